@@ -1,0 +1,29 @@
+.PHONY: setup demo test test-slow check format bench clean
+PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+BIN = .venv/bin
+
+setup: .venv/.done  ## the environment in .venv, exactly as in constraints.txt
+
+.venv/.done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "frs needs Python 3.11 or later: make setup PYTHON=python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[engine,dev]'
+	@touch $@
+
+test: setup  ## every test that runs in minutes on two cores
+	$(BIN)/python -m pytest
+
+check: setup  ## what CI runs before the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build demo runs

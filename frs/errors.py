@@ -1,0 +1,117 @@
+"""Everything that can go wrong in words a user can act on: a stable code, what happened, what to do next."""
+
+from typing import ClassVar
+
+
+class FrsError(Exception):
+    """Base of every expected failure. `code` is part of the API; `message` says what, `hint` the next step."""
+
+    code: ClassVar[str] = "internal_error"
+    end_reason: ClassVar[str] = "internal_error"
+    hint_by_default: ClassVar[str] = ""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.hint_by_default
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class InvalidSpec(FrsError):
+    code = "invalid_spec"
+    hint_by_default = "See GET /recipes or `frs recipes` for specs that work."
+
+
+class BadDataset(FrsError):
+    code = "bad_dataset"
+    end_reason = "bad_dataset"
+    hint_by_default = "Correct the data set, then run `python -m frs check` on it."
+
+
+class DatasetNotFound(BadDataset):
+    code = "dataset_not_found"
+
+
+class BadTeacher(FrsError):
+    code = "bad_teacher"
+    end_reason = "bad_teacher"
+
+
+class WeightsNotFound(FrsError):
+    code = "weights_not_found"
+    end_reason = "bad_teacher"
+    hint_by_default = (
+        "Put the file under the models folder, or set `init: random` to start from random weights on purpose."
+    )
+
+
+class WeightsUnreadable(BadTeacher):
+    code = "weights_unreadable"
+    hint_by_default = "Weights are a torch file that holds a `state_dict` of tensors, or a .safetensors file."
+
+
+class TeacherWeightsMismatch(BadTeacher):
+    code = "teacher_weights_mismatch"
+    hint_by_default = "Describe the detector these weights were trained with: same config, same classes."
+
+
+class ClassMismatch(FrsError):
+    code = "class_mismatch"
+    end_reason = "teacher_refused"
+    hint_by_default = (
+        "Teacher, training file and validation file must have the same classes; order is by ascending category id."
+    )
+
+
+class TeacherNotCompetent(FrsError):
+    code = "teacher_not_competent"
+    end_reason = "teacher_refused"
+    hint_by_default = "Train the teacher longer, or set `distillation.accept_weak_teacher: true` to go on regardless."
+
+
+class StrideMismatch(FrsError):
+    code = "stride_mismatch"
+    end_reason = "teacher_refused"
+    hint_by_default = "Choose a teacher whose pyramid shares strides with the student's."
+
+
+class HeadMismatch(FrsError):
+    code = "head_mismatch"
+    end_reason = "teacher_refused"
+    hint_by_default = "Choose a teacher with the student's head, or set `distillation.logit_weight: 0`."
+
+
+class UnsupportedDetector(FrsError):
+    code = "unsupported_detector"
+    hint_by_default = (
+        "Distillation needs a detector with a neck and a sigmoid dense head (RetinaNet, GFL, FCOS, Faster R-CNN)."
+    )
+
+
+class PrecisionUnsupported(FrsError):
+    code = "precision_unsupported"
+    hint_by_default = "Use `precision: auto`, `fp32` or `bf16`."
+
+
+class DeviceUnavailable(FrsError):
+    code = "device_unavailable"
+    hint_by_default = "Ask for fewer `resources.devices`, or leave it out."
+
+
+class Diverged(FrsError):
+    code = "diverged"
+    end_reason = "diverged"
+    hint_by_default = "Lower `schedule.optimizer.learning_rate`, keep `schedule.clip_norm`, or use `precision: fp32`."
+
+
+class OutOfMemory(FrsError):
+    code = "out_of_memory"
+    end_reason = "out_of_memory"
+    hint_by_default = "Lower `schedule.batch_size` or `schedule.image_size`."
+
+
+class CheckpointUnusable(FrsError):
+    code = "checkpoint_unusable"
+    hint_by_default = "Start again in an empty work folder."

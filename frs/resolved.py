@@ -1,0 +1,98 @@
+"""The resolved spec: a job spec with every reference turned into files. What the engine runs."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from frs.errors import DatasetNotFound, InvalidSpec, WeightsNotFound
+from frs.spec import (
+    DescribedDetector,
+    DetectorRef,
+    InitFromFile,
+    JobSpec,
+    RelativePath,
+    StockDetector,
+)
+
+
+class _Resolved(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Split(_Resolved):
+    """Images and boxes of one half of a data set."""
+
+    images: Path
+    annotations: Path
+
+
+class ResolvedDetector(_Resolved):
+    description: StockDetector | DescribedDetector
+    weights: Path | None = None
+    """File to load; absent where `description.init` is `random` or `imagenet`."""
+    sha256: str | None = None
+    """What that file must hash to, where it is known."""
+
+
+class ResolvedSpec(_Resolved):
+    job: JobSpec
+    train: Split
+    val: Split
+    student: ResolvedDetector
+    teacher: ResolvedDetector | None = None
+    models: Path
+    """Folder of weights; ImageNet backbones are looked up here."""
+
+
+def resolve(job: JobSpec, data: Path, models: Path) -> ResolvedSpec:
+    """Resolves `job` for the engine used alone: data sets are folders under `data`, weights files under `models`.
+
+    Raises DatasetNotFound, WeightsNotFound, or InvalidSpec for references only the service knows.
+    """
+    folder = inside(data, job.dataset)
+    return ResolvedSpec(
+        job=job,
+        train=_split(folder, "train"),
+        val=_split(folder, "val"),
+        student=_detector(job.student, models),
+        teacher=_detector(job.teacher, models) if job.teacher else None,
+        models=models,
+    )
+
+
+def inside(root: Path, relative: RelativePath) -> Path:
+    """`root / relative`, links followed. Raises InvalidSpec when that lies outside `root`."""
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise InvalidSpec(f"{relative!r} lies outside its folder.", "Name a file or folder below it.")
+    return path
+
+
+def weights_file(models: Path, relative: RelativePath) -> Path:
+    path = inside(models, relative)
+    if not path.is_file():
+        raise WeightsNotFound(f"No file {relative!r} in the models folder.")
+    return path
+
+
+def _split(folder: Path, name: str) -> Split:
+    split = Split(images=folder / name, annotations=folder / "annotations" / f"instances_{name}.json")
+    if not split.images.is_dir() or not split.annotations.is_file():
+        raise DatasetNotFound(
+            f"Data set {folder.name!r} has no {name}/ with annotations/instances_{name}.json.",
+            "A data set is a folder with train/, val/ and annotations/instances_{train,val}.json; name its parent with --data.",
+        )
+    return split
+
+
+def _detector(ref: DetectorRef, models: Path) -> ResolvedDetector:
+    if not isinstance(ref, StockDetector | DescribedDetector):
+        raise InvalidSpec(
+            "Registered detectors and other jobs are known to the service only.",
+            "Describe the detector, with `init: {weights: FILE}`, or post the job to the service.",
+        )
+    if isinstance(ref.init, InitFromFile):
+        return ResolvedDetector(description=ref, weights=weights_file(models, ref.init.weights))
+    if ref.init not in ("random", "imagenet"):
+        raise InvalidSpec("`init: {detector}` is known to the service only.", "Use `init: {weights: FILE}`.")
+    return ResolvedDetector(description=ref)

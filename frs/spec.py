@@ -1,0 +1,211 @@
+"""The job spec: what a user asks for. Typed data, frozen, nothing unknown accepted, importable without torch."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]*$")]
+Kind = Literal["distill", "train", "evaluate"]
+Architecture = Literal["retinanet", "gfl", "fcos", "faster_rcnn"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Literal["auto", "paper"]
+Metadata = dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]]
+
+
+def _inside_the_root(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith(("/", "~")) or ".." in parts or "\\" in path or "\0" in path or "://" in path:
+        raise ValueError("must be a relative path inside the configured folder, without '..' and not a URL")
+    return path
+
+
+RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_inside_the_root)]
+
+
+class Spec(BaseModel):
+    """Base of every part of a spec."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class InitFromDetector(Spec):
+    detector: Name
+
+
+class InitFromFile(Spec):
+    weights: RelativePath
+    """File under the models folder."""
+
+
+Init = Literal["random", "imagenet"] | InitFromDetector | InitFromFile
+
+
+class DetectorByName(Spec):
+    """A registered detector, with its own weights."""
+
+    detector: Name
+
+
+class DetectorOfJob(Spec):
+    """The student that job trained; a queued job waits for it."""
+
+    job: Annotated[str, StringConstraints(pattern=r"^job_[0-9a-z]{26}$")]
+
+
+class StockDetector(Spec):
+    """A detector by the name of a stock mmdet config."""
+
+    config: Annotated[str, StringConstraints(pattern=r"^mmdet::[a-z0-9_]+/[A-Za-z0-9_.-]+\.py$", max_length=200)]
+    init: Init = "imagenet"
+
+
+class Backbone(Spec):
+    type: Literal["ResNet"] = "ResNet"
+    depth: Literal[18, 34, 50, 101] = 50
+    width: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = 64
+    """Channels of the stem; stage i has width * 2**i (times 4 with bottlenecks, depth >= 50)."""
+    norm: Literal["frozen_bn", "gn"] = "frozen_bn"
+    """`frozen_bn` as stock mmdet; `gn` (8 groups) for training from random weights."""
+
+
+class DescribedDetector(Spec):
+    """A detector by description; whatever is not said is as in the architecture's stock config."""
+
+    architecture: Architecture
+    backbone: Backbone = Backbone()
+    neck_channels: Annotated[int, Field(ge=16, le=512, multiple_of=16)] = 256
+    head_convs: Annotated[int, Field(ge=1, le=8)] | None = None
+    init: Init = "random"
+
+
+DetectorDescription = StockDetector | DescribedDetector
+_DETECTOR_KEYS = {"detector": "detector", "job": "job", "config": "config", "architecture": "architecture"}
+
+
+def _detector_kind(value: Any) -> str | None:
+    keys = value.keys() if isinstance(value, dict) else type(value).model_fields if isinstance(value, Spec) else ()
+    return next((tag for key, tag in _DETECTOR_KEYS.items() if key in keys), None)
+
+
+DetectorRef = Annotated[
+    Annotated[DetectorByName, Tag("detector")]
+    | Annotated[DetectorOfJob, Tag("job")]
+    | Annotated[StockDetector, Tag("config")]
+    | Annotated[DescribedDetector, Tag("architecture")],
+    Discriminator(
+        _detector_kind,
+        custom_error_type="detector_unclear",
+        custom_error_message="Say which detector: one of the keys `detector`, `job`, `config` or `architecture`.",
+    ),
+]
+
+
+class Optimizer(Spec):
+    name: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
+    """Per step of `batch_size` images. Absent: SGD the stock value scaled by batch size / 16, AdamW 1e-3."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class Policy(Spec):
+    """Learning rate over the steps: a linear warm-up, then by `name`."""
+
+    name: Literal["step", "cosine"] = "step"
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """Epochs after which the rate falls tenfold. Absent: the stock config's, in proportion to the epochs."""
+    warmup_steps: Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"] = "auto"
+    """`auto` = min(500, 5 % of the steps)."""
+
+
+Side = Annotated[int, Field(ge=32, le=4096)]
+Size = tuple[Side, Side]
+
+
+class Schedule(Spec):
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Ends the run after so many steps, wherever in the epochs that is."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 16
+    optimizer: Optimizer = Optimizer()
+    policy: Policy = Policy()
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 35.0
+    """Largest gradient norm; null turns clipping off."""
+    image_size: Size | None = None
+    """[width, height] that images are scaled into, keeping their shape. Absent: the stock config's, 1333 x 800."""
+    scales: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)] | None = None
+    """Training sizes, one drawn for each image. Absent: `image_size` alone."""
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    precision: Precision = "auto"
+    """`auto` = bf16 on a GPU that has it, else fp32."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    evaluate_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between evaluations; there is always one at the end."""
+    checkpoint_every: Annotated[int, Field(ge=1)] | None = None
+    """Steps between checkpoints. Absent: one at the end of every epoch."""
+
+
+class Distillation(Spec):
+    feature_weight: Weight = "auto"
+    logit_weight: Weight = "auto"
+    warmup_steps: Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"] = "auto"
+    """Steps over which the terms ramp from 0 to their weight; `auto` = min(500, 5 % of the steps)."""
+    adapter: Literal["1x1", "3x3"] = "3x3"
+    accept_weak_teacher: bool = False
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> "Distillation":
+        if self.feature_weight == 0 and self.logit_weight == 0:
+            raise ValueError("feature_weight and logit_weight are both 0: nothing would be distilled; use kind `train`")
+        return self
+
+
+class Resources(Spec):
+    devices: Annotated[int, Field(ge=0, le=1)] | None = None
+    """GPUs. Absent: one if there is any, else the CPU. 0: the CPU."""
+    loader_workers: Annotated[int, Field(ge=0, le=32)] | None = None
+    """Processes that read images. Absent: 4 with a GPU, else 0."""
+    max_minutes: Annotated[int, Field(ge=1)] | None = None
+
+
+class JobSpec(Spec):
+    """One job. `distill` trains `student` under `teacher`, `train` trains `student` alone, `evaluate` scores `student`."""
+
+    name: Name | None = None
+    kind: Kind = "distill"
+    method: Literal["frs"] = "frs"
+    dataset: Name
+    """Id or name of a registered data set."""
+    teacher: DetectorRef | None = None
+    student: DetectorRef
+    schedule: Schedule = Schedule()
+    distillation: Distillation = Distillation()
+    baseline: bool = False
+    """Also train the student alone, same seed and schedule, as a job of its own; the report compares."""
+    resources: Resources = Resources()
+    max_bad_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the data set's images that may have problems and be left out."""
+    tags: Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=32)] = ()
+    metadata: Annotated[Metadata, Field(max_length=32)] = {}
+
+    @model_validator(mode="after")
+    def _parts_fit_the_kind(self) -> "JobSpec":
+        if self.kind == "distill" and self.teacher is None:
+            raise ValueError("kind `distill` needs a `teacher`; kind `train` trains the student alone")
+        if self.kind != "distill" and (self.teacher is not None or self.baseline):
+            raise ValueError(f"`teacher` and `baseline` belong to kind `distill`, not `{self.kind}`")
+        if self.kind != "evaluate" and not isinstance(self.student, StockDetector | DescribedDetector):
+            raise ValueError(
+                "`student` is a description (`config` or `architecture`); start it from weights with `init`"
+            )
+        return self

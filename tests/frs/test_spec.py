@@ -1,0 +1,70 @@
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from frs.spec import DescribedDetector, JobSpec, StockDetector
+
+STOCK = {"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}
+SMALL = {"architecture": "gfl", "backbone": {"depth": 18, "width": 16}}
+
+
+def spec(**changes: object) -> JobSpec:
+    return JobSpec.model_validate({"dataset": "shapes", "teacher": STOCK, "student": SMALL} | changes)
+
+
+def fields_refused(**changes: object) -> list[str]:
+    with pytest.raises(ValidationError) as refusal:
+        spec(**changes)
+    return [".".join(str(part) for part in error["loc"]) for error in refusal.value.errors()]
+
+
+def test_a_detector_is_told_by_its_keys() -> None:
+    assert isinstance(spec().teacher, StockDetector)
+    assert isinstance(spec().student, DescribedDetector)
+
+
+def test_a_spec_survives_json() -> None:
+    assert JobSpec.model_validate_json(spec().model_dump_json()) == spec()
+
+
+def test_a_spec_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        spec().dataset = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"nonsense": 1}, "nonsense"),
+        ({"schedule": {"epochs": 0}}, "schedule.epochs"),
+        ({"schedule": {"optimizer": {"learning_rate": float("nan")}}}, "schedule.optimizer.learning_rate"),
+        ({"teacher": {"nonsense": 1}}, "teacher"),
+        ({"student": {"architecture": "gfl", "backbone": {"depth": 19}}}, "student.architecture.backbone.depth"),
+        ({"student": {"config": "mmdet::../../etc/passwd.py"}}, "student.config.config"),
+    ],
+)
+def test_a_refusal_names_the_field(changes: dict[str, object], field: str) -> None:
+    assert fields_refused(**changes) == [field]
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../x.pth", "a/../../x", "http://host/x.pth", "~/x.pth", "a\\b", "a\0b"]
+)
+def test_weights_stay_inside_the_models_folder(path: str) -> None:
+    assert fields_refused(student=SMALL | {"init": {"weights": path}})
+
+
+def test_both_weights_zero_is_refused() -> None:
+    assert fields_refused(distillation={"feature_weight": 0, "logit_weight": 0}) == ["distillation"]
+
+
+def test_distill_needs_a_teacher_and_train_takes_none() -> None:
+    assert fields_refused(teacher=None)
+    assert fields_refused(kind="train")
+
+
+def test_the_spec_loads_no_torch() -> None:
+    program = "import sys, frs.spec, frs.resolved, frs.events, frs.errors; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
