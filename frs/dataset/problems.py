@@ -1,0 +1,74 @@
+"""What is wrong with a data set: problems named by a code, counted in full, listed up to a limit."""
+
+import reprlib
+from collections import Counter
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Code = Literal[
+    "annotation_id_duplicate",
+    "annotation_invalid",
+    "box_empty",
+    "box_invalid",
+    "box_outside",
+    "boxes_missing",
+    "category_duplicate",
+    "category_unknown",
+    "image_id_duplicate",
+    "image_invalid",
+    "image_listed_twice",
+    "image_missing",
+    "image_outside_folder",
+    "image_size_differs",
+    "image_too_large",
+    "image_unknown",
+    "image_unreadable",
+]
+
+
+class Problem(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    code: Code
+    message: str
+    file: str | None = None
+    """The image's name in the annotation file."""
+    image_id: int | None = None
+    annotation_id: int | None = None
+
+
+class Problems:
+    """Collects problems. However many there are, it keeps `limit` of each code and the ids of the images they touch."""
+
+    def __init__(self, limit: int = 200) -> None:
+        self.limit = limit
+        self.counts: Counter[Code] = Counter()
+        self.image_ids: set[int] = set()
+        self._kept: list[tuple[int, Problem]] = []
+
+    def add(
+        self,
+        code: Code,
+        message: str,
+        *,
+        file: str | None = None,
+        image_id: int | None = None,
+        annotation_id: int | None = None,
+    ) -> None:
+        self.counts[code] += 1
+        if image_id is not None:
+            self.image_ids.add(image_id)
+        if self.counts[code] <= self.limit:
+            problem = Problem(code=code, message=message, file=file, image_id=image_id, annotation_id=annotation_id)
+            self._kept.append((self.counts[code], problem))
+
+    def listed(self) -> list[Problem]:
+        """At most `limit`, the first of every code before the second of any: no code hides another."""
+        return [problem for _, problem in sorted(self._kept, key=lambda kept: kept[0])][: self.limit]
+
+
+def shown(value: object, length: int = 120) -> str:
+    """`value` for a message: short, on one line, control characters and lone surrogates escaped."""
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    text = text if len(text) <= length else text[:length] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,57 @@
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from frs.dataset.check import check
+from frs.dataset.problems import Problem
+from frs.dataset.report import Report
+
+
+@dataclass
+class TinySet:
+    """A data set under construction: two classes, and whatever images and boxes a test puts in."""
+
+    folder: Path
+    images: list[Any] = field(default_factory=list)
+    annotations: list[Any] = field(default_factory=list)
+    categories: list[Any] = field(default_factory=lambda: [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}])
+
+    def image(self, name: str = "a.png", size: tuple[int, int] = (40, 30), **changes: Any) -> Path:
+        """Lists an image and writes its file."""
+        entry = {"id": len(self.images) + 1, "file_name": name, "width": size[0], "height": size[1]}
+        self.images.append(entry | changes)
+        path = self.folder / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.radial_gradient("L").resize(size).convert("RGB").save(path)
+        return path
+
+    def box(self, *bbox: float, **changes: Any) -> None:
+        entry = {"id": len(self.annotations) + 1, "image_id": 1, "category_id": 1, "bbox": list(bbox or (1, 2, 10, 10))}
+        self.annotations.append(entry | changes)
+
+    @property
+    def file(self) -> Path:
+        document = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
+        path = self.folder / "instances_train.json"
+        path.write_text(json.dumps(document))
+        return path
+
+    def check(self, **options: Any) -> Report:
+        return check(self.folder / "train", self.file, **options)
+
+    def only_problem(self, **options: Any) -> Problem:
+        (problem,) = self.check(**options).problems
+        return problem
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> TinySet:
+    """An image with nothing wrong and one box on it, to be spoiled."""
+    tiny = TinySet(tmp_path)
+    tiny.image()
+    tiny.box()
+    return tiny
