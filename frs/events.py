@@ -46,12 +46,12 @@ class Progress(_Event):
 
 
 class Metrics(_Event):
-    """Values of one step, one row each: `train/...`, `val/...`."""
+    """Values of one step, one row each: `train/...`, `val/...`. Null: a size without objects."""
 
     type: Literal["metrics"] = "metrics"
     step: Annotated[int, Field(ge=0)]
     epoch: int
-    values: dict[str, Number]
+    values: dict[str, Number | None]
 
 
 class Evaluation(_Event):

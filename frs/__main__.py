@@ -1,0 +1,159 @@
+"""The engine on its own: `python -m frs train spec.yaml`, `check`, `shapes`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+
+from frs import events
+from frs.dataset.check import check as check_split
+from frs.dataset.shapes import draw
+from frs.errors import FrsError, InvalidSpec
+from frs.process import die_with_parent
+from frs.progress import Bar, drawing_bar
+from frs.recipes import RECIPES
+from frs.resolved import ResolvedSpec, resolve
+from frs.spec import JobSpec
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, help=__doc__, pretty_exceptions_enable=False)
+problems = Console(stderr=True)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="SPEC", help="Job spec (YAML or JSON), or a recipe's name.")
+    ] = None,
+    data: Annotated[Path, typer.Option(help="Folder of data sets.")] = Path("data"),
+    models: Annotated[Path, typer.Option(help="Folder of weights.")] = Path("models"),
+    workdir: Annotated[
+        Path | None, typer.Option(help="Where checkpoints and results go; the run goes on from what is there.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: schedule.max_steps=2.")
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="Resolved spec (JSON), as the worker writes it.", hidden=True)
+    ] = None,
+    events_fd: Annotated[int | None, typer.Option(help="Write events to this file descriptor.", hidden=True)] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Events as JSON lines instead of a bar.")] = False,
+) -> None:
+    """Run a job spec here, without the service."""
+    if events_fd is not None and spec is not None and workdir is not None:
+        die_with_parent()
+        stream = os.fdopen(events_fd, "w", buffering=1)
+        raise SystemExit(_run(ResolvedSpec.model_validate_json(spec.read_bytes()), workdir, events.lines_to(stream)))
+    if recipe is None:
+        raise typer.BadParameter("Name a spec file or a recipe.", param_hint="SPEC")
+    try:
+        job = read_spec(str(recipe), set_ or [])
+        resolved = resolve(job, data, models)
+    except FrsError as error:
+        raise SystemExit(_explain(error)) from None
+    folder = workdir or Path("runs") / (job.name or "job").replace(" ", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "events.jsonl").open("a") as journal:
+        if json_:
+            raise SystemExit(
+                _run(resolved, folder, events.to_all(events.lines_to(journal), events.lines_to(sys.stdout)))
+            )
+        with Bar() as bar:
+            code = _run(resolved, folder, events.to_all(events.lines_to(journal), bar))
+    typer.echo(f"Work folder: {folder}")
+    raise SystemExit(code)
+
+
+@app.command()
+def check(
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    annotations: Annotated[Path, typer.Argument(help="COCO annotation file.")],
+    json_: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
+) -> None:
+    """Check one split of a data set: every file, every box."""
+    try:
+        with drawing_bar("checking") as tick:
+            report = check_split(images, annotations, progress=tick)
+    except FrsError as error:
+        raise SystemExit(_explain(error)) from None
+    if json_:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        typer.echo(
+            f"{report.counts.images} images, {report.counts.boxes} boxes, classes {', '.join(report.class_names)}"
+        )
+        for problem in report.problems:
+            typer.echo(f"{problem.code}: {problem.message}")
+        typer.echo(f"{report.bad_images} images with problems")
+    raise SystemExit(1 if report.problem_counts else 0)
+
+
+@app.command()
+def shapes(
+    folder: Annotated[Path, typer.Argument(help="Where to draw.")],
+    train: Annotated[int, typer.Option(min=1)] = 400,
+    val: Annotated[int, typer.Option(min=1)] = 150,
+    size: Annotated[int, typer.Option(min=64, max=1024, help="Width and height in pixels.")] = 160,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw a data set of shapes in COCO layout."""
+    with drawing_bar("drawing") as tick:
+        draw(folder, train=train, val=val, size=size, seed=seed, progress=tick)
+    typer.echo(f"{train} training and {val} validation images in {folder}")
+
+
+def read_spec(name: str, changes: list[str]) -> JobSpec:
+    """A spec from a file or a recipe, with `--set` changes. Raises InvalidSpec naming the field."""
+    content: Any = RECIPES[name].spec_as_dict() if name in RECIPES else _read_file(Path(name))
+    for change in changes:
+        _change(content, change)
+    try:
+        return JobSpec.model_validate(content)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
+        raise InvalidSpec(f"{name}: {said}.") from None
+
+
+def _read_file(path: Path) -> Any:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InvalidSpec(f"{path}: {error.strerror}.", f"Recipes: {', '.join(RECIPES)}.") from None
+    except yaml.YAMLError as error:
+        raise InvalidSpec(f"{path} is neither YAML nor JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise InvalidSpec(f"{path} holds no job spec.")
+    return content
+
+
+def _change(content: dict[str, Any], change: str) -> None:
+    key, equals, value = change.partition("=")
+    if not equals:
+        raise InvalidSpec(f"--set {change}: expected KEY=VALUE.")
+    *path, last = key.split(".")
+    for part in path:
+        content = content.setdefault(part, {})
+        if not isinstance(content, dict):
+            raise InvalidSpec(f"--set {change}: {part} has no fields.")
+    content[last] = yaml.safe_load(value)
+
+
+def _run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
+    from frs import trainer  # noqa: PLC0415 - torch takes seconds, and `check` does without
+
+    return trainer.run(spec, workdir, emit)
+
+
+def _explain(error: FrsError) -> int:
+    problems.print(f"[red]{error.code}[/]: {error.message}", highlight=False)
+    if error.hint:
+        problems.print(error.hint, highlight=False)
+    return 2
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,86 @@
+"""The schedule with nothing left open: absent fields take the stock config's values, epochs become steps."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+
+from frs.spec import Schedule
+
+STOCK_BATCH = 16
+"""Images a step that the stock configs' learning rates are for."""
+ADAMW_RATE, ADAMW_DECAY = 1e-3, 0.05
+
+
+@dataclass(frozen=True)
+class Plan:
+    epochs: int
+    steps: int
+    steps_per_epoch: int
+    warmup_steps: int
+    milestones: tuple[int, ...]
+    """In steps."""
+    learning_rate: float
+    weight_decay: float
+
+    def epoch_of(self, step: int) -> int:
+        """Epoch, from 1, in which `step` (from 1) lies; 0 before the first."""
+        return math.ceil(step / self.steps_per_epoch)
+
+
+def plan(schedule: Schedule, stock: Config, images: int) -> Plan:
+    """The steps of `schedule` over a training set of so many images."""
+    steps_per_epoch = math.ceil(images / schedule.batch_size)
+    stock_epochs = stock.train_cfg.max_epochs
+    epochs = schedule.epochs or stock_epochs
+    steps = min(epochs * steps_per_epoch, schedule.max_steps or epochs * steps_per_epoch)
+    optimizer = stock.optim_wrapper.optimizer
+    sgd = schedule.optimizer.name == "sgd"
+    rate = optimizer.lr * schedule.batch_size / STOCK_BATCH if sgd else ADAMW_RATE
+    decay = optimizer.weight_decay if sgd else ADAMW_DECAY
+    return Plan(
+        epochs=math.ceil(steps / steps_per_epoch),
+        steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        warmup_steps=warmup(schedule.policy.warmup_steps, steps),
+        milestones=tuple(epoch * steps_per_epoch for epoch in _milestones(schedule, stock, epochs, stock_epochs)),
+        learning_rate=schedule.optimizer.learning_rate or rate,
+        weight_decay=decay if schedule.optimizer.weight_decay is None else schedule.optimizer.weight_decay,
+    )
+
+
+def warmup(asked: int | str, steps: int) -> int:
+    """`auto` = min(500, 5 % of the steps)."""
+    return int(asked) if asked != "auto" else min(500, math.ceil(steps / 20))
+
+
+def optimizer_config(schedule: Schedule, plan: Plan) -> dict[str, Any]:
+    common = {"lr": plan.learning_rate, "weight_decay": plan.weight_decay}
+    if schedule.optimizer.name == "sgd":
+        return {"type": "SGD", "momentum": schedule.optimizer.momentum, **common}
+    return {"type": "AdamW", **common}
+
+
+def scheduler_configs(schedule: Schedule, plan: Plan) -> list[dict[str, Any]]:
+    """mmengine parameter schedulers, counted in steps: a linear warm-up, then steps or a cosine to zero."""
+    by_step = {"by_epoch": False}
+    warm = {"type": "LinearLR", "start_factor": 0.001, "begin": 0, "end": plan.warmup_steps, **by_step}
+    if schedule.policy.name == "step":
+        after = {"type": "MultiStepLR", "milestones": list(plan.milestones), "gamma": 0.1, **by_step}
+    else:
+        after = {
+            "type": "CosineAnnealingLR",
+            "begin": plan.warmup_steps,
+            "end": plan.steps,
+            "eta_min_ratio": 0.01,
+            **by_step,
+        }
+    return [warm, after] if plan.warmup_steps > 1 else [after]  # mmengine's LinearLR never ends after one step
+
+
+def _milestones(schedule: Schedule, stock: Config, epochs: int, stock_epochs: int) -> list[int]:
+    if schedule.policy.milestones is not None:
+        return list(schedule.policy.milestones)
+    stock_milestones: list[int] = next((s.milestones for s in stock.param_scheduler if "milestones" in s), [])
+    return sorted({max(1, round(milestone * epochs / stock_epochs)) for milestone in stock_milestones})

@@ -1,0 +1,39 @@
+"""A request to end soon, set by a signal or a time limit and looked at between steps."""
+
+import signal
+import time
+from typing import Literal
+
+Why = Literal["interrupted", "time_limit"]
+
+
+class Interrupted(Exception):
+    """Training stopped at a step because somebody asked; a checkpoint of that step is written."""
+
+
+class StopRequest:
+    def __init__(self, max_minutes: float | None = None) -> None:
+        self.asked = False
+        self.deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
+
+    def on_signals(self) -> "StopRequest":
+        """SIGTERM and SIGINT become requests; a second SIGINT raises KeyboardInterrupt as usual."""
+        signal.signal(signal.SIGTERM, lambda *_: self.ask())
+        signal.signal(signal.SIGINT, lambda *_: self._ask_once())
+        return self
+
+    def ask(self) -> None:
+        self.asked = True
+
+    @property
+    def why(self) -> Why | None:
+        if self.asked:
+            return "interrupted"
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            return "time_limit"
+        return None
+
+    def _ask_once(self) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.ask()

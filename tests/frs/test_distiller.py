@@ -1,0 +1,188 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ARCHITECTURES, described
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import nn
+
+from frs import detectors
+from frs.distiller import Distiller, Weights
+from frs.errors import HeadMismatch, StrideMismatch, UnsupportedDetector
+from frs.heads import class_logits, dense_head, strides
+from frs.precision import AutocastOptimWrapper, Chosen
+from frs.spec import DescribedDetector, Distillation
+from frs.teacher import Teacher, fingerprint
+
+
+def detector(architecture: str = "gfl", **changes: Any) -> Any:
+    torch.manual_seed(0)
+    return detectors.build(DescribedDetector.model_validate(described(architecture, **changes)), 3, Path())
+
+
+def distiller(
+    architecture: str = "gfl", weights: Weights | None = None, teacher: Any = None, **wanted: Any
+) -> Distiller:
+    teacher = teacher or Teacher(detector(architecture, neck_channels=32))
+    return Distiller(
+        detector(architecture), teacher, Distillation(**wanted), weights or Weights(0.01, 0.1), ramp_steps=4
+    )
+
+
+def batch(size: int = 96) -> dict[str, Any]:
+    """Two raw images with one box each, as the data loader gives them."""
+    torch.manual_seed(1)
+    samples = []
+    for _ in range(2):
+        sample = DetDataSample(
+            metainfo={"img_shape": (size, size), "ori_shape": (size, size), "scale_factor": (1.0, 1.0)}
+        )
+        sample.gt_instances = InstanceData(bboxes=torch.tensor([[10.0, 12.0, 50.0, 60.0]]), labels=torch.tensor([1]))
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+        samples.append(sample)
+    return {
+        "inputs": [torch.randint(0, 255, (3, size, size), dtype=torch.uint8) for _ in range(2)],
+        "data_samples": samples,
+    }
+
+
+def optimise(model: Distiller, steps: int = 1, precision: Chosen = "fp32") -> list[dict[str, torch.Tensor]]:
+    wrapper = AutocastOptimWrapper(precision, "cpu", optimizer=torch.optim.SGD(model.parameters(), lr=1e-3))
+    logs = []
+    for step in range(steps):
+        model.train()
+        model.step = step
+        logs.append(model.train_step(batch(), wrapper))
+    return logs
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_class_branch_alone_gives_the_heads_logits(architecture: str) -> None:
+    model = detector(architecture).eval()
+    pyramid = model.extract_feat(torch.randn(1, 3, 96, 96))
+    for ours, whole in zip(class_logits(model, pyramid), dense_head(model)(pyramid)[0], strict=True):
+        torch.testing.assert_close(ours, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_step_trains_student_and_adapter(architecture: str) -> None:
+    model = distiller(architecture, Weights(0.01, 0.1, ramp_from=-4))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    logs = optimise(model)[0]
+    assert {"distill_feature", "distill_logit", "loss"} <= logs.keys()
+    assert all(torch.isfinite(value) for value in logs.values())
+    changed = {name.split(".")[0] for name, parameter in model.named_parameters() if not parameter.equal(before[name])}
+    assert changed == {"student", "adapter"}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_bf16_trains_with_terms_in_single_precision(architecture: str) -> None:
+    logs = optimise(distiller(architecture), steps=2, precision="bf16")[1]
+    assert logs["distill_feature"].dtype == logs["distill_logit"].dtype == torch.float32
+    assert all(torch.isfinite(value) for value in logs.values())
+
+
+def test_the_loss_is_the_tasks_and_the_weighted_terms() -> None:
+    model = distiller(weights=Weights(0.01, 0.1))
+    model.step = 2  # half way up the ramp
+    wrapper = AutocastOptimWrapper("fp32", "cpu", optimizer=torch.optim.SGD(model.parameters(), lr=1e-3))
+    logs = {name: value.item() for name, value in model.train_step(batch(), wrapper).items()}
+    task = sum(value for name, value in logs.items() if name.startswith("loss_"))
+    assert logs["loss"] == pytest.approx(task + 0.5 * (0.01 * logs["distill_feature"] + 0.1 * logs["distill_logit"]))
+
+
+def test_the_ramp_rises_from_its_start_and_stays_up() -> None:
+    model = distiller(weights=Weights(1, 1, ramp_from=10))
+    ramps = []
+    for model.step in (0, 10, 12, 14, 99):
+        ramps.append(model.ramp)
+    assert ramps == [0, 0, 0.5, 1, 1]
+
+
+class Noisy(nn.Module):
+    """Batch norm and dropout after a neck: drifts and differs if ever put into train mode."""
+
+    def __init__(self, neck: nn.Module) -> None:
+        super().__init__()
+        self.neck, self.out_channels = neck, neck.out_channels
+        self.norm, self.dropout = nn.BatchNorm2d(32), nn.Dropout(0.5)
+
+    def forward(self, features: Any) -> Any:
+        return tuple(self.dropout(self.norm(level)) for level in self.neck(features))
+
+
+def noisy_teacher() -> Teacher:
+    model = detector(neck_channels=32)
+    model.neck = Noisy(model.neck)
+    return Teacher(model)
+
+
+def test_the_teacher_is_untouched_by_training() -> None:
+    teacher = noisy_teacher()
+    model = distiller(teacher=teacher)
+    before = teacher.fingerprint()
+    model.init_weights()
+    optimise(model, steps=20)
+    assert teacher.fingerprint() == before == fingerprint(teacher.detector)
+    assert not teacher.detector.neck.training
+
+
+def test_the_teacher_is_in_no_state_dict_optimizer_or_copy() -> None:
+    model = distiller()
+    assert {name.split(".")[0] for name in model.state_dict()} == {"student", "adapter"}
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"student", "adapter"}
+    assert copy.deepcopy(model).teacher is model.teacher
+
+
+def test_a_student_that_is_the_teacher_has_no_feature_term() -> None:
+    student = detector().eval()
+    model = Distiller(student, Teacher(copy.deepcopy(student)), Distillation(adapter="1x1"), Weights(1.0, 0.0), 1)
+    for convolution in model.adapter.convolutions.values():
+        nn.init.dirac_(convolution.weight)
+        nn.init.zeros_(convolution.bias)
+    assert model.teach(batch()).terms["feature"].item() == 0
+
+
+def test_a_term_of_weight_zero_is_not_computed() -> None:
+    assert distiller(weights=Weights(1.0, 0.0)).teach(batch()).terms.keys() == {"feature"}
+
+
+def test_levels_are_matched_by_stride() -> None:
+    teacher = Teacher(detector("gfl", neck_channels=32))
+    model = Distiller(detector("faster_rcnn"), teacher, Distillation(), Weights(1.0, 0.0), 1)
+    assert strides(model.student) == (4, 8, 16, 32, 64)
+    assert model.strides == (8, 16, 32, 64)
+    assert torch.isfinite(model.teach(batch()).terms["feature"])
+
+
+def test_no_common_stride_is_refused() -> None:
+    teacher = Teacher(detector())
+    teacher.strides = (3, 5)
+    with pytest.raises(StrideMismatch):
+        distiller(teacher=teacher)
+
+
+@pytest.mark.parametrize("architecture", ["retinanet", "faster_rcnn"])
+def test_logits_of_other_meaning_are_refused_unless_unused(architecture: str) -> None:
+    teacher = Teacher(detector("gfl", neck_channels=32))
+    with pytest.raises(HeadMismatch, match="anchor"):
+        distiller(architecture, teacher=teacher)
+    distiller(architecture, Weights(1.0, 0.0), teacher)
+
+
+def test_a_detector_without_a_neck_is_refused() -> None:
+    with pytest.raises(UnsupportedDetector):
+        dense_head(nn.Linear(1, 1))
+
+
+def test_teacher_and_student_normalise_pixels_each_their_own_way() -> None:
+    teacher = Teacher(detector("fcos", neck_channels=32))  # caffe pixels
+    student = detector("gfl")
+    assert not torch.equal(student.data_preprocessor.mean, teacher.detector.data_preprocessor.mean)
+    raw = batch()
+    seen, _ = teacher.observe(raw["inputs"])
+    pixels = torch.stack(raw["inputs"]).float() - teacher.detector.data_preprocessor.mean
+    torch.testing.assert_close(seen[8], teacher.detector.extract_feat(pixels)[0])

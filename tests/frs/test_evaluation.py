@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from frs.dataset.coco import CocoFile, read
+from frs.evaluation import NAMES, score
+
+BOXES = [(1, [10, 10, 20, 20], 7), (1, [40, 40, 50, 50], 3), (2, [5, 5, 100, 100], 7)]
+"""Image, box, category: a small, a medium and a large one."""
+
+
+def truth(folder: Path, boxes: list[Any] = BOXES) -> CocoFile:
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 120, "height": 120} for i in (1, 2)],
+        "categories": [{"id": 7, "name": "later"}, {"id": 3, "name": "first"}],
+        "annotations": [
+            {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            for i, (image, box, category) in enumerate(boxes, 1)
+        ],
+    }
+    (folder / "truth.json").write_text(json.dumps(content))
+    return read(folder / "truth.json")
+
+
+def found(*rows: tuple[int, list[float], float, int]) -> NDArray[np.float64]:
+    """(image, box, score, label) as rows of detections."""
+    return np.array([[image, *box, score, label] for image, box, score, label in rows]).reshape(-1, 7)
+
+
+def perfect() -> NDArray[np.float64]:
+    return found(*((image, box, 0.9, {3: 0, 7: 1}[category]) for image, box, category in BOXES))
+
+
+def test_labels_count_categories_by_ascending_id(tmp_path: Path) -> None:
+    scores = score(perfect(), truth(tmp_path))
+    assert scores.metrics == dict.fromkeys(NAMES, pytest.approx(1.0))
+    assert scores.per_class == {"first": pytest.approx(1.0), "later": pytest.approx(1.0)}
+
+
+def test_no_detections_score_zero(tmp_path: Path) -> None:
+    scores = score(found(), truth(tmp_path))
+    assert scores.metrics == dict.fromkeys(NAMES, 0.0)
+    assert (scores.images, scores.detections) == (2, 0)
+
+
+def test_a_size_without_objects_is_null(tmp_path: Path) -> None:
+    scores = score(perfect()[:1], truth(tmp_path, BOXES[:1]))
+    assert scores.metrics["bbox_mAP_s"] == 0.0 or scores.metrics["bbox_mAP_s"] is not None
+    assert scores.metrics["bbox_mAP_l"] is None
+    assert scores.per_class["first"] is None
+
+
+def test_images_can_be_left_out(tmp_path: Path) -> None:
+    scores = score(perfect()[:2], truth(tmp_path), images=[1])
+    assert (scores.images, scores.mAP) == (1, pytest.approx(1.0))
+
+
+def test_the_six_numbers_are_pycocotools(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    noisy = np.repeat(perfect(), 4, axis=0)
+    noisy[:, 1:5] += random.normal(0, 3, (len(noisy), 4))
+    noisy[:, 5] = random.random(len(noisy))
+    scores = score(noisy, truth(tmp_path))
+    known = COCO(str(tmp_path / "truth.json"))
+    rows = noisy.copy()
+    rows[:, 6] = np.array([3, 7])[noisy[:, 6].astype(int)]
+    reference = COCOeval(known, known.loadRes(rows), "bbox")
+    reference.evaluate()
+    reference.accumulate()
+    reference.summarize()
+    assert list(scores.metrics.values()) == pytest.approx(list(reference.stats[:6]), abs=1e-12)

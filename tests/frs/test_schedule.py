@@ -1,0 +1,78 @@
+from typing import Any
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import PARAM_SCHEDULERS
+
+from frs import schedule
+from frs.detectors import stock_config
+from frs.spec import Schedule, StockDetector
+
+GFL = stock_config(StockDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))
+
+
+def plan(images: int = 160, **fields: Any) -> schedule.Plan:
+    return schedule.plan(Schedule.model_validate(fields), GFL, images)
+
+
+def rates(images: int = 160, **fields: Any) -> list[float]:
+    """The learning rate of every step, from mmengine's own schedulers."""
+    asked = Schedule.model_validate(fields)
+    settled = schedule.plan(asked, GFL, images)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settled.learning_rate)
+    wrapper = OptimWrapper(optimizer)
+    schedulers = [
+        PARAM_SCHEDULERS.build({**config, "optimizer": wrapper})
+        for config in schedule.scheduler_configs(asked, settled)
+    ]
+    seen = []
+    for _ in range(settled.steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return seen
+
+
+def test_what_is_absent_is_the_stock_configs() -> None:
+    settled = plan()
+    assert (settled.epochs, settled.steps, settled.learning_rate) == (12, 120, 0.01)
+    assert settled.milestones == (80, 110)
+
+
+def test_the_stock_rate_is_scaled_with_the_batch() -> None:
+    assert plan(batch_size=4).learning_rate == pytest.approx(0.0025)
+
+
+def test_stock_milestones_move_with_the_epochs() -> None:
+    assert plan(epochs=24).milestones == (160, 220)
+
+
+def test_max_steps_ends_anywhere() -> None:
+    assert (plan(max_steps=13).steps, plan(max_steps=13).epochs) == (13, 2)
+
+
+def test_epochs_are_counted_from_one() -> None:
+    settled = plan()
+    assert [settled.epoch_of(step) for step in (0, 1, 10, 11)] == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 2, 5])
+def test_the_full_rate_is_reached_after_the_warm_up(warmup: int) -> None:
+    seen = rates(policy={"warmup_steps": warmup, "milestones": [8]})
+    assert seen[max(0, warmup - 1)] == pytest.approx(0.01)
+    assert seen[79] == pytest.approx(0.01)
+    assert seen[80] == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 6])
+def test_a_cosine_falls_to_a_hundredth(warmup: int) -> None:
+    seen = rates(policy={"name": "cosine", "warmup_steps": warmup})
+    assert max(seen) == pytest.approx(0.01)
+    assert seen[-1] == pytest.approx(0.0001, rel=0.5)
+    assert seen[warmup:] == sorted(seen[warmup:], reverse=True)
+
+
+def test_auto_warm_up_is_a_twentieth_and_500_at_most() -> None:
+    assert (schedule.warmup("auto", 100), schedule.warmup("auto", 90_000), schedule.warmup(7, 100)) == (5, 500, 7)
