@@ -1,0 +1,97 @@
+"""Connections: SQLite (WAL) for one machine, PostgreSQL for many. Same tables, same code above this file."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, Double, Engine, FromClause, create_engine, event, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import FunctionElement
+
+POOL = {"pool_size": 5, "max_overflow": 10, "pool_timeout": 2.0}
+"""Small, and quick to say that there is no connection left."""
+SQLITE_PRAGMAS = ("busy_timeout=20000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+POSTGRESQL_OPTIONS = {
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+
+
+class now(FunctionElement[float]):  # noqa: N801  (reads as the SQL function it is)
+    """Seconds since 1970 UTC on the database's clock: the one clock that leases and all times go by."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _now_of_sqlite(element: now, compiler: SQLCompiler, **options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _now_of_postgresql(element: now, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+@dataclass(frozen=True)
+class Database:
+    """`with database.write() as session: ...; session.commit()`. What was not committed is rolled back."""
+
+    engine: Engine
+    read: sessionmaker[Session]
+    """For requests that only look: on SQLite they never wait for a writer."""
+    write: sessionmaker[Session]
+    """On SQLite the transaction takes the write lock as it begins: one that read first could not get it later."""
+
+
+def open_database(url: str) -> Database:
+    engine = _sqlite_engine(url) if url.startswith("sqlite") else _postgresql_engine(url)
+    sessions = partial(sessionmaker, expire_on_commit=False)
+    return Database(engine, read=sessions(engine), write=sessions(engine.execution_options(begin="IMMEDIATE")))
+
+
+def time_of(session: Session) -> float:
+    """What `now` is, as a number."""
+    return session.scalars(select(now())).one()
+
+
+def insert(session: Session, table: type[DeclarativeBase] | FromClause) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that knows ON CONFLICT."""
+    return (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert(table)
+
+
+def _sqlite_engine(url: str) -> Engine:
+    engine = create_engine(url, json_serializer=_strict_json, connect_args={"isolation_level": None}, **POOL)
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin)  # isolation_level=None keeps the driver from choosing when
+    return engine
+
+
+def _set_pragmas(connection: Any, _: Any) -> None:
+    for pragma in SQLITE_PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}")
+
+
+def _postgresql_engine(url: str) -> Engine:
+    options = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_OPTIONS.items())
+    return create_engine(
+        url,
+        json_serializer=_strict_json,
+        connect_args={"connect_timeout": 5, "options": options},
+        pool_pre_ping=True,
+        **POOL,
+    )
+
+
+_strict_json = partial(json.dumps, allow_nan=False, ensure_ascii=True)
+"""NaN is no JSON: whoever tries to store it hears of it."""

@@ -1,0 +1,219 @@
+"""The life of a job: queued, running under a lease, ended. The database is the truth, messages are hints.
+
+Every function takes a session of `Database.write` and leaves the commit to its caller, so that a transition, its event
+and whatever else belongs to it stand or fall together. Every transition begins with one guarded UPDATE, see
+`store.lease.lock`.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from sqlalchemy import ScalarSelect, exists, func, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from frs.events import Problem
+from frs.spec import JobSpec
+from store import ids
+from store.database import insert, now
+from store.errors import ActionNotAllowed, AlreadySubmitted, IdempotencyKeyReused, JobNotFound
+from store.lease import Lease, Renewal, hold, lock
+from store.states import ALLOWED, TERMINAL, Action, AttemptEnd, EndReason, JobStatus, WaitingReason, allowed_actions
+from store.tables import Attempt, Job
+from store.transitions import end_attempt, end_job, give_back, note, note_status
+
+
+@dataclass(frozen=True)
+class Idempotency:
+    """The client's `Idempotency-Key`, and a digest of the request it came with."""
+
+    key: str
+    digest: str
+
+
+def add(
+    session: Session,
+    spec: JobSpec,
+    *,
+    dataset_id: str,
+    parent_id: str | None = None,
+    teacher_job_id: str | None = None,
+    key_id: str | None = None,
+    idempotency: Idempotency | None = None,
+) -> Job:
+    """A new job in the queue; references must have been checked.
+
+    Raises AlreadySubmitted where this key's owner has made this request before, and IdempotencyKeyReused where the
+    request was another one; `idempotency` needs a `key_id`.
+    """
+    values = {
+        "id": ids.new_id("job"),
+        "name": spec.name,
+        "kind": spec.kind,
+        "spec": spec.model_dump(mode="json"),
+        "dataset_id": dataset_id,
+        "parent_id": parent_id,
+        "teacher_job_id": teacher_job_id,
+        "key_id": key_id,
+        "last_event": 1,
+        **({f"idempotency_{name}": value for name, value in asdict(idempotency).items()} if idempotency else {}),
+    }
+    statement = insert(session, Job).values(values)
+    statement = statement.on_conflict_do_nothing(index_elements=["key_id", "idempotency_key"])
+    job = session.scalar(statement.returning(Job))
+    if job is None:
+        raise _earlier_answer(session, key_id, idempotency)
+    note_status(session, job)
+    return job
+
+
+def claim(session: Session, owner: str, lease_seconds: float, job_id: str | None = None) -> Lease | None:
+    """The next job that can run (or that one, if it can), now running under a new attempt. None: nothing to do.
+
+    By priority, then age. One statement, so one of many claimers gets it.
+    """
+    taken = lock(
+        session,
+        Job.id == _next_in_the_queue(job_id),
+        Job.status == JobStatus.QUEUED,
+        status=JobStatus.RUNNING,
+        attempt=Job.attempt + 1,
+        lease_owner=owner,
+        lease_expires_at=now() + lease_seconds,
+        started_at=func.coalesce(Job.started_at, now()),
+        not_before=None,
+        status_reason_code=None,
+        status_reason_message=None,
+        status_reason_since=None,
+    )
+    if not taken:
+        return None
+    [job] = taken
+    session.add(Attempt(job_id=job.id, number=job.attempt, owner=owner))
+    note_status(session, job)
+    return _lease_of(job)
+
+
+def renew(session: Session, lease: Lease, lease_seconds: float) -> Renewal:
+    """Raises LeaseLost when the attempt no longer holds the job."""
+    job = hold(session, lease, events=0, lease_expires_at=now() + lease_seconds)
+    return Renewal(_lease_of(job), cancel_requested=job.cancel_requested_at is not None)
+
+
+def settle(
+    session: Session,
+    lease: Lease,
+    status: Literal[JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED],
+    end_reason: EndReason,
+    error: Problem | None = None,
+) -> JobStatus:
+    """Ends the job; says how, for a cancel that was accepted earlier wins. Raises LeaseLost."""
+    job = hold(session, lease)
+    if job.cancel_requested_at is not None:
+        status, end_reason, error = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER, None
+    end_attempt(session, job, AttemptEnd(status))
+    end_job(session, job, status, end_reason, error)
+    return job.status
+
+
+def requeue(
+    session: Session,
+    lease: Lease,
+    reason: WaitingReason | None = None,
+    message: str = "",
+    *,
+    delay: float = 0.0,
+    attempt_counts: bool,
+) -> JobStatus:
+    """Gives the job back to the queue, for `delay` seconds to nobody; says where it went. Raises LeaseLost.
+
+    A job whose cancel was accepted ends as cancelled instead. `attempt_counts` is for a trainer that died: the third in
+    a row without a newer training checkpoint ends the job as `poison`.
+    """
+    how = AttemptEnd.CRASHED if attempt_counts else AttemptEnd.RELEASED
+    return give_back(session, hold(session, lease), how, reason, message, delay)
+
+
+def request_cancel(session: Session, job_id: str) -> Job:
+    """Ends a waiting job at once; asks the worker of a running one to end it. Asking twice is no error.
+
+    Raises JobNotFound, or ActionNotAllowed once the job has ended.
+    """
+    can_be = (Job.id == job_id, Job.status.in_(ALLOWED[Action.CANCEL]), Job.cancel_requested_at.is_(None))
+    asked = lock(session, *can_be, cancel_requested_at=now())
+    if not asked:
+        return _cancelled_before(session, job_id)
+    [job] = asked
+    if job.status == JobStatus.RUNNING:
+        note(session, job, "cancel_requested", {})
+    else:
+        end_job(session, job, JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER)
+    return job
+
+
+def requeue_lost(session: Session) -> list[str]:
+    """Takes back every job whose lease has expired; returns those that are in the queue again.
+
+    The others end: as cancelled where that was accepted, or as `poison`.
+    """
+    lost = lock(session, Job.status == JobStatus.RUNNING, Job.lease_expires_at < now())
+    return [job.id for job in lost if give_back(session, job, AttemptEnd.LOST) == JobStatus.QUEUED]
+
+
+def fail_orphans(session: Session) -> list[str]:
+    """Fails every queued job whose teacher's job has failed or was cancelled; returns their ids."""
+    teacher = aliased(Job)
+    hopeless = select(teacher.id).where(teacher.status.in_([JobStatus.FAILED, JobStatus.CANCELLED]))
+    orphans = lock(session, Job.status == JobStatus.QUEUED, Job.teacher_job_id.in_(hopeless))
+    for job in orphans:
+        end_job(session, job, JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, _dependency_failed(job))
+    return [job.id for job in orphans]
+
+
+def _earlier_answer(session: Session, key_id: str | None, idempotency: Idempotency | None) -> Exception:
+    assert idempotency is not None, "only an idempotency key makes two jobs collide"
+    same_key = (Job.key_id == key_id, Job.idempotency_key == idempotency.key)
+    earlier = session.scalars(select(Job).where(*same_key)).one()
+    if earlier.idempotency_digest == idempotency.digest:
+        return AlreadySubmitted(earlier.id)
+    return IdempotencyKeyReused("This Idempotency-Key was sent before with another request.")
+
+
+def _next_in_the_queue(job_id: str | None) -> ScalarSelect[str]:
+    candidate, teacher = aliased(Job), aliased(Job)
+    query = (
+        select(candidate.id)
+        .where(
+            candidate.status == JobStatus.QUEUED,
+            or_(candidate.not_before.is_(None), candidate.not_before <= now()),
+            or_(
+                candidate.teacher_job_id.is_(None),
+                exists().where(teacher.id == candidate.teacher_job_id, teacher.status == JobStatus.SUCCEEDED),
+            ),
+        )
+        .order_by(candidate.priority.desc(), candidate.created_at, candidate.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=candidate)
+    )
+    return (query.where(candidate.id == job_id) if job_id else query).scalar_subquery()
+
+
+def _lease_of(job: Job) -> Lease:
+    assert job.lease_owner is not None and job.lease_expires_at is not None, "a running job has a lease"
+    return Lease(job.id, job.attempt, job.lease_owner, job.lease_expires_at)
+
+
+def _cancelled_before(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id, populate_existing=True)
+    if job is None:
+        raise JobNotFound(f"No job {job_id}.")
+    if job.status in TERMINAL:
+        raise ActionNotAllowed(Action.CANCEL, job.status, allowed_actions(job.status))
+    return job
+
+
+def _dependency_failed(job: Job) -> Problem:
+    return Problem(
+        code="dependency_failed",
+        message=f"Job {job.teacher_job_id}, whose student this job needs, did not succeed.",
+        hint="See why it ended, then post both jobs again.",
+    )

@@ -1,0 +1,47 @@
+"""The fence: a running job belongs to one attempt, and every write says which attempt it comes from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, update
+from sqlalchemy.orm import Session
+
+from store.errors import LeaseLost
+from store.states import JobStatus
+from store.tables import Job
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to run one attempt of a job, until `expires_at` on the database's clock."""
+
+    job_id: str
+    attempt: int
+    owner: str
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class Renewal:
+    lease: Lease
+    cancel_requested: bool
+
+
+def hold(session: Session, lease: Lease, *, events: int = 1, **values: Any) -> Job:
+    """The job, locked, if that attempt still runs; `events` and `values` as in `lock`. Raises LeaseLost."""
+    this_attempt = (Job.id == lease.job_id, Job.attempt == lease.attempt, Job.status == JobStatus.RUNNING)
+    for job in lock(session, *this_attempt, events=events, **values):
+        return job
+    raise LeaseLost(f"Attempt {lease.attempt} no longer holds job {lease.job_id}.")
+
+
+def lock(session: Session, *conditions: ColumnElement[bool], events: int = 1, **values: Any) -> Sequence[Job]:
+    """The jobs that meet the conditions, with `values` set and the next `events` event numbers taken.
+
+    One guarded UPDATE. Their rows are locked until the transaction ends, so whatever follows in it concerns jobs that
+    nobody else can touch.
+    """
+    statement = update(Job).where(*conditions).values(last_event=Job.last_event + events, **values).returning(Job)
+    fresh = {"populate_existing": True, "synchronize_session": False}
+    return session.scalars(statement, execution_options=fresh).all()

@@ -1,0 +1,88 @@
+"""What must exist before anything runs: folders, tables, the first API key. Any number of processes may ask at once."""
+
+import fcntl
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import func, select, text
+
+from store import keys
+from store.database import Database, open_database
+from store.errors import DatabaseNotReady
+from store.queue import broker_folders
+from store.settings import Settings
+
+_ADVISORY_LOCK = 0x667273
+"""`frs`: one migration at a time on a PostgreSQL that several hosts share."""
+
+
+def initialise(settings: Settings) -> None:
+    """Idempotent. Never shows the key."""
+    for folder in _folders(settings):
+        folder.mkdir(parents=True, exist_ok=True)
+    database = open_database(settings.database_url)
+    with _only_one(settings.data / "init.lock"):
+        upgrade(database)
+        with database.write() as session:
+            keys.ensure_file(session, settings.api_key_file)
+            session.commit()
+    database.engine.dispose()
+
+
+def upgrade(database: Database, revision: str = "head") -> None:
+    """Migrates in one transaction."""
+    _migrate(database, command.upgrade, revision)
+
+
+def downgrade(database: Database, revision: str) -> None:
+    _migrate(database, command.downgrade, revision)
+
+
+def check(database: Database) -> None:
+    """Raises DatabaseNotReady where tables lack something this code needs; tables of a later version are fine."""
+    scripts = ScriptDirectory.from_config(_config())
+    with database.engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    older = {script.revision for script in scripts.walk_revisions()} - {scripts.get_current_head()}
+    if found is None or found in older:
+        raise DatabaseNotReady(
+            f"The database is at revision {found or 'none'}, this version needs {scripts.get_current_head()}."
+        )
+
+
+def _migrate(database: Database, change: Callable[[Config, str], None], revision: str) -> None:
+    config = _config()
+    with database.write() as session:
+        if session.get_bind().dialect.name == "postgresql":
+            session.execute(text("SET LOCAL statement_timeout = 0"))
+            session.execute(text("SET LOCAL lock_timeout = 0"))
+            session.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+        config.attributes["connection"] = session.connection()
+        change(config, revision)
+        session.commit()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "store:migrations")
+    return config
+
+
+def _folders(settings: Settings) -> Iterable[Path]:
+    yield settings.data
+    yield from (settings.datasets_root, settings.models_root, settings.work_root, settings.artifacts_root)
+    if settings.broker_url.startswith("filesystem:"):
+        yield from broker_folders(settings).values()
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """One process of this machine at a time."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

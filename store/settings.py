@@ -1,0 +1,71 @@
+"""The process environment (`FRS_...`). Everything has a place under one data folder unless told otherwise."""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL
+
+Folder = Annotated[Path, AfterValidator(Path.absolute)]
+
+
+def _below_data(name: str) -> Any:
+    return Field(default_factory=lambda fields: fields["data"] / name)
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="FRS_", frozen=True)
+
+    data: Folder = Path("data").absolute()
+    datasets_root: Folder = _below_data("datasets")
+    models_root: Folder = _below_data("models")
+    work_root: Folder = _below_data("work")
+    """Where trainers keep what is not finished."""
+    artifacts_url: str = Field(default_factory=lambda fields: (fields["data"] / "artifacts").as_uri())
+    """A folder, or its `file://` URL."""
+    database_url: str = Field(default_factory=lambda fields: _sqlite_url(fields["data"] / "frs.db"), repr=False)
+    """`sqlite:///...` or `postgresql://...`; not in the repr, for it may hold a password."""
+    broker_url: str = Field(default="filesystem://", repr=False)
+    """`redis://...`, or `filesystem://`: folders below `data`, no server."""
+
+    slots: PositiveInt = 1
+    """Jobs a worker runs at a time."""
+    heartbeat_seconds: PositiveFloat = 10
+    fence_seconds: PositiveFloat = 45
+    """A worker that could not renew for so long, on its own clock, kills its trainer."""
+    lease_seconds: PositiveFloat = 60
+    reap_seconds: PositiveFloat = 15
+    poll_seconds: PositiveFloat = 2
+    grace_seconds: PositiveFloat = 30
+    """From SIGTERM to SIGKILL for a trainer."""
+
+    @model_validator(mode="after")
+    def _fence_falls_before_the_lease_ends(self) -> Self:
+        if not self.heartbeat_seconds < self.fence_seconds < self.lease_seconds:
+            raise ValueError("must be in this order: heartbeat_seconds < fence_seconds < lease_seconds")
+        return self
+
+    @property
+    def artifacts_root(self) -> Path:
+        return _folder(self.artifacts_url)
+
+    @property
+    def broker_folder(self) -> Path:
+        return self.data / "broker"
+
+    @property
+    def api_key_file(self) -> Path:
+        return self.data / "api-key"
+
+
+def _sqlite_url(path: Path) -> str:
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
+def _folder(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.scheme not in ("", "file"):
+        raise ValueError(f"FRS_ARTIFACTS_URL: {parts.scheme}:// is not supported; name a folder")
+    return Path(unquote(parts.path) if parts.scheme else url).absolute()

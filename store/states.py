@@ -1,0 +1,94 @@
+"""The states of a job, why it waits, why it ended, and which action is allowed when. Closed lists, all text."""
+
+from enum import StrEnum
+
+
+class JobStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in TERMINAL
+
+
+TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
+
+
+class WaitingReason(StrEnum):
+    """Why a queued job waits."""
+
+    TEACHER = "waiting_for_teacher"
+    DEVICE = "waiting_for_device"
+    WORKER = "waiting_for_worker"
+    STORAGE = "waiting_for_storage"
+    RETRY_BACKOFF = "retry_backoff"
+
+
+class EndReason(StrEnum):
+    COMPLETED = "completed"
+    STOPPED_EARLY = "stopped_early"
+    TIME_LIMIT = "time_limit"
+    CANCELLED_BY_USER = "cancelled_by_user"
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+    BAD_DATASET = "bad_dataset"
+    BAD_TEACHER = "bad_teacher"
+    TEACHER_REFUSED = "teacher_refused"
+    DEPENDENCY_FAILED = "dependency_failed"
+    HUNG = "hung"
+    POISON = "poison"
+    INTERNAL_ERROR = "internal_error"
+
+
+class AttemptEnd(StrEnum):
+    """How one attempt ended; the first three are also how the job did."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    CRASHED = "crashed"
+    """The trainer died; its supervisor gave the job back."""
+    LOST = "lost"
+    """The lease expired: nobody was left to give the job back."""
+    RELEASED = "released"
+    """Given back in good order, such as on a deploy or for want of storage; not held against the job."""
+
+
+FRUITLESS = frozenset({AttemptEnd.CRASHED, AttemptEnd.LOST})
+"""Ends that count towards `EndReason.POISON`."""
+
+
+class DatasetStatus(StrEnum):
+    CHECKING = "checking"
+    READY = "ready"
+    HAS_PROBLEMS = "has_problems"
+
+
+class Action(StrEnum):
+    CANCEL = "cancel"
+    STOP = "stop"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RETRY = "retry"
+    DELETE = "delete"
+
+
+ALLOWED: dict[Action, frozenset[JobStatus]] = {
+    Action.CANCEL: frozenset({JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED}),
+    Action.STOP: frozenset({JobStatus.RUNNING}),
+    Action.PAUSE: frozenset({JobStatus.QUEUED, JobStatus.RUNNING}),
+    Action.RESUME: frozenset({JobStatus.PAUSED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    Action.RETRY: frozenset({JobStatus.FAILED, JobStatus.CANCELLED}),
+    Action.DELETE: TERMINAL,
+}
+IMPLEMENTED = frozenset({Action.CANCEL})
+"""Actions the API offers today; the others are designed, not built."""
+
+
+def allowed_actions(status: JobStatus) -> list[Action]:
+    return [action for action, statuses in ALLOWED.items() if action in IMPLEMENTED and status in statuses]

@@ -1,0 +1,252 @@
+"""The tables. Times are seconds since 1970 UTC on the database's clock; enums are text, never native types."""
+
+import enum
+from functools import partial
+from typing import Any, Literal
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from store.database import now
+from store.ids import new_id
+from store.states import AttemptEnd, DatasetStatus, EndReason, JobStatus, WaitingReason
+
+Document = dict[str, Any]
+_OF_A_JOB = partial(ForeignKey, "jobs.id", ondelete="CASCADE")
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {
+        float: Double,
+        Document: JSON(none_as_null=True),
+        list[str]: JSON(none_as_null=True),
+        enum.Enum: Enum(
+            enum.Enum,
+            native_enum=False,
+            length=32,
+            values_callable=lambda members: [member.value for member in members],
+        ),
+    }
+
+
+class Job(Base):
+    """What a user asked for, and how far it is. Changed only by `store.jobs` and `store.record`."""
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "job"))
+    name: Mapped[str | None]
+    kind: Mapped[str]
+    spec: Mapped[Document]
+    """A `frs.spec.JobSpec`, every default spelt out."""
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
+    """The job this one is the baseline of."""
+    teacher_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    """The job whose student this one needs; it waits until that has succeeded."""
+    priority: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[float] = mapped_column(default=now())
+    started_at: Mapped[float | None]
+    """Start of the first attempt."""
+    finished_at: Mapped[float | None]
+
+    status: Mapped[JobStatus] = mapped_column(default=JobStatus.QUEUED)
+    status_reason_code: Mapped[WaitingReason | None]
+    status_reason_message: Mapped[str | None]
+    status_reason_since: Mapped[float | None]
+    end_reason: Mapped[EndReason | None]
+    error: Mapped[Document | None]
+    """A `frs.events.Problem`."""
+    cancel_requested_at: Mapped[float | None]
+    not_before: Mapped[float | None]
+    """No worker takes it earlier."""
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    """Number of the newest attempt: the fencing token that every write of a running job carries."""
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[float | None]
+
+    phase: Mapped[str | None]
+    progress: Mapped[Document | None]
+    facts: Mapped[Document] = mapped_column(default=dict)
+    last_event: Mapped[int] = mapped_column(default=0)
+    """Number of the newest event or batch of metrics."""
+
+    key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"))
+    """Who asked for it."""
+    idempotency_key: Mapped[str | None]
+    idempotency_digest: Mapped[str | None]
+
+    __table_args__ = (
+        UniqueConstraint("key_id", "idempotency_key"),
+        Index(None, "status", "priority", "created_at"),
+        Index(None, "created_at", "id"),
+        Index(None, "dataset_id"),
+    )
+
+
+class Attempt(Base):
+    """One execution of a job under one lease."""
+
+    __tablename__ = "attempts"
+    job_id: Mapped[str] = mapped_column(_OF_A_JOB(), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    owner: Mapped[str]
+    started_at: Mapped[float] = mapped_column(default=now())
+    ended_at: Mapped[float | None]
+    end: Mapped[AttemptEnd | None]
+    start_step: Mapped[int | None]
+    """Step it went on from; null until the trainer said so."""
+
+
+class Event(Base):
+    """The history of a job, numbered without gaps together with its batches of metrics."""
+
+    __tablename__ = "events"
+    job_id: Mapped[str] = mapped_column(_OF_A_JOB(), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int]
+    type: Mapped[str]
+    """`status`, `cancel_requested`, or the type of a `frs.events` event."""
+    at: Mapped[float] = mapped_column(default=now())
+    data: Mapped[Document]
+
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+
+class Metric(Base):
+    __tablename__ = "metrics"
+    job_id: Mapped[str] = mapped_column(_OF_A_JOB(), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    epoch: Mapped[int]
+    value: Mapped[float | None]
+    """Null: an evaluation that had nothing of that size to find."""
+    at: Mapped[float]
+    attempt: Mapped[int]
+    seq: Mapped[int]
+    """Number of the batch it came in: values written after number n have a larger one."""
+
+    __table_args__ = (
+        CheckConstraint("abs(value) <= 1e308", name="finite"),
+        Index(None, "job_id", "seq"),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class Evaluation(Base):
+    """COCO numbers of one detector at one step; `last` marks the ones that count."""
+
+    __tablename__ = "evaluations"
+    job_id: Mapped[str] = mapped_column(_OF_A_JOB(), primary_key=True)
+    role: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    last: Mapped[bool] = mapped_column(primary_key=True, autoincrement=False)
+    epoch: Mapped[int]
+    attempt: Mapped[int]
+    metrics: Mapped[Document]
+    per_class: Mapped[Document]
+    images: Mapped[int]
+    detections: Mapped[int]
+    at: Mapped[float]
+
+
+class Checkpoint(Base):
+    """A file that is in the artifacts, whole, before its row is."""
+
+    __tablename__ = "checkpoints"
+    id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "ckpt"))
+    job_id: Mapped[str] = mapped_column(_OF_A_JOB())
+    attempt: Mapped[int]
+    kind: Mapped[Literal["training", "student"]] = mapped_column(
+        Enum("training", "student", native_enum=False, length=32)
+    )
+    labels: Mapped[list[str]]
+    """`best`, `last`; each held by one student of the job."""
+    step: Mapped[int]
+    epoch: Mapped[int]
+    key: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    metrics: Mapped[Document]
+    created_at: Mapped[float] = mapped_column(default=now())
+
+    __table_args__ = (UniqueConstraint("job_id", "key"),)
+
+
+class Artifact(Base):
+    """A deliverable that is no checkpoint."""
+
+    __tablename__ = "artifacts"
+    job_id: Mapped[str] = mapped_column(_OF_A_JOB(), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[float] = mapped_column(default=now())
+
+
+class Dataset(Base):
+    """A COCO data set; paths are relative to the data sets' root."""
+
+    __tablename__ = "datasets"
+    id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "ds"))
+    name: Mapped[str] = mapped_column(unique=True)
+    train_images: Mapped[str]
+    train_annotations: Mapped[str]
+    val_images: Mapped[str]
+    val_annotations: Mapped[str]
+    status: Mapped[DatasetStatus] = mapped_column(default=DatasetStatus.CHECKING)
+    report: Mapped[Document | None]
+    classes: Mapped[list[str] | None]
+    created_at: Mapped[float] = mapped_column(default=now())
+
+
+class Detector(Base):
+    """Architecture and weights: a file of the models folder, or what a job left in the artifacts."""
+
+    __tablename__ = "detectors"
+    id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "det"))
+    name: Mapped[str] = mapped_column(unique=True)
+    description: Mapped[Document]
+    """A `frs.spec.StockDetector` or `DescribedDetector`."""
+    weights_file: Mapped[str | None]
+    """Relative to the models folder."""
+    weights_key: Mapped[str | None]
+    """Key of an artifact."""
+    sha256: Mapped[str]
+    classes: Mapped[list[str] | None]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
+    """The job that trained it."""
+    created_at: Mapped[float] = mapped_column(default=now())
+
+    __table_args__ = (CheckConstraint("(weights_file IS NULL) <> (weights_key IS NULL)", name="one_source"),)
+
+
+class ApiKey(Base):
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "key"))
+    name: Mapped[str]
+    prefix: Mapped[str]
+    """The first characters, to tell keys apart by; too few to guess the rest from."""
+    sha256: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[float] = mapped_column(default=now())
+    revoked_at: Mapped[float | None]

@@ -1,0 +1,73 @@
+import socket
+import threading
+import time
+
+import pytest
+
+from store.queue import TRAIN, Hints, celery_app, sender
+from store.schema import initialise
+from store.settings import Settings
+
+JOB = "job_00000000000000000000000000"
+
+
+def test_hints_are_sent_in_order():
+    sent = []
+    hints = Hints(sent.append)
+    for number in range(5):
+        hints.enqueue(str(number))
+    hints.close()
+    assert sent == ["0", "1", "2", "3", "4"]
+
+
+def test_a_dead_broker_costs_the_request_nothing():
+    attempts = []
+
+    def send(job_id):
+        attempts.append(job_id)
+        raise ConnectionError("no broker")
+
+    hints = Hints(send)
+    hints.enqueue("a")
+    hints.enqueue("b")
+    hints.close()
+    assert attempts == ["a", "b"]
+
+
+def test_hints_too_many_are_dropped_at_once():
+    gate = threading.Event()
+    hints = Hints(lambda _: gate.wait(), size=2)
+    start = time.monotonic()
+    for _ in range(100):
+        hints.enqueue(JOB)
+    assert time.monotonic() - start < 0.5
+    gate.set()
+    hints.close()
+
+
+def test_a_hint_is_a_json_message_in_the_data_folder(tmp_path):
+    settings = Settings(data=tmp_path / "data")
+    initialise(settings)
+    app = celery_app(settings)
+    sender(app)(JOB)
+    assert list(settings.broker_folder.glob("messages/*.msg"))
+    with app.connection() as connection:
+        message = connection.SimpleQueue("frs").get(timeout=5)
+    assert message.headers["task"] == TRAIN
+    assert message.headers["expires"]
+    assert message.content_type == "application/json"
+    assert message.payload[0] == [JOB]
+
+
+@pytest.mark.parametrize("broker", ["refuses", "says nothing"])
+def test_a_send_without_a_broker_fails_within_seconds(tmp_path, broker):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if broker == "says nothing":
+            server.listen()
+        url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        send = sender(celery_app(Settings(data=tmp_path, broker_url=url)))
+        start = time.monotonic()
+        with pytest.raises(Exception, match="(?i)refused|timeout|timed out"):
+            send(JOB)
+    assert time.monotonic() - start < 12

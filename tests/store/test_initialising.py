@@ -1,0 +1,135 @@
+import stat
+import subprocess
+import sys
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select
+
+from store import keys, schema
+from store.database import open_database
+from store.errors import DatabaseNotReady
+from store.settings import Settings
+from store.tables import ApiKey, Base, Metric
+
+INIT = [sys.executable, "-m", "store", "init"]
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(data=tmp_path / "data")
+
+
+def stored_keys(settings):
+    with open_database(settings.database_url).read() as session:
+        return session.scalars(select(ApiKey)).all()
+
+
+def test_init_makes_folders_tables_and_a_key_only_its_owner_can_read(settings):
+    schema.initialise(settings)
+    assert stat.S_IMODE(settings.api_key_file.stat().st_mode) == 0o600
+    token = settings.api_key_file.read_text().strip()
+    assert len(token) > 43 and token.startswith("frs_")
+    [key] = stored_keys(settings)
+    assert key.sha256 == keys.digest(token) and token.startswith(key.prefix)
+    assert all(folder.is_dir() for folder in (settings.artifacts_root, settings.work_root, settings.datasets_root))
+
+
+def test_the_key_is_not_in_the_database_nor_printed(settings):
+    done = subprocess.run(INIT, env={"FRS_DATA": str(settings.data)}, capture_output=True, text=True, check=True)
+    token = settings.api_key_file.read_text().strip()
+    secret = token.removeprefix("frs_")
+    assert secret not in done.stdout + done.stderr
+    assert not [file for file in settings.data.glob("frs.db*") if secret.encode() in file.read_bytes()]
+
+
+def test_init_again_changes_nothing(settings):
+    schema.initialise(settings)
+    token = settings.api_key_file.read_text()
+    schema.initialise(settings)
+    assert settings.api_key_file.read_text() == token
+    assert len(stored_keys(settings)) == 1
+
+
+def test_an_existing_key_file_works_with_a_new_database(settings):
+    settings.data.mkdir()
+    settings.api_key_file.write_text("frs_from_elsewhere\n")
+    schema.initialise(settings)
+    with open_database(settings.database_url).read() as session:
+        assert keys.find(session, "frs_from_elsewhere")
+        assert keys.find(session, "frs_another") is None
+
+
+def test_a_revoked_key_opens_nothing_and_stays_revoked(settings):
+    schema.initialise(settings)
+    token = settings.api_key_file.read_text().strip()
+    with open_database(settings.database_url).write() as session:
+        keys.find(session, token).revoked_at = 1.0
+        session.commit()
+        schema.initialise(settings)
+        assert keys.find(session, token) is None
+
+
+def test_init_in_several_processes_at_once(settings):
+    started = [subprocess.Popen(INIT, env={"FRS_DATA": str(settings.data)}) for _ in range(4)]
+    assert [process.wait(timeout=60) for process in started] == [0] * 4
+    assert len(stored_keys(settings)) == 1
+
+
+def test_migrations_make_the_tables_of_the_code(house):
+    with house.database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_migrations_go_down_and_up_again(house):
+    schema.downgrade(house.database, "base")
+    with pytest.raises(DatabaseNotReady):
+        schema.check(house.database)
+    schema.upgrade(house.database)
+    schema.check(house.database)
+    assert house.rows(select(Metric)) == []
+
+
+def test_a_later_version_s_database_is_good_enough(house):
+    with house.database.engine.connect() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    schema.check(house.database)
+
+
+def test_an_empty_database_is_not_ready(tmp_path):
+    with pytest.raises(DatabaseNotReady, match="python -m store init"):
+        schema.check(open_database(f"sqlite:///{tmp_path / 'empty.db'}"))
+
+
+def test_everything_lies_under_the_data_folder_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setenv("FRS_DATA", str(tmp_path / "a folder"))
+    monkeypatch.setenv("FRS_ARTIFACTS_URL", "/elsewhere/artifacts")
+    settings = Settings()
+    assert settings.database_url == f"sqlite:///{tmp_path}/a folder/frs.db"
+    assert settings.models_root == tmp_path / "a folder" / "models"
+    assert str(settings.artifacts_root) == "/elsewhere/artifacts"
+    monkeypatch.delenv("FRS_ARTIFACTS_URL")
+    assert Settings().artifacts_root == tmp_path / "a folder" / "artifacts"
+
+
+def test_artifacts_are_kept_in_a_folder_or_not_at_all(tmp_path):
+    with pytest.raises(ValueError, match="s3"):
+        schema.initialise(Settings(data=tmp_path, artifacts_url="s3://bucket"))
+
+
+def test_settings_never_show_a_password():
+    settings = Settings(database_url="postgresql://me:secret@host/frs", broker_url="redis://:secret@host")
+    assert "secret" not in repr(settings)
+
+
+def test_a_fence_that_falls_after_the_lease_ends_is_refused():
+    with pytest.raises(ValueError, match="fence_seconds < lease_seconds"):
+        Settings(fence_seconds=90)
+
+
+def test_the_store_needs_no_torch():
+    modules = "artifacts database errors ids jobs keys lease queue record schema settings states tables waiting"
+    code = f"import sys; from store import {', '.join(modules.split())}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
