@@ -82,6 +82,7 @@ class Job:
         if teacher is not None:
             model = distiller(student, teacher, self.job.distillation, plan, self.job.schedule.seed)
             before = teacher.fingerprint()
+            self.emit(events.Facts(values=distillation_facts(model, teacher, self.job.distillation)))
             if checkpoints.newest() is None:
                 self.check_teacher(teacher)
         exporter = self.exporter(student)
@@ -199,6 +200,19 @@ def distiller(student: nn.Module, teacher: Teacher, wanted: Distillation, plan: 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Distiller(student, teacher, wanted, Weights(feature, logit), ramp_steps)
+
+
+def distillation_facts(model: Distiller, teacher: Teacher, asked: Distillation) -> dict[str, object]:
+    """`weights` follow once they are calibrated."""
+    paper = PAPER_WEIGHTS.get(type(dense_head(model.student)).__name__)
+    return {
+        "strides": list(model.strides),
+        "teacher_sha256": teacher.fingerprint(),
+        "teacher_parameters": sum(parameter.numel() for parameter in teacher.detector.parameters()),
+        "weights_asked": {"feature": asked.feature_weight, "logit": asked.logit_weight},
+        "weights_paper": paper._asdict() if paper else None,
+        "weights": vars(model.weights) if model.weights.known else None,
+    }
 
 
 def check_classes(trained: tuple[str, ...] | None, wanted: tuple[str, ...], name: str) -> None:

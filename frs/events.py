@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Literal, TextIO
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, TypeAdapter
 
 MAX_LINE = 1 << 20
 Number = Annotated[float, Field(allow_inf_nan=False)]
+MetricKey = Annotated[str, StringConstraints(pattern=r"^[a-z]+/[A-Za-z0-9_.]+$", max_length=100)]
 Role = Literal["teacher", "student"]
 
 
@@ -24,7 +25,7 @@ class Phase(_Event):
     """What the trainer is busy with: loading, checking, calibrating, training, evaluating, exporting."""
 
     type: Literal["phase"] = "phase"
-    phase: Annotated[str, Field(max_length=64)]
+    phase: Annotated[str, StringConstraints(pattern=r"^[a-z ]+$", max_length=64)]
 
 
 class Rewound(_Event):
@@ -51,7 +52,7 @@ class Metrics(_Event):
     type: Literal["metrics"] = "metrics"
     step: Annotated[int, Field(ge=0)]
     epoch: int
-    values: dict[str, Number | None]
+    values: dict[MetricKey, Number | None]
 
 
 class Evaluation(_Event):

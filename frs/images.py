@@ -7,6 +7,7 @@ from typing import Any
 import frs.prelude  # noqa: F401 - before mmdet
 
 import numpy as np
+import torch
 from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
@@ -94,7 +95,7 @@ class TrainingLoaders:
 
     def __call__(self, first: int, end: int) -> DataLoader[Any]:
         batches = Batches(len(self.images), self.schedule.batch_size, self.schedule.seed, first, end)
-        return DataLoader(self.images, batch_sampler=batches, num_workers=self.workers, collate_fn=pseudo_collate)
+        return _loader(self.images, self.workers, batch_sampler=batches)
 
     def __len__(self) -> int:
         """Steps of an epoch; mmengine asks."""
@@ -103,7 +104,13 @@ class TrainingLoaders:
 
 def test_loader(images: Images, workers: int) -> DataLoader[Any]:
     """One image a batch, as stock mmdet evaluates: padding to a batch would change the numbers."""
-    return DataLoader(images, batch_size=1, num_workers=workers, collate_fn=pseudo_collate)
+    return _loader(images, workers, batch_size=1)
+
+
+def _loader(images: Images, workers: int, **batching: Any) -> DataLoader[Any]:
+    """With a generator of its own: an iterator draws a seed, which must not move the global one."""
+    own = torch.Generator()
+    return DataLoader(images, num_workers=workers, collate_fn=pseudo_collate, generator=own, **batching)
 
 
 def _training_resize(schedule: Schedule, stock: Config) -> dict[str, Any]:
