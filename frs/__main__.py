@@ -3,14 +3,13 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from frs import events
+from frs import events, specfile
 from frs.dataset.check import check as check_split
 from frs.dataset.shapes import draw
 from frs.errors import FrsError, InvalidSpec
@@ -108,38 +107,17 @@ def shapes(
 
 def read_spec(name: str, changes: list[str]) -> JobSpec:
     """A spec from a file or a recipe, with `--set` changes. Raises InvalidSpec naming the field."""
-    content: Any = RECIPES[name].spec_as_dict() if name in RECIPES else _read_file(Path(name))
-    for change in changes:
-        _change(content, change)
+    if name in RECIPES:
+        content = RECIPES[name].spec_as_dict()
+    elif Path(name).is_file():
+        content = specfile.read(Path(name))
+    else:
+        raise InvalidSpec(f"{name} is neither a file nor a recipe.", f"Recipes: {', '.join(RECIPES)}.")
     try:
-        return JobSpec.model_validate(content)
+        return JobSpec.model_validate(specfile.change(content, changes))
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
         raise InvalidSpec(f"{name}: {said}.") from None
-
-
-def _read_file(path: Path) -> Any:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InvalidSpec(f"{path}: {error.strerror}.", f"Recipes: {', '.join(RECIPES)}.") from None
-    except yaml.YAMLError as error:
-        raise InvalidSpec(f"{path} is neither YAML nor JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise InvalidSpec(f"{path} holds no job spec.")
-    return content
-
-
-def _change(content: dict[str, Any], change: str) -> None:
-    key, equals, value = change.partition("=")
-    if not equals:
-        raise InvalidSpec(f"--set {change}: expected KEY=VALUE.")
-    *path, last = key.split(".")
-    for part in path:
-        content = content.setdefault(part, {})
-        if not isinstance(content, dict):
-            raise InvalidSpec(f"--set {change}: {part} has no fields.")
-    content[last] = yaml.safe_load(value)
 
 
 def _run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:

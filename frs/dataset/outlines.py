@@ -32,8 +32,6 @@ LOOK_ALIKES: dict[str, Points] = {
     "pentagon": _regular(5),
     "sliver": _regular(3) * (1, 0.45),
     "arrowhead": np.array([(1, 0), (-0.8, 0.8), (-0.25, 0), (-0.8, -0.8)]),
-    "star of four": _star(4, 0.4),
-    "star of seven": _star(7, 0.55),
 }
 
 

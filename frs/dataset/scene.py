@@ -101,18 +101,18 @@ def tight_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 def _shapes(rng: Generator, size: int) -> list[_Shape]:
     """Largest first, so that small ones are not looked for below them."""
-    objects = [_object(rng, size) for _ in range(rng.integers(2, 8))]
-    others = [_look_alike(rng, size) for _ in range(rng.integers(2, 7))]
+    objects = [_object(rng, size) for _ in range(rng.integers(2, 7))]
+    others = [_look_alike(rng, size) for _ in range(rng.integers(0, 4))]
     return sorted(objects + others, key=lambda shape: -shape.radius)
 
 
 def _object(rng: Generator, size: int) -> _Shape:
     label = int(rng.integers(len(NAMES)))
-    return _shape(rng, label, CLASSES[NAMES[label]], _radius(rng, size, 0.034, 0.4), hollow=0.0)
+    return _shape(rng, label, CLASSES[NAMES[label]], _radius(rng, size, 0.06, 0.36), hollow=0.0)
 
 
 def _look_alike(rng: Generator, size: int) -> _Shape:
-    radius = _radius(rng, size, 0.05, 0.3)
+    radius = _radius(rng, size, 0.06, 0.25)
     if rng.random() < 0.4:
         return _shape(rng, -1, CLASSES[str(rng.choice(NAMES))], radius, hollow=rng.uniform(0.55, 0.8))
     return _shape(rng, -1, LOOK_ALIKES[str(rng.choice(list(LOOK_ALIKES)))], radius, hollow=0.0)
@@ -128,9 +128,9 @@ def _shape(rng: Generator, label: int, outline: Points, radius: float, *, hollow
 
 
 def _ink(rng: Generator, under: NDArray[np.float64], area: tuple[int, ...]) -> Canvas:
-    """A shaded, grained colour; for every third shape one close to what lies under it, but never the same."""
+    """A shaded, grained colour; for every seventh shape one close to what lies under it, but never the same."""
     colour = rng.uniform(15, 240, size=3)
-    if rng.random() < 0.35 or np.linalg.norm(colour - under) < _LEAST_CONTRAST:
+    if rng.random() < 0.15 or np.linalg.norm(colour - under) < _LEAST_CONTRAST:
         colour = _near(rng, under)
     slope = _direction(rng) * rng.uniform(0, 25)
     across, down = np.linspace(-1, 1, area[1]), np.linspace(-1, 1, area[0])
@@ -173,9 +173,9 @@ def _clutter(rng: Generator, pixels: Canvas) -> Canvas:
     size = pixels.shape[0]
     sheet = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(sheet, "RGBA")
-    for _ in range(rng.integers(2, 7)):
-        _line(rng, pen, size)
     for _ in range(rng.integers(1, 5)):
+        _line(rng, pen, size)
+    for _ in range(rng.integers(0, 3)):
         _blob(rng, pen, size)
     return np.array(sheet, dtype=np.float32)
 
@@ -205,5 +205,5 @@ def _see_through(rng: Generator) -> tuple[int, int, int, int]:
 
 
 def _photographed(rng: Generator, pixels: Canvas) -> Image.Image:
-    light, grain = rng.uniform(0.75, 1.05), rng.normal(0, rng.uniform(2, 10), size=pixels.shape)
+    light, grain = rng.uniform(0.75, 1.05), rng.normal(0, rng.uniform(1, 6), size=pixels.shape)
     return Image.fromarray(np.clip(pixels * light + grain, 0, 255).astype(np.uint8))

@@ -1,0 +1,100 @@
+"""The Python client of the public API: `Client(url, key).get("/jobs")`."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+Json = dict[str, Any]
+
+
+class ServiceError(Exception):
+    """What the service answered, or why it could not be asked, in words for the person at the terminal."""
+
+    def __init__(self, message: str, hint: str = "", details: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message, self.hint, self.details = message, hint, details
+
+
+class Client:
+    def __init__(self, url: str, key: str, timeout: float = 60.0) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=timeout)
+
+    @classmethod
+    def here(cls, data: Path) -> "Client":
+        """`FRS_URL` and `FRS_API_KEY`, or what `frs up` left in the data folder. Raises ServiceError."""
+        url, key = os.environ.get("FRS_URL"), os.environ.get("FRS_API_KEY")
+        return cls(url or _left(data, "url") or DEFAULT_URL, key or _left(data, "api-key") or _no_key(data))
+
+    def get(self, path: str, **query: Any) -> Json:
+        return self._json("GET", path, params={name: value for name, value in query.items() if value is not None})
+
+    def post(self, path: str, body: Json | None = None) -> Json:
+        return self._json("POST", path, json=body)
+
+    def each(self, path: str, **query: Any) -> Iterator[Json]:
+        """All items of a list, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.get(path, **query, cursor=cursor)
+            yield from page["data"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def download(self, path: str, target: Path) -> None:
+        """Writes the answer to `target`, which is whole or absent."""
+        part = target.with_name(f".{target.name}.part")
+        try:
+            with self._http.stream("GET", path) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise _refused(answer)
+                with part.open("wb") as file:
+                    for chunk in answer.iter_bytes():
+                        file.write(chunk)
+        except httpx2.RequestError as error:
+            part.unlink(missing_ok=True)
+            raise self._unreachable(error) from None
+        part.replace(target)
+
+    def _json(self, method: str, path: str, **request: Any) -> Json:
+        try:
+            answer = self._http.request(method, path, **request)
+        except httpx2.RequestError as error:
+            raise self._unreachable(error) from None
+        if answer.is_error:
+            raise _refused(answer)
+        body: Json = answer.json() if answer.content else {}
+        return body
+
+    def _unreachable(self, error: Exception) -> ServiceError:
+        why = str(error) or type(error).__name__
+        return ServiceError(f"No service answers at {self.url}: {why}.", "Start one with `frs up`, or set FRS_URL.")
+
+
+def _refused(answer: httpx2.Response) -> ServiceError:
+    try:
+        problem = answer.json()
+        details = tuple(f"{error['loc']}: {error['message']}" for error in problem.get("errors") or ())
+        return ServiceError(f"{problem['code']}: {problem['detail']}", problem.get("hint") or "", details)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ServiceError(f"The service answered {answer.status_code}, which is no problem it describes.")
+
+
+def _left(data: Path, name: str) -> str | None:
+    try:
+        return (data / name).read_text().strip()
+    except OSError:
+        return None
+
+
+def _no_key(data: Path) -> str:
+    raise ServiceError(
+        f"No API key: neither FRS_API_KEY is set nor is there a {data / 'api-key'}.",
+        "Name the data folder of `frs up` with --data or FRS_DATA.",
+    )

@@ -1,0 +1,323 @@
+"""The `frs` command: run the service, post jobs, follow them, fetch what they made."""
+
+import hashlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from cli import tables
+from cli.client import Client, Json, ServiceError
+from cli.up import Service
+from cli.watching import follow
+from frs import specfile
+from frs.errors import FrsError
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+datasets = typer.Typer(no_args_is_help=True, help="COCO-format data sets the service can train on.")
+detectors = typer.Typer(no_args_is_help=True, help="Teachers and published students.")
+app.add_typer(datasets, name="datasets")
+app.add_typer(detectors, name="detectors")
+screen, problems = Console(), Console(stderr=True)
+
+
+def _job_ids(incomplete: str) -> list[str]:
+    return _completions("/jobs", "id", incomplete)
+
+
+def _recipe_names(incomplete: str) -> list[str]:
+    return _completions("/recipes", "name", incomplete)
+
+
+DataFolder = Annotated[
+    Path, typer.Option("--data", envvar="FRS_DATA", help="Data folder of `frs up`: where the key lies.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The service's answer as JSON.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", autocompletion=_job_ids)]
+HERE = Path("data")
+
+
+@app.command()
+def up(
+    data: Annotated[Path, typer.Option(envvar="FRS_DATA", help="Where everything is kept.")] = HERE,
+    port: int = 8000,
+    host: str = "127.0.0.1",
+    datasets: Annotated[Path | None, typer.Option(help="Folder of data sets [<data>/datasets].")] = None,
+    models: Annotated[Path | None, typer.Option(help="Folder of weights [<data>/models].")] = None,
+) -> None:
+    """Run the service here: API and worker, nothing else to install. Ctrl-C ends it; running jobs go on next time."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Service(data, host, port, datasets, models) as service:
+            screen.print(f"frs is up at {service.url} (docs: {service.url}/docs)", highlight=False)
+            screen.print(
+                f"key: {service.data / 'api-key'}   logs: {service.data / 'logs'}   Ctrl-C ends it", highlight=False
+            )
+            service.watch()
+    except KeyboardInterrupt:
+        screen.print("frs has ended.")
+    except ServiceError as error:
+        _fail(error)
+
+
+@app.command()
+def submit(
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC", help="Spec file (YAML or JSON) or a recipe's name.", autocompletion=_recipe_names
+        ),
+    ],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: schedule.epochs=4.")
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Follow the job and its baseline to the end.")] = False,
+    data: DataFolder = HERE,
+    json_: AsJson = False,
+) -> None:
+    """Post a job."""
+
+    def post(client: Client) -> Json:
+        content = specfile.read(Path(spec)) if Path(spec).is_file() else client.get(f"/recipes/{spec}")["spec"]
+        job = client.post("/jobs", specfile.change(content, set_ or []))
+        return _wait(client, job, quiet=json_) if wait else job
+
+    job = _answer(data, post)
+    _show(job, tables.job, json_)
+    raise typer.Exit(1 if wait and job["status"] != "succeeded" else 0)
+
+
+@app.command()
+def jobs(
+    status: str | None = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    data: DataFolder = HERE,
+    json_: AsJson = False,
+) -> None:
+    """The newest jobs."""
+    _show(_answer(data, lambda client: client.get("/jobs", status=status, limit=limit)), _rows(tables.jobs), json_)
+
+
+@app.command()
+def job(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
+    """One job: state, progress, why it waits or how it ended."""
+    _show(_answer(data, lambda client: client.get(f"/jobs/{id}")), tables.job, json_)
+
+
+@app.command()
+def watch(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
+    """Follow a job with a live bar. Ctrl-C stops watching, not the job."""
+    job = _answer(data, lambda client: follow(client, id, None if json_ else screen))
+    if json_:
+        _show(job, tables.job, json_)
+    raise typer.Exit(0 if job["status"] == "succeeded" else 1)
+
+
+@app.command()
+def metrics(id: JobId, keys: str | None = None, data: DataFolder = HERE, json_: AsJson = False) -> None:
+    """A job's metric series; --keys takes a comma-separated list."""
+    _show(_answer(data, lambda client: client.get(f"/jobs/{id}/metrics", keys=keys)), tables.metrics, json_)
+
+
+@app.command()
+def logs(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
+    """What a job's trainer said."""
+    lines = _answer(data, lambda client: {"data": list(client.each(f"/jobs/{id}/logs", limit=200))})
+    _show(lines, lambda answer: "\n".join(line["message"] for line in answer["data"]), json_)
+
+
+@app.command()
+def report(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
+    """Teacher, student alone, student with FRS, gain."""
+    answer = _answer(data, lambda client: client.get(f"/jobs/{id}/report"))
+    _show(answer, tables.report, json_)
+    if not json_:
+        screen.print(_verdict(answer), highlight=False)
+
+
+@app.command()
+def cancel(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
+    """End a job now."""
+    _show(_answer(data, lambda client: client.post(f"/jobs/{id}/cancel")), tables.job, json_)
+
+
+@app.command()
+def pull(
+    id: JobId,
+    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("students"),
+    best: Annotated[bool, typer.Option(help="The student of the highest mAP instead of the last.")] = False,
+    data: DataFolder = HERE,
+    json_: AsJson = False,
+) -> None:
+    """Fetch a job's student: weights, their safetensors twin, the config and the report."""
+    files = _answer(data, lambda client: _pull(client, id, to, "best" if best else "last"))
+    _show(files, lambda answer: "\n".join(answer["files"]), json_)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(autocompletion=_recipe_names)] = None,
+    data: DataFolder = HERE,
+    json_: AsJson = False,
+) -> None:
+    """Ready specs: the paper's pairs and small ones. With a name, that spec."""
+    if name is None:
+        _show(_answer(data, lambda client: client.get("/recipes")), _rows(tables.recipes), json_)
+    else:
+        recipe = _answer(data, lambda client: client.get(f"/recipes/{name}"))
+        _show(recipe, lambda answer: json.dumps(answer["spec"], indent=2), json_)
+
+
+@datasets.command("add")
+def add_dataset(
+    name: str,
+    train: Annotated[str | None, typer.Option(help="Training images, below the data sets' root [NAME/train].")] = None,
+    train_annotations: Annotated[str | None, typer.Option(help="[NAME/annotations/instances_train.json]")] = None,
+    val: Annotated[str | None, typer.Option(help="[NAME/val]")] = None,
+    val_annotations: Annotated[str | None, typer.Option(help="[NAME/annotations/instances_val.json]")] = None,
+    data: DataFolder = HERE,
+    json_: AsJson = False,
+) -> None:
+    """Register a data set below the data sets' root; every file and box is checked."""
+    halves = {
+        "train": {
+            "images": train or f"{name}/train",
+            "annotations": train_annotations or f"{name}/annotations/instances_train.json",
+        },
+        "val": {
+            "images": val or f"{name}/val",
+            "annotations": val_annotations or f"{name}/annotations/instances_val.json",
+        },
+    }
+    answer = _answer(data, lambda client: client.post("/datasets", {"name": name, **halves}))
+    _show(answer, lambda row: tables.datasets([row]), json_)
+
+
+@datasets.command("list")
+def list_datasets(data: DataFolder = HERE, json_: AsJson = False) -> None:
+    """Registered data sets."""
+    _show(_answer(data, lambda client: {"data": list(client.each("/datasets"))}), _rows(tables.datasets), json_)
+
+
+@datasets.command("check")
+def check_dataset(id: str, data: DataFolder = HERE) -> None:
+    """The check report of a data set, by id or name, as JSON."""
+    _show(_answer(data, lambda client: client.get(f"/datasets/{id}/check")), str, as_json=True)
+
+
+@detectors.command("add")
+def add_detector(
+    name: str,
+    job: Annotated[str | None, typer.Option(help="Publish the student of this job.", autocompletion=_job_ids)] = None,
+    description: Annotated[
+        Path | None, typer.Option(help="File with its description (`config` or `architecture`).")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="File below the models folder.")] = None,
+    data: DataFolder = HERE,
+    json_: AsJson = False,
+) -> None:
+    """Register a detector: a job's student, or a description with a weights file."""
+    body: Json = {"name": name, "job": job, "weights": weights}
+
+    def post(client: Client) -> Json:
+        body["description"] = specfile.read(description) if description else None
+        return client.post("/detectors", {key: value for key, value in body.items() if value is not None})
+
+    _show(_answer(data, post), lambda row: f"{row['id']}  {row['name']}", json_)
+
+
+@detectors.command("list")
+def list_detectors(data: DataFolder = HERE, json_: AsJson = False) -> None:
+    """Registered detectors."""
+    rows = _answer(data, lambda client: {"data": list(client.each("/detectors"))})
+    _show(rows, lambda answer: "\n".join(f"{row['id']}  {row['name']}" for row in answer["data"]), json_)
+
+
+def _wait(client: Client, job: Json, quiet: bool) -> Json:
+    for other in job["baseline_job_ids"]:
+        follow(client, other, None if quiet else screen)
+    return follow(client, job["id"], None if quiet else screen)
+
+
+def _pull(client: Client, job_id: str, to: Path, label: str) -> Json:
+    students = [
+        row for row in client.each(f"/jobs/{job_id}/checkpoints") if row["kind"] == "student" and label in row["labels"]
+    ]
+    if not students:
+        raise ServiceError(f"Job {job_id} has no student yet.", f"Follow it with `frs watch {job_id}`.")
+    [student] = students
+    to.mkdir(parents=True, exist_ok=True)
+    name = (client.get(f"/jobs/{job_id}")["name"] or "student").replace(" ", "_")
+    weights = to / f"{name}-{student['sha256'][:8]}.pth"
+    client.download(f"/checkpoints/{student['id']}/content", weights)
+    _verify(weights, student["sha256"])
+    files = [weights, _write(to / f"{weights.stem}-report.json", client.get(f"/jobs/{job_id}/report"))]
+    if label == "last":
+        for artifact in client.each(f"/jobs/{job_id}/artifacts"):
+            target = weights.with_suffix(Path(artifact["name"]).suffix)
+            client.download(f"/jobs/{job_id}/artifacts/{artifact['name']}", target)
+            _verify(target, artifact["sha256"])
+            files.append(target)
+    return {"files": [str(file) for file in files]}
+
+
+def _verify(file: Path, sha256: str) -> None:
+    if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+        file.unlink()
+        raise ServiceError(f"{file.name} arrived damaged and was removed.", "Pull again.")
+
+
+def _write(file: Path, content: Json) -> Path:
+    file.write_text(json.dumps(content, indent=2) + "\n")
+    return file
+
+
+def _verdict(report: Json) -> str:
+    if report["status"] == "partial":
+        return "Partial: not every run has ended."
+    closed = report["gap_closed"]
+    return f"Verdict: {report['verdict']}" + (
+        f"; {100 * closed:.0f} % of the gap to the teacher closed" if closed is not None else ""
+    )
+
+
+def _answer(data: Path, ask: Callable[[Client], Json]) -> Json:
+    try:
+        return ask(Client.here(data))
+    except (ServiceError, FrsError) as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _fail(error: Any) -> NoReturn:
+    problems.print(error.message, style="red", highlight=False, markup=False)
+    for line in (*getattr(error, "details", ()), error.hint):
+        if line:
+            problems.print(line, highlight=False, markup=False)
+    raise typer.Exit(1)
+
+
+def _show(answer: Json, draw: Callable[[Json], Any], as_json: bool) -> None:
+    if as_json:
+        json.dump(answer, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        screen.print(draw(answer), highlight=False)
+
+
+def _rows(draw: Callable[[Iterable[Json]], Any]) -> Callable[[Json], Any]:
+    return lambda answer: draw(answer["data"])
+
+
+def _completions(path: str, field: str, incomplete: str) -> list[str]:
+    try:
+        rows = Client.here(Path("data")).get(path)["data"]
+    except ServiceError:
+        return []
+    return [row[field] for row in rows if row[field].startswith(incomplete)]
