@@ -1,6 +1,5 @@
 """The `frs` command: run the service, post jobs, follow them, fetch what they made."""
 
-import hashlib
 import json
 import signal
 import sys
@@ -11,8 +10,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from cli import demo as demonstration
 from cli import tables
 from cli.client import Client, Json, ServiceError
+from cli.pulling import pull as fetch
 from cli.up import Service
 from cli.watching import follow
 from frs import specfile
@@ -63,6 +64,18 @@ def up(
         screen.print("frs has ended.")
     except ServiceError as error:
         _fail(error)
+
+
+@app.command()
+def demo(data: Annotated[Path, typer.Option(help="Where the demo keeps everything.")] = Path("demo")) -> None:
+    """Distil a small detector on drawn data, start to end, and show the proof."""
+    try:
+        succeeded = demonstration.run(data, screen)
+    except (ServiceError, FrsError) as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise typer.Exit(0 if succeeded else 1)
 
 
 @app.command()
@@ -137,7 +150,7 @@ def report(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
     answer = _answer(data, lambda client: client.get(f"/jobs/{id}/report"))
     _show(answer, tables.report, json_)
     if not json_:
-        screen.print(_verdict(answer), highlight=False)
+        screen.print(tables.verdict(answer), highlight=False)
 
 
 @app.command()
@@ -155,7 +168,9 @@ def pull(
     json_: AsJson = False,
 ) -> None:
     """Fetch a job's student: weights, their safetensors twin, the config and the report."""
-    files = _answer(data, lambda client: _pull(client, id, to, "best" if best else "last"))
+    files = _answer(
+        data, lambda client: {"files": [str(file) for file in fetch(client, id, to, "best" if best else "last")]}
+    )
     _show(files, lambda answer: "\n".join(answer["files"]), json_)
 
 
@@ -242,48 +257,6 @@ def _wait(client: Client, job: Json, quiet: bool) -> Json:
     for other in job["baseline_job_ids"]:
         follow(client, other, None if quiet else screen)
     return follow(client, job["id"], None if quiet else screen)
-
-
-def _pull(client: Client, job_id: str, to: Path, label: str) -> Json:
-    students = [
-        row for row in client.each(f"/jobs/{job_id}/checkpoints") if row["kind"] == "student" and label in row["labels"]
-    ]
-    if not students:
-        raise ServiceError(f"Job {job_id} has no student yet.", f"Follow it with `frs watch {job_id}`.")
-    [student] = students
-    to.mkdir(parents=True, exist_ok=True)
-    name = (client.get(f"/jobs/{job_id}")["name"] or "student").replace(" ", "_")
-    weights = to / f"{name}-{student['sha256'][:8]}.pth"
-    client.download(f"/checkpoints/{student['id']}/content", weights)
-    _verify(weights, student["sha256"])
-    files = [weights, _write(to / f"{weights.stem}-report.json", client.get(f"/jobs/{job_id}/report"))]
-    if label == "last":
-        for artifact in client.each(f"/jobs/{job_id}/artifacts"):
-            target = weights.with_suffix(Path(artifact["name"]).suffix)
-            client.download(f"/jobs/{job_id}/artifacts/{artifact['name']}", target)
-            _verify(target, artifact["sha256"])
-            files.append(target)
-    return {"files": [str(file) for file in files]}
-
-
-def _verify(file: Path, sha256: str) -> None:
-    if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
-        file.unlink()
-        raise ServiceError(f"{file.name} arrived damaged and was removed.", "Pull again.")
-
-
-def _write(file: Path, content: Json) -> Path:
-    file.write_text(json.dumps(content, indent=2) + "\n")
-    return file
-
-
-def _verdict(report: Json) -> str:
-    if report["status"] == "partial":
-        return "Partial: not every run has ended."
-    closed = report["gap_closed"]
-    return f"Verdict: {report['verdict']}" + (
-        f"; {100 * closed:.0f} % of the gap to the teacher closed" if closed is not None else ""
-    )
 
 
 def _answer(data: Path, ask: Callable[[Client], Json]) -> Json:

@@ -58,6 +58,14 @@ def report(report: Json) -> Table:
     return table
 
 
+def verdict(report: Json) -> str:
+    if report["status"] == "partial":
+        return "Partial: not every run has ended."
+    closed = report["gap_closed"]
+    gap = f"; {100 * closed:.0f} % of the gap to the teacher closed" if closed is not None else ""
+    return f"Verdict: {report['verdict']}{gap}"
+
+
 def metrics(answer: Json) -> Table:
     table = _table("key", "count", "first", "last", "min", "max")
     for line in answer["series"]:

@@ -5,19 +5,19 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
 from torch import nn
 
-from frs import events
+from frs.announcer import Announcer
 from frs.calibration import calibrate
 from frs.checkpoints import Checkpoints, restore
 from frs.distiller import Distiller, Weights
 from frs.errors import Diverged
 from frs.evaluation import Scores
+from frs.events import Metrics, Rewound
 from frs.schedule import Plan
 from frs.spec import Schedule
 from frs.stopping import Interrupted, StopRequest
@@ -25,15 +25,13 @@ from frs.weights import Written
 
 CALIBRATION_BATCHES = 4
 CHECKPOINT_SECONDS = 600
-PROGRESS_SECONDS = 0.5
+"""Between checkpoints within an epoch, where the spec does not say."""
 
 
 @dataclass
 class Memory:
     """What a run must remember beside tensors; part of every training checkpoint."""
 
-    teacher: dict[str, Any] | None = None
-    """The teacher's scores, so that a resumed run does not measure them again."""
     best: float | None = None
     """Highest mAP of the student so far."""
     weights: dict[str, Any] = field(default_factory=dict)
@@ -48,18 +46,16 @@ class Bridge(Hook):
 
     plan: Plan
     schedule: Schedule
-    emit: events.Emit
+    announcer: Announcer
     stop: StopRequest
     checkpoints: Checkpoints
     evaluate: Callable[[nn.Module], Scores]
     save_student: Callable[[nn.Module], Written]
-    root: Path
-    memory: Memory
 
     def __post_init__(self) -> None:
-        self.student_file: Path | None = None
-        self.step_started = self.progress_told = self.checkpointed = time.monotonic()
-        self.seconds_per_step: float | None = None
+        self.memory = Memory()
+        self.learning_rate = 0.0
+        self.step_started = self.checkpointed = time.monotonic()
 
     def before_train(self, runner: Any) -> None:
         content = self.checkpoints.newest()
@@ -67,9 +63,9 @@ class Bridge(Hook):
             self.memory = Memory(**restore(runner, content))
             if self.memory.weights:
                 runner.model.weights = Weights(**self.memory.weights)
-        self.emit(events.Rewound(to_step=runner.iter))
+        self.announcer.emit(Rewound(to_step=runner.iter))
         self._evaluate_if_due(runner)  # the checkpoint of an epoch's end is written before its evaluation
-        self.emit(events.Phase(phase="training"))
+        self.announcer.phase("training")
         self.step_started = self.checkpointed = time.monotonic()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
@@ -109,94 +105,50 @@ class Bridge(Hook):
         epoch, rest = divmod(runner.iter, self.plan.steps_per_epoch)
         if epoch and not rest and runner.iter < self.plan.steps and epoch % self.schedule.evaluate_every == 0:
             self._evaluate(runner, last=False)
+            self.announcer.phase("training")
 
     def _calibrate(self, runner: Any) -> None:
-        self.emit(events.Phase(phase="calibrating"))
-        loader = iter(runner.train_loop.dataloader(runner.iter, runner.iter + CALIBRATION_BATCHES))
-        distiller = runner.model
-        distiller.weights = calibrate(distiller, loader)
-        self.memory.weights = vars(distiller.weights)
-        told = f"feature {distiller.weights.feature:.3g}, logit {distiller.weights.logit:.3g}"
-        self.emit(events.Log(message=f"Weights calibrated at step {runner.iter}: {told}."))
-        self.emit(events.Facts(values={"weights": self.memory.weights}))
-        self.emit(events.Phase(phase="training"))
+        self.announcer.phase("calibrating")
+        batches = runner.train_loop.dataloader(runner.iter, runner.iter + CALIBRATION_BATCHES)
+        weights = runner.model.weights = calibrate(runner.model, batches)
+        self.memory.weights = vars(weights)
+        told = f"feature {weights.feature:.3g}, logit {weights.logit:.3g}"
+        self.announcer.log(f"Weights calibrated at step {runner.iter}: {told}.")
+        self.announcer.facts(weights=self.memory.weights)
+        self.announcer.phase("training")
         self.step_started = time.monotonic()
 
     def _tell(self, step: int, losses: dict[str, float], images: int, seconds: float) -> None:
         _check_finite(losses, step)
-        epoch = self.plan.epoch_of(step)
-        rate = images / max(seconds, 1e-9)
-        values = {f"train/{name}": value for name, value in losses.items()}
-        values |= {"train/lr": self.learning_rate}
-        values |= {"train/images_per_second": rate, "train/memory_mb": _memory_mb()}
-        self.emit(events.Metrics(step=step, epoch=epoch, values=values))
-        smooth = self.seconds_per_step
-        self.seconds_per_step = seconds if smooth is None else 0.9 * smooth + 0.1 * seconds
-        if time.monotonic() - self.progress_told > PROGRESS_SECONDS or step == self.plan.steps:
-            self._progress(step, epoch)
-
-    def _progress(self, step: int, epoch: int) -> None:
-        self.progress_told = time.monotonic()
-        seconds = self.seconds_per_step or 0.0
-        self.emit(
-            events.Progress(
-                epoch=epoch,
-                epochs=self.plan.epochs,
-                step=step,
-                steps=self.plan.steps,
-                fraction=step / self.plan.steps,
-                eta_seconds=seconds * (self.plan.steps - step),
-                images_per_second=self.schedule.batch_size / seconds if seconds else None,
-            )
-        )
+        values: dict[str, float | None] = {f"train/{name}": value for name, value in losses.items()}
+        values["train/lr"] = self.learning_rate
+        values["train/images_per_second"] = images / max(seconds, 1e-9)
+        values["train/memory_mb"] = _memory_mb()
+        self.announcer.emit(Metrics(step=step, epoch=self.plan.epoch_of(step), values=values))
+        self.announcer.step(self.plan, step, seconds, self.schedule.batch_size)
 
     def _evaluate(self, runner: Any, last: bool) -> None:
-        self.emit(events.Phase(phase="evaluating"))
+        self.announcer.phase("evaluating")
         student = runner.model.student if isinstance(runner.model, Distiller) else runner.model
         scores = self.evaluate(student)
         step, epoch = runner.iter, self.plan.epoch_of(runner.iter)
-        self.emit(events.Metrics(step=step, epoch=epoch, values={f"val/{k}": v for k, v in scores.metrics.items()}))
-        self.emit(evaluation_event("student", scores, step, epoch, last))
-        best = self.memory.best is None or scores.mAP > self.memory.best
-        if best or last:
-            self.memory.best = scores.mAP if best else self.memory.best
-            labels = (("best",) if best else ()) + (("last",) if last else ())
-            self._announce("student", self.save_student(student), step, epoch, labels, scores.metrics)
-        self.emit(events.Phase(phase="training" if not last else "exporting"))
+        values = {f"val/{name}": value for name, value in scores.metrics.items()}
+        self.announcer.emit(Metrics(step=step, epoch=epoch, values=values))
+        self.announcer.evaluation("student", scores, step=step, epoch=epoch, last=last)
+        labels = self._labels(scores.mAP, last)
+        if labels:
+            written = self.save_student(student)
+            self.announcer.checkpoint("student", written, step=step, epoch=epoch, labels=labels, metrics=scores.metrics)
+
+    def _labels(self, mAP: float, last: bool) -> list[str]:
+        best = self.memory.best is None or mAP > self.memory.best
+        self.memory.best = mAP if best else self.memory.best
+        return [label for label, held in {"best": best, "last": last}.items() if held]
 
     def _save(self, runner: Any) -> None:
         written = self.checkpoints.save(runner, vars(self.memory))
-        self._announce("training", written, runner.iter, self.plan.epoch_of(runner.iter))
+        self.announcer.checkpoint("training", written, step=runner.iter, epoch=self.plan.epoch_of(runner.iter))
         self.checkpointed = time.monotonic()
-
-    def _announce(
-        self, kind: Any, written: Written, step: int, epoch: int, labels: Any = (), metrics: Any = None
-    ) -> None:
-        self.emit(
-            events.Checkpoint(
-                kind=kind,
-                path=str(written.path.relative_to(self.root)),
-                sha256=written.sha256,
-                bytes=written.bytes,
-                step=step,
-                epoch=epoch,
-                labels=labels,
-                metrics=metrics or {},
-            )
-        )
-
-
-def evaluation_event(role: events.Role, scores: Scores, step: int, epoch: int, last: bool) -> events.Evaluation:
-    return events.Evaluation(
-        role=role,
-        step=step,
-        epoch=epoch,
-        metrics=scores.metrics,
-        per_class=scores.per_class,
-        images=scores.images,
-        detections=scores.detections,
-        last=last,
-    )
 
 
 def _numbers(outputs: dict[str, torch.Tensor]) -> dict[str, float]:

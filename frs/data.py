@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from frs import events, weights
+from frs import weights
+from frs.announcer import Announcer
 from frs.dataset import coco
 from frs.dataset.check import check, check_pair
 from frs.dataset.coco import CocoFile
@@ -48,9 +49,9 @@ class Data:
         return with_boxes(self.train.coco, self.train.left_out)
 
 
-def load(spec: ResolvedSpec, emit: events.Emit) -> Data:
+def load(spec: ResolvedSpec, announcer: Announcer) -> Data:
     """Raises BadDataset naming file and box when more is wrong than the spec allows, ClassMismatch between the splits."""
-    reports = {name: _checked(split, spec.job.max_bad_share, name, emit) for name, split in _splits(spec).items()}
+    reports = {name: _checked(split, spec.job.max_bad_share, name, announcer) for name, split in _splits(spec).items()}
     check_pair(reports["train"], reports["val"])
     data = Data(*(_half(split, reports[name]) for name, split in _splits(spec).items()))
     if spec.job.kind != "evaluate" and not data.trainable:
@@ -62,14 +63,14 @@ def _splits(spec: ResolvedSpec) -> dict[str, Split]:
     return {"train": spec.train, "val": spec.val}
 
 
-def _checked(split: Split, max_bad_share: float, name: str, emit: events.Emit) -> Report:
-    report = check(split.images, split.annotations)
+def _checked(split: Split, max_bad_share: float, name: str, announcer: Announcer) -> Report:
+    report = check(split.images, split.annotations, progress=announcer.within)
     if report.problem_counts:
         listed = " ".join(problem.message for problem in report.problems[:5])
         said = f"The {name} split has problems in {report.bad_images} of {report.counts.images} images: {listed}"
         if not report.accepted(max_bad_share):
             raise BadDataset(said)
-        emit(events.Log(level="warning", message=f"{said} They are left out."))
+        announcer.log(f"{said} They are left out.", "warning")
     return report
 
 

@@ -11,7 +11,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from frs import data, detectors, events, precision, schedule, versions, weights
-from frs.bridge import Bridge, Memory, evaluation_event
+from frs.announcer import Announcer
+from frs.bridge import Bridge
 from frs.checkpoints import Checkpoints
 from frs.data import Half
 from frs.dataset.classes import difference
@@ -46,22 +47,23 @@ class Job:
     """One execution of a spec: what its phases share."""
 
     def __init__(self, spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest) -> None:
-        self.spec, self.job, self.workdir, self.emit, self.stop = spec, spec.job, workdir, emit, stop
+        self.spec, self.job, self.workdir, self.stop = spec, spec.job, workdir, stop
+        self.announcer = Announcer(emit, workdir)
         self.device = choose_device(self.job.resources)
         self.precision = precision.choose(self.job.schedule.precision, self.device)
         self.stock = detectors.stock_config(spec.student.description)
         self.workers = loader_workers(self.job.resources, self.device)
 
     def run(self) -> str:
-        self.emit(events.Phase(phase="checking"))
-        self.data = data.load(self.spec, self.emit)
-        self.emit(events.Phase(phase="loading"))
+        self.announcer.phase("checking")
+        self.data = data.load(self.spec, self.announcer)
+        self.announcer.phase("loading")
         torch.manual_seed(self.job.schedule.seed)
         student = self.detector(self.spec.student)
-        self.emit(events.Facts(values=self.facts(student)))
+        self.announcer.facts(**self.facts(student))
         if self.job.kind == "evaluate":
-            scores = self.evaluate(student)
-            self.emit(evaluation_event("student", scores, step=0, epoch=0, last=True))
+            self.announcer.phase("evaluating")
+            self.announcer.evaluation("student", self.evaluate(student), last=True)
             return "completed"
         return self.train(student)
 
@@ -76,26 +78,24 @@ class Job:
 
     def train(self, student: nn.Module) -> str:
         plan = schedule.plan(self.job.schedule, self.stock, len(self.data.trainable))
-        memory, model = Memory(), student
+        model = student
         checkpoints = Checkpoints(self.workdir / "checkpoints", self.identity())
         teacher = Teacher(self.detector(self.spec.teacher)) if self.spec.teacher else None
         if teacher is not None:
             model = distiller(student, teacher, self.job.distillation, plan, self.job.schedule.seed)
             before = teacher.fingerprint()
-            self.emit(events.Facts(values=distillation_facts(model, teacher, self.job.distillation)))
+            self.announcer.facts(**distillation_facts(model, teacher, self.job.distillation))
             if checkpoints.newest() is None:
                 self.check_teacher(teacher)
         exporter = self.exporter(student)
         bridge = Bridge(
             plan=plan,
             schedule=self.job.schedule,
-            emit=self.emit,
+            announcer=self.announcer,
             stop=self.stop,
             checkpoints=checkpoints,
             evaluate=self.evaluate,
             save_student=exporter.weights,
-            root=self.workdir,
-            memory=memory,
         )
         self.runner(model, plan, bridge).train()
         if teacher is not None and teacher.fingerprint() != before:
@@ -133,20 +133,21 @@ class Job:
 
     def check_teacher(self, teacher: Teacher) -> None:
         """Measures the teacher. Raises TeacherNotCompetent unless the spec accepts a weak one."""
-        self.emit(events.Phase(phase="evaluating the teacher"))
+        self.announcer.phase("evaluating the teacher")
         scores = self.evaluate(teacher.detector)
-        self.emit(evaluation_event("teacher", scores, step=0, epoch=0, last=True))
+        self.announcer.evaluation("teacher", scores, last=True)
         if scores.mAP >= COMPETENT:
             return
         said = f"The teacher reaches mAP {scores.mAP:.4f} on the validation split, below {COMPETENT}."
         if not self.job.distillation.accept_weak_teacher:
             raise TeacherNotCompetent(said)
-        self.emit(events.Log(level="warning", message=f"{said} Accepted because the spec says so."))
+        self.announcer.log(f"{said} Accepted because the spec says so.", "warning")
 
     def evaluate(self, detector: nn.Module) -> Scores:
         half = self.data.val
         images = self.images(half, half.kept, test_pipeline(self.job.schedule, self.stock))
-        return score(detect(detector, test_loader(images, self.workers)), half.coco, half.ids)
+        detections = detect(detector, test_loader(images, self.workers), self.announcer.within)
+        return score(detections, half.coco, half.ids)
 
     def images(self, half: Half, indices: list[int], pipeline: Any) -> Images:
         return Images(half.coco, half.split.images, pipeline, self.job.schedule.seed, indices)
@@ -159,14 +160,14 @@ class Job:
 
     def deliver(self, student: nn.Module, exporter: Exporter) -> None:
         """The last student's twin and config, beside its weights."""
+        self.announcer.phase("exporting")
         file = exporter.weights(student)
         for name, written in [
             ("student.safetensors", exporter.twin(student, file)),
             ("student-config.py", exporter.config(file, self.data.val.split)),
         ]:
-            path = str(written.path.relative_to(self.workdir))
-            self.emit(events.Artifact(name=name, path=path, sha256=written.sha256, bytes=written.bytes))
-        self.emit(events.Facts(values={"student_sha256": file.sha256}))
+            self.announcer.artifact(name, written)
+        self.announcer.facts(student_sha256=file.sha256)
 
     def facts(self, student: nn.Module) -> dict[str, object]:
         return {

@@ -1,6 +1,6 @@
 """COCO evaluation with faster-coco-eval: the six numbers and per-class AP, at full precision."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader
 
 from frs.dataset.coco import CocoFile
 from frs.heads import Detector
 
+Tick = Callable[[int, int], None]
 NAMES = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
 
 
@@ -29,11 +31,15 @@ class Scores:
 
 
 @torch.no_grad()
-def detect(detector: Detector, batches: Iterable[Any]) -> NDArray[np.float64]:
-    """Detections of a detector as rows (image id, x, y, width, height, score, label), in pixels of the original image."""
+def detect(detector: Detector, batches: DataLoader[Any], tick: Tick) -> NDArray[np.float64]:
+    """Detections of a detector as rows (image id, x, y, width, height, score, label), in pixels of the original image.
+
+    `tick(done, batches)` is called after each batch.
+    """
     detector.eval()
     rows = [np.zeros((0, 7))]
-    for batch in batches:
+    for done, batch in enumerate(batches, 1):
+        tick(done, len(batches))
         for sample in detector.test_step(batch):
             found = sample.pred_instances
             boxes = found.bboxes.cpu().numpy().astype(np.float64)

@@ -42,6 +42,8 @@ class Progress(_Event):
     step: int
     steps: int
     fraction: Number
+    phase_fraction: Number | None = None
+    """How much of the phase at hand is done, for long work between steps."""
     eta_seconds: Number | None = None
     images_per_second: Number | None = None
 

@@ -52,10 +52,11 @@ class Bar:
                 self._outcome(event)
 
     def _progress(self, event: events.Progress) -> None:
-        self.told["epoch"] = f"epoch {event.epoch}/{event.epochs}"
+        self.told["epoch"] = f"epoch {event.epoch}/{event.epochs}" if event.epochs else ""
+        self.told["phase"] = f"{100 * event.phase_fraction:.0f} %" if event.phase_fraction is not None else ""
         self.told["rate"] = f"{event.images_per_second:.1f} images/s" if event.images_per_second else ""
         self.told["eta"] = f"{duration(event.eta_seconds)} left" if event.eta_seconds is not None else ""
-        self.bar.update(self.task, completed=event.step, total=event.steps, told=self._line())
+        self.bar.update(self.task, completed=event.step, total=event.steps or None, told=self._line())
 
     def _metrics(self, event: events.Metrics) -> None:
         shown = {key: value for key, value in event.values.items() if value is not None and key.startswith("train/")}
@@ -70,7 +71,9 @@ class Bar:
             self.bar.update(self.task, told=self._line())
 
     def _line(self) -> str:
-        return " · ".join(filter(None, (self.told.get(key) for key in ("epoch", "terms", "rate", "eta", "memory"))))
+        return " · ".join(
+            filter(None, (self.told.get(key) for key in ("phase", "epoch", "terms", "rate", "eta", "memory")))
+        )
 
     def _outcome(self, event: events.Outcome) -> None:
         self.bar.update(self.task, description=event.status, told="")

@@ -55,7 +55,9 @@ def exported(workdir: Path, told: list[events.Event]) -> dict[str, Path]:
 def test_plain_mmdet_evaluates_the_student_to_the_same_numbers(
     train: Train, data: Path, tmp_path: Path, architecture: str
 ) -> None:
-    spec = job(kind="train", teacher=None, student=described(architecture), schedule={"epochs": 15, "evaluate_every": 15})
+    spec = job(
+        kind="train", teacher=None, student=described(architecture), schedule={"epochs": 15, "evaluate_every": 15}
+    )
     told = train(spec)
     files = exported(tmp_path / "run", told)
     command = [sys.executable, "-c", ELSEWHERE, files["student-config.py"], files["student.pth"], data / "tiny"]
