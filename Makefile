@@ -12,14 +12,23 @@ setup: .venv/.done  ## the environment in .venv, exactly as in constraints.txt
 	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[engine,dev]'
 	@touch $@
 
+demo: setup  ## distil a small detector on drawn data and show the proof
+	$(BIN)/frs demo --data demo
+
 test: setup  ## every test that runs in minutes on two cores
 	$(BIN)/python -m pytest
+
+test-slow: setup  ## what takes longer
+	$(BIN)/python -m pytest -m slow
 
 check: setup  ## what CI runs before the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: setup  ## distilled step over plain step, for each architecture
+	for detector in retinanet gfl fcos faster_rcnn; do echo "$$detector: $$($(BIN)/python benchmarks/step.py --detector $$detector)"; done
 
 format: setup
 	$(BIN)/ruff check --fix-only .
