@@ -112,6 +112,11 @@ class OutOfMemory(FrsError):
     hint_by_default = "Lower `schedule.batch_size` or `schedule.image_size`."
 
 
+class StorageFull(FrsError):
+    code = "storage_full"
+    hint_by_default = "Free space; the job goes on by itself from its last checkpoint."
+
+
 class CheckpointUnusable(FrsError):
     code = "checkpoint_unusable"
     hint_by_default = "Start again in an empty work folder."

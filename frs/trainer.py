@@ -1,5 +1,6 @@
 """The trainer process: runs the engine and turns however it ends into one outcome line and an exit code."""
 
+import errno
 import logging
 import traceback
 import warnings
@@ -9,7 +10,7 @@ import torch
 from mmengine.logging import MMLogger
 
 from frs import engine, events
-from frs.errors import FrsError, OutOfMemory
+from frs.errors import FrsError, OutOfMemory, StorageFull
 from frs.resolved import ResolvedSpec
 from frs.stopping import Interrupted, StopRequest
 
@@ -26,15 +27,26 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     except Interrupted:
         emit(events.Outcome(status="interrupted"))
         return TRY_AGAIN
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        return _fail(emit, OutOfMemory(str(error).splitlines()[0] if str(error) else "Memory ran out."))
-    except FrsError as error:
-        return _fail(emit, error)
     except Exception as error:
-        traceback.print_exc()
-        return _fail(emit, FrsError(f"{type(error).__name__}: {error}", "See the job's log."))
+        return _fail(emit, _explained(error))
     emit(events.Outcome(status="succeeded", end_reason=reason))
     return 0
+
+
+def _explained(error: Exception) -> FrsError:
+    """The error in words a user can act on; one that nobody expected also leaves its traceback in the log."""
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    match error:
+        case FrsError():
+            return error
+        case torch.OutOfMemoryError() | MemoryError():
+            return OutOfMemory(said)
+        case RuntimeError() if "DefaultCPUAllocator" in said:
+            return OutOfMemory(said)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return StorageFull(f"No space is left: {error.strerror}.")
+    traceback.print_exception(error)
+    return FrsError(f"{type(error).__name__}: {said}", "See the job's log.")
 
 
 def _fail(emit: events.Emit, error: FrsError) -> int:

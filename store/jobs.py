@@ -61,9 +61,22 @@ def add(
     statement = statement.on_conflict_do_nothing(index_elements=["key_id", "idempotency_key"])
     job = session.scalar(statement.returning(Job))
     if job is None:
-        raise _earlier_answer(session, key_id, idempotency)
+        assert key_id and idempotency, "only an idempotency key makes two jobs collide"
+        refuse_repetition(session, key_id, idempotency)
+    assert job is not None
     note_status(session, job)
     return job
+
+
+def refuse_repetition(session: Session, key_id: str, idempotency: Idempotency) -> None:
+    """Raises AlreadySubmitted or IdempotencyKeyReused, as `add` does, before references are checked once more."""
+    same_key = (Job.key_id == key_id, Job.idempotency_key == idempotency.key)
+    earlier = session.scalar(select(Job).where(*same_key))
+    if earlier is None:
+        return
+    if earlier.idempotency_digest == idempotency.digest:
+        raise AlreadySubmitted(earlier.id)
+    raise IdempotencyKeyReused("This Idempotency-Key was sent before with another request.")
 
 
 def claim(session: Session, owner: str, lease_seconds: float, job_id: str | None = None) -> Lease | None:
@@ -167,15 +180,6 @@ def fail_orphans(session: Session) -> list[str]:
     for job in orphans:
         end_job(session, job, JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, _dependency_failed(job))
     return [job.id for job in orphans]
-
-
-def _earlier_answer(session: Session, key_id: str | None, idempotency: Idempotency | None) -> Exception:
-    assert idempotency is not None, "only an idempotency key makes two jobs collide"
-    same_key = (Job.key_id == key_id, Job.idempotency_key == idempotency.key)
-    earlier = session.scalars(select(Job).where(*same_key)).one()
-    if earlier.idempotency_digest == idempotency.digest:
-        return AlreadySubmitted(earlier.id)
-    return IdempotencyKeyReused("This Idempotency-Key was sent before with another request.")
 
 
 def _next_in_the_queue(job_id: str | None) -> ScalarSelect[str]:

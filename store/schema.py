@@ -3,6 +3,7 @@
 import fcntl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -45,14 +46,11 @@ def downgrade(database: Database, revision: str) -> None:
 
 def check(database: Database) -> None:
     """Raises DatabaseNotReady where tables lack something this code needs; tables of a later version are fine."""
-    scripts = ScriptDirectory.from_config(_config())
+    head, older = _revisions()
     with database.engine.connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
-    older = {script.revision for script in scripts.walk_revisions()} - {scripts.get_current_head()}
     if found is None or found in older:
-        raise DatabaseNotReady(
-            f"The database is at revision {found or 'none'}, this version needs {scripts.get_current_head()}."
-        )
+        raise DatabaseNotReady(f"The database is at revision {found or 'none'}, this version needs {head}.")
 
 
 def _migrate(database: Database, change: Callable[[Config, str], None], revision: str) -> None:
@@ -65,6 +63,14 @@ def _migrate(database: Database, change: Callable[[Config, str], None], revision
         config.attributes["connection"] = session.connection()
         change(config, revision)
         session.commit()
+
+
+@cache
+def _revisions() -> tuple[str | None, frozenset[str]]:
+    """The newest revision this code knows, and all before it; read once, for readiness is asked for often."""
+    scripts = ScriptDirectory.from_config(_config())
+    head = scripts.get_current_head()
+    return head, frozenset(script.revision for script in scripts.walk_revisions() if script.revision != head)
 
 
 def _config() -> Config:

@@ -4,11 +4,15 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
 Folder = Annotated[Path, AfterValidator(Path.absolute)]
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _below_data(name: str) -> Any:
@@ -30,6 +34,9 @@ class Settings(BaseSettings):
     broker_url: str = Field(default="filesystem://", repr=False)
     """`redis://...`, or `filesystem://`: folders below `data`, no server."""
 
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    """`Host` names the API answers under, separated by commas; all where there are none."""
+
     slots: PositiveInt = 1
     """Jobs a worker runs at a time."""
     heartbeat_seconds: PositiveFloat = 10
@@ -40,6 +47,8 @@ class Settings(BaseSettings):
     poll_seconds: PositiveFloat = 2
     grace_seconds: PositiveFloat = 30
     """From SIGTERM to SIGKILL for a trainer."""
+    hang_seconds: PositiveFloat = 1800
+    """A trainer silent for so long counts as hung; it tells its progress within long evaluations too."""
 
     @model_validator(mode="after")
     def _fence_falls_before_the_lease_ends(self) -> Self:

@@ -1,10 +1,10 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import frs.prelude  # noqa: F401
 
 import pytest
+from tiny import Train, described
 
 from frs import detectors, engine, events, weights
 from frs.dataset.shapes import draw
@@ -12,24 +12,6 @@ from frs.resolved import resolve
 from frs.spec import DescribedDetector, JobSpec
 from frs.stopping import StopRequest
 from frs.trainer import quiet
-
-ARCHITECTURES = ("gfl", "retinanet", "fcos", "faster_rcnn")
-
-
-def described(architecture: str = "gfl", **changes: Any) -> dict[str, Any]:
-    tiny = {"backbone": {"depth": 18, "width": 8, "norm": "gn"}, "neck_channels": 16, "head_convs": 1}
-    return {"architecture": architecture} | tiny | changes
-
-
-def job(**changes: Any) -> dict[str, Any]:
-    """A spec that distils in a second; `schedule` and `distillation` are merged, the rest replaced."""
-    schedule = {"epochs": 2, "batch_size": 4, "image_size": [96, 96], "optimizer": {"name": "adamw"}, "clip_norm": 10}
-    distillation = {"feature_weight": 1e-4, "logit_weight": 0.1, "accept_weak_teacher": True}
-    base = {"dataset": "tiny", "teacher": described(neck_channels=32), "student": described()}
-    merged = {"schedule": schedule | changes.pop("schedule", {})}
-    if changes.get("kind", "distill") == "distill":
-        merged["distillation"] = distillation | changes.pop("distillation", {})
-    return base | merged | changes
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +37,6 @@ def no_chatter() -> None:
     quiet()
 
 
-Train = Callable[..., list[events.Event]]
-
-
 @pytest.fixture
 def train(data: Path, models: Path, tmp_path: Path) -> Train:
     """Runs the engine on a spec in `workdir` and returns its events; `stop_at` interrupts after that step."""
@@ -77,7 +56,3 @@ def train(data: Path, models: Path, tmp_path: Path) -> Train:
         return told
 
     return run
-
-
-def of(kind: type[Any], told: list[events.Event]) -> list[Any]:
-    return [event for event in told if isinstance(event, kind)]

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, described
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
+from tiny import ARCHITECTURES, described
 from torch import nn
 
 from frs import detectors

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, Train, described, job, of
+from tiny import ARCHITECTURES, Train, described, job, of
 
 from frs import distiller, events, losses, weights
 from frs.dataset.shapes import draw

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import described, job
+from tiny import described, job
 
 from frs import events
 from frs.resolved import resolve

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from conftest import ARCHITECTURES, Train, described, job, of
+from tiny import ARCHITECTURES, Train, described, job, of
 
 from frs import events, weights
 

@@ -1,0 +1,181 @@
+"""A trainer without torch: same options and line protocol as `python -m frs train`, milliseconds a step.
+
+Steered by the job's metadata:
+  steps, seconds (a step), checkpoint_every
+  crash_at: kills itself with SIGKILL at that step, in the attempts named by crash_attempts (default "1", or "all")
+  hang_at: sleeps for ever at that step, deaf to SIGTERM;   spawn: leaves a process in its group
+  flood: so many lines of output;   garbage: lines that are no events;   say: a line of output
+  fail: ends with that code and end reason;   exit: ends with that exit code and no outcome
+  outside: announces a checkpoint outside the work folder;   lie: announces a student under a wrong sha256
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from frs import events
+from frs.process import die_with_parent
+from frs.resolved import ResolvedSpec
+
+TRY_AGAIN = 75
+
+
+class Stub:
+    def __init__(self, spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> None:
+        self.spec, self.workdir, self.emit = spec, workdir, emit
+        self.wishes = spec.job.metadata
+        self.attempt = workdir.name
+        self.steps = int(self.wishes.get("steps", "20"))
+        self.every = int(self.wishes.get("checkpoint_every", "5"))
+        self.stopping = False
+        self.step, self.weight = self.newest()
+
+    def run(self) -> int:
+        signal.signal(signal.SIGTERM, self.ask)
+        self.emit(events.Phase(phase="loading"))
+        self.emit(events.Facts(values={"parameters": 1}))
+        self.deliver("environ.json", json.dumps(dict(os.environ)))
+        self.misbehave()
+        self.emit(events.Rewound(to_step=self.step))
+        self.emit(events.Phase(phase="training"))
+        while self.step < self.steps:
+            self.train_step()
+            if self.stopping:
+                self.save()
+                self.emit(events.Outcome(status="interrupted"))
+                return TRY_AGAIN
+            if self.step % self.every == 0:
+                self.save()
+        return self.finish()
+
+    def ask(self, *_: object) -> None:
+        self.stopping = True
+
+    def newest(self) -> tuple[int, float]:
+        found = sorted((self.workdir / "checkpoints").glob("step_*.pth"))
+        if not found:
+            return 0, 0.0
+        content = json.loads(found[-1].read_text())
+        assert found[-1].stem.rpartition("-")[2] == sha256(found[-1])[:8]
+        return content["step"], content["weight"]
+
+    def train_step(self) -> None:
+        step = self.step + 1
+        if self.wishes.get("crash_at") == str(step) and self.crashes_now():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.wishes.get("hang_at") == str(step):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(3600)
+        time.sleep(float(self.wishes.get("seconds", "0.002")))
+        self.weight += random.Random(f"{self.spec.job.schedule.seed}/{step}").random()
+        self.step = step
+        self.emit(events.Metrics(step=step, epoch=0, values={"train/loss": self.weight, "train/empty": None}))
+        share = step / self.steps
+        self.emit(events.Progress(epoch=0, epochs=1, step=step, steps=self.steps, fraction=share))
+
+    def crashes_now(self) -> bool:
+        attempts = self.wishes.get("crash_attempts", "1")
+        return attempts == "all" or self.attempt in attempts.split(",")
+
+    def misbehave(self) -> None:
+        if "say" in self.wishes:
+            print(self.wishes["say"])
+        if "spawn" in self.wishes:
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], close_fds=False)
+            self.emit(events.Facts(values={"spawned": child.pid}))
+        for number in range(int(self.wishes.get("flood", "0"))):
+            print(f"line {number}")
+        if "outside" in self.wishes:
+            self.announce("training", Path(self.wishes["outside"]), sha256(Path(self.wishes["outside"])))
+        if "garbage" in self.wishes:
+            garbage()
+        if "exit" in self.wishes:
+            print("last words", file=sys.stderr)
+            raise SystemExit(int(self.wishes["exit"]))
+
+    def finish(self) -> int:
+        if "fail" in self.wishes:
+            problem = events.Problem(code=self.wishes["fail"], message="As the test wished.")
+            self.emit(events.Outcome(status="failed", end_reason=self.wishes["fail"], error=problem))
+            return 1
+        scores = {"bbox_mAP": 0.5, "bbox_mAP_l": None}
+        self.emit(
+            events.Evaluation(
+                role="student",
+                step=self.step,
+                epoch=0,
+                metrics=scores,
+                per_class={"box": 0.5},
+                images=2,
+                detections=3,
+                last=True,
+            )
+        )
+        student = write(self.workdir / "student" / "student.pth", json.dumps({"weight": self.weight}))
+        digest = "0" * 64 if "lie" in self.wishes else sha256(student)
+        self.announce("student", student, digest, ("best", "last"))
+        self.emit(events.Outcome(status="succeeded", end_reason="completed"))
+        return 0
+
+    def save(self) -> None:
+        text = json.dumps({"step": self.step, "weight": self.weight})
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        folder = self.workdir / "checkpoints"
+        path = write(folder / f"step_{self.step:08d}-{digest[:8]}.pth", text)
+        self.announce("training", path, digest)
+        for old in sorted(folder.glob("step_*.pth"))[:-2]:
+            old.unlink()
+
+    def deliver(self, name: str, text: str) -> None:
+        path = write(self.workdir / name, text)
+        size = path.stat().st_size
+        self.emit(events.Artifact(name=name, path=name, sha256=sha256(path), bytes=size))
+
+    def announce(self, kind: str, path: Path, digest: str, labels: tuple[str, ...] = ()) -> None:
+        told = os.path.relpath(path, self.workdir)
+        size = path.stat().st_size
+        self.emit(
+            events.Checkpoint(kind=kind, path=told, sha256=digest, bytes=size, step=self.step, epoch=0, labels=labels)
+        )
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_name(f".{path.name}.tmp")
+    part.write_text(text)
+    part.rename(path)
+    return path
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def garbage() -> None:
+    """No JSON, no event, an event nobody can store, a line without end, bytes that are no text."""
+    stream.write('hello\n{"type": "metrics"}\n[[[[\n')
+    stream.write('{"type": "metrics", "step": 1' + "0" * 30 + ', "epoch": 0, "values": {"train/a": 1}}\n')
+    stream.write("x" * (2 * events.MAX_LINE) + "\n")
+    stream.flush()
+    sys.stdout.buffer.write(b"\xff\xfe\x00 \x1b[31mred\r\n" + b"y" * 100_000 + b"\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("command", choices=["train"])
+    parser.add_argument("--spec", type=Path, required=True)
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--events-fd", type=int, required=True)
+    options = parser.parse_args()
+    die_with_parent()
+    stream = os.fdopen(options.events_fd, "w", buffering=1)
+    resolved = ResolvedSpec.model_validate_json(options.spec.read_bytes())
+    sys.exit(Stub(resolved, options.workdir, events.lines_to(stream)).run())

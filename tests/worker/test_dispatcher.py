@@ -1,0 +1,107 @@
+import time
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from worker_house import STUB, until
+
+from store import jobs
+from store.tables import Attempt
+from worker import workfolder
+from worker.dispatcher import Dispatcher
+
+
+@contextmanager
+def dispatching(house, **changes):
+    dispatcher = Dispatcher(house.settings.model_copy(update=changes), house.database, STUB)
+    dispatcher.start()
+    try:
+        yield dispatcher
+    finally:
+        dispatcher.stop()
+        dispatcher.join()
+
+
+def test_jobs_are_found_in_the_database_and_run_one_after_another(house):
+    submitted = [house.submit(steps=3) for _ in range(3)]
+    with dispatching(house):
+        for job_id in submitted:
+            house.until_status(job_id, "succeeded")
+
+
+def test_a_hint_is_quicker_than_the_next_look(house):
+    with dispatching(house, poll_seconds=60) as dispatcher:
+        time.sleep(0.3)
+        job_id = house.submit(steps=3)
+        dispatcher.wake()
+        house.until_status(job_id, "succeeded", 10)
+
+
+def test_as_many_jobs_run_at_a_time_as_there_are_slots(house):
+    submitted = [house.submit(steps=10_000, seconds=0.01) for _ in range(3)]
+    with dispatching(house, slots=2):
+        until(lambda: len(house.trainers()) == 2)
+        time.sleep(0.5)
+        assert sorted(house.job(job_id).status for job_id in submitted) == ["queued", "running", "running"]
+    assert house.trainers() == []
+    assert [house.job(job_id).status for job_id in submitted] == ["queued"] * 3
+
+
+def test_a_lost_job_is_taken_back_and_its_folder_removed(house):
+    job_id = house.submit(steps=3)
+    house.do(jobs.claim, "a dead worker", 0.0)
+    left = house.settings.work_root / job_id / "1"
+    left.mkdir(parents=True)
+    with dispatching(house):
+        house.until_status(job_id, "succeeded")
+        until(lambda: not left.exists())
+
+
+def test_the_folder_of_a_running_attempt_stays(house):
+    job_id = house.submit()
+    house.claim()
+    folder = house.settings.work_root / job_id / "1"
+    folder.mkdir(parents=True)
+    with dispatching(house):
+        time.sleep(1)
+    assert folder.exists()
+    workfolder.remove(folder)
+    assert not folder.parent.exists()
+
+
+@pytest.mark.parametrize("call", ["claim", "requeue_lost"])
+def test_errors_of_the_database_do_not_end_the_dispatcher(house, monkeypatch, call):
+    failures = []
+    real = getattr(jobs, call)
+
+    def sometimes(*arguments, **named):
+        if len(failures) < 3:
+            failures.append(1)
+            raise OperationalError("SELECT 1", {}, Exception("gone"))
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(jobs, call, sometimes)
+    job_id = house.submit(steps=3)
+    with dispatching(house):
+        house.until_status(job_id, "succeeded")
+        until(lambda: len(failures) == 3)
+
+
+def test_a_trainer_that_dies_once_costs_nobody_anything(house):
+    job_id = house.submit(steps=20, crash_at=13)
+    with dispatching(house):
+        house.until_status(job_id, "succeeded")
+    ends = select(Attempt.end).where(Attempt.job_id == job_id).order_by(Attempt.number)
+    assert house.rows(ends) == ["crashed", "succeeded"]
+    assert sorted(house.steps(job_id)) == list(range(1, 21))
+
+
+def test_a_dispatcher_that_was_stopped_claims_nothing(house):
+    with dispatching(house) as dispatcher:
+        dispatcher.stop()
+        dispatcher.join()
+        job_id = house.submit()
+        dispatcher.wake()
+        time.sleep(0.5)
+        assert house.job(job_id).status == "queued"

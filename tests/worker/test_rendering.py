@@ -1,0 +1,110 @@
+import hashlib
+
+import pytest
+
+from frs.errors import DatasetNotFound, FrsError, InvalidSpec, WeightsNotFound
+from frs.spec import InitFromDetector
+from store.tables import Detector
+from worker.rendering import render
+
+GFL = {"architecture": "gfl", "init": "random"}
+
+
+def rendered(house, **spec):
+    job = house.job(house.submit(spec))
+    with house.database.read() as session:
+        return render(session, house.settings, job)
+
+
+def weights(house, name="teacher.pth"):
+    path = house.settings.models_root / name
+    path.write_bytes(b"weights")
+    return path, hashlib.sha256(b"weights").hexdigest()
+
+
+def register(house, **where):
+    row = {"id": "det_teacher", "name": "teacher", "description": {"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}}
+    house.do(lambda session: session.add(Detector(**row, sha256="abc", **where)))
+
+
+def test_a_data_set_becomes_paths_below_its_root(house):
+    spec = rendered(house)
+    root = house.settings.datasets_root / "shapes"
+    assert (spec.train.images, spec.val.annotations) == (root / "train", root / "val.json")
+    assert spec.models == house.settings.models_root
+
+
+@pytest.mark.parametrize("name", ["teacher", "det_teacher"])
+def test_a_registered_detector_brings_its_description_and_its_file(house, name):
+    path, _ = weights(house)
+    register(house, weights_file="teacher.pth")
+    spec = rendered(house, kind="distill", teacher={"detector": name}, student=GFL)
+    assert (spec.teacher.weights, spec.teacher.sha256) == (path, "abc")
+    assert spec.teacher.description.config == "mmdet::gfl/gfl_r50_fpn_1x_coco.py"
+    assert spec.teacher.description.init == InitFromDetector(detector="teacher"), "needs no ImageNet file"
+
+
+def test_a_registered_detector_may_lie_in_the_artifacts(house):
+    path, sha256 = weights(house)
+    house.artifacts.put(path, "detectors/teacher.pth", sha256)
+    register(house, weights_key="detectors/teacher.pth")
+    spec = rendered(house, kind="evaluate", student={"detector": "teacher"})
+    assert spec.student.weights == house.artifacts.path("detectors/teacher.pth")
+
+
+def test_the_student_of_a_job_is_its_last_one(house):
+    first = house.run(steps=5)
+    spec = rendered(house, kind="distill", teacher={"job": first.id}, student=GFL)
+    assert spec.teacher.weights.read_text().startswith('{"weight"')
+    assert spec.teacher.sha256 == hashlib.sha256(spec.teacher.weights.read_bytes()).hexdigest()
+    assert spec.teacher.description.architecture == "gfl"
+
+
+def test_a_description_may_start_from_a_file_or_from_a_detector(house):
+    path, _ = weights(house)
+    register(house, weights_file="teacher.pth")
+    from_file = rendered(house, student={**GFL, "init": {"weights": "teacher.pth"}}).student
+    from_detector = rendered(house, student={**GFL, "init": {"detector": "teacher"}}).student
+    assert (from_file.weights, from_file.sha256) == (path, None)
+    assert (from_detector.weights, from_detector.sha256) == (path, "abc")
+    assert from_detector.description.architecture == "gfl"
+
+
+@pytest.mark.parametrize("init", ["random", "imagenet"])
+def test_random_and_imagenet_need_no_file(house, init):
+    assert rendered(house, student={**GFL, "init": init}).student.weights is None
+
+
+@pytest.mark.parametrize(
+    "student",
+    [
+        {"detector": "nobody"},
+        {"job": "job_" + "0" * 26},
+        {**GFL, "init": {"weights": "missing.pth"}},
+        {**GFL, "init": {"detector": "nobody"}},
+    ],
+)
+def test_missing_weights_are_said_to_be_missing(house, student):
+    with pytest.raises(WeightsNotFound):
+        rendered(house, kind="evaluate", student=student)
+
+
+def test_a_deleted_artifact_is_missing_too(house):
+    register(house, weights_key="detectors/teacher.pth")
+    with pytest.raises(WeightsNotFound):
+        rendered(house, kind="evaluate", student={"detector": "teacher"})
+
+
+def test_a_link_out_of_the_data_sets_root_is_refused(house, tmp_path):
+    images = house.settings.datasets_root / "shapes" / "train"
+    images.rmdir()
+    images.symlink_to(tmp_path)
+    with pytest.raises(InvalidSpec):
+        rendered(house)
+
+
+def test_missing_images_are_a_missing_data_set(house):
+    (house.settings.datasets_root / "shapes" / "train").rmdir()
+    with pytest.raises(DatasetNotFound) as error:
+        rendered(house)
+    assert isinstance(error.value, FrsError) and str(house.settings.data) not in error.value.message

@@ -1,0 +1,241 @@
+import os
+import signal
+import threading
+import time
+
+from sqlalchemy import select, update
+from worker_house import alive, in_background, until
+
+from store import jobs
+from store.record import newest_checkpoints
+from store.tables import Attempt, Checkpoint, Job
+from worker.supervisor import Supervisor
+
+
+def test_a_job_succeeds_with_every_metric_and_every_file(house):
+    job = house.run(steps=20)
+    assert (job.status, job.end_reason, job.error) == ("succeeded", "completed", None)
+    assert sorted(house.steps(job.id)) == list(range(1, 21))
+    assert job.progress["step"] == 20 and job.facts["parameters"] == 1
+    checkpoints = house.rows(
+        select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.step, Checkpoint.kind)
+    )
+    assert [(row.kind, row.step) for row in checkpoints] == [("training", 15), ("student", 20), ("training", 20)]
+    assert all(house.artifacts.path(row.key).stat().st_size == row.bytes for row in checkpoints)
+    files = [path.name for path in (house.settings.artifacts_root / job.id).rglob("*") if path.is_file()]
+    assert len(files) == 4, "pruned checkpoints are gone, and no temporary file is left"
+    assert list(house.settings.work_root.iterdir()) == []
+
+
+def test_a_trainer_killed_at_a_step_goes_on_from_its_newest_checkpoint(house):
+    whole = house.run(steps=20)
+    job = house.run(steps=20, crash_at=13)
+    assert job.status == "queued"
+    house.supervisor().run()
+    assert house.statuses(job.id) == ["queued", "running", "queued", "running", "succeeded"]
+    assert sorted(house.steps(job.id)) == list(range(1, 21))
+    assert house.losses(job.id) == house.losses(whole.id)
+    starts = select(Attempt.start_step).where(Attempt.job_id == job.id).order_by(Attempt.number)
+    assert house.rows(starts) == [0, 10]
+
+
+def test_three_deaths_without_progress_are_poison(house):
+    job_id = house.submit(crash_at=3, crash_attempts="all")
+    for _ in range(3):
+        house.supervisor().run()
+    job = house.job(job_id)
+    assert (job.status, job.end_reason) == ("failed", "poison")
+
+
+def test_a_checkpoint_whose_file_is_lost_is_passed_over(house):
+    job = house.run(steps=20, crash_at=13)
+    newest, _ = house.do(newest_checkpoints, job.id)
+    house.artifacts.delete(newest.key)
+    house.supervisor().run()
+    assert house.job(job.id).status == "succeeded"
+    assert sorted(house.steps(job.id)) == list(range(1, 21))
+
+
+def test_a_later_step_of_an_earlier_attempt_is_not_gone_on_from(house):
+    job = house.run(steps=20, crash_at=13, crash_attempts="1,2")
+    house.supervisor().run()
+    older = update(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.step == 5).values(attempt=2)
+    house.do(lambda session: session.execute(older))
+    house.supervisor().run()
+    starts = select(Attempt.start_step).where(Attempt.job_id == job.id).order_by(Attempt.number)
+    assert house.rows(starts) == [0, 10, 5]
+    assert sorted(house.steps(job.id)) == list(range(1, 21))
+
+
+def test_cancel_kills_a_deaf_trainer_and_nothing_is_written_after_it(house):
+    job_id = house.submit(steps=1000, hang_at=10)
+    supervisor = house.supervisor(grace_seconds=0.5)
+    thread = in_background(supervisor)
+    house.until_step(job_id, 9)
+    asked = time.monotonic()
+    house.do(jobs.request_cancel, job_id)
+    house.until_status(job_id, "cancelled")
+    assert time.monotonic() - asked < 5
+    assert house.trainers() == []
+    before = house.last_event(job_id)
+    thread.join()
+    assert house.last_event(job_id) == before
+    assert house.job(job_id).end_reason == "cancelled_by_user"
+
+
+def test_release_loses_no_step_and_no_attempt(house):
+    whole = house.run(steps=60)
+    job_id = house.submit(steps=60, seconds=0.03)
+    supervisor = house.supervisor()
+    thread = in_background(supervisor)
+    house.until_step(job_id, 7)
+    supervisor.release()
+    thread.join()
+    [end] = house.rows(select(Attempt.end).where(Attempt.job_id == job_id))
+    assert (house.job(job_id).status, end) == ("queued", "released")
+    reached = max(house.steps(job_id))
+    house.supervisor().run()
+    starts = select(Attempt.start_step).where(Attempt.job_id == job_id).order_by(Attempt.number)
+    assert house.rows(starts) == [0, reached]
+    assert house.losses(job_id) == house.losses(whole.id)
+
+
+def test_a_trainer_that_ignores_a_release_is_killed_after_the_grace_period(house):
+    job_id = house.submit(hang_at=10)
+    supervisor = house.supervisor(grace_seconds=0.5)
+    thread = in_background(supervisor)
+    house.until_step(job_id, 9)
+    supervisor.release()
+    thread.join(10)
+    [end] = house.rows(select(Attempt.end).where(Attempt.job_id == job_id))
+    assert (house.job(job_id).status, end) == ("queued", "released")
+
+
+def test_a_release_before_the_trainer_has_started_gives_the_job_back(house):
+    job_id = house.submit()
+    supervisor = house.supervisor()
+    supervisor.release()
+    supervisor.run()
+    assert house.statuses(job_id) == ["queued", "running", "queued"]
+
+
+def test_a_lost_lease_stops_the_trainer_and_nothing_more_is_written(house):
+    job_id = house.submit(steps=10_000, seconds=0.01)
+    thread = in_background(house.supervisor())
+    house.until_step(job_id, 5)
+    taken = update(Job).where(Job.id == job_id).values(attempt=2, lease_owner="another")
+    house.do(lambda session: session.execute(taken))
+    before = house.last_event(job_id)
+    thread.join(5)
+    assert not thread.is_alive() and house.trainers() == []
+    assert house.last_event(job_id) == before
+    assert house.job(job_id).lease_owner == "another"
+
+
+def test_without_a_renewal_the_trainer_dies_before_the_lease_ends(house, monkeypatch):
+    job_id = house.submit(steps=10_000, seconds=0.01)
+    supervisor = house.supervisor(fence_seconds=1.0)
+    monkeypatch.setattr(supervisor.heartbeat, "_renew", lambda: False)
+    started = time.monotonic()
+    supervisor.run()
+    assert 0.9 < time.monotonic() - started < 4
+    [end] = house.rows(select(Attempt.end).where(Attempt.job_id == job_id))
+    assert (house.job(job_id).status, end) == ("queued", "released")
+
+
+def test_the_trainer_is_killed_on_time_while_the_database_does_not_answer(house):
+    house.submit(steps=10_000, seconds=0.01)
+    supervisor = house.supervisor(fence_seconds=1.5)
+    thread = in_background(supervisor)
+    until(lambda: house.trainers())
+    with house.database.write() as session:  # holds the only write lock
+        session.connection()
+        until(lambda: not house.trainers(), 5)
+    thread.join(15)
+    assert not thread.is_alive()
+
+
+def test_what_was_said_while_the_database_was_away_is_written_later(house):
+    job_id = house.submit(steps=60, seconds=0.02)
+    supervisor = house.supervisor()
+    thread = in_background(supervisor)
+    house.until_step(job_id, 5)
+    with house.database.write() as session:
+        session.connection()
+        time.sleep(1.5)
+    thread.join()
+    assert house.job(job_id).status == "succeeded"
+    assert sorted(house.steps(job_id)) == list(range(1, 61))
+
+
+def test_a_silent_trainer_counts_as_hung_and_shows_where(house):
+    job_id = house.submit(hang_at=10)
+    house.supervisor(hang_seconds=1.0).run()
+    job = house.job(job_id)
+    assert (job.status, job.end_reason) == ("failed", "hung")
+    assert "train_step" in job.error["message"]
+
+
+def test_processes_the_trainer_leaves_behind_die_with_it(house):
+    job = house.run(spawn=1)
+    assert job.status == "succeeded"
+    assert not alive(job.facts["spawned"])
+    job = house.run(spawn=1, crash_at=3)
+    until(lambda: not alive(house.job(job.id).facts["spawned"]))
+
+
+def test_the_trainer_lives_in_a_session_of_its_own(house):
+    house.submit(hang_at=2)
+    supervisor = house.supervisor(grace_seconds=0.2)
+    thread = in_background(supervisor)
+    until(lambda: house.trainers())
+    [pid] = house.trainers()
+    until(lambda: os.getsid(pid) == pid and os.getpgid(pid) == pid)
+    supervisor.release()
+    thread.join()
+
+
+def test_a_trainer_told_to_stop_by_somebody_else_is_given_back(house):
+    job_id = house.submit(steps=10_000, seconds=0.01)
+    thread = in_background(house.supervisor())
+    house.until_step(job_id, 5)
+    os.kill(house.trainers()[0], signal.SIGTERM)
+    thread.join()
+    assert house.job(job_id).status == "queued"
+
+
+def test_a_command_that_does_not_exist_fails_the_job(house):
+    job_id = house.submit()
+    Supervisor(house.database, house.settings, house.claim(), ["/no/such/program"]).run()
+    job = house.job(job_id)
+    assert (job.status, job.end_reason) == ("failed", "internal_error")
+    assert "No such file" in job.error["message"]
+
+
+def test_a_full_disk_sends_the_job_back_to_wait_for_storage(house, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    job_id = house.submit(steps=10_000, seconds=0.01)
+    supervisor = house.supervisor()
+    monkeypatch.setattr(supervisor.artifacts, "put", full)
+    supervisor.run()
+    job = house.job(job_id)
+    assert (job.status, job.status_reason_code) == ("queued", "waiting_for_storage")
+    assert "No space left" in job.status_reason_message
+    assert job.not_before is not None
+
+
+def test_cancel_and_completion_at_once_end_the_job_once(house):
+    for delay in (0.0, 0.05, 0.1, 0.15):
+        job_id = house.submit(steps=20, seconds=0.01)
+        thread = in_background(house.supervisor())
+        house.until_step(job_id, 1)
+        threading.Event().wait(delay)
+        try:
+            house.do(jobs.request_cancel, job_id)
+        except Exception as error:
+            assert getattr(error, "code", "") == "action_not_allowed"
+        thread.join()
+        assert house.job(job_id).status in ("cancelled", "succeeded")
+        assert sum(status in ("cancelled", "succeeded") for status in house.statuses(job_id)) == 1

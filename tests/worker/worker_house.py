@@ -1,0 +1,152 @@
+"""A house with a real database, real files and real processes; only the trainer is a stub."""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Select, func, select
+
+from frs.spec import JobSpec
+from store import jobs
+from store.artifacts import Artifacts
+from store.database import Database
+from store.lease import Lease
+from store.settings import Settings
+from store.tables import Artifact, Dataset, Event, Job, Metric
+from worker.supervisor import Supervisor
+
+STUB = (sys.executable, "-u", "-X", "faulthandler", str(Path(__file__).with_name("stub_trainer.py")))
+SHORT = {
+    "heartbeat_seconds": 0.3,
+    "fence_seconds": 4,
+    "lease_seconds": 5,
+    "reap_seconds": 0.3,
+    "poll_seconds": 0.1,
+    "grace_seconds": 3,
+    "hang_seconds": 60,
+}
+
+
+@dataclass(frozen=True)
+class House:
+    settings: Settings
+    database: Database
+
+    def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        with self.database.write() as session:
+            result = function(session, *arguments, **named)
+            session.commit()
+        return result
+
+    def add_dataset(self) -> None:
+        root = self.settings.datasets_root / "shapes"
+        for half in ("train", "val"):
+            (root / half).mkdir(parents=True)
+            (root / f"{half}.json").write_text("{}")
+        paths = {f"{half}_images": f"shapes/{half}" for half in ("train", "val")}
+        paths |= {f"{half}_annotations": f"shapes/{half}.json" for half in ("train", "val")}
+        self.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)))
+
+    def submit(self, spec: dict[str, Any] | None = None, **wishes: object) -> str:
+        job = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, **(spec or {})}
+        job["metadata"] = {name: str(value) for name, value in wishes.items()}
+        return self.do(jobs.add, JobSpec.model_validate(job), dataset_id="ds_shapes").id
+
+    def claim(self) -> Lease:
+        lease = self.do(jobs.claim, "tests", self.settings.lease_seconds)
+        assert lease is not None
+        return lease
+
+    def supervisor(self, **changes: Any) -> Supervisor:
+        """Of the next job in the queue."""
+        settings = self.settings.model_copy(update=changes)
+        return Supervisor(self.database, settings, self.claim(), STUB)
+
+    def run(self, **wishes: object) -> Job:
+        """A job with these wishes after one attempt."""
+        job_id = self.submit(**wishes)
+        self.supervisor().run()
+        return self.job(job_id)
+
+    def job(self, job_id: str) -> Job:
+        return self.rows(select(Job).where(Job.id == job_id))[0]
+
+    def rows(self, query: Select[Any]) -> Sequence[Any]:
+        with self.database.read() as session:
+            return session.scalars(query).all()
+
+    def steps(self, job_id: str) -> list[int]:
+        return list(self.rows(select(Metric.step).where(Metric.job_id == job_id, Metric.key == "train/loss")))
+
+    def losses(self, job_id: str) -> list[float]:
+        query = select(Metric.value).where(Metric.job_id == job_id, Metric.key == "train/loss")
+        return list(self.rows(query.order_by(Metric.step)))
+
+    def last_event(self, job_id: str) -> int:
+        return self.rows(select(func.max(Event.seq)).where(Event.job_id == job_id))[0]
+
+    def logs(self, job_id: str) -> list[str]:
+        events = self.rows(select(Event).where(Event.job_id == job_id, Event.type == "log").order_by(Event.seq))
+        return [event.data["message"] for event in events]
+
+    def statuses(self, job_id: str) -> list[str]:
+        events = self.rows(select(Event).where(Event.job_id == job_id, Event.type == "status").order_by(Event.seq))
+        return [event.data["status"] for event in events]
+
+    def artifact(self, job_id: str, name: str) -> Any:
+        [row] = self.rows(select(Artifact).where(Artifact.job_id == job_id, Artifact.name == name))
+        return json.loads(self.artifacts.path(row.key).read_text())
+
+    def trainers(self) -> list[int]:
+        return processes(str(self.settings.work_root))
+
+    @property
+    def artifacts(self) -> Artifacts:
+        return Artifacts(self.settings.artifacts_root)
+
+    def until_step(self, job_id: str, step: int) -> None:
+        until(lambda: (self.job(job_id).progress or {}).get("step", 0) >= step)
+
+    def until_status(self, job_id: str, status: str, seconds: float = 20) -> Job:
+        until(lambda: self.job(job_id).status == status, seconds)
+        return self.job(job_id)
+
+
+def until(true: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def in_background(supervisor: Supervisor) -> threading.Thread:
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    return thread
+
+
+def processes(text: str) -> list[int]:
+    """Pids of processes with that in their command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if text in line and int(folder.name) != os.getpid():
+            found.append(int(folder.name))
+    return found
+
+
+def alive(pid: int) -> bool:
+    """A zombie is dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,24 @@
+"""`python -m worker`: runs jobs until SIGTERM, then gives back what runs."""
+
+from frs.process import die_with_parent
+from worker import logs
+from worker.app import app
+
+
+def main() -> None:
+    die_with_parent()
+    logs.configure()
+    worker = app.Worker(
+        pool="threads",
+        concurrency=1,
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    raise SystemExit(worker.exitcode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The Celery application of a worker. Its dispatcher starts before the broker is asked for, and without it."""
+
+from typing import Any
+
+from celery import signals
+
+from store.database import open_database
+from store.queue import celery_app
+from store.settings import Settings
+from worker import logs
+from worker.dispatcher import Dispatcher
+
+settings = Settings()
+app = celery_app(settings)
+app.conf.imports = ["worker.tasks"]
+app.conf.worker_enable_remote_control = False  # a broker carries hints, not orders
+app.conf.worker_redirect_stdouts = False
+dispatcher = Dispatcher(settings, open_database(settings.database_url))
+
+
+def _configure_logs(**_: Any) -> None:
+    logs.configure()
+
+
+def _start(**_: Any) -> None:
+    dispatcher.start()
+
+
+def _stop(**_: Any) -> None:
+    """Called by a signal handler, so it only says so."""
+    dispatcher.stop()
+
+
+def _join(**_: Any) -> None:
+    dispatcher.stop()
+    dispatcher.join()
+
+
+signals.setup_logging.connect(_configure_logs)
+signals.worker_init.connect(_start)
+signals.worker_shutting_down.connect(_stop)
+signals.worker_shutdown.connect(_join)

@@ -1,0 +1,16 @@
+"""What a trainer may know of its surroundings: an allow-list, so no address, password or key of ours is ever in it."""
+
+import os
+from collections.abc import Mapping
+
+from frs.process import PARENT
+
+ALLOWED = frozenset(
+    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
+)
+ALLOWED_PREFIX = "NVIDIA_"
+
+
+def for_a_trainer(ours: Mapping[str, str] = os.environ) -> dict[str, str]:
+    allowed = {name: value for name, value in ours.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIX)}
+    return {**allowed, PARENT: str(os.getpid())}

@@ -1,0 +1,106 @@
+"""A job as the engine wants it: ids and names become files and hashes. Raises FrsError with a code."""
+
+from pathlib import Path
+
+from pydantic import TypeAdapter
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from frs.errors import DatasetNotFound, FrsError, WeightsNotFound
+from frs.resolved import ResolvedDetector, ResolvedSpec, Split, inside, weights_file
+from frs.spec import (
+    DetectorByName,
+    DetectorDescription,
+    DetectorOfJob,
+    DetectorRef,
+    InitFromDetector,
+    InitFromFile,
+    JobSpec,
+)
+from store.artifacts import Artifacts
+from store.errors import ArtifactNotFound
+from store.settings import Settings
+from store.tables import Checkpoint, Dataset, Detector, Job
+
+_description: TypeAdapter[DetectorDescription] = TypeAdapter(DetectorDescription)
+
+
+def render(session: Session, settings: Settings, job: Job) -> ResolvedSpec:
+    spec = JobSpec.model_validate(job.spec)
+    dataset = session.get_one(Dataset, job.dataset_id)
+    root = settings.datasets_root
+    return ResolvedSpec(
+        job=spec,
+        train=_split(root, dataset.name, dataset.train_images, dataset.train_annotations),
+        val=_split(root, dataset.name, dataset.val_images, dataset.val_annotations),
+        student=_detector(session, settings, spec.student),
+        teacher=_detector(session, settings, spec.teacher) if spec.teacher else None,
+        models=settings.models_root,
+    )
+
+
+def _split(root: Path, name: str, images: str, annotations: str) -> Split:
+    split = Split(images=inside(root, images), annotations=inside(root, annotations))
+    if not split.images.is_dir() or not split.annotations.is_file():
+        raise DatasetNotFound(
+            f"The files of data set {name!r} are gone: {images} or {annotations}.",
+            "Put them back below the data sets' root, then post the job again.",
+        )
+    return split
+
+
+def _detector(session: Session, settings: Settings, ref: DetectorRef) -> ResolvedDetector:
+    if isinstance(ref, DetectorByName):
+        row = _registered(session, ref.detector)
+        return _with_weights(settings, row, _description.validate_python(row.description))
+    if isinstance(ref, DetectorOfJob):
+        return _student_of(session, settings, ref.job)
+    if isinstance(ref.init, InitFromDetector):
+        return _with_weights(settings, _registered(session, ref.init.detector), ref)
+    if isinstance(ref.init, InitFromFile):
+        return ResolvedDetector(description=ref, weights=weights_file(settings.models_root, ref.init.weights))
+    return ResolvedDetector(description=ref)
+
+
+def _registered(session: Session, name: str) -> Detector:
+    """By id or name."""
+    row = session.get(Detector, name) or session.scalar(select(Detector).where(Detector.name == name))
+    if row is None:
+        raise WeightsNotFound(f"No detector {name!r} is registered.", "See GET /detectors.")
+    return row
+
+
+def _with_weights(settings: Settings, row: Detector, description: DetectorDescription) -> ResolvedDetector:
+    if row.weights_file is not None:
+        weights = weights_file(settings.models_root, row.weights_file)
+    else:
+        weights = _artifact(settings, str(row.weights_key), f"The weights of detector {row.name!r} are gone.")
+    return _loaded(description, row.name, weights, row.sha256)
+
+
+def _student_of(session: Session, settings: Settings, job_id: str) -> ResolvedDetector:
+    job = session.get(Job, job_id)
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.kind == "student")
+    student = next((row for row in session.scalars(query) if "last" in row.labels), None)
+    if job is None or student is None:
+        raise _no_student(f"Job {job_id} has left no student.")
+    description = _description.validate_python(job.spec["student"])
+    weights = _artifact(settings, student.key, f"The student of job {job_id} is gone.")
+    return _loaded(description, job_id, weights, student.sha256)
+
+
+def _loaded(description: DetectorDescription, name: str, weights: Path, sha256: str) -> ResolvedDetector:
+    """`init` says where the weights come from, whatever they were trained from: no ImageNet file is needed for them."""
+    from_here = description.model_copy(update={"init": InitFromDetector(detector=name)})
+    return ResolvedDetector(description=from_here, weights=weights, sha256=sha256)
+
+
+def _artifact(settings: Settings, key: str, gone: str) -> Path:
+    try:
+        return Artifacts(settings.artifacts_root).path(key)
+    except ArtifactNotFound:
+        raise _no_student(gone) from None
+
+
+def _no_student(message: str) -> FrsError:
+    return WeightsNotFound(message, "Train it again, or name another detector.")

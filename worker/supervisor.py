@@ -1,0 +1,155 @@
+"""Runs one lease to its end: from the job's row to a trainer, from the trainer's lines to rows and files."""
+
+import threading
+import time
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy.orm import Session
+
+from frs import events
+from frs.errors import FrsError
+from frs.events import Artifact, Checkpoint, Event, Log, Outcome
+from frs.resolved import ResolvedSpec
+from store import tables
+from store.artifacts import Artifacts
+from store.database import Database
+from store.errors import LeaseLost
+from store.lease import Lease
+from store.record import newest_checkpoints
+from store.settings import Settings
+from store.states import EndReason
+from worker import endings, workfolder
+from worker.endings import Ending
+from worker.heartbeat import Heartbeat
+from worker.journal import FLUSH_SECONDS, Journal
+from worker.output import Output, escaped
+from worker.pipes import Line
+from worker.rendering import render
+from worker.trainer import COMMAND, Trainer
+
+_log = structlog.get_logger()
+
+
+class Supervisor:
+    """The only writer of its attempt. `run` blocks; `release` may be called from anywhere."""
+
+    def __init__(self, database: Database, settings: Settings, lease: Lease, command: Sequence[str] = COMMAND) -> None:
+        self.settings, self.lease = settings, lease
+        self.folder = workfolder.folder_of(settings.work_root, lease)
+        self.artifacts = Artifacts(settings.artifacts_root)
+        self.trainer = Trainer(
+            [*command, "train", "--spec", str(self.folder / workfolder.SPEC), "--workdir", str(self.folder)],
+            live_until=time.monotonic() + settings.fence_seconds,
+            hang_seconds=settings.hang_seconds,
+        )
+        self.heartbeat = Heartbeat(database, settings, lease, self.trainer)
+        self.journal = Journal(database, self.artifacts, lease, self.folder, give_up=lambda: self.trainer.fenced)
+        self.output = Output()
+        self.outcome: Outcome | None = None
+        self._released = threading.Event()
+
+    def release(self) -> None:
+        """Gives the job back: the trainer leaves a checkpoint if it can in `grace_seconds`."""
+        self._released.set()
+        self.trainer.stop(self.settings.grace_seconds)
+
+    def run(self) -> None:
+        """When it returns, the trainer is dead and the job has ended, waits in the queue or belongs to another."""
+        with structlog.contextvars.bound_contextvars(job_id=self.lease.job_id, attempt=self.lease.attempt):
+            try:
+                with self.heartbeat:
+                    self._run()
+            except LeaseLost as error:
+                _log.warning("lease lost", said=error.message)
+            finally:
+                self.trainer.end()
+                workfolder.remove(self.folder)
+
+    def _run(self) -> None:
+        _log.info("attempt begins")
+        ending = self._ending()
+        self.trainer.end()
+        if self.heartbeat.lost:
+            raise LeaseLost("Noticed by the heartbeat.")
+        _log.info("attempt ends", status=self.journal.write(ending))
+
+    def _ending(self) -> Ending:
+        try:
+            self._prepare()
+            self.trainer.start()
+            self._follow()
+            return self._judge()
+        except LeaseLost:
+            raise
+        except FrsError as error:
+            return endings.refused(error)
+        except OSError as error:
+            _log.warning("storage", error=str(error))
+            return endings.waiting_for_storage(
+                f"A file could not be written: {error.strerror or type(error).__name__}."
+            )
+        except Exception as error:
+            _log.exception("supervisor failed")
+            return endings.failed(EndReason.INTERNAL_ERROR, f"The supervisor failed: {type(error).__name__}.")
+
+    def _prepare(self) -> None:
+        spec, checkpoints = self.journal.read(self._look_up)
+        workfolder.prepare(self.folder, spec, checkpoints, self.artifacts)
+
+    def _look_up(self, session: Session) -> tuple[ResolvedSpec, list[tables.Checkpoint]]:
+        job = session.get_one(tables.Job, self.lease.job_id)
+        return render(session, self.settings, job), newest_checkpoints(session, job.id)
+
+    def _follow(self) -> None:
+        """Until the trainer is dead. Once the job is lost or cancelled, what it says is nobody's business."""
+        for line in self.trainer.lines(FLUSH_SECONDS):
+            if self._silenced:
+                continue
+            if line is None:
+                self.journal.flush()
+            else:
+                self._take(line)
+        if not self._silenced:
+            self.journal.add(*self.output.end())
+            self.journal.flush()
+
+    @property
+    def _silenced(self) -> bool:
+        return self.heartbeat.lost or self.heartbeat.cancelled
+
+    def _take(self, line: Line) -> None:
+        if line.source == "output":
+            self.journal.add(*self.output.take(line.data))
+        else:
+            self._heed(_parse(line.data))
+
+    def _heed(self, event: Event) -> None:
+        match event:
+            case Outcome():
+                self.outcome = event
+            case Checkpoint() | Artifact():
+                self.journal.keep(event)
+            case Log():
+                self.journal.add(event.model_copy(update={"message": escaped(event.message)}))
+            case _:
+                self.journal.add(event)
+
+    def _judge(self) -> Ending:
+        if self.heartbeat.cancelled:
+            return endings.cancelled()
+        if self.outcome and self.outcome.status == "succeeded" and self.journal.refused:
+            return endings.settled(EndReason.INTERNAL_ERROR, self.journal.refused)
+        if self.outcome is None and self.trainer.hung:
+            return endings.hung(self.settings.hang_seconds, self.output.tail)
+        if self.outcome is None and (self.trainer.killed or self._released.is_set()):
+            return endings.given_back(attempt_counts=False)
+        return endings.judge(self.outcome, self.trainer.exit_code, self.output.tail)
+
+
+def _parse(line: bytes) -> Event:
+    try:
+        return events.parse(line)
+    except ValueError:
+        start = line[:200].decode(errors="replace")
+        return Log(level="warning", message=f"The trainer sent a line of {len(line)} bytes that is no event: {start}")

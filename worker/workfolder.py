@@ -1,0 +1,71 @@
+"""Where one attempt works: a folder of its own, so that a forgotten trainer of an earlier attempt cannot disturb it.
+
+It begins with the committed checkpoints and nothing else, and is removed in the end: whatever counts is an artifact.
+"""
+
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from frs.resolved import ResolvedSpec
+from store.artifacts import Artifacts
+from store.errors import ArtifactNotFound
+from store.lease import Lease
+from store.tables import Checkpoint
+
+SPEC = "spec.json"
+_log = structlog.get_logger()
+
+
+def folder_of(work_root: Path, lease: Lease) -> Path:
+    return work_root / lease.job_id / str(lease.attempt)
+
+
+def prepare(folder: Path, spec: ResolvedSpec, checkpoints: Sequence[Checkpoint], artifacts: Artifacts) -> None:
+    """`checkpoints`: newest first. The trainer goes on from the one of the highest step, so that must be the newest:
+
+    an older attempt may have left a later step, which a newer attempt's checkpoint voids.
+    """
+    remove(folder)
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / SPEC).write_text(spec.model_dump_json())
+    for checkpoint in checkpoints:
+        if checkpoint.step <= checkpoints[0].step:
+            _fetch(checkpoint, folder, artifacts)
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # another attempt is there
+        folder.parent.rmdir()
+
+
+def attempts(work_root: Path) -> list[tuple[str, int]]:
+    """Job and number of every attempt that has a folder."""
+    return [(path.parent.name, int(path.name)) for path in _folders(work_root)]
+
+
+def sweep(work_root: Path, found: Collection[tuple[str, int]], running: Collection[tuple[str, int]]) -> None:
+    """Removes what killed workers left. `running` must have been looked up after `found`: numbers only grow."""
+    for job_id, attempt in set(found) - set(running):
+        remove(work_root / job_id / str(attempt))
+
+
+def _folders(work_root: Path) -> Iterator[Path]:
+    return (path for path in work_root.glob("job_*/*") if path.name.isdecimal())
+
+
+def _fetch(checkpoint: Checkpoint, folder: Path, artifacts: Artifacts) -> None:
+    target = folder / "checkpoints" / f"step_{checkpoint.step:08d}-{checkpoint.sha256[:8]}.pth"
+    try:
+        source = artifacts.path(checkpoint.key)
+    except ArtifactNotFound:  # the trainer falls back to the older one
+        _log.error("checkpoint missing", key=checkpoint.key)
+        return
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
