@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from pydantic import TypeAdapter
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from frs.errors import DatasetNotFound, FrsError, WeightsNotFound
@@ -19,8 +18,9 @@ from frs.spec import (
 )
 from store.artifacts import Artifacts
 from store.errors import ArtifactNotFound
+from store.queries import find_detector, last_student
 from store.settings import Settings
-from store.tables import Checkpoint, Dataset, Detector, Job
+from store.tables import Dataset, Detector, Job
 
 _description: TypeAdapter[DetectorDescription] = TypeAdapter(DetectorDescription)
 
@@ -63,8 +63,7 @@ def _detector(session: Session, settings: Settings, ref: DetectorRef) -> Resolve
 
 
 def _registered(session: Session, name: str) -> Detector:
-    """By id or name."""
-    row = session.get(Detector, name) or session.scalar(select(Detector).where(Detector.name == name))
+    row = find_detector(session, name)
     if row is None:
         raise WeightsNotFound(f"No detector {name!r} is registered.", "See GET /detectors.")
     return row
@@ -80,8 +79,7 @@ def _with_weights(settings: Settings, row: Detector, description: DetectorDescri
 
 def _student_of(session: Session, settings: Settings, job_id: str) -> ResolvedDetector:
     job = session.get(Job, job_id)
-    query = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.kind == "student")
-    student = next((row for row in session.scalars(query) if "last" in row.labels), None)
+    student = last_student(session, job_id)
     if job is None or student is None:
         raise _no_student(f"Job {job_id} has left no student.")
     description = _description.validate_python(job.spec["student"])

@@ -1,0 +1,49 @@
+"""`python -m api`: serves the API in this process."""
+
+import argparse
+import ipaddress
+import logging
+
+import uvicorn
+
+from api import logs
+from api.app import create_app
+from frs.errors import FrsError
+from frs.process import die_with_parent
+
+_log = logging.getLogger("api")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    arguments = parser.parse_args()
+    die_with_parent()
+    logs.configure()
+    try:
+        app = create_app()
+    except FrsError as error:
+        raise SystemExit(f"{error.code}: {error}") from None
+    if not is_loopback(arguments.host):
+        _log.warning("Keys and data cross the network in the clear: put something that ends TLS in front.")
+    uvicorn.run(
+        app,
+        host=arguments.host,
+        port=arguments.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The web service: routes, gate, problem documents. `create_app()` needs a database that `store init` has made."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.routing import compile_path
+
+from api import problems
+from api.bodies import StrictJson
+from api.checkpoints import endpoints as checkpoints
+from api.context import open_context
+from api.datasets import checking
+from api.datasets import endpoints as datasets
+from api.detectors import endpoints as detectors
+from api.envelope import Envelope
+from api.gate import OPEN, Gate
+from api.health import endpoints as health
+from api.jobs import endpoints as jobs
+from api.recipes import endpoints as recipes
+from store.settings import Settings
+
+_PROBLEM = {
+    "description": "A problem: what happened, under a stable code, and what to do next.",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+}
+_documents_the_key = Depends(HTTPBearer(auto_error=False, description="An API key. Checked by `api.gate`."))
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Raises DatabaseNotReady."""
+    context = open_context(settings or Settings())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        checking.resume(context.database, context.settings.datasets_root)
+        yield
+        context.close()
+
+    app = _Service(
+        title="Feature-Richness distillation",
+        version=version("frs"),
+        summary="Train a small detector under a large one, with the proof that it helped.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        responses={"default": _PROBLEM},
+        middleware=[
+            Middleware(Envelope),
+            Middleware(Gate, database=context.database, allowed_hosts=context.settings.allowed_hosts),
+            Middleware(StrictJson),
+        ],
+        exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
+    )
+    app.state.context = context
+    for resource in (jobs, datasets, detectors, checkpoints, recipes, health):
+        app.include_router(resource.router, dependencies=[_documents_the_key])
+    return app
+
+
+class _Service(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            problem = problems.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+            schema["components"]["schemas"] |= problem.pop("$defs") | {"ProblemDocument": problem}
+            for path in OPEN & schema["paths"].keys():
+                for operation in schema["paths"][path].values():
+                    operation["security"] = []
+        return super().openapi()
+
+
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    response = problems.answer(error, request.state.request_id)
+    if response.status_code == 405:
+        response.headers["Allow"] = _allowed_methods(request)
+    return response
+
+
+def _allowed_methods(request: Request) -> str:
+    """Of all routes of this path: the framework names only the first one's."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    here = (methods for path, methods in paths.items() if compile_path(path)[0].match(request.scope["path"]))
+    methods = {method.upper() for operations in here for method in operations} or {"GET", "HEAD"}
+    return ", ".join(sorted(methods))

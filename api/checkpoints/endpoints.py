@@ -1,0 +1,22 @@
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+
+from api import files
+from api.checkpoints import service
+from api.checkpoints.schemas import Checkpoint
+from api.context import Here
+from api.schemas import CheckpointId
+
+router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
+
+
+@router.get("/{checkpoint_id}")
+def get_checkpoint(here: Here, checkpoint_id: CheckpointId) -> Checkpoint:
+    return service.find(here.database, checkpoint_id)
+
+
+@router.get("/{checkpoint_id}/content", response_class=FileResponse, responses=files.content(files.BINARY))
+def get_content(here: Here, request: Request, checkpoint_id: CheckpointId) -> Response:
+    """The file, whole or by `Range`; the ETag is its sha256."""
+    content = service.content(here, checkpoint_id)
+    return files.answer(request, content.path, content.sha256, filename=content.filename)

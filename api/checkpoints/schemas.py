@@ -1,0 +1,22 @@
+"""Checkpoints as the API shows them."""
+
+from typing import Literal
+
+from api.schemas import Answer, Time
+
+
+class Checkpoint(Answer):
+    """Its content: `GET /checkpoints/{id}/content`."""
+
+    id: str
+    job_id: str
+    attempt: int
+    kind: Literal["student", "training"]
+    """`student`: plain mmdet weights. `training`: what a later attempt goes on from."""
+    labels: list[Literal["best", "last"]]
+    step: int
+    epoch: int
+    sha256: str
+    bytes: int
+    metrics: dict[str, float | None]
+    created_at: Time

@@ -1,0 +1,54 @@
+"""What every endpoint may need, made once at the start."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.exc import OperationalError
+
+from store import schema
+from store.artifacts import Artifacts
+from store.database import Database, open_database
+from store.errors import DatabaseNotReady
+from store.queue import Hints, celery_app, sender
+from store.settings import Settings
+
+
+@dataclass(frozen=True)
+class Context:
+    settings: Settings
+    database: Database
+    artifacts: Artifacts
+    hints: Hints
+
+    def close(self) -> None:
+        self.hints.close()
+        self.database.engine.dispose()
+
+
+def open_context(settings: Settings) -> Context:
+    """Raises DatabaseNotReady where `python -m store init` has not been run."""
+    if not settings.api_key_file.is_file():
+        raise DatabaseNotReady("There is no API key file in the data folder.")
+    database = open_database(settings.database_url)
+    try:
+        schema.check(database)
+    except OperationalError as error:
+        raise DatabaseNotReady("The database cannot be reached.") from error
+    hints = Hints(sender(celery_app(settings)))
+    return Context(settings, database, Artifacts(settings.artifacts_root), hints)
+
+
+async def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+async def _key_id(request: Request) -> str:
+    key_id: str = request.state.key_id
+    return key_id
+
+
+Here = Annotated[Context, Depends(_context)]
+KeyId = Annotated[str, Depends(_key_id)]
+"""Of the API key that the request came with."""

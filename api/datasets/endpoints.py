@@ -1,0 +1,43 @@
+from fastapi import APIRouter, Response
+
+from api.context import Here
+from api.datasets import service
+from api.datasets.schemas import Dataset, DatasetCheck, DatasetCreate
+from api.paging import Cursor, Limit
+from api.schemas import IdOrName, Page
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+
+@router.post("", status_code=201)
+def register(here: Here, response: Response, request: DatasetCreate) -> Dataset:
+    """Registers a COCO data set that lies in the folder of data sets, and checks every file and box of it.
+
+    The answer waits for the check of up to 2,000 images; of larger sets it has the status `checking`.
+    """
+    dataset = service.register(here, request)
+    response.headers["Location"] = f"/datasets/{dataset.id}"
+    return dataset
+
+
+@router.get("")
+def list_datasets(here: Here, limit: Limit = 50, cursor: Cursor = None) -> Page[Dataset]:
+    """Newest first."""
+    return service.listing(here.database, limit, cursor)
+
+
+@router.get("/{dataset}")
+def get_dataset(here: Here, dataset: IdOrName) -> Dataset:
+    return service.find(here.database, dataset)
+
+
+@router.get("/{dataset}/check")
+def get_check(here: Here, dataset: IdOrName) -> DatasetCheck:
+    """All that the check found."""
+    return service.check(here.database, dataset)
+
+
+@router.delete("/{dataset}", status_code=204)
+def delete_dataset(here: Here, dataset: IdOrName) -> None:
+    """Forgets the data set; its files stay. Refused while any job refers to it."""
+    service.delete(here.database, dataset)

@@ -1,0 +1,71 @@
+"""Data sets as the API takes and shows them."""
+
+from typing import Literal
+
+from api.schemas import Answer, Time
+from frs.dataset.report import ClassCount, Counts, Report
+from frs.spec import Name, RelativePath, Spec
+from store.states import DatasetStatus
+
+Split = Literal["train", "val"]
+
+
+class SplitFiles(Spec):
+    """One half of a data set, relative to the folder of data sets."""
+
+    images: RelativePath
+    """Folder."""
+    annotations: RelativePath
+    """COCO file."""
+
+
+class DatasetCreate(Spec):
+    name: Name
+    train: SplitFiles | None = None
+    """Absent: `<name>/train` and `<name>/annotations/instances_train.json`."""
+    val: SplitFiles | None = None
+    """Absent: `<name>/val` and `<name>/annotations/instances_val.json`."""
+
+
+class DatasetProblem(Answer):
+    split: Split
+    code: str
+    message: str
+    """Names the image's file and the box."""
+    file: str | None = None
+    image_id: int | None = None
+    annotation_id: int | None = None
+
+
+class SplitCounts(Answer):
+    """Null where the half could not be read at all."""
+
+    train: Counts | None
+    val: Counts | None
+
+
+class Dataset(Answer):
+    id: str
+    name: str
+    status: DatasetStatus
+    """Jobs take a set that is `ready`, and one that `has_problems` within their `max_bad_share`."""
+    train: SplitFiles
+    val: SplitFiles
+    counts: SplitCounts | None
+    """Null while it is being checked; so are `classes`, `class_table` and `problem_count`."""
+    classes: list[str] | None
+    """Of the training half, in the order of the labels."""
+    class_table: list[ClassCount] | None
+    problem_count: int | None
+    problems: list[DatasetProblem]
+    """The first 20; the others: `GET /datasets/{id}/check`."""
+    created_at: Time
+
+
+class DatasetCheck(Answer):
+    id: str
+    status: DatasetStatus
+    train: Report | None
+    val: Report | None
+    problems: list[DatasetProblem]
+    """Of both halves, the first 200 of each, with those that make a half unusable as a whole."""

@@ -1,0 +1,121 @@
+from pathlib import Path
+
+from sqlalchemy import delete as delete_from
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from api import files
+from api.context import Context
+from api.datasets import checking
+from api.datasets.checking import Findings
+from api.datasets.schemas import Dataset, DatasetCheck, DatasetCreate, Split, SplitCounts, SplitFiles
+from api.paging import newest_first
+from api.problems import Refusal
+from api.schemas import Page
+from frs.errors import DatasetNotFound
+from store import ids, queries, tables
+from store.database import Database, insert
+
+_PROBLEMS_SHOWN = 20
+
+
+def register(context: Context, request: DatasetCreate) -> Dataset:
+    """Raises InvalidField where files are missing, Refusal 409 where the name is taken."""
+    root = context.settings.datasets_root
+    train, val = (_files(request, split, root) for split in ("train", "val"))
+    is_large = checking.is_large([root / half.annotations for half in (train, val)])
+    dataset = _add(context.database, request.name, train, val)
+    if is_large:
+        checking.run_later(context.database, root, [dataset])
+    else:
+        checking.run(context.database, root, dataset)
+    return find(context.database, dataset.id)
+
+
+def listing(database: Database, limit: int, cursor: str | None) -> Page[Dataset]:
+    with database.read() as session:
+        rows, next_cursor = newest_first(session, select(tables.Dataset), tables.Dataset, limit, cursor)
+    return Page(data=[_shown(row) for row in rows], next_cursor=next_cursor)
+
+
+def find(database: Database, id_or_name: str) -> Dataset:
+    with database.read() as session:
+        return _shown(row(session, id_or_name))
+
+
+def check(database: Database, id_or_name: str) -> DatasetCheck:
+    with database.read() as session:
+        dataset = row(session, id_or_name)
+    found = Findings.model_validate(dataset.report or {})
+    return DatasetCheck(id=dataset.id, status=dataset.status, train=found.train, val=found.val, problems=found.problems)
+
+
+def delete(database: Database, id_or_name: str) -> None:
+    """Raises Refusal 409 while jobs refer to it."""
+    with database.write() as session:
+        dataset_id = row(session, id_or_name).id
+        try:
+            session.execute(delete_from(tables.Dataset).where(tables.Dataset.id == dataset_id))
+        except IntegrityError as error:
+            hint = "See GET /jobs?dataset=...; register corrected files under a new name."
+            raise Refusal(409, "dataset_in_use", "Jobs refer to this data set.", hint) from error
+        session.commit()
+
+
+def row(session: Session, id_or_name: str) -> tables.Dataset:
+    """Raises DatasetNotFound."""
+    dataset = queries.find_dataset(session, id_or_name)
+    if dataset is None:
+        raise DatasetNotFound("No such data set.", "See GET /datasets.")
+    return dataset
+
+
+def _files(request: DatasetCreate, split: Split, root: Path) -> SplitFiles:
+    given = request.train if split == "train" else request.val
+    half = given or SplitFiles(
+        images=f"{request.name}/{split}", annotations=f"{request.name}/annotations/instances_{split}.json"
+    )
+    files.named_folder(root, half.images, f"{split}.images")
+    files.named_file(root, half.annotations, f"{split}.annotations")
+    return half
+
+
+def _add(database: Database, name: str, train: SplitFiles, val: SplitFiles) -> tables.Dataset:
+    values = {
+        "id": ids.new_id("ds"),
+        "name": name,
+        "train_images": train.images,
+        "train_annotations": train.annotations,
+        "val_images": val.images,
+        "val_annotations": val.annotations,
+    }
+    with database.write() as session:
+        statement = insert(session, tables.Dataset).values(values)
+        dataset = session.scalar(statement.on_conflict_do_nothing(index_elements=["name"]).returning(tables.Dataset))
+        session.commit()
+    if dataset is None:
+        hint = "Choose another name, or DELETE /datasets/{name} first."
+        raise Refusal(409, "name_taken", "There is a data set of this name.", hint)
+    return dataset
+
+
+def _shown(dataset: tables.Dataset) -> Dataset:
+    found = None if dataset.report is None else Findings.model_validate(dataset.report)
+    return Dataset(
+        id=dataset.id,
+        name=dataset.name,
+        status=dataset.status,
+        train=SplitFiles(images=dataset.train_images, annotations=dataset.train_annotations),
+        val=SplitFiles(images=dataset.val_images, annotations=dataset.val_annotations),
+        counts=found and _counts(found),
+        classes=dataset.classes,
+        class_table=found.train.classes if found and found.train else None,
+        problem_count=found and found.problem_count,
+        problems=found.problems[:_PROBLEMS_SHOWN] if found else [],
+        created_at=dataset.created_at,
+    )
+
+
+def _counts(found: Findings) -> SplitCounts:
+    return SplitCounts(train=found.train.counts if found.train else None, val=found.val.counts if found.val else None)

@@ -1,0 +1,56 @@
+"""Detectors as the API takes and shows them."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+
+from api.schemas import Answer, Time
+from frs.spec import DescribedDetector, Name, RelativePath, Spec, StockDetector
+
+ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+def _stock_or_described(value: Any) -> str | None:
+    stock = "config" in value if isinstance(value, dict) else isinstance(value, StockDetector)
+    return "config" if stock else "architecture"
+
+
+Description = Annotated[
+    Annotated[StockDetector, Tag("config")] | Annotated[DescribedDetector, Tag("architecture")],
+    Discriminator(_stock_or_described),
+]
+
+
+class DetectorCreate(Spec):
+    """Either `description` with `weights`, or `job`: the last student of a job that has succeeded."""
+
+    name: Name
+    description: Description | None = None
+    weights: RelativePath | None = None
+    """File below the folder of models: a torch file that holds a `state_dict`, or a .safetensors file."""
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=20_000)] | None = None
+    """In the order of the labels. Absent: compared only when a job reads the weights."""
+    job: Annotated[str, StringConstraints(pattern=r"^job_[0-9a-z]{26}$")] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        described = self.description is not None and self.weights is not None
+        if self.job is not None and (self.description or self.weights or self.classes):
+            raise ValueError("`job` stands alone: description, weights and classes are those of its student")
+        if self.job is None and not described:
+            raise ValueError("give `description` and `weights`, or `job`")
+        return self
+
+
+class Detector(Answer):
+    id: str
+    name: str
+    description: StockDetector | DescribedDetector
+    weights_file: str | None
+    """Below the folder of models; null for a job's student."""
+    job_id: str | None
+    """The job that trained it."""
+    sha256: str
+    """Of the weights."""
+    classes: list[str] | None
+    created_at: Time

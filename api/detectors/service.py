@@ -1,0 +1,104 @@
+import hashlib
+
+from sqlalchemy import delete as delete_from
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from api import files
+from api.context import Context
+from api.detectors.schemas import Detector, DetectorCreate
+from api.paging import newest_first
+from api.problems import InvalidField, NotFound, Refusal
+from api.schemas import Page
+from store import ids, queries, tables
+from store.database import Database, insert
+from store.states import TERMINAL, JobStatus
+from store.tables import Document, Job
+
+_REFERENCES = (
+    ("teacher", "detector"),
+    ("teacher", "init", "detector"),
+    ("student", "detector"),
+    ("student", "init", "detector"),
+)
+"""Where a spec can name a detector."""
+
+
+def register(context: Context, request: DetectorCreate) -> Detector:
+    """Raises InvalidField where there are no such weights, Refusal 409 where the name is taken."""
+    source = _from_job(context, request.job) if request.job else _from_file(context, request)
+    values = {"id": ids.new_id("det"), "name": request.name, **source}
+    with context.database.write() as session:
+        statement = insert(session, tables.Detector).values(values)
+        detector = session.scalar(statement.on_conflict_do_nothing(index_elements=["name"]).returning(tables.Detector))
+        session.commit()
+    if detector is None:
+        hint = "Choose another name, or DELETE /detectors/{name} first."
+        raise Refusal(409, "name_taken", "There is a detector of this name.", hint)
+    return Detector.model_validate(detector)
+
+
+def listing(database: Database, limit: int, cursor: str | None) -> Page[Detector]:
+    with database.read() as session:
+        rows, next_cursor = newest_first(session, select(tables.Detector), tables.Detector, limit, cursor)
+    return Page(data=[Detector.model_validate(row) for row in rows], next_cursor=next_cursor)
+
+
+def find(database: Database, id_or_name: str) -> Detector:
+    with database.read() as session:
+        return Detector.model_validate(_row(session, id_or_name))
+
+
+def delete(database: Database, id_or_name: str) -> None:
+    """Raises Refusal 409 while a job that has not ended refers to it."""
+    with database.write() as session:
+        detector = _row(session, id_or_name)
+        if _is_needed(session, detector):
+            hint = "Cancel these jobs, or wait until they have ended."
+            raise Refusal(409, "detector_in_use", "Jobs that have not ended refer to this detector.", hint)
+        session.execute(delete_from(tables.Detector).where(tables.Detector.id == detector.id))
+        session.commit()
+
+
+def _from_file(context: Context, request: DetectorCreate) -> Document:
+    assert request.description and request.weights, "the schema sees to that"
+    path = files.named_file(context.settings.models_root, request.weights, "weights", code="weights_not_found")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "description": request.description.model_dump(mode="json"),
+        "weights_file": request.weights,
+        "sha256": sha256,
+        "classes": request.classes and list(request.classes),
+    }
+
+
+def _from_job(context: Context, job_id: str) -> Document:
+    with context.database.read() as session:
+        job, student = session.get(Job, job_id), queries.last_student(session, job_id)
+        if job is None:
+            raise InvalidField("job", "job_not_found", "No such job.", "See GET /jobs.")
+        if job.status != JobStatus.SUCCEEDED or student is None:
+            detail = f"This job of kind {job.kind} is {job.status} and has no finished student."
+            raise InvalidField("job", "student_not_ready", detail, "Name a job that trained one and has succeeded.")
+        dataset = session.get_one(tables.Dataset, job.dataset_id)
+    return {
+        "description": job.spec["student"],
+        "weights_key": student.key,
+        "sha256": student.sha256,
+        "classes": dataset.classes,
+        "job_id": job.id,
+    }
+
+
+def _is_needed(session: Session, detector: tables.Detector) -> bool:
+    named = [Job.spec[path].as_string().in_([detector.id, detector.name]) for path in _REFERENCES]
+    query = select(Job.id).where(Job.status.not_in(TERMINAL), or_(*named)).limit(1)
+    return session.scalar(query) is not None
+
+
+def _row(session: Session, id_or_name: str) -> tables.Detector:
+    detector = queries.find_detector(session, id_or_name)
+    if detector is None:
+        raise NotFound("detector_not_found", "No such detector.", "See GET /detectors.")
+    return detector

@@ -1,0 +1,77 @@
+"""Who comes in: the right Host and a known key, seen to before a route is looked for or a body is read."""
+
+import time
+from collections.abc import Collection
+
+from anyio import to_thread
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.problems import Refusal
+from store import keys
+from store.database import Database
+
+OPEN = frozenset({"/health/live", "/health/ready", "/docs", "/openapi.json"})
+REMEMBER_SECONDS = 1.0
+"""A revoked key is refused after at most so long."""
+
+
+class Gate:
+    def __init__(self, app: ASGIApp, database: Database, allowed_hosts: Collection[str]) -> None:
+        self.app = app
+        self.known = KnownKeys(database)
+        self.allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers = Headers(scope=scope)
+        if self.allowed_hosts and _hostname(headers.get("host", "")) not in self.allowed_hosts:
+            raise Refusal(400, "host_not_allowed", "This service does not answer under that host name.")
+        if scope["path"] not in OPEN:
+            scope["state"]["key_id"] = await self.known.id_of(_token(headers))
+        return await self.app(scope, receive, send)
+
+
+class KnownKeys:
+    """Ids of keys by their tokens' digest, each looked up once a second at most."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[str, tuple[str, float]] = {}
+
+    async def id_of(self, token: str) -> str:
+        """Raises Refusal, 401, for a key that is unknown or was revoked."""
+        digest = keys.digest(token)
+        key_id, until = self._known.get(digest, ("", 0.0))
+        if time.monotonic() < until:
+            return key_id
+        found = await to_thread.run_sync(self._look_up, token)
+        if found is None:
+            self._known.pop(digest, None)
+            raise _unauthorised("unknown_key", "This API key is unknown or was revoked.")
+        self._known[digest] = found, time.monotonic() + REMEMBER_SECONDS
+        return found
+
+    def _look_up(self, token: str) -> str | None:
+        with self._database.read() as session:
+            key = keys.find(session, token)
+            return key.id if key else None
+
+
+def _token(headers: Headers) -> str:
+    sent = headers.getlist("authorization")
+    scheme, _, token = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise _unauthorised("key_missing", "This needs an API key.")
+    return token.strip()
+
+
+def _unauthorised(code: str, detail: str) -> Refusal:
+    hint = "Send `Authorization: Bearer KEY`; the first key is in the file `api-key` of the service's data folder."
+    return Refusal(401, code, detail, hint, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _hostname(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).lower()

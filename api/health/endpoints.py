@@ -1,0 +1,25 @@
+from fastapi import APIRouter
+
+from api.context import Here
+from api.health import service
+from api.health.schemas import Health, Version
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live")
+def live() -> Health:
+    """The process answers. Needs no key."""
+    return Health()
+
+
+@router.get("/health/ready")
+def ready(here: Here) -> Health:
+    """The database answers, too, and has the tables this version needs; 503 otherwise. Needs no key."""
+    service.check(here.database)
+    return Health()
+
+
+@router.get("/version")
+def version() -> Version:
+    return service.version()

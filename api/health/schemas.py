@@ -1,0 +1,12 @@
+from typing import Literal
+
+from api.schemas import Answer
+
+
+class Health(Answer):
+    status: Literal["ok"] = "ok"
+
+
+class Version(Answer):
+    frs: str
+    python: str

@@ -1,0 +1,114 @@
+"""Whether what a spec refers to is there and fits: found out before the job is taken on, not hours later."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from api import files
+from api.context import Context
+from api.datasets.checking import Findings
+from api.problems import InvalidField
+from api.validation import Fault
+from frs.dataset.classes import difference
+from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
+from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, Init, InitFromDetector, InitFromFile, JobSpec
+from store import queries
+from store.states import DatasetStatus, JobStatus
+from store.tables import Dataset, Job
+
+_TOLD = 3
+"""Problems that the message names; `errors` lists up to `_LISTED`."""
+_LISTED = 20
+_GIVE_NO_STUDENT = (JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+@dataclass(frozen=True)
+class References:
+    dataset_id: str
+    teacher_job_id: str | None
+    """The job whose student this one has to wait for."""
+
+
+def check(session: Session, context: Context, spec: JobSpec) -> References:
+    """Raises InvalidField, naming the field and the next step."""
+    dataset = _dataset(session, spec)
+    sides = [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
+    for loc, detector in sides:
+        _check_detector(session, context, dataset, detector, loc)
+    waits_for = next((detector.job for _, detector in sides if isinstance(detector, DetectorOfJob)), None)
+    return References(dataset.id, waits_for)
+
+
+def _dataset(session: Session, spec: JobSpec) -> Dataset:
+    dataset = queries.find_dataset(session, spec.dataset)
+    if dataset is None:
+        hint = "Register it with POST /datasets, or see GET /datasets."
+        raise InvalidField("dataset", "dataset_not_found", "No data set of this id or name.", hint)
+    if dataset.status == DatasetStatus.CHECKING:
+        hint = f"Poll GET /datasets/{dataset.id}."
+        raise InvalidField("dataset", "dataset_not_ready", f"Data set {dataset.id} is still being checked.", hint)
+    if dataset.status == DatasetStatus.HAS_PROBLEMS:
+        findings = Findings.model_validate(dataset.report)
+        if not findings.accepted(spec.max_bad_share):
+            raise _bad(dataset, findings)
+    return dataset
+
+
+def _bad(dataset: Dataset, findings: Findings) -> InvalidField:
+    problems = findings.problems
+    said = " ".join(f"{problem.split}: {problem.message}" for problem in problems[:_TOLD])
+    more = findings.problem_count - _TOLD
+    detail = f"Data set {dataset.name} has problems. {said}{f' And {more} more.' if more > 0 else ''}"
+    hint = f"See GET /datasets/{dataset.id}/check. Correct the files and register them anew"
+    share = max((half.bad_share for half in (findings.train, findings.val) if half), default=1.0)
+    if share < 1 and findings.accepted(share):
+        hint += f", or leave the bad images out with `max_bad_share` of {math.ceil(share * 1e4) / 1e4} or more"
+    errors = [Fault(loc="dataset", code=problem.code, message=problem.message) for problem in problems[:_LISTED]]
+    return InvalidField("dataset", BadDataset.code, detail, f"{hint}.", errors=errors)
+
+
+def _check_detector(session: Session, context: Context, dataset: Dataset, detector: DetectorRef, loc: str) -> None:
+    match detector:
+        case DetectorByName():
+            _check_registered(session, dataset, detector.detector, f"{loc}.detector")
+        case DetectorOfJob():
+            _check_job(session, dataset, detector.job, f"{loc}.job")
+        case _:
+            _check_init(session, context, dataset, detector.init, f"{loc}.init")
+
+
+def _check_init(session: Session, context: Context, dataset: Dataset, init: Init, loc: str) -> None:
+    match init:
+        case InitFromDetector():
+            _check_registered(session, dataset, init.detector, f"{loc}.detector")
+        case InitFromFile():
+            files.named_file(context.settings.models_root, init.weights, f"{loc}.weights", code=WeightsNotFound.code)
+
+
+def _check_registered(session: Session, dataset: Dataset, id_or_name: str, loc: str) -> None:
+    detector = queries.find_detector(session, id_or_name)
+    if detector is None:
+        hint = "Register it with POST /detectors, or see GET /detectors."
+        raise InvalidField(loc, "detector_not_found", "No detector of this id or name.", hint)
+    if detector.classes is not None:
+        _check_classes(dataset, detector.classes, f"Detector {detector.name}", loc)
+
+
+def _check_job(session: Session, dataset: Dataset, job_id: str, loc: str) -> None:
+    job = session.get(Job, job_id)
+    if job is None:
+        raise InvalidField(loc, "job_not_found", "No job of this id.", "See GET /jobs.")
+    if job.kind == "evaluate" or job.status in _GIVE_NO_STUDENT:
+        detail = f"Job {job.id}, of kind {job.kind} and {job.status}, will not have a student."
+        raise InvalidField(loc, "dependency_failed", detail, "Name a job that trains one, or post that one again.")
+    trained_on = session.get_one(Dataset, job.dataset_id)
+    _check_classes(dataset, trained_on.classes or [], f"The student of job {job.id}", loc)
+
+
+def _check_classes(dataset: Dataset, classes: Sequence[str], whose: str, loc: str) -> None:
+    text = difference(dataset.classes or [], classes, whose)
+    if text:
+        hint = "Choose a detector with the data set's classes, in the same order."
+        raise InvalidField(loc, ClassMismatch.code, text, hint)

@@ -1,0 +1,117 @@
+"""What a job has left so far: events, logs, checkpoints, evaluations, report, artifacts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from api.checkpoints.schemas import Checkpoint
+from api.context import Context
+from api.jobs.schemas import Artifact, Evaluation, Event, LogLine
+from api.jobs.service import row
+from api.paging import number
+from api.problems import NotFound
+from api.schemas import Page
+from frs import report as reports
+from frs.events import Role
+from frs.report import Report, Scores
+from store import tables
+from store.database import Database
+
+CONFIG = "student-config.py"
+_LOG = "log"
+
+
+def events(database: Database, job_id: str, limit: int, cursor: str | None) -> Page[Event]:
+    with database.read() as session:
+        query = _events(session, job_id).where(tables.Event.type != _LOG)
+        rows, next_cursor = _numbered(session, query, limit, cursor)
+    return Page(data=[Event.model_validate(event) for event in rows], next_cursor=next_cursor)
+
+
+def logs(database: Database, job_id: str, limit: int, cursor: str | None, tail: int | None) -> Page[LogLine]:
+    with database.read() as session:
+        query = _events(session, job_id).where(tables.Event.type == _LOG)
+        if tail is None:
+            rows, next_cursor = _numbered(session, query, limit, cursor)
+        else:
+            newest = session.scalars(query.order_by(tables.Event.seq.desc()).limit(tail)).all()
+            rows, next_cursor = newest[::-1], None
+    return Page(data=[_line(event) for event in rows], next_cursor=next_cursor)
+
+
+def checkpoints(database: Database, job_id: str) -> Page[Checkpoint]:
+    table = tables.Checkpoint
+    with database.read() as session:
+        row(session, job_id)
+        found = session.scalars(select(table).where(table.job_id == job_id).order_by(table.created_at, table.id)).all()
+    return Page(data=[Checkpoint.model_validate(checkpoint) for checkpoint in found])
+
+
+def evaluations(database: Database, job_id: str) -> Page[Evaluation]:
+    table = tables.Evaluation
+    with database.read() as session:
+        row(session, job_id)
+        by_step = select(table).where(table.job_id == job_id).order_by(table.step, table.role, table.last)
+        found = session.scalars(by_step).all()
+    return Page(data=[Evaluation.model_validate(evaluation) for evaluation in found])
+
+
+def report(database: Database, job_id: str) -> Report:
+    with database.read() as session:
+        job = row(session, job_id)
+        of_this_one = select(tables.Job.id).where(tables.Job.parent_id == job_id).order_by(tables.Job.id).limit(1)
+        baseline_id = session.scalar(of_this_one)
+        return reports.build(
+            student=_scores(session, job_id, "student"),
+            teacher=_scores(session, job_id, "teacher"),
+            baseline=_scores(session, baseline_id, "student") if baseline_id else None,
+            wants_baseline=bool(job.spec["baseline"]),
+            wants_teacher=job.kind == "distill",
+            facts=job.facts,
+        )
+
+
+def artifacts(database: Database, job_id: str) -> Page[Artifact]:
+    table = tables.Artifact
+    with database.read() as session:
+        row(session, job_id)
+        found = session.scalars(select(table).where(table.job_id == job_id).order_by(table.name)).all()
+    return Page(data=[Artifact.model_validate(artifact) for artifact in found])
+
+
+def artifact(context: Context, job_id: str, name: str) -> tuple[tables.Artifact, Path]:
+    """Raises JobNotFound, NotFound."""
+    with context.database.read() as session:
+        row(session, job_id)
+        found = session.get(tables.Artifact, (job_id, name))
+    if found is None:
+        hint = f"A job has its artifacts when it has succeeded: GET /jobs/{job_id}/artifacts."
+        raise NotFound("artifact_not_found", "This job has no such artifact, or not yet.", hint)
+    return found, context.artifacts.path(found.key)
+
+
+def _events(session: Session, job_id: str) -> Select[tables.Event]:
+    row(session, job_id)
+    return select(tables.Event).where(tables.Event.job_id == job_id)
+
+
+def _numbered(
+    session: Session, query: Select[tables.Event], limit: int, cursor: str | None
+) -> tuple[Sequence[tables.Event], str | None]:
+    seq = tables.Event.seq
+    rows = session.scalars(query.where(seq > number(cursor)).order_by(seq).limit(limit + 1)).all()
+    return rows[:limit], str(rows[limit - 1].seq) if len(rows) > limit else None
+
+
+def _line(event: tables.Event) -> LogLine:
+    return LogLine(seq=event.seq, at=event.at, attempt=event.attempt, **event.data)
+
+
+def _scores(session: Session, job_id: str, role: Role) -> Scores | None:
+    """Of the last evaluation that counts."""
+    table = tables.Evaluation
+    those_that_count = select(table).where(table.job_id == job_id, table.role == role, table.last)
+    found = session.scalar(those_that_count.order_by(table.attempt.desc(), table.step.desc()).limit(1))
+    return Scores(metrics=found.metrics, per_class=found.per_class) if found else None

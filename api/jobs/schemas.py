@@ -1,0 +1,128 @@
+"""Jobs as the API shows them. What `POST /jobs` takes is `frs.spec.JobSpec`."""
+
+from typing import Any, Literal
+
+from api.schemas import Answer, Time
+from frs.spec import JobSpec, Kind
+from store.states import Action, EndReason, JobStatus, WaitingReason
+
+X = Literal["step", "epoch", "time"]
+
+
+class StatusReason(Answer):
+    """Why a queued job waits."""
+
+    code: WaitingReason
+    message: str
+    since: Time
+
+
+class JobError(Answer):
+    """What went wrong, and what to do next."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class Progress(Answer):
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    fraction: float
+    phase_fraction: float | None = None
+    """How much of the phase at hand is done, where it is long work between steps."""
+    eta_seconds: float | None = None
+    images_per_second: float | None = None
+
+
+class Job(Answer):
+    id: str
+    name: str | None
+    kind: Kind
+    status: JobStatus
+    is_terminal: bool
+    allowed_actions: list[Action]
+    phase: str | None
+    """What the trainer is busy with; null unless the job runs."""
+    status_reason: StatusReason | None
+    end_reason: EndReason | None
+    error: JobError | None
+    progress: Progress | None
+    attempt: int
+    """0 until a worker has taken it."""
+    queue_position: int | None
+    """1 is next; null unless the job is queued."""
+    parent_id: str | None
+    """The job this one is the baseline of."""
+    baseline_job_ids: list[str]
+    spec: JobSpec
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+
+
+class Series(Answer):
+    """One metric. `x` and `y` have one entry per point, in the order of the steps."""
+
+    key: str
+    x: list[int | float]
+    """By `?x=`: the step, the epoch, or seconds since 1970 UTC."""
+    y: list[float | None]
+    """Null: a size without objects."""
+    count: int
+    """Points there are; `x` and `y` hold fewer where `sampled`."""
+    min: float | None
+    max: float | None
+    last: float | None
+    sampled: bool
+    """Whether points were left out; the first and the last never are, nor the extremes where `max_points` is 4 or more."""
+
+
+class Metrics(Answer):
+    series: list[Series]
+    next_since: int
+    """Give it back as `since` for what was written after this answer."""
+
+
+class Event(Answer):
+    seq: int
+    """Numbers the events of one job, ascending; numbers of log lines and metrics lie between."""
+    type: str
+    at: Time
+    attempt: int
+    data: dict[str, Any]
+
+
+class LogLine(Answer):
+    seq: int
+    at: Time
+    attempt: int
+    level: str
+    message: str
+
+
+class Evaluation(Answer):
+    """COCO numbers, 0 to 1, of one detector on the validation split."""
+
+    role: Literal["teacher", "student"]
+    step: int
+    epoch: int
+    attempt: int
+    last: bool
+    """The one that counts in the report."""
+    metrics: dict[str, float | None]
+    per_class: dict[str, float | None]
+    images: int
+    detections: int
+    at: Time
+
+
+class Artifact(Answer):
+    """A deliverable that is no checkpoint; its content: `GET /jobs/{id}/artifacts/{name}`."""
+
+    name: str
+    sha256: str
+    bytes: int
+    created_at: Time

@@ -1,0 +1,155 @@
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, and_, func, or_, select, tuple_
+from sqlalchemy.orm import Session, aliased
+
+from api.context import Context
+from api.jobs import references
+from api.jobs.schemas import Job
+from api.paging import newest_first
+from api.schemas import Page
+from frs.spec import JobSpec, Kind
+from store import jobs, queries, tables
+from store.database import Database
+from store.errors import JobNotFound
+from store.jobs import Idempotency
+from store.states import JobStatus, allowed_actions
+from store.waiting import waiting_reason
+
+_BASELINE = "-baseline"
+_NAME_LENGTH = 100
+
+
+@dataclass(frozen=True)
+class Filter:
+    status: list[JobStatus] | None = None
+    kind: list[Kind] | None = None
+    dataset: str | None = None
+    tag: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+def submit(context: Context, spec: JobSpec, key_id: str, idempotency_key: str | None) -> Job:
+    """Raises InvalidField for references that do not hold, AlreadySubmitted, IdempotencyKeyReused."""
+    idempotency = Idempotency(idempotency_key, _digest(spec)) if idempotency_key else None
+    with context.database.read() as session:
+        if idempotency:
+            jobs.refuse_repetition(session, key_id, idempotency)
+        found = references.check(session, context, spec)
+    with context.database.write() as session:
+        job = jobs.add(session, spec, key_id=key_id, idempotency=idempotency, **asdict(found))
+        added = [job.id]
+        if spec.baseline:
+            baseline = jobs.add(session, baseline_of(spec), dataset_id=job.dataset_id, parent_id=job.id, key_id=key_id)
+            added.append(baseline.id)
+        session.commit()
+    for job_id in added:
+        context.hints.enqueue(job_id)  # after the commit, so the worker finds the row
+    return find(context.database, job.id)
+
+
+def baseline_of(spec: JobSpec) -> JobSpec:
+    """The same student on the same data, schedule and seed, without a teacher."""
+    alone = spec.model_dump(exclude={"teacher", "distillation", "baseline"})
+    name = spec.name and spec.name[: _NAME_LENGTH - len(_BASELINE)] + _BASELINE
+    return JobSpec.model_validate(alone | {"kind": "train", "name": name})
+
+
+def listing(database: Database, wanted: Filter, limit: int, cursor: str | None) -> Page[Job]:
+    with database.read() as session:
+        query = _filtered(session, select(tables.Job), wanted)
+        rows, next_cursor = newest_first(session, query, tables.Job, limit, cursor)
+        return Page(data=_shown(session, rows), next_cursor=next_cursor)
+
+
+def find(database: Database, job_id: str) -> Job:
+    with database.read() as session:
+        [job] = _shown(session, [row(session, job_id)])
+    return job
+
+
+def cancel(database: Database, job_id: str) -> Job:
+    """Raises JobNotFound, ActionNotAllowed."""
+    with database.write() as session:
+        jobs.request_cancel(session, job_id)
+        session.commit()
+    return find(database, job_id)
+
+
+def row(session: Session, job_id: str) -> tables.Job:
+    """Raises JobNotFound."""
+    job = session.get(tables.Job, job_id)
+    if job is None:
+        raise JobNotFound("No such job.")
+    return job
+
+
+def _digest(spec: JobSpec) -> str:
+    """The same for specs that mean the same, however they are written."""
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+
+
+def _filtered(session: Session, query: Select[tables.Job], wanted: Filter) -> Select[tables.Job]:
+    job = tables.Job
+    if wanted.status:
+        query = query.where(job.status.in_(wanted.status))
+    if wanted.kind:
+        query = query.where(job.kind.in_(wanted.kind))
+    if wanted.dataset:
+        dataset = queries.find_dataset(session, wanted.dataset)
+        query = query.where(job.dataset_id == (dataset.id if dataset else None))
+    if wanted.tag is not None:
+        query = query.where(queries.has_tag(session, wanted.tag))
+    if wanted.created_after:
+        query = query.where(job.created_at >= wanted.created_after.timestamp())
+    if wanted.created_before:
+        query = query.where(job.created_at < wanted.created_before.timestamp())
+    return query
+
+
+def _shown(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
+    positions, baselines = _queue_positions(session, rows), _baselines(session, rows)
+    return [
+        Job.model_validate(
+            {
+                **_columns(job),
+                "is_terminal": job.status.is_terminal,
+                "allowed_actions": allowed_actions(job.status),
+                "status_reason": waiting_reason(session, job),
+                "queue_position": positions.get(job.id),
+                "baseline_job_ids": baselines[job.id],
+            }
+        )
+        for job in rows
+    ]
+
+
+def _columns(job: tables.Job) -> dict[str, Any]:
+    return {name: getattr(job, name) for name in Job.model_fields.keys() & tables.Job.__table__.columns.keys()}
+
+
+def _queue_positions(session: Session, rows: Sequence[tables.Job]) -> dict[str, int]:
+    """1 is next. Only what is queued has one."""
+    queued = [job.id for job in rows if job.status == JobStatus.QUEUED]
+    if not queued:
+        return {}
+    job, other = tables.Job, aliased(tables.Job)
+    as_old = tuple_(other.created_at, other.id) <= tuple_(job.created_at, job.id)
+    before = or_(other.priority > job.priority, and_(other.priority == job.priority, as_old))
+    position = select(func.count()).where(other.status == JobStatus.QUEUED, before).correlate(job).label("position")
+    return {row.id: row.position for row in session.execute(select(job.id, position).where(job.id.in_(queued)))}
+
+
+def _baselines(session: Session, rows: Sequence[tables.Job]) -> dict[str, list[str]]:
+    job = tables.Job
+    query = select(job.id, job.parent_id).where(job.parent_id.in_([row.id for row in rows])).order_by(job.id)
+    baselines: dict[str, list[str]] = defaultdict(list)
+    for job_id, parent_id in session.execute(query):
+        baselines[str(parent_id)].append(job_id)
+    return baselines

@@ -1,0 +1,18 @@
+from fastapi import APIRouter
+
+from api.recipes import service
+from api.recipes.schemas import Recipe
+from api.schemas import Page
+
+router = APIRouter(prefix="/recipes", tags=["recipes"])
+
+
+@router.get("")
+def list_recipes() -> Page[Recipe]:
+    """The paper's pairs and small ones, each with a spec that is ready for `POST /jobs`."""
+    return service.listing()
+
+
+@router.get("/{name}")
+def get_recipe(name: str) -> Recipe:
+    return service.find(name)

@@ -1,0 +1,18 @@
+from api.problems import NotFound
+from api.recipes.schemas import Recipe
+from api.schemas import Page
+from frs import recipes
+
+
+def listing() -> Page[Recipe]:
+    return Page(data=[_shown(recipe) for recipe in recipes.RECIPES.values()])
+
+
+def find(name: str) -> Recipe:
+    if name not in recipes.RECIPES:
+        raise NotFound("recipe_not_found", "No such recipe.", "See GET /recipes.")
+    return _shown(recipes.RECIPES[name])
+
+
+def _shown(recipe: recipes.Recipe) -> Recipe:
+    return Recipe(**dict(recipe) | {"spec": recipe.spec_as_dict()})

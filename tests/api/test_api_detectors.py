@@ -1,0 +1,105 @@
+import hashlib
+
+import pytest
+
+from store.states import EndReason, JobStatus
+
+CLASSES = ["circle", "square", "triangle", "star"]
+
+
+def register(service, **fields):
+    body = {"name": "teacher", "description": {"architecture": "gfl"}, "weights": "teacher.pth"} | fields
+    return service.client.post("/detectors", json=body)
+
+
+def test_weights_of_the_models_folder_become_a_detector(service):
+    response = register(service, classes=CLASSES)
+    detector = response.json()
+    assert response.status_code == 201
+    assert response.headers["location"] == f"/detectors/{detector['id']}"
+    assert detector["sha256"] == hashlib.sha256(b"weights of a teacher").hexdigest()
+    assert (detector["weights_file"], detector["job_id"], detector["classes"]) == ("teacher.pth", None, CLASSES)
+    assert detector["description"]["backbone"]["depth"] == 50
+    assert service.get("/detectors/teacher") == service.get(f"/detectors/{detector['id']}") == detector
+    assert service.get("/detectors")["data"] == [detector]
+
+
+def test_a_stock_config_is_a_description_too(service):
+    detector = register(service, description={"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}).json()
+    assert detector["description"] == {"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py", "init": "imagenet"}
+
+
+def test_a_jobs_last_student_becomes_a_detector(service, shapes):
+    job_id = service.trained()
+    response = service.client.post("/detectors", json={"name": "small", "job": job_id})
+    assert response.status_code == 201
+    detector = response.json()
+    assert detector["job_id"] == job_id
+    assert detector["weights_file"] is None
+    assert detector["sha256"] == hashlib.sha256(b"0123456789").hexdigest()
+    assert detector["classes"] == CLASSES
+    assert detector["description"]["architecture"] == "gfl"
+
+
+def test_a_job_that_has_not_succeeded_gives_none(service, shapes):
+    waiting = service.submit()["id"]
+    failed = service.claim(service.submit()["id"])
+    service.checkpoint(failed)
+    service.settle(failed, JobStatus.FAILED, end_reason=EndReason.DIVERGED)
+    for job_id in (waiting, failed.job_id):
+        response = service.client.post("/detectors", json={"name": "small", "job": job_id})
+        assert service.refused(response, 422, "student_not_ready")["errors"][0]["loc"] == "job"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "loc"),
+    [
+        ({"weights": "nope.pth"}, "weights_not_found", "weights"),
+        ({"weights": "../api-key"}, "invalid_request", "weights"),
+        ({"weights": None}, "invalid_request", ""),
+        ({"description": None}, "invalid_request", ""),
+        ({"job": "job_00000000000000000000000000"}, "invalid_request", ""),
+        (
+            {"description": {"architecture": "gfl", "backbone": {"depth": 1}}},
+            "invalid_request",
+            "description.backbone.depth",
+        ),
+        ({"classes": []}, "invalid_request", "classes"),
+        ({"name": "a/b"}, "invalid_request", "name"),
+    ],
+)
+def test_what_makes_no_detector_is_refused(refusing, fields, code, loc):
+    problem = refusing.refused(register(refusing, **fields), 422, code)
+    assert problem["errors"][0]["loc"] == loc
+
+
+def test_a_link_leads_nowhere_outside(service):
+    (service.settings.models_root / "key").symlink_to(service.settings.api_key_file)
+    service.refused(register(service, weights="key"), 422, "weights_not_found")
+
+
+def test_a_job_of_nothing_is_named(refusing):
+    response = refusing.client.post("/detectors", json={"name": "x", "job": "job_00000000000000000000000000"})
+    refusing.refused(response, 422, "job_not_found")
+
+
+def test_a_name_is_taken_once(service):
+    assert register(service).status_code == 201
+    service.refused(register(service), 409, "name_taken")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"kind": "distill", "teacher": {"detector": "teacher"}, "student": {"architecture": "gfl"}},
+        {"kind": "train", "student": {"architecture": "gfl", "init": {"detector": "teacher"}}},
+        {"kind": "evaluate", "student": {"detector": "teacher"}},
+    ],
+)
+def test_a_detector_stays_while_a_job_needs_it(service, shapes, spec):
+    register(service)
+    job = service.submit(spec | {"dataset": "shapes"})
+    service.refused(service.client.delete("/detectors/teacher"), 409, "detector_in_use")
+    service.client.post(f"/jobs/{job['id']}/cancel")
+    assert service.client.delete("/detectors/teacher").status_code == 204
+    service.refused(service.client.get("/detectors/teacher"), 404, "detector_not_found")

@@ -1,0 +1,102 @@
+import re
+import time
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import update
+
+from api import gate
+from api.app import create_app
+from store.settings import Settings
+from store.tables import ApiKey
+
+
+def operations(app):
+    """Every path and method, paths filled in."""
+    for path, methods in app.openapi()["paths"].items():
+        for method in methods:
+            yield method.upper(), re.sub(r"{\w+}", "job_00000000000000000000000000", path)
+
+
+def test_every_route_and_method_wants_a_key(app):
+    open_ones = []
+    with TestClient(app) as client:
+        for method, path in operations(app):
+            for sent in (method, "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"):
+                response = client.request(sent, path)
+                if path in gate.OPEN:
+                    open_ones.append(path)
+                else:
+                    assert response.status_code == 401, f"{sent} {path}"
+                    assert response.headers["www-authenticate"] == "Bearer"
+    assert set(open_ones) == {"/health/live", "/health/ready"}
+
+
+@pytest.mark.parametrize("path", sorted(gate.OPEN))
+def test_the_open_list_answers_without_a_key(app, path):
+    with TestClient(app) as client:
+        assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nope", "/docs/", "/health/live/", "//docs", "/docs/../jobs", "/health", "/redoc"]
+)
+def test_what_is_not_on_the_open_list_to_the_letter_wants_a_key(app, path):
+    with TestClient(app) as client:
+        assert client.get(path).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic abc", "Bearer wrong", "Bearer \xff\xfe", "bearer frs_", "Bearer a b"]
+)
+def test_a_header_without_a_known_key_is_refused(refusing, header):
+    response = refusing.client.get("/jobs", headers={"Authorization": header.encode("latin-1")})
+    assert response.status_code == 401
+    assert response.json()["code"] in ("key_missing", "unknown_key")
+
+
+def test_two_authorization_headers_are_refused(refusing):
+    key = refusing.client.headers["authorization"]
+    with TestClient(refusing.client.app) as client:
+        headers = [("Authorization", "Bearer other"), ("Authorization", key)]
+        assert client.get("/jobs", headers=headers).status_code == 401
+
+
+def test_a_revoked_key_is_refused_within_a_second(service):
+    assert service.client.get("/jobs").status_code == 200
+    with service.database.write() as session:
+        session.execute(update(ApiKey).values(revoked_at=1.0))
+        session.commit()
+    time.sleep(gate.REMEMBER_SECONDS + 0.05)
+    assert service.client.get("/jobs").status_code == 401
+
+
+def test_without_a_key_no_body_is_read(app):
+    with TestClient(app) as client:
+
+        def body():
+            raise AssertionError("read")
+            yield b""
+
+        start = time.monotonic()
+        assert client.post("/jobs", content=b"{" * (8 << 20)).status_code == 401
+        assert time.monotonic() - start < 1
+
+
+def test_another_host_name_is_refused_where_hosts_are_configured(settings):
+    app = create_app(settings.model_copy(update={"allowed_hosts": ("frs.example",)}))
+    with TestClient(app, base_url="http://frs.example:8000") as client:
+        assert client.get("/health/live").status_code == 200
+        for host in ("evil.example", "", "frs.example.evil", "frs.example/jobs", "frs.example:8000:1", "x:80"):
+            response = client.get("/health/live", headers={"Host": host})
+            assert (response.status_code, response.json()["code"]) == (400, "host_not_allowed"), host
+
+
+def test_hosts_come_from_the_environment_separated_by_commas(monkeypatch, tmp_path):
+    monkeypatch.setenv("FRS_ALLOWED_HOSTS", "a.example, b.example")
+    assert Settings(data=tmp_path).allowed_hosts == ("a.example", "b.example")
+
+
+def test_the_host_header_changes_no_path(refusing):
+    for host in ("evil/../docs", "x?y=", "[::1", "a@b"):
+        assert refusing.client.get("/version", headers={"Host": host}).status_code == 200

@@ -1,0 +1,124 @@
+import csv
+import io
+import math
+import random
+
+import pytest
+
+from api.jobs.metrics import thin_out
+from frs import events
+
+
+@pytest.fixture
+def running(service, shapes):
+    return service.claim(service.submit()["id"])
+
+
+def record(service, lease, steps, **values):
+    """One `Metrics` per step; `values` are functions of it, of keys below `train/`."""
+    named = {f"train/{key}": value for key, value in values.items()}
+    batch = [
+        events.Metrics(step=step, epoch=step // 10 + 1, values={key: value(step) for key, value in named.items()})
+        for step in steps
+    ]
+    service.record(lease, *batch)
+
+
+def test_a_metric_is_a_series(service, running):
+    record(service, running, range(1, 4), loss=lambda step: 4.0 - step, lr=lambda step: 0.1)
+    found = service.get(f"/jobs/{running.job_id}/metrics")
+    assert [series["key"] for series in found["series"]] == ["train/loss", "train/lr"]
+    assert found["series"][0] == {
+        "key": "train/loss",
+        "x": [1, 2, 3],
+        "y": [3.0, 2.0, 1.0],
+        "count": 3,
+        "min": 1.0,
+        "max": 3.0,
+        "last": 1.0,
+        "sampled": False,
+    }
+
+
+def test_keys_are_chosen(service, running):
+    record(service, running, [1], a=lambda _: 1.0, b=lambda _: 2.0, c=lambda _: 3.0)
+    found = service.get(f"/jobs/{running.job_id}/metrics", params={"keys": "train/c,train/a,nope,train/c"})
+    assert [series["key"] for series in found["series"]] == ["train/c", "train/a"]
+
+
+def test_x_is_step_epoch_or_time(service, running):
+    record(service, running, [9, 10], a=lambda _: 1.0)
+    path = f"/jobs/{running.job_id}/metrics"
+    by = {x: service.get(path, params={"x": x})["series"][0]["x"] for x in ("step", "epoch", "time")}
+    assert (by["step"], by["epoch"]) == ([9, 10], [1, 2])
+    assert all(time > 1.7e9 for time in by["time"])
+
+
+def test_a_size_without_objects_is_null(service, running):
+    record(service, running, [1, 2], mAP_l=lambda _: None)
+    [series] = service.get(f"/jobs/{running.job_id}/metrics")["series"]
+    assert (series["y"], series["min"], series["max"], series["last"]) == ([None, None], None, None, None)
+
+
+def test_since_gives_what_is_new(service, running):
+    path = f"/jobs/{running.job_id}/metrics"
+    record(service, running, [1, 2], a=lambda step: float(step))
+    first = service.get(path)
+    assert service.get(path, params={"since": first["next_since"]}) == {"series": [], "next_since": first["next_since"]}
+    record(service, running, [3], a=lambda step: float(step))
+    second = service.get(path, params={"since": first["next_since"]})
+    assert second["series"][0]["x"] == [3]
+    assert second["next_since"] > first["next_since"]
+
+
+def test_a_job_without_metrics_has_no_series(service, shapes):
+    job = service.submit()
+    assert service.get(f"/jobs/{job['id']}/metrics")["series"] == []
+
+
+def test_a_long_curve_is_thinned_out_and_keeps_its_extremes(service, running):
+    def loss(step):
+        return {777: 99.0, 1500: -5.0}.get(step, math.sin(step))
+
+    record(service, running, range(2000), loss=loss)
+    [series] = service.get(f"/jobs/{running.job_id}/metrics", params={"max_points": 50})["series"]
+    assert (series["count"], series["sampled"]) == (2000, True)
+    assert len(series["x"]) == len(series["y"]) <= 50
+    assert (series["min"], series["max"]) == (-5.0, 99.0)
+    points = dict(zip(series["x"], series["y"], strict=True))
+    assert (points[777], points[1500]) == (99.0, -5.0)
+    assert (series["x"][0], series["x"][-1]) == (0, 1999)
+    assert series["x"] == sorted(series["x"])
+
+
+@pytest.mark.parametrize("most", [4, 5, 10, 499])
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 11, 500, 1237])
+def test_thinning_out_never_exceeds_its_bound_nor_loses_an_end(length, most):
+    numbers = random.Random(0)
+    points = [(step, None if numbers.random() < 0.2 else numbers.random()) for step in range(length)]
+    kept = thin_out(points, most)
+    values = [y for _, y in points if y is not None]
+    assert len(kept) <= max(most, 0)
+    assert kept[:1] == points[:1]
+    assert kept[-1:] == points[-1:]
+    assert len(set(kept)) == len(kept)
+    assert min((y for _, y in kept if y is not None), default=None) == min(values, default=None)
+    assert max((y for _, y in kept if y is not None), default=None) == max(values, default=None)
+
+
+def test_two_points_are_the_ends():
+    assert thin_out([(step, float(step)) for step in range(9)], 2) == [(0, 0.0), (8, 8.0)]
+
+
+def test_metrics_come_as_csv(service, running):
+    record(service, running, [1, 2], a=lambda step: step / 2, b=lambda _: None)
+    response = service.client.get(f"/jobs/{running.job_id}/metrics", headers={"Accept": "text/csv"})
+    assert response.headers["content-type"].startswith("text/csv")
+    rows = list(csv.reader(io.StringIO(response.text)))
+    assert rows == [
+        ["key", "step", "value"],
+        ["train/a", "1", "0.5"],
+        ["train/a", "2", "1.0"],
+        ["train/b", "1", ""],
+        ["train/b", "2", ""],
+    ]

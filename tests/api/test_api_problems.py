@@ -1,0 +1,155 @@
+import errno
+import logging
+import time
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from api.jobs import service as jobs_service
+
+
+@pytest.mark.parametrize(
+    ("change", "loc", "code"),
+    [
+        ({"dataset": None}, "dataset", "string_type"),
+        ({"student": {"architecture": "gfl", "backbone": {"depth": 7}}}, "student.backbone.depth", "literal_error"),
+        ({"student": {"architecture": "nope"}}, "student.architecture", "literal_error"),
+        ({"student": {"architecture": "gfl", "init": 3}}, "student.init", "literal_error"),
+        ({"student": {"architecture": "gfl", "init": {"weights": "../x"}}}, "student.init.weights", "value_error"),
+        ({"student": {"config": "os.system"}}, "student.config", "string_pattern_mismatch"),
+        ({"student": {}}, "student", "detector_unclear"),
+        ({"schedule": {"image_size": [64, 1]}}, "schedule.image_size.1", "greater_than_equal"),
+        ({"schedule": {"optimizer": {"learning_rate": "fast"}}}, "schedule.optimizer.learning_rate", "float_parsing"),
+        ({"distillation": {"logit_weight": -1}}, "distillation.logit_weight", "greater_than_equal"),
+        ({"tags": ["ok", 3]}, "tags.1", "string_type"),
+        ({"metadata": {"owner": 3}}, "metadata.owner", "string_type"),
+        ({"teacher": {"detector": "x"}}, "", "value_error"),
+        ({"surplus": 1}, "surplus", "extra_forbidden"),
+    ],
+)
+def test_a_malformed_spec_is_422_and_names_the_field(refusing, change, loc, code):
+    spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}} | change
+    problem = refusing.refused(refusing.client.post("/jobs", json=spec), 422, "invalid_request")
+    assert {"loc": loc, "code": code} in [{"loc": e["loc"], "code": e["code"]} for e in problem["errors"]]
+    assert loc in problem["detail"]
+
+
+def test_a_missing_field_is_named(refusing):
+    problem = refusing.refused(refusing.client.post("/jobs", json={}), 422, "invalid_request")
+    assert [e["loc"] for e in problem["errors"]] == ["dataset", "student"]
+
+
+def test_a_field_nobody_knows_is_repeated_only_if_it_is_a_plain_name(refusing):
+    problem = refusing.refused(
+        refusing.client.post("/jobs", json={"<script>": 1, "../../x": 2}), 422, "invalid_request"
+    )
+    assert "script" not in str(problem)
+    assert "../" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=201", "limit=x", "status=nope", "created_after=yesterday", "kind=x"]
+)
+def test_a_wrong_query_is_422_and_names_the_parameter(refusing, query):
+    problem = refusing.refused(refusing.client.get(f"/jobs?{query}"), 422, "invalid_request")
+    assert problem["errors"][0]["loc"].split(".")[0] == query.split("=")[0]
+
+
+@pytest.mark.parametrize(
+    "path", ["/nope", "/jobs/", "/jobs/x", "/jobs/job_..", "/datasets/..%2fx", "/checkpoints/ckpt_1", "/recipes/x/y"]
+)
+def test_what_is_not_there_is_404(refusing, path):
+    refusing.refused(refusing.client.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/jobs/job_00000000000000000000000000", "job_not_found"),
+        ("/jobs/job_00000000000000000000000000/metrics", "job_not_found"),
+        ("/jobs/job_00000000000000000000000000/report", "job_not_found"),
+        ("/jobs/job_00000000000000000000000000/artifacts/x", "job_not_found"),
+        ("/datasets/nope", "dataset_not_found"),
+        ("/detectors/nope", "detector_not_found"),
+        ("/checkpoints/ckpt_00000000000000000000000000", "checkpoint_not_found"),
+        ("/recipes/nope", "recipe_not_found"),
+    ],
+)
+def test_an_id_of_nothing_is_404(refusing, path, code):
+    assert refusing.refused(refusing.client.get(path), 404, code)["hint"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/jobs", "GET, POST"),
+        ("PATCH", "/datasets/x", "DELETE, GET"),
+        ("GET", "/jobs/job_00000000000000000000000000/cancel", "POST"),
+        ("DELETE", "/health/live", "GET"),
+        ("POST", "/docs", "GET, HEAD"),
+    ],
+)
+def test_405_names_all_methods_of_the_path(refusing, method, path, allow):
+    response = refusing.client.request(method, path)
+    refusing.refused(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == allow
+
+
+def test_a_fault_of_ours_tells_nothing_but_its_request_id(service, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("SELECT secret FROM /srv/data")
+
+    monkeypatch.setattr(jobs_service, "listing", fail)
+    with caplog.at_level(logging.ERROR, "api.problems"):
+        response = service.client.get("/jobs")
+    problem = service.refused(response, 500, "internal_error")
+    assert "secret" not in response.text
+    assert "/srv" not in response.text
+    [logged] = [entry for entry in caplog.records if entry.name == "api.problems"]
+    assert logged.request_id == problem["request_id"]
+    assert logged.exc_info
+
+
+def test_with_all_connections_taken_the_answer_is_503_within_seconds(service):
+    service.client.get("/version")  # the key is known for a second
+    connections = [service.database.engine.connect() for _ in range(15)]
+    start = time.monotonic()
+    response = service.client.get("/jobs")
+    took = time.monotonic() - start
+    for connection in connections:
+        connection.close()
+    service.refused(response, 503, "busy")
+    assert response.headers["retry-after"]
+    assert took < 3
+    assert service.client.get("/jobs").status_code == 200
+
+
+@pytest.mark.parametrize("fault", ["of the file system", "of SQLite"])
+def test_a_full_disk_is_507(service, monkeypatch, fault):
+    def fail(*_):
+        if fault == "of the file system":
+            raise OSError(errno.ENOSPC, "No space left on device", "/srv/data/frs.db")
+        error = Exception("database or disk is full")
+        error.sqlite_errorcode = 13
+        raise OperationalError("INSERT", {}, error)
+
+    monkeypatch.setattr(jobs_service, "submit", fail)
+    spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
+    response = service.client.post("/jobs", json=spec)
+    service.refused(response, 507, "storage_full")
+    assert "/srv" not in response.text
+
+
+def test_a_database_that_does_not_answer_is_503(service, monkeypatch):
+    def fail(*_):
+        raise OperationalError("SELECT", {}, Exception("connection to 10.0.0.1 refused"))
+
+    monkeypatch.setattr(jobs_service, "listing", fail)
+    response = service.client.get("/jobs")
+    service.refused(response, 503, "database_unavailable")
+    assert "10.0.0.1" not in response.text
+
+
+def test_every_answer_has_a_request_id_of_its_own(service):
+    ids = [service.client.get("/version").headers["x-request-id"] for _ in range(3)]
+    assert len(set(ids)) == 3

@@ -1,0 +1,139 @@
+import hashlib
+
+import pytest
+
+DISTILL = {
+    "name": "small one",
+    "dataset": "shapes",
+    "teacher": {"architecture": "gfl", "init": {"weights": "teacher.pth"}},
+    "student": {"architecture": "gfl"},
+}
+CONTENT = b"0123456789"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_a_report_is_partial_until_all_three_are_evaluated(service, shapes):
+    job = service.submit(DISTILL | {"baseline": True})
+    path = f"/jobs/{job['id']}/report"
+    assert service.get(path)["status"] == "partial"
+    lease, baseline = service.claim(job["id"]), service.claim(job["baseline_job_ids"][0])
+    service.evaluate(lease, "teacher", 0.8, step=0)
+    service.evaluate(lease, "student", 0.6)
+    service.settle(lease)
+    partial = service.get(path)
+    assert (partial["status"], partial["verdict"], partial["gap_closed"]) == ("partial", None, None)
+    assert [row["role"] for row in partial["rows"]] == ["teacher", "student"]
+    service.evaluate(baseline, "student", 0.5)
+    report = service.get(path)
+    assert (report["status"], report["verdict"]) == ("complete", "improved")
+    assert [row["role"] for row in report["rows"]] == ["teacher", "baseline", "student", "gain"]
+    assert report["rows"][3]["metrics"]["bbox_mAP"] == pytest.approx(0.1)
+    assert report["rows"][3]["metrics"]["bbox_mAP_l"] is None
+    assert report["gap_closed"] == pytest.approx(1 / 3)
+    assert report["per_class"]["star"] == pytest.approx({"teacher": 0.8, "baseline": 0.5, "student": 0.6, "gain": 0.1})
+
+
+def test_without_a_baseline_there_is_no_verdict(service, shapes):
+    lease = service.claim(service.submit(DISTILL)["id"])
+    service.evaluate(lease, "teacher", 0.8, step=0)
+    service.evaluate(lease, "student", 0.6)
+    report = service.get(f"/jobs/{lease.job_id}/report")
+    assert (report["status"], report["verdict"]) == ("complete", "no_baseline")
+
+
+def test_a_job_without_teacher_reports_its_student_alone(service, shapes):
+    lease = service.claim(service.submit()["id"])
+    assert service.get(f"/jobs/{lease.job_id}/report")["status"] == "partial"
+    service.evaluate(lease, "student", 0.3, step=5)
+    service.evaluate(lease, "student", 0.4, step=10)
+    report = service.get(f"/jobs/{lease.job_id}/report")
+    assert (report["status"], report["verdict"]) == ("complete", "no_baseline")
+    assert [(row["role"], row["metrics"]["bbox_mAP"]) for row in report["rows"]] == [("student", 0.4)]
+
+
+def test_evaluations_are_listed_by_step(service, shapes):
+    lease = service.claim(service.submit(DISTILL)["id"])
+    service.evaluate(lease, "student", 0.4, step=10)
+    service.evaluate(lease, "teacher", 0.8, step=0)
+    found = service.get(f"/jobs/{lease.job_id}/evaluations")["data"]
+    assert [(row["role"], row["step"], row["metrics"]["bbox_mAP"]) for row in found] == [
+        ("teacher", 0, 0.8),
+        ("student", 10, 0.4),
+    ]
+
+
+@pytest.fixture
+def finished(service, shapes):
+    lease = service.claim(service.submit(DISTILL)["id"])
+    service.checkpoint(lease, b"state", "training")
+    service.checkpoint(lease, CONTENT)
+    service.artifact(lease, "student-config.py", b"model = dict()\n")
+    service.artifact(lease, "student.safetensors", b"twin")
+    service.settle(lease)
+    return lease.job_id
+
+
+def test_checkpoints_are_listed_and_found(service, finished):
+    training, student = service.get(f"/jobs/{finished}/checkpoints")["data"]
+    assert (training["kind"], training["labels"]) == ("training", [])
+    assert (student["kind"], student["labels"], student["bytes"]) == ("student", ["best", "last"], 10)
+    assert service.get(f"/checkpoints/{student['id']}") == student
+
+
+@pytest.fixture
+def content(service, finished):
+    return f"/checkpoints/{service.get(f'/jobs/{finished}/checkpoints')['data'][1]['id']}/content"
+
+
+def test_a_checkpoint_is_downloaded_under_a_safe_name(service, content):
+    response = service.client.get(content)
+    assert response.content == CONTENT
+    assert response.headers["etag"] == f'"{SHA256}"'
+    assert response.headers["content-disposition"] == f'attachment; filename="small_one-{SHA256[:8]}.pth"'
+
+
+def test_a_part_of_a_checkpoint_is_downloaded(service, content):
+    response = service.client.get(content, headers={"Range": "bytes=2-4"})
+    assert (response.status_code, response.content) == (206, b"234")
+    assert response.headers["content-range"] == "bytes 2-4/10"
+    going_on = {"Range": "bytes=8-", "If-Range": f'"{SHA256}"'}
+    assert service.client.get(content, headers=going_on).content == b"89"
+    assert service.client.get(content, headers=going_on | {"If-Range": '"other"'}).content == CONTENT
+
+
+def test_what_the_client_has_is_not_sent_again(service, content):
+    response = service.client.get(content, headers={"If-None-Match": f'"{SHA256}"'})
+    assert (response.status_code, response.content) == (304, b"")
+
+
+def test_a_file_that_was_pruned_meanwhile_is_404(service, content, finished):
+    for file in service.artifacts.root.rglob("student_*"):
+        file.unlink()
+    service.refused(service.client.get(content), 404, "artifact_not_found")
+
+
+def test_artifacts_are_listed_and_downloaded(service, finished):
+    names = [artifact["name"] for artifact in service.get(f"/jobs/{finished}/artifacts")["data"]]
+    assert names == ["student-config.py", "student.safetensors"]
+    response = service.client.get(f"/jobs/{finished}/artifacts/student.safetensors")
+    assert response.content == b"twin"
+    assert 'filename="student.safetensors"' in response.headers["content-disposition"]
+
+
+def test_the_config_is_plain_text(service, finished):
+    response = service.client.get(f"/jobs/{finished}/config")
+    assert response.text == "model = dict()\n"
+    assert response.headers["content-type"].startswith("text/plain")
+
+
+def test_before_the_end_there_is_no_config(service, shapes):
+    job = service.submit()
+    problem = service.refused(service.client.get(f"/jobs/{job['id']}/config"), 404, "artifact_not_found")
+    assert "artifacts" in problem["hint"]
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "..%2f..%2fapi-key", "student.safetensors%00", "x" * 5000])
+def test_an_artifact_is_a_name_not_a_path(service, finished, name):
+    path = f"/jobs/{finished}/artifacts/{name}"
+    assert service.settings.api_key_file.read_text().strip() not in service.client.get(path).text
+    assert service.client.get(path).status_code == (200 if name == ".." else 404)  # clients resolve dots

@@ -1,0 +1,127 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from api.__main__ import is_loopback
+from api.app import create_app
+from frs.spec import JobSpec
+from store.errors import DatabaseNotReady
+from store.settings import Settings
+
+
+def test_the_api_needs_no_torch():
+    code = "import sys, api.app; print([m for m in ('torch', 'mmengine', 'mmdet', 'mmcv') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_without_a_key_file_it_does_not_start(settings):
+    settings.api_key_file.unlink()
+    with pytest.raises(DatabaseNotReady, match="key file.*store init"):
+        create_app(settings)
+
+
+def test_without_a_database_it_does_not_start(settings):
+    (settings.data / "frs.db").unlink()
+    with pytest.raises(DatabaseNotReady, match="store init"):
+        create_app(settings)
+
+
+def test_in_an_empty_folder_it_says_what_to_do(tmp_path):
+    command = [sys.executable, "-m", "api", "--port", "1"]
+    environment = os.environ | {"FRS_DATA": str(tmp_path / "none")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert "python -m store init" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_serves_logs_json_and_ends_on_sigterm(settings: Settings):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "api", "--host", "0.0.0.0", "--port", str(port)]
+    environment = os.environ | {"FRS_DATA": str(settings.data), "FRS_PARENT_PID": str(os.getpid())}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert wait_for(f"http://127.0.0.1:{port}/health/ready") == 200
+        assert wait_for(f"http://127.0.0.1:{port}/jobs%0aforged") == 401
+    finally:
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=15)
+    assert process.returncode in (0, -signal.SIGTERM)
+    lines = [json.loads(line) for line in (stdout + stderr).splitlines()]
+    assert any("TLS" in line["event"] and line["level"] == "warning" for line in lines)
+    requests = [line for line in lines if line["event"] == "request"]
+    assert requests[-1]["status"] == 401
+    assert requests[-1]["path"] == "/jobs\nforged"
+    assert requests[-1]["request_id"].startswith("req_")
+    key = settings.api_key_file.read_text().strip()
+    assert key not in stdout + stderr
+
+
+def wait_for(url):
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return response.status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"), [("127.0.0.1", 1), ("::1", 1), ("localhost", 1), ("0.0.0.0", 0), ("host", 0)]
+)
+def test_loopback_is_told_from_the_network(host, loopback):
+    assert is_loopback(host) == bool(loopback)
+
+
+def test_it_says_whether_it_is_ready(service):
+    assert service.get("/health/live") == service.get("/health/ready") == {"status": "ok"}
+    with service.database.write() as session:
+        session.connection().exec_driver_sql("DELETE FROM alembic_version")
+        session.commit()
+    service.refused(service.client.get("/health/ready"), 503, "database_not_ready")
+    assert service.get("/health/live") == {"status": "ok"}
+
+
+def test_it_says_its_version(refusing):
+    assert refusing.get("/version").keys() == {"frs", "python"}
+
+
+def test_recipes_are_ready_specs(refusing):
+    recipes = refusing.get("/recipes")["data"]
+    assert len(recipes) >= 5
+    for recipe in recipes:
+        JobSpec.model_validate(recipe["spec"])
+        assert refusing.get(f"/recipes/{recipe['name']}") == recipe
+
+
+def test_the_document_shows_the_spec_its_examples_and_problems(refusing):
+    document = refusing.get("/openapi.json")
+    body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"] == {"$ref": "#/components/schemas/JobSpec"}
+    assert body["examples"]
+    parameters = {row["name"]: row["in"] for row in document["paths"]["/jobs"]["post"]["parameters"]}
+    assert parameters == {"Idempotency-Key": "header"}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert "application/problem+json" in operation["responses"]["default"]["content"]
+            assert operation["security"] == ([] if path.startswith("/health") else [{"HTTPBearer": []}])
+    assert "code" in document["components"]["schemas"]["ProblemDocument"]["properties"]
+    text = json.dumps(document)
+    for reference in {part.split('"')[0] for part in text.split('"$ref": "#/components/schemas/')[1:]}:
+        assert reference in document["components"]["schemas"]
