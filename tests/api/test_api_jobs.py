@@ -77,7 +77,7 @@ def test_a_running_job_shows_how_far_it_is(service, shapes):
     service.record(lease, events.Phase(phase="training"), events.Progress(**progress, images_per_second=8.0))
     job = service.get(f"/jobs/{lease.job_id}")
     assert (job["status"], job["phase"], job["attempt"]) == ("running", "training", 1)
-    assert job["progress"] == progress | {"images_per_second": 8.0}
+    assert job["progress"] == progress | {"images_per_second": 8.0, "phase_fraction": None}
     assert (job["queue_position"], job["status_reason"]) == (None, None)
     assert job["started_at"].endswith("Z")
     assert job["finished_at"] is None
