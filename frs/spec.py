@@ -75,7 +75,7 @@ class Backbone(Spec):
     width: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = 64
     """Channels of the stem; stage i has width * 2**i (times 4 with bottlenecks, depth >= 50)."""
     norm: Literal["frozen_bn", "gn"] = "frozen_bn"
-    """`frozen_bn` as stock mmdet; `gn` (8 groups) for training from random weights."""
+    """`frozen_bn` as stock mmdet: running statistics stay as they are. `gn`: group norm, 8 groups, also in the neck."""
 
 
 class DescribedDetector(Spec):

@@ -102,13 +102,13 @@ def tight_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 def _shapes(rng: Generator, size: int) -> list[_Shape]:
     """Largest first, so that small ones are not looked for below them."""
     objects = [_object(rng, size) for _ in range(rng.integers(2, 7))]
-    others = [_look_alike(rng, size) for _ in range(rng.integers(0, 4))]
+    others = [_look_alike(rng, size) for _ in range(rng.integers(0, 3))]
     return sorted(objects + others, key=lambda shape: -shape.radius)
 
 
 def _object(rng: Generator, size: int) -> _Shape:
     label = int(rng.integers(len(NAMES)))
-    return _shape(rng, label, CLASSES[NAMES[label]], _radius(rng, size, 0.06, 0.36), hollow=0.0)
+    return _shape(rng, label, CLASSES[NAMES[label]], _radius(rng, size, 0.07, 0.36), hollow=0.0)
 
 
 def _look_alike(rng: Generator, size: int) -> _Shape:
@@ -128,14 +128,14 @@ def _shape(rng: Generator, label: int, outline: Points, radius: float, *, hollow
 
 
 def _ink(rng: Generator, under: NDArray[np.float64], area: tuple[int, ...]) -> Canvas:
-    """A shaded, grained colour; for every seventh shape one close to what lies under it, but never the same."""
+    """A shaded, grained colour; for every tenth shape one close to what lies under it, but never the same."""
     colour = rng.uniform(15, 240, size=3)
-    if rng.random() < 0.15 or np.linalg.norm(colour - under) < _LEAST_CONTRAST:
+    if rng.random() < 0.1 or np.linalg.norm(colour - under) < _LEAST_CONTRAST:
         colour = _near(rng, under)
     slope = _direction(rng) * rng.uniform(0, 25)
     across, down = np.linspace(-1, 1, area[1]), np.linspace(-1, 1, area[0])
     shade = slope[0] * across[None, :] + slope[1] * down[:, None]
-    grain = rng.normal(0, rng.uniform(1, 9), size=area)
+    grain = rng.normal(0, rng.uniform(0, 5), size=area)
     return np.asarray(colour + (shade + grain)[..., None], dtype=np.float32)
 
 
@@ -153,7 +153,7 @@ def _direction(rng: Generator) -> NDArray[np.float64]:
 def _background(rng: Generator, size: int) -> Canvas:
     """Coloured clouds around one colour, with stripes now and then, and grain."""
     cells = int(rng.integers(2, 9))
-    colours = rng.uniform(40, 215, size=3) + rng.normal(0, rng.uniform(8, 30), size=(cells, cells, 3))
+    colours = rng.uniform(40, 215, size=3) + rng.normal(0, rng.uniform(4, 18), size=(cells, cells, 3))
     small = Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8))
     clouds = np.asarray(small.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
     return clouds + _stripes(rng, size)[..., None]
@@ -173,9 +173,9 @@ def _clutter(rng: Generator, pixels: Canvas) -> Canvas:
     size = pixels.shape[0]
     sheet = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(sheet, "RGBA")
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.integers(0, 4)):
         _line(rng, pen, size)
-    for _ in range(rng.integers(0, 3)):
+    for _ in range(rng.integers(0, 2)):
         _blob(rng, pen, size)
     return np.array(sheet, dtype=np.float32)
 
@@ -205,5 +205,5 @@ def _see_through(rng: Generator) -> tuple[int, int, int, int]:
 
 
 def _photographed(rng: Generator, pixels: Canvas) -> Image.Image:
-    light, grain = rng.uniform(0.75, 1.05), rng.normal(0, rng.uniform(1, 6), size=pixels.shape)
+    light, grain = rng.uniform(0.75, 1.05), rng.normal(0, rng.uniform(0, 4), size=pixels.shape)
     return Image.fromarray(np.clip(pixels * light + grain, 0, 255).astype(np.uint8))

@@ -1,0 +1,23 @@
+from pathlib import Path
+
+from frs import detectors, weights
+from frs.recipes import RECIPES
+from frs.spec import DescribedDetector, InitFromFile
+
+FOLDER = Path(detectors.__file__).parent / "recipes" / "weights"
+
+
+def test_the_demos_teacher_comes_with_the_package_and_fits_its_recipe(tmp_path: Path) -> None:
+    teacher = RECIPES["shapes_gfl"].spec.teacher
+    assert isinstance(teacher, DescribedDetector) and isinstance(teacher.init, InitFromFile)
+    file = FOLDER / teacher.init.weights
+    assert weights.digest(file).startswith(file.stem.rpartition("-")[2])
+    assert file.stat().st_size <= 4_000_000
+    content = weights.read(file)
+    weights.load(detectors.build(teacher, 4, tmp_path), content, file.name)
+    assert weights.classes_of(content) == ("circle", "square", "triangle", "star")
+
+
+def test_its_recipe_trains_that_very_detector() -> None:
+    made, used = RECIPES["shapes_teacher"].spec.student, RECIPES["shapes_gfl"].spec.teacher
+    assert made.model_copy(update={"init": "random"}) == used.model_copy(update={"init": "random"})
