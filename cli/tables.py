@@ -63,7 +63,7 @@ def verdict(report: Json) -> str:
         return "Partial: not every run has ended."
     closed = report["gap_closed"]
     gap = f"; {100 * closed:.0f} % of the gap to the teacher closed" if closed is not None else ""
-    return f"Verdict: {report['verdict']}{gap}"
+    return f"Verdict: {report['verdict']}, by one pair of runs{gap}"
 
 
 def metrics(answer: Json) -> Table:

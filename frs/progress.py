@@ -6,6 +6,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from frs import events
 
@@ -17,12 +18,13 @@ class Bar:
         self.console = console or Console()
         self.bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=10)),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=self.console,
+            expand=True,
         )
         self.task = self.bar.add_task("starting", total=None, told="")
         self.told: dict[str, str] = {}
@@ -72,7 +74,7 @@ class Bar:
 
     def _line(self) -> str:
         return " · ".join(
-            filter(None, (self.told.get(key) for key in ("phase", "epoch", "terms", "rate", "eta", "memory")))
+            filter(None, (self.told.get(key) for key in ("phase", "epoch", "eta", "rate", "terms", "memory")))
         )
 
     def _outcome(self, event: events.Outcome) -> None:
