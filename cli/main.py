@@ -52,7 +52,8 @@ def up(
     models: Annotated[Path | None, typer.Option(help="Folder of weights [<data>/models].")] = None,
 ) -> None:
     """Run the service here: API and worker, nothing else to install. Ctrl-C ends it; running jobs go on next time."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ending in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs start with it ignored
+        signal.signal(ending, signal.default_int_handler)
     try:
         with Service(data, host, port, datasets, models) as service:
             screen.print(f"frs is up at {service.url} (docs: {service.url}/docs)", highlight=False)
@@ -210,7 +211,7 @@ def add_dataset(
         },
     }
     answer = _answer(data, lambda client: client.post("/datasets", {"name": name, **halves}))
-    _show(answer, lambda row: tables.datasets([row]), json_)
+    _show(answer, tables.dataset, json_)
 
 
 @datasets.command("list")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -22,11 +23,12 @@ LABELS = {"teacher": "teacher", "baseline": "student alone", "student": "student
 
 
 def jobs(rows: Iterable[Json]) -> Table:
-    table = _table("id", "name", "kind", "status", "progress", "created")
+    table = _table("id", "name", "kind", "status", "progress", "created (UTC)")
     for job in rows:
         progress = f"{100 * job['progress']['fraction']:.0f} %" if job["progress"] else ""
         status = Text(job["status"], COLOURS.get(job["status"], ""))
-        table.add_row(job["id"], _text(job["name"]), job["kind"], status, progress, job["created_at"])
+        created = job["created_at"][:16].replace("T", " ")
+        table.add_row(job["id"], _text(job["name"]), job["kind"], status, progress, created)
     return table
 
 
@@ -85,6 +87,11 @@ def datasets(rows: Iterable[Json]) -> Table:
     return table
 
 
+def dataset(row: Json) -> Group:
+    """One data set with what is wrong with it."""
+    return Group(datasets([row]), *(Text(f"{problem['code']}: {problem['message']}") for problem in row["problems"]))
+
+
 def recipes(rows: Iterable[Json]) -> Table:
     table = _table("name", "what", "paper: teacher", "alone", "distilled")
     for row in rows:
@@ -97,7 +104,7 @@ def recipes(rows: Iterable[Json]) -> Table:
 def _table(*headings: str) -> Table:
     table = Table(box=None, header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "id")
     return table
 
 

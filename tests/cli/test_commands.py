@@ -1,0 +1,151 @@
+"""The `frs` command against a real API without a worker: jobs stay in the queue."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli import tables
+from cli.client import Client, ServiceError
+from cli.main import app
+from frs.dataset.shapes import draw
+
+STUDENT = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("data")
+    draw(folder / "datasets" / "shapes", train=4, val=2, size=64)
+    shutil.copytree(folder / "datasets" / "shapes", folder / "datasets" / "holed")
+    sorted((folder / "datasets" / "holed" / "train").iterdir())[0].unlink()
+    environment = os.environ | {"FRS_DATA": str(folder)}
+    subprocess.run([sys.executable, "-m", "store", "init"], env=environment, check=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    (folder / "url").write_text(url)
+    api = subprocess.Popen([sys.executable, "-m", "api", "--port", url.rpartition(":")[2]], env=environment)
+    wait_until_ready(url)
+    yield folder
+    api.terminate()
+    assert api.wait(20) in (0, -signal.SIGTERM)
+
+
+def wait_until_ready(url: str) -> None:
+    for _ in range(200):
+        try:
+            if httpx2.get(f"{url}/health/ready").is_success:
+                return
+        except httpx2.RequestError:
+            pass
+        time.sleep(0.1)
+    pytest.fail("the API did not start")
+
+
+@pytest.fixture
+def frs(data: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("FRS_DATA", str(data))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object, code: int = 0) -> Result:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == code, result.output
+        assert "Traceback" not in result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def shapes(frs: Any) -> None:
+    if "shapes" not in frs("datasets", "list").output:
+        frs("datasets", "add", "shapes")
+
+
+def submitted(frs: Any, tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    spec = {"kind": "train", "dataset": "shapes", "student": STUDENT} | changes
+    (tmp_path / "spec.yaml").write_text(json.dumps(spec))
+    return json.loads(frs("submit", tmp_path / "spec.yaml", "--json").output)
+
+
+def test_a_data_set_is_registered_and_what_is_wrong_is_shown(frs: Any) -> None:
+    assert "has_problems" in (output := frs("datasets", "add", "holed").output)
+    assert "image_missing" in output
+    assert "circle" in frs("datasets", "list").output
+    assert json.loads(frs("datasets", "check", "holed").output)
+
+
+def test_a_job_is_posted_listed_shown_and_cancelled(frs: Any, shapes: None, tmp_path: Path) -> None:
+    job = submitted(frs, tmp_path, name="one")
+    assert job["status"] == "queued"
+    assert job["id"] in frs("jobs").output
+    assert "waiting_for_worker" in frs("job", job["id"]).output
+    assert "cancelled" in frs("cancel", job["id"]).output
+    assert "action_not_allowed" in frs("cancel", job["id"], code=1).stderr
+    assert json.loads(frs("jobs", "--status", "cancelled", "--json").output)["data"]
+
+
+def test_set_changes_a_field(frs: Any, shapes: None, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(json.dumps({"kind": "train", "dataset": "shapes", "student": STUDENT}))
+    answer = frs(
+        "submit", tmp_path / "spec.yaml", "--set", "schedule.max_steps=3", "--set", "name=three", "--json"
+    ).output
+    spec = json.loads(answer)["spec"]
+    assert (spec["schedule"]["max_steps"], spec["name"]) == (3, "three")
+
+
+def test_a_refused_spec_names_its_field(frs: Any, shapes: None, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("{dataset: shapes, kind: train, student: {architecture: yolo}}")
+    assert "student.architecture" in frs("submit", tmp_path / "spec.yaml", code=1).stderr
+
+
+def test_recipes_are_listed_and_printed(frs: Any) -> None:
+    assert "44.9" in frs("recipes").output
+    assert json.loads(frs("recipes", "gfl_r101_r50_1x").output)["schedule"]["epochs"] == 12
+    assert "not_found" in frs("recipes", "nonsense", code=1).stderr
+
+
+def test_what_a_job_has_not_made_yet_is_said(frs: Any, shapes: None, tmp_path: Path) -> None:
+    job = submitted(frs, tmp_path)
+    assert "no student yet" in frs("pull", job["id"], "--to", tmp_path, code=1).stderr
+    assert "Partial" in frs("report", job["id"]).output
+    assert json.loads(frs("metrics", job["id"], "--json").output)["series"] == []
+    assert frs("logs", job["id"]).output.strip() == ""
+
+
+def test_an_unknown_job_is_no_traceback(frs: Any) -> None:
+    assert "job_not_found" in frs("job", "job_00000000000000000000000000", code=1).stderr
+
+
+def test_without_a_service_the_next_step_is_named(frs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRS_URL", "http://127.0.0.1:9")
+    assert "frs up" in frs("jobs", code=1).stderr
+
+
+def test_without_a_key_the_next_step_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FRS_API_KEY", raising=False)
+    with pytest.raises(ServiceError, match="api-key"):
+        Client.here(tmp_path)
+
+
+def test_up_refuses_a_port_that_is_taken(frs: Any, data: Path) -> None:
+    port = (data / "url").read_text().rpartition(":")[2]
+    assert "another --port" in frs("up", "--data", data, "--port", port, code=1).stderr
+
+
+def test_the_reports_table_is_in_percent_with_a_signed_gain() -> None:
+    metrics = dict.fromkeys(tables.NUMBERS.values(), 0.25) | {"bbox_mAP_l": None}
+    cells = list(tables.report({"rows": [{"role": "gain", "metrics": metrics}]}).columns[1].cells)
+    assert cells == ["+25.0"]
