@@ -1,6 +1,7 @@
 """What people read at the terminal."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group
@@ -23,12 +24,11 @@ LABELS = {"teacher": "teacher", "baseline": "student alone", "student": "student
 
 
 def jobs(rows: Iterable[Json]) -> Table:
-    table = _table("id", "name", "kind", "status", "progress", "created (UTC)")
+    table = _table("id", "status", "done", "kind", "age", "name", folds="name")
     for job in rows:
         progress = f"{100 * job['progress']['fraction']:.0f} %" if job["progress"] else ""
         status = Text(job["status"], COLOURS.get(job["status"], ""))
-        created = job["created_at"][:16].replace("T", " ")
-        table.add_row(job["id"], _text(job["name"]), job["kind"], status, progress, created)
+        table.add_row(job["id"], status, progress, job["kind"], _age(job["created_at"]), _text(job["name"]))
     return table
 
 
@@ -81,7 +81,7 @@ def metrics(answer: Json) -> Table:
 
 
 def datasets(rows: Iterable[Json]) -> Table:
-    table = _table("id", "name", "status", "classes")
+    table = _table("id", "name", "status", "classes", folds="classes")
     for row in rows:
         table.add_row(row["id"], _text(row["name"]), row["status"], _text(", ".join(row["classes"] or [])))
     return table
@@ -93,7 +93,7 @@ def dataset(row: Json) -> Group:
 
 
 def recipes(rows: Iterable[Json]) -> Table:
-    table = _table("name", "what", "paper: teacher", "alone", "distilled")
+    table = _table("name", "what", "paper: teacher", "alone", "distilled", folds="what")
     for row in rows:
         published = row["published"] or {}
         numbers = [published.get(name) for name in ("teacher", "student_alone", "student_distilled")]
@@ -101,11 +101,16 @@ def recipes(rows: Iterable[Json]) -> Table:
     return table
 
 
-def _table(*headings: str) -> Table:
+def _table(*headings: str, folds: str = "") -> Table:
+    """`folds`: the column that gives way on a narrow terminal."""
     table = Table(box=None, header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading == "id")
+        table.add_column(heading, overflow="fold", no_wrap=heading != folds)
     return table
+
+
+def _age(created_at: str) -> str:
+    return duration((datetime.now(UTC) - datetime.fromisoformat(created_at)).total_seconds())
 
 
 def _progress(progress: Json) -> str:
