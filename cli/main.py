@@ -1,6 +1,7 @@
 """The `frs` command: run the service, post jobs, follow them, fetch what they made."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -255,9 +256,10 @@ def list_detectors(data: DataFolder = HERE, json_: AsJson = False) -> None:
 
 
 def _wait(client: Client, job: Json, quiet: bool) -> Json:
+    job = follow(client, job["id"], None if quiet else screen)
     for other in job["baseline_job_ids"]:
         follow(client, other, None if quiet else screen)
-    return follow(client, job["id"], None if quiet else screen)
+    return job
 
 
 def _answer(data: Path, ask: Callable[[Client], Json]) -> Json:
@@ -291,7 +293,7 @@ def _rows(draw: Callable[[Iterable[Json]], Any]) -> Callable[[Json], Any]:
 
 def _completions(path: str, field: str, incomplete: str) -> list[str]:
     try:
-        rows = Client.here(Path("data")).get(path)["data"]
+        rows = Client.here(Path(os.environ.get("FRS_DATA", HERE))).get(path)["data"]
     except ServiceError:
         return []
     return [row[field] for row in rows if row[field].startswith(incomplete)]

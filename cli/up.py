@@ -22,7 +22,7 @@ class Service:
     """API and worker over one data folder. A context manager: leaving it ends both, and waits until they have."""
 
     def __init__(self, data: Path, host: str, port: int, datasets: Path | None, models: Path | None) -> None:
-        self.url = f"http://{host}:{port}"
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.host, self.port = host, port
         self.data = data.absolute()
         self.environment = os.environ | {"FRS_DATA": str(self.data), PARENT: str(os.getpid())}

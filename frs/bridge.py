@@ -5,6 +5,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -110,7 +111,8 @@ class Bridge(Hook):
     def _calibrate(self, runner: Any) -> None:
         self.announcer.phase("calibrating")
         batches = runner.train_loop.dataloader(runner.iter, runner.iter + CALIBRATION_BATCHES)
-        weights = runner.model.weights = calibrate(runner.model, batches)
+        precision = partial(runner.optim_wrapper.optim_context, runner.model)
+        weights = runner.model.weights = calibrate(runner.model, batches, precision)
         self.memory.weights = vars(weights)
         told = f"feature {weights.feature:.3g}, logit {weights.logit:.3g}"
         self.announcer.log(f"Weights calibrated at step {runner.iter}: {told}.")

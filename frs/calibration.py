@@ -5,8 +5,8 @@ measurement waits for the end of the learning-rate warm-up and for an adapter fi
 student features and the adapter's output are noise and mislead by orders of magnitude.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,19 +18,23 @@ from frs.losses import feature_term, richness
 from frs.sampling import Draw, seeded
 from frs.taps import tap
 
+Precision = Callable[[], AbstractContextManager[object]]
 SHARES = {"feature": 1.0, "logit": 1.0}
 """Gradient norm of each term at the pyramid over the task's, at the time of calibration."""
 FIT_STEPS = 60
 FIT_RATE = 1e-2
 
 
-def calibrate(distiller: Distiller, batches: Iterable[dict[str, Any]]) -> Weights:
-    """Weights for the terms that have none yet, from a few raw batches. Fits the adapter; leaves the student as it was."""
+def calibrate(distiller: Distiller, batches: Iterable[dict[str, Any]], precision: Precision = nullcontext) -> Weights:
+    """Weights for the terms that have none yet, from a few raw batches. Fits the adapter; leaves the student as it was.
+
+    `precision()` is the context that training's forward passes run in.
+    """
     batches = list(batches)
     with _undisturbed(distiller.student):
         if distiller.weights.feature != 0:
             fit_adapter(distiller, batches)
-        norms = [gradient_norms(distiller, batch) for batch in batches]
+        norms = [gradient_norms(distiller, batch, precision) for batch in batches]
     total = {name: sum(norm[name] for norm in norms) for name in norms[0]}
     chosen = {name: SHARES[name] * total["task"] / max(total[name], 1e-12) for name in SHARES if name in total}
     known = distiller.weights
@@ -55,9 +59,10 @@ def fit_adapter(distiller: Distiller, batches: list[dict[str, Any]]) -> None:
     optimizer.zero_grad()
 
 
-def gradient_norms(distiller: Distiller, batch: dict[str, Any]) -> dict[str, float]:
+def gradient_norms(distiller: Distiller, batch: dict[str, Any], precision: Precision = nullcontext) -> dict[str, float]:
     """Norm of the gradient that the task loss and each term send into the student's pyramid, over all levels."""
-    lesson = distiller.teach(batch)
+    with precision():
+        lesson = distiller.teach(batch)
     task, _ = distiller.student.parse_losses(lesson.losses)
     return {name: _norm(loss, lesson.pyramid) for name, loss in {"task": task, **lesson.terms}.items()}
 

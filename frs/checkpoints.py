@@ -55,7 +55,8 @@ class Checkpoints:
         return sorted(self.folder.glob("step_*.pth"))
 
     def _prune(self) -> None:
-        for path in self._files()[:-KEEP]:
+        cut_short = self.folder.glob(".step_*.tmp")
+        for path in [*self._files()[:-KEEP], *cut_short]:
             path.unlink()
 
 

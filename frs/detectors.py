@@ -1,12 +1,14 @@
 """From a detector's description to its mmengine config and to the module. Nothing is downloaded."""
 
 import difflib
+import json
 from functools import cache
 from pathlib import Path
 
 import frs.prelude  # noqa: F401 - before mmdet
 
 import mmdet
+import mmengine
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
@@ -27,6 +29,8 @@ BASE_CONFIG: dict[Architecture, str] = {
 }
 """Whatever a description does not say is as in these."""
 
+TORCHVISION = {"resnet18": "f37072fd", "resnet34": "b627a593", "resnet50": "0676ba61", "resnet101": "63fe2227"}
+"""First 8 of the sha256 of torchvision's first ImageNet weights, as in their file names."""
 BOTTLENECK_EXPANSION = {18: 1, 34: 1, 50: 4, 101: 4}
 
 
@@ -51,7 +55,7 @@ def model_config(description: Description, classes: int) -> ConfigDict:
     if isinstance(description, DescribedDetector):
         _describe(model, description)
     if description.init == "random":
-        model.backbone.frozen_stages = -1  # frozen random weights would never learn
+        _unfreeze(model.backbone)
     model.backbone.init_cfg = None
     _set_classes(model, classes)
     return model
@@ -71,18 +75,28 @@ def build(description: Description, classes: int, models: Path) -> nn.Module:
 
 
 def imagenet_file(description: Description, models: Path) -> Path:
-    """The backbone's published ImageNet weights, e.g. `resnet50-0676ba61.pth`, looked up under `models`."""
+    """The backbone's published ImageNet weights, e.g. `resnet50-0676ba61.pth`, under `models`. Raises WeightsNotFound."""
     init = stock_config(description).model.backbone.get("init_cfg") or {}
-    name = str(init.get("checkpoint", "")).split("/")[-1]
+    published = str(init.get("checkpoint", ""))
     if isinstance(description, DescribedDetector):
-        name = name.replace("resnet50", f"resnet{description.backbone.depth}")
-    found = sorted(models.glob(f"{name}-*.pth")) if name else []
-    if not found:
+        published = published.replace("resnet50", f"resnet{description.backbone.depth}")
+    name = _published_files().get(published)
+    if name is None:
+        raise WeightsNotFound(f"No ImageNet weights are published for this backbone ({published or 'none named'}).")
+    if not (models / name).is_file():
         raise WeightsNotFound(
-            f"No ImageNet weights {name + '-*.pth' if name else ''} in the models folder.",
-            f"Put {name or 'the backbone'}'s published file there, or set `init: random` to start from random weights on purpose.",
+            f"No ImageNet weights {name} in the models folder.",
+            "Put that published file there, or set `init: random` to start from random weights on purpose.",
         )
-    return found[-1]
+    return models / name
+
+
+@cache
+def _published_files() -> dict[str, str]:
+    """File names by the way configs name them: `torchvision://...` (the first version) and `open-mmlab://...`."""
+    listed = json.loads((Path(mmengine.__file__).parent / "hub" / "openmmlab.json").read_text())
+    ours = {f"torchvision://{name}": f"{name}-{sha}.pth" for name, sha in TORCHVISION.items()}
+    return ours | {f"open-mmlab://{name}": url.rpartition("/")[2] for name, url in listed.items()}
 
 
 def _describe(model: ConfigDict, description: DescribedDetector) -> None:
@@ -113,6 +127,12 @@ def _describe_backbone(model: ConfigDict, backbone: Backbone) -> None:
         model.neck.norm_cfg = {"type": "GN", "num_groups": groups(model.neck.out_channels), "requires_grad": True}
 
 
+def _unfreeze(backbone: ConfigDict) -> None:
+    """Frozen random weights never learn; and the last norm of every block starts at 0, which blocks what is before it."""
+    backbone.frozen_stages = -1
+    backbone.norm_cfg = {**backbone.norm_cfg, "requires_grad": True}
+
+
 def _set_groups(head: ConfigDict, channels: int, default: bool) -> None:
     """mmdet's heads with group norm have 32 groups for 256 channels; narrower ones keep 4 channels a group at least."""
     norm = head.get("norm_cfg") or ({"type": "GN", "num_groups": 32, "requires_grad": True} if default else None)
@@ -121,7 +141,8 @@ def _set_groups(head: ConfigDict, channels: int, default: bool) -> None:
 
 
 def groups(channels: int) -> int:
-    return min(32, channels // 4)
+    """Groups of 4 channels at least, and 32 at most."""
+    return max(g for g in range(1, 33) if channels % g == 0 and channels // g >= 4)
 
 
 def _set_classes(model: ConfigDict, classes: int) -> None:

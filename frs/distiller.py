@@ -109,7 +109,9 @@ class Distiller(BaseModel):
 
     @property
     def ramp(self) -> float:
-        """From 0 to 1 over the warm-up, linearly."""
+        """From 0 to 1 over the warm-up, linearly; 0 while a weight is still to be found."""
+        if not self.weights.known:
+            return 0.0
         return min(1.0, max(0.0, (self.step - self.weights.ramp_from) / max(1, self.ramp_steps)))
 
     def _levels(self, tensors: Any) -> Levels:

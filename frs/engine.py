@@ -1,7 +1,6 @@
 """Runs one resolved spec in this process, start to end, telling everything as events."""
 
 import hashlib
-import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -97,13 +96,14 @@ class Job:
             evaluate=self.evaluate,
             save_student=exporter.weights,
         )
-        self.runner(model, plan, bridge).train()
+        runner = self.runner(model, plan, bridge)
+        runner.train()
         if teacher is not None and teacher.fingerprint() != before:
             raise BadTeacher(
                 "The teacher's weights changed during training.", "This is a fault of ours: please report it."
             )
         self.deliver(student, exporter)
-        return "time_limit" if self.stop.why == "time_limit" else "completed"
+        return "time_limit" if runner.iter < plan.steps else "completed"
 
     def runner(self, model: nn.Module, plan: Plan, bridge: Bridge) -> Runner:
         images = self.images(self.data.train, self.data.trainable, training_pipeline(self.job.schedule, self.stock))
@@ -224,8 +224,6 @@ def check_classes(trained: tuple[str, ...] | None, wanted: tuple[str, ...], name
 
 def choose_device(resources: Resources) -> torch.device:
     """Raises DeviceUnavailable when a GPU is asked for and there is none."""
-    if resources.devices == 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # mmengine takes a GPU wherever it sees one
     if torch.cuda.is_available():
         return torch.device("cuda")
     if resources.devices:

@@ -73,22 +73,24 @@ def score(detections: NDArray[np.float64], truth: CocoFile, images: Iterable[int
 
 
 def _as_coco(truth: CocoFile) -> dict[str, Any]:
-    """What evaluation needs of an annotation file, with an area for every box."""
+    """What evaluation needs of an annotation file, with an area for every box and ids from 1: COCO's code takes a match
+    with id 0 for none, and mixes up boxes of one id.
+    """
     boxes = truth.boxes
-    columns = (column.tolist() for column in (boxes.id, boxes.image, boxes.label, boxes.xywh, boxes.area, boxes.crowd))
+    columns = (column.tolist() for column in (boxes.image, boxes.label, boxes.xywh, boxes.area, boxes.crowd))
     return {
         "categories": [{"id": i, "name": name} for i, name in zip(truth.category_ids, truth.classes, strict=True)],
         "images": [image._asdict() for image in truth.images],
         "annotations": [
             {
-                "id": identity,
+                "id": number,
                 "image_id": truth.images[image].id,
                 "category_id": truth.category_ids[label],
                 "bbox": box,
                 "area": area,
                 "iscrowd": int(crowd),
             }
-            for identity, image, label, box, area, crowd in zip(*columns, strict=True)
+            for number, (image, label, box, area, crowd) in enumerate(zip(*columns, strict=True), 1)
         ],
     }
 

@@ -1,5 +1,6 @@
 """The student as plain mmdet weights: loads with mmdet alone, without this package."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -32,21 +33,23 @@ class Exporter:
 
     def twin(self, student: nn.Module, file: Written) -> Written:
         """The same tensors as safetensors, beside `file`."""
-        state = {key: tensor.cpu().contiguous() for key, tensor in student.state_dict().items()}
+        state = {key: tensor.cpu().contiguous().clone() for key, tensor in student.state_dict().items()}
         return weights.write_bytes(safetensors.torch.save(state), file.path.with_suffix(".safetensors"))
 
     def config(self, file: Written, val: Split) -> Written:
-        """An mmdet config that builds the student, and evaluates it once `data_root` is filled in."""
+        """An mmdet config that builds the student; run from the data set's folder, `Runner.test()` evaluates it."""
         text = Config(self._config(val)).pretty_text
         return weights.write_bytes(text.encode(), file.path.with_suffix(".py"))
 
     def _config(self, val: Split) -> dict[str, Any]:
         metainfo = {"classes": self.classes}
+        root = Path(os.path.commonpath([val.images, val.annotations]))
+        annotations = str(val.annotations.relative_to(root))
         dataset = {
             "type": "CocoDataset",
             "data_root": "",
-            "ann_file": f"annotations/{val.annotations.name}",
-            "data_prefix": {"img": f"{val.images.name}/"},
+            "ann_file": annotations,
+            "data_prefix": {"img": f"{val.images.relative_to(root)}/"},
             "metainfo": metainfo,
             "test_mode": True,
             "pipeline": self.pipeline,
@@ -62,4 +65,6 @@ class Exporter:
                 "sampler": {"type": "DefaultSampler", "shuffle": False},
                 "dataset": dataset,
             },
+            "test_evaluator": {"type": "CocoMetric", "metric": "bbox", "ann_file": annotations},
+            "test_cfg": {"type": "TestLoop"},
         }

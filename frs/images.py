@@ -11,14 +11,18 @@ import torch
 from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from frs.dataset.coco import CocoFile
-from frs.errors import BadDataset
+from frs.dataset.coco_boxes import Boxes
+from frs.errors import BadDataset, InvalidSpec
 from frs.sampling import Batches, Draw, seeded
+from frs.schedule import stock_dataset
 from frs.spec import Schedule
 
 Pipeline = list[dict[str, Any]]
+RESIZES = ("Resize", "RandomResize", "RandomChoiceResize")
 
 
 class Images(Dataset[Any]):
@@ -28,7 +32,8 @@ class Images(Dataset[Any]):
         self.coco, self.folder, self.seed = coco, folder, seed
         self.indices = np.asarray(indices)
         """Which of `coco.images`."""
-        self.transform = Compose([TRANSFORMS.build(step) for step in pipeline])
+        self.load, *rest = (TRANSFORMS.build(step) for step in pipeline)
+        self.transform = Compose(rest)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -36,18 +41,17 @@ class Images(Dataset[Any]):
     def __getitem__(self, draw: Draw | int) -> dict[str, Any]:
         draw = draw if isinstance(draw, Draw) else Draw(0, draw)
         record = self.record(int(self.indices[draw.image]))
+        try:
+            loaded = self.load(record)
+        except (OSError, AssertionError, AttributeError) as error:  # however mmcv says that it cannot decode
+            raise BadDataset(f"{Path(record['img_path']).name} cannot be read.") from error
         with seeded(self.seed, draw):
-            try:
-                sample = self.transform(record)
-            except (OSError, AttributeError, TypeError) as error:  # mmcv passes None on when it cannot decode
-                raise BadDataset(f"{Path(record['img_path']).name} cannot be read: {error}.") from error
-        if sample is None:
-            raise BadDataset(f"{Path(record['img_path']).name} cannot be read.")
-        return sample
+            return self.transform(loaded)
 
     def record(self, index: int) -> dict[str, Any]:
         """What mmdet's `LoadImageFromFile` and `LoadAnnotations` start from."""
         image, boxes = self.coco.images[index], self.coco.boxes_of(index)
+        boxes = boxes.take(np.flatnonzero(learnable(boxes, image.width, image.height)))
         corners = np.concatenate([boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:]], axis=1)
         instances = [
             {"bbox": corner.tolist(), "bbox_label": int(label), "ignore_flag": int(crowd)}
@@ -64,8 +68,20 @@ class Images(Dataset[Any]):
 
 def with_boxes(coco: CocoFile, without: Collection[int]) -> list[int]:
     """Indices of the images that train a detector: at least one box that is no crowd, and not left out by id."""
-    boxed = set(np.unique(coco.boxes.image[~coco.boxes.crowd]).tolist())
+    width, height = (np.array([image[side] for image in coco.images])[coco.boxes.image] for side in (2, 3))
+    wanted = ~coco.boxes.crowd & learnable(coco.boxes, width, height)
+    boxed = set(np.unique(coco.boxes.image[wanted]).tolist())
     return [i for i, image in enumerate(coco.images) if i in boxed and image.id not in without]
+
+
+def learnable(boxes: Boxes, width: Any, height: Any) -> NDArray[np.bool_]:
+    """Which boxes train a detector, as stock mmdet has it: not under a pixel, not outside the image, of some area.
+
+    The others would become empty when clipped, and make losses infinite.
+    """
+    x, y, w, h = boxes.xywh.T
+    inside = (np.minimum(x + w, width) > np.maximum(x, 0)) & (np.minimum(y + h, height) > np.maximum(y, 0))
+    return np.asarray(inside & (boxes.area > 0) & (w >= 1) & (h >= 1))
 
 
 def training_pipeline(schedule: Schedule, stock: Config) -> Pipeline:
@@ -118,5 +134,8 @@ def _training_resize(schedule: Schedule, stock: Config) -> dict[str, Any]:
         return {"type": "RandomChoiceResize", "scales": [tuple(size) for size in schedule.scales], "keep_ratio": True}
     if schedule.image_size:
         return {"type": "Resize", "scale": tuple(schedule.image_size), "keep_ratio": True}
-    pipeline = stock.train_dataloader.dataset.pipeline
-    return dict(next(step for step in pipeline if step.type in ("Resize", "RandomResize", "RandomChoiceResize")))
+    resizes = (step for step in stock_dataset(stock).pipeline if step.type in RESIZES)
+    found = next(resizes, None)
+    if found is None:
+        raise InvalidSpec("The stock config scales images in a way of its own.", "Set `schedule.image_size`.")
+    return dict(found)

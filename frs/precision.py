@@ -18,7 +18,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def choose(precision: Precision, device: torch.device) -> Chosen:
     """`auto` = bf16 on a GPU that has it, else fp32. Raises PrecisionUnsupported for fp16 without a GPU."""
     if precision == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if precision == "fp16" and device.type != "cuda":
         raise PrecisionUnsupported("Precision fp16 needs a GPU.")
     return precision

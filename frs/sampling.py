@@ -45,12 +45,12 @@ class Batches:
 
 @contextmanager
 def seeded(seed: int, draw: Draw) -> Iterator[None]:
-    """Python's, NumPy's and torch's global generators set from (seed, epoch, image) inside, as they were after."""
+    """Python's, NumPy's and torch's (CPU) global generators set from (seed, epoch, image) inside, as they were after."""
     python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     state = np.random.SeedSequence([seed, draw.epoch, draw.image]).generate_state(3)
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))
-    torch.manual_seed(int(state[2]))
+    torch.default_generator.manual_seed(int(state[2]))
     try:
         yield
     finally:

@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
+from frs.errors import InvalidSpec
 from frs.spec import Schedule
 
 STOCK_BATCH = 16
@@ -32,19 +33,22 @@ class Plan:
 def plan(schedule: Schedule, stock: Config, images: int) -> Plan:
     """The steps of `schedule` over a training set of so many images."""
     steps_per_epoch = math.ceil(images / schedule.batch_size)
-    stock_epochs = stock.train_cfg.max_epochs
+    stock_epochs = _stock_epochs(stock)
     epochs = schedule.epochs or stock_epochs
+    if not epochs:
+        raise InvalidSpec("The stock config does not count in epochs.", "Set `schedule.epochs`.")
     steps = min(epochs * steps_per_epoch, schedule.max_steps or epochs * steps_per_epoch)
     optimizer = stock.optim_wrapper.optimizer
     sgd = schedule.optimizer.name == "sgd"
-    rate = optimizer.lr * schedule.batch_size / STOCK_BATCH if sgd else ADAMW_RATE
+    stock_batch = stock.get("auto_scale_lr", {}).get("base_batch_size", STOCK_BATCH)
+    rate = optimizer.lr * schedule.batch_size / stock_batch if sgd else ADAMW_RATE
     decay = optimizer.weight_decay if sgd else ADAMW_DECAY
     return Plan(
         epochs=math.ceil(steps / steps_per_epoch),
         steps=steps,
         steps_per_epoch=steps_per_epoch,
         warmup_steps=warmup(schedule.policy.warmup_steps, steps),
-        milestones=tuple(epoch * steps_per_epoch for epoch in _milestones(schedule, stock, epochs, stock_epochs)),
+        milestones=tuple(epoch * steps_per_epoch for epoch in _milestones(schedule, stock, epochs)),
         learning_rate=schedule.optimizer.learning_rate or rate,
         weight_decay=decay if schedule.optimizer.weight_decay is None else schedule.optimizer.weight_decay,
     )
@@ -63,24 +67,41 @@ def optimizer_config(schedule: Schedule, plan: Plan) -> dict[str, Any]:
 
 
 def scheduler_configs(schedule: Schedule, plan: Plan) -> list[dict[str, Any]]:
-    """mmengine parameter schedulers, counted in steps: a linear warm-up, then steps or a cosine to zero."""
+    """mmengine parameter schedulers, counted in steps: a linear warm-up, then steps or a cosine to a hundredth."""
+    warmup_steps = plan.warmup_steps if plan.warmup_steps > 1 else 0  # mmengine's LinearLR never ends after one step
     by_step = {"by_epoch": False}
-    warm = {"type": "LinearLR", "start_factor": 0.001, "begin": 0, "end": plan.warmup_steps, **by_step}
+    warm = {"type": "LinearLR", "start_factor": 0.001, "begin": 0, "end": warmup_steps, **by_step}
     if schedule.policy.name == "step":
         after = {"type": "MultiStepLR", "milestones": list(plan.milestones), "gamma": 0.1, **by_step}
     else:
         after = {
             "type": "CosineAnnealingLR",
-            "begin": plan.warmup_steps,
+            "begin": warmup_steps,
             "end": plan.steps,
             "eta_min_ratio": 0.01,
             **by_step,
         }
-    return [warm, after] if plan.warmup_steps > 1 else [after]  # mmengine's LinearLR never ends after one step
+    return [*([warm] if warmup_steps else []), *([after] if warmup_steps < plan.steps else [])]
 
 
-def _milestones(schedule: Schedule, stock: Config, epochs: int, stock_epochs: int) -> list[int]:
+def stock_dataset(stock: Config) -> ConfigDict:
+    """The stock config's training set, without the wrappers that repeat it."""
+    dataset = stock.train_dataloader.dataset
+    while "dataset" in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+def _stock_epochs(stock: Config) -> int:
+    """Times the stock schedule sees every image; 0 where it counts in steps."""
+    times, dataset = stock.train_cfg.get("max_epochs", 0), stock.train_dataloader.dataset
+    while "dataset" in dataset:
+        times, dataset = times * dataset.get("times", 1), dataset.dataset
+    return int(times)
+
+
+def _milestones(schedule: Schedule, stock: Config, epochs: int) -> list[int]:
     if schedule.policy.milestones is not None:
         return list(schedule.policy.milestones)
-    stock_milestones: list[int] = next((s.milestones for s in stock.param_scheduler if "milestones" in s), [])
-    return sorted({max(1, round(milestone * epochs / stock_epochs)) for milestone in stock_milestones})
+    stepped = [s for s in stock.param_scheduler if "milestones" in s]
+    return sorted({max(1, round(milestone * epochs / s.end)) for s in stepped for milestone in s.milestones})

@@ -37,6 +37,8 @@ def _explained(error: Exception) -> FrsError:
     """The error in words a user can act on; one that nobody expected also leaves its traceback in the log."""
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     match error:
+        case FrsError() if error.message.startswith("Caught "):
+            return _from_a_loader(error)
         case FrsError():
             return error
         case torch.OutOfMemoryError() | MemoryError():
@@ -47,6 +49,12 @@ def _explained(error: Exception) -> FrsError:
             return StorageFull(f"No space is left: {error.strerror}.")
     traceback.print_exception(error)
     return FrsError(f"{type(error).__name__}: {said}", "See the job's log.")
+
+
+def _from_a_loader(error: FrsError) -> FrsError:
+    """torch makes an error of a loader's process anew, with that process's traceback as its message."""
+    last = error.message.strip().splitlines()[-1].partition(": ")[2]
+    return type(error)(last.removesuffix(error.hint_by_default).strip())
 
 
 def _fail(emit: events.Emit, error: FrsError) -> int:

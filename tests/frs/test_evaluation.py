@@ -56,6 +56,16 @@ def test_a_size_without_objects_is_null(tmp_path: Path) -> None:
     assert scores.per_class["first"] is None
 
 
+@pytest.mark.parametrize("ids", [(0, 1, 2), (-1, 0, 5), (4, 4, 4)])
+def test_annotation_ids_do_not_matter(tmp_path: Path, ids: tuple[int, ...]) -> None:
+    truth(tmp_path)
+    content = json.loads((tmp_path / "truth.json").read_text())
+    for annotation, identity in zip(content["annotations"], ids, strict=True):
+        annotation["id"] = identity
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    assert score(perfect(), read(tmp_path / "truth.json")).metrics == dict.fromkeys(NAMES, pytest.approx(1.0))
+
+
 def test_images_can_be_left_out(tmp_path: Path) -> None:
     scores = score(perfect()[:2], truth(tmp_path), images=[1])
     assert (scores.images, scores.mAP) == (1, pytest.approx(1.0))

@@ -89,3 +89,22 @@ def test_the_safetensors_twin_holds_the_same_tensors(train: Train, tmp_path: Pat
     )
     assert state.keys() == twin.keys()
     assert all(torch.equal(state[name], twin[name]) for name in state)
+
+
+RUNNER = """
+import sys
+import mmcv_torchvision
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+config = Config.fromfile(sys.argv[1])
+config.merge_from_dict({"load_from": sys.argv[2], "work_dir": sys.argv[3]})
+print(Runner.from_cfg(config).test())
+"""
+
+
+def test_mmengines_runner_tests_the_student_from_the_data_sets_folder(train: Train, data: Path, tmp_path: Path) -> None:
+    files = exported(tmp_path / "run", train(job(kind="train", teacher=None, schedule={"max_steps": 1})))
+    command = [sys.executable, "-c", RUNNER, files["student-config.py"], files["student.pth"], tmp_path / "work"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=data / "tiny", check=False)
+    assert done.returncode == 0, done.stderr[-3000:]

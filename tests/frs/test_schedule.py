@@ -7,6 +7,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 
 from frs import schedule
 from frs.detectors import stock_config
+from frs.errors import InvalidSpec
 from frs.spec import Schedule, StockDetector
 
 GFL = stock_config(StockDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))
@@ -72,6 +73,30 @@ def test_a_cosine_falls_to_a_hundredth(warmup: int) -> None:
     assert max(seen) == pytest.approx(0.01)
     assert seen[-1] == pytest.approx(0.0001, rel=0.5)
     assert seen[warmup:] == sorted(seen[warmup:], reverse=True)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("cosine", 1), ("cosine", 2), ("step", 1)])
+def test_the_shortest_run_has_a_rate(name: str, steps: int) -> None:
+    assert all(rate > 0 for rate in rates(max_steps=steps, policy={"name": name}))
+
+
+def test_a_warm_up_as_long_as_the_run_is_all_there_is() -> None:
+    seen = rates(max_steps=5, policy={"name": "cosine", "warmup_steps": 5})
+    assert seen == sorted(seen) and seen[-1] == pytest.approx(0.01)
+
+
+def test_a_repeated_stock_data_set_repeats_its_epochs() -> None:
+    stock = stock_config(StockDetector(config="mmdet::retinanet/retinanet_r50_fpn_ms-640-800-3x_coco.py"))
+    settled = schedule.plan(Schedule(), stock, images=160)
+    assert (settled.epochs, settled.milestones) == (36, (270, 330))
+    assert schedule.stock_dataset(stock).type == "CocoDataset"
+
+
+def test_a_stock_schedule_in_steps_asks_for_epochs() -> None:
+    stock = stock_config(StockDetector(config="mmdet::faster_rcnn/faster-rcnn_r50-caffe_fpn_90k_coco.py"))
+    with pytest.raises(InvalidSpec, match="schedule.epochs"):
+        schedule.plan(Schedule(), stock, images=160)
+    assert schedule.plan(Schedule(epochs=2), stock, images=160).epochs == 2
 
 
 def test_auto_warm_up_is_a_twentieth_and_500_at_most() -> None:
