@@ -64,6 +64,7 @@ class Bridge(Hook):
             self.memory = Memory(**restore(runner, content))
             if self.memory.weights:
                 runner.model.weights = Weights(**self.memory.weights)
+                self.announcer.facts(weights=self.memory.weights)
         self.announcer.emit(Rewound(to_step=runner.iter))
         self._evaluate_if_due(runner)  # the checkpoint of an epoch's end is written before its evaluation
         self.announcer.phase("training")

@@ -204,7 +204,7 @@ def distiller(student: nn.Module, teacher: Teacher, wanted: Distillation, plan: 
 
 
 def distillation_facts(model: Distiller, teacher: Teacher, asked: Distillation) -> dict[str, object]:
-    """`weights` follow once they are calibrated."""
+    """`weights` only where they are given; calibrated ones follow when they are found."""
     paper = PAPER_WEIGHTS.get(type(dense_head(model.student)).__name__)
     return {
         "strides": list(model.strides),
@@ -212,7 +212,7 @@ def distillation_facts(model: Distiller, teacher: Teacher, asked: Distillation) 
         "teacher_parameters": sum(parameter.numel() for parameter in teacher.detector.parameters()),
         "weights_asked": {"feature": asked.feature_weight, "logit": asked.logit_weight},
         "weights_paper": paper._asdict() if paper else None,
-        "weights": vars(model.weights) if model.weights.known else None,
+        **({"weights": vars(model.weights)} if model.weights.known else {}),
     }
 
 

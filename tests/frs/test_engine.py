@@ -118,6 +118,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train: Train, tmp_path: Path,
     assert {key: value for key, value in values(second).items() if key[0] > stop_at} == remaining
     one, two = newest_checkpoint(tmp_path / "whole"), newest_checkpoint(tmp_path / "parts")
     assert_equal(one, two)
+    assert facts(second)["weights"] == facts(whole)["weights"]
     assert not first
 
 
