@@ -83,7 +83,7 @@ class Job:
         if teacher is not None:
             model = distiller(student, teacher, self.job.distillation, plan, self.job.schedule.seed)
             before = teacher.fingerprint()
-            self.announcer.facts(**distillation_facts(model, teacher, self.job.distillation))
+            self.announcer.facts(teacher_sha256=before, **distillation_facts(model, self.job.distillation))
             if checkpoints.newest() is None:
                 self.check_teacher(teacher)
         exporter = self.exporter(student)
@@ -203,13 +203,12 @@ def distiller(student: nn.Module, teacher: Teacher, wanted: Distillation, plan: 
         return Distiller(student, teacher, wanted, Weights(feature, logit), ramp_steps)
 
 
-def distillation_facts(model: Distiller, teacher: Teacher, asked: Distillation) -> dict[str, object]:
+def distillation_facts(model: Distiller, asked: Distillation) -> dict[str, object]:
     """`weights` only where they are given; calibrated ones follow when they are found."""
     paper = PAPER_WEIGHTS.get(type(dense_head(model.student)).__name__)
     return {
         "strides": list(model.strides),
-        "teacher_sha256": teacher.fingerprint(),
-        "teacher_parameters": sum(parameter.numel() for parameter in teacher.detector.parameters()),
+        "teacher_parameters": sum(parameter.numel() for parameter in model.teacher.detector.parameters()),
         "weights_asked": {"feature": asked.feature_weight, "logit": asked.logit_weight},
         "weights_paper": paper._asdict() if paper else None,
         **({"weights": vars(model.weights)} if model.weights.known else {}),

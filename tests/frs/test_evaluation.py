@@ -1,12 +1,12 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from frs.dataset.coco import CocoFile, read
 from frs.evaluation import NAMES, score
@@ -51,7 +51,7 @@ def test_no_detections_score_zero(tmp_path: Path) -> None:
 
 def test_a_size_without_objects_is_null(tmp_path: Path) -> None:
     scores = score(perfect()[:1], truth(tmp_path, BOXES[:1]))
-    assert scores.metrics["bbox_mAP_s"] == 0.0 or scores.metrics["bbox_mAP_s"] is not None
+    assert scores.metrics["bbox_mAP_s"] == pytest.approx(1.0)
     assert scores.metrics["bbox_mAP_l"] is None
     assert scores.per_class["first"] is None
 
@@ -71,17 +71,33 @@ def test_images_can_be_left_out(tmp_path: Path) -> None:
     assert (scores.images, scores.mAP) == (1, pytest.approx(1.0))
 
 
+REFERENCE = """
+import json, sys
+import numpy as np
+import pycocotools._mask  # compiled, so this is no stand-in
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+known = COCO(sys.argv[1])
+reference = COCOeval(known, known.loadRes(np.load(sys.argv[2])), "bbox")
+reference.evaluate()
+reference.accumulate()
+reference.summarize()
+print(json.dumps(list(reference.stats[:6])))
+"""
+
+
 def test_the_six_numbers_are_pycocotools(tmp_path: Path) -> None:
+    """In a process of its own: here, `pycocotools` is faster-coco-eval under that name."""
     random = np.random.default_rng(0)
     noisy = np.repeat(perfect(), 4, axis=0)
     noisy[:, 1:5] += random.normal(0, 3, (len(noisy), 4))
     noisy[:, 5] = random.random(len(noisy))
     scores = score(noisy, truth(tmp_path))
-    known = COCO(str(tmp_path / "truth.json"))
     rows = noisy.copy()
     rows[:, 6] = np.array([3, 7])[noisy[:, 6].astype(int)]
-    reference = COCOeval(known, known.loadRes(rows), "bbox")
-    reference.evaluate()
-    reference.accumulate()
-    reference.summarize()
-    assert list(scores.metrics.values()) == pytest.approx(list(reference.stats[:6]), abs=1e-12)
+    np.save(tmp_path / "rows.npy", rows)
+    command = [sys.executable, "-c", REFERENCE, str(tmp_path / "truth.json"), str(tmp_path / "rows.npy")]
+    reference = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    assert 0 < reference[0] < 1
+    assert list(scores.metrics.values()) == pytest.approx(reference, abs=1e-12)
