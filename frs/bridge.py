@@ -75,7 +75,7 @@ class Bridge(Hook):
         if not isinstance(runner.model, Distiller):
             return
         runner.model.step = runner.iter
-        if not runner.model.weights.known and runner.iter >= min(self.plan.warmup_steps, self.plan.steps - 1):
+        if not runner.model.calibrated and runner.iter >= min(self.plan.warmup_steps, self.plan.steps - 1):
             self._calibrate(runner)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -115,7 +115,7 @@ class Bridge(Hook):
         precision = partial(runner.optim_wrapper.optim_context, runner.model)
         weights = runner.model.weights = calibrate(runner.model, batches, precision)
         self.memory.weights = vars(weights)
-        told = f"feature {weights.feature:.3g}, logit {weights.logit:.3g}"
+        told = ", ".join(f"{name} {weights.of(name):.3g}" for name in runner.model.terms)
         self.announcer.log(f"Weights calibrated at step {runner.iter}: {told}.")
         self.announcer.facts(weights=self.memory.weights)
         self.announcer.phase("training")

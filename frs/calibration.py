@@ -12,14 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from frs.diagnosis import gradient_norms
 from frs.distiller import Distiller, Weights
 from frs.heads import strides
-from frs.losses import feature_term, richness
+from frs.lesson import Seen
+from frs.losses import weighted_mean
 from frs.sampling import Draw, seeded
+from frs.spec import TermName
 from frs.taps import tap
 
 Precision = Callable[[], AbstractContextManager[object]]
-SHARES = {"feature": 1.0, "logit": 1.0}
+SHARES: dict[TermName, float] = {"feature": 1.0, "logit": 1.0}
 """Gradient norm of each term at the pyramid over the task's, at the time of calibration."""
 FIT_STEPS = 60
 FIT_RATE = 1e-2
@@ -32,54 +35,53 @@ def calibrate(distiller: Distiller, batches: Iterable[dict[str, Any]], precision
     """
     batches = list(batches)
     with _undisturbed(distiller.student):
-        if distiller.weights.feature != 0:
+        if distiller.adapter is not None:
             fit_adapter(distiller, batches)
-        norms = [gradient_norms(distiller, batch, precision) for batch in batches]
+        norms = [measure(distiller, batch, precision) for batch in batches]
     total = {name: sum(norm[name] for norm in norms) for name in norms[0]}
-    chosen = {name: SHARES[name] * total["task"] / max(total[name], 1e-12) for name in SHARES if name in total}
+    chosen = {name: SHARES[name] * total["task"] / max(total[name], 1e-12) for name in distiller.terms}
     known = distiller.weights
     return Weights(
-        feature=chosen["feature"] if known.feature is None else known.feature,
-        logit=chosen["logit"] if known.logit is None else known.logit,
+        feature=chosen.get("feature") if known.feature is None else known.feature,
+        logit=chosen.get("logit") if known.logit is None else known.logit,
         ramp_from=distiller.step,
     )
 
 
 def fit_adapter(distiller: Distiller, batches: list[dict[str, Any]]) -> None:
     """A few steps of Adam on the feature term alone, the student's features held fixed."""
+    assert distiller.adapter is not None
+    mask, distance = distiller.terms["feature"]
     views = [_view(distiller, batch) for batch in batches]
+    masks = [{s: mask(seen[s]) for s in seen} for _, seen in views]
     optimizer = torch.optim.Adam(distiller.adapter.parameters(), lr=FIT_RATE)
     for step in range(FIT_STEPS):
-        own, seen, rich = views[step % len(views)]
+        (own, seen), weight = views[step % len(views)], masks[step % len(views)]
         adapted = distiller.adapter(own)
-        loss = torch.stack([feature_term(adapted[s], seen[s], rich[s]) for s in distiller.strides]).sum()
+        per_level = [weighted_mean(distance(adapted[s], seen[s].features), weight[s]) for s in seen]
         optimizer.zero_grad()
-        loss.backward()
+        torch.stack(per_level).sum().backward()
         optimizer.step()
     optimizer.zero_grad()
 
 
-def gradient_norms(distiller: Distiller, batch: dict[str, Any], precision: Precision = nullcontext) -> dict[str, float]:
+def measure(distiller: Distiller, batch: dict[str, Any], precision: Precision = nullcontext) -> dict[str, float]:
     """Norm of the gradient that the task loss and each term send into the student's pyramid, over all levels."""
     with precision():
         lesson = distiller.teach(batch)
     task, _ = distiller.student.parse_losses(lesson.losses)
-    return {name: _norm(loss, lesson.pyramid) for name, loss in {"task": task, **lesson.terms}.items()}
-
-
-def _norm(loss: Tensor, pyramid: tuple[Tensor, ...]) -> float:
-    gradients = torch.autograd.grad(loss, pyramid, retain_graph=True, allow_unused=True)
-    return float(sum(g.float().square().sum() for g in gradients if g is not None) ** 0.5)
+    return {name: float(norm) for name, norm in gradient_norms(lesson, task).items()}
 
 
 @torch.no_grad()
-def _view(distiller: Distiller, batch: dict[str, Any]) -> tuple[Any, Any, Any]:
-    seen, logits = distiller.teacher.observe(batch["inputs"])
-    pixels = distiller.data_preprocessor({"inputs": batch["inputs"], "data_samples": None}, False)["inputs"]
+def _view(distiller: Distiller, batch: dict[str, Any]) -> tuple[dict[int, Tensor], dict[int, Seen]]:
+    features, logits = distiller.teacher.observe(batch["inputs"])
+    prepared = distiller.data_preprocessor(batch, False)
     with tap(distiller.student.neck) as neck:
-        distiller.student.extract_feat(pixels)
+        distiller.student.extract_feat(prepared["inputs"])
     own = dict(zip(strides(distiller.student), neck.output, strict=True))
-    return own, seen, {stride: richness(logits[stride]) for stride in distiller.strides}
+    boxes = [sample.gt_instances.bboxes for sample in prepared["data_samples"]]
+    return own, {s: Seen(features[s], logits[s], boxes, s) for s in distiller.strides}
 
 
 @contextmanager

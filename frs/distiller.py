@@ -1,5 +1,6 @@
-"""Student, adapter and teacher in one training step, the same for one- and two-stage detectors."""
+"""Student, adapter and teacher in one training step, the same for one- and two-stage detectors and every method."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +9,13 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from frs.adapter import Adapter
+from frs.diagnosis import diagnose
 from frs.errors import HeadMismatch, StrideMismatch
-from frs.heads import Detector, class_map, dense_head, strides
-from frs.losses import feature_term, logit_term, richness
-from frs.spec import Distillation
+from frs.heads import Detector, class_logits, class_map, dense_head, strides
+from frs.lesson import Lesson, Seen
+from frs.losses import weighted_mean
+from frs.methods import METHODS, Term
+from frs.spec import Distillation, Method, TermName
 from frs.taps import tap
 from frs.teacher import Levels, Teacher
 
@@ -25,29 +29,27 @@ class Weights:
     ramp_from: int = 0
     """Step at which the ramp starts."""
 
-    @property
-    def known(self) -> bool:
-        return self.feature is not None and self.logit is not None
-
-
-@dataclass
-class Lesson:
-    """One batch seen by both: the student's losses and pyramid, and the terms that pull it to the teacher's."""
-
-    losses: dict[str, Any]
-    pyramid: tuple[Tensor, ...]
-    terms: dict[str, Tensor]
+    def of(self, term: TermName) -> float | None:
+        return self.feature if term == "feature" else self.logit
 
 
 class Distiller(BaseModel):
-    """Trains `student` with its own loss + ramp * (feature weight * feature term + logit weight * logit term).
+    """Trains `student` with its own loss + ramp * sum of weight * term, over the terms of a method.
 
     The student's `loss()` runs once, unmodified. `state_dict` holds student and adapter; the teacher is no module here.
-    Raises StrideMismatch, HeadMismatch or UnsupportedDetector when teacher and student do not fit.
+    A term of weight 0 is not computed. Raises StrideMismatch, HeadMismatch or UnsupportedDetector when teacher and
+    student do not fit.
     """
 
     def __init__(
-        self, student: Detector, teacher: Teacher, distillation: Distillation, weights: Weights, ramp_steps: int
+        self,
+        student: Detector,
+        teacher: Teacher,
+        distillation: Distillation,
+        weights: Weights,
+        ramp_steps: int,
+        method: Method = "frs",
+        diagnose_every: int = 50,
     ):
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student: Detector = student
@@ -56,12 +58,19 @@ class Distiller(BaseModel):
         self.ramp_steps = ramp_steps
         self.step = 0
         """Optimisation steps done; set by whoever runs the loop."""
+        self.diagnose_every = diagnose_every
+        """Steps between tellings of gradient shares, coverage and agreement; they cost about half a backward pass."""
+        self.terms: Mapping[TermName, Term] = {
+            name: term for name, term in METHODS[method].items() if weights.of(name) != 0
+        }
         self.strides = common_strides(student, teacher)
-        if weights.logit != 0:
+        if "logit" in self.terms:
             check_class_maps(student, teacher)
-        self.adapter = Adapter(
-            self.strides, student.neck.out_channels, teacher.detector.neck.out_channels, distillation.adapter
-        )
+        self.adapter = self._adapter(distillation) if "feature" in self.terms else None
+
+    def _adapter(self, distillation: Distillation) -> Adapter:
+        own, theirs = self.student.neck.out_channels, self.teacher.detector.neck.out_channels
+        return Adapter(self.strides, own, theirs, distillation.adapter)
 
     def init_weights(self) -> None:
         """Nothing: student and adapter come initialised, and the Runner would do it again."""
@@ -73,49 +82,67 @@ class Distiller(BaseModel):
         with optim_wrapper.optim_context(self):
             lesson = self.teach(data)
         task, logs = self.student.parse_losses(lesson.losses)
-        loss = task + self.ramp * self.weigh(lesson.terms)
+        loss = task + self.ramp * self.weigh(lesson.terms) if lesson.terms else task
+        told = {f"distill_{name}": term.detach() for name, term in lesson.terms.items()}
+        if lesson.terms and self.step % self.diagnose_every == 0:
+            told |= diagnose(lesson, task, {name: self.ramp * (self.weights.of(name) or 0.0) for name in self.terms})
         optim_wrapper.update_params(loss)
-        terms = {f"distill_{name}": term.detach() for name, term in lesson.terms.items()}
-        return logs | terms | {"loss": loss.detach()}
+        return logs | told | {"loss": loss.detach()}
 
     def teach(self, data: dict[str, Any]) -> Lesson:
-        """One forward pass of both over a raw batch; under the caller's autocast, the terms in fp32."""
-        seen_features, seen_logits = self.teacher.observe(data["inputs"])
-        batch = self.data_preprocessor(data, True)
-        with tap(self.student.neck) as neck, tap(dense_head(self.student)) as head:
-            losses = self.student(**batch, mode="loss")
-        features = self._levels(neck.output)
-        logits = self._levels(head.output[0])
-        with torch.autocast(self._device_type, enabled=False):
-            terms = self.terms(features, logits, seen_features, seen_logits)
-        return Lesson(losses, tuple(neck.output), terms)
+        """One forward pass of both over a raw batch; under the caller's autocast, the terms in fp32.
 
-    def terms(self, features: Levels, logits: Levels, seen_features: Levels, seen_logits: Levels) -> dict[str, Tensor]:
-        """The terms summed over the levels both have. A term whose weight is 0 is not computed."""
-        rich = {stride: richness(seen_logits[stride]) for stride in self.strides}
-        terms = {}
-        if self.weights.feature != 0:
-            adapted = self.adapter({stride: features[stride].float() for stride in self.strides})
-            per_level = [feature_term(adapted[s], seen_features[s], rich[s]) for s in self.strides]
-            terms["feature"] = torch.stack(per_level).sum()
-        if self.weights.logit != 0:
-            per_level = [logit_term(logits[s], seen_logits[s], rich[s]) for s in self.strides]
-            terms["logit"] = torch.stack(per_level).sum()
+        `data["unlabelled"]`, where there is one, is a batch of images for the terms alone.
+        """
+        extra = data.get("unlabelled", {"inputs": [], "data_samples": []})
+        raw, images = {key: [*data[key], *extra[key]] for key in extra}, len(data["inputs"])
+        seen_features, seen_logits = self.teacher.observe(raw["inputs"])
+        batch = self.data_preprocessor(raw, True)
+        inputs, samples = batch["inputs"], batch["data_samples"]
+        with tap(self.student.neck) as neck, tap(dense_head(self.student)) as head:
+            losses = self.student(inputs[:images], samples[:images], mode="loss")
+        passes = [(tuple(neck.output), tuple(head.output[0]))]
+        if extra["inputs"]:
+            pyramid = self.student.extract_feat(inputs[images:])
+            passes.append((pyramid, class_logits(self.student, pyramid)))
+        features, logits = (self._levels(parts) for parts in zip(*passes, strict=True))
+        boxes = [sample.gt_instances.bboxes for sample in samples]
+        seen = {s: Seen(seen_features[s], seen_logits[s], boxes, s) for s in self.strides}
+        with torch.autocast(self._device_type, enabled=False):
+            terms = self.compare(features, logits, seen)
+        return Lesson(losses, tuple(level for pyramid, _ in passes for level in pyramid), logits, seen, terms)
+
+    def compare(self, features: Levels, logits: Levels, seen: Mapping[int, Seen]) -> dict[TermName, Tensor]:
+        """The terms, summed over the levels both have."""
+        masks = {mask: {s: mask(seen[s]) for s in self.strides} for mask in {term.mask for term in self.terms.values()}}
+        adapted = self.adapter({s: features[s].float() for s in self.strides}) if self.adapter else {}
+        terms: dict[TermName, Tensor] = {}
+        for name, (mask, distance) in self.terms.items():
+            own = adapted if name == "feature" else logits
+            theirs = {s: seen[s].features if name == "feature" else seen[s].logits for s in self.strides}
+            per_level = [weighted_mean(distance(own[s], theirs[s]), masks[mask][s]) for s in self.strides]
+            terms[name] = torch.stack(per_level).sum()
         return terms
 
-    def weigh(self, terms: dict[str, Tensor]) -> Tensor:
-        """feature weight * feature term + logit weight * logit term; 0 for a weight not known yet."""
-        return torch.stack([(getattr(self.weights, name) or 0.0) * term for name, term in terms.items()]).sum()
+    def weigh(self, terms: Mapping[TermName, Tensor]) -> Tensor:
+        """Sum of weight * term; 0 for a weight not known yet."""
+        return torch.stack([(self.weights.of(name) or 0.0) * terms[name] for name in self.terms]).sum()
+
+    @property
+    def calibrated(self) -> bool:
+        return all(self.weights.of(name) is not None for name in self.terms)
 
     @property
     def ramp(self) -> float:
         """From 0 to 1 over the warm-up, linearly; 0 while a weight is still to be found."""
-        if not self.weights.known:
+        if not self.calibrated:
             return 0.0
         return min(1.0, max(0.0, (self.step - self.weights.ramp_from) / max(1, self.ramp_steps)))
 
-    def _levels(self, tensors: Any) -> Levels:
-        return dict(zip(strides(self.student), tensors, strict=True))
+    def _levels(self, parts: Any) -> Levels:
+        """By stride, from the levels of one pass, or of two whose images are put together."""
+        levels = (level[0] if len(level) == 1 else torch.cat(level) for level in zip(*parts, strict=True))
+        return dict(zip(strides(self.student), levels, strict=True))
 
     @property
     def _device_type(self) -> str:

@@ -26,7 +26,7 @@ from frs.paper import PAPER_WEIGHTS
 from frs.precision import AutocastOptimWrapper
 from frs.resolved import ResolvedDetector, ResolvedSpec
 from frs.schedule import Plan
-from frs.spec import Distillation, Resources
+from frs.spec import TERMS, Distillation, JobSpec, Resources
 from frs.stopping import StopRequest
 from frs.teacher import Teacher
 
@@ -81,9 +81,11 @@ class Job:
         checkpoints = Checkpoints(self.workdir / "checkpoints", self.identity())
         teacher = Teacher(self.detector(self.spec.teacher)) if self.spec.teacher else None
         if teacher is not None:
-            model = distiller(student, teacher, self.job.distillation, plan, self.job.schedule.seed)
             before = teacher.fingerprint()
-            self.announcer.facts(teacher_sha256=before, **distillation_facts(model, self.job.distillation))
+            self.announcer.facts(teacher_sha256=before, method=self.job.method)
+            if self.job.method != "none":
+                model = distiller(student, teacher, self.job, plan)
+                self.announcer.facts(**distillation_facts(model, self.job.distillation))
             if checkpoints.newest() is None:
                 self.check_teacher(teacher)
         exporter = self.exporter(student)
@@ -188,19 +190,22 @@ class Job:
         return hashlib.sha256("\n".join([asked, *files]).encode()).hexdigest()
 
 
-def distiller(student: nn.Module, teacher: Teacher, wanted: Distillation, plan: Plan, seed: int) -> Distiller:
+def distiller(student: nn.Module, teacher: Teacher, job: JobSpec, plan: Plan) -> Distiller:
     """Student and teacher joined by a fresh adapter, which draws from a generator of its own."""
+    wanted, terms = job.distillation, TERMS[job.method]
     chosen = {"feature": wanted.feature_weight, "logit": wanted.logit_weight}
     if "paper" in chosen.values():
         head = type(dense_head(student)).__name__
         if head not in PAPER_WEIGHTS:
             raise InvalidSpec(f"The paper has no weights for {head}.", "Use `auto` or numbers.")
         chosen = {name: getattr(PAPER_WEIGHTS[head], name) if w == "paper" else w for name, w in chosen.items()}
-    feature, logit = (None if weight == "auto" else float(weight) for weight in chosen.values())
+    given = {name: None if weight == "auto" else float(weight) for name, weight in chosen.items()}
+    feature, logit = (given[name] if name in terms else 0.0 for name in given)
     ramp_steps = schedule.warmup(wanted.warmup_steps, plan.steps)
+    diagnose_every = max(1, min(50, plan.steps // 100))
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return Distiller(student, teacher, wanted, Weights(feature, logit), ramp_steps)
+        torch.manual_seed(job.schedule.seed)
+        return Distiller(student, teacher, wanted, Weights(feature, logit), ramp_steps, job.method, diagnose_every)
 
 
 def distillation_facts(model: Distiller, asked: Distillation) -> dict[str, object]:
@@ -211,7 +216,7 @@ def distillation_facts(model: Distiller, asked: Distillation) -> dict[str, objec
         "teacher_parameters": sum(parameter.numel() for parameter in model.teacher.detector.parameters()),
         "weights_asked": {"feature": asked.feature_weight, "logit": asked.logit_weight},
         "weights_paper": paper._asdict() if paper else None,
-        **({"weights": vars(model.weights)} if model.weights.known else {}),
+        **({"weights": vars(model.weights)} if model.calibrated else {}),
     }
 
 

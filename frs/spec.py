@@ -18,6 +18,18 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"
 Kind = Literal["distill", "train", "evaluate"]
 Architecture = Literal["retinanet", "gfl", "fcos", "faster_rcnn"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Method = Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "none"]
+TermName = Literal["feature", "logit"]
+TERMS: dict[Method, tuple[TermName, ...]] = {
+    "frs": ("feature", "logit"),
+    "feature": ("feature",),
+    "logit": ("logit",),
+    "uniform": ("feature", "logit"),
+    "boxes": ("feature", "logit"),
+    "pkd": ("feature",),
+    "none": (),
+}
+"""What a method compares: pyramid features, class logits. `frs.methods` says how."""
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Literal["auto", "paper"]
 Metadata = dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]]
 
@@ -163,12 +175,6 @@ class Distillation(Spec):
     adapter: Literal["1x1", "3x3"] = "3x3"
     accept_weak_teacher: bool = False
 
-    @model_validator(mode="after")
-    def _some_weight(self) -> "Distillation":
-        if self.feature_weight == 0 and self.logit_weight == 0:
-            raise ValueError("feature_weight and logit_weight are both 0: nothing would be distilled; use kind `train`")
-        return self
-
 
 class Resources(Spec):
     devices: Annotated[int, Field(ge=0, le=1)] | None = None
@@ -183,9 +189,14 @@ class JobSpec(Spec):
 
     name: Name | None = None
     kind: Kind = "distill"
-    method: Literal["frs"] = "frs"
+    method: Method = "frs"
+    """What the student is compared by: `frs`, its halves `feature` and `logit`; the same terms under other masks,
+    `uniform` and `boxes`; `pkd`, standardised features; `none`, the student alone beside the teacher's numbers."""
     dataset: Name
     """Id or name of a registered data set."""
+    unlabelled: Name | None = None
+    """Id or name of a second data set whose training images, boxes ignored, teach through the teacher alone: as many
+    of them in each step as of `dataset`'s."""
     teacher: DetectorRef | None = None
     student: DetectorRef
     schedule: Schedule = Schedule()
@@ -204,8 +215,31 @@ class JobSpec(Spec):
             raise ValueError("kind `distill` needs a `teacher`; kind `train` trains the student alone")
         if self.kind != "distill" and (self.teacher is not None or self.baseline):
             raise ValueError(f"`teacher` and `baseline` belong to kind `distill`, not `{self.kind}`")
+        self._method_has_something_to_do()
         if self.kind != "evaluate" and not isinstance(self.student, StockDetector | DescribedDetector):
             raise ValueError(
                 "`student` is a description (`config` or `architecture`); start it from weights with `init`"
             )
         return self
+
+    def _method_has_something_to_do(self) -> None:
+        terms = TERMS[self.method]
+        weights: dict[TermName, Weight] = {
+            "feature": self.distillation.feature_weight,
+            "logit": self.distillation.logit_weight,
+        }
+        if terms and not any(weights[term] for term in terms):
+            raise ValueError(f"nothing would be distilled: {_all_zero(terms)}; use method `none` or kind `train`")
+        unused = [
+            f"{name}_weight" for name, weight in weights.items() if name not in terms and weight not in ("auto", 0)
+        ]
+        if unused:
+            raise ValueError(f"method `{self.method}` has no use for {' and '.join(unused)}")
+        if self.method == "pkd" and "paper" in weights.values():
+            raise ValueError("the paper has no weights for method `pkd`; use `auto` or a number")
+        if self.unlabelled and (self.kind != "distill" or not terms):
+            raise ValueError("`unlabelled` images are for distillation: kind `distill` and a method other than `none`")
+
+
+def _all_zero(terms: tuple[TermName, ...]) -> str:
+    return " and ".join(f"{term}_weight" for term in terms) + (" are both 0" if len(terms) > 1 else " is 0")

@@ -2,7 +2,7 @@ import pytest
 import torch
 from test_distiller import batch, distiller
 
-from frs.calibration import SHARES, calibrate, gradient_norms
+from frs.calibration import SHARES, calibrate, measure
 from frs.distiller import Distiller, Weights
 from frs.teacher import fingerprint
 
@@ -16,7 +16,7 @@ def calibrated(weights: Weights) -> Distiller:
 
 def test_each_terms_gradient_gets_its_share_of_the_tasks() -> None:
     model = calibrated(Weights(None, None))
-    norms = gradient_norms(model, batch())
+    norms = measure(model, batch())
     assert model.weights.feature is not None and model.weights.logit is not None
     assert model.weights.feature * norms["feature"] == pytest.approx(SHARES["feature"] * norms["task"], rel=0.01)
     assert model.weights.logit * norms["logit"] == pytest.approx(SHARES["logit"] * norms["task"], rel=0.01)

@@ -14,7 +14,7 @@ from frs.distiller import Distiller, Weights
 from frs.errors import HeadMismatch, StrideMismatch, UnsupportedDetector
 from frs.heads import class_logits, dense_head, strides
 from frs.precision import AutocastOptimWrapper, Chosen
-from frs.spec import DescribedDetector, Distillation
+from frs.spec import DescribedDetector, Distillation, Method
 from frs.teacher import Teacher, fingerprint
 
 
@@ -24,12 +24,15 @@ def detector(architecture: str = "gfl", **changes: Any) -> Any:
 
 
 def distiller(
-    architecture: str = "gfl", weights: Weights | None = None, teacher: Any = None, **wanted: Any
+    architecture: str = "gfl",
+    weights: Weights | None = None,
+    teacher: Any = None,
+    method: Method = "frs",
+    diagnose_every: int = 50,
 ) -> Distiller:
     teacher = teacher or Teacher(detector(architecture, neck_channels=32))
-    return Distiller(
-        detector(architecture), teacher, Distillation(**wanted), weights or Weights(0.01, 0.1), ramp_steps=4
-    )
+    weights = weights or Weights(0.01, 0.1)
+    return Distiller(detector(architecture), teacher, Distillation(), weights, 4, method, diagnose_every)
 
 
 def batch(size: int = 96) -> dict[str, Any]:

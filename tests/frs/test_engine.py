@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import ARCHITECTURES, Train, described, job, of
 
-from frs import distiller, events, losses, weights
+from frs import events, losses, methods, weights
 from frs.dataset.shapes import draw
 from frs.errors import (
     BadDataset,
@@ -21,6 +21,7 @@ from frs.errors import (
     TeacherNotCompetent,
     WeightsNotFound,
 )
+from frs.methods import METHODS, Term
 from frs.stopping import Interrupted
 
 STEPS_PER_EPOCH = 4  # 14 images, 4 a batch
@@ -230,11 +231,11 @@ def test_a_term_that_is_not_finite_stops_at_that_step_and_is_named(
     calls = itertools.count()
 
     def breaks(*tensors: torch.Tensor) -> torch.Tensor:
-        return losses.feature_term(*tensors) * (float("nan") if next(calls) == 5 * 2 else 1)  # five levels a step
+        return losses.squared_error(*tensors) * (float("nan") if next(calls) == 5 * 2 else 1)  # five levels a step
 
-    monkeypatch.setattr(distiller, "feature_term", breaks)
+    monkeypatch.setitem(METHODS, "feature", {"feature": Term(methods.rich, breaks)})
     with pytest.raises(Diverged, match="distill_feature became nan at step 3"):
-        train(job())
+        train(job(method="feature", distillation={"logit_weight": "auto"}))
 
 
 def test_fp16_needs_a_gpu(train: Train) -> None:
