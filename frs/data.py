@@ -1,6 +1,6 @@
 """A job's two splits, read and checked before anything is trained."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from frs import weights
@@ -38,6 +38,8 @@ class Half:
 class Data:
     train: Half
     val: Half
+    unlabelled: Half | None = None
+    """Boxes dropped."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -51,16 +53,21 @@ class Data:
 
 def load(spec: ResolvedSpec, announcer: Announcer) -> Data:
     """Raises BadDataset naming file and box when more is wrong than the spec allows, ClassMismatch between the splits."""
-    reports = {name: _checked(split, spec.job.max_bad_share, name, announcer) for name, split in _splits(spec).items()}
+    splits = _splits(spec)
+    reports = {name: _checked(split, spec.job.max_bad_share, name, announcer) for name, split in splits.items()}
     check_pair(reports["train"], reports["val"])
-    data = Data(*(_half(split, reports[name]) for name, split in _splits(spec).items()))
+    halves = {name: _half(split, reports[name]) for name, split in splits.items()}
+    if "unlabelled" in halves:
+        halves["unlabelled"] = replace(halves["unlabelled"], coco=halves["unlabelled"].coco.without_boxes())
+    data = Data(**halves)
     if spec.job.kind != "evaluate" and not data.trainable:
         raise BadDataset("The training split has no image with boxes.")
     return data
 
 
 def _splits(spec: ResolvedSpec) -> dict[str, Split]:
-    return {"train": spec.train, "val": spec.val}
+    splits = {"train": spec.train, "val": spec.val, "unlabelled": spec.unlabelled}
+    return {name: split for name, split in splits.items() if split is not None}
 
 
 def _checked(split: Split, max_bad_share: float, name: str, announcer: Announcer) -> Report:

@@ -30,6 +30,8 @@ from frs.spec import TERMS, Distillation, JobSpec, Resources
 from frs.stopping import StopRequest
 from frs.teacher import Teacher
 
+IDENTITY = ("kind", "method", "unlabelled", "teacher", "student", "schedule", "distillation")
+"""Fields of a spec that a checkpoint depends on."""
 COMPETENT = 0.01
 """Below this mAP on the validation split a teacher is no better than chance."""
 
@@ -108,13 +110,15 @@ class Job:
         return "time_limit" if runner.iter < plan.steps else "completed"
 
     def runner(self, model: nn.Module, plan: Plan, bridge: Bridge) -> Runner:
-        images = self.images(self.data.train, self.data.trainable, training_pipeline(self.job.schedule, self.stock))
+        pipeline, more = training_pipeline(self.job.schedule, self.stock), self.data.unlabelled
+        images = self.images(self.data.train, self.data.trainable, pipeline)
+        unlabelled = self.images(more, more.kept, pipeline) if more else None
         clip = self.job.schedule.clip_norm
         return Runner(
             model=model,
             work_dir=str(self.workdir / "mmengine"),
             experiment_name=uuid.uuid4().hex,
-            train_dataloader=TrainingLoaders(images, self.job.schedule, self.workers),
+            train_dataloader=TrainingLoaders(images, self.job.schedule, self.workers, unlabelled),
             train_cfg={"type": StepLoop, "plan": plan},
             optim_wrapper={
                 "type": AutocastOptimWrapper,
@@ -172,11 +176,13 @@ class Job:
         self.announcer.facts(student_sha256=file.sha256)
 
     def facts(self, student: nn.Module) -> dict[str, object]:
+        more = self.data.unlabelled
         return {
             "classes": list(self.data.classes),
             "train_annotations_sha256": self.data.train.sha256,
             "val_annotations_sha256": self.data.val.sha256,
             "training_images": len(self.data.trainable),
+            **({"unlabelled_images": len(more.kept), "unlabelled_annotations_sha256": more.sha256} if more else {}),
             "student_parameters": sum(parameter.numel() for parameter in student.parameters()),
             "device": versions.device_name(self.device),
             "precision": self.precision,
@@ -185,8 +191,9 @@ class Job:
 
     def identity(self) -> str:
         """What a checkpoint must agree with to be gone on from."""
-        asked = self.job.model_dump_json(include={"kind", "method", "teacher", "student", "schedule", "distillation"})
-        files = [self.data.train.sha256, *(d.sha256 or "" for d in (self.spec.teacher, self.spec.student) if d)]
+        asked = self.job.model_dump_json(include=set(IDENTITY))
+        more = [self.data.unlabelled.sha256] if self.data.unlabelled else []
+        files = [self.data.train.sha256, *more, *(d.sha256 or "" for d in (self.spec.teacher, self.spec.student) if d)]
         return hashlib.sha256("\n".join([asked, *files]).encode()).hexdigest()
 
 

@@ -1,6 +1,6 @@
 """Images with their boxes, as mmdet's detectors take them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from frs.schedule import stock_dataset
 from frs.spec import Schedule
 
 Pipeline = list[dict[str, Any]]
+Batch = dict[str, Any]
 RESIZES = ("Resize", "RandomResize", "RandomChoiceResize")
 
 
@@ -106,16 +107,28 @@ def test_pipeline(schedule: Schedule, stock: Config) -> Pipeline:
 class TrainingLoaders:
     """`loaders(first, end)`: a loader of the batches of those steps, the same for any number of workers."""
 
-    def __init__(self, images: Images, schedule: Schedule, workers: int) -> None:
-        self.images, self.schedule, self.workers = images, schedule, workers
+    def __init__(self, images: Images, schedule: Schedule, workers: int, unlabelled: Images | None = None) -> None:
+        self.images, self.schedule, self.workers, self.unlabelled = images, schedule, workers, unlabelled
 
-    def __call__(self, first: int, end: int) -> DataLoader[Any]:
-        batches = Batches(len(self.images), self.schedule.batch_size, self.schedule.seed, first, end)
-        return _loader(self.images, self.workers, batch_sampler=batches)
+    def __call__(self, first: int, end: int) -> Iterable[Batch]:
+        """A batch has `inputs` and `data_samples`, and as many under `unlabelled` where there are such images."""
+        labelled = self._loader(self.images, first, end)
+        if self.unlabelled is None:
+            return labelled
+        return _beside(labelled, self._loader(self.unlabelled, first, end))
+
+    def _loader(self, images: Images, first: int, end: int) -> DataLoader[Any]:
+        batches = Batches(len(images), self.schedule.batch_size, self.schedule.seed, first, end)
+        return _loader(images, self.workers, batch_sampler=batches)
 
     def __len__(self) -> int:
         """Steps of an epoch; mmengine asks."""
         return -(-len(self.images) // self.schedule.batch_size)
+
+
+def _beside(labelled: Iterable[Batch], unlabelled: Iterable[Batch]) -> Iterator[Batch]:
+    for batch, extra in zip(labelled, unlabelled, strict=True):
+        yield batch | {"unlabelled": extra}
 
 
 def test_loader(images: Images, workers: int) -> DataLoader[Any]:

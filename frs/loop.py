@@ -4,7 +4,6 @@ from typing import Any
 
 from mmengine.runner import BaseLoop
 from torch import nn
-from torch.utils.data import DataLoader
 
 from frs.images import TrainingLoaders
 from frs.schedule import Plan
@@ -13,7 +12,7 @@ from frs.schedule import Plan
 class StepLoop(BaseLoop):
     """Runs the steps from `iter` on, with mmengine's hooks.
 
-    `dataloader(first, end)` gives a loader of the batches of those steps. `before_train` hooks may set `iter`, the step
+    `dataloader(first, end)` gives the batches of those steps. `before_train` hooks may set `iter`, the step
     to go on from.
     """
 
@@ -33,8 +32,7 @@ class StepLoop(BaseLoop):
 
     def run(self) -> nn.Module:
         self.runner.call_hook("before_train")
-        loader: DataLoader[Any] = self.dataloader(self.iter, self.plan.steps)
-        for batch in loader:
+        for batch in self.dataloader(self.iter, self.plan.steps):
             starts_epoch = self.iter % self.plan.steps_per_epoch == 0
             self.run_iter(batch, starts_epoch)
             if self.ended:

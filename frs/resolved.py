@@ -38,6 +38,8 @@ class ResolvedSpec(_Resolved):
     job: JobSpec
     train: Split
     val: Split
+    unlabelled: Split | None = None
+    """Its images teach through the teacher alone."""
     student: ResolvedDetector
     teacher: ResolvedDetector | None = None
     models: Path
@@ -54,6 +56,7 @@ def resolve(job: JobSpec, data: Path, models: Path) -> ResolvedSpec:
         job=job,
         train=_split(folder, "train"),
         val=_split(folder, "val"),
+        unlabelled=_split(inside(data, job.unlabelled), "train") if job.unlabelled else None,
         student=_detector(job.student, models),
         teacher=_detector(job.teacher, models) if job.teacher else None,
         models=models,

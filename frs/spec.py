@@ -175,6 +175,12 @@ class Distillation(Spec):
     adapter: Literal["1x1", "3x3"] = "3x3"
     accept_weak_teacher: bool = False
 
+    @model_validator(mode="after")
+    def _some_weight(self) -> "Distillation":
+        if self.feature_weight == 0 and self.logit_weight == 0:
+            raise ValueError("feature_weight and logit_weight are both 0: use method `none` or kind `train`")
+        return self
+
 
 class Resources(Spec):
     devices: Annotated[int, Field(ge=0, le=1)] | None = None
@@ -229,7 +235,7 @@ class JobSpec(Spec):
             "logit": self.distillation.logit_weight,
         }
         if terms and not any(weights[term] for term in terms):
-            raise ValueError(f"nothing would be distilled: {_all_zero(terms)}; use method `none` or kind `train`")
+            raise ValueError(f"method `{self.method}` has the {terms[0]} term alone, and its weight is 0")
         unused = [
             f"{name}_weight" for name, weight in weights.items() if name not in terms and weight not in ("auto", 0)
         ]
@@ -239,7 +245,3 @@ class JobSpec(Spec):
             raise ValueError("the paper has no weights for method `pkd`; use `auto` or a number")
         if self.unlabelled and (self.kind != "distill" or not terms):
             raise ValueError("`unlabelled` images are for distillation: kind `distill` and a method other than `none`")
-
-
-def _all_zero(terms: tuple[TermName, ...]) -> str:
-    return " and ".join(f"{term}_weight" for term in terms) + (" are both 0" if len(terms) > 1 else " is 0")

@@ -33,7 +33,9 @@ class References:
 
 def check(session: Session, context: Context, spec: JobSpec) -> References:
     """Raises InvalidField, naming the field and the next step."""
-    dataset = _dataset(session, spec)
+    dataset = _dataset(session, spec.dataset, spec.max_bad_share, "dataset")
+    if spec.unlabelled:
+        _dataset(session, spec.unlabelled, spec.max_bad_share, "unlabelled")
     sides = [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
     for loc, detector in sides:
         _check_detector(session, context, dataset, detector, loc)
@@ -41,22 +43,22 @@ def check(session: Session, context: Context, spec: JobSpec) -> References:
     return References(dataset.id, waits_for)
 
 
-def _dataset(session: Session, spec: JobSpec) -> Dataset:
-    dataset = queries.find_dataset(session, spec.dataset)
+def _dataset(session: Session, id_or_name: str, max_bad_share: float, loc: str) -> Dataset:
+    dataset = queries.find_dataset(session, id_or_name)
     if dataset is None:
         hint = "Register it with POST /datasets, or see GET /datasets."
-        raise InvalidField("dataset", "dataset_not_found", "No data set of this id or name.", hint)
+        raise InvalidField(loc, "dataset_not_found", "No data set of this id or name.", hint)
     if dataset.status == DatasetStatus.CHECKING:
         hint = f"Poll GET /datasets/{dataset.id}."
-        raise InvalidField("dataset", "dataset_not_ready", f"Data set {dataset.id} is still being checked.", hint)
+        raise InvalidField(loc, "dataset_not_ready", f"Data set {dataset.id} is still being checked.", hint)
     if dataset.status == DatasetStatus.HAS_PROBLEMS:
         findings = Findings.model_validate(dataset.report)
-        if not findings.accepted(spec.max_bad_share):
-            raise _bad(dataset, findings)
+        if not findings.accepted(max_bad_share):
+            raise _bad(dataset, findings, loc)
     return dataset
 
 
-def _bad(dataset: Dataset, findings: Findings) -> InvalidField:
+def _bad(dataset: Dataset, findings: Findings, loc: str) -> InvalidField:
     problems = findings.problems
     said = " ".join(f"{problem.split}: {problem.message}" for problem in problems[:_TOLD])
     more = findings.problem_count - _TOLD
@@ -65,8 +67,8 @@ def _bad(dataset: Dataset, findings: Findings) -> InvalidField:
     share = max((half.bad_share for half in (findings.train, findings.val) if half), default=1.0)
     if share < 1 and findings.accepted(share):
         hint += f", or leave the bad images out with `max_bad_share` of {math.ceil(share * 1e4) / 1e4} or more"
-    errors = [Fault(loc="dataset", code=problem.code, message=problem.message) for problem in problems[:_LISTED]]
-    return InvalidField("dataset", BadDataset.code, detail, f"{hint}.", errors=errors)
+    errors = [Fault(loc=loc, code=problem.code, message=problem.message) for problem in problems[:_LISTED]]
+    return InvalidField(loc, BadDataset.code, detail, f"{hint}.", errors=errors)
 
 
 def _check_detector(session: Session, context: Context, dataset: Dataset, detector: DetectorRef, loc: str) -> None:

@@ -56,7 +56,7 @@ def submit(context: Context, spec: JobSpec, key_id: str, idempotency_key: str | 
 
 def baseline_of(spec: JobSpec) -> JobSpec:
     """The same student on the same data, schedule and seed, without a teacher."""
-    alone = spec.model_dump(exclude={"teacher", "distillation", "baseline"})
+    alone = spec.model_dump(exclude={"teacher", "distillation", "baseline", "method", "unlabelled"})
     name = spec.name and spec.name[: _NAME_LENGTH - len(_BASELINE)] + _BASELINE
     return JobSpec.model_validate(alone | {"kind": "train", "name": name})
 

@@ -1,7 +1,7 @@
 """Reads a COCO annotation file into columns: lean enough for COCO itself, trusting nothing in the file."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ class CocoFile:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_starts", np.searchsorted(self.boxes.image, np.arange(len(self.images) + 1)))
+
+    def without_boxes(self) -> "CocoFile":
+        return replace(self, boxes=self.boxes.take(slice(0)))
 
     def boxes_of(self, index: int) -> Boxes:
         """The boxes of `images[index]`, as views."""

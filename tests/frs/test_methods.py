@@ -1,0 +1,132 @@
+"""Methods side by side: every one trains, alone and in a run, and says what it did."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from test_distiller import batch, distiller, optimise
+from test_engine import facts, newest_checkpoint, series, values
+from tiny import ARCHITECTURES, Train, described, job
+
+from frs.distiller import Weights
+from frs.spec import TERMS, JobSpec, Method
+
+DISTILLING: list[Method] = [method for method in TERMS if method != "none"]
+
+
+@pytest.mark.parametrize("method", DISTILLING)
+def test_a_method_trains_by_its_terms_alone(method: Method) -> None:
+    model = distiller(weights=Weights(0.01, 0.1, ramp_from=-4), method=method)
+    logs = optimise(model)[0]
+    assert {name for name in logs if name.startswith("distill_")} == {f"distill_{term}" for term in TERMS[method]}
+    assert all(torch.isfinite(value) for value in logs.values())
+    assert (model.adapter is not None) == ("feature" in TERMS[method])
+
+
+@pytest.mark.parametrize("method", DISTILLING)
+def test_a_run_of_any_method_finds_its_weights(train: Train, method: Method) -> None:
+    told = train(job(method=method, distillation={"feature_weight": "auto", "logit_weight": "auto"}))
+    chosen = facts(told)["weights"]
+    assert {name for name in ("feature", "logit") if chosen[name]} == set(TERMS[method])
+    assert facts(told)["method"] == method
+
+
+def test_method_none_trains_the_student_alone_beside_the_teachers_numbers(train: Train, tmp_path: Path) -> None:
+    told = train(job(method="none", distillation={"feature_weight": "auto", "logit_weight": "auto"}), tmp_path / "none")
+    alone = train(job(kind="train", teacher=None), tmp_path / "alone")
+    assert values(told) == values(alone)
+    assert {event.role for event in told if event.type == "evaluation"} == {"teacher", "student"}
+
+
+@pytest.mark.parametrize(
+    ("method", "weights", "said"),
+    [
+        ("feature", {"feature_weight": 0}, "its weight is 0"),
+        ("feature", {"logit_weight": 0.5}, "no use for logit_weight"),
+        ("pkd", {"feature_weight": "paper"}, "no weights for method `pkd`"),
+    ],
+)
+def test_weights_that_a_method_cannot_use_are_refused(method: str, weights: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        JobSpec.model_validate(job(method=method) | {"distillation": weights})
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_so_many_steps_shares_coverage_and_agreement_are_told(architecture: str) -> None:
+    model = distiller(architecture, Weights(0.01, 0.1, ramp_from=-4), diagnose_every=2)
+    first, second, third = optimise(model, steps=3)
+    strides = {f"coverage_{stride}" for stride in model.strides}
+    assert {"share_feature", "share_logit", "agreement"} | strides <= first.keys() == third.keys()
+    assert not any(name.startswith(("share", "coverage", "agree")) for name in second)
+    assert 0 <= first["agreement"] <= 1 and all(0 < first[name] < 1 for name in strides)
+
+
+def test_a_share_is_the_weighted_terms_gradient_over_the_tasks() -> None:
+    model = distiller(weights=Weights(0.01, 0.1, ramp_from=-2), diagnose_every=1)
+    logs = optimise(model)[0]
+    lesson = distiller(weights=Weights(0.01, 0.1, ramp_from=-2)).train().teach(batch())
+    task, _ = model.student.parse_losses(lesson.losses)
+    norms = []
+    for loss in (task, 0.5 * 0.01 * lesson.terms["feature"]):  # half way up the ramp of 4 steps
+        gradients = torch.autograd.grad(loss, lesson.pyramid, retain_graph=True)
+        norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+    assert logs["share_feature"].item() == pytest.approx((norms[1] / norms[0]).item(), rel=1e-4)
+
+
+def test_a_student_that_agrees_with_its_teacher_agrees_wholly() -> None:
+    from frs.diagnosis import agreement
+
+    lesson = distiller().teach(batch())
+    lesson.logits = {stride: seen.logits for stride, seen in lesson.seen.items()}
+    assert agreement(lesson).item() == pytest.approx(1)
+
+
+def test_unlabelled_images_teach_by_the_terms_alone() -> None:
+    plain, extra = distiller(), batch()
+    extra["inputs"] = [255 - image for image in extra["inputs"]]
+    alone, both = plain.teach(batch()), plain.teach(batch() | {"unlabelled": extra})
+    for name, losses in alone.losses.items():
+        torch.testing.assert_close(both.losses[name], losses, msg=name)
+    assert all(both.terms[name] != alone.terms[name] for name in both.terms)
+    assert len(both.pyramid) == 2 * len(alone.pyramid)
+
+
+def test_unlabelled_images_like_the_labelled_ones_change_nothing() -> None:
+    model = distiller()
+    alone, both = model.teach(batch()), model.teach(batch() | {"unlabelled": batch()})
+    for name in alone.terms:
+        torch.testing.assert_close(both.terms[name], alone.terms[name])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_run_with_unlabelled_images(train: Train, architecture: str) -> None:
+    spec = job(
+        unlabelled="tiny",
+        teacher=described(architecture, neck_channels=32),
+        student=described(architecture),
+        distillation={"feature_weight": "auto", "logit_weight": "auto"},
+        schedule={"max_steps": 3},
+    )
+    told = train(spec)
+    assert series(told)["train/distill_feature"] == [1, 2, 3]
+    assert facts(told)["unlabelled_images"] == 14
+
+
+def test_boxes_of_unlabelled_images_are_not_looked_at(train: Train, tmp_path: Path) -> None:
+    """The mask of `boxes` is 0 on them, so they only stand beside."""
+    weights = {"feature_weight": 1e-4, "logit_weight": 0.1}
+    spec = job(method="boxes", distillation=weights, schedule={"max_steps": 4})
+    train(spec, tmp_path / "without")
+    train(spec | {"unlabelled": "tiny"}, tmp_path / "with")
+    without, with_them = (newest_checkpoint(tmp_path / name)["model"] for name in ("without", "with"))
+    for name, tensor in without.items():
+        torch.testing.assert_close(with_them[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("changes", [{"kind": "train", "teacher": None}, {"method": "none"}])
+def test_unlabelled_images_without_distillation_are_refused(changes: dict[str, Any]) -> None:
+    spec = {**job(), "unlabelled": "tiny", "distillation": {}} | changes
+    with pytest.raises(ValidationError, match="unlabelled"):
+        JobSpec.model_validate(spec)
