@@ -144,7 +144,7 @@ def prepare(data: Path, to: Path, threads: int) -> None:
         (to / folder).mkdir(parents=True, exist_ok=True)
     draw(to / "data" / "shapes", train=400, val=400)
     if not (to / "data" / "bccd").exists():
-        (to / "data" / "bccd").symlink_to((data / "bccd").resolve())
+        shutil.copytree(data / "bccd", to / "data" / "bccd")
     for weights in files("frs.recipes").joinpath("weights").iterdir():
         (to / "models" / weights.name).write_bytes(weights.read_bytes())
     if not (to / "models" / "bccd_teacher.pth").exists():
