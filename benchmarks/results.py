@@ -88,15 +88,15 @@ BCCD = Study(
     "bccd",
     "bccd",
     (320, 240),
-    24,
+    12,
     {
         "architecture": "gfl",
-        "backbone": {"depth": 18, "width": 32},
+        "backbone": {"depth": 18, "width": 24},
         "neck_channels": 64,
         "head_convs": 2,
         "init": {"weights": "bccd_teacher.pth"},
     },
-    teacher_epochs=36,
+    teacher_epochs=24,
 )
 
 

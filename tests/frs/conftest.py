@@ -14,6 +14,10 @@ from frs.stopping import StopRequest
 from frs.trainer import quiet
 
 
+class Killed(BaseException):
+    """Nothing catches it: what is not on disk by then is lost."""
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
@@ -39,16 +43,27 @@ def no_chatter() -> None:
 
 @pytest.fixture
 def train(data: Path, models: Path, tmp_path: Path) -> Train:
-    """Runs the engine on a spec in `workdir` and returns its events; `stop_at` interrupts after that step."""
+    """Runs the engine on a spec in `workdir` and returns its events, added to `told`.
 
-    def run(spec: dict[str, Any], workdir: Path = tmp_path / "run", stop_at: int | None = None) -> list[events.Event]:
-        told: list[events.Event] = []
+    `stop_at` interrupts after that step, `kill_at` raises what nothing catches.
+    """
+
+    def run(
+        spec: dict[str, Any],
+        workdir: Path = tmp_path / "run",
+        stop_at: int | None = None,
+        kill_at: int | None = None,
+        told: list[events.Event] | None = None,
+    ) -> list[events.Event]:
+        told = [] if told is None else told
         stop = StopRequest()
 
         def emit(event: events.Event) -> None:
             told.append(event)
             if isinstance(event, events.Metrics) and event.step == stop_at:
                 stop.ask()
+            if isinstance(event, events.Metrics) and event.step == kill_at:
+                raise Killed
 
         workdir.mkdir(exist_ok=True)
         resolved = resolve(JobSpec.model_validate(spec), data, models)

@@ -10,6 +10,7 @@ from test_distiller import batch, distiller, optimise
 from test_engine import facts, newest_checkpoint, series, values
 from tiny import ARCHITECTURES, Train, described, job
 
+from frs.diagnosis import agreement
 from frs.distiller import Weights
 from frs.spec import TERMS, JobSpec, Method
 
@@ -76,8 +77,6 @@ def test_a_share_is_the_weighted_terms_gradient_over_the_tasks() -> None:
 
 
 def test_a_student_that_agrees_with_its_teacher_agrees_wholly() -> None:
-    from frs.diagnosis import agreement
-
     lesson = distiller().teach(batch())
     lesson.logits = {stride: seen.logits for stride, seen in lesson.seen.items()}
     assert agreement(lesson).item() == pytest.approx(1)

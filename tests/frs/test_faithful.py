@@ -1,0 +1,93 @@
+"""What distillation must not change: the teacher, and the student where it has no weight; and a run that was killed."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Killed
+from mmengine.model import ExponentialMovingAverage
+from test_distiller import batch, detector, distiller, noisy_teacher, optimise
+from test_engine import assert_equal, newest_checkpoint, values
+from tiny import ARCHITECTURES, Train, described, job
+
+from frs import events
+from frs.distiller import Distiller, Weights
+from frs.precision import AutocastOptimWrapper
+from frs.spec import Distillation
+from frs.teacher import Teacher
+
+STEPS = 20
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_with_both_weights_0_the_run_is_plain_mmdet_training(architecture: str) -> None:
+    """Twenty steps, bit by bit; submit refuses such a spec, so this calls what lies below."""
+    plain = detector(architecture)
+    model = Distiller(detector(architecture), Teacher(detector(architecture)), Distillation(), Weights(0.0, 0.0), 1)
+    for trained in (plain, model):
+        wrapper = AutocastOptimWrapper(
+            "fp32", "cpu", optimizer=torch.optim.SGD(trained.parameters(), lr=1e-3, momentum=0.9)
+        )
+        for _ in range(STEPS):
+            trained.train()
+            data = batch()  # seeds the generator, by which Faster R-CNN samples its proposals
+            trained.train_step(data, wrapper)
+    assert_equal(dict(plain.state_dict()), {k.removeprefix("student."): v for k, v in model.state_dict().items()})
+
+
+def test_the_teacher_is_untouched_under_a_moving_average_of_the_student() -> None:
+    teacher = noisy_teacher()
+    before = teacher.fingerprint()
+    model = distiller(teacher=teacher)
+    average = ExponentialMovingAverage(model, momentum=0.1)
+    wrapper = AutocastOptimWrapper("fp32", "cpu", optimizer=torch.optim.SGD(model.parameters(), lr=1e-3))
+    for _ in range(STEPS):
+        average.train()
+        model.train().train_step(batch(), wrapper)
+        average.update_parameters(model)
+    assert teacher.fingerprint() == before
+    assert average.module.teacher is teacher
+    assert {name.split(".")[1] for name in average.state_dict() if "." in name} == {"student", "adapter"}
+
+
+def test_the_teacher_is_untouched_after_a_resume() -> None:
+    teacher = noisy_teacher()
+    before = teacher.fingerprint()
+    first = distiller(teacher=teacher)
+    optimise(first, STEPS)
+    second = distiller(teacher=teacher)
+    second.load_state_dict(first.state_dict())
+    optimise(second, STEPS)
+    assert teacher.fingerprint() == before
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        described("fcos", neck_channels=48),  # other pixels: caffe's, not divided by the deviation
+        described("gfl", backbone={"depth": 34, "width": 16}, neck_channels=64, head_convs=2),
+        described("gfl", backbone={"depth": 50, "width": 8, "norm": "gn"}),
+    ],
+)
+def test_teacher_and_student_of_other_pixels_channels_depth_and_width(train: Train, teacher: dict[str, object]) -> None:
+    told = train(job(teacher=teacher, schedule={"max_steps": 3}))
+    terms = [v for (_, key), v in values(told).items() if key in ("train/distill_feature", "train/distill_logit")]
+    assert len(terms) == 6 and all(term > 0 for term in terms)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_killed_at_ten_random_steps_equals_one_that_was_not(train: Train, tmp_path: Path, workers: int) -> None:
+    spec = job(
+        schedule={"epochs": 5, "checkpoint_every": 3, "evaluate_every": 2},
+        distillation={"feature_weight": "auto", "logit_weight": "auto"},
+        resources={"loader_workers": workers},
+    )
+    whole = train(spec, tmp_path / "whole")
+    told: list[events.Event] = []
+    for step in sorted(random.Random(workers).sample(range(2, 21), 10)):
+        with pytest.raises(Killed):
+            train(spec, tmp_path / "parts", kill_at=step, told=told)
+    train(spec, tmp_path / "parts", told=told)
+    assert values(told) == values(whole)
+    assert_equal(newest_checkpoint(tmp_path / "whole"), newest_checkpoint(tmp_path / "parts"))
