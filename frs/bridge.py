@@ -24,7 +24,7 @@ from frs.spec import Schedule
 from frs.stopping import Interrupted, StopRequest
 from frs.weights import Written
 
-CALIBRATION_BATCHES = 4
+CALIBRATION_BATCHES = 8
 CHECKPOINT_SECONDS = 600
 """Between checkpoints within an epoch, where the spec does not say."""
 

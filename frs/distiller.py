@@ -18,6 +18,7 @@ from frs.methods import METHODS, Term
 from frs.spec import Distillation, Method, TermName
 from frs.taps import tap
 from frs.teacher import Levels, Teacher
+from frs.teacher_cache import TeacherCache
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Distiller(BaseModel):
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student: Detector = student
         self.teacher = teacher
+        self.cache: TeacherCache | None = None
         self.weights = weights
         self.ramp_steps = ramp_steps
         self.step = 0
@@ -96,7 +98,7 @@ class Distiller(BaseModel):
         """
         extra = data.get("unlabelled", {"inputs": [], "data_samples": []})
         raw, images = {key: [*data[key], *extra[key]] for key in extra}, len(data["inputs"])
-        seen_features, seen_logits = self.teacher.observe(raw["inputs"])
+        seen_features, seen_logits = self.observe(raw)
         batch = self.data_preprocessor(raw, True)
         inputs, samples = batch["inputs"], batch["data_samples"]
         with tap(self.student.neck) as neck, tap(dense_head(self.student)) as head:
@@ -111,6 +113,11 @@ class Distiller(BaseModel):
         with torch.autocast(self._device_type, enabled=False):
             terms = self.compare(features, logits, seen)
         return Lesson(losses, tuple(level for pyramid, _ in passes for level in pyramid), logits, seen, terms)
+
+    def observe(self, raw: dict[str, Any]) -> tuple[Levels, Levels]:
+        if self.cache is not None:
+            return self.cache.observe(raw["inputs"], raw["data_samples"])
+        return self.teacher.observe(raw["inputs"])
 
     def compare(self, features: Levels, logits: Levels, seen: Mapping[int, Seen]) -> dict[TermName, Tensor]:
         """The terms, summed over the levels both have."""

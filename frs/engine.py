@@ -29,6 +29,7 @@ from frs.schedule import Plan
 from frs.spec import TERMS, Distillation, JobSpec, Resources
 from frs.stopping import StopRequest
 from frs.teacher import Teacher
+from frs.teacher_cache import TeacherCache, cache_for
 
 IDENTITY = ("kind", "method", "unlabelled", "teacher", "student", "schedule", "distillation")
 """Fields of a spec that a checkpoint depends on."""
@@ -87,6 +88,7 @@ class Job:
             self.announcer.facts(teacher_sha256=before, method=self.job.method)
             if self.job.method != "none":
                 model = distiller(student, teacher, self.job, plan)
+                model.cache = self.cache(teacher, plan)
                 self.announcer.facts(**distillation_facts(model, self.job.distillation))
             if checkpoints.newest() is None:
                 self.check_teacher(teacher)
@@ -106,6 +108,8 @@ class Job:
             raise BadTeacher(
                 "The teacher's weights changed during training.", "This is a fault of ours: please report it."
             )
+        if isinstance(model, Distiller) and model.cache is not None:
+            model.cache.remove()
         self.deliver(student, exporter)
         return "time_limit" if runner.iter < plan.steps else "completed"
 
@@ -148,6 +152,11 @@ class Job:
         if not self.job.distillation.accept_weak_teacher:
             raise TeacherNotCompetent(said)
         self.announcer.log(f"{said} Accepted because the spec says so.", "warning")
+
+    def cache(self, teacher: Teacher, plan: Plan) -> TeacherCache | None:
+        pipeline = training_pipeline(self.job.schedule, self.stock)
+        size = next((step["scale"] for step in pipeline if step["type"] == "Resize"), None)
+        return cache_for(teacher, self.job, self.data, plan, size, self.workdir)
 
     def evaluate(self, detector: nn.Module) -> Scores:
         half = self.data.val
@@ -220,6 +229,7 @@ def distillation_facts(model: Distiller, asked: Distillation) -> dict[str, objec
     paper = PAPER_WEIGHTS.get(type(dense_head(model.student)).__name__)
     return {
         "strides": list(model.strides),
+        "teacher_cache": model.cache is not None,
         "teacher_parameters": sum(parameter.numel() for parameter in model.teacher.detector.parameters()),
         "weights_asked": {"feature": asked.feature_weight, "logit": asked.logit_weight},
         "weights_paper": paper._asdict() if paper else None,

@@ -174,6 +174,9 @@ class Distillation(Spec):
     """Steps over which the terms ramp from 0 to their weight; `auto` = min(500, 5 % of the steps)."""
     adapter: Literal["1x1", "3x3"] = "3x3"
     accept_weak_teacher: bool = False
+    teacher_cache: Literal["auto", "on", "off"] = "auto"
+    """Keeps the teacher's outputs on disk between epochs. `auto`: where all images are scaled to one shape, there are
+    enough epochs for it to repay, and a quarter of the free disk holds them."""
 
     @model_validator(mode="after")
     def _some_weight(self) -> "Distillation":
