@@ -1,6 +1,6 @@
 """A job's two splits, read and checked before anything is trained."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from frs import weights
@@ -23,11 +23,19 @@ class Half:
     left_out: frozenset[int]
     sha256: str
     """Of the annotation file."""
+    report: Report
 
     @property
     def kept(self) -> list[int]:
         """Indices of the images that are whole."""
         return [i for i, image in enumerate(self.coco.images) if image.id not in self.left_out]
+
+    def sample(self, images: int) -> "Half":
+        """At most so many of the images, evenly from the whole."""
+        kept = self.kept
+        chosen = {kept[len(kept) * i // images] for i in range(images)} if len(kept) > images else set(kept)
+        rest = {self.coco.images[i].id for i in kept if i not in chosen}
+        return replace(self, left_out=self.left_out | rest)
 
     @property
     def ids(self) -> list[int]:
@@ -50,30 +58,38 @@ class Data:
 
 
 def load(spec: ResolvedSpec, announcer: Announcer) -> Data:
-    """Raises BadDataset naming file and box when more is wrong than the spec allows, ClassMismatch between the splits."""
-    reports = {name: _checked(split, spec.job.max_bad_share, name, announcer) for name, split in _splits(spec).items()}
-    check_pair(reports["train"], reports["val"])
-    data = Data(*(_half(split, reports[name]) for name, split in _splits(spec).items()))
+    """Both splits without the images that have problems.
+
+    Raises BadDataset where nothing is left, ClassMismatch where the splits differ.
+    """
+    train, val = (check(split.images, split.annotations, progress=announcer.within) for split in (spec.train, spec.val))
+    check_pair(train, val)
+    data = Data(_half(spec.train, train), _half(spec.val, val))
     if spec.job.kind != "evaluate" and not data.trainable:
-        raise BadDataset("The training split has no image with boxes.")
+        raise BadDataset(_problems("train", train) or "The training split has no image with boxes.")
+    if not data.val.kept:
+        raise BadDataset(_problems("val", val) or "The validation split has no images.")
     return data
 
 
-def _splits(spec: ResolvedSpec) -> dict[str, Split]:
-    return {"train": spec.train, "val": spec.val}
-
-
-def _checked(split: Split, max_bad_share: float, name: str, announcer: Announcer) -> Report:
-    report = check(split.images, split.annotations, progress=announcer.within)
-    if report.problem_counts:
-        listed = " ".join(problem.message for problem in report.problems[:5])
-        said = f"The {name} split has problems in {report.bad_images} of {report.counts.images} images: {listed}"
-        if not report.accepted(max_bad_share):
+def left_out(data: Data, max_bad_share: float) -> list[str]:
+    """What is left out of each split, in words. Raises BadDataset naming file and box where it is more than allowed."""
+    told = []
+    for name, half in [("train", data.train), ("val", data.val)]:
+        said = _problems(name, half.report)
+        if said and not half.report.accepted(max_bad_share):
             raise BadDataset(said)
-        announcer.log(f"{said} They are left out.", "warning")
-    return report
+        told += [f"{said} They are left out."] if said else []
+    return told
+
+
+def _problems(name: str, report: Report) -> str:
+    if not report.problem_counts:
+        return ""
+    listed = " ".join(problem.message for problem in report.problems[:5])
+    return f"The {name} split has problems in {report.bad_images} of {report.counts.images} images: {listed}"
 
 
 def _half(split: Split, report: Report) -> Half:
     content = coco.read(split.annotations)
-    return Half(split, content, frozenset(report.bad_image_ids), weights.digest(split.annotations))
+    return Half(split, content, frozenset(report.bad_image_ids), weights.digest(split.annotations), report)
