@@ -137,3 +137,22 @@ time.sleep(100)
             return
         time.sleep(0.1)
     pytest.fail("the trainer outlived its parent")
+
+
+def plan(tmp_path: Path, data: Path, models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return frs("plan", written(tmp_path), "--data", data, "--models", models, *arguments)
+
+
+def test_a_plan_is_a_table_or_one_object_and_writes_nothing(tmp_path: Path, data: Path, models: Path) -> None:
+    done = plan(tmp_path, data, models)
+    assert done.returncode == 0, done.stderr
+    assert "teacher_not_competent" in done.stdout and "8 steps, 2 epochs" in done.stdout
+    done = plan(tmp_path, data, models, "--json", "--set", "distillation.accept_weak_teacher=false")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["checks"][-1]["code"] == "teacher_not_competent"
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.json"]
+
+
+@pytest.mark.parametrize("change", ["schedule.epochs=0", "student.config=mmdet::gfl/nothing.py"])
+def test_a_plan_of_an_invalid_spec_ends_with_2(tmp_path: Path, data: Path, models: Path, change: str) -> None:
+    assert plan(tmp_path, data, models, "--set", change).returncode == 2
