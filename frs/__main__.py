@@ -1,4 +1,4 @@
-"""The engine on its own: `python -m frs train spec.yaml`, `check`, `shapes`."""
+"""The engine on its own: `python -m frs train spec.yaml`, `plan`, `check`, `shapes`."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.status import Status
 
 from frs import events, specfile
 from frs.dataset.check import check as check_split
@@ -68,6 +69,24 @@ def train(
 
 
 @app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(metavar="SPEC", help="Job spec (YAML or JSON), or a recipe's name.")],
+    data: Annotated[Path, typer.Option(help="Folder of data sets.")] = Path("data"),
+    models: Annotated[Path, typer.Option(help="Folder of weights.")] = Path("models"),
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: schedule.batch_size=2.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+) -> None:
+    """Check a job spec and take a few steps of it: what it would cost, and what prevents it."""
+    try:
+        resolved = resolve(read_spec(str(recipe), set_ or []), data, models)
+    except FrsError as error:
+        raise SystemExit(_explain(error)) from None
+    raise SystemExit(_plan(resolved, json_))
+
+
+@app.command()
 def check(
     images: Annotated[Path, typer.Argument(help="Folder of images.")],
     annotations: Annotated[Path, typer.Argument(help="COCO annotation file.")],
@@ -121,11 +140,35 @@ def read_spec(name: str, changes: list[str]) -> JobSpec:
 
 
 def _run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
-    if spec.job.resources.devices == 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # mmengine takes a GPU wherever it sees one, and looks when imported
+    _hide_gpus(spec)
     from frs import trainer  # noqa: PLC0415 - torch takes seconds, and `check` does without
 
     return trainer.run(spec, workdir, emit)
+
+
+def _plan(spec: ResolvedSpec, json_: bool) -> int:
+    _hide_gpus(spec)
+    from frs import forecast_tables, plan, trainer  # noqa: PLC0415 - torch takes seconds, and `check` does without
+
+    trainer.quiet()
+    with problems.status("starting") as status:
+        forecast = plan.plan(spec, lambda event: _tell_phase(event, status))
+    if json_:
+        typer.echo(forecast.model_dump_json(indent=2))
+    else:
+        for table in forecast_tables.tables(forecast):
+            Console().print(table, "")
+    return forecast.exit_code
+
+
+def _tell_phase(event: events.Event, status: Status) -> None:
+    if isinstance(event, events.Phase):
+        status.update(event.phase)
+
+
+def _hide_gpus(spec: ResolvedSpec) -> None:
+    if spec.job.resources.devices == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # mmengine takes a GPU wherever it sees one, and looks when imported
 
 
 def _explain(error: FrsError) -> int:

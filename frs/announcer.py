@@ -20,6 +20,8 @@ class Announcer:
         self.emit, self.root = emit, root
         self._progress = events.Progress(epoch=0, epochs=0, step=0, steps=0, fraction=0.0)
         self._told = time.monotonic()
+        self.warnings: list[str] = []
+        """Kept in the report."""
         self._seconds_per_step: float | None = None
 
     def phase(self, name: str) -> None:
@@ -28,6 +30,19 @@ class Announcer:
 
     def log(self, message: str, level: Literal["info", "warning"] = "info") -> None:
         self.emit(events.Log(level=level, message=message))
+
+    def warn(self, *messages: str) -> None:
+        """Logs what was not said before, and keeps it for the report."""
+        new = [message for message in messages if message not in self.warnings]
+        for message in new:
+            self.log(message, "warning")
+        self.recall([*self.warnings, *new])
+
+    def recall(self, warnings: list[str]) -> None:
+        """Warnings of attempts before this one come first."""
+        self.warnings = list(dict.fromkeys([*warnings, *self.warnings]))
+        if self.warnings:
+            self.facts(warnings=self.warnings)
 
     def facts(self, **values: object) -> None:
         self.emit(events.Facts(values=values))

@@ -37,6 +37,7 @@ class Memory:
     """Highest mAP of the student so far."""
     weights: dict[str, Any] = field(default_factory=dict)
     """The terms' weights once calibrated."""
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Bridge(Hook):
         content = self.checkpoints.newest()
         if content is not None:
             self.memory = Memory(**restore(runner, content))
+            self.announcer.recall(self.memory.warnings)
             if self.memory.weights:
                 runner.model.weights = Weights(**self.memory.weights)
                 self.announcer.facts(weights=self.memory.weights)
@@ -149,6 +151,7 @@ class Bridge(Hook):
         return [label for label, held in {"best": best, "last": last}.items() if held]
 
     def _save(self, runner: Any) -> None:
+        self.memory.warnings = self.announcer.warnings
         written = self.checkpoints.save(runner, vars(self.memory))
         self.announcer.checkpoint("training", written, step=runner.iter, epoch=self.plan.epoch_of(runner.iter))
         self.checkpointed = time.monotonic()

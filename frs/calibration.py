@@ -5,22 +5,22 @@ measurement waits for the end of the learning-rate warm-up and for an adapter fi
 student features and the adapter's output are noise and mislead by orders of magnitude.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from statistics import geometric_mean
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from frs.diagnosis import gradient_norms
 from frs.distiller import Distiller, Weights
 from frs.heads import strides
 from frs.lesson import Seen
 from frs.losses import weighted_mean
-from frs.sampling import Draw, seeded
 from frs.spec import TermName
 from frs.taps import tap
+from frs.undisturbed import undisturbed
 
 Precision = Callable[[], AbstractContextManager[object]]
 SHARES: dict[TermName, float] = {"feature": 3.0, "logit": 1.0}
@@ -37,7 +37,7 @@ def calibrate(distiller: Distiller, batches: Iterable[dict[str, Any]], precision
     `precision()` is the context that training's forward passes run in.
     """
     batches = list(batches)
-    with _undisturbed(distiller.student):
+    with undisturbed(distiller.student):
         if distiller.adapter is not None:
             fit_adapter(distiller, batches)
         norms = [measure(distiller, batch, precision) for batch in batches]
@@ -89,14 +89,3 @@ def _view(distiller: Distiller, batch: dict[str, Any]) -> tuple[dict[int, Tensor
     own = dict(zip(strides(distiller.student), neck.output, strict=True))
     boxes = [sample.gt_instances.bboxes for sample in prepared["data_samples"]]
     return own, {s: Seen(features[s], logits[s], boxes, s) for s in distiller.strides}
-
-
-@contextmanager
-def _undisturbed(module: nn.Module) -> Iterator[None]:
-    """Buffers, such as a batch norm's running mean, and the random state are afterwards as they were before."""
-    kept = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    with seeded(0, Draw(0, 0)):
-        yield
-    with torch.no_grad():
-        for name, buffer in module.named_buffers():
-            buffer.copy_(kept[name])

@@ -9,6 +9,7 @@ import frs.prelude  # noqa: F401 - before mmdet
 
 import mmdet
 import mmengine
+import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
@@ -72,6 +73,13 @@ def build(description: Description, classes: int, models: Path) -> nn.Module:
     if description.init == "imagenet":
         load_backbone(detector.backbone, imagenet_file(description, models))
     return detector
+
+
+def class_layers(description: Description, classes: int) -> list[str]:
+    """Keys of the tensors whose shape follows the number of classes, such as `bbox_head.gfl_cls.weight`."""
+    with torch.random.fork_rng([]), torch.device("meta"):
+        one, more = (MODELS.build(model_config(description, n)).state_dict() for n in (classes, classes + 1))
+    return [key for key, tensor in one.items() if tensor.shape != more[key].shape]
 
 
 def imagenet_file(description: Description, models: Path) -> Path:

@@ -1,7 +1,9 @@
 """Runs one resolved spec in this process, start to end, telling everything as events."""
 
 import hashlib
+import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +11,24 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from frs import data, detectors, events, precision, schedule, versions, weights
+from frs import data, detectors, events, loading, precision, schedule, versions, weights
 from frs.announcer import Announcer
 from frs.bridge import Bridge
 from frs.checkpoints import Checkpoints
-from frs.data import Half
-from frs.dataset.classes import difference
+from frs.checks import Finding, Step, stop_at_first
+from frs.complexity import FLOPS_CONVENTION, complexity
+from frs.data import Data, Half
 from frs.distiller import Distiller, Weights
-from frs.errors import BadTeacher, ClassMismatch, DeviceUnavailable, InvalidSpec, TeacherNotCompetent
+from frs.errors import BadTeacher, DeviceUnavailable, InvalidSpec, TeacherNotCompetent
 from frs.evaluation import Scores, detect, score
 from frs.export import Exporter
 from frs.heads import dense_head
-from frs.images import Images, TrainingLoaders, test_loader, test_pipeline, training_pipeline
+from frs.images import Images, TrainingLoaders, test_loader, test_pipeline, test_size, training_pipeline
 from frs.loop import StepLoop
 from frs.paper import PAPER_WEIGHTS
-from frs.precision import AutocastOptimWrapper
-from frs.resolved import ResolvedDetector, ResolvedSpec
+from frs.precision import AutocastOptimWrapper, autocast
+from frs.probe import Probe, Trial, check_gradients, probe
+from frs.resolved import ResolvedSpec
 from frs.schedule import Plan
 from frs.spec import TERMS, Distillation, JobSpec, Resources
 from frs.stopping import StopRequest
@@ -35,6 +39,8 @@ IDENTITY = ("kind", "method", "unlabelled", "teacher", "student", "schedule", "d
 """Fields of a spec that a checkpoint depends on."""
 COMPETENT = 0.01
 """Below this mAP on the validation split a teacher is no better than chance."""
+TINY = 4
+"""A run of so many steps is probed by a single one."""
 
 
 def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest) -> str:
@@ -46,7 +52,20 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest)
 
 
 class Job:
-    """One execution of a spec: what its phases share."""
+    """One execution of a spec: what its phases share. The attributes named here are made in `preparations` and `trials`."""
+
+    data: Data
+    student: nn.Module
+    plan: Plan
+    teacher: Teacher
+    model: nn.Module
+    """What is trained: the student, alone or joined to the teacher."""
+    probed: Probe
+    loading_seconds: float
+    """To read the images of one batch, in one process."""
+    teacher_sha256: str = ""
+    seconds_per_image: float
+    """Of an evaluation: the teacher's."""
 
     def __init__(self, spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest) -> None:
         self.spec, self.job, self.workdir, self.stop = spec, spec.job, workdir, stop
@@ -57,44 +76,136 @@ class Job:
         self.workers = loader_workers(self.job.resources, self.device)
 
     def run(self) -> str:
-        self.announcer.phase("checking")
-        self.data = data.load(self.spec, self.announcer)
-        self.announcer.phase("loading")
-        torch.manual_seed(self.job.schedule.seed)
-        student = self.detector(self.spec.student)
-        self.announcer.facts(**self.facts(student))
+        stop_at_first(self.preparations())
         if self.job.kind == "evaluate":
             self.announcer.phase("evaluating")
-            self.announcer.evaluation("student", self.evaluate(student), last=True)
-            return "completed"
-        return self.train(student)
+            self.announcer.evaluation("student", self.evaluate(self.student), last=True)
+            ended = "completed"
+        else:
+            ended = self.train()
+        self.tell_complexity()
+        return ended
 
-    def detector(self, wanted: ResolvedDetector) -> nn.Module:
-        """Built with its weights, on the device. Raises ClassMismatch, TeacherWeightsMismatch, WeightsUnreadable."""
-        detector = detectors.build(wanted.description, len(self.data.classes), self.spec.models)
-        if wanted.weights is not None:
-            content = weights.read(wanted.weights, wanted.sha256)
-            check_classes(weights.classes_of(content), self.data.classes, wanted.weights.name)
-            weights.load(detector, content, wanted.weights.name)
-        return detector.to(self.device)
+    def preparations(self) -> list[Step]:
+        """What every attempt makes, each part checked as it is made."""
+        steps = [
+            Step("class_mismatch", self.read_data),
+            Step("bad_dataset", self.check_data, ("data",)),
+            Step("student_weights", self.build_student, ("data",)),
+        ]
+        if self.job.kind != "evaluate":
+            steps.append(Step("schedule", self.plan_steps, ("data",)))
+        if self.spec.teacher is not None:
+            steps.append(Step("teacher_weights_mismatch", self.build_teacher, ("data",)))
+            steps.append(Step("teacher_fits", self.join, ("student", "teacher", "plan")))
+        return steps
 
-    def train(self, student: nn.Module) -> str:
-        plan = schedule.plan(self.job.schedule, self.stock, len(self.data.trainable))
-        model = student
+    def trials(self, repeats: int = 1, teacher_images: int | None = None) -> list[Step]:
+        """What the first attempt tries out before it trains: `repeats` timed steps, the teacher on so many images or all."""
+        if self.job.kind == "evaluate":
+            return []
+        steps = [
+            Step("batch_too_large", partial(self.probe, repeats), ("model",)),
+            Step("no_gradient", self.check_gradients, ("probed",)),
+        ]
+        if self.spec.teacher is not None:
+            steps.append(Step("teacher_not_competent", partial(self.check_teacher, teacher_images), ("teacher",)))
+        return steps
+
+    def read_data(self) -> Finding:
+        self.announcer.phase("checking")
+        self.data = data.load(self.spec, self.announcer)
+        return Finding(f"Both splits have the classes {', '.join(self.data.classes[:8])}.")
+
+    def check_data(self) -> Finding:
+        left_out = data.left_out(self.data, self.job.max_bad_share)
+        self.announcer.warn(*left_out)
+        found = f"{len(self.data.train.kept)} images to train on, {len(self.data.val.kept)} to validate on."
+        return Finding(" ".join([found, *left_out]), warning=bool(left_out))
+
+    def build_student(self) -> Finding:
+        self.announcer.phase("loading")
+        torch.manual_seed(self.job.schedule.seed)
+        wanted = (self.spec.student, self.data.classes, self.spec.models)
+        strict = self.job.kind == "evaluate"
+        student, left_out = (loading.detector(*wanted), ()) if strict else loading.student_to_train(*wanted)
+        self.student = student.to(self.device)
+        if self.spec.teacher is None:
+            self.model = self.student
+        self.announcer.facts(**self.facts(student), weights_left_out=list(left_out))
+        if not left_out:
+            return Finding(f"The student is built: {type(student).__name__}.")
+        said = f"The student's weights are of other classes: it starts without {', '.join(left_out)}."
+        self.announcer.warn(said)
+        return Finding(said, warning=True)
+
+    def plan_steps(self) -> Finding:
+        self.plan = schedule.plan(self.job.schedule, self.stock, len(self.data.trainable))
+        return Finding(f"{self.plan.steps} steps, {self.plan.steps_per_epoch} an epoch.")
+
+    def build_teacher(self) -> Finding:
+        assert self.spec.teacher is not None
+        built = loading.detector(self.spec.teacher, self.data.classes, self.spec.models)
+        self.teacher = Teacher(built.to(self.device))
+        return Finding(f"The teacher is built: {type(built).__name__}.")
+
+    def join(self) -> Finding:
+        self.teacher_sha256 = self.teacher.fingerprint()
+        self.announcer.facts(teacher_sha256=self.teacher_sha256, method=self.job.method)
+        if self.job.method == "none":
+            self.model = self.student
+            return Finding("Method `none`: the student trains alone.")
+        model = distiller(self.student, self.teacher, self.job, self.plan)
+        self.model = model.to(self.device)
+        self.announcer.facts(**distillation_facts(model, self.job.distillation))
+        return Finding(f"Strides in common: {', '.join(map(str, model.strides))}.")
+
+    def probe(self, repeats: int) -> Finding:
+        """One training step without a trace, several where `repeats` says so. Raises BatchTooLarge."""
+        self.announcer.phase("probing")
+        started = time.monotonic()
+        batch = next(iter(self.loaders(workers=0)(0, 1)))
+        self.loading_seconds = time.monotonic() - started
+        thorough = self.plan.steps > TINY or repeats > 1
+        states = schedule.OPTIMIZER_STATES[self.job.schedule.optimizer.name]
+        precise = partial(autocast, self.precision, self.device.type)
+        self.probed = probe(self.model, batch, Trial(precise, states, repeats, foresee=thorough))
+        return Finding(
+            f"A step on {len(batch['inputs'])} images takes {self.probed.seconds:.3g} s "
+            f"and {self.probed.peak_bytes / 2**20:.0f} MiB."
+        )
+
+    def check_gradients(self) -> Finding:
+        check_gradients(self.probed)
+        self.announcer.facts(gradients_at_start=self.probed.gradients)
+        told = ", ".join(f"{name} {norm:.3g}" for name, norm in self.probed.gradients.items())
+        return Finding(f"Gradients reach the student, of norm: {told}.")
+
+    def check_teacher(self, images: int | None = None) -> Finding:
+        """Measures the teacher. Raises TeacherNotCompetent unless the spec accepts a weak one."""
+        self.announcer.phase("evaluating the teacher")
+        half = self.data.val if images is None else self.data.val.sample(images)
+        started = time.monotonic()
+        scores = self.evaluate(self.teacher.detector, half)
+        self.seconds_per_image = (time.monotonic() - started) / max(1, scores.images)
+        self.announcer.evaluation("teacher", scores, last=True)
+        reached = f"The teacher reaches mAP {scores.mAP:.4f} on {scores.images} validation images"
+        if scores.mAP >= COMPETENT:
+            return Finding(f"{reached}.")
+        if not self.job.distillation.accept_weak_teacher:
+            raise TeacherNotCompetent(f"{reached}, below {COMPETENT}.")
+        accepted = f"{reached}, below {COMPETENT}. Accepted because the spec says so."
+        self.announcer.warn(accepted)
+        return Finding(accepted, warning=True)
+
+    def train(self) -> str:
         checkpoints = Checkpoints(self.workdir / "checkpoints", self.identity())
-        teacher = Teacher(self.detector(self.spec.teacher)) if self.spec.teacher else None
-        if teacher is not None:
-            before = teacher.fingerprint()
-            self.announcer.facts(teacher_sha256=before, method=self.job.method)
-            if self.job.method != "none":
-                model = distiller(student, teacher, self.job, plan)
-                model.cache = self.cache(teacher, plan)
-                self.announcer.facts(**distillation_facts(model, self.job.distillation))
-            if checkpoints.newest() is None:
-                self.check_teacher(teacher)
-        exporter = self.exporter(student)
+        if checkpoints.newest() is None:
+            stop_at_first(self.trials())
+        cache = self.cache()
+        exporter = self.exporter(self.student)
         bridge = Bridge(
-            plan=plan,
+            plan=self.plan,
             schedule=self.job.schedule,
             announcer=self.announcer,
             stop=self.stop,
@@ -102,27 +213,33 @@ class Job:
             evaluate=self.evaluate,
             save_student=exporter.weights,
         )
-        runner = self.runner(model, plan, bridge)
+        runner = self.runner(self.model, self.plan, bridge)
         runner.train()
-        if teacher is not None and teacher.fingerprint() != before:
+        if self.spec.teacher and self.teacher.fingerprint() != self.teacher_sha256:
             raise BadTeacher(
                 "The teacher's weights changed during training.", "This is a fault of ours: please report it."
             )
-        if isinstance(model, Distiller) and model.cache is not None:
-            model.cache.remove()
-        self.deliver(student, exporter)
-        return "time_limit" if runner.iter < plan.steps else "completed"
+        if cache is not None:
+            cache.remove()
+        self.deliver(self.student, exporter)
+        return "time_limit" if runner.iter < self.plan.steps else "completed"
+
+    def cache(self) -> TeacherCache | None:
+        if not isinstance(self.model, Distiller):
+            return None
+        pipeline = training_pipeline(self.job.schedule, self.stock)
+        size = next((step["scale"] for step in pipeline if step["type"] == "Resize"), None)
+        cache = self.model.cache = cache_for(self.teacher, self.job, self.data, self.plan, size, self.workdir)
+        self.announcer.facts(teacher_cache=cache is not None)
+        return cache
 
     def runner(self, model: nn.Module, plan: Plan, bridge: Bridge) -> Runner:
-        pipeline, more = training_pipeline(self.job.schedule, self.stock), self.data.unlabelled
-        images = self.images(self.data.train, self.data.trainable, pipeline)
-        unlabelled = self.images(more, more.kept, pipeline) if more else None
         clip = self.job.schedule.clip_norm
         return Runner(
             model=model,
             work_dir=str(self.workdir / "mmengine"),
             experiment_name=uuid.uuid4().hex,
-            train_dataloader=TrainingLoaders(images, self.job.schedule, self.workers, unlabelled),
+            train_dataloader=self.loaders(self.workers),
             train_cfg={"type": StepLoop, "plan": plan},
             optim_wrapper={
                 "type": AutocastOptimWrapper,
@@ -141,28 +258,18 @@ class Job:
             default_scope="mmdet",
         )
 
-    def check_teacher(self, teacher: Teacher) -> None:
-        """Measures the teacher. Raises TeacherNotCompetent unless the spec accepts a weak one."""
-        self.announcer.phase("evaluating the teacher")
-        scores = self.evaluate(teacher.detector)
-        self.announcer.evaluation("teacher", scores, last=True)
-        if scores.mAP >= COMPETENT:
-            return
-        said = f"The teacher reaches mAP {scores.mAP:.4f} on the validation split, below {COMPETENT}."
-        if not self.job.distillation.accept_weak_teacher:
-            raise TeacherNotCompetent(said)
-        self.announcer.log(f"{said} Accepted because the spec says so.", "warning")
-
-    def cache(self, teacher: Teacher, plan: Plan) -> TeacherCache | None:
-        pipeline = training_pipeline(self.job.schedule, self.stock)
-        size = next((step["scale"] for step in pipeline if step["type"] == "Resize"), None)
-        return cache_for(teacher, self.job, self.data, plan, size, self.workdir)
-
-    def evaluate(self, detector: nn.Module) -> Scores:
-        half = self.data.val
+    def evaluate(self, detector: nn.Module, half: Half | None = None) -> Scores:
+        """On the validation split, or on a part of it."""
+        half = half or self.data.val
         images = self.images(half, half.kept, test_pipeline(self.job.schedule, self.stock))
         detections = detect(detector, test_loader(images, self.workers), self.announcer.within)
         return score(detections, half.coco, half.ids)
+
+    def loaders(self, workers: int) -> TrainingLoaders:
+        pipeline, more = training_pipeline(self.job.schedule, self.stock), self.data.unlabelled
+        images = self.images(self.data.train, self.data.trainable, pipeline)
+        unlabelled = self.images(more, more.kept, pipeline) if more else None
+        return TrainingLoaders(images, self.job.schedule, workers, unlabelled)
 
     def images(self, half: Half, indices: list[int], pipeline: Any) -> Images:
         return Images(half.coco, half.split.images, pipeline, self.job.schedule.seed, indices)
@@ -184,6 +291,14 @@ class Job:
             self.announcer.artifact(name, written)
         self.announcer.facts(student_sha256=file.sha256)
 
+    def tell_complexity(self) -> None:
+        sides = {"student": self.student} | ({"teacher": self.teacher.detector} if self.spec.teacher else {})
+        size = test_size(self.job.schedule, self.stock)
+        for role, detector in sides.items():
+            self.announcer.facts(**complexity(detector, size).facts(role))
+        device = versions.device_name(self.device)
+        self.announcer.facts(latency_device=device, flops_convention=FLOPS_CONVENTION)
+
     def facts(self, student: nn.Module) -> dict[str, object]:
         more = self.data.unlabelled
         return {
@@ -202,7 +317,9 @@ class Job:
         """What a checkpoint must agree with to be gone on from."""
         asked = self.job.model_dump_json(include=set(IDENTITY))
         more = [self.data.unlabelled.sha256] if self.data.unlabelled else []
-        files = [self.data.train.sha256, *more, *(d.sha256 or "" for d in (self.spec.teacher, self.spec.student) if d)]
+        read = [d for d in (self.spec.teacher, self.spec.student) if d and d.weights]
+        digests = [d.sha256 or weights.digest(d.weights) for d in read if d.weights]
+        files = [self.data.train.sha256, *more, *digests]
         return hashlib.sha256("\n".join([asked, *files]).encode()).hexdigest()
 
 
@@ -229,18 +346,11 @@ def distillation_facts(model: Distiller, asked: Distillation) -> dict[str, objec
     paper = PAPER_WEIGHTS.get(type(dense_head(model.student)).__name__)
     return {
         "strides": list(model.strides),
-        "teacher_cache": model.cache is not None,
         "teacher_parameters": sum(parameter.numel() for parameter in model.teacher.detector.parameters()),
         "weights_asked": {"feature": asked.feature_weight, "logit": asked.logit_weight},
         "weights_paper": paper._asdict() if paper else None,
         **({"weights": vars(model.weights)} if model.calibrated else {}),
     }
-
-
-def check_classes(trained: tuple[str, ...] | None, wanted: tuple[str, ...], name: str) -> None:
-    """A weights file that says nothing of classes passes: the shapes are compared later. Raises ClassMismatch."""
-    if text := difference(wanted, trained, name) if trained is not None else None:
-        raise ClassMismatch(text)
 
 
 def choose_device(resources: Resources) -> torch.device:

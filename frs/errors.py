@@ -83,6 +83,14 @@ class HeadMismatch(FrsError):
     hint_by_default = "Choose a teacher with the student's head, or set `distillation.logit_weight: 0`."
 
 
+class NoGradient(FrsError):
+    code = "no_gradient"
+    end_reason = "teacher_refused"
+    hint_by_default = (
+        "Leave that term out by a weight of 0, or choose another teacher: this one has nothing to tell by it."
+    )
+
+
 class UnsupportedDetector(FrsError):
     code = "unsupported_detector"
     hint_by_default = (
@@ -110,6 +118,11 @@ class OutOfMemory(FrsError):
     code = "out_of_memory"
     end_reason = "out_of_memory"
     hint_by_default = "Lower `schedule.batch_size` or `schedule.image_size`."
+
+
+class BatchTooLarge(OutOfMemory):
+    code = "batch_too_large"
+    hint_by_default = "Set `schedule.batch_size` to what fits, or lower `schedule.image_size`."
 
 
 class StorageFull(FrsError):

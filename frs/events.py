@@ -22,7 +22,7 @@ class _Event(BaseModel):
 
 
 class Phase(_Event):
-    """What the trainer is busy with: loading, checking, calibrating, training, evaluating, exporting."""
+    """What the trainer is busy with: checking, loading, probing, calibrating, training, evaluating, exporting."""
 
     type: Literal["phase"] = "phase"
     phase: Annotated[str, StringConstraints(pattern=r"^[a-z ]+$", max_length=64)]

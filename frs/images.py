@@ -96,12 +96,17 @@ def training_pipeline(schedule: Schedule, stock: Config) -> Pipeline:
 
 
 def test_pipeline(schedule: Schedule, stock: Config) -> Pipeline:
-    size = schedule.image_size or next(step.scale for step in stock.test_pipeline if step.type == "Resize")
     return [
         {"type": "LoadImageFromFile"},
-        {"type": "Resize", "scale": tuple(size), "keep_ratio": True},
+        {"type": "Resize", "scale": test_size(schedule, stock), "keep_ratio": True},
         {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")},
     ]
+
+
+def test_size(schedule: Schedule, stock: Config) -> tuple[int, int]:
+    """Width and height that images are scaled into where a detector is measured."""
+    size = schedule.image_size or next(step.scale for step in stock.test_pipeline if step.type == "Resize")
+    return size[0], size[1]
 
 
 class TrainingLoaders:

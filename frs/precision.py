@@ -24,19 +24,23 @@ def choose(precision: Precision, device: torch.device) -> Chosen:
     return precision
 
 
+def autocast(precision: Chosen, device_type: str) -> torch.autocast:
+    """The context that forward passes run in."""
+    return torch.autocast(device_type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES)
+
+
 class AutocastOptimWrapper(OptimWrapper):
     """mmengine's OptimWrapper with the forward pass under autocast, and loss scaling for fp16."""
 
     def __init__(self, precision: Chosen, device_type: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.device_type = device_type
-        self.dtype = _DTYPES.get(precision)
+        self.precision = precision
         self.scaler = torch.amp.GradScaler(device_type, enabled=precision == "fp16")
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        enabled = self.dtype is not None
-        with super().optim_context(model), torch.autocast(self.device_type, dtype=self.dtype, enabled=enabled):
+        with super().optim_context(model), autocast(self.precision, self.device_type):
             yield
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:

@@ -12,6 +12,8 @@ from frs.spec import Schedule
 STOCK_BATCH = 16
 """Images a step that the stock configs' learning rates are for."""
 ADAMW_RATE, ADAMW_DECAY = 1e-3, 0.05
+OPTIMIZER_STATES = {"sgd": 1, "adamw": 2}
+"""Tensors that each keeps for every parameter."""
 
 
 @dataclass(frozen=True)

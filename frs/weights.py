@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,6 +96,20 @@ def load(detector: nn.Module, content: Mapping[str, Any], name: str) -> None:
             if keys
         )
         raise TeacherWeightsMismatch(f"{name} does not fit the detector: {said}.")
+
+
+def load_all_but(detector: nn.Module, content: Mapping[str, Any], name: str, left_out: Collection[str]) -> list[str]:
+    """Loads every key but those, which stay as they are. Returns those the file has. Raises TeacherWeightsMismatch."""
+    state, own = state_of(content, name), detector.state_dict()
+    present = sorted(key for key in left_out if key in state)
+    load(detector, state | {key: own[key] for key in left_out}, name)
+    return present
+
+
+def fits(detector: nn.Module, content: Mapping[str, Any], name: str, keys: Collection[str]) -> bool:
+    """Whether the file has tensors of the detector's shapes under these keys. Raises WeightsUnreadable."""
+    state, own = state_of(content, name), detector.state_dict()
+    return all(key in state and state[key].shape == own[key].shape for key in keys)
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:

@@ -38,7 +38,8 @@ def check(session: Session, context: Context, spec: JobSpec) -> References:
         _dataset(session, spec.unlabelled, spec.max_bad_share, "unlabelled")
     sides = [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
     for loc, detector in sides:
-        _check_detector(session, context, dataset, detector, loc)
+        leaves_out = loc == "student" and spec.kind != "evaluate"
+        _check_detector(session, context, dataset, detector, loc, leaves_out)
     waits_for = next((detector.job for _, detector in sides if isinstance(detector, DetectorOfJob)), None)
     return References(dataset.id, waits_for)
 
@@ -71,17 +72,20 @@ def _bad(dataset: Dataset, findings: Findings, loc: str) -> InvalidField:
     return InvalidField(loc, BadDataset.code, detail, f"{hint}.", errors=errors)
 
 
-def _check_detector(session: Session, context: Context, dataset: Dataset, detector: DetectorRef, loc: str) -> None:
+def _check_detector(
+    session: Session, context: Context, dataset: Dataset, detector: DetectorRef, loc: str, leaves_out: bool
+) -> None:
+    """`leaves_out`: whether it is started from weights of any classes, without their class layers."""
     match detector:
         case DetectorByName():
             _check_registered(session, dataset, detector.detector, f"{loc}.detector")
         case DetectorOfJob():
             _check_job(session, dataset, detector.job, f"{loc}.job")
         case _:
-            _check_init(session, context, dataset, detector.init, f"{loc}.init")
+            _check_init(session, context, None if leaves_out else dataset, detector.init, f"{loc}.init")
 
 
-def _check_init(session: Session, context: Context, dataset: Dataset, init: Init, loc: str) -> None:
+def _check_init(session: Session, context: Context, dataset: Dataset | None, init: Init, loc: str) -> None:
     match init:
         case InitFromDetector():
             _check_registered(session, dataset, init.detector, f"{loc}.detector")
@@ -89,12 +93,13 @@ def _check_init(session: Session, context: Context, dataset: Dataset, init: Init
             files.named_file(context.settings.models_root, init.weights, f"{loc}.weights", code=WeightsNotFound.code)
 
 
-def _check_registered(session: Session, dataset: Dataset, id_or_name: str, loc: str) -> None:
+def _check_registered(session: Session, dataset: Dataset | None, id_or_name: str, loc: str) -> None:
+    """Without a data set the detector's classes are of no account."""
     detector = queries.find_detector(session, id_or_name)
     if detector is None:
         hint = "Register it with POST /detectors, or see GET /detectors."
         raise InvalidField(loc, "detector_not_found", "No detector of this id or name.", hint)
-    if detector.classes is not None:
+    if dataset is not None and detector.classes is not None:
         _check_classes(dataset, detector.classes, f"Detector {detector.name}", loc)
 
 

@@ -134,6 +134,16 @@ def test_a_class_that_the_teacher_lacks_is_refused_by_name(service, shapes):
     assert "'star'" in problem["detail"]
 
 
+def test_a_student_may_start_from_a_detector_of_other_classes_but_not_be_scored_as_one(service, shapes):
+    body = {"name": "poor", "description": {"architecture": "gfl"}, "weights": "teacher.pth"}
+    service.client.post("/detectors", json=body | {"classes": ["circle", "square", "triangle"]})
+    student = {"architecture": "gfl", "init": {"detector": "poor"}}
+    refused_for(service, TRAIN | {"kind": "evaluate", "student": student}, "class_mismatch", "student.init.detector")
+    refused_for(service, DISTILL | {"teacher": student}, "class_mismatch", "teacher.init.detector")
+    assert service.submit(TRAIN | {"student": student})["status"] == "queued"
+    assert service.submit(DISTILL | {"student": student})["status"] == "queued"
+
+
 def test_a_teacher_with_the_same_classes_is_taken(service, shapes):
     body = {"name": "good", "description": {"architecture": "gfl"}, "weights": "teacher.pth"}
     service.client.post("/detectors", json=body | {"classes": ["circle", "square", "triangle", "star"]})

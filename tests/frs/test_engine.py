@@ -231,7 +231,8 @@ def test_a_term_that_is_not_finite_stops_at_that_step_and_is_named(
     calls = itertools.count()
 
     def breaks(*tensors: torch.Tensor) -> torch.Tensor:
-        return losses.squared_error(*tensors) * (float("nan") if next(calls) == 5 * 2 else 1)  # five levels a step
+        # five levels a step, after the three that probe
+        return losses.squared_error(*tensors) * (float("nan") if next(calls) == 5 * (3 + 2) else 1)
 
     monkeypatch.setitem(METHODS, "feature", {"feature": Term(methods.rich, breaks)})
     with pytest.raises(Diverged, match="distill_feature became nan at step 3"):

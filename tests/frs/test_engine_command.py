@@ -87,7 +87,7 @@ def start_as_a_worker(tmp_path: Path, data: Path, models: Path, **changes: Any) 
 
 def read_until(reader: int, kind: type[Any]) -> list[events.Event]:
     told: list[events.Event] = []
-    with os.fdopen(os.dup(reader)) as lines:
+    with os.fdopen(os.dup(reader), "rb", buffering=0) as lines:  # a buffer would take lines from whoever reads next
         for line in lines:
             told.append(events.parse(line))
             if isinstance(told[-1], kind):
@@ -97,9 +97,9 @@ def read_until(reader: int, kind: type[Any]) -> list[events.Event]:
 
 def test_sigterm_leaves_a_checkpoint_and_asks_to_be_tried_again(tmp_path: Path, data: Path, models: Path) -> None:
     process, reader = start_as_a_worker(tmp_path, data, models, schedule={"epochs": 1000, "evaluate_every": 1000})
-    read_until(reader, events.Metrics)
+    told = read_until(reader, events.Metrics)
     process.send_signal(signal.SIGTERM)
-    told = read_until(reader, events.Outcome)
+    told += read_until(reader, events.Outcome)
     assert process.wait(30) == 75
     assert told[-1].status == "interrupted"  # type: ignore[union-attr]
     last_step = max(event.step for event in told if isinstance(event, events.Metrics))
@@ -137,3 +137,22 @@ time.sleep(100)
             return
         time.sleep(0.1)
     pytest.fail("the trainer outlived its parent")
+
+
+def plan(tmp_path: Path, data: Path, models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return frs("plan", written(tmp_path), "--data", data, "--models", models, *arguments)
+
+
+def test_a_plan_is_a_table_or_one_object_and_writes_nothing(tmp_path: Path, data: Path, models: Path) -> None:
+    done = plan(tmp_path, data, models)
+    assert done.returncode == 0, done.stderr
+    assert "teacher_not_competent" in done.stdout and "8 steps, 2 epochs" in done.stdout
+    done = plan(tmp_path, data, models, "--json", "--set", "distillation.accept_weak_teacher=false")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["checks"][-1]["code"] == "teacher_not_competent"
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.json"]
+
+
+@pytest.mark.parametrize("change", ["schedule.epochs=0", "student.config=mmdet::gfl/nothing.py"])
+def test_a_plan_of_an_invalid_spec_ends_with_2(tmp_path: Path, data: Path, models: Path, change: str) -> None:
+    assert plan(tmp_path, data, models, "--set", change).returncode == 2

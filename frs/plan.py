@@ -1,0 +1,108 @@
+"""What a job would be, found out before it spends: every check, both detectors' weight, time and memory."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from frs import checks, events, versions
+from frs.checks import Check
+from frs.complexity import FLOPS_CONVENTION, complexity
+from frs.engine import Job
+from frs.errors import FrsError, InvalidSpec
+from frs.images import test_size
+from frs.resolved import ResolvedSpec
+from frs.stopping import StopRequest
+
+TEACHER_IMAGES = 200
+"""Validation images that the teacher is measured on, evenly from all of them; a job measures it on all."""
+TIMED_STEPS = 4
+"""The first warms up."""
+
+
+class Side(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    parameters: int
+    flops: int
+    """As `flops_convention` of the plan says."""
+    latency_ms: float
+
+
+class Forecast(BaseModel):
+    """What is known of a job before it runs. Null: it could not be found out, and a check says why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ok: bool
+    checks: list[Check]
+    device: str | None = None
+    precision: str | None = None
+    classes: list[str] | None = None
+    training_images: int | None = None
+    validation_images: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    teacher: Side | None = None
+    student: Side | None = None
+    flops_convention: str = FLOPS_CONVENTION
+    seconds_per_step: float | None = None
+    """With the reading of images, as far as the processes that read them do not keep up."""
+    estimated_seconds: float | None = None
+    """Training and every evaluation, these at the teacher's rate where there is one, which the student beats."""
+    peak_memory_mb: float | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 all well, 1 a check failed, 2 the spec itself is at fault."""
+        codes = [check.code for check in self.checks if check.level == "error"]
+        return 0 if not codes else 2 if InvalidSpec.code in codes else 1
+
+
+def plan(spec: ResolvedSpec, emit: events.Emit) -> Forecast:
+    """Runs every check that can run, takes a few steps, and writes nothing."""
+    try:
+        job = Job(spec, Path(), emit, StopRequest())
+    except FrsError as error:  # no such device, precision or stock config
+        return Forecast(ok=False, checks=[checks.failed(error)])
+    found = checks.all_that_can(job.preparations(), vars(job))
+    found += checks.all_that_can(job.trials(TIMED_STEPS, TEACHER_IMAGES), vars(job))
+    made = vars(job)
+    student = _side(job, job.student) if "student" in made else None
+    teacher = _side(job, job.teacher.detector) if "teacher" in made else None
+    step = _seconds_per_step(job) if "probed" in made else None
+    return Forecast(
+        ok=not any(check.level == "error" for check in found),
+        checks=found,
+        device=versions.device_name(job.device),
+        precision=job.precision,
+        classes=list(job.data.classes) if "data" in made else None,
+        training_images=len(job.data.trainable) if "data" in made else None,
+        validation_images=len(job.data.val.kept) if "data" in made else None,
+        epochs=job.plan.epochs if "plan" in made else None,
+        steps=job.plan.steps if "plan" in made else None,
+        teacher=teacher,
+        student=student,
+        seconds_per_step=step,
+        estimated_seconds=_estimate(job, step, student) if step and student else None,
+        peak_memory_mb=job.probed.peak_bytes / 2**20 if "probed" in made else None,
+    )
+
+
+def _side(job: Job, detector: nn.Module) -> Side:
+    found = complexity(detector, test_size(job.job.schedule, job.stock))
+    return Side.model_validate(vars(found))
+
+
+def _seconds_per_step(job: Job) -> float:
+    if job.workers == 0:
+        return job.probed.seconds + job.loading_seconds
+    return max(job.probed.seconds, job.loading_seconds / job.workers)
+
+
+def _estimate(job: Job, step: float, student: Side) -> float:
+    schedule, plan = job.job.schedule, job.plan
+    evaluations = 1 + (plan.steps - 1) // (plan.steps_per_epoch * schedule.evaluate_every)
+    image = vars(job).get("seconds_per_image", student.latency_ms / 1000)
+    teachers = 1 if job.spec.teacher else 0
+    return plan.steps * step + (evaluations + teachers) * len(job.data.val.kept) * image
