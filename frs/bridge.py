@@ -166,7 +166,7 @@ def _numbers(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
 def _check_finite(losses: dict[str, float], step: int) -> None:
     broken = [name for name, value in losses.items() if not math.isfinite(value)]
     if broken:
-        parts = [name for name in broken if name != "loss"] or broken
+        parts = [name for name in broken if name != "loss" and not name.startswith("share_")] or broken
         raise Diverged(f"{', '.join(parts)} became {losses[parts[0]]} at step {step}.")
 
 
