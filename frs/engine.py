@@ -5,24 +5,28 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from frs import data, detectors, events, precision, schedule, versions, weights
+from frs import comparing, data, detectors, events, precision, schedule, versions, weights
 from frs.announcer import Announcer
 from frs.bridge import Bridge
 from frs.checkpoints import Checkpoints
 from frs.data import Half
 from frs.dataset.classes import difference
+from frs.detections import Detections, pack
 from frs.distiller import Distiller, Weights
 from frs.errors import BadTeacher, ClassMismatch, DeviceUnavailable, InvalidSpec, TeacherNotCompetent
 from frs.evaluation import Scores, detect, score
+from frs.events import Role
 from frs.export import Exporter
 from frs.heads import dense_head
-from frs.images import Images, TrainingLoaders, test_loader, test_pipeline, training_pipeline
+from frs.images import Images, TrainingLoaders, test_loader, test_pipeline, training_pipeline, with_boxes
 from frs.loop import StepLoop
 from frs.paper import PAPER_WEIGHTS
+from frs.pictures import richness
 from frs.precision import AutocastOptimWrapper
 from frs.resolved import ResolvedDetector, ResolvedSpec
 from frs.schedule import Plan
@@ -30,15 +34,18 @@ from frs.spec import Distillation, Resources
 from frs.stopping import StopRequest
 from frs.teacher import Teacher
 
+RICHNESS_IMAGES = 4
 COMPETENT = 0.01
 """Below this mAP on the validation split a teacher is no better than chance."""
 
 
 def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest) -> str:
-    """Trains or evaluates, goes on from the newest checkpoint in `workdir`, and returns the end reason.
+    """Trains, evaluates or compares, goes on from the newest checkpoint in `workdir`, and returns the end reason.
 
     Raises FrsError with a code for whatever can be expected to fail, Interrupted when `stop` was asked for.
     """
+    if spec.family is not None:
+        return comparing.run(spec, spec.family, workdir, emit, stop)
     return Job(spec, workdir, emit, stop).run()
 
 
@@ -63,6 +70,7 @@ class Job:
         if self.job.kind == "evaluate":
             self.announcer.phase("evaluating")
             self.announcer.evaluation("student", self.evaluate(student), last=True)
+            self.keep_detections("student")
             return "completed"
         return self.train(student)
 
@@ -102,7 +110,10 @@ class Job:
             raise BadTeacher(
                 "The teacher's weights changed during training.", "This is a fault of ours: please report it."
             )
+        self.keep_detections("student")
         self.deliver(student, exporter)
+        if teacher is not None:
+            self.picture_richness(teacher)
         return "time_limit" if runner.iter < plan.steps else "completed"
 
     def runner(self, model: nn.Module, plan: Plan, bridge: Bridge) -> Runner:
@@ -136,6 +147,7 @@ class Job:
         self.announcer.phase("evaluating the teacher")
         scores = self.evaluate(teacher.detector)
         self.announcer.evaluation("teacher", scores, last=True)
+        self.keep_detections("teacher")
         if scores.mAP >= COMPETENT:
             return
         said = f"The teacher reaches mAP {scores.mAP:.4f} on the validation split, below {COMPETENT}."
@@ -146,8 +158,26 @@ class Job:
     def evaluate(self, detector: nn.Module) -> Scores:
         half = self.data.val
         images = self.images(half, half.kept, test_pipeline(self.job.schedule, self.stock))
-        detections = detect(detector, test_loader(images, self.workers), self.announcer.within)
-        return score(detections, half.coco, half.ids)
+        self.found = detect(detector, test_loader(images, self.workers), self.announcer.within)
+        return score(self.found, half.coco, half.ids)
+
+    def keep_detections(self, role: Role) -> None:
+        """Those of the last evaluation, for whoever compares runs image by image."""
+        half = self.data.val
+        content = pack(Detections(self.found, np.array(sorted(half.ids)), self.data.classes, half.sha256))
+        name = f"detections-{role}.npz"
+        self.announcer.artifact(name, weights.write_bytes(content, self.workdir / name))
+
+    def picture_richness(self, teacher: Teacher) -> None:
+        """Where the teacher saw something, on a few validation images; a picture that fails is not worth a run."""
+        indices = with_boxes(self.data.val.coco, self.data.val.left_out)[:RICHNESS_IMAGES]
+        images = self.images(self.data.val, indices, test_pipeline(self.job.schedule, self.stock))
+        try:
+            content = richness.draw(teacher, test_loader(images, self.workers))
+        except Exception as error:
+            self.announcer.log(f"The richness could not be drawn: {type(error).__name__}: {error}.", "warning")
+            return
+        self.announcer.artifact("richness.png", weights.write_bytes(content, self.workdir / "richness.png"))
 
     def images(self, half: Half, indices: list[int], pipeline: Any) -> Images:
         return Images(half.coco, half.split.images, pipeline, self.job.schedule.seed, indices)
