@@ -15,7 +15,7 @@ Curve = list[tuple[int, float | None]]
 @picture
 def draw(runs: Sequence[Run], teacher: float | None) -> Figure:
     """`teacher`: its mAP, 0 to 1."""
-    figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
+    figure = Figure(figsize=(PAGE, 3.4), layout="constrained")
     precision, losses = figure.subplots(1, 2)
     _draw_precision(precision, runs, teacher)
     _draw_losses(losses, runs)
@@ -25,11 +25,11 @@ def draw(runs: Sequence[Run], teacher: float | None) -> Figure:
 def _draw_precision(axes: Axes, runs: Sequence[Run], teacher: float | None) -> None:
     if teacher is not None:
         axes.axhline(100 * teacher, color=COLOURS["teacher"], linestyle="--", linewidth=1, label=LABELS["teacher"])
-    for role in ("student", "baseline"):
+    for role in ("baseline", "student"):
         curves = [run.curves.get(MAP, []) for run in runs if run.role == role]
         _draw_runs(axes, curves, COLOURS[role], LABELS[role])
     axes.set(title="Validation", xlabel="training step", ylabel="mAP (%)", ylim=(0, None))
-    axes.legend(loc="best")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
 
 
 def _draw_runs(axes: Axes, curves: list[Curve], colour: str, label: str) -> None:
@@ -60,7 +60,7 @@ def _draw_losses(axes: Axes, runs: Sequence[Run]) -> None:
     )
     axes.set_yscale("log")
     if curves:
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 
 
 def _points(curve: Curve) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]

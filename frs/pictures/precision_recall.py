@@ -17,14 +17,14 @@ _THRESHOLDS = {0: "IoU 0.50", 5: "IoU 0.75"}
 
 @picture
 def draw(sides: Sides) -> Figure:
-    figure = Figure(figsize=(PAGE, 3.0), layout="constrained")
+    figure = Figure(figsize=(PAGE, 3.9), layout="constrained")
     for axes, (threshold, title) in zip(figure.subplots(1, 2, sharey=True), _THRESHOLDS.items(), strict=True):
         for role, matches in sides.items():
             precision = precision_at(matches, threshold)
             label = f"{LABELS[role]}, AP {100 * precision.mean():.1f}"
             axes.plot(RECALLS, precision, color=COLOURS[role], linewidth=1.4, label=label)
         axes.set(title=title, xlabel="recall", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
-        axes.legend(loc="upper right" if threshold else "lower left")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
     figure.axes[0].set_ylabel("precision, mean over classes")
     return figure
 

@@ -35,8 +35,8 @@ def drawn(rows: list[Believed]) -> Figure:
         axes.set_title(title)
     for row, believed in zip(grid, rows, strict=True):
         for axes in row:
-            axes.imshow(believed.image)
             bare(axes)
+        row[0].imshow(believed.image)
         shown = [
             _lay_over(axes, believed.image, stride, believed.maps[stride])
             for axes, stride in zip(row[1:], strides, strict=True)
@@ -55,9 +55,10 @@ def _believed(teacher: Teacher, inputs: Any) -> Believed:
 def _lay_over(axes: Axes, image: NDArray[np.uint8], stride: int, found: NDArray[np.float32]) -> Any:
     """The map spans the padded image, of which the image is the upper left."""
     height, width = image.shape[:2]
+    axes.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     rows, columns = found.shape
     extent = (0, columns * stride, rows * stride, 0)
-    style: dict[str, Any] = {"cmap": "viridis", "vmin": 0, "vmax": 1, "alpha": 0.75, "interpolation": "bilinear"}
+    style: dict[str, Any] = {"cmap": "viridis", "vmin": 0, "vmax": 1, "alpha": 0.65, "interpolation": "bilinear"}
     shown = axes.imshow(found, extent=extent, **style)
     axes.set(xlim=(0, width), ylim=(height, 0))
     return shown

@@ -45,7 +45,9 @@ def draw(truth: CocoFile, folder: Path, ids: NDArray[np.int64], sides: Mapping[s
     for row, place in zip(grid, chosen, strict=True):
         _draw_row(row, truth, folder, places[int(ids[place])], place, sides)
     for axes, name in zip(grid[0], columns, strict=True):
-        axes.set_title("ground truth" if name == "truth" else LABELS[name], pad=14, fontweight="bold")
+        head = "ground truth" if name == "truth" else LABELS[name]
+        above = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "fontweight": "bold"}
+        axes.annotate(head, (0.5, 1), (0, 14), fontsize=9, **above)  # the title says what was found
     figure.legend(handles=_key(), loc="outside lower center", ncols=3)
     return figure
 
@@ -100,7 +102,9 @@ def _draw_seen(axes: Axes, seen: Seen, place: int, scale: float) -> None:
 def _draw_box(axes: Axes, box: NDArray[np.float64], label: str, colour: str, line: str) -> None:
     axes.add_patch(Rectangle((box[0], box[1]), box[2], box[3], fill=False, edgecolor=colour, linestyle=line, lw=1.1))
     ground = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-    axes.text(box[0], box[1], label, fontsize=3.6, color="white", va="bottom", bbox=ground, clip_on=True)
+    room = box[1] > 0.06 * axes.get_ylim()[0]
+    above = "bottom" if room else "top"
+    axes.text(max(0, box[0]), max(0, box[1]), label, fontsize=3.6, color="white", va=above, bbox=ground, clip_on=True)
 
 
 def _say(axes: Axes, text: str) -> None:
