@@ -300,4 +300,4 @@ def test_a_hint_follows_the_commit_for_the_job_and_its_baseline(service, shapes,
 
     monkeypatch.setattr(service.client.app.state.context.hints, "enqueue", enqueue)
     job = service.submit(DISTILL | {"baseline": True})
-    assert hinted == [job["id"], *job["baseline_job_ids"]]
+    assert hinted == [job["id"], *job["baseline_job_ids"], job["comparison_job_id"]]
