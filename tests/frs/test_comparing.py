@@ -207,3 +207,13 @@ def test_pairs_are_planned_seed_by_seed_and_done_ones_are_known(data: Path, mode
     assert pairs.is_done(folder, runs[0].spec)
     with pytest.raises(CheckpointUnusable):
         pairs.is_done(folder, runs[1].spec)
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "bad.npz", **altered(score=np.linspace(0, 1, 1).astype(np.float32)))
+    content = bytearray((tmp_path / "bad.npz").read_bytes())
+    for place in range(60, 140):
+        content[place] ^= 0xFF
+    (tmp_path / "bad.npz").write_bytes(content)
+    with pytest.raises(DetectionsUnusable):
+        detections.read(tmp_path / "bad.npz")
