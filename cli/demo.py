@@ -43,6 +43,7 @@ def _distil(client: Client, to: Path, screen: Console) -> bool:
     alone = follow(client, baseline, screen)
     if not distilled["status"] == alone["status"] == "succeeded":
         return False
+    follow(client, job["comparison_job_id"], screen)
     _prove(client, job, to, screen)
     return True
 
@@ -50,9 +51,8 @@ def _distil(client: Client, to: Path, screen: Console) -> bool:
 def _prove(client: Client, job: Json, to: Path, screen: Console) -> None:
     screen.print("[bold]5. Proof[/]: COCO numbers on the validation images, in percent")
     report = client.get(f"/jobs/{job['id']}/report")
-    screen.print(tables.report(report))
-    screen.print(tables.verdict(report), highlight=False)
-    screen.print("The student's weights, their safetensors twin, its config and the report:")
+    screen.print(tables.report(report), highlight=False)
+    screen.print("The student's weights, their safetensors twin, its config, the report and its pictures:")
     for file in pull(client, job["id"], to, "last"):
         screen.print(f"   {file}", highlight=False)
 

@@ -16,7 +16,7 @@ from cli import tables
 from cli.client import Client, Json, ServiceError
 from cli.pulling import pull as fetch
 from cli.up import Service
-from cli.watching import follow
+from cli.watching import family, follow
 from frs import specfile
 from frs.errors import FrsError
 
@@ -91,7 +91,7 @@ def submit(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: schedule.epochs=4.")
     ] = None,
-    wait: Annotated[bool, typer.Option(help="Follow the job and its baseline to the end.")] = False,
+    wait: Annotated[bool, typer.Option(help="Follow the job, its baselines and their comparison to the end.")] = False,
     data: DataFolder = HERE,
     json_: AsJson = False,
 ) -> None:
@@ -148,11 +148,9 @@ def logs(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
 
 @app.command()
 def report(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
-    """Teacher, student alone, student with FRS, gain."""
+    """Teacher, student alone, student with FRS, gain with its interval, and the verdict."""
     answer = _answer(data, lambda client: client.get(f"/jobs/{id}/report"))
     _show(answer, tables.report, json_)
-    if not json_:
-        screen.print(tables.verdict(answer), highlight=False)
 
 
 @app.command()
@@ -169,7 +167,7 @@ def pull(
     data: DataFolder = HERE,
     json_: AsJson = False,
 ) -> None:
-    """Fetch a job's student: weights, their safetensors twin, the config and the report."""
+    """Fetch a job's student: weights, their safetensors twin, the config, the report and its pictures."""
     files = _answer(
         data, lambda client: {"files": [str(file) for file in fetch(client, id, to, "best" if best else "last")]}
     )
@@ -257,7 +255,7 @@ def list_detectors(data: DataFolder = HERE, json_: AsJson = False) -> None:
 
 def _wait(client: Client, job: Json, quiet: bool) -> Json:
     job = follow(client, job["id"], None if quiet else screen)
-    for other in job["baseline_job_ids"]:
+    for other in family(job):
         follow(client, other, None if quiet else screen)
     return job
 

@@ -11,7 +11,7 @@ Label = Literal["best", "last"]
 
 
 def pull(client: Client, job_id: str, to: Path, label: Label) -> list[Path]:
-    """Writes student weights and report into `to`; of the last student also its safetensors twin and config.
+    """Writes student weights and report into `to`; of the last student also its safetensors twin, config and pictures.
 
     Raises ServiceError when there is no student yet or a file arrives damaged.
     """
@@ -30,10 +30,18 @@ def pull(client: Client, job_id: str, to: Path, label: Label) -> list[Path]:
 def _twins(client: Client, job_id: str, weights: Path) -> list[Path]:
     fetched = []
     for artifact in client.each(f"/jobs/{job_id}/artifacts"):
-        target = weights.with_suffix(Path(artifact["name"]).suffix)
-        _fetch(client, f"/jobs/{job_id}/artifacts/{artifact['name']}", target, artifact["sha256"])
-        fetched.append(target)
+        target = _target(artifact["name"], weights)
+        if target is not None:
+            _fetch(client, f"/jobs/{job_id}/artifacts/{artifact['name']}", target, artifact["sha256"])
+            fetched.append(target)
     return fetched
+
+
+def _target(name: str, weights: Path) -> Path | None:
+    """Twin and config under the weights' name, pictures under it and their own; detections stay where they are."""
+    if name.startswith("student"):
+        return weights.with_suffix(Path(name).suffix)
+    return weights.with_name(f"{weights.stem}-{name}") if name.endswith(".png") else None
 
 
 def _fetch(client: Client, path: str, target: Path, sha256: str) -> None:

@@ -9,18 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.client import Json
+from frs import report_text
 from frs.progress import duration
+from frs.report import Report
 
 COLOURS = {"succeeded": "green", "running": "cyan", "failed": "red", "cancelled": "yellow"}
-NUMBERS = {
-    "mAP": "bbox_mAP",
-    "mAP50": "bbox_mAP_50",
-    "mAP75": "bbox_mAP_75",
-    "small": "bbox_mAP_s",
-    "medium": "bbox_mAP_m",
-    "large": "bbox_mAP_l",
-}
-LABELS = {"teacher": "teacher", "baseline": "student alone", "student": "student with FRS", "gain": "gain"}
 
 
 def jobs(rows: Iterable[Json]) -> Table:
@@ -44,28 +37,18 @@ def job(job: Json) -> Table:
         table.add_row("progress", _progress(job["progress"]))
     for name in ("created_at", "started_at", "finished_at"):
         table.add_row(name, job[name] or "")
-    if job["baseline_job_ids"]:
-        table.add_row("baselines", ", ".join(job["baseline_job_ids"]))
+    for name, key in [("baselines", "baseline_job_ids"), ("other seeds", "sibling_job_ids")]:
+        if job[key]:
+            table.add_row(name, ", ".join(job[key]))
+    if job["comparison_job_id"]:
+        table.add_row("comparison", job["comparison_job_id"])
     return table
 
 
-def report(report: Json) -> Table:
-    """The paper's table: teacher, student alone, student with FRS, gain; COCO numbers in percent."""
-    table = _table("", *NUMBERS)
-    for row in report["rows"]:
-        signed = "+.1f" if row["role"] == "gain" else ".1f"
-        style = "bold" if row["role"] in ("student", "gain") else ""
-        cells = [_percent(row["metrics"].get(name), signed) for name in NUMBERS.values()]
-        table.add_row(LABELS[row["role"]], *cells, style=style)
-    return table
-
-
-def verdict(report: Json) -> str:
-    if report["status"] == "partial":
-        return "Partial: not every run has ended."
-    closed = report["gap_closed"]
-    gap = f"; {100 * closed:.0f} % of the gap to the teacher closed" if closed is not None else ""
-    return f"Verdict: {report['verdict']}, by one pair of runs{gap}"
+def report(answer: Json) -> Group:
+    """The paper's table with the gain's interval, and the verdict."""
+    report = Report.model_validate(answer)
+    return Group(report_text.table(report), Text(report_text.conclusion(report)))
 
 
 def metrics(answer: Json) -> Table:
@@ -117,10 +100,6 @@ def _progress(progress: Json) -> str:
     eta = progress["eta_seconds"]
     left = f", {duration(eta)} left" if eta else ""
     return f"epoch {progress['epoch']}/{progress['epochs']}, step {progress['step']}/{progress['steps']}{left}"
-
-
-def _percent(value: float | None, form: str) -> str:
-    return "-" if value is None else format(100 * value, form)
 
 
 def _number(value: float | None) -> str:

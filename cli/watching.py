@@ -28,6 +28,12 @@ def follow(client: Client, job_id: str, console: Console | None) -> Json:
             time.sleep(POLL_SECONDS)
 
 
+def family(job: Json) -> list[str]:
+    """Ids of the jobs it brought along, in the order they end."""
+    last = [job["comparison_job_id"]] if job["comparison_job_id"] else []
+    return [*job["sibling_job_ids"], *job["baseline_job_ids"], *last]
+
+
 class _Feed:
     """What is new about a job since it was last asked, as the events its trainer told."""
 

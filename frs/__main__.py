@@ -10,18 +10,19 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.status import Status
 
-from frs import events, specfile
+from frs import events, pairs, report_text, specfile
 from frs.dataset.check import check as check_split
 from frs.dataset.shapes import draw
 from frs.errors import FrsError, InvalidSpec
 from frs.process import die_with_parent
 from frs.progress import Bar, drawing_bar
 from frs.recipes import RECIPES
+from frs.report import Report
 from frs.resolved import ResolvedSpec, resolve
 from frs.spec import JobSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, help=__doc__, pretty_exceptions_enable=False)
-problems = Console(stderr=True)
+screen, problems = Console(), Console(stderr=True)
 
 
 @app.command()
@@ -56,15 +57,9 @@ def train(
     except FrsError as error:
         raise SystemExit(_explain(error)) from None
     folder = workdir or Path("runs") / (job.name or "job").replace(" ", "-")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "events.jsonl").open("a") as journal:
-        if json_:
-            raise SystemExit(
-                _run(resolved, folder, events.to_all(events.lines_to(journal), events.lines_to(sys.stdout)))
-            )
-        with Bar() as bar:
-            code = _run(resolved, folder, events.to_all(events.lines_to(journal), bar))
-    typer.echo(f"Work folder: {folder}")
+    code = _run_pairs(resolved, folder, json_) if job.pairs else _run_in(folder, resolved, json_)
+    if not json_:
+        typer.echo(f"Work folder: {folder}")
     raise SystemExit(code)
 
 
@@ -84,6 +79,17 @@ def plan(
     except FrsError as error:
         raise SystemExit(_explain(error)) from None
     raise SystemExit(_plan(resolved, json_))
+
+
+@app.command()
+def compare(
+    student: Annotated[list[Path], typer.Option(help="Work folder of a distilled run; one for each seed.")],
+    baseline: Annotated[list[Path], typer.Option(help="Work folder of the same student trained alone, same seeds.")],
+    to: Annotated[Path, typer.Option(help="Folder for report and pictures.")] = Path("runs/comparison"),
+    json_: Annotated[bool, typer.Option("--json", help="Events as JSON lines instead of a bar.")] = False,
+) -> None:
+    """Compare runs that have ended: report, intervals and pictures."""
+    raise SystemExit(_compare(student, baseline, to, json_))
 
 
 @app.command()
@@ -133,10 +139,51 @@ def read_spec(name: str, changes: list[str]) -> JobSpec:
     else:
         raise InvalidSpec(f"{name} is neither a file nor a recipe.", f"Recipes: {', '.join(RECIPES)}.")
     try:
-        return JobSpec.model_validate(specfile.change(content, changes))
+        spec = JobSpec.model_validate(specfile.change(content, changes))
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
         raise InvalidSpec(f"{name}: {said}.") from None
+    if spec.kind == "compare":
+        raise InvalidSpec("Runs are compared by `python -m frs compare`.", "Or set `baseline` in a `distill` spec.")
+    return spec
+
+
+def _run_pairs(spec: ResolvedSpec, folder: Path, json_: bool) -> int:
+    """Every run that has not ended yet, one after the other, then their comparison."""
+    runs = list(pairs.planned(spec))
+    for run in runs:
+        try:
+            done = pairs.is_done(folder / run.name, run.spec)
+        except FrsError as error:
+            return _explain(error)
+        if not done and (code := _run_in(folder / run.name, run.spec, json_)):
+            return code
+    folders = {role: [folder / run.name for run in runs if run.role == role] for role in ("student", "baseline")}
+    return _compare(folders["student"], folders["baseline"], folder, json_)
+
+
+def _compare(students: list[Path], baselines: list[Path], to: Path, json_: bool) -> int:
+    try:
+        spec = pairs.compared(students, baselines)
+    except FrsError as error:
+        return _explain(error)
+    code = _run_in(to, spec, json_)
+    if not code and not json_:
+        report = Report.model_validate_json((to / "report.json").read_bytes())
+        screen.print(report_text.table(report))
+        screen.print(report_text.conclusion(report), highlight=False)
+    return code
+
+
+def _run_in(folder: Path, spec: ResolvedSpec, json_: bool) -> int:
+    """With a bar or JSON lines, and everything told kept in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / pairs.SPEC).write_text(spec.model_dump_json())
+    with (folder / pairs.JOURNAL).open("a") as journal:
+        if json_:
+            return _run(spec, folder, events.to_all(events.lines_to(journal), events.lines_to(sys.stdout)))
+        with Bar() as bar:
+            return _run(spec, folder, events.to_all(events.lines_to(journal), bar))
 
 
 def _run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:

@@ -7,25 +7,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from frs import data, detectors, events, loading, precision, schedule, versions, weights
+from frs import comparing, data, detectors, events, loading, precision, schedule, versions, weights
 from frs.announcer import Announcer
 from frs.bridge import Bridge
 from frs.checkpoints import Checkpoints
 from frs.checks import Finding, Step, stop_at_first
 from frs.complexity import FLOPS_CONVENTION, complexity
 from frs.data import Data, Half
+from frs.detections import Detections, pack
 from frs.distiller import Distiller, Weights
 from frs.errors import BadTeacher, DeviceUnavailable, InvalidSpec, TeacherNotCompetent
 from frs.evaluation import Scores, detect, score
+from frs.events import Role
 from frs.export import Exporter
 from frs.heads import dense_head
-from frs.images import Images, TrainingLoaders, test_loader, test_pipeline, test_size, training_pipeline
+from frs.images import Images, TrainingLoaders, test_loader, test_pipeline, test_size, training_pipeline, with_boxes
 from frs.loop import StepLoop
 from frs.paper import PAPER_WEIGHTS
+from frs.pictures import richness
 from frs.precision import AutocastOptimWrapper, autocast
 from frs.probe import Probe, Trial, check_gradients, probe
 from frs.resolved import ResolvedSpec
@@ -37,6 +41,7 @@ from frs.teacher_cache import TeacherCache, cache_for
 
 IDENTITY = ("kind", "method", "unlabelled", "teacher", "student", "schedule", "distillation")
 """Fields of a spec that a checkpoint depends on."""
+RICHNESS_IMAGES = 4
 COMPETENT = 0.01
 """Below this mAP on the validation split a teacher is no better than chance."""
 TINY = 4
@@ -44,10 +49,12 @@ TINY = 4
 
 
 def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest) -> str:
-    """Trains or evaluates, goes on from the newest checkpoint in `workdir`, and returns the end reason.
+    """Trains, evaluates or compares, goes on from the newest checkpoint in `workdir`, and returns the end reason.
 
     Raises FrsError with a code for whatever can be expected to fail, Interrupted when `stop` was asked for.
     """
+    if spec.family is not None:
+        return comparing.run(spec, spec.family, workdir, emit, stop)
     return Job(spec, workdir, emit, stop).run()
 
 
@@ -80,6 +87,7 @@ class Job:
         if self.job.kind == "evaluate":
             self.announcer.phase("evaluating")
             self.announcer.evaluation("student", self.evaluate(self.student), last=True)
+            self.keep_detections("student")
             ended = "completed"
         else:
             ended = self.train()
@@ -189,6 +197,8 @@ class Job:
         scores = self.evaluate(self.teacher.detector, half)
         self.seconds_per_image = (time.monotonic() - started) / max(1, scores.images)
         self.announcer.evaluation("teacher", scores, last=True)
+        if images is None:
+            self.keep_detections("teacher")
         reached = f"The teacher reaches mAP {scores.mAP:.4f} on {scores.images} validation images"
         if scores.mAP >= COMPETENT:
             return Finding(f"{reached}.")
@@ -221,7 +231,10 @@ class Job:
             )
         if cache is not None:
             cache.remove()
+        self.keep_detections("student")
         self.deliver(self.student, exporter)
+        if self.spec.teacher:
+            self.picture_richness(self.teacher)
         return "time_limit" if runner.iter < self.plan.steps else "completed"
 
     def cache(self) -> TeacherCache | None:
@@ -262,8 +275,26 @@ class Job:
         """On the validation split, or on a part of it."""
         half = half or self.data.val
         images = self.images(half, half.kept, test_pipeline(self.job.schedule, self.stock))
-        detections = detect(detector, test_loader(images, self.workers), self.announcer.within)
-        return score(detections, half.coco, half.ids)
+        self.found = detect(detector, test_loader(images, self.workers), self.announcer.within)
+        return score(self.found, half.coco, half.ids)
+
+    def keep_detections(self, role: Role) -> None:
+        """Those of the last evaluation, for whoever compares runs image by image."""
+        half = self.data.val
+        content = pack(Detections(self.found, np.array(sorted(half.ids)), self.data.classes, half.sha256))
+        name = f"detections-{role}.npz"
+        self.announcer.artifact(name, weights.write_bytes(content, self.workdir / name))
+
+    def picture_richness(self, teacher: Teacher) -> None:
+        """Where the teacher saw something, on a few validation images; a picture that fails is not worth a run."""
+        indices = with_boxes(self.data.val.coco, self.data.val.left_out)[:RICHNESS_IMAGES]
+        images = self.images(self.data.val, indices, test_pipeline(self.job.schedule, self.stock))
+        try:
+            content = richness.draw(teacher, test_loader(images, self.workers))
+        except Exception as error:
+            self.announcer.log(f"The richness could not be drawn: {type(error).__name__}: {error}.", "warning")
+            return
+        self.announcer.artifact("richness.png", weights.write_bytes(content, self.workdir / "richness.png"))
 
     def loaders(self, workers: int) -> TrainingLoaders:
         pipeline, more = training_pipeline(self.job.schedule, self.stock), self.data.unlabelled

@@ -133,3 +133,13 @@ class StorageFull(FrsError):
 class CheckpointUnusable(FrsError):
     code = "checkpoint_unusable"
     hint_by_default = "Start again in an empty work folder."
+
+
+class DetectionsUnusable(FrsError):
+    code = "detections_unusable"
+    hint_by_default = "Detections come from a run of this version: train again, in an empty work folder."
+
+
+class RunsDiffer(FrsError):
+    code = "runs_differ"
+    hint_by_default = "Compare runs on one data set: as many students as baselines, of the same seeds."

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from frs.dataset.coco import CocoFile
 from frs.heads import Detector
+from frs.report import NAMES
 
 Tick = Callable[[int, int], None]
-NAMES = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The resolved spec: a job spec with every reference turned into files. What the engine runs."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,6 +35,34 @@ class ResolvedDetector(_Resolved):
     """What that file must hash to, where it is known."""
 
 
+MAP = "val/bbox_mAP"
+
+
+class Run(_Resolved):
+    """A run that has ended, as far as a comparison needs it."""
+
+    role: Literal["student", "baseline"]
+    seed: int
+    detections: Path
+    curves: dict[str, list[tuple[int, float | None]]] = {}
+    """Metrics by key as (step, value), ascending, thinned out."""
+
+
+def is_drawn(key: str) -> bool:
+    """Whether a metric belongs to a run's curves: mAP and the terms of the loss."""
+    return key == MAP or (key.startswith("train/") and ("loss" in key or "distill" in key))
+
+
+class Family(_Resolved):
+    """The runs a comparison compares: of every seed a student and a baseline."""
+
+    runs: tuple[Run, ...]
+    teacher: Path | None = None
+    """Its detections."""
+    facts: dict[str, Any] = {}
+    """Of the first student's run, for the report."""
+
+
 class ResolvedSpec(_Resolved):
     job: JobSpec
     train: Split
@@ -44,6 +73,8 @@ class ResolvedSpec(_Resolved):
     teacher: ResolvedDetector | None = None
     models: Path
     """Folder of weights; ImageNet backbones are looked up here."""
+    family: Family | None = None
+    """Only for kind `compare`."""
 
 
 def resolve(job: JobSpec, data: Path, models: Path) -> ResolvedSpec:

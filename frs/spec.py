@@ -14,8 +14,12 @@ from pydantic import (
     model_validator,
 )
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]*$")]
-Kind = Literal["distill", "train", "evaluate"]
+_NAME_LENGTH = 100
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=_NAME_LENGTH, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]*$")
+]
+Kind = Literal["distill", "train", "evaluate", "compare"]
+"""`compare` is the service's own: it ends a job with a `baseline`, and nobody can post one."""
 Architecture = Literal["retinanet", "gfl", "fcos", "faster_rcnn"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Method = Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "none"]
@@ -193,6 +197,15 @@ class Resources(Spec):
     max_minutes: Annotated[int, Field(ge=1)] | None = None
 
 
+DISTILLING = {"teacher", "method", "unlabelled", "distillation", "baseline"}
+"""Fields that a student trained alone has no use for."""
+
+
+class Seeds(Spec):
+    seeds: Annotated[int, Field(ge=1, le=32)]
+    """Pairs of runs, of the seeds `schedule.seed`, `schedule.seed` + 1 and so on."""
+
+
 class JobSpec(Spec):
     """One job. `distill` trains `student` under `teacher`, `train` trains `student` alone, `evaluate` scores `student`."""
 
@@ -210,8 +223,11 @@ class JobSpec(Spec):
     student: DetectorRef
     schedule: Schedule = Schedule()
     distillation: Distillation = Distillation()
-    baseline: bool = False
-    """Also train the student alone, same seed and schedule, as a job of its own; the report compares."""
+    baseline: bool | Seeds = False
+    """Also train the student alone, same seed and schedule, as a job of its own; the report compares.
+
+    With `{seeds: n}` n pairs of runs, so that the report can tell the gain from the luck of training.
+    """
     resources: Resources = Resources()
     max_bad_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the data set's images that may have problems and be left out."""
@@ -222,6 +238,8 @@ class JobSpec(Spec):
     def _parts_fit_the_kind(self) -> "JobSpec":
         if self.kind == "distill" and self.teacher is None:
             raise ValueError("kind `distill` needs a `teacher`; kind `train` trains the student alone")
+        if self.pairs and self.schedule.seed + self.pairs > 2**32:
+            raise ValueError("`schedule.seed` is too large for so many seeds")
         if self.kind != "distill" and (self.teacher is not None or self.baseline):
             raise ValueError(f"`teacher` and `baseline` belong to kind `distill`, not `{self.kind}`")
         self._method_has_something_to_do()
@@ -248,3 +266,35 @@ class JobSpec(Spec):
             raise ValueError("the paper has no weights for method `pkd`; use `auto` or a number")
         if self.unlabelled and (self.kind != "distill" or not terms):
             raise ValueError("`unlabelled` images are for distillation: kind `distill` and a method other than `none`")
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of runs it asks for; 0 without a baseline."""
+        return self.baseline.seeds if isinstance(self.baseline, Seeds) else int(self.baseline)
+
+
+def alone(spec: JobSpec, number: int = 0) -> JobSpec:
+    """The baseline of pair `number`: the same student on the same data, schedule and seed, without a teacher."""
+    fields = spec.model_dump(exclude=DISTILLING)
+    return JobSpec.model_validate(fields | {"kind": "train"} | _as_run(spec, "-baseline", number))
+
+
+def sibling(spec: JobSpec, number: int) -> JobSpec:
+    """The distilled student of pair `number`, a run by itself."""
+    return JobSpec.model_validate(spec.model_dump() | {"baseline": False} | _as_run(spec, "", number))
+
+
+def comparison(spec: JobSpec) -> JobSpec:
+    """The job that compares the runs of `spec` once they have ended."""
+    fields = spec.model_dump(exclude=DISTILLING)
+    return JobSpec.model_validate(fields | {"kind": "compare", "name": _renamed(spec, "-comparison")})
+
+
+def _as_run(spec: JobSpec, suffix: str, number: int) -> dict[str, Any]:
+    seed = spec.schedule.seed + number
+    name = _renamed(spec, suffix + (f"-seed{seed}" if spec.pairs > 1 and (suffix or number) else ""))
+    return {"name": name, "schedule": spec.schedule.model_dump() | {"seed": seed}}
+
+
+def _renamed(spec: JobSpec, suffix: str) -> str | None:
+    return spec.name and spec.name[: _NAME_LENGTH - len(suffix)] + suffix

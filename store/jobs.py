@@ -17,6 +17,7 @@ from store import ids
 from store.database import insert, now
 from store.errors import ActionNotAllowed, AlreadySubmitted, IdempotencyKeyReused, JobNotFound
 from store.lease import Lease, Renewal, hold, lock
+from store.queries import COMPARE, is_compared
 from store.states import ALLOWED, TERMINAL, Action, AttemptEnd, EndReason, JobStatus, WaitingReason, allowed_actions
 from store.tables import Attempt, Job
 from store.transitions import end_attempt, end_job, give_back, note, note_status
@@ -173,17 +174,20 @@ def requeue_lost(session: Session) -> list[str]:
 
 
 def fail_orphans(session: Session) -> list[str]:
-    """Fails every queued job whose teacher's job has failed or was cancelled; returns their ids."""
-    teacher = aliased(Job)
-    hopeless = select(teacher.id).where(teacher.status.in_([JobStatus.FAILED, JobStatus.CANCELLED]))
-    orphans = lock(session, Job.status == JobStatus.QUEUED, Job.teacher_job_id.in_(hopeless))
+    """Fails every queued job whose teacher's job, or a run it compares, has failed or was cancelled; returns their ids."""
+    teacher, run = aliased(Job), aliased(Job)
+    lost = [JobStatus.FAILED, JobStatus.CANCELLED]
+    hopeless = Job.teacher_job_id.in_(select(teacher.id).where(teacher.status.in_(lost)))
+    incomparable = exists(select(run.id).where(is_compared(run, Job), run.status.in_(lost)).correlate(Job))
+    orphans = lock(session, Job.status == JobStatus.QUEUED, or_(hopeless, incomparable))
     for job in orphans:
         end_job(session, job, JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, _dependency_failed(job))
     return [job.id for job in orphans]
 
 
 def _next_in_the_queue(job_id: str | None) -> ScalarSelect[str]:
-    candidate, teacher = aliased(Job), aliased(Job)
+    candidate, teacher, run = aliased(Job), aliased(Job), aliased(Job)
+    unfinished = select(run.id).where(is_compared(run, candidate), run.status != JobStatus.SUCCEEDED)
     query = (
         select(candidate.id)
         .where(
@@ -193,6 +197,7 @@ def _next_in_the_queue(job_id: str | None) -> ScalarSelect[str]:
                 candidate.teacher_job_id.is_(None),
                 exists().where(teacher.id == candidate.teacher_job_id, teacher.status == JobStatus.SUCCEEDED),
             ),
+            ~exists(unfinished.correlate(candidate)),
         )
         .order_by(candidate.priority.desc(), candidate.created_at, candidate.id)
         .limit(1)
@@ -216,8 +221,11 @@ def _cancelled_before(session: Session, job_id: str) -> Job:
 
 
 def _dependency_failed(job: Job) -> Problem:
+    needed = f"Job {job.teacher_job_id}, whose student this job needs,"
+    if job.kind == COMPARE:
+        needed = f"A run of job {job.parent_id}'s comparison"
     return Problem(
         code="dependency_failed",
-        message=f"Job {job.teacher_job_id}, whose student this job needs, did not succeed.",
-        hint="See why it ended, then post both jobs again.",
+        message=f"{needed} did not succeed.",
+        hint="See why it ended, then post the jobs again.",
     )

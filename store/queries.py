@@ -1,9 +1,12 @@
-"""How what a spec refers to is found: a data set or detector by id or name, a job's last student, jobs by tag."""
+"""How what a spec refers to is found: a data set or detector by id or name, a job's last student, jobs by tag or family."""
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.util import AliasedClass
 
 from store.tables import Checkpoint, Dataset, Detector, Job
+
+COMPARE = "compare"
 
 
 def find_dataset(session: Session, id_or_name: str) -> Dataset | None:
@@ -28,3 +31,23 @@ def has_tag(session: Session, tag: str) -> ColumnElement[bool]:
         return exists().where(tags.c.value == tag)
     tags = func.json_array_elements_text(Job.spec["tags"]).table_valued("value")
     return exists().where(tags.c.value == tag)
+
+
+def children(session: Session, job_id: str) -> list[Job]:
+    """Baselines, siblings and the comparison of a job, by seed."""
+    by_seed = Job.spec["schedule"]["seed"].as_integer()
+    return list(session.scalars(select(Job).where(Job.parent_id == job_id).order_by(by_seed, Job.id)))
+
+
+def runs_of(session: Session, comparison: Job) -> list[Job]:
+    """What a comparison compares: the job that asked for it first, then its children by seed."""
+    parent = session.get(Job, comparison.parent_id) if comparison.parent_id else None
+    if parent is None:
+        return []
+    return [parent, *(child for child in children(session, parent.id) if child.kind != COMPARE)]
+
+
+def is_compared(run: type[Job] | AliasedClass[Job], comparison: type[Job] | AliasedClass[Job]) -> ColumnElement[bool]:
+    """Whether `comparison` needs `run`."""
+    relatives = or_(run.id == comparison.parent_id, run.parent_id == comparison.parent_id)
+    return and_(comparison.kind == COMPARE, relatives, run.id != comparison.id)

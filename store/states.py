@@ -23,6 +23,7 @@ class WaitingReason(StrEnum):
     """Why a queued job waits."""
 
     TEACHER = "waiting_for_teacher"
+    RUNS = "waiting_for_runs"
     DEVICE = "waiting_for_device"
     WORKER = "waiting_for_worker"
     STORAGE = "waiting_for_storage"

@@ -59,7 +59,7 @@ class Job(Base):
     """A `frs.spec.JobSpec`, every default spelt out."""
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
-    """The job this one is the baseline of."""
+    """The job this one is a baseline, a sibling of another seed or the comparison of."""
     teacher_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
     """The job whose student this one needs; it waits until that has succeeded."""
     priority: Mapped[int] = mapped_column(default=0)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from store.queries import COMPARE, runs_of
 from store.states import JobStatus, WaitingReason
 from store.tables import Job
 
@@ -26,4 +27,10 @@ def waiting_reason(session: Session, job: Job) -> StatusReason | None:
     if teacher and teacher.status != JobStatus.SUCCEEDED:
         message = f"Job {teacher.id}, which trains the teacher, is {teacher.status}."
         return StatusReason(WaitingReason.TEACHER, message, job.created_at)
+    waits_for = (
+        [run for run in runs_of(session, job) if run.status != JobStatus.SUCCEEDED] if job.kind == COMPARE else []
+    )
+    if waits_for:
+        message = f"{len(waits_for)} of the runs it compares have not ended, first job {waits_for[0].id}."
+        return StatusReason(WaitingReason.RUNS, message, job.created_at)
     return StatusReason(WaitingReason.WORKER, "The next free worker takes it.", job.created_at)

@@ -18,9 +18,10 @@ from frs.spec import (
 )
 from store.artifacts import Artifacts
 from store.errors import ArtifactNotFound
-from store.queries import find_dataset, find_detector, last_student
+from store.queries import COMPARE, find_dataset, find_detector, last_student
 from store.settings import Settings
 from store.tables import Dataset, Detector, Job
+from worker.families import family
 
 _description: TypeAdapter[DetectorDescription] = TypeAdapter(DetectorDescription)
 
@@ -28,15 +29,17 @@ _description: TypeAdapter[DetectorDescription] = TypeAdapter(DetectorDescription
 def render(session: Session, settings: Settings, job: Job) -> ResolvedSpec:
     spec = JobSpec.model_validate(job.spec)
     dataset = session.get_one(Dataset, job.dataset_id)
+    compares = spec.kind == COMPARE
     root, more = settings.datasets_root, _unlabelled(session, spec)
     return ResolvedSpec(
         job=spec,
         train=_split(root, dataset.name, dataset.train_images, dataset.train_annotations),
         val=_split(root, dataset.name, dataset.val_images, dataset.val_annotations),
         unlabelled=_split(root, more.name, more.train_images, more.train_annotations) if more else None,
-        student=_detector(session, settings, spec.student),
+        student=_described(spec) if compares else _detector(session, settings, spec.student),
         teacher=_detector(session, settings, spec.teacher) if spec.teacher else None,
         models=settings.models_root,
+        family=family(session, settings, job) if compares else None,
     )
 
 
@@ -47,6 +50,11 @@ def _unlabelled(session: Session, spec: JobSpec) -> Dataset | None:
     if dataset is None:
         raise DatasetNotFound(f"No data set {spec.unlabelled!r} is registered.", "See GET /datasets.")
     return dataset
+
+
+def _described(spec: JobSpec) -> ResolvedDetector:
+    """For a comparison, which builds no detector."""
+    return ResolvedDetector(description=_description.validate_python(spec.student.model_dump()))
 
 
 def _split(root: Path, name: str, images: str, annotations: str) -> Split:

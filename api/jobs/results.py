@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
@@ -15,8 +16,8 @@ from api.problems import NotFound
 from api.schemas import Page
 from frs import report as reports
 from frs.events import Role
-from frs.report import Report, Scores
-from store import tables
+from frs.report import Comparison, Missing, Report, Scores
+from store import queries, tables
 from store.database import Database
 
 CONFIG = "student-config.py"
@@ -61,35 +62,60 @@ def evaluations(database: Database, job_id: str) -> Page[Evaluation]:
 def report(database: Database, job_id: str) -> Report:
     with database.read() as session:
         job = row(session, job_id)
-        of_this_one = select(tables.Job.id).where(tables.Job.parent_id == job_id).order_by(tables.Job.id).limit(1)
-        baseline_id = session.scalar(of_this_one)
+        runs: dict[str, list[tables.Job]] = {"distill": [], "train": [], "compare": []}
+        for child in queries.children(session, job_id):
+            runs[child.kind].append(child)
+        students, baselines = [job, *runs["distill"]], runs["train"]
+        compared = next((child.facts["comparison"] for child in runs["compare"] if "comparison" in child.facts), None)
+        waiting = [_missing(run, "student") for run in students if not _student(session, run)]
+        waiting += [_missing(run, "baseline") for run in baselines if not _student(session, run)]
+        waiting += [] if compared else [_missing(run, "comparison") for run in runs["compare"]]
         return reports.build(
-            student=_scores(session, job_id, "student"),
-            teacher=_scores(session, job_id, "teacher"),
-            baseline=_scores(session, baseline_id, "student") if baseline_id else None,
-            wants_baseline=bool(job.spec["baseline"]),
+            [scores for run in students if (scores := _student(session, run))],
+            _scores(session, job_id, "teacher"),
+            [scores for run in baselines if (scores := _student(session, run))],
+            pairs=len(baselines),
             wants_teacher=job.kind == "distill",
             facts=job.facts,
+            comparison=Comparison.model_validate(compared) if compared else None,
+            waiting_for=waiting,
         )
 
 
 def artifacts(database: Database, job_id: str) -> Page[Artifact]:
+    """With those of its comparison."""
     table = tables.Artifact
     with database.read() as session:
-        row(session, job_id)
-        found = session.scalars(select(table).where(table.job_id == job_id).order_by(table.name)).all()
-    return Page(data=[Artifact.model_validate(artifact) for artifact in found])
+        found = session.scalars(select(table).where(table.job_id.in_(_holders(session, job_id))).order_by(table.name))
+        return Page(data=[Artifact.model_validate(artifact) for artifact in found])
 
 
 def artifact(context: Context, job_id: str, name: str) -> tuple[tables.Artifact, Path]:
-    """Raises JobNotFound, NotFound."""
+    """Of the job or of its comparison. Raises JobNotFound, NotFound."""
+    table = tables.Artifact
     with context.database.read() as session:
-        row(session, job_id)
-        found = session.get(tables.Artifact, (job_id, name))
+        found = session.scalar(select(table).where(table.job_id.in_(_holders(session, job_id)), table.name == name))
     if found is None:
         hint = f"A job has its artifacts when it has succeeded: GET /jobs/{job_id}/artifacts."
         raise NotFound("artifact_not_found", "This job has no such artifact, or not yet.", hint)
     return found, context.artifacts.path(found.key)
+
+
+def _holders(session: Session, job_id: str) -> list[str]:
+    """Jobs whose artifacts are this job's: its own and its comparison's, which have other names."""
+    row(session, job_id)
+    job = tables.Job
+    comparison = session.scalars(select(job.id).where(job.parent_id == job_id, job.kind == queries.COMPARE))
+    return [job_id, *comparison]
+
+
+def _missing(job: tables.Job, what: Literal["student", "baseline", "comparison"]) -> Missing:
+    said = f"{job.error['code']}: {job.error['message']}" if job.error else job.end_reason
+    return Missing(job_id=job.id, what=what, status=job.status, reason=said)
+
+
+def _student(session: Session, job: tables.Job) -> Scores | None:
+    return _scores(session, job.id, "student")
 
 
 def _events(session: Session, job_id: str) -> Select[tables.Event]:

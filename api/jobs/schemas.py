@@ -55,8 +55,13 @@ class Job(Answer):
     queue_position: int | None
     """1 is next; null unless the job is queued."""
     parent_id: str | None
-    """The job this one is the baseline of."""
+    """The job this one is a baseline, a sibling or the comparison of."""
     baseline_job_ids: list[str]
+    """The student alone, one job for each seed."""
+    sibling_job_ids: list[str]
+    """The same distillation with the further seeds."""
+    comparison_job_id: str | None
+    """The job that compares the runs once they have ended."""
     spec: JobSpec
     created_at: Time
     started_at: Time | None

@@ -1,7 +1,8 @@
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,17 +13,15 @@ from api.context import Context
 from api.jobs import references
 from api.jobs.schemas import Job
 from api.paging import newest_first
+from api.problems import InvalidField
 from api.schemas import Page
-from frs.spec import JobSpec, Kind
+from frs.spec import JobSpec, Kind, alone, comparison, sibling
 from store import jobs, queries, tables
 from store.database import Database
-from store.errors import JobNotFound
+from store.errors import ActionNotAllowed, JobNotFound
 from store.jobs import Idempotency
 from store.states import JobStatus, allowed_actions
 from store.waiting import waiting_reason
-
-_BASELINE = "-baseline"
-_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,9 @@ class Filter:
 
 def submit(context: Context, spec: JobSpec, key_id: str, idempotency_key: str | None) -> Job:
     """Raises InvalidField for references that do not hold, AlreadySubmitted, IdempotencyKeyReused."""
+    if spec.kind == "compare":
+        hint = "Post a `distill` job with `baseline: true` or `{seeds: n}`; its comparison comes by itself."
+        raise InvalidField("kind", "invalid_spec", "Comparisons are made by the service alone.", hint)
     idempotency = Idempotency(idempotency_key, _digest(spec)) if idempotency_key else None
     with context.database.read() as session:
         if idempotency:
@@ -45,20 +47,21 @@ def submit(context: Context, spec: JobSpec, key_id: str, idempotency_key: str | 
     with context.database.write() as session:
         job = jobs.add(session, spec, key_id=key_id, idempotency=idempotency, **asdict(found))
         added = [job.id]
-        if spec.baseline:
-            baseline = jobs.add(session, baseline_of(spec), dataset_id=job.dataset_id, parent_id=job.id, key_id=key_id)
-            added.append(baseline.id)
+        for child in family_of(spec):
+            same = replace(found, teacher_job_id=found.teacher_job_id if child.teacher else None)
+            added.append(jobs.add(session, child, parent_id=job.id, key_id=key_id, **asdict(same)).id)
         session.commit()
     for job_id in added:
         context.hints.enqueue(job_id)  # after the commit, so the worker finds the row
     return find(context.database, job.id)
 
 
-def baseline_of(spec: JobSpec) -> JobSpec:
-    """The same student on the same data, schedule and seed, without a teacher."""
-    alone = spec.model_dump(exclude={"teacher", "distillation", "baseline", "method", "unlabelled"})
-    name = spec.name and spec.name[: _NAME_LENGTH - len(_BASELINE)] + _BASELINE
-    return JobSpec.model_validate(alone | {"kind": "train", "name": name})
+def family_of(spec: JobSpec) -> Iterator[JobSpec]:
+    """Baselines, siblings of the further seeds, and last the comparison of all; nothing without a baseline."""
+    yield from (alone(spec, number) for number in range(spec.pairs))
+    yield from (sibling(spec, number) for number in range(1, spec.pairs))
+    if spec.pairs:
+        yield comparison(spec)
 
 
 def listing(database: Database, wanted: Filter, limit: int, cursor: str | None) -> Page[Job]:
@@ -75,9 +78,12 @@ def find(database: Database, job_id: str) -> Job:
 
 
 def cancel(database: Database, job_id: str) -> Job:
-    """Raises JobNotFound, ActionNotAllowed."""
+    """With the jobs it brought along, as far as they have not ended. Raises JobNotFound, ActionNotAllowed."""
     with database.write() as session:
         jobs.request_cancel(session, job_id)
+        for child in queries.children(session, job_id):
+            with suppress(ActionNotAllowed):  # it has ended
+                jobs.request_cancel(session, child.id)
         session.commit()
     return find(database, job_id)
 
@@ -114,7 +120,7 @@ def _filtered(session: Session, query: Select[tables.Job], wanted: Filter) -> Se
 
 
 def _shown(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
-    positions, baselines = _queue_positions(session, rows), _baselines(session, rows)
+    positions, children = _queue_positions(session, rows), _children(session, rows)
     return [
         Job.model_validate(
             {
@@ -123,7 +129,9 @@ def _shown(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
                 "allowed_actions": allowed_actions(job.status),
                 "status_reason": waiting_reason(session, job),
                 "queue_position": positions.get(job.id),
-                "baseline_job_ids": baselines[job.id],
+                "baseline_job_ids": children[job.id]["train"],
+                "sibling_job_ids": children[job.id]["distill"],
+                "comparison_job_id": next(iter(children[job.id]["compare"]), None),
             }
         )
         for job in rows
@@ -146,10 +154,12 @@ def _queue_positions(session: Session, rows: Sequence[tables.Job]) -> dict[str, 
     return {row.id: row.position for row in session.execute(select(job.id, position).where(job.id.in_(queued)))}
 
 
-def _baselines(session: Session, rows: Sequence[tables.Job]) -> dict[str, list[str]]:
+def _children(session: Session, rows: Sequence[tables.Job]) -> dict[str, dict[str, list[str]]]:
+    """Ids of each job's children by kind, in the order of their seeds."""
     job = tables.Job
-    query = select(job.id, job.parent_id).where(job.parent_id.in_([row.id for row in rows])).order_by(job.id)
-    baselines: dict[str, list[str]] = defaultdict(list)
-    for job_id, parent_id in session.execute(query):
-        baselines[str(parent_id)].append(job_id)
-    return baselines
+    by_seed = job.spec["schedule"]["seed"].as_integer()
+    query = select(job.id, job.parent_id, job.kind).where(job.parent_id.in_([row.id for row in rows]))
+    children: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for job_id, parent_id, kind in session.execute(query.order_by(by_seed, job.id)):
+        children[str(parent_id)][kind].append(job_id)
+    return children

@@ -2,6 +2,9 @@ import hashlib
 
 import pytest
 
+from frs.events import Facts, Problem
+from store.states import EndReason, JobStatus
+
 DISTILL = {
     "name": "small one",
     "dataset": "shapes",
@@ -12,25 +15,73 @@ CONTENT = b"0123456789"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-def test_a_report_is_partial_until_all_three_are_evaluated(service, shapes):
+def compared(low, high):
+    images = {"low": low, "high": high, "level": 0.95, "resamples": 1000, "images": 3, "by_number": {}}
+    pair = {"seed": 0, "student": 0.6, "baseline": 0.5, "gain": 0.1}
+    return {"gain": 0.1, "over_images": images, "over_seeds": None, "pairs": [pair]}
+
+
+def evaluated(service, job_id, mAP, teacher=None):
+    lease = service.claim(job_id)
+    if teacher is not None:
+        service.evaluate(lease, "teacher", teacher, step=0)
+    service.evaluate(lease, "student", mAP)
+    service.settle(lease)
+
+
+def test_a_report_is_partial_until_all_three_are_evaluated_and_compared(service, shapes):
     job = service.submit(DISTILL | {"baseline": True})
+    [baseline], comparison = job["baseline_job_ids"], job["comparison_job_id"]
     path = f"/jobs/{job['id']}/report"
     assert service.get(path)["status"] == "partial"
-    lease, baseline = service.claim(job["id"]), service.claim(job["baseline_job_ids"][0])
-    service.evaluate(lease, "teacher", 0.8, step=0)
-    service.evaluate(lease, "student", 0.6)
-    service.settle(lease)
+    evaluated(service, job["id"], 0.6, teacher=0.8)
     partial = service.get(path)
     assert (partial["status"], partial["verdict"], partial["gap_closed"]) == ("partial", None, None)
     assert [row["role"] for row in partial["rows"]] == ["teacher", "student"]
-    service.evaluate(baseline, "student", 0.5)
+    waiting = [(run["job_id"], run["what"], run["status"]) for run in partial["waiting_for"]]
+    assert waiting == [(baseline, "baseline", "queued"), (comparison, "comparison", "queued")]
+    evaluated(service, baseline, 0.5)
+    assert service.get(path)["status"] == "partial"
+    service.record(service.claim(comparison), Facts(values={"comparison": compared(0.02, 0.2)}))
     report = service.get(path)
-    assert (report["status"], report["verdict"]) == ("complete", "improved")
+    assert (report["status"], report["verdict"], report["waiting_for"]) == ("complete", "improved", [])
     assert [row["role"] for row in report["rows"]] == ["teacher", "baseline", "student", "gain"]
     assert report["rows"][3]["metrics"]["bbox_mAP"] == pytest.approx(0.1)
     assert report["rows"][3]["metrics"]["bbox_mAP_l"] is None
     assert report["gap_closed"] == pytest.approx(1 / 3)
     assert report["per_class"]["star"] == pytest.approx({"teacher": 0.8, "baseline": 0.5, "student": 0.6, "gain": 0.1})
+
+
+def test_a_report_says_that_a_run_has_failed(service, shapes):
+    job = service.submit(DISTILL | {"baseline": True})
+    lease = service.claim(job["baseline_job_ids"][0])
+    problem = Problem(code="diverged", message="The loss became nan.")
+    service.settle(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED, error=problem)
+    evaluated(service, job["id"], 0.6, teacher=0.8)
+    report = service.get(f"/jobs/{job['id']}/report")
+    assert report["status"] == "partial"
+    [lost, _] = report["waiting_for"]
+    assert (lost["what"], lost["status"], lost["reason"]) == ("baseline", "failed", "diverged: The loss became nan.")
+
+
+def test_rows_are_means_over_the_seeds(service, shapes):
+    job = service.submit(DISTILL | {"baseline": {"seeds": 2}})
+    for job_id, mAP in [(job["id"], 0.6), (job["sibling_job_ids"][0], 0.7)]:
+        evaluated(service, job_id, mAP, teacher=0.8)
+    for job_id, mAP in zip(job["baseline_job_ids"], (0.4, 0.5), strict=True):
+        evaluated(service, job_id, mAP)
+    rows = {row["role"]: row["metrics"]["bbox_mAP"] for row in service.get(f"/jobs/{job['id']}/report")["rows"]}
+    assert rows == pytest.approx({"teacher": 0.8, "baseline": 0.45, "student": 0.65, "gain": 0.2})
+
+
+def test_the_comparisons_pictures_are_the_jobs_artifacts(service, shapes):
+    job = service.submit(DISTILL | {"baseline": True})
+    evaluated(service, job["id"], 0.6, teacher=0.8)
+    evaluated(service, job["baseline_job_ids"][0], 0.5)
+    service.artifact(service.claim(job["comparison_job_id"]), "curves.png", b"picture")
+    [artifact] = service.get(f"/jobs/{job['id']}/artifacts")["data"]
+    assert artifact["name"] == "curves.png"
+    assert service.client.get(f"/jobs/{job['id']}/artifacts/curves.png").content == b"picture"
 
 
 def test_without_a_baseline_there_is_no_verdict(service, shapes):

@@ -62,6 +62,45 @@ def test_a_baseline_comes_with_its_parent(service, shapes):
     service.claim(baseline_id)
 
 
+def test_seeds_bring_a_baseline_each_and_siblings(service, shapes):
+    schedule = {"schedule": {"epochs": 1, "seed": 7}}
+    parent = service.submit(DISTILL | schedule | {"baseline": {"seeds": 3}})
+    shown = {
+        key: [service.get(f"/jobs/{job_id}") for job_id in parent[f"{key}_job_ids"]] for key in ("baseline", "sibling")
+    }
+    seeds = {key: [job["spec"]["schedule"]["seed"] for job in jobs] for key, jobs in shown.items()}
+    assert seeds == {"baseline": [7, 8, 9], "sibling": [8, 9]}
+    assert {job["kind"] for job in shown["sibling"]} == {"distill"} and {job["kind"] for job in shown["baseline"]} == {
+        "train"
+    }
+    assert all(job["spec"]["baseline"] is False and job["parent_id"] == parent["id"] for job in shown["sibling"])
+    assert [job["name"] for job in shown["sibling"]] == ["small-seed8", "small-seed9"]
+    assert not any(job["baseline_job_ids"] for job in shown["sibling"])
+
+
+def test_the_comparison_waits_for_the_runs(service, shapes):
+    parent = service.submit(DISTILL | {"baseline": True})
+    comparison = service.get(f"/jobs/{parent['comparison_job_id']}")
+    assert (comparison["kind"], comparison["status_reason"]["code"]) == ("compare", "waiting_for_runs")
+    assert comparison["spec"]["teacher"] is None
+
+
+def test_nobody_posts_a_comparison(service, shapes):
+    spec = {"kind": "compare", "dataset": "shapes", "student": {"architecture": "gfl"}}
+    problem = service.refused(service.client.post("/jobs", json=spec), 422, "invalid_spec")
+    assert problem["errors"][0]["loc"] == "kind"
+
+
+def test_cancelling_a_job_cancels_what_it_brought_along(service, shapes):
+    parent = service.submit(DISTILL | {"baseline": {"seeds": 2}})
+    ended, *others = parent["baseline_job_ids"]
+    service.settle(service.claim(ended))
+    service.client.post(f"/jobs/{parent['id']}/cancel")
+    family = [parent["id"], *others, *parent["sibling_job_ids"], parent["comparison_job_id"]]
+    assert {service.get(f"/jobs/{job_id}")["status"] for job_id in family} == {"cancelled"}
+    assert service.get(f"/jobs/{ended}")["status"] == "succeeded"
+
+
 def test_the_longest_name_leaves_room_for_the_baselines(service, shapes):
     parent = service.submit(DISTILL | {"baseline": True, "name": "x" * 100})
     baseline = service.get(f"/jobs/{parent['baseline_job_ids'][0]}")
@@ -243,7 +282,7 @@ def test_twenty_posts_at_once_with_one_key_make_one_job_and_its_baseline(service
     assert {response.status_code for response in responses} == {201}
     assert len({response.json()["id"] for response in responses}) == 1
     assert sum("idempotency-replayed" in response.headers for response in responses) == 19
-    assert count_jobs(service) == 2
+    assert count_jobs(service) == 3, "the comparison, too"
 
 
 def test_a_dead_broker_does_not_slow_a_post(settings):
@@ -271,4 +310,4 @@ def test_a_hint_follows_the_commit_for_the_job_and_its_baseline(service, shapes,
 
     monkeypatch.setattr(service.client.app.state.context.hints, "enqueue", enqueue)
     job = service.submit(DISTILL | {"baseline": True})
-    assert hinted == [job["id"], *job["baseline_job_ids"]]
+    assert hinted == [job["id"], *job["baseline_job_ids"], job["comparison_job_id"]]

@@ -14,12 +14,15 @@ from typing import Any
 
 import httpx2
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from cli import tables
 from cli.client import Client, ServiceError
 from cli.main import app
+from frs import report_text
 from frs.dataset.shapes import draw
+from frs.report import Row, Scores, build
 
 STUDENT = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16}
 
@@ -146,6 +149,11 @@ def test_up_refuses_a_port_that_is_taken(frs: Any, data: Path) -> None:
 
 
 def test_the_reports_table_is_in_percent_with_a_signed_gain() -> None:
-    metrics = dict.fromkeys(tables.NUMBERS.values(), 0.25) | {"bbox_mAP_l": None}
-    cells = list(tables.report({"rows": [{"role": "gain", "metrics": metrics}]}).columns[1].cells)
-    assert cells == ["+25.0"]
+    metrics = dict.fromkeys(report_text.NUMBERS.values(), 0.25) | {"bbox_mAP_l": None}
+    alone = build([Scores(metrics=metrics, per_class={})], None, [], pairs=0, wants_teacher=False, facts={})
+    gain = alone.model_copy(update={"rows": [Row(role="gain", metrics=metrics)]})
+    table = report_text.table(gain)
+    assert [list(column.cells) for column in table.columns][1:] == [["+25.0"]] * 5 + [["-"]]
+    console = Console(width=80, record=True)
+    console.print(tables.report(gain.model_dump(mode="json")))
+    assert "no_baseline" in console.export_text()

@@ -125,7 +125,7 @@ def test_a_teacher_is_trained_and_a_student_distilled_with_its_proof(client: Cli
     )
     assert job["status_reason"]["code"] == "waiting_for_teacher"
     [baseline] = job["baseline_job_ids"]
-    for job_id in (teacher["id"], job["id"], baseline):
+    for job_id in (teacher["id"], job["id"], baseline, job["comparison_job_id"]):
         end = ended(client, job_id)
         assert (end["status"], end["end_reason"]) == ("succeeded", "completed"), end
     told = steps(client, job["id"])
@@ -135,8 +135,13 @@ def test_a_teacher_is_trained_and_a_student_distilled_with_its_proof(client: Cli
     assert report["status"] == "complete"
     assert [row["role"] for row in report["rows"]] == ["teacher", "baseline", "student", "gain"]
     assert report["facts"]["weights"]["feature"] > 0
+    interval = report["comparison"]["over_images"]
+    assert interval["low"] <= interval["high"] and interval["images"] == 4
+    gain = report["rows"][3]["metrics"]["bbox_mAP"]
+    assert report["comparison"]["gain"] == pytest.approx(gain, abs=1e-9), "the kept detections are the evaluated ones"
     files = pull(client, job["id"], tmp_path, "last")
-    assert {file.suffix for file in files} == {".pth", ".json", ".safetensors", ".py"}
+    assert {file.suffix for file in files} == {".pth", ".json", ".safetensors", ".py", ".png"}
+    assert sum(file.suffix == ".png" for file in files) == 4
     assert files[0].name.startswith("small_one-")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import ARCHITECTURES, Train, described, job, of
 
-from frs import events, losses, methods, weights
+from frs import detections, events, losses, methods, weights
 from frs.dataset.shapes import draw
 from frs.errors import (
     BadDataset,
@@ -166,6 +166,17 @@ def test_evaluate_scores_the_student(train: Train) -> None:
     )
     [evaluation] = of(events.Evaluation, told)
     assert (evaluation.role, evaluation.last, evaluation.images) == ("student", True, 4)
+
+
+def test_what_each_detector_found_is_kept_and_the_richness_pictured(train: Train, tmp_path: Path) -> None:
+    told = train(job(schedule={"epochs": 1}))
+    names = [artifact.name for artifact in of(events.Artifact, told)]
+    assert names[0] == "detections-teacher.npz", "measured before the first checkpoint, so kept before it"
+    assert {"detections-student.npz", "richness.png"} <= set(names)
+    for role in ("teacher", "student"):
+        [evaluation] = [event for event in of(events.Evaluation, told) if event.role == role and event.last]
+        kept = detections.read(tmp_path / "run" / f"detections-{role}.npz")
+        assert (len(kept.rows), len(kept.images)) == (evaluation.detections, evaluation.images)
 
 
 def test_a_baseline_starts_from_the_distilled_students_weights(train: Train, tmp_path: Path) -> None:

@@ -68,3 +68,13 @@ def test_distill_needs_a_teacher_and_train_takes_none() -> None:
 def test_the_spec_loads_no_torch() -> None:
     program = "import sys, frs.spec, frs.resolved, frs.events, frs.errors; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_seeds_are_as_many_pairs_and_true_is_one() -> None:
+    base = {"dataset": "d", "teacher": {"architecture": "gfl"}, "student": {"architecture": "gfl"}}
+    assert [JobSpec.model_validate(base | {"baseline": b}).pairs for b in (False, True, {"seeds": 3})] == [0, 1, 3]
+    for wrong in ({"seeds": 0}, {"seeds": 33}, {}, {"seeds": 2, "more": 1}):
+        with pytest.raises(ValidationError):
+            JobSpec.model_validate(base | {"baseline": wrong})
+    with pytest.raises(ValidationError):
+        JobSpec.model_validate(base | {"baseline": {"seeds": 2}, "schedule": {"seed": 2**32 - 1}})

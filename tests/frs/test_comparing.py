@@ -1,0 +1,219 @@
+"""Comparisons of runs, from detections made up around the truth of a drawn data set: nothing is trained."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import job, of
+
+from frs import comparing, detections, events, pairs
+from frs.dataset import coco
+from frs.detections import Detections, pack
+from frs.errors import CheckpointUnusable, DetectionsUnusable, RunsDiffer
+from frs.evaluation import score
+from frs.report import Report
+from frs.resolved import ResolvedSpec, resolve
+from frs.spec import JobSpec
+from frs.stopping import Interrupted, StopRequest
+from frs.weights import digest
+
+Leave = Callable[..., Path]
+
+
+@pytest.fixture
+def leave(data: Path, models: Path, tmp_path: Path) -> Leave:
+    """Makes the work folder of a finished run whose boxes are off by `noise` pixels."""
+    annotations = data / "tiny" / "annotations" / "instances_val.json"
+
+    def make(role: str, seed: int, noise: float, **changes: Any) -> Path:
+        folder = tmp_path / f"{role}-{seed}"
+        folder.mkdir()
+        spec = JobSpec.model_validate(job(schedule={"seed": seed}, **changes))
+        (folder / "spec.json").write_text(resolve(spec, data, models).model_dump_json())
+        told = [
+            events.Facts(values={"student_parameters": 5}),
+            events.Metrics(step=1, epoch=1, values={"train/loss": 2.0, "train/lr": 0.1, "val/bbox_mAP": 0.2}),
+            events.Metrics(step=2, epoch=1, values={"train/loss": 9.0}),
+            events.Rewound(to_step=1),
+            events.Metrics(step=2, epoch=1, values={"train/loss": 1.0}),
+            events.Outcome(status="succeeded"),
+        ]
+        (folder / "events.jsonl").write_text("\n".join(event.model_dump_json() for event in told) + "\n{cut o")
+        found = around_the_truth(annotations, noise, seed)
+        (folder / "detections-student.npz").write_bytes(pack(found))
+        if role == "student":
+            (folder / "detections-teacher.npz").write_bytes(pack(around_the_truth(annotations, 0.1, 0)))
+        return folder
+
+    return make
+
+
+def around_the_truth(annotations: Path, noise: float, seed: int) -> Detections:
+    truth, random = coco.read(annotations), np.random.default_rng(seed)
+    boxes = truth.boxes
+    ids = np.array([image.id for image in truth.images])
+    where = (boxes.xywh + random.normal(0, noise, boxes.xywh.shape)).clip(1).astype(np.float32)
+    certain = random.uniform(0.5, 1, len(boxes)).astype(np.float32)
+    rows = np.column_stack([ids[boxes.image], where, certain, boxes.label]).astype(float)
+    return Detections(rows, np.sort(ids), truth.classes, digest(annotations))
+
+
+def compare(spec: ResolvedSpec, folder: Path, stop: StopRequest | None = None) -> list[events.Event]:
+    told: list[events.Event] = []
+    assert spec.family is not None
+    assert comparing.run(spec, spec.family, folder, told.append, stop or StopRequest()) == "completed"
+    return told
+
+
+def test_the_better_student_is_told_with_its_interval_and_pictures(leave: Leave, tmp_path: Path) -> None:
+    spec = pairs.compared([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)])
+    told = compare(spec, tmp_path)
+    pictures = {artifact.name for artifact in of(events.Artifact, told)} - {"report.json"}
+    assert pictures == {"curves.png", "precision-recall.png", "detections.png"}
+    for name in pictures:
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 300
+    report = Report.model_validate_json((tmp_path / "report.json").read_text())
+    assert (report.status, report.verdict, report.verdict_by) == ("complete", "improved", "images")
+    assert report.comparison is not None and report.comparison.over_seeds is None
+    assert 0 < report.comparison.over_images.low < report.comparison.gain < report.comparison.over_images.high
+    assert [row.role for row in report.rows] == ["teacher", "baseline", "student", "gain"]
+    assert report.facts == {"student_parameters": 5}
+    [fact] = of(events.Facts, told)
+    assert fact.values["comparison"] == json.loads((tmp_path / "report.json").read_text())["comparison"]
+
+
+def test_a_run_against_itself_differs_in_nothing(leave: Leave, tmp_path: Path) -> None:
+    compare(pairs.compared([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)]), tmp_path)
+    report = Report.model_validate_json((tmp_path / "report.json").read_text())
+    assert report.comparison is not None and report.verdict == "no_difference"
+    assert (report.comparison.over_images.low, report.comparison.over_images.high) == (0.0, 0.0)
+
+
+def test_seeds_are_paired_and_their_luck_is_measured(leave: Leave, tmp_path: Path) -> None:
+    students = [leave("student", seed, 0.5) for seed in (2, 0, 1)]
+    baselines = [leave("baseline", seed, 4.0) for seed in range(3)]
+    compare(pairs.compared(students, baselines), tmp_path)
+    report = Report.model_validate_json((tmp_path / "report.json").read_text())
+    assert report.comparison is not None and report.comparison.over_seeds is not None
+    assert [pair.seed for pair in report.comparison.pairs] == [0, 1, 2]
+    assert (report.comparison.over_seeds.n, report.verdict_by) == (3, "seeds")
+    assert report.comparison.gain == pytest.approx(np.mean([pair.gain for pair in report.comparison.pairs]))
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    found = comparing.over_seeds([0.01, 0.02, 0.03])
+    assert found is not None  # 4.302653 is the table's value for two degrees of freedom
+    assert (found.low, found.high) == pytest.approx((0.02 - 4.302653 * 0.01 / 3**0.5, 0.02 + 4.302653 * 0.01 / 3**0.5))
+    assert comparing.over_seeds([0.01]) is None
+
+
+@pytest.mark.parametrize(("students", "baselines"), [([0], [1]), ([0, 1], [0]), ([], []), ([0, 0], [0, 0])])
+def test_seeds_without_their_pair_are_refused(students: list[int], baselines: list[int]) -> None:
+    seeds = {"student": students, "baseline": baselines}
+    runs = [comparing.Run(role=role, seed=seed, detections=Path("x")) for role in seeds for seed in seeds[role]]  # type: ignore[arg-type]
+    with pytest.raises(RunsDiffer):
+        comparing.paired(runs)
+
+
+def test_another_validation_set_is_refused(leave: Leave, tmp_path: Path) -> None:
+    student, baseline = leave("student", 0, 1.0), leave("baseline", 0, 1.0)
+    found = detections.read(baseline / "detections-student.npz")
+    other = Detections(found.rows, found.images, found.classes, "0" * 64)
+    (baseline / "detections-student.npz").write_bytes(pack(other))
+    with pytest.raises(RunsDiffer, match="annotation file"):
+        compare(pairs.compared([student], [baseline]), tmp_path)
+
+
+def test_a_comparison_that_is_asked_to_stop_stops(leave: Leave, tmp_path: Path) -> None:
+    stop = StopRequest()
+    stop.ask()
+    with pytest.raises(Interrupted):
+        compare(pairs.compared([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)]), tmp_path, stop)
+
+
+def test_kept_detections_score_exactly_as_they_did(data: Path, tmp_path: Path) -> None:
+    annotations = data / "tiny" / "annotations" / "instances_val.json"
+    found = around_the_truth(annotations, 3.0, 0)
+    (tmp_path / "kept.npz").write_bytes(pack(found))
+    kept = detections.read(tmp_path / "kept.npz")
+    truth = coco.read(annotations)
+    assert score(kept.rows, truth) == score(found.rows, truth)
+    assert (kept.classes, kept.annotations_sha256) == (found.classes, found.annotations_sha256)
+
+
+def altered(**changes: Any) -> dict[str, Any]:
+    arrays = {
+        "image": np.array([1]),
+        "corners": np.zeros((1, 4), np.float32),
+        "score": np.ones(1, np.float32),
+        "label": np.zeros(1, np.int32),
+        "images": np.array([1]),
+        "classes": np.array(["a"]),
+        "annotations_sha256": np.array("0"),
+    }
+    return arrays | changes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"label": np.array([1], np.int32)},
+        {"label": np.array([-1], np.int32)},
+        {"image": np.array([2])},
+        {"corners": np.full((1, 4), np.nan, np.float32)},
+        {"corners": np.zeros((2, 4), np.float32)},
+        {"score": np.array(["high"])},
+        {"classes": np.array([{"a": 1}], dtype=object)},
+    ],
+)
+def test_what_no_run_would_have_written_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    np.savez(tmp_path / "good.npz", **altered())
+    detections.read(tmp_path / "good.npz")
+    np.savez(tmp_path / "bad.npz", allow_pickle=True, **altered(**changes))
+    with pytest.raises(DetectionsUnusable):
+        detections.read(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive"])
+def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.npz").write_bytes(content)
+    with pytest.raises(DetectionsUnusable):
+        detections.read(tmp_path / "bad.npz")
+
+
+def test_what_a_rewind_voided_is_not_drawn(leave: Leave) -> None:
+    spec = pairs.compared([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)])
+    assert spec.family is not None
+    assert spec.family.runs[0].curves == {"train/loss": [(1, 2.0), (2, 1.0)], "val/bbox_mAP": [(1, 0.2)]}
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DetectionsUnusable, match="no work folder"):
+        pairs.compared([tmp_path], [tmp_path])
+
+
+def test_pairs_are_planned_seed_by_seed_and_done_ones_are_known(data: Path, models: Path, leave: Leave) -> None:
+    changes = {"schedule": {"seed": 4}, "baseline": {"seeds": 2}}
+    runs = list(pairs.planned(resolve(JobSpec.model_validate(job(**changes)), data, models)))
+    assert [run.name for run in runs] == ["student-seed4", "baseline-seed4", "student-seed5", "baseline-seed5"]
+    assert [run.spec.teacher is None for run in runs] == [False, True, False, True]
+    folder = leave("student", 4, 1.0)
+    assert not pairs.is_done(folder.parent / "nothing", runs[0].spec)
+    assert pairs.is_done(folder, runs[0].spec)
+    with pytest.raises(CheckpointUnusable):
+        pairs.is_done(folder, runs[1].spec)
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "bad.npz", **altered(score=np.linspace(0, 1, 1).astype(np.float32)))
+    content = bytearray((tmp_path / "bad.npz").read_bytes())
+    for place in range(60, 140):
+        content[place] ^= 0xFF
+    (tmp_path / "bad.npz").write_bytes(content)
+    with pytest.raises(DetectionsUnusable):
+        detections.read(tmp_path / "bad.npz")

@@ -1,0 +1,71 @@
+"""What a comparison is given of the runs it compares."""
+
+import hashlib
+
+import pytest
+
+from frs import events
+from frs.errors import DetectionsUnusable
+from frs.spec import JobSpec, alone, comparison
+from store import jobs, record
+from worker.families import family
+from worker.rendering import render
+
+SPEC = JobSpec.model_validate(
+    {
+        "dataset": "shapes",
+        "teacher": {"architecture": "gfl", "init": {"weights": "gone-since.pth"}},
+        "student": {"architecture": "gfl", "init": {"weights": "gone-since.pth"}},
+        "schedule": {"seed": 5},
+        "baseline": True,
+    }
+)
+
+
+@pytest.fixture
+def ids(house):
+    """Of the parent, its baseline and their comparison."""
+
+    def add(spec, parent=None):
+        return house.do(jobs.add, spec, dataset_id="ds_shapes", parent_id=parent).id
+
+    parent = add(SPEC)
+    return parent, add(alone(SPEC), parent), add(comparison(SPEC), parent)
+
+
+def leave(house, job_id, *names):
+    """Runs the job far enough that it leaves these artifacts and a curve of 1,000 steps."""
+    lease = house.do(jobs.claim, "tests", 60, job_id)
+    for name in names:
+        path = house.settings.work_root / f"{job_id}-{name}"
+        path.write_bytes(f"{job_id} {name}".encode())
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        told = events.Artifact(name=name, path=name, sha256=sha256, bytes=path.stat().st_size)
+        key = record.artifact_key(job_id, told)
+        house.artifacts.put(path, key, sha256)
+        house.do(record.record_artifact, lease, told, key)
+    curve = [events.Metrics(step=n, epoch=0, values={"train/loss": 1.0, "train/lr": 1.0}) for n in range(1, 1001)]
+    house.do(record.record, lease, [*curve, events.Metrics(step=999, epoch=0, values={"val/bbox_mAP": 0.5})])
+
+
+def test_a_comparison_gets_detections_and_thinned_curves_and_needs_no_weights(house, ids):
+    parent, baseline, compare = ids
+    leave(house, parent, "detections-student.npz", "detections-teacher.npz")
+    leave(house, baseline, "detections-student.npz")
+    with house.database.read() as session:
+        spec = render(session, house.settings, house.job(compare))
+    assert spec.teacher is None and spec.student.weights is None
+    student, alone = spec.family.runs
+    assert (student.role, student.seed, alone.role, alone.seed) == ("student", 5, "baseline", 5)
+    assert student.detections.read_text() == f"{parent} detections-student.npz"
+    assert spec.family.teacher.read_text() == f"{parent} detections-teacher.npz"
+    assert student.curves.keys() == {"train/loss", "val/bbox_mAP"}
+    assert student.curves["val/bbox_mAP"] == [(999, 0.5)], "an evaluation is never thinned out"
+    assert 400 <= len(student.curves["train/loss"]) <= 500
+
+
+def test_a_run_without_detections_cannot_be_compared(house, ids):
+    parent, baseline, compare = ids
+    leave(house, parent, "detections-student.npz", "detections-teacher.npz")
+    with house.database.read() as session, pytest.raises(DetectionsUnusable, match=baseline):
+        family(session, house.settings, house.job(compare))
