@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-slow check format bench clean
+.PHONY: setup demo test test-slow check format bench results clean
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
@@ -29,6 +29,9 @@ check: setup  ## what CI runs before the tests
 
 bench: setup  ## distilled step over plain step, for each architecture
 	for detector in retinanet gfl fcos faster_rcnn; do echo "$$detector: $$($(BIN)/python benchmarks/step.py --detector $$detector)"; done
+
+results: setup  ## arms and seeds side by side, for docs/results.md; hours, and goes on when interrupted
+	$(BIN)/python benchmarks/results.py --data $(or $(FRS_TEST_DATA),../shared/data)
 
 format: setup
 	$(BIN)/ruff check --fix-only .

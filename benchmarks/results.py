@@ -1,8 +1,8 @@
 """Does distillation pay, and which method? Paired runs of many arms and seeds: what `docs/results.md` is written from.
 
-    python benchmarks/results.py --data DIR --to runs/results [--runs-at-once 2]
+    python benchmarks/results.py --data DIR [--to runs/results] [--runs-at-once 2] [--tables-only]
 
-Every run is `python -m frs train` with a spec written beside its results. Interrupted, it goes on where it was; a run
+Writes the tables of what has been reached to `TO/results.md` after every run. Every run is `python -m frs train` with a spec written beside its results. Interrupted, it goes on where it was; a run
 that is done is not run again. Every arm of a seed starts from the same weights and sees the same images in the same
 order, for as many steps, and is scored once, after the last.
 """
@@ -18,11 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from frs.comparing import over_seeds
 from frs.dataset.shapes import draw
 
 Spec = dict[str, Any]
@@ -116,7 +118,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="holds bccd/; shapes are drawn below --to")
     parser.add_argument("--to", type=Path, default=Path("runs/results"))
     parser.add_argument("--runs-at-once", type=int, default=2, help="each on one thread")
+    parser.add_argument("--tables-only", action="store_true", help="of the runs that are done")
     asked = parser.parse_args()
+    if asked.tables_only:
+        print(tables(asked.to))
+        return
     prepare(asked.data, asked.to, asked.runs_at_once)
     todo = [run for run in runs(SHAPES, BCCD) if not done(asked.to / run.name)]
     total = len(list(runs(SHAPES, BCCD)))
@@ -127,6 +133,7 @@ def main() -> None:
                 lambda run: (run, train(run.study.run(run.arm, run.seed), asked.to, run.name)), todo
             ):
                 bar.update(task, advance=1, description=run.name)
+                (asked.to / "results.md").write_text(tables(asked.to))
                 if failed:
                     bar.console.print(f"{run.name}: {failed}")
 
@@ -168,6 +175,58 @@ def train(spec: Spec, to: Path, name: str, threads: int = 1) -> str:
         check=False,
     )
     return "" if ended.returncode == 0 else (ended.stdout + ended.stderr)[-1000:]
+
+
+def tables(to: Path) -> str:
+    """One table for each data set, of all runs that are done: mAP in percent."""
+    parts = [_table(study, to) for study in (SHAPES, BCCD)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(study: Study, to: Path) -> str:
+    reached = {arm: _mAP_by_seed(study, arm, to) for arm in (*FIRST_ARMS, *OTHER_ARMS)}
+    alone = reached["none"]
+    lines = [
+        f"| {study.name} | seeds | mAP | gain over `none`, same seeds | 95 % interval | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    teacher = next((mAP for arm in ("frs", *OTHER_ARMS) for mAP in _teacher_mAP(study, arm, to)), None)
+    if teacher is not None:
+        lines.append(f"| the teacher | | {100 * teacher:.1f} | | | |")
+    for arm, by_seed in reached.items():
+        if by_seed:
+            lines.append(
+                _row(arm, by_seed, {seed: mAP - alone[seed] for seed, mAP in by_seed.items() if seed in alone})
+            )
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _row(arm: str, by_seed: dict[int, float], gains: dict[int, float]) -> str:
+    spread = f" ± {100 * stdev(by_seed.values()):.1f}" if len(by_seed) > 1 else ""
+    cells = [f"`{arm}`" if " " not in arm else arm, str(len(by_seed)), f"{100 * mean(by_seed.values()):.1f}{spread}"]
+    interval = over_seeds(list(gains.values())) if arm != "none" else None
+    if interval is None:
+        return f"| {' | '.join(cells)} | | | |"
+    verdict = "improved" if interval.low > 0 else "worse" if interval.high < 0 else "no difference"
+    low, high = 100 * interval.low, 100 * interval.high
+    return f"| {' | '.join(cells)} | {100 * interval.mean:+.1f} | {low:+.1f} to {high:+.1f} | {verdict} |"
+
+
+def _mAP_by_seed(study: Study, arm: str, to: Path) -> dict[int, float]:
+    folders = {seed: to / Run(study, arm, seed).name for seed in range(FIRST_SEEDS)}
+    return {seed: _evaluated(folder, "student")[-1] for seed, folder in folders.items() if done(folder)}
+
+
+def _teacher_mAP(study: Study, arm: str, to: Path) -> list[float]:
+    folder = to / Run(study, arm, 0).name
+    return _evaluated(folder, "teacher") if done(folder) else []
+
+
+def _evaluated(folder: Path, role: str) -> list[float]:
+    told = (json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines())
+    return [
+        e["metrics"]["bbox_mAP"] or 0.0 for e in told if e["type"] == "evaluation" and e["role"] == role and e["last"]
+    ]
 
 
 def done(folder: Path) -> bool:
