@@ -132,6 +132,14 @@ def test_an_unknown_detector_is_refused_with_the_next_step(service, shapes, chan
     assert "POST /detectors" in refused_for(service, DISTILL | change, "detector_not_found", loc)["hint"]
 
 
+def test_an_unknown_set_of_unlabelled_images_is_refused_by_its_field(service, shapes):
+    refused = service.refused(
+        service.client.post("/jobs", json=DISTILL | {"unlabelled": "nowhere"}), 422, "dataset_not_found"
+    )
+    assert [error["loc"] for error in refused["errors"]] == ["unlabelled"]
+    assert service.submit(DISTILL | {"unlabelled": "shapes"})["spec"]["unlabelled"] == "shapes"
+
+
 def test_weights_that_are_not_there_are_refused(service, shapes):
     spec = DISTILL | {"teacher": {"architecture": "gfl", "init": {"weights": "nope.pth"}}}
     refused_for(service, spec, "weights_not_found", "teacher.init.weights")
