@@ -100,7 +100,10 @@ def _image(number: int) -> str:
     width, height = SIZES[number % len(SIZES)]
     url = f"http://images.cocodataset.org/train2017/{_name(number)}"
     entry = {"license": 3, "file_name": _name(number), "coco_url": url, "height": height, "width": width}
-    entry |= {"date_captured": "2013-11-14 11:18:45", "flickr_url": f"http://farm9.staticflickr.com/8186/{number}_z.jpg"}
+    entry |= {
+        "date_captured": "2013-11-14 11:18:45",
+        "flickr_url": f"http://farm9.staticflickr.com/8186/{number}_z.jpg",
+    }
     return json.dumps(entry | {"id": number})
 
 
