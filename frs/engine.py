@@ -9,7 +9,7 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from frs import data, detectors, events, precision, schedule, versions, weights
+from frs import acceleration, data, detectors, events, precision, schedule, versions, weights
 from frs.announcer import Announcer
 from frs.bridge import Bridge
 from frs.checkpoints import Checkpoints
@@ -73,7 +73,7 @@ class Job:
             content = weights.read(wanted.weights, wanted.sha256)
             check_classes(weights.classes_of(content), self.data.classes, wanted.weights.name)
             weights.load(detector, content, wanted.weights.name)
-        return detector.to(self.device)
+        return acceleration.placed(detector, self.device)
 
     def train(self, student: nn.Module) -> str:
         plan = schedule.plan(self.job.schedule, self.stock, len(self.data.trainable))
@@ -118,7 +118,10 @@ class Job:
                 "type": AutocastOptimWrapper,
                 "precision": self.precision,
                 "device_type": self.device.type,
-                "optimizer": schedule.optimizer_config(self.job.schedule, plan),
+                "optimizer": {
+                    **schedule.optimizer_config(self.job.schedule, plan),
+                    **acceleration.optimizer_options(self.device),
+                },
                 "clip_grad": {"max_norm": clip} if clip else None,
                 "paramwise_cfg": self.stock.optim_wrapper.get("paramwise_cfg"),
             },
