@@ -9,7 +9,7 @@ from torch import nn
 def placed(module: nn.Module, device: torch.device) -> nn.Module:
     """On the device; on a GPU with channels last, which its convolutions are made for."""
     if device.type == "cuda":
-        return module.to(device, memory_format=torch.channels_last)
+        return module.to(device).to(memory_format=torch.channels_last)
     return module.to(device)
 
 
