@@ -3,7 +3,7 @@
     python benchmarks/loader.py --data ../shared/data/bccd --json
 
 The `small_student` recipe (GFL, ResNet-18 of width 16, 320 pixels, batches of 8) distilling on a data set from disk:
-drawn shapes where no other is named. `share` is the wait for a batch over wait and step together.
+drawn shapes where no other is named. `share` is the wait for a batch over the step.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def measure(data: Path | None, workers: int | None = None, steps: int = STEPS) -> dict[str, Any]:
-    """Median seconds waited and stepped, and the wait's share of both."""
+    """Median seconds waited and stepped, and the wait over the step."""
     with tempfile.TemporaryDirectory() as drawn:
         if data is None:
             draw(Path(drawn), train=64, val=2, size=320)
@@ -73,7 +73,7 @@ def _measure(folder: Path, workers: int | None, steps: int) -> dict[str, Any]:
         waits.append(given - asked)
         takes.append(time.perf_counter() - given)
     wait, step = statistics.median(waits[WARMING:]), statistics.median(takes[WARMING:])
-    return {"workers": workers, "wait": wait, "step": step, "share": wait / (wait + step), "data": folder.name}
+    return {"workers": workers, "wait": wait, "step": step, "share": wait / step, "data": folder.name}
 
 
 def _loaders(coco: CocoFile, images: Path, workers: int) -> TrainingLoaders:
