@@ -50,7 +50,7 @@ def measure(data: Path | None, workers: int | None = None, steps: int = STEPS) -
     with tempfile.TemporaryDirectory() as drawn:
         if data is None:
             draw(Path(drawn), train=64, val=2, size=320)
-        return _measure(data or Path(drawn), workers, steps)
+        return _measure(data or Path(drawn), workers, steps) | {"data": data.name if data else "drawn shapes"}
 
 
 def _measure(folder: Path, workers: int | None, steps: int) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _measure(folder: Path, workers: int | None, steps: int) -> dict[str, Any]:
         waits.append(given - asked)
         takes.append(time.perf_counter() - given)
     wait, step = statistics.median(waits[WARMING:]), statistics.median(takes[WARMING:])
-    return {"workers": workers, "wait": wait, "step": step, "share": wait / step, "data": folder.name}
+    return {"workers": workers, "wait": wait, "step": step, "share": wait / step}
 
 
 def _loaders(coco: CocoFile, images: Path, workers: int) -> TrainingLoaders:
