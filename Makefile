@@ -27,8 +27,8 @@ check: setup  ## what CI runs before the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## distilled step over plain step, for each architecture
-	for detector in retinanet gfl fcos faster_rcnn; do echo "$$detector: $$($(BIN)/python benchmarks/step.py --detector $$detector)"; done
+bench: setup  ## what is fast and how fast: goals and measured; make bench ONLY=evaluation
+	$(BIN)/python benchmarks/table.py $(if $(ONLY),--only $(ONLY))
 
 results: setup  ## arms and seeds side by side, for docs/results.md; hours, and goes on when interrupted
 	$(BIN)/python benchmarks/results.py --data $(or $(FRS_TEST_DATA),../shared/data)

@@ -12,7 +12,7 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from frs import comparing, data, detectors, events, loading, precision, schedule, versions, weights
+from frs import acceleration, comparing, data, detectors, events, loading, precision, schedule, versions, weights
 from frs.announcer import Announcer
 from frs.bridge import Bridge
 from frs.checkpoints import Checkpoints
@@ -137,7 +137,7 @@ class Job:
         wanted = (self.spec.student, self.data.classes, self.spec.models)
         strict = self.job.kind == "evaluate"
         student, left_out = (loading.detector(*wanted), ()) if strict else loading.student_to_train(*wanted)
-        self.student = student.to(self.device)
+        self.student = acceleration.placed(student, self.device)
         if self.spec.teacher is None:
             self.model = self.student
         self.announcer.facts(**self.facts(student), weights_left_out=list(left_out))
@@ -154,7 +154,7 @@ class Job:
     def build_teacher(self) -> Finding:
         assert self.spec.teacher is not None
         built = loading.detector(self.spec.teacher, self.data.classes, self.spec.models)
-        self.teacher = Teacher(built.to(self.device))
+        self.teacher = Teacher(acceleration.placed(built, self.device))
         return Finding(f"The teacher is built: {type(built).__name__}.")
 
     def join(self) -> Finding:
@@ -164,7 +164,7 @@ class Job:
             self.model = self.student
             return Finding("Method `none`: the student trains alone.")
         model = distiller(self.student, self.teacher, self.job, self.plan)
-        self.model = model.to(self.device)
+        self.model = acceleration.placed(model, self.device)
         self.announcer.facts(**distillation_facts(model, self.job.distillation))
         return Finding(f"Strides in common: {', '.join(map(str, model.strides))}.")
 
@@ -258,7 +258,10 @@ class Job:
                 "type": AutocastOptimWrapper,
                 "precision": self.precision,
                 "device_type": self.device.type,
-                "optimizer": schedule.optimizer_config(self.job.schedule, plan),
+                "optimizer": {
+                    **schedule.optimizer_config(self.job.schedule, plan),
+                    **acceleration.optimizer_options(self.device),
+                },
                 "clip_grad": {"max_norm": clip} if clip else None,
                 "paramwise_cfg": self.stock.optim_wrapper.get("paramwise_cfg"),
             },

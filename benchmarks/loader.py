@@ -1,0 +1,91 @@
+"""How much of a training step is spent waiting for data, with the default number of loader processes.
+
+    python benchmarks/loader.py --data ../shared/data/bccd --json
+
+The `small_student` recipe (GFL, ResNet-18 of width 16, 320 pixels, batches of 8) distilling on a data set from disk:
+drawn shapes where no other is named. `share` is the wait for a batch over the step.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import frs.prelude  # noqa: F401
+
+import pairs
+import torch
+
+from frs import detectors
+from frs.dataset.coco import CocoFile, read
+from frs.dataset.shapes import draw
+from frs.engine import choose_device, loader_workers
+from frs.images import Images, TrainingLoaders, training_pipeline, with_boxes
+from frs.precision import AutocastOptimWrapper
+from frs.recipes import RECIPES
+from frs.spec import Resources
+from frs.trainer import quiet
+
+STEPS, WARMING = 24, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=_at_hand(), help="folder of a data set in COCO layout")
+    parser.add_argument("--workers", type=int, help="loader processes; the default is the engine's")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    quiet()
+    measured = measure(asked.data, asked.workers, asked.steps)
+    print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value}" for name, value in measured.items()))
+
+
+def measure(data: Path | None, workers: int | None = None, steps: int = STEPS) -> dict[str, Any]:
+    """Median seconds waited and stepped, and the wait over the step."""
+    with tempfile.TemporaryDirectory() as drawn:
+        if data is None:
+            draw(Path(drawn), train=64, val=2, size=320)
+        return _measure(data or Path(drawn), workers, steps) | {"data": data.name if data else "drawn shapes"}
+
+
+def _measure(folder: Path, workers: int | None, steps: int) -> dict[str, Any]:
+    device = choose_device(Resources())
+    workers = loader_workers(Resources(), device) if workers is None else workers
+    coco = read(folder / "annotations" / "instances_train.json")
+    student, teacher = (
+        pairs.build(RECIPES[name].spec.student, len(coco.classes)).to(device)
+        for name in ("small_student", "small_teacher")
+    )
+    distiller = pairs.distiller(student, teacher).to(device)
+    wrapper = AutocastOptimWrapper("fp32", device.type, optimizer=torch.optim.AdamW(distiller.parameters(), lr=1e-5))
+    waits, takes = [], []
+    batches = iter(_loaders(coco, folder / "train", workers)(0, WARMING + steps))
+    for _ in range(WARMING + steps):
+        asked = time.perf_counter()
+        batch = next(batches)
+        given = time.perf_counter()
+        distiller.train().train_step(batch, wrapper)["loss"].item()
+        waits.append(given - asked)
+        takes.append(time.perf_counter() - given)
+    wait, step = statistics.median(waits[WARMING:]), statistics.median(takes[WARMING:])
+    return {"workers": workers, "wait": wait, "step": step, "share": wait / step}
+
+
+def _loaders(coco: CocoFile, images: Path, workers: int) -> TrainingLoaders:
+    spec = RECIPES["small_student"].spec
+    pipeline = training_pipeline(spec.schedule, detectors.stock_config(spec.student))
+    return TrainingLoaders(Images(coco, images, pipeline, 0, with_boxes(coco, ())), spec.schedule, workers)
+
+
+def _at_hand() -> Path | None:
+    folder = Path(os.environ.get("FRS_TEST_DATA", "absent")) / "bccd"
+    return folder if folder.is_dir() else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Teachers and students with random weights, and made-up batches, for whatever is measured here."""
+
+from pathlib import Path
+from typing import Any
+
+import frs.prelude  # noqa: F401
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from frs import detectors
+from frs.distiller import Distiller, Weights
+from frs.recipes import RECIPES
+from frs.spec import DescribedDetector, Distillation
+from frs.teacher import Teacher
+
+RECIPE_OF = {
+    "retinanet": "retinanet_r101_r50_2x",
+    "gfl": "gfl_r101_r50_1x",
+    "faster_rcnn": "faster_rcnn_r101_r50_1x",
+    "fcos": "fcos_r101_r50_2x",
+}
+CLASSES = 80
+
+
+def student(detector: str, tiny: bool = False, classes: int = CLASSES) -> Any:
+    """The recipe's student; `tiny`: one of the same architecture that takes a step in a blink."""
+    return build(described(detector, 16) if tiny else RECIPES[RECIPE_OF[detector]].spec.student, classes)
+
+
+def teacher(detector: str, tiny: bool = False, classes: int = CLASSES) -> Any:
+    return build(described(detector, 32) if tiny else RECIPES[RECIPE_OF[detector]].spec.teacher, classes)
+
+
+def distiller(student: Any, teacher: Any) -> Distiller:
+    """With both terms at work from the first step."""
+    return Distiller(
+        student, Teacher(teacher), Distillation(), Weights(1e-4, 1e-2, ramp_from=-1), 1, diagnose_every=10**9
+    )
+
+
+def build(ref: Any, classes: int) -> Any:
+    return detectors.build(ref.model_copy(update={"init": "random"}), classes, Path())
+
+
+def described(detector: str, channels: int) -> DescribedDetector:
+    backbone = {"depth": 18, "width": 8, "norm": "frozen_bn"}
+    shape = {"architecture": detector, "backbone": backbone, "neck_channels": channels, "head_convs": 1}
+    return DescribedDetector.model_validate(shape)
+
+
+def batch(size: tuple[int, int], images: int, classes: int = CLASSES) -> dict[str, Any]:
+    """Noise of (height, width) with eight boxes an image, as the data loader gives it."""
+    return {
+        "inputs": [torch.randint(0, 255, (3, *size), dtype=torch.uint8) for _ in range(images)],
+        "data_samples": [_sample(size, classes) for _ in range(images)],
+    }
+
+
+def _sample(size: tuple[int, int], classes: int) -> DetDataSample:
+    sample = DetDataSample(metainfo={"img_shape": size, "ori_shape": size, "scale_factor": (1.0, 1.0)})
+    sides = torch.tensor([size[1], size[0]])
+    corners = torch.rand(8, 2) * sides * 0.6
+    boxes = torch.cat([corners, corners + sides * 0.3], dim=1)
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.randint(0, classes, (8,)))
+    sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    return sample

@@ -1,0 +1,104 @@
+"""Every goal that needs no GPU beside what was measured; also written to bench/results.json.
+
+    python benchmarks/table.py --only step
+
+Each runs in a process of its own, one after the other. On a machine with other work to do only the ratios mean something.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+STEP_GOALS = {"retinanet": 1.40, "gfl": 1.50, "fcos": 1.50, "faster_rcnn": 1.40}
+GB = 1e9
+
+
+class Row(NamedTuple):
+    what: str
+    goal: str
+    measured: str
+    met: bool
+    aside: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=BENCHMARKS)
+    parser.add_argument("--results", type=Path, default=HERE.parent / "bench" / "results.json")
+    asked = parser.parse_args()
+    console, rows, results = Console(), [], {}
+    for name in [asked.only] if asked.only else BENCHMARKS:
+        for arguments in RUNS.get(name, [()]):
+            with console.status(" ".join(["measuring", name, *arguments])):
+                found = _run(name, *arguments)
+            results[" ".join([name, *arguments[1:]])] = found
+            rows += BENCHMARKS[name](found, *arguments[1:])
+    console.print(table(rows))
+    asked.results.parent.mkdir(parents=True, exist_ok=True)
+    asked.results.write_text(json.dumps({"rows": [row._asdict() for row in rows], "measured": results}, indent=1))
+
+
+def table(rows: list[Row]) -> Table:
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("", "goal", "measured", ""):
+        shown.add_column(heading, no_wrap=True)
+    shown.add_column("", overflow="fold")
+    for row in rows:
+        shown.add_row(row.what, row.goal, row.measured, "met" if row.met else "[red]missed[/red]", row.aside)
+    return shown
+
+
+def step(found: dict[str, Any], detector: str) -> list[Row]:
+    """`aside`: the authors' formulation, and the memory of plain, distilled and the authors'."""
+    goal, ratio = STEP_GOALS[detector], found["ratio"]
+    memory = "/".join(f"{found[f'{name}_bytes'] / GB:.1f}" for name in ("plain", "distilled", "authors"))
+    aside = f"authors' {found['ratio_authors']:.2f}, {memory} GB"
+    return [Row(f"step, {detector}", f"<= {goal:.2f} x plain", f"{ratio:.2f}", ratio <= goal, aside)]
+
+
+def evaluation(found: dict[str, Any]) -> list[Row]:
+    ratio, equal = found["ratio"], found["equal"]
+    return [
+        Row("COCO evaluation", ">= 8 x as fast", f"{ratio:.1f}", ratio >= 8, f"as pycocotools; {found['ours']:.1f} s"),
+        Row("equal numbers", "12", f"{equal}", equal == 12),
+    ]
+
+
+def dataset_check(found: dict[str, Any]) -> list[Row]:
+    seconds, peak = found["seconds"], found["peak_bytes"] / GB
+    return [
+        Row("check of COCO's size", "<= 60 s", f"{seconds:.0f} s", seconds <= 60),
+        Row("its memory", "<= 2 GB", f"{peak:.1f} GB", peak <= 2),
+    ]
+
+
+def loader(found: dict[str, Any]) -> list[Row]:
+    share, aside = found["share"], f"{found['workers']} processes, {found['data']}"
+    return [Row("waiting for data", "<= 5 % of the step", f"{share:.1%}", share <= 0.05, aside)]
+
+
+BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
+    "step": step,
+    "evaluation": evaluation,
+    "dataset_check": dataset_check,
+    "loader": loader,
+}
+RUNS: dict[str, list[tuple[str, ...]]] = {"step": [("--detector", name) for name in STEP_GOALS]}
+
+
+def _run(name: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, str(HERE / f"{name}.py"), *arguments, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""That the benchmarks run and say what they promise; never how fast."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import dataset_check
+import evaluation
+import gpu
+import loader
+import pytest
+import step
+import table
+
+from frs.dataset.shapes import draw
+
+
+def test_a_step_is_measured_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "_peak_apart", lambda *_: 1)  # three more processes
+    found = step.measure("gfl", size=64, batch_size=1, repeats=1, tiny=True)
+    timed = {"plain", "distilled", "authors", "ratio", "ratio_authors"}
+    assert found.keys() == timed | {f"{name}_bytes" for name in step.VARIANTS}
+    assert found["ratio"] == found["distilled"] / found["plain"]
+    assert all(value > 0 for value in found.values())
+
+
+def test_a_teacher_costs_memory() -> None:
+    plain, distilled = (step._peak_apart(name, "gfl", 64, 1, tiny=True) for name in ("plain", "distilled"))
+    assert 1e6 < plain < distilled
+
+
+@pytest.mark.parametrize("detector", table.STEP_GOALS)
+def test_the_authors_formulation_gives_the_same_loss(detector: str) -> None:
+    """Or the two would not be worth comparing."""
+    student = step.pairs.student(detector, tiny=True).train()
+    distiller = step.pairs.distiller(student, step.pairs.teacher(detector, tiny=True))
+    data, told = step.pairs.batch((64, 64), 1), Told()
+    for model in (distiller, step._Authors(distiller)):
+        step.torch.manual_seed(0)
+        model.train_step(data, told)
+    assert told.losses[0] == pytest.approx(told.losses[1], rel=1e-4)
+
+
+class Told:
+    """An optimizer wrapper that changes nothing and remembers the losses."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def optim_context(self, _model: object) -> object:
+        return step.torch.enable_grad()
+
+    def update_params(self, loss: step.torch.Tensor) -> None:
+        self.losses.append(loss.item())
+
+
+def test_all_twelve_numbers_of_evaluation_are_pycocotools() -> None:
+    found = evaluation.measure(images=20, repeats=1)
+    assert found["equal"] == 12
+    assert 0 < found["mAP"] < 1
+
+
+def test_the_made_data_set_is_sound_and_of_the_size_asked_for() -> None:
+    found = dataset_check.measure(images=12, boxes=50, silent=True)
+    assert (found["images"], found["boxes"], found["problems"]) == (12, 50, {})
+
+
+def test_waiting_is_told_as_a_share_of_the_step(tmp_path: Path) -> None:
+    draw(tmp_path, train=8, val=2, size=64)
+    found = loader.measure(tmp_path, workers=0, steps=1)
+    assert found["share"] == found["wait"] / found["step"]
+    assert found["wait"] > 0
+
+
+def test_a_gpus_benchmark_measures_every_variant() -> None:
+    found = gpu.measure("retinanet", tiny=True, repeats=1, deadline=math.inf)
+    assert {"stock", "plain", "distilled", "over_stock", "over_plain", "busy", "loaded_steps"} <= found.keys()
+    assert found["loaded_steps"] == 2
+
+
+def test_a_gpus_benchmark_out_of_time_says_what_it_has() -> None:
+    found = gpu.measure("fcos", tiny=True, repeats=9, deadline=time.monotonic())
+    assert found["over_stock"] > 0
+    assert "loaded_steps" not in found
+
+
+def test_the_table_tells_met_from_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "_run", lambda *_: {"seconds": 61.0, "peak_bytes": 1e9})
+    monkeypatch.setattr("sys.argv", ["table", "--only", "dataset_check", "--results", str(tmp_path / "results.json")])
+    table.main()
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["met"] for row in rows] == [False, True]
