@@ -15,6 +15,7 @@ from torch import nn
 from frs import acceleration, comparing, data, detectors, events, loading, precision, schedule, versions, weights
 from frs.announcer import Announcer
 from frs.bridge import Bridge
+from frs.calibration import SHARES
 from frs.checkpoints import Checkpoints
 from frs.checks import Finding, Step, stop_at_first
 from frs.complexity import FLOPS_CONVENTION, complexity
@@ -383,6 +384,7 @@ def distillation_facts(model: Distiller, asked: Distillation) -> dict[str, objec
         "teacher_parameters": sum(parameter.numel() for parameter in model.teacher.detector.parameters()),
         "weights_asked": {"feature": asked.feature_weight, "logit": asked.logit_weight},
         "weights_paper": paper._asdict() if paper else None,
+        "weights_shares": {name: SHARES[name] for name in model.terms if model.weights.of(name) is None},
         **({"weights": vars(model.weights)} if model.calibrated else {}),
     }
 

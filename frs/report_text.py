@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from frs.report import Comparison, Interval, Report
+from frs.report import Comparison, Interval, Report, Role
 
 NUMBERS = {
     "mAP": "bbox_mAP",
@@ -12,7 +12,7 @@ NUMBERS = {
     "medium": "bbox_mAP_m",
     "large": "bbox_mAP_l",
 }
-LABELS = {"teacher": "teacher", "baseline": "student alone", "student": "student with FRS", "gain": "gain"}
+LABELS = {"teacher": "teacher", "baseline": "student alone", "student": "student", "gain": "gain"}
 _COSTS = {"parameters": (1e6, "M parameters"), "flops": (1e9, "GFLOPs"), "latency_ms": (1, "ms an image")}
 
 
@@ -24,7 +24,7 @@ def table(report: Report) -> Table:
     for row in report.rows:
         signed = "+.1f" if row.role == "gain" else ".1f"
         cells = [_percent(row.metrics.get(name), signed) for name in NUMBERS.values()]
-        drawn.add_row(LABELS[row.role], *cells, style="bold" if row.role in ("student", "gain") else "")
+        drawn.add_row(_label(row.role, report), *cells, style="bold" if row.role in ("student", "gain") else "")
     if report.comparison:
         intervals = report.comparison.over_images.by_number
         drawn.add_row("  from", *(_bound(intervals.get(name), "low") for name in NUMBERS.values()), style="dim")
@@ -36,12 +36,19 @@ def conclusion(report: Report) -> str:
     """The verdict with what it rests on, or why there is none yet."""
     if report.status == "partial":
         return "\n".join(["Partial: not every run has ended.", *_missing(report)])
-    costs = _costs(report)
+    costs = [*_costs(report), *_weights(report), *_warnings(report)]
     if report.comparison is None:
         return "\n".join([f"Verdict: {report.verdict}", *costs])
     closed = report.gap_closed
     gap = f"; {100 * closed:.0f} % of the gap to the teacher closed" if closed is not None else ""
     return "\n".join([f"Verdict: {report.verdict}{gap}", *_intervals(report.comparison), report.caveat or "", *costs])
+
+
+def _label(role: Role, report: Report) -> str:
+    method = report.facts.get("method")
+    if role != "student" or method in (None, "none"):
+        return LABELS[role]
+    return f"student with {'FRS' if method == 'frs' else method}"
 
 
 def _missing(report: Report) -> list[str]:
@@ -73,6 +80,23 @@ def _costs(report: Report) -> list[str]:
         told = [f"{role} {value / unit:.3g}" for role, value in sides.items() if isinstance(value, int | float)]
         lines += [f"{name}: {', '.join(told)}"] if told else []
     return lines
+
+
+def _weights(report: Report) -> list[str]:
+    """Each term's weight, and what it was found by where it was not given."""
+    facts = report.facts
+    used, paper, shares = (facts.get(name) or {} for name in ("weights", "weights_paper", "weights_shares"))
+    return [
+        f"{term} weight: {used[term]:.3g}"
+        + (f", for {shares[term]:g} times the task's gradient when it was found" if term in shares else "")
+        + (f" (the paper's: {paper[term]:g})" if term in paper else "")
+        for term in ("feature", "logit")
+        if used.get(term)
+    ]
+
+
+def _warnings(report: Report) -> list[str]:
+    return [f"Warning: {text}" for text in report.facts.get("warnings") or []]
 
 
 def _between(interval: Interval) -> str:

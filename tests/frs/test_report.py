@@ -100,3 +100,16 @@ def test_costs_are_told_where_they_were_measured() -> None:
     }
     said = conclusion(judged(compared(0.1, 0.2)).model_copy(update={"facts": facts}))
     assert "M parameters: teacher 2, student 0.5" in said and "GFLOPs: student 3" in said and "ms an image" not in said
+
+
+def test_chosen_weights_stand_beside_what_they_aimed_at_and_the_papers() -> None:
+    facts = {
+        "weights": {"feature": 0.0209, "logit": 0.0, "ramp_from": 60},
+        "weights_shares": {"feature": 30.0},
+        "weights_paper": {"feature": 0.1, "logit": 0.05},
+        "warnings": ["The teacher reaches mAP 0.0050."],
+    }
+    said = conclusion(judged(compared(0.1, 0.2)).model_copy(update={"facts": facts}))
+    assert "feature weight: 0.0209, for 30 times the task's gradient when it was found (the paper's: 0.1)" in said
+    assert "logit weight" not in said
+    assert "Warning: The teacher reaches mAP 0.0050." in said
