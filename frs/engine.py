@@ -9,7 +9,7 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from frs import data, detectors, events, precision, schedule, versions, weights
+from frs import data, detectors, distributed, events, precision, schedule, versions, weights
 from frs.announcer import Announcer
 from frs.bridge import Bridge
 from frs.checkpoints import Checkpoints
@@ -106,7 +106,8 @@ class Job:
             raise BadTeacher(
                 "The teacher's weights changed during training.", "This is a fault of ours: please report it."
             )
-        self.deliver(student, exporter)
+        if distributed.rank() == 0:
+            self.deliver(student, exporter)
         return "time_limit" if runner.iter < plan.steps else "completed"
 
     def runner(self, model: nn.Module, plan: Plan, bridge: Bridge) -> Runner:
@@ -132,7 +133,7 @@ class Job:
             default_hooks=dict.fromkeys(("runtime_info", "timer", "sampler_seed", "logger", "checkpoint")),
             custom_hooks=[bridge],
             visualizer={"type": "Visualizer", "name": uuid.uuid4().hex},
-            randomness={"seed": self.job.schedule.seed},
+            randomness={"seed": self.job.schedule.seed, "diff_rank_seed": True},
             log_level="ERROR",
             default_scope="mmdet",
         )
@@ -151,9 +152,10 @@ class Job:
 
     def evaluate(self, detector: nn.Module) -> Scores:
         half = self.data.val
-        images = self.images(half, half.kept, test_pipeline(self.job.schedule, self.stock))
+        distributed.as_rank_0(detector.buffers())
+        images = self.images(half, distributed.share(half.kept), test_pipeline(self.job.schedule, self.stock))
         detections = detect(detector, test_loader(images, self.workers), self.announcer.within)
-        return score(detections, half.coco, half.ids)
+        return score(distributed.gathered(detections), half.coco, half.ids)
 
     def images(self, half: Half, indices: list[int], pipeline: Any) -> Images:
         return Images(half.coco, half.split.images, pipeline, self.job.schedule.seed, indices)
@@ -184,6 +186,7 @@ class Job:
             "training_images": len(self.data.trainable),
             **({"unlabelled_images": len(more.kept), "unlabelled_annotations_sha256": more.sha256} if more else {}),
             "student_parameters": sum(parameter.numel() for parameter in student.parameters()),
+            "processes": distributed.processes(),
             "device": versions.device_name(self.device),
             "precision": self.precision,
             "versions": versions.versions(),
@@ -234,12 +237,16 @@ def check_classes(trained: tuple[str, ...] | None, wanted: tuple[str, ...], name
 
 
 def choose_device(resources: Resources) -> torch.device:
-    """Raises DeviceUnavailable when a GPU is asked for and there is none."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if resources.devices:
-        raise DeviceUnavailable(f"{resources.devices} GPU asked for, none found.")
-    return torch.device("cpu")
+    """Raises DeviceUnavailable when more GPUs are asked for than there are, or processes on the CPU beside a GPU."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (resources.devices or 0) > found:
+        raise DeviceUnavailable(f"{resources.devices} GPU(s) asked for, {found or 'none'} found.")
+    if found and resources.processes > 1:
+        raise DeviceUnavailable(
+            "`resources.processes` is for the CPU, and there is a GPU.",
+            "Set `resources.devices` to 0 for the CPU, or to as many GPUs instead of `processes`.",
+        )
+    return torch.device("cuda" if found else "cpu")
 
 
 def loader_workers(resources: Resources, device: torch.device) -> int:
