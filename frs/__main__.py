@@ -123,9 +123,12 @@ def read_spec(name: str, changes: list[str]) -> JobSpec:
 def _run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     if spec.job.resources.devices == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # mmengine takes a GPU wherever it sees one, and looks when imported
-    from frs import trainer  # noqa: PLC0415 - torch takes seconds, and `check` does without
-
-    return trainer.run(spec, workdir, emit)
+    # torch takes seconds, and `check` does without
+    if spec.job.resources.trainers > 1:
+        from frs.launcher import run  # noqa: PLC0415
+    else:
+        from frs.trainer import run  # noqa: PLC0415
+    return run(spec, workdir, emit)
 
 
 def _explain(error: FrsError) -> int:
