@@ -12,8 +12,8 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import Pipe, active_children
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe, active_children, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
@@ -48,8 +48,11 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
         return trainer.fail(emit, error)
     with tempfile.TemporaryDirectory(dir=workdir, prefix=".processes-") as folder:
         group = Group(spec, workdir, Path(folder))
-        with _forwarding_signals():
-            outcomes = [event for event in group.told() if not _passed_on(event, emit)]
+        try:
+            with _signals_for(group):
+                outcomes = [event for event in group.told() if not _passed_on(event, emit)]
+        finally:
+            group.end()
     return _end(emit, outcomes, group)
 
 
@@ -60,6 +63,8 @@ class Group:
         self.size = spec.job.resources.trainers
         self.killed_by: int | None = None
         """Signal that ended the first process to fail, if one did."""
+        self.signals: list[int] = []
+        """For all of them, as soon as there are any."""
         self._pipes = [Pipe(duplex=False) for _ in range(self.size)]
         self._unread = {reader: b"" for reader, _ in self._pipes}
         writers = [writer for _, writer in self._pipes]
@@ -70,9 +75,25 @@ class Group:
         """Starts them; everything they tell, until they have ended."""
         _start_with_signals_blocked(self._thread)
         while self._thread.is_alive():
+            self._signal()
             yield from self._read(TICK)
         while wait(list(self._unread), 0):
             yield from self._read(0)
+
+    def end(self) -> None:
+        """Kills what still runs."""
+        while self._thread.is_alive():
+            for child in active_children():
+                child.kill()
+            self._thread.join(TICK)
+
+    def _signal(self) -> None:
+        running = [child.pid for child in active_children() if child.pid is not None]
+        while running and self.signals:
+            number = self.signals.pop(0)
+            for pid in running:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def _read(self, timeout: float) -> Iterator[events.Event]:
         """Whole lines alone: a process may be killed within one."""
@@ -84,7 +105,8 @@ class Group:
     def _launch(self, meeting_place: Path, arguments: tuple[object, ...]) -> None:
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
         logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.CRITICAL)
-        os.environ.update(LOOPBACK | {PARENT: str(os.getpid()), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"})
+        os.environ.update(LOOPBACK | {PARENT: str(os.getpid())})
+        os.environ.update({"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONUNBUFFERED": "1"})
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.size)))
         config = LaunchConfig(
             min_nodes=1,
@@ -140,24 +162,23 @@ def _wait_for_the_end() -> None:
 
 
 @contextmanager
-def _forwarding_signals() -> Iterator[None]:
+def _signals_for(group: Group) -> Iterator[None]:
     """A request to stop goes to every process; a terminal's SIGINT, which they get too, as one that may come twice."""
 
     def forward(number: int, _: FrameType | None) -> None:
-        for child in active_children():
-            if child.pid is not None:
-                os.kill(child.pid, signal.SIGTERM if number == signal.SIGINT else number)
+        group.signals.append(signal.SIGTERM if number == signal.SIGINT else number)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None: the fault handler's, which is not Python's
 
 
 def _start_with_signals_blocked(thread: threading.Thread) -> None:
     """What the thread starts has them blocked too, until `StopRequest.on_signals`: none is lost while it imports."""
+    resource_tracker.ensure_running()  # which unblocks them, where it is started only with the first process
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     thread.start()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)

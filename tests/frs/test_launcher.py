@@ -1,6 +1,7 @@
 """`python -m frs train` on two processes: one trainer to whoever started it, however it ends."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -96,11 +97,18 @@ def test_a_killed_process_takes_the_others_along_and_the_trainer_ends_as_killed(
     tmp_path: Path, data: Path, models: Path
 ) -> None:
     process, reader, (first, second) = started(tmp_path, data, models)
-    Path(f"/proc/{second}").stat()
-    subprocess.run(["kill", "-9", str(second)], check=True)
+    os.kill(second, signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
     assert outcomes(rest(reader)) == []
     assert_gone(first, second)
+
+
+def test_a_trainer_taken_for_hung_ends_with_all_its_processes(tmp_path: Path, data: Path, models: Path) -> None:
+    process, reader, both = started(tmp_path, data, models)
+    process.send_signal(signal.SIGABRT)
+    assert process.wait(60) == -signal.SIGABRT
+    assert outcomes(rest(reader)) == []
+    assert_gone(*both)
 
 
 def test_one_processs_failure_is_the_jobs_and_told_once(tmp_path: Path, models: Path) -> None:
