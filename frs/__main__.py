@@ -188,9 +188,12 @@ def _run_in(folder: Path, spec: ResolvedSpec, json_: bool) -> int:
 
 def _run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     _hide_gpus(spec)
-    from frs import trainer  # noqa: PLC0415 - torch takes seconds, and `check` does without
-
-    return trainer.run(spec, workdir, emit)
+    # torch takes seconds, and `check` does without
+    if spec.job.resources.trainers > 1 and spec.family is None:
+        from frs.launcher import run  # noqa: PLC0415
+    else:
+        from frs.trainer import run  # noqa: PLC0415
+    return run(spec, workdir, emit)
 
 
 def _plan(spec: ResolvedSpec, json_: bool) -> int:

@@ -12,9 +12,10 @@ import torch
 from mmengine.hooks import Hook
 from torch import nn
 
+from frs import distributed
 from frs.announcer import Announcer
 from frs.calibration import calibrate
-from frs.checkpoints import Checkpoints, restore
+from frs.checkpoints import Checkpoints, random_state, random_states_in, restore
 from frs.distiller import Distiller, Weights
 from frs.errors import Diverged
 from frs.evaluation import Scores
@@ -42,7 +43,10 @@ class Memory:
 
 @dataclass
 class Bridge(Hook):
-    """Emits metrics, progress, evaluations and checkpoints; calibrates, evaluates, stops. Raises Diverged, Interrupted."""
+    """Emits metrics, progress, evaluations and checkpoints; calibrates, evaluates, stops. Raises Diverged, Interrupted.
+
+    Several processes do all of it in step; rank 0 writes the files.
+    """
 
     priority = "VERY_LOW"
 
@@ -64,9 +68,11 @@ class Bridge(Hook):
         if content is not None:
             self.memory = Memory(**restore(runner, content))
             self.announcer.recall(self.memory.warnings)
+            self._note_other_processes(len(random_states_in(content)))
             if self.memory.weights:
                 runner.model.weights = Weights(**self.memory.weights)
                 self.announcer.facts(weights=self.memory.weights)
+        distributed.as_rank_0(runner.model.state_dict().values())
         self.announcer.emit(Rewound(to_step=runner.iter))
         self._evaluate_if_due(runner)  # the checkpoint of an epoch's end is written before its evaluation
         self.announcer.phase("training")
@@ -82,12 +88,13 @@ class Bridge(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         seconds = time.monotonic() - self.step_started
-        self._tell(runner.iter, _numbers(outputs), len(data_batch["inputs"]), seconds)
-        if self.stop.why == "interrupted":
+        self._tell(runner.iter, _numbers(outputs), len(data_batch["inputs"]) * distributed.processes(), seconds)
+        interrupted, ended, overdue = self._agree()
+        if interrupted:
             self._save(runner)
             raise Interrupted
-        runner.train_loop.ended = self.stop.why == "time_limit"
-        if self._checkpoint_due(runner.iter):
+        runner.train_loop.ended = ended
+        if self._checkpoint_due(runner.iter, overdue):
             self._save(runner)
         self.step_started = time.monotonic()
 
@@ -99,11 +106,17 @@ class Bridge(Hook):
     def after_train(self, runner: Any) -> None:
         self._evaluate(runner, last=True)
 
-    def _checkpoint_due(self, step: int) -> bool:
+    def _agree(self) -> list[bool]:
+        """Whether any process is interrupted, is at its time limit, has not written a checkpoint for long."""
+        overdue = time.monotonic() - self.checkpointed > CHECKPOINT_SECONDS
+        why = self.stop.why
+        return [bool(said) for said in distributed.highest(why == "interrupted", why == "time_limit", overdue)]
+
+    def _checkpoint_due(self, step: int, overdue: bool) -> bool:
         if step % self.plan.steps_per_epoch == 0 or step == self.plan.steps:
             return False  # there is one at the end of every epoch
         every = self.schedule.checkpoint_every
-        return step % every == 0 if every else time.monotonic() - self.checkpointed > CHECKPOINT_SECONDS
+        return step % every == 0 if every else overdue
 
     def _evaluate_if_due(self, runner: Any) -> None:
         epoch, rest = divmod(runner.iter, self.plan.steps_per_epoch)
@@ -115,7 +128,8 @@ class Bridge(Hook):
         self.announcer.phase("calibrating")
         batches = runner.train_loop.dataloader(runner.iter, runner.iter + CALIBRATION_BATCHES)
         precision = partial(runner.optim_wrapper.optim_context, runner.model)
-        weights = runner.model.weights = calibrate(runner.model, batches, precision)
+        weights = runner.model.weights = distributed.all_of(calibrate(runner.model, batches, precision))[0]
+        distributed.as_rank_0(runner.model.parameters())
         self.memory.weights = vars(weights)
         told = ", ".join(f"{name} {weights.of(name):.3g}" for name in runner.model.terms)
         self.announcer.log(f"Weights calibrated at step {runner.iter}: {told}.")
@@ -128,7 +142,7 @@ class Bridge(Hook):
         values: dict[str, float | None] = {f"train/{name}": value for name, value in losses.items()}
         values["train/lr"] = self.learning_rate
         values["train/images_per_second"] = images / max(seconds, 1e-9)
-        values["train/memory_mb"] = _memory_mb()
+        [values["train/memory_mb"]] = distributed.highest(_memory_mb())
         self.announcer.emit(Metrics(step=step, epoch=self.plan.epoch_of(step), values=values))
         self.announcer.step(self.plan, step, seconds, self.schedule.batch_size)
 
@@ -141,7 +155,7 @@ class Bridge(Hook):
         self.announcer.emit(Metrics(step=step, epoch=epoch, values=values))
         self.announcer.evaluation("student", scores, step=step, epoch=epoch, last=last)
         labels = self._labels(scores.mAP, last)
-        if labels:
+        if labels and distributed.rank() == 0:
             written = self.save_student(student)
             self.announcer.checkpoint("student", written, step=step, epoch=epoch, labels=labels, metrics=scores.metrics)
 
@@ -152,15 +166,25 @@ class Bridge(Hook):
 
     def _save(self, runner: Any) -> None:
         self.memory.warnings = self.announcer.warnings
-        written = self.checkpoints.save(runner, vars(self.memory))
-        self.announcer.checkpoint("training", written, step=runner.iter, epoch=self.plan.epoch_of(runner.iter))
+        distributed.as_rank_0(runner.model.buffers())  # they are each process's own, and all go on from rank 0's
+        states = distributed.all_of(random_state())
+        if distributed.rank() == 0:
+            written = self.checkpoints.save(runner, vars(self.memory), states)
+            self.announcer.checkpoint("training", written, step=runner.iter, epoch=self.plan.epoch_of(runner.iter))
         self.checkpointed = time.monotonic()
+
+    def _note_other_processes(self, before: int) -> None:
+        now = distributed.processes()
+        if now != before:
+            said = f"The checkpoint is of a run of {before} process(es), this one has {now}"
+            more = "; those there were not have new random states" if now > before else ""
+            self.announcer.log(f"{said}{more}.", "warning")
 
 
 def _numbers(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
-    """All losses in one transfer from the device."""
-    values = torch.stack([value.detach().float().reshape(()) for value in outputs.values()]).tolist()
-    return dict(zip(outputs, values, strict=True))
+    """All losses, as means over processes, in one transfer from the device."""
+    values = torch.stack([value.detach().float().reshape(()) for value in outputs.values()])
+    return dict(zip(outputs, distributed.mean(values).tolist(), strict=True))
 
 
 def _check_finite(losses: dict[str, float], step: int) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from frs.diagnosis import gradient_norms
 from frs.distiller import Distiller, Weights
+from frs.distributed import average_gradients, mean, processes
 from frs.heads import strides
 from frs.lesson import Seen
 from frs.losses import weighted_mean
@@ -73,16 +74,25 @@ def fit_adapter(distiller: Distiller, batches: list[dict[str, Any]]) -> None:
         per_level = [weighted_mean(distance(adapted[s], seen[s].features), weight[s]) for s in seen]
         optimizer.zero_grad()
         torch.stack(per_level).sum().backward()
+        average_gradients(distiller.adapter.parameters())
         optimizer.step()
     optimizer.zero_grad()
 
 
 def measure(distiller: Distiller, batch: dict[str, Any], precision: Precision = nullcontext) -> dict[str, float]:
-    """Norm of the gradient that the task loss and each term send into the student's pyramid, over all levels."""
+    """Norm of the gradient that the task loss and each term send into the student's pyramid, over all levels.
+
+    It is the whole batch's, of which each process has a share: the loss is the mean of theirs, and the pyramid is theirs
+    side by side.
+    """
     with precision():
         lesson = distiller.teach(batch)
     task, _ = distiller.student.parse_losses(lesson.losses)
-    return {name: float(norm) for name, norm in gradient_norms(lesson, task).items()}
+    own = gradient_norms(lesson, task)
+    if processes() == 1:
+        return {name: float(norm) for name, norm in own.items()}
+    whole = (mean(torch.stack([*own.values()]).double().square()) / processes()).sqrt()
+    return dict(zip(own, whole.tolist(), strict=True))
 
 
 @torch.no_grad()

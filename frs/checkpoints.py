@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.runner import set_random_seed
 
 from frs import weights
+from frs.distributed import rank
 from frs.errors import CheckpointUnusable, WeightsUnreadable
 from frs.weights import Written
 
@@ -21,8 +23,11 @@ class Checkpoints:
         self.folder = folder
         self.identity = identity
 
-    def save(self, runner: Any, memory: dict[str, Any]) -> Written:
-        """The runner's state after `runner.iter` steps. `memory` is whatever else the run must remember."""
+    def save(self, runner: Any, memory: dict[str, Any], random_states: list[dict[str, Any]]) -> Written:
+        """The runner's state after `runner.iter` steps. `memory` is whatever else the run must remember.
+
+        `random_states`: of every process, as from `random_state`.
+        """
         content = {
             "format": FORMAT,
             "identity": self.identity,
@@ -30,7 +35,8 @@ class Checkpoints:
             "model": runner.model.state_dict(),
             "optimizer": runner.optim_wrapper.state_dict(),
             "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
-            "random": random_state(),
+            "random": random_states[0],
+            "random_of_others": random_states[1:],
             "memory": memory,
         }
         written = weights.write(content, self.folder / f"step_{runner.iter:08d}-{{sha8}}.pth")
@@ -67,18 +73,27 @@ def restore(runner: Any, content: dict[str, Any]) -> dict[str, Any]:
     for scheduler, state in zip(runner.param_schedulers, content["schedulers"], strict=True):
         scheduler.load_state_dict(state)
     runner.train_loop.iter = content["step"]
-    set_random_state(content["random"])
+    states = random_states_in(content)
+    if rank() < len(states):
+        set_random_state(states[rank()])
+    else:
+        set_random_seed(content["step"], diff_rank_seed=True)
     return content["memory"]
 
 
+def random_states_in(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of every process that the run had when the checkpoint was taken."""
+    return [content["random"], *content.get("random_of_others", [])]
+
+
 def random_state() -> dict[str, Any]:
-    """Python's, NumPy's and torch's global generators, as plain values and tensors."""
+    """Python's, NumPy's, torch's and the process's GPU's global generators, as plain values and tensors."""
     _, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": {"keys": torch.from_numpy(np.asarray(keys).astype(np.int64)), "rest": (position, has_gauss, gauss)},
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
     }
 
 
@@ -86,5 +101,5 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     np.random.set_state(("MT19937", state["numpy"]["keys"].numpy().astype(np.uint32), *state["numpy"]["rest"]))
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"][0])

@@ -19,6 +19,8 @@ def diagnose(lesson: Lesson, task: Tensor, pulls: Mapping[TermName, float]) -> d
     - share: gradient norm of the term times its `pull` (weight and ramp) at the student's pyramid, over the task loss's
     - coverage: mean richness of a level, 0 to 1
     - agreement: share of all richness that lies where teacher and student have the same highest logit
+
+    Of several processes each looks at its own share of the batch.
     """
     told = shares(lesson, task, pulls)
     with torch.no_grad():

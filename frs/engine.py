@@ -12,7 +12,19 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from frs import acceleration, comparing, data, detectors, events, loading, precision, schedule, versions, weights
+from frs import (
+    acceleration,
+    comparing,
+    data,
+    detectors,
+    distributed,
+    events,
+    loading,
+    precision,
+    schedule,
+    versions,
+    weights,
+)
 from frs.announcer import Announcer
 from frs.bridge import Bridge
 from frs.calibration import SHARES
@@ -89,11 +101,9 @@ class Job:
             self.announcer.phase("evaluating")
             self.announcer.evaluation("student", self.evaluate(self.student), last=True)
             self.keep_detections("student")
-            ended = "completed"
-        else:
-            ended = self.train()
-        self.tell_complexity()
-        return ended
+            self.tell_complexity()
+            return "completed"
+        return self.train()
 
     def preparations(self) -> list[Step]:
         """What every attempt makes, each part checked as it is made."""
@@ -198,7 +208,7 @@ class Job:
         scores = self.evaluate(self.teacher.detector, half)
         self.seconds_per_image = (time.monotonic() - started) / max(1, scores.images)
         self.announcer.evaluation("teacher", scores, last=True)
-        if images is None:
+        if images is None and distributed.rank() == 0:
             self.keep_detections("teacher")
         reached = f"The teacher reaches mAP {scores.mAP:.4f} on {scores.images} validation images"
         if scores.mAP >= COMPETENT:
@@ -230,13 +240,19 @@ class Job:
             raise BadTeacher(
                 "The teacher's weights changed during training.", "This is a fault of ours: please report it."
             )
+        if distributed.rank() == 0:
+            self.leave(exporter, cache)
+        return "time_limit" if runner.iter < self.plan.steps else "completed"
+
+    def leave(self, exporter: Exporter, cache: TeacherCache | None) -> None:
+        """Everything a run leaves beside its checkpoints."""
         if cache is not None:
             cache.remove()
         self.keep_detections("student")
         self.deliver(self.student, exporter)
         if self.spec.teacher:
             self.picture_richness(self.teacher)
-        return "time_limit" if runner.iter < self.plan.steps else "completed"
+        self.tell_complexity()
 
     def cache(self) -> TeacherCache | None:
         if not isinstance(self.model, Distiller):
@@ -270,7 +286,7 @@ class Job:
             default_hooks=dict.fromkeys(("runtime_info", "timer", "sampler_seed", "logger", "checkpoint")),
             custom_hooks=[bridge],
             visualizer={"type": "Visualizer", "name": uuid.uuid4().hex},
-            randomness={"seed": self.job.schedule.seed},
+            randomness={"seed": self.job.schedule.seed, "diff_rank_seed": True},
             log_level="ERROR",
             default_scope="mmdet",
         )
@@ -278,8 +294,10 @@ class Job:
     def evaluate(self, detector: nn.Module, half: Half | None = None) -> Scores:
         """On the validation split, or on a part of it."""
         half = half or self.data.val
-        images = self.images(half, half.kept, test_pipeline(self.job.schedule, self.stock))
-        self.found = detect(detector, test_loader(images, self.workers), self.announcer.within)
+        distributed.as_rank_0(detector.buffers())
+        images = self.images(half, distributed.share(half.kept), test_pipeline(self.job.schedule, self.stock))
+        found = detect(detector, test_loader(images, self.workers), self.announcer.within)
+        self.found = distributed.gathered(found)
         return score(self.found, half.coco, half.ids)
 
     def keep_detections(self, role: Role) -> None:
@@ -343,6 +361,7 @@ class Job:
             "training_images": len(self.data.trainable),
             **({"unlabelled_images": len(more.kept), "unlabelled_annotations_sha256": more.sha256} if more else {}),
             "student_parameters": sum(parameter.numel() for parameter in student.parameters()),
+            "processes": distributed.processes(),
             "device": versions.device_name(self.device),
             "precision": self.precision,
             "versions": versions.versions(),
@@ -390,12 +409,16 @@ def distillation_facts(model: Distiller, asked: Distillation) -> dict[str, objec
 
 
 def choose_device(resources: Resources) -> torch.device:
-    """Raises DeviceUnavailable when a GPU is asked for and there is none."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if resources.devices:
-        raise DeviceUnavailable(f"{resources.devices} GPU asked for, none found.")
-    return torch.device("cpu")
+    """Raises DeviceUnavailable when more GPUs are asked for than there are, or processes on the CPU beside a GPU."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (resources.devices or 0) > found:
+        raise DeviceUnavailable(f"{resources.devices} GPU(s) asked for, {found or 'none'} found.")
+    if found and resources.processes > 1:
+        raise DeviceUnavailable(
+            "`resources.processes` is for the CPU, and there is a GPU.",
+            "Set `resources.devices` to 0 for the CPU, or to as many GPUs instead of `processes`.",
+        )
+    return torch.device("cuda" if found else "cpu")
 
 
 def loader_workers(resources: Resources, device: torch.device) -> int:

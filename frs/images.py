@@ -14,6 +14,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from frs import distributed
 from frs.dataset.coco import CocoFile
 from frs.dataset.coco_boxes import Boxes
 from frs.errors import BadDataset, InvalidSpec
@@ -116,14 +117,18 @@ class TrainingLoaders:
         self.images, self.schedule, self.workers, self.unlabelled = images, schedule, workers, unlabelled
 
     def __call__(self, first: int, end: int) -> Iterable[Batch]:
-        """A batch has `inputs` and `data_samples`, and as many under `unlabelled` where there are such images."""
+        """A batch has `inputs` and `data_samples`, and as many under `unlabelled` where there are such images.
+
+        It is this process's share of the step's.
+        """
         labelled = self._loader(self.images, first, end)
         if self.unlabelled is None:
             return labelled
         return _beside(labelled, self._loader(self.unlabelled, first, end))
 
     def _loader(self, images: Images, first: int, end: int) -> DataLoader[Any]:
-        batches = Batches(len(images), self.schedule.batch_size, self.schedule.seed, first, end)
+        one_of = distributed.rank(), distributed.processes()
+        batches = Batches(len(images), self.schedule.batch_size, self.schedule.seed, first, end, *one_of)
         return _loader(images, self.workers, batch_sampler=batches)
 
     def __len__(self) -> int:

@@ -44,7 +44,8 @@ def standardised_error(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared error of features whose every channel has mean 0 and deviation 1 over batch and space.
 
     So only the pattern counts, not the size: "PKD: General Distillation Framework for Object Detectors via Pearson
-    Correlation Coefficient", NeurIPS 2022. (N, C, H, W) each -> (N, 1, H, W).
+    Correlation Coefficient", NeurIPS 2022. (N, C, H, W) each -> (N, 1, H, W). Over several processes each takes mean and
+    deviation of its own share of the batch, so the term is not exactly one process's.
     """
     return squared_error(standardised(student), standardised(teacher))
 

@@ -8,6 +8,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from frs.distributed import average_gradients
 from frs.errors import PrecisionUnsupported
 from frs.spec import Precision
 
@@ -30,7 +31,9 @@ def autocast(precision: Chosen, device_type: str) -> torch.autocast:
 
 
 class AutocastOptimWrapper(OptimWrapper):
-    """mmengine's OptimWrapper with the forward pass under autocast, and loss scaling for fp16."""
+    """mmengine's OptimWrapper with the forward pass under autocast, loss scaling for fp16, and gradients averaged over
+    processes before they are clipped.
+    """
 
     def __init__(self, precision: Chosen, device_type: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -45,6 +48,7 @@ class AutocastOptimWrapper(OptimWrapper):
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         self.scaler.scale(loss).backward(**kwargs)
+        average_gradients(p for group in self.optimizer.param_groups for p in group["params"])
         self._inner_count += 1
 
     def step(self, **kwargs: Any) -> None:

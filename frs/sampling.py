@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +20,17 @@ class Draw(NamedTuple):
 class Batches:
     """The batches of the steps `first` to `steps` - 1, across epochs: each epoch a new order of all images.
 
-    A batch sampler for torch's DataLoader. One iterator runs through all epochs, so its workers start once.
+    A batch sampler for torch's DataLoader. One iterator runs through all epochs, so its workers start once. Of several
+    processes each gets its share of every batch; where the last of an epoch is too short to share out evenly, it is
+    filled up with images of the same epoch.
     """
 
-    def __init__(self, images: int, batch_size: int, seed: int, first: int, steps: int) -> None:
+    def __init__(
+        self, images: int, batch_size: int, seed: int, first: int, steps: int, rank: int = 0, processes: int = 1
+    ) -> None:
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.first, self.steps = first, steps
+        self.rank, self.processes = rank, processes
 
     def __len__(self) -> int:
         return self.steps - self.first
@@ -37,10 +43,16 @@ class Batches:
             if batch == 0 or not order:
                 order = self.order(epoch)
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [Draw(epoch, image) for image in chosen]
+            yield [Draw(epoch, image) for image in self.share(chosen, order)]
 
     def order(self, epoch: int) -> list[int]:
         return np.random.default_rng([self.seed, epoch]).permutation(self.images).tolist()
+
+    def share(self, batch: list[int], epoch: list[int]) -> list[int]:
+        """This process's part of a batch, as many images as every other's."""
+        missing = -len(batch) % self.processes
+        each = (len(batch) + missing) // self.processes
+        return [*batch, *islice(cycle(epoch), missing)][self.rank * each : (self.rank + 1) * each]
 
 
 @contextmanager

@@ -190,11 +190,24 @@ class Distillation(Spec):
 
 
 class Resources(Spec):
-    devices: Annotated[int, Field(ge=0, le=1)] | None = None
-    """GPUs. Absent: one if there is any, else the CPU. 0: the CPU."""
+    devices: Annotated[int, Field(ge=0, le=64)] | None = None
+    """GPUs, each with a process that has its share of every batch. Absent: one if there is any, else the CPU. 0: the CPU."""
+    processes: Annotated[int, Field(ge=1, le=16)] = 1
+    """On the CPU: processes that have their share of every batch."""
     loader_workers: Annotated[int, Field(ge=0, le=32)] | None = None
-    """Processes that read images. Absent: 4 with a GPU, else 0."""
+    """Processes that read images, for each that trains. Absent: 4 with a GPU, else 0."""
     max_minutes: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def trainers(self) -> int:
+        """Processes that the job is run by."""
+        return self.devices or self.processes
+
+    @model_validator(mode="after")
+    def _processes_are_for_the_cpu(self) -> "Resources":
+        if self.devices and self.processes > 1:
+            raise ValueError("`processes` is for the CPU: each of the `devices` has a process anyway")
+        return self
 
 
 DISTILLING = {"teacher", "method", "unlabelled", "distillation", "baseline"}
@@ -243,6 +256,11 @@ class JobSpec(Spec):
         if self.kind != "distill" and (self.teacher is not None or self.baseline):
             raise ValueError(f"`teacher` and `baseline` belong to kind `distill`, not `{self.kind}`")
         self._method_has_something_to_do()
+        if self.kind != "evaluate" and self.schedule.batch_size % self.resources.trainers:
+            raise ValueError(
+                f"`schedule.batch_size`, {self.schedule.batch_size}, is shared by {self.resources.trainers} processes:"
+                " it must be divisible by that"
+            )
         if self.kind != "evaluate" and not isinstance(self.student, StockDetector | DescribedDetector):
             raise ValueError(
                 "`student` is a description (`config` or `architecture`); start it from weights with `init`"

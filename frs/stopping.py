@@ -17,9 +17,12 @@ class StopRequest:
         self.deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
 
     def on_signals(self) -> "StopRequest":
-        """SIGTERM and SIGINT become requests; a second SIGINT raises KeyboardInterrupt as usual."""
+        """SIGTERM and SIGINT become requests, those too that were held back until now; a second SIGINT raises
+        KeyboardInterrupt as usual.
+        """
         signal.signal(signal.SIGTERM, lambda *_: self.ask())
         signal.signal(signal.SIGINT, lambda *_: self._ask_once())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
         return self
 
     def ask(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.logging import MMLogger
 
-from frs import engine, events
+from frs import distributed, engine, events
 from frs.errors import FrsError, OutOfMemory, StorageFull
 from frs.resolved import ResolvedSpec
 from frs.stopping import Interrupted, StopRequest
@@ -19,7 +19,10 @@ TRY_AGAIN = 75
 
 
 def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
-    """Exit code 0 after success, `TRY_AGAIN` after an interruption, 1 after a failure."""
+    """Exit code 0 after success, `TRY_AGAIN` after an interruption, 1 after a failure.
+
+    Where another of the job's processes has gone, that error is raised and no outcome told: why is for that one to say.
+    """
     quiet()
     stop = StopRequest(spec.job.resources.max_minutes).on_signals()
     try:
@@ -28,7 +31,9 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
         emit(events.Outcome(status="interrupted"))
         return TRY_AGAIN
     except Exception as error:
-        return _fail(emit, _explained(error))
+        if distributed.lost_another(error):
+            raise
+        return fail(emit, _explained(error))
     emit(events.Outcome(status="succeeded", end_reason=reason))
     return 0
 
@@ -57,7 +62,7 @@ def _from_a_loader(error: FrsError) -> FrsError:
     return type(error)(last.removesuffix(error.hint_by_default).strip())
 
 
-def _fail(emit: events.Emit, error: FrsError) -> int:
+def fail(emit: events.Emit, error: FrsError) -> int:
     problem = events.Problem(code=error.code, message=error.message[:4000], hint=error.hint)
     emit(events.Outcome(status="failed", end_reason=error.end_reason, error=problem))
     return 1

@@ -79,7 +79,8 @@ def start_as_a_worker(tmp_path: Path, data: Path, models: Path, **changes: Any) 
     reader, writer = os.pipe()
     workdir = tmp_path / "work"
     workdir.mkdir(exist_ok=True)
-    command = [*FRS, "train", "--spec", tmp_path / "resolved.json", "--workdir", workdir, "--events-fd", str(writer)]
+    faults = [sys.executable, "-u", "-X", "faulthandler", "-m", "frs"]
+    command = [*faults, "train", "--spec", tmp_path / "resolved.json", "--workdir", workdir, "--events-fd", str(writer)]
     process = subprocess.Popen(command, pass_fds=[writer], env=os.environ | {"FRS_PARENT_PID": str(os.getpid())})
     os.close(writer)
     return process, reader

@@ -22,6 +22,27 @@ def test_a_start_at_any_step_sees_the_same_batches() -> None:
     assert all(batches(first) == whole[first:] for first in range(11))
 
 
+def shares(processes: int, images: int = 7, size: int = 4) -> list[list[list[int]]]:
+    """By step, each process's images of two epochs."""
+    steps = range(2 * -(-images // size))
+    each = [list(Batches(images, size, 5, 0, len(steps), rank, processes)) for rank in range(processes)]
+    return [[[draw.image for draw in batches[step]] for batches in each] for step in steps]
+
+
+def test_shares_of_a_batch_put_together_are_the_batch() -> None:
+    whole = [[draw.image for draw in batch] for batch in batches(0, steps=4, images=8, size=4)]
+    assert [sum(step, []) for step in shares(2, images=8)] == whole
+    assert all(len(share) == 1 for step in shares(4, images=8) for share in step)
+
+
+def test_a_short_last_batch_is_filled_up_with_images_of_its_epoch() -> None:
+    first, last, *_ = shares(2)
+    assert [len(share) for share in last] == [2, 2]
+    own = [image for step in (first, last) for share in step for image in share]
+    assert sorted(set(own)) == list(range(7)) and len(own) == 8
+    assert [len(share) for share in shares(4, images=1)[0]] == [1, 1, 1, 1]
+
+
 def test_the_seed_changes_the_order() -> None:
     assert Batches(50, 4, 0, 0, 1).order(0) != Batches(50, 4, 1, 0, 1).order(0)
 
