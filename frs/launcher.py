@@ -23,7 +23,8 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from frs import distributed, engine, events, trainer
+from frs import distributed, events, trainer
+from frs.devices import choose_device
 from frs.errors import FrsError
 from frs.events import Outcome
 from frs.process import PARENT, die_with_parent
@@ -43,7 +44,7 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     Where a process was killed, this one ends by the same signal.
     """
     try:
-        engine.choose_device(spec.job.resources)
+        choose_device(spec.job.resources)
     except FrsError as error:
         return trainer.fail(emit, error)
     with tempfile.TemporaryDirectory(dir=workdir, prefix=".processes-") as folder:

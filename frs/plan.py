@@ -8,11 +8,10 @@ from torch import nn
 from frs import checks, events, versions
 from frs.checks import Check
 from frs.complexity import FLOPS_CONVENTION, complexity
-from frs.engine import Job
 from frs.errors import FrsError, InvalidSpec
 from frs.images import test_size
+from frs.preparation import Preparation
 from frs.resolved import ResolvedSpec
-from frs.stopping import StopRequest
 
 TEACHER_IMAGES = 200
 """Validation images that the teacher is measured on, evenly from all of them; a job measures it on all."""
@@ -62,47 +61,47 @@ class Forecast(BaseModel):
 def plan(spec: ResolvedSpec, emit: events.Emit) -> Forecast:
     """Runs every check that can run, takes a few steps, and writes nothing."""
     try:
-        job = Job(spec, Path(), emit, StopRequest())
+        made = Preparation(spec, Path(), emit)
     except FrsError as error:  # no such device, precision or stock config
         return Forecast(ok=False, checks=[checks.failed(error)])
-    found = checks.all_that_can(job.preparations(), vars(job))
-    found += checks.all_that_can(job.trials(TIMED_STEPS, TEACHER_IMAGES), vars(job))
-    made = vars(job)
-    student = _side(job, job.student) if "student" in made else None
-    teacher = _side(job, job.teacher.detector) if "teacher" in made else None
-    step = _seconds_per_step(job) if "probed" in made else None
+    found = checks.all_that_can(made.preparations(), vars(made))
+    found += checks.all_that_can(made.trials(TIMED_STEPS, TEACHER_IMAGES), vars(made))
+    done = vars(made)
+    student = _side(made, made.student) if "student" in done else None
+    teacher = _side(made, made.teacher.detector) if "teacher" in done else None
+    step = _seconds_per_step(made) if "probed" in done else None
     return Forecast(
         ok=not any(check.level == "error" for check in found),
         checks=found,
-        device=versions.device_name(job.device),
-        precision=job.precision,
-        classes=list(job.data.classes) if "data" in made else None,
-        training_images=len(job.data.trainable) if "data" in made else None,
-        validation_images=len(job.data.val.kept) if "data" in made else None,
-        epochs=job.plan.epochs if "plan" in made else None,
-        steps=job.plan.steps if "plan" in made else None,
+        device=versions.device_name(made.device),
+        precision=made.precision,
+        classes=list(made.data.classes) if "data" in done else None,
+        training_images=len(made.data.trainable) if "data" in done else None,
+        validation_images=len(made.data.val.kept) if "data" in done else None,
+        epochs=made.plan.epochs if "plan" in done else None,
+        steps=made.plan.steps if "plan" in done else None,
         teacher=teacher,
         student=student,
         seconds_per_step=step,
-        estimated_seconds=_estimate(job, step, student) if step and student else None,
-        peak_memory_mb=job.probed.peak_bytes / 2**20 if "probed" in made else None,
+        estimated_seconds=_estimate(made, step, student) if step and student else None,
+        peak_memory_mb=made.probed.peak_bytes / 2**20 if "probed" in done else None,
     )
 
 
-def _side(job: Job, detector: nn.Module) -> Side:
-    found = complexity(detector, test_size(job.job.schedule, job.stock))
+def _side(made: Preparation, detector: nn.Module) -> Side:
+    found = complexity(detector, test_size(made.job.schedule, made.stock))
     return Side.model_validate(vars(found))
 
 
-def _seconds_per_step(job: Job) -> float:
-    if job.workers == 0:
-        return job.probed.seconds + job.loading_seconds
-    return max(job.probed.seconds, job.loading_seconds / job.workers)
+def _seconds_per_step(made: Preparation) -> float:
+    if made.workers == 0:
+        return made.probed.seconds + made.loading_seconds
+    return max(made.probed.seconds, made.loading_seconds / made.workers)
 
 
-def _estimate(job: Job, step: float, student: Side) -> float:
-    schedule, plan = job.job.schedule, job.plan
+def _estimate(made: Preparation, step: float, student: Side) -> float:
+    schedule, plan = made.job.schedule, made.plan
     evaluations = 1 + (plan.steps - 1) // (plan.steps_per_epoch * schedule.evaluate_every)
-    image = vars(job).get("seconds_per_image", student.latency_ms / 1000)
-    teachers = 1 if job.spec.teacher else 0
-    return plan.steps * step + (evaluations + teachers) * len(job.data.val.kept) * image
+    image = vars(made).get("seconds_per_image", student.latency_ms / 1000)
+    teachers = 1 if made.spec.teacher else 0
+    return plan.steps * step + (evaluations + teachers) * len(made.data.val.kept) * image

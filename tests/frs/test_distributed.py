@@ -15,12 +15,13 @@ from test_engine import assert_equal, newest_checkpoint
 from tiny import ARCHITECTURES, described, job
 from torch import Tensor, multiprocessing
 
-from frs import data as engine_data
-from frs import distributed, engine, events
+from frs import distributed, engine, events, loading
 from frs.calibration import calibrate, measure
 from frs.checkpoints import random_states_in
 from frs.distiller import Distiller, Weights
+from frs.evaluation import Scores
 from frs.precision import AutocastOptimWrapper
+from frs.preparation import Preparation
 from frs.resolved import ResolvedSpec, resolve
 from frs.spec import JobSpec
 from frs.stopping import Interrupted, StopRequest
@@ -35,7 +36,7 @@ def two(work: Callable[..., Found], folder: Path, *arguments: Any) -> list[Found
     """What `work` finds in each of two processes that are joined by gloo."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     multiprocessing.spawn(_one_of_two, (work, folder, arguments), nprocs=2)
-    return [torch.load(folder / f"found-{rank}.pth", weights_only=False) for rank in range(2)]  # noqa: TID251
+    return [torch.load(folder / f"found-{rank}.pth", weights_only=True) for rank in range(2)]  # noqa: TID251
 
 
 def _one_of_two(rank: int, work: Callable[..., Found], folder: Path, arguments: tuple[Any, ...]) -> None:
@@ -200,14 +201,14 @@ def losses(told: list[events.Event]) -> dict[int, Any]:
     return {event.step: event.values["train/loss"] for event in metrics if "train/loss" in event.values}
 
 
-def scores(spec: ResolvedSpec, folder: Path) -> engine.Scores:
+def scores(spec: ResolvedSpec, folder: Path) -> Scores:
     """Of an untrained student that is sure of everything."""
-    job = engine.Job(spec, folder, lambda event: None, StopRequest())
-    job.data = engine_data.load(spec, job.announcer)
+    made = Preparation(spec, folder, lambda event: None)
+    made.read_data()
     torch.manual_seed(0)
-    student = job.detector(spec.student)
+    student = loading.detector(spec.student, made.data.classes, spec.models)
     student.rpn_head.test_cfg.score_thr = student.roi_head.test_cfg.score_thr = 0.0
-    return job.evaluate(student)
+    return made.evaluate(student)
 
 
 @pytest.fixture(scope="module")

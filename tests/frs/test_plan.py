@@ -11,9 +11,9 @@ from tiny import described, job
 
 from frs import checks, memory, plan, weights
 from frs.checks import Finding, Step
-from frs.engine import Job
 from frs.errors import BadDataset, ClassMismatch
 from frs.plan import Forecast
+from frs.preparation import Preparation
 from frs.resolved import resolve
 from frs.spec import JobSpec
 
@@ -89,14 +89,14 @@ def test_a_teacher_of_classes_in_another_order_is_refused(planned: Any, models: 
 
 
 def test_strides_that_do_not_meet_are_refused(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = Job.build_teacher
+    build = Preparation.build_teacher
 
-    def other_strides(self: Job) -> Finding:
+    def other_strides(self: Preparation) -> Finding:
         found = build(self)
         self.teacher.strides = (3, 5)
         return found
 
-    monkeypatch.setattr(Job, "build_teacher", other_strides)
+    monkeypatch.setattr(Preparation, "build_teacher", other_strides)
     assert errors(planned()) == ["stride_mismatch"]
 
 
@@ -148,14 +148,13 @@ def test_a_job_stops_where_a_plan_goes_on() -> None:
 
 
 def test_a_sample_of_the_validation_images_is_spread_over_all(data: Path, models: Path) -> None:
-    engine_job = Job(
+    made = Preparation(
         resolve(JobSpec.model_validate(job()), data, models),
         Path(),
         lambda _: None,
-        None,  # type: ignore[arg-type]
     )
-    engine_job.read_data()
-    train = engine_job.data.train
+    made.read_data()
+    train = made.data.train
     assert train.sample(4).kept == [0, 3, 7, 10] and train.sample(99).kept == train.kept
     assert set(train.sample(4).ids) < set(train.ids)
 

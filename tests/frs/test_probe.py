@@ -10,11 +10,12 @@ from test_distiller import batch, detector, distiller
 from test_engine import assert_equal, facts, newest_checkpoint, values
 from tiny import ARCHITECTURES, Train, described, job, of
 
-from frs import engine, events, memory
+from frs import events, memory
 from frs import probe as probing
 from frs.checkpoints import random_state
-from frs.distiller import Weights
+from frs.distiller import Distiller, Weights
 from frs.errors import BatchTooLarge, NoGradient
+from frs.preparation import Preparation
 from frs.probe import Probe, Trial, check_gradients, check_memory, largest_fitting, part, probe
 from frs.teacher import fingerprint
 
@@ -60,8 +61,8 @@ def test_a_run_with_the_probe_equals_one_without(
     spec = job(teacher=described(architecture, neck_channels=32), student=described(architecture), distillation=auto)
     probed = train(spec, tmp_path / "probed")
     assert "probing" in [phase.phase for phase in of(events.Phase, probed)]
-    trials = engine.Job.trials
-    monkeypatch.setattr(engine.Job, "trials", lambda self: trials(self)[2:])
+    trials = Preparation.trials
+    monkeypatch.setattr(Preparation, "trials", lambda self: trials(self)[2:])
     plain = train(spec, tmp_path / "plain")
     assert "probing" not in [phase.phase for phase in of(events.Phase, plain)]
     assert values(plain) == values(probed)
@@ -91,14 +92,14 @@ def test_a_tiny_run_is_probed_by_a_single_step(
 
 
 def test_a_term_without_a_gradient_stops_the_run_by_name(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    teach = engine.Distiller.teach
+    teach = Distiller.teach
 
     def deaf(self: Any, data: Any) -> Any:
         lesson = teach(self, data)
         lesson.terms["logit"] = lesson.terms["logit"].detach()
         return lesson
 
-    monkeypatch.setattr(engine.Distiller, "teach", deaf)
+    monkeypatch.setattr(Distiller, "teach", deaf)
     with pytest.raises(NoGradient, match="from: logit"):
         train(job())
 
