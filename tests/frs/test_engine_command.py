@@ -88,7 +88,7 @@ def start_as_a_worker(tmp_path: Path, data: Path, models: Path, **changes: Any) 
 
 def read_until(reader: int, kind: type[Any]) -> list[events.Event]:
     told: list[events.Event] = []
-    with os.fdopen(os.dup(reader)) as lines:
+    with os.fdopen(os.dup(reader), "rb", buffering=0) as lines:  # nothing is read that the next call should find
         for line in lines:
             told.append(events.parse(line))
             if isinstance(told[-1], kind):
@@ -98,9 +98,9 @@ def read_until(reader: int, kind: type[Any]) -> list[events.Event]:
 
 def test_sigterm_leaves_a_checkpoint_and_asks_to_be_tried_again(tmp_path: Path, data: Path, models: Path) -> None:
     process, reader = start_as_a_worker(tmp_path, data, models, schedule={"epochs": 1000, "evaluate_every": 1000})
-    read_until(reader, events.Metrics)
+    told = read_until(reader, events.Metrics)
     process.send_signal(signal.SIGTERM)
-    told = read_until(reader, events.Outcome)
+    told += read_until(reader, events.Outcome)
     assert process.wait(30) == 75
     assert told[-1].status == "interrupted"  # type: ignore[union-attr]
     last_step = max(event.step for event in told if isinstance(event, events.Metrics))
