@@ -85,11 +85,21 @@ def loader(found: dict[str, Any]) -> list[Row]:
     return [Row("waiting for data", "<= 5 % of the step", f"{share:.1%}", share <= 0.05, aside)]
 
 
+def teacher_cache(found: dict[str, Any]) -> list[Row]:
+    ratio, difference = found["ratio"], found["difference"]
+    aside = f"of the step without, {found['bytes_per_image'] / 1e6:.1f} MB an image"
+    return [
+        Row("step, teacher's outputs kept", "< 1", f"{ratio:.2f}", ratio < 1, aside),
+        Row("difference to what it sees", "0", f"{difference:g}", difference == 0),
+    ]
+
+
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "step": step,
     "evaluation": evaluation,
     "dataset_check": dataset_check,
     "loader": loader,
+    "teacher_cache": teacher_cache,
 }
 RUNS: dict[str, list[tuple[str, ...]]] = {"step": [("--detector", name) for name in STEP_GOALS]}
 

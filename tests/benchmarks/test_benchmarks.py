@@ -12,6 +12,7 @@ import loader
 import pytest
 import step
 import table
+import teacher_cache
 
 from frs.dataset.shapes import draw
 
@@ -53,6 +54,12 @@ class Told:
 
     def update_params(self, loss: step.torch.Tensor) -> None:
         self.losses.append(loss.item())
+
+
+def test_outputs_from_disk_are_the_teachers_own(tmp_path: Path) -> None:
+    found = teacher_cache.measure("gfl", tmp_path, size=64, images=1, repeats=1, tiny=True)
+    assert found["difference"] == 0
+    assert found["bytes_per_image"] > 0 and found["ratio"] == found["cached"] / found["looked"]
 
 
 def test_all_twelve_numbers_of_evaluation_are_pycocotools() -> None:

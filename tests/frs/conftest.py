@@ -4,7 +4,7 @@ from typing import Any
 import frs.prelude  # noqa: F401
 
 import pytest
-from tiny import Train, described
+from tiny import Killed, Train, described
 
 from frs import detectors, engine, events, weights
 from frs.dataset.shapes import draw
@@ -12,10 +12,6 @@ from frs.resolved import resolve
 from frs.spec import DescribedDetector, JobSpec
 from frs.stopping import StopRequest
 from frs.trainer import quiet
-
-
-class Killed(BaseException):
-    """Nothing catches it: what is not on disk by then is lost."""
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Killed
 from mmengine.model import ExponentialMovingAverage
 from test_distiller import batch, detector, distiller, noisy_teacher, optimise
 from test_engine import assert_equal, newest_checkpoint, values
-from tiny import ARCHITECTURES, Train, described, job
+from tiny import ARCHITECTURES, Killed, Train, described, job
 
 from frs import events
 from frs.distiller import Distiller, Weights

@@ -9,6 +9,10 @@ Train = Callable[..., list[events.Event]]
 ARCHITECTURES = ("gfl", "retinanet", "fcos", "faster_rcnn")
 
 
+class Killed(BaseException):
+    """Nothing catches it: what is not on disk by then is lost."""
+
+
 def described(architecture: str = "gfl", **changes: Any) -> dict[str, Any]:
     tiny = {"backbone": {"depth": 18, "width": 8, "norm": "gn"}, "neck_channels": 16, "head_convs": 1}
     return {"architecture": architecture} | tiny | changes
