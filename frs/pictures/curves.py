@@ -28,7 +28,7 @@ def _draw_precision(axes: Axes, runs: Sequence[Run], teacher: float | None) -> N
     for role in ("baseline", "student"):
         curves = [run.curves.get(MAP, []) for run in runs if run.role == role]
         _draw_runs(axes, curves, COLOURS[role], LABELS[role])
-    axes.set(title="Validation", xlabel="training step", ylabel="mAP (%)", ylim=(0, None))
+    axes.set(title="Validation", xlabel="training step", ylabel="mAP (%)", xlim=(0, None), ylim=(0, None))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
 
 
@@ -43,7 +43,8 @@ def _draw_runs(axes: Axes, curves: list[Curve], colour: str, label: str) -> None
         shared = sorted(set.intersection(*({step for step, _ in curve} for curve in curves)))
         means = [np.mean([dict(curve)[step] or 0.0 for curve in curves]) for step in shared]
         text = f"{label}, mean of {len(curves)} seeds"
-        axes.plot(shared, 100 * np.array(means), color=colour, linewidth=1.8, label=text)
+        marker = "_" if len(shared) == 1 else None
+        axes.plot(shared, 100 * np.array(means), color=colour, linewidth=1.8, marker=marker, markersize=14, label=text)
 
 
 def _draw_losses(axes: Axes, runs: Sequence[Run]) -> None:
@@ -54,10 +55,8 @@ def _draw_losses(axes: Axes, runs: Sequence[Run]) -> None:
         name = key.removeprefix("train/").replace("_", " ")
         total = {"color": "#000000", "zorder": 3} if name == "loss" else {"color": OTHERS[number % len(OTHERS)]}
         axes.plot(x, _smooth(y), linewidth=1, label="total loss" if name == "loss" else name, **total)
-    seed = f", seed {first.seed}" if first else ""
-    axes.set(
-        title=f"Distilled student{seed}: loss terms, unweighted", xlabel="training step", ylabel="value (log scale)"
-    )
+    seed = f" (seed {first.seed})" if first else ""
+    axes.set(title=f"Distilled student's losses{seed}", xlabel="training step", ylabel="unweighted, log scale")
     axes.set_yscale("log")
     if curves:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
