@@ -34,10 +34,10 @@ def teacher(detector: str, tiny: bool = False, classes: int = CLASSES) -> Any:
 
 
 def distiller(student: Any, teacher: Any) -> Distiller:
-    """With both terms at work from the first step."""
-    return Distiller(
-        student, Teacher(teacher), Distillation(), Weights(1e-4, 1e-2, ramp_from=-1), 1, diagnose_every=10**9
-    )
+    """With both terms at work, and at a step that is not one of the few that are diagnosed."""
+    joined = Distiller(student, Teacher(teacher), Distillation(), Weights(1e-4, 1e-2), ramp_steps=1)
+    joined.step = 1
+    return joined
 
 
 def build(ref: Any, classes: int) -> Any:

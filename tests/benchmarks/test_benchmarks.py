@@ -31,6 +31,15 @@ def test_a_teacher_costs_memory() -> None:
     assert 1e6 < plain < distilled
 
 
+def test_the_step_that_is_measured_is_ramped_up_and_not_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
+    diagnosed = []
+    monkeypatch.setattr("frs.distiller.diagnose", lambda *_: diagnosed.append(1) or {})
+    model = step.pairs.distiller(step.pairs.student("gfl", tiny=True).train(), step.pairs.teacher("gfl", tiny=True))
+    for _ in range(2):
+        model.train_step(step.pairs.batch((64, 64), 1), Told())
+    assert model.ramp == 1 and not diagnosed
+
+
 @pytest.mark.parametrize("detector", table.STEP_GOALS)
 def test_the_authors_formulation_gives_the_same_loss(detector: str) -> None:
     """Or the two would not be worth comparing."""
