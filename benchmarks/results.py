@@ -151,7 +151,8 @@ def prepare(data: Path, to: Path, threads: int) -> None:
         (to / folder).mkdir(parents=True, exist_ok=True)
     draw(to / "data" / "shapes", train=400, val=400)
     if not (to / "data" / "bccd").exists():
-        shutil.copytree(data / "bccd", to / "data" / "bccd")
+        shutil.copytree(data / "bccd", to / "data" / ".bccd", dirs_exist_ok=True)
+        (to / "data" / ".bccd").rename(to / "data" / "bccd")
     for weights in files("frs.recipes").joinpath("weights").iterdir():
         (to / "models" / weights.name).write_bytes(weights.read_bytes())
     if not (to / "models" / "bccd_teacher.pth").exists():

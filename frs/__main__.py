@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
 from frs import events, pairs, report_text, specfile
@@ -171,19 +172,22 @@ def _compare(students: list[Path], baselines: list[Path], to: Path, json_: bool)
     if not code and not json_:
         report = Report.model_validate_json((to / "report.json").read_bytes())
         screen.print(report_text.table(report))
-        screen.print(report_text.conclusion(report), highlight=False)
+        screen.print(report_text.conclusion(report), highlight=False, markup=False)
     return code
 
 
 def _run_in(folder: Path, spec: ResolvedSpec, json_: bool) -> int:
     """With a bar or JSON lines, and everything told kept in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / pairs.SPEC).write_text(spec.model_dump_json())
     with (folder / pairs.JOURNAL).open("a") as journal:
         if json_:
-            return _run(spec, folder, events.to_all(events.lines_to(journal), events.lines_to(sys.stdout)))
-        with Bar() as bar:
-            return _run(spec, folder, events.to_all(events.lines_to(journal), bar))
+            code = _run(spec, folder, events.to_all(events.lines_to(journal), events.lines_to(sys.stdout)))
+        else:
+            with Bar() as bar:
+                code = _run(spec, folder, events.to_all(events.lines_to(journal), bar))
+    if code == 0:  # before, the folder may be another spec's, which the engine refuses to touch
+        (folder / pairs.SPEC).write_text(spec.model_dump_json())
+    return code
 
 
 def _run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
@@ -222,9 +226,9 @@ def _hide_gpus(spec: ResolvedSpec) -> None:
 
 
 def _explain(error: FrsError) -> int:
-    problems.print(f"[red]{error.code}[/]: {error.message}", highlight=False)
+    problems.print(f"[red]{error.code}[/]: {escape(error.message)}", highlight=False)
     if error.hint:
-        problems.print(error.hint, highlight=False)
+        problems.print(error.hint, highlight=False, markup=False)
     return 2
 
 

@@ -139,7 +139,9 @@ class Bridge(Hook):
 
     def _tell(self, step: int, losses: dict[str, float], images: int, seconds: float) -> None:
         _check_finite(losses, step)
-        values: dict[str, float | None] = {f"train/{name}": value for name, value in losses.items()}
+        values: dict[str, float | None] = {
+            f"train/{name}": value if math.isfinite(value) else None for name, value in losses.items()
+        }
         values["train/lr"] = self.learning_rate
         values["train/images_per_second"] = images / max(seconds, 1e-9)
         [values["train/memory_mb"]] = distributed.highest(_memory_mb())
@@ -188,9 +190,10 @@ def _numbers(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
 
 
 def _check_finite(losses: dict[str, float], step: int) -> None:
-    broken = [name for name, value in losses.items() if not math.isfinite(value)]
+    trained = {name: value for name, value in losses.items() if "loss" in name or name.startswith("distill_")}
+    broken = [name for name, value in trained.items() if not math.isfinite(value)]
     if broken:
-        parts = [name for name in broken if name != "loss" and not name.startswith("share_")] or broken
+        parts = [name for name in broken if name != "loss"] or broken
         raise Diverged(f"{', '.join(parts)} became {losses[parts[0]]} at step {step}.")
 
 

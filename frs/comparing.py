@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import stats
 
 from frs import bootstrap, detections, events, matching, report, weights
@@ -17,7 +19,7 @@ from frs.errors import RunsDiffer
 from frs.pictures import curves, precision_recall, side_by_side
 from frs.pictures.side_by_side import Seen
 from frs.report import Comparison, OverImages, OverSeeds, Pair, Report, Scores
-from frs.resolved import Family, ResolvedSpec, Run
+from frs.resolved import MAP, Family, ResolvedSpec, Run
 from frs.stopping import Interrupted, StopRequest
 
 Tick = Callable[[int, int], None]
@@ -56,16 +58,19 @@ def run(spec: ResolvedSpec, family: Family, workdir: Path, emit: events.Emit, st
     announcer.phase("resampling")
     judged = [court.judge(run) for run in runs]
     found = _report(judged, court.scores(teacher) if teacher else None, len(court.images), family)
-    announcer.phase("drawing")
-    sides = ({"teacher": teacher} if teacher else {}) | {
-        role: court.seen(next(run.detections for run in runs if run.role == role)) for role in ("baseline", "student")
-    }
-    for name, content in court.pictures(runs, sides, found).items():
-        announcer.artifact(name, weights.write_bytes(content, workdir / name))
     announcer.artifact(
         "report.json", weights.write_bytes(found.model_dump_json(indent=2).encode(), workdir / "report.json")
     )
     announcer.facts(comparison=found.model_dump(mode="json")["comparison"])
+    announcer.phase("drawing")
+    sides = ({"teacher": teacher} if teacher else {}) | {
+        role: court.seen(next(run.detections for run in runs if run.role == role)) for role in ("baseline", "student")
+    }
+    for name, draw in court.pictures(runs, sides, found).items():
+        try:
+            announcer.artifact(name, weights.write_bytes(draw(), workdir / name))
+        except (ValueError, OSError, Image.DecompressionBombError) as error:  # no picture is worth the proof
+            announcer.log(f"{name} could not be drawn: {type(error).__name__}: {error}.", "warning")
     return "completed"
 
 
@@ -94,13 +99,13 @@ class Court:
     def scores(self, seen: Seen) -> Scores:
         return self._scores(seen.matches)
 
-    def pictures(self, runs: Sequence[Run], sides: dict[str, Seen], found: Report) -> dict[str, bytes]:
+    def pictures(self, runs: Sequence[Run], sides: dict[str, Seen], found: Report) -> dict[str, Callable[[], bytes]]:
         teacher = next((row.metrics["bbox_mAP"] for row in found.rows if row.role == "teacher"), None)
         matches = {role: seen.matches for role, seen in sides.items()}
         return {
-            "curves.png": curves.draw(runs, teacher),
-            "precision-recall.png": precision_recall.draw(matches),
-            "detections.png": side_by_side.draw(self.truth, self.folder, self.images, sides),
+            "curves.png": partial(curves.draw, runs, teacher),
+            "precision-recall.png": partial(precision_recall.draw, matches),
+            "detections.png": partial(side_by_side.draw, self.truth, self.folder, self.images, sides),
         }
 
     def _scores(self, matches: Sequence[matching.ClassMatches]) -> Scores:
@@ -163,7 +168,19 @@ def compare(judged: Sequence[Judged], images: int) -> Comparison:
         ),
         over_seeds=over_seeds([pair.gain for pair in pairs]),
         pairs=pairs,
+        unequal=unequal_steps([(ours.run, theirs.run) for ours, theirs in sides]),
     )
+
+
+def unequal_steps(sides: Sequence[tuple[Run, Run]]) -> str | None:
+    """What to say where a time limit ended one of a pair before the other."""
+    steps = [[(run.curves.get(MAP) or [(0, None)])[-1][0] for run in pair] for pair in sides]
+    told = [
+        f"seed {ours.seed}: {own} steps distilled, {other} alone"
+        for (ours, _), (own, other) in zip(sides, steps, strict=True)
+        if own != other
+    ]
+    return f"The runs are not of the same length ({'; '.join(told)})." if told else None
 
 
 def over_seeds(gains: Sequence[float], level: float = bootstrap.LEVEL) -> OverSeeds | None:

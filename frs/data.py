@@ -70,7 +70,10 @@ def load(spec: ResolvedSpec, announcer: Announcer) -> Data:
     Raises BadDataset where nothing is left, ClassMismatch where the splits differ.
     """
     splits = {"train": spec.train, "val": spec.val} | ({"unlabelled": spec.unlabelled} if spec.unlabelled else {})
-    reports = {name: check(s.images, s.annotations, progress=announcer.within) for name, s in splits.items()}
+    reports = {
+        name: check(split.images, split.annotations, boxes=name != "unlabelled", progress=announcer.within)
+        for name, split in splits.items()
+    }
     check_pair(reports["train"], reports["val"])
     halves = {name: _half(split, reports[name]) for name, split in splits.items()}
     if "unlabelled" in halves:

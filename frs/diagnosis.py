@@ -51,9 +51,11 @@ def gradient_norms(lesson: Lesson, task: Tensor) -> dict[str, Tensor]:
 
 
 def _norm(loss: Tensor, pyramid: tuple[Tensor, ...]) -> Tensor:
+    """0 where no gradient arrives."""
     norm = loss.new_zeros(())
-    for scale in SCALES:
-        gradients = torch.autograd.grad(loss * scale, pyramid, retain_graph=True, allow_unused=True)
+    reached = [level for level in pyramid if level.requires_grad]
+    for scale in SCALES if loss.requires_grad and reached else ():
+        gradients = torch.autograd.grad(loss * scale, reached, retain_graph=True, allow_unused=True)
         found = [g.float().square().sum() for g in gradients if g is not None]
         norm = torch.stack(found).sum().sqrt() / scale if found else norm
         if torch.isfinite(norm):

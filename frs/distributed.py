@@ -14,11 +14,11 @@ import torch
 from mmengine import dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.distributed import DistError, destroy_process_group, init_process_group
+from torch.distributed import DistError, FileStore, destroy_process_group, init_process_group  # type: ignore[attr-defined]
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
-"""Longest wait for another process: for the first one scoring, or writing a checkpoint to a slow disk."""
+"""Longest wait for another process: for the first one writing a checkpoint to a slow disk."""
 
 
 @contextmanager
@@ -26,7 +26,8 @@ def joined(rank: int, processes: int, store: Path, gpus: bool) -> Iterator[None]
     """One of `processes` that meet at the file `store`; with `gpus` the process's device is the one of its rank."""
     if gpus:
         torch.cuda.set_device(rank)
-    init_process_group("nccl" if gpus else "gloo", f"file://{store}", rank=rank, world_size=processes, timeout=PATIENCE)
+    meeting = FileStore(str(store), processes)
+    init_process_group("nccl" if gpus else "gloo", store=meeting, rank=rank, world_size=processes, timeout=PATIENCE)
     yield
     destroy_process_group()  # not after an error: NCCL's would wait for the others
 

@@ -81,7 +81,9 @@ def cache_of(made: Preparation) -> TeacherCache | None:
         return None
     pipeline = training_pipeline(made.job.schedule, made.stock)
     size = next((step["scale"] for step in pipeline if step["type"] == "Resize"), None)
-    cache = made.model.cache = cache_for(made.teacher, made.job, made.data, made.plan, size, made.workdir)
+    cache = made.model.cache = cache_for(
+        made.teacher, made.job, made.data, made.plan, size, made.workdir, made.precision
+    )
     made.announcer.facts(teacher_cache=cache is not None)
     return cache
 
@@ -160,8 +162,8 @@ def tell_complexity(made: Preparation) -> None:
 def identity(made: Preparation) -> str:
     """What a checkpoint must agree with to be gone on from."""
     asked = made.job.model_dump_json(include=set(IDENTITY))
-    more = [made.data.unlabelled.sha256] if made.data.unlabelled else []
+    halves = [half for half in (made.data.train, made.data.unlabelled) if half]
     read = [d for d in (made.spec.teacher, made.spec.student) if d and d.weights]
     digests = [d.sha256 or weights.digest(d.weights) for d in read if d.weights]
-    files = [made.data.train.sha256, *more, *digests]
-    return hashlib.sha256("\n".join([asked, *files]).encode()).hexdigest()
+    images = [f"{half.sha256} without {sorted(half.left_out)}" for half in halves]
+    return hashlib.sha256("\n".join([asked, *images, *digests]).encode()).hexdigest()

@@ -47,7 +47,7 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
         choose_device(spec.job.resources)
     except FrsError as error:
         return trainer.fail(emit, error)
-    with tempfile.TemporaryDirectory(dir=workdir, prefix=".processes-") as folder:
+    with tempfile.TemporaryDirectory(dir=workdir.resolve(), prefix=".processes-") as folder:
         group = Group(spec, workdir, Path(folder))
         try:
             with _signals_for(group):

@@ -42,8 +42,7 @@ def is_done(folder: Path, spec: ResolvedSpec) -> bool:
         return False
     if (folder / SPEC).read_text() != spec.model_dump_json():
         raise CheckpointUnusable(f"{folder} holds a run of another spec.")
-    told = list(_told(folder))
-    return bool(told) and isinstance(told[-1], events.Outcome) and told[-1].status == "succeeded"
+    return _ended_well(folder)
 
 
 def compared(students: Sequence[Path], baselines: Sequence[Path]) -> ResolvedSpec:
@@ -59,7 +58,14 @@ def compared(students: Sequence[Path], baselines: Sequence[Path]) -> ResolvedSpe
 
 def _run(folder: Path, role: _Role) -> Run:
     seed = _spec(folder).job.schedule.seed
+    if not _ended_well(folder):
+        raise DetectionsUnusable(f"The run in {folder} has not ended well.", "Run it to its end first.")
     return Run(role=role, seed=seed, detections=folder / "detections-student.npz", curves=_curves(folder))
+
+
+def _ended_well(folder: Path) -> bool:
+    told = list(_told(folder))
+    return bool(told) and isinstance(told[-1], events.Outcome) and told[-1].status == "succeeded"
 
 
 def _spec(folder: Path) -> ResolvedSpec:

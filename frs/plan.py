@@ -46,7 +46,8 @@ class Forecast(BaseModel):
     student: Side | None = None
     flops_convention: str = FLOPS_CONVENTION
     seconds_per_step: float | None = None
-    """With the reading of images, as far as the processes that read them do not keep up."""
+    """With the reading of images, as far as the processes that read them do not keep up. Of a job on several processes, one's
+    share, without what they tell each other."""
     estimated_seconds: float | None = None
     """Training and every evaluation, these at the teacher's rate where there is one, which the student beats."""
     peak_memory_mb: float | None = None

@@ -17,10 +17,10 @@ from frs.devices import choose_device, loader_workers
 from frs.errors import TeacherNotCompetent
 from frs.evaluation import Scores, detect, score
 from frs.events import Emit, Role
-from frs.images import Images, Pipeline, TrainingLoaders, test_loader, test_pipeline, training_pipeline
+from frs.images import Batch, Images, Pipeline, TrainingLoaders, test_loader, test_pipeline, training_pipeline
 from frs.joining import distillation_facts, distiller
 from frs.precision import autocast
-from frs.probe import Probe, Trial, check_gradients, probe
+from frs.probe import Probe, Trial, check_gradients, part, probe
 from frs.resolved import ResolvedSpec
 from frs.schedule import Plan
 from frs.teacher import Teacher
@@ -133,16 +133,22 @@ class Preparation:
         """One training step without a trace, several where `repeats` says so. Raises BatchTooLarge."""
         self.announcer.phase("probing")
         started = time.monotonic()
-        batch = next(iter(self.loaders(workers=0)(0, 1)))
+        batch = self.first_batch()
         self.loading_seconds = time.monotonic() - started
         thorough = self.plan.steps > TINY or repeats > 1
         states = schedule.OPTIMIZER_STATES[self.job.schedule.optimizer.name]
         precise = partial(autocast, self.precision, self.device.type)
         self.probed = probe(self.model, batch, Trial(precise, states, repeats, foresee=thorough))
         return Finding(
-            f"A step on {len(batch['inputs'])} images takes {self.probed.seconds:.3g} s "
+            f"A step on {len(batch['inputs'])} images{' a process' if self.job.resources.trainers > 1 else ''} takes {self.probed.seconds:.3g} s "
             f"and {self.probed.peak_bytes / 2**20:.0f} MiB."
         )
+
+    def first_batch(self) -> Batch:
+        """One process's share of it, also where a single process plans for several."""
+        batch = next(iter(self.loaders(workers=0)(0, 1)))
+        missing = self.job.resources.trainers // distributed.processes()
+        return part(batch, -(-len(batch["inputs"]) // missing))
 
     def check_gradients(self) -> Finding:
         check_gradients(self.probed)

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from frs import memory
+from frs.diagnosis import gradient_norms
 from frs.distiller import Distiller
+from frs.distributed import highest, processes
 from frs.errors import BatchTooLarge, NoGradient
 from frs.undisturbed import undisturbed
 
@@ -64,8 +66,14 @@ def probe(model: nn.Module, batch: Batch, trial: Trial) -> Probe:
         size = len(batch["inputs"])
         if trial.foresee and size > 2:
             peaks = [memory.peak(partial(step, model, part(batch, n), trial.precision), device) for n in (1, 2)]
-            check_memory(size, peaks[0] + state_bytes, peaks[1] - peaks[0], memory.available())
+            check_memory(size, peaks[0] + state_bytes, peaks[1] - peaks[0], _available())
         return _measured(model, batch, trial, device, state_bytes)
+
+
+def _available() -> int | None:
+    """This process's part of what is free."""
+    free = memory.available()
+    return None if free is None else free // processes()
 
 
 def check_gradients(found: Probe) -> None:
@@ -106,11 +114,14 @@ def step(model: nn.Module, batch: Batch, precision: Precision) -> tuple[float, d
     device = next(model.parameters()).device
     started = _now(device)
     with precision():
-        task, terms, pyramid = _taught(model, batch) if isinstance(model, Distiller) else (_alone(model, batch), {}, ())
+        lesson = model.teach(batch) if isinstance(model, Distiller) else None
+        student: Any = model.student if isinstance(model, Distiller) else model
+        losses = lesson.losses if lesson else _losses(student, batch)
+    task, _ = student.parse_losses(losses)
     seconds = _now(device) - started
-    norms = {name: _at(pyramid, loss) for name, loss in [("task", task), *terms.items()] if pyramid}
+    norms = {name: float(norm) for name, norm in gradient_norms(lesson, task).items()} if lesson else {}
     started = _now(device)
-    torch.stack([task, *terms.values()]).sum().backward()
+    torch.stack([task, *(lesson.terms.values() if lesson else ())]).sum().backward()
     seconds += _now(device) - started
     norms = norms or {"task": _norm(parameter.grad for parameter in model.parameters())}
     model.zero_grad(set_to_none=True)
@@ -141,6 +152,9 @@ def _on_gpu(model: nn.Module, batch: Batch, trial: Trial, device: torch.device, 
         return _tried(partial(step, model, part(batch, images), trial.precision)) is not None
 
     found = _tried(lambda: _measured(model, batch, trial, device, 0))
+    [failed] = highest(found is None)
+    if failed and processes() > 1:  # looking for one that fits would have to go in step
+        raise BatchTooLarge(f"batch_size {len(batch['inputs']) * processes()} does not fit {processes()} devices.")
     if found is None:
         size = len(batch["inputs"])
         fitting = largest_fitting(fits, size)
@@ -159,28 +173,16 @@ def _tried(work: Callable[[], T]) -> T | None:
 
 
 def _too_large(batch_size: int, fitting: int, why: str = "") -> BatchTooLarge:
+    batch_size, fitting = batch_size * processes(), fitting * processes()
     if fitting:
         return BatchTooLarge(f"batch_size {batch_size} does not fit{why}; {fitting} does.")
-    return BatchTooLarge(f"batch_size {batch_size} does not fit{why}; nor does 1.", "Lower `schedule.image_size`.")
+    return BatchTooLarge(
+        f"batch_size {batch_size} does not fit{why}; nor does {processes()}.", "Lower `schedule.image_size`."
+    )
 
 
-def _taught(model: Distiller, batch: Batch) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, ...]]:
-    lesson = model.teach(batch)
-    task, _ = model.student.parse_losses(lesson.losses)
-    return task, {str(name): term for name, term in lesson.terms.items()}, lesson.pyramid
-
-
-def _alone(student: Any, batch: Batch) -> Tensor:
-    task, _ = student.parse_losses(student(**student.data_preprocessor(batch, True), mode="loss"))
-    return task
-
-
-def _at(pyramid: tuple[Tensor, ...], loss: Tensor) -> float:
-    """Norm of the gradient that a loss sends into all levels of a pyramid; 0 where none arrives."""
-    reached = [level for level in pyramid if level.requires_grad]
-    if not loss.requires_grad or not reached:
-        return 0.0
-    return _norm(torch.autograd.grad(loss, reached, retain_graph=True, allow_unused=True))
+def _losses(student: Any, batch: Batch) -> Any:
+    return student(**student.data_preprocessor(batch, True), mode="loss")
 
 
 def _norm(gradients: Iterable[Tensor | None]) -> float:

@@ -69,6 +69,8 @@ class Comparison(_Part):
     over_seeds: OverSeeds | None
     """Null with a single pair."""
     pairs: list[Pair]
+    unequal: str | None = None
+    """Said where the two runs of a pair did not take as many steps."""
 
     @property
     def decisive(self) -> Interval:
@@ -153,6 +155,10 @@ def _by(comparison: Comparison) -> Literal["images", "seeds"]:
 
 
 def _caveat(comparison: Comparison) -> str:
+    return " ".join(filter(None, [_not_covered(comparison), comparison.unequal]))
+
+
+def _not_covered(comparison: Comparison) -> str:
     if _by(comparison) == "seeds":
         return "The interval covers the luck of training, on these validation images."
     pairs = len(comparison.pairs)

@@ -230,8 +230,8 @@ class JobSpec(Spec):
     dataset: Name
     """Id or name of a registered data set."""
     unlabelled: Name | None = None
-    """Id or name of a second data set whose training images, boxes ignored, teach through the teacher alone: as many
-    of them in each step as of `dataset`'s."""
+    """Id or name of a second data set whose training images, boxes ignored, teach through the teacher alone: up to
+    `batch_size` of them in each step, beside those of `dataset`."""
     teacher: DetectorRef | None = None
     student: DetectorRef
     schedule: Schedule = Schedule()
@@ -255,6 +255,7 @@ class JobSpec(Spec):
             raise ValueError("`schedule.seed` is too large for so many seeds")
         if self.kind != "distill" and (self.teacher is not None or self.baseline):
             raise ValueError(f"`teacher` and `baseline` belong to kind `distill`, not `{self.kind}`")
+        self._nothing_is_said_in_vain()
         self._method_has_something_to_do()
         if self.kind != "evaluate" and self.schedule.batch_size % self.resources.trainers:
             raise ValueError(
@@ -266,6 +267,16 @@ class JobSpec(Spec):
                 "`student` is a description (`config` or `architecture`); start it from weights with `init`"
             )
         return self
+
+    def _nothing_is_said_in_vain(self) -> None:
+        if self.kind != "distill" and (self.method != "frs" or self.distillation != Distillation()):
+            raise ValueError(f"`method` and `distillation` belong to kind `distill`, not `{self.kind}`")
+        if self.kind == "evaluate" and self.resources.max_minutes is not None:
+            raise ValueError("`resources.max_minutes` ends training; kind `evaluate` does not train")
+        if self.method == "none" and self.distillation.teacher_cache == "on":
+            raise ValueError("method `none` has no use for `teacher_cache`")
+        if self.method == "boxes" and self.unlabelled:
+            raise ValueError("method `boxes` looks inside boxes, and `unlabelled` images have none")
 
     def _method_has_something_to_do(self) -> None:
         terms = TERMS[self.method]
@@ -305,7 +316,10 @@ def sibling(spec: JobSpec, number: int) -> JobSpec:
 def comparison(spec: JobSpec) -> JobSpec:
     """The job that compares the runs of `spec` once they have ended."""
     fields = spec.model_dump(exclude=DISTILLING)
-    return JobSpec.model_validate(fields | {"kind": "compare", "name": _renamed(spec, "-comparison")})
+    resources = spec.resources.model_copy(update={"max_minutes": None})
+    return JobSpec.model_validate(
+        fields | {"kind": "compare", "name": _renamed(spec, "-comparison"), "resources": resources.model_dump()}
+    )
 
 
 def _as_run(spec: JobSpec, suffix: str, number: int) -> dict[str, Any]:

@@ -28,6 +28,8 @@ WORTH_EPOCHS = 4
 """`auto` caches from so many on: each flip of an image is then seen twice."""
 SHARE_OF_DISK = 0.25
 """Of what is free, `auto` takes no more."""
+RESERVE = 2 << 30
+"""Bytes of the disk that are left free in any case: checkpoints and whatever else lives there need room."""
 Seen = tuple[Levels, Levels]
 
 
@@ -42,6 +44,8 @@ class TeacherCache:
 
     def observe(self, inputs: list[Tensor], samples: Sequence[Any]) -> Seen:
         """As `Teacher.observe`. `samples` say which image each input is, and how it was flipped."""
+        if len(inputs) == 1:  # convolutions of a single image differ in the last digits from those of a batch
+            return self.teacher.observe(inputs)
         files = [self.folder / f"{_key(sample)}.safetensors" for sample in samples]
         kept = [_read(file, inputs[0].device) for file in files]
         if all(kept):
@@ -61,6 +65,7 @@ class TeacherCache:
         return features, logits
 
     def _keep(self, file: Path, image: dict[str, Tensor]) -> None:
+        self.full = self.full or shutil.disk_usage(self.folder).free < RESERVE
         if self.full:
             return
         part = file.with_suffix(f".{os.getpid()}.part")
@@ -76,7 +81,7 @@ class TeacherCache:
 
 
 def cache_for(
-    teacher: Teacher, job: JobSpec, data: Data, plan: Plan, size: tuple[int, int] | None, workdir: Path
+    teacher: Teacher, job: JobSpec, data: Data, plan: Plan, size: tuple[int, int] | None, workdir: Path, precision: str
 ) -> TeacherCache | None:
     """The cache that the spec asks for; `auto` where it is possible, repays and fits. `size` is [width, height] that every image
     is scaled into, None where it is drawn anew each time. Raises InvalidSpec where `on` is impossible.
@@ -92,7 +97,7 @@ def cache_for(
         return None
     if asked == "auto" and (plan.epochs < WORTH_EPOCHS or not _fits(teacher, data, job, shape, workdir)):
         return None
-    return TeacherCache(teacher, root / teacher.fingerprint()[:16])
+    return TeacherCache(teacher, root / f"{teacher.fingerprint()[:16]}-{precision}")
 
 
 def common_shape(data: Data, size: tuple[int, int]) -> tuple[int, int] | None:

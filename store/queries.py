@@ -4,6 +4,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.util import AliasedClass
 
+from store.states import JobStatus
 from store.tables import Checkpoint, Dataset, Detector, Job
 
 COMPARE = "compare"
@@ -31,6 +32,13 @@ def has_tag(session: Session, tag: str) -> ColumnElement[bool]:
         return exists().where(tags.c.value == tag)
     tags = func.json_array_elements_text(Job.spec["tags"]).table_valued("value")
     return exists().where(tags.c.value == tag)
+
+
+def teaches_unlabelled(session: Session, dataset: Dataset) -> bool:
+    """Whether a job that has not ended looks at its images without their boxes."""
+    named = Job.spec["unlabelled"].as_string().in_([dataset.id, dataset.name])
+    active = Job.status.not_in([status for status in JobStatus if status.is_terminal])
+    return session.scalar(select(exists().where(named, active))) or False
 
 
 def children(session: Session, job_id: str) -> list[Job]:

@@ -54,7 +54,10 @@ def check(database: Database, id_or_name: str) -> DatasetCheck:
 def delete(database: Database, id_or_name: str) -> None:
     """Raises Refusal 409 while jobs refer to it."""
     with database.write() as session:
-        dataset_id = row(session, id_or_name).id
+        found = row(session, id_or_name)
+        dataset_id = found.id
+        if queries.teaches_unlabelled(session, found):
+            raise Refusal(409, "dataset_in_use", "Jobs that have not ended use its images.", "See GET /jobs.")
         try:
             session.execute(delete_from(tables.Dataset).where(tables.Dataset.id == dataset_id))
         except IntegrityError as error:

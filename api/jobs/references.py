@@ -12,6 +12,7 @@ from api.datasets.checking import Findings
 from api.problems import InvalidField
 from api.validation import Fault
 from frs.dataset.classes import difference
+from frs.dataset.report import usable_without_boxes
 from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
 from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, Init, InitFromDetector, InitFromFile, JobSpec
 from store import queries
@@ -35,7 +36,7 @@ def check(session: Session, context: Context, spec: JobSpec) -> References:
     """Raises InvalidField, naming the field and the next step."""
     dataset = _dataset(session, spec.dataset, spec.max_bad_share, "dataset")
     if spec.unlabelled:
-        _dataset(session, spec.unlabelled, spec.max_bad_share, "unlabelled")
+        _images(session, spec.unlabelled, spec.max_bad_share)
     sides = [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
     for loc, detector in sides:
         leaves_out = loc == "student" and spec.kind != "evaluate"
@@ -45,6 +46,16 @@ def check(session: Session, context: Context, spec: JobSpec) -> References:
 
 
 def _dataset(session: Session, id_or_name: str, max_bad_share: float, loc: str) -> Dataset:
+    dataset = _found(session, id_or_name, loc)
+    if dataset.status == DatasetStatus.HAS_PROBLEMS:
+        findings = Findings.model_validate(dataset.report)
+        if not findings.accepted(max_bad_share):
+            raise _bad(dataset, findings, loc)
+    return dataset
+
+
+def _found(session: Session, id_or_name: str, loc: str) -> Dataset:
+    """A set that has been checked."""
     dataset = queries.find_dataset(session, id_or_name)
     if dataset is None:
         hint = "Register it with POST /datasets, or see GET /datasets."
@@ -52,11 +63,15 @@ def _dataset(session: Session, id_or_name: str, max_bad_share: float, loc: str) 
     if dataset.status == DatasetStatus.CHECKING:
         hint = f"Poll GET /datasets/{dataset.id}."
         raise InvalidField(loc, "dataset_not_ready", f"Data set {dataset.id} is still being checked.", hint)
-    if dataset.status == DatasetStatus.HAS_PROBLEMS:
-        findings = Findings.model_validate(dataset.report)
-        if not findings.accepted(max_bad_share):
-            raise _bad(dataset, findings, loc)
     return dataset
+
+
+def _images(session: Session, id_or_name: str, max_bad_share: float) -> None:
+    """Whether the images of a set can teach without their boxes."""
+    dataset = _found(session, id_or_name, "unlabelled")
+    findings = Findings.model_validate(dataset.report)
+    if findings.train is None or not usable_without_boxes(findings.train, max_bad_share):
+        raise _bad(dataset, findings, "unlabelled")
 
 
 def _bad(dataset: Dataset, findings: Findings, loc: str) -> InvalidField:

@@ -62,6 +62,9 @@ def evaluations(database: Database, job_id: str) -> Page[Evaluation]:
 def report(database: Database, job_id: str) -> Report:
     with database.read() as session:
         job = row(session, job_id)
+        if job.kind == queries.COMPARE and job.parent_id:  # what it compares is its parent's report
+            job_id = job.parent_id
+            job = row(session, job_id)
         runs: dict[str, list[tables.Job]] = {"distill": [], "train": [], "compare": []}
         for child in queries.children(session, job_id):
             runs[child.kind].append(child)

@@ -13,7 +13,7 @@ from frs.dataset.classes import difference
 from frs.dataset.coco import CocoFile, read
 from frs.dataset.coco_images import CocoImage
 from frs.dataset.pictures import MAX_PIXELS, Flaw, flaw
-from frs.dataset.problems import Code, Problems, shown
+from frs.dataset.problems import OF_BOXES, Code, Problems, shown
 from frs.dataset.report import Depth, Report, report
 from frs.errors import BadDataset, ClassMismatch
 
@@ -29,19 +29,20 @@ def check(
     images: Path,
     annotations: Path,
     *,
+    boxes: bool = True,
     read_images: bool = True,
     decode_up_to: int = DECODE_UP_TO,
     max_pixels: int = MAX_PIXELS,
     limit: int = 200,
     progress: Progress | None = None,
 ) -> Report:
-    """Image files are decoded whole in sets of up to `decode_up_to` images, in larger ones known by their headers.
+    """Without `boxes` only the images count. Image files are decoded whole in sets of up to `decode_up_to` images, in larger ones known by their headers.
 
     `limit`: problems listed. `progress(done, images)`. Raises BadDataset where the set as a whole is unusable.
     """
     if not _is_folder(images):
         raise BadDataset(f"There is no images folder {shown(images.name)}.")
-    found = Problems(limit)
+    found = Problems(limit, frozenset() if boxes else OF_BOXES)
     coco = read(annotations, found)
     _check_names(coco, found)
     _check_boxes(coco, shown(annotations.name), found)

@@ -27,6 +27,22 @@ Code = Literal[
 ]
 
 
+OF_BOXES: frozenset[Code] = frozenset(
+    {
+        "annotation_id_duplicate",
+        "annotation_invalid",
+        "box_empty",
+        "box_invalid",
+        "box_outside",
+        "boxes_missing",
+        "category_duplicate",
+        "category_unknown",
+        "image_unknown",
+    }
+)
+"""What does not matter where only the images are used."""
+
+
 class Problem(BaseModel):
     model_config = ConfigDict(frozen=True)
     code: Code
@@ -40,8 +56,8 @@ class Problem(BaseModel):
 class Problems:
     """Collects problems. However many there are, it keeps `limit` of each code and the ids of the images they touch."""
 
-    def __init__(self, limit: int = 200) -> None:
-        self.limit = limit
+    def __init__(self, limit: int = 200, ignored: frozenset[Code] = frozenset()) -> None:
+        self.limit, self.ignored = limit, ignored
         self.counts: Counter[Code] = Counter()
         self.image_ids: set[int] = set()
         self._kept: list[tuple[int, Problem]] = []
@@ -55,6 +71,8 @@ class Problems:
         image_id: int | None = None,
         annotation_id: int | None = None,
     ) -> None:
+        if code in self.ignored:
+            return
         self.counts[code] += 1
         if image_id is not None:
             self.image_ids.add(image_id)

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from frs.dataset.coco import CocoFile
-from frs.dataset.problems import Code, Problem, Problems
+from frs.dataset.problems import OF_BOXES, Code, Problem, Problems
 
 Depth = Literal["annotations", "headers", "decoded"]
 
@@ -72,6 +72,11 @@ class Report(_Part):
             return True
         beyond_images = {"category_duplicate", "boxes_missing"} & self.problem_counts.keys()
         return not beyond_images and 0 < max_bad_share >= self.bad_share
+
+
+def usable_without_boxes(report: Report, max_bad_share: float = 0.0) -> bool:
+    """Whether the images alone may be used, whatever is wrong with boxes."""
+    return not report.problem_counts.keys() - OF_BOXES or 0 < max_bad_share >= report.bad_share
 
 
 def report(coco: CocoFile, found: Problems, depth: Depth) -> Report:

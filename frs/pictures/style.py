@@ -18,6 +18,7 @@ PAGE = 7.0
 """Width in inches."""
 _STYLE: Any = {
     "font.size": 8,
+    "text.parse_math": False,  # class names are anybody's, and may have dollar signs
     "axes.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

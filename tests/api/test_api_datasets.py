@@ -103,6 +103,15 @@ def test_a_data_set_that_jobs_refer_to_stays(service, shapes):
     assert service.get("/datasets/shapes") == shapes
 
 
+def test_images_that_teach_a_job_unlabelled_stay_until_it_has_ended(service, shapes):
+    service.altered_copy("more", lambda _folder, content: content["annotations"].clear())
+    service.register("more")
+    job = service.submit(kind="distill", teacher={"architecture": "gfl"}, unlabelled="more")
+    service.refused(service.client.delete("/datasets/more"), 409, "dataset_in_use")
+    service.client.post(f"/jobs/{job['id']}/cancel")
+    assert service.client.delete("/datasets/more").status_code == 204
+
+
 def test_a_data_set_without_jobs_can_be_forgotten(service, shapes):
     assert service.client.delete("/datasets/shapes").status_code == 204
     service.refused(service.client.get("/datasets/shapes"), 404, "dataset_not_found")

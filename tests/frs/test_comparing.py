@@ -87,6 +87,55 @@ def test_the_better_student_is_told_with_its_interval_and_pictures(leave: Leave,
     assert fact.values["comparison"] == json.loads((tmp_path / "report.json").read_text())["comparison"]
 
 
+def test_a_picture_that_fails_does_not_cost_the_proof(
+    leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> bytes:
+        raise ValueError("no such font")
+
+    monkeypatch.setattr(comparing.curves, "draw", fails)
+    told = compare(pairs.compared([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)]), tmp_path)
+    names = [artifact.name for artifact in of(events.Artifact, told)]
+    assert names == ["report.json", "precision-recall.png", "detections.png"]
+    assert any("curves.png could not be drawn" in log.message for log in of(events.Log, told))
+
+
+def test_class_names_with_dollars_are_drawn_as_they_are(leave: Leave, tmp_path: Path) -> None:
+    spec = pairs.compared([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)])
+    annotations = tmp_path / "instances_val.json"
+    content = json.loads(spec.val.annotations.read_text())
+    for number, category in enumerate(content["categories"]):
+        category["name"] = f"US$\\x$ {number}"
+    annotations.write_text(json.dumps(content))
+    named = tuple(category["name"] for category in content["categories"])
+    for file in [run.detections for run in spec.family.runs] + [spec.family.teacher]:
+        found = detections.read(file)
+        file.write_bytes(pack(Detections(found.rows, found.images, named, digest(annotations))))
+    spec = spec.model_copy(update={"val": spec.val.model_copy(update={"annotations": annotations})})
+    assert "detections.png" in [artifact.name for artifact in of(events.Artifact, compare(spec, tmp_path))]
+
+
+def test_runs_of_unequal_length_are_told_apart(leave: Leave, tmp_path: Path) -> None:
+    student, baseline = leave("student", 0, 0.5), leave("baseline", 0, 4.0)
+    journal = baseline / "events.jsonl"
+    journal.write_text(
+        journal.read_text()
+        .replace('"step":1,"epoch":1,"values":{"train/loss":2', '"step":3,"epoch":1,"values":{"train/loss":2')
+        .replace('"to_step":1', '"to_step":3')
+    )
+    compare(pairs.compared([student], [baseline]), tmp_path)
+    caveat = Report.model_validate_json((tmp_path / "report.json").read_text()).caveat
+    assert caveat is not None and "seed 0: 1 steps distilled, 3 alone" in caveat
+
+
+def test_a_run_that_has_not_ended_well_is_refused(leave: Leave) -> None:
+    student, baseline = leave("student", 0, 0.5), leave("baseline", 0, 4.0)
+    journal = student / "events.jsonl"
+    journal.write_text(journal.read_text().replace('"succeeded"', '"interrupted"'))
+    with pytest.raises(DetectionsUnusable, match="not ended well"):
+        pairs.compared([student], [baseline])
+
+
 def test_a_run_against_itself_differs_in_nothing(leave: Leave, tmp_path: Path) -> None:
     compare(pairs.compared([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)]), tmp_path)
     report = Report.model_validate_json((tmp_path / "report.json").read_text())

@@ -1,6 +1,8 @@
 """The teacher's outputs kept on disk: the same results, fewer passes."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,9 +11,10 @@ from test_distiller import batch, detector
 from test_engine import assert_equal, facts, newest_checkpoint, values
 from tiny import Train, job
 
+from frs.dataset.shapes import draw
 from frs.errors import InvalidSpec
 from frs.teacher import Teacher
-from frs.teacher_cache import TeacherCache
+from frs.teacher_cache import RESERVE, TeacherCache
 
 SCHEDULE = {"epochs": 5, "evaluate_every": 5}
 
@@ -70,6 +73,22 @@ def test_a_file_cut_short_is_made_anew(tmp_path: Path) -> None:
     assert teacher.passes == 2
 
 
+def test_a_single_image_is_looked_at_each_time(tmp_path: Path) -> None:
+    """Alone it is convolved in another way than in a batch, and the last digits differ."""
+    teacher, cache = cached(tmp_path)
+    for _ in range(2):
+        cache.observe(batch()["inputs"][:1], marked()[:1])
+    assert teacher.passes == 2 and not list(cache.folder.iterdir())
+
+
+def test_some_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, cache = cached(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=RESERVE - 1))
+    for _ in range(2):
+        cache.observe(batch()["inputs"], marked())
+    assert teacher.passes == 2 and not list(cache.folder.iterdir())
+
+
 def test_a_full_disk_ends_the_keeping_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, cache = cached(tmp_path)
 
@@ -94,6 +113,16 @@ def test_a_run_with_it_equals_one_without(train: Train, tmp_path: Path) -> None:
     on, off = (newest_checkpoint(tmp_path / asked)["model"] for asked in ("on", "off"))
     assert_equal(on, off)
     assert not list((tmp_path / "on").glob("teacher-cache/*"))
+
+
+def test_a_last_batch_of_one_changes_nothing(train: Train, data: Path, tmp_path: Path) -> None:
+    draw(data / "thirteen", train=13, val=4, size=96)
+    spec = job(dataset="thirteen", schedule=SCHEDULE)
+    told = [
+        train(spec | {"distillation": spec["distillation"] | {"teacher_cache": asked}}, tmp_path / asked)
+        for asked in ("on", "off")
+    ]
+    assert values(told[0]) == values(told[1])
 
 
 def test_auto_keeps_where_it_repays(train: Train, tmp_path: Path) -> None:
