@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from frs.comparing import over_seeds
 from frs.dataset.shapes import draw
-from frs.report import ENOUGH_SEEDS
+from frs.report import ENOUGH_SEEDS, judged
 
 Spec = dict[str, Any]
 FIRST_ARMS, OTHER_ARMS = ("none", "frs", "random teacher"), ("feature", "logit", "uniform", "boxes", "pkd")
@@ -209,8 +209,7 @@ def _row(arm: str, by_seed: dict[int, float], gains: dict[int, float]) -> str:
     interval = over_seeds(list(gains.values())) if arm != "none" else None
     if interval is None:
         return f"| {' | '.join(cells)} | | | |"
-    verdict = "improved" if interval.low > 0 else "worse" if interval.high < 0 else "no difference"
-    verdict = verdict if interval.n >= ENOUGH_SEEDS else "too few seeds"
+    verdict = judged(interval).replace("_", " ") if interval.n >= ENOUGH_SEEDS else "too few seeds"
     low, high = 100 * interval.low, 100 * interval.high
     return f"| {' | '.join(cells)} | {100 * interval.mean:+.1f} | {low:+.1f} to {high:+.1f} | {verdict} |"
 

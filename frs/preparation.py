@@ -139,8 +139,9 @@ class Preparation:
         states = schedule.OPTIMIZER_STATES[self.job.schedule.optimizer.name]
         precise = partial(autocast, self.precision, self.device.type)
         self.probed = probe(self.model, batch, Trial(precise, states, repeats, foresee=thorough))
+        each = " a process" if self.job.resources.trainers > 1 else ""
         return Finding(
-            f"A step on {len(batch['inputs'])} images{' a process' if self.job.resources.trainers > 1 else ''} takes {self.probed.seconds:.3g} s "
+            f"A step on {len(batch['inputs'])} images{each} takes {self.probed.seconds:.3g} s "
             f"and {self.probed.peak_bytes / 2**20:.0f} MiB."
         )
 

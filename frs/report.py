@@ -146,8 +146,12 @@ def build(
 def verdict(comparison: Comparison | None) -> Verdict:
     if comparison is None:
         return "no_baseline"
-    decisive = comparison.decisive
-    return "improved" if decisive.low > 0 else "worse" if decisive.high < 0 else "no_difference"
+    return judged(comparison.decisive)
+
+
+def judged(interval: Interval) -> Verdict:
+    """Of a gain."""
+    return "improved" if interval.low > 0 else "worse" if interval.high < 0 else "no_difference"
 
 
 def _by(comparison: Comparison) -> Literal["images", "seeds"]:
