@@ -44,11 +44,4 @@ async def _context(request: Request) -> Context:
     return context
 
 
-async def _key_id(request: Request) -> str:
-    key_id: str = request.state.key_id
-    return key_id
-
-
 Here = Annotated[Context, Depends(_context)]
-KeyId = Annotated[str, Depends(_key_id)]
-"""Of the API key that the request came with."""

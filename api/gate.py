@@ -7,6 +7,7 @@ from anyio import to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.caller import Caller
 from api.problems import Refusal
 from store import keys
 from store.database import Database
@@ -29,34 +30,37 @@ class Gate:
         if self.allowed_hosts and _hostname(headers.get("host", "")) not in self.allowed_hosts:
             raise Refusal(400, "host_not_allowed", "This service does not answer under that host name.")
         if scope["path"] not in OPEN:
-            scope["state"]["key_id"] = await self.known.id_of(_token(headers))
+            scope["state"]["caller"] = await self.known.caller(_token(headers))
         return await self.app(scope, receive, send)
 
 
 class KnownKeys:
-    """Ids of keys by their tokens' digest, each looked up once a second at most."""
+    """Callers by their tokens' digest, each looked up once a second at most."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: dict[str, tuple[str, float]] = {}
+        self._known: dict[str, tuple[Caller, float]] = {}
 
-    async def id_of(self, token: str) -> str:
-        """Raises Refusal, 401, for a key that is unknown or was revoked."""
+    async def caller(self, token: str) -> Caller:
+        """Raises Refusal, 401, for a key that is unknown, has expired or was revoked."""
         digest = keys.digest(token)
-        key_id, until = self._known.get(digest, ("", 0.0))
-        if time.monotonic() < until:
-            return key_id
+        caller, until = self._known.get(digest, (None, 0.0))
+        if caller is not None and time.monotonic() < until:
+            return caller
         found = await to_thread.run_sync(self._look_up, token)
         if found is None:
             self._known.pop(digest, None)
-            raise _unauthorised("unknown_key", "This API key is unknown or was revoked.")
+            raise _unauthorised("unknown_key", "This API key is unknown, has expired or was revoked.")
         self._known[digest] = found, time.monotonic() + REMEMBER_SECONDS
         return found
 
-    def _look_up(self, token: str) -> str | None:
+    def _look_up(self, token: str) -> Caller | None:
         with self._database.read() as session:
             key = keys.find(session, token)
-            return key.id if key else None
+        if key is None:
+            return None
+        widest = keys.widest(key)
+        return Caller(key.id, key.owner, widest, key.max_active_jobs, key.requests_per_minute)
 
 
 def _token(headers: Headers) -> str:

@@ -35,6 +35,8 @@ TERMS: dict[Method, tuple[TermName, ...]] = {
 }
 """What a method compares: pyramid features, class logits. `frs.methods` says how."""
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Literal["auto", "paper"]
+Priority = Annotated[int, Field(ge=-100, le=100)]
+Tags = Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=32)]
 Metadata = dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]]
 
 
@@ -242,9 +244,11 @@ class JobSpec(Spec):
     With `{seeds: n}` n pairs of runs, so that the report can tell the gain from the luck of training.
     """
     resources: Resources = Resources()
+    priority: Priority = 0
+    """Jobs of a higher one are taken first; `PATCH /jobs/{id}` changes it. The engine alone has no use for it."""
     max_bad_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the data set's images that may have problems and be left out."""
-    tags: Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=32)] = ()
+    tags: Tags = ()
     metadata: Annotated[Metadata, Field(max_length=32)] = {}
 
     @model_validator(mode="after")

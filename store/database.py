@@ -1,6 +1,8 @@
 """Connections: SQLite (WAL) for one machine, PostgreSQL for many. Same tables, same code above this file."""
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +16,7 @@ from sqlalchemy.sql.expression import FunctionElement
 
 POOL = {"pool_size": 5, "max_overflow": 10, "pool_timeout": 2.0}
 """Small, and quick to say that there is no connection left."""
-SQLITE_PRAGMAS = ("busy_timeout=20000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+SQLITE_PRAGMAS = ("busy_timeout=20000", "journal_mode=WAL", "synchronous=FULL")
 POSTGRESQL_OPTIONS = {
     "statement_timeout": "30s",
     "lock_timeout": "10s",
@@ -31,7 +33,7 @@ class now(FunctionElement[float]):  # noqa: N801  (reads as the SQL function it 
 
 @compiles(now, "sqlite")
 def _now_of_sqlite(element: now, compiler: SQLCompiler, **options: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
+    return "frs_now()"
 
 
 @compiles(now, "postgresql")
@@ -50,8 +52,9 @@ class Database:
     """On SQLite the transaction takes the write lock as it begins: one that read first could not get it later."""
 
 
-def open_database(url: str) -> Database:
-    engine = _sqlite_engine(url) if url.startswith("sqlite") else _postgresql_engine(url)
+def open_database(url: str, *, clock: Callable[[], float] = time.time, foreign_keys: bool = True) -> Database:
+    """`clock` and `foreign_keys` are SQLite's, which has no server and so goes by the clock of this machine."""
+    engine = _sqlite_engine(url, clock, foreign_keys) if url.startswith("sqlite") else _postgresql_engine(url)
     sessions = partial(sessionmaker, expire_on_commit=False)
     return Database(engine, read=sessions(engine), write=sessions(engine.execution_options(begin="IMMEDIATE")))
 
@@ -66,16 +69,16 @@ def insert(session: Session, table: type[DeclarativeBase] | FromClause) -> sqlit
     return (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert(table)
 
 
-def _sqlite_engine(url: str) -> Engine:
+def _sqlite_engine(url: str, clock: Callable[[], float], foreign_keys: bool) -> Engine:
+    def set_up(connection: Any, _: Any) -> None:
+        for pragma in (*SQLITE_PRAGMAS, f"foreign_keys={int(foreign_keys)}"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.create_function("frs_now", 0, clock)
+
     engine = create_engine(url, json_serializer=_strict_json, connect_args={"isolation_level": None}, **POOL)
-    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "connect", set_up)
     event.listen(engine, "begin", _begin)  # isolation_level=None keeps the driver from choosing when
     return engine
-
-
-def _set_pragmas(connection: Any, _: Any) -> None:
-    for pragma in SQLITE_PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin(connection: Connection) -> None:

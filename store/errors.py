@@ -27,6 +27,10 @@ class ActionNotAllowed(FrsError):
         self.allowed_actions = list(allowed_actions)
 
 
+class JobInUse(FrsError):
+    code = "job_in_use"
+
+
 class IdempotencyKeyReused(FrsError):
     code = "idempotency_key_reused"
     hint_by_default = "Send a new Idempotency-Key with a new request, or the same request with the same key."

@@ -4,7 +4,7 @@ import secrets
 import time
 from typing import Literal
 
-Prefix = Literal["job", "det", "ds", "ckpt", "key"]
+Prefix = Literal["job", "det", "ds", "ckpt", "key", "plan", "import"]
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = 26
 

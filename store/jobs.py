@@ -8,19 +8,20 @@ and whatever else belongs to it stand or fall together. Every transition begins 
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from sqlalchemy import ScalarSelect, exists, func, or_, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from frs.events import Problem
 from frs.spec import JobSpec
 from store import ids
 from store.database import insert, now
-from store.errors import ActionNotAllowed, AlreadySubmitted, IdempotencyKeyReused, JobNotFound
-from store.lease import Lease, Renewal, hold, lock
+from store.errors import AlreadySubmitted, IdempotencyKeyReused
+from store.lease import Lease, Renewal, hold, lock, wish_of
+from store.line import CPU_ONLY, Room, next_in_the_queue
 from store.queries import COMPARE, is_compared
-from store.states import ALLOWED, TERMINAL, Action, AttemptEnd, EndReason, JobStatus, WaitingReason, allowed_actions
-from store.tables import Attempt, Job
-from store.transitions import end_attempt, end_job, give_back, note, note_status
+from store.states import AttemptEnd, EndReason, JobStatus, WaitingReason
+from store.tables import FIRST_OWNER, Attempt, Job
+from store.transitions import end_attempt, end_job, give_back, note_status
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ def add(
     spec: JobSpec,
     *,
     dataset_id: str,
+    owner: str = FIRST_OWNER,
     parent_id: str | None = None,
     teacher_job_id: str | None = None,
     key_id: str | None = None,
@@ -43,14 +45,18 @@ def add(
 ) -> Job:
     """A new job in the queue; references must have been checked.
 
-    Raises AlreadySubmitted where this key's owner has made this request before, and IdempotencyKeyReused where the
-    request was another one; `idempotency` needs a `key_id`.
+    Raises AlreadySubmitted where this owner has made this request before, and IdempotencyKeyReused where the request
+    was another one.
     """
     values = {
         "id": ids.new_id("job"),
         "name": spec.name,
         "kind": spec.kind,
         "spec": spec.model_dump(mode="json"),
+        "owner": owner,
+        "tags": list(spec.tags),
+        "devices": 0 if spec.kind == COMPARE else spec.resources.devices,
+        "priority": spec.priority,
         "dataset_id": dataset_id,
         "parent_id": parent_id,
         "teacher_job_id": teacher_job_id,
@@ -58,20 +64,18 @@ def add(
         "last_event": 1,
         **({f"idempotency_{name}": value for name, value in asdict(idempotency).items()} if idempotency else {}),
     }
-    statement = insert(session, Job).values(values)
-    statement = statement.on_conflict_do_nothing(index_elements=["key_id", "idempotency_key"])
-    job = session.scalar(statement.returning(Job))
+    job = session.scalar(insert(session, Job).values(values).on_conflict_do_nothing().returning(Job))
     if job is None:
-        assert key_id and idempotency, "only an idempotency key makes two jobs collide"
-        refuse_repetition(session, key_id, idempotency)
+        assert idempotency, "only an idempotency key makes two jobs collide"
+        refuse_repetition(session, owner, idempotency)
     assert job is not None
     note_status(session, job)
     return job
 
 
-def refuse_repetition(session: Session, key_id: str, idempotency: Idempotency) -> None:
+def refuse_repetition(session: Session, owner: str, idempotency: Idempotency) -> None:
     """Raises AlreadySubmitted or IdempotencyKeyReused, as `add` does, before references are checked once more."""
-    same_key = (Job.key_id == key_id, Job.idempotency_key == idempotency.key)
+    same_key = (Job.owner == owner, Job.idempotency_key == idempotency.key)
     earlier = session.scalar(select(Job).where(*same_key))
     if earlier is None:
         return
@@ -80,14 +84,16 @@ def refuse_repetition(session: Session, key_id: str, idempotency: Idempotency) -
     raise IdempotencyKeyReused("This Idempotency-Key was sent before with another request.")
 
 
-def claim(session: Session, owner: str, lease_seconds: float, job_id: str | None = None) -> Lease | None:
-    """The next job that can run (or that one, if it can), now running under a new attempt. None: nothing to do.
+def claim(
+    session: Session, owner: str, lease_seconds: float, job_id: str | None = None, room: Room = CPU_ONLY
+) -> Lease | None:
+    """The next job that fits the room (or that one, if it can run), now running under a new attempt. None: nothing to do.
 
     By priority, then age. One statement, so one of many claimers gets it.
     """
     taken = lock(
         session,
-        Job.id == _next_in_the_queue(job_id),
+        Job.id == next_in_the_queue(session, room, job_id),
         Job.status == JobStatus.QUEUED,
         status=JobStatus.RUNNING,
         attempt=Job.attempt + 1,
@@ -110,7 +116,7 @@ def claim(session: Session, owner: str, lease_seconds: float, job_id: str | None
 def renew(session: Session, lease: Lease, lease_seconds: float) -> Renewal:
     """Raises LeaseLost when the attempt no longer holds the job."""
     job = hold(session, lease, events=0, lease_expires_at=now() + lease_seconds)
-    return Renewal(_lease_of(job), cancel_requested=job.cancel_requested_at is not None)
+    return Renewal(_lease_of(job), wish_of(job))
 
 
 def settle(
@@ -140,34 +146,17 @@ def requeue(
 ) -> JobStatus:
     """Gives the job back to the queue, for `delay` seconds to nobody; says where it went. Raises LeaseLost.
 
-    A job whose cancel was accepted ends as cancelled instead. `attempt_counts` is for a trainer that died: the third in
+    A job whose cancel was accepted ends as cancelled instead, one whose pause was accepted is paused. `attempt_counts` is for a trainer that died: the third in
     a row without a newer training checkpoint ends the job as `poison`.
     """
     how = AttemptEnd.CRASHED if attempt_counts else AttemptEnd.RELEASED
     return give_back(session, hold(session, lease), how, reason, message, delay)
 
 
-def request_cancel(session: Session, job_id: str) -> Job:
-    """Ends a waiting job at once; asks the worker of a running one to end it. Asking twice is no error.
-
-    Raises JobNotFound, or ActionNotAllowed once the job has ended.
-    """
-    can_be = (Job.id == job_id, Job.status.in_(ALLOWED[Action.CANCEL]), Job.cancel_requested_at.is_(None))
-    asked = lock(session, *can_be, cancel_requested_at=now())
-    if not asked:
-        return _cancelled_before(session, job_id)
-    [job] = asked
-    if job.status == JobStatus.RUNNING:
-        note(session, job, "cancel_requested", {})
-    else:
-        end_job(session, job, JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER)
-    return job
-
-
 def requeue_lost(session: Session) -> list[str]:
     """Takes back every job whose lease has expired; returns those that are in the queue again.
 
-    The others end: as cancelled where that was accepted, or as `poison`.
+    The others end, as cancelled where that was accepted or as `poison`, or are paused where that was.
     """
     lost = lock(session, Job.status == JobStatus.RUNNING, Job.lease_expires_at < now())
     return [job.id for job in lost if give_back(session, job, AttemptEnd.LOST) == JobStatus.QUEUED]
@@ -185,39 +174,9 @@ def fail_orphans(session: Session) -> list[str]:
     return [job.id for job in orphans]
 
 
-def _next_in_the_queue(job_id: str | None) -> ScalarSelect[str]:
-    candidate, teacher, run = aliased(Job), aliased(Job), aliased(Job)
-    unfinished = select(run.id).where(is_compared(run, candidate), run.status != JobStatus.SUCCEEDED)
-    query = (
-        select(candidate.id)
-        .where(
-            candidate.status == JobStatus.QUEUED,
-            or_(candidate.not_before.is_(None), candidate.not_before <= now()),
-            or_(
-                candidate.teacher_job_id.is_(None),
-                exists().where(teacher.id == candidate.teacher_job_id, teacher.status == JobStatus.SUCCEEDED),
-            ),
-            ~exists(unfinished.correlate(candidate)),
-        )
-        .order_by(candidate.priority.desc(), candidate.created_at, candidate.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=candidate)
-    )
-    return (query.where(candidate.id == job_id) if job_id else query).scalar_subquery()
-
-
 def _lease_of(job: Job) -> Lease:
     assert job.lease_owner is not None and job.lease_expires_at is not None, "a running job has a lease"
     return Lease(job.id, job.attempt, job.lease_owner, job.lease_expires_at)
-
-
-def _cancelled_before(session: Session, job_id: str) -> Job:
-    job = session.get(Job, job_id, populate_existing=True)
-    if job is None:
-        raise JobNotFound(f"No job {job_id}.")
-    if job.status in TERMINAL:
-        raise ActionNotAllowed(Action.CANCEL, job.status, allowed_actions(job.status))
-    return job
 
 
 def _dependency_failed(job: Job) -> Problem:

@@ -3,30 +3,70 @@
 import hashlib
 import os
 import secrets
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from store.tables import ApiKey
+from store.database import now
+from store.tables import FIRST_OWNER, ApiKey
 
 PREFIX_LENGTH = 8
+
+
+class Scope(StrEnum):
+    """What a key may do; each includes the ones before it."""
+
+    READ = "read"
+    """Look at its owner's jobs, data sets and detectors."""
+    SUBMIT = "submit"
+    """Post, change and delete them."""
+    ADMIN = "admin"
+    """See and change those of every owner, make and revoke keys, look at the whole service."""
+
+    def includes(self, other: "Scope") -> bool:
+        order = list(Scope)
+        return order.index(self) >= order.index(other)
 
 
 def new_token() -> str:
     return f"frs_{secrets.token_urlsafe(32)}"
 
 
-def add(session: Session, name: str, token: str) -> ApiKey:
-    key = ApiKey(name=name, prefix=token[:PREFIX_LENGTH], sha256=digest(token))
+def add(
+    session: Session,
+    name: str,
+    token: str,
+    *,
+    owner: str = FIRST_OWNER,
+    scopes: Sequence[Scope] = (Scope.ADMIN,),
+    **limits: Any,
+) -> ApiKey:
+    """`limits`: `max_active_jobs`, `requests_per_minute`, `expires_at`."""
+    key = ApiKey(
+        name=name,
+        prefix=token[:PREFIX_LENGTH],
+        sha256=digest(token),
+        owner=owner,
+        scopes=[str(scope) for scope in scopes],
+        **limits,
+    )
     session.add(key)
     session.flush()
     return key
 
 
 def find(session: Session, token: str) -> ApiKey | None:
-    """The key, unless it was revoked. Looked up by digest, so its timing says nothing about the token."""
-    return session.scalar(select(ApiKey).where(ApiKey.sha256 == digest(token), ApiKey.revoked_at.is_(None)))
+    """The key, unless it was revoked or has expired. Looked up by digest: its timing says nothing about the token."""
+    valid = (ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now()))
+    return session.scalar(select(ApiKey).where(ApiKey.sha256 == digest(token), *valid))
+
+
+def widest(key: ApiKey) -> Scope:
+    return max((Scope(scope) for scope in key.scopes), key=list(Scope).index)
 
 
 def digest(token: str) -> str:

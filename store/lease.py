@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, update
+from sqlalchemy import ColumnElement, Row, update
 from sqlalchemy.orm import Session
 
 from store.errors import LeaseLost
@@ -22,10 +23,30 @@ class Lease:
     expires_at: float
 
 
+class Wish(IntEnum):
+    """What is asked of a running job; the strongest counts."""
+
+    NONE = 0
+    STOP = 1
+    """End at the next step, keep, evaluate."""
+    PAUSE = 2
+    """Leave a checkpoint and give the slot back."""
+    CANCEL = 3
+
+
 @dataclass(frozen=True)
 class Renewal:
     lease: Lease
-    cancel_requested: bool
+    wish: Wish
+
+
+def wish_of(job: Job | Row[Any]) -> Wish:
+    """Of a job, or of a row with its three `..._requested_at` columns."""
+    if job.cancel_requested_at is not None:
+        return Wish.CANCEL
+    if job.pause_requested_at is not None:
+        return Wish.PAUSE
+    return Wish.NONE if job.stop_requested_at is None else Wish.STOP
 
 
 def hold(session: Session, lease: Lease, *, events: int = 1, **values: Any) -> Job:

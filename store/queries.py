@@ -26,11 +26,11 @@ def last_student(session: Session, job_id: str) -> Checkpoint | None:
 
 
 def has_tag(session: Session, tag: str) -> ColumnElement[bool]:
-    """Of the jobs whose spec carries that very tag."""
+    """Of the jobs that carry that very tag."""
     if session.get_bind().dialect.name == "sqlite":
-        tags = func.json_each(Job.spec, "$.tags").table_valued("value")
+        tags = func.json_each(Job.tags).table_valued("value")
         return exists().where(tags.c.value == tag)
-    tags = func.json_array_elements_text(Job.spec["tags"]).table_valued("value")
+    tags = func.json_array_elements_text(Job.tags).table_valued("value")
     return exists().where(tags.c.value == tag)
 
 

@@ -11,6 +11,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
 
 from store import keys
 from store.database import Database, open_database
@@ -55,7 +56,7 @@ def check(database: Database) -> None:
 
 def _migrate(database: Database, change: Callable[[Config, str], None], revision: str) -> None:
     config = _config()
-    with database.write() as session:
+    with _migrating(database) as session:
         if session.get_bind().dialect.name == "postgresql":
             session.execute(text("SET LOCAL statement_timeout = 0"))
             session.execute(text("SET LOCAL lock_timeout = 0"))
@@ -63,6 +64,19 @@ def _migrate(database: Database, change: Callable[[Config, str], None], revision
         config.attributes["connection"] = session.connection()
         change(config, revision)
         session.commit()
+
+
+@contextmanager
+def _migrating(database: Database) -> Iterator[Session]:
+    """On SQLite without foreign keys: a table is altered by making it anew, which would delete what refers to it."""
+    if database.engine.dialect.name != "sqlite":
+        with database.write() as session:
+            yield session
+        return
+    own = open_database(database.engine.url.render_as_string(hide_password=False), foreign_keys=False)
+    with own.write() as session:
+        yield session
+    own.engine.dispose()
 
 
 @cache

@@ -30,6 +30,16 @@ class WaitingReason(StrEnum):
     RETRY_BACKOFF = "retry_backoff"
 
 
+WAITING_HINTS: dict[WaitingReason, str] = {
+    WaitingReason.TEACHER: "Nothing to do: it starts when that job has succeeded. Or cancel it and name another teacher.",
+    WaitingReason.RUNS: "Nothing to do: it starts when all of them have succeeded.",
+    WaitingReason.DEVICE: "See GET /workers; ask for fewer `resources.devices`, or start a worker with more GPUs.",
+    WaitingReason.WORKER: "See GET /workers and GET /queue; start a worker with `frs up` or `python -m worker`.",
+    WaitingReason.STORAGE: "Free space in the data folder; the job goes on by itself.",
+    WaitingReason.RETRY_BACKOFF: "Nothing to do: it is tried again by itself.",
+}
+
+
 class EndReason(StrEnum):
     COMPLETED = "completed"
     STOPPED_EARLY = "stopped_early"
@@ -70,6 +80,26 @@ class DatasetStatus(StrEnum):
     HAS_PROBLEMS = "has_problems"
 
 
+class DetectorStatus(StrEnum):
+    READY = "ready"
+    IMPORTING = "importing"
+    REFUSED = "refused"
+
+
+class ErrandKind(StrEnum):
+    PROBE = "probe"
+    """What a plan would cost, by a few steps of it."""
+    IMPORT = "import"
+    """Reading an uploaded detector in a jail."""
+
+
+class ErrandStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
 class Action(StrEnum):
     CANCEL = "cancel"
     STOP = "stop"
@@ -87,9 +117,8 @@ ALLOWED: dict[Action, frozenset[JobStatus]] = {
     Action.RETRY: frozenset({JobStatus.FAILED, JobStatus.CANCELLED}),
     Action.DELETE: TERMINAL,
 }
-IMPLEMENTED = frozenset({Action.CANCEL})
-"""Actions the API offers today; the others are designed, not built."""
+"""The one table of which action a job takes in which state."""
 
 
 def allowed_actions(status: JobStatus) -> list[Action]:
-    return [action for action, statuses in ALLOWED.items() if action in IMPLEMENTED and status in statuses]
+    return [action for action, statuses in ALLOWED.items() if status in statuses]

@@ -19,10 +19,21 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from store.database import now
 from store.ids import new_id
-from store.states import AttemptEnd, DatasetStatus, EndReason, JobStatus, WaitingReason
+from store.states import (
+    AttemptEnd,
+    DatasetStatus,
+    DetectorStatus,
+    EndReason,
+    ErrandKind,
+    ErrandStatus,
+    JobStatus,
+    WaitingReason,
+)
 
 Document = dict[str, Any]
 _OF_A_JOB = partial(ForeignKey, "jobs.id", ondelete="CASCADE")
+FIRST_OWNER = "admin"
+"""Of the first key, and of what was there before keys had owners."""
 
 
 class Base(DeclarativeBase):
@@ -39,6 +50,7 @@ class Base(DeclarativeBase):
         float: Double,
         Document: JSON(none_as_null=True),
         list[str]: JSON(none_as_null=True),
+        list[Document]: JSON(none_as_null=True),
         enum.Enum: Enum(
             enum.Enum,
             native_enum=False,
@@ -56,7 +68,13 @@ class Job(Base):
     name: Mapped[str | None]
     kind: Mapped[str]
     spec: Mapped[Document]
-    """A `frs.spec.JobSpec`, every default spelt out."""
+    """A `frs.spec.JobSpec`, every default spelt out; never changed."""
+    owner: Mapped[str] = mapped_column(default=FIRST_OWNER, server_default=FIRST_OWNER)
+    """That of the key it was posted with: who may see it."""
+    tags: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
+    """The spec's at first, then what its owner made of them."""
+    devices: Mapped[int | None]
+    """GPUs the spec asks for; null: one where there are any."""
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
     """The job this one is a baseline, a sibling of another seed or the comparison of."""
@@ -76,11 +94,15 @@ class Job(Base):
     error: Mapped[Document | None]
     """A `frs.events.Problem`."""
     cancel_requested_at: Mapped[float | None]
+    pause_requested_at: Mapped[float | None]
+    stop_requested_at: Mapped[float | None]
     not_before: Mapped[float | None]
     """No worker takes it earlier."""
 
     attempt: Mapped[int] = mapped_column(default=0)
     """Number of the newest attempt: the fencing token that every write of a running job carries."""
+    forgiven: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Attempts up to this number no longer count towards `poison`: somebody resumed or retried the job since."""
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[float | None]
 
@@ -97,8 +119,10 @@ class Job(Base):
 
     __table_args__ = (
         UniqueConstraint("key_id", "idempotency_key"),
+        Index("uq_jobs_owner_idempotency_key", "owner", "idempotency_key", unique=True),
         Index(None, "status", "priority", "created_at"),
         Index(None, "created_at", "id"),
+        Index(None, "owner", "created_at", "id"),
         Index(None, "dataset_id"),
     )
 
@@ -205,11 +229,14 @@ class Artifact(Base):
 
 
 class Dataset(Base):
-    """A COCO data set; paths are relative to the data sets' root."""
+    """A COCO data set; paths are relative to the data sets' root, or to the folder an upload was unpacked in."""
 
     __tablename__ = "datasets"
     id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "ds"))
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    owner: Mapped[str] = mapped_column(default=FIRST_OWNER, server_default=FIRST_OWNER)
+    upload_key: Mapped[str | None]
+    """Artifact of the archive it was uploaded as; null: it lies below the data sets' root."""
     train_images: Mapped[str]
     train_annotations: Mapped[str]
     val_images: Mapped[str]
@@ -219,13 +246,22 @@ class Dataset(Base):
     classes: Mapped[list[str] | None]
     created_at: Mapped[float] = mapped_column(default=now())
 
+    __table_args__ = (UniqueConstraint("owner", "name"),)
+
 
 class Detector(Base):
     """Architecture and weights: a file of the models folder, or what a job left in the artifacts."""
 
     __tablename__ = "detectors"
     id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "det"))
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    owner: Mapped[str] = mapped_column(default=FIRST_OWNER, server_default=FIRST_OWNER)
+    status: Mapped[DetectorStatus] = mapped_column(
+        default=DetectorStatus.READY, server_default=DetectorStatus.READY.value
+    )
+    """An upload is `importing` until a worker has read it in its jail."""
+    error: Mapped[Document | None]
+    """Why an upload was refused: a `frs.events.Problem`."""
     description: Mapped[Document]
     """A `frs.spec.StockDetector` or `DescribedDetector`."""
     weights_file: Mapped[str | None]
@@ -238,7 +274,10 @@ class Detector(Base):
     """The job that trained it."""
     created_at: Mapped[float] = mapped_column(default=now())
 
-    __table_args__ = (CheckConstraint("(weights_file IS NULL) <> (weights_key IS NULL)", name="one_source"),)
+    __table_args__ = (
+        CheckConstraint("(weights_file IS NULL) <> (weights_key IS NULL)", name="one_source"),
+        UniqueConstraint("owner", "name"),
+    )
 
 
 class ApiKey(Base):
@@ -248,5 +287,53 @@ class ApiKey(Base):
     prefix: Mapped[str]
     """The first characters, to tell keys apart by; too few to guess the rest from."""
     sha256: Mapped[str] = mapped_column(unique=True)
+    owner: Mapped[str] = mapped_column(default=FIRST_OWNER, server_default=FIRST_OWNER)
+    """Keys of one owner see the same jobs, data sets and detectors."""
+    scopes: Mapped[list[str]] = mapped_column(default=lambda: ["admin"], server_default='["admin"]')
+    """Of `store.keys.Scope`."""
+    max_active_jobs: Mapped[int | None]
+    """Jobs of its owner that may wait or run at a time; null: as the settings say."""
+    requests_per_minute: Mapped[int | None]
     created_at: Mapped[float] = mapped_column(default=now())
+    expires_at: Mapped[float | None]
     revoked_at: Mapped[float | None]
+
+
+class Worker(Base):
+    """A worker process, as it last said itself."""
+
+    __tablename__ = "workers"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """The owner of its leases."""
+    host: Mapped[str]
+    version: Mapped[str]
+    slots: Mapped[int]
+    gpus: Mapped[list[Document]] = mapped_column(default=list)
+    """`{index, name, memory_total, memory_used, utilization}` each; bytes and percent, null where not known."""
+    draining: Mapped[bool] = mapped_column(default=False)
+    """It takes no more jobs and gives back what it has."""
+    started_at: Mapped[float] = mapped_column(default=now())
+    seen_at: Mapped[float] = mapped_column(default=now())
+
+
+class Errand(Base):
+    """Work of seconds that needs a worker and is no job: a plan's probe, the import of an uploaded detector."""
+
+    __tablename__ = "errands"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[ErrandKind]
+    owner: Mapped[str]
+    request: Mapped[Document]
+    devices: Mapped[int | None]
+    """As a job's."""
+    status: Mapped[ErrandStatus] = mapped_column(default=ErrandStatus.QUEUED)
+    attempt: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[float | None]
+    result: Mapped[Document | None]
+    error: Mapped[Document | None]
+    """A `frs.events.Problem`."""
+    created_at: Mapped[float] = mapped_column(default=now())
+    finished_at: Mapped[float | None]
+
+    __table_args__ = (Index(None, "status", "created_at"),)

@@ -3,7 +3,7 @@
 For jobs just locked by `store.lease.lock` or `hold`, which also took the number of that event.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
@@ -25,12 +25,14 @@ def give_back(
     message: str = "",
     delay: float = 0.0,
 ) -> JobStatus:
-    """Back to the queue, unless a cancel was accepted or the job has died too often; says which."""
+    """Back to the queue, unless a cancel or a pause was accepted or the job has died too often; says which."""
     end_attempt(session, job, how)
     if job.cancel_requested_at is not None:
         return end_job(session, job, JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER)
     if how in FRUITLESS and _fruitless_attempts(session, job) >= POISON_AFTER:
         return end_job(session, job, JobStatus.FAILED, EndReason.POISON, _poison(job))
+    if job.pause_requested_at is not None:
+        return leave(session, job, JobStatus.PAUSED)
     _leave_the_worker(job, JobStatus.QUEUED)
     at = time_of(session)
     job.not_before = at + delay if delay else None
@@ -47,6 +49,15 @@ def end_job(
     job.end_reason = end_reason
     job.error = error.model_dump() if error else None
     job.finished_at = time_of(session)
+    note_status(session, job)
+    return status
+
+
+def leave(session: Session, job: Job, status: Literal[JobStatus.QUEUED, JobStatus.PAUSED]) -> JobStatus:
+    """To where no worker has it, as somebody wished; what was asked of it before is done with."""
+    _leave_the_worker(job, status)
+    job.cancel_requested_at = job.pause_requested_at = job.stop_requested_at = None
+    job.end_reason = job.error = job.finished_at = None
     note_status(session, job)
     return status
 
@@ -75,10 +86,10 @@ def _leave_the_worker(job: Job, status: JobStatus) -> None:
 
 
 def _fruitless_attempts(session: Session, job: Job) -> int:
-    """Attempts that died since the newest training checkpoint was committed."""
+    """Attempts that died since the newest training checkpoint was committed and since somebody resumed the job."""
     fruitful = select(func.max(Checkpoint.attempt)).where(Checkpoint.job_id == job.id, Checkpoint.kind == "training")
-    since = Attempt.number > func.coalesce(fruitful.scalar_subquery(), 0)
-    query = select(func.count()).where(Attempt.job_id == job.id, Attempt.end.in_(FRUITLESS), since)
+    since = (Attempt.number > func.coalesce(fruitful.scalar_subquery(), 0), Attempt.number > job.forgiven)
+    query = select(func.count()).where(Attempt.job_id == job.id, Attempt.end.in_(FRUITLESS), *since)
     return session.scalars(query).one()
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from store import jobs
 from store.database import Database
 from store.errors import LeaseLost
-from store.lease import Lease
+from store.lease import Lease, Wish
 from store.settings import Settings
 from store.states import JobStatus
 from store.tables import Job
@@ -69,7 +69,7 @@ class Heartbeat:
             session.commit()
         self._renew_at = started + self._settings.heartbeat_seconds
         self._trainer.prolong(started + self._settings.fence_seconds)
-        return renewal.cancel_requested
+        return renewal.wish is Wish.CANCEL
 
     def _look(self) -> bool:
         """Whether a cancel was asked for; cheap, writes nothing. Raises LeaseLost."""

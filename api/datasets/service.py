@@ -95,7 +95,9 @@ def _add(database: Database, name: str, train: SplitFiles, val: SplitFiles) -> t
     }
     with database.write() as session:
         statement = insert(session, tables.Dataset).values(values)
-        dataset = session.scalar(statement.on_conflict_do_nothing(index_elements=["name"]).returning(tables.Dataset))
+        dataset = session.scalar(
+            statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Dataset)
+        )
         session.commit()
     if dataset is None:
         hint = "Choose another name, or DELETE /datasets/{name} first."

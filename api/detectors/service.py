@@ -30,7 +30,9 @@ def register(context: Context, request: DetectorCreate) -> Detector:
     values = {"id": ids.new_id("det"), "name": request.name, **source}
     with context.database.write() as session:
         statement = insert(session, tables.Detector).values(values)
-        detector = session.scalar(statement.on_conflict_do_nothing(index_elements=["name"]).returning(tables.Detector))
+        detector = session.scalar(
+            statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Detector)
+        )
         session.commit()
     if detector is None:
         hint = "Choose another name, or DELETE /detectors/{name} first."

@@ -5,8 +5,9 @@ from fastapi.responses import FileResponse
 from pydantic import AwareDatetime
 
 from api import files
+from api.caller import Submitter
 from api.checkpoints.schemas import Checkpoint
-from api.context import Here, KeyId
+from api.context import Here
 from api.jobs import metrics, results, service
 from api.jobs.schemas import Artifact, Evaluation, Event, Job, LogLine, Metrics, X
 from api.paging import Cursor, Limit
@@ -28,14 +29,14 @@ IdempotencyKey = Annotated[
 @router.post("", status_code=201)
 def submit(
     here: Here,
-    key_id: KeyId,
+    caller: Submitter,
     response: Response,
     spec: Annotated[JobSpec, Body(openapi_examples=_EXAMPLES)],
     idempotency_key: IdempotencyKey = None,
 ) -> Job:
     """Checks what the spec refers to and puts the job in the queue."""
     try:
-        job = service.submit(here, spec, key_id, idempotency_key)
+        job = service.submit(here, spec, caller, idempotency_key)
     except AlreadySubmitted as earlier:
         job = service.find(here.database, earlier.job_id)
         response.headers["Idempotency-Replayed"] = "true"

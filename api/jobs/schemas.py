@@ -14,6 +14,7 @@ class StatusReason(Answer):
 
     code: WaitingReason
     message: str
+    hint: str
     since: Time
 
 

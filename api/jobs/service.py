@@ -9,14 +9,16 @@ from typing import Any
 from sqlalchemy import Select, and_, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
+from api.caller import Caller
 from api.context import Context
 from api.jobs import references
+from api.jobs.references import References
 from api.jobs.schemas import Job
 from api.paging import newest_first
 from api.problems import InvalidField
 from api.schemas import Page
 from frs.spec import JobSpec, Kind, alone, comparison, sibling
-from store import jobs, queries, tables
+from store import actions, jobs, queries, tables
 from store.database import Database
 from store.errors import ActionNotAllowed, JobNotFound
 from store.jobs import Idempotency
@@ -34,7 +36,7 @@ class Filter:
     created_before: datetime | None = None
 
 
-def submit(context: Context, spec: JobSpec, key_id: str, idempotency_key: str | None) -> Job:
+def submit(context: Context, spec: JobSpec, caller: Caller, idempotency_key: str | None) -> Job:
     """Raises InvalidField for references that do not hold, AlreadySubmitted, IdempotencyKeyReused."""
     if spec.kind == "compare":
         hint = "Post a `distill` job with `baseline: true` or `{seeds: n}`; its comparison comes by itself."
@@ -42,14 +44,14 @@ def submit(context: Context, spec: JobSpec, key_id: str, idempotency_key: str | 
     idempotency = Idempotency(idempotency_key, _digest(spec)) if idempotency_key else None
     with context.database.read() as session:
         if idempotency:
-            jobs.refuse_repetition(session, key_id, idempotency)
+            jobs.refuse_repetition(session, caller.owner, idempotency)
         found = references.check(session, context, spec)
     with context.database.write() as session:
-        job = jobs.add(session, spec, key_id=key_id, idempotency=idempotency, **asdict(found))
+        job = _add(session, spec, caller, found, idempotency=idempotency)
         added = [job.id]
         for child in family_of(spec):
             same = replace(found, teacher_job_id=found.teacher_job_id if child.teacher else None)
-            added.append(jobs.add(session, child, parent_id=job.id, key_id=key_id, **asdict(same)).id)
+            added.append(_add(session, child, caller, same, parent_id=job.id).id)
         session.commit()
     for job_id in added:
         context.hints.enqueue(job_id)  # after the commit, so the worker finds the row
@@ -80,10 +82,10 @@ def find(database: Database, job_id: str) -> Job:
 def cancel(database: Database, job_id: str) -> Job:
     """With the jobs it brought along, as far as they have not ended. Raises JobNotFound, ActionNotAllowed."""
     with database.write() as session:
-        jobs.request_cancel(session, job_id)
+        actions.cancel(session, job_id)
         for child in queries.children(session, job_id):
             with suppress(ActionNotAllowed):  # it has ended
-                jobs.request_cancel(session, child.id)
+                actions.cancel(session, child.id)
         session.commit()
     return find(database, job_id)
 
@@ -94,6 +96,10 @@ def row(session: Session, job_id: str) -> tables.Job:
     if job is None:
         raise JobNotFound("No such job.")
     return job
+
+
+def _add(session: Session, spec: JobSpec, caller: Caller, found: References, **more: Any) -> tables.Job:
+    return jobs.add(session, spec, owner=caller.owner, key_id=caller.key_id, **asdict(found), **more)
 
 
 def _digest(spec: JobSpec) -> str:

@@ -90,7 +90,7 @@ def test_a_failed_job_says_why_and_what_to_do(service, shapes):
     job = service.get(f"/jobs/{lease.job_id}")
     assert (job["status"], job["is_terminal"], job["end_reason"]) == ("failed", True, "diverged")
     assert job["error"] == problem.model_dump()
-    assert job["allowed_actions"] == []
+    assert job["allowed_actions"] == ["resume", "retry", "delete"]
 
 
 def test_a_waiting_job_is_cancelled_at_once(service, shapes):
@@ -112,7 +112,7 @@ def test_a_running_job_is_cancelled_by_its_worker(service, shapes):
 def test_a_job_that_has_ended_takes_no_cancel(service, shapes):
     job_id = service.trained()
     problem = service.refused(service.client.post(f"/jobs/{job_id}/cancel"), 409, "action_not_allowed")
-    assert problem["allowed_actions"] == []
+    assert problem["allowed_actions"] == ["delete"]
     service.refused(service.client.post("/jobs/job_00000000000000000000000000/cancel"), 404, "job_not_found")
 
 

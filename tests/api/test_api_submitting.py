@@ -32,7 +32,7 @@ def test_a_job_is_made_and_located(service, shapes):
     job = response.json()
     assert response.status_code == 201
     assert response.headers["location"] == f"/jobs/{job['id']}"
-    assert (job["status"], job["is_terminal"], job["allowed_actions"]) == ("queued", False, ["cancel"])
+    assert (job["status"], job["is_terminal"], job["allowed_actions"]) == ("queued", False, ["cancel", "pause"])
     assert (job["queue_position"], job["attempt"], job["progress"], job["error"]) == (1, 0, None, None)
     assert job["status_reason"]["code"] == "waiting_for_worker"
     assert job["spec"]["schedule"]["batch_size"] == 16

@@ -3,7 +3,7 @@
 import pytest
 
 from frs.spec import JobSpec, alone, comparison, sibling
-from store import jobs, queries, waiting
+from store import actions, jobs, queries, waiting
 from store.states import EndReason, JobStatus, WaitingReason
 
 SPEC = JobSpec.model_validate(
@@ -61,7 +61,7 @@ def test_it_fails_with_any_run_it_needs_and_alone(house, family, lost):
 
 
 def test_a_cancelled_run_fails_it_too(house, family):
-    house.do(jobs.request_cancel, family[1])
+    house.do(actions.cancel, family[1])
     assert house.do(jobs.fail_orphans) == [family[-1]]
 
 

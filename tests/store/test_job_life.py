@@ -2,11 +2,12 @@ import pytest
 from sqlalchemy import select, update
 
 from frs.events import Checkpoint, Problem
-from store import jobs, keys, waiting
+from store import actions, jobs, keys, waiting
 from store.errors import ActionNotAllowed, AlreadySubmitted, IdempotencyKeyReused, JobNotFound, LeaseLost
 from store.jobs import Idempotency
+from store.lease import Wish
 from store.record import record_checkpoint
-from store.states import ALLOWED, Action, AttemptEnd, EndReason, JobStatus, WaitingReason, allowed_actions
+from store.states import Action, AttemptEnd, EndReason, JobStatus, WaitingReason, allowed_actions
 from store.tables import Attempt, Event, Job
 
 TRAINING = Checkpoint(kind="training", path="a.pth", sha256="a" * 64, bytes=1, step=10, epoch=1)
@@ -52,7 +53,7 @@ def test_a_renewed_lease_ends_later(house):
     lease = house.start()
     renewal = house.do(jobs.renew, lease, 600)
     assert renewal.lease.expires_at > lease.expires_at + 500
-    assert not renewal.cancel_requested
+    assert renewal.wish is Wish.NONE
 
 
 def test_a_job_given_back_waits_for_its_delay_and_says_why(house):
@@ -71,7 +72,7 @@ def test_a_job_given_back_waits_for_its_delay_and_says_why(house):
 
 def test_a_waiting_job_is_cancelled_at_once(house):
     job_id = house.submit()
-    cancelled = house.do(jobs.request_cancel, job_id)
+    cancelled = house.do(actions.cancel, job_id)
     assert cancelled.status == JobStatus.CANCELLED
     assert cancelled.created_at <= cancelled.cancel_requested_at <= cancelled.finished_at
     assert house.job(job_id).end_reason == EndReason.CANCELLED_BY_USER
@@ -81,21 +82,21 @@ def test_a_waiting_job_is_cancelled_at_once(house):
 def test_a_running_job_is_asked_to_end_once(house):
     lease = house.start()
     for _ in range(2):
-        assert house.do(jobs.request_cancel, lease.job_id).status == JobStatus.RUNNING
-    assert house.do(jobs.renew, lease, 60).cancel_requested
+        assert house.do(actions.cancel, lease.job_id).status == JobStatus.RUNNING
+    assert house.do(jobs.renew, lease, 60).wish is Wish.CANCEL
     assert house.rows(select(Event.type).order_by(Event.seq)) == ["status", "status", "cancel_requested"]
 
 
 def test_an_accepted_cancel_wins_over_what_the_trainer_says(house):
     lease = house.start()
-    house.do(jobs.request_cancel, lease.job_id)
+    house.do(actions.cancel, lease.job_id)
     assert house.do(jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.CANCELLED
     assert house.job(lease.job_id).end_reason == EndReason.CANCELLED_BY_USER
 
 
 def test_an_accepted_cancel_ends_a_job_that_is_given_back(house):
     lease = house.start()
-    house.do(jobs.request_cancel, lease.job_id)
+    house.do(actions.cancel, lease.job_id)
     assert house.do(jobs.requeue, lease, attempt_counts=False) == JobStatus.CANCELLED
 
 
@@ -103,16 +104,22 @@ def test_an_ended_job_cannot_be_cancelled(house):
     lease = house.start()
     house.do(jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
     with pytest.raises(ActionNotAllowed) as refusal:
-        house.do(jobs.request_cancel, lease.job_id)
-    assert refusal.value.allowed_actions == []
+        house.do(actions.cancel, lease.job_id)
+    assert refusal.value.allowed_actions == [Action.DELETE]
     with pytest.raises(JobNotFound):
-        house.do(jobs.request_cancel, "job_00000000000000000000000000")
+        house.do(actions.cancel, "job_00000000000000000000000000")
 
 
-def test_only_what_is_built_is_offered():
-    assert allowed_actions(JobStatus.RUNNING) == [Action.CANCEL]
-    assert allowed_actions(JobStatus.FAILED) == []
-    assert ALLOWED[Action.RESUME] == {JobStatus.PAUSED, JobStatus.FAILED, JobStatus.CANCELLED}
+def test_each_state_offers_its_actions():
+    offered = {status.value: [action.value for action in allowed_actions(status)] for status in JobStatus}
+    assert offered == {
+        "queued": ["cancel", "pause"],
+        "running": ["cancel", "stop", "pause"],
+        "paused": ["cancel", "resume"],
+        "succeeded": ["delete"],
+        "failed": ["resume", "retry", "delete"],
+        "cancelled": ["resume", "retry", "delete"],
+    }
 
 
 def test_an_expired_lease_puts_the_job_back_and_its_holder_is_refused(house):
@@ -148,7 +155,7 @@ def test_a_job_that_ended_or_waits_again_takes_nothing_from_its_last_attempt(hou
 
 def test_a_lost_job_whose_cancel_was_accepted_ends_as_cancelled(house):
     lease = house.start()
-    house.do(jobs.request_cancel, lease.job_id)
+    house.do(actions.cancel, lease.job_id)
     expire(house, lease)
     assert house.do(jobs.requeue_lost) == []
     assert house.job(lease.job_id).status == JobStatus.CANCELLED
@@ -191,7 +198,7 @@ def test_a_student_waits_for_its_teacher(house):
 def test_a_student_fails_with_its_teacher(house):
     teacher = house.submit()
     student = house.submit(teacher_job_id=teacher)
-    house.do(jobs.request_cancel, teacher)
+    house.do(actions.cancel, teacher)
     assert house.do(jobs.fail_orphans) == [student]
     job = house.job(student)
     assert (job.status, job.end_reason) == (JobStatus.FAILED, EndReason.DEPENDENCY_FAILED)
@@ -210,5 +217,5 @@ def test_the_same_request_under_the_same_key_is_one_job(house):
 
 
 def test_different_owners_may_use_the_same_idempotency_key(house):
-    owners = [house.do(keys.add, name, keys.new_token()).id for name in ("me", "you")]
-    assert len({house.submit(key_id=owner, idempotency=Idempotency("k", "digest")) for owner in owners}) == 2
+    jobs_of_both = {house.submit(owner=owner, idempotency=Idempotency("k", "digest")) for owner in ("me", "you")}
+    assert len(jobs_of_both) == 2

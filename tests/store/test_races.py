@@ -7,10 +7,11 @@ from functools import partial
 import pytest
 from sqlalchemy import func, select, update
 
-from store import jobs, keys
+from store import actions, jobs, keys
 from store.database import open_database
 from store.errors import ActionNotAllowed, AlreadySubmitted
 from store.jobs import Idempotency
+from store.lease import Wish
 from store.states import EndReason, JobStatus
 from store.tables import Attempt, Job
 
@@ -78,7 +79,7 @@ def test_cancel_and_completion_both_tell_the_truth(house):
     for _ in range(ROUNDS):
         lease = house.start()
         cancelled, settled = at_once(
-            partial(house.do, jobs.request_cancel, lease.job_id),
+            partial(house.do, actions.cancel, lease.job_id),
             partial(house.do, jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
         )
         refused = isinstance(cancelled, ActionNotAllowed)
@@ -90,13 +91,13 @@ def test_cancel_and_claim_both_tell_the_truth(house):
     for _ in range(ROUNDS):
         job_id = house.submit()
         cancelled, lease = at_once(
-            partial(house.do, jobs.request_cancel, job_id),
+            partial(house.do, actions.cancel, job_id),
             partial(house.do, jobs.claim, "worker", 60, job_id),
         )
         if lease is None:
             assert cancelled.status == JobStatus.CANCELLED
         else:
-            assert house.do(jobs.renew, lease, 60).cancel_requested
+            assert house.do(jobs.renew, lease, 60).wish is Wish.CANCEL
 
 
 def test_two_reapers_take_a_lost_job_back_once(house):
@@ -105,7 +106,7 @@ def test_two_reapers_take_a_lost_job_back_once(house):
         house.do(lambda session: session.execute(update(Job).values(lease_expires_at=1.0)))
         taken = at_once(*[partial(house.do, jobs.requeue_lost)] * 3)
         assert sorted(taken) == [[], [], [lease.job_id]]
-        house.do(jobs.request_cancel, lease.job_id)
+        house.do(actions.cancel, lease.job_id)
 
 
 def test_parallel_posts_under_one_idempotency_key_are_one_job(house):
@@ -137,7 +138,7 @@ def test_writers_wait_for_one_that_is_slow(house):
 def test_readers_do_not_wait_for_a_writer(house):
     job_id = house.submit()
     with house.database.write() as session:
-        jobs.request_cancel(session, job_id)
+        actions.cancel(session, job_id)
         assert house.job(job_id).status == JobStatus.QUEUED
         session.commit()
     assert house.job(job_id).status == JobStatus.CANCELLED

@@ -6,7 +6,7 @@ import time
 from sqlalchemy import select, update
 from worker_house import alive, in_background, until
 
-from store import jobs
+from store import actions
 from store.record import newest_checkpoints
 from store.tables import Attempt, Checkpoint, Job
 from worker.supervisor import Supervisor
@@ -73,7 +73,7 @@ def test_cancel_kills_a_deaf_trainer_and_nothing_is_written_after_it(house):
     thread = in_background(supervisor)
     house.until_step(job_id, 9)
     asked = time.monotonic()
-    house.do(jobs.request_cancel, job_id)
+    house.do(actions.cancel, job_id)
     house.until_status(job_id, "cancelled")
     assert time.monotonic() - asked < 5
     assert house.trainers() == []
@@ -233,7 +233,7 @@ def test_cancel_and_completion_at_once_end_the_job_once(house):
         house.until_step(job_id, 1)
         threading.Event().wait(delay)
         try:
-            house.do(jobs.request_cancel, job_id)
+            house.do(actions.cancel, job_id)
         except Exception as error:
             assert getattr(error, "code", "") == "action_not_allowed"
         thread.join()

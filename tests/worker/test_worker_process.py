@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select
 from worker_house import STUB, until
 
-from store import jobs
+from store import actions
 from store.queue import celery_app, sender
 from store.tables import Attempt
 
@@ -135,7 +135,7 @@ def test_cancel_reaches_the_trainer_of_another_process(house, start):
     start()
     house.until_step(job_id, 5)
     asked = time.monotonic()
-    house.do(jobs.request_cancel, job_id)
+    house.do(actions.cancel, job_id)
     house.until_status(job_id, "cancelled")
     assert time.monotonic() - asked < 5 and house.trainers() == []
 

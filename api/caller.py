@@ -1,0 +1,51 @@
+"""Who asks: the API key a request came with, and what it opens. Every route outside `gate.OPEN` names one of these."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import ColumnElement, true
+
+from api.problems import Refusal
+from store.keys import Scope
+from store.tables import Dataset, Detector, Errand, Job
+
+Owned = Job | Dataset | Detector | Errand
+
+
+@dataclass(frozen=True)
+class Caller:
+    key_id: str
+    owner: str
+    scope: Scope
+    """The widest that the key has."""
+    max_active_jobs: int | None = None
+    requests_per_minute: int | None = None
+
+    @property
+    def is_admin(self) -> bool:
+        return self.scope is Scope.ADMIN
+
+    def may_see(self, row: Owned) -> bool:
+        return self.is_admin or row.owner == self.owner
+
+    def visible(self, table: type[Owned]) -> ColumnElement[bool]:
+        """For the WHERE of every query: the caller's own, or everybody's for an admin."""
+        return true() if self.is_admin else table.owner == self.owner
+
+
+def _needs(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
+    async def caller_with_scope(request: Request) -> Caller:
+        caller: Caller = request.state.caller
+        if not caller.scope.includes(scope):
+            hint = "Use a key that has it; an admin makes one with POST /api-keys."
+            raise Refusal(403, "scope_missing", f"This needs a key with the scope `{scope}`.", hint)
+        return caller
+
+    return caller_with_scope
+
+
+Reader = Annotated[Caller, Depends(_needs(Scope.READ))]
+Submitter = Annotated[Caller, Depends(_needs(Scope.SUBMIT))]
+Admin = Annotated[Caller, Depends(_needs(Scope.ADMIN))]

@@ -1,0 +1,102 @@
+"""Work of seconds that needs a worker and is no job. Leased and fenced as jobs are, and simpler: no events, no files.
+
+Every function takes a session of `Database.write` and leaves the commit to its caller.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
+
+from frs.events import Problem
+from store import ids
+from store.database import now
+from store.errors import LeaseLost
+from store.line import CPU_ONLY, Room
+from store.states import ErrandKind, ErrandStatus
+from store.tables import Document, Errand
+
+ATTEMPTS = 3
+"""So many workers may die over an errand."""
+_PREFIX: dict[ErrandKind, ids.Prefix] = {ErrandKind.PROBE: "plan", ErrandKind.IMPORT: "import"}
+
+
+@dataclass(frozen=True)
+class ErrandLease:
+    errand_id: str
+    attempt: int
+    kind: ErrandKind
+    request: Document
+
+
+def add(session: Session, kind: ErrandKind, request: Document, *, owner: str, devices: int | None = 0) -> Errand:
+    errand = Errand(id=ids.new_id(_PREFIX[kind]), kind=kind, owner=owner, request=request, devices=devices)
+    session.add(errand)
+    session.flush()
+    return errand
+
+
+def claim(session: Session, owner: str, lease_seconds: float, room: Room = CPU_ONLY) -> ErrandLease | None:
+    """The oldest that nobody has, or that somebody had and lost, and that fits the room."""
+    lost = (Errand.status == ErrandStatus.RUNNING) & (Errand.lease_expires_at < now())
+    fits = func.coalesce(Errand.devices, min(1, room.gpus)) <= room.free
+    oldest = select(Errand.id).where(or_(Errand.status == ErrandStatus.QUEUED, lost), fits).order_by(Errand.created_at)
+    taken = session.scalar(
+        update(Errand)
+        .where(Errand.id == oldest.limit(1).with_for_update(skip_locked=True).scalar_subquery())
+        .values(
+            status=ErrandStatus.RUNNING,
+            attempt=Errand.attempt + 1,
+            lease_owner=owner,
+            lease_expires_at=now() + lease_seconds,
+        )
+        .returning(Errand),
+        execution_options={"populate_existing": True, "synchronize_session": False},
+    )
+    if taken is None:
+        return None
+    if taken.attempt > ATTEMPTS:
+        message = f"{ATTEMPTS} workers died over it."
+        _end(taken, error=Problem(code="poison", message=message, hint="See the workers' logs."))
+        return None
+    return ErrandLease(taken.id, taken.attempt, taken.kind, taken.request)
+
+
+def renew(session: Session, lease: ErrandLease, lease_seconds: float) -> None:
+    """Raises LeaseLost."""
+    _hold(session, lease, lease_expires_at=now() + lease_seconds)
+
+
+def settle(
+    session: Session, lease: ErrandLease, *, result: Document | None = None, error: Problem | None = None
+) -> None:
+    """Exactly one of the two. Raises LeaseLost."""
+    _end(_hold(session, lease, finished_at=now()), result, error)
+
+
+def give_back(session: Session, lease: ErrandLease) -> None:
+    """To be taken by another worker; not held against it. Raises LeaseLost."""
+    errand = _hold(session, lease, attempt=Errand.attempt - 1)
+    errand.status, errand.lease_owner, errand.lease_expires_at = ErrandStatus.QUEUED, None, None
+
+
+def _hold(session: Session, lease: ErrandLease, **values: Any) -> Errand:
+    this_attempt = (
+        Errand.id == lease.errand_id,
+        Errand.attempt == lease.attempt,
+        Errand.status == ErrandStatus.RUNNING,
+    )
+    held = session.scalar(
+        update(Errand).where(*this_attempt).values(**values).returning(Errand),
+        execution_options={"populate_existing": True, "synchronize_session": False},
+    )
+    if held is None:
+        raise LeaseLost(f"Attempt {lease.attempt} no longer holds errand {lease.errand_id}.")
+    return held
+
+
+def _end(errand: Errand, result: Document | None = None, error: Problem | None = None) -> None:
+    errand.status = ErrandStatus.FAILED if error else ErrandStatus.SUCCEEDED
+    errand.result, errand.error = result, error.model_dump() if error else None
+    errand.lease_owner = errand.lease_expires_at = None

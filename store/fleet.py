@@ -1,0 +1,48 @@
+"""Which workers there are: each says so itself, about as often as it renews its leases."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from store.database import insert, now
+from store.states import JobStatus
+from store.tables import Document, Job, Worker
+
+ALIVE_SECONDS = 60.0
+"""A worker that said nothing for so long is gone."""
+FORGET_SECONDS = 86_400.0
+
+
+def check_in(
+    session: Session, id: str, *, host: str, version: str, slots: int, gpus: list[Document], draining: bool = False
+) -> None:
+    said: dict[str, Any] = {"host": host, "version": version, "slots": slots, "gpus": gpus, "draining": draining}
+    statement = insert(session, Worker).values(id=id, **said, seen_at=now())
+    session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=said | {"seen_at": now()}))
+    session.execute(delete(Worker).where(Worker.seen_at < now() - FORGET_SECONDS))
+
+
+def check_out(session: Session, id: str) -> None:
+    """It has ended in good order."""
+    session.execute(delete(Worker).where(Worker.id == id))
+
+
+def alive(session: Session) -> Sequence[Worker]:
+    """Oldest first."""
+    query = select(Worker).where(Worker.seen_at > now() - ALIVE_SECONDS).order_by(Worker.started_at, Worker.id)
+    return session.scalars(query).all()
+
+
+def jobs_of(session: Session, worker_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Ids of the jobs each of them runs."""
+    held: dict[str, list[str]] = {id: [] for id in worker_ids}
+    running = select(Job.lease_owner, Job.id).where(Job.status == JobStatus.RUNNING, Job.lease_owner.in_(worker_ids))
+    for worker_id, job_id in session.execute(running.order_by(Job.id)):
+        held[str(worker_id)].append(job_id)
+    return held
+
+
+def set_draining(session: Session, id: str) -> None:
+    session.execute(update(Worker).where(Worker.id == id).values(draining=True, seen_at=now()))
