@@ -73,7 +73,7 @@ def train(made: Preparation, stop: StopRequest) -> str:
         cache.remove()
     if distributed.rank() == 0:
         deliver(made, exporter)
-    return "time_limit" if runner.iter < made.plan.steps else "completed"
+    return (bridge.ended_by if runner.iter < made.plan.steps else None) or "completed"
 
 
 def cache_of(made: Preparation) -> TeacherCache | None:
