@@ -24,6 +24,8 @@ from frs.spec import JobSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, help=__doc__, pretty_exceptions_enable=False)
 screen, problems = Console(), Console(stderr=True)
+SpecFile = Annotated[Path | None, typer.Option(help="Resolved spec (JSON), as the worker writes it.", hidden=True)]
+EventsDescriptor = Annotated[int | None, typer.Option(help="Write events to this file descriptor.", hidden=True)]
 
 
 @app.command()
@@ -39,17 +41,14 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: schedule.max_steps=2.")
     ] = None,
-    spec: Annotated[
-        Path | None, typer.Option(help="Resolved spec (JSON), as the worker writes it.", hidden=True)
-    ] = None,
-    events_fd: Annotated[int | None, typer.Option(help="Write events to this file descriptor.", hidden=True)] = None,
+    spec: SpecFile = None,
+    events_fd: EventsDescriptor = None,
     json_: Annotated[bool, typer.Option("--json", help="Events as JSON lines instead of a bar.")] = False,
 ) -> None:
     """Run a job spec here, without the service."""
     if events_fd is not None and spec is not None and workdir is not None:
-        die_with_parent()
-        stream = os.fdopen(events_fd, "w", buffering=1)
-        raise SystemExit(_run(ResolvedSpec.model_validate_json(spec.read_bytes()), workdir, events.lines_to(stream)))
+        tell = _telling(events_fd)
+        raise SystemExit(_run(ResolvedSpec.model_validate_json(spec.read_bytes()), workdir, tell))
     if recipe is None:
         raise typer.BadParameter("Name a spec file or a recipe.", param_hint="SPEC")
     try:
@@ -66,15 +65,23 @@ def train(
 
 @app.command()
 def plan(
-    recipe: Annotated[Path, typer.Argument(metavar="SPEC", help="Job spec (YAML or JSON), or a recipe's name.")],
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="SPEC", help="Job spec (YAML or JSON), or a recipe's name.")
+    ] = None,
     data: Annotated[Path, typer.Option(help="Folder of data sets.")] = Path("data"),
     models: Annotated[Path, typer.Option(help="Folder of weights.")] = Path("models"),
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: schedule.batch_size=2.")
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+    spec: SpecFile = None,
+    events_fd: EventsDescriptor = None,
 ) -> None:
     """Check a job spec and take a few steps of it: what it would cost, and what prevents it."""
+    if events_fd is not None and spec is not None:
+        raise SystemExit(_plan_for_the_worker(spec, _telling(events_fd)))
+    if recipe is None:
+        raise typer.BadParameter("Name a spec file or a recipe.", param_hint="SPEC")
     try:
         resolved = resolve(read_spec(str(recipe), set_ or []), data, models)
     except FrsError as error:
@@ -213,6 +220,24 @@ def _plan(spec: ResolvedSpec, json_: bool) -> int:
         for table in forecast_tables.tables(forecast):
             Console().print(table, "")
     return forecast.exit_code
+
+
+def _plan_for_the_worker(file: Path, tell: events.Emit) -> int:
+    spec = ResolvedSpec.model_validate_json(file.read_bytes())
+    _hide_gpus(spec)
+    from frs import plan, trainer  # noqa: PLC0415 - torch takes seconds, and `check` does without
+
+    trainer.quiet()
+    forecast = plan.plan(spec, tell)
+    tell(events.Facts(values=forecast.model_dump(mode="json")))
+    tell(events.Outcome(status="succeeded"))
+    return 0
+
+
+def _telling(events_fd: int) -> events.Emit:
+    """For a process of the worker's, which must not outlive it."""
+    die_with_parent()
+    return events.lines_to(os.fdopen(events_fd, "w", buffering=1))
 
 
 def _tell_phase(event: events.Event, status: Status) -> None:

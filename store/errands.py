@@ -10,7 +10,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from frs.events import Problem
-from store import ids
+from store import ids, uploads
 from store.database import now
 from store.errors import LeaseLost
 from store.line import CPU_ONLY, Room
@@ -27,7 +27,10 @@ class ErrandLease:
     errand_id: str
     attempt: int
     kind: ErrandKind
+    owner: str
+    """Whose it is."""
     request: Document
+    devices: int | None
 
 
 def add(session: Session, kind: ErrandKind, request: Document, *, owner: str, devices: int | None = 0) -> Errand:
@@ -57,10 +60,9 @@ def claim(session: Session, owner: str, lease_seconds: float, room: Room = CPU_O
     if taken is None:
         return None
     if taken.attempt > ATTEMPTS:
-        message = f"{ATTEMPTS} workers died over it."
-        _end(taken, error=Problem(code="poison", message=message, hint="See the workers' logs."))
+        _give_up(session, taken)
         return None
-    return ErrandLease(taken.id, taken.attempt, taken.kind, taken.request)
+    return ErrandLease(taken.id, taken.attempt, taken.kind, taken.owner, taken.request, taken.devices)
 
 
 def renew(session: Session, lease: ErrandLease, lease_seconds: float) -> None:
@@ -79,6 +81,13 @@ def give_back(session: Session, lease: ErrandLease) -> None:
     """To be taken by another worker; not held against it. Raises LeaseLost."""
     errand = _hold(session, lease, attempt=Errand.attempt - 1)
     errand.status, errand.lease_owner, errand.lease_expires_at = ErrandStatus.QUEUED, None, None
+
+
+def _give_up(session: Session, errand: Errand) -> None:
+    problem = Problem(code="poison", message=f"{ATTEMPTS} workers died over it.", hint="See the workers' logs.")
+    if errand.kind is ErrandKind.IMPORT:
+        uploads.refuse_import(session, errand.request["detector_id"], problem)
+    _end(errand, error=problem)
 
 
 def _hold(session: Session, lease: ErrandLease, **values: Any) -> Errand:

@@ -176,7 +176,7 @@ def fail_orphans(session: Session) -> list[str]:
 
 def _lease_of(job: Job) -> Lease:
     assert job.lease_owner is not None and job.lease_expires_at is not None, "a running job has a lease"
-    return Lease(job.id, job.attempt, job.lease_owner, job.lease_expires_at)
+    return Lease(job.id, job.attempt, job.lease_owner, job.lease_expires_at, job.devices)
 
 
 def _dependency_failed(job: Job) -> Problem:

@@ -23,6 +23,7 @@ from pathlib import Path
 from frs import events
 from frs.process import die_with_parent
 from frs.resolved import ResolvedSpec
+from frs.stopping import STOP
 
 TRY_AGAIN = 75
 
@@ -51,6 +52,9 @@ class Stub:
                 self.save()
                 self.emit(events.Outcome(status="interrupted"))
                 return TRY_AGAIN
+            if (self.workdir / STOP).exists():
+                self.save()
+                return self.finish("stopped_early")
             if self.step % self.every == 0:
                 self.save()
         return self.finish()
@@ -100,7 +104,7 @@ class Stub:
             print("last words", file=sys.stderr)
             raise SystemExit(int(self.wishes["exit"]))
 
-    def finish(self) -> int:
+    def finish(self, end_reason: str = "completed") -> int:
         if "fail" in self.wishes:
             problem = events.Problem(code=self.wishes["fail"], message="As the test wished.")
             self.emit(events.Outcome(status="failed", end_reason=self.wishes["fail"], error=problem))
@@ -121,7 +125,7 @@ class Stub:
         student = write(self.workdir / "student" / "student.pth", json.dumps({"weight": self.weight}))
         digest = "0" * 64 if "lie" in self.wishes else sha256(student)
         self.announce("student", student, digest, ("best", "last"))
-        self.emit(events.Outcome(status="succeeded", end_reason="completed"))
+        self.emit(events.Outcome(status="succeeded", end_reason=end_reason))
         return 0
 
     def save(self) -> None:
@@ -168,14 +172,54 @@ def garbage() -> None:
     sys.stdout.flush()
 
 
+def errand(emit: events.Emit, values: dict[str, object]) -> int:
+    """Ends as the file or the spec wishes: a word in it is a code to refuse with, or `sleep`."""
+    wish = str(values.pop("wish", ""))
+    if wish == "sleep":
+        emit(events.Phase(phase="probing"))
+        time.sleep(3600)
+    if wish == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if wish:
+        problem = events.Problem(code=wish, message="As the test wished.")
+        emit(events.Outcome(status="failed", error=problem))
+        return 1
+    emit(events.Facts(values=values))
+    emit(events.Outcome(status="succeeded"))
+    return 0
+
+
+def plan(options: argparse.Namespace, emit: events.Emit) -> int:
+    spec = ResolvedSpec.model_validate_json(options.spec.read_bytes())
+    return errand(emit, {"ok": True, "wish": spec.job.metadata.get("wish", "")})
+
+
+def import_weights(options: argparse.Namespace, emit: events.Emit) -> int:
+    content = options.source.read_text()
+    assert sha256(options.source) == options.sha256
+    write(options.target, f"imported {content}")
+    wish = content if content in ("die", "sleep", "weights_unreadable") else ""
+    return errand(emit, {"sha256": sha256(options.target), "classes": ["box"], "wish": wish})
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("command", choices=["train"])
-    parser.add_argument("--spec", type=Path, required=True)
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--events-fd", type=int, required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("train", "plan"):
+        command = commands.add_parser(name)
+        command.add_argument("--spec", type=Path, required=True)
+        command.add_argument("--workdir", type=Path)
+        command.add_argument("--events-fd", type=int, required=True)
+    command = commands.add_parser("import-weights")
+    command.add_argument("source", type=Path)
+    command.add_argument("target", type=Path)
+    command.add_argument("--sha256")
+    command.add_argument("--events-fd", type=int, required=True)
     options = parser.parse_args()
     die_with_parent()
     stream = os.fdopen(options.events_fd, "w", buffering=1)
-    resolved = ResolvedSpec.model_validate_json(options.spec.read_bytes())
-    sys.exit(Stub(resolved, options.workdir, events.lines_to(stream)).run())
+    emit = events.lines_to(stream)
+    if options.command == "train":
+        resolved = ResolvedSpec.model_validate_json(options.spec.read_bytes())
+        sys.exit(Stub(resolved, options.workdir, emit).run())
+    sys.exit({"plan": plan, "import-weights": import_weights}[options.command](options, emit))

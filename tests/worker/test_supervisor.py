@@ -170,7 +170,7 @@ def test_what_was_said_while_the_database_was_away_is_written_later(house):
 
 def test_a_silent_trainer_counts_as_hung_and_shows_where(house):
     job_id = house.submit(hang_at=10)
-    house.supervisor(hang_seconds=1.0).run()
+    house.supervisor(hang_step_seconds=1.0).run()
     job = house.job(job_id)
     assert (job.status, job.end_reason) == ("failed", "hung")
     assert "train_step" in job.error["message"]

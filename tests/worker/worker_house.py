@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, Update, func, select, update
+from sqlalchemy.orm import Session
 
 from frs.spec import JobSpec
 from store import jobs
@@ -30,6 +31,8 @@ SHORT = {
     "poll_seconds": 0.1,
     "grace_seconds": 3,
     "hang_seconds": 60,
+    "hang_step_seconds": 60,
+    "min_free_mb": 1,
 }
 
 
@@ -80,6 +83,16 @@ class House:
     def rows(self, query: Select[Any]) -> Sequence[Any]:
         with self.database.read() as session:
             return session.scalars(query).all()
+
+    def job_in(self, session: Session, job_id: str) -> Job:
+        return session.get_one(Job, job_id)
+
+    def without_wish(self, spec: dict[str, Any], wish: str) -> dict[str, Any]:
+        return spec | {"metadata": {name: value for name, value in spec["metadata"].items() if name != wish}}
+
+    def stop_requested(self, job_id: str) -> Update:
+        """As if somebody had asked while it still ran."""
+        return update(Job).where(Job.id == job_id).values(stop_requested_at=1.0)
 
     def steps(self, job_id: str) -> list[int]:
         return list(self.rows(select(Metric.step).where(Metric.job_id == job_id, Metric.key == "train/loss")))
