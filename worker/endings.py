@@ -68,8 +68,10 @@ def refused(error: FrsError) -> Ending:
     return settled(reason, Problem(code=error.code, message=error.message, hint=error.hint))
 
 
-def settled(reason: EndReason, problem: Problem | None) -> Ending:
-    return partial(jobs.settle, status=JobStatus.FAILED, end_reason=reason, error=problem)
+def settled(reason: EndReason, problem: Problem) -> Ending:
+    """Failed, and never without a next step."""
+    told = problem if problem.hint else problem.model_copy(update={"hint": "See GET /jobs/{id}/logs."})
+    return partial(jobs.settle, status=JobStatus.FAILED, end_reason=reason, error=told)
 
 
 def _by(outcome: Outcome) -> Ending:

@@ -5,6 +5,7 @@ Steered by the job's metadata:
   crash_at: kills itself with SIGKILL at that step, in the attempts named by crash_attempts (default "1", or "all")
   hang_at: sleeps for ever at that step, deaf to SIGTERM;   spawn: leaves a process in its group
   flood: so many lines of output;   garbage: lines that are no events;   say: a line of output
+  sleep_in: sleeps for ever before training;   exhaust: wants more memory than it may have
   fail: ends with that code and end reason;   exit: ends with that exit code and no outcome
   outside: announces a checkpoint outside the work folder;   lie: announces a student under a wrong sha256
 """
@@ -14,6 +15,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -89,6 +91,11 @@ class Stub:
         return attempts == "all" or self.attempt in attempts.split(",")
 
     def misbehave(self) -> None:
+        if "sleep_in" in self.wishes:
+            time.sleep(3600)
+        if "exhaust" in self.wishes:
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+            bytearray(1 << 31)
         if "say" in self.wishes:
             print(self.wishes["say"])
         if "spawn" in self.wishes:

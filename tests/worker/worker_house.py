@@ -14,12 +14,13 @@ from sqlalchemy import Select, Update, func, select, update
 from sqlalchemy.orm import Session
 
 from frs.spec import JobSpec
-from store import jobs
+from store import actions, jobs
 from store.artifacts import Artifacts
 from store.database import Database
 from store.lease import Lease
 from store.settings import Settings
 from store.tables import Artifact, Dataset, Event, Job, Metric
+from store.waiting import StatusReason, waiting_reason
 from worker.supervisor import Supervisor
 
 STUB = (sys.executable, "-u", "-X", "faulthandler", str(Path(__file__).with_name("stub_trainer.py")))
@@ -93,6 +94,13 @@ class House:
     def stop_requested(self, job_id: str) -> Update:
         """As if somebody had asked while it still ran."""
         return update(Job).where(Job.id == job_id).values(stop_requested_at=1.0)
+
+    def cancel(self, job_id: str) -> None:
+        self.do(actions.cancel, job_id)
+
+    def waiting(self, job_id: str) -> StatusReason | None:
+        with self.database.read() as session:
+            return waiting_reason(session, session.get_one(Job, job_id))
 
     def steps(self, job_id: str) -> list[int]:
         return list(self.rows(select(Metric.step).where(Metric.job_id == job_id, Metric.key == "train/loss")))
