@@ -1,6 +1,7 @@
 """Who comes in: the right Host and a known key, seen to before a route is looked for or a body is read."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -60,8 +61,8 @@ class Gate:
 class KnownKeys:
     """Callers by their tokens' digest, each looked up once a second at most."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database, self._clock = database, clock
         self._known: dict[str, tuple[Caller, float]] = {}
         self._asking: WeakValueDictionary[str, Lock] = WeakValueDictionary()
 
@@ -79,10 +80,10 @@ class KnownKeys:
 
     def _remembered(self, digest: str) -> Caller | None:
         caller, until = self._known.get(digest, (None, 0.0))
-        return caller if time.monotonic() < until else None
+        return caller if self._clock() < until else None
 
     def _look_up(self, token: str, digest: str) -> Caller | None:
-        until = time.monotonic() + REMEMBER_SECONDS  # from before the question: a slow answer is no longer believed
+        until = self._clock() + REMEMBER_SECONDS  # from before the question: a slow answer is no longer believed
         with self._database.read() as session:
             key = keys.find(session, token)
         if key is None:

@@ -39,6 +39,12 @@ def test_every_route_outside_the_open_list_declares_one_scope(app):
     assert [route for route in closed(app) if len(route.scopes) != 1] == []
 
 
+def test_what_changes_anything_needs_more_than_the_scope_to_read(app):
+    changing = [route for route in closed(app) if route.method != "GET"]
+    assert [route for route in changing if route.scopes == ("read",)] == []
+    assert {route.scopes for route in closed(app) if route.path.startswith("/api-keys")} == {("admin",)}
+
+
 def test_without_a_key_every_route_and_method_is_401(app):
     """Of the router itself, with routes that the document leaves out."""
     tried = 0
