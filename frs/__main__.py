@@ -1,5 +1,7 @@
 """The engine on its own: `python -m frs train spec.yaml`, `plan`, `check`, `shapes`."""
 
+from frs.confined import JAIL  # noqa: I001 - first of all: a process with threads cannot leave its network
+
 import os
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from frs import events, pairs, report_text, specfile
+from frs import events, jail, pairs, report_text, specfile
 from frs.dataset.check import check as check_split
 from frs.dataset.shapes import draw
 from frs.errors import FrsError, InvalidSpec
@@ -48,8 +50,10 @@ def train(
     """Run a job spec here, without the service."""
     if events_fd is not None and spec is not None and workdir is not None:
         die_with_parent()
-        stream = os.fdopen(events_fd, "w", buffering=1)
-        raise SystemExit(_run(ResolvedSpec.model_validate_json(spec.read_bytes()), workdir, events.lines_to(stream)))
+        emit = events.lines_to(os.fdopen(events_fd, "w", buffering=1))
+        if JAIL is not None:
+            emit(events.Log(message=str(JAIL)))
+        raise SystemExit(_run(ResolvedSpec.model_validate_json(spec.read_bytes()), workdir, emit))
     if recipe is None:
         raise typer.BadParameter("Name a spec file or a recipe.", param_hint="SPEC")
     try:
@@ -129,6 +133,21 @@ def shapes(
     with drawing_bar("drawing") as tick:
         draw(folder, train=train, val=val, size=size, seed=seed, progress=tick)
     typer.echo(f"{train} training and {val} validation images in {folder}")
+
+
+@app.command()
+def import_weights(
+    source: Annotated[Path, typer.Argument(help="A torch or safetensors file from anywhere.")],
+    target: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+    sha256: Annotated[str | None, typer.Option(help="What SOURCE must hash to.")] = None,
+) -> None:
+    """Take tensors and class names out of a file, without network and within bounds; says so as one JSON object."""
+    die_with_parent()
+    if JAIL is None:
+        jail.start_again_inside()
+    from frs import importing  # noqa: PLC0415 - torch takes seconds, and nothing else here needs it
+
+    raise SystemExit(importing.run(source, target, sha256))
 
 
 def read_spec(name: str, changes: list[str]) -> JobSpec:

@@ -3,14 +3,15 @@
 import os
 from collections.abc import Mapping
 
+from frs.jail import JAIL, NETWORK
 from frs.process import PARENT
 
 ALLOWED = frozenset(
-    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
+    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", NETWORK}
 )
 ALLOWED_PREFIX = "NVIDIA_"
 
 
 def for_a_trainer(ours: Mapping[str, str] = os.environ) -> dict[str, str]:
     allowed = {name: value for name, value in ours.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIX)}
-    return {**allowed, PARENT: str(os.getpid())}
+    return {**allowed, PARENT: str(os.getpid()), JAIL: "1"}
