@@ -1,5 +1,7 @@
 """The engine on its own: `python -m frs train spec.yaml`, `plan`, `check`, `shapes`."""
 
+from frs.confined import JAIL  # noqa: I001 - first of all: a process with threads cannot leave its network
+
 import os
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from frs import events, pairs, report_text, specfile
+from frs import events, jail, pairs, report_text, specfile
 from frs.dataset.check import check as check_split
 from frs.dataset.shapes import draw
 from frs.errors import FrsError, InvalidSpec
@@ -138,6 +140,23 @@ def shapes(
     typer.echo(f"{train} training and {val} validation images in {folder}")
 
 
+@app.command()
+def import_weights(
+    source: Annotated[Path, typer.Argument(help="A torch or safetensors file from anywhere.")],
+    target: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+    sha256: Annotated[str | None, typer.Option(help="What SOURCE must hash to.")] = None,
+    events_fd: EventsDescriptor = None,
+) -> None:
+    """Take tensors and class names out of a file, without network and within bounds; says so as one JSON object."""
+    die_with_parent()
+    if JAIL is None:
+        jail.start_again_inside()
+    from frs import importing  # noqa: PLC0415 - torch takes seconds, and nothing else here needs it
+
+    tell = None if events_fd is None else _telling(events_fd)
+    raise SystemExit(importing.run(source, target, sha256, tell))
+
+
 def read_spec(name: str, changes: list[str]) -> JobSpec:
     """A spec from a file or a recipe, with `--set` changes. Raises InvalidSpec naming the field."""
     if name in RECIPES:
@@ -237,7 +256,10 @@ def _plan_for_the_worker(file: Path, tell: events.Emit) -> int:
 def _telling(events_fd: int) -> events.Emit:
     """For a process of the worker's, which must not outlive it."""
     die_with_parent()
-    return events.lines_to(os.fdopen(events_fd, "w", buffering=1))
+    tell = events.lines_to(os.fdopen(events_fd, "w", buffering=1))
+    if JAIL is not None:
+        tell(events.Log(message=str(JAIL)))
+    return tell
 
 
 def _tell_phase(event: events.Event, status: Status) -> None:

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Mapping, Sequence
 
+from frs.jail import JAIL, NETWORK
 from frs.process import PARENT
 from worker.gpus import VISIBLE
 
 ALLOWED = frozenset(
-    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
+    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", NETWORK}
 )
 ALLOWED_PREFIX = "NVIDIA_"
 
@@ -16,4 +17,4 @@ def for_a_trainer(ours: Mapping[str, str] = os.environ, gpus: Sequence[str] | No
     """`gpus`: those it may use; None: this host has none to give."""
     allowed = {name: value for name, value in ours.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIX)}
     chosen = {} if gpus is None else {VISIBLE: ",".join(gpus)}
-    return {**allowed, **chosen, PARENT: str(os.getpid())}
+    return {**allowed, **chosen, PARENT: str(os.getpid()), JAIL: "1"}
