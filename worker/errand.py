@@ -75,6 +75,7 @@ class Errand:
         """Does the work; what went wrong with it, if anything did."""
         try:
             workfolder.check_space(self.settings)
+            workfolder.remove(self.folder)  # of an attempt of that number which was given back
             self.folder.mkdir(parents=True)
             self._follow(self._arguments())
         except FrsError as error:

@@ -108,8 +108,8 @@ class Journal:
 
     def _key(self, file: File) -> str:
         if isinstance(file, Checkpoint):
-            return record.checkpoint_key(self._lease.job_id, file)
-        return record.artifact_key(self._lease.job_id, file)
+            return record.checkpoint_key(self._lease, file)
+        return record.artifact_key(self._lease, file)
 
     def _find(self, file: File) -> Path:
         """Raises InvalidSpec for a path outside the work folder, ArtifactNotFound, ArtifactCorrupt."""

@@ -70,3 +70,9 @@ def test_a_job_of_a_higher_priority_may_overtake_one_that_has_waited(house):
     submit(house, 4, waited=2 * OVERTAKING_SECONDS)
     urgent = submit(house, 1, priority=1)
     assert claim(house, gpus=4, free=1) == urgent
+
+
+def test_a_job_without_gpus_need_not_wait_for_a_large_one(house):
+    submit(house, 4, waited=2 * OVERTAKING_SECONDS)
+    without = submit(house, 0)
+    assert claim(house, gpus=4, free=1) == without
