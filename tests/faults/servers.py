@@ -90,6 +90,15 @@ class Postgres:
         others = "datname = 'frs' AND pid <> pg_backend_pid()"
         return self.sql(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}", "postgres")
 
+    @contextmanager
+    def holding(self, table: str) -> Iterator[None]:
+        """Nobody else reads or writes it meanwhile: whoever tries keeps a connection busy."""
+        engine = create_engine(self.url)
+        with engine.begin() as connection:
+            connection.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+            yield
+        engine.dispose()
+
     def sql(self, statement: str, database: str = "frs") -> int:
         engine = create_engine(self.url.replace("/frs?", f"/{database}?"), isolation_level="AUTOCOMMIT")
         try:
