@@ -23,6 +23,7 @@ from store.states import DatasetStatus, JobStatus
 from store.tables import Attempt, Checkpoint, Dataset, Event, Job
 
 STUB_WORKER = Path(STUB[-1]).with_name("stub_worker.py")
+ROOT = Path(__file__).parents[2]
 LEASE = {"heartbeat_seconds": 0.5, "fence_seconds": 4, "lease_seconds": 6}
 SPEC = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
 PASSING = (429, 500, 502, 503, 504, 507)
@@ -41,6 +42,10 @@ class Estate:
             lambda session: session.execute(update(Dataset).values(status=DatasetStatus.READY, classes=["box"]))
         )
         self.port = free_port()
+        key = self.settings.api_key_file.read_text().strip()
+        self._http = httpx2.Client(
+            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {key}"}, limits=httpx2.Limits()
+        )
         self.children: list[subprocess.Popen[bytes]] = []
         self.answers: list[int] = []
         """Status of every answer so far; 0 for none."""
@@ -52,6 +57,7 @@ class Estate:
         for child in self.children:
             child.kill()
             child.wait()
+        self._http.close()
         self.house.database.engine.dispose()
         until(lambda: self.house.trainers() == [], 10)
 
@@ -65,11 +71,8 @@ class Estate:
 
     def ask(self, method: str, path: str, timeout: float = 60, **request: Any) -> httpx2.Response | None:
         """None: no answer."""
-        key = self.settings.api_key_file.read_text().strip()
-        headers = {"Authorization": f"Bearer {key}", **request.pop("headers", {})}
-        url = f"http://127.0.0.1:{self.port}{path}"
         try:
-            answer = httpx2.request(method, url, headers=headers, timeout=timeout, **request)
+            answer = self._http.request(method, path, timeout=timeout, **request)
         except httpx2.RequestError:
             self.answers.append(0)
             return None
@@ -96,14 +99,17 @@ class Estate:
         """As the database says, which may be away meanwhile."""
         until(lambda: self._unended(job_ids) == 0, seconds)
 
-    def all_is_well(self, job_ids: Sequence[str], losses: Sequence[float]) -> None:
-        """Each acknowledged job has succeeded, with these losses, and its history is a true one."""
+    def all_is_well(self, job_ids: Sequence[str], losses: Sequence[float], among: int | None = None) -> None:
+        """Each acknowledged job has succeeded, with these losses, and its history is a true one.
+
+        `among`: jobs there are in all, where it is not these alone.
+        """
         for job_id in job_ids:
             job = self.house.job(job_id)
             assert job.status == JobStatus.SUCCEEDED, (job_id, job.status, job.end_reason, job.error)
             assert self.house.losses(job_id) == losses
             self._history_is_true(job)
-        assert self.house.rows(select(func.count()).select_from(Job)) == [len(set(job_ids))], "no job but these"
+        assert self.house.rows(select(func.count()).select_from(Job)) == [among or len(set(job_ids))]
 
     def _history_is_true(self, job: Job) -> None:
         statuses = self.house.statuses(job.id)
@@ -133,7 +139,9 @@ class Estate:
 
     def _start(self, *command: str, **changes: Any) -> subprocess.Popen[bytes]:
         told = self.settings.model_dump(exclude_unset=True) | changes
-        environment = os.environ | {f"FRS_{name.upper()}": str(value) for name, value in told.items()}
+        environment = (
+            os.environ | {"PYTHONPATH": str(ROOT)} | {f"FRS_{name.upper()}": str(value) for name, value in told.items()}
+        )
         with (self.logs / f"{len(self.children)}.log").open("w") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self.children.append(process)
