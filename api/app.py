@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
+from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
@@ -32,6 +33,9 @@ _PROBLEM = {
     "description": "A problem: what happened, under a stable code, and what to do next.",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
 }
+_THREADS = 200
+"""For requests. Many more than connections, so that whoever finds none free is told so after the pool's time limit,
+instead of waiting unheard for a thread."""
 _documents_the_key = Depends(HTTPBearer(auto_error=False, description="An API key. Checked by `api.gate`."))
 
 
@@ -41,6 +45,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = _THREADS
         checking.resume(context.database, context.settings.datasets_root)
         yield
         context.close()

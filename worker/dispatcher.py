@@ -164,7 +164,7 @@ class Dispatcher:
 
     def _pause(self, failures: int) -> float:
         """At random around `poll_seconds`, so that workers do not ask all at once; longer after failures."""
-        return min(MAX_PAUSE, self._settings.poll_seconds * 2**failures) * random.uniform(0.75, 1.25)
+        return min(MAX_PAUSE, self._settings.poll_seconds * 2 ** min(failures, 10)) * random.uniform(0.75, 1.25)
 
     def _release(self) -> None:
         self._tell_the_fleet(partial(self._check_in, draining=True))

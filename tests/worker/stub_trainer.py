@@ -11,6 +11,7 @@ Steered by the job's metadata:
 """
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 
 from frs import events
+from frs.errors import StorageFull
 from frs.process import die_with_parent
 from frs.resolved import ResolvedSpec
 from frs.stopping import STOP
@@ -41,6 +43,17 @@ class Stub:
         self.step, self.weight = self.newest()
 
     def run(self) -> int:
+        """As the engine, it says so when the disk is full."""
+        try:
+            return self.train()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            problem = events.Problem(code=StorageFull.code, message="No space is left.")
+            self.emit(events.Outcome(status="failed", end_reason="internal_error", error=problem))
+            return 1
+
+    def train(self) -> int:
         signal.signal(signal.SIGTERM, self.ask)
         self.emit(events.Phase(phase="loading"))
         self.emit(events.Facts(values={"parameters": 1}))
