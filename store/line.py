@@ -53,9 +53,13 @@ def positions(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
 
     However many they are, one pass over the index: each counts only what stands between it and the one before it.
     """
-    by_priority = lengths(session)
+    asked = session.execute(select(Job.id, Job.status).where(Job.id.in_(job_ids)))
+    queued = [
+        id for id, status in asked if status == JobStatus.QUEUED
+    ]  # in SQL, SQLite would look through all of these
+    by_priority = lengths(session) if queued else {}
     places: dict[str, int] = {}
-    for priority, group in groupby(_gaps(session, job_ids), itemgetter(1)):
+    for priority, group in groupby(_gaps(session, queued), itemgetter(1)):
         rows = list(group)
         ahead = sum(length for other, length in by_priority.items() if other > priority)
         so_far = accumulate(older for _, _, older, _ in rows)
@@ -76,14 +80,12 @@ def lengths(session: Session) -> dict[int, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def _gaps(session: Session, job_ids: Sequence[str]) -> Sequence[Row[str, int, int, int]]:
+def _gaps(session: Session, queued: Sequence[str]) -> Sequence[Row[str, int, int, int]]:
     """In line: id, priority, how many of that priority are older but no older than the row before, how many as old."""
     in_line = (Job.created_at, Job.id)
     before = func.lag(Job.created_at).over(partition_by=Job.priority, order_by=in_line)
     wanted = (
-        select(Job.id, Job.priority, Job.created_at, before.label("before"))
-        .where(Job.id.in_(job_ids), Job.status == JobStatus.QUEUED)
-        .cte("wanted")
+        select(Job.id, Job.priority, Job.created_at, before.label("before")).where(Job.id.in_(queued)).cte("wanted")
     )
     mine, other = wanted.c, aliased(Job)
     alike = select(func.count()).where(other.status == JobStatus.QUEUED, other.priority == mine.priority)
