@@ -67,6 +67,26 @@ def positions(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
     return places
 
 
+def in_order(
+    session: Session, *conditions: ColumnElement[bool], limit: int, after: tuple[int, float, str] | None = None
+) -> list[Job]:
+    """The first queued jobs that meet the conditions, behind that priority, time and id.
+
+    Priority by priority, for the index is in no order that would serve all of them at once.
+    """
+    found: list[Job] = []
+    for priority in lengths(session):
+        if len(found) == limit:
+            break
+        if after is not None and priority > after[0]:
+            continue
+        query = select(Job).where(Job.status == JobStatus.QUEUED, Job.priority == priority, *conditions)
+        if after is not None and priority == after[0]:
+            query = query.where(tuple_(Job.created_at, Job.id) > after[1:])
+        found += session.scalars(query.order_by(Job.created_at, Job.id).limit(limit - len(found)))
+    return found
+
+
 def place_of_a_new_job(session: Session, priority: int) -> int:
     """Behind all that are as urgent."""
     as_urgent = (Job.status == JobStatus.QUEUED, Job.priority >= priority)
