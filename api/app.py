@@ -25,6 +25,7 @@ from api.gate import OPEN, Gate
 from api.health import endpoints as health
 from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
+from api.plans import endpoints as plans
 from api.queue import endpoints as queue
 from api.recipes import endpoints as recipes
 from api.workers import endpoints as workers
@@ -64,7 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
     )
     app.state.context = context
-    for resource in (jobs, job_actions, datasets, detectors, checkpoints, recipes, queue, workers, health):
+    for resource in (jobs, job_actions, plans, datasets, detectors, checkpoints, recipes, queue, workers, health):
         app.include_router(resource.router, dependencies=[_documents_the_key])
     return app
 

@@ -38,9 +38,7 @@ class Filter:
 
 def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str | None) -> Job:
     """Raises InvalidField for references that do not hold, AlreadySubmitted, IdempotencyKeyReused."""
-    if spec.kind == "compare":
-        hint = "Post a `distill` job with `baseline: true` or `{seeds: n}`; its comparison comes by itself."
-        raise InvalidField("kind", "invalid_spec", "Comparisons are made by the service alone.", hint)
+    refuse_comparison(spec)
     idempotency = Idempotency(idempotency_key, _digest(spec)) if idempotency_key else None
     with context.database.read() as session:
         if idempotency:
@@ -56,6 +54,13 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
     for job_id in added:
         context.hints.enqueue(job_id)  # after the commit, so the worker finds the row
     return find(context.database, caller, job.id)
+
+
+def refuse_comparison(spec: JobSpec) -> None:
+    """Raises InvalidField."""
+    if spec.kind == "compare":
+        hint = "Post a `distill` job with `baseline: true` or `{seeds: n}`; its comparison comes by itself."
+        raise InvalidField("kind", "invalid_spec", "Comparisons are made by the service alone.", hint)
 
 
 def family_of(spec: JobSpec) -> Iterator[JobSpec]:
