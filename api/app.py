@@ -16,6 +16,7 @@ from starlette.routing import compile_path
 from api import problems
 from api.bodies import StrictJson
 from api.checkpoints import endpoints as checkpoints
+from api.compare import endpoints as compare
 from api.context import open_context
 from api.datasets import checking
 from api.datasets import endpoints as datasets
@@ -65,7 +66,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
     )
     app.state.context = context
-    for resource in (jobs, job_actions, plans, datasets, detectors, checkpoints, recipes, queue, workers, health):
+    for resource in (
+        jobs,
+        job_actions,
+        plans,
+        compare,
+        datasets,
+        detectors,
+        checkpoints,
+        recipes,
+        queue,
+        workers,
+        health,
+    ):
         app.include_router(resource.router, dependencies=[_documents_the_key])
     return app
 
