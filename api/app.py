@@ -17,6 +17,7 @@ from starlette.routing import compile_path
 from api import problems
 from api.bodies import StrictJson
 from api.checkpoints import endpoints as checkpoints
+from api.compare import endpoints as compare
 from api.context import open_context
 from api.datasets import checking
 from api.datasets import endpoints as datasets
@@ -24,9 +25,13 @@ from api.detectors import endpoints as detectors
 from api.envelope import Envelope
 from api.gate import OPEN, Gate
 from api.health import endpoints as health
+from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
 from api.keys import endpoints as keys
+from api.plans import endpoints as plans
+from api.queue import endpoints as queue
 from api.recipes import endpoints as recipes
+from api.workers import endpoints as workers
 from store.settings import Settings
 
 _PROBLEM = {
@@ -67,7 +72,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
     )
     app.state.context = context
-    for resource in (jobs, datasets, detectors, checkpoints, recipes, keys, health):
+    for resource in (
+        jobs,
+        job_actions,
+        plans,
+        compare,
+        datasets,
+        detectors,
+        checkpoints,
+        recipes,
+        queue,
+        workers,
+        keys,
+        health,
+    ):
         app.include_router(resource.router, dependencies=[_documents_the_key])
     return app
 

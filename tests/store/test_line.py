@@ -1,8 +1,8 @@
 """Who is next, where a worker has GPUs."""
 
 import pytest
-from conftest import House
 from sqlalchemy import update
+from store_house import House
 
 from store import jobs
 from store.line import OVERTAKING_SECONDS, Room
