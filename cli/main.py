@@ -12,7 +12,7 @@ from cli import demo as demonstration
 from cli import keys, tables
 from cli.client import Client, Json, ServiceError
 from cli.pulling import pull as fetch
-from cli.terminal import HERE, AsJson, DataFolder, screen
+from cli.terminal import HERE, AsJson, DataFolder, problems, screen
 from cli.terminal import answer as _answer
 from cli.terminal import fail as _fail
 from cli.terminal import rows as _rows
@@ -58,7 +58,7 @@ def up(
             screen.print(
                 f"key: {service.data / 'api-key'}   logs: {service.data / 'logs'}   Ctrl-C ends it", highlight=False
             )
-            service.watch()
+            service.watch(lambda said: problems.print(said, style="yellow", highlight=False, markup=False))
     except KeyboardInterrupt:
         screen.print("frs has ended.")
     except ServiceError as error:
