@@ -8,7 +8,10 @@ from urllib.parse import quote
 
 import pytest
 from api_routes import METHODS, Route, closed
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError, ProgrammingError, StatementError
+from starlette.exceptions import HTTPException
 
+from api.caller import Reader
 from store.tables import Base
 
 REQUESTS = 2_000
@@ -53,6 +56,26 @@ NASTY = [
     "9999-12-31T23:59:59-23:59",
     "0001-01-01T00:00:00+23:59",
 ]
+_SECRET = "secret of /work/api/app.py: SELECT * FROM api_keys"
+FAULTS = [
+    RuntimeError(_SECRET),
+    KeyError(_SECRET),
+    AssertionError(_SECRET),
+    RecursionError(_SECRET),
+    MemoryError(_SECRET),
+    UnicodeDecodeError("utf-8", b"secret", 0, 1, _SECRET),
+    FileNotFoundError(2, _SECRET, "/work/secret"),
+    PermissionError(13, _SECRET, "/work/secret"),
+    OSError(28, _SECRET, "/work/secret"),
+    TimeoutError(_SECRET),
+    OperationalError(_SECRET, {"key": "secret"}, Exception(_SECRET)),
+    IntegrityError(_SECRET, {"key": "secret"}, Exception(_SECRET)),
+    DataError(_SECRET, {"key": "secret"}, Exception(_SECRET)),
+    ProgrammingError(_SECRET, {"key": "secret"}, Exception(_SECRET)),
+    StatementError(_SECRET, _SECRET, {"key": "secret"}, Exception(_SECRET)),
+    HTTPException(418, _SECRET),
+    HTTPException(500, _SECRET),
+]
 WORDS = [
     *("name", "owner", "scopes", "kind", "dataset", "unlabelled", "student", "teacher", "schedule", "baseline", "init"),
     *("resources", "distillation", "tags", "metadata", "architecture", "config", "detector", "job", "weights", "train"),
@@ -93,6 +116,18 @@ def test_a_broken_database_is_told_in_our_words(service, shapes, table):
             assert f'"{table}"' not in response.text
         broken += response.status_code >= 500
     assert broken or table not in ("jobs", "datasets", "detectors"), "a table that is missed"
+
+
+@pytest.mark.parametrize("kind", FAULTS, ids=range(len(FAULTS)))
+def test_what_breaks_inside_stays_inside(service, kind):
+    @service.client.app.get("/broken")
+    def broken(_: Reader) -> None:
+        raise kind
+
+    response = service.client.get("/broken")
+    assert response.status_code >= 400
+    _is_in_our_words(response, kind)
+    assert "secret" not in response.text.lower()
 
 
 def _request(chance: random.Random, route: Route) -> dict:
