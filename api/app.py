@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
+from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
@@ -16,6 +17,7 @@ from starlette.routing import compile_path
 from api import problems
 from api.bodies import StrictJson
 from api.checkpoints import endpoints as checkpoints
+from api.compare import endpoints as compare
 from api.context import open_context
 from api.datasets import checking
 from api.datasets import endpoints as datasets
@@ -23,15 +25,22 @@ from api.detectors import endpoints as detectors
 from api.envelope import Envelope
 from api.gate import OPEN, Gate
 from api.health import endpoints as health
+from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
 from api.keys import endpoints as keys
+from api.plans import endpoints as plans
+from api.queue import endpoints as queue
 from api.recipes import endpoints as recipes
+from api.workers import endpoints as workers
 from store.settings import Settings
 
 _PROBLEM = {
     "description": "A problem: what happened, under a stable code, and what to do next.",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
 }
+_THREADS = 200
+"""For requests. Many more than connections, so that whoever finds none free is told so after the pool's time limit,
+instead of waiting unheard for a thread."""
 _documents_the_key = Depends(HTTPBearer(auto_error=False, description="An API key. Checked by `api.gate`."))
 
 
@@ -41,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = _THREADS
         checking.resume(context.database, context.settings.datasets_root)
         yield
         context.close()
@@ -62,7 +72,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
     )
     app.state.context = context
-    for resource in (jobs, datasets, detectors, checkpoints, recipes, keys, health):
+    for resource in (
+        jobs,
+        job_actions,
+        plans,
+        compare,
+        datasets,
+        detectors,
+        checkpoints,
+        recipes,
+        queue,
+        workers,
+        keys,
+        health,
+    ):
         app.include_router(resource.router, dependencies=[_documents_the_key])
     return app
 

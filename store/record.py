@@ -60,14 +60,17 @@ def record_artifact(session: Session, lease: Lease, artifact: events.Artifact, k
     note(session, job, "artifact", {name: row[name] for name in ("name", "sha256", "bytes")})
 
 
-def checkpoint_key(job_id: str, checkpoint: events.Checkpoint) -> str:
-    """Where its file goes in the artifacts. Another content is another key, so no row ever names a file half replaced."""
+def checkpoint_key(lease: Lease, checkpoint: events.Checkpoint) -> str:
+    """Where its file goes in the artifacts. Another content is another key, so no row ever names a file half replaced;
+
+    another attempt too, so what one deletes late is nothing that a later one has made again.
+    """
     name = f"{checkpoint.kind}_{checkpoint.step:08d}_{checkpoint.sha256[:12]}"
-    return f"{job_id}/checkpoints/{name}{PurePosixPath(checkpoint.path).suffix}"
+    return f"{lease.job_id}/checkpoints/{name}_{lease.attempt}{PurePosixPath(checkpoint.path).suffix}"
 
 
-def artifact_key(job_id: str, artifact: events.Artifact) -> str:
-    return f"{job_id}/artifacts/{artifact.sha256[:12]}{PurePosixPath(artifact.path).suffix}"
+def artifact_key(lease: Lease, artifact: events.Artifact) -> str:
+    return f"{lease.job_id}/artifacts/{artifact.sha256[:12]}_{lease.attempt}{PurePosixPath(artifact.path).suffix}"
 
 
 def newest_checkpoints(session: Session, job_id: str) -> list[tables.Checkpoint]:

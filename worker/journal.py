@@ -14,6 +14,7 @@ from frs.events import Artifact, Checkpoint, Log, Problem
 from frs.resolved import inside
 from store import record
 from store.artifacts import Artifacts
+from store.commits import Transaction
 from store.database import Database
 from store.errors import ArtifactCorrupt, ArtifactNotFound, LeaseLost
 from store.lease import Lease
@@ -46,13 +47,8 @@ class Journal:
         return self._patiently(self._database.read, function)
 
     def write(self, function: Callable[..., T], *arguments: Any) -> T:
-        """`function(session, lease, ...)`, committed; tried again while the database is away. Raises LeaseLost."""
-
-        def transaction(session: Session) -> T:
-            result = function(session, self._lease, *arguments)
-            session.commit()
-            return result
-
+        """`function(session, lease, ...)`, committed once; tried again while the database is away. Raises LeaseLost."""
+        transaction = Transaction[T](lambda session: function(session, self._lease, *arguments))
         return self._patiently(self._database.write, transaction)
 
     def add(self, *events: Recordable) -> None:
@@ -108,8 +104,8 @@ class Journal:
 
     def _key(self, file: File) -> str:
         if isinstance(file, Checkpoint):
-            return record.checkpoint_key(self._lease.job_id, file)
-        return record.artifact_key(self._lease.job_id, file)
+            return record.checkpoint_key(self._lease, file)
+        return record.artifact_key(self._lease, file)
 
     def _find(self, file: File) -> Path:
         """Raises InvalidSpec for a path outside the work folder, ArtifactNotFound, ArtifactCorrupt."""

@@ -9,9 +9,9 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/health/live")
-def live() -> Health:
+async def live() -> Health:
     """The process answers. Needs no key."""
-    return Health()
+    return Health()  # without a thread, of which none may be free
 
 
 @router.get("/health/ready")

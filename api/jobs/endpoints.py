@@ -20,7 +20,7 @@ from store.states import JobStatus
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_EXAMPLES = {name: {"summary": recipe.title, "value": recipe.spec_as_dict()} for name, recipe in RECIPES.items()}
+EXAMPLES = {name: {"summary": recipe.title, "value": recipe.spec_as_dict()} for name, recipe in RECIPES.items()}
 IdempotencyKey = Annotated[
     str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")
 ]
@@ -31,7 +31,7 @@ def submit(
     here: Here,
     caller: Submitter,
     response: Response,
-    spec: Annotated[JobSpec, Body(openapi_examples=_EXAMPLES)],
+    spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
     idempotency_key: IdempotencyKey = None,
 ) -> Job:
     """Checks what the spec refers to and puts the job in the queue."""

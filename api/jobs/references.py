@@ -1,8 +1,9 @@
 """Whether what a spec refers to is there and fits: found out before the job is taken on, not hours later."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -32,17 +33,54 @@ class References:
     """The job whose student this one has to wait for."""
 
 
+@dataclass(frozen=True)
+class Review:
+    refused: dict[str, InvalidField | None]
+    """By each field that refers to something, in the order of the spec; None where it holds."""
+    dataset: Dataset | None
+
+
 def check(session: Session, context: Context, caller: Caller, spec: JobSpec) -> References:
     """Raises InvalidField, naming the field and the next step."""
-    dataset = _dataset(session, caller, spec.dataset, spec.max_bad_share, "dataset")
+    reviewed = review(session, context, caller, spec)
+    for refusal in filter(None, reviewed.refused.values()):
+        raise refusal
+    assert reviewed.dataset, "or it was refused"
+    return References(reviewed.dataset.id, waits_for(spec))
+
+
+def review(session: Session, context: Context, caller: Caller, spec: JobSpec) -> Review:
+    """All that `check` would raise one after the other. Where there is no data set, classes are of no account."""
+    refused: dict[str, InvalidField | None] = {}
+    dataset: Dataset | None = None
+    try:
+        dataset = _dataset(session, caller, spec.dataset, spec.max_bad_share, "dataset")
+        refused["dataset"] = None
+    except InvalidField as refusal:
+        refused["dataset"] = refusal
     if spec.unlabelled:
-        _images(session, caller, spec.unlabelled, spec.max_bad_share)
-    sides = [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
-    for loc, detector in sides:
+        refused["unlabelled"] = _refusal(_images, session, caller, spec.unlabelled, spec.max_bad_share)
+    for loc, detector in _sides(spec):
         leaves_out = loc == "student" and spec.kind != "evaluate"
-        _check_detector(session, context, caller, dataset, detector, loc, leaves_out)
-    waits_for = next((detector.job for _, detector in sides if isinstance(detector, DetectorOfJob)), None)
-    return References(dataset.id, waits_for)
+        refused[loc] = _refusal(_check_detector, session, context, caller, dataset, detector, loc, leaves_out)
+    return Review(refused, dataset)
+
+
+def waits_for(spec: JobSpec) -> str | None:
+    """The job whose student it needs."""
+    return next((detector.job for _, detector in _sides(spec) if isinstance(detector, DetectorOfJob)), None)
+
+
+def _sides(spec: JobSpec) -> list[tuple[str, DetectorRef]]:
+    return [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
+
+
+def _refusal(look: Callable[..., None], *arguments: Any) -> InvalidField | None:
+    try:
+        look(*arguments)
+    except InvalidField as refusal:
+        return refusal
+    return None
 
 
 def _dataset(session: Session, caller: Caller, id_or_name: str, max_bad_share: float, loc: str) -> Dataset:
@@ -91,7 +129,7 @@ def _check_detector(
     session: Session,
     context: Context,
     caller: Caller,
-    dataset: Dataset,
+    dataset: Dataset | None,
     detector: DetectorRef,
     loc: str,
     leaves_out: bool,
@@ -126,15 +164,16 @@ def _check_registered(session: Session, caller: Caller, dataset: Dataset | None,
         _check_classes(dataset, detector.classes, f"Detector {detector.name}", loc)
 
 
-def _check_job(session: Session, caller: Caller, dataset: Dataset, job_id: str, loc: str) -> None:
+def _check_job(session: Session, caller: Caller, dataset: Dataset | None, job_id: str, loc: str) -> None:
     job = caller.job(session, job_id)
     if job is None:
         raise InvalidField(loc, "job_not_found", "No job of this id.", "See GET /jobs.")
     if job.kind == "evaluate" or job.status in _GIVE_NO_STUDENT:
         detail = f"Job {job.id}, of kind {job.kind} and {job.status}, will not have a student."
         raise InvalidField(loc, "dependency_failed", detail, "Name a job that trains one, or post that one again.")
-    trained_on = session.get_one(Dataset, job.dataset_id)
-    _check_classes(dataset, trained_on.classes or [], f"The student of job {job.id}", loc)
+    if dataset is not None:
+        trained_on = session.get_one(Dataset, job.dataset_id)
+        _check_classes(dataset, trained_on.classes or [], f"The student of job {job.id}", loc)
 
 
 def _check_classes(dataset: Dataset, classes: Sequence[str], whose: str, loc: str) -> None:
