@@ -136,6 +136,19 @@ def test_a_family_counts_whole_and_is_taken_whole_or_not_at_all(service, client_
     assert len(alice.get("/jobs").json()["data"]) == 6
 
 
+@pytest.mark.parametrize("action", ["resume", "retry"])
+def test_a_job_that_ended_comes_back_only_where_there_is_room(service, client_with, action):
+    alice = registered(client_with(max_active_jobs=1))
+    first = alice.post("/jobs", json=TRAIN).json()["id"]
+    alice.post(f"/jobs/{first}/cancel")
+    second = alice.post("/jobs", json=TRAIN).json()["id"]
+    service.refused(alice.post(f"/jobs/{first}/{action}"), 429, "quota_exceeded")
+    alice.post(f"/jobs/{second}/pause")
+    assert alice.post(f"/jobs/{second}/resume").status_code == 202, "it never left"
+    alice.post(f"/jobs/{second}/cancel")
+    assert alice.post(f"/jobs/{first}/{action}").status_code == 202
+
+
 def test_a_request_made_before_is_answered_though_the_quota_is_full(client_with):
     alice, key = registered(client_with(max_active_jobs=1)), {"Idempotency-Key": "one"}
     first = alice.post("/jobs", json=TRAIN, headers=key)
