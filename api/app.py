@@ -26,6 +26,7 @@ from api.gate import OPEN, Gate
 from api.health import endpoints as health
 from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
+from api.keys import endpoints as keys
 from api.plans import endpoints as plans
 from api.queue import endpoints as queue
 from api.recipes import endpoints as recipes
@@ -60,7 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses={"default": _PROBLEM},
         middleware=[
             Middleware(Envelope),
-            Middleware(Gate, database=context.database, allowed_hosts=context.settings.allowed_hosts),
+            Middleware(Gate, database=context.database, settings=context.settings),
             Middleware(StrictJson),
         ],
         exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
@@ -75,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         detectors,
         checkpoints,
         recipes,
+        keys,
         queue,
         workers,
         health,

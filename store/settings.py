@@ -37,6 +37,13 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     """`Host` names the API answers under, separated by commas; all where there are none."""
 
+    max_active_jobs: PositiveInt = 1000
+    """Of one owner: jobs that have not ended. A key may say otherwise; so for the next."""
+    requests_per_minute: PositiveInt | None = None
+    """Of one key, in one API process; null: as many as it likes."""
+    unknown_keys_per_minute: PositiveInt = 60
+    """From one address, before it is answered 429 instead of 401. Valid keys come in from there all the same."""
+
     slots: PositiveInt = 1
     """Jobs a worker runs at a time."""
     heartbeat_seconds: PositiveFloat = 10

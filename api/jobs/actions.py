@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from api.caller import Caller, Submitter
 from api.context import Context, Here
-from api.jobs import service
+from api.jobs import quota, service
 from api.jobs.schemas import Job
 from api.schemas import JobId
 from frs.spec import Name, Priority, Spec, Tags
@@ -60,7 +60,7 @@ def resume(here: Here, caller: Submitter, job_id: JobId) -> Job:
 
     With it all jobs that failed only for want of it.
     """
-    job = _act(here, caller, job_id, actions.resume)
+    job = _act(here, caller, job_id, actions.resume, begins=True)
     here.hints.enqueue(job_id)
     return job
 
@@ -77,7 +77,7 @@ def retry(here: Here, caller: Submitter, job_id: JobId) -> Job:
         _, keys = actions.retry(session, job_id)
         files.extend(keys)
 
-    job = _act(here, caller, job_id, again)
+    job = _act(here, caller, job_id, again, begins=True)
     here.hints.enqueue(job_id)
     _delete_files(here, files)
     return job
@@ -112,11 +112,20 @@ def delete(here: Here, caller: Submitter, job_id: JobId, artifacts: Fate = "dele
         _delete_files(here, files)
 
 
-def _act(context: Context, caller: Caller, job_id: str, action: Callable[[Session, str], tables.Job | None]) -> Job:
-    """Raises JobNotFound, ActionNotAllowed."""
+def _act(
+    context: Context,
+    caller: Caller,
+    job_id: str,
+    action: Callable[[Session, str], tables.Job | None],
+    *,
+    begins: bool = False,
+) -> Job:
+    """`begins`: a job that had ended counts as one that has not. Raises JobNotFound, ActionNotAllowed, Refusal 429."""
     with context.database.write() as session:
-        service.row(session, caller, job_id)
+        had_ended = service.row(session, caller, job_id).status.is_terminal
         action(session, job_id)
+        if begins and had_ended:
+            quota.check(session, context.settings, caller, 0)
         session.commit()
     return service.find(context.database, caller, job_id)
 
