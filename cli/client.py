@@ -36,8 +36,11 @@ class Client:
     def post(self, path: str, body: Json | None = None) -> Json:
         return self._json("POST", path, json=body)
 
-    def delete(self, path: str) -> Json:
-        return self._json("DELETE", path)
+    def patch(self, path: str, body: Json) -> Json:
+        return self._json("PATCH", path, json=body)
+
+    def delete(self, path: str, **query: Any) -> Json:
+        return self._json("DELETE", path, params=query)
 
     def each(self, path: str, **query: Any) -> Iterator[Json]:
         """All items of a list, page by page."""
