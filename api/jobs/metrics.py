@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from api.caller import Caller
 from api.jobs.schemas import Metrics, Series, X
 from api.jobs.service import row
 from store.database import Database
@@ -17,10 +18,12 @@ Point = tuple[float, float | None]
 _COLUMN = {"step": Metric.step, "epoch": Metric.epoch, "time": Metric.at}
 
 
-def read(database: Database, job_id: str, keys: Sequence[str] | None, x: X, since: int, max_points: int) -> Metrics:
+def read(
+    database: Database, caller: Caller, job_id: str, keys: Sequence[str] | None, x: X, since: int, max_points: int
+) -> Metrics:
     """Points written after number `since`, of `keys` or of all; a series without any is left out."""
     with database.read() as session:
-        newest = row(session, job_id).last_event
+        newest = row(session, caller, job_id).last_event
         wanted = dict.fromkeys(keys) if keys else _keys(session, job_id)
         found = {key: _points(session, job_id, key, x, since, newest) for key in wanted}
     series = [_series(key, points, max_points) for key, points in found.items() if points]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from api import files
+from api.caller import Caller
 from api.context import Context
 from api.datasets.checking import Findings
 from api.problems import InvalidField
@@ -15,9 +16,8 @@ from frs.dataset.classes import difference
 from frs.dataset.report import usable_without_boxes
 from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
 from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, Init, InitFromDetector, InitFromFile, JobSpec
-from store import queries
 from store.states import DatasetStatus, JobStatus
-from store.tables import Dataset, Job
+from store.tables import Dataset
 
 _TOLD = 3
 """Problems that the message names; `errors` lists up to `_LISTED`."""
@@ -32,21 +32,21 @@ class References:
     """The job whose student this one has to wait for."""
 
 
-def check(session: Session, context: Context, spec: JobSpec) -> References:
+def check(session: Session, context: Context, caller: Caller, spec: JobSpec) -> References:
     """Raises InvalidField, naming the field and the next step."""
-    dataset = _dataset(session, spec.dataset, spec.max_bad_share, "dataset")
+    dataset = _dataset(session, caller, spec.dataset, spec.max_bad_share, "dataset")
     if spec.unlabelled:
-        _images(session, spec.unlabelled, spec.max_bad_share)
+        _images(session, caller, spec.unlabelled, spec.max_bad_share)
     sides = [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
     for loc, detector in sides:
         leaves_out = loc == "student" and spec.kind != "evaluate"
-        _check_detector(session, context, dataset, detector, loc, leaves_out)
+        _check_detector(session, context, caller, dataset, detector, loc, leaves_out)
     waits_for = next((detector.job for _, detector in sides if isinstance(detector, DetectorOfJob)), None)
     return References(dataset.id, waits_for)
 
 
-def _dataset(session: Session, id_or_name: str, max_bad_share: float, loc: str) -> Dataset:
-    dataset = _found(session, id_or_name, loc)
+def _dataset(session: Session, caller: Caller, id_or_name: str, max_bad_share: float, loc: str) -> Dataset:
+    dataset = _found(session, caller, id_or_name, loc)
     if dataset.status == DatasetStatus.HAS_PROBLEMS:
         findings = Findings.model_validate(dataset.report)
         if not findings.accepted(max_bad_share):
@@ -54,9 +54,9 @@ def _dataset(session: Session, id_or_name: str, max_bad_share: float, loc: str) 
     return dataset
 
 
-def _found(session: Session, id_or_name: str, loc: str) -> Dataset:
+def _found(session: Session, caller: Caller, id_or_name: str, loc: str) -> Dataset:
     """A set that has been checked."""
-    dataset = queries.find_dataset(session, id_or_name)
+    dataset = caller.dataset(session, id_or_name)
     if dataset is None:
         hint = "Register it with POST /datasets, or see GET /datasets."
         raise InvalidField(loc, "dataset_not_found", "No data set of this id or name.", hint)
@@ -66,9 +66,9 @@ def _found(session: Session, id_or_name: str, loc: str) -> Dataset:
     return dataset
 
 
-def _images(session: Session, id_or_name: str, max_bad_share: float) -> None:
+def _images(session: Session, caller: Caller, id_or_name: str, max_bad_share: float) -> None:
     """Whether the images of a set can teach without their boxes."""
-    dataset = _found(session, id_or_name, "unlabelled")
+    dataset = _found(session, caller, id_or_name, "unlabelled")
     findings = Findings.model_validate(dataset.report)
     if findings.train is None or not usable_without_boxes(findings.train, max_bad_share):
         raise _bad(dataset, findings, "unlabelled")
@@ -88,29 +88,37 @@ def _bad(dataset: Dataset, findings: Findings, loc: str) -> InvalidField:
 
 
 def _check_detector(
-    session: Session, context: Context, dataset: Dataset, detector: DetectorRef, loc: str, leaves_out: bool
+    session: Session,
+    context: Context,
+    caller: Caller,
+    dataset: Dataset,
+    detector: DetectorRef,
+    loc: str,
+    leaves_out: bool,
 ) -> None:
     """`leaves_out`: whether it is started from weights of any classes, without their class layers."""
     match detector:
         case DetectorByName():
-            _check_registered(session, dataset, detector.detector, f"{loc}.detector")
+            _check_registered(session, caller, dataset, detector.detector, f"{loc}.detector")
         case DetectorOfJob():
-            _check_job(session, dataset, detector.job, f"{loc}.job")
+            _check_job(session, caller, dataset, detector.job, f"{loc}.job")
         case _:
-            _check_init(session, context, None if leaves_out else dataset, detector.init, f"{loc}.init")
+            _check_init(session, context, caller, None if leaves_out else dataset, detector.init, f"{loc}.init")
 
 
-def _check_init(session: Session, context: Context, dataset: Dataset | None, init: Init, loc: str) -> None:
+def _check_init(
+    session: Session, context: Context, caller: Caller, dataset: Dataset | None, init: Init, loc: str
+) -> None:
     match init:
         case InitFromDetector():
-            _check_registered(session, dataset, init.detector, f"{loc}.detector")
+            _check_registered(session, caller, dataset, init.detector, f"{loc}.detector")
         case InitFromFile():
             files.named_file(context.settings.models_root, init.weights, f"{loc}.weights", code=WeightsNotFound.code)
 
 
-def _check_registered(session: Session, dataset: Dataset | None, id_or_name: str, loc: str) -> None:
+def _check_registered(session: Session, caller: Caller, dataset: Dataset | None, id_or_name: str, loc: str) -> None:
     """Without a data set the detector's classes are of no account."""
-    detector = queries.find_detector(session, id_or_name)
+    detector = caller.detector(session, id_or_name)
     if detector is None:
         hint = "Register it with POST /detectors, or see GET /detectors."
         raise InvalidField(loc, "detector_not_found", "No detector of this id or name.", hint)
@@ -118,8 +126,8 @@ def _check_registered(session: Session, dataset: Dataset | None, id_or_name: str
         _check_classes(dataset, detector.classes, f"Detector {detector.name}", loc)
 
 
-def _check_job(session: Session, dataset: Dataset, job_id: str, loc: str) -> None:
-    job = session.get(Job, job_id)
+def _check_job(session: Session, caller: Caller, dataset: Dataset, job_id: str, loc: str) -> None:
+    job = caller.job(session, job_id)
     if job is None:
         raise InvalidField(loc, "job_not_found", "No job of this id.", "See GET /jobs.")
     if job.kind == "evaluate" or job.status in _GIVE_NO_STUDENT:

@@ -36,7 +36,7 @@ class Filter:
     created_before: datetime | None = None
 
 
-def submit(context: Context, spec: JobSpec, caller: Caller, idempotency_key: str | None) -> Job:
+def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str | None) -> Job:
     """Raises InvalidField for references that do not hold, AlreadySubmitted, IdempotencyKeyReused."""
     if spec.kind == "compare":
         hint = "Post a `distill` job with `baseline: true` or `{seeds: n}`; its comparison comes by itself."
@@ -45,7 +45,7 @@ def submit(context: Context, spec: JobSpec, caller: Caller, idempotency_key: str
     with context.database.read() as session:
         if idempotency:
             jobs.refuse_repetition(session, caller.owner, idempotency)
-        found = references.check(session, context, spec)
+        found = references.check(session, context, caller, spec)
     with context.database.write() as session:
         job = _add(session, spec, caller, found, idempotency=idempotency)
         added = [job.id]
@@ -55,7 +55,7 @@ def submit(context: Context, spec: JobSpec, caller: Caller, idempotency_key: str
         session.commit()
     for job_id in added:
         context.hints.enqueue(job_id)  # after the commit, so the worker finds the row
-    return find(context.database, job.id)
+    return find(context.database, caller, job.id)
 
 
 def family_of(spec: JobSpec) -> Iterator[JobSpec]:
@@ -66,33 +66,34 @@ def family_of(spec: JobSpec) -> Iterator[JobSpec]:
         yield comparison(spec)
 
 
-def listing(database: Database, wanted: Filter, limit: int, cursor: str | None) -> Page[Job]:
+def listing(database: Database, caller: Caller, wanted: Filter, limit: int, cursor: str | None) -> Page[Job]:
     with database.read() as session:
-        query = _filtered(session, select(tables.Job), wanted)
+        query = _filtered(session, caller, wanted)
         rows, next_cursor = newest_first(session, query, tables.Job, limit, cursor)
         return Page(data=_shown(session, rows), next_cursor=next_cursor)
 
 
-def find(database: Database, job_id: str) -> Job:
+def find(database: Database, caller: Caller, job_id: str) -> Job:
     with database.read() as session:
-        [job] = _shown(session, [row(session, job_id)])
+        [job] = _shown(session, [row(session, caller, job_id)])
     return job
 
 
-def cancel(database: Database, job_id: str) -> Job:
+def cancel(database: Database, caller: Caller, job_id: str) -> Job:
     """With the jobs it brought along, as far as they have not ended. Raises JobNotFound, ActionNotAllowed."""
     with database.write() as session:
+        row(session, caller, job_id)
         actions.cancel(session, job_id)
         for child in queries.children(session, job_id):
             with suppress(ActionNotAllowed):  # it has ended
                 actions.cancel(session, child.id)
         session.commit()
-    return find(database, job_id)
+    return find(database, caller, job_id)
 
 
-def row(session: Session, job_id: str) -> tables.Job:
-    """Raises JobNotFound."""
-    job = session.get(tables.Job, job_id)
+def row(session: Session, caller: Caller, job_id: str) -> tables.Job:
+    """Raises JobNotFound, for another owner's job too."""
+    job = caller.job(session, job_id)
     if job is None:
         raise JobNotFound("No such job.")
     return job
@@ -107,14 +108,15 @@ def _digest(spec: JobSpec) -> str:
     return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
-def _filtered(session: Session, query: Select[tables.Job], wanted: Filter) -> Select[tables.Job]:
+def _filtered(session: Session, caller: Caller, wanted: Filter) -> Select[tables.Job]:
     job = tables.Job
+    query = select(job).where(caller.visible(job))
     if wanted.status:
         query = query.where(job.status.in_(wanted.status))
     if wanted.kind:
         query = query.where(job.kind.in_(wanted.kind))
     if wanted.dataset:
-        dataset = queries.find_dataset(session, wanted.dataset)
+        dataset = caller.dataset(session, wanted.dataset)
         query = query.where(job.dataset_id == (dataset.id if dataset else None))
     if wanted.tag is not None:
         query = query.where(queries.has_tag(session, wanted.tag))
