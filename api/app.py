@@ -23,6 +23,7 @@ from api.detectors import endpoints as detectors
 from api.envelope import Envelope
 from api.gate import OPEN, Gate
 from api.health import endpoints as health
+from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
 from api.recipes import endpoints as recipes
 from store.settings import Settings
@@ -61,7 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
     )
     app.state.context = context
-    for resource in (jobs, datasets, detectors, checkpoints, recipes, health):
+    for resource in (jobs, job_actions, datasets, detectors, checkpoints, recipes, health):
         app.include_router(resource.router, dependencies=[_documents_the_key])
     return app
 

@@ -1,8 +1,11 @@
 """The line before the workers: which job is next, for whom there is room, and who must not be overtaken for ever."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
+from operator import itemgetter
 
-from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, exists, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, and_, exists, func, or_, select, true, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from store.database import now
@@ -43,6 +46,52 @@ def comes_before(one: type[Job], other: type[Job]) -> ColumnElement[bool]:
     """By priority, then age."""
     older = tuple_(one.created_at, one.id) < tuple_(other.created_at, other.id)
     return or_(one.priority > other.priority, and_(one.priority == other.priority, older))
+
+
+def positions(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
+    """Places in the line, 1 is next, of those of the jobs that are queued.
+
+    However many they are, one pass over the index: each counts only what stands between it and the one before it.
+    """
+    by_priority = lengths(session)
+    places: dict[str, int] = {}
+    for priority, group in groupby(_gaps(session, job_ids), itemgetter(1)):
+        rows = list(group)
+        ahead = sum(length for other, length in by_priority.items() if other > priority)
+        so_far = accumulate(older for _, _, older, _ in rows)
+        places |= {id: ahead + older + twins + 1 for (id, _, _, twins), older in zip(rows, so_far, strict=True)}
+    return places
+
+
+def place_of_a_new_job(session: Session, priority: int) -> int:
+    """Behind all that are as urgent."""
+    as_urgent = (Job.status == JobStatus.QUEUED, Job.priority >= priority)
+    return 1 + session.scalars(select(func.count()).where(*as_urgent).select_from(Job)).one()
+
+
+def lengths(session: Session) -> dict[int, int]:
+    """Queued jobs by priority, the highest first."""
+    query = select(Job.priority, func.count()).where(Job.status == JobStatus.QUEUED).group_by(Job.priority)
+    rows = session.execute(query.order_by(Job.priority.desc())).all()
+    return {row[0]: row[1] for row in rows}
+
+
+def _gaps(session: Session, job_ids: Sequence[str]) -> Sequence[Row[str, int, int, int]]:
+    """In line: id, priority, how many of that priority are older but no older than the row before, how many as old."""
+    in_line = (Job.created_at, Job.id)
+    before = func.lag(Job.created_at).over(partition_by=Job.priority, order_by=in_line)
+    wanted = (
+        select(Job.id, Job.priority, Job.created_at, before.label("before"))
+        .where(Job.id.in_(job_ids), Job.status == JobStatus.QUEUED)
+        .cte("wanted")
+    )
+    mine, other = wanted.c, aliased(Job)
+    alike = select(func.count()).where(other.status == JobStatus.QUEUED, other.priority == mine.priority)
+    between = and_(other.created_at >= func.coalesce(mine.before, 0.0), other.created_at < mine.created_at)
+    older = alike.where(between).correlate(wanted).scalar_subquery()
+    twins = alike.where(other.created_at == mine.created_at, other.id < mine.id).correlate(wanted).scalar_subquery()
+    query = select(mine.id, mine.priority, older, twins)
+    return session.execute(query.order_by(mine.priority.desc(), mine.created_at, mine.id)).all()
 
 
 def _runnable(candidate: type[Job]) -> Select[str]:

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select, tuple_
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
 
 from api.caller import Caller
 from api.context import Context
@@ -18,12 +18,12 @@ from api.paging import newest_first
 from api.problems import InvalidField
 from api.schemas import Page
 from frs.spec import JobSpec, Kind, alone, comparison, sibling
-from store import actions, jobs, queries, tables
+from store import actions, jobs, line, queries, tables
 from store.database import Database
 from store.errors import ActionNotAllowed, JobNotFound
 from store.jobs import Idempotency
 from store.states import JobStatus, allowed_actions
-from store.waiting import waiting_reason
+from store.waiting import waiting_reasons
 
 
 @dataclass(frozen=True)
@@ -128,14 +128,16 @@ def _filtered(session: Session, caller: Caller, wanted: Filter) -> Select[tables
 
 
 def _shown(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
-    positions, children = _queue_positions(session, rows), _children(session, rows)
+    queued = [job.id for job in rows if job.status == JobStatus.QUEUED]
+    positions = line.positions(session, queued) if queued else {}
+    reasons, children = waiting_reasons(session, rows), _children(session, rows)
     return [
         Job.model_validate(
             {
                 **_columns(job),
                 "is_terminal": job.status.is_terminal,
                 "allowed_actions": allowed_actions(job.status),
-                "status_reason": waiting_reason(session, job),
+                "status_reason": reasons.get(job.id),
                 "queue_position": positions.get(job.id),
                 "baseline_job_ids": children[job.id]["train"],
                 "sibling_job_ids": children[job.id]["distill"],
@@ -148,18 +150,6 @@ def _shown(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
 
 def _columns(job: tables.Job) -> dict[str, Any]:
     return {name: getattr(job, name) for name in Job.model_fields.keys() & tables.Job.__table__.columns.keys()}
-
-
-def _queue_positions(session: Session, rows: Sequence[tables.Job]) -> dict[str, int]:
-    """1 is next. Only what is queued has one."""
-    queued = [job.id for job in rows if job.status == JobStatus.QUEUED]
-    if not queued:
-        return {}
-    job, other = tables.Job, aliased(tables.Job)
-    as_old = tuple_(other.created_at, other.id) <= tuple_(job.created_at, job.id)
-    before = or_(other.priority > job.priority, and_(other.priority == job.priority, as_old))
-    position = select(func.count()).where(other.status == JobStatus.QUEUED, before).correlate(job).label("position")
-    return {row.id: row.position for row in session.execute(select(job.id, position).where(job.id.in_(queued)))}
 
 
 def _children(session: Session, rows: Sequence[tables.Job]) -> dict[str, dict[str, list[str]]]:
