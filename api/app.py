@@ -1,5 +1,6 @@
 """The web service: routes, gate, problem documents. `create_app()` needs a database that `store init` has made."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from api.gate import OPEN, Gate
 from api.health import endpoints as health
 from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
+from api.jobs import following
 from api.recipes import endpoints as recipes
 from store.settings import Settings
 
@@ -42,7 +44,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         checking.resume(context.database, context.settings.datasets_root)
+        streaming = asyncio.create_task(context.streams.run())
         yield
+        streaming.cancel()
         context.close()
 
     app = _Service(
@@ -62,7 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
     )
     app.state.context = context
-    for resource in (jobs, job_actions, datasets, detectors, checkpoints, recipes, health):
+    for resource in (jobs, job_actions, following, datasets, detectors, checkpoints, recipes, health):
         app.include_router(resource.router, dependencies=[_documents_the_key])
     return app
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection
+from functools import partial
 
 from anyio import to_thread
 from starlette.datastructures import Headers
@@ -30,7 +31,9 @@ class Gate:
         if self.allowed_hosts and _hostname(headers.get("host", "")) not in self.allowed_hosts:
             raise Refusal(400, "host_not_allowed", "This service does not answer under that host name.")
         if scope["path"] not in OPEN:
-            scope["state"]["caller"] = await self.known.caller(_token(headers))
+            token = _token(headers)
+            scope["state"]["caller"] = await self.known.caller(token)
+            scope["state"]["ask_again"] = partial(self.known.caller, token)  # for answers that take long
         return await self.app(scope, receive, send)
 
 

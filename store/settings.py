@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     """`Host` names the API answers under, separated by commas; all where there are none."""
 
+    max_streams_per_key: PositiveInt = 100
+    """Streams of events that one API key may have open in one process."""
+
     slots: PositiveInt = 1
     """Jobs a worker runs at a time."""
     heartbeat_seconds: PositiveFloat = 10
