@@ -27,6 +27,7 @@ from api.health import endpoints as health
 from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
 from api.jobs import following
+from api.keys import endpoints as keys
 from api.recipes import endpoints as recipes
 from store.settings import Settings
 
@@ -60,13 +61,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses={"default": _PROBLEM},
         middleware=[
             Middleware(Envelope),
-            Middleware(Gate, database=context.database, allowed_hosts=context.settings.allowed_hosts),
+            Middleware(Gate, database=context.database, settings=context.settings),
             Middleware(StrictJson),
         ],
         exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
     )
     app.state.context = context
-    for resource in (jobs, job_actions, following, datasets, detectors, checkpoints, recipes, health):
+    for resource in (jobs, job_actions, following, datasets, detectors, checkpoints, recipes, keys, health):
         app.include_router(resource.router, dependencies=[_documents_the_key])
     return app
 

@@ -47,6 +47,9 @@ class Caller:
         return true() if self.is_admin else table.owner == self.owner
 
 
+Recheck = Callable[[], Awaitable[Caller]]
+
+
 def _needs(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     async def caller_with_scope(request: Request) -> Caller:
         caller: Caller = request.state.caller
@@ -58,6 +61,13 @@ def _needs(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     return caller_with_scope
 
 
+async def _recheck(request: Request) -> Recheck:
+    recheck: Recheck = request.state.recheck
+    return recheck
+
+
+StillKnown = Annotated[Recheck, Depends(_recheck)]
+"""For answers that last: `await still_known()` raises Refusal, 401, once the key was revoked or has expired."""
 Reader = Annotated[Caller, Depends(_needs(Scope.READ))]
 Submitter = Annotated[Caller, Depends(_needs(Scope.SUBMIT))]
 Admin = Annotated[Caller, Depends(_needs(Scope.ADMIN))]

@@ -5,21 +5,18 @@ that come late or again, until they have caught up with the reader. The one asyn
 """
 
 import asyncio
-import json
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from anyio import CapacityLimiter, to_thread
-from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.caller import Caller
+from api.caller import Caller, Recheck
+from api.followers import PING_SECONDS, Channel, Follower, Numbered, wire
 from api.jobs import history
 from api.jobs.history import State
 from api.problems import Refusal
@@ -28,11 +25,8 @@ from store.database import Database
 POLL_SECONDS = 0.25
 ATTEND_SECONDS = 0.5
 """Between two looks whether the keys are still good; a key is remembered for a second besides."""
-PING_SECONDS = 15.0
 PATIENCE_SECONDS = 1.0
 """For a client to take its last event before its connection is cut."""
-QUEUE = 256
-"""Events that wait for a client."""
 PAGE = 200
 """Events, and batches of metrics, that are read at a time for one that is behind."""
 SPAN = 50
@@ -41,115 +35,6 @@ MOST = 5_000
 """Streams of one process."""
 RECONNECT = b"retry: 1000\n\n"
 _log = logging.getLogger(__name__)
-
-AskAgain = Callable[[], Awaitable[Caller]]
-"""Raises Refusal for a key that is no longer good."""
-Numbered = tuple[int, bytes]
-
-
-class Channel:
-    """What the reader last saw of one job, and who follows it."""
-
-    __slots__ = ("end", "followers", "job_id", "progress", "seq")
-
-    def __init__(self, job_id: str, state: State) -> None:
-        self.job_id, self.seq = job_id, state.newest
-        self.followers: set[Follower] = set()
-        self.progress = self.end = b""
-        self.see(state)
-
-    def see(self, state: State) -> bool:
-        """Whether there is anything new to say besides events."""
-        progress = format_sse_event(event="progress", data_str=state.progress) if state.progress else b""
-        said = {"status": state.status, "end_reason": state.end_reason}
-        end = _wire("end", said) if state.status.is_terminal and self.seq >= state.newest else b""
-        before, (self.progress, self.end) = (self.progress, self.end), (progress, end)
-        return before != (progress, end)
-
-    def take(self, state: State, upto: int, news: Sequence[Numbered]) -> None:
-        self.seq = upto
-        if self.see(state) or news:
-            for follower in self.followers:
-                follower.push(news)
-
-
-class Follower:
-    """One client of one job."""
-
-    __slots__ = ("_behind", "_over", "_progress", "_queue", "_read", "_woken", "ask_again", "channel", "closed_at",
-                 "key_id", "last_words", "pinged_at", "seq", "task")  # fmt: skip
-
-    def __init__(self, channel: Channel, after: int, key_id: str, ask_again: AskAgain, read: "ReadPage") -> None:
-        self.channel, self.seq, self.key_id, self.ask_again = channel, after, key_id, ask_again
-        self.task: asyncio.Task[Any] | None = None
-        self.last_words: bytes | None = None
-        self.closed_at = self.pinged_at = time.monotonic()
-        self._read = read
-        self._queue: deque[Numbered] = deque()
-        self._behind, self._over = True, False
-        self._progress = b""
-        self._woken = asyncio.Event()
-
-    def push(self, news: Sequence[Numbered]) -> None:
-        if not self._behind and len(self._queue) + len(news) > QUEUE:
-            self._behind = True
-            self._queue.clear()
-        if not self._behind:
-            self._queue += news
-        self._woken.set()
-
-    def close(self, last_words: bytes = b"") -> None:
-        if self.last_words is None:
-            self.last_words, self.closed_at = last_words, time.monotonic()
-            self._woken.set()
-
-    def ping(self) -> None:
-        self._woken.set()
-
-    async def next(self) -> bytes | None:
-        """What to send; None once the stream has ended."""
-        while not self._over:
-            self._woken.clear()
-            if self.last_words is not None:
-                self._over = True
-                return self.last_words or None
-            if found := await self._catch_up() if self._is_behind() else self._news():
-                self.pinged_at = time.monotonic()
-                return found
-            if not self._behind:
-                await self._woken.wait()
-        return None
-
-    def _is_behind(self) -> bool:
-        """Once it is where the reader is, its queue has what follows without a gap."""
-        self._behind = self._behind and self.seq < self.channel.seq
-        return self._behind
-
-    async def _catch_up(self) -> bytes:
-        try:
-            self.seq, page = await self._read(self.channel.job_id, self.seq, self.channel.seq)
-        except SQLAlchemyError as error:
-            _log.warning("stream", extra={"error": type(error).__name__})
-            await asyncio.sleep(1)
-            return b""
-        return b"".join(wire for _, wire in page)
-
-    def _news(self) -> bytes:
-        parts = [wire for seq, wire in self._queue if seq > self.seq]
-        self._queue.clear()
-        self.seq = max(self.seq, self.channel.seq)
-        if self._progress != self.channel.progress:
-            self._progress = self.channel.progress
-            parts.append(self._progress)
-        if self.channel.end:
-            self._over = True
-            parts.append(self.channel.end)
-        if not parts and time.monotonic() - self.pinged_at >= PING_SECONDS:
-            parts.append(KEEPALIVE_COMMENT)
-        return b"".join(parts)
-
-
-ReadPage = Callable[[str, int, int], Awaitable[tuple[int, Sequence[Numbered]]]]
 
 
 class Streams:
@@ -167,11 +52,11 @@ class Streams:
     def open(self) -> int:
         return self._of_key.total()
 
-    def follow(self, job_id: str, state: State, after: int, caller: Caller, ask_again: AskAgain) -> "EventStream":
+    def follow(self, job_id: str, state: State, after: int, caller: Caller, still_known: Recheck) -> "EventStream":
         """Raises Refusal where there are too many already."""
         self._refuse_too_many(caller)
         channel = self._channels.get(job_id) or self._channels.setdefault(job_id, Channel(job_id, state))
-        follower = Follower(channel, min(after, state.newest), caller.key_id, ask_again, self._read_page)
+        follower = Follower(channel, min(after, state.newest), caller.key_id, still_known, self._read_page)
         channel.followers.add(follower)
         self._of_key[caller.key_id] += 1
         self._followed.set()
@@ -224,9 +109,9 @@ class Streams:
             await self._close_those_of_bad_keys()
 
     async def _close_those_of_bad_keys(self) -> None:
-        for key_id, ask_again in {follower.key_id: follower.ask_again for follower in self._followers()}.items():
+        for key_id, still_known in {follower.key_id: follower.still_known for follower in self._followers()}.items():
             try:
-                await ask_again()
+                await still_known()
             except Refusal as refusal:
                 for follower in self._followers():
                     if follower.key_id == key_id:
@@ -311,7 +196,7 @@ def _page(database: Database, job_id: str, after: int, newest: int) -> tuple[int
 
 
 def _numbered(entries: Sequence[history.Entry]) -> list[Numbered]:
-    return [(entry.seq, _wire(entry.type, entry.data, str(entry.seq))) for entry in entries]
+    return [(entry.seq, wire(entry.type, entry.data, str(entry.seq))) for entry in entries]
 
 
 def _close(channel: Channel, code: str, detail: str) -> None:
@@ -320,8 +205,4 @@ def _close(channel: Channel, code: str, detail: str) -> None:
 
 
 def _closed(code: str, detail: str) -> bytes:
-    return _wire("closed", {"code": code, "detail": detail})
-
-
-def _wire(type: str, data: Any, id: str | None = None) -> bytes:
-    return format_sse_event(event=type, data_str=json.dumps(data), id=id)
+    return wire("closed", {"code": code, "detail": detail})

@@ -47,6 +47,9 @@ class Client:
     def post(self, path: str, body: Json | None = None) -> Json:
         return self._json("POST", path, json=body)
 
+    def delete(self, path: str) -> Json:
+        return self._json("DELETE", path)
+
     def each(self, path: str, **query: Any) -> Iterator[Json]:
         """All items of a list, page by page."""
         cursor: str | None = None

@@ -3,18 +3,20 @@
 import json
 import os
 import signal
-import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from cli import demo as demonstration
-from cli import tables
+from cli import keys, tables
 from cli.client import Client, Json, ServiceError
 from cli.pulling import pull as fetch
+from cli.terminal import HERE, AsJson, DataFolder, screen
+from cli.terminal import answer as _answer
+from cli.terminal import fail as _fail
+from cli.terminal import rows as _rows
+from cli.terminal import show as _show
 from cli.up import Service
 from cli.watching import family, follow
 from frs import specfile
@@ -25,7 +27,7 @@ datasets = typer.Typer(no_args_is_help=True, help="COCO-format data sets the ser
 detectors = typer.Typer(no_args_is_help=True, help="Teachers and published students.")
 app.add_typer(datasets, name="datasets")
 app.add_typer(detectors, name="detectors")
-screen, problems = Console(), Console(stderr=True)
+app.add_typer(keys.app, name="keys")
 
 
 def _job_ids(incomplete: str) -> list[str]:
@@ -36,12 +38,7 @@ def _recipe_names(incomplete: str) -> list[str]:
     return _completions("/recipes", "name", incomplete)
 
 
-DataFolder = Annotated[
-    Path, typer.Option("--data", envvar="FRS_DATA", help="Data folder of `frs up`: where the key lies.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="The service's answer as JSON.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", autocompletion=_job_ids)]
-HERE = Path("data")
 
 
 @app.command()
@@ -258,35 +255,6 @@ def _wait(client: Client, job: Json, quiet: bool) -> Json:
     for other in family(job):
         follow(client, other, None if quiet else screen)
     return job
-
-
-def _answer(data: Path, ask: Callable[[Client], Json]) -> Json:
-    try:
-        return ask(Client.here(data))
-    except (ServiceError, FrsError) as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def _fail(error: Any) -> NoReturn:
-    problems.print(error.message, style="red", highlight=False, markup=False)
-    for line in (*getattr(error, "details", ()), error.hint):
-        if line:
-            problems.print(line, highlight=False, markup=False)
-    raise typer.Exit(1)
-
-
-def _show(answer: Json, draw: Callable[[Json], Any], as_json: bool) -> None:
-    if as_json:
-        json.dump(answer, sys.stdout, indent=2)
-        sys.stdout.write("\n")
-    else:
-        screen.print(draw(answer), highlight=False)
-
-
-def _rows(draw: Callable[[Iterable[Json]], Any]) -> Callable[[Json], Any]:
-    return lambda answer: draw(answer["data"])
 
 
 def _completions(path: str, field: str, incomplete: str) -> list[str]:

@@ -84,6 +84,15 @@ def recipes(rows: Iterable[Json]) -> Table:
     return table
 
 
+def keys(rows: Iterable[Json]) -> Table:
+    table = _table("id", "begins", "owner", "scopes", "ends", "name", folds="name")
+    for row in rows:
+        ends = "revoked" if row["revoked_at"] else (row["expires_at"] or "")
+        scopes = ", ".join(row["scopes"])
+        table.add_row(row["id"], _text(row["prefix"]), _text(row["owner"]), scopes, ends, _text(row["name"]))
+    return table
+
+
 def _table(*headings: str, folds: str = "") -> Table:
     """`folds`: the column that gives way on a narrow terminal."""
     table = Table(box=None, header_style="bold")

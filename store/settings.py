@@ -39,6 +39,12 @@ class Settings(BaseSettings):
 
     max_streams_per_key: PositiveInt = 100
     """Streams of events that one API key may have open in one process."""
+    max_active_jobs: PositiveInt = 1000
+    """Of one owner: jobs that have not ended. A key may say otherwise; so for the next."""
+    requests_per_minute: PositiveInt | None = None
+    """Of one key, in one API process; null: as many as it likes."""
+    unknown_keys_per_minute: PositiveInt = 60
+    """From one address, before it is answered 429 instead of 401. Valid keys come in from there all the same."""
 
     slots: PositiveInt = 1
     """Jobs a worker runs at a time."""

@@ -1,10 +1,10 @@
 from typing import Annotated, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, Query
 
 from api import files
-from api.caller import Caller, Reader
+from api.caller import Caller, Reader, StillKnown
 from api.context import Here
 from api.jobs import history, service
 from api.jobs.history import State
@@ -21,7 +21,7 @@ LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**53
 async def stream_job(
     here: Here,
     caller: Reader,
-    request: Request,
+    still_known: StillKnown,
     job_id: JobId,
     last_event_id: LastEventId = None,
     since: Number = None,
@@ -37,7 +37,7 @@ async def stream_job(
     state = await to_thread.run_sync(_state, here.database, caller, job_id)
     first = last_event_id if last_event_id is not None else since
     after = first if first is not None else {"start": 0, "now": state.newest}[begin]
-    return here.streams.follow(job_id, state, after, caller, request.state.ask_again)
+    return here.streams.follow(job_id, state, after, caller, still_known)
 
 
 def _state(database: Database, caller: Caller, job_id: str) -> State:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.caller import Caller
 from api.context import Context
-from api.jobs import references
+from api.jobs import quota, references
 from api.jobs.references import References
 from api.jobs.schemas import Job
 from api.paging import newest_first
@@ -37,7 +37,7 @@ class Filter:
 
 
 def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str | None) -> Job:
-    """Raises InvalidField for references that do not hold, AlreadySubmitted, IdempotencyKeyReused."""
+    """Raises InvalidField for references that do not hold, Refusal 429, AlreadySubmitted, IdempotencyKeyReused."""
     if spec.kind == "compare":
         hint = "Post a `distill` job with `baseline: true` or `{seeds: n}`; its comparison comes by itself."
         raise InvalidField("kind", "invalid_spec", "Comparisons are made by the service alone.", hint)
@@ -46,10 +46,12 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
         if idempotency:
             jobs.refuse_repetition(session, caller.owner, idempotency)
         found = references.check(session, context, caller, spec)
+    children = list(family_of(spec))
     with context.database.write() as session:
+        quota.check(session, context.settings, caller, 1 + len(children))
         job = _add(session, spec, caller, found, idempotency=idempotency)
         added = [job.id]
-        for child in family_of(spec):
+        for child in children:
             same = replace(found, teacher_job_id=found.teacher_job_id if child.teacher else None)
             added.append(_add(session, child, caller, same, parent_id=job.id).id)
         session.commit()

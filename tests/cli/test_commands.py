@@ -157,3 +157,23 @@ def test_the_reports_table_is_in_percent_with_a_signed_gain() -> None:
     console = Console(width=80, record=True)
     console.print(tables.report(gain.model_dump(mode="json")))
     assert "no_baseline" in console.export_text()
+
+
+def test_a_key_is_made_used_and_revoked(frs: Any, shapes: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = frs("keys", "add", "alice", "--scope", "read", "--expires-days", "1").output
+    token, key_id = output.splitlines()[0], output.split("Key ")[1].split()[0]
+    assert token.startswith("frs_") and "FRS_API_KEY" in output
+    listed = frs("keys", "list").output
+    assert key_id in listed and token not in listed
+    monkeypatch.setenv("FRS_API_KEY", token)
+    assert "shapes" not in frs("datasets", "list").output, "these are another owner's"
+    assert "scope_missing" in frs("datasets", "add", "shapes", code=1).stderr
+    assert "scope_missing" in frs("keys", "list", code=1).stderr
+    monkeypatch.delenv("FRS_API_KEY")
+    assert "revoked" in frs("keys", "revoke", key_id).output
+    assert "last_admin_key" in frs("keys", "revoke", first_key(frs), code=1).stderr
+
+
+def first_key(frs: Any) -> str:
+    rows = json.loads(frs("keys", "list", "--json").output)["data"]
+    return next(row["id"] for row in rows if row["name"] == "first key")
