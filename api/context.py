@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.exc import OperationalError
 
+from api.jobs.curves import Curves
 from api.stream import Streams
 from store import schema
 from store.artifacts import Artifacts
@@ -22,6 +23,7 @@ class Context:
     artifacts: Artifacts
     hints: Hints
     streams: Streams
+    curves: Curves
 
     def close(self) -> None:
         self.hints.close()
@@ -39,7 +41,7 @@ def open_context(settings: Settings) -> Context:
         raise DatabaseNotReady("The database cannot be reached.") from error
     hints = Hints(sender(celery_app(settings)))
     streams = Streams(database, settings.max_streams_per_key)
-    return Context(settings, database, Artifacts(settings.artifacts_root), hints, streams)
+    return Context(settings, database, Artifacts(settings.artifacts_root), hints, streams, Curves())
 
 
 async def _context(request: Request) -> Context:
