@@ -162,8 +162,8 @@ def _rows(session: Session, query: Executable) -> Sequence[Any]:
 
 
 def _curve(rows: Sequence[Any]) -> Curve:
-    table = np.array(rows, dtype=np.float64).reshape(-1, 2)  # steps are exact in it up to 2**53
-    return Curve(table[:, 0].astype(np.int64), table[:, 1].copy())
+    steps = np.fromiter((step for step, _ in rows), dtype=np.int64, count=len(rows))
+    return Curve(steps, np.array([value for _, value in rows], dtype=np.float64))
 
 
 def _first_of_each(stretch: Places, hits: NDArray[np.bool_]) -> Places:
