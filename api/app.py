@@ -1,5 +1,6 @@
 """The web service: routes, gate, problem documents. `create_app()` needs a database that `store init` has made."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -27,6 +28,7 @@ from api.gate import OPEN, Gate
 from api.health import endpoints as health
 from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
+from api.jobs import following
 from api.keys import endpoints as keys
 from api.plans import endpoints as plans
 from api.queue import endpoints as queue
@@ -52,7 +54,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = _THREADS
         checking.resume(context.database, context.settings.datasets_root)
+        streaming = asyncio.create_task(context.streams.run())
         yield
+        streaming.cancel()
         context.close()
 
     app = _Service(
@@ -75,15 +79,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for resource in (
         jobs,
         job_actions,
+        following,
         plans,
         compare,
         datasets,
         detectors,
         checkpoints,
         recipes,
+        keys,
         queue,
         workers,
-        keys,
         health,
     ):
         app.include_router(resource.router, dependencies=[_documents_the_key])

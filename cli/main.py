@@ -1,15 +1,15 @@
 """The `frs` command: run the service, post jobs, follow them, fetch what they made."""
 
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli import actions, compare, keys, line, plan, tables
 from cli import demo as demonstration
-from cli import keys, tables
+from cli.arguments import Changes, JobId, SpecSource, content_of, job_ids, recipe_names
 from cli.client import Client, Json, ServiceError
 from cli.pulling import pull as fetch
 from cli.terminal import HERE, AsJson, DataFolder, problems, screen
@@ -28,17 +28,8 @@ detectors = typer.Typer(no_args_is_help=True, help="Teachers and published stude
 app.add_typer(datasets, name="datasets")
 app.add_typer(detectors, name="detectors")
 app.add_typer(keys.app, name="keys")
-
-
-def _job_ids(incomplete: str) -> list[str]:
-    return _completions("/jobs", "id", incomplete)
-
-
-def _recipe_names(incomplete: str) -> list[str]:
-    return _completions("/recipes", "name", incomplete)
-
-
-JobId = Annotated[str, typer.Argument(metavar="ID", autocompletion=_job_ids)]
+for more in (actions, plan, compare, line):
+    app.add_typer(more.app)
 
 
 @app.command()
@@ -79,15 +70,8 @@ def demo(data: Annotated[Path, typer.Option(help="Where the demo keeps everythin
 
 @app.command()
 def submit(
-    spec: Annotated[
-        str,
-        typer.Argument(
-            metavar="SPEC", help="Spec file (YAML or JSON) or a recipe's name.", autocompletion=_recipe_names
-        ),
-    ],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: schedule.epochs=4.")
-    ] = None,
+    spec: SpecSource,
+    set_: Changes = None,
     wait: Annotated[bool, typer.Option(help="Follow the job, its baselines and their comparison to the end.")] = False,
     data: DataFolder = HERE,
     json_: AsJson = False,
@@ -95,8 +79,7 @@ def submit(
     """Post a job."""
 
     def post(client: Client) -> Json:
-        content = specfile.read(Path(spec)) if Path(spec).is_file() else client.get(f"/recipes/{spec}")["spec"]
-        job = client.post("/jobs", specfile.change(content, set_ or []))
+        job = client.post("/jobs", content_of(client, spec, set_))
         return _wait(client, job, quiet=json_) if wait else job
 
     job = _answer(data, post)
@@ -173,7 +156,7 @@ def pull(
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(autocompletion=_recipe_names)] = None,
+    name: Annotated[str | None, typer.Argument(autocompletion=recipe_names)] = None,
     data: DataFolder = HERE,
     json_: AsJson = False,
 ) -> None:
@@ -225,7 +208,7 @@ def check_dataset(id: str, data: DataFolder = HERE) -> None:
 @detectors.command("add")
 def add_detector(
     name: str,
-    job: Annotated[str | None, typer.Option(help="Publish the student of this job.", autocompletion=_job_ids)] = None,
+    job: Annotated[str | None, typer.Option(help="Publish the student of this job.", autocompletion=job_ids)] = None,
     description: Annotated[
         Path | None, typer.Option(help="File with its description (`config` or `architecture`).")
     ] = None,
@@ -255,11 +238,3 @@ def _wait(client: Client, job: Json, quiet: bool) -> Json:
     for other in family(job):
         follow(client, other, None if quiet else screen)
     return job
-
-
-def _completions(path: str, field: str, incomplete: str) -> list[str]:
-    try:
-        rows = Client.here(Path(os.environ.get("FRS_DATA", HERE))).get(path)["data"]
-    except ServiceError:
-        return []
-    return [row[field] for row in rows if row[field].startswith(incomplete)]

@@ -55,9 +55,7 @@ def positions(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
     However many they are, one pass over the index: each counts only what stands between it and the one before it.
     """
     asked = session.execute(select(Job.id, Job.status).where(Job.id.in_(job_ids)))
-    queued = [
-        id for id, status in asked if status == JobStatus.QUEUED
-    ]  # in SQL, SQLite would look through all of these
+    queued = [id for id, status in asked if status == JobStatus.QUEUED]  # in SQL, SQLite would walk the whole queue
     by_priority = lengths(session) if queued else {}
     places: dict[str, int] = {}
     for priority, group in groupby(_gaps(session, queued), itemgetter(1)):

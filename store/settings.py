@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     """`Host` names the API answers under, separated by commas; all where there are none."""
 
+    max_streams_per_key: PositiveInt = 100
+    """Streams of events that one API key may have open in one process."""
     max_active_jobs: PositiveInt = 1000
     """Of one owner: jobs that have not ended. A key may say otherwise; so for the next."""
     requests_per_minute: PositiveInt | None = None

@@ -7,9 +7,9 @@ from sqlalchemy.orm import Session
 
 from api.caller import Caller
 from api.compare.schemas import Curve
+from api.context import Context
 from api.jobs import metrics
 from api.jobs.schemas import Series
-from store.database import Database
 from store.tables import Metric
 
 Points = dict[int, float | None]
@@ -17,19 +17,23 @@ Points = dict[int, float | None]
 
 
 def aligned(
-    database: Database, caller: Caller, job_ids: Sequence[str], keys: Sequence[str] | None, max_points: int
+    context: Context, caller: Caller, job_ids: Sequence[str], keys: Sequence[str] | None, max_points: int
 ) -> list[Curve]:
     """Each job's own points, thinned out to its share of `max_points`; at all of these steps every job's value."""
     share = max(2, max_points // len(job_ids))
-    found = {
-        job_id: {series.key: series for series in metrics.read(database, caller, job_id, keys, "step", 0, share).series}
-        for job_id in job_ids
-    }
+    found = {job_id: _series(context, caller, job_id, keys, share) for job_id in job_ids}
     there_are = dict.fromkeys(key for of_job in found.values() for key in of_job)
-    with database.read() as session:
+    with context.database.read() as session:
         return [
             _curve(session, key, {job_id: of_job.get(key) for job_id, of_job in found.items()}) for key in there_are
         ]
+
+
+def _series(
+    context: Context, caller: Caller, job_id: str, keys: Sequence[str] | None, max_points: int
+) -> dict[str, Series]:
+    found = metrics.read(context.database, context.curves, caller, job_id, keys, "step", 0, max_points)
+    return {series.key: series for series in found.series}
 
 
 def _curve(session: Session, key: str, found: dict[str, Series | None]) -> Curve:

@@ -30,4 +30,4 @@ def compare(
     job_ids = list(dict.fromkeys(jobs.split(",")))
     if len(job_ids) < 2:
         raise InvalidField("jobs", "nothing_to_compare", "This is one job, named twice.", "Name at least two.")
-    return service.side_by_side(here.database, caller, job_ids, keys.split(",") if keys else None, max_points)
+    return service.side_by_side(here, caller, job_ids, keys.split(",") if keys else None, max_points)

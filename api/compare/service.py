@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 from api.caller import Caller
 from api.compare import curves
 from api.compare.schemas import Compared, Difference, Scored, SideBySide
+from api.context import Context
 from api.jobs.service import row
-from store.database import Database
 from store.tables import Evaluation, Job
 
 _NOT_COMPARED = ("name", "tags", "metadata", "priority")
@@ -16,16 +16,16 @@ _NOT_COMPARED = ("name", "tags", "metadata", "priority")
 
 
 def side_by_side(
-    database: Database, caller: Caller, job_ids: Sequence[str], keys: Sequence[str] | None, max_points: int
+    context: Context, caller: Caller, job_ids: Sequence[str], keys: Sequence[str] | None, max_points: int
 ) -> SideBySide:
     """Raises JobNotFound."""
-    with database.read() as session:
+    with context.database.read() as session:
         jobs = [row(session, caller, job_id) for job_id in job_ids]
         found = {job.id: evaluation for job in jobs if (evaluation := _last_of_the_student(session, job.id))}
     return SideBySide(
         jobs=[_compared(job, found.get(job.id)) for job in jobs],
         differences=differences([job.spec for job in jobs]),
-        curves=curves.aligned(database, caller, job_ids, keys, max_points),
+        curves=curves.aligned(context, caller, job_ids, keys, max_points),
         evaluations=_scored(list(found.values())),
     )
 

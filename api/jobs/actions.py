@@ -17,11 +17,9 @@ from api.jobs.schemas import Job
 from api.schemas import JobId
 from frs.spec import Name, Priority, Spec, Tags
 from store import actions, tables
-from store.states import ALLOWED, Action
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 _log = logging.getLogger(__name__)
-Act = Callable[[Session, str], tables.Job | None]
 
 
 class JobChange(Spec):
@@ -62,7 +60,7 @@ def resume(here: Here, caller: Submitter, job_id: JobId) -> Job:
 
     With it all jobs that failed only for want of it.
     """
-    job = _act(here, caller, job_id, _within_the_quota(here, caller, actions.resume))
+    job = _act(here, caller, job_id, actions.resume, begins=True)
     here.hints.enqueue(job_id)
     return job
 
@@ -79,7 +77,7 @@ def retry(here: Here, caller: Submitter, job_id: JobId) -> Job:
         _, keys = actions.retry(session, job_id)
         files.extend(keys)
 
-    job = _act(here, caller, job_id, _within_the_quota(here, caller, again))
+    job = _act(here, caller, job_id, again, begins=True)
     here.hints.enqueue(job_id)
     _delete_files(here, files)
     return job
@@ -114,22 +112,20 @@ def delete(here: Here, caller: Submitter, job_id: JobId, artifacts: Fate = "dele
         _delete_files(here, files)
 
 
-def _within_the_quota(context: Context, caller: Caller, action: Act) -> Act:
-    """The same, refused with 429 where a job that has ended would be one too many that has not."""
-
-    def act(session: Session, job_id: str) -> tables.Job | None:
-        if service.row(session, caller, job_id).status in ALLOWED[Action.RETRY]:
-            quota.check(session, context.settings, caller, 1)
-        return action(session, job_id)
-
-    return act
-
-
-def _act(context: Context, caller: Caller, job_id: str, action: Act) -> Job:
-    """Raises JobNotFound, ActionNotAllowed."""
+def _act(
+    context: Context,
+    caller: Caller,
+    job_id: str,
+    action: Callable[[Session, str], tables.Job | None],
+    *,
+    begins: bool = False,
+) -> Job:
+    """`begins`: a job that had ended counts as one that has not. Raises JobNotFound, ActionNotAllowed, Refusal 429."""
     with context.database.write() as session:
-        service.row(session, caller, job_id)
+        had_ended = service.row(session, caller, job_id).status.is_terminal
         action(session, job_id)
+        if begins and had_ended:
+            quota.check(session, context.settings, caller, 0)
         session.commit()
     return service.find(context.database, caller, job_id)
 

@@ -87,7 +87,9 @@ def get_metrics(
     ] = 500,
 ) -> Metrics | Response:
     """With `Accept: text/csv` the same points as `key,x,y` lines."""
-    found = metrics.read(here.database, caller, job_id, keys.split(",") if keys else None, x, since, max_points)
+    found = metrics.read(
+        here.database, here.curves, caller, job_id, keys.split(",") if keys else None, x, since, max_points
+    )
     if "text/csv" in request.headers.get("accept", ""):
         return Response(metrics.as_csv(found, x), media_type="text/csv")
     return found

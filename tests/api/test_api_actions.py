@@ -294,3 +294,19 @@ def test_what_a_worker_still_writes_for_a_paused_job_is_refused(service, shapes)
     assert service.get(f"/jobs/{lease.job_id}")["status"] == "paused"
     with pytest.raises(LeaseLost):
         service.evaluate(lease, "student", 0.5)
+
+
+@pytest.mark.parametrize("action", [Action.RESUME, Action.RETRY])
+def test_a_job_that_begins_again_counts_against_the_quota(service, shapes, action):
+    broken = failed(service)
+    headers = {"Authorization": f"Bearer {keys.new_token()}"}
+    token = headers["Authorization"].removeprefix("Bearer ")
+    service._do(keys.add, "two", token, max_active_jobs=2)
+    paused, _ = (service.submit()["id"] for _ in range(2))
+    act(service, Action.PAUSE, paused)
+    refused = service.client.post(f"/jobs/{broken}/{action}", headers=headers)
+    service.refused(refused, 429, "quota_exceeded")
+    assert service.get(f"/jobs/{broken}")["status"] == "failed"
+    assert service.client.post(f"/jobs/{paused}/resume", headers=headers).status_code == 202, "it counted before"
+    act(service, Action.CANCEL, paused)
+    assert service.client.post(f"/jobs/{broken}/{action}", headers=headers).status_code == 202
