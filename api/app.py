@@ -30,6 +30,9 @@ from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
 from api.jobs import following
 from api.keys import endpoints as keys
+from api.monitoring import collecting
+from api.monitoring import endpoints as monitoring
+from api.monitoring.requests import Requests
 from api.plans import endpoints as plans
 from api.queue import endpoints as queue
 from api.recipes import endpoints as recipes
@@ -49,6 +52,7 @@ _documents_the_key = Depends(HTTPBearer(auto_error=False, description="An API ke
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Raises DatabaseNotReady."""
     context = open_context(settings or Settings())
+    registry = collecting.registry_of(context)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -69,13 +73,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
         responses={"default": _PROBLEM},
         middleware=[
+            Middleware(Requests, registry=registry),
             Middleware(Envelope),
             Middleware(Gate, database=context.database, settings=context.settings),
             Middleware(StrictJson),
         ],
         exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
     )
-    app.state.context = context
+    app.state.context, app.state.registry = context, registry
     for resource in (
         jobs,
         job_actions,
@@ -89,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         keys,
         queue,
         workers,
+        monitoring,
         health,
     ):
         app.include_router(resource.router, dependencies=[_documents_the_key])

@@ -31,6 +31,8 @@ PAGE = 200
 """Events, and batches of metrics, that are read at a time for one that is behind."""
 SPAN = 50
 """As many numbers of each job the reader reads at a time."""
+AT_A_TIME = 500
+"""Jobs the reader asks about in one query."""
 MOST = 5_000
 """Streams of one process."""
 RECONNECT = b"retry: 1000\n\n"
@@ -46,7 +48,9 @@ class Streams:
         self._of_key: Counter[str] = Counter()
         self._ended = False
         self._followed = asyncio.Event()
-        self._reading, self._paging = CapacityLimiter(1), CapacityLimiter(4)
+        self._reading = CapacityLimiter(1)
+        self.paging = CapacityLimiter(4)
+        """Threads for clients that come: after a restart all do at once, and others want connections too."""
 
     @property
     def open(self) -> int:
@@ -84,17 +88,22 @@ class Streams:
 
     async def _read_once(self) -> bool:
         """Whether there is more."""
-        channels = dict(self._channels)
-        known = {job_id: channel.seq for job_id, channel in channels.items()}
+        channels, is_behind = list(self._channels.values()), False
+        for start in range(0, len(channels), AT_A_TIME):
+            is_behind |= await self._read_some(channels[start : start + AT_A_TIME])
+        return is_behind
+
+    async def _read_some(self, channels: Sequence[Channel]) -> bool:
+        known = {channel.job_id: channel.seq for channel in channels}
         found = await to_thread.run_sync(_look, self._database, known, limiter=self._reading)
         is_behind = False
-        for job_id, channel in channels.items():
-            if job_id not in found:
+        for channel in channels:
+            if channel.job_id not in found:
                 _close(channel, "job_not_found", "The job was deleted.")
-            elif self._channels.get(job_id) is channel:
-                state, upto, news = found[job_id]
-                channel.take(state, upto, news)
-                is_behind |= upto < state.newest
+                continue
+            state, upto, news = found[channel.job_id]
+            channel.take(state, upto, news)
+            is_behind |= upto < state.newest
         return is_behind
 
     async def _attend(self) -> None:
@@ -120,7 +129,7 @@ class Streams:
                 _log.warning("streams", extra={"error": type(error).__name__})
 
     async def _read_page(self, job_id: str, after: int, newest: int) -> tuple[int, Sequence[Numbered]]:
-        return await to_thread.run_sync(_page, self._database, job_id, after, newest, limiter=self._paging)
+        return await to_thread.run_sync(_page, self._database, job_id, after, newest, limiter=self.paging)
 
     def _refuse_too_many(self, caller: Caller) -> None:
         if self._ended or self.open >= MOST:

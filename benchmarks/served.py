@@ -82,6 +82,12 @@ def free_port() -> int:
         return port
 
 
+def cpu(pid: int) -> float:
+    """Seconds a process has computed."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
 def has_postgresql() -> bool:
     return bool(_binaries())
 

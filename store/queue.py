@@ -53,6 +53,8 @@ class Hints:
     """A bounded queue and one thread that sends: `enqueue` returns at once, broker or no broker."""
 
     def __init__(self, send: Callable[[str], None], size: int = 1000) -> None:
+        self.dropped = 0
+        """Hints there was no room for."""
         self._send = send
         self._waiting: queue.Queue[str | None] = queue.Queue(size)
         self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
@@ -63,6 +65,7 @@ class Hints:
         try:
             self._waiting.put_nowait(job_id)
         except queue.Full:
+            self.dropped += 1
             _log.warning("hint dropped", extra={"job_id": job_id})
 
     def close(self, timeout: float = 2.0) -> None:

@@ -6,11 +6,13 @@ from fastapi import APIRouter, Header, Query
 from api import files
 from api.caller import Caller, Reader, StillKnown
 from api.context import Here
-from api.jobs import history, service
+from api.jobs import history
 from api.jobs.history import State
 from api.schemas import JobId
 from api.stream import EventStream
 from store.database import Database
+from store.errors import JobNotFound
+from store.tables import Job
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 Number = Annotated[int | None, Query(ge=0, lt=2**53, description="Begin after this number.")]
@@ -34,7 +36,7 @@ async def stream_job(
     job that has ended comes `end`; after `closed` there is nothing to come back for. Metrics that a `rewound` made void
     are no longer told to who begins later; what was measured anew comes under new numbers.
     """
-    state = await to_thread.run_sync(_state, here.database, caller, job_id)
+    state = await to_thread.run_sync(_state, here.database, caller, job_id, limiter=here.streams.paging)
     first = last_event_id if last_event_id is not None else since
     after = first if first is not None else {"start": 0, "now": state.newest}[begin]
     return here.streams.follow(job_id, state, after, caller, still_known)
@@ -43,5 +45,7 @@ async def stream_job(
 def _state(database: Database, caller: Caller, job_id: str) -> State:
     """Raises JobNotFound."""
     with database.read() as session:
-        service.row(session, caller, job_id)
-        return history.states(session, [job_id])[job_id]
+        found = history.states(session, [job_id], caller.visible(Job))
+    if job_id not in found:
+        raise JobNotFound("No such job.")
+    return found[job_id]

@@ -35,9 +35,10 @@ class Entry(NamedTuple):
     data: Document
 
 
-def states(session: Session, job_ids: Collection[str]) -> dict[str, State]:
+def states(session: Session, job_ids: Collection[str], *conditions: ColumnElement[bool]) -> dict[str, State]:
+    """Of those that are there and meet the conditions."""
     columns = (Job.id, Job.last_event, Job.status, Job.end_reason, cast(Job.progress, Text))
-    rows = session.execute(select(*columns).where(Job.id.in_(job_ids)))
+    rows = session.execute(select(*columns).where(Job.id.in_(job_ids), *conditions))
     return {row[0]: State(*row[1:]) for row in rows}
 
 
