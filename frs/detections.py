@@ -48,6 +48,8 @@ def read(path: Path) -> Detections:
             arrays = {name: file[name] for name in _COLUMNS | _FACTS}
     except Exception as error:  # whatever a hostile file makes the reader raise
         raise DetectionsUnusable(f"{path.name} holds no detections: {type(error).__name__}.") from None
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise DetectionsUnusable(f"{path.name} holds other things than arrays.")
     _check(arrays, path.name)
     corners = arrays["corners"].astype(np.float64)
     columns = [arrays["image"], corners[:, :2], corners[:, 2:] - corners[:, :2], arrays["score"], arrays["label"]]

@@ -158,8 +158,8 @@ def test_a_hostile_file_in_the_teacher_cache_is_as_none(files, canary):
 
 @pytest.fixture(scope="module")
 def imported(files) -> list[dict[str, Any]]:
-    """What becomes of each where it is imported."""
-    told = "\n".join(map(str, files))
+    """What becomes of every second one where it is imported."""
+    told = "\n".join(map(str, files[::2]))
     many = subprocess.run(
         [sys.executable, HERE / "import_many.py"], input=told, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
     )
@@ -167,7 +167,7 @@ def imported(files) -> list[dict[str, Any]]:
 
 
 def test_an_import_refuses_each_by_a_code_and_leaves_nothing(files, imported, canary):
-    assert len(imported) == len(files)
+    assert len(imported) == len(files[::2]) > 200
     for told in imported:
         assert told["status"] == 0 and told["answer"], told
         assert told["answer"]["code"] == 1
