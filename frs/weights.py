@@ -66,7 +66,7 @@ def read(path: Path, sha256: str | None = None) -> dict[str, Any]:
     try:
         if _is_safetensors(path):
             return _safetensors(path)
-        _check_sizes(path)
+        _check_archive(path)
         with torch.serialization.safe_globals(_MMENGINE_TYPES):
             content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except Exception as error:  # whatever a hostile file makes the reader raise
@@ -209,14 +209,18 @@ def _safetensors(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_sizes(path: Path) -> None:
-    """torch stores what it writes; what is packed, or counted twice, would grow in memory. Raises ValueError."""
+def _check_archive(path: Path) -> None:
+    """torch packs nothing that it writes, so nothing may grow in memory; and it does not compare the sums of tensors.
+
+    Raises ValueError.
+    """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
-        grown = sum(member.file_size for member in archive.infolist())
-    if grown > path.stat().st_size + _STORED_SLACK:
-        raise ValueError("It grows when it is read.")
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size + _STORED_SLACK:
+            raise ValueError("It grows when it is read.")
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is damaged.")
 
 
 def _not_finite(tensor: Tensor) -> int:
