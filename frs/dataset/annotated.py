@@ -65,10 +65,11 @@ def write(annotated: Annotated, target: Path, val_share: float | None) -> None:
         train, val = (
             [picture for picture in annotated.train if (picture.name in aside) is chosen] for chosen in (False, True)
         )
+    _refuse_twins([*train, *val])
     for split, pictures in (("train", train), ("val", val)):
         if not pictures:
             raise BadDataset(f"The {split} half holds no pictures.")
-        _move(pictures, target / split)
+        move(((picture.path, picture.name) for picture in pictures), target / split)
         write_json(annotations_file(target, split), _document(annotated.classes, pictures))
 
 
@@ -100,11 +101,12 @@ def move(pairs: Iterable[tuple[Path, str]], folder: Path) -> None:
         path.rename(place)
 
 
-def _move(pictures: Sequence[Picture], folder: Path) -> None:
-    names = {picture.name for picture in pictures}
-    if len(names) < len(pictures):
-        raise BadDataset(f"A picture is listed twice for {shown(folder.name)}.")
-    move(((picture.path, picture.name) for picture in pictures), folder)
+def _refuse_twins(pictures: Sequence[Picture]) -> None:
+    seen: set[Path] = set()
+    for picture in pictures:
+        if picture.path in seen:
+            raise BadDataset(f"{shown(picture.name)} is listed twice.", "List a picture in one half, once.")
+        seen.add(picture.path)
 
 
 def _document(classes: Sequence[str], pictures: Sequence[Picture]) -> dict[str, Any]:
