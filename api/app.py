@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-from api import problems
+from api import problems, uploads
 from api.bodies import StrictJson
 from api.checkpoints import endpoints as checkpoints
 from api.context import open_context
@@ -40,7 +40,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        checking.resume(context.database, context.settings.datasets_root)
+        uploads.sweep(context.settings.uploads_root)
+        checking.resume(context.database, context.settings)
         yield
         context.close()
 

@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     data: Folder = Path("data").absolute()
     datasets_root: Folder = _below_data("datasets")
     models_root: Folder = _below_data("models")
+    uploads_root: Folder = _below_data("uploads")
+    """Where uploaded data sets are unpacked."""
     work_root: Folder = _below_data("work")
     """Where trainers keep what is not finished."""
     artifacts_url: str = Field(default_factory=lambda fields: (fields["data"] / "artifacts").as_uri())
@@ -36,6 +38,9 @@ class Settings(BaseSettings):
 
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     """`Host` names the API answers under, separated by commas; all where there are none."""
+
+    max_upload_bytes: PositiveInt = 20_000_000_000
+    """Of one archive of a data set, or of one detector's weights."""
 
     slots: PositiveInt = 1
     """Jobs a worker runs at a time."""

@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from frs.dataset.problems import shown
 from frs.errors import ArchiveRefused, ArchiveTooLarge, ArchiveUnreadable
 
+Suffix = Literal[".zip", ".tar", ".tar.gz"]
 CHUNK = 1 << 18
 _HEADER = 1 << 20
 """Most bytes that may describe one member of a tar file."""
@@ -75,19 +76,21 @@ class Member(NamedTuple):
 
 def members(archive: Path, caps: Caps) -> Iterator[Member]:
     """Raises ArchiveUnreadable, ArchiveRefused, ArchiveTooLarge; so do the members' `chunks`."""
+    read = _READERS[suffix(archive)]
     with archive.open("rb") as file, _told():
-        read = _reader(file.read(512))
-        file.seek(0)
         yield from read(file, caps)
 
 
-def _reader(head: bytes) -> Callable[[BinaryIO, Caps], Iterator[Member]]:
+def suffix(archive: Path) -> Suffix:
+    """What its content is, whatever its name. Raises ArchiveUnreadable."""
+    with archive.open("rb") as file:
+        head = file.read(512)
     if head.startswith(b"PK"):
-        return _zip_members
+        return ".zip"
     if head.startswith(b"\x1f\x8b"):
-        return _tar_gz_members
+        return ".tar.gz"
     if head[257:262] == b"ustar":
-        return _tar_members
+        return ".tar"
     raise ArchiveUnreadable("This is no .zip, .tar or .tar.gz file.")
 
 
@@ -259,3 +262,10 @@ def _refuse_ratio(unpacked: int, packed: int, caps: Caps) -> None:
 
 def _too_many(caps: Caps) -> ArchiveTooLarge:
     return ArchiveTooLarge(f"The archive has more than {caps.members:,} members.")
+
+
+_READERS: dict[Suffix, Callable[[BinaryIO, Caps], Iterator[Member]]] = {
+    ".zip": _zip_members,
+    ".tar": _tar_members,
+    ".tar.gz": _tar_gz_members,
+}
