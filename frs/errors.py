@@ -60,7 +60,7 @@ class LayoutUnknown(BadDataset):
 
 class NoValidationSplit(BadDataset):
     code = "no_validation_split"
-    hint_by_default = "Add a validation half, or send `val_share=0.1` to have a tenth of the images set aside for it."
+    hint_by_default = "Add a validation half, or send `val_share=0.1` (`--val-share 0.1`) to have a tenth of the images set aside for it."
 
 
 class BadTeacher(FrsError):
