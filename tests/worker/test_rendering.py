@@ -55,7 +55,7 @@ def test_paths_of_an_uploaded_data_set_are_below_what_it_was_unpacked_to(house):
 def test_a_detector_that_has_not_come_in_is_not_rendered(house, status):
     register(house, weights_key="uploads/abc.bin", status=status)
     with pytest.raises(WeightsNotFound, match=status):
-        rendered(house, student={"detector": "teacher"})
+        rendered(house, kind="evaluate", student={"detector": "teacher"})
 
 
 @pytest.mark.parametrize("name", ["teacher", "det_teacher"])
