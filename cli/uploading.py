@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from cli.client import Client, Json, ServiceError
-from frs.dataset.archive import WANTED
-from frs.dataset.members import suffix
+from frs.dataset.archive import WANTED, suffix
 from frs.errors import ArchiveUnreadable
 
 _MEDIA_TYPES = {".zip": "application/zip", ".tar": "application/x-tar", ".tar.gz": "application/gzip"}

@@ -15,7 +15,7 @@ from api.datasets.schemas import Dataset
 from api.problems import Refusal
 from api.uploads import Upload
 from frs.dataset import archive, layouts
-from frs.dataset.members import Caps, suffix
+from frs.dataset.members import Caps
 from frs.spec import Name
 from store import tables
 from store.database import insert
@@ -50,7 +50,7 @@ def register(context: Context, caller: Caller, wanted: Wanted, upload: Upload) -
     """Raises FrsError for an archive or a layout that cannot be used, Refusal 409 where the name is taken."""
     settings = context.settings
     share = f"-val{round(100 * wanted.val_share)}" if wanted.val_share else ""
-    key = f"uploads/{upload.sha256}{share}{suffix(upload.path)}"
+    key = f"uploads/{upload.sha256}{share}{archive.suffix(upload.path)}"
     folder = folder_of(settings, key)
     with uploads.temporary(settings.uploads_root) as part:
         if not folder.is_dir():

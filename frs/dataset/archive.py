@@ -2,17 +2,27 @@
 
 import shutil
 import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Literal
 
 from frs.dataset.fields import is_text
-from frs.dataset.members import Caps, Member, members
+from frs.dataset.members import Caps, Member, told
 from frs.dataset.problems import shown
+from frs.dataset.tar_members import tar_gz_members, tar_members
+from frs.dataset.zip_members import zip_members
 from frs.errors import ArchiveRefused, ArchiveTooLarge, ArchiveUnreadable
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 WANTED = PICTURES | {".json", ".xml", ".txt", ".yaml", ".yml"}
 CAPS = Caps()
+Suffix = Literal[".zip", ".tar", ".tar.gz"]
+_READERS: dict[Suffix, Callable[[BinaryIO, Caps], Iterator[Member]]] = {
+    ".zip": zip_members,
+    ".tar": tar_members,
+    ".tar.gz": tar_gz_members,
+}
 _NAME_BYTES = 1024
 _TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """They make a name read otherwise than it is."""
@@ -39,9 +49,22 @@ def unpack(archive: Path, target: Path, caps: Caps = CAPS) -> Unpacked:
         raise
 
 
+def suffix(archive: Path) -> Suffix:
+    """What its content is, whatever its name. Raises ArchiveUnreadable."""
+    with archive.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(b"PK"):
+        return ".zip"
+    if head.startswith(b"\x1f\x8b"):
+        return ".tar.gz"
+    if head[257:262] == b"ustar":
+        return ".tar"
+    raise ArchiveUnreadable("This is no .zip, .tar or .tar.gz file.")
+
+
 def _unpack(archive: Path, target: Path, caps: Caps) -> Unpacked:
     done, names = Unpacked(), _Names(caps)
-    for number, member in enumerate(members(archive, caps), 1):
+    for number, member in enumerate(_members(archive, caps), 1):
         if number > caps.members:
             raise ArchiveTooLarge(f"The archive has more than {caps.members:,} members.")
         parts = names.parts(member.name)
@@ -56,6 +79,12 @@ def _unpack(archive: Path, target: Path, caps: Caps) -> Unpacked:
     if not done.files:
         raise ArchiveUnreadable("The archive holds no pictures and no annotations.")
     return done
+
+
+def _members(archive: Path, caps: Caps) -> Iterator[Member]:
+    read = _READERS[suffix(archive)]
+    with archive.open("rb") as file, told():
+        yield from read(file, caps)
 
 
 @dataclass

@@ -5,6 +5,7 @@ import json
 import shutil
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -167,6 +168,29 @@ def test_a_full_disk_is_507_and_leaves_nothing(service, archive, monkeypatch):
 
     monkeypatch.setattr(uploads, "_keep", full)
     service.refused(send(service, archive), 507, "storage_full")
+    assert files_of(service.settings) == set()
+
+
+def test_a_disk_that_fills_while_unpacking_is_507_and_leaves_nothing(service, archive, monkeypatch):
+    def full(_member, path, *_):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("frs.dataset.archive._write", full)
+    service.refused(send(service, archive), 507, "storage_full")
+    assert files_of(service.settings) == set()
+
+
+def test_many_at_once_share_one_folder_and_no_delete_takes_it_from_under_another(service, archive):
+    def come_and_go(number):
+        for turn in range(3):
+            dataset = send(service, archive, f"set {number} {turn}").json()
+            assert (dataset["status"], service.get(f"/datasets/{dataset['id']}/check")["problems"]) == ("ready", [])
+            assert service.client.delete(f"/datasets/{dataset['id']}").status_code == 204
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(come_and_go, range(6)))
     assert files_of(service.settings) == set()
 
 

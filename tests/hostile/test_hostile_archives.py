@@ -13,20 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from frs.dataset.archive import Caps, unpack
+from frs.dataset.archive import unpack
+from frs.dataset.members import Caps
 from frs.errors import BadDataset
 
 SMALL = Caps(members=50, bytes=40 << 20, member_bytes=30 << 20, ratio=200, depth=4, name_bytes=100)
 ZEROS = bytes(1 << 20)
 UNPACK = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from frs.dataset.archive import unpack
 from frs.errors import FrsError
 try:
     unpack(*map(Path, sys.argv[1:]))
 except FrsError as error:
-    print(error.code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(error.code, re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 Entries = list[tuple[str | zipfile.ZipInfo, bytes]]
 
