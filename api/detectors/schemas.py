@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
 from api.schemas import Answer, Time
+from frs.dataset.fields import is_text
 from frs.events import Problem
 from frs.spec import DescribedDetector, Name, RelativePath, Spec, StockDetector
 from store.states import DetectorStatus
@@ -64,11 +65,26 @@ class DetectorUpload(Spec):
     def _one_description(self) -> Self:
         if (self.config is None) is (self.architecture is None):
             raise ValueError("give `config` or `architecture`, one of the two")
+        parts = (self.depth, self.width, self.norm, self.neck_channels, self.head_convs)
+        if self.config is not None and any(part is not None for part in parts):
+            raise ValueError("depth, width, norm, neck_channels and head_convs belong to `architecture`")
         return self
+
+    @field_validator("classes")
+    @classmethod
+    def _names(cls, classes: str | None) -> str | None:
+        names = _split(classes) if classes else []
+        if not all(is_text(name, 200) for name in names) or len(set(names)) < len(names):
+            raise ValueError("must be names of 1 to 200 characters, each once, separated by commas")
+        return classes
 
     @property
     def class_names(self) -> list[str] | None:
-        return None if self.classes is None else [name.strip() for name in self.classes.split(",")]
+        return None if self.classes is None else _split(self.classes)
+
+
+def _split(classes: str) -> list[str]:
+    return [name.strip() for name in classes.split(",")]
 
 
 class Detector(Answer):
