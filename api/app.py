@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-from api import problems
+from api import problems, uploads
 from api.bodies import StrictJson
 from api.checkpoints import endpoints as checkpoints
 from api.compare import endpoints as compare
@@ -57,7 +57,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = _THREADS
-        checking.resume(context.database, context.settings.datasets_root)
+        uploads.sweep(context.settings.uploads_root)
+        checking.resume(context.database, context.settings)
         streaming = asyncio.create_task(context.streams.run())
         yield
         streaming.cancel()

@@ -1,7 +1,8 @@
-"""What a request's body may be: at most 1 MiB of strict JSON. NaN, infinities, lone surrogates and U+0000 are none."""
+"""What a request's body may be: at most 1 MiB of strict JSON, uploads apart. NaN, infinities, lone surrogates and U+0000 are none."""
 
 import json
 import re
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,6 +11,8 @@ from api.problems import Refusal
 
 MAX_BYTES = 1 << 20
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+STREAMED = frozenset({("POST", "/datasets/upload"), ("POST", "/detectors/upload")})
+"""The routes whose bodies are files. They count for themselves, see `api.uploads`."""
 _WITH_A_BODY = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -18,15 +21,30 @@ class StrictJson:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in _WITH_A_BODY:
+        if scope["type"] != "http" or scope["method"] not in _WITH_A_BODY or _is_streamed(scope):
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
         body = await _read(headers, receive)
         if body is None:
             return None
         if body:
-            _check(headers, body)
+            _refuse_other_types(headers)
+            parse(body)
         return await self.app(scope, _again(body, receive), send)
+
+
+def parse(body: bytes) -> Any:
+    """Strict JSON. Raises Refusal, 400."""
+    try:
+        content = json.loads(body.decode())
+        text = json.dumps(content, allow_nan=False, ensure_ascii=False)
+        text.encode()
+        if _NUL.search(text):
+            raise ValueError("PostgreSQL keeps no such text")
+    except (ValueError, RecursionError) as error:
+        hint = "No NaN, no infinities, no lone surrogates, no U+0000, not nested deeply."
+        raise Refusal(400, "invalid_json", "The body is not strict JSON.", hint) from error
+    return content
 
 
 async def _read(headers: Headers, receive: Receive) -> bytes | None:
@@ -46,18 +64,14 @@ async def _read(headers: Headers, receive: Receive) -> bytes | None:
             return bytes(body)
 
 
-def _check(headers: Headers, body: bytes) -> None:
+def _is_streamed(scope: Scope) -> bool:
+    return (scope["method"], scope["path"]) in STREAMED
+
+
+def _refuse_other_types(headers: Headers) -> None:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         hint = "Send `Content-Type: application/json`."
         raise Refusal(415, "unsupported_media_type", "The body is not said to be JSON.", hint)
-    try:
-        text = json.dumps(json.loads(body.decode()), allow_nan=False, ensure_ascii=False)
-        text.encode()
-        if _NUL.search(text):
-            raise ValueError("PostgreSQL keeps no such text")
-    except (ValueError, RecursionError) as error:
-        hint = "No NaN, no infinities, no lone surrogates, no U+0000, not nested deeply."
-        raise Refusal(400, "invalid_json", "The body is not strict JSON.", hint) from error
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

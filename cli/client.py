@@ -1,9 +1,10 @@
 """The Python client of the public API: `Client(url, key).get("/jobs")`."""
 
+import hashlib
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ PATIENCE_SECONDS = 120.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 TOO_MANY, NOT_NOW = 429, 503
 OPENED = "opened"
+_PIECE = 1 << 18
 
 
 class ServiceError(Exception):
@@ -115,6 +117,19 @@ class Client:
             yield StreamEvent(OPENED, {}, None)
             yield from parse(answer.iter_lines())
 
+    def upload(
+        self, path: str, file: Path, media_type: str, progress: Callable[[int], None] = lambda _: None, **query: Any
+    ) -> Json:
+        """Sends the file as it is read. `progress(bytes)` after every piece; the answer may take its time."""
+        with file.open("rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        headers = {"Content-Type": media_type, "Content-Length": str(file.stat().st_size), "X-Content-SHA256": sha256}
+        params = {name: value for name, value in query.items() if value is not None}
+        patient = httpx2.Timeout(60.0, read=None)
+        return self._json(
+            "POST", path, params=params, content=_pieces(file, progress), headers=headers, timeout=patient
+        )
+
     def _json(self, method: str, path: str, **request: Any) -> Json:
         try:
             answer = self._http.request(method, path, **request)
@@ -128,6 +143,13 @@ class Client:
     def _unreachable(self, error: Exception) -> ServiceError:
         why = str(error) or type(error).__name__
         return ServiceError(f"No service answers at {self.url}: {why}.", "Start one with `frs up`, or set FRS_URL.")
+
+
+def _pieces(file: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
+    with file.open("rb") as content:
+        while piece := content.read(_PIECE):
+            yield piece
+            progress(len(piece))
 
 
 def _refused(answer: httpx2.Response) -> ServiceError:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli import actions, compare, keys, line, plan, tables
+from cli import actions, compare, keys, line, plan, tables, uploading
 from cli import demo as demonstration
 from cli.arguments import Changes, JobId, SpecSource, content_of, job_ids, recipe_names
 from cli.client import Client, Json, ServiceError
@@ -193,6 +193,22 @@ def add_dataset(
     _show(answer, tables.dataset, json_)
 
 
+@datasets.command("upload")
+def upload_dataset(
+    name: str,
+    source: Annotated[Path, typer.Argument(metavar="ARCHIVE_OR_FOLDER", exists=True)],
+    val_share: Annotated[
+        float | None, typer.Option(help="Share of the training images to validate on, where there is no such half.")
+    ] = None,
+    data: DataFolder = HERE,
+    json_: AsJson = False,
+) -> None:
+    """Send a data set in COCO, Pascal VOC or YOLO layout: a .zip, .tar or .tar.gz file, or a folder."""
+    bar = None if json_ else screen
+    answer = _answer(data, lambda client: uploading.dataset(client, name, source, val_share, bar))
+    _show(answer, tables.dataset, json_)
+
+
 @datasets.command("list")
 def list_datasets(data: DataFolder = HERE, json_: AsJson = False) -> None:
     """Registered data sets."""
@@ -224,6 +240,30 @@ def add_detector(
         return client.post("/detectors", {key: value for key, value in body.items() if value is not None})
 
     _show(_answer(data, post), lambda row: f"{row['id']}  {row['name']}", json_)
+
+
+@detectors.command("upload")
+def upload_detector(
+    name: str,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A torch file or a .safetensors file.")],
+    config: Annotated[str | None, typer.Option(help="Such as mmdet::gfl/gfl_r50_fpn_1x_coco.py.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Instead of --config, with the options below.")] = None,
+    depth: int | None = None,
+    width: int | None = None,
+    norm: str | None = None,
+    neck_channels: int | None = None,
+    head_convs: int | None = None,
+    classes: Annotated[str | None, typer.Option(help="Separated by commas, if the file does not name them.")] = None,
+    wait: Annotated[bool, typer.Option(help="Until a worker has read the file.")] = True,
+    data: DataFolder = HERE,
+    json_: AsJson = False,
+) -> None:
+    """Send a detector's weights."""
+    described = {"config": config, "architecture": architecture, "depth": depth, "width": width, "norm": norm}
+    described |= {"neck_channels": neck_channels, "head_convs": head_convs, "classes": classes}
+    bar = None if json_ else screen
+    row = _answer(data, lambda client: uploading.detector(client, name, file, described, wait=wait, screen=bar))
+    _show(row, lambda row: f"{row['id']}  {row['name']}  {row['status']}", json_)
 
 
 @detectors.command("list")

@@ -34,6 +34,35 @@ class DatasetNotFound(BadDataset):
     code = "dataset_not_found"
 
 
+class ArchiveRefused(BadDataset):
+    """It was made to do harm, or could have been."""
+
+    code = "archive_refused"
+    hint_by_default = "Pack plain files and folders anew: no links, no `..`, no two names that differ in case alone."
+
+
+class ArchiveTooLarge(ArchiveRefused):
+    code = "archive_too_large"
+    hint_by_default = (
+        "Leave out what is not needed, or put the data set in the folder of data sets and register it there."
+    )
+
+
+class ArchiveUnreadable(BadDataset):
+    code = "archive_unreadable"
+    hint_by_default = "Send a .zip (stored or deflated, no password), .tar or .tar.gz file, whole."
+
+
+class LayoutUnknown(BadDataset):
+    code = "layout_unknown"
+    hint_by_default = "Pack the data set in COCO, Pascal VOC or YOLO layout; the documentation shows their folders."
+
+
+class NoValidationSplit(BadDataset):
+    code = "no_validation_split"
+    hint_by_default = "Add a validation half, or send `val_share=0.1` (`--val-share 0.1`) to have a tenth of the images set aside for it."
+
+
 class BadTeacher(FrsError):
     code = "bad_teacher"
     end_reason = "bad_teacher"

@@ -95,7 +95,8 @@ def _config() -> Config:
 
 def _folders(settings: Settings) -> Iterable[Path]:
     yield settings.data
-    yield from (settings.datasets_root, settings.models_root, settings.work_root, settings.artifacts_root)
+    yield from (settings.datasets_root, settings.models_root, settings.uploads_root)
+    yield from (settings.work_root, settings.artifacts_root)
     if settings.broker_url.startswith("filesystem:"):
         yield from broker_folders(settings).values()
 

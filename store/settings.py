@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     data: Folder = Path("data").absolute()
     datasets_root: Folder = _below_data("datasets")
     models_root: Folder = _below_data("models")
+    uploads_root: Folder = _below_data("uploads")
+    """Where uploaded data sets are unpacked."""
     work_root: Folder = _below_data("work")
     """Where trainers keep what is not finished."""
     artifacts_url: str = Field(default_factory=lambda fields: (fields["data"] / "artifacts").as_uri())
@@ -45,6 +47,8 @@ class Settings(BaseSettings):
     """Of one key, in one API process; null: as many as it likes."""
     unknown_keys_per_minute: PositiveInt = 60
     """From one address, before it is answered 429 instead of 401. Valid keys come in from there all the same."""
+    max_upload_bytes: PositiveInt = 20_000_000_000
+    """Of one archive of a data set, or of one detector's weights."""
 
     slots: PositiveInt | None = None
     """Jobs a worker runs at a time. Absent: as many as it has GPUs, else one."""

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -157,15 +157,16 @@ class Errand:
                     raise LeaseLost("The database has been away for longer than the lease.") from error
                 time.sleep(next(waiting))
 
-    def _end(self, session: Session, lease: ErrandLease, problem: Problem | None) -> None:
+    def _end(self, session: Session, lease: ErrandLease, problem: Problem | None) -> list[str]:
+        """Returns the keys of files that nobody needs any more."""
         if self._released.is_set() and self.outcome is None:
             errands.give_back(session, lease)
-            return
-        if lease.kind is ErrandKind.IMPORT:
-            self._end_import(session, lease.request["detector_id"], problem)
+            return []
         errands.settle(session, lease, result=None if problem else self.found, error=problem)
+        return self._end_import(session, problem) if lease.kind is ErrandKind.IMPORT else []
 
-    def _end_import(self, session: Session, detector_id: str, problem: Problem | None) -> None:
+    def _end_import(self, session: Session, problem: Problem | None) -> list[str]:
+        detector_id = self.lease.request["detector_id"]
         if problem is not None:
             return uploads.refuse_import(session, detector_id, problem)
         sha256 = str(self.found["sha256"])
@@ -173,7 +174,9 @@ class Errand:
         self.artifacts.put(self.folder / IMPORTED, key, sha256)
         return uploads.accept_import(session, detector_id, key, sha256, self.found.get("classes"))
 
-    def _write(self, function: Any, *arguments: Any) -> None:
+    def _write(self, function: Callable[..., list[str] | None], *arguments: Any) -> None:
         with self._database.write() as session:
-            function(session, self.lease, *arguments)
+            unused = function(session, self.lease, *arguments)
             session.commit()
+        for key in unused or []:
+            self.artifacts.delete(key)

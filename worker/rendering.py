@@ -20,7 +20,9 @@ from store.artifacts import Artifacts
 from store.errors import ArtifactNotFound
 from store.queries import COMPARE, find_dataset, find_detector, last_student, sees_everybodys
 from store.settings import Settings
+from store.states import DetectorStatus
 from store.tables import Dataset, Detector, Job
+from store.uploads import root_of
 from worker.families import family
 
 _description: TypeAdapter[DetectorDescription] = TypeAdapter(DetectorDescription)
@@ -30,12 +32,14 @@ def render(session: Session, settings: Settings, job: Job) -> ResolvedSpec:
     spec = JobSpec.model_validate(job.spec)
     dataset = session.get_one(Dataset, job.dataset_id)
     compares = spec.kind == COMPARE
-    root, more = settings.datasets_root, _unlabelled(session, job, spec)
+    root, more = root_of(settings, dataset), _unlabelled(session, job, spec)
     return ResolvedSpec(
         job=spec,
         train=_split(root, dataset.name, dataset.train_images, dataset.train_annotations),
         val=_split(root, dataset.name, dataset.val_images, dataset.val_annotations),
-        unlabelled=_split(root, more.name, more.train_images, more.train_annotations) if more else None,
+        unlabelled=_split(root_of(settings, more), more.name, more.train_images, more.train_annotations)
+        if more
+        else None,
         student=_described(spec) if compares else _detector(session, settings, job, spec.student),
         teacher=_detector(session, settings, job, spec.teacher) if spec.teacher else None,
         models=settings.models_root,
@@ -84,6 +88,8 @@ def _registered(session: Session, job: Job, name: str) -> Detector:
     row = find_detector(session, name, job.owner, everybodys=sees_everybodys(session, job))
     if row is None:
         raise WeightsNotFound(f"No detector {name!r} is registered.", "See GET /detectors.")
+    if row.status != DetectorStatus.READY:
+        raise WeightsNotFound(f"Detector {name!r} is {row.status}.", f"See GET /detectors/{row.id}.")
     return row
 
 

@@ -14,8 +14,10 @@ from frs.dataset.report import Report
 from frs.errors import FrsError
 from frs.resolved import inside
 from store.database import Database
+from store.settings import Settings
 from store.states import DatasetStatus
 from store.tables import Dataset
+from store.uploads import root_of
 
 AT_ONCE = 2_000
 """Images that are checked while the client waits."""
@@ -53,9 +55,18 @@ def is_large(annotations: Sequence[Path]) -> bool:
     return sum(_images_listed(file) for file in annotations) > AT_ONCE
 
 
-def run(database: Database, root: Path, dataset: Dataset) -> None:
+def check_new(database: Database, settings: Settings, dataset: Dataset) -> None:
+    """At once, or later where that takes too long."""
+    root = root_of(settings, dataset)
+    if is_large([root / dataset.train_annotations, root / dataset.val_annotations]):
+        run_later(database, settings, [dataset])
+    else:
+        run(database, settings, dataset)
+
+
+def run(database: Database, settings: Settings, dataset: Dataset) -> None:
     """Checks and keeps the findings, unless the data set was deleted meanwhile."""
-    findings = _examine(root, dataset)
+    findings = _examine(root_of(settings, dataset), dataset)
     this_one = (Dataset.id == dataset.id, Dataset.status == DatasetStatus.CHECKING)
     values = {
         "status": DatasetStatus.READY if findings.accepted() else DatasetStatus.HAS_PROBLEMS,
@@ -67,24 +78,24 @@ def run(database: Database, root: Path, dataset: Dataset) -> None:
         session.commit()
 
 
-def run_later(database: Database, root: Path, datasets: Sequence[Dataset]) -> None:
+def run_later(database: Database, settings: Settings, datasets: Sequence[Dataset]) -> None:
     """In a thread that ends with the process; `resume` goes on with what it left."""
-    threading.Thread(target=_run_all, args=(database, root, datasets), name="checking", daemon=True).start()
+    threading.Thread(target=_run_all, args=(database, settings, datasets), name="checking", daemon=True).start()
 
 
-def resume(database: Database, root: Path) -> None:
+def resume(database: Database, settings: Settings) -> None:
     """Checks again what an earlier process did not finish."""
     with database.read() as session:
         left = session.scalars(select(Dataset).where(Dataset.status == DatasetStatus.CHECKING)).all()
     if left:
-        run_later(database, root, left)
+        run_later(database, settings, left)
 
 
-def _run_all(database: Database, root: Path, datasets: Sequence[Dataset]) -> None:
+def _run_all(database: Database, settings: Settings, datasets: Sequence[Dataset]) -> None:
     for dataset in datasets:
         with _one_at_a_time:
             try:
-                run(database, root, dataset)
+                run(database, settings, dataset)
             except Exception:  # the others are still to be checked; this one is again at the next start
                 _log.exception("check not kept", extra={"dataset_id": dataset.id})
 

@@ -1,11 +1,15 @@
-from fastapi import APIRouter, Response
+from typing import Annotated
 
+from fastapi import APIRouter, Depends, Response
+
+from api import uploads
 from api.caller import Reader, Submitter
 from api.context import Here
-from api.datasets import service
+from api.datasets import service, uploading
 from api.datasets.schemas import Dataset, DatasetCheck, DatasetCreate
 from api.paging import Cursor, Limit
 from api.schemas import IdOrName, Page
+from api.uploads import Upload
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -17,6 +21,20 @@ def register(here: Here, caller: Submitter, response: Response, request: Dataset
     The answer waits for the check of up to 2,000 images; of larger sets it has the status `checking`.
     """
     dataset = service.register(here, caller, request)
+    response.headers["Location"] = f"/datasets/{dataset.id}"
+    return dataset
+
+
+@router.post("/upload", status_code=201, openapi_extra=uploads.described(uploading.MEDIA_TYPES))
+def upload(
+    here: Here,
+    caller: Submitter,
+    response: Response,
+    wanted: Annotated[uploading.Wanted, Depends(uploading.wanted)],
+    upload: Annotated[Upload, uploads.received(uploading.wanted, uploading.MEDIA_TYPES)],
+) -> Dataset:
+    """Takes a data set as a .zip, .tar or .tar.gz file in COCO, Pascal VOC or YOLO layout, and checks it like any other."""
+    dataset = uploading.register(here, caller, wanted, upload)
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 
@@ -40,5 +58,5 @@ def get_check(here: Here, caller: Reader, dataset: IdOrName) -> DatasetCheck:
 
 @router.delete("/{dataset}", status_code=204)
 def delete_dataset(here: Here, caller: Submitter, dataset: IdOrName) -> None:
-    """Forgets the data set; its files stay. Refused while any job refers to it."""
-    service.delete(here.database, caller, dataset)
+    """Forgets the data set; its files stay, uploaded ones go. Refused while any job refers to it."""
+    uploading.release(here, service.delete(here.database, caller, dataset))

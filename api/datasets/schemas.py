@@ -51,6 +51,8 @@ class Dataset(Answer):
     """Jobs take a set that is `ready`, and one that `has_problems` within their `max_bad_share`."""
     train: SplitFiles
     val: SplitFiles
+    uploaded: bool
+    """Its paths are relative to what the archive was unpacked to."""
     counts: SplitCounts | None
     """Null while it is being checked; so are `classes`, `class_table` and `problem_count`."""
     classes: list[str] | None

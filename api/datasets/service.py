@@ -25,12 +25,8 @@ def register(context: Context, caller: Caller, request: DatasetCreate) -> Datase
     """Raises InvalidField where files are missing, Refusal 409 where the name is taken."""
     root = context.settings.datasets_root
     train, val = (_files(request, split, root) for split in ("train", "val"))
-    is_large = checking.is_large([root / half.annotations for half in (train, val)])
     dataset = _add(context.database, caller, request.name, train, val)
-    if is_large:
-        checking.run_later(context.database, root, [dataset])
-    else:
-        checking.run(context.database, root, dataset)
+    checking.check_new(context.database, context.settings, dataset)
     return find(context.database, caller, dataset.id)
 
 
@@ -53,11 +49,11 @@ def check(database: Database, caller: Caller, id_or_name: str) -> DatasetCheck:
     return DatasetCheck(id=dataset.id, status=dataset.status, train=found.train, val=found.val, problems=found.problems)
 
 
-def delete(database: Database, caller: Caller, id_or_name: str) -> None:
-    """Raises Refusal 409 while jobs refer to it."""
+def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
+    """Returns the key of the archive it came as, to release. Raises Refusal 409 while jobs refer to it."""
     with database.write() as session:
         found = row(session, caller, id_or_name)
-        dataset_id = found.id
+        dataset_id, upload_key = found.id, found.upload_key
         if queries.teaches_unlabelled(session, found):
             raise Refusal(409, "dataset_in_use", "Jobs that have not ended use its images.", "See GET /jobs.")
         try:
@@ -66,6 +62,7 @@ def delete(database: Database, caller: Caller, id_or_name: str) -> None:
             hint = "See GET /jobs?dataset=...; register corrected files under a new name."
             raise Refusal(409, "dataset_in_use", "Jobs refer to this data set.", hint) from error
         session.commit()
+    return upload_key
 
 
 def row(session: Session, caller: Caller, id_or_name: str) -> tables.Dataset:
@@ -121,6 +118,7 @@ def _shown(dataset: tables.Dataset) -> Dataset:
         class_table=found.train.classes if found and found.train else None,
         problem_count=found and found.problem_count,
         problems=found.problems[:_PROBLEMS_SHOWN] if found else [],
+        uploaded=dataset.upload_key is not None,
         created_at=dataset.created_at,
     )
 

@@ -1,11 +1,15 @@
-from fastapi import APIRouter, Response
+from typing import Annotated
 
+from fastapi import APIRouter, Depends, Response
+
+from api import uploads
 from api.caller import Reader, Submitter
 from api.context import Here
-from api.detectors import service
-from api.detectors.schemas import Detector, DetectorCreate
+from api.detectors import service, uploading
+from api.detectors.schemas import Detector, DetectorCreate, DetectorUpload
 from api.paging import Cursor, Limit
 from api.schemas import IdOrName, Page
+from api.uploads import Upload
 
 router = APIRouter(prefix="/detectors", tags=["detectors"])
 
@@ -14,6 +18,23 @@ router = APIRouter(prefix="/detectors", tags=["detectors"])
 def register(here: Here, caller: Submitter, response: Response, request: DetectorCreate) -> Detector:
     """Registers weights of the folder of models, or a job's last student, under a name that job specs can use."""
     detector = service.register(here, caller, request)
+    response.headers["Location"] = f"/detectors/{detector.id}"
+    return detector
+
+
+@router.post("/upload", status_code=201, openapi_extra=uploads.described(uploading.MEDIA_TYPES))
+def upload(
+    here: Here,
+    caller: Submitter,
+    response: Response,
+    wanted: Annotated[DetectorUpload, Depends(uploading.wanted)],
+    upload: Annotated[Upload, uploads.received(uploading.wanted, uploading.MEDIA_TYPES)],
+) -> Detector:
+    """Takes weights: a torch file that holds a `state_dict`, or a .safetensors file.
+
+    The detector is `importing` until a worker has read the file, then `ready` or `refused`.
+    """
+    detector = uploading.register(here, caller, wanted, upload)
     response.headers["Location"] = f"/detectors/{detector.id}"
     return detector
 
@@ -31,5 +52,5 @@ def get_detector(here: Here, caller: Reader, detector: IdOrName) -> Detector:
 
 @router.delete("/{detector}", status_code=204)
 def delete_detector(here: Here, caller: Submitter, detector: IdOrName) -> None:
-    """Forgets the detector; its weights stay. Refused while a job that refers to it has not ended."""
-    service.delete(here.database, caller, detector)
+    """Forgets the detector; its weights stay, uploaded ones go. Refused while a job that refers to it has not ended."""
+    uploading.release(here, service.delete(here.database, caller, detector))

@@ -2,10 +2,13 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
 from api.schemas import Answer, Time
+from frs.dataset.fields import is_text
+from frs.events import Problem
 from frs.spec import DescribedDetector, Name, RelativePath, Spec, StockDetector
+from store.states import DetectorStatus
 
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -42,12 +45,57 @@ class DetectorCreate(Spec):
         return self
 
 
+class DetectorUpload(Spec):
+    """In the query of an upload. Either `config`, or `architecture` with what differs from its stock config."""
+
+    name: Name
+    config: str | None = None
+    """Such as `mmdet::gfl/gfl_r50_fpn_1x_coco.py`."""
+    architecture: str | None = None
+    depth: int | None = None
+    """Of the backbone; so are `width` and `norm`."""
+    width: int | None = None
+    norm: str | None = None
+    neck_channels: int | None = None
+    head_convs: int | None = None
+    classes: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
+    """Separated by commas, in the order of the labels; what the file itself says counts more."""
+
+    @model_validator(mode="after")
+    def _one_description(self) -> Self:
+        if (self.config is None) is (self.architecture is None):
+            raise ValueError("give `config` or `architecture`, one of the two")
+        parts = (self.depth, self.width, self.norm, self.neck_channels, self.head_convs)
+        if self.config is not None and any(part is not None for part in parts):
+            raise ValueError("depth, width, norm, neck_channels and head_convs belong to `architecture`")
+        return self
+
+    @field_validator("classes")
+    @classmethod
+    def _names(cls, classes: str | None) -> str | None:
+        names = _split(classes) if classes else []
+        if not all(is_text(name, 200) for name in names) or len(set(names)) < len(names):
+            raise ValueError("must be names of 1 to 200 characters, each once, separated by commas")
+        return classes
+
+    @property
+    def class_names(self) -> list[str] | None:
+        return None if self.classes is None else _split(self.classes)
+
+
+def _split(classes: str) -> list[str]:
+    return [name.strip() for name in classes.split(",")]
+
+
 class Detector(Answer):
     id: str
     name: str
+    status: DetectorStatus
+    """`importing`: a worker has still to read the uploaded file. `refused`: `error` says why."""
+    error: Problem | None
     description: StockDetector | DescribedDetector
     weights_file: str | None
-    """Below the folder of models; null for a job's student."""
+    """Below the folder of models; null for a job's student and for an upload."""
     job_id: str | None
     """The job that trained it."""
     sha256: str

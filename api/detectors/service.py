@@ -53,15 +53,17 @@ def find(database: Database, caller: Caller, id_or_name: str) -> Detector:
         return Detector.model_validate(_row(session, caller, id_or_name))
 
 
-def delete(database: Database, caller: Caller, id_or_name: str) -> None:
-    """Raises Refusal 409 while a job that has not ended refers to it."""
+def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
+    """Returns the key of its weights, to release. Raises Refusal 409 while a job that has not ended refers to it."""
     with database.write() as session:
         detector = _row(session, caller, id_or_name)
+        weights_key = detector.weights_key
         if _is_needed(session, detector):
             hint = "Cancel these jobs, or wait until they have ended."
             raise Refusal(409, "detector_in_use", "Jobs that have not ended refer to this detector.", hint)
         session.execute(delete_from(tables.Detector).where(tables.Detector.id == detector.id))
         session.commit()
+    return weights_key
 
 
 def _from_file(context: Context, request: DetectorCreate) -> Document:

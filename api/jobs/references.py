@@ -16,8 +16,9 @@ from api.validation import Fault
 from frs.dataset.classes import difference
 from frs.dataset.report import usable_without_boxes
 from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
+from frs.events import Problem
 from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, Init, InitFromDetector, InitFromFile, JobSpec
-from store.states import DatasetStatus, JobStatus
+from store.states import DatasetStatus, DetectorStatus, JobStatus
 from store.tables import Dataset
 
 _TOLD = 3
@@ -160,6 +161,12 @@ def _check_registered(session: Session, caller: Caller, dataset: Dataset | None,
     if detector is None:
         hint = "Register it with POST /detectors, or see GET /detectors."
         raise InvalidField(loc, "detector_not_found", "No detector of this id or name.", hint)
+    if detector.status == DetectorStatus.IMPORTING:
+        detail, hint = f"Detector {detector.name} is still being imported.", f"Poll GET /detectors/{detector.id}."
+        raise InvalidField(loc, "detector_not_ready", detail, hint)
+    if detector.status == DetectorStatus.REFUSED:
+        why = Problem.model_validate(detector.error)
+        raise InvalidField(loc, "detector_refused", f"Detector {detector.name} was refused. {why.message}", why.hint)
     if dataset is not None and detector.classes is not None:
         _check_classes(dataset, detector.classes, f"Detector {detector.name}", loc)
 

@@ -50,8 +50,8 @@ def read(annotations: Path, problems: Problems | None = None) -> CocoFile:
     """
     found = Problems() if problems is None else problems
     name = shown(annotations.name)
-    document = _document(annotations, name)
-    entries = {key: _entries(document, key, name) for key in ("categories", "images", "annotations")}
+    content = document(annotations, name)
+    entries = {key: _entries(content, key, name) for key in ("categories", "images", "annotations")}
     categories = _categories(entries["categories"], name, found)
     images, places = read_images(entries["images"], name, found)
     return CocoFile(
@@ -63,13 +63,14 @@ def read(annotations: Path, problems: Problems | None = None) -> CocoFile:
     )
 
 
-def _document(annotations: Path, name: str) -> dict[str, Any]:
+def document(annotations: Path, name: str) -> dict[str, Any]:
+    """The file's content without outlines. Raises BadDataset."""
     try:
         if not annotations.is_file():
             raise BadDataset(f"There is no annotation file {name}.")
         if annotations.stat().st_size > MAX_BYTES:
             raise BadDataset(f"{name} has more than {MAX_BYTES >> 30} GiB, the most that is read.")
-        document = json.loads(annotations.read_text("utf-8-sig"), object_hook=_without_outlines)
+        content = json.loads(annotations.read_text("utf-8-sig"), object_hook=_without_outlines)
     except OSError as error:
         raise BadDataset(f"{name} cannot be read: {error.strerror}.") from error
     except RecursionError as error:
@@ -78,9 +79,9 @@ def _document(annotations: Path, name: str) -> dict[str, Any]:
         raise BadDataset(f"{name} does not fit into memory.") from error
     except ValueError as error:  # broken JSON, bytes that are not UTF-8, integers of thousands of digits
         raise BadDataset(f"{name} is not JSON: {shown(str(error))}.") from error
-    if not isinstance(document, dict):
+    if not isinstance(content, dict):
         raise BadDataset(f"{name} is not a JSON object with images, annotations and categories.")
-    return document
+    return content
 
 
 def _without_outlines(entry: dict[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,15 @@ def flaw(root: Path, image: CocoImage, *, decode: bool, max_pixels: int = MAX_PI
         return "image_unreadable", f"{name} cannot be read: {_reason(error)}."
 
 
+def size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
+    """Width and height as trained on, by the header; None where `flaw` would say what is wrong with it."""
+    try:
+        with _opened(path) as file:
+            return _size(file, max_pixels)[:2]
+    except Exception:  # as in `flaw`
+        return None
+
+
 def _opened(path: Path) -> BinaryIO:
     try:
         facts = path.stat()

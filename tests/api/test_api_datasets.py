@@ -167,7 +167,7 @@ def test_a_check_that_a_restart_cut_off_is_done_again(service, shapes, held_chec
         row.status, row.report, row.classes = "checking", None, None
         session.commit()
     gate.set()
-    checking.resume(service.database, service.settings.datasets_root)
+    checking.resume(service.database, service.settings)
     assert done.wait(10)
     assert service.get("/datasets/shapes") == shapes
 

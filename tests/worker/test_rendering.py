@@ -1,6 +1,8 @@
 import hashlib
+import shutil
 
 import pytest
+from sqlalchemy import select
 
 from frs.errors import DatasetNotFound, FrsError, InvalidSpec, WeightsNotFound
 from frs.spec import InitFromDetector, JobSpec
@@ -34,6 +36,28 @@ def test_a_data_set_becomes_paths_below_its_root(house):
     root = house.settings.datasets_root / "shapes"
     assert (spec.train.images, spec.val.annotations) == (root / "train", root / "val.json")
     assert spec.models == house.settings.models_root
+
+
+def test_paths_of_an_uploaded_data_set_are_below_what_it_was_unpacked_to(house):
+    root = house.settings.uploads_root / "abc-val10"
+    shutil.copytree(house.settings.datasets_root / "shapes", root)
+
+    def upload(session):
+        dataset = session.scalars(select(Dataset)).one()
+        dataset.upload_key = "uploads/abc-val10.tar.gz"
+        dataset.train_images, dataset.train_annotations = "train", "train.json"
+        dataset.val_images, dataset.val_annotations = "val", "val.json"
+
+    house.do(upload)
+    spec = rendered(house)
+    assert (spec.train.images, spec.val.annotations) == (root / "train", root / "val.json")
+
+
+@pytest.mark.parametrize("status", ["importing", "refused"])
+def test_a_detector_that_has_not_come_in_is_not_rendered(house, status):
+    register(house, weights_key="uploads/abc.bin", status=status)
+    with pytest.raises(WeightsNotFound, match=status):
+        rendered(house, kind="evaluate", student={"detector": "teacher"})
 
 
 @pytest.mark.parametrize("name", ["teacher", "det_teacher"])

@@ -1,0 +1,112 @@
+"""A data set that comes as an archive: unpacked, converted, kept once however often it is sent."""
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import BaseModel
+from sqlalchemy import exists, select
+
+from api import uploads
+from api.caller import Caller, Submitter
+from api.context import Context, Here
+from api.datasets import checking, service
+from api.datasets.schemas import Dataset
+from api.problems import Refusal
+from api.uploads import Upload
+from frs.dataset import archive, layouts
+from frs.dataset.members import Caps
+from frs.spec import Name
+from store import tables
+from store.database import insert
+from store.ids import new_id
+from store.settings import Settings
+from store.uploads import folder_of, is_used
+
+MEDIA_TYPES = ("application/zip", "application/x-tar", "application/gzip")
+Share = Annotated[
+    float | None,
+    Query(ge=0.01, le=0.5, description="Of the training images, set aside where the archive has no validation half."),
+]
+_UNPACKS_TO = 2
+"""Times the largest upload: pictures are packed already."""
+
+
+class Wanted(BaseModel):
+    name: str
+    val_share: float | None
+
+
+def wanted(here: Here, caller: Submitter, name: Annotated[Name, Query()], val_share: Share = None) -> Wanted:
+    """Raises Refusal 409 where the name is taken."""
+    taken = exists().where(tables.Dataset.owner == caller.owner, tables.Dataset.name == name)
+    with here.database.read() as session:
+        if session.scalar(select(taken)):
+            raise _name_taken()
+    return Wanted(name=name, val_share=val_share and round(val_share, 2))
+
+
+def register(context: Context, caller: Caller, wanted: Wanted, upload: Upload) -> Dataset:
+    """Raises FrsError for an archive or a layout that cannot be used, Refusal 409 where the name is taken."""
+    settings = context.settings
+    share = f"-val{round(100 * wanted.val_share)}" if wanted.val_share else ""
+    key = f"uploads/{upload.sha256}{share}{archive.suffix(upload.path)}"
+    folder = folder_of(settings, key)
+    with uploads.temporary(settings.uploads_root) as part:
+        if not folder.is_dir():
+            _convert(settings, upload, part, wanted.val_share)
+        with uploads.alone(settings.uploads_root):
+            if not folder.is_dir():
+                if not part.is_dir():  # it was deleted this very moment
+                    _convert(settings, upload, part, wanted.val_share)
+                context.artifacts.put(upload.path, key, upload.sha256)
+                (part / "set").rename(folder)
+            dataset = _add(context, caller, wanted.name, key)
+    if dataset is None:
+        release(context, key)
+        raise _name_taken()
+    checking.check_new(context.database, settings, dataset)
+    return service.find(context.database, caller, dataset.id)
+
+
+def release(context: Context, key: str | None) -> None:
+    """Removes an archive and what it was unpacked to, unless a data set needs them. None: it was no upload."""
+    if key is None:
+        return
+    root = context.settings.uploads_root
+    with uploads.temporary(root) as part, uploads.alone(root):
+        with context.database.read() as session:
+            if is_used(session, key):
+                return
+        folder = folder_of(context.settings, key)
+        if folder.is_dir():
+            folder.rename(part)
+        context.artifacts.delete(key)
+
+
+def _convert(settings: Settings, upload: Upload, part: Path, val_share: float | None) -> None:
+    caps = Caps(bytes=_UNPACKS_TO * settings.max_upload_bytes)
+    archive.unpack(upload.path, part / "archive", caps)
+    layouts.convert(part / "archive", part / "set", val_share)
+
+
+def _add(context: Context, caller: Caller, name: str, key: str) -> tables.Dataset | None:
+    """None where the name was taken meanwhile."""
+    halves = {
+        f"{split}_{what}": path
+        for split in ("train", "val")
+        for what, path in (("images", split), ("annotations", f"annotations/instances_{split}.json"))
+    }
+    with context.database.write() as session:
+        values = {"id": new_id("ds"), "name": name, "owner": caller.owner, "upload_key": key, **halves}
+        statement = insert(session, tables.Dataset).values(values)
+        dataset = session.scalar(
+            statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Dataset)
+        )
+        session.commit()
+    return dataset
+
+
+def _name_taken() -> Refusal:
+    hint = "Choose another name, or DELETE /datasets/{name} first."
+    return Refusal(409, "name_taken", "There is a data set of this name.", hint)

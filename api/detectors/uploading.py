@@ -1,0 +1,99 @@
+"""Weights that come from outside: kept as they are until a worker has read them in its jail."""
+
+from typing import Annotated, Any
+
+from fastapi import Query
+from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import exists, select
+
+from api import uploads
+from api.caller import Caller, Submitter
+from api.context import Context, Here
+from api.detectors.schemas import Description, Detector, DetectorUpload
+from api.problems import Refusal
+from api.uploads import Upload
+from store import errands, tables
+from store.database import insert
+from store.ids import new_id
+from store.states import DetectorStatus, ErrandKind
+from store.uploads import is_used
+
+MEDIA_TYPES = ("application/octet-stream",)
+_description: TypeAdapter[Description] = TypeAdapter(Description)
+
+
+def wanted(here: Here, caller: Submitter, query: Annotated[DetectorUpload, Query()]) -> DetectorUpload:
+    """Raises RequestValidationError for what describes no detector, Refusal 409 where the name is taken."""
+    _described(query)
+    taken = exists().where(tables.Detector.owner == caller.owner, tables.Detector.name == query.name)
+    with here.database.read() as session:
+        if session.scalar(select(taken)):
+            raise _name_taken()
+    return query
+
+
+def register(context: Context, caller: Caller, wanted: DetectorUpload, upload: Upload) -> Detector:
+    """Raises Refusal 409 where the name is taken."""
+    key = f"uploads/{upload.sha256}.bin"
+    values = {
+        "id": new_id("det"),
+        "name": wanted.name,
+        "owner": caller.owner,
+        "status": DetectorStatus.IMPORTING,
+        "description": _described(wanted).model_dump(mode="json"),
+        "weights_key": key,
+        "sha256": upload.sha256,
+        "classes": wanted.class_names,
+    }
+    with uploads.alone(context.settings.uploads_root):
+        context.artifacts.put(upload.path, key, upload.sha256)
+        detector = _add(context, values)
+    if detector is None:
+        release(context, key)
+        raise _name_taken()
+    return Detector.model_validate(detector)
+
+
+def release(context: Context, key: str | None) -> None:
+    """Removes weights that nothing refers to any more. None: they lie in the folder of models."""
+    if key is None:
+        return
+    with uploads.alone(context.settings.uploads_root), context.database.read() as session:
+        if not is_used(session, key):
+            context.artifacts.delete(key)
+
+
+def _described(wanted: DetectorUpload) -> Description:
+    backbone = {"depth": wanted.depth, "width": wanted.width, "norm": wanted.norm}
+    fields: dict[str, Any] = {
+        "config": wanted.config,
+        "architecture": wanted.architecture,
+        "backbone": {name: value for name, value in backbone.items() if value is not None} or None,
+        "neck_channels": wanted.neck_channels,
+        "head_convs": wanted.head_convs,
+    }
+    try:
+        return _description.validate_python({name: value for name, value in fields.items() if value is not None})
+    except ValidationError as error:
+        faults = [{**fault, "loc": ("query", fault["loc"][-1])} for fault in error.errors()]
+        raise RequestValidationError(faults) from error
+
+
+def _add(context: Context, values: dict[str, Any]) -> tables.Detector | None:
+    """With the errand that makes it ready. None where the name was taken meanwhile."""
+    request = {"detector_id": values["id"], "key": values["weights_key"], "sha256": values["sha256"]}
+    with context.database.write() as session:
+        statement = insert(session, tables.Detector).values(values)
+        detector = session.scalar(
+            statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Detector)
+        )
+        if detector is not None:
+            errands.add(session, ErrandKind.IMPORT, request, owner=values["owner"])
+        session.commit()
+    return detector
+
+
+def _name_taken() -> Refusal:
+    hint = "Choose another name, or DELETE /detectors/{name} first."
+    return Refusal(409, "name_taken", "There is a detector of this name.", hint)

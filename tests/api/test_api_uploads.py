@@ -1,0 +1,371 @@
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import anyio
+import pytest
+from conftest import serving
+from sqlalchemy import select
+
+from api import uploads
+from api.app import create_app
+from api.bodies import STREAMED
+from frs.events import Problem
+from store.settings import Settings
+from store.states import DetectorStatus, ErrandKind
+from store.tables import Detector, Errand
+from store.uploads import accept_import, refuse_import
+
+ZIP = {"Content-Type": "application/zip"}
+BIN = {"Content-Type": "application/octet-stream"}
+
+
+def zipped(folder: Path) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder.parent))
+    return stream.getvalue()
+
+
+def taped(folder: Path) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.add(folder, folder.name)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def archive(service):
+    return zipped(service.settings.datasets_root / "shapes")
+
+
+def send(service, content, name="mine", headers=ZIP, **query):
+    return service.client.post("/datasets/upload", params={"name": name, **query}, content=content, headers=headers)
+
+
+def files_of(settings: Settings) -> set[str]:
+    """What uploads have left on the disk."""
+    unpacked = {path.name for path in settings.uploads_root.iterdir() if path.name != ".lock"}
+    kept = settings.artifacts_root / "uploads"
+    return unpacked | ({path.name for path in kept.iterdir()} if kept.is_dir() else set())
+
+
+def test_an_archive_becomes_a_checked_data_set(service, archive, shapes):
+    response = send(service, archive)
+    dataset = response.json()
+    assert response.status_code == 201, dataset
+    assert response.headers["location"] == f"/datasets/{dataset['id']}"
+    assert (dataset["status"], dataset["uploaded"], dataset["classes"]) == ("ready", True, shapes["classes"])
+    assert dataset["counts"] == shapes["counts"]
+    assert service.get("/datasets/mine") == dataset
+    digest = hashlib.sha256(archive).hexdigest()
+    assert files_of(service.settings) == {digest, f"{digest}.zip"}
+    assert service.artifacts.path(f"uploads/{digest}.zip").read_bytes() == archive
+
+
+@pytest.mark.parametrize(
+    ("pack", "media_type"),
+    [(taped, "application/x-tar"), (lambda folder: gzip.compress(taped(folder)), "application/gzip")],
+)
+def test_tar_files_are_taken_too(service, pack, media_type):
+    content = pack(service.settings.datasets_root / "shapes")
+    response = send(service, content, headers={"Content-Type": media_type})
+    assert response.json()["status"] == "ready"
+
+
+def test_a_job_can_use_it(service, archive):
+    send(service, archive)
+    assert service.submit(dataset="mine")["status"] == "queued"
+    service.refused(service.client.delete("/datasets/mine"), 409, "dataset_in_use")
+    assert len(files_of(service.settings)) == 2
+
+
+def test_the_same_archive_twice_is_kept_once_until_the_last_is_deleted(service, archive):
+    for name in ("one", "two"):
+        assert send(service, archive, name).status_code == 201
+    assert len(files_of(service.settings)) == 2
+    assert service.client.delete("/datasets/one").status_code == 204
+    assert len(files_of(service.settings)) == 2
+    assert service.client.delete("/datasets/two").status_code == 204
+    assert files_of(service.settings) == set()
+
+
+def test_a_share_can_be_set_aside_for_validation(service, tmp_path):
+    folder = shutil.copytree(service.settings.datasets_root / "shapes", tmp_path / "half")
+    shutil.rmtree(folder / "val")
+    problem = service.refused(send(service, zipped(folder)), 422, "no_validation_split")
+    assert "val_share" in problem["hint"]
+    dataset = send(service, zipped(folder), val_share=0.33).json()
+    assert [dataset["counts"][half]["images"] for half in ("train", "val")] == [4, 2]
+    assert dataset["status"] == "ready"
+
+
+def test_problems_of_its_boxes_are_told_as_for_other_sets(service):
+    def alter(folder, document):
+        document["annotations"][0]["bbox"][2] = 0
+
+    service.altered_copy("broken", alter)
+    dataset = send(service, zipped(service.settings.datasets_root / "broken")).json()
+    assert (dataset["status"], dataset["problems"][0]["code"]) == ("has_problems", "box_empty")
+
+
+def test_a_name_is_taken_once_and_that_is_said_before_the_body_is_read(service, archive, monkeypatch):
+    send(service, archive)
+    monkeypatch.setattr(uploads, "_write", None)
+    service.refused(send(service, archive), 409, "name_taken")
+
+
+@pytest.mark.parametrize("query", [{"name": "../x"}, {"name": ""}, {"val_share": "0.9"}, {"val_share": "nan"}])
+def test_a_wrong_query_is_told_before_the_body_is_read(service, archive, query, monkeypatch):
+    monkeypatch.setattr(uploads, "_write", None)
+    service.refused(send(service, archive, **query), 422, "invalid_request")
+
+
+def test_an_archive_that_is_refused_leaves_nothing(service):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("train/a.jpg", b"")
+        archive.writestr("../../evil.json", b"{}")
+    service.refused(send(service, stream.getvalue()), 422, "archive_refused")
+    service.refused(send(service, b"hello"), 422, "archive_unreadable")
+    service.refused(send(service, b""), 400, "body_missing")
+    assert files_of(service.settings) == set()
+    assert service.get("/datasets")["data"] == []
+    assert not list(service.settings.data.rglob("evil.json"))
+
+
+def test_the_announced_hash_has_to_be_the_bodys(service, archive):
+    right, wrong = hashlib.sha256(archive).hexdigest(), "0" * 64
+    service.refused(send(service, archive, headers=ZIP | {"X-Content-SHA256": wrong}), 422, "hash_differs")
+    assert files_of(service.settings) == set()
+    assert send(service, archive, headers=ZIP | {"X-Content-SHA256": right}).status_code == 201
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/plain", ""])
+def test_other_types_are_not_taken(service, archive, media_type):
+    service.refused(send(service, archive, headers={"Content-Type": media_type}), 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_more_than_the_cap_is_refused(settings, archive, announced):
+    small = settings.model_copy(update={"max_upload_bytes": 1000})
+    with serving(create_app(small), small) as service:
+        content = archive if announced else iter([archive[:600], archive[600:]])
+        service.refused(send(service, content), 413, "upload_too_large")
+        assert files_of(small) == set()
+
+
+def test_a_full_disk_is_507_and_leaves_nothing(service, archive, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(uploads, "_keep", full)
+    service.refused(send(service, archive), 507, "storage_full")
+    assert files_of(service.settings) == set()
+
+
+def test_a_disk_that_fills_while_unpacking_is_507_and_leaves_nothing(service, archive, monkeypatch):
+    def full(_member, path, *_):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("frs.dataset.archive._write", full)
+    service.refused(send(service, archive), 507, "storage_full")
+    assert files_of(service.settings) == set()
+
+
+def test_many_at_once_share_one_folder_and_no_delete_takes_it_from_under_another(service, archive):
+    def come_and_go(number):
+        for turn in range(3):
+            dataset = send(service, archive, f"set {number} {turn}").json()
+            assert (dataset["status"], service.get(f"/datasets/{dataset['id']}/check")["problems"]) == ("ready", [])
+            assert service.client.delete(f"/datasets/{dataset['id']}").status_code == 204
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(come_and_go, range(6)))
+    assert files_of(service.settings) == set()
+
+
+def test_a_disk_that_cannot_hold_it_is_told_before_the_body_is_read(service, archive, monkeypatch):
+    monkeypatch.setattr(uploads, "_write", None)
+    monkeypatch.setattr(uploads.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 0, 10))
+    service.refused(send(service, archive), 507, "storage_full")
+
+
+@pytest.mark.parametrize("ending", ["disconnect", "silence"])
+def test_a_client_that_goes_or_falls_silent_leaves_nothing(service, app, archive, ending, monkeypatch):
+    monkeypatch.setattr(uploads, "IDLE_SECONDS", 0.2)
+    sent = []
+
+    async def upload():
+        messages = iter([{"type": "http.request", "body": archive[:500], "more_body": True}])
+
+        async def receive():
+            message = next(messages, None)
+            if message is None and ending == "silence":
+                await anyio.sleep_forever()
+            return message or {"type": "http.disconnect"}
+
+        async def send_(message):
+            sent.append(message)
+
+        key = service.client.headers["Authorization"].encode()
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/datasets/upload",
+            "query_string": b"name=mine",
+            "headers": [(b"authorization", key), (b"content-type", b"application/zip")],
+        }
+        await app(scope, receive, send_)
+
+    anyio.run(upload)
+    assert sent[0]["status"] == (408 if ending == "silence" else 400)
+    assert files_of(service.settings) == set()
+
+
+def test_leftovers_of_a_killed_process_go_after_a_day(settings, monkeypatch):
+    root = settings.uploads_root
+    (root / ".old.part").mkdir(parents=True)
+    (root / ".old.part" / "a.jpg").touch()
+    (root / "kept").mkdir()
+    uploads.sweep(root)
+    assert (root / ".old.part").exists()
+    monkeypatch.setattr(uploads, "_STALE_SECONDS", -1)
+    uploads.sweep(root)
+    assert [path.name for path in root.iterdir()] == ["kept"]
+
+
+def test_every_other_route_keeps_its_cap(service):
+    paths = service.get("/openapi.json")["paths"]
+    routes = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    assert routes >= STREAMED
+    for method, path in sorted(routes - STREAMED):
+        if method in ("POST", "PUT", "PATCH", "DELETE"):
+            response = service.client.request(method, path, content=b"x" * (2 << 20), headers=ZIP)
+            service.refused(response, 413, "body_too_large")
+    for path in ("/datasets/upload/", "//datasets/upload", "/datasets/uploads", "/datasets/%75pload/x"):
+        response = service.client.post(path, content=b"x" * (2 << 20), headers=ZIP)
+        service.refused(response, 413, "body_too_large")
+
+
+def send_weights(service, content=b"weights", **query):
+    query = {"name": "theirs", "architecture": "gfl"} | query
+    return service.client.post("/detectors/upload", params=query, content=content, headers=BIN)
+
+
+def test_uploaded_weights_wait_for_a_worker(service, shapes):
+    response = send_weights(service, depth=18, width=16, norm="gn", classes="circle, square,triangle,star")
+    detector = response.json()
+    assert response.status_code == 201, detector
+    assert response.headers["location"] == f"/detectors/{detector['id']}"
+    assert (detector["status"], detector["error"]) == ("importing", None)
+    assert detector["classes"] == ["circle", "square", "triangle", "star"]
+    assert detector["description"]["backbone"] == {"type": "ResNet", "depth": 18, "width": 16, "norm": "gn"}
+    key, sha256 = _errand(service)
+    assert service.artifacts.path(key).read_bytes() == b"weights"
+    assert sha256 == detector["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    spec = {"kind": "evaluate", "dataset": "shapes", "student": {"detector": "theirs"}}
+    problem = service.refused(service.client.post("/jobs", json=spec), 422, "detector_not_ready")
+    assert detector["id"] in problem["hint"]
+
+
+def _errand(service):
+    with service.database.read() as session:
+        errand = session.scalars(select(Errand)).one()
+        assert errand.kind == ErrandKind.IMPORT
+        assert session.get_one(Detector, errand.request["detector_id"]).status == DetectorStatus.IMPORTING
+    return errand.request["key"], errand.request["sha256"]
+
+
+def settle(service, function, *arguments):
+    with service.database.write() as session:
+        keys = function(session, *arguments)
+        session.commit()
+    return keys
+
+
+def test_an_accepted_import_is_ready_with_its_new_weights(service, shapes):
+    detector = send_weights(service).json()
+    keys = settle(service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, shapes["classes"])
+    assert keys == [f"uploads/{detector['sha256']}.bin"]
+    shown = service.get("/detectors/theirs")
+    assert (shown["status"], shown["sha256"], shown["classes"]) == ("ready", "b" * 64, shapes["classes"])
+    assert service.submit({"kind": "evaluate", "dataset": "shapes", "student": {"detector": "theirs"}})
+
+
+def test_a_refused_import_says_why(service, shapes):
+    detector = send_weights(service).json()
+    problem = Problem(code="weights_unreadable", message="It holds code.", hint="Send tensors.")
+    assert settle(service, refuse_import, detector["id"], problem) == [f"uploads/{detector['sha256']}.bin"]
+    shown = service.get("/detectors/theirs")
+    assert (shown["status"], shown["error"]["code"]) == ("refused", "weights_unreadable")
+    spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl", "init": {"detector": "theirs"}}}
+    told = service.refused(service.client.post("/jobs", json=spec), 422, "detector_refused")
+    assert "It holds code." in told["detail"]
+    assert settle(service, accept_import, detector["id"], "uploads/c.safetensors", "c" * 64, None) == [
+        "uploads/c.safetensors"
+    ]
+    assert service.get("/detectors/theirs")["status"] == "refused"
+
+
+def test_weights_of_a_detector_deleted_meanwhile_go(service):
+    detector = send_weights(service).json()
+    assert service.client.delete("/detectors/theirs").status_code == 204
+    assert files_of(service.settings) == set()
+    assert settle(service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, None) == [
+        "uploads/b.safetensors"
+    ]
+
+
+def test_weights_that_another_detector_needs_stay(service):
+    one, two = (send_weights(service, name=name).json() for name in ("one", "two"))
+    assert service.client.delete("/detectors/one").status_code == 204
+    assert files_of(service.settings) == {f"{two['sha256']}.bin"}
+    assert settle(service, refuse_import, one["id"], Problem(code="x", message="y")) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "loc"),
+    [
+        ({"architecture": None}, ""),
+        ({"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}, ""),
+        ({"architecture": "yolo"}, "architecture"),
+        ({"depth": 19}, "depth"),
+        ({"architecture": None, "config": "/etc/passwd"}, "config"),
+        ({"architecture": None, "config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py", "depth": 18}, ""),
+        ({"classes": "a,,b"}, "classes"),
+        ({"classes": "a,b,a"}, "classes"),
+        ({"classes": "a,b\0"}, "classes"),
+        ({"name": "../x"}, "name"),
+        ({"nonsense": "1"}, "nonsense"),
+    ],
+)
+def test_a_wrong_description_is_told_by_its_field(service, query, loc):
+    query = {"name": "theirs", "architecture": "gfl"} | query
+    query = {name: value for name, value in query.items() if value is not None}
+    response = service.client.post("/detectors/upload", params=query, content=b"weights", headers=BIN)
+    assert service.refused(response, 422, "invalid_request")["errors"][0]["loc"] == loc
+
+
+def test_a_student_that_a_job_still_has_stays_when_its_detector_is_deleted(service, shapes):
+    job_id = service.trained()
+    service.client.post("/detectors", json={"name": "small", "job": job_id})
+    service.client.delete("/detectors/small")
+    [student] = service.get(f"/jobs/{job_id}/checkpoints")["data"]
+    assert service.client.get(f"/checkpoints/{student['id']}/content").content == b"0123456789"
+
+
+def test_the_document_says_that_the_body_is_a_file(service):
+    paths = service.get("/openapi.json")["paths"]
+    body = paths["/datasets/upload"]["post"]["requestBody"]["content"]
+    assert set(body) == {"application/zip", "application/x-tar", "application/gzip"}
+    assert json.dumps(body["application/zip"]["schema"]) == '{"type": "string", "format": "binary"}'
