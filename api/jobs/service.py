@@ -55,7 +55,9 @@ def submit(context: Context, spec: JobSpec, caller: Caller, idempotency_key: str
         session.commit()
     for job_id in added:
         context.hints.enqueue(job_id)  # after the commit, so the worker finds the row
-    return find(context.database, job.id)
+    with context.database.read() as session:
+        [shown] = _shown(session, [job])
+    return shown
 
 
 def family_of(spec: JobSpec) -> Iterator[JobSpec]:
