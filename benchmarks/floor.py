@@ -1,6 +1,6 @@
 """The floor under a durable POST: FastAPI parses JSON, SQLite inserts one row and syncs it. Nothing else.
 
-    FLOOR_DATABASE=floor.db uvicorn --app-dir benchmarks floor:app
+FLOOR_DATABASE=floor.db uvicorn --app-dir benchmarks floor:app
 """
 
 import json

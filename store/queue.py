@@ -19,7 +19,7 @@ QUEUE = "frs"
 HINT_EXPIRES_SECONDS = 300
 """A backlog of stale hints drains slowly, and whoever is idle looks in the database anyway."""
 HINTS_WAITING = 64
-HINT_PAUSE = 0.01
+HINT_PAUSE = 0.05
 """Between two hints, so that under a flood of requests sending them takes no time from answering."""
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select, tuple_
+from sqlalchemy import Select, and_, bindparam, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from api.caller import Caller
@@ -24,6 +24,25 @@ from store.errors import ActionNotAllowed, JobNotFound
 from store.jobs import Idempotency
 from store.states import JobStatus, allowed_actions
 from store.waiting import waiting_reason
+
+
+def _positions() -> Select[str, int]:
+    job, other = tables.Job, aliased(tables.Job)
+    as_old = tuple_(other.created_at, other.id) <= tuple_(job.created_at, job.id)
+    before = or_(other.priority > job.priority, and_(other.priority == job.priority, as_old))
+    position = select(func.count()).where(other.status == JobStatus.QUEUED, before).correlate(job).label("position")
+    return select(job.id, position).where(job.id.in_(bindparam("ids", expanding=True)))
+
+
+def _of_parents() -> Select[str, str | None, str]:
+    job = tables.Job
+    by_seed = job.spec["schedule"]["seed"].as_integer()
+    of_parents = job.parent_id.in_(bindparam("ids", expanding=True))
+    return select(job.id, job.parent_id, job.kind).where(of_parents).order_by(by_seed, job.id)
+
+
+_POSITIONS, _CHILDREN = _positions(), _of_parents()
+"""Made once: to make it takes longer than to run it."""
 
 
 @dataclass(frozen=True)
@@ -155,19 +174,12 @@ def _queue_positions(session: Session, rows: Sequence[tables.Job]) -> dict[str, 
     queued = [job.id for job in rows if job.status == JobStatus.QUEUED]
     if not queued:
         return {}
-    job, other = tables.Job, aliased(tables.Job)
-    as_old = tuple_(other.created_at, other.id) <= tuple_(job.created_at, job.id)
-    before = or_(other.priority > job.priority, and_(other.priority == job.priority, as_old))
-    position = select(func.count()).where(other.status == JobStatus.QUEUED, before).correlate(job).label("position")
-    return {row.id: row.position for row in session.execute(select(job.id, position).where(job.id.in_(queued)))}
+    return {row.id: row.position for row in session.execute(_POSITIONS, {"ids": queued})}
 
 
 def _children(session: Session, rows: Sequence[tables.Job]) -> dict[str, dict[str, list[str]]]:
     """Ids of each job's children by kind, in the order of their seeds."""
-    job = tables.Job
-    by_seed = job.spec["schedule"]["seed"].as_integer()
-    query = select(job.id, job.parent_id, job.kind).where(job.parent_id.in_([row.id for row in rows]))
     children: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for job_id, parent_id, kind in session.execute(query.order_by(by_seed, job.id)):
+    for job_id, parent_id, kind in session.execute(_CHILDREN, {"ids": [row.id for row in rows]}):
         children[str(parent_id)][kind].append(job_id)
     return children
