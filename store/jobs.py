@@ -65,7 +65,7 @@ def add(
         "last_event": 1,
         **({f"idempotency_{name}": value for name, value in asdict(idempotency).items()} if idempotency else {}),
     }
-    job = session.scalar(insert(session, Job).values(values).on_conflict_do_nothing().returning(Job))
+    job = session.scalar(insert(session, Job).on_conflict_do_nothing().returning(Job), values)
     if job is None:
         assert idempotency, "only an idempotency key makes two jobs collide"
         refuse_repetition(session, owner, idempotency)
