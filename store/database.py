@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Double, Engine, FromClause, create_engine, ev
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
@@ -77,6 +78,7 @@ def _sqlite_engine(url: str, clock: Callable[[], float], foreign_keys: bool) -> 
 
     engine = create_engine(url, json_serializer=_strict_json, connect_args={"isolation_level": None}, **POOL)
     event.listen(engine, "connect", set_up)
+    event.listen(engine, "checkin", _leave_no_transaction)
     event.listen(engine, "begin", _begin)  # isolation_level=None keeps the driver from choosing when
     return engine
 
@@ -87,13 +89,25 @@ def _begin(connection: Connection) -> None:
 
 def _postgresql_engine(url: str) -> Engine:
     options = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_OPTIONS.items())
-    return create_engine(
+    engine = create_engine(
         url,
         json_serializer=_strict_json,
         connect_args={"connect_timeout": 5, "options": options},
         pool_pre_ping=True,
         **POOL,
     )
+    event.listen(engine, "checkin", _leave_no_transaction)
+    return engine
+
+
+def _leave_no_transaction(connection: Any, record: ConnectionPoolEntry) -> None:
+    """After a commit that failed SQLAlchemy rolls nothing back, and a full disk may have left all of it open."""
+    if connection is None:
+        return
+    try:
+        connection.rollback()
+    except Exception as error:  # whatever the driver says of a connection that is gone
+        record.invalidate(error)
 
 
 _strict_json = partial(json.dumps, allow_nan=False, ensure_ascii=True)
