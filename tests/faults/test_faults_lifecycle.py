@@ -9,11 +9,12 @@ from typing import Any
 
 import oracle
 import pytest
+from faulty import hasty
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from model import Model, ModelJob, Refused
-from sqlalchemy import event, select, update
+from sqlalchemy import select, update
 from store_house import NewDatabase
 
 from frs import events
@@ -45,9 +46,7 @@ class Lifecycle(RuleBasedStateMachine):
         super().__init__()
         self.folder = TemporaryDirectory()
         clock = functools.partial(next, count(1_000_000_000, 0.001))
-        self.database = open_database(type(self).new_database(Path(self.folder.name)), clock=clock)
-        if self.database.engine.dialect.name == "sqlite":
-            event.listen(self.database.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))
+        self.database = hasty(open_database(type(self).new_database(Path(self.folder.name)), clock=clock))
         paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
         self.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)))
         self.model = Model()

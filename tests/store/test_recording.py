@@ -139,11 +139,20 @@ def artifact(content="a"):
 
 def test_an_artifact_announced_again_replaces_the_earlier_one(house):
     lease = house.start()
-    for content in "ab":
+    unneeded = []
+    for content in "abb":
         announced = artifact(content)
-        house.do(record_artifact, lease, announced, artifact_key(lease, announced))
+        unneeded += house.do(record_artifact, lease, announced, artifact_key(lease, announced))
     [row] = house.rows(select(Artifact))
     assert row.key == f"{lease.job_id}/artifacts/{'b' * 12}_1.yaml"
+    assert unneeded == [f"{lease.job_id}/artifacts/{'a' * 12}_1.yaml"]
+
+
+def test_a_file_that_another_artifact_shares_is_still_needed(house):
+    lease = house.start()
+    shared, another = artifact("a"), artifact("a").model_copy(update={"name": "twin"})
+    for announced in (shared, another, artifact("b")):
+        assert house.do(record_artifact, lease, announced, artifact_key(lease, announced)) == []
 
 
 def test_the_two_newest_training_checkpoints_are_kept(house):
