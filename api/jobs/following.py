@@ -19,7 +19,9 @@ Number = Annotated[int | None, Query(ge=0, lt=2**53, description="Begin after th
 LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**53, description="The newest `id` seen.")]
 
 
-@router.get("/{job_id}/stream", response_class=EventStream, responses=files.content(EventStream.media_type))
+@router.get(
+    "/{job_id}/stream", status_code=200, response_class=EventStream, responses=files.content(EventStream.media_type)
+)
 async def stream_job(
     here: Here,
     caller: Reader,
