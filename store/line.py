@@ -82,7 +82,7 @@ def _gaps(session: Session, job_ids: Sequence[str]) -> Sequence[Row[str, int, in
     before = func.lag(Job.created_at).over(partition_by=Job.priority, order_by=in_line)
     wanted = (
         select(Job.id, Job.priority, Job.created_at, before.label("before"))
-        .where(Job.id.in_(job_ids), Job.status == JobStatus.QUEUED)
+        .where(Job.id.in_(job_ids), func.lower(Job.status) == JobStatus.QUEUED)  # else by the index on status
         .cte("wanted")
     )
     mine, other = wanted.c, aliased(Job)
