@@ -18,7 +18,7 @@ from store.tables import Event, Metric
 
 FINE = 1000
 """Points of a curve that are kept; it grows to twice as many before it is thinned out again."""
-REMEMBERED = 2_000_000
+REMEMBERED = 3_000_000
 """Points of all curves together, 16 bytes each."""
 VOIDING = ("rewound", "status")
 """Events after which points may be gone: a later attempt, a retry."""
@@ -42,10 +42,12 @@ class Curve:
         kept = thin_out(self.steps, self.values, most)
         return Curve(self.steps[kept], self.values[kept], self.count)
 
+    def kept(self) -> "Curve":
+        return self.thinned(FINE) if len(self.steps) > 2 * FINE else self
+
     def and_then(self, more: "Curve") -> "Curve":
         steps, values = np.concatenate([self.steps, more.steps]), np.concatenate([self.values, more.values])
-        grown = Curve(steps, values, self.count + more.count)
-        return grown.thinned(FINE) if len(grown.steps) > 2 * FINE else grown
+        return Curve(steps, values, self.count + more.count).kept()
 
 
 def thin_out(steps: Places, values: Values, most: int) -> Places:
@@ -100,7 +102,7 @@ class Curves:
         job = _brought_up(session, job_id, known, newest) if known else None
         if job is None:
             whole = read(session, job_id, None, 0, newest)
-            job = _Job(newest, {key: curve.thinned(2 * FINE) for key, curve in whole.items()})
+            job = _Job(newest, {key: curve.kept() for key, curve in whole.items()})
         self._remember(job_id, job)
         return job.curves
 

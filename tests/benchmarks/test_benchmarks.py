@@ -10,7 +10,9 @@ import evaluation
 import gpu
 import loader
 import pytest
+import queries
 import step
+import streams
 import table
 import teacher_cache
 
@@ -99,6 +101,22 @@ def test_a_gpus_benchmark_out_of_time_says_what_it_has() -> None:
     found = gpu.measure("fcos", tiny=True, repeats=9, deadline=time.monotonic())
     assert found["over_stock"] > 0
     assert "loaded_steps" not in found
+
+
+def test_lists_and_curves_are_asked_for_over_full_tables() -> None:
+    found = queries.measure(scale=0.001, repeats=2)
+    assert (found["jobs"], found["metrics"]) == (100, 20 * (5_000 + 50))
+    rows = table.queries(found, "sqlite")
+    assert len(rows) == 4 + 2 * 4
+    assert all(value["p95"] >= value["p50"] > 0 for value in found.values() if isinstance(value, dict))
+
+
+def test_every_stream_hears_of_an_event_a_second() -> None:
+    found = streams.measure(clients=6, jobs=3, seconds=4)
+    assert (found["clients"], found["jobs"]) == (6, 3)
+    assert 6 <= found["events"] <= 6 * 8
+    assert 0 < found["p50"] <= found["p99"] <= found["worst"]
+    assert len(table.streams(found, "3")) == 3
 
 
 def test_the_table_tells_met_from_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,11 @@ class Writer:
         for lease in self.leases:
             self._do(jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
 
+    def evaluate(self, epoch: int) -> None:
+        scores: Any = {"metrics": {"bbox_mAP": 0.5}, "per_class": {}, "images": 1, "detections": 1}
+        told = events.Evaluation(role="student", step=epoch, epoch=epoch, **scores)
+        self._do(record.record, self.leases[0], [told])
+
     def numbers(self, job_id: str) -> list[int]:
         with self.database.read() as session:
             of_both = [

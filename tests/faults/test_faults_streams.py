@@ -1,5 +1,6 @@
 """F8: the API restarted with clients streaming. I7: each client sees no gap and no duplicate."""
 
+import io
 import itertools
 import signal
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from streaming import Api, Listener, Writer, listen, until
 
 from cli import client as clients
@@ -99,18 +101,25 @@ def test_the_client_goes_on_where_it_was_when_the_api_is_back(api: Api, database
     assert seen == writer.numbers(lease.job_id)
 
 
-def test_following_a_job_survives_a_restart(api: Api, database: Database) -> None:
-    writer = Writer(database, 1)
+def test_following_a_job_survives_a_restart_and_shows_each_evaluation_once(api: Api, database: Database) -> None:
+    writer, shown = Writer(database, 1), io.StringIO()
     client, ended = Client(api.url, api.key), []
-    watching = threading.Thread(target=lambda: ended.append(follow(client, writer.leases[0].job_id, None)), daemon=True)
+    writer.evaluate(epoch=1)
+    screen, job_id = Console(file=shown, width=200), writer.leases[0].job_id
+    watching = threading.Thread(target=lambda: ended.append(follow(client, job_id, screen)), daemon=True)
     watching.start()
-    time.sleep(1)
+    until(lambda: "student, epoch 1" in shown.getvalue(), 60)
+    writer.evaluate(epoch=2)
+    until(lambda: "student, epoch 2" in shown.getvalue(), 60)
     api.end(signal.SIGKILL)
+    writer.evaluate(epoch=3)
     api.start()
+    until(lambda: "student, epoch 3" in shown.getvalue(), 60)
     assert watching.is_alive()
     writer.finish()
     watching.join(60)
     assert [job["status"] for job in ended] == ["succeeded"]
+    assert [shown.getvalue().count(f"student, epoch {epoch}:") for epoch in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_a_service_that_does_not_come_back_is_given_up(
