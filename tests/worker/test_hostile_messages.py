@@ -138,12 +138,12 @@ def test_no_message_runs_code_or_stops_the_worker(house, settings, worker, put, 
     hint = sender(celery_app(settings))
     first = house.submit(steps=2)
     hint(first)
-    house.until_status(first, "succeeded", 60)
+    house.until_status(first, "succeeded", 40)
     for message in messages(tmp_path / "canary"):
         put(json.dumps(message).encode())
     second = house.submit(steps=2)
     hint(second)
-    house.until_status(second, "succeeded", 90)
+    house.until_status(second, "succeeded", 40)
     assert worker.poll() is None and not (tmp_path / "canary").exists()
     log = (tmp_path / "worker.log").read_text()
     assert all(json.loads(line) for line in log.splitlines()), "logs are JSON, line by line"

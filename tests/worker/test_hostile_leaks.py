@@ -1,0 +1,120 @@
+"""S14, S15, S19: nothing forges a line of a log, no secret of ours leaves, nothing listens beyond this machine."""
+
+import json
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from worker_house import House, in_background
+
+from frs.events import Log
+from worker.output import escaped
+
+CONTROL = [chr(code) for code in (*range(32), 127, *range(128, 160), 0x2028, 0x2029) if code != 9]
+FORGED = ["a" + char + '{"event": "forged", "level": "info"}' for char in CONTROL] + [
+    "\x1b[2J\x1b[31m",
+    "\x1b]0;title\x07",
+    "\r\n" * 50,
+]
+SECRETS = {
+    "FRS_DATABASE_URL": "postgresql://frs:canary-1-9d2e@db/frs",
+    "FRS_BROKER_URL": "redis://:canary-2-9d2e@redis/0",
+    "FRS_ARTIFACTS_URL": "file:///canary-3-9d2e",
+    "FRS_API_KEY": "canary-4-9d2e",
+    "AWS_SECRET_ACCESS_KEY": "canary-5-9d2e",
+    "PGPASSWORD": "canary-6-9d2e",
+    "HF_TOKEN": "canary-7-9d2e",
+    "LD_PRELOAD_SECRET": "canary-8-9d2e",
+}
+LEAK = "-9d2e"
+
+
+@pytest.mark.parametrize("logs", ["api", "worker"])
+def test_no_field_of_a_log_can_end_its_line_or_drive_a_terminal(logs):
+    code = f"""
+import json, logging, sys
+import structlog
+from {logs} import logs
+logs.configure()
+for text in json.load(sys.stdin):
+    logging.getLogger("x").warning("%s", text)
+    logging.getLogger("x").warning(text, extra={{"job_id": text}})
+    structlog.get_logger().warning("x", **{{"said": text, "job_id": text}}) if {logs!r} == "worker" else None
+    try:
+        raise ValueError(text)
+    except ValueError:
+        logging.getLogger("x").exception("failed")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(FORGED), capture_output=True, text=True, check=True
+    )
+    lines = ended.stderr.split("\n")[:-1]
+    assert len(lines) == len(FORGED) * (4 if logs == "worker" else 3)
+    for line in lines:
+        assert json.loads(line).get("event") != "forged"
+        assert not any(char in line for char in CONTROL)
+
+
+def test_what_a_trainer_says_cannot_either(house):
+    for char in CONTROL:
+        assert char not in escaped(f"a{char}b")
+    texts = [FORGED[0] + "".join(CONTROL[:60]), "".join(CONTROL[60:]), *FORGED[-3:]]
+    said = "".join("".join(house.logs(house.run(steps=1, say=text).id)) for text in texts)
+    assert "forged" in said and not any(char in said for char in CONTROL)
+    assert Log(message=escaped("\x1b[2J")).message == "\\x1b[2J"
+
+
+def test_no_secret_of_ours_reaches_a_trainer_or_what_it_leaves(house, monkeypatch):
+    (house.settings.data / "api-key").write_text("canary-9-9d2e")
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
+    monkeypatch.setenv("CANARY_10", "canary-10-9d2e")
+    job_id = house.submit(steps=5)
+    house.supervisor().run()
+    seen = house.artifact(job_id, "environ.json")
+    assert seen["FRS_JAIL"] == "1" and LEAK not in json.dumps(seen)
+    written = [path for path in house.settings.artifacts_root.rglob("*") if path.is_file()]
+    written += [house.settings.data / "frs.db"]
+    assert len(written) > 2
+    for path in written:
+        assert LEAK.encode() not in path.read_bytes(), path
+    assert LEAK not in repr(house.settings.model_copy(update={"database_url": SECRETS["FRS_DATABASE_URL"]}))
+    assert LEAK not in "".join(house.logs(job_id))
+
+
+def listening() -> set[tuple[str, int, int]]:
+    """(file, address, port) of TCP sockets that wait for connections and of UDP sockets, beyond the loopback."""
+    found = set()
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            address, _, port = local.partition(":")
+            if state in ("0A", "07") and not _is_loopback(address):
+                found.add((name, int(address, 16), int(port, 16)))
+    return found
+
+
+def _is_loopback(address: str) -> bool:
+    words = [struct.pack("<I", int(address[start : start + 8], 16)) for start in range(0, len(address), 8)]
+    return words[-1][0] == 127 or b"".join(words) == bytes(15) + b"\x01"
+
+
+def test_nothing_listens_beyond_the_loopback_while_a_job_runs(house: House):
+    before = listening()
+    job_id = house.submit(steps=200, seconds=0.01)
+    supervisor = house.supervisor()
+    running = in_background(supervisor)
+    house.until_step(job_id, 10)
+    assert listening() <= before
+    supervisor.release()
+    running.join()
+
+
+def test_the_look_at_ports_sees_one():
+
+    with socket.create_server(("0.0.0.0", 0)) as open_to_all, socket.create_server(("127.0.0.1", 0)) as ours:
+        ports = {port for _, _, port in listening()}
+        assert open_to_all.getsockname()[1] in ports and ours.getsockname()[1] not in ports

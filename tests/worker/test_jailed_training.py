@@ -1,0 +1,55 @@
+"""The real engine behind the worker's door: two processes that meet over their own loopback, and nothing that leaks."""
+
+import sys
+
+import pytest
+from test_hostile_leaks import LEAK, SECRETS, listening
+from worker_house import House, in_background
+
+from frs.dataset.shapes import draw
+from frs.spec import JobSpec
+from store import jobs
+from store.tables import Dataset
+from worker.supervisor import Supervisor
+
+TINY = {
+    "architecture": "gfl",
+    "backbone": {"depth": 18, "width": 8, "norm": "gn"},
+    "neck_channels": 16,
+    "head_convs": 1,
+}
+SPEC = {
+    "kind": "train",
+    "dataset": "drawn",
+    "student": TINY,
+    "schedule": {"max_steps": 2, "batch_size": 4, "image_size": [64, 64], "optimizer": {"name": "adamw"}},
+    "resources": {"devices": 0, "processes": 2, "loader_workers": 1},
+}
+
+
+@pytest.mark.slow
+def test_two_processes_train_in_a_jail_listen_to_nobody_and_keep_no_secret(house: House, monkeypatch):
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
+    draw(house.settings.datasets_root / "drawn", train=8, val=2, size=64)
+    paths = {f"{half}_images": f"drawn/{half}" for half in ("train", "val")}
+    paths |= {f"{half}_annotations": f"drawn/annotations/instances_{half}.json" for half in ("train", "val")}
+    house.do(lambda session: session.add(Dataset(id="ds_drawn", name="drawn", **paths)))
+    before = listening()
+    job_id = house.do(jobs.add, JobSpec.model_validate(SPEC), dataset_id="ds_drawn").id
+    settings = house.settings.model_copy(update={"hang_seconds": 240.0})
+    running = in_background(Supervisor(house.database, settings, house.claim()))
+    opened = set()
+    while running.is_alive():
+        opened |= listening() - before
+        running.join(0.2)
+    logs = house.logs(job_id)
+    assert house.job(job_id).status == "succeeded", logs
+    assert opened == set()
+    [said] = [line for line in logs if "network" in line]
+    assert said == "The trainer runs without network." or "this kernel does not allow" in said
+    written = [path for path in house.settings.artifacts_root.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".pth" for path in written)
+    for path in written:
+        assert LEAK.encode() not in path.read_bytes(), path
+    assert sys.executable.encode() not in b"".join(path.read_bytes() for path in written if path.suffix == ".pth")
