@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-slow check format bench results clean
+.PHONY: setup demo test test-slow check format bench results docs clean
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
@@ -32,6 +32,9 @@ bench: setup  ## what is fast and how fast: goals and measured; make bench ONLY=
 
 results: setup  ## arms and seeds side by side, for docs/results.md; hours, and goes on when interrupted
 	$(BIN)/python benchmarks/results.py --data $(or $(FRS_TEST_DATA),../shared/data)
+
+docs: setup  ## run docs/api.md again and write down what is printed
+	$(BIN)/python docs/refresh.py
 
 format: setup
 	$(BIN)/ruff check --fix-only .

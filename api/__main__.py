@@ -3,14 +3,18 @@
 import argparse
 import ipaddress
 import logging
+import socket
+from collections.abc import Callable
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
 from api import logs
 from api.app import create_app
 from frs.errors import FrsError
 from frs.process import die_with_parent
 
+GRACE_SECONDS = 5
 _log = logging.getLogger("api")
 
 
@@ -27,15 +31,29 @@ def main() -> None:
         raise SystemExit(f"{error.code}: {error}") from None
     if not is_loopback(arguments.host):
         _log.warning("Keys and data cross the network in the clear: put something that ends TLS in front.")
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=arguments.host,
         port=arguments.port,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    server = Server(config, app.state.context.streams.end)
+    server.run()
+    if not server.started:
+        raise SystemExit(STARTUP_FAILURE)
+
+
+class Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end_streams()  # it waits for answers to end, and these would not by themselves
+        await super().shutdown(sockets)
 
 
 def is_loopback(host: str) -> bool:

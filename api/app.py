@@ -1,10 +1,12 @@
 """The web service: routes, gate, problem documents. `create_app()` needs a database that `store init` has made."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
+from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
@@ -16,6 +18,7 @@ from starlette.routing import compile_path
 from api import problems, uploads
 from api.bodies import StrictJson
 from api.checkpoints import endpoints as checkpoints
+from api.compare import endpoints as compare
 from api.context import open_context
 from api.datasets import checking
 from api.datasets import endpoints as datasets
@@ -23,26 +26,42 @@ from api.detectors import endpoints as detectors
 from api.envelope import Envelope
 from api.gate import OPEN, Gate
 from api.health import endpoints as health
+from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
+from api.jobs import following
+from api.keys import endpoints as keys
+from api.monitoring import collecting
+from api.monitoring import endpoints as monitoring
+from api.monitoring.requests import Requests
+from api.plans import endpoints as plans
+from api.queue import endpoints as queue
 from api.recipes import endpoints as recipes
+from api.workers import endpoints as workers
 from store.settings import Settings
 
 _PROBLEM = {
     "description": "A problem: what happened, under a stable code, and what to do next.",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
 }
+_THREADS = 200
+"""For requests. Many more than connections, so that whoever finds none free is told so after the pool's time limit,
+instead of waiting unheard for a thread."""
 _documents_the_key = Depends(HTTPBearer(auto_error=False, description="An API key. Checked by `api.gate`."))
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Raises DatabaseNotReady."""
     context = open_context(settings or Settings())
+    registry = collecting.registry_of(context)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = _THREADS
         uploads.sweep(context.settings.uploads_root)
         checking.resume(context.database, context.settings)
+        streaming = asyncio.create_task(context.streams.run())
         yield
+        streaming.cancel()
         context.close()
 
     app = _Service(
@@ -55,14 +74,30 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
         responses={"default": _PROBLEM},
         middleware=[
+            Middleware(Requests, registry=registry),
             Middleware(Envelope),
-            Middleware(Gate, database=context.database, allowed_hosts=context.settings.allowed_hosts),
+            Middleware(Gate, database=context.database, settings=context.settings),
             Middleware(StrictJson),
         ],
         exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
     )
-    app.state.context = context
-    for resource in (jobs, datasets, detectors, checkpoints, recipes, health):
+    app.state.context, app.state.registry = context, registry
+    for resource in (
+        jobs,
+        job_actions,
+        following,
+        plans,
+        compare,
+        datasets,
+        detectors,
+        checkpoints,
+        recipes,
+        keys,
+        queue,
+        workers,
+        monitoring,
+        health,
+    ):
         app.include_router(resource.router, dependencies=[_documents_the_key])
     return app
 

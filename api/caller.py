@@ -6,8 +6,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy import ColumnElement, true
+from sqlalchemy.orm import Session
 
 from api.problems import Refusal
+from store import queries
 from store.keys import Scope
 from store.tables import Dataset, Detector, Errand, Job
 
@@ -30,9 +32,22 @@ class Caller:
     def may_see(self, row: Owned) -> bool:
         return self.is_admin or row.owner == self.owner
 
+    def dataset(self, session: Session, id_or_name: str) -> Dataset | None:
+        return queries.find_dataset(session, id_or_name, self.owner, everybodys=self.is_admin)
+
+    def detector(self, session: Session, id_or_name: str) -> Detector | None:
+        return queries.find_detector(session, id_or_name, self.owner, everybodys=self.is_admin)
+
+    def job(self, session: Session, job_id: str) -> Job | None:
+        job = session.get(Job, job_id)
+        return job if job is not None and self.may_see(job) else None
+
     def visible(self, table: type[Owned]) -> ColumnElement[bool]:
         """For the WHERE of every query: the caller's own, or everybody's for an admin."""
         return true() if self.is_admin else table.owner == self.owner
+
+
+Recheck = Callable[[], Awaitable[Caller]]
 
 
 def _needs(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
@@ -46,6 +61,13 @@ def _needs(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     return caller_with_scope
 
 
+async def _recheck(request: Request) -> Recheck:
+    recheck: Recheck = request.state.recheck
+    return recheck
+
+
+StillKnown = Annotated[Recheck, Depends(_recheck)]
+"""For answers that last: `await still_known()` raises Refusal, 401, once the key was revoked or has expired."""
 Reader = Annotated[Caller, Depends(_needs(Scope.READ))]
 Submitter = Annotated[Caller, Depends(_needs(Scope.SUBMIT))]
 Admin = Annotated[Caller, Depends(_needs(Scope.ADMIN))]

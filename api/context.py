@@ -6,6 +6,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.exc import OperationalError
 
+from api.jobs.curves import Curves
+from api.stream import Streams
 from store import schema
 from store.artifacts import Artifacts
 from store.database import Database, open_database
@@ -20,6 +22,8 @@ class Context:
     database: Database
     artifacts: Artifacts
     hints: Hints
+    streams: Streams
+    curves: Curves
 
     def close(self) -> None:
         self.hints.close()
@@ -36,7 +40,8 @@ def open_context(settings: Settings) -> Context:
     except OperationalError as error:
         raise DatabaseNotReady("The database cannot be reached.") from error
     hints = Hints(sender(celery_app(settings)))
-    return Context(settings, database, Artifacts(settings.artifacts_root), hints)
+    streams = Streams(database, settings.max_streams_per_key)
+    return Context(settings, database, Artifacts(settings.artifacts_root), hints, streams, Curves())
 
 
 async def _context(request: Request) -> Context:

@@ -12,10 +12,10 @@ from sqlalchemy import ColumnElement, Select, Tuple, tuple_
 from sqlalchemy.orm import Session
 
 from api.problems import InvalidField
-from store.tables import Dataset, Detector, Job
+from store.tables import ApiKey, Dataset, Detector, Job
 
 Limit = Annotated[int, Query(ge=1, le=200)]
-T = TypeVar("T", Job, Dataset, Detector)
+T = TypeVar("T", Job, Dataset, Detector, ApiKey)
 Cursor = Annotated[str | None, Query(min_length=1, max_length=200, description="`next_cursor` of the page before.")]
 
 
@@ -49,7 +49,7 @@ def _before(place: Tuple, cursor: str) -> ColumnElement[bool]:
     return place < (created_at, id)
 
 
-def _encode(row: Job | Dataset | Detector) -> str:
+def _encode(row: Job | Dataset | Detector | ApiKey) -> str:
     return base64.urlsafe_b64encode(json.dumps([row.created_at, row.id]).encode()).decode()
 
 

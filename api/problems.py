@@ -24,7 +24,9 @@ STATUS_OF_CODE = {
     "database_not_ready": 503,
     "dataset_not_found": 404,
     "invalid_artifact_key": 404,
+    "job_in_use": 409,
     "job_not_found": 404,
+    "last_admin_key": 409,
 }
 """Of errors that are not about the request's content, which is 422."""
 _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}

@@ -17,6 +17,7 @@ Time = Annotated[datetime, BeforeValidator(_from_seconds)]
 """RFC 3339, UTC; made from seconds since 1970, as the database keeps them."""
 T = TypeVar("T")
 JobId = Annotated[str, Path(pattern=r"^job_[0-9a-z]{26}$")]
+KeyId = Annotated[str, Path(pattern=r"^key_[0-9a-z]{26}$")]
 CheckpointId = Annotated[str, Path(pattern=r"^ckpt_[0-9a-z]{26}$")]
 ArtifactName = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 IdOrName = Annotated[Name, Path(description="Its id or its name.")]

@@ -1,15 +1,26 @@
 """The Python client of the public API: `Client(url, key).get("/jobs")`."""
 
 import hashlib
+import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from cli.sse import StreamEvent, parse
+
 DEFAULT_URL = "http://127.0.0.1:8000"
 Json = dict[str, Any]
+SILENCE_SECONDS = 45.0
+"""A stream says something every 15 s; one silent for so long is dead."""
+PATIENCE_SECONDS = 120.0
+"""So long a stream that broke off waits for the service to come back."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
+TOO_MANY, NOT_NOW = 429, 503
+OPENED = "opened"
 _PIECE = 1 << 18
 
 
@@ -38,6 +49,12 @@ class Client:
     def post(self, path: str, body: Json | None = None) -> Json:
         return self._json("POST", path, json=body)
 
+    def patch(self, path: str, body: Json) -> Json:
+        return self._json("PATCH", path, json=body)
+
+    def delete(self, path: str, **query: Any) -> Json:
+        return self._json("DELETE", path, params=query)
+
     def each(self, path: str, **query: Any) -> Iterator[Json]:
         """All items of a list, page by page."""
         cursor: str | None = None
@@ -47,6 +64,31 @@ class Client:
             cursor = page["next_cursor"]
             if cursor is None:
                 return
+
+    def events(self, job_id: str, since: int = 0) -> Iterator[StreamEvent]:
+        """What happens to a job, after number `since`, until it has ended: nothing is missing, nothing comes twice.
+
+        It comes back by itself where the service goes away for a while. Raises ServiceError where that takes too
+        long, where the key is no longer good, and where there is no such job.
+        """
+        seen, pause, until = since, FIRST_PAUSE, 0.0  # a service that was never there is not waited for
+        while True:
+            try:
+                for event in self._stream(f"/jobs/{job_id}/stream", seen):
+                    pause, until = FIRST_PAUSE, math.inf
+                    if event.type == "end":
+                        return
+                    if event.type == "closed":
+                        raise ServiceError(f"{event.data['code']}: {event.data['detail']}")
+                    if event.type != OPENED:
+                        seen = event.id or seen
+                        yield event
+            except httpx2.RequestError as error:
+                until = min(until, time.monotonic() + PATIENCE_SECONDS)
+                if time.monotonic() > until:
+                    raise self._unreachable(error) from None
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     def download(self, path: str, target: Path) -> None:
         """Writes the answer to `target`, which is whole or absent."""
@@ -63,6 +105,17 @@ class Client:
             part.unlink(missing_ok=True)
             raise self._unreachable(error) from None
         part.replace(target)
+
+    def _stream(self, path: str, seen: int) -> Iterator[StreamEvent]:
+        silence = httpx2.Timeout(SILENCE_SECONDS)
+        with self._http.stream("GET", path, headers={"Last-Event-ID": str(seen)}, timeout=silence) as answer:
+            if answer.status_code in (TOO_MANY, NOT_NOW):
+                raise httpx2.ReadError(f"It answers {answer.status_code}")
+            if answer.is_error:
+                answer.read()
+                raise _refused(answer)
+            yield StreamEvent(OPENED, {}, None)
+            yield from parse(answer.iter_lines())
 
     def upload(
         self, path: str, file: Path, media_type: str, progress: Callable[[int], None] = lambda _: None, **query: Any

@@ -27,7 +27,7 @@ def run(data: Path, screen: Console) -> bool:
         draw(data / "datasets" / "shapes", train=TRAIN_IMAGES, val=VAL_IMAGES, progress=tick)
     _bring_teacher(data / "models")
     screen.print("[bold]2. Service[/]: API and worker, SQLite, one data folder")
-    with Service(data, LOOPBACK, _free_port(), None, None) as service:
+    with Service(data, LOOPBACK, free_port(), None, None) as service:
         screen.print(f"   {service.url}/docs", highlight=False)
         return _distil(Client.here(data), data / "student", screen)
 
@@ -65,7 +65,7 @@ def _bring_teacher(models: Path) -> None:
             shutil.copy(file, models / file.name)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]

@@ -1,20 +1,22 @@
 """The `frs` command: run the service, post jobs, follow them, fetch what they made."""
 
 import json
-import os
 import signal
-import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from cli import actions, compare, keys, line, plan, tables, uploading
 from cli import demo as demonstration
-from cli import tables, uploading
+from cli.arguments import Changes, JobId, SpecSource, content_of, job_ids, recipe_names
 from cli.client import Client, Json, ServiceError
 from cli.pulling import pull as fetch
+from cli.terminal import HERE, AsJson, DataFolder, problems, screen
+from cli.terminal import answer as _answer
+from cli.terminal import fail as _fail
+from cli.terminal import rows as _rows
+from cli.terminal import show as _show
 from cli.up import Service
 from cli.watching import family, follow
 from frs import specfile
@@ -25,23 +27,9 @@ datasets = typer.Typer(no_args_is_help=True, help="COCO-format data sets the ser
 detectors = typer.Typer(no_args_is_help=True, help="Teachers and published students.")
 app.add_typer(datasets, name="datasets")
 app.add_typer(detectors, name="detectors")
-screen, problems = Console(), Console(stderr=True)
-
-
-def _job_ids(incomplete: str) -> list[str]:
-    return _completions("/jobs", "id", incomplete)
-
-
-def _recipe_names(incomplete: str) -> list[str]:
-    return _completions("/recipes", "name", incomplete)
-
-
-DataFolder = Annotated[
-    Path, typer.Option("--data", envvar="FRS_DATA", help="Data folder of `frs up`: where the key lies.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="The service's answer as JSON.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", autocompletion=_job_ids)]
-HERE = Path("data")
+app.add_typer(keys.app, name="keys")
+for more in (actions, plan, compare, line):
+    app.add_typer(more.app)
 
 
 @app.command()
@@ -61,7 +49,7 @@ def up(
             screen.print(
                 f"key: {service.data / 'api-key'}   logs: {service.data / 'logs'}   Ctrl-C ends it", highlight=False
             )
-            service.watch()
+            service.watch(lambda said: problems.print(said, style="yellow", highlight=False, markup=False))
     except KeyboardInterrupt:
         screen.print("frs has ended.")
     except ServiceError as error:
@@ -82,15 +70,8 @@ def demo(data: Annotated[Path, typer.Option(help="Where the demo keeps everythin
 
 @app.command()
 def submit(
-    spec: Annotated[
-        str,
-        typer.Argument(
-            metavar="SPEC", help="Spec file (YAML or JSON) or a recipe's name.", autocompletion=_recipe_names
-        ),
-    ],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: schedule.epochs=4.")
-    ] = None,
+    spec: SpecSource,
+    set_: Changes = None,
     wait: Annotated[bool, typer.Option(help="Follow the job, its baselines and their comparison to the end.")] = False,
     data: DataFolder = HERE,
     json_: AsJson = False,
@@ -98,8 +79,7 @@ def submit(
     """Post a job."""
 
     def post(client: Client) -> Json:
-        content = specfile.read(Path(spec)) if Path(spec).is_file() else client.get(f"/recipes/{spec}")["spec"]
-        job = client.post("/jobs", specfile.change(content, set_ or []))
+        job = client.post("/jobs", content_of(client, spec, set_))
         return _wait(client, job, quiet=json_) if wait else job
 
     job = _answer(data, post)
@@ -176,7 +156,7 @@ def pull(
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(autocompletion=_recipe_names)] = None,
+    name: Annotated[str | None, typer.Argument(autocompletion=recipe_names)] = None,
     data: DataFolder = HERE,
     json_: AsJson = False,
 ) -> None:
@@ -244,7 +224,7 @@ def check_dataset(id: str, data: DataFolder = HERE) -> None:
 @detectors.command("add")
 def add_detector(
     name: str,
-    job: Annotated[str | None, typer.Option(help="Publish the student of this job.", autocompletion=_job_ids)] = None,
+    job: Annotated[str | None, typer.Option(help="Publish the student of this job.", autocompletion=job_ids)] = None,
     description: Annotated[
         Path | None, typer.Option(help="File with its description (`config` or `architecture`).")
     ] = None,
@@ -300,40 +280,3 @@ def _wait(client: Client, job: Json, quiet: bool) -> Json:
     for other in family(job):
         follow(client, other, None if quiet else screen)
     return job
-
-
-def _answer(data: Path, ask: Callable[[Client], Json]) -> Json:
-    try:
-        return ask(Client.here(data))
-    except (ServiceError, FrsError) as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def _fail(error: Any) -> NoReturn:
-    problems.print(error.message, style="red", highlight=False, markup=False)
-    for line in (*getattr(error, "details", ()), error.hint):
-        if line:
-            problems.print(line, highlight=False, markup=False)
-    raise typer.Exit(1)
-
-
-def _show(answer: Json, draw: Callable[[Json], Any], as_json: bool) -> None:
-    if as_json:
-        json.dump(answer, sys.stdout, indent=2)
-        sys.stdout.write("\n")
-    else:
-        screen.print(draw(answer), highlight=False)
-
-
-def _rows(draw: Callable[[Iterable[Json]], Any]) -> Callable[[Json], Any]:
-    return lambda answer: draw(answer["data"])
-
-
-def _completions(path: str, field: str, incomplete: str) -> list[str]:
-    try:
-        rows = Client.here(Path(os.environ.get("FRS_DATA", HERE))).get(path)["data"]
-    except ServiceError:
-        return []
-    return [row[field] for row in rows if row[field].startswith(incomplete)]

@@ -9,10 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.client import Json
-from frs import report_text
+from frs import forecast_tables, report_text
+from frs.checks import Check
 from frs.progress import duration
 from frs.report import Report
 
+_OF_A_JOB = ("id", "name", "kind", "owner", "tags", "priority", "parent_id")
+_OF_ITS_STATE = ("status", "phase", "end_reason", "attempt", "queue_position")
 COLOURS = {"succeeded": "green", "running": "cyan", "failed": "red", "cancelled": "yellow"}
 
 
@@ -27,9 +30,9 @@ def jobs(rows: Iterable[Json]) -> Table:
 
 def job(job: Json) -> Table:
     table = Table(show_header=False, box=None)
-    for name in ("id", "name", "kind", "status", "phase", "end_reason", "attempt", "queue_position", "parent_id"):
-        if job[name] is not None:
-            table.add_row(name, _text(job[name]))
+    for name in _OF_A_JOB + _OF_ITS_STATE:
+        if job[name] not in (None, []):
+            table.add_row(name, _text(", ".join(job[name]) if isinstance(job[name], list) else job[name]))
     for name in ("status_reason", "error"):
         if job[name]:
             table.add_row(name, _text(f"{job[name]['code']}: {job[name]['message']} {job[name].get('hint') or ''}"))
@@ -42,6 +45,37 @@ def job(job: Json) -> Table:
             table.add_row(name, ", ".join(job[key]))
     if job["comparison_job_id"]:
         table.add_row("comparison", job["comparison_job_id"])
+    return table
+
+
+def plan(answer: Json) -> Group:
+    """Every check, then what the job would be."""
+    table = Table(show_header=False, box=None)
+    for name in ("training_images", "epochs", "steps", "jobs", "queue_position"):
+        if answer[name] is not None:
+            table.add_row(name, f"{answer[name]:,}")
+    checks = [Check.model_validate(check) for check in answer["checks"]]
+    return Group(forecast_tables.checks(checks), Text(), table)
+
+
+def queue(answer: Json) -> Group:
+    table = _table("place", "id", "priority", "GPUs", "waits for", "age", "name", folds="name")
+    for row in answer["data"]:
+        devices = "" if row["devices"] is None else str(row["devices"])
+        told = (row["status_reason"]["code"], _age(row["created_at"]), _text(row["name"]))
+        table.add_row(str(row["position"]), row["job_id"], str(row["priority"]), devices, *told)
+    running = [Text(f"running {row['job_id']}  {row['phase'] or ''}  {row['name'] or ''}") for row in answer["running"]]
+    counts = Text(", ".join(f"{count} {status}" for status, count in answer["counts"].items()))
+    return Group(table, *running, counts)
+
+
+def workers(rows: Iterable[Json]) -> Table:
+    table = _table("id", "host", "version", "runs", "slots", "GPUs", "seen", folds="GPUs")
+    for row in rows:
+        gpus = "; ".join(map(_gpu, row["gpus"])) or "none"
+        seen = f"{_age(row['seen_at'])} ago{', draining' if row['draining'] else ''}"
+        places = (str(row["running"]), str(row["slots"]))
+        table.add_row(_text(row["id"]), _text(row["host"]), _text(row["version"]), *places, _text(gpus), seen)
     return table
 
 
@@ -84,12 +118,30 @@ def recipes(rows: Iterable[Json]) -> Table:
     return table
 
 
+def keys(rows: Iterable[Json]) -> Table:
+    table = _table("id", "begins", "owner", "scopes", "ends", "name", folds="name")
+    for row in rows:
+        ends = "revoked" if row["revoked_at"] else (row["expires_at"] or "")
+        scopes = ", ".join(row["scopes"])
+        table.add_row(row["id"], _text(row["prefix"]), _text(row["owner"]), scopes, ends, _text(row["name"]))
+    return table
+
+
 def _table(*headings: str, folds: str = "") -> Table:
     """`folds`: the column that gives way on a narrow terminal."""
     table = Table(box=None, header_style="bold")
     for heading in headings:
         table.add_column(heading, overflow="fold", no_wrap=heading != folds)
     return table
+
+
+def _gpu(gpu: Json) -> str:
+    parts = [gpu["name"] or f"GPU {gpu['index']}"]
+    if gpu["memory_used"] is not None and gpu["memory_total"]:
+        parts.append(f"{gpu['memory_used'] / 2**30:.1f} of {gpu['memory_total'] / 2**30:.0f} GiB")
+    if gpu["utilization"] is not None:
+        parts.append(f"{gpu['utilization']:.0f} %")
+    return ", ".join(parts)
 
 
 def _age(created_at: str) -> str:

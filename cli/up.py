@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
@@ -16,6 +18,8 @@ from frs.process import PARENT
 GRACE_SECONDS = 45.0
 """For a worker to let its trainer write a checkpoint, before it is killed."""
 READY_SECONDS = 60.0
+IN_VAIN, IN_VAIN_SECONDS = 5, 60.0
+"""A child that ends so often within so long is not started again."""
 
 
 class Service:
@@ -29,6 +33,8 @@ class Service:
         self.environment |= {"FRS_DATASETS_ROOT": str(datasets.absolute())} if datasets else {}
         self.environment |= {"FRS_MODELS_ROOT": str(models.absolute())} if models else {}
         self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self._arguments: dict[str, tuple[str, ...]] = {}
+        self._ends: defaultdict[str, list[float]] = defaultdict(list)
 
     def __enter__(self) -> "Service":
         _check_port(self.host, self.port)
@@ -46,10 +52,12 @@ class Service:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def watch(self) -> None:
-        """Returns never; raises ServiceError when a child ends by itself."""
+    def watch(self, tell: Callable[[str], None]) -> None:
+        """Returns never: starts a child that ended by itself again, and says so. Raises ServiceError where that is in vain."""
         while True:
-            self._check_children()
+            for name, child in list(self.children.items()):
+                if child.poll() is not None:
+                    self._start_again(name, child.returncode, tell)
             time.sleep(0.5)
 
     def stop(self) -> None:
@@ -74,6 +82,7 @@ class Service:
             raise ServiceError(f"`python -m {' '.join(module)}` failed: {done.stderr.strip()[-2000:]}")
 
     def _start(self, name: str, *arguments: str) -> None:
+        self._arguments[name] = arguments
         log = self.log_of(name)
         log.parent.mkdir(exist_ok=True)
         with log.open("ab") as output:
@@ -85,6 +94,15 @@ class Service:
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is for us; we tell them in order
             )
+
+    def _start_again(self, name: str, code: int, tell: Callable[[str], None]) -> None:
+        now = time.monotonic()
+        recent = self._ends[name] = [*(end for end in self._ends[name] if now - end < IN_VAIN_SECONDS), now]
+        if len(recent) >= IN_VAIN:
+            said = f"The {name} ended {IN_VAIN} times within {IN_VAIN_SECONDS:.0f} s, last with code {code}."
+            raise ServiceError(said, f"See {self.log_of(name)}.")
+        tell(f"The {name} ended with code {code} and is started again; see {self.log_of(name)}.")
+        self._start(name, *self._arguments[name])
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS

@@ -1,31 +1,33 @@
-"""Following a job to its end: the engine's own progress bar, fed from the API."""
+"""Following a job to its end: the engine's own progress bar, fed from the job's stream."""
 
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 
 from rich.console import Console
 
 from cli.client import Client, Json
+from cli.sse import StreamEvent
 from frs import events
 from frs.progress import Bar
-
-POLL_SECONDS = 1.0
 
 
 def follow(client: Client, job_id: str, console: Console | None) -> Json:
     """The job once it has ended; with a console, its bar and evaluations meanwhile. Ctrl-C leaves the job running."""
-    job = client.get(f"/jobs/{job_id}")
+    path = f"/jobs/{job_id}"
+    since: int = client.get(f"{path}/metrics", max_points=2)["next_since"]
     with Bar(console) if console else nullcontext() as bar:
-        feed = _Feed(client, job_id)
+        if bar:
+            _show(bar, _so_far(client, path, since))
         while True:
-            job = client.get(f"/jobs/{job_id}")
-            if bar is not None:
-                for event in feed.news(job):
-                    bar(event)
-            if job["is_terminal"]:
+            for news in client.events(job_id, since=since):
+                since = news.id if news.id is not None else since
+                if bar:
+                    _show(bar, _told(client, path, news))
+            job = client.get(path)
+            if job["is_terminal"]:  # or it was resumed just now
+                if bar:
+                    bar(_outcome(job))
                 return job
-            time.sleep(POLL_SECONDS)
 
 
 def family(job: Json) -> list[str]:
@@ -34,47 +36,43 @@ def family(job: Json) -> list[str]:
     return [*job["sibling_job_ids"], *job["baseline_job_ids"], *last]
 
 
-class _Feed:
-    """What is new about a job since it was last asked, as the events its trainer told."""
+def _show(bar: Bar, told: Iterator[events.Event]) -> None:
+    for event in told:
+        bar(event)
 
-    def __init__(self, client: Client, job_id: str) -> None:
-        self.client, self.path = client, f"/jobs/{job_id}"
-        self.since: int | None = None
-        self.evaluations = 0
-        self.state = ""
 
-    def news(self, job: Json) -> Iterator[events.Event]:
-        yield from self._state(job)
-        if job["progress"]:
-            yield events.Progress(**job["progress"])
-            yield from self._metrics()
-        yield from self._evaluations()
+def _so_far(client: Client, path: str, since: int) -> Iterator[events.Event]:
+    """What a bar shows of the time before it was there: the evaluations, and how the job stands."""
+    for event in client.each(f"{path}/events", limit=200):
+        if event["type"] == "evaluation" and event["seq"] <= since:
+            yield _evaluation(event["data"])
+    yield from _state(client.get(path))
 
-    def _state(self, job: Json) -> Iterator[events.Event]:
-        reason = (job["status_reason"] or {}).get("code", "")
-        state = job["phase"] or reason.replace("_", " ") or job["status"]
-        if state != self.state and not job["is_terminal"]:
-            self.state = state
-            yield events.Phase(phase=state)
-        if job["is_terminal"]:
-            yield _outcome(job)
 
-    def _metrics(self) -> Iterator[events.Event]:
-        answer = self.client.get(f"{self.path}/metrics", since=self.since, max_points=2)
-        self.since = answer["next_since"]
-        values = {line["key"]: line["last"] for line in answer["series"] if line["last"] is not None}
-        if values:
-            yield events.Metrics(
-                step=max(line["x"][-1] for line in answer["series"] if line["x"]), epoch=0, values=values
-            )
+def _told(client: Client, path: str, news: StreamEvent) -> Iterator[events.Event]:
+    """A stream's event as the job's trainer told it."""
+    match news.type:
+        case "status":
+            yield from _state(client.get(path))  # which also says what a queued job waits for
+        case "phase":
+            yield events.Phase(phase=news.data["phase"])
+        case "progress":
+            yield events.Progress(**news.data)
+        case "metric":
+            yield events.Metrics(**{name: news.data[name] for name in ("step", "epoch", "values")})
+        case "evaluation":
+            yield _evaluation(news.data)
 
-    def _evaluations(self) -> Iterator[events.Event]:
-        rows = list(self.client.each(f"{self.path}/evaluations"))
-        for row in rows[self.evaluations :]:
-            yield events.Evaluation(
-                **{name: row[name] for name in events.Evaluation.model_fields if name in row and name != "time"}
-            )
-        self.evaluations = len(rows)
+
+def _state(job: Json) -> Iterator[events.Event]:
+    reason = (job["status_reason"] or {}).get("code", "")
+    if not job["is_terminal"]:
+        yield events.Phase(phase=job["phase"] or reason.replace("_", " ") or job["status"])
+
+
+def _evaluation(data: Json) -> events.Evaluation:
+    known = {name: data[name] for name in events.Evaluation.model_fields if name in data}
+    return events.Evaluation(**known, per_class={})
 
 
 def _outcome(job: Json) -> events.Outcome:

@@ -1,5 +1,7 @@
 """The engine on its own: `python -m frs train spec.yaml`, `plan`, `check`, `shapes`."""
 
+from frs.confined import JAIL  # noqa: I001 - first of all: a process with threads cannot leave its network
+
 import os
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from frs import events, pairs, report_text, specfile
+from frs import events, jail, pairs, report_text, specfile
 from frs.dataset.check import check as check_split
 from frs.dataset.shapes import draw
 from frs.errors import FrsError, InvalidSpec
@@ -24,6 +26,8 @@ from frs.spec import JobSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, help=__doc__, pretty_exceptions_enable=False)
 screen, problems = Console(), Console(stderr=True)
+SpecFile = Annotated[Path | None, typer.Option(help="Resolved spec (JSON), as the worker writes it.", hidden=True)]
+EventsDescriptor = Annotated[int | None, typer.Option(help="Write events to this file descriptor.", hidden=True)]
 
 
 @app.command()
@@ -39,17 +43,14 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: schedule.max_steps=2.")
     ] = None,
-    spec: Annotated[
-        Path | None, typer.Option(help="Resolved spec (JSON), as the worker writes it.", hidden=True)
-    ] = None,
-    events_fd: Annotated[int | None, typer.Option(help="Write events to this file descriptor.", hidden=True)] = None,
+    spec: SpecFile = None,
+    events_fd: EventsDescriptor = None,
     json_: Annotated[bool, typer.Option("--json", help="Events as JSON lines instead of a bar.")] = False,
 ) -> None:
     """Run a job spec here, without the service."""
     if events_fd is not None and spec is not None and workdir is not None:
-        die_with_parent()
-        stream = os.fdopen(events_fd, "w", buffering=1)
-        raise SystemExit(_run(ResolvedSpec.model_validate_json(spec.read_bytes()), workdir, events.lines_to(stream)))
+        tell = _telling(events_fd)
+        raise SystemExit(_run(ResolvedSpec.model_validate_json(spec.read_bytes()), workdir, tell))
     if recipe is None:
         raise typer.BadParameter("Name a spec file or a recipe.", param_hint="SPEC")
     try:
@@ -66,15 +67,23 @@ def train(
 
 @app.command()
 def plan(
-    recipe: Annotated[Path, typer.Argument(metavar="SPEC", help="Job spec (YAML or JSON), or a recipe's name.")],
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="SPEC", help="Job spec (YAML or JSON), or a recipe's name.")
+    ] = None,
     data: Annotated[Path, typer.Option(help="Folder of data sets.")] = Path("data"),
     models: Annotated[Path, typer.Option(help="Folder of weights.")] = Path("models"),
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: schedule.batch_size=2.")
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+    spec: SpecFile = None,
+    events_fd: EventsDescriptor = None,
 ) -> None:
     """Check a job spec and take a few steps of it: what it would cost, and what prevents it."""
+    if events_fd is not None and spec is not None:
+        raise SystemExit(_plan_for_the_worker(spec, _telling(events_fd)))
+    if recipe is None:
+        raise typer.BadParameter("Name a spec file or a recipe.", param_hint="SPEC")
     try:
         resolved = resolve(read_spec(str(recipe), set_ or []), data, models)
     except FrsError as error:
@@ -129,6 +138,23 @@ def shapes(
     with drawing_bar("drawing") as tick:
         draw(folder, train=train, val=val, size=size, seed=seed, progress=tick)
     typer.echo(f"{train} training and {val} validation images in {folder}")
+
+
+@app.command()
+def import_weights(
+    source: Annotated[Path, typer.Argument(help="A torch or safetensors file from anywhere.")],
+    target: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+    sha256: Annotated[str | None, typer.Option(help="What SOURCE must hash to.")] = None,
+    events_fd: EventsDescriptor = None,
+) -> None:
+    """Take tensors and class names out of a file, without network and within bounds; says so as one JSON object."""
+    die_with_parent()
+    if JAIL is None:
+        jail.start_again_inside()
+    from frs import importing  # noqa: PLC0415 - torch takes seconds, and nothing else here needs it
+
+    tell = None if events_fd is None else _telling(events_fd)
+    raise SystemExit(importing.run(source, target, sha256, tell))
 
 
 def read_spec(name: str, changes: list[str]) -> JobSpec:
@@ -213,6 +239,27 @@ def _plan(spec: ResolvedSpec, json_: bool) -> int:
         for table in forecast_tables.tables(forecast):
             Console().print(table, "")
     return forecast.exit_code
+
+
+def _plan_for_the_worker(file: Path, tell: events.Emit) -> int:
+    spec = ResolvedSpec.model_validate_json(file.read_bytes())
+    _hide_gpus(spec)
+    from frs import plan, trainer  # noqa: PLC0415 - torch takes seconds, and `check` does without
+
+    trainer.quiet()
+    forecast = plan.plan(spec, tell)
+    tell(events.Facts(values=forecast.model_dump(mode="json")))
+    tell(events.Outcome(status="succeeded"))
+    return 0
+
+
+def _telling(events_fd: int) -> events.Emit:
+    """For a process of the worker's, which must not outlive it."""
+    die_with_parent()
+    tell = events.lines_to(os.fdopen(events_fd, "w", buffering=1))
+    if JAIL is not None:
+        tell(events.Log(message=str(JAIL)))
+    return tell
 
 
 def _tell_phase(event: events.Event, status: Status) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine.hooks import Hook
@@ -60,6 +60,8 @@ class Bridge(Hook):
 
     def __post_init__(self) -> None:
         self.memory = Memory()
+        self.ended_by: Literal["stopped_early", "time_limit"] | None = None
+        """Why training ended before its last step."""
         self.learning_rate = 0.0
         self.step_started = self.checkpointed = time.monotonic()
 
@@ -75,6 +77,9 @@ class Bridge(Hook):
         distributed.as_rank_0(runner.model.state_dict().values())
         self.announcer.emit(Rewound(to_step=runner.iter))
         self._evaluate_if_due(runner)  # the checkpoint of an epoch's end is written before its evaluation
+        if runner.iter:
+            self._agree()
+            runner.train_loop.ended = self.ended_by is not None  # an attempt before this one got as far as it was to
         self.announcer.phase("training")
         self.step_started = self.checkpointed = time.monotonic()
 
@@ -89,11 +94,11 @@ class Bridge(Hook):
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         seconds = time.monotonic() - self.step_started
         self._tell(runner.iter, _numbers(outputs), len(data_batch["inputs"]) * distributed.processes(), seconds)
-        interrupted, ended, overdue = self._agree()
+        interrupted, overdue = self._agree()
         if interrupted:
             self._save(runner)
             raise Interrupted
-        runner.train_loop.ended = ended
+        runner.train_loop.ended = self.ended_by is not None
         if self._checkpoint_due(runner.iter, overdue):
             self._save(runner)
         self.step_started = time.monotonic()
@@ -106,17 +111,23 @@ class Bridge(Hook):
     def after_train(self, runner: Any) -> None:
         self._evaluate(runner, last=True)
 
-    def _agree(self) -> list[bool]:
-        """Whether any process is interrupted, is at its time limit, has not written a checkpoint for long."""
+    def _agree(self) -> tuple[bool, bool]:
+        """Whether any process is interrupted, and whether one has not written a checkpoint for long.
+
+        Where one is to end early, all are: `ended_by` says why.
+        """
         overdue = time.monotonic() - self.checkpointed > CHECKPOINT_SECONDS
         why = self.stop.why
-        return [bool(said) for said in distributed.highest(why == "interrupted", why == "time_limit", overdue)]
+        told = distributed.highest(why == "interrupted", why == "stopped_early", why == "time_limit", overdue)
+        interrupted, stopped, timed_out, overdue = (bool(said) for said in told)
+        self.ended_by = "stopped_early" if stopped else "time_limit" if timed_out else None
+        return interrupted, overdue
 
     def _checkpoint_due(self, step: int, overdue: bool) -> bool:
         if step % self.plan.steps_per_epoch == 0 or step == self.plan.steps:
             return False  # there is one at the end of every epoch
         every = self.schedule.checkpoint_every
-        return step % every == 0 if every else overdue
+        return self.ended_by is not None or (step % every == 0 if every else overdue)
 
     def _evaluate_if_due(self, runner: Any) -> None:
         epoch, rest = divmod(runner.iter, self.plan.steps_per_epoch)

@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from frs.heads import Detector
 from frs.undisturbed import undisturbed
 
-FLOPS_CONVENTION = "one multiply-add is one FLOP; convolutions and matrix products; one image"
 REPEATS = 5
 REPEATS_END_AFTER = 3.0
 """Seconds in which predictions are repeated for their median."""

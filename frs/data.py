@@ -9,8 +9,8 @@ from frs.dataset import coco
 from frs.dataset.check import check, check_pair
 from frs.dataset.coco import CocoFile
 from frs.dataset.report import Report
+from frs.dataset.training import with_boxes
 from frs.errors import BadDataset
-from frs.images import with_boxes
 from frs.resolved import ResolvedSpec, Split
 
 

@@ -1,10 +1,8 @@
 """What a detector found on the validation split, kept so that detectors can be compared image by image later."""
 
 import io
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +46,10 @@ def read(path: Path) -> Detections:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _COLUMNS | _FACTS}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+    except Exception as error:  # whatever a hostile file makes the reader raise
         raise DetectionsUnusable(f"{path.name} holds no detections: {type(error).__name__}.") from None
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise DetectionsUnusable(f"{path.name} holds other things than arrays.")
     _check(arrays, path.name)
     corners = arrays["corners"].astype(np.float64)
     columns = [arrays["image"], corners[:, :2], corners[:, 2:] - corners[:, :2], arrays["score"], arrays["label"]]

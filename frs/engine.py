@@ -10,11 +10,13 @@ from frs import acceleration, comparing, detectors, distributed, events, schedul
 from frs.bridge import Bridge
 from frs.checkpoints import Checkpoints
 from frs.checks import stop_at_first
-from frs.complexity import FLOPS_CONVENTION, complexity
+from frs.complexity import complexity
+from frs.dataset.training import with_boxes
 from frs.distiller import Distiller
 from frs.errors import BadTeacher
 from frs.export import Exporter
-from frs.images import test_loader, test_pipeline, test_size, training_pipeline, with_boxes
+from frs.forecast import FLOPS_CONVENTION
+from frs.images import test_loader, test_pipeline, test_size, training_pipeline
 from frs.loop import StepLoop
 from frs.pictures import richness
 from frs.precision import AutocastOptimWrapper
@@ -73,7 +75,7 @@ def train(made: Preparation, stop: StopRequest) -> str:
         cache.remove()
     if distributed.rank() == 0:
         deliver(made, exporter)
-    return "time_limit" if runner.iter < made.plan.steps else "completed"
+    return (bridge.ended_by if runner.iter < made.plan.steps else None) or "completed"
 
 
 def cache_of(made: Preparation) -> TeacherCache | None:

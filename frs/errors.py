@@ -81,6 +81,11 @@ class WeightsUnreadable(BadTeacher):
     hint_by_default = "Weights are a torch file that holds a `state_dict` of tensors, or a .safetensors file."
 
 
+class WeightsRefused(BadTeacher):
+    code = "weights_refused"
+    hint_by_default = "Weights are dense tensors of finite numbers and nothing else: export the detector again."
+
+
 class TeacherWeightsMismatch(BadTeacher):
     code = "teacher_weights_mismatch"
     hint_by_default = "Describe the detector these weights were trained with: same config, same classes."

@@ -4,7 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from frs.checks import Check
-from frs.plan import Forecast
+from frs.forecast import Forecast
 from frs.progress import duration
 
 _STYLE = {"error": "red", "warning": "yellow", "info": "green"}

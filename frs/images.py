@@ -1,6 +1,6 @@
 """Images with their boxes, as mmdet's detectors take them."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,11 @@ import torch
 from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from frs import distributed
 from frs.dataset.coco import CocoFile
-from frs.dataset.coco_boxes import Boxes
+from frs.dataset.training import learnable
 from frs.errors import BadDataset, InvalidSpec
 from frs.sampling import Batches, Draw, seeded
 from frs.schedule import stock_dataset
@@ -66,24 +65,6 @@ class Images(Dataset[Any]):
             "width": image.width,
             "instances": instances,
         }
-
-
-def with_boxes(coco: CocoFile, without: Collection[int]) -> list[int]:
-    """Indices of the images that train a detector: at least one box that is no crowd, and not left out by id."""
-    width, height = (np.array([image[side] for image in coco.images])[coco.boxes.image] for side in (2, 3))
-    wanted = ~coco.boxes.crowd & learnable(coco.boxes, width, height)
-    boxed = set(np.unique(coco.boxes.image[wanted]).tolist())
-    return [i for i, image in enumerate(coco.images) if i in boxed and image.id not in without]
-
-
-def learnable(boxes: Boxes, width: Any, height: Any) -> NDArray[np.bool_]:
-    """Which boxes train a detector, as stock mmdet has it: not under a pixel, not outside the image, of some area.
-
-    The others would become empty when clipped, and make losses infinite.
-    """
-    x, y, w, h = boxes.xywh.T
-    inside = (np.minimum(x + w, width) > np.maximum(x, 0)) & (np.minimum(y + h, height) > np.maximum(y, 0))
-    return np.asarray(inside & (boxes.area > 0) & (w >= 1) & (h >= 1))
 
 
 def training_pipeline(schedule: Schedule, stock: Config) -> Pipeline:

@@ -24,7 +24,7 @@ class StepLoop(BaseLoop):
         self.iter = 0
         """Steps done."""
         self.ended = False
-        """Set by a hook to end training after the step at hand."""
+        """Set by a hook to end training after the step at hand, or before the first."""
 
     @property
     def epoch(self) -> int:
@@ -32,7 +32,7 @@ class StepLoop(BaseLoop):
 
     def run(self) -> nn.Module:
         self.runner.call_hook("before_train")
-        for batch in self.dataloader(self.iter, self.plan.steps):
+        for batch in [] if self.ended else self.dataloader(self.iter, self.plan.steps):
             starts_epoch = self.iter % self.plan.steps_per_epoch == 0
             self.run_iter(batch, starts_epoch)
             if self.ended:

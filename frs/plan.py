@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from frs import checks, events, versions
-from frs.checks import Check
-from frs.complexity import FLOPS_CONVENTION, complexity
-from frs.errors import FrsError, InvalidSpec
+from frs.complexity import complexity
+from frs.errors import FrsError
+from frs.forecast import Forecast, Side
 from frs.images import test_size
 from frs.preparation import Preparation
 from frs.resolved import ResolvedSpec
@@ -17,46 +16,6 @@ TEACHER_IMAGES = 200
 """Validation images that the teacher is measured on, evenly from all of them; a job measures it on all."""
 TIMED_STEPS = 4
 """The first warms up."""
-
-
-class Side(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    parameters: int
-    flops: int
-    """As `flops_convention` of the plan says."""
-    latency_ms: float
-
-
-class Forecast(BaseModel):
-    """What is known of a job before it runs. Null: it could not be found out, and a check says why."""
-
-    model_config = ConfigDict(frozen=True)
-
-    ok: bool
-    checks: list[Check]
-    device: str | None = None
-    precision: str | None = None
-    classes: list[str] | None = None
-    training_images: int | None = None
-    validation_images: int | None = None
-    epochs: int | None = None
-    steps: int | None = None
-    teacher: Side | None = None
-    student: Side | None = None
-    flops_convention: str = FLOPS_CONVENTION
-    seconds_per_step: float | None = None
-    """With the reading of images, as far as the processes that read them do not keep up. Of a job on several processes, one's
-    share, without what they tell each other."""
-    estimated_seconds: float | None = None
-    """Training and every evaluation, these at the teacher's rate where there is one, which the student beats."""
-    peak_memory_mb: float | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """0 all well, 1 a check failed, 2 the spec itself is at fault."""
-        codes = [check.code for check in self.checks if check.level == "error"]
-        return 0 if not codes else 2 if InvalidSpec.code in codes else 1
 
 
 def plan(spec: ResolvedSpec, emit: events.Emit) -> Forecast:

@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from frs.errors import InvalidSpec
 from frs.spec import Schedule
+from frs.steps import count
 
 STOCK_BATCH = 16
 """Images a step that the stock configs' learning rates are for."""
@@ -34,23 +35,21 @@ class Plan:
 
 def plan(schedule: Schedule, stock: Config, images: int) -> Plan:
     """The steps of `schedule` over a training set of so many images."""
-    steps_per_epoch = math.ceil(images / schedule.batch_size)
-    stock_epochs = _stock_epochs(stock)
-    epochs = schedule.epochs or stock_epochs
+    epochs = schedule.epochs or _stock_epochs(stock)
     if not epochs:
         raise InvalidSpec("The stock config does not count in epochs.", "Set `schedule.epochs`.")
-    steps = min(epochs * steps_per_epoch, schedule.max_steps or epochs * steps_per_epoch)
+    counted = count(schedule, epochs, images)
     optimizer = stock.optim_wrapper.optimizer
     sgd = schedule.optimizer.name == "sgd"
     stock_batch = stock.get("auto_scale_lr", {}).get("base_batch_size", STOCK_BATCH)
     rate = optimizer.lr * schedule.batch_size / stock_batch if sgd else ADAMW_RATE
     decay = optimizer.weight_decay if sgd else ADAMW_DECAY
     return Plan(
-        epochs=math.ceil(steps / steps_per_epoch),
-        steps=steps,
-        steps_per_epoch=steps_per_epoch,
-        warmup_steps=warmup(schedule.policy.warmup_steps, steps),
-        milestones=tuple(epoch * steps_per_epoch for epoch in _milestones(schedule, stock, epochs)),
+        epochs=counted.epochs,
+        steps=counted.steps,
+        steps_per_epoch=counted.per_epoch,
+        warmup_steps=warmup(schedule.policy.warmup_steps, counted.steps),
+        milestones=tuple(epoch * counted.per_epoch for epoch in _milestones(schedule, stock, epochs)),
         learning_rate=schedule.optimizer.learning_rate or rate,
         weight_decay=decay if schedule.optimizer.weight_decay is None else schedule.optimizer.weight_decay,
     )

@@ -1,10 +1,16 @@
-"""A request to end soon, set by a signal or a time limit and looked at between steps."""
+"""A request to end soon, set by a signal, a file or a time limit and looked at between steps."""
 
 import signal
 import time
+from pathlib import Path
 from typing import Literal
 
-Why = Literal["interrupted", "time_limit"]
+Why = Literal["interrupted", "stopped_early", "time_limit"]
+STOP = "stop-requested"
+"""A file of this name in the work folder: end at the next step, evaluate, and succeed with what was learned.
+
+No signal, for one that comes before its handler is set would kill the trainer.
+"""
 
 
 class Interrupted(Exception):
@@ -12,8 +18,9 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    def __init__(self, max_minutes: float | None = None) -> None:
+    def __init__(self, max_minutes: float | None = None, workdir: Path | None = None) -> None:
         self.asked = False
+        self.file = workdir / STOP if workdir else None
         self.deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
 
     def on_signals(self) -> "StopRequest":
@@ -32,6 +39,8 @@ class StopRequest:
     def why(self) -> Why | None:
         if self.asked:
             return "interrupted"
+        if self.file is not None and self.file.exists():
+            return "stopped_early"
         if self.deadline is not None and time.monotonic() > self.deadline:
             return "time_limit"
         return None

@@ -24,7 +24,7 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     Where another of the job's processes has gone, that error is raised and no outcome told: why is for that one to say.
     """
     quiet()
-    stop = StopRequest(spec.job.resources.max_minutes).on_signals()
+    stop = StopRequest(spec.job.resources.max_minutes, workdir).on_signals()
     try:
         reason = engine.run(spec, workdir, emit, stop)
     except Interrupted:

@@ -2,37 +2,52 @@
 
 import hashlib
 import io
+import json
 import os
+import zipfile
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import safetensors.torch
+import safetensors
 import torch
-from mmengine.logging.history_buffer import HistoryBuffer
-from numpy._core import multiarray as _multiarray
 from torch import Tensor, nn
 
-from frs.errors import TeacherWeightsMismatch, WeightsUnreadable
+from frs.errors import TeacherWeightsMismatch, WeightsRefused, WeightsUnreadable
 
 State = dict[str, Tensor]
+CLASSES = "classes"
+"""Under this key of its metadata a safetensors file of ours keeps the class names, as a JSON list."""
 
 
-def _inert(*_: Any) -> None:
-    """Stands in for `getattr`, by which mmengine's log buffers name their own methods; nothing needs those."""
+class _Inert:
+    """Stands in for everything that is neither tensor nor plain value; nothing needs those, so nothing makes them.
+
+    NumPy's own types would take sizes, flags and raw memory from the file on trust.
+    """
+
+    def __new__(cls, *_: Any, **__: Any) -> "_Inert":
+        return super().__new__(cls)
+
+    def __setstate__(self, _: Any) -> None:
+        pass
 
 
 _MMENGINE_TYPES: list[Any] = [
-    HistoryBuffer,
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "uint8", "bool")},
-    *[(_multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")],
-    *[(_multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")],
-    (_inert, "builtins.getattr"),
+    (_Inert, name)
+    for name in (
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "builtins.getattr",
+        "numpy.ndarray",
+        "numpy.dtype",
+        *(f"numpy.{core}.multiarray.{what}" for core in ("core", "_core") for what in ("_reconstruct", "scalar")),
+    )
 ]
-"""What every ordinary mmengine training checkpoint holds beside tensors, and the names it is pickled under."""
+"""The names of what every ordinary mmengine training checkpoint holds beside tensors."""
+_STORED_SLACK = 1 << 20
+MAX_HEADER = 100_000_000
+"""Bytes of the longest header of a safetensors file, as the library has it."""
 
 
 class Written(NamedTuple):
@@ -42,15 +57,16 @@ class Written(NamedTuple):
 
 
 def read(path: Path, sha256: str | None = None) -> dict[str, Any]:
-    """A torch or safetensors file as a dictionary, on the CPU. Never runs code from the file.
+    """A torch or safetensors file, whatever its name, as a dictionary, on the CPU. Never runs code from the file.
 
     Raises WeightsUnreadable, also when the file does not hash to `sha256`.
     """
     if sha256 is not None and digest(path) != sha256:
         raise WeightsUnreadable(f"{path.name} is not the file that was registered: its sha256 differs.")
     try:
-        if path.suffix == ".safetensors":
-            return {"state_dict": safetensors.torch.load_file(path)}
+        if _is_safetensors(path):
+            return _safetensors(path)
+        _check_archive(path)
         with torch.serialization.safe_globals(_MMENGINE_TYPES):
             content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except Exception as error:  # whatever a hostile file makes the reader raise
@@ -76,13 +92,23 @@ def classes_of(content: Mapping[str, Any]) -> tuple[str, ...] | None:
     dataset = meta.get("dataset_meta", meta) if isinstance(meta, dict) else {}
     names = (dataset.get("classes") or dataset.get("CLASSES")) if isinstance(dataset, dict) else None
     names = [names] if isinstance(names, str) else names
-    return tuple(str(name) for name in names) if isinstance(names, list | tuple) else None
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names)
 
 
 def load(detector: nn.Module, content: Mapping[str, Any], name: str) -> None:
-    """Loads every key, strictly. Raises TeacherWeightsMismatch naming what is missing, unknown or of another shape."""
+    """Loads every key, strictly. Raises WeightsRefused for numbers that are not finite, else TeacherWeightsMismatch
+
+    naming what is missing, unknown or of another kind or shape.
+    """
+    state, own = state_of(content, name), detector.state_dict()
+    refuse_not_finite(state, name)
+    other = [key for key, tensor in state.items() if key in own and _kind(tensor) != _kind(own[key])]
+    if other:
+        raise TeacherWeightsMismatch(f"{name} does not fit the detector: {len(other)} types differ ({other[0]}, ...).")
     try:
-        missing, unknown = detector.load_state_dict(state_of(content, name), strict=False)
+        missing, unknown = detector.load_state_dict(state, strict=False)
     except RuntimeError as error:
         shapes = [line.strip() for line in str(error).splitlines()[1:]]
         raise TeacherWeightsMismatch(
@@ -115,6 +141,7 @@ def fits(detector: nn.Module, content: Mapping[str, Any], name: str, keys: Colle
 def load_backbone(backbone: nn.Module, path: Path) -> None:
     """ImageNet weights; the classifier they end with is left out. Raises TeacherWeightsMismatch."""
     state = state_of(read(path), path.name)
+    refuse_not_finite(state, path.name)
     own = backbone.state_dict()
     wanted = {key for key in own if not key.endswith("num_batches_tracked")}
     fitting = {key: value for key, value in state.items() if key in wanted and value.shape == own[key].shape}
@@ -124,6 +151,16 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
             "ImageNet weights exist for ResNets of width 64 with batch norm; use `init: random` for others.",
         )
     backbone.load_state_dict(fitting, strict=False)
+
+
+def refuse_not_finite(state: State, name: str) -> None:
+    """Raises WeightsRefused."""
+    found = {key: count for key, tensor in state.items() if (count := _not_finite(tensor))}
+    if found:
+        raise WeightsRefused(
+            f"{name} holds {sum(found.values())} numbers that are not finite, in {len(found)} tensors "
+            f"({min(found)}, ...)."
+        )
 
 
 def write(content: Mapping[str, Any], path: Path) -> Written:
@@ -155,3 +192,44 @@ def write_bytes(data: bytes, path: Path) -> Written:
 def digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    with safetensors.safe_open(path, "pt") as file:
+        state, said = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    content: dict[str, Any] = {"state_dict": state}
+    with suppress(ValueError, RecursionError):  # other programs may mean other things by that key
+        content["meta"] = {CLASSES: json.loads(said[CLASSES])} if CLASSES in said else {}
+    return content
+
+
+def _check_archive(path: Path) -> None:
+    """torch packs nothing that it writes, so nothing may grow in memory; and it does not compare the sums of tensors.
+
+    Raises ValueError.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size + _STORED_SLACK:
+            raise ValueError("It grows when it is read.")
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is damaged.")
+
+
+def _not_finite(tensor: Tensor) -> int:
+    if not tensor.is_floating_point() or tensor.is_meta or tensor.layout != torch.strided or not tensor.numel():
+        return 0
+    # the sum tells of one that is not finite without an array of answers; overflow alone asks for a closer look
+    wide = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    return 0 if wide.sum(dtype=torch.float64).isfinite() else int((~wide.isfinite()).sum())
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool, bool, torch.layout]:
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.is_quantized, tensor.layout

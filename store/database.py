@@ -1,6 +1,7 @@
 """Connections: SQLite (WAL) for one machine, PostgreSQL for many. Same tables, same code above this file."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ from sqlalchemy import Connection, Double, Engine, FromClause, create_engine, ev
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
 POOL = {"pool_size": 5, "max_overflow": 10, "pool_timeout": 2.0}
 """Small, and quick to say that there is no connection left."""
-SQLITE_PRAGMAS = ("busy_timeout=20000", "journal_mode=WAL", "synchronous=FULL")
+TURN_SECONDS = 20.0
+SQLITE_PRAGMAS = (f"busy_timeout={TURN_SECONDS * 1000:.0f}", "journal_mode=WAL", "synchronous=FULL")
 POSTGRESQL_OPTIONS = {
     "statement_timeout": "30s",
     "lock_timeout": "10s",
@@ -76,24 +79,53 @@ def _sqlite_engine(url: str, clock: Callable[[], float], foreign_keys: bool) -> 
         connection.create_function("frs_now", 0, clock)
 
     engine = create_engine(url, json_serializer=_strict_json, connect_args={"isolation_level": None}, **POOL)
+    turn = _Turn()
     event.listen(engine, "connect", set_up)
-    event.listen(engine, "begin", _begin)  # isolation_level=None keeps the driver from choosing when
+    event.listen(engine, "begin", turn.begin)  # isolation_level=None keeps the driver from choosing when
+    event.listen(engine, "checkin", _leave_no_transaction)
+    event.listen(engine, "checkin", turn.end)
     return engine
 
 
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}")
+class _Turn:
+    """One writer of this process at a time asks SQLite for its lock: it makes those who wait sleep, ever longer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def begin(self, connection: Connection) -> None:
+        how = connection.get_execution_options().get("begin", "DEFERRED")
+        if how == "IMMEDIATE":
+            connection.info["has_turn"] = self._lock.acquire(timeout=TURN_SECONDS)
+        connection.exec_driver_sql(f"BEGIN {how}")
+
+    def end(self, _: Any, record: ConnectionPoolEntry) -> None:
+        """Called as the connection goes back to the pool, after commit, rollback or failure."""
+        if record.info.pop("has_turn", False):
+            self._lock.release()
 
 
 def _postgresql_engine(url: str) -> Engine:
     options = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_OPTIONS.items())
-    return create_engine(
+    engine = create_engine(
         url,
         json_serializer=_strict_json,
         connect_args={"connect_timeout": 5, "options": options},
         pool_pre_ping=True,
         **POOL,
     )
+    event.listen(engine, "checkin", _leave_no_transaction)
+    return engine
+
+
+def _leave_no_transaction(connection: Any, record: ConnectionPoolEntry) -> None:
+    """After a commit that failed SQLAlchemy rolls nothing back, and a full disk may have left all of it open."""
+    if connection is None:
+        return
+    try:
+        connection.rollback()
+    except Exception as error:  # whatever the driver says of a connection that is gone
+        record.invalidate(error)
 
 
 _strict_json = partial(json.dumps, allow_nan=False, ensure_ascii=True)

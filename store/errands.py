@@ -3,6 +3,7 @@
 Every function takes a session of `Database.write` and leaves the commit to its caller.
 """
 
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,8 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from frs.events import Problem
-from store import ids
-from store.database import now
+from store import ids, uploads
+from store.database import now, time_of
 from store.errors import LeaseLost
 from store.line import CPU_ONLY, Room
 from store.states import ErrandKind, ErrandStatus
@@ -27,7 +28,12 @@ class ErrandLease:
     errand_id: str
     attempt: int
     kind: ErrandKind
+    owner: str
+    """Whose it is."""
     request: Document
+    devices: int | None
+    token: str
+    """Of this one claim: the attempts of errands do not only grow."""
 
 
 def add(session: Session, kind: ErrandKind, request: Document, *, owner: str, devices: int | None = 0) -> Errand:
@@ -39,6 +45,7 @@ def add(session: Session, kind: ErrandKind, request: Document, *, owner: str, de
 
 def claim(session: Session, owner: str, lease_seconds: float, room: Room = CPU_ONLY) -> ErrandLease | None:
     """The oldest that nobody has, or that somebody had and lost, and that fits the room."""
+    token = f"{owner}/{secrets.token_hex(4)}"
     lost = (Errand.status == ErrandStatus.RUNNING) & (Errand.lease_expires_at < now())
     fits = func.coalesce(Errand.devices, min(1, room.gpus)) <= room.free
     oldest = select(Errand.id).where(or_(Errand.status == ErrandStatus.QUEUED, lost), fits).order_by(Errand.created_at)
@@ -48,7 +55,7 @@ def claim(session: Session, owner: str, lease_seconds: float, room: Room = CPU_O
         .values(
             status=ErrandStatus.RUNNING,
             attempt=Errand.attempt + 1,
-            lease_owner=owner,
+            lease_owner=token,
             lease_expires_at=now() + lease_seconds,
         )
         .returning(Errand),
@@ -57,10 +64,9 @@ def claim(session: Session, owner: str, lease_seconds: float, room: Room = CPU_O
     if taken is None:
         return None
     if taken.attempt > ATTEMPTS:
-        message = f"{ATTEMPTS} workers died over it."
-        _end(taken, error=Problem(code="poison", message=message, hint="See the workers' logs."))
+        _give_up(session, taken)
         return None
-    return ErrandLease(taken.id, taken.attempt, taken.kind, taken.request)
+    return ErrandLease(taken.id, taken.attempt, taken.kind, taken.owner, taken.request, taken.devices, token)
 
 
 def renew(session: Session, lease: ErrandLease, lease_seconds: float) -> None:
@@ -81,14 +87,22 @@ def give_back(session: Session, lease: ErrandLease) -> None:
     errand.status, errand.lease_owner, errand.lease_expires_at = ErrandStatus.QUEUED, None, None
 
 
+def _give_up(session: Session, errand: Errand) -> None:
+    problem = Problem(code="poison", message=f"{ATTEMPTS} workers died over it.", hint="See the workers' logs.")
+    if errand.kind is ErrandKind.IMPORT:
+        uploads.refuse_import(session, errand.request["detector_id"], problem)
+    errand.finished_at = time_of(session)
+    _end(errand, error=problem)
+
+
 def _hold(session: Session, lease: ErrandLease, **values: Any) -> Errand:
-    this_attempt = (
+    this_claim = (
         Errand.id == lease.errand_id,
-        Errand.attempt == lease.attempt,
+        Errand.lease_owner == lease.token,
         Errand.status == ErrandStatus.RUNNING,
     )
     held = session.scalar(
-        update(Errand).where(*this_attempt).values(**values).returning(Errand),
+        update(Errand).where(*this_claim).values(**values).returning(Errand),
         execution_options={"populate_existing": True, "synchronize_session": False},
     )
     if held is None:

@@ -44,6 +44,11 @@ class AlreadySubmitted(Exception):
         self.job_id = job_id
 
 
+class LastAdminKey(FrsError):
+    code = "last_admin_key"
+    hint_by_default = "Make another admin key with POST /api-keys first."
+
+
 class InvalidKey(FrsError):
     """An artifact key that could name something outside the artifacts folder."""
 

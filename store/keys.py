@@ -1,6 +1,7 @@
 """API keys: 256 random bits each. The database keeps a SHA-256, which is enough for something nobody can guess."""
 
 import hashlib
+import hmac
 import os
 import secrets
 from collections.abc import Sequence
@@ -8,13 +9,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from store.database import now
+from store.errors import LastAdminKey
 from store.tables import FIRST_OWNER, ApiKey
 
 PREFIX_LENGTH = 8
+_VALID = (ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now()))
 
 
 class Scope(StrEnum):
@@ -61,8 +64,26 @@ def add(
 
 def find(session: Session, token: str) -> ApiKey | None:
     """The key, unless it was revoked or has expired. Looked up by digest: its timing says nothing about the token."""
-    valid = (ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now()))
-    return session.scalar(select(ApiKey).where(ApiKey.sha256 == digest(token), *valid))
+    wanted = digest(token)
+    key = session.scalar(select(ApiKey).where(ApiKey.sha256 == wanted, *_VALID))
+    return key if key is not None and hmac.compare_digest(key.sha256, wanted) else None
+
+
+def revoke(session: Session, key: ApiKey) -> None:
+    """Once more does nothing. Raises LastAdminKey where nobody could make another key afterwards."""
+    if key.revoked_at is not None:
+        return
+    valid = session.scalars(select(ApiKey).where(*_VALID).order_by(ApiKey.id).with_for_update()).all()
+    admins = [other.id for other in valid if widest(other) is Scope.ADMIN]
+    if admins == [key.id]:
+        raise LastAdminKey("This is the last key with the scope `admin`.")
+    session.execute(update(ApiKey).where(ApiKey.id == key.id).values(revoked_at=now()))
+
+
+def lock_owner(session: Session, owner: str) -> None:
+    """Until the transaction ends, nobody else counts this owner's jobs. On SQLite there is one writer anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(owner, 0))))
 
 
 def widest(key: ApiKey) -> Scope:

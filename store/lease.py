@@ -21,6 +21,8 @@ class Lease:
     attempt: int
     owner: str
     expires_at: float
+    devices: int | None = None
+    """GPUs the job asks for; None: one where there are any."""
 
 
 class Wish(IntEnum):
@@ -40,7 +42,7 @@ class Renewal:
     wish: Wish
 
 
-def wish_of(job: Job | Row[Any]) -> Wish:
+def wish_of(job: Job | Row[*tuple[Any, ...]]) -> Wish:
     """Of a job, or of a row with its three `..._requested_at` columns."""
     if job.cancel_requested_at is not None:
         return Wish.CANCEL

@@ -1,8 +1,11 @@
 """The line before the workers: which job is next, for whom there is room, and who must not be overtaken for ever."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
+from operator import itemgetter
 
-from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, exists, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, and_, exists, func, or_, select, true, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from store.database import now
@@ -31,9 +34,10 @@ CPU_ONLY = Room(gpus=0, free=0)
 def next_in_the_queue(session: Session, room: Room, job_id: str | None = None) -> ScalarSelect[str]:
     """Id of the first that can run in this room, its row locked; only that one, if it can, where `job_id` names it."""
     candidate = aliased(Job)
+    harmless = or_(room.needs(candidate) == 0, _before_the_overtaken(session, room, candidate))
     query = (
         _runnable(candidate)
-        .where(room.needs(candidate) <= room.free, _before_the_overtaken(session, room, candidate))
+        .where(room.needs(candidate) <= room.free, harmless)
         .with_for_update(skip_locked=True, of=candidate)
     )
     return (query.where(candidate.id == job_id) if job_id else query).scalar_subquery()
@@ -43,6 +47,72 @@ def comes_before(one: type[Job], other: type[Job]) -> ColumnElement[bool]:
     """By priority, then age."""
     older = tuple_(one.created_at, one.id) < tuple_(other.created_at, other.id)
     return or_(one.priority > other.priority, and_(one.priority == other.priority, older))
+
+
+def positions(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
+    """Places in the line, 1 is next, of those of the jobs that are queued.
+
+    However many they are, one pass over the index: each counts only what stands between it and the one before it.
+    """
+    asked = session.execute(select(Job.id, Job.status).where(Job.id.in_(job_ids)))
+    queued = [id for id, status in asked if status == JobStatus.QUEUED]  # in SQL, SQLite would walk the whole queue
+    by_priority = lengths(session) if queued else {}
+    places: dict[str, int] = {}
+    for priority, group in groupby(_gaps(session, queued), itemgetter(1)):
+        rows = list(group)
+        ahead = sum(length for other, length in by_priority.items() if other > priority)
+        so_far = accumulate(older for _, _, older, _ in rows)
+        places |= {id: ahead + older + twins + 1 for (id, _, _, twins), older in zip(rows, so_far, strict=True)}
+    return places
+
+
+def in_order(
+    session: Session, *conditions: ColumnElement[bool], limit: int, after: tuple[int, float, str] | None = None
+) -> list[Job]:
+    """The first queued jobs that meet the conditions, behind that priority, time and id.
+
+    Priority by priority, for the index is in no order that would serve all of them at once.
+    """
+    found: list[Job] = []
+    for priority in lengths(session):
+        if len(found) == limit:
+            break
+        if after is not None and priority > after[0]:
+            continue
+        query = select(Job).where(Job.status == JobStatus.QUEUED, Job.priority == priority, *conditions)
+        if after is not None and priority == after[0]:
+            query = query.where(tuple_(Job.created_at, Job.id) > after[1:])
+        found += session.scalars(query.order_by(Job.created_at, Job.id).limit(limit - len(found)))
+    return found
+
+
+def place_of_a_new_job(session: Session, priority: int) -> int:
+    """Behind all that are as urgent."""
+    as_urgent = (Job.status == JobStatus.QUEUED, Job.priority >= priority)
+    return 1 + session.scalars(select(func.count()).where(*as_urgent).select_from(Job)).one()
+
+
+def lengths(session: Session) -> dict[int, int]:
+    """Queued jobs by priority, the highest first."""
+    query = select(Job.priority, func.count()).where(Job.status == JobStatus.QUEUED).group_by(Job.priority)
+    rows = session.execute(query.order_by(Job.priority.desc())).all()
+    return {row[0]: row[1] for row in rows}
+
+
+def _gaps(session: Session, queued: Sequence[str]) -> Sequence[Row[str, int, int, int]]:
+    """In line: id, priority, how many of that priority are older but no older than the row before, how many as old."""
+    in_line = (Job.created_at, Job.id)
+    before = func.lag(Job.created_at).over(partition_by=Job.priority, order_by=in_line)
+    wanted = (
+        select(Job.id, Job.priority, Job.created_at, before.label("before")).where(Job.id.in_(queued)).cte("wanted")
+    )
+    mine, other = wanted.c, aliased(Job)
+    alike = select(func.count()).where(other.status == JobStatus.QUEUED, other.priority == mine.priority)
+    between = and_(other.created_at >= func.coalesce(mine.before, 0.0), other.created_at < mine.created_at)
+    older = alike.where(between).correlate(wanted).scalar_subquery()
+    twins = alike.where(other.created_at == mine.created_at, other.id < mine.id).correlate(wanted).scalar_subquery()
+    query = select(mine.id, mine.priority, older, twins)
+    return session.execute(query.order_by(mine.priority.desc(), mine.created_at, mine.id)).all()
 
 
 def _runnable(candidate: type[Job]) -> Select[str]:

@@ -1,23 +1,33 @@
 """How what a spec refers to is found: a data set or detector by id or name, a job's last student, jobs by tag or family."""
 
+from typing import TypeVar
+
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.util import AliasedClass
 
+from store import keys
 from store.states import JobStatus
-from store.tables import Checkpoint, Dataset, Detector, Job
+from store.tables import ApiKey, Checkpoint, Dataset, Detector, Job
 
 COMPARE = "compare"
+Named = TypeVar("Named", Dataset, Detector)
 
 
-def find_dataset(session: Session, id_or_name: str) -> Dataset | None:
-    by_name = select(Dataset).where(Dataset.name == id_or_name)
-    return session.get(Dataset, id_or_name) or session.scalar(by_name)
+def find_dataset(session: Session, id_or_name: str, owner: str, *, everybodys: bool = False) -> Dataset | None:
+    """Among the owner's, or with `everybodys` among all, where the owner's own name wins."""
+    return _find(session, Dataset, id_or_name, owner, everybodys)
 
 
-def find_detector(session: Session, id_or_name: str) -> Detector | None:
-    by_name = select(Detector).where(Detector.name == id_or_name)
-    return session.get(Detector, id_or_name) or session.scalar(by_name)
+def find_detector(session: Session, id_or_name: str, owner: str, *, everybodys: bool = False) -> Detector | None:
+    """As `find_dataset`."""
+    return _find(session, Detector, id_or_name, owner, everybodys)
+
+
+def sees_everybodys(session: Session, job: Job) -> bool:
+    """Whether the job was posted by an admin, whose specs may name what others own."""
+    key = session.get(ApiKey, job.key_id) if job.key_id else None
+    return key is not None and keys.widest(key) is keys.Scope.ADMIN
 
 
 def last_student(session: Session, job_id: str) -> Checkpoint | None:
@@ -36,9 +46,14 @@ def has_tag(session: Session, tag: str) -> ColumnElement[bool]:
 
 def teaches_unlabelled(session: Session, dataset: Dataset) -> bool:
     """Whether a job that has not ended looks at its images without their boxes."""
-    named = Job.spec["unlabelled"].as_string().in_([dataset.id, dataset.name])
+    named = names(Job.spec["unlabelled"].as_string(), dataset)
     active = Job.status.not_in([status for status in JobStatus if status.is_terminal])
     return session.scalar(select(exists().where(named, active))) or False
+
+
+def names(reference: ColumnElement[str], row: Dataset | Detector) -> ColumnElement[bool]:
+    """Whether that place of a job's spec means `row`: by its id, or by its name where the owner is the same."""
+    return or_(reference == row.id, and_(reference == row.name, Job.owner == row.owner))
 
 
 def children(session: Session, job_id: str) -> list[Job]:
@@ -59,3 +74,11 @@ def is_compared(run: type[Job] | AliasedClass[Job], comparison: type[Job] | Alia
     """Whether `comparison` needs `run`."""
     relatives = or_(run.id == comparison.parent_id, run.parent_id == comparison.parent_id)
     return and_(comparison.kind == COMPARE, relatives, run.id != comparison.id)
+
+
+def _find(session: Session, table: type[Named], id_or_name: str, owner: str, everybodys: bool) -> Named | None:
+    """An id wins over a name, the owner's over others', the oldest of those."""
+    is_own = table.owner == owner
+    query = select(table).where(or_(table.id == id_or_name, table.name == id_or_name))
+    best_first = query.order_by((table.id == id_or_name).desc(), is_own.desc(), table.created_at, table.id).limit(1)
+    return session.scalar(best_first if everybodys else best_first.where(is_own))

@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ TRAIN = "train"
 QUEUE = "frs"
 HINT_EXPIRES_SECONDS = 300
 """A backlog of stale hints drains slowly, and whoever is idle looks in the database anyway."""
+HINTS_WAITING = 64
+HINT_PAUSE = 0.05
+"""Between two hints, so that under a flood of requests sending them takes no time from answering."""
 _log = logging.getLogger(__name__)
 
 
@@ -52,18 +56,20 @@ def broker_folders(settings: Settings) -> dict[str, Path]:
 class Hints:
     """A bounded queue and one thread that sends: `enqueue` returns at once, broker or no broker."""
 
-    def __init__(self, send: Callable[[str], None], size: int = 1000) -> None:
+    def __init__(self, send: Callable[[str], None], size: int = HINTS_WAITING) -> None:
+        self.dropped = 0
+        """Hints there was no room for."""
         self._send = send
         self._waiting: queue.Queue[str | None] = queue.Queue(size)
         self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
         self._thread.start()
 
     def enqueue(self, job_id: str) -> None:
-        """Never blocks, never raises; a hint too many is dropped."""
+        """Never blocks, never raises; a hint too many is dropped, for those before it wake as many workers."""
         try:
             self._waiting.put_nowait(job_id)
         except queue.Full:
-            _log.warning("hint dropped", extra={"job_id": job_id})
+            self.dropped += 1
 
     def close(self, timeout: float = 2.0) -> None:
         """Waits a little for what is still to be sent."""
@@ -79,6 +85,7 @@ class Hints:
                 self._send(job_id)
             except Exception as error:  # whatever the broker's client raises: a hint is not worth more
                 _log.warning("hint not sent: %s", error, extra={"job_id": job_id})
+            time.sleep(HINT_PAUSE)
 
 
 def sender(app: Celery) -> Callable[[str], None]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
@@ -39,11 +39,19 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     """`Host` names the API answers under, separated by commas; all where there are none."""
 
+    max_streams_per_key: PositiveInt = 100
+    """Streams of events that one API key may have open in one process."""
+    max_active_jobs: PositiveInt = 1000
+    """Of one owner: jobs that have not ended. A key may say otherwise; so for the next."""
+    requests_per_minute: PositiveInt | None = None
+    """Of one key, in one API process; null: as many as it likes."""
+    unknown_keys_per_minute: PositiveInt = 60
+    """From one address, before it is answered 429 instead of 401. Valid keys come in from there all the same."""
     max_upload_bytes: PositiveInt = 20_000_000_000
     """Of one archive of a data set, or of one detector's weights."""
 
-    slots: PositiveInt = 1
-    """Jobs a worker runs at a time."""
+    slots: PositiveInt | None = None
+    """Jobs a worker runs at a time. Absent: as many as it has GPUs, else one."""
     heartbeat_seconds: PositiveFloat = 10
     fence_seconds: PositiveFloat = 45
     """A worker that could not renew for so long, on its own clock, kills its trainer."""
@@ -54,6 +62,12 @@ class Settings(BaseSettings):
     """From SIGTERM to SIGKILL for a trainer."""
     hang_seconds: PositiveFloat = 1800
     """A trainer silent for so long counts as hung; it tells its progress within long evaluations too."""
+    hang_step_seconds: PositiveFloat = 900
+    """The same while it trains: within a step, or while it writes a checkpoint."""
+    errand_seconds: PositiveFloat = 900
+    """For a plan's probe, or for the import of a detector."""
+    min_free_mb: NonNegativeInt = 200
+    """Less space than this in the data folder, and jobs wait for storage."""
 
     @model_validator(mode="after")
     def _fence_falls_before_the_lease_ends(self) -> Self:

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from frs.events import Problem
-from store.database import now, time_of
+from store.database import insert, now, time_of
 from store.states import FRUITLESS, AttemptEnd, EndReason, JobStatus, WaitingReason
 from store.tables import Attempt, Checkpoint, Event, Job
 
@@ -75,8 +75,9 @@ def note_status(session: Session, job: Job) -> None:
 
 def note(session: Session, job: Job, type: str, data: dict[str, Any]) -> None:
     """An event of a job just held, under the event number taken with it."""
-    session.add(Event(job_id=job.id, seq=job.last_event, attempt=job.attempt, type=type, data=data))
     session.flush()
+    row = {"job_id": job.id, "seq": job.last_event, "attempt": job.attempt, "type": type, "data": data}
+    session.execute(insert(session, Event.__table__), row)
 
 
 def _leave_the_worker(job: Job, status: JobStatus) -> None:

@@ -25,6 +25,11 @@ def folder_of(settings: Settings, upload_key: str) -> Path:
     return settings.uploads_root / Path(upload_key).name.partition(".")[0]
 
 
+def weights_key(detector_id: str, sha256: str) -> str:
+    """Where the imported weights of an uploaded detector go in the artifacts."""
+    return f"{detector_id}/{sha256[:12]}.safetensors"
+
+
 def is_used(session: Session, key: str) -> bool:
     """Whether a row needs the artifact `key`."""
     weights = exists().where(Detector.weights_key == key, Detector.status != DetectorStatus.REFUSED)

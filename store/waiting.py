@@ -1,12 +1,14 @@
 """Why a job waits: stored where somebody decided it, otherwise derived from what it waits for."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
 from store import fleet
-from store.queries import COMPARE, runs_of
+from store.queries import COMPARE
 from store.states import WAITING_HINTS, JobStatus, WaitingReason
 from store.tables import Job, Worker
 
@@ -23,42 +25,73 @@ class StatusReason:
         return WAITING_HINTS[self.code]
 
 
-def waiting_reason(session: Session, job: Job, workers: Sequence[Worker] | None = None) -> StatusReason | None:
-    """Why a queued job waits; None for any other. `workers`: those alive, where they were asked for already."""
-    if job.status != JobStatus.QUEUED:
+def waiting_reason(session: Session, job: Job) -> StatusReason | None:
+    """Why a queued job waits; None for any other."""
+    return waiting_reasons(session, [job]).get(job.id)
+
+
+def waiting_reasons(session: Session, jobs: Sequence[Job]) -> dict[str, StatusReason]:
+    """Of those that are queued, by id: of many at the price of three look-ups."""
+    queued = [job for job in jobs if job.status == JobStatus.QUEUED]
+    undecided = [job for job in queued if not job.status_reason_code]
+    teachers, runs = _teachers(session, undecided), _unfinished_runs(session, undecided)
+    workers = fleet.alive(session) if undecided else []
+    reasons = {job.id: reason for job in queued if (reason := _decided(job))}
+    for job in undecided:
+        code, message = (
+            _needs_a_teacher(teachers.get(job.teacher_job_id or ""))
+            or _needs_runs(runs.get(job.parent_id or "", []) if job.kind == COMPARE else [])
+            or needs_a_worker(job.devices, workers)
+        )
+        reasons[job.id] = StatusReason(code, message, job.created_at)
+    return reasons
+
+
+def needs_a_worker(devices: int | None, workers: Sequence[Worker]) -> tuple[WaitingReason, str]:
+    """What is left to wait for once all else is there; `workers`: those alive."""
+    if not workers:
+        return WaitingReason.WORKER, "No worker is running."
+    most = max(len(worker.gpus) for worker in workers)
+    if (devices or 0) > most:
+        return WaitingReason.DEVICE, f"It asks for {devices} GPUs; no worker has more than {most}."
+    return WaitingReason.WORKER, "The next free worker takes it."
+
+
+def _decided(job: Job) -> StatusReason | None:
+    if job.status_reason_code is None or job.status_reason_since is None:
         return None
-    if job.status_reason_code and job.status_reason_since:
-        return StatusReason(job.status_reason_code, job.status_reason_message or "", job.status_reason_since)
-    code, message = (
-        _needs_a_teacher(session, job)
-        or _needs_runs(session, job)
-        or _needs_a_worker(job, fleet.alive(session) if workers is None else workers)
-    )
-    return StatusReason(code, message, job.created_at)
+    return StatusReason(job.status_reason_code, job.status_reason_message or "", job.status_reason_since)
 
 
-def _needs_a_teacher(session: Session, job: Job) -> tuple[WaitingReason, str] | None:
-    teacher = session.get(Job, job.teacher_job_id) if job.teacher_job_id else None
+def _needs_a_teacher(teacher: Row[str, JobStatus] | None) -> tuple[WaitingReason, str] | None:
     if teacher is None or teacher.status == JobStatus.SUCCEEDED:
         return None
     return WaitingReason.TEACHER, f"Job {teacher.id}, which trains the teacher, is {teacher.status}."
 
 
-def _needs_runs(session: Session, job: Job) -> tuple[WaitingReason, str] | None:
-    runs = runs_of(session, job) if job.kind == COMPARE else []
-    unfinished = [run for run in runs if run.status != JobStatus.SUCCEEDED]
+def _needs_runs(unfinished: Sequence[str]) -> tuple[WaitingReason, str] | None:
     if not unfinished:
         return None
-    return (
-        WaitingReason.RUNS,
-        f"{len(unfinished)} of the runs it compares have not ended, first job {unfinished[0].id}.",
-    )
+    message = f"{len(unfinished)} of the runs it compares have not ended, first job {unfinished[0]}."
+    return WaitingReason.RUNS, message
 
 
-def _needs_a_worker(job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str]:
-    if not workers:
-        return WaitingReason.WORKER, "No worker is running."
-    most = max(len(worker.gpus) for worker in workers)
-    if (job.devices or 0) > most:
-        return WaitingReason.DEVICE, f"It asks for {job.devices} GPUs; no worker has more than {most}."
-    return WaitingReason.WORKER, "The next free worker takes it."
+def _teachers(session: Session, jobs: Sequence[Job]) -> dict[str, Row[str, JobStatus]]:
+    ids = {job.teacher_job_id for job in jobs if job.teacher_job_id}
+    if not ids:
+        return {}
+    return {teacher.id: teacher for teacher in session.execute(select(Job.id, Job.status).where(Job.id.in_(ids)))}
+
+
+def _unfinished_runs(session: Session, jobs: Sequence[Job]) -> dict[str, list[str]]:
+    """Ids of what comparisons still need, by the job that asked for it: that one first, then its children by seed."""
+    parents = {job.parent_id for job in jobs if job.kind == COMPARE and job.parent_id}
+    if not parents:
+        return {}
+    relatives = or_(Job.id.in_(parents), Job.parent_id.in_(parents))
+    unfinished = (relatives, Job.kind != COMPARE, Job.status != JobStatus.SUCCEEDED)
+    by_seed = (Job.parent_id.is_not(None), Job.spec["schedule"]["seed"].as_integer(), Job.id)
+    runs: dict[str, list[str]] = defaultdict(list)
+    for id, parent_id in session.execute(select(Job.id, Job.parent_id).where(*unfinished).order_by(*by_seed)):
+        runs[parent_id if parent_id in parents else id].append(id)
+    return runs

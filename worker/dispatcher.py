@@ -6,19 +6,25 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 
 import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store import jobs
+from store import errands, fleet, jobs, tables
 from store.database import Database
+from store.errands import ErrandLease
 from store.lease import Lease
+from store.line import Room
 from store.settings import Settings
-from store.states import JobStatus
+from store.states import ErrandStatus, JobStatus
 from store.tables import Job
-from worker import workfolder
+from worker import gpus, workfolder
+from worker.errand import Errand
 from worker.supervisor import Supervisor
 from worker.trainer import COMMAND
 
@@ -28,13 +34,24 @@ MAX_PAUSE = 30.0
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True)
+class Held:
+    """What runs in a slot."""
+
+    run: Supervisor | Errand
+    thread: threading.Thread
+    gpus: Sequence[str]
+
+
 class Dispatcher:
     def __init__(self, settings: Settings, database: Database, command: Sequence[str] = COMMAND) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.command = command
         self._settings, self._database = settings, database
-        self._running: list[tuple[Supervisor, threading.Thread]] = []
-        self._reap_at = 0.0
+        self._gpus = gpus.names()
+        self._slots = settings.slots or max(1, len(self._gpus))
+        self._running: list[Held] = []
+        self._reap_at = self._check_in_at = 0.0
         self._woken = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -70,11 +87,33 @@ class Dispatcher:
         self._release()
 
     def _turn(self) -> None:
+        self._check_in_when_due()
         if time.monotonic() >= self._reap_at:
             self._reap_at = time.monotonic() + self._settings.reap_seconds
             self._reap()
-        while not self._closing.is_set() and self._slots_free() and (lease := self._claim()):
-            self._supervise(lease)
+        while not self._closing.is_set() and self._slots_free() and (held := self._claim()):
+            self._running.append(held)
+            held.thread.start()
+
+    def _check_in_when_due(self) -> None:
+        if time.monotonic() < self._check_in_at:
+            return
+        self._check_in_at = time.monotonic() + self._settings.heartbeat_seconds
+        self._check_in(draining=False)
+
+    def _check_in(self, draining: bool) -> None:
+        told = gpus.state()
+        with self._database.write() as session:
+            fleet.check_in(
+                session,
+                self.owner,
+                host=socket.gethostname(),
+                version=version("frs"),
+                slots=self._slots,
+                gpus=told,
+                draining=draining,
+            )
+            session.commit()
 
     def _reap(self) -> None:
         folders = workfolder.attempts(self._settings.work_root)
@@ -87,41 +126,71 @@ class Dispatcher:
             _log.info("reaped", lost=lost, orphans=orphans)
 
     def _slots_free(self) -> int:
-        self._running = [(supervisor, thread) for supervisor, thread in self._running if thread.is_alive()]
-        return self._settings.slots - len(self._running)
+        self._running = [held for held in self._running if held.thread.is_alive()]
+        return self._slots - len(self._running)
 
-    def _claim(self) -> Lease | None:
+    def _claim(self) -> Held | None:
+        """An errand before a job: it takes seconds."""
+        taken = {gpu for held in self._running for gpu in held.gpus}
+        free = [gpu for gpu in self._gpus if gpu not in taken]
+        room = Room(gpus=len(self._gpus), free=len(free))
         with self._database.write() as session:
-            lease = jobs.claim(session, self.owner, self._settings.lease_seconds)
+            lease = errands.claim(session, self.owner, self._settings.lease_seconds, room) or jobs.claim(
+                session, self.owner, self._settings.lease_seconds, room=room
+            )
             session.commit()
-        return lease
+        if lease is None:
+            return None
+        needed = min(1, len(self._gpus)) if lease.devices is None else lease.devices
+        return self._held(lease, free[:needed])
 
-    def _supervise(self, lease: Lease) -> None:
-        supervisor = Supervisor(self._database, self._settings, lease, self.command)
-        thread = threading.Thread(target=self._to_its_end, args=[supervisor], name="supervisor", daemon=True)
-        self._running.append((supervisor, thread))
-        thread.start()
+    def _held(self, lease: Lease | ErrandLease, its_gpus: Sequence[str]) -> Held:
+        told = its_gpus if self._gpus else None
+        run: Supervisor | Errand
+        if isinstance(lease, Lease):
+            run = Supervisor(self._database, self._settings, lease, self.command, told)
+        else:
+            run = Errand(self._database, self._settings, lease, self.command, told)
+        thread = threading.Thread(target=self._to_its_end, args=[run], name=type(run).__name__.lower(), daemon=True)
+        return Held(run, thread, its_gpus)
 
-    def _to_its_end(self, supervisor: Supervisor) -> None:
+    def _to_its_end(self, run: Supervisor | Errand) -> None:
         try:
-            supervisor.run()
-        except Exception:  # the lease runs out, and somebody else takes the job
+            run.run()
+        except Exception:  # the lease runs out, and somebody else takes it
             _log.exception("attempt abandoned")
         finally:
             self.wake()
 
     def _pause(self, failures: int) -> float:
         """At random around `poll_seconds`, so that workers do not ask all at once; longer after failures."""
-        return min(MAX_PAUSE, self._settings.poll_seconds * 2**failures) * random.uniform(0.75, 1.25)
+        return min(MAX_PAUSE, self._settings.poll_seconds * 2 ** min(failures, 10)) * random.uniform(0.75, 1.25)
 
     def _release(self) -> None:
-        for supervisor, _ in self._running:
-            supervisor.release()
+        self._tell_the_fleet(partial(self._check_in, draining=True))
+        for held in self._running:
+            held.run.release()
         until = time.monotonic() + self._settings.grace_seconds + LAST_WORDS_SECONDS
-        for _, thread in self._running:
-            thread.join(max(0, until - time.monotonic()))
+        for held in self._running:
+            held.thread.join(max(0, until - time.monotonic()))
+        self._tell_the_fleet(self._check_out)
+
+    def _check_out(self) -> None:
+        with self._database.write() as session:
+            fleet.check_out(session, self.owner)
+            session.commit()
+
+    def _tell_the_fleet(self, what: Callable[[], None]) -> None:
+        """As a courtesy: where it cannot be told, silence will tell."""
+        try:
+            what()
+        except Exception as error:
+            _log.warning("fleet not told", error=type(error).__name__)
 
 
 def _running(session: Session) -> list[tuple[str, int]]:
-    query = select(Job.id, Job.attempt).where(Job.status == JobStatus.RUNNING)
-    return [(row.id, row.attempt) for row in session.execute(query)]
+    jobs_running = select(Job.id, Job.attempt).where(Job.status == JobStatus.RUNNING)
+    errands_running = select(tables.Errand.id, tables.Errand.attempt).where(
+        tables.Errand.status == ErrandStatus.RUNNING
+    )
+    return [(id, attempt) for query in (jobs_running, errands_running) for id, attempt in session.execute(query)]

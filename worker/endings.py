@@ -1,12 +1,14 @@
 """How an attempt ends, and what the store is to be told of it."""
 
 import os
+import re
+import signal
 from collections.abc import Callable
 from functools import partial
 
 from sqlalchemy.orm import Session
 
-from frs.errors import FrsError, StorageFull
+from frs.errors import FrsError, OutOfMemory, StorageFull
 from frs.events import Outcome, Problem
 from store import jobs
 from store.lease import Lease
@@ -15,14 +17,18 @@ from store.states import EndReason, JobStatus, WaitingReason
 Ending = Callable[[Session, Lease], JobStatus]
 STORAGE_DELAY = 30.0
 _MAX_MESSAGE = 4000
+_OUT_OF_MEMORY = re.compile(r"^(\w+\.)*(MemoryError|OutOfMemoryError)\b", re.MULTILINE)
+"""As a traceback ends."""
 
 
-def judge(outcome: Outcome | None, exit_code: int | None, tail: str) -> Ending:
-    """The trainer's own word decides; without one, its exit code: killed goes back to the queue."""
+def judge(outcome: Outcome | None, exit_code: int | None, tail: str, killed_for_memory: bool = False) -> Ending:
+    """The trainer's own word decides; without one, its exit code: killed goes back to the queue, unless for memory."""
     if outcome is not None:
         return _by(outcome)
     if exit_code == os.EX_TEMPFAIL:
         return given_back(attempt_counts=False)
+    if (killed_for_memory and exit_code == -signal.SIGKILL) or (exit_code and _OUT_OF_MEMORY.search(tail)):
+        return out_of_memory(tail)
     if exit_code is not None and exit_code < 0:
         return given_back(attempt_counts=True)
     how = "could not be started" if exit_code is None else f"ended with exit code {exit_code} and without an outcome"
@@ -33,8 +39,14 @@ def cancelled() -> Ending:
     return partial(jobs.settle, status=JobStatus.CANCELLED, end_reason=EndReason.CANCELLED_BY_USER)
 
 
-def hung(seconds: float, tail: str) -> Ending:
-    return failed(EndReason.HUNG, f"The trainer said nothing for {seconds:g} seconds.", tail)
+def hung(seconds: float, phase: str, tail: str) -> Ending:
+    return failed(EndReason.HUNG, f"The trainer said nothing for {seconds:g} seconds while {phase}.", tail)
+
+
+def out_of_memory(tail: str) -> Ending:
+    said = f"The trainer ran out of memory.\n{tail[-_MAX_MESSAGE:]}".strip()
+    problem = Problem(code=OutOfMemory.code, message=said, hint=OutOfMemory.hint_by_default)
+    return settled(EndReason.OUT_OF_MEMORY, problem)
 
 
 def given_back(*, attempt_counts: bool) -> Ending:
@@ -56,8 +68,10 @@ def refused(error: FrsError) -> Ending:
     return settled(reason, Problem(code=error.code, message=error.message, hint=error.hint))
 
 
-def settled(reason: EndReason, problem: Problem | None) -> Ending:
-    return partial(jobs.settle, status=JobStatus.FAILED, end_reason=reason, error=problem)
+def settled(reason: EndReason, problem: Problem) -> Ending:
+    """Failed, and never without a next step."""
+    told = problem if problem.hint else problem.model_copy(update={"hint": "See GET /jobs/{id}/logs."})
+    return partial(jobs.settle, status=JobStatus.FAILED, end_reason=reason, error=told)
 
 
 def _by(outcome: Outcome) -> Ending:

@@ -1,7 +1,8 @@
-"""Keeps a lease alive, and notices when it is lost or its job is to be cancelled."""
+"""Keeps a lease alive, and notices when it is lost or something is asked of its job."""
 
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +12,7 @@ from sqlalchemy import select
 from store import jobs
 from store.database import Database
 from store.errors import LeaseLost
-from store.lease import Lease, Wish
+from store.lease import Lease, Wish, wish_of
 from store.settings import Settings
 from store.states import JobStatus
 from store.tables import Job
@@ -19,18 +20,20 @@ from worker.patience import TEMPORARY
 from worker.trainer import Trainer
 
 LOOK_SECONDS = 1.0
-"""Between two looks whether a cancel was asked for."""
-CANCEL_SECONDS = 5.0
-"""From SIGTERM to SIGKILL for a trainer nobody wants any more."""
+"""Between two looks whether something was asked for."""
 
 
 class Heartbeat:
     """A thread of its own, as renewals must not wait for a large checkpoint. Each one prolongs the trainer's life."""
 
-    def __init__(self, database: Database, settings: Settings, lease: Lease, trainer: Trainer) -> None:
-        self.cancelled = False
+    def __init__(
+        self, database: Database, settings: Settings, lease: Lease, trainer: Trainer, heed: Callable[[Wish], None]
+    ) -> None:
+        """`heed` is told what is asked of the job, again and again."""
+        self.wish = Wish.NONE
         self.lost = False
         self._database, self._settings, self._lease, self._trainer = database, settings, lease, trainer
+        self._heed = heed
         self._log = structlog.get_logger().bind(job_id=lease.job_id, attempt=lease.attempt)
         self._renew_at = time.monotonic() + settings.heartbeat_seconds
         self._ended = threading.Event()
@@ -57,25 +60,25 @@ class Heartbeat:
                 self._log.exception("no heartbeat")
 
     def _beat(self) -> None:
-        asked = self._renew() if time.monotonic() >= self._renew_at else self._look()
-        if asked and not self.cancelled:
-            self.cancelled = True
-            self._trainer.stop(within=min(CANCEL_SECONDS, self._settings.grace_seconds))
+        self.wish = max(self.wish, self._renew() if time.monotonic() >= self._renew_at else self._look())
+        if self.wish:
+            self._heed(self.wish)
 
-    def _renew(self) -> bool:
+    def _renew(self) -> Wish:
         started = time.monotonic()
         with self._database.write() as session:
             renewal = jobs.renew(session, self._lease, self._settings.lease_seconds)
             session.commit()
         self._renew_at = started + self._settings.heartbeat_seconds
         self._trainer.prolong(started + self._settings.fence_seconds)
-        return renewal.wish is Wish.CANCEL
+        return renewal.wish
 
-    def _look(self) -> bool:
-        """Whether a cancel was asked for; cheap, writes nothing. Raises LeaseLost."""
-        columns = select(Job.status, Job.attempt, Job.cancel_requested_at).where(Job.id == self._lease.job_id)
+    def _look(self) -> Wish:
+        """What is asked of the job; cheap, writes nothing. Raises LeaseLost."""
+        requests = (Job.cancel_requested_at, Job.pause_requested_at, Job.stop_requested_at)
+        columns = select(Job.status, Job.attempt, *requests).where(Job.id == self._lease.job_id)
         with self._database.read() as session:
             row = session.execute(columns).one_or_none()
         if row is None or (row.status, row.attempt) != (JobStatus.RUNNING, self._lease.attempt):
             raise LeaseLost(f"Attempt {self._lease.attempt} no longer holds job {self._lease.job_id}.")
-        return row.cancel_requested_at is not None
+        return wish_of(row)

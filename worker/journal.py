@@ -1,7 +1,7 @@
 """Everything one attempt tells the store, in the order its trainer told it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from frs.events import Artifact, Checkpoint, Log, Problem
 from frs.resolved import inside
 from store import record
 from store.artifacts import Artifacts
+from store.commits import Transaction
 from store.database import Database
 from store.errors import ArtifactCorrupt, ArtifactNotFound, LeaseLost
 from store.lease import Lease
@@ -46,13 +47,8 @@ class Journal:
         return self._patiently(self._database.read, function)
 
     def write(self, function: Callable[..., T], *arguments: Any) -> T:
-        """`function(session, lease, ...)`, committed; tried again while the database is away. Raises LeaseLost."""
-
-        def transaction(session: Session) -> T:
-            result = function(session, self._lease, *arguments)
-            session.commit()
-            return result
-
+        """`function(session, lease, ...)`, committed once; tried again while the database is away. Raises LeaseLost."""
+        transaction = Transaction[T](lambda session: function(session, self._lease, *arguments))
         return self._patiently(self._database.write, transaction)
 
     def add(self, *events: Recordable) -> None:
@@ -78,7 +74,9 @@ class Journal:
         except (FrsError, ValueError) as error:
             self._refuse(file, str(error))
         else:
-            self._forget(self.write(_record_file, file, key))
+            unneeded: set[str] = set()  # also by a commit that was one although it seemed to fail
+            self.write(_record_file, file, key, unneeded)
+            self._forget(unneeded)
 
     def _patiently(self, sessions: sessionmaker[Session], function: Callable[[Session], T]) -> T:
         waiting = pauses()
@@ -108,8 +106,8 @@ class Journal:
 
     def _key(self, file: File) -> str:
         if isinstance(file, Checkpoint):
-            return record.checkpoint_key(self._lease.job_id, file)
-        return record.artifact_key(self._lease.job_id, file)
+            return record.checkpoint_key(self._lease, file)
+        return record.artifact_key(self._lease, file)
 
     def _find(self, file: File) -> Path:
         """Raises InvalidSpec for a path outside the work folder, ArtifactNotFound, ArtifactCorrupt."""
@@ -131,7 +129,7 @@ class Journal:
         if not (isinstance(file, Checkpoint) and file.kind == "training"):
             self.refused = self.refused or Problem(code="internal_error", message=said, hint="See the job's log.")
 
-    def _forget(self, keys: Sequence[str]) -> None:
+    def _forget(self, keys: Iterable[str]) -> None:
         for key in keys:
             try:
                 self._artifacts.delete(key)
@@ -147,10 +145,10 @@ def _size(path: Path) -> int:
     raise ArtifactNotFound("There is no such file.")
 
 
-def _record_file(session: Session, lease: Lease, file: File, key: str) -> list[str]:
-    """Returns the keys nobody needs any more."""
+def _record_file(session: Session, lease: Lease, file: File, key: str, unneeded: set[str]) -> None:
+    """Adds the keys that nobody needs any more."""
     if isinstance(file, Artifact):
-        record.record_artifact(session, lease, file, key)
-        return []
-    record.record_checkpoint(session, lease, file, key)
-    return record.prune_checkpoints(session, lease)
+        unneeded.update(record.record_artifact(session, lease, file, key))
+    else:
+        record.record_checkpoint(session, lease, file, key)
+        unneeded.update(record.prune_checkpoints(session, lease))

@@ -18,7 +18,7 @@ from frs.spec import (
 )
 from store.artifacts import Artifacts
 from store.errors import ArtifactNotFound
-from store.queries import COMPARE, find_dataset, find_detector, last_student
+from store.queries import COMPARE, find_dataset, find_detector, last_student, sees_everybodys
 from store.settings import Settings
 from store.states import DetectorStatus
 from store.tables import Dataset, Detector, Job
@@ -32,7 +32,7 @@ def render(session: Session, settings: Settings, job: Job) -> ResolvedSpec:
     spec = JobSpec.model_validate(job.spec)
     dataset = session.get_one(Dataset, job.dataset_id)
     compares = spec.kind == COMPARE
-    root, more = root_of(settings, dataset), _unlabelled(session, spec)
+    root, more = root_of(settings, dataset), _unlabelled(session, job, spec)
     return ResolvedSpec(
         job=spec,
         train=_split(root, dataset.name, dataset.train_images, dataset.train_annotations),
@@ -40,17 +40,17 @@ def render(session: Session, settings: Settings, job: Job) -> ResolvedSpec:
         unlabelled=_split(root_of(settings, more), more.name, more.train_images, more.train_annotations)
         if more
         else None,
-        student=_described(spec) if compares else _detector(session, settings, spec.student),
-        teacher=_detector(session, settings, spec.teacher) if spec.teacher else None,
+        student=_described(spec) if compares else _detector(session, settings, job, spec.student),
+        teacher=_detector(session, settings, job, spec.teacher) if spec.teacher else None,
         models=settings.models_root,
         family=family(session, settings, job) if compares else None,
     )
 
 
-def _unlabelled(session: Session, spec: JobSpec) -> Dataset | None:
+def _unlabelled(session: Session, job: Job, spec: JobSpec) -> Dataset | None:
     if spec.unlabelled is None:
         return None
-    dataset = find_dataset(session, spec.unlabelled)
+    dataset = find_dataset(session, spec.unlabelled, job.owner, everybodys=sees_everybodys(session, job))
     if dataset is None:
         raise DatasetNotFound(f"No data set {spec.unlabelled!r} is registered.", "See GET /datasets.")
     return dataset
@@ -71,21 +71,21 @@ def _split(root: Path, name: str, images: str, annotations: str) -> Split:
     return split
 
 
-def _detector(session: Session, settings: Settings, ref: DetectorRef) -> ResolvedDetector:
+def _detector(session: Session, settings: Settings, job: Job, ref: DetectorRef) -> ResolvedDetector:
     if isinstance(ref, DetectorByName):
-        row = _registered(session, ref.detector)
+        row = _registered(session, job, ref.detector)
         return _with_weights(settings, row, _description.validate_python(row.description))
     if isinstance(ref, DetectorOfJob):
         return _student_of(session, settings, ref.job)
     if isinstance(ref.init, InitFromDetector):
-        return _with_weights(settings, _registered(session, ref.init.detector), ref)
+        return _with_weights(settings, _registered(session, job, ref.init.detector), ref)
     if isinstance(ref.init, InitFromFile):
         return ResolvedDetector(description=ref, weights=weights_file(settings.models_root, ref.init.weights))
     return ResolvedDetector(description=ref)
 
 
-def _registered(session: Session, name: str) -> Detector:
-    row = find_detector(session, name)
+def _registered(session: Session, job: Job, name: str) -> Detector:
+    row = find_detector(session, name, job.owner, everybodys=sees_everybodys(session, job))
     if row is None:
         raise WeightsNotFound(f"No detector {name!r} is registered.", "See GET /detectors.")
     if row.status != DetectorStatus.READY:

@@ -8,14 +8,14 @@ import structlog
 from sqlalchemy.orm import Session
 
 from frs import events
-from frs.errors import FrsError
-from frs.events import Artifact, Checkpoint, Event, Log, Outcome
+from frs.errors import FrsError, StorageFull
+from frs.events import Artifact, Checkpoint, Event, Log, Outcome, Phase
 from frs.resolved import ResolvedSpec
 from store import tables
 from store.artifacts import Artifacts
 from store.database import Database
 from store.errors import LeaseLost
-from store.lease import Lease
+from store.lease import Lease, Wish
 from store.record import newest_checkpoints
 from store.settings import Settings
 from store.states import EndReason
@@ -23,30 +23,44 @@ from worker import endings, workfolder
 from worker.endings import Ending
 from worker.heartbeat import Heartbeat
 from worker.journal import FLUSH_SECONDS, Journal
+from worker.memory import oom_kills
 from worker.output import Output, escaped
 from worker.pipes import Line
 from worker.rendering import render
 from worker.trainer import COMMAND, Trainer
 
+CANCEL_SECONDS = 5.0
+"""From SIGTERM to SIGKILL for a trainer nobody wants any more."""
 _log = structlog.get_logger()
 
 
 class Supervisor:
     """The only writer of its attempt. `run` blocks; `release` may be called from anywhere."""
 
-    def __init__(self, database: Database, settings: Settings, lease: Lease, command: Sequence[str] = COMMAND) -> None:
-        self.settings, self.lease = settings, lease
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        lease: Lease,
+        command: Sequence[str] = COMMAND,
+        gpus: Sequence[str] | None = None,
+    ) -> None:
+        """`gpus`: the trainer's; None: this host has none to give."""
+        self.settings, self.lease, self.gpus = settings, lease, gpus
         self.folder = workfolder.folder_of(settings.work_root, lease)
         self.artifacts = Artifacts(settings.artifacts_root)
         self.trainer = Trainer(
             [*command, "train", "--spec", str(self.folder / workfolder.SPEC), "--workdir", str(self.folder)],
             live_until=time.monotonic() + settings.fence_seconds,
             hang_seconds=settings.hang_seconds,
+            gpus=gpus,
         )
-        self.heartbeat = Heartbeat(database, settings, lease, self.trainer)
+        self.heartbeat = Heartbeat(database, settings, lease, self.trainer, self._heed_wish)
         self.journal = Journal(database, self.artifacts, lease, self.folder, give_up=lambda: self.trainer.fenced)
         self.output = Output()
+        self.phase = "starting"
         self.outcome: Outcome | None = None
+        self._oom_kills = oom_kills()
         self._released = threading.Event()
 
     def release(self) -> None:
@@ -82,6 +96,8 @@ class Supervisor:
             return self._judge()
         except LeaseLost:
             raise
+        except StorageFull as error:
+            return endings.waiting_for_storage(error.message)
         except FrsError as error:
             return endings.refused(error)
         except OSError as error:
@@ -93,7 +109,18 @@ class Supervisor:
             _log.exception("supervisor failed")
             return endings.failed(EndReason.INTERNAL_ERROR, f"The supervisor failed: {type(error).__name__}.")
 
+    def _heed_wish(self, wish: Wish) -> None:
+        """Called by the heartbeat for as long as it is wished."""
+        match wish:
+            case Wish.CANCEL:
+                self.trainer.stop(within=min(CANCEL_SECONDS, self.settings.grace_seconds))
+            case Wish.PAUSE:
+                self.trainer.stop(within=self.settings.grace_seconds)
+            case Wish.STOP:
+                workfolder.ask_to_stop(self.folder)
+
     def _prepare(self) -> None:
+        workfolder.check_space(self.settings)
         spec, checkpoints = self.journal.read(self._look_up)
         workfolder.prepare(self.folder, spec, checkpoints, self.artifacts)
 
@@ -116,7 +143,7 @@ class Supervisor:
 
     @property
     def _silenced(self) -> bool:
-        return self.heartbeat.lost or self.heartbeat.cancelled
+        return self.heartbeat.lost or self.heartbeat.wish is Wish.CANCEL
 
     def _take(self, line: Line) -> None:
         if line.source == "output":
@@ -130,21 +157,30 @@ class Supervisor:
                 self.outcome = event
             case Checkpoint() | Artifact():
                 self.journal.keep(event)
+            case Phase():
+                self.phase = event.phase
+                self.trainer.hang_seconds = self._patience
+                self.journal.add(event)
             case Log():
                 self.journal.add(event.model_copy(update={"message": escaped(event.message)}))
             case _:
                 self.journal.add(event)
 
+    @property
+    def _patience(self) -> float:
+        return self.settings.hang_step_seconds if self.phase == "training" else self.settings.hang_seconds
+
     def _judge(self) -> Ending:
-        if self.heartbeat.cancelled:
+        if self.heartbeat.wish is Wish.CANCEL:
             return endings.cancelled()
         if self.outcome and self.outcome.status == "succeeded" and self.journal.refused:
             return endings.settled(EndReason.INTERNAL_ERROR, self.journal.refused)
         if self.outcome is None and self.trainer.hung:
-            return endings.hung(self.settings.hang_seconds, self.output.tail)
+            return endings.hung(self._patience, self.phase, self.output.tail)
         if self.outcome is None and (self.trainer.killed or self._released.is_set()):
             return endings.given_back(attempt_counts=False)
-        return endings.judge(self.outcome, self.trainer.exit_code, self.output.tail)
+        killed_for_memory = oom_kills() > self._oom_kills
+        return endings.judge(self.outcome, self.trainer.exit_code, self.output.tail, killed_for_memory)
 
 
 def _parse(line: bytes) -> Event:

@@ -32,7 +32,9 @@ ABORT_SECONDS = 5.0
 
 
 class Trainer:
-    def __init__(self, command: Sequence[str], *, live_until: float, hang_seconds: float) -> None:
+    def __init__(
+        self, command: Sequence[str], *, live_until: float, hang_seconds: float, gpus: Sequence[str] | None = None
+    ) -> None:
         """`live_until`: on the monotonic clock; it is killed then unless somebody calls `prolong`."""
         self.exit_code: int | None = None
         """As of `subprocess`; None also after a trainer that was never started."""
@@ -44,7 +46,9 @@ class Trainer:
         self._fence = live_until
         self._stop_by: float | None = None
         self._told = False
-        self._hang_seconds = hang_seconds
+        self._gpus = gpus
+        self.hang_seconds = hang_seconds
+        """Silence after which it counts as hung."""
         self._heard = 0.0
         self._waiting: queue.SimpleQueue[list[Line] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
@@ -96,7 +100,7 @@ class Trainer:
 
     def _watch(self) -> None:
         pipes = Pipes()
-        process = _start(self._command, pipes)
+        process = _start(self._command, pipes, environment.for_a_trainer(gpus=self._gpus))
         self._heard = time.monotonic()
         try:
             while process.poll() is None:
@@ -115,7 +119,7 @@ class Trainer:
         elif self._stop_by is not None and not self._told:
             self._told = True
             process.terminate()  # the trainer alone: it needs its loaders to get to a checkpoint
-        elif now - self._heard > self._hang_seconds and not self.hung:
+        elif now - self._heard > self.hang_seconds and not self.hung:
             self.hung = self._told = True
             process.send_signal(signal.SIGABRT)
             self.stop(within=ABORT_SECONDS)
@@ -135,7 +139,7 @@ class Trainer:
         pipes.close()
 
 
-def _start(command: Sequence[str], pipes: Pipes) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], pipes: Pipes, its_environment: dict[str, str]) -> subprocess.Popen[bytes]:
     ours, theirs = os.pipe()
     pipes.add("events", FileIO(ours), cap=MAX_LINE)
     try:
@@ -145,7 +149,7 @@ def _start(command: Sequence[str], pipes: Pipes) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment.for_a_trainer(),
+            env=its_environment,
             start_new_session=True,
             pass_fds=[theirs],
         )

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import structlog
 
+from frs.errors import StorageFull
 from frs.resolved import ResolvedSpec
+from frs.stopping import STOP
 from store.artifacts import Artifacts
 from store.errors import ArtifactNotFound
 from store.lease import Lease
+from store.settings import Settings
 from store.tables import Checkpoint
 
 SPEC = "spec.json"
@@ -37,6 +40,20 @@ def prepare(folder: Path, spec: ResolvedSpec, checkpoints: Sequence[Checkpoint],
             _fetch(checkpoint, folder, artifacts)
 
 
+def ask_to_stop(folder: Path) -> None:
+    """Tells the trainer to end at its next step; one that is not there yet is told when it is."""
+    if folder.is_dir():
+        (folder / STOP).touch()
+
+
+def check_space(settings: Settings) -> None:
+    """Raises StorageFull where too little is left to begin: better told now than in the midst of a checkpoint."""
+    for root in (settings.work_root, settings.artifacts_root):
+        free = shutil.disk_usage(root).free
+        if free < settings.min_free_mb << 20:
+            raise StorageFull(f"{free >> 20} MB are free; a job begins with {settings.min_free_mb} MB or more.")
+
+
 def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):  # another attempt is there
@@ -44,7 +61,7 @@ def remove(folder: Path) -> None:
 
 
 def attempts(work_root: Path) -> list[tuple[str, int]]:
-    """Job and number of every attempt that has a folder."""
+    """Job or errand, and number, of every attempt that has a folder."""
     return [(path.parent.name, int(path.name)) for path in _folders(work_root)]
 
 
@@ -55,7 +72,7 @@ def sweep(work_root: Path, found: Collection[tuple[str, int]], running: Collecti
 
 
 def _folders(work_root: Path) -> Iterator[Path]:
-    return (path for path in work_root.glob("job_*/*") if path.name.isdecimal())
+    return (path for path in work_root.glob("*_*/*") if path.name.isdecimal())
 
 
 def _fetch(checkpoint: Checkpoint, folder: Path, artifacts: Artifacts) -> None:

@@ -2,6 +2,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
 from api import files
+from api.caller import Reader
 from api.checkpoints import service
 from api.checkpoints.schemas import Checkpoint
 from api.context import Here
@@ -11,12 +12,12 @@ router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
 
 
 @router.get("/{checkpoint_id}")
-def get_checkpoint(here: Here, checkpoint_id: CheckpointId) -> Checkpoint:
-    return service.find(here.database, checkpoint_id)
+def get_checkpoint(here: Here, caller: Reader, checkpoint_id: CheckpointId) -> Checkpoint:
+    return service.find(here.database, caller, checkpoint_id)
 
 
 @router.get("/{checkpoint_id}/content", response_class=FileResponse, responses=files.content(files.BINARY))
-def get_content(here: Here, request: Request, checkpoint_id: CheckpointId) -> Response:
+def get_content(here: Here, caller: Reader, request: Request, checkpoint_id: CheckpointId) -> Response:
     """The file, whole or by `Range`; the ETag is its sha256."""
-    content = service.content(here, checkpoint_id)
+    content = service.content(here, caller, checkpoint_id)
     return files.answer(request, content.path, content.sha256, filename=content.filename)

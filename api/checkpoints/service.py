@@ -3,6 +3,7 @@ from pathlib import Path, PurePosixPath
 
 from sqlalchemy.orm import Session
 
+from api.caller import Caller
 from api.checkpoints.schemas import Checkpoint
 from api.context import Context
 from api.problems import NotFound
@@ -17,22 +18,23 @@ class Content:
     filename: str
 
 
-def find(database: Database, checkpoint_id: str) -> Checkpoint:
+def find(database: Database, caller: Caller, checkpoint_id: str) -> Checkpoint:
     with database.read() as session:
-        return Checkpoint.model_validate(_row(session, checkpoint_id))
+        return Checkpoint.model_validate(_row(session, caller, checkpoint_id)[0])
 
 
-def content(context: Context, checkpoint_id: str) -> Content:
+def content(context: Context, caller: Caller, checkpoint_id: str) -> Content:
     """Raises NotFound, or ArtifactNotFound where it was pruned meanwhile."""
     with context.database.read() as session:
-        checkpoint = _row(session, checkpoint_id)
-        job = session.get_one(tables.Job, checkpoint.job_id)
+        checkpoint, job = _row(session, caller, checkpoint_id)
     filename = f"{job.name or job.id}-{checkpoint.sha256[:8]}{PurePosixPath(checkpoint.key).suffix}"
     return Content(context.artifacts.path(checkpoint.key), checkpoint.sha256, filename)
 
 
-def _row(session: Session, checkpoint_id: str) -> tables.Checkpoint:
+def _row(session: Session, caller: Caller, checkpoint_id: str) -> tuple[tables.Checkpoint, tables.Job]:
+    """With its job, which says whose it is."""
     checkpoint = session.get(tables.Checkpoint, checkpoint_id)
-    if checkpoint is None:
+    job = caller.job(session, checkpoint.job_id) if checkpoint else None
+    if checkpoint is None or job is None:
         raise NotFound("checkpoint_not_found", "No such checkpoint.", "See GET /jobs/{id}/checkpoints.")
-    return checkpoint
+    return checkpoint, job

@@ -3,7 +3,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from api import uploads
-from api.caller import Submitter
+from api.caller import Reader, Submitter
 from api.context import Here
 from api.datasets import service, uploading
 from api.datasets.schemas import Dataset, DatasetCheck, DatasetCreate
@@ -15,12 +15,12 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
 @router.post("", status_code=201)
-def register(here: Here, response: Response, request: DatasetCreate) -> Dataset:
+def register(here: Here, caller: Submitter, response: Response, request: DatasetCreate) -> Dataset:
     """Registers a COCO data set that lies in the folder of data sets, and checks every file and box of it.
 
     The answer waits for the check of up to 2,000 images; of larger sets it has the status `checking`.
     """
-    dataset = service.register(here, request)
+    dataset = service.register(here, caller, request)
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 
@@ -40,23 +40,23 @@ def upload(
 
 
 @router.get("")
-def list_datasets(here: Here, limit: Limit = 50, cursor: Cursor = None) -> Page[Dataset]:
+def list_datasets(here: Here, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[Dataset]:
     """Newest first."""
-    return service.listing(here.database, limit, cursor)
+    return service.listing(here.database, caller, limit, cursor)
 
 
 @router.get("/{dataset}")
-def get_dataset(here: Here, dataset: IdOrName) -> Dataset:
-    return service.find(here.database, dataset)
+def get_dataset(here: Here, caller: Reader, dataset: IdOrName) -> Dataset:
+    return service.find(here.database, caller, dataset)
 
 
 @router.get("/{dataset}/check")
-def get_check(here: Here, dataset: IdOrName) -> DatasetCheck:
+def get_check(here: Here, caller: Reader, dataset: IdOrName) -> DatasetCheck:
     """All that the check found."""
-    return service.check(here.database, dataset)
+    return service.check(here.database, caller, dataset)
 
 
 @router.delete("/{dataset}", status_code=204)
-def delete_dataset(here: Here, dataset: IdOrName) -> None:
+def delete_dataset(here: Here, caller: Submitter, dataset: IdOrName) -> None:
     """Forgets the data set; its files stay, uploaded ones go. Refused while any job refers to it."""
-    uploading.release(here, service.delete(here.database, dataset))
+    uploading.release(here, service.delete(here.database, caller, dataset))

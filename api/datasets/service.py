@@ -6,6 +6,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api import files
+from api.caller import Caller
 from api.context import Context
 from api.datasets import checking
 from api.datasets.checking import Findings
@@ -20,37 +21,38 @@ from store.database import Database, insert
 _PROBLEMS_SHOWN = 20
 
 
-def register(context: Context, request: DatasetCreate) -> Dataset:
+def register(context: Context, caller: Caller, request: DatasetCreate) -> Dataset:
     """Raises InvalidField where files are missing, Refusal 409 where the name is taken."""
     root = context.settings.datasets_root
     train, val = (_files(request, split, root) for split in ("train", "val"))
-    dataset = _add(context.database, request.name, train, val)
+    dataset = _add(context.database, caller, request.name, train, val)
     checking.check_new(context.database, context.settings, dataset)
-    return find(context.database, dataset.id)
+    return find(context.database, caller, dataset.id)
 
 
-def listing(database: Database, limit: int, cursor: str | None) -> Page[Dataset]:
+def listing(database: Database, caller: Caller, limit: int, cursor: str | None) -> Page[Dataset]:
     with database.read() as session:
-        rows, next_cursor = newest_first(session, select(tables.Dataset), tables.Dataset, limit, cursor)
+        query = select(tables.Dataset).where(caller.visible(tables.Dataset))
+        rows, next_cursor = newest_first(session, query, tables.Dataset, limit, cursor)
     return Page(data=[_shown(row) for row in rows], next_cursor=next_cursor)
 
 
-def find(database: Database, id_or_name: str) -> Dataset:
+def find(database: Database, caller: Caller, id_or_name: str) -> Dataset:
     with database.read() as session:
-        return _shown(row(session, id_or_name))
+        return _shown(row(session, caller, id_or_name))
 
 
-def check(database: Database, id_or_name: str) -> DatasetCheck:
+def check(database: Database, caller: Caller, id_or_name: str) -> DatasetCheck:
     with database.read() as session:
-        dataset = row(session, id_or_name)
+        dataset = row(session, caller, id_or_name)
     found = Findings.model_validate(dataset.report or {})
     return DatasetCheck(id=dataset.id, status=dataset.status, train=found.train, val=found.val, problems=found.problems)
 
 
-def delete(database: Database, id_or_name: str) -> str | None:
+def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
     """Returns the key of the archive it came as, to release. Raises Refusal 409 while jobs refer to it."""
     with database.write() as session:
-        found = row(session, id_or_name)
+        found = row(session, caller, id_or_name)
         dataset_id, upload_key = found.id, found.upload_key
         if queries.teaches_unlabelled(session, found):
             raise Refusal(409, "dataset_in_use", "Jobs that have not ended use its images.", "See GET /jobs.")
@@ -63,9 +65,9 @@ def delete(database: Database, id_or_name: str) -> str | None:
     return upload_key
 
 
-def row(session: Session, id_or_name: str) -> tables.Dataset:
+def row(session: Session, caller: Caller, id_or_name: str) -> tables.Dataset:
     """Raises DatasetNotFound."""
-    dataset = queries.find_dataset(session, id_or_name)
+    dataset = caller.dataset(session, id_or_name)
     if dataset is None:
         raise DatasetNotFound("No such data set.", "See GET /datasets.")
     return dataset
@@ -81,10 +83,11 @@ def _files(request: DatasetCreate, split: Split, root: Path) -> SplitFiles:
     return half
 
 
-def _add(database: Database, name: str, train: SplitFiles, val: SplitFiles) -> tables.Dataset:
+def _add(database: Database, caller: Caller, name: str, train: SplitFiles, val: SplitFiles) -> tables.Dataset:
     values = {
         "id": ids.new_id("ds"),
         "name": name,
+        "owner": caller.owner,
         "train_images": train.images,
         "train_annotations": train.annotations,
         "val_images": val.images,

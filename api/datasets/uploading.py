@@ -72,7 +72,7 @@ def register(context: Context, caller: Caller, wanted: Wanted, upload: Upload) -
         release(context, key)
         raise _name_taken()
     checking.check_new(context.database, settings, dataset)
-    return service.find(context.database, dataset.id)
+    return service.find(context.database, caller, dataset.id)
 
 
 def release(context: Context, key: str | None) -> None:

@@ -3,7 +3,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from api import uploads
-from api.caller import Submitter
+from api.caller import Reader, Submitter
 from api.context import Here
 from api.detectors import service, uploading
 from api.detectors.schemas import Detector, DetectorCreate, DetectorUpload
@@ -15,9 +15,9 @@ router = APIRouter(prefix="/detectors", tags=["detectors"])
 
 
 @router.post("", status_code=201)
-def register(here: Here, response: Response, request: DetectorCreate) -> Detector:
+def register(here: Here, caller: Submitter, response: Response, request: DetectorCreate) -> Detector:
     """Registers weights of the folder of models, or a job's last student, under a name that job specs can use."""
-    detector = service.register(here, request)
+    detector = service.register(here, caller, request)
     response.headers["Location"] = f"/detectors/{detector.id}"
     return detector
 
@@ -40,17 +40,17 @@ def upload(
 
 
 @router.get("")
-def list_detectors(here: Here, limit: Limit = 50, cursor: Cursor = None) -> Page[Detector]:
+def list_detectors(here: Here, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[Detector]:
     """Newest first."""
-    return service.listing(here.database, limit, cursor)
+    return service.listing(here.database, caller, limit, cursor)
 
 
 @router.get("/{detector}")
-def get_detector(here: Here, detector: IdOrName) -> Detector:
-    return service.find(here.database, detector)
+def get_detector(here: Here, caller: Reader, detector: IdOrName) -> Detector:
+    return service.find(here.database, caller, detector)
 
 
 @router.delete("/{detector}", status_code=204)
-def delete_detector(here: Here, detector: IdOrName) -> None:
+def delete_detector(here: Here, caller: Submitter, detector: IdOrName) -> None:
     """Forgets the detector; its weights stay, uploaded ones go. Refused while a job that refers to it has not ended."""
-    uploading.release(here, service.delete(here.database, detector))
+    uploading.release(here, service.delete(here.database, caller, detector))

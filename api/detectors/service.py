@@ -5,6 +5,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from api import files
+from api.caller import Caller
 from api.context import Context
 from api.detectors.schemas import Detector, DetectorCreate
 from api.paging import newest_first
@@ -24,10 +25,10 @@ _REFERENCES = (
 """Where a spec can name a detector."""
 
 
-def register(context: Context, request: DetectorCreate) -> Detector:
+def register(context: Context, caller: Caller, request: DetectorCreate) -> Detector:
     """Raises InvalidField where there are no such weights, Refusal 409 where the name is taken."""
-    source = _from_job(context, request.job) if request.job else _from_file(context, request)
-    values = {"id": ids.new_id("det"), "name": request.name, **source}
+    source = _from_job(context, caller, request.job) if request.job else _from_file(context, request)
+    values = {"id": ids.new_id("det"), "name": request.name, "owner": caller.owner, **source}
     with context.database.write() as session:
         statement = insert(session, tables.Detector).values(values)
         detector = session.scalar(
@@ -40,21 +41,22 @@ def register(context: Context, request: DetectorCreate) -> Detector:
     return Detector.model_validate(detector)
 
 
-def listing(database: Database, limit: int, cursor: str | None) -> Page[Detector]:
+def listing(database: Database, caller: Caller, limit: int, cursor: str | None) -> Page[Detector]:
     with database.read() as session:
-        rows, next_cursor = newest_first(session, select(tables.Detector), tables.Detector, limit, cursor)
+        query = select(tables.Detector).where(caller.visible(tables.Detector))
+        rows, next_cursor = newest_first(session, query, tables.Detector, limit, cursor)
     return Page(data=[Detector.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
-def find(database: Database, id_or_name: str) -> Detector:
+def find(database: Database, caller: Caller, id_or_name: str) -> Detector:
     with database.read() as session:
-        return Detector.model_validate(_row(session, id_or_name))
+        return Detector.model_validate(_row(session, caller, id_or_name))
 
 
-def delete(database: Database, id_or_name: str) -> str | None:
+def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
     """Returns the key of its weights, to release. Raises Refusal 409 while a job that has not ended refers to it."""
     with database.write() as session:
-        detector = _row(session, id_or_name)
+        detector = _row(session, caller, id_or_name)
         weights_key = detector.weights_key
         if _is_needed(session, detector):
             hint = "Cancel these jobs, or wait until they have ended."
@@ -77,9 +79,9 @@ def _from_file(context: Context, request: DetectorCreate) -> Document:
     }
 
 
-def _from_job(context: Context, job_id: str) -> Document:
+def _from_job(context: Context, caller: Caller, job_id: str) -> Document:
     with context.database.read() as session:
-        job, student = session.get(Job, job_id), queries.last_student(session, job_id)
+        job, student = caller.job(session, job_id), queries.last_student(session, job_id)
         if job is None:
             raise InvalidField("job", "job_not_found", "No such job.", "See GET /jobs.")
         if job.status != JobStatus.SUCCEEDED or student is None:
@@ -96,13 +98,13 @@ def _from_job(context: Context, job_id: str) -> Document:
 
 
 def _is_needed(session: Session, detector: tables.Detector) -> bool:
-    named = [Job.spec[path].as_string().in_([detector.id, detector.name]) for path in _REFERENCES]
+    named = [queries.names(Job.spec[path].as_string(), detector) for path in _REFERENCES]
     query = select(Job.id).where(Job.status.not_in(TERMINAL), or_(*named)).limit(1)
     return session.scalar(query) is not None
 
 
-def _row(session: Session, id_or_name: str) -> tables.Detector:
-    detector = queries.find_detector(session, id_or_name)
+def _row(session: Session, caller: Caller, id_or_name: str) -> tables.Detector:
+    detector = caller.detector(session, id_or_name)
     if detector is None:
         raise NotFound("detector_not_found", "No such detector.", "See GET /detectors.")
     return detector

@@ -1,5 +1,6 @@
 from fastapi import APIRouter
 
+from api.caller import Reader
 from api.context import Here
 from api.health import service
 from api.health.schemas import Health, Version
@@ -8,9 +9,9 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/health/live")
-def live() -> Health:
+async def live() -> Health:
     """The process answers. Needs no key."""
-    return Health()
+    return Health()  # without a thread, of which none may be free
 
 
 @router.get("/health/ready")
@@ -21,5 +22,5 @@ def ready(here: Here) -> Health:
 
 
 @router.get("/version")
-def version() -> Version:
+def version(_: Reader) -> Version:
     return service.version()

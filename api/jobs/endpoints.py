@@ -5,7 +5,7 @@ from fastapi.responses import FileResponse
 from pydantic import AwareDatetime
 
 from api import files
-from api.caller import Submitter
+from api.caller import Reader, Submitter
 from api.checkpoints.schemas import Checkpoint
 from api.context import Here
 from api.jobs import metrics, results, service
@@ -20,7 +20,7 @@ from store.states import JobStatus
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_EXAMPLES = {name: {"summary": recipe.title, "value": recipe.spec_as_dict()} for name, recipe in RECIPES.items()}
+EXAMPLES = {name: {"summary": recipe.title, "value": recipe.spec_as_dict()} for name, recipe in RECIPES.items()}
 IdempotencyKey = Annotated[
     str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")
 ]
@@ -31,14 +31,14 @@ def submit(
     here: Here,
     caller: Submitter,
     response: Response,
-    spec: Annotated[JobSpec, Body(openapi_examples=_EXAMPLES)],
+    spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
     idempotency_key: IdempotencyKey = None,
 ) -> Job:
     """Checks what the spec refers to and puts the job in the queue."""
     try:
-        job = service.submit(here, spec, caller, idempotency_key)
+        job = service.submit(here, caller, spec, idempotency_key)
     except AlreadySubmitted as earlier:
-        job = service.find(here.database, earlier.job_id)
+        job = service.find(here.database, caller, earlier.job_id)
         response.headers["Idempotency-Replayed"] = "true"
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
@@ -47,6 +47,7 @@ def submit(
 @router.get("")
 def list_jobs(
     here: Here,
+    caller: Reader,
     limit: Limit = 50,
     cursor: Cursor = None,
     status: Annotated[list[JobStatus] | None, Query()] = None,
@@ -58,23 +59,24 @@ def list_jobs(
 ) -> Page[Job]:
     """Newest first."""
     wanted = service.Filter(status, kind, dataset, tag, created_after, created_before)
-    return service.listing(here.database, wanted, limit, cursor)
+    return service.listing(here.database, caller, wanted, limit, cursor)
 
 
 @router.get("/{job_id}")
-def get_job(here: Here, job_id: JobId) -> Job:
-    return service.find(here.database, job_id)
+def get_job(here: Here, caller: Reader, job_id: JobId) -> Job:
+    return service.find(here.database, caller, job_id)
 
 
 @router.post("/{job_id}/cancel", status_code=202)
-def cancel(here: Here, job_id: JobId) -> Job:
+def cancel(here: Here, caller: Submitter, job_id: JobId) -> Job:
     """A waiting job ends at once, a running one as soon as its worker has stopped the trainer. Asking twice is fine."""
-    return service.cancel(here.database, job_id)
+    return service.cancel(here.database, caller, job_id)
 
 
 @router.get("/{job_id}/metrics", response_model=Metrics, responses=files.content("text/csv"))
 def get_metrics(
     here: Here,
+    caller: Reader,
     request: Request,
     job_id: JobId,
     keys: Annotated[str | None, Query(max_length=2000, description="Such as `train/loss,val/bbox_mAP`.")] = None,
@@ -85,60 +87,63 @@ def get_metrics(
     ] = 500,
 ) -> Metrics | Response:
     """With `Accept: text/csv` the same points as `key,x,y` lines."""
-    found = metrics.read(here.database, job_id, keys.split(",") if keys else None, x, since, max_points)
+    found = metrics.read(
+        here.database, here.curves, caller, job_id, keys.split(",") if keys else None, x, since, max_points
+    )
     if "text/csv" in request.headers.get("accept", ""):
         return Response(metrics.as_csv(found, x), media_type="text/csv")
     return found
 
 
 @router.get("/{job_id}/events")
-def list_events(here: Here, job_id: JobId, limit: Limit = 50, cursor: Cursor = None) -> Page[Event]:
+def list_events(here: Here, caller: Reader, job_id: JobId, limit: Limit = 50, cursor: Cursor = None) -> Page[Event]:
     """The job's history, oldest first, without its log lines and metrics."""
-    return results.events(here.database, job_id, limit, cursor)
+    return results.events(here.database, caller, job_id, limit, cursor)
 
 
 @router.get("/{job_id}/logs")
 def list_logs(
     here: Here,
+    caller: Reader,
     job_id: JobId,
     limit: Limit = 50,
     cursor: Cursor = None,
     tail: Annotated[int | None, Query(ge=1, le=200, description="Only so many of the newest lines.")] = None,
 ) -> Page[LogLine]:
     """Oldest first."""
-    return results.logs(here.database, job_id, limit, cursor, tail)
+    return results.logs(here.database, caller, job_id, limit, cursor, tail)
 
 
 @router.get("/{job_id}/checkpoints")
-def list_checkpoints(here: Here, job_id: JobId) -> Page[Checkpoint]:
+def list_checkpoints(here: Here, caller: Reader, job_id: JobId) -> Page[Checkpoint]:
     """Oldest first: students (best and last) and the two newest training checkpoints."""
-    return results.checkpoints(here.database, job_id)
+    return results.checkpoints(here.database, caller, job_id)
 
 
 @router.get("/{job_id}/evaluations")
-def list_evaluations(here: Here, job_id: JobId) -> Page[Evaluation]:
-    return results.evaluations(here.database, job_id)
+def list_evaluations(here: Here, caller: Reader, job_id: JobId) -> Page[Evaluation]:
+    return results.evaluations(here.database, caller, job_id)
 
 
 @router.get("/{job_id}/report")
-def get_report(here: Here, job_id: JobId) -> Report:
+def get_report(here: Here, caller: Reader, job_id: JobId) -> Report:
     """Teacher, baseline and student side by side; `partial` until all of them have been evaluated."""
-    return results.report(here.database, job_id)
+    return results.report(here.database, caller, job_id)
 
 
 @router.get("/{job_id}/config", response_class=FileResponse, responses=files.content("text/plain"))
-def get_config(here: Here, request: Request, job_id: JobId) -> Response:
+def get_config(here: Here, caller: Reader, request: Request, job_id: JobId) -> Response:
     """The mmdet config that builds the student."""
-    artifact, path = results.artifact(here, job_id, results.CONFIG)
+    artifact, path = results.artifact(here, caller, job_id, results.CONFIG)
     return files.answer(request, path, artifact.sha256, media_type="text/plain")
 
 
 @router.get("/{job_id}/artifacts")
-def list_artifacts(here: Here, job_id: JobId) -> Page[Artifact]:
-    return results.artifacts(here.database, job_id)
+def list_artifacts(here: Here, caller: Reader, job_id: JobId) -> Page[Artifact]:
+    return results.artifacts(here.database, caller, job_id)
 
 
 @router.get("/{job_id}/artifacts/{name}", response_class=FileResponse, responses=files.content(files.BINARY))
-def get_artifact(here: Here, request: Request, job_id: JobId, name: ArtifactName) -> Response:
-    artifact, path = results.artifact(here, job_id, name)
+def get_artifact(here: Here, caller: Reader, request: Request, job_id: JobId, name: ArtifactName) -> Response:
+    artifact, path = results.artifact(here, caller, job_id, name)
     return files.answer(request, path, artifact.sha256, filename=artifact.name)

@@ -1,12 +1,14 @@
 """Whether what a spec refers to is there and fits: found out before the job is taken on, not hours later."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from api import files
+from api.caller import Caller
 from api.context import Context
 from api.datasets.checking import Findings
 from api.problems import InvalidField
@@ -16,9 +18,8 @@ from frs.dataset.report import usable_without_boxes
 from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
 from frs.events import Problem
 from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, Init, InitFromDetector, InitFromFile, JobSpec
-from store import queries
 from store.states import DatasetStatus, DetectorStatus, JobStatus
-from store.tables import Dataset, Job
+from store.tables import Dataset
 
 _TOLD = 3
 """Problems that the message names; `errors` lists up to `_LISTED`."""
@@ -33,21 +34,58 @@ class References:
     """The job whose student this one has to wait for."""
 
 
-def check(session: Session, context: Context, spec: JobSpec) -> References:
+@dataclass(frozen=True)
+class Review:
+    refused: dict[str, InvalidField | None]
+    """By each field that refers to something, in the order of the spec; None where it holds."""
+    dataset: Dataset | None
+
+
+def check(session: Session, context: Context, caller: Caller, spec: JobSpec) -> References:
     """Raises InvalidField, naming the field and the next step."""
-    dataset = _dataset(session, spec.dataset, spec.max_bad_share, "dataset")
+    reviewed = review(session, context, caller, spec)
+    for refusal in filter(None, reviewed.refused.values()):
+        raise refusal
+    assert reviewed.dataset, "or it was refused"
+    return References(reviewed.dataset.id, waits_for(spec))
+
+
+def review(session: Session, context: Context, caller: Caller, spec: JobSpec) -> Review:
+    """All that `check` would raise one after the other. Where there is no data set, classes are of no account."""
+    refused: dict[str, InvalidField | None] = {}
+    dataset: Dataset | None = None
+    try:
+        dataset = _dataset(session, caller, spec.dataset, spec.max_bad_share, "dataset")
+        refused["dataset"] = None
+    except InvalidField as refusal:
+        refused["dataset"] = refusal
     if spec.unlabelled:
-        _images(session, spec.unlabelled, spec.max_bad_share)
-    sides = [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
-    for loc, detector in sides:
+        refused["unlabelled"] = _refusal(_images, session, caller, spec.unlabelled, spec.max_bad_share)
+    for loc, detector in _sides(spec):
         leaves_out = loc == "student" and spec.kind != "evaluate"
-        _check_detector(session, context, dataset, detector, loc, leaves_out)
-    waits_for = next((detector.job for _, detector in sides if isinstance(detector, DetectorOfJob)), None)
-    return References(dataset.id, waits_for)
+        refused[loc] = _refusal(_check_detector, session, context, caller, dataset, detector, loc, leaves_out)
+    return Review(refused, dataset)
 
 
-def _dataset(session: Session, id_or_name: str, max_bad_share: float, loc: str) -> Dataset:
-    dataset = _found(session, id_or_name, loc)
+def waits_for(spec: JobSpec) -> str | None:
+    """The job whose student it needs."""
+    return next((detector.job for _, detector in _sides(spec) if isinstance(detector, DetectorOfJob)), None)
+
+
+def _sides(spec: JobSpec) -> list[tuple[str, DetectorRef]]:
+    return [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
+
+
+def _refusal(look: Callable[..., None], *arguments: Any) -> InvalidField | None:
+    try:
+        look(*arguments)
+    except InvalidField as refusal:
+        return refusal
+    return None
+
+
+def _dataset(session: Session, caller: Caller, id_or_name: str, max_bad_share: float, loc: str) -> Dataset:
+    dataset = _found(session, caller, id_or_name, loc)
     if dataset.status == DatasetStatus.HAS_PROBLEMS:
         findings = Findings.model_validate(dataset.report)
         if not findings.accepted(max_bad_share):
@@ -55,9 +93,9 @@ def _dataset(session: Session, id_or_name: str, max_bad_share: float, loc: str) 
     return dataset
 
 
-def _found(session: Session, id_or_name: str, loc: str) -> Dataset:
+def _found(session: Session, caller: Caller, id_or_name: str, loc: str) -> Dataset:
     """A set that has been checked."""
-    dataset = queries.find_dataset(session, id_or_name)
+    dataset = caller.dataset(session, id_or_name)
     if dataset is None:
         hint = "Register it with POST /datasets, or see GET /datasets."
         raise InvalidField(loc, "dataset_not_found", "No data set of this id or name.", hint)
@@ -67,9 +105,9 @@ def _found(session: Session, id_or_name: str, loc: str) -> Dataset:
     return dataset
 
 
-def _images(session: Session, id_or_name: str, max_bad_share: float) -> None:
+def _images(session: Session, caller: Caller, id_or_name: str, max_bad_share: float) -> None:
     """Whether the images of a set can teach without their boxes."""
-    dataset = _found(session, id_or_name, "unlabelled")
+    dataset = _found(session, caller, id_or_name, "unlabelled")
     findings = Findings.model_validate(dataset.report)
     if findings.train is None or not usable_without_boxes(findings.train, max_bad_share):
         raise _bad(dataset, findings, "unlabelled")
@@ -89,29 +127,37 @@ def _bad(dataset: Dataset, findings: Findings, loc: str) -> InvalidField:
 
 
 def _check_detector(
-    session: Session, context: Context, dataset: Dataset, detector: DetectorRef, loc: str, leaves_out: bool
+    session: Session,
+    context: Context,
+    caller: Caller,
+    dataset: Dataset | None,
+    detector: DetectorRef,
+    loc: str,
+    leaves_out: bool,
 ) -> None:
     """`leaves_out`: whether it is started from weights of any classes, without their class layers."""
     match detector:
         case DetectorByName():
-            _check_registered(session, dataset, detector.detector, f"{loc}.detector")
+            _check_registered(session, caller, dataset, detector.detector, f"{loc}.detector")
         case DetectorOfJob():
-            _check_job(session, dataset, detector.job, f"{loc}.job")
+            _check_job(session, caller, dataset, detector.job, f"{loc}.job")
         case _:
-            _check_init(session, context, None if leaves_out else dataset, detector.init, f"{loc}.init")
+            _check_init(session, context, caller, None if leaves_out else dataset, detector.init, f"{loc}.init")
 
 
-def _check_init(session: Session, context: Context, dataset: Dataset | None, init: Init, loc: str) -> None:
+def _check_init(
+    session: Session, context: Context, caller: Caller, dataset: Dataset | None, init: Init, loc: str
+) -> None:
     match init:
         case InitFromDetector():
-            _check_registered(session, dataset, init.detector, f"{loc}.detector")
+            _check_registered(session, caller, dataset, init.detector, f"{loc}.detector")
         case InitFromFile():
             files.named_file(context.settings.models_root, init.weights, f"{loc}.weights", code=WeightsNotFound.code)
 
 
-def _check_registered(session: Session, dataset: Dataset | None, id_or_name: str, loc: str) -> None:
+def _check_registered(session: Session, caller: Caller, dataset: Dataset | None, id_or_name: str, loc: str) -> None:
     """Without a data set the detector's classes are of no account."""
-    detector = queries.find_detector(session, id_or_name)
+    detector = caller.detector(session, id_or_name)
     if detector is None:
         hint = "Register it with POST /detectors, or see GET /detectors."
         raise InvalidField(loc, "detector_not_found", "No detector of this id or name.", hint)
@@ -125,15 +171,16 @@ def _check_registered(session: Session, dataset: Dataset | None, id_or_name: str
         _check_classes(dataset, detector.classes, f"Detector {detector.name}", loc)
 
 
-def _check_job(session: Session, dataset: Dataset, job_id: str, loc: str) -> None:
-    job = session.get(Job, job_id)
+def _check_job(session: Session, caller: Caller, dataset: Dataset | None, job_id: str, loc: str) -> None:
+    job = caller.job(session, job_id)
     if job is None:
         raise InvalidField(loc, "job_not_found", "No job of this id.", "See GET /jobs.")
     if job.kind == "evaluate" or job.status in _GIVE_NO_STUDENT:
         detail = f"Job {job.id}, of kind {job.kind} and {job.status}, will not have a student."
         raise InvalidField(loc, "dependency_failed", detail, "Name a job that trains one, or post that one again.")
-    trained_on = session.get_one(Dataset, job.dataset_id)
-    _check_classes(dataset, trained_on.classes or [], f"The student of job {job.id}", loc)
+    if dataset is not None:
+        trained_on = session.get_one(Dataset, job.dataset_id)
+        _check_classes(dataset, trained_on.classes or [], f"The student of job {job.id}", loc)
 
 
 def _check_classes(dataset: Dataset, classes: Sequence[str], whose: str, loc: str) -> None:

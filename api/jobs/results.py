@@ -7,6 +7,7 @@ from typing import Literal
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from api.caller import Caller
 from api.checkpoints.schemas import Checkpoint
 from api.context import Context
 from api.jobs.schemas import Artifact, Evaluation, Event, LogLine
@@ -24,16 +25,18 @@ CONFIG = "student-config.py"
 _LOG = "log"
 
 
-def events(database: Database, job_id: str, limit: int, cursor: str | None) -> Page[Event]:
+def events(database: Database, caller: Caller, job_id: str, limit: int, cursor: str | None) -> Page[Event]:
     with database.read() as session:
-        query = _events(session, job_id).where(tables.Event.type != _LOG)
+        query = _events(session, caller, job_id).where(tables.Event.type != _LOG)
         rows, next_cursor = _numbered(session, query, limit, cursor)
     return Page(data=[Event.model_validate(event) for event in rows], next_cursor=next_cursor)
 
 
-def logs(database: Database, job_id: str, limit: int, cursor: str | None, tail: int | None) -> Page[LogLine]:
+def logs(
+    database: Database, caller: Caller, job_id: str, limit: int, cursor: str | None, tail: int | None
+) -> Page[LogLine]:
     with database.read() as session:
-        query = _events(session, job_id).where(tables.Event.type == _LOG)
+        query = _events(session, caller, job_id).where(tables.Event.type == _LOG)
         if tail is None:
             rows, next_cursor = _numbered(session, query, limit, cursor)
         else:
@@ -42,29 +45,29 @@ def logs(database: Database, job_id: str, limit: int, cursor: str | None, tail: 
     return Page(data=[_line(event) for event in rows], next_cursor=next_cursor)
 
 
-def checkpoints(database: Database, job_id: str) -> Page[Checkpoint]:
+def checkpoints(database: Database, caller: Caller, job_id: str) -> Page[Checkpoint]:
     table = tables.Checkpoint
     with database.read() as session:
-        row(session, job_id)
+        row(session, caller, job_id)
         found = session.scalars(select(table).where(table.job_id == job_id).order_by(table.created_at, table.id)).all()
     return Page(data=[Checkpoint.model_validate(checkpoint) for checkpoint in found])
 
 
-def evaluations(database: Database, job_id: str) -> Page[Evaluation]:
+def evaluations(database: Database, caller: Caller, job_id: str) -> Page[Evaluation]:
     table = tables.Evaluation
     with database.read() as session:
-        row(session, job_id)
+        row(session, caller, job_id)
         by_step = select(table).where(table.job_id == job_id).order_by(table.step, table.role, table.last)
         found = session.scalars(by_step).all()
     return Page(data=[Evaluation.model_validate(evaluation) for evaluation in found])
 
 
-def report(database: Database, job_id: str) -> Report:
+def report(database: Database, caller: Caller, job_id: str) -> Report:
     with database.read() as session:
-        job = row(session, job_id)
+        job = row(session, caller, job_id)
         if job.kind == queries.COMPARE and job.parent_id:  # what it compares is its parent's report
             job_id = job.parent_id
-            job = row(session, job_id)
+            job = row(session, caller, job_id)
         runs: dict[str, list[tables.Job]] = {"distill": [], "train": [], "compare": []}
         for child in queries.children(session, job_id):
             runs[child.kind].append(child)
@@ -85,28 +88,32 @@ def report(database: Database, job_id: str) -> Report:
         )
 
 
-def artifacts(database: Database, job_id: str) -> Page[Artifact]:
+def artifacts(database: Database, caller: Caller, job_id: str) -> Page[Artifact]:
     """With those of its comparison."""
     table = tables.Artifact
     with database.read() as session:
-        found = session.scalars(select(table).where(table.job_id.in_(_holders(session, job_id))).order_by(table.name))
+        found = session.scalars(
+            select(table).where(table.job_id.in_(_holders(session, caller, job_id))).order_by(table.name)
+        )
         return Page(data=[Artifact.model_validate(artifact) for artifact in found])
 
 
-def artifact(context: Context, job_id: str, name: str) -> tuple[tables.Artifact, Path]:
+def artifact(context: Context, caller: Caller, job_id: str, name: str) -> tuple[tables.Artifact, Path]:
     """Of the job or of its comparison. Raises JobNotFound, NotFound."""
     table = tables.Artifact
     with context.database.read() as session:
-        found = session.scalar(select(table).where(table.job_id.in_(_holders(session, job_id)), table.name == name))
+        found = session.scalar(
+            select(table).where(table.job_id.in_(_holders(session, caller, job_id)), table.name == name)
+        )
     if found is None:
         hint = f"A job has its artifacts when it has succeeded: GET /jobs/{job_id}/artifacts."
         raise NotFound("artifact_not_found", "This job has no such artifact, or not yet.", hint)
     return found, context.artifacts.path(found.key)
 
 
-def _holders(session: Session, job_id: str) -> list[str]:
+def _holders(session: Session, caller: Caller, job_id: str) -> list[str]:
     """Jobs whose artifacts are this job's: its own and its comparison's, which have other names."""
-    row(session, job_id)
+    row(session, caller, job_id)
     job = tables.Job
     comparison = session.scalars(select(job.id).where(job.parent_id == job_id, job.kind == queries.COMPARE))
     return [job_id, *comparison]
@@ -121,8 +128,8 @@ def _student(session: Session, job: tables.Job) -> Scores | None:
     return _scores(session, job.id, "student")
 
 
-def _events(session: Session, job_id: str) -> Select[tables.Event]:
-    row(session, job_id)
+def _events(session: Session, caller: Caller, job_id: str) -> Select[tables.Event]:
+    row(session, caller, job_id)
     return select(tables.Event).where(tables.Event.job_id == job_id)
 
 

@@ -42,6 +42,12 @@ class Job(Answer):
     id: str
     name: str | None
     kind: Kind
+    owner: str
+    """That of the key it was posted with."""
+    tags: list[str]
+    """The spec's at first; `PATCH` changes them."""
+    priority: int
+    """As `tags`. Jobs of a higher one are taken first."""
     status: JobStatus
     is_terminal: bool
     allowed_actions: list[Action]

@@ -6,24 +6,35 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select, tuple_
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import Select, bindparam, select
+from sqlalchemy.orm import Session
 
 from api.caller import Caller
 from api.context import Context
-from api.jobs import references
+from api.jobs import quota, references
 from api.jobs.references import References
 from api.jobs.schemas import Job
 from api.paging import newest_first
 from api.problems import InvalidField
 from api.schemas import Page
 from frs.spec import JobSpec, Kind, alone, comparison, sibling
-from store import actions, jobs, queries, tables
+from store import actions, jobs, line, queries, tables
 from store.database import Database
 from store.errors import ActionNotAllowed, JobNotFound
 from store.jobs import Idempotency
 from store.states import JobStatus, allowed_actions
-from store.waiting import waiting_reason
+from store.waiting import waiting_reasons
+
+
+def _of_parents() -> Select[str, str | None, str]:
+    job = tables.Job
+    by_seed = job.spec["schedule"]["seed"].as_integer()
+    of_parents = job.parent_id.in_(bindparam("ids", expanding=True))
+    return select(job.id, job.parent_id, job.kind).where(of_parents).order_by(by_seed, job.id)
+
+
+_CHILDREN = _of_parents()
+"""Made once: to make it takes longer than to run it."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +47,35 @@ class Filter:
     created_before: datetime | None = None
 
 
-def submit(context: Context, spec: JobSpec, caller: Caller, idempotency_key: str | None) -> Job:
-    """Raises InvalidField for references that do not hold, AlreadySubmitted, IdempotencyKeyReused."""
-    if spec.kind == "compare":
-        hint = "Post a `distill` job with `baseline: true` or `{seeds: n}`; its comparison comes by itself."
-        raise InvalidField("kind", "invalid_spec", "Comparisons are made by the service alone.", hint)
+def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str | None) -> Job:
+    """Raises InvalidField for references that do not hold, Refusal 429, AlreadySubmitted, IdempotencyKeyReused."""
+    refuse_comparison(spec)
     idempotency = Idempotency(idempotency_key, _digest(spec)) if idempotency_key else None
     with context.database.read() as session:
         if idempotency:
             jobs.refuse_repetition(session, caller.owner, idempotency)
-        found = references.check(session, context, spec)
+        found = references.check(session, context, caller, spec)
+    children = list(family_of(spec))
     with context.database.write() as session:
+        quota.check(session, context.settings, caller, 1 + len(children))
         job = _add(session, spec, caller, found, idempotency=idempotency)
         added = [job.id]
-        for child in family_of(spec):
+        for child in children:
             same = replace(found, teacher_job_id=found.teacher_job_id if child.teacher else None)
             added.append(_add(session, child, caller, same, parent_id=job.id).id)
         session.commit()
     for job_id in added:
         context.hints.enqueue(job_id)  # after the commit, so the worker finds the row
-    return find(context.database, job.id)
+    with context.database.read() as session:
+        [shown] = _shown(session, [job])
+    return shown
+
+
+def refuse_comparison(spec: JobSpec) -> None:
+    """Raises InvalidField."""
+    if spec.kind == "compare":
+        hint = "Post a `distill` job with `baseline: true` or `{seeds: n}`; its comparison comes by itself."
+        raise InvalidField("kind", "invalid_spec", "Comparisons are made by the service alone.", hint)
 
 
 def family_of(spec: JobSpec) -> Iterator[JobSpec]:
@@ -66,33 +86,34 @@ def family_of(spec: JobSpec) -> Iterator[JobSpec]:
         yield comparison(spec)
 
 
-def listing(database: Database, wanted: Filter, limit: int, cursor: str | None) -> Page[Job]:
+def listing(database: Database, caller: Caller, wanted: Filter, limit: int, cursor: str | None) -> Page[Job]:
     with database.read() as session:
-        query = _filtered(session, select(tables.Job), wanted)
+        query = _filtered(session, caller, wanted)
         rows, next_cursor = newest_first(session, query, tables.Job, limit, cursor)
         return Page(data=_shown(session, rows), next_cursor=next_cursor)
 
 
-def find(database: Database, job_id: str) -> Job:
+def find(database: Database, caller: Caller, job_id: str) -> Job:
     with database.read() as session:
-        [job] = _shown(session, [row(session, job_id)])
+        [job] = _shown(session, [row(session, caller, job_id)])
     return job
 
 
-def cancel(database: Database, job_id: str) -> Job:
+def cancel(database: Database, caller: Caller, job_id: str) -> Job:
     """With the jobs it brought along, as far as they have not ended. Raises JobNotFound, ActionNotAllowed."""
     with database.write() as session:
+        row(session, caller, job_id)
         actions.cancel(session, job_id)
         for child in queries.children(session, job_id):
             with suppress(ActionNotAllowed):  # it has ended
                 actions.cancel(session, child.id)
         session.commit()
-    return find(database, job_id)
+    return find(database, caller, job_id)
 
 
-def row(session: Session, job_id: str) -> tables.Job:
-    """Raises JobNotFound."""
-    job = session.get(tables.Job, job_id)
+def row(session: Session, caller: Caller, job_id: str) -> tables.Job:
+    """Raises JobNotFound, for another owner's job too."""
+    job = caller.job(session, job_id)
     if job is None:
         raise JobNotFound("No such job.")
     return job
@@ -107,14 +128,15 @@ def _digest(spec: JobSpec) -> str:
     return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
-def _filtered(session: Session, query: Select[tables.Job], wanted: Filter) -> Select[tables.Job]:
+def _filtered(session: Session, caller: Caller, wanted: Filter) -> Select[tables.Job]:
     job = tables.Job
+    query = select(job).where(caller.visible(job))
     if wanted.status:
         query = query.where(job.status.in_(wanted.status))
     if wanted.kind:
         query = query.where(job.kind.in_(wanted.kind))
     if wanted.dataset:
-        dataset = queries.find_dataset(session, wanted.dataset)
+        dataset = caller.dataset(session, wanted.dataset)
         query = query.where(job.dataset_id == (dataset.id if dataset else None))
     if wanted.tag is not None:
         query = query.where(queries.has_tag(session, wanted.tag))
@@ -126,14 +148,16 @@ def _filtered(session: Session, query: Select[tables.Job], wanted: Filter) -> Se
 
 
 def _shown(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
-    positions, children = _queue_positions(session, rows), _children(session, rows)
+    queued = [job.id for job in rows if job.status == JobStatus.QUEUED]
+    positions = line.positions(session, queued) if queued else {}
+    reasons, children = waiting_reasons(session, rows), _children(session, rows)
     return [
         Job.model_validate(
             {
                 **_columns(job),
                 "is_terminal": job.status.is_terminal,
                 "allowed_actions": allowed_actions(job.status),
-                "status_reason": waiting_reason(session, job),
+                "status_reason": reasons.get(job.id),
                 "queue_position": positions.get(job.id),
                 "baseline_job_ids": children[job.id]["train"],
                 "sibling_job_ids": children[job.id]["distill"],
@@ -148,24 +172,9 @@ def _columns(job: tables.Job) -> dict[str, Any]:
     return {name: getattr(job, name) for name in Job.model_fields.keys() & tables.Job.__table__.columns.keys()}
 
 
-def _queue_positions(session: Session, rows: Sequence[tables.Job]) -> dict[str, int]:
-    """1 is next. Only what is queued has one."""
-    queued = [job.id for job in rows if job.status == JobStatus.QUEUED]
-    if not queued:
-        return {}
-    job, other = tables.Job, aliased(tables.Job)
-    as_old = tuple_(other.created_at, other.id) <= tuple_(job.created_at, job.id)
-    before = or_(other.priority > job.priority, and_(other.priority == job.priority, as_old))
-    position = select(func.count()).where(other.status == JobStatus.QUEUED, before).correlate(job).label("position")
-    return {row.id: row.position for row in session.execute(select(job.id, position).where(job.id.in_(queued)))}
-
-
 def _children(session: Session, rows: Sequence[tables.Job]) -> dict[str, dict[str, list[str]]]:
     """Ids of each job's children by kind, in the order of their seeds."""
-    job = tables.Job
-    by_seed = job.spec["schedule"]["seed"].as_integer()
-    query = select(job.id, job.parent_id, job.kind).where(job.parent_id.in_([row.id for row in rows]))
     children: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for job_id, parent_id, kind in session.execute(query.order_by(by_seed, job.id)):
+    for job_id, parent_id, kind in session.execute(_CHILDREN, {"ids": [row.id for row in rows]}):
         children[str(parent_id)][kind].append(job_id)
     return children

@@ -1,5 +1,6 @@
 from fastapi import APIRouter
 
+from api.caller import Reader
 from api.recipes import service
 from api.recipes.schemas import Recipe
 from api.schemas import Page
@@ -8,11 +9,11 @@ router = APIRouter(prefix="/recipes", tags=["recipes"])
 
 
 @router.get("")
-def list_recipes() -> Page[Recipe]:
+def list_recipes(_: Reader) -> Page[Recipe]:
     """The paper's pairs and small ones, each with a spec that is ready for `POST /jobs`."""
     return service.listing()
 
 
 @router.get("/{name}")
-def get_recipe(name: str) -> Recipe:
+def get_recipe(_: Reader, name: str) -> Recipe:
     return service.find(name)

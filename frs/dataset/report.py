@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from frs.dataset.coco import CocoFile
 from frs.dataset.problems import OF_BOXES, Code, Problem, Problems
+from frs.dataset.training import with_boxes
 
 Depth = Literal["annotations", "headers", "decoded"]
 
@@ -61,6 +62,8 @@ class Report(_Part):
     bad_images: int
     bad_share: float
     bad_image_ids: list[int]
+    trainable_images: int | None = None
+    """Images that training uses once the bad ones are left out. Null: an earlier version made this report."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -92,6 +95,7 @@ def report(coco: CocoFile, found: Problems, depth: Depth) -> Report:
         bad_images=bad,
         bad_share=bad / coco.images_listed,
         bad_image_ids=sorted(found.image_ids),
+        trainable_images=len(with_boxes(coco, found.image_ids)),
     )
 
 

@@ -3,9 +3,10 @@ import io
 import math
 import random
 
+import numpy as np
 import pytest
 
-from api.jobs.metrics import thin_out
+from api.jobs.curves import Curves, thin_out
 from frs import events
 
 
@@ -96,7 +97,7 @@ def test_a_long_curve_is_thinned_out_and_keeps_its_extremes(service, running):
 def test_thinning_out_never_exceeds_its_bound_nor_loses_an_end(length, most):
     numbers = random.Random(0)
     points = [(step, None if numbers.random() < 0.2 else numbers.random()) for step in range(length)]
-    kept = thin_out(points, most)
+    kept = thinned(points, most)
     values = [y for _, y in points if y is not None]
     assert len(kept) <= max(most, 0)
     assert kept[:1] == points[:1]
@@ -107,7 +108,74 @@ def test_thinning_out_never_exceeds_its_bound_nor_loses_an_end(length, most):
 
 
 def test_two_points_are_the_ends():
-    assert thin_out([(step, float(step)) for step in range(9)], 2) == [(0, 0.0), (8, 8.0)]
+    assert thinned([(step, float(step)) for step in range(9)], 2) == [(0, 0.0), (8, 8.0)]
+
+
+def thinned(points, most):
+    steps = np.array([step for step, _ in points], dtype=np.int64)
+    values = np.array([np.nan if value is None else value for _, value in points])
+    return [points[number] for number in thin_out(steps, values, most)]
+
+
+def test_stretches_are_of_equal_width_however_dense_the_points():
+    points = [(step, 0.0) for step in (*range(1000), *range(1000, 100_000, 1000), 100_000)]
+    steps = [step for step, _ in thinned(points, 50)]
+    assert sum(step > 1000 for step in steps) > 20
+
+
+def test_what_is_new_joins_what_was_there(service, running):
+    path = f"/jobs/{running.job_id}/metrics"
+    for first in range(0, 5000, 500):
+        record(service, running, range(first, first + 500), a=lambda step: math.sin(step) * (9 if step == 777 else 1))
+        [series] = service.get(path)["series"]
+        assert (series["count"], series["x"][-1]) == (first + 500, first + 499)
+        assert len(series["x"]) <= 500
+        assert series["x"] == sorted(set(series["x"]))
+    values = [math.sin(step) * (9 if step == 777 else 1) for step in range(5000)]
+    assert (series["min"], series["max"]) == (min(values), max(values))
+    assert {min(values), max(values)} <= set(series["y"])
+    assert max(np.diff(series["x"])) < 100, "no part of the curve is thinner than the others"
+
+
+def test_points_made_void_are_gone_at_once(service, running):
+    path = f"/jobs/{running.job_id}/metrics"
+    record(service, running, range(10), a=lambda step: 1.0, b=lambda step: 2.0)
+    service.get(path)
+    service.record(running, events.Rewound(to_step=4))
+    assert [series["x"][-1] for series in service.get(path)["series"]] == [4, 4]
+    record(service, running, [5], a=lambda step: 7.0)
+    assert [series["last"] for series in service.get(path)["series"]] == [7.0, 2.0]
+
+
+def test_a_step_told_again_replaces_what_was_there(service, running):
+    path = f"/jobs/{running.job_id}/metrics"
+    record(service, running, range(10), a=lambda step: 1.0)
+    service.get(path)
+    record(service, running, [3], a=lambda step: 5.0)
+    [series] = service.get(path)["series"]
+    assert (series["count"], series["y"][3], series["last"]) == (10, 5.0, 1.0)
+
+
+def test_jobs_not_asked_for_lately_are_forgotten(service, shapes):
+    curves = Curves(remembered=25)
+    with service.database.read() as session:
+        for _ in range(4):
+            lease = service.claim(service.submit()["id"])
+            record(service, lease, range(10), a=lambda step: 1.0)
+            session.rollback()
+            assert len(curves.of(session, lease.job_id, 100)["train/a"].steps) == 10
+    assert len(curves._jobs) == 2
+    assert curves._points == 20
+
+
+@pytest.mark.parametrize("x", ["epoch", "time"])
+def test_a_long_curve_has_its_epochs_and_times(service, running, x):
+    record(service, running, range(3000), a=lambda step: float(step % 7))
+    found = service.get(f"/jobs/{running.job_id}/metrics", params={"x": x})["series"][0]
+    steps = service.get(f"/jobs/{running.job_id}/metrics")["series"][0]["x"]
+    assert len(found["x"]) == len(steps)
+    if x == "epoch":
+        assert found["x"] == [step // 10 + 1 for step in steps]
 
 
 def test_metrics_come_as_csv(service, running):

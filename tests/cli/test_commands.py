@@ -1,80 +1,18 @@
 """The `frs` command against a real API without a worker: jobs stay in the queue."""
 
 import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner, Result
 
 from cli import tables
 from cli.client import Client, ServiceError
-from cli.main import app
 from frs import report_text
-from frs.dataset.shapes import draw
 from frs.report import Row, Scores, build
 
 STUDENT = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("data")
-    draw(folder / "datasets" / "shapes", train=4, val=2, size=64)
-    shutil.copytree(folder / "datasets" / "shapes", folder / "datasets" / "holed")
-    sorted((folder / "datasets" / "holed" / "train").iterdir())[0].unlink()
-    environment = os.environ | {"FRS_DATA": str(folder)}
-    subprocess.run([sys.executable, "-m", "store", "init"], env=environment, check=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    (folder / "url").write_text(url)
-    api = subprocess.Popen([sys.executable, "-m", "api", "--port", url.rpartition(":")[2]], env=environment)
-    wait_until_ready(url)
-    yield folder
-    api.terminate()
-    assert api.wait(20) in (0, -signal.SIGTERM)
-
-
-def wait_until_ready(url: str) -> None:
-    for _ in range(200):
-        try:
-            if httpx2.get(f"{url}/health/ready").is_success:
-                return
-        except httpx2.RequestError:
-            pass
-        time.sleep(0.1)
-    pytest.fail("the API did not start")
-
-
-@pytest.fixture
-def frs(data: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("FRS_DATA", str(data))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object, code: int = 0) -> Result:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        assert result.exit_code == code, result.output
-        assert "Traceback" not in result.output
-        return result
-
-    return run
-
-
-@pytest.fixture
-def shapes(frs: Any) -> None:
-    if "shapes" not in frs("datasets", "list").output:
-        frs("datasets", "add", "shapes")
 
 
 def submitted(frs: Any, tmp_path: Path, **changes: Any) -> dict[str, Any]:
@@ -157,3 +95,23 @@ def test_the_reports_table_is_in_percent_with_a_signed_gain() -> None:
     console = Console(width=80, record=True)
     console.print(tables.report(gain.model_dump(mode="json")))
     assert "no_baseline" in console.export_text()
+
+
+def test_a_key_is_made_used_and_revoked(frs: Any, shapes: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = frs("keys", "add", "alice", "--scope", "read", "--expires-days", "1").output
+    token, key_id = output.splitlines()[0], output.split("Key ")[1].split()[0]
+    assert token.startswith("frs_") and "FRS_API_KEY" in output
+    listed = frs("keys", "list").output
+    assert key_id in listed and token not in listed
+    monkeypatch.setenv("FRS_API_KEY", token)
+    assert "shapes" not in frs("datasets", "list").output, "these are another owner's"
+    assert "scope_missing" in frs("datasets", "add", "shapes", code=1).stderr
+    assert "scope_missing" in frs("keys", "list", code=1).stderr
+    monkeypatch.delenv("FRS_API_KEY")
+    assert "revoked" in frs("keys", "revoke", key_id).output
+    assert "last_admin_key" in frs("keys", "revoke", first_key(frs), code=1).stderr
+
+
+def first_key(frs: Any) -> str:
+    rows = json.loads(frs("keys", "list", "--json").output)["data"]
+    return next(row["id"] for row in rows if row["name"] == "first key")

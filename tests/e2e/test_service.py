@@ -161,6 +161,36 @@ def test_a_killed_trainer_goes_on_from_its_last_checkpoint(client: Client) -> No
     assert rewound[0] == 0 and 12 <= rewound[1] < 48
 
 
+def test_a_killed_worker_and_a_killed_api_are_started_again_and_the_job_goes_on(data: Path, client: Client) -> None:
+    spec = {"kind": "train", "dataset": "tiny", "student": detector(16)}
+    job = client.post("/jobs", spec | {"schedule": schedule(epochs=12, checkpoint_every=3, evaluate_every=6)})
+    wait_for_step(client, job["id"], 5)
+    for module in ("worker", "api"):
+        os.kill(child_of(data, module), signal.SIGKILL)
+    until_ready(client)
+    end = ended(client, job["id"])
+    assert (end["status"], end["end_reason"]) == ("succeeded", "completed")
+    assert steps(client, job["id"])["train/loss"] == list(range(1, 49))
+
+
+def child_of(data: Path, module: str) -> int:
+    for pid in processes_of(data):
+        if f"-m\0{module}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pid
+    pytest.fail(f"no {module} runs")
+
+
+def until_ready(client: Client) -> None:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        try:
+            client.get("/health/ready")
+            return
+        except ServiceError:
+            time.sleep(0.1)
+    pytest.fail("the API did not come back")
+
+
 def test_a_running_job_is_cancelled_for_good(client: Client) -> None:
     job = client.post(
         "/jobs", {"kind": "train", "dataset": "tiny", "student": detector(16), "schedule": schedule(epochs=5000)}

@@ -10,7 +10,7 @@ from frs import detectors, engine, events, weights
 from frs.dataset.shapes import draw
 from frs.resolved import resolve
 from frs.spec import DescribedDetector, JobSpec
-from frs.stopping import StopRequest
+from frs.stopping import STOP, StopRequest
 from frs.trainer import quiet
 
 
@@ -41,29 +41,33 @@ def no_chatter() -> None:
 def train(data: Path, models: Path, tmp_path: Path) -> Train:
     """Runs the engine on a spec in `workdir` and returns its events, added to `told`.
 
-    `stop_at` interrupts after that step, `kill_at` raises what nothing catches.
+    `stop_at` interrupts after that step, `stop_early_at` asks it to end there, `kill_at` raises what nothing catches.
     """
 
     def run(
         spec: dict[str, Any],
         workdir: Path = tmp_path / "run",
         stop_at: int | None = None,
+        stop_early_at: int | None = None,
         kill_at: int | None = None,
         told: list[events.Event] | None = None,
     ) -> list[events.Event]:
         told = [] if told is None else told
-        stop = StopRequest()
+        stop = StopRequest(workdir=workdir)
 
         def emit(event: events.Event) -> None:
             told.append(event)
             if isinstance(event, events.Metrics) and event.step == stop_at:
                 stop.ask()
+            if isinstance(event, events.Metrics) and event.step == stop_early_at:
+                (workdir / STOP).touch()
             if isinstance(event, events.Metrics) and event.step == kill_at:
                 raise Killed
 
         workdir.mkdir(exist_ok=True)
         resolved = resolve(JobSpec.model_validate(spec), data, models)
-        engine.run(resolved, workdir, emit, stop)
+        reason = engine.run(resolved, workdir, emit, stop)
+        told.append(events.Outcome(status="succeeded", end_reason=reason))
         return told
 
     return run

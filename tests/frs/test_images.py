@@ -8,8 +8,9 @@ from tiny import Train, described, job, of
 from frs import events
 from frs.dataset.coco import CocoFile, read
 from frs.dataset.shapes import draw
+from frs.dataset.training import learnable, with_boxes
 from frs.detectors import stock_config
-from frs.images import Images, TrainingLoaders, learnable, training_pipeline, with_boxes
+from frs.images import Images, TrainingLoaders, training_pipeline
 from frs.spec import Schedule, StockDetector
 from frs.trainer import _explained
 

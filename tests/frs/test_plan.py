@@ -12,7 +12,7 @@ from tiny import described, job
 from frs import checks, memory, plan, weights
 from frs.checks import Finding, Step
 from frs.errors import BadDataset, ClassMismatch
-from frs.plan import Forecast
+from frs.forecast import Forecast
 from frs.preparation import Preparation
 from frs.resolved import resolve
 from frs.spec import JobSpec

@@ -6,9 +6,10 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
 from frs import schedule
-from frs.detectors import stock_config
+from frs.detectors import BASE_CONFIG, stock_config
 from frs.errors import InvalidSpec
-from frs.spec import Schedule, StockDetector
+from frs.spec import DescribedDetector, Schedule, StockDetector
+from frs.steps import epochs_known
 
 GFL = stock_config(StockDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))
 
@@ -101,3 +102,13 @@ def test_a_stock_schedule_in_steps_asks_for_epochs() -> None:
 
 def test_auto_warm_up_is_a_twentieth_and_500_at_most() -> None:
     assert (schedule.warmup("auto", 100), schedule.warmup("auto", 90_000), schedule.warmup(7, 100)) == (5, 500, 7)
+
+
+@pytest.mark.parametrize("architecture", BASE_CONFIG)
+def test_the_epochs_of_described_detectors_are_known_without_their_stock_configs(architecture: Any) -> None:
+    described = DescribedDetector(architecture=architecture)
+    asked = Schedule(max_steps=7)
+    known = epochs_known(asked, described)
+    assert known == schedule.plan(Schedule(), stock_config(described), images=16).epochs
+    assert epochs_known(Schedule(epochs=3), described) == 3
+    assert epochs_known(asked, StockDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py")) is None

@@ -5,15 +5,18 @@ Steered by the job's metadata:
   crash_at: kills itself with SIGKILL at that step, in the attempts named by crash_attempts (default "1", or "all")
   hang_at: sleeps for ever at that step, deaf to SIGTERM;   spawn: leaves a process in its group
   flood: so many lines of output;   garbage: lines that are no events;   say: a line of output
+  sleep_in: sleeps for ever before training;   exhaust: wants more memory than it may have
   fail: ends with that code and end reason;   exit: ends with that exit code and no outcome
   outside: announces a checkpoint outside the work folder;   lie: announces a student under a wrong sha256
 """
 
 import argparse
+import errno
 import hashlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -21,8 +24,10 @@ import time
 from pathlib import Path
 
 from frs import events
+from frs.errors import StorageFull
 from frs.process import die_with_parent
 from frs.resolved import ResolvedSpec
+from frs.stopping import STOP
 
 TRY_AGAIN = 75
 
@@ -38,6 +43,17 @@ class Stub:
         self.step, self.weight = self.newest()
 
     def run(self) -> int:
+        """As the engine, it says so when the disk is full."""
+        try:
+            return self.train()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            problem = events.Problem(code=StorageFull.code, message="No space is left.")
+            self.emit(events.Outcome(status="failed", end_reason="internal_error", error=problem))
+            return 1
+
+    def train(self) -> int:
         signal.signal(signal.SIGTERM, self.ask)
         self.emit(events.Phase(phase="loading"))
         self.emit(events.Facts(values={"parameters": 1}))
@@ -51,6 +67,9 @@ class Stub:
                 self.save()
                 self.emit(events.Outcome(status="interrupted"))
                 return TRY_AGAIN
+            if (self.workdir / STOP).exists():
+                self.save()
+                return self.finish("stopped_early")
             if self.step % self.every == 0:
                 self.save()
         return self.finish()
@@ -85,6 +104,11 @@ class Stub:
         return attempts == "all" or self.attempt in attempts.split(",")
 
     def misbehave(self) -> None:
+        if "sleep_in" in self.wishes:
+            time.sleep(3600)
+        if "exhaust" in self.wishes:
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+            bytearray(1 << 31)
         if "say" in self.wishes:
             print(self.wishes["say"])
         if "spawn" in self.wishes:
@@ -100,7 +124,7 @@ class Stub:
             print("last words", file=sys.stderr)
             raise SystemExit(int(self.wishes["exit"]))
 
-    def finish(self) -> int:
+    def finish(self, end_reason: str = "completed") -> int:
         if "fail" in self.wishes:
             problem = events.Problem(code=self.wishes["fail"], message="As the test wished.")
             self.emit(events.Outcome(status="failed", end_reason=self.wishes["fail"], error=problem))
@@ -121,7 +145,7 @@ class Stub:
         student = write(self.workdir / "student" / "student.pth", json.dumps({"weight": self.weight}))
         digest = "0" * 64 if "lie" in self.wishes else sha256(student)
         self.announce("student", student, digest, ("best", "last"))
-        self.emit(events.Outcome(status="succeeded", end_reason="completed"))
+        self.emit(events.Outcome(status="succeeded", end_reason=end_reason))
         return 0
 
     def save(self) -> None:
@@ -168,14 +192,54 @@ def garbage() -> None:
     sys.stdout.flush()
 
 
+def errand(emit: events.Emit, values: dict[str, object]) -> int:
+    """Ends as the file or the spec wishes: a word in it is a code to refuse with, or `sleep`."""
+    wish = str(values.pop("wish", ""))
+    if wish == "sleep":
+        emit(events.Phase(phase="probing"))
+        time.sleep(3600)
+    if wish == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if wish:
+        problem = events.Problem(code=wish, message="As the test wished.")
+        emit(events.Outcome(status="failed", error=problem))
+        return 1
+    emit(events.Facts(values=values))
+    emit(events.Outcome(status="succeeded"))
+    return 0
+
+
+def plan(options: argparse.Namespace, emit: events.Emit) -> int:
+    spec = ResolvedSpec.model_validate_json(options.spec.read_bytes())
+    return errand(emit, {"ok": True, "wish": spec.job.metadata.get("wish", "")})
+
+
+def import_weights(options: argparse.Namespace, emit: events.Emit) -> int:
+    content = options.source.read_text()
+    assert sha256(options.source) == options.sha256
+    write(options.target, f"imported {content}")
+    wish = content if content in ("die", "sleep", "weights_unreadable") else ""
+    return errand(emit, {"sha256": sha256(options.target), "classes": ["box"], "wish": wish})
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("command", choices=["train"])
-    parser.add_argument("--spec", type=Path, required=True)
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--events-fd", type=int, required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("train", "plan"):
+        command = commands.add_parser(name)
+        command.add_argument("--spec", type=Path, required=True)
+        command.add_argument("--workdir", type=Path)
+        command.add_argument("--events-fd", type=int, required=True)
+    command = commands.add_parser("import-weights")
+    command.add_argument("source", type=Path)
+    command.add_argument("target", type=Path)
+    command.add_argument("--sha256")
+    command.add_argument("--events-fd", type=int, required=True)
     options = parser.parse_args()
     die_with_parent()
     stream = os.fdopen(options.events_fd, "w", buffering=1)
-    resolved = ResolvedSpec.model_validate_json(options.spec.read_bytes())
-    sys.exit(Stub(resolved, options.workdir, events.lines_to(stream)).run())
+    emit = events.lines_to(stream)
+    if options.command == "train":
+        resolved = ResolvedSpec.model_validate_json(options.spec.read_bytes())
+        sys.exit(Stub(resolved, options.workdir, emit).run())
+    sys.exit({"plan": plan, "import-weights": import_weights}[options.command](options, emit))

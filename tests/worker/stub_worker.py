@@ -1,12 +1,16 @@
-"""`python -m worker` with the stub for a trainer."""
+"""`python -m worker` with the stub for a trainer; STUB_STORAGE_DELAY shortens the wait for a full disk."""
 
+import os
 import sys
 from pathlib import Path
 
+from worker import endings
 from worker.__main__ import main
 from worker.app import dispatcher
 
 dispatcher.command = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
+
+endings.STORAGE_DELAY = float(os.environ.get("STUB_STORAGE_DELAY", endings.STORAGE_DELAY))
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,9 @@ import pytest
 from sqlalchemy import select
 
 from frs.errors import DatasetNotFound, FrsError, InvalidSpec, WeightsNotFound
-from frs.spec import InitFromDetector
+from frs.spec import InitFromDetector, JobSpec
+from store import jobs, keys
+from store.keys import Scope
 from store.tables import Dataset, Detector
 from worker.rendering import render
 
@@ -132,3 +134,38 @@ def test_missing_images_are_a_missing_data_set(house):
     with pytest.raises(DatasetNotFound) as error:
         rendered(house)
     assert isinstance(error.value, FrsError) and str(house.settings.data) not in error.value.message
+
+
+def of(house, owner, *scopes):
+    """What makes a job that owner's, posted with such a key."""
+    key = house.do(keys.add, owner, f"token of {owner}", owner=owner, scopes=scopes or [Scope.SUBMIT])
+    return {"owner": owner, "key_id": key.id}
+
+
+def rendered_for(house, posted, **spec):
+    spec = JobSpec.model_validate({"kind": "evaluate", "dataset": "shapes", **spec})
+    job = house.do(jobs.add, spec, dataset_id="ds_shapes", **posted)
+    with house.database.read() as session:
+        return render(session, house.settings, job)
+
+
+@pytest.mark.parametrize("name", ["teacher", "det_teacher"])
+def test_another_owners_detector_is_not_there(house, name):
+    weights(house)
+    register(house, weights_file="teacher.pth", owner="alice")
+    student = {"detector": name}
+    with pytest.raises(WeightsNotFound):
+        rendered_for(house, of(house, "bob"), student=student)
+    assert rendered_for(house, of(house, "alice"), student=student).student.sha256 == "abc"
+    assert rendered_for(house, of(house, "boss", Scope.ADMIN), student=student).student.sha256 == "abc"
+
+
+@pytest.mark.parametrize("name", ["more", "ds_more"])
+def test_another_owners_images_are_not_there(house, name):
+    paths = {f"{half}_images": f"shapes/{half}" for half in ("train", "val")}
+    paths |= {f"{half}_annotations": f"shapes/{half}.json" for half in ("train", "val")}
+    house.do(lambda session: session.add(Dataset(id="ds_more", name="more", owner="alice", **paths)))
+    spec = {"kind": "distill", "student": GFL, "teacher": GFL, "unlabelled": name}
+    with pytest.raises(DatasetNotFound):
+        rendered_for(house, of(house, "bob"), **spec)
+    assert rendered_for(house, of(house, "alice"), **spec).unlabelled is not None

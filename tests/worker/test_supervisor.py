@@ -170,10 +170,44 @@ def test_what_was_said_while_the_database_was_away_is_written_later(house):
 
 def test_a_silent_trainer_counts_as_hung_and_shows_where(house):
     job_id = house.submit(hang_at=10)
-    house.supervisor(hang_seconds=1.0).run()
+    house.supervisor(hang_step_seconds=1.0).run()
     job = house.job(job_id)
     assert (job.status, job.end_reason) == ("failed", "hung")
     assert "train_step" in job.error["message"]
+
+
+def test_silence_before_training_is_borne_longer_and_told_as_what_it_is(house):
+    job_id = house.submit(sleep_in="loading")
+    house.supervisor(hang_seconds=1.0, hang_step_seconds=0.2).run()
+    assert "for 1 seconds while loading" in house.job(job_id).error["message"]
+
+
+def test_a_trainer_killed_for_want_of_memory_is_not_tried_again(house, monkeypatch):
+    kills = iter([0, 1])
+    monkeypatch.setattr("worker.supervisor.oom_kills", lambda: next(kills))
+    job = house.run(crash_at=3)
+    assert (job.status, job.end_reason, job.error["code"]) == ("failed", "out_of_memory", "out_of_memory")
+    assert "batch_size" in job.error["hint"]
+
+
+def test_a_trainer_that_gets_no_memory_says_so_with_its_traceback(house):
+    job = house.run(exhaust=1)
+    assert (job.status, job.end_reason) == ("failed", "out_of_memory")
+    assert "MemoryError" in job.error["message"]
+
+
+def test_every_failure_has_a_next_step(house):
+    for wishes in ({"fail": "diverged"}, {"exit": 3}, {"lie": 1}, {"fail": "no such reason"}):
+        error = house.run(**wishes).error
+        assert error["code"] and error["message"] and error["hint"], wishes
+
+
+def test_too_little_space_sends_the_job_back_before_it_begins(house):
+    job_id = house.submit()
+    house.supervisor(min_free_mb=1 << 40).run()
+    job = house.job(job_id)
+    assert (job.status, job.status_reason_code) == ("queued", "waiting_for_storage")
+    assert house.steps(job_id) == [] and "MB are free" in job.status_reason_message
 
 
 def test_processes_the_trainer_leaves_behind_die_with_it(house):

@@ -28,7 +28,7 @@ def start(house, tmp_path):
 
     def start_worker(**changes):
         settings = house.settings.model_copy(update={**LEASE, **changes})
-        told = {f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+        told = {f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
         with (tmp_path / f"worker{len(started)}.log").open("w") as log:
             process = subprocess.Popen([sys.executable, WORKER], env={**os.environ, **told}, stdout=log, stderr=log)
         started.append(process)

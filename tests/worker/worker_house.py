@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, Update, func, select, update
+from sqlalchemy.orm import Session
 
 from frs.spec import JobSpec
-from store import jobs
+from store import actions, jobs
 from store.artifacts import Artifacts
 from store.database import Database
 from store.lease import Lease
 from store.settings import Settings
 from store.tables import Artifact, Dataset, Event, Job, Metric
+from store.waiting import StatusReason, waiting_reason
 from worker.supervisor import Supervisor
 
 STUB = (sys.executable, "-u", "-X", "faulthandler", str(Path(__file__).with_name("stub_trainer.py")))
@@ -30,6 +32,8 @@ SHORT = {
     "poll_seconds": 0.1,
     "grace_seconds": 3,
     "hang_seconds": 60,
+    "hang_step_seconds": 60,
+    "min_free_mb": 1,
 }
 
 
@@ -80,6 +84,23 @@ class House:
     def rows(self, query: Select[Any]) -> Sequence[Any]:
         with self.database.read() as session:
             return session.scalars(query).all()
+
+    def job_in(self, session: Session, job_id: str) -> Job:
+        return session.get_one(Job, job_id)
+
+    def without_wish(self, spec: dict[str, Any], wish: str) -> dict[str, Any]:
+        return spec | {"metadata": {name: value for name, value in spec["metadata"].items() if name != wish}}
+
+    def stop_requested(self, job_id: str) -> Update:
+        """As if somebody had asked while it still ran."""
+        return update(Job).where(Job.id == job_id).values(stop_requested_at=1.0)
+
+    def cancel(self, job_id: str) -> None:
+        self.do(actions.cancel, job_id)
+
+    def waiting(self, job_id: str) -> StatusReason | None:
+        with self.database.read() as session:
+            return waiting_reason(session, session.get_one(Job, job_id))
 
     def steps(self, job_id: str) -> list[int]:
         return list(self.rows(select(Metric.step).where(Metric.job_id == job_id, Metric.key == "train/loss")))

@@ -1,0 +1,34 @@
+"""How many jobs an owner may have that have not ended."""
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from api.caller import Caller
+from api.problems import Refusal
+from store import keys
+from store.settings import Settings
+from store.states import TERMINAL, JobStatus
+from store.tables import Job
+
+_ACTIVE = [status for status in JobStatus if status not in TERMINAL]
+_AT_ONCE = 100
+"""More than can be on their way in at a time: so far from the limit nobody need wait for anybody's count."""
+
+
+def check(session: Session, settings: Settings, caller: Caller, more: int) -> None:
+    """Before `more` jobs become active, in the session that makes them so. Raises Refusal, 429."""
+    most = caller.max_active_jobs or settings.max_active_jobs
+    if _active(session, caller.owner) + more + _AT_ONCE <= most:
+        return
+    keys.lock_owner(session, caller.owner)
+    active = _active(session, caller.owner)
+    if active + more > most:
+        detail = f"{active} jobs of {caller.owner} have not ended, and {more} more would be over its {most}."
+        hint = "Wait until some have ended, cancel some, or ask an admin for a key with a larger `max_active_jobs`."
+        raise Refusal(429, "quota_exceeded", detail, hint)
+
+
+def _active(session: Session, owner: str) -> int:
+    """By the index on status: the one on owners, kept out by the concatenation, leads through all that have ended."""
+    is_own = Job.owner.concat("") == owner
+    return session.scalars(select(func.count()).where(Job.status.in_(_ACTIVE), is_own)).one()

@@ -1,0 +1,36 @@
+from fastapi import APIRouter, Response
+
+from api.caller import Admin
+from api.context import Here
+from api.keys import service
+from api.keys.schemas import Key, KeyCreate, NewKey
+from api.paging import Cursor, Limit
+from api.schemas import KeyId, Page
+
+router = APIRouter(prefix="/api-keys", tags=["api-keys"])
+
+
+@router.post("", status_code=201)
+def create(here: Here, _: Admin, response: Response, request: KeyCreate) -> NewKey:
+    """Makes a key. Its token is in this answer and nowhere else."""
+    key = service.create(here.database, request)
+    response.headers["Location"] = f"/api-keys/{key.id}"
+    response.headers["Cache-Control"] = "no-store"
+    return key
+
+
+@router.get("")
+def list_keys(here: Here, _: Admin, limit: Limit = 50, cursor: Cursor = None) -> Page[Key]:
+    """Newest first, with those that were revoked or have expired."""
+    return service.listing(here.database, limit, cursor)
+
+
+@router.get("/{key_id}")
+def get_key(here: Here, _: Admin, key_id: KeyId) -> Key:
+    return service.find(here.database, key_id)
+
+
+@router.delete("/{key_id}", status_code=204)
+def revoke(here: Here, _: Admin, key_id: KeyId) -> None:
+    """Within a second nobody comes in with it any more; its owner's jobs go on. The last admin key stays."""
+    service.revoke(here.database, key_id)

@@ -1,0 +1,14 @@
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from api import files
+from api.caller import Admin
+
+router = APIRouter(tags=["monitoring"])
+
+
+@router.get("/metrics", response_class=Response, responses=files.content("text/plain"))
+def scrape(_: Admin, request: Request) -> Response:
+    """For Prometheus: the queue, jobs, attempts, workers and their GPUs as the database knows them, requests and streams of
+    this process."""
+    return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,81 @@
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from api.caller import Caller
+from api.context import Context
+from api.jobs import references
+from api.jobs.service import family_of, refuse_comparison
+from api.plans import checking
+from api.plans.schemas import Plan, Probe
+from api.problems import NotFound, Refusal
+from frs.spec import JobSpec
+from store import errands, line
+from store.database import Database
+from store.states import ErrandKind, ErrandStatus, WaitingReason
+from store.tables import Errand
+
+MOST_PROBES = 20
+"""Of one owner that have not ended: each takes a worker's time."""
+
+
+def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
+    """Raises InvalidField for a comparison, which nobody can post."""
+    refuse_comparison(spec)
+    with context.database.read() as session:
+        reviewed = references.review(session, context, caller, spec)
+        images = checking.training_images(reviewed)
+        schedule, steps = checking.of_the_schedule(spec, images)
+        wait = checking.of_its_wait(session, caller, spec)
+        checks = [*checking.of_references(reviewed), schedule, *wait]
+        place = line.place_of_a_new_job(session, spec.priority)
+    return Plan(
+        ok=not any(check.level == "error" for check in checks),
+        spec=spec,
+        checks=checks,
+        training_images=None if spec.kind == "evaluate" else images,
+        epochs=steps and steps.epochs,
+        steps=steps and steps.steps,
+        queue_position=place,
+        jobs=1 + sum(1 for _ in family_of(spec)),
+    )
+
+
+def probe(context: Context, caller: Caller, spec: JobSpec) -> Probe:
+    """Raises InvalidField for references that do not hold, Refusal 409 or 429 where a worker could not or should not."""
+    refuse_comparison(spec)
+    with context.database.read() as session:
+        found = references.check(session, context, caller, spec)
+        _refuse_to_wait(session, caller, spec)
+    request = {"spec": spec.model_dump(mode="json"), "owner": caller.owner, "dataset_id": found.dataset_id}
+    with context.database.write() as session:
+        _refuse_too_many(session, caller)
+        devices = spec.resources.devices
+        errand = errands.add(session, ErrandKind.PROBE, request, owner=caller.owner, devices=devices)
+        session.commit()
+    return find(context.database, caller, errand.id)
+
+
+def find(database: Database, caller: Caller, plan_id: str) -> Probe:
+    with database.read() as session:
+        errand = session.get(Errand, plan_id)
+    if errand is None or errand.kind != ErrandKind.PROBE or not caller.may_see(errand):
+        raise NotFound("plan_not_found", "No such plan.", "Make one with POST /jobs/plan?probe=true.")
+    columns = {name: getattr(errand, name) for name in Probe.model_fields if name != "spec"}
+    return Probe.model_validate(columns | {"spec": errand.request["spec"]})
+
+
+def _refuse_to_wait(session: Session, caller: Caller, spec: JobSpec) -> None:
+    teacher = checking.teacher_to_come(session, caller, spec)
+    if teacher is not None:
+        detail = f"Job {teacher.id} is {teacher.status}: there is no detector yet to build."
+        hint = f"Follow GET /jobs/{teacher.id} until it has succeeded, or plan without `probe`."
+        raise Refusal(409, WaitingReason.TEACHER, detail, hint)
+
+
+def _refuse_too_many(session: Session, caller: Caller) -> None:
+    waiting = (Errand.status.in_([ErrandStatus.QUEUED, ErrandStatus.RUNNING]), Errand.kind == ErrandKind.PROBE)
+    count = session.scalars(select(func.count()).where(Errand.owner == caller.owner, *waiting)).one()
+    if count >= MOST_PROBES:
+        detail = f"{count} plans of yours have not been probed yet."
+        hint = "Wait for these, or plan without `probe`; see GET /workers."
+        raise Refusal(429, "too_many_probes", detail, hint, headers={"Retry-After": "10"})

@@ -1,0 +1,46 @@
+"""The line before the workers, as the API shows it."""
+
+from api.jobs.schemas import Progress, StatusReason
+from api.schemas import Answer, Page, Time
+
+
+class Waiting(Answer):
+    position: int
+    """1 is next. Jobs of other owners count."""
+    job_id: str
+    name: str | None
+    owner: str
+    priority: int
+    devices: int | None
+    """GPUs it asks for; null: one where there are any."""
+    status_reason: StatusReason
+    """What it waits for."""
+    created_at: Time
+
+
+class Running(Answer):
+    job_id: str
+    name: str | None
+    owner: str
+    priority: int
+    devices: int | None
+    attempt: int
+    phase: str | None
+    progress: Progress | None
+    started_at: Time | None
+
+
+class Counts(Answer):
+    """Jobs of all owners."""
+
+    queued: int
+    running: int
+    paused: int
+
+
+class Queue(Page[Waiting]):
+    """Of another owner's jobs no more than how many they are, unless the caller is an admin."""
+
+    running: list[Running]
+    """The same on every page."""
+    counts: Counts

@@ -1,0 +1,15 @@
+from fastapi import APIRouter
+
+from api.caller import Reader
+from api.context import Here
+from api.schemas import Page
+from api.workers import service
+from api.workers.schemas import Worker
+
+router = APIRouter(prefix="/workers", tags=["workers"])
+
+
+@router.get("")
+def list_workers(here: Here, caller: Reader) -> Page[Worker]:
+    """Those that were heard of within the last minute, on one page, the oldest first."""
+    return service.listing(here.database, caller)

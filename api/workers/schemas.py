@@ -1,0 +1,34 @@
+"""Workers as the API shows them."""
+
+from api.schemas import Answer, Time
+
+
+class Gpu(Answer):
+    """Null: the worker could not find it out."""
+
+    index: int | None = None
+    name: str | None = None
+    memory_total: int | None = None
+    """Bytes."""
+    memory_used: int | None = None
+    """Bytes, by whatever runs on it."""
+    utilization: float | None = None
+    """Percent."""
+
+
+class Worker(Answer):
+    id: str
+    host: str
+    version: str
+    slots: int
+    """Jobs it runs at a time."""
+    gpus: list[Gpu]
+    draining: bool
+    """It takes no more jobs and gives back what it has."""
+    running: int
+    """Jobs it runs at present."""
+    job_ids: list[str]
+    """Those of them that the caller may see."""
+    started_at: Time
+    seen_at: Time
+    """When it last said that it is there; after a minute of silence it is left out."""

@@ -1,0 +1,27 @@
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.caller import Caller
+from api.schemas import Page
+from api.workers.schemas import Worker
+from store import fleet, tables
+from store.database import Database
+
+
+def listing(database: Database, caller: Caller) -> Page[Worker]:
+    with database.read() as session:
+        workers = fleet.alive(session)
+        held = fleet.jobs_of(session, [worker.id for worker in workers])
+        visible = _visible(session, caller, [job_id for job_ids in held.values() for job_id in job_ids])
+        return Page(data=[_shown(worker, held[worker.id], visible) for worker in workers])
+
+
+def _visible(session: Session, caller: Caller, job_ids: list[str]) -> set[str]:
+    job = tables.Job
+    return set(session.scalars(select(job.id).where(job.id.in_(job_ids), caller.visible(job))))
+
+
+def _shown(worker: tables.Worker, held: list[str], visible: set[str]) -> Worker:
+    columns = {name: getattr(worker, name) for name in Worker.model_fields if name not in ("running", "job_ids")}
+    job_ids = [job_id for job_id in held if job_id in visible]
+    return Worker.model_validate(columns | {"running": len(held), "job_ids": job_ids})

@@ -1,0 +1,23 @@
+"""Jobs side by side."""
+
+from typing import Annotated
+
+import typer
+
+from cli import side_by_side
+from cli.arguments import job_ids
+from cli.terminal import HERE, AsJson, DataFolder, answer, show
+
+app = typer.Typer()
+
+
+@app.command()
+def compare(
+    ids: Annotated[list[str], typer.Argument(metavar="ID ID...", autocompletion=job_ids)],
+    keys: Annotated[str | None, typer.Option(help="Curves, separated by commas [all].")] = None,
+    data: DataFolder = HERE,
+    json_: AsJson = False,
+) -> None:
+    """Two to sixteen jobs: where their specs differ, how their curves end, their students' numbers."""
+    query = {"jobs": ",".join(ids), "keys": keys}
+    show(answer(data, lambda client: client.get("/compare", **query)), side_by_side.draw, json_)

@@ -1,0 +1,92 @@
+"""`make docs`: runs every `$ ` command of docs/api.md against a service of its own and writes down what it printed.
+
+Needs curl and jq. The commands share one shell; `$U` is the service's address, `$K` the file with curl's key header.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.progress import track
+
+from cli.demo import LOOPBACK, free_port
+from cli.up import Service
+from frs.dataset.shapes import draw
+
+PAGE = Path(__file__).with_name("api.md")
+FENCE = re.compile(r"```console\n(.*?)```", re.DOTALL)
+END = "--- end of output ---"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        draw(data / "datasets" / "shapes", train=60, val=20, size=96)
+        with Service(data, LOOPBACK, free_port(), None, None) as service:
+            page = PAGE.read_text()
+            with Shell(service, Path(folder)) as shell:
+                blocks = [shell.block(found[1]) for found in track(list(FENCE.finditer(page)), "running docs/api.md")]
+    fresh = iter(blocks)
+    PAGE.write_text(FENCE.sub(lambda _: f"```console\n{next(fresh)}```", page))
+
+
+class Shell:
+    """One bash for all blocks, so that variables live on."""
+
+    def __init__(self, service: Service, folder: Path) -> None:
+        key = (service.data / "api-key").read_text().strip()
+        (folder / "key").write_text(f"Authorization: Bearer {key}\n")
+        told = {"U": service.url, "K": "@key", "FRS_DATA": str(service.data), "COLUMNS": "120"}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.key, self.url = key, service.url
+        self.process = subprocess.Popen(
+            ["bash"],
+            cwd=folder,
+            env=os.environ | told | {"PATH": path},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def __enter__(self) -> "Shell":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def block(self, text: str) -> str:
+        return "".join(f"$ {command}\n{self.run(command)}" for command in commands(text))
+
+    def run(self, command: str) -> str:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{command}\necho; echo '{END}'\n")
+        self.process.stdin.flush()
+        printed = "".join(iter(self.process.stdout.readline, f"{END}\n")).rstrip("\n")
+        hidden = printed.replace(self.key, "frs_...").replace(self.url, "http://localhost:8000")
+        return hidden + "\n" if hidden else ""
+
+
+def commands(block: str) -> Iterator[str]:
+    """Each from its `$ ` on, with the lines that a backslash, an open quote or a here-document continues."""
+    lines = iter(block.splitlines())
+    for line in lines:
+        if line.startswith("$ "):
+            command = line[2:]
+            while is_open(command):
+                command += "\n" + next(lines)
+            yield command
+
+
+def is_open(command: str) -> bool:
+    here_document = "<<" in command and not command.endswith("\nEOF")
+    return here_document or command.endswith("\\") or command.count("'") % 2 == 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""What the `frs` command does to jobs, plans, comparisons and the line; the test plays the worker."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.arguments import job_ids
+from cli.main import app
+from frs import events
+from store import errands, fleet, jobs, record
+from store.database import Database, open_database
+from store.lease import Lease
+from store.states import EndReason, JobStatus
+
+STUDENT = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16}
+SPEC = {"kind": "train", "dataset": "shapes", "student": STUDENT, "schedule": {"epochs": 2, "batch_size": 2}}
+FORECAST = {
+    "ok": True,
+    "checks": [{"code": "schedule", "level": "info", "ok": True, "message": "2 steps."}],
+    "steps": 2,
+    "epochs": 1,
+    "seconds_per_step": 0.25,
+    "estimated_seconds": 90.0,
+    "peak_memory_mb": 512.0,
+}
+pytestmark = pytest.mark.usefixtures("shapes")
+
+
+@pytest.fixture
+def database(data: Path) -> Iterator[Database]:
+    database = open_database(f"sqlite:///{data / 'frs.db'}")
+    yield database
+    database.engine.dispose()
+
+
+@pytest.fixture
+def do(database: Database) -> Callable[..., Any]:
+    def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        with database.write() as session:
+            result = function(session, *arguments, **named)
+            session.commit()
+        return result
+
+    return call
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Callable[..., Path]:
+    def written(**changes: Any) -> Path:
+        (tmp_path / "spec.json").write_text(json.dumps(SPEC | changes))
+        return tmp_path / "spec.json"
+
+    return written
+
+
+@pytest.fixture
+def submitted(frs: Any, spec: Any) -> Callable[..., str]:
+    return lambda **changes: json.loads(frs("submit", spec(**changes), "--json").output)["id"]
+
+
+@pytest.fixture
+def claimed(do: Any, submitted: Any) -> Callable[..., Lease]:
+    return lambda **changes: do(jobs.claim, "worker", 60.0, submitted(**changes))
+
+
+def status_of(frs: Any, id: str) -> str:
+    return json.loads(frs("job", id, "--json").output)["status"]
+
+
+def evaluate(do: Any, lease: Lease, mAP: float) -> None:
+    names = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
+    scores = {"metrics": dict.fromkeys(names, mAP), "per_class": {"circle": mAP}, "images": 2, "detections": 2}
+    do(record.record, lease, [events.Evaluation(role="student", step=2, epoch=1, last=True, **scores)])
+
+
+def test_a_job_is_paused_and_resumed(frs: Any, submitted: Any) -> None:
+    id = submitted()
+    assert "paused" in frs("pause", id).output
+    assert json.loads(frs("resume", id, "--json").output)["status"] == "queued"
+    assert "Allowed now: cancel, pause" in frs("resume", id, code=1).stderr.replace("\n", " ")
+
+
+def test_a_running_job_is_stopped_and_a_failed_one_retried(frs: Any, do: Any, claimed: Any) -> None:
+    lease = claimed()
+    assert "running" in frs("stop", lease.job_id).output
+    do(jobs.settle, lease, JobStatus.FAILED, EndReason.DIVERGED)
+    assert json.loads(frs("retry", lease.job_id, "--json").output)["status"] == "queued"
+
+
+def test_set_changes_what_is_named_and_nothing_else(frs: Any, submitted: Any) -> None:
+    id = submitted(name="before", tags=["old"])
+    output = frs("set", id, "--name", "after", "--priority", 3).output
+    assert "after" in output and "old" in output
+    job = json.loads(frs("set", id, "--tag", "a", "--tag", "b", "--json").output)
+    assert (job["name"], job["tags"], job["priority"]) == ("after", ["a", "b"], 3)
+    job = json.loads(frs("set", id, "--name", "", "--tag", "", "--json").output)
+    assert (job["name"], job["tags"], job["priority"]) == (None, [], 3)
+
+
+def test_delete_asks_first(frs: Any, submitted: Any) -> None:
+    id = submitted()
+    frs("cancel", id)
+    declined = CliRunner().invoke(app, ["delete", id], input="n\n")
+    assert declined.exit_code == 1 and id in declined.stderr
+    assert status_of(frs, id) == "cancelled"
+    accepted = CliRunner().invoke(app, ["delete", id], input="y\n")
+    assert accepted.exit_code == 0, accepted.output
+    assert "job_not_found" in frs("job", id, code=1).stderr
+
+
+def test_delete_with_yes_asks_nobody_and_a_job_that_has_not_ended_stays(frs: Any, submitted: Any) -> None:
+    id = submitted()
+    assert "action_not_allowed" in frs("delete", id, "--yes", code=1).stderr
+    frs("cancel", id)
+    told = json.loads(frs("delete", id, "--yes", "--keep-artifacts", "--json").output)
+    assert told == {"deleted": id, "artifacts": "keep"}
+
+
+def test_a_waiting_job_shows_code_message_and_hint(frs: Any, submitted: Any) -> None:
+    output = frs("job", submitted()).output
+    for said in ("waiting_for_worker", "No worker is running.", "GET /workers"):
+        assert said in output
+
+
+def test_a_plan_shows_its_checks_and_ends_by_them(frs: Any, spec: Any) -> None:
+    output = frs("plan", spec(), "--set", "schedule.epochs=3").output
+    assert "schedule" in output and "6 steps" in output and "waiting_for_worker" in output
+    assert json.loads(frs("plan", spec(), "--json").output)["steps"] == 4
+    refused = frs("plan", spec(dataset="nowhere", student=STUDENT | {"init": {"weights": "none.pth"}}), code=1).output
+    assert "dataset_not_found" in refused and "weights_not_found" in refused
+    assert "error" in frs("plan", "shapes_gfl", "--set", "dataset=nowhere", code=1).output
+
+
+def settle_next_probe(do: Any, **how: Any) -> threading.Thread:
+    """A worker that takes the first probe there is."""
+
+    def work() -> None:
+        while (lease := do(errands.claim, "worker", 60.0)) is None:
+            time.sleep(0.02)
+        do(errands.settle, lease, **how)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_probe_is_waited_for_and_its_cost_drawn(frs: Any, do: Any, spec: Any) -> None:
+    worker = settle_next_probe(do, result=FORECAST)
+    output = frs("plan", spec(), "--probe").output
+    worker.join(20)
+    for said in ("2 steps, 1 epochs", "0.25 s", "512 MiB"):
+        assert said in output
+
+
+def test_a_probe_that_cannot_be_made_says_why(frs: Any, do: Any, spec: Any) -> None:
+    assert "dataset_not_found" in frs("plan", spec(dataset="nowhere"), "--probe", code=1).stderr
+    problem = events.Problem(code="out_of_memory", message="It does not fit.", hint="Lower the batch.")
+    worker = settle_next_probe(do, error=problem)
+    told = frs("plan", spec(), "--probe", code=1).stderr
+    worker.join(20)
+    assert "out_of_memory" in told and "Lower the batch." in told
+
+
+def test_jobs_are_compared_with_the_best_marked(frs: Any, do: Any, claimed: Any) -> None:
+    a, b = claimed(name="one"), claimed(name="two", schedule={"epochs": 2, "batch_size": 4})
+    evaluate(do, a, 0.25)
+    evaluate(do, b, 0.5)
+    do(record.record, a, [events.Metrics(step=2, epoch=1, values={"train/loss": 1.5})])
+    output = frs("compare", a.job_id, b.job_id).output
+    for said in ("schedule.batch_size", "train/loss", "1.5", "25.0", "50.0 *", "circle"):
+        assert said in output
+    assert "25.0 *" not in output
+    answer = json.loads(frs("compare", a.job_id, b.job_id, "--keys", "train/none", "--json").output)
+    assert answer["curves"] == []
+    assert "invalid_request" in frs("compare", a.job_id, code=1).stderr
+
+
+def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, claimed: Any) -> None:
+    first, running = submitted(name="urgent", priority=100), claimed(name="busy")
+    gpu = {"index": 0, "name": "A GPU", "memory_total": 8 << 30, "memory_used": 2 << 30, "utilization": 50}
+    do(fleet.check_in, "worker", host="nearby", version="1.0", slots=2, gpus=[gpu], draining=True)
+    queue, workers = frs("queue").output, frs("workers").output
+    assert queue.index(first) < queue.index(f"running {running.job_id}")
+    assert "urgent" in queue and "waiting_for_worker" in queue
+    for said in ("nearby", "A GPU, 2.0 of 8 GiB, 50 %", "draining"):
+        assert said in workers
+    answer = json.loads(frs("queue", "--limit", 1, "--json").output)
+    assert answer["data"][0]["job_id"] == first
+    assert json.loads(frs("workers", "--json").output)["data"][0]["running"] >= 1
+    do(fleet.check_out, "worker")
+
+
+def test_the_tab_key_offers_ids(frs: Any, submitted: Any) -> None:
+    id = submitted()
+    assert id in job_ids("job_")
+    assert job_ids("nothing") == []

@@ -1,0 +1,157 @@
+"""A whole service: the API and workers as processes of their own, a user who asks over HTTP, a look behind the scenes."""
+
+import os
+import random
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+from servers import free_port
+from sqlalchemy import func, select, update
+from worker_house import SHORT, STUB, House, until
+
+from store.database import open_database
+from store.schema import initialise
+from store.settings import Settings
+from store.states import DatasetStatus, JobStatus
+from store.tables import Attempt, Checkpoint, Dataset, Event, Job
+
+STUB_WORKER = Path(STUB[-1]).with_name("stub_worker.py")
+ROOT = Path(__file__).parents[2]
+LEASE = {"heartbeat_seconds": 0.5, "fence_seconds": 4, "lease_seconds": 6}
+SPEC = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
+PASSING = (429, 500, 502, 503, 504, 507)
+"""What a client tries again."""
+
+
+class Estate:
+    def __init__(self, logs: Path, **settings: Any) -> None:
+        """On SQLite, with the broker and everything else in a data folder, unless the settings say otherwise."""
+        self.settings = Settings(**{"data": logs / "data", **SHORT, **LEASE, **settings})
+        self.logs = logs
+        initialise(self.settings)
+        self.house = House(self.settings, open_database(self.settings.database_url))
+        self.house.add_dataset()
+        self.house.do(
+            lambda session: session.execute(update(Dataset).values(status=DatasetStatus.READY, classes=["box"]))
+        )
+        self.port = free_port()
+        key = self.settings.api_key_file.read_text().strip()
+        self._http = httpx2.Client(
+            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {key}"}, limits=httpx2.Limits()
+        )
+        self.children: list[subprocess.Popen[bytes]] = []
+        self.answers: list[int] = []
+        """Status of every answer so far; 0 for none."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self.children:
+            child.kill()
+            child.wait()
+        self._http.close()
+        self.house.database.engine.dispose()
+        until(lambda: self.house.trainers() == [], 10)
+
+    def api(self) -> subprocess.Popen[bytes]:
+        process = self._start(sys.executable, "-m", "api", "--port", str(self.port))
+        until(lambda: self.ask("GET", "/health/ready") is not None, 30)
+        return process
+
+    def worker(self, **changes: Any) -> subprocess.Popen[bytes]:
+        return self._start(sys.executable, str(STUB_WORKER), **changes)
+
+    def ask(self, method: str, path: str, timeout: float = 60, **request: Any) -> httpx2.Response | None:
+        """None: no answer."""
+        try:
+            answer = self._http.request(method, path, timeout=timeout, **request)
+        except httpx2.RequestError:
+            self.answers.append(0)
+            return None
+        self.answers.append(answer.status_code)
+        return answer
+
+    def patiently(self, method: str, path: str, seconds: float = 90, **request: Any) -> dict[str, Any]:
+        """As a careful user's client: tries again what may pass."""
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = self.ask(method, path, **request)
+            if answer is not None and answer.status_code not in PASSING:
+                assert answer.is_success, answer.text
+                return answer.json()
+            assert time.monotonic() < deadline, "nothing but refusals"
+            time.sleep(0.2)
+
+    def post(self, **wishes: object) -> str:
+        """The id of an acknowledged job, asked for under one Idempotency-Key until it was."""
+        headers = {"Idempotency-Key": secrets.token_hex(8)}
+        return self.patiently("POST", "/jobs", headers=headers, json=spec(**wishes))["id"]
+
+    def until_ended(self, job_ids: Collection[str], seconds: float = 60) -> None:
+        """As the database says, which may be away meanwhile."""
+        until(lambda: self._unended(job_ids) == 0, seconds)
+
+    def all_is_well(self, job_ids: Sequence[str], losses: Sequence[float], among: int | None = None) -> None:
+        """Each acknowledged job has succeeded, with these losses, and its history is a true one.
+
+        `among`: jobs there are in all, where it is not these alone.
+        """
+        for job_id in job_ids:
+            job = self.house.job(job_id)
+            assert job.status == JobStatus.SUCCEEDED, (job_id, job.status, job.end_reason, job.error)
+            assert self.house.losses(job_id) == losses
+            self._history_is_true(job)
+        assert self.house.rows(select(func.count()).select_from(Job)) == [among or len(set(job_ids))]
+
+    def _history_is_true(self, job: Job) -> None:
+        statuses = self.house.statuses(job.id)
+        assert statuses[0] == "queued" and statuses[-1] == "succeeded"
+        assert set(zip(statuses, statuses[1:], strict=False)) <= {
+            ("queued", "running"),
+            ("running", "queued"),
+            ("running", "succeeded"),
+        }
+        attempts = self.house.rows(select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number))
+        assert [attempt.number for attempt in attempts] == list(range(1, job.attempt + 1))
+        assert all(attempt.end for attempt in attempts)
+        numbers = self.house.rows(select(Event.seq).where(Event.job_id == job.id).order_by(Event.seq))
+        assert numbers[-1] == job.last_event and len(set(numbers)) == len(numbers)
+        for checkpoint in self.house.rows(select(Checkpoint).where(Checkpoint.job_id == job.id)):
+            assert self.house.artifacts.path(checkpoint.key).stat().st_size == checkpoint.bytes
+
+    def _unended(self, job_ids: Collection[str]) -> int:
+        ended = [status for status in JobStatus if status.is_terminal]
+        try:
+            return (
+                len(job_ids)
+                - self.house.rows(select(func.count()).where(Job.id.in_(job_ids), Job.status.in_(ended)))[0]
+            )
+        except Exception:
+            return -1
+
+    def _start(self, *command: str, **changes: Any) -> subprocess.Popen[bytes]:
+        told = self.settings.model_dump(exclude_unset=True) | changes
+        environment = (
+            os.environ | {"PYTHONPATH": str(ROOT)} | {f"FRS_{name.upper()}": str(value) for name, value in told.items()}
+        )
+        with (self.logs / f"{len(self.children)}.log").open("w") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self.children.append(process)
+        return process
+
+
+def spec(**wishes: object) -> dict[str, Any]:
+    return {**SPEC, "metadata": {name: str(value) for name, value in wishes.items()}}
+
+
+def losses_of(steps: int) -> list[float]:
+    """Of an undisturbed run of the stub."""
+    return list(accumulate(random.Random(f"0/{step}").random() for step in range(1, steps + 1)))

@@ -1,0 +1,81 @@
+"""F3: a small disk that fills up under the database, the work folder and the artifacts."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+from estate import Estate, losses_of, spec
+from sqlalchemy import select
+from worker_house import until
+
+from store.tables import Checkpoint
+
+OPEN = Callable[..., Estate]
+STEPS = 200
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(15, marks=pytest.mark.slow)])
+def test_a_full_disk_delays_a_job_and_spoils_nothing(
+    disk: Path, estate_with: OPEN, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_STORAGE_DELAY", "1")
+    estate = estate_with(data=disk / "data")
+    estate.api()
+    worker = estate.worker(min_free_mb=1)
+    job_id = estate.post(steps=STEPS, seconds=0.02)
+    estate.house.until_step(job_id, 20)
+    with full(disk):
+        time.sleep(seconds)
+        answer = estate.ask("POST", "/jobs", json=spec())
+        assert answer is not None and answer.status_code == 507, answer and answer.text
+        assert answer.json()["code"] == "storage_full"
+        assert estate.ask("GET", f"/jobs/{job_id}").status_code == 200
+        checkpoints = estate.house.rows(select(Checkpoint).where(Checkpoint.job_id == job_id))
+        assert checkpoints and all(estate.house.artifacts.path(row.key).is_file() for row in checkpoints)
+    until(lambda: estate.house.job(job_id).status == "succeeded", 90)
+    after = estate.post(steps=5)
+    estate.until_ended([after])
+    estate.all_is_well([job_id], losses_of(STEPS), among=2)
+    estate.all_is_well([after], losses_of(5), among=2)
+    assert worker.poll() is None
+
+
+@contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """Without a byte free, whatever is removed meanwhile."""
+    ended, ballast = Event(), disk / "ballast"
+
+    def fill() -> None:
+        with ballast.open("ab", buffering=0) as file:
+            while not ended.is_set():
+                with suppress(OSError):
+                    for size in (1 << 20, 1 << 12):
+                        with suppress(OSError):
+                            while file.write(b"x" * size):
+                                pass
+                ended.wait(0.005)
+
+    thread = Thread(target=fill)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        ballast.unlink()

@@ -1,0 +1,126 @@
+"""F8: the API restarted with clients streaming. I7: each client sees no gap and no duplicate."""
+
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streaming import Api, Listener, Writer, listen, until
+
+from cli import client as clients
+from cli.client import Client, ServiceError
+from cli.watching import follow
+from store.database import Database, open_database
+from store.schema import initialise
+from store.settings import Settings
+
+KILL_AND_TERM = (signal.SIGKILL, signal.SIGTERM)
+JOBS = 4
+STREAMS_END_WITHIN = 5.0
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    settings = Settings(data=tmp_path / "data")
+    initialise(settings)
+    return settings
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    database = open_database(settings.database_url)
+    yield database
+    database.engine.dispose()
+
+
+@pytest.fixture
+def api(settings: Settings) -> Iterator[Api]:
+    api = Api(settings.data, FRS_MAX_STREAMS_PER_KEY="1000")
+    api.start()
+    yield api
+    api.end(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("clients", "restarts"), [(20, 2), pytest.param(200, 10, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+)
+def test_clients_see_every_number_once_whatever_happens_to_the_api(
+    api: Api, database: Database, clients: int, restarts: int
+) -> None:
+    writer = Writer(database, JOBS)
+    ids = [lease.job_id for lease in writer.leases]
+    listeners = [Listener(api, job_id) for job_id, _ in zip(itertools.cycle(ids), range(clients), strict=False)]
+    listening = listen(listeners)
+    for how in itertools.islice(itertools.cycle(KILL_AND_TERM), restarts):
+        seen = {id(listener): len(listener.seen) for listener in listeners}
+        until(lambda: all(len(listener.seen) > seen[id(listener)] + 20 for listener in listeners), 120)  # noqa: B023
+        api.end(how)
+        api.start()
+    writer.finish()
+    listening.join(120)
+    assert not listening.is_alive(), "every stream ends with its job"
+    for listener in listeners:
+        assert listener.visits > restarts, "it was there before and after each restart"
+        assert listener.seen == writer.numbers(listener.job_id)
+
+
+def test_a_process_told_to_end_ends_its_streams_at_once(api: Api, database: Database) -> None:
+    writer = Writer(database, 1)
+    listeners = [Listener(api, writer.leases[0].job_id) for _ in range(20)]
+    listen(listeners)
+    until(lambda: all(listener.seen for listener in listeners), 60)
+    assert api.end(signal.SIGTERM) < STREAMS_END_WITHIN, "before uvicorn would have cut them off"
+    api.start()
+    writer.finish()
+
+
+def test_the_client_goes_on_where_it_was_when_the_api_is_back(api: Api, database: Database) -> None:
+    writer = Writer(database, 1)
+    [lease] = writer.leases
+    client, seen = Client(api.url, api.key), []
+
+    def read() -> None:
+        for event in client.events(lease.job_id):
+            seen.extend([event.id] if event.id else [])
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    for how in KILL_AND_TERM:
+        before = len(seen)
+        until(lambda: len(seen) > before + 20, 60)  # noqa: B023
+        api.end(how)
+        time.sleep(1)
+        api.start()
+    writer.finish()
+    reading.join(60)
+    assert seen == writer.numbers(lease.job_id)
+
+
+def test_following_a_job_survives_a_restart(api: Api, database: Database) -> None:
+    writer = Writer(database, 1)
+    client, ended = Client(api.url, api.key), []
+    watching = threading.Thread(target=lambda: ended.append(follow(client, writer.leases[0].job_id, None)), daemon=True)
+    watching.start()
+    time.sleep(1)
+    api.end(signal.SIGKILL)
+    api.start()
+    assert watching.is_alive()
+    writer.finish()
+    watching.join(60)
+    assert [job["status"] for job in ended] == ["succeeded"]
+
+
+def test_a_service_that_does_not_come_back_is_given_up(
+    api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "PATIENCE_SECONDS", 0.5)
+    writer = Writer(database, 1)
+    events = Client(api.url, api.key).events(writer.leases[0].job_id)
+    next(events)
+    api.end(signal.SIGKILL)
+    with pytest.raises(ServiceError, match="No service answers"):
+        list(events)
+    writer.finish()

@@ -1,0 +1,53 @@
+"""Every route of the app, from the router itself: one that is added tomorrow is attacked tomorrow."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+from api import gate
+from api.caller import Admin, Reader, Submitter
+
+SCOPES: dict[Any, str] = {
+    get_args(scope)[1].dependency: name for scope, name in [(Reader, "read"), (Submitter, "submit"), (Admin, "admin")]
+}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+
+
+@dataclass(frozen=True)
+class Route:
+    method: str
+    path: str
+    scopes: tuple[str, ...]
+    """Those it declares: one, or none where it is open."""
+    queries: tuple[str, ...]
+
+    @property
+    def parameters(self) -> list[str]:
+        return re.findall(r"{(\w+)(?::\w+)?}", self.path)
+
+    def filled(self, value: Callable[[str], str]) -> str:
+        return re.sub(r"{(\w+)(?::\w+)?}", lambda found: value(found[1]), self.path)
+
+
+def walk(app: FastAPI) -> Iterator[Route]:
+    for context in iter_route_contexts(app.routes):
+        dependant = getattr(context, "dependant", None)
+        calls = list(_calls(dependant)) if dependant else []
+        scopes = tuple(SCOPES[call] for call in calls if call in SCOPES)
+        queries = tuple(query.alias for query in dependant.query_params) if dependant else ()
+        for method in sorted((context.methods or set()) - {"HEAD"}):
+            yield Route(method, context.path, scopes, queries)
+
+
+def closed(app: FastAPI) -> list[Route]:
+    return [route for route in walk(app) if route.path not in gate.OPEN]
+
+
+def _calls(dependant: Any) -> Iterator[Any]:
+    for dependency in dependant.dependencies:
+        yield dependency.call
+        yield from _calls(dependency)

@@ -1,0 +1,25 @@
+"""What `import-weights` does to each file named on standard input, in a process of its own each: one JSON answer a line."""
+
+import io
+import json
+import os
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from frs import importing
+
+for line in sys.stdin:
+    source = Path(line.strip())
+    reader, writer = os.pipe()
+    if not (pid := os.fork()):
+        said = io.StringIO()
+        with redirect_stdout(said):
+            code = importing.run(source, source.parent / "out" / f"{source.name}.safetensors")
+        os.write(writer, json.dumps({"code": code, "said": json.loads(said.getvalue())}).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answers:
+        answer = json.loads(answers.read() or b"null")
+    _, status = os.waitpid(pid, 0)
+    print(json.dumps({"name": source.name, "answer": answer, "status": status}), flush=True)

@@ -1,0 +1,59 @@
+"""Reads job specs, one JSON object a line; renders what validates as the engine does; says what was seen of it as JSON.
+
+A canary secret is in the environment, and an audit hook listens.
+"""
+
+import frs.prelude  # noqa: F401, I001
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from everywhere import JOB
+from frs import detectors, schedule
+from frs.errors import FrsError
+from frs.images import test_pipeline, training_pipeline
+from frs.spec import DescribedDetector, JobSpec, StockDetector
+from pydantic import ValidationError
+from watchman import Watchman
+
+CANARY = os.environ["FRS_CANARY_SECRET"]
+WORK = Path(sys.argv[1])
+
+
+def render(spec: JobSpec) -> str:
+    parts = spec.model_dump_json(include={"student", "teacher", "schedule"})
+    if parts not in rendered:  # a config takes half a second, and nothing else of a spec gets into it
+        rendered[parts] = _render(spec)
+    return spec.model_dump_json() + rendered[parts]
+
+
+def _render(spec: JobSpec) -> str:
+    said = []
+    for detector in (spec.student, spec.teacher):
+        if isinstance(detector, StockDetector | DescribedDetector):
+            stock = detectors.stock_config(detector)
+            plan = schedule.plan(spec.schedule, stock, 100)
+            said.append(detectors.model_config(detector, 4).__repr__())
+            said.append(repr(training_pipeline(spec.schedule, stock)) + repr(test_pipeline(spec.schedule, stock)))
+            said.append(repr(schedule.optimizer_config(spec.schedule, plan)))
+            said.append(repr(schedule.scheduler_configs(spec.schedule, plan)))
+    return "\n".join(said)
+
+
+rendered: dict[str, str] = {}
+render(JobSpec.model_validate(JOB))
+watchman = Watchman()
+valid, refused, hits = 0, 0, []
+for line in sys.stdin:
+    with watchman.watching([WORK, Path(tempfile.gettempdir())]) as seen:
+        try:
+            text = render(JobSpec.model_validate(json.loads(line)))
+            valid += 1
+        except (ValidationError, FrsError):
+            text, refused = "", refused + 1
+    if seen or CANARY in text or any(WORK.iterdir()):
+        hits.append({"spec": line, "seen": list(seen), "secret": CANARY in text})
+print(json.dumps({"valid": valid, "refused": refused, "hits": hits}))

@@ -1,0 +1,181 @@
+"""S21: whatever comes, the answer is a problem document in our words: no traceback, no path, no SQL, nothing of 500."""
+
+import json
+import random
+import re
+import string
+from urllib.parse import quote
+
+import pytest
+from api_routes import METHODS, Route, closed
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError, ProgrammingError, StatementError
+from starlette.exceptions import HTTPException
+
+from api.caller import Reader
+from store.tables import Base
+
+REQUESTS = 2_000
+LEAKS = re.compile(
+    r"Traceback|File \"|line \d+, in|site-packages|/tmp/|/work/|/usr/|/etc/|\.py\b|0x[0-9a-f]{8}|<class|object at "
+    r"|sqlalchemy|sqlite|psycopg|pydantic|starlette|uvicorn|SELECT |INSERT |UPDATE |DELETE FROM|no such table"
+    r"|sha256=|frs_[A-Za-z0-9_-]{20}",
+    re.IGNORECASE,
+)
+NASTY = [
+    "",
+    " ",
+    ".",
+    "..",
+    "../../etc/passwd",
+    "..%2f..%2fetc%2fpasswd",
+    "%00",
+    "%ff%fe",
+    "%",
+    "' OR '1'='1",
+    "1; DROP TABLE jobs",
+    "${jndi:ldap://x}",
+    "{{7*7}}",
+    "%s%n%d",
+    "<script>alert(1)</script>",
+    "-1",
+    "0",
+    "1e400",
+    "9" * 40,
+    "NaN",
+    "null",
+    "true",
+    "[]",
+    "{}",
+    "\ud7ff\u202e",
+    "🙈" * 30,
+    "a" * 5_000,
+    "job_" + "0" * 26,
+    "ckpt_" + "z" * 26,
+    "shapes",
+    "2030-13-45T99:99:99Z",
+    "9999-12-31T23:59:59-23:59",
+    "0001-01-01T00:00:00+23:59",
+]
+_SECRET = "secret of /work/api/app.py: SELECT * FROM api_keys"
+FAULTS = [
+    RuntimeError(_SECRET),
+    KeyError(_SECRET),
+    AssertionError(_SECRET),
+    RecursionError(_SECRET),
+    MemoryError(_SECRET),
+    UnicodeDecodeError("utf-8", b"secret", 0, 1, _SECRET),
+    FileNotFoundError(2, _SECRET, "/work/secret"),
+    PermissionError(13, _SECRET, "/work/secret"),
+    OSError(28, _SECRET, "/work/secret"),
+    TimeoutError(_SECRET),
+    OperationalError(_SECRET, {"key": "secret"}, Exception(_SECRET)),
+    IntegrityError(_SECRET, {"key": "secret"}, Exception(_SECRET)),
+    DataError(_SECRET, {"key": "secret"}, Exception(_SECRET)),
+    ProgrammingError(_SECRET, {"key": "secret"}, Exception(_SECRET)),
+    StatementError(_SECRET, _SECRET, {"key": "secret"}, Exception(_SECRET)),
+    HTTPException(418, _SECRET),
+    HTTPException(500, _SECRET),
+]
+WORDS = [
+    *("name", "owner", "scopes", "kind", "dataset", "unlabelled", "student", "teacher", "schedule", "baseline", "init"),
+    *("resources", "distillation", "tags", "metadata", "architecture", "config", "detector", "job", "weights", "train"),
+    *("val", "images", "annotations", "description", "classes", "expires_at", "expires_in_days", "max_active_jobs"),
+    *("optimizer", "learning_rate", "policy", "milestones", "seed", "priority", "max_bad_share", "__class__", "$ref"),
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_requests_to_every_route_tell_nothing(service, shapes, seed):
+    """Every route and method in turn, with an admin's key: nothing is kept from it but what leaks."""
+    chance = random.Random(seed)
+    routes = closed(service.client.app)
+    for number in range(REQUESTS // 4):
+        route = routes[number % len(routes)]
+        request = _request(chance, route)
+        response = service.client.request(**request)
+        assert response.status_code < 500, request
+        if response.status_code >= 400 and request["method"] != "HEAD":
+            _is_in_our_words(response, request)
+
+
+@pytest.mark.parametrize("table", sorted(Base.metadata.tables))
+def test_a_broken_database_is_told_in_our_words(service, shapes, table):
+    """Each table gone in turn, every route asked: what fails says neither which table nor how it was asked for."""
+    job = service.trained()
+    with service.database.write() as session:
+        session.connection().exec_driver_sql("PRAGMA legacy_alter_table=ON")
+        session.connection().exec_driver_sql(f"ALTER TABLE {table} RENAME TO gone")
+        session.commit()
+    broken = 0
+    for route in closed(service.client.app):
+        path = route.filled({"job_id": job, "dataset": "shapes"}.get if route.parameters else str)
+        body = {"name": "x", "owner": "x", "kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
+        response = service.client.request(route.method, path, json=body if route.method != "GET" else None)
+        if response.status_code >= 400:
+            _is_in_our_words(response, path)
+        if response.status_code >= 500:
+            assert table not in response.text.lower(), path
+            broken += 1
+    assert broken or table not in ("jobs", "datasets", "detectors"), "a table that is missed"
+
+
+@pytest.mark.parametrize("kind", FAULTS, ids=range(len(FAULTS)))
+def test_what_breaks_inside_stays_inside(service, kind):
+    @service.client.app.get("/broken")
+    def broken(_: Reader) -> None:
+        raise kind
+
+    response = service.client.get("/broken")
+    assert response.status_code >= 400
+    _is_in_our_words(response, kind)
+    assert "secret" not in response.text.lower()
+
+
+def _request(chance: random.Random, route: Route) -> dict:
+    request = {"method": route.method if chance.random() < 0.8 else chance.choice(METHODS)}
+    request["url"] = route.filled(lambda _: quote(_text(chance), safe="%"))
+    names = [*route.queries, chance.choice(NASTY)]
+    request["params"] = [(name, _text(chance)) for name in names if chance.random() < 0.5]
+    request["headers"] = {
+        name: _text(chance).encode("utf-8", "replace").replace(b"\n", b"").replace(b"\r", b"")
+        for name in ("Idempotency-Key", "Accept", "Range", "If-None-Match", "If-Range", "Last-Event-ID", "Cookie")
+        if chance.random() < 0.3
+    }
+    if request["method"] in ("POST", "PUT", "PATCH", "DELETE"):
+        request["content"] = _body(chance)
+        request["headers"]["Content-Type"] = chance.choice(["application/json"] * 8 + ["text/xml", "", "multipart/x"])
+    return request
+
+
+def _body(chance: random.Random) -> bytes:
+    text = json.dumps(_value(chance, 4)).encode()
+    if chance.random() < 0.2:
+        cut = chance.randrange(len(text) + 1)
+        text = text[:cut] + chance.randbytes(chance.randrange(4)) + text[cut:]
+    return text
+
+
+def _value(chance: random.Random, depth: int) -> object:
+    kind = chance.randrange(8 if depth else 5)
+    if kind >= 6:
+        return {chance.choice(WORDS): _value(chance, depth - 1) for _ in range(chance.randrange(6))}
+    if kind == 5:
+        return [_value(chance, depth - 1) for _ in range(chance.randrange(4))]
+    return [None, chance.choice([True, False]), chance.choice([0, -1, 1.5, 10**30, 2**63, 1e308]), _text(chance), ""][
+        kind
+    ]
+
+
+def _text(chance: random.Random) -> str:
+    if chance.random() < 0.7:
+        return chance.choice(NASTY + WORDS)
+    return "".join(chance.choices(string.printable.strip() + "éß漢\x7f", k=chance.randrange(1, 40)))
+
+
+def _is_in_our_words(response, request) -> None:
+    assert response.headers["content-type"] == "application/problem+json", request
+    problem = response.json()
+    assert problem["code"] and problem["request_id"], request
+    said = json.dumps({name: problem[name] for name in ("title", "detail", "hint", "errors")}, ensure_ascii=False)
+    assert not LEAKS.search(said), (LEAKS.search(said), request)
+    assert len(response.content) < 20_000, request

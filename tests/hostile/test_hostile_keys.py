@@ -1,0 +1,152 @@
+"""S7 (every door is shut), S9 (keys), S11 (origins)."""
+
+import re
+import time
+from urllib.parse import quote
+
+import pytest
+from api_routes import METHODS, closed, walk
+from fastapi.testclient import TestClient
+from sqlalchemy import event
+
+from api import gate
+from api.app import create_app
+from store import keys
+from store.schema import initialise
+
+ID = "job_00000000000000000000000000"
+WRONG_TOKENS = ["frs_", "frs_" + "A" * 43, "null", "undefined", "' OR 1=1 --", "*", "%", "\x00", "é", "x" * 8_000]
+ORIGINS = [
+    "null",
+    "*",
+    "http://evil.example",
+    "https://127.0.0.1",
+    "http://localhost:3000",
+    "http://testserver",
+    "http://testserver.evil.example",
+    "file://",
+    "chrome-extension://abc",
+    "javascript:alert(1)",
+    "http://a\tb",
+    "https://xn--frs-0ra.example",
+]
+
+
+def test_every_route_outside_the_open_list_declares_one_scope(app):
+    routes = list(walk(app))
+    assert len(routes) > 25
+    assert {route.path for route in routes if not route.scopes} == set(gate.OPEN)
+    assert [route for route in closed(app) if len(route.scopes) != 1] == []
+
+
+def test_what_changes_anything_needs_more_than_the_scope_to_read(app):
+    changing = [route for route in closed(app) if route.method != "GET"]
+    assert [route for route in changing if route.scopes == ("read",)] == []
+    assert {route.scopes for route in closed(app) if route.path.startswith("/api-keys")} == {("admin",)}
+
+
+def test_without_a_key_every_route_and_method_is_401(app):
+    """Of the router itself, with routes that the document leaves out."""
+    tried = 0
+    with TestClient(app) as client:
+        for path in {route.filled(lambda _: ID) for route in closed(app)}:
+            for method in METHODS:
+                for spelt in (path, f"{path}/", f"/{path}", path.upper(), f"/health/live/..{path}", f"{path};x"):
+                    assert client.request(method, spelt).status_code == 401, f"{method} {spelt}"
+                    tried += 1
+    assert tried > 1000
+
+
+def test_a_wrong_key_opens_no_route(settings, service):
+    valid = service.client.headers["authorization"].removeprefix("Bearer ")
+    near = [valid[:-1], valid + "x", valid.swapcase(), valid[::-1], keys.digest(valid), valid.replace("frs_", "")]
+    for route in closed(service.client.app):
+        for token in WRONG_TOKENS + near:
+            headers = {"Authorization": b"Bearer " + token.encode()}
+            response = service.client.request(route.method, route.filled(lambda _: ID), headers=headers)
+            assert response.status_code in (401, 429), (route, token)
+
+
+def test_a_key_in_the_query_a_cookie_or_another_header_is_none(app, settings):
+    token = settings.api_key_file.read_text().strip()
+    with TestClient(app) as client:
+        for query in ("key", "api_key", "access_token", "token", "authorization"):
+            assert client.get(f"/jobs?{query}={quote(token)}").status_code == 401
+        for header in ("X-Api-Key", "Cookie", "Proxy-Authorization", "X-Authorization"):
+            assert client.get("/jobs", headers={header: f"Bearer {token}"}).status_code == 401
+
+
+def test_an_empty_key_file_lets_nobody_in(settings):
+    settings.api_key_file.write_text("\n")
+    initialise(settings)
+    with TestClient(create_app(settings)) as client:
+        for header in ("Bearer ", "Bearer", "Bearer  ", "Bearer \t"):
+            assert client.get("/jobs", headers={"Authorization": header}).status_code == 401
+
+
+def test_a_dump_of_the_database_and_the_data_folder_hold_no_token(service, key, settings):
+    tokens = [key(f"owner{number}")["token"] for number in range(5)]
+    tokens.append(settings.api_key_file.read_text().strip())
+    with service.database.engine.connect() as connection:
+        dump = "\n".join(connection.connection.driver_connection.iterdump())
+    assert keys.digest(tokens[0]) in dump
+    for token in tokens:
+        assert token not in dump
+        for file in settings.data.rglob("*"):
+            if file.is_file() and file != settings.api_key_file:
+                assert token.encode() not in file.read_bytes(), file
+    listed = service.client.get("/api-keys").text + service.client.get("/api-keys?limit=1").text
+    assert not any(token in listed or keys.digest(token) in listed for token in tokens)
+
+
+def test_no_statement_carries_a_token(service, key):
+    """What a slow query's log would hold; and what is compared is a digest, whose timing tells nothing of the token."""
+    token, seen = key("alice")["token"], []
+
+    @event.listens_for(service.database.engine, "before_cursor_execute")
+    def note(_connection, _cursor, statement, parameters, *_):
+        seen.append(f"{statement} {parameters}")
+
+    assert service.client.get("/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    assert any(keys.digest(token) in line for line in seen)
+    assert not any(token in line for line in seen)
+
+
+def test_tokens_are_long_and_never_the_same():
+    tokens = {keys.new_token() for _ in range(10_000)}
+    assert len(tokens) == 10_000
+    assert all(re.fullmatch(r"frs_[A-Za-z0-9_-]{43}", token) for token in tokens)
+
+
+def test_a_revoked_key_is_out_within_a_second_and_the_others_stay(service, key, client_of):
+    alice, made = client_of("alice"), key("carol")
+    carol = {"Authorization": f"Bearer {made['token']}"}
+    assert service.client.get("/jobs", headers=carol).status_code == 200
+    assert service.client.delete(f"/api-keys/{made['id']}").status_code == 204
+    time.sleep(gate.REMEMBER_SECONDS + 0.05)
+    assert service.client.get("/jobs", headers=carol).status_code == 401
+    assert alice.get("/jobs").status_code == 200
+    assert service.client.get("/jobs").status_code == 200
+
+
+def test_an_expired_key_is_out(service, key):
+    ends_soon = {"Authorization": f"Bearer {key('dave', expires_in_days=1e-6)['token']}"}
+    time.sleep(gate.REMEMBER_SECONDS + 0.2)
+    assert service.client.get("/jobs", headers=ends_soon).status_code == 401
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_no_origin_is_let_in(refusing, origin):
+    """Neither a browser's question beforehand nor an answer to it says that a page of that origin may read it."""
+    for route in walk(refusing.client.app):
+        path = route.filled(lambda _: ID)
+        asked = {"Origin": origin, "Access-Control-Request-Method": route.method}
+        more = {"Access-Control-Request-Headers": "authorization", "Access-Control-Request-Private-Network": "true"}
+        answers = [
+            refusing.client.options(path, headers=asked | more),
+            refusing.client.options(path, headers=asked | more | {"Authorization": ""}),
+            refusing.client.get(path, headers={"Origin": origin, "Cookie": "session=1"}),
+        ]
+        for response in answers:
+            assert not [name for name in response.headers if name.startswith("access-control-")]
+            assert "set-cookie" not in response.headers

@@ -1,0 +1,85 @@
+"""S4: strings that climb, in every field and path parameter: no file outside is opened, none is shown."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+from everywhere import BODIES, Request, places, with_parameter, with_value
+from pydantic import ValidationError
+from watchman import Watchman
+
+from api.datasets.schemas import DatasetCreate
+from api.detectors.schemas import DetectorCreate
+from frs.spec import JobSpec
+
+SECRET = "canary-outside-41d2"
+MODELS: dict[str, Any] = {"/jobs": JobSpec, "/datasets": DatasetCreate, "/detectors": DetectorCreate}
+watchman = Watchman()
+
+
+def strings(outside: str) -> list[str]:
+    ups = ("../", "..\\", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%252f", "%c0%ae%c0%ae/", "..;/", "....//", ".../", "..\u2215", "..\uff0f",
+           "\uff0e\uff0e/", "./../", "x/../../", ". ./", "..\0/", "..\n/", "%252e%252e%252f", "..%00/")  # fmt: skip
+    targets = ("etc/passwd", "secret.pth", "frs.db", "api-key", "broker/messages", "datasets/../../secret.pth")
+    climbing = [up * depth + target for up, target in product(ups, targets) for depth in (1, 6)]
+    absolute = ["/etc/passwd", "//etc/passwd", "///etc//passwd", "/./etc/passwd", "~", "~root/.ssh/id_rsa", "~/.ssh", outside, f"/{outside}",
+                f"file://{outside}", f"{outside}\0.pth", "/proc/self/environ", "/proc/self/fd/0", "/dev/zero", "/dev/stdin"]  # fmt: skip
+    strange = [".", "..", "...", "/", "//", "\\", "", " ", "\0", "\n", "CON", "NUL", "C:\\x", "C:x", "\\\\?\\C:\\x", "x" * 5000, "a/" * 2000,
+               "link", "link/secret.pth", "shapes/link", "teacher.pth/", "teacher.pth/..", "teacher.pth\0", "-rf", "*", "?", "[a]", "{a,b}",
+               "$HOME", "`id`", "a|b", "\u202e", "\ufeff", "é", "e\u0301", "shapes/../shapes"]  # fmt: skip
+    return [*climbing, *absolute, *strange]
+
+
+@pytest.fixture
+def outside(service) -> str:
+    """A file beside the data folder, and links inside that lead to it."""
+    root = service.settings.data.parent
+    (root / "secret.pth").write_text(SECRET)
+    for folder in (
+        service.settings.models_root,
+        service.settings.datasets_root,
+        service.settings.datasets_root / "shapes",
+    ):
+        (folder / "link").symlink_to(root, target_is_directory=True)
+    (service.settings.models_root / "linked.pth").symlink_to(root / "secret.pth")
+    return str(root / "secret.pth")
+
+
+def ask(service, request: Request) -> None:
+    with watchman.watching([service.settings.data]) as seen:
+        response = service.client.request(request.method, request.path, json=request.body)
+    assert response.status_code < 500, (request, response.text)
+    assert not seen, (request, seen)
+    assert SECRET not in response.text and "root:x:" not in response.text
+
+
+def test_no_string_leads_out_of_the_folders(service, shapes, outside):
+    tried, valid = 0, 0
+    texts = strings(outside)
+    assert len(texts) >= 250
+    for number, (text, (path, body)) in enumerate(product(texts, BODIES)):
+        for place in places(body):
+            tried += 1
+            changed = with_value(body, place, text)
+            try:
+                MODELS[path].model_validate(changed)
+                valid += 1
+                through = valid % 7 == 0 or place[-1] not in (0, "key", "metadata")
+            except ValidationError:
+                through = (tried + number) % 101 == 0
+            if through:
+                ask(service, Request("POST", path, place, changed))
+    assert tried > 20_000 and valid > 200
+
+
+def test_no_path_parameter_leads_out_of_the_routes(service, shapes, outside):
+    for number, text in enumerate(strings(outside)):
+        for request in list(with_parameter(text))[number % 4 :: 4]:
+            ask(service, request)
+
+
+@pytest.mark.parametrize("weights", ["linked.pth", "link/secret.pth", "teacher.pth/../linked.pth"])
+def test_a_link_that_leads_out_is_not_followed(service, outside, weights):
+    body = {"name": "x", "description": {"architecture": "gfl"}, "weights": weights}
+    response = service.client.post("/detectors", json=body)
+    assert response.status_code == 422 and SECRET not in response.text

@@ -1,0 +1,78 @@
+"""Who is next, where a worker has GPUs."""
+
+import pytest
+from sqlalchemy import update
+from store_house import House
+
+from store import jobs
+from store.line import OVERTAKING_SECONDS, Room
+from store.tables import Job
+
+
+def submit(house: House, devices: int | None, waited: float = 0.0, priority: int = 0) -> str:
+    job_id = house.submit()
+    changes = {"devices": devices, "created_at": Job.created_at - waited, "priority": priority}
+    house.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(changes)))
+    return job_id
+
+
+def claim(house: House, gpus: int, free: int) -> str | None:
+    lease = house.do(jobs.claim, "worker", 60, room=Room(gpus, free))
+    return lease and lease.job_id
+
+
+def test_a_job_that_does_not_fit_is_left_to_others(house):
+    submit(house, 4)
+    two = submit(house, 2)
+    assert claim(house, gpus=2, free=2) == two
+    assert claim(house, gpus=2, free=2) is None
+
+
+def test_a_job_that_asks_for_nothing_takes_a_gpu_where_there_are_some(house):
+    anything = submit(house, None)
+    assert claim(house, gpus=2, free=0) is None
+    assert claim(house, gpus=0, free=0) == anything
+
+
+def test_a_job_for_the_cpu_fits_anywhere(house):
+    cpu = submit(house, 0)
+    assert claim(house, gpus=2, free=0) == cpu
+
+
+def test_small_jobs_overtake_a_large_one_for_a_while(house):
+    submit(house, 4)
+    small = submit(house, 1)
+    assert claim(house, gpus=4, free=1) == small
+
+
+def test_a_large_job_is_not_overtaken_for_ever(house):
+    large = submit(house, 4, waited=OVERTAKING_SECONDS + 60)
+    small = submit(house, 1)
+    assert claim(house, gpus=4, free=1) is None, "the GPU is kept until all four are free"
+    assert claim(house, gpus=4, free=4) == large
+    assert claim(house, gpus=4, free=1) == small
+
+
+def test_a_small_job_that_came_first_does_not_wait_for_large_ones(house):
+    small = submit(house, 1, waited=2 * OVERTAKING_SECONDS)
+    submit(house, 4, waited=OVERTAKING_SECONDS + 60)
+    assert claim(house, gpus=4, free=1) == small
+
+
+@pytest.mark.parametrize("waited", [0, 2 * OVERTAKING_SECONDS])
+def test_a_job_too_large_for_this_worker_holds_nobody_up(house, waited):
+    submit(house, 8, waited)
+    small = submit(house, 1)
+    assert claim(house, gpus=4, free=1) == small
+
+
+def test_a_job_of_a_higher_priority_may_overtake_one_that_has_waited(house):
+    submit(house, 4, waited=2 * OVERTAKING_SECONDS)
+    urgent = submit(house, 1, priority=1)
+    assert claim(house, gpus=4, free=1) == urgent
+
+
+def test_a_job_without_gpus_need_not_wait_for_a_large_one(house):
+    submit(house, 4, waited=2 * OVERTAKING_SECONDS)
+    without = submit(house, 0)
+    assert claim(house, gpus=4, free=1) == without

@@ -1,0 +1,119 @@
+"""Errands: what a worker does that is no job."""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+from worker_house import House, until
+
+from frs.spec import JobSpec
+from store import errands
+from store.artifacts import Artifacts
+from store.states import ErrandKind
+from store.tables import Detector, Errand
+from worker import errand as worker_errand
+from worker.dispatcher import Dispatcher
+
+STUB = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
+
+
+def add_probe(house: House, **wishes: str) -> str:
+    spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "metadata": wishes}
+    request = {"spec": JobSpec.model_validate(spec).model_dump(mode="json"), "dataset_id": "ds_shapes"}
+    return house.do(errands.add, ErrandKind.PROBE, request, owner="admin").id
+
+
+def add_upload(house: House, content: str) -> tuple[str, str]:
+    """Ids of a detector that is being imported and of the errand that does it."""
+    source = house.settings.work_root / "upload"
+    source.write_text(content)
+    sha256 = hashlib.sha256(content.encode()).hexdigest()
+    Artifacts(house.settings.artifacts_root).put(source, f"uploads/{sha256}", sha256)
+    values = {"name": "mine", "description": {}, "weights_key": f"uploads/{sha256}", "sha256": sha256}
+    house.do(lambda session: session.add(Detector(id="det_1", status="importing", **values)))
+    request = {"detector_id": "det_1", "key": f"uploads/{sha256}", "sha256": sha256}
+    return "det_1", house.do(errands.add, ErrandKind.IMPORT, request, owner="admin").id
+
+
+def run_next(house: House, **changes: Any) -> None:
+    lease = house.do(errands.claim, "tests", house.settings.lease_seconds)
+    worker_errand.Errand(house.database, house.settings.model_copy(update=changes), lease, STUB).run()
+
+
+def row(house: House, errand_id: str) -> Errand:
+    return house.rows(select(Errand).where(Errand.id == errand_id))[0]
+
+
+def detector(house: House) -> Detector:
+    return house.rows(select(Detector))[0]
+
+
+def test_a_probe_leaves_its_forecast(house: House) -> None:
+    errand_id = add_probe(house)
+    run_next(house)
+    done = row(house, errand_id)
+    assert (done.status, done.result, done.error, done.lease_owner) == ("succeeded", {"ok": True}, None, None)
+    assert list(house.settings.work_root.iterdir()) == []
+
+
+def test_a_probe_that_fails_says_why(house: House) -> None:
+    errand_id = add_probe(house, wish="unsupported_detector")
+    run_next(house)
+    failed = row(house, errand_id)
+    assert (failed.status, failed.error["code"]) == ("failed", "unsupported_detector")
+
+
+def test_a_probe_that_takes_too_long_is_killed(house: House) -> None:
+    errand_id = add_probe(house, wish="sleep")
+    run_next(house, errand_seconds=1.0)
+    assert row(house, errand_id).status == "failed" and house.trainers() == []
+
+
+def test_imported_weights_become_the_detectors(house: House) -> None:
+    _, errand_id = add_upload(house, "weights")
+    run_next(house)
+    ready = detector(house)
+    assert (row(house, errand_id).status, ready.status, ready.classes) == ("succeeded", "ready", ["box"])
+    assert house.artifacts.path(ready.weights_key).read_text() == "imported weights"
+
+
+def test_refused_weights_leave_the_reason_with_the_detector(house: House) -> None:
+    add_upload(house, "weights_unreadable")
+    run_next(house)
+    assert (detector(house).status, detector(house).error["code"]) == ("refused", "weights_unreadable")
+
+
+def test_an_errand_whose_worker_died_is_taken_by_another_and_given_up_in_the_end(house: House) -> None:
+    _, errand_id = add_upload(house, "weights")
+    for _ in range(errands.ATTEMPTS):
+        assert house.do(errands.claim, "dead", 60)
+        house.do(lambda session: session.execute(update(Errand).values(lease_expires_at=1.0)))
+    assert house.do(errands.claim, "tests", 60) is None
+    assert (row(house, errand_id).status, row(house, errand_id).error["code"]) == ("failed", "poison")
+    assert (detector(house).status, detector(house).error["code"]) == ("refused", "poison")
+
+
+@pytest.mark.parametrize("wish", ["", "die"])
+def test_a_dispatcher_does_errands_beside_jobs(house: House, wish: str) -> None:
+    errand_id, job_id = add_probe(house, wish=wish), house.submit(steps=3)
+    dispatcher = Dispatcher(house.settings, house.database, STUB)
+    dispatcher.start()
+    house.until_status(job_id, "succeeded")
+    until(lambda: row(house, errand_id).status in ("succeeded", "failed"))
+    dispatcher.stop()
+    dispatcher.join()
+    assert row(house, errand_id).status == ("failed" if wish else "succeeded")
+
+
+def test_an_errand_is_given_back_when_its_worker_stops(house: House) -> None:
+    errand_id = add_probe(house, wish="sleep")
+    dispatcher = Dispatcher(house.settings, house.database, STUB)
+    dispatcher.start()
+    until(lambda: house.trainers())
+    dispatcher.stop()
+    dispatcher.join()
+    until(lambda: row(house, errand_id).status == "queued")
+    assert (row(house, errand_id).attempt, house.trainers()) == (0, [])

@@ -1,0 +1,110 @@
+"""Which job a worker takes, by the GPUs it has: a driver's answers are faked, everything else is real."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+import pytest
+from sqlalchemy import select, update
+from worker_house import House, until
+
+from store.tables import Job, Worker
+from worker import gpus
+from worker.dispatcher import Dispatcher
+
+STUB = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
+
+
+@pytest.fixture
+def four(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with four GPUs, the last of which tells nothing of its memory."""
+
+    def memory(index: int) -> Any:
+        if index == 3:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return SimpleNamespace(total=80 << 30, used=index << 30)
+
+    answers = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: 4,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetMemoryInfo": memory,
+        "nvmlDeviceGetUtilizationRates": lambda index: SimpleNamespace(gpu=10 * index),
+        "nvmlDeviceGetUUID": lambda index: f"GPU-{index}",
+        "nvmlDeviceGetName": lambda index: "A GPU",
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(pynvml, name, answer)
+    gpus._has_driver.cache_clear()
+    yield
+    gpus._has_driver.cache_clear()
+
+
+def test_a_host_without_a_driver_has_none():
+    gpus._has_driver.cache_clear()
+    assert gpus.names({}) == [] and gpus.state({}) == []
+
+
+def test_all_are_usable_unless_some_are_hidden(four):
+    assert gpus.names({}) == ["0", "1", "2", "3"]
+    assert gpus.names({"CUDA_VISIBLE_DEVICES": "2, 0"}) == ["2", "0"]
+    assert gpus.names({"CUDA_VISIBLE_DEVICES": ""}) == []
+    assert gpus.names({"CUDA_VISIBLE_DEVICES": "7,1"}) == ["1"], "a GPU that is not there is no GPU"
+    assert [gpu["index"] for gpu in gpus.state({"CUDA_VISIBLE_DEVICES": "GPU-3"})] == [3]
+
+
+def test_what_a_gpu_does_not_tell_is_null(four):
+    third, fourth = gpus.state({})[2:]
+    assert (third["memory_used"], third["utilization"], fourth["memory_total"]) == (2 << 30, 20, None)
+
+
+def submit(house: House, devices: int | None, **wishes: Any) -> str:
+    job_id = house.submit(steps=10_000, seconds=0.01, **wishes)
+    house.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(devices=devices)))
+    return job_id
+
+
+@pytest.fixture
+def dispatcher(four, house: House):
+    dispatcher = Dispatcher(house.settings, house.database, STUB)
+    dispatcher.start()
+    yield dispatcher
+    dispatcher.stop()
+    dispatcher.join()
+
+
+def visible_to(house: House, job_id: str) -> str | None:
+    until(lambda: house.steps(job_id))
+    return house.artifact(job_id, "environ.json").get("CUDA_VISIBLE_DEVICES")
+
+
+def test_each_trainer_sees_its_own_gpus_and_no_job_is_taken_for_which_none_are_free(house, dispatcher):
+    large, small, cpu, later = (submit(house, devices) for devices in (2, None, 0, 2))
+    assert [visible_to(house, job_id) for job_id in (large, small, cpu)] == ["0,1", "2", ""]
+    until(lambda: house.rows(select(Worker.slots)) == [4])
+    assert house.job(later).status == "queued"
+    house.cancel(large)
+    assert visible_to(house, later) == "0,1"
+
+
+def test_a_job_for_more_gpus_than_any_worker_has_says_so(house, dispatcher):
+    huge = submit(house, 8)
+    until(lambda: house.rows(select(Worker)))
+    reason = house.waiting(huge)
+    assert (reason.code, reason.message) == ("waiting_for_device", "It asks for 8 GPUs; no worker has more than 4.")
+    assert "GET /workers" in reason.hint
+
+
+def test_a_worker_says_that_it_is_there_and_when_it_goes(house, four):
+    dispatcher = Dispatcher(house.settings, house.database, STUB)
+    dispatcher.start()
+    until(lambda: house.rows(select(Worker)))
+    [worker] = house.rows(select(Worker))
+    assert (worker.id, worker.draining, len(worker.gpus)) == (dispatcher.owner, False, 4)
+    until(lambda: house.rows(select(Worker))[0].seen_at > worker.seen_at)
+    dispatcher.stop()
+    dispatcher.join()
+    assert house.rows(select(Worker)) == []

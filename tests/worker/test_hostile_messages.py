@@ -1,0 +1,150 @@
+"""S16: what a broker may carry is a hint or nothing: the worker outlives the rest and does the next real job."""
+
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from worker_house import STUB, House, until
+
+from store.queue import QUEUE, broker_folders, celery_app, sender
+from store.settings import Settings
+
+WORKER = Path(STUB[-1]).with_name("stub_worker.py")
+
+
+@pytest.fixture(params=["filesystem", "redis"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "filesystem":
+        yield "filesystem://"
+        return
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    until(lambda: redis.Redis(port=port).ping if _answers(port) else None)
+    yield f"redis://127.0.0.1:{port}/0"
+    process.kill()
+    process.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def settings(house: House, broker: str) -> Settings:
+    return house.settings.model_copy(update={"broker_url": broker, "poll_seconds": 300.0})
+
+
+@pytest.fixture
+def worker(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    told = {f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+    with (tmp_path / "worker.log").open("w") as log:
+        process = subprocess.Popen([sys.executable, WORKER], env={**os.environ, **told}, stdout=log, stderr=log)
+    yield process
+    process.terminate()
+    process.wait(30)
+
+
+def messages(canary: Path) -> list[dict[str, Any]]:
+    """As they lie on the wire."""
+    code = f"touch {canary}".encode()
+    pickled = b"\x80\x04cos\nsystem\n(X" + len(code).to_bytes(4, "little") + code + b"tR."
+    task = {"id": str(uuid.uuid4()), "task": "train", "args": [], "kwargs": {}, "retries": 0}
+
+    def wrapped(body: bytes, kind: str, encoding: str = "utf-8", **headers: Any) -> dict[str, Any]:
+        delivery = {"exchange": QUEUE, "routing_key": QUEUE}
+        properties = {
+            "body_encoding": "base64",
+            "delivery_info": delivery,
+            "delivery_tag": str(uuid.uuid4()),
+            "correlation_id": "x",
+        }
+        coded = base64.b64encode(body).decode()
+        return {
+            "body": coded,
+            "content-type": kind,
+            "content-encoding": encoding,
+            "headers": headers,
+            "properties": properties,
+        }
+
+    def called(name: str, *arguments: Any, **headers: Any) -> dict[str, Any]:
+        body = json.dumps([list(arguments), {}, {}]).encode()
+        return wrapped(
+            body, "application/json", lang="py", task=name, id=str(uuid.uuid4()), argsrepr="", kwargsrepr="", **headers
+        )
+
+    foreign = "job_" + "0" * 26
+    return [
+        wrapped(pickled, "application/x-python-serialize", "binary", task="train", id="1", lang="py"),
+        wrapped(pickled, "application/x-python-serialize", "binary"),
+        wrapped(pickled, "application/json", task="train", id="1", lang="py"),
+        wrapped(pickled, "application/data", "binary", task="train", id="1", lang="py"),
+        wrapped(b"!!python/object/apply:os.system ['touch x']", "application/x-yaml", task="train", id="1", lang="py"),
+        wrapped(b"\x81", "application/x-msgpack", "binary", task="train", id="1", lang="py"),
+        wrapped(b"{", "application/json", task="train", id="1", lang="py"),
+        wrapped(b"[" * 100_000, "application/json", task="train", id="1", lang="py"),
+        wrapped(json.dumps(task).encode(), "application/json"),
+        called("os.system", code.decode()),
+        called("celery.chord_unlock", "x"),
+        called("celery.backend_cleanup"),
+        called("celery.accumulate", "x"),
+        called("train", foreign),
+        called("train", foreign, eta="2999-01-01T00:00:00"),
+        called("train", foreign, chord="x", callbacks=[{"task": "os.system"}], errbacks=[{"task": "os.system"}], group="x"),
+        called("train", "x" * (10 << 20)),
+        called("train", "../../../etc/passwd"),
+        called("train", {"__class__": "os.system"}),
+        called("train", *["x"] * 1000),
+        called("x" * 100_000),
+        called("train\n\x1b[2J", foreign),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def put(settings: Settings) -> Callable[[bytes], None]:
+    """Lays bytes where the worker finds its messages, past every client's care."""
+
+    def into_redis(data: bytes) -> None:
+        redis.Redis.from_url(settings.broker_url).lpush(QUEUE, data)
+
+    def into_a_folder(data: bytes) -> None:
+        name = f"{time.time_ns()}_{uuid.uuid4()}.{QUEUE}.msg"
+        folder = broker_folders(settings)["data_folder_in"]
+        (folder / f".{name}").write_bytes(data)
+        (folder / f".{name}").rename(folder / name)
+
+    return into_redis if settings.broker_url.startswith("redis") else into_a_folder
+
+
+def test_no_message_runs_code_or_stops_the_worker(house, settings, worker, put, tmp_path):
+    hint = sender(celery_app(settings))
+    first = house.submit(steps=2)
+    hint(first)
+    house.until_status(first, "succeeded", 60)
+    for message in messages(tmp_path / "canary"):
+        put(json.dumps(message).encode())
+    second = house.submit(steps=2)
+    hint(second)
+    house.until_status(second, "succeeded", 90)
+    assert worker.poll() is None and not (tmp_path / "canary").exists()
+    log = (tmp_path / "worker.log").read_text()
+    assert all(json.loads(line) for line in log.splitlines()), "logs are JSON, line by line"
+    assert "\x1b" not in log
