@@ -270,7 +270,9 @@ def upload_detector(
 def list_detectors(data: DataFolder = HERE, json_: AsJson = False) -> None:
     """Registered detectors."""
     rows = _answer(data, lambda client: {"data": list(client.each("/detectors"))})
-    _show(rows, lambda answer: "\n".join(f"{row['id']}  {row['name']}" for row in answer["data"]), json_)
+    _show(
+        rows, lambda answer: "\n".join(f"{row['id']}  {row['name']}  {row['status']}" for row in answer["data"]), json_
+    )
 
 
 def _wait(client: Client, job: Json, quiet: bool) -> Json:

@@ -1,5 +1,9 @@
 """A data set that comes as an archive: unpacked, converted, kept once however often it is sent."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +18,9 @@ from api.datasets import checking, service
 from api.datasets.schemas import Dataset
 from api.problems import Refusal
 from api.uploads import Upload
-from frs.dataset import archive, layouts
-from frs.dataset.members import Caps
+from frs.dataset import archive, take_in
+from frs.errors import ArchiveTooLarge
+from frs.process import PARENT
 from frs.spec import Name
 from store import tables
 from store.database import insert
@@ -28,6 +33,7 @@ Share = Annotated[
     float | None,
     Query(ge=0.01, le=0.5, description="Of the training images, set aside where the archive has no validation half."),
 ]
+_ENVIRONMENT = frozenset({"PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
 _UNPACKS_TO = 2
 """Times the largest upload: pictures are packed already."""
 
@@ -47,7 +53,7 @@ def wanted(here: Here, caller: Submitter, name: Annotated[Name, Query()], val_sh
 
 
 def register(context: Context, caller: Caller, wanted: Wanted, upload: Upload) -> Dataset:
-    """Raises FrsError for an archive or a layout that cannot be used, Refusal 409 where the name is taken."""
+    """Raises Refusal: 422 for an archive or a layout that cannot be used, 409 where the name is taken."""
     settings = context.settings
     share = f"-val{round(100 * wanted.val_share)}" if wanted.val_share else ""
     key = f"uploads/{upload.sha256}{share}{archive.suffix(upload.path)}"
@@ -85,9 +91,24 @@ def release(context: Context, key: str | None) -> None:
 
 
 def _convert(settings: Settings, upload: Upload, part: Path, val_share: float | None) -> None:
-    caps = Caps(bytes=_UNPACKS_TO * settings.max_upload_bytes)
-    archive.unpack(upload.path, part / "archive", caps)
-    layouts.convert(part / "archive", part / "set", val_share)
+    """In a process of its own, with none of our secrets in its environment."""
+    arguments = [str(upload.path), str(part), str(_UNPACKS_TO * settings.max_upload_bytes)]
+    allowed = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
+    ended = subprocess.run(
+        [sys.executable, "-m", "frs.dataset.take_in", *arguments, *([str(val_share)] if val_share else [])],
+        env={**allowed, PARENT: str(os.getpid())},
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    if ended.returncode == 0:
+        return
+    try:
+        told = json.loads(ended.stdout)
+    except ValueError:  # it was killed
+        raise Refusal(422, ArchiveTooLarge.code, take_in.TOO_MUCH, ArchiveTooLarge.hint_by_default) from None
+    if "errno" in told:
+        raise OSError(told["errno"], "while unpacking")
+    raise Refusal(422, told["code"], told["message"], told["hint"])
 
 
 def _add(context: Context, caller: Caller, name: str, key: str) -> tables.Dataset | None:

@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -171,14 +172,25 @@ def test_a_full_disk_is_507_and_leaves_nothing(service, archive, monkeypatch):
     assert files_of(service.settings) == set()
 
 
-def test_a_disk_that_fills_while_unpacking_is_507_and_leaves_nothing(service, archive, monkeypatch):
-    def full(_member, path, *_):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize(
+    ("output", "code", "status", "told"),
+    [
+        (b'{"errno": 28}', 1, 507, "storage_full"),
+        (b"", -9, 422, "archive_too_large"),
+        (b'{"code": "archive_refused", "message": "No.", "hint": ""}', 1, 422, "archive_refused"),
+    ],
+)
+def test_what_ends_the_unpacking_is_told_and_leaves_nothing(service, archive, monkeypatch, output, code, status, told):
+    def half_done(command, **options):
+        folder = Path(command[4])
+        (folder / "archive").mkdir(parents=True)
+        (folder / "archive" / "a.jpg").write_bytes(b"half")
+        assert {name for name in options["env"] if name.startswith("FRS_")} <= {"FRS_PARENT_PID"}
+        return subprocess.CompletedProcess(command, code, output)
 
-    monkeypatch.setattr("frs.dataset.archive._write", full)
-    service.refused(send(service, archive), 507, "storage_full")
+    monkeypatch.setenv("FRS_DATABASE_URL", "postgresql://user:secret@host/frs")
+    monkeypatch.setattr("api.datasets.uploading.subprocess.run", half_done)
+    service.refused(send(service, archive), status, told)
     assert files_of(service.settings) == set()
 
 

@@ -5,24 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_commands import data, frs  # noqa: F401
 
 from cli import uploading
 
 
 @pytest.fixture
-def folder(data: Path, tmp_path: Path) -> Path:  # noqa: F811
+def folder(data: Path, tmp_path: Path) -> Path:
     return shutil.copytree(data / "datasets" / "shapes", tmp_path / "mine")
 
 
-def test_a_folder_is_sent_as_an_archive(frs: Any, folder: Path) -> None:  # noqa: F811
+def test_a_folder_is_sent_as_an_archive(frs: Any, folder: Path) -> None:
     (folder / "notes.pdf").write_text("not sent")
     assert "ready" in frs("datasets", "upload", "from folder", folder).output
     again = json.loads(frs("datasets", "upload", "again", folder, "--json").output)
     assert (again["status"], again["uploaded"], again["counts"]["train"]["images"]) == ("ready", True, 4)
 
 
-def test_an_archive_is_sent_as_it_is(frs: Any, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_an_archive_is_sent_as_it_is(frs: Any, folder: Path, tmp_path: Path) -> None:
     for kind in ("zip", "tar", "gztar"):
         archive = shutil.make_archive(str(tmp_path / kind), kind, folder)
         assert "ready" in frs("datasets", "upload", f"from {kind}", archive).output
@@ -35,20 +34,20 @@ def test_the_same_folder_makes_the_same_archive(folder: Path, tmp_path: Path) ->
     assert zipfile.ZipFile(tmp_path / "one").testzip() is None
 
 
-def test_a_set_without_a_validation_half_takes_a_share(frs: Any, folder: Path) -> None:  # noqa: F811
+def test_a_set_without_a_validation_half_takes_a_share(frs: Any, folder: Path) -> None:
     shutil.rmtree(folder / "val")
     assert "--val-share" in frs("datasets", "upload", "half", folder, code=1).output
     assert "ready" in frs("datasets", "upload", "half", folder, "--val-share", "0.5").output
 
 
-def test_what_is_no_archive_is_not_sent(frs: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_no_archive_is_not_sent(frs: Any, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_text("hello")
     assert "no .zip, .tar or .tar.gz" in frs("datasets", "upload", "text", tmp_path / "a.zip", code=1).output
     (tmp_path / "empty").mkdir()
     assert "holds no pictures" in frs("datasets", "upload", "none", tmp_path / "empty", code=1).output
 
 
-def test_weights_are_sent_with_their_description(frs: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_weights_are_sent_with_their_description(frs: Any, tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"weights")
     described = ("--architecture", "gfl", "--depth", 18, "--classes", "cat,dog")
     row = json.loads(frs("detectors", "upload", "t", tmp_path / "a.pth", *described, "--no-wait", "--json").output)

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import struct
 import subprocess
 import sys
@@ -277,6 +278,36 @@ def test_refusing_takes_little_memory(tmp_path, what):
     code, kibibytes = ended.stdout.split()
     assert code == HOSTILE[what][1]
     assert int(kibibytes) < 200 << 10
+
+
+TAKE_IN = """
+import sys
+from frs.dataset import take_in
+take_in.MEMORY = 1 << 30
+sys.exit(take_in.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("inside", "told"),
+    [
+        (b'{"images": [' + b"[]," * (20 << 20) + b"[]]}", "does not fit into memory"),
+        (b"[" * 1_000_000, "nested too deeply"),
+        (b'{"images": [' + b"9" * 1_000_000, "is not JSON"),
+    ],
+)
+def test_an_annotation_file_that_no_memory_holds_ends_a_process_of_its_own(tmp_path, inside, told):
+    pictures = [("train/a.jpg", b""), ("val/a.jpg", b"")]
+    annotations = [("annotations/instances_train.json", inside), ("annotations/instances_val.json", b"{}")]
+    (tmp_path / "archive").write_bytes(zipped(*pictures, *annotations, method=zipfile.ZIP_STORED))
+    ended = subprocess.run(
+        [sys.executable, "-c", TAKE_IN, str(tmp_path / "archive"), str(tmp_path / "here"), str(1 << 30)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert told in json.loads(ended.stdout)["message"]
 
 
 def _tar_of(entries: Entries) -> bytes:
