@@ -62,7 +62,8 @@ def measure(jobs: int = JOBS) -> dict[str, Any]:
 
 def _ended(ours: Service) -> int:
     with ours.database.read() as session:
-        ended = dict(session.execute(select(Job.status, func.count()).group_by(Job.status)).tuples())
+        counts = session.execute(select(Job.status, func.count()).group_by(Job.status))
+        ended = {status: count for status, count in counts}  # noqa: C416  (a result has `keys`, which misleads `dict`)
     if ended.get(JobStatus.FAILED):
         raise RuntimeError("jobs failed")
     return ended.get(JobStatus.SUCCEEDED, 0)
