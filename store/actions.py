@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from store.database import now
 from store.errors import ActionNotAllowed, JobInUse, JobNotFound
 from store.lease import lock
-from store.queries import children, is_compared
+from store.queries import is_compared
 from store.states import ALLOWED, Action, EndReason, JobStatus, allowed_actions
 from store.tables import Artifact, Checkpoint, Detector, Evaluation, Job, Metric
 from store.transitions import end_job, leave, note
@@ -76,10 +76,10 @@ def change(session: Session, job_id: str, **values: Any) -> Job:
 def delete(session: Session, job_id: str) -> list[str]:
     """Forgets the job and the jobs it brought along. Returns the keys of their files that no detector uses.
 
-    Raises JobInUse where one of them has not ended, or another job still needs its student.
+    Raises JobInUse where one of them has not ended, or another job still needs its student or compares it.
     """
     job = _take(session, job_id, Action.DELETE, events=0)
-    family = [job, *children(session, job.id)]
+    family = [job, *lock(session, Job.parent_id == job.id, events=0)]
     _refuse_if_needed(session, family)
     ids = [member.id for member in family]
     keys = _files(session, ids)
@@ -93,21 +93,29 @@ def _ask(session: Session, job_id: str, action: Action, column: InstrumentedAttr
     """The job with that request noted; one that it was asked of before, as it is."""
     can_be = (Job.id == job_id, Job.status.in_(ALLOWED[action]), column.is_(None))
     asked: dict[str, Any] = {column.key: now()}
-    for job in lock(session, *can_be, **asked):
-        if job.status == JobStatus.RUNNING:
-            note(session, job, f"{action}_requested", {})
-        return job
+    while True:
+        for job in lock(session, *can_be, **asked):
+            if job.status == JobStatus.RUNNING:
+                note(session, job, f"{action}_requested", {})
+            return job
+        job = _seen(session, job_id, action)
+        if getattr(job, column.key) is not None:
+            return job
+
+
+def _take(session: Session, job_id: str, action: Action, *, events: int = 1, **values: Any) -> Job:
+    while True:
+        for job in lock(session, Job.id == job_id, Job.status.in_(ALLOWED[action]), events=events, **values):
+            return job
+        _seen(session, job_id, action)
+
+
+def _seen(session: Session, job_id: str, action: Action) -> Job:
+    """The job that could not be locked. One that takes the action has changed since: it is to be tried again."""
     job = _existing(session, job_id)
     if job.status not in ALLOWED[action]:
         raise ActionNotAllowed(action, job.status, allowed_actions(job.status))
     return job
-
-
-def _take(session: Session, job_id: str, action: Action, *, events: int = 1, **values: Any) -> Job:
-    for job in lock(session, Job.id == job_id, Job.status.in_(ALLOWED[action]), events=events, **values):
-        return job
-    job = _existing(session, job_id)
-    raise ActionNotAllowed(action, job.status, allowed_actions(job.status))
 
 
 def _revive_dependents(session: Session, job: Job) -> None:
@@ -133,10 +141,13 @@ def _refuse_if_needed(session: Session, family: Sequence[Job]) -> None:
                 f"Job {member.id}, which it brought along, is {member.status}.", "Cancel it, or wait for it."
             )
     ids = [member.id for member in family]
-    needs = (Job.teacher_job_id.in_(ids), Job.id.not_in(ids), Job.status.not_in(ALLOWED[Action.DELETE]))
-    waiting = session.scalar(select(Job.id).where(*needs).limit(1))
+    run = aliased(Job)
+    compares = exists(select(run.id).where(run.id.in_(ids), is_compared(run, Job)).correlate(Job))
+    needs = or_(Job.teacher_job_id.in_(ids), compares)
+    active = (Job.id.not_in(ids), Job.status.not_in(ALLOWED[Action.DELETE]))
+    waiting = session.scalar(select(Job.id).where(needs, *active).limit(1))
     if waiting:
-        raise JobInUse(f"Job {waiting} still needs its student.", "Cancel that job, or wait for it.")
+        raise JobInUse(f"Job {waiting} still needs its results.", "Cancel that job, or wait for it.")
 
 
 def _files(session: Session, job_ids: Sequence[str]) -> list[str]:

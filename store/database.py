@@ -82,7 +82,8 @@ def _sqlite_engine(url: str, clock: Callable[[], float], foreign_keys: bool) -> 
     turn = _Turn()
     event.listen(engine, "connect", set_up)
     event.listen(engine, "begin", turn.begin)  # isolation_level=None keeps the driver from choosing when
-    event.listen(engine, "checkin", turn.end)
+    event.listen(engine, "checkin", _leave_no_transaction)
+    event.listen(engine, "checkin", turn.end)  # the last: others begin now
     return engine
 
 
@@ -106,13 +107,25 @@ class _Turn:
 
 def _postgresql_engine(url: str) -> Engine:
     options = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_OPTIONS.items())
-    return create_engine(
+    engine = create_engine(
         url,
         json_serializer=_strict_json,
         connect_args={"connect_timeout": 5, "options": options},
         pool_pre_ping=True,
         **POOL,
     )
+    event.listen(engine, "checkin", _leave_no_transaction)
+    return engine
+
+
+def _leave_no_transaction(connection: Any, record: ConnectionPoolEntry) -> None:
+    """After a commit that failed SQLAlchemy rolls nothing back, and a full disk may have left all of it open."""
+    if connection is None:
+        return
+    try:
+        connection.rollback()
+    except Exception as error:  # whatever the driver says of a connection that is gone
+        record.invalidate(error)
 
 
 _strict_json = partial(json.dumps, allow_nan=False, ensure_ascii=True)

@@ -3,6 +3,7 @@
 Every function takes a session of `Database.write` and leaves the commit to its caller.
 """
 
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from frs.events import Problem
 from store import ids
-from store.database import now
+from store.database import now, time_of
 from store.errors import LeaseLost
 from store.line import CPU_ONLY, Room
 from store.states import ErrandKind, ErrandStatus
@@ -28,6 +29,8 @@ class ErrandLease:
     attempt: int
     kind: ErrandKind
     request: Document
+    token: str
+    """Of this one claim: the attempts of errands do not only grow."""
 
 
 def add(session: Session, kind: ErrandKind, request: Document, *, owner: str, devices: int | None = 0) -> Errand:
@@ -39,6 +42,7 @@ def add(session: Session, kind: ErrandKind, request: Document, *, owner: str, de
 
 def claim(session: Session, owner: str, lease_seconds: float, room: Room = CPU_ONLY) -> ErrandLease | None:
     """The oldest that nobody has, or that somebody had and lost, and that fits the room."""
+    token = f"{owner}/{secrets.token_hex(4)}"
     lost = (Errand.status == ErrandStatus.RUNNING) & (Errand.lease_expires_at < now())
     fits = func.coalesce(Errand.devices, min(1, room.gpus)) <= room.free
     oldest = select(Errand.id).where(or_(Errand.status == ErrandStatus.QUEUED, lost), fits).order_by(Errand.created_at)
@@ -48,7 +52,7 @@ def claim(session: Session, owner: str, lease_seconds: float, room: Room = CPU_O
         .values(
             status=ErrandStatus.RUNNING,
             attempt=Errand.attempt + 1,
-            lease_owner=owner,
+            lease_owner=token,
             lease_expires_at=now() + lease_seconds,
         )
         .returning(Errand),
@@ -58,9 +62,10 @@ def claim(session: Session, owner: str, lease_seconds: float, room: Room = CPU_O
         return None
     if taken.attempt > ATTEMPTS:
         message = f"{ATTEMPTS} workers died over it."
+        taken.finished_at = time_of(session)
         _end(taken, error=Problem(code="poison", message=message, hint="See the workers' logs."))
         return None
-    return ErrandLease(taken.id, taken.attempt, taken.kind, taken.request)
+    return ErrandLease(taken.id, taken.attempt, taken.kind, taken.request, token)
 
 
 def renew(session: Session, lease: ErrandLease, lease_seconds: float) -> None:
@@ -82,13 +87,13 @@ def give_back(session: Session, lease: ErrandLease) -> None:
 
 
 def _hold(session: Session, lease: ErrandLease, **values: Any) -> Errand:
-    this_attempt = (
+    this_claim = (
         Errand.id == lease.errand_id,
-        Errand.attempt == lease.attempt,
+        Errand.lease_owner == lease.token,
         Errand.status == ErrandStatus.RUNNING,
     )
     held = session.scalar(
-        update(Errand).where(*this_attempt).values(**values).returning(Errand),
+        update(Errand).where(*this_claim).values(**values).returning(Errand),
         execution_options={"populate_existing": True, "synchronize_session": False},
     )
     if held is None:

@@ -31,9 +31,10 @@ CPU_ONLY = Room(gpus=0, free=0)
 def next_in_the_queue(session: Session, room: Room, job_id: str | None = None) -> ScalarSelect[str]:
     """Id of the first that can run in this room, its row locked; only that one, if it can, where `job_id` names it."""
     candidate = aliased(Job)
+    harmless = or_(room.needs(candidate) == 0, _before_the_overtaken(session, room, candidate))
     query = (
         _runnable(candidate)
-        .where(room.needs(candidate) <= room.free, _before_the_overtaken(session, room, candidate))
+        .where(room.needs(candidate) <= room.free, harmless)
         .with_for_update(skip_locked=True, of=candidate)
     )
     return (query.where(candidate.id == job_id) if job_id else query).scalar_subquery()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import delete, exists, select, update
+from sqlalchemy.orm import Session, aliased
 
 from frs import events
 from frs.events import Evaluation, Facts, Log, Metrics, Phase, Progress, Rewound
@@ -52,22 +52,30 @@ def record_checkpoint(session: Session, lease: Lease, checkpoint: events.Checkpo
     return row.id
 
 
-def record_artifact(session: Session, lease: Lease, artifact: events.Artifact, key: str) -> None:
-    """A deliverable whose file is in the artifacts under `key` already; replaces an earlier one of that name."""
+def record_artifact(session: Session, lease: Lease, artifact: events.Artifact, key: str) -> list[str]:
+    """A deliverable whose file is in the artifacts under `key` already; replaces an earlier one of that name.
+
+    Returns the key of that one's file, to delete after the commit.
+    """
     job = hold(session, lease)
+    superseded = _superseded(session, job.id, artifact.name, key)
     row = {"job_id": job.id, "name": artifact.name, "key": key, "sha256": artifact.sha256, "bytes": artifact.bytes}
     _upsert(session, tables.Artifact, [row])
     note(session, job, "artifact", {name: row[name] for name in ("name", "sha256", "bytes")})
+    return superseded
 
 
-def checkpoint_key(job_id: str, checkpoint: events.Checkpoint) -> str:
-    """Where its file goes in the artifacts. Another content is another key, so no row ever names a file half replaced."""
+def checkpoint_key(lease: Lease, checkpoint: events.Checkpoint) -> str:
+    """Where its file goes in the artifacts. Another content is another key, so no row ever names a file half replaced;
+
+    another attempt too, so what one deletes late is nothing that a later one has made again.
+    """
     name = f"{checkpoint.kind}_{checkpoint.step:08d}_{checkpoint.sha256[:12]}"
-    return f"{job_id}/checkpoints/{name}{PurePosixPath(checkpoint.path).suffix}"
+    return f"{lease.job_id}/checkpoints/{name}_{lease.attempt}{PurePosixPath(checkpoint.path).suffix}"
 
 
-def artifact_key(job_id: str, artifact: events.Artifact) -> str:
-    return f"{job_id}/artifacts/{artifact.sha256[:12]}{PurePosixPath(artifact.path).suffix}"
+def artifact_key(lease: Lease, artifact: events.Artifact) -> str:
+    return f"{lease.job_id}/artifacts/{artifact.sha256[:12]}_{lease.attempt}{PurePosixPath(artifact.path).suffix}"
 
 
 def newest_checkpoints(session: Session, job_id: str) -> list[tables.Checkpoint]:
@@ -172,6 +180,15 @@ def _take_labels(session: Session, job_id: str, checkpoint: events.Checkpoint) -
     students = select(tables.Checkpoint).where(tables.Checkpoint.job_id == job_id, tables.Checkpoint.kind == "student")
     for student in session.scalars(students):
         student.labels = [label for label in student.labels if label not in checkpoint.labels]
+
+
+def _superseded(session: Session, job_id: str, name: str, key: str) -> list[str]:
+    """Files of that name other than `key`, unless another name stands for the same content."""
+    mine, other = tables.Artifact, aliased(tables.Artifact)
+    shared = exists().where(other.job_id == job_id, other.key == mine.key, other.name != name)
+    return list(
+        session.scalars(select(mine.key).where(mine.job_id == job_id, mine.name == name, mine.key != key, ~shared))
+    )
 
 
 def _upsert(session: Session, table: type[tables.Base], rows: list[Document]) -> None:

@@ -1,7 +1,7 @@
 """Everything one attempt tells the store, in the order its trainer told it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,7 +74,9 @@ class Journal:
         except (FrsError, ValueError) as error:
             self._refuse(file, str(error))
         else:
-            self._forget(self.write(_record_file, file, key))
+            unneeded: set[str] = set()  # also by a commit that was one although it seemed to fail
+            self.write(_record_file, file, key, unneeded)
+            self._forget(unneeded)
 
     def _patiently(self, sessions: sessionmaker[Session], function: Callable[[Session], T]) -> T:
         waiting = pauses()
@@ -104,8 +106,8 @@ class Journal:
 
     def _key(self, file: File) -> str:
         if isinstance(file, Checkpoint):
-            return record.checkpoint_key(self._lease.job_id, file)
-        return record.artifact_key(self._lease.job_id, file)
+            return record.checkpoint_key(self._lease, file)
+        return record.artifact_key(self._lease, file)
 
     def _find(self, file: File) -> Path:
         """Raises InvalidSpec for a path outside the work folder, ArtifactNotFound, ArtifactCorrupt."""
@@ -127,7 +129,7 @@ class Journal:
         if not (isinstance(file, Checkpoint) and file.kind == "training"):
             self.refused = self.refused or Problem(code="internal_error", message=said, hint="See the job's log.")
 
-    def _forget(self, keys: Sequence[str]) -> None:
+    def _forget(self, keys: Iterable[str]) -> None:
         for key in keys:
             try:
                 self._artifacts.delete(key)
@@ -143,10 +145,10 @@ def _size(path: Path) -> int:
     raise ArtifactNotFound("There is no such file.")
 
 
-def _record_file(session: Session, lease: Lease, file: File, key: str) -> list[str]:
-    """Returns the keys nobody needs any more."""
+def _record_file(session: Session, lease: Lease, file: File, key: str, unneeded: set[str]) -> None:
+    """Adds the keys that nobody needs any more."""
     if isinstance(file, Artifact):
-        record.record_artifact(session, lease, file, key)
-        return []
-    record.record_checkpoint(session, lease, file, key)
-    return record.prune_checkpoints(session, lease)
+        unneeded.update(record.record_artifact(session, lease, file, key))
+    else:
+        record.record_checkpoint(session, lease, file, key)
+        unneeded.update(record.prune_checkpoints(session, lease))

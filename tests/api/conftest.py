@@ -142,14 +142,14 @@ class Service:
         event = events.Checkpoint(
             kind=kind, path="a.pth", sha256=sha256, bytes=len(content), step=10, epoch=1, labels=labels
         )
-        key = record.checkpoint_key(lease.job_id, event)
+        key = record.checkpoint_key(lease, event)
         self.artifacts.put(path, key, sha256)
         return self._do(record.record_checkpoint, lease, event, key)
 
     def artifact(self, lease: Lease, name: str, content: bytes) -> None:
         sha256, path = self._file(lease, content)
         event = events.Artifact(name=name, path=name, sha256=sha256, bytes=len(content))
-        key = record.artifact_key(lease.job_id, event)
+        key = record.artifact_key(lease, event)
         self.artifacts.put(path, key, sha256)
         self._do(record.record_artifact, lease, event, key)
 

@@ -8,10 +8,19 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "worker"))  # for the stub and its house
+for _folder in ("store", "worker", "api"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / _folder))  # for their houses
 
+import worker_house  # noqa: E402
 from estate import Estate  # noqa: E402
 from servers import Postgres, Redis, postgres_binaries, temporary_folder  # noqa: E402
+from store_house import house, postgresql, sqlite, url  # noqa: E402
+
+from store.database import open_database  # noqa: E402
+from store.schema import initialise  # noqa: E402
+from store.settings import Settings  # noqa: E402
+
+__all__ = ["house", "postgresql", "sqlite", "url"]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -21,6 +30,32 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     if report.skipped and os.environ.get("CI") == "true" and Path(__file__).parent in item.path.parents:
         report.outcome = "failed"
     return report
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = Settings(data=tmp_path_factory.mktemp("template"))
+    initialise(settings)
+    return settings.data
+
+
+@pytest.fixture
+def workshop(template: Path, tmp_path: Path) -> Iterator[worker_house.House]:
+    """As `house` of the worker's tests: real files and real processes, a stub for a trainer."""
+    data = shutil.copytree(template, tmp_path / "data")
+    settings = Settings(data=data, **worker_house.SHORT)
+    workshop = worker_house.House(settings, open_database(settings.database_url))
+    workshop.add_dataset()
+    yield workshop
+    workshop.database.engine.dispose()
+    assert workshop.trainers() == [], "a process was left behind"
+
+
+@pytest.fixture
+def estate_with(tmp_path: Path) -> Iterator[Callable[..., Estate]]:
+    """Opens a service with these settings; closes it after the test."""
+    with ExitStack() as estates:
+        yield lambda **settings: estates.enter_context(Estate(tmp_path, **settings))
 
 
 @pytest.fixture
@@ -37,10 +72,3 @@ def postgres() -> Iterator[Postgres]:
         pytest.skip("PostgreSQL is not installed in /usr/lib/postgresql")
     with temporary_folder("frs-postgresql-") as folder, Postgres(folder) as server:
         yield server
-
-
-@pytest.fixture
-def estate_with(tmp_path: Path) -> Iterator[Callable[..., Estate]]:
-    """Opens a service with these settings; closes it after the test."""
-    with ExitStack() as estates:
-        yield lambda **settings: estates.enter_context(Estate(tmp_path, **settings))

@@ -4,10 +4,11 @@ import time
 
 import pytest
 from sqlalchemy import select, text
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import OperationalError, StatementError
+from store_house import House
 
-from store.database import now
-from store.tables import Dataset
+from store.database import now, open_database
+from store.tables import Dataset, Job
 
 
 def test_the_database_s_clock_tells_seconds_since_1970(house):
@@ -44,3 +45,18 @@ def test_what_was_not_committed_is_gone(house):
         session.get(Dataset, "ds_shapes").name = "other"
         session.flush()
     assert house.rows(select(Dataset.name)) == ["shapes"]
+
+
+def test_a_commit_that_fails_leaves_nothing_open(house):
+    dialect = house.database.engine.dialect
+    commit = dialect.do_commit
+
+    def full(_):
+        dialect.do_commit = commit
+        raise dialect.dbapi.OperationalError("database or disk is full")
+
+    dialect.do_commit = full
+    with pytest.raises(OperationalError):
+        house.submit()
+    kept = [House(house.url, open_database(house.url)).submit(), house.submit()]
+    assert sorted(house.rows(select(Job.id))) == sorted(kept)

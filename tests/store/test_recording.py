@@ -40,8 +40,7 @@ def checkpoint(step, kind="training", labels=(), content="a"):
 
 def announce(house, lease, *announced):
     return [
-        house.do(record_checkpoint, lease, checkpoint, checkpoint_key(lease.job_id, checkpoint))
-        for checkpoint in announced
+        house.do(record_checkpoint, lease, checkpoint, checkpoint_key(lease, checkpoint)) for checkpoint in announced
     ]
 
 
@@ -140,18 +139,27 @@ def artifact(content="a"):
 
 def test_an_artifact_announced_again_replaces_the_earlier_one(house):
     lease = house.start()
-    for content in "ab":
+    unneeded = []
+    for content in "abb":
         announced = artifact(content)
-        house.do(record_artifact, lease, announced, artifact_key(lease.job_id, announced))
+        unneeded += house.do(record_artifact, lease, announced, artifact_key(lease, announced))
     [row] = house.rows(select(Artifact))
-    assert row.key == f"{lease.job_id}/artifacts/{'b' * 12}.yaml"
+    assert row.key == f"{lease.job_id}/artifacts/{'b' * 12}_1.yaml"
+    assert unneeded == [f"{lease.job_id}/artifacts/{'a' * 12}_1.yaml"]
+
+
+def test_a_file_that_another_artifact_shares_is_still_needed(house):
+    lease = house.start()
+    shared, another = artifact("a"), artifact("a").model_copy(update={"name": "twin"})
+    for announced in (shared, another, artifact("b")):
+        assert house.do(record_artifact, lease, announced, artifact_key(lease, announced)) == []
 
 
 def test_the_two_newest_training_checkpoints_are_kept(house):
     lease = house.start()
     announce(house, lease, checkpoint(10), checkpoint(20), checkpoint(30))
     [key] = house.do(prune_checkpoints, lease)
-    assert key == f"{lease.job_id}/checkpoints/training_00000010_{'a' * 12}.pth"
+    assert key == f"{lease.job_id}/checkpoints/training_00000010_{'a' * 12}_1.pth"
     assert [row.step for row in house.do(newest_checkpoints, lease.job_id)] == [30, 20]
 
 
@@ -206,3 +214,14 @@ def test_a_size_without_objects_is_a_row_without_a_value(house):
     lease = house.start()
     house.do(record, lease, [Metrics(step=1, epoch=1, values={"val/bbox_mAP_l": None})])
     assert house.rows(select(Metric.value)) == [None]
+
+
+def test_a_checkpoint_made_again_by_a_later_attempt_is_another_file_and_the_newest(house):
+    lease = house.start()
+    announce(house, lease, checkpoint(5), checkpoint(10), checkpoint(15))
+    house.do(jobs.requeue, lease, attempt_counts=True)
+    second = house.claim()
+    announce(house, second, checkpoint(10))
+    newest, *_ = house.do(newest_checkpoints, lease.job_id)
+    assert (newest.step, newest.attempt) == (10, 2)
+    assert checkpoint_key(lease, checkpoint(10)) != checkpoint_key(second, checkpoint(10))

@@ -41,7 +41,7 @@ def leave(house, job_id, *names):
         path.write_bytes(f"{job_id} {name}".encode())
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         told = events.Artifact(name=name, path=name, sha256=sha256, bytes=path.stat().st_size)
-        key = record.artifact_key(job_id, told)
+        key = record.artifact_key(lease, told)
         house.artifacts.put(path, key, sha256)
         house.do(record.record_artifact, lease, told, key)
     curve = [events.Metrics(step=n, epoch=0, values={"train/loss": 1.0, "train/lr": 1.0}) for n in range(1, 1001)]

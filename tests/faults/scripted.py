@@ -1,0 +1,87 @@
+"""A trainer without a process: what the stub says and writes, in the thread of whoever listens."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from frs import events
+from store.errors import LeaseLost
+from worker.patience import TEMPORARY
+from worker.pipes import Line
+from worker.supervisor import Supervisor
+
+STEPS = 3
+
+
+class ScriptedTrainer:
+    """At each step the heartbeat beats, so that it too meets every fault."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.exit_code: int | None = None
+        self.hung = self.killed = self.fenced = False
+        self._supervisor = supervisor
+        supervisor.trainer = supervisor.heartbeat._trainer = self  # type: ignore[assignment]
+
+    def start(self) -> None: ...
+
+    def prolong(self, live_until: float) -> None: ...
+
+    def stop(self, within: float) -> None: ...
+
+    def end(self) -> None: ...
+
+    def lines(self, patience: float) -> Iterator[Line | None]:
+        for event in _script(self._supervisor.folder):
+            if event.type == "progress":
+                self._beat()
+            if self._supervisor.heartbeat.lost:
+                return
+            yield Line("events", event.model_dump_json().encode())
+            yield None
+        self.exit_code = 0
+
+    def _beat(self) -> None:
+        heartbeat = self._supervisor.heartbeat
+        heartbeat._renew_at = 0.0
+        with suppress(*TEMPORARY):
+            try:
+                heartbeat._beat()
+            except LeaseLost:
+                heartbeat.lost = True
+
+
+def _script(folder: Path) -> Iterator[events.Event]:
+    kept = sorted((folder / "checkpoints").glob("step_*.pth"))
+    first = json.loads(kept[-1].read_text())["step"] if kept else 0
+    yield events.Phase(phase="training")
+    yield events.Rewound(to_step=first)
+    for step in range(first + 1, STEPS + 1):
+        yield events.Metrics(step=step, epoch=0, values={"train/loss": 1 / step, "train/empty": None})
+        yield events.Progress(epoch=0, epochs=1, step=step, steps=STEPS, fraction=step / STEPS)
+        yield _checkpoint(folder, "training", step)
+    yield events.Facts(values={"parameters": 1})
+    scores: dict[str, Any] = {"metrics": {"bbox_mAP": 0.5}, "per_class": {"box": 0.5}, "images": 2, "detections": 3}
+    yield events.Evaluation(role="student", step=STEPS, epoch=0, last=True, **scores)
+    yield _checkpoint(folder, "student", STEPS)
+    yield _artifact(folder)
+    yield events.Outcome(status="succeeded", end_reason="completed")
+
+
+def _checkpoint(folder: Path, kind: str, step: int) -> events.Checkpoint:
+    labels = ("best", "last") if kind == "student" else ()
+    return events.Checkpoint(
+        kind=kind, step=step, epoch=0, labels=labels, **_file(folder, f"{kind}_{step}.pth", {"step": step})
+    )
+
+
+def _artifact(folder: Path) -> events.Artifact:
+    return events.Artifact(name="config", **_file(folder, "config.json", {"a": 1}))
+
+
+def _file(folder: Path, name: str, content: dict[str, int]) -> dict[str, Any]:
+    data = json.dumps(content).encode()
+    (folder / name).write_bytes(data)
+    return {"path": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}

@@ -1,0 +1,146 @@
+"""Any one call to the database fails, before or after it took effect: no job is lost, doubled or told wrong."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pytest
+import structlog
+from fastapi.testclient import TestClient
+from faulty import Faults, hasty
+from scripted import ScriptedTrainer
+from sqlalchemy import func, select, update
+from worker_house import SHORT, House
+
+from api.app import create_app
+from store import jobs
+from store.database import open_database
+from store.settings import Settings
+from store.states import DatasetStatus, JobStatus
+from store.tables import Dataset, Job, Metric
+from worker import journal
+from worker.supervisor import Supervisor
+
+MANY = 400
+"""More calls than a job's life has."""
+SPEC = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
+
+
+@pytest.fixture
+def faulty_house(url: str, tmp_path: Path) -> Iterator[House]:
+    settings = Settings(data=tmp_path / "data", database_url=url, **SHORT)
+    settings.work_root.mkdir(parents=True)
+    house = House(settings, hasty(open_database(url)))
+    house.add_dataset()
+    yield house
+    house.database.engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_and_no_chatter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(journal, "pauses", lambda: iter([0.0] * 100))
+    with structlog.testing.capture_logs():
+        yield
+
+
+def a_worker_s_turn(house: House) -> None:
+    """As the dispatcher's: whatever it raises, another turn follows."""
+    house.do(jobs.requeue_lost)
+    house.do(jobs.fail_orphans)
+    lease = house.do(jobs.claim, "worker", house.settings.lease_seconds)
+    if lease:
+        supervisor = Supervisor(house.database, house.settings, lease)
+        ScriptedTrainer(supervisor)
+        supervisor.run()
+
+
+def finish(house: House, job_id: str) -> int:
+    """Turns without faults until it has ended, leases running out between them; how many that took."""
+    for turn in count():
+        if house.job(job_id).status.is_terminal:
+            return turn
+        assert turn < 3, "it ought to have ended by now"
+        past = update(Job).where(Job.lease_expires_at.is_not(None)).values(lease_expires_at=1.0)
+        house.do(lambda session: session.execute(past))  # noqa: B023
+        a_worker_s_turn(house)
+    raise AssertionError
+
+
+def curve(house: House, job_id: str) -> set[tuple[Any, ...]]:
+    columns = select(Metric.key, Metric.step, Metric.epoch, Metric.value).where(Metric.job_id == job_id)
+    with house.database.read() as session:
+        return set(session.execute(columns).tuples())
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_job_succeeds_whichever_call_of_its_worker_fails(faulty_house, when):
+    house = faulty_house
+    undisturbed = house.submit()
+    assert finish(house, undisturbed) == 1
+    faults = Faults(house.database, when)
+    seen = set()
+    every = 1 if house.database.engine.dialect.name == "sqlite" else 7
+    for number in range(1, MANY, every):
+        job_id = house.submit()
+        with faults.at(number), suppress(Exception):
+            a_worker_s_turn(house)
+        seen.add(faults.fired)
+        finish(house, job_id)
+        job = house.job(job_id)
+        told = f"call {number}, {faults.fired}, {when} it took effect"
+        assert (job.status, job.end_reason) == (JobStatus.SUCCEEDED, "completed"), told
+        assert curve(house, job_id) == curve(house, undisturbed), told
+        if not faults.fired:
+            break
+    assert number > 50 and {"do_execute", "do_commit"} <= seen
+    expected = oracle.Expected(acknowledged=house.rows(select(Job.id)))
+    oracle.check(house.database, house.artifacts, expected)
+    assert no_file_without_a_row(house)
+
+
+def no_file_without_a_row(house: House) -> bool:
+    keys = {
+        path.relative_to(house.artifacts.root).as_posix() for path in house.artifacts.root.rglob("*") if path.is_file()
+    }
+    named = {row.key for table in (oracle.Checkpoint, oracle.Artifact) for row in house.rows(select(table))}
+    assert keys == named
+    return True
+
+
+@pytest.fixture
+def client(template: Path, tmp_path: Path, url: str) -> Iterator[TestClient]:
+    data = shutil.copytree(template, tmp_path / "api")
+    app = create_app(Settings(data=data))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        client.headers["Authorization"] = f"Bearer {(data / 'api-key').read_text().strip()}"
+        settings = Settings(data=data, **SHORT)
+        house = House(settings, app.state.context.database)
+        house.add_dataset()
+        ready = update(Dataset).values(status=DatasetStatus.READY, classes=["box"])
+        house.do(lambda session: session.execute(ready))
+        yield client
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_post_repeated_under_its_key_is_one_job_whichever_call_fails(client, when):
+    database = client.app.state.context.database
+    faults = Faults(database, when)
+    for number in range(1, MANY):
+        headers = {"Idempotency-Key": f"key-{number}"}
+        with faults.at(number):
+            first = client.post("/jobs", json=SPEC, headers=headers)
+        assert first.status_code in (201, 503), (number, faults.fired, first.text)
+        again = client.post("/jobs", json=SPEC, headers=headers)
+        assert again.status_code == 201
+        assert first.status_code != 201 or first.json()["id"] == again.json()["id"]
+        if not faults.fired:
+            break
+    assert number > 10
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == number
+    oracle.check(database, None, oracle.Expected(unfinished=[]))

@@ -1,0 +1,320 @@
+"""The life of jobs against a model in plain Python: whatever is done in whatever order, the two agree after each step."""
+
+import functools
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import oracle
+import pytest
+from faulty import hasty
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from model import Model, ModelJob, Refused
+from sqlalchemy import select, update
+from store_house import NewDatabase
+
+from frs import events
+from frs.errors import FrsError
+from frs.spec import JobSpec, alone, comparison
+from store import actions, jobs, record
+from store.database import open_database
+from store.errors import AlreadySubmitted
+from store.lease import Lease, Wish
+from store.states import Action, AttemptEnd, EndReason, JobStatus
+from store.tables import Attempt, Checkpoint, Dataset, Job, Metric
+
+ALONE = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
+FAMILY = ALONE.model_copy(update={"kind": "distill", "teacher": ALONE.student, "baseline": True})
+ENDS = [
+    (JobStatus.SUCCEEDED, EndReason.COMPLETED),
+    (JobStatus.FAILED, EndReason.DIVERGED),
+    (JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER),
+]
+ANY = st.integers(0, 9)
+"""Which of the jobs or leases so far, the newest first."""
+REQUESTS = {Action.CANCEL: "cancel_requested_at", Action.PAUSE: "pause_requested_at", Action.STOP: "stop_requested_at"}
+
+
+class Lifecycle(RuleBasedStateMachine):
+    new_database: NewDatabase
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = TemporaryDirectory()
+        clock = functools.partial(next, count(1_000_000_000, 0.001))
+        self.database = hasty(open_database(type(self).new_database(Path(self.folder.name)), clock=clock))
+        paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
+        self.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)))
+        self.model = Model()
+        self.ids: list[str] = []
+        self.leases: list[Lease] = []
+        self.accepted: list[tuple[str, int]] = []
+
+    def teardown(self) -> None:
+        try:
+            oracle.check(self.database, None, oracle.Expected(unfinished=self.ids, accepted=self.accepted))
+        finally:
+            self.database.engine.dispose()
+            self.folder.cleanup()
+
+    # what users do
+
+    @rule(
+        key=st.sampled_from([None, "k1", "k2"]),
+        digest=st.sampled_from("ab"),
+        teacher=st.none() | ANY,
+        urgent=st.booleans(),
+    )
+    def submit(self, key: str | None, digest: str, teacher: int | None, urgent: bool) -> None:
+        idempotency = jobs.Idempotency(key, digest) if key else None
+        needed = self.some_job(teacher) if teacher is not None else None
+        spec = ALONE.model_copy(update={"priority": int(urgent)})
+        try:
+            earlier = self.model.repeated(key, digest)
+        except Refused as refusal:
+            return self.refused(refusal, jobs.add, spec, dataset_id="ds_shapes", idempotency=idempotency)
+        try:
+            told = self.do(jobs.add, spec, dataset_id="ds_shapes", teacher_job_id=needed, idempotency=idempotency).id
+        except AlreadySubmitted as repeated:
+            assert earlier and repeated.job_id == earlier.id
+        else:
+            assert earlier is None
+            self.added(ModelJob(told, teacher=needed, key=key, digest=digest, priority=int(urgent)))
+
+    @rule()
+    def submit_a_family(self) -> None:
+        parent = self.do(jobs.add, FAMILY, dataset_id="ds_shapes").id
+        self.added(ModelJob(parent))
+        for spec in (alone(FAMILY), comparison(FAMILY)):
+            child = self.do(jobs.add, spec, dataset_id="ds_shapes", parent_id=parent).id
+            self.added(ModelJob(child, kind=spec.kind, parent=parent))
+
+    @precondition(lambda self: self.ids)
+    @rule(which=ANY, action=st.sampled_from(Action))
+    def act(self, which: int, action: Action) -> None:
+        job_id = self.ids[-1 - which % len(self.ids)]
+        self.same(lambda: self.model.act(action, job_id), getattr(actions, action), job_id)
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=ANY, priority=st.integers(-1, 1))
+    def change(self, which: int, priority: int) -> None:
+        job_id = self.some_job(which)
+        self.do(actions.change, job_id, priority=priority)
+        self.model.jobs[job_id].priority = priority
+
+    # what workers do
+
+    @rule()
+    def claim_the_next(self) -> None:
+        self.claimed(self.do(jobs.claim, "worker", 1e9), self.model.next_in_line())
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=ANY)
+    def claim_that_one(self, which: int) -> None:
+        wanted = self.model.jobs[self.some_job(which)]
+        lease = self.do(jobs.claim, "worker", 1e9, wanted.id)
+        self.claimed(lease, wanted if self.model.can_run(wanted) else None)
+
+    @precondition(lambda self: self.leases)
+    @rule(which=ANY)
+    def renew(self, which: int) -> None:
+        def kept(job: ModelJob) -> None:
+            job.expired = False
+
+        renewal = self.as_holder(which, kept, jobs.renew, 1e9)
+        if renewal:
+            requests = self.model.jobs[renewal.lease.job_id].requests
+            assert renewal.wish == max((Wish[request.name] for request in requests), default=Wish.NONE)
+
+    @precondition(lambda self: self.leases)
+    @rule(which=ANY)
+    def begin(self, which: int) -> None:
+        job = self.model.jobs.get(self.some_lease(which).job_id)
+        to_step = job.committed if job else 0
+
+        def voided(job: ModelJob) -> None:
+            job.metrics = {step: value for step, value in job.metrics.items() if step <= to_step}
+
+        self.as_holder(which, voided, record.record, [events.Rewound(to_step=to_step)])
+
+    @precondition(lambda self: self.leases)
+    @rule(which=ANY, steps=st.integers(1, 3), again=st.booleans(), value=st.floats(-1e9, 1e9))
+    def train(self, which: int, steps: int, again: bool, value: float) -> None:
+        job = self.model.jobs.get(self.some_lease(which).job_id)
+        first = (job.step if job else 0) + (not again)
+        batch = [
+            events.Metrics(step=step, epoch=0, values={"train/loss": value}) for step in range(first, first + steps)
+        ]
+
+        def learned(job: ModelJob) -> None:
+            job.metrics |= {event.step: value for event in batch}
+
+        self.as_holder(which, learned, record.record, [events.Log(message="hello"), *batch])
+
+    @precondition(lambda self: self.leases)
+    @rule(which=ANY)
+    def checkpoint(self, which: int) -> None:
+        lease = self.some_lease(which)
+        job = self.model.jobs.get(lease.job_id)
+        file = events.Checkpoint(
+            kind="training", path="a.pth", sha256="a" * 64, bytes=1, step=job.step if job else 0, epoch=0
+        )
+
+        def keep(session: Any, lease: Lease) -> None:
+            record.record_checkpoint(session, lease, file, record.checkpoint_key(lease, file))
+            record.prune_checkpoints(session, lease)
+
+        self.as_holder(which, self.model.checkpoint, keep)
+
+    @precondition(lambda self: self.leases)
+    @rule(which=ANY, end=st.sampled_from(ENDS))
+    def settle(self, which: int, end: tuple[JobStatus, EndReason]) -> None:
+        self.as_holder(which, lambda job: self.model.settle(job, *end), jobs.settle, *end)
+
+    @precondition(lambda self: self.leases)
+    @rule(which=ANY, died=st.booleans(), delay=st.sampled_from([0.0, 1e9]))
+    def give_back(self, which: int, died: bool, delay: float) -> None:
+        how = AttemptEnd.CRASHED if died else AttemptEnd.RELEASED
+        self.as_holder(
+            which,
+            lambda job: self.model.give_back(job, how, delayed=bool(delay)),
+            functools.partial(jobs.requeue, attempt_counts=died, delay=delay),
+        )
+
+    # what time does
+
+    @precondition(lambda self: self.leases)
+    @rule(which=ANY)
+    def a_lease_runs_out(self, which: int) -> None:
+        lease = self.some_lease(which)
+        if job := self.model.jobs.get(lease.job_id):
+            past = update(Job).where(Job.id == job.id, Job.status == JobStatus.RUNNING).values(lease_expires_at=1.0)
+            self.do(lambda session: session.execute(past))
+            job.expired = True
+
+    @rule()
+    def delays_pass(self) -> None:
+        past = update(Job).where(Job.not_before.is_not(None)).values(not_before=1.0)
+        self.do(lambda session: session.execute(past))
+        for job in self.model.jobs.values():
+            job.delayed = False
+
+    @rule()
+    def reap(self) -> None:
+        self.do(jobs.requeue_lost)
+        self.model.reap()
+
+    @rule()
+    def look_for_orphans(self) -> None:
+        self.do(jobs.fail_orphans)
+        self.model.fail_orphans()
+
+    # what must be the same
+
+    @invariant()
+    def jobs_are_as_the_model_says(self) -> None:
+        with self.database.read() as session:
+            rows = session.scalars(select(Job)).all()
+        assert {job.id: _seen(job) for job in rows} == {job.id: _told(job) for job in self.model.jobs.values()}
+
+    @invariant()
+    def what_attempts_left_is_as_the_model_says(self) -> None:
+        every = self.model.jobs.values()
+        ends = {(job.id, number, end) for job in every for number, end in job.ends.items()}
+        checkpoints = {(job.id, *checkpoint) for job in every for checkpoint in job.checkpoints}
+        metrics = {(job.id, step, value) for job in every for step, value in job.metrics.items()}
+        with self.database.read() as session:
+            assert set(session.execute(select(Attempt.job_id, Attempt.number, Attempt.end)).tuples()) == ends
+            kept = select(Checkpoint.job_id, Checkpoint.attempt, Checkpoint.step)
+            assert set(session.execute(kept).tuples()) == checkpoints
+            assert set(session.execute(select(Metric.job_id, Metric.step, Metric.value)).tuples()) == metrics
+
+    def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        with self.database.write() as session:
+            result = function(session, *arguments, **named)
+            session.commit()
+        return result
+
+    def same(self, expected: Callable[[], None], function: Callable[..., Any], *arguments: Any) -> Any:
+        """The store does it where the model does, and refuses it where the model does."""
+        try:
+            expected()
+        except Refused as refusal:
+            return self.refused(refusal, function, *arguments)
+        return self.do(function, *arguments)
+
+    def refused(self, refusal: Refused, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        with pytest.raises(FrsError) as said:
+            self.do(function, *arguments, **named)
+        assert type(said.value).__name__ == str(refusal)
+
+    def as_holder(
+        self, which: int, change: Callable[[ModelJob], None], function: Callable[..., Any], *arguments: Any
+    ) -> Any:
+        lease = self.some_lease(which)
+        result = self.same(
+            lambda: change(self.model.held(lease.job_id, lease.attempt)),
+            lambda session: function(session, lease, *arguments) or True,
+        )
+        if result:
+            self.accepted.append((lease.job_id, lease.attempt))
+        return result
+
+    def claimed(self, lease: Lease | None, expected: ModelJob | None) -> None:
+        assert (lease and lease.job_id) == (expected and expected.id)
+        if lease and expected:
+            self.model.claim(expected)
+            assert lease.attempt == expected.attempt
+            self.leases.append(lease)
+
+    def added(self, job: ModelJob) -> None:
+        self.model.jobs[job.id] = job
+        self.ids.append(job.id)
+
+    def some_job(self, which: int) -> str | None:
+        known = list(self.model.jobs)
+        return known[-1 - which % len(known)] if known else None
+
+    def some_lease(self, which: int) -> Lease:
+        return self.leases[-1 - which % len(self.leases)]
+
+
+def _seen(job: Job) -> tuple[Any, ...]:
+    asked = {request for request, column in REQUESTS.items() if getattr(job, column) is not None}
+    return job.status, job.end_reason, job.attempt, job.forgiven, job.priority, job.teacher_job_id, asked
+
+
+def _told(job: ModelJob) -> tuple[Any, ...]:
+    return job.status, job.end_reason, job.attempt, job.forgiven, job.priority, job.teacher, job.requests
+
+
+def _run(new_database: NewDatabase, examples: int, steps: int) -> None:
+    machine = type("Life", (Lifecycle,), {"new_database": staticmethod(new_database)})
+    how = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        derandomize=True,
+        database=None,
+        print_blob=True,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(machine, settings=how)
+
+
+def test_the_store_does_as_the_model_on_sqlite(sqlite: NewDatabase) -> None:
+    _run(sqlite, examples=60, steps=40)
+
+
+def test_the_store_does_as_the_model_on_postgresql(postgresql: NewDatabase) -> None:
+    _run(postgresql, examples=8, steps=40)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_store_does_as_the_model_for_long(sqlite: NewDatabase) -> None:
+    _run(sqlite, examples=1000, steps=60)

@@ -1,0 +1,145 @@
+"""Every test of the database runs on SQLite and, where its binaries are installed, on a PostgreSQL of its own."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Select, create_engine, select, text
+
+from frs.spec import JobSpec
+from store import jobs
+from store.database import Database, open_database
+from store.lease import Lease
+from store.schema import upgrade
+from store.tables import Dataset, Event, Job
+
+SPEC = JobSpec.model_validate(
+    {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
+)
+
+
+NewDatabase = Callable[[Path], str]
+"""Makes a migrated, empty database, in that folder if it is a file; says its URL."""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    new_database: NewDatabase = request.getfixturevalue(request.param)
+    return new_database(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> NewDatabase:
+    template = tmp_path_factory.mktemp("template") / "frs.db"
+    migrate(f"sqlite:///{template}")
+
+    def new_database(folder: Path) -> str:
+        return f"sqlite:///{shutil.copyfile(template, folder / 'frs.db')}"
+
+    return new_database
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[NewDatabase]:
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not binaries:
+        pytest.skip("PostgreSQL is not installed in /usr/lib/postgresql")
+    folder = tempfile.mkdtemp(prefix="frs-postgresql-")
+    as_postgres: list[str] = []
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres")
+        as_postgres = ["runuser", "-u", "postgres", "--"]
+
+    def run(program: str, *arguments: str) -> None:
+        command = [*as_postgres, str(binaries[-1] / program), "-D", f"{folder}/data", *arguments]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+
+    def url_of(name: str) -> str:
+        return f"postgresql://postgres@/{name}?host={folder}"
+
+    def new_database(_: Path) -> str:
+        name = f"test_{next(numbers)}"
+        with admin.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template_frs"))
+        return url_of(name)
+
+    run("initdb", "-U", "postgres", "-A", "trust", "--no-sync")
+    options = f"-c listen_addresses='' -c fsync=off -c max_connections=200 -k {folder}"
+    run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
+    numbers = count()
+    admin = create_engine(url_of("postgres"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text("CREATE DATABASE template_frs"))
+    migrate(url_of("template_frs"))
+    yield new_database
+    admin.dispose()
+    run("pg_ctl", "-m", "immediate", "stop")
+    shutil.rmtree(folder)
+
+
+def migrate(url: str) -> None:
+    database = open_database(url)
+    upgrade(database)
+    database.engine.dispose()
+
+
+@pytest.fixture
+def house(url: str) -> Iterator["House"]:
+    house = House(url, open_database(url))
+    paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
+    house.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)))
+    yield house
+    house.database.engine.dispose()
+
+
+@dataclass(frozen=True)
+class House:
+    """A database and short words for what tests do to it."""
+
+    url: str
+    database: Database
+
+    def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Calls `function(session, ...)` and commits."""
+        with self.database.write() as session:
+            result = function(session, *arguments, **named)
+            session.commit()
+        return result
+
+    @contextmanager
+    def uncommitted(self, function: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], None]]:
+        """Calls `function(session, ...)`; gives the way to commit what it did."""
+        with self.database.write() as session:
+            function(session, *arguments)
+            yield session.commit
+
+    def submit(self, **references: Any) -> str:
+        return self.do(jobs.add, SPEC, dataset_id="ds_shapes", **references).id
+
+    def claim(self, job_id: str | None = None, seconds: float = 60) -> Lease:
+        lease = self.do(jobs.claim, "worker", seconds, job_id)
+        assert lease is not None
+        return lease
+
+    def start(self) -> Lease:
+        return self.claim(self.submit())
+
+    def job(self, job_id: str) -> Job:
+        return self.rows(select(Job).where(Job.id == job_id))[0]
+
+    def rows(self, query: Select[Any]) -> Sequence[Any]:
+        with self.database.read() as session:
+            return session.scalars(query).all()
+
+    def history(self, job_id: str) -> list[str]:
+        """The statuses it went through."""
+        events = self.rows(select(Event).where(Event.job_id == job_id).order_by(Event.seq))
+        return [event.data["status"] for event in events if event.type == "status"]

@@ -1,0 +1,47 @@
+import pytest
+from sqlalchemy import update
+
+from store import errands
+from store.errors import LeaseLost
+from store.states import ErrandKind, ErrandStatus
+from store.tables import Errand
+
+
+@pytest.fixture
+def errand_id(house):
+    return house.do(errands.add, ErrandKind.PROBE, {}, owner="me").id
+
+
+def claim(house):
+    return house.do(errands.claim, "worker", 60)
+
+
+def read(house, errand_id):
+    with house.database.read() as session:
+        return session.get(Errand, errand_id)
+
+
+def test_whoever_gave_an_errand_back_cannot_touch_it_again(house, errand_id):
+    earlier = claim(house)
+    house.do(errands.give_back, earlier)
+    later = claim(house)
+    for use in (
+        lambda session: errands.give_back(session, earlier),
+        lambda session: errands.renew(session, earlier, 60),
+        lambda session: errands.settle(session, earlier, result={"from": "earlier"}),
+    ):
+        with pytest.raises(LeaseLost):
+            house.do(use)
+    house.do(errands.settle, later, result={"from": "later"})
+    done = read(house, errand_id)
+    assert (done.status, done.result, done.attempt) == (ErrandStatus.SUCCEEDED, {"from": "later"}, 1)
+
+
+def test_an_errand_three_workers_died_over_ends_and_says_when(house, errand_id):
+    for _ in range(errands.ATTEMPTS):
+        assert claim(house)
+        house.do(lambda session: session.execute(update(Errand).values(lease_expires_at=1.0)))
+    assert claim(house) is None
+    ended = read(house, errand_id)
+    assert (ended.status, ended.error["code"]) == (ErrandStatus.FAILED, "poison")
+    assert ended.finished_at >= ended.created_at
