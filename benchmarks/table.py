@@ -32,11 +32,11 @@ class Row(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=BENCHMARKS)
+    parser.add_argument("--only", choices=[*BENCHMARKS, *GROUPS])
     parser.add_argument("--results", type=Path, default=HERE.parent / "bench" / "results.json")
     asked = parser.parse_args()
     console, rows, results = Console(), [], {}
-    for name in [asked.only] if asked.only else BENCHMARKS:
+    for name in GROUPS.get(asked.only, [asked.only]) if asked.only else BENCHMARKS:
         for arguments in RUNS.get(name, [()]):
             with console.status(" ".join(["measuring", name, *arguments])):
                 found = _run(name, *arguments)
@@ -121,6 +121,55 @@ def streams(found: dict[str, Any], jobs: str) -> list[Row]:
     ]
 
 
+def posting(found: dict[str, Any]) -> list[Row]:
+    ratio, rate, p99 = found["ratio"], found["rate"], found["p99"]
+    floor = f"{rate:.0f}/s beside {found['floor']:.0f}/s"
+    lost = f"of {found['acknowledged']} acknowledged, killed three times"
+    return [
+        Row("POST /jobs", ">= 0.3 x bare floor", f"{ratio:.2f}", ratio >= 0.3, floor),
+        Row("its p99", "<= 60 ms", f"{p99:.0f} ms", p99 <= 60, f"the floor's {found['p99_floor']:.0f} ms"),
+        Row("refused under load", "0", f"{found['failed']}", found["failed"] == 0),
+        Row("lost after kill -9", "0", f"{found['lost']}", found["lost"] == 0 < found["acknowledged"], lost),
+    ]
+
+
+def latency(found: dict[str, Any]) -> list[Row]:
+    claim, without, cancel = found["claim"], found["claim_without"], found["cancel"]
+    median = f"p99; median {found['claim_median'] * 1000:.0f} ms"
+    return [
+        Row("submit to claim, Redis", "<= 1 s", f"{claim:.2f} s", claim <= 1, median),
+        Row("and without a broker", "<= 10 s", f"{without:.1f} s", without <= 10, "p99"),
+        Row("cancel to process dead", "<= 15 s", f"{cancel:.1f} s", cancel <= 15, f"p99 of {found['cancels']}"),
+    ]
+
+
+def recording(found: dict[str, Any]) -> list[Row]:
+    rate, surplus = found["rate"], found["surplus"]
+    return [
+        Row("metric rows recorded", ">= 20,000/s", f"{rate:,.0f}/s", rate >= 20_000, f"{found['told']:,} told"),
+        Row("rows too many, told twice", "0", f"{surplus}", surplus == 0),
+    ]
+
+
+def steady(found: dict[str, Any]) -> list[Row]:
+    return [
+        Row(
+            f"memory of the {name}",
+            "+<= 1 MB/1000 jobs",
+            f"{slope:+.2f} MB",
+            slope <= 1,
+            f"{found[f'{name}_mb']:.0f} MB",
+        )
+        for name in ("api", "worker")
+        for slope in [found[f"{name}_slope"]]
+    ]
+
+
+def overhead(found: dict[str, Any]) -> list[Row]:
+    share, parts = found["share"], f"api {found['api']:.1f} s, worker {found['worker']:.1f} s, {found['trainer']:.0f} s"
+    return [Row("service beside training", "<= 0.02 of its CPU", f"{share:.3f}", share <= 0.02, parts)]
+
+
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "step": step,
     "evaluation": evaluation,
@@ -129,7 +178,13 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "teacher_cache": teacher_cache,
     "queries": queries,
     "streams": streams,
+    "posting": posting,
+    "latency": latency,
+    "recording": recording,
+    "steady": steady,
+    "overhead": overhead,
 }
+GROUPS = {"load": ["posting", "latency", "recording", "steady", "overhead", "queries", "streams"]}
 RUNS: dict[str, list[tuple[str, ...]]] = {
     "step": [("--detector", name) for name in STEP_GOALS],
     "queries": [("--database", "sqlite"), *([("--database", "postgresql")] if has_postgresql() else [])],

@@ -83,7 +83,7 @@ def _sqlite_engine(url: str, clock: Callable[[], float], foreign_keys: bool) -> 
     event.listen(engine, "connect", set_up)
     event.listen(engine, "begin", turn.begin)  # isolation_level=None keeps the driver from choosing when
     event.listen(engine, "checkin", _leave_no_transaction)
-    event.listen(engine, "checkin", turn.end)
+    event.listen(engine, "checkin", turn.end)  # the last: others begin now
     return engine
 
 

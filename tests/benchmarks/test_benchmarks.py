@@ -2,15 +2,20 @@
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 
 import dataset_check
 import evaluation
 import gpu
+import latency
 import loader
+import posting
 import pytest
 import queries
+import recording
+import steady
 import step
 import streams
 import table
@@ -125,3 +130,33 @@ def test_the_table_tells_met_from_missed(tmp_path: Path, monkeypatch: pytest.Mon
     table.main()
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["met"] for row in rows] == [False, True]
+
+
+def test_posts_are_counted_beside_the_floor_and_after_kill_9() -> None:
+    if shutil.which("wrk") is None:
+        pytest.skip("wrk is not installed")
+    found = posting.measure(seconds=1, pairs=1)
+    assert found["ratio"] == found["rate"] / found["floor"] > 0
+    assert found["acknowledged"] > 0 and found["lost"] == 0
+
+
+def test_every_row_told_is_recorded_once() -> None:
+    found = recording.measure(steps=100)
+    assert (found["status"], found["told"], found["surplus"]) == ("succeeded", 1500, 0)
+
+
+def test_claims_and_cancels_are_timed() -> None:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    found = latency.measure(jobs=3, cancels=1)
+    assert min(found["claim"], found["claim_without"], found["cancel"]) > 0
+
+
+def test_memory_is_sampled_while_jobs_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steady, "EVERY", 5)
+    found = steady.measure(jobs=20)
+    assert found["api_mb"] > 10 and found["worker_mb"] > 10 and "api_slope" in found
+
+
+def test_only_load_is_a_group_of_them() -> None:
+    assert set(table.GROUPS["load"]) <= set(table.BENCHMARKS)

@@ -32,29 +32,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     return report
 
 
-@pytest.fixture
-def redis() -> Iterator[Redis]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    with temporary_folder("frs-redis-") as folder, Redis(folder) as server:
-        yield server
-
-
-@pytest.fixture
-def postgres() -> Iterator[Postgres]:
-    if postgres_binaries() is None:
-        pytest.skip("PostgreSQL is not installed in /usr/lib/postgresql")
-    with temporary_folder("frs-postgresql-") as folder, Postgres(folder) as server:
-        yield server
-
-
-@pytest.fixture
-def estate_with(tmp_path: Path) -> Iterator[Callable[..., Estate]]:
-    """Opens a service with these settings; closes it after the test."""
-    with ExitStack() as estates:
-        yield lambda **settings: estates.enter_context(Estate(tmp_path, **settings))
-
-
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = Settings(data=tmp_path_factory.mktemp("template"))
@@ -72,3 +49,26 @@ def workshop(template: Path, tmp_path: Path) -> Iterator[worker_house.House]:
     yield workshop
     workshop.database.engine.dispose()
     assert workshop.trainers() == [], "a process was left behind"
+
+
+@pytest.fixture
+def estate_with(tmp_path: Path) -> Iterator[Callable[..., Estate]]:
+    """Opens a service with these settings; closes it after the test."""
+    with ExitStack() as estates:
+        yield lambda **settings: estates.enter_context(Estate(tmp_path, **settings))
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    with temporary_folder("frs-redis-") as folder, Redis(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    if postgres_binaries() is None:
+        pytest.skip("PostgreSQL is not installed in /usr/lib/postgresql")
+    with temporary_folder("frs-postgresql-") as folder, Postgres(folder) as server:
+        yield server

@@ -31,6 +31,7 @@ def test_50_jobs_posted_to_a_stopped_broker_are_taken_on_at_once_and_all_finish(
     redis.start()
     estate.until_ended(jobs, 120)
     estate.all_is_well(jobs, losses_of(2))
+    estate.no_jobs_but(jobs)
 
 
 def test_a_message_a_second_thrown_away_delays_and_loses_nothing(redis: Redis, estate_with: OPEN) -> None:

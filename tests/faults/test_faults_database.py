@@ -42,6 +42,7 @@ def test_postgresql_restarted_under_running_jobs_costs_none_of_them(
         jobs = [job.result() for job in posted]
     estate.until_ended(jobs, 60 + 3 * many)
     estate.all_is_well(jobs, losses_of(STEPS))
+    estate.no_jobs_but(jobs)
     nothing_is_told_twice(estate, jobs)
 
 
@@ -57,6 +58,7 @@ def test_connections_cut_again_and_again_lose_and_double_nothing(
         jobs = list(users.map(lambda _: estate.post(steps=STEPS, seconds=0.05), range(many)))
         estate.until_ended(jobs, 60 + 3 * many)
     estate.all_is_well(jobs, losses_of(STEPS))
+    estate.no_jobs_but(jobs)
     nothing_is_told_twice(estate, jobs)
 
 

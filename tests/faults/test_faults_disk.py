@@ -51,8 +51,8 @@ def test_a_full_disk_delays_a_job_and_spoils_nothing(
     until(lambda: estate.house.job(job_id).status == "succeeded", 90)
     after = estate.post(steps=5)
     estate.until_ended([after])
-    estate.all_is_well([job_id], losses_of(STEPS), among=2)
-    estate.all_is_well([after], losses_of(5), among=2)
+    estate.all_is_well([job_id], losses_of(STEPS))
+    estate.all_is_well([after], losses_of(5))
     assert worker.poll() is None
 
 

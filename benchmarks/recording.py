@@ -1,0 +1,81 @@
+"""Metric rows a second from a trainer that does nothing but report, through the supervisor, to SQLite.
+
+    python benchmarks/recording.py --json
+
+It tells the second half twice, as after a rewind: the table must not hold a row more.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from service import SPEC
+from sqlalchemy import func, select
+
+from frs.dataset.shapes import draw
+from frs.spec import JobSpec
+from store import jobs
+from store.database import open_database
+from store.schema import initialise
+from store.settings import Settings
+from store.states import DatasetStatus
+from store.tables import Dataset, Job, Metric
+from worker.supervisor import Supervisor
+
+STEPS, KEYS = 20_000, 10
+TRAINER = """
+import os, sys
+steps, keys, out = {steps}, {keys}, os.fdopen(int(sys.argv[-1]), "w")
+values = ", ".join(f'"train/key_{{n}}": 0.123456' for n in range(keys))
+for step in [*range(steps), *range(steps // 2, steps)]:
+    out.write('{{"type": "metrics", "step": %d, "epoch": 0, "values": {{%s}}}}\\n' % (step, values))
+out.write('{{"type": "outcome", "status": "succeeded", "end_reason": "completed"}}\\n')
+out.close()
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    measured = measure(asked.steps)
+    print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value}" for name, value in measured.items()))
+
+
+def measure(steps: int = STEPS) -> dict[str, Any]:
+    """`rows` written and `told` a second, from the claim to the job's end; `surplus`: rows too many."""
+    with tempfile.TemporaryDirectory(prefix="frs-load-") as folder:
+        settings = Settings(data=Path(folder) / "data")
+        initialise(settings)
+        database = open_database(settings.database_url)
+        with database.write() as session:
+            session.add(Dataset(id="ds_shapes", name="shapes", status=DatasetStatus.READY, **_drawn(settings)))
+            job_id = jobs.add(session, JobSpec.model_validate(SPEC), dataset_id="ds_shapes").id
+            lease = jobs.claim(session, "benchmark", settings.lease_seconds)
+            session.commit()
+        assert lease is not None
+        command = (sys.executable, "-c", TRAINER.format(steps=steps, keys=KEYS))
+        began = time.perf_counter()
+        Supervisor(database, settings, lease, command).run()
+        seconds = time.perf_counter() - began
+        with database.read() as session:
+            rows = session.scalars(select(func.count()).select_from(Metric)).one()
+            status = session.get_one(Job, job_id).status
+        database.engine.dispose()
+    told = (steps + steps - steps // 2) * KEYS
+    return {"rate": told / seconds, "told": told, "surplus": rows - steps * KEYS, "status": str(status)}
+
+
+def _drawn(settings: Settings) -> dict[str, Any]:
+    draw(settings.datasets_root / "shapes", train=2, val=2, size=64)
+    images = {f"{half}_images": f"shapes/{half}" for half in ("train", "val")}
+    return images | {f"{half}_annotations": f"shapes/annotations/instances_{half}.json" for half in ("train", "val")}
+
+
+if __name__ == "__main__":
+    main()
