@@ -30,9 +30,9 @@ from store.tables import Dataset, Job
 
 SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
 STEPS, EVERY, TICK = 6, 2, 8.0
-HEARTBEAT, FENCE, LEASE, POLL = 10.0, 45.0, 60.0, 15.0
-STORMY = 400.0
-"""Until then users act and things fail; after it, what is left is finished in peace."""
+HEARTBEAT, FENCE, LEASE, POLL = 10.0, 45.0, 60.0, 20.0
+STORMY = 200.0
+"""For so many seconds users act and things fail; after it, what is left is finished in peace."""
 PATIENCE = 6000.0
 
 
@@ -121,9 +121,9 @@ class User:
         if not world.stormy:
             self._finish()
             return
-        acts = [self._submit] * 3 + [self._act] * 5 if self.posts < 3 else [self._act]
+        acts = [self._submit] * 3 + [self._act] * 5 if self.posts < 2 else [self._act]
         world.random.choice(acts)()
-        world.later(world.random.uniform(1, 60), self.step)
+        world.later(world.random.uniform(1, 40), self.step)
 
     def _submit(self) -> None:
         self.posts += 1
