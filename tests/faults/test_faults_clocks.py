@@ -1,0 +1,33 @@
+"""F11: a worker whose own clock is off by hours or days holds, renews and loses its leases like any other."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+import store
+import worker
+from store.tables import Attempt, Event
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize("offset", [-30 * 24 * HOUR, -HOUR, HOUR, 30 * 24 * HOUR])
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_leases_and_times_go_by_the_database_s_clock(house, monkeypatch, offset):
+    true = time.time
+    monkeypatch.setattr(time, "time", lambda: true() + offset)
+    monkeypatch.setattr(time, "time_ns", lambda: int((true() + offset) * 1e9))
+    lease = house.start()
+    assert lease.expires_at == pytest.approx(true() + 60, abs=30)
+    times = [*house.rows(select(Event.at)), *house.rows(select(Attempt.started_at))]
+    assert times == pytest.approx([true()] * len(times), abs=30)
+
+
+def test_workers_read_no_clock_that_can_be_set():
+    read = re.compile(r"time\.time\(|time_ns\(|datetime\.(now|utcnow)")
+    files = [file for module in (store, worker) for file in Path(module.__file__).parent.rglob("*.py")]
+    found = [file.name for file in files if read.search(file.read_text())]
+    assert found == ["ids.py"], "ids carry a time for their order alone"

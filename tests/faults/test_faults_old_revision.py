@@ -1,0 +1,147 @@
+"""F22: what the previous revision wrote is there after an upgrade, and its workers go on writing meanwhile."""
+
+import pytest
+from sqlalchemy import Connection, MetaData, Table, select
+from sqlalchemy.orm import Session
+
+from store import schema
+from store.tables import Dataset, Detector, Job
+
+STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+TABLES = (
+    "api_keys",
+    "datasets",
+    "jobs",
+    "attempts",
+    "events",
+    "metrics",
+    "evaluations",
+    "checkpoints",
+    "artifacts",
+    "detectors",
+)
+SPEC = {"kind": "train", "dataset": "old", "tags": ["a", "b"], "resources": {"devices": 2}}
+
+
+@pytest.fixture
+def old(house):
+    """The tables of revision 0001, with something in each."""
+    house.do(lambda session: session.delete(session.get(Dataset, "ds_shapes")))
+    schema.downgrade(house.database, "0001")
+    with house.database.write() as session:
+        tables = reflected(session.connection())
+        for name in TABLES:
+            for row in rows_of(name):
+                session.execute(tables[name].insert().values(row))
+        session.commit()
+    return house
+
+
+def reflected(connection: Connection) -> dict[str, Table]:
+    metadata = MetaData()
+    metadata.reflect(connection, only=TABLES)
+    return dict(metadata.tables)
+
+
+def rows_of(table: str) -> list[dict]:
+    paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
+    of_job = {"job_id": "job_succeeded"}
+    at = {"created_at": 5.0}
+    file = {"key": "job_succeeded/checkpoints/a.pth", "sha256": "a" * 64, "bytes": 3}
+    return {
+        "api_keys": [{"id": f"key_{n}", "name": "me", "prefix": "frs_", "sha256": str(n), **at} for n in (1, 2)],
+        "datasets": [{"id": "ds_old", "name": "old", **paths, "status": "ready", **at}],
+        "jobs": [job(f"job_{status}", status=status) for status in STATES]
+        + [job(f"job_{n}", key_id=f"key_{n}", idempotency_key="same", idempotency_digest="d") for n in (1, 2)],
+        "attempts": [{**of_job, "number": 1, "owner": "w", "started_at": 6.0, "ended_at": 7.0, "end": "succeeded"}]
+        + [{"job_id": "job_running", "number": 1, "owner": "old worker", "started_at": 6.0}],
+        "events": [{**of_job, "seq": n, "attempt": 1, "type": "log", "at": 6.0, "data": {"n": n}} for n in (1, 2)],
+        "metrics": [{**of_job, "key": "train/loss", "step": 1, "epoch": 0, "value": 0.5, "at": 6.0, "attempt": 1, "seq": 3}],
+        "evaluations": [
+            {**of_job, "role": "student", "step": 1, "last": True, "epoch": 0, "attempt": 1, "metrics": {"bbox_mAP": 0.5}}
+            | {"per_class": {}, "images": 1, "detections": 1, "at": 6.0}
+        ],
+        "checkpoints": [
+            {"id": "ckpt_1", **of_job, "attempt": 1, "kind": "student", "labels": ["last"], "step": 1, "epoch": 0, **file}
+            | {"metrics": {}, **at}
+        ],
+        "artifacts": [{**of_job, "name": "config", **file, **at}],
+        "detectors": [{"id": "det_1", "name": "t", "description": {}, "weights_file": "t.pth", "sha256": "b", **at}],
+    }[table]  # fmt: skip
+
+
+def job(id: str, *, status: str = "queued", **more: object) -> dict:
+    held = {"lease_owner": "old worker", "lease_expires_at": 9e9} if status == "running" else {}
+    values = {"id": id, "kind": "train", "spec": SPEC, "dataset_id": "ds_old", "priority": 0, "created_at": 5.0}
+    return values | {"status": status, "attempt": int(status == "running"), "facts": {}, "last_event": 3} | held | more
+
+
+def contents(house, columns=None) -> dict[str, list[dict]]:
+    """Of all tables, in the columns given, else in all of them."""
+    with house.database.read() as session:
+        tables = reflected(session.connection())
+        found = {}
+        for name, table in tables.items():
+            wanted = [table.c[column] for column in (columns[name] if columns else table.c.keys())]
+            found[name] = sorted(map(repr, session.execute(select(*wanted)).mappings()))
+    return found
+
+
+def columns_of(house) -> dict[str, list[str]]:
+    with house.database.read() as session:
+        return {name: sorted(table.c.keys()) for name, table in reflected(session.connection()).items()}
+
+
+def test_everything_is_there_after_an_upgrade_and_after_going_back(old):
+    old.do(forget_a_repeated_key)
+    columns = columns_of(old)
+    before = contents(old, columns)
+    for _ in range(2):
+        schema.upgrade(old.database)
+        assert contents(old, columns) == before
+        schema.downgrade(old.database, "0001")
+        assert contents(old, columns) == before
+
+
+def forget_a_repeated_key(session: Session) -> None:
+    """The one thing an upgrade takes: two keys of what is now one owner may have used the same."""
+    jobs = reflected(session.connection())["jobs"]
+    session.execute(jobs.delete().where(jobs.c.id == "job_1"))
+
+
+def test_new_columns_say_what_the_old_rows_meant(old):
+    schema.upgrade(old.database)
+    jobs = {job.id: job for job in old.rows(select(Job))}
+    assert len(jobs) == len(STATES) + 2
+    for row in jobs.values():
+        assert (row.owner, row.tags, row.devices, row.forgiven) == ("admin", ["a", "b"], 2, 0)
+        assert row.pause_requested_at is row.stop_requested_at is None
+    assert [jobs[f"job_{n}"].idempotency_key for n in (1, 2)] == [None, "same"], "one owner, one job of a key"
+    [detector] = old.rows(select(Detector))
+    assert (detector.owner, detector.status, detector.error) == ("admin", "ready", None)
+    assert old.rows(select(Dataset.owner)) == ["admin"]
+
+
+def test_a_worker_of_the_old_revision_goes_on_writing(old):
+    """Its statements name the old columns alone."""
+    with old.database.read() as session:
+        tables = reflected(session.connection())
+    schema.upgrade(old.database)
+    jobs, of_job = tables["jobs"], {"job_id": "job_running"}
+    held = jobs.update().where(jobs.c.id == "job_running", jobs.c.attempt == 1, jobs.c.status == "running")
+    writes = [
+        held.values(lease_expires_at=9.5e9, last_event=jobs.c.last_event + 1),
+        tables["events"].insert().values(**of_job, seq=4, attempt=1, type="log", at=6.0, data={}),
+        tables["metrics"].insert().values(**of_job, key="a/b", step=1, epoch=0, value=1.0, at=6.0, attempt=1, seq=5),
+        tables["checkpoints"].insert().values(rows_of("checkpoints")[0] | {**of_job, "id": "ckpt_2"}),
+        tables["artifacts"].insert().values(rows_of("artifacts")[0] | of_job),
+        tables["attempts"].update().where(tables["attempts"].c.job_id == "job_running").values(end="succeeded"),
+        held.values(status="succeeded", end_reason="completed", lease_owner=None, lease_expires_at=None),
+        jobs.insert().values(job("job_posted_by_the_old")),
+    ]
+    for write in writes:
+        old.do(lambda session, write=write: session.execute(write))
+    assert old.job("job_running").status == "succeeded"
+    posted = old.job("job_posted_by_the_old")
+    assert (posted.owner, posted.tags, posted.forgiven) == ("admin", [], 0)
+    assert old.claim("job_posted_by_the_old").attempt == 1
