@@ -37,6 +37,7 @@ class DatasetNotFound(BadDataset):
 class BadTeacher(FrsError):
     code = "bad_teacher"
     end_reason = "bad_teacher"
+    hint_by_default = "Choose another teacher, or export this one again."
 
 
 class WeightsNotFound(FrsError):
