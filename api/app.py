@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-from api import problems, uploads
+from api import document, problems, uploads
 from api.bodies import StrictJson
 from api.checkpoints import endpoints as checkpoints
 from api.compare import endpoints as compare
@@ -24,7 +24,7 @@ from api.datasets import checking
 from api.datasets import endpoints as datasets
 from api.detectors import endpoints as detectors
 from api.envelope import Envelope
-from api.gate import OPEN, Gate
+from api.gate import Gate
 from api.health import endpoints as health
 from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
@@ -39,10 +39,6 @@ from api.recipes import endpoints as recipes
 from api.workers import endpoints as workers
 from store.settings import Settings
 
-_PROBLEM = {
-    "description": "A problem: what happened, under a stable code, and what to do next.",
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
-}
 _THREADS = 200
 """For requests. Many more than connections, so that whoever finds none free is told so after the pool's time limit,
 instead of waiting unheard for a thread."""
@@ -72,7 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
-        responses={"default": _PROBLEM},
+        responses={"default": document.PROBLEM},
         middleware=[
             Middleware(Requests, registry=registry),
             Middleware(Envelope),
@@ -105,12 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 class _Service(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            schema = super().openapi()
-            problem = problems.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
-            schema["components"]["schemas"] |= problem.pop("$defs") | {"ProblemDocument": problem}
-            for path in OPEN & schema["paths"].keys():
-                for operation in schema["paths"][path].values():
-                    operation["security"] = []
+            document.complete(super().openapi(), self.routes)
         return super().openapi()
 
 

@@ -3,22 +3,47 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Depends, Header
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
-from api.problems import InvalidField
+from api.document import problem
+from api.problems import InvalidField, Refusal
 from frs.errors import InvalidSpec
 from frs.resolved import inside
 
 BINARY = "application/octet-stream"
 
 
+async def _part(
+    range: Annotated[str | None, Header(description="Such as `bytes=0-1023`.")] = None,
+    if_none_match: Annotated[str | None, Header(description="The ETag of what is there already.")] = None,
+) -> None:
+    """Read by `answer`."""
+
+
+PART = Depends(_part)
+"""Documents the headers that `answer` heeds."""
+
+
 def content(media_type: str) -> dict[int | str, dict[str, Any]]:
     """For `responses=`: what the body of a 200 is."""
     schema = {"type": "string"} | ({} if media_type.startswith("text/") else {"format": "binary"})
     return {200: {"content": {media_type: {"schema": schema}}}}
+
+
+def parts(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """For `responses=`: all that `answer` answers."""
+    whole = content(media_type)
+    return whole | {
+        206: whole[200] | {"description": "The part that `Range` named."},
+        304: {"description": "The client has this very content."},
+        416: problem(416),
+    }
 
 
 def answer(
@@ -33,7 +58,25 @@ def answer(
     headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return FileResponse(path, headers=headers, media_type=media_type, filename=filename and safe_name(filename))
+    return _File(path, headers=headers, media_type=media_type, filename=filename and safe_name(filename))
+
+
+class _File(FileResponse):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises Refusal for a range that the file has not, where the framework answers plain text."""
+
+        async def send_or_refuse(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                raise _no_such_range(message["status"], Headers(raw=message["headers"]))
+            await send(message)
+
+        await super().__call__(scope, receive, send_or_refuse)
+
+
+def _no_such_range(status: int, headers: Headers) -> Refusal:
+    size = {"Content-Range": headers["content-range"]} if "content-range" in headers else {}
+    hint = "Ask for `bytes=FIRST-LAST` inside the file, or without `Range`."
+    return Refusal(status, "invalid_range", "The file has no such range.", hint, headers=size)
 
 
 def safe_name(name: str) -> str:

@@ -34,7 +34,8 @@ class Gate:
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
         if self.allowed_hosts and _hostname(headers.get("host", "")) not in self.allowed_hosts:
-            raise Refusal(400, "host_not_allowed", "This service does not answer under that host name.")
+            hint = "An operator adds names in `FRS_ALLOWED_HOSTS`."
+            raise Refusal(400, "host_not_allowed", "This service does not answer under that host name.", hint)
         if scope["path"] not in OPEN:
             await self._let_in(scope, _token(headers))
         return await self.app(scope, receive, send)

@@ -66,6 +66,7 @@ class NoValidationSplit(BadDataset):
 class BadTeacher(FrsError):
     code = "bad_teacher"
     end_reason = "bad_teacher"
+    hint_by_default = "Choose another teacher, or export this one again."
 
 
 class WeightsNotFound(FrsError):

@@ -1,7 +1,8 @@
 """The job spec: what a user asks for. Typed data, frozen, nothing unknown accepted, importable without torch."""
 
+from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -9,8 +10,11 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    StrictBool,
     StringConstraints,
     Tag,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -54,6 +58,24 @@ class Spec(BaseModel):
     """Base of every part of a spec."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes it for 0 or 1. A text that says a number is welcome: YAML reads `1e-3` as one."""
+        if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
+            wanted = list(_leaves(cls.model_fields[info.field_name or ""].annotation))
+            if (int in wanted or float in wanted) and bool not in wanted:
+                raise ValueError("must be a number, not true or false")
+        return value
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    parts = get_args(annotation)
+    for part in parts:
+        yield from _leaves(part)
+    if not parts:
+        yield annotation
 
 
 class InitFromDetector(Spec):
@@ -179,7 +201,7 @@ class Distillation(Spec):
     warmup_steps: Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"] = "auto"
     """Steps over which the terms ramp from 0 to their weight; `auto` = min(500, 5 % of the steps)."""
     adapter: Literal["1x1", "3x3"] = "3x3"
-    accept_weak_teacher: bool = False
+    accept_weak_teacher: StrictBool = False
     teacher_cache: Literal["auto", "on", "off"] = "auto"
     """Keeps the teacher's outputs on disk between epochs. `auto`: where all images are scaled to one shape, there are
     enough epochs for it to repay, and a quarter of the free disk holds them."""
@@ -238,7 +260,7 @@ class JobSpec(Spec):
     student: DetectorRef
     schedule: Schedule = Schedule()
     distillation: Distillation = Distillation()
-    baseline: bool | Seeds = False
+    baseline: StrictBool | Seeds = False
     """Also train the student alone, same seed and schedule, as a job of its own; the report compares.
 
     With `{seeds: n}` n pairs of runs, so that the report can tell the gain from the luck of training.

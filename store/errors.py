@@ -20,6 +20,7 @@ class LeaseLost(FrsError):
 
 class ActionNotAllowed(FrsError):
     code = "action_not_allowed"
+    hint_by_default = "See `allowed_actions` of the job."
 
     def __init__(self, action: Action, status: JobStatus, allowed_actions: Sequence[Action]) -> None:
         allowed = ", ".join(allowed_actions) or "none"
@@ -29,6 +30,7 @@ class ActionNotAllowed(FrsError):
 
 class JobInUse(FrsError):
     code = "job_in_use"
+    hint_by_default = "Cancel or delete the jobs that need it first."
 
 
 class IdempotencyKeyReused(FrsError):
@@ -53,16 +55,19 @@ class InvalidKey(FrsError):
     """An artifact key that could name something outside the artifacts folder."""
 
     code = "invalid_artifact_key"
+    hint_by_default = "See GET /jobs/{id}/artifacts."
 
 
 class ArtifactNotFound(FrsError):
     code = "artifact_not_found"
+    hint_by_default = "See GET /jobs/{id}/artifacts."
 
 
 class ArtifactCorrupt(FrsError):
     """The bytes are not the announced ones."""
 
     code = "artifact_corrupt"
+    hint_by_default = "Its storage has changed it: `retry` the job, or restore the file."
 
 
 class DatabaseNotReady(FrsError):

@@ -13,10 +13,16 @@ router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
 
 @router.get("/{checkpoint_id}")
 def get_checkpoint(here: Here, caller: Reader, checkpoint_id: CheckpointId) -> Checkpoint:
+    """What it is, and which job wrote it when."""
     return service.find(here.database, caller, checkpoint_id)
 
 
-@router.get("/{checkpoint_id}/content", response_class=FileResponse, responses=files.content(files.BINARY))
+@router.get(
+    "/{checkpoint_id}/content",
+    response_class=FileResponse,
+    responses=files.parts(files.BINARY),
+    dependencies=[files.PART],
+)
 def get_content(here: Here, caller: Reader, request: Request, checkpoint_id: CheckpointId) -> Response:
     """The file, whole or by `Range`; the ETag is its sha256."""
     content = service.content(here, caller, checkpoint_id)

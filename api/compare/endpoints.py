@@ -6,6 +6,7 @@ from api.caller import Reader
 from api.compare import service
 from api.compare.schemas import SideBySide
 from api.context import Here
+from api.document import problem
 from api.problems import InvalidField
 
 router = APIRouter(prefix="/compare", tags=["jobs"])
@@ -18,7 +19,7 @@ JobIds = Annotated[
 ]
 
 
-@router.get("")
+@router.get("", responses={404: problem(404)})
 def compare(
     here: Here,
     caller: Reader,

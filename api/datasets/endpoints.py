@@ -47,6 +47,7 @@ def list_datasets(here: Here, caller: Reader, limit: Limit = 50, cursor: Cursor 
 
 @router.get("/{dataset}")
 def get_dataset(here: Here, caller: Reader, dataset: IdOrName) -> Dataset:
+    """Its files, its counts and whether the check has passed."""
     return service.find(here.database, caller, dataset)
 
 

@@ -47,6 +47,7 @@ def list_detectors(here: Here, caller: Reader, limit: Limit = 50, cursor: Cursor
 
 @router.get("/{detector}")
 def get_detector(here: Here, caller: Reader, detector: IdOrName) -> Detector:
+    """What it is and where its weights came from."""
     return service.find(here.database, caller, detector)
 
 

@@ -23,4 +23,5 @@ def ready(here: Here) -> Health:
 
 @router.get("/version")
 def version(_: Reader) -> Version:
+    """Of the service and of what it speaks."""
     return service.version()

@@ -64,6 +64,7 @@ def list_jobs(
 
 @router.get("/{job_id}")
 def get_job(here: Here, caller: Reader, job_id: JobId) -> Job:
+    """Where it stands, why it waits or ended, what it takes now."""
     return service.find(here.database, caller, job_id)
 
 
@@ -122,6 +123,7 @@ def list_checkpoints(here: Here, caller: Reader, job_id: JobId) -> Page[Checkpoi
 
 @router.get("/{job_id}/evaluations")
 def list_evaluations(here: Here, caller: Reader, job_id: JobId) -> Page[Evaluation]:
+    """By step: COCO metrics of student and teacher on the validation images."""
     return results.evaluations(here.database, caller, job_id)
 
 
@@ -131,7 +133,9 @@ def get_report(here: Here, caller: Reader, job_id: JobId) -> Report:
     return results.report(here.database, caller, job_id)
 
 
-@router.get("/{job_id}/config", response_class=FileResponse, responses=files.content("text/plain"))
+@router.get(
+    "/{job_id}/config", response_class=FileResponse, responses=files.parts("text/plain"), dependencies=[files.PART]
+)
 def get_config(here: Here, caller: Reader, request: Request, job_id: JobId) -> Response:
     """The mmdet config that builds the student."""
     artifact, path = results.artifact(here, caller, job_id, results.CONFIG)
@@ -140,10 +144,17 @@ def get_config(here: Here, caller: Reader, request: Request, job_id: JobId) -> R
 
 @router.get("/{job_id}/artifacts")
 def list_artifacts(here: Here, caller: Reader, job_id: JobId) -> Page[Artifact]:
+    """What it left behind besides checkpoints: report, log, config of the student."""
     return results.artifacts(here.database, caller, job_id)
 
 
-@router.get("/{job_id}/artifacts/{name}", response_class=FileResponse, responses=files.content(files.BINARY))
+@router.get(
+    "/{job_id}/artifacts/{name}",
+    response_class=FileResponse,
+    responses=files.parts(files.BINARY),
+    dependencies=[files.PART],
+)
 def get_artifact(here: Here, caller: Reader, request: Request, job_id: JobId, name: ArtifactName) -> Response:
+    """The file, whole or by `Range`; the ETag is its sha256."""
     artifact, path = results.artifact(here, caller, job_id, name)
     return files.answer(request, path, artifact.sha256, filename=artifact.name)

@@ -27,6 +27,7 @@ def list_keys(here: Here, _: Admin, limit: Limit = 50, cursor: Cursor = None) ->
 
 @router.get("/{key_id}")
 def get_key(here: Here, _: Admin, key_id: KeyId) -> Key:
+    """Whose it is, what it opens and until when; never its token."""
     return service.find(here.database, key_id)
 
 

@@ -16,4 +16,5 @@ def list_recipes(_: Reader) -> Page[Recipe]:
 
 @router.get("/{name}")
 def get_recipe(_: Reader, name: str) -> Recipe:
+    """One of them, by its name."""
     return service.find(name)

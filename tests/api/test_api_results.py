@@ -188,3 +188,15 @@ def test_an_artifact_is_a_name_not_a_path(service, finished, name):
     path = f"/jobs/{finished}/artifacts/{name}"
     assert service.settings.api_key_file.read_text().strip() not in service.client.get(path).text
     assert service.client.get(path).status_code == (200 if name == ".." else 404)  # clients resolve dots
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status"), [("bytes=10-", 416), ("bytes=99-100", 416), ("lines=1-2", 400), ("x", 400)]
+)
+def test_a_range_that_the_file_has_not_is_a_problem(service, shapes, wanted, status):
+    lease = service.claim(service.submit()["id"])
+    path = f"/checkpoints/{service.checkpoint(lease, CONTENT)}/content"
+    response = service.client.get(path, headers={"Range": wanted})
+    service.refused(response, status, "invalid_range")
+    assert response.headers.get("content-range") == ("bytes */10" if status == 416 else None)
+    assert service.client.get(path, headers={"Range": "bytes=2-3"}).content == CONTENT[2:4]

@@ -78,3 +78,25 @@ def test_seeds_are_as_many_pairs_and_true_is_one() -> None:
             JobSpec.model_validate(base | {"baseline": wrong})
     with pytest.raises(ValidationError):
         JobSpec.model_validate(base | {"baseline": {"seeds": 2}, "schedule": {"seed": 2**32 - 1}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schedule": {"epochs": True}},
+        {"schedule": {"epochs": 1, "flip": False}},
+        {"schedule": {"epochs": 1, "image_size": [64, True]}},
+        {"max_bad_share": True},
+        {"baseline": 1},
+        {"distillation": {"accept_weak_teacher": "yes"}},
+    ],
+)
+def test_truth_and_numbers_are_not_mixed_up(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        spec(**change)
+
+
+def test_a_number_may_be_written_as_text() -> None:
+    """YAML reads `1e-3` as one."""
+    written = spec(schedule={"epochs": 1, "optimizer": {"learning_rate": "1e-3"}})
+    assert written.schedule.optimizer.learning_rate == 1e-3

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,19 @@ class Live:
 @pytest.fixture(scope="module")
 def live(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """`python -m api`, as it is run."""
-    settings = Settings(data=shutil.copytree(template, tmp_path_factory.mktemp("live") / "data"))
+    with _served(shutil.copytree(template, tmp_path_factory.mktemp("live") / "data")) as live:
+        yield live
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Callable[[Path], AbstractContextManager[Live]]:
+    """The same on a copy of a folder of data, with the environment of the moment."""
+    return lambda data: _served(shutil.copytree(data, tmp_path / "data"))
+
+
+@contextmanager
+def _served(data: Path) -> Iterator[Live]:
+    settings = Settings(data=data)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,0 +1,206 @@
+"""The OpenAPI document against the service: schemathesis makes requests of it, and every answer has to be as it says."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import contract_house as house
+import httpx2
+import pytest
+import requests
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import Failure, FailureGroup
+from schemathesis.schemas import APIOperation
+from schemathesis.specs.openapi import checks
+from starlette.routing import compile_path
+
+from api.app import create_app
+from api.gate import OPEN
+from store.settings import Settings
+
+CASES = [
+    pytest.param(2_000, marks=pytest.mark.timeout(900)),
+    pytest.param(20_000, marks=[pytest.mark.slow, pytest.mark.timeout(7_200)]),
+]
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
+CONFORMS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+]
+REFUSES = [*CONFORMS, checks.negative_data_rejection]
+SPARE = 1.1
+"""Hypothesis makes fewer cases than it may where there are not so many different ones."""
+Draw = tuple[Case, int]
+
+
+@pytest.fixture(scope="module")
+def populated(template, tmp_path_factory):
+    """A folder of data in which something of every kind is there, and the ids."""
+    here = Settings(data=shutil.copytree(template, tmp_path_factory.mktemp("contract") / "data"))
+    fixtures = house.api_fixtures()
+    with fixtures.serving(create_app(here), here) as service:
+        return here.data, house.populate(service), service.get("/openapi.json")
+
+
+@pytest.fixture
+def attacked(populated, serve, monkeypatch) -> Iterator["Attacked"]:
+    """The service as a process, with a copy of its own of what `populated` made."""
+    data, ids, document = populated
+    monkeypatch.setenv("FRS_UNKNOWN_KEYS_PER_MINUTE", "1000000")
+    monkeypatch.setenv("FRS_MAX_ACTIVE_JOBS", "1000000")
+    with serve(data) as live, requests.Session() as session:
+        yield Attacked(live, session, house.operations(document), ids)
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_every_answer_is_as_the_document_says(attacked, cases):
+    """No 5xx, no undocumented status, type, header or field; and what breaks the document is refused."""
+    weights = {id(operation): _weight(operation) for operation in attacked.operations}
+    for operation in attacked.operations:
+        share = int(SPARE * cases * weights[id(operation)] / sum(weights.values())) + 1
+        attacked.attack(operation, GenerationMode.POSITIVE, CONFORMS, share * 2 // 3)
+        if operation.body or list(operation.iter_parameters()):
+            attacked.attack(operation, GenerationMode.NEGATIVE, REFUSES, share // 3)
+    sent = sum(attacked.sent.values())
+    print(f"\n{sent} requests to {len(attacked.sent)} operations; answers: {dict(sorted(attacked.statuses.items()))}")
+    assert not attacked.failures, "\n\n".join(attacked.failures[:20])
+    assert sent >= cases
+    assert set(attacked.sent) == {house.label(operation) for operation in attacked.operations}
+    assert attacked.never_succeeded() == []
+
+
+def test_every_operation_refuses_who_has_no_key_and_who_has_a_wrong_one(attacked):
+    for operation in attacked.operations:
+        if operation.path not in OPEN:
+            attacked.attack(operation, GenerationMode.POSITIVE, [_refused_for_the_key], 4, keys=(None, "frs_wrong", ""))
+    assert not attacked.failures, "\n\n".join(attacked.failures[:20])
+    assert set(attacked.statuses) == {401}
+    assert sum(attacked.sent.values()) >= 3 * len(attacked.operations)
+
+
+def test_a_method_that_is_not_documented_is_refused_by_name_of_those_that_are(attacked):
+    documented: dict[str, set[str]] = {}
+    for operation in attacked.operations:
+        documented.setdefault(attacked.filled(operation.path), set()).add(operation.method.upper())
+    assert documented
+    for path, methods in documented.items():
+        for method in METHODS - methods - attacked.methods_of_templates(path):
+            answer = attacked.ask(method, path)
+            assert answer.status_code == 405, (method, path)
+            assert set(answer.headers["allow"].split(", ")) - {"HEAD"} >= methods, (method, path)
+            assert answer.headers["content-type"] == "application/problem+json"
+
+
+@dataclass
+class Attacked:
+    live: Any
+    session: requests.Session
+    operations: list[APIOperation]
+    ids: house.Ids
+    sent: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[int] = field(default_factory=Counter)
+    succeeded: set[str] = field(default_factory=set)
+    failures: list[str] = field(default_factory=list)
+
+    def attack(
+        self, operation: APIOperation, mode: GenerationMode, wanted: list[Any], most: int, keys: Any = ...
+    ) -> None:
+        """With at most so many different cases, always the same ones."""
+        given_ids = {name: self.ids[name][0] for name in house.parameters(operation) if name in self.ids}
+        negative = mode is GenerationMode.NEGATIVE
+        narrow = {"path_parameters": given_ids} if negative and given_ids and _is_wide(operation) else {}
+
+        @settings(
+            max_examples=max(1, most),
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(operation.as_strategy(generation_mode=mode, **narrow), st.integers(0, 2**16))
+        def send(case: Case, number: int) -> None:
+            if not negative:
+                self._make_real(case, number)
+            for key in (self.live.token,) if keys is ... else keys:
+                self._send(case, wanted, key)
+
+        with suppress(Unsatisfiable):  # whatever its parameters are, they break nothing
+            send()
+
+    def ask(self, method: str, path: str) -> httpx2.Response:
+        return httpx2.request(method, f"{self.live.url}{path}", headers=self.live.headers)
+
+    def filled(self, path: str) -> str:
+        for name, ids in self.ids.items():
+            path = path.replace(f"{{{name}}}", ids[0])
+        return path
+
+    def methods_of_templates(self, path: str) -> set[str]:
+        """Of operations whose parameter could be what this path ends with."""
+        matching = (it for it in self.operations if "{" in it.path and compile_path(it.path)[0].match(path))
+        return {it.method.upper() for it in matching}
+
+    def never_succeeded(self) -> list[str]:
+        """Of those that look or delete, and of those of whose bodies an acceptable one is known."""
+        return sorted(
+            house.label(operation)
+            for operation in self.operations
+            if house.label(operation) not in self.succeeded
+            and set(house.parameters(operation)) <= self.ids.keys()
+            and (operation.method.lower() in ("get", "delete") or house.acceptable(operation))
+        )
+
+    def _make_real(self, case: Case, number: int) -> None:
+        """Three of four ids are of something that is there; two of three bodies all but acceptable."""
+        if number % 4:
+            for name in case.path_parameters or {}:
+                if name in self.ids:
+                    case.path_parameters[name] = self.ids[name][number // 4 % len(self.ids[name])]
+        body = house.acceptable(case.operation)
+        if body and isinstance(case.body, dict) and number % 3:
+            fields = sorted(case.body)
+            if fields and number % 3 == 1:
+                chosen = fields[number // 12 % len(fields)]
+                body[chosen] = case.body[chosen]
+            case.body = body
+
+    def _send(self, case: Case, wanted: list[Any], key: str | None) -> None:
+        label = house.label(case.operation)
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        response = case.call(base_url=self.live.url, session=self.session, headers=headers)
+        self.sent[label] += 1
+        self.statuses[response.status_code] += 1
+        if 200 <= response.status_code < 300:
+            self.succeeded.add(label)
+        try:
+            case.validate_response(response, checks=wanted, headers=headers)
+        except FailureGroup as found:
+            told = "\n".join(f"{failure.title}: {failure.message}" for failure in found.exceptions)
+            self.failures.append(f"{label}\n{told}\n{case.as_curl_command()[:600]}\n{response.text[:600]}")
+
+
+def _refused_for_the_key(_: Any, response: Any, case: Case) -> None:
+    if response.status_code != 401 or response.json()["code"] not in ("key_missing", "unknown_key"):
+        raise Failure(operation=house.label(case.operation), title="let in", message=response.text)
+
+
+def _is_wide(operation: APIOperation) -> bool:
+    """Not only by its path."""
+    return bool(operation.body) or bool(operation.query) or bool(operation.headers)
+
+
+def _weight(operation: APIOperation) -> int:
+    if operation.body:
+        return 5
+    return 2 if _is_wide(operation) else 1
