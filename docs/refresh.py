@@ -11,8 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.progress import track
-
 from cli.demo import LOOPBACK, free_port
 from cli.up import Service
 from frs.dataset.shapes import draw
@@ -29,7 +27,7 @@ def main() -> None:
         with Service(data, LOOPBACK, free_port(), None, None) as service:
             page = PAGE.read_text()
             with Shell(service, Path(folder)) as shell:
-                blocks = [shell.block(found[1]) for found in track(list(FENCE.finditer(page)), "running docs/api.md")]
+                blocks = [shell.block(found[1]) for found in FENCE.finditer(page)]
     fresh = iter(blocks)
     PAGE.write_text(FENCE.sub(lambda _: f"```console\n{next(fresh)}```", page))
 
@@ -65,6 +63,7 @@ class Shell:
 
     def run(self, command: str) -> str:
         assert self.process.stdin is not None and self.process.stdout is not None
+        print(f"$ {command}", file=sys.stderr)
         self.process.stdin.write(f"{command}\necho; echo '{END}'\n")
         self.process.stdin.flush()
         printed = "".join(iter(self.process.stdout.readline, f"{END}\n")).rstrip("\n")
