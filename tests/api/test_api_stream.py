@@ -174,16 +174,39 @@ def test_one_that_does_not_read_loses_its_queue_but_no_event(service, running):
         async with streaming(service) as streams:
             follower = follow(streams, service, running.job_id)
             await told_by(follower, lambda told: len(told) == 2)
-            for step in range(1, 2 * followers.QUEUE):
+            waiting = asyncio.create_task(told_by(follower, bool))
+            await asyncio.sleep(0)
+            service.record(running, *metrics(1))
+            [first] = await waiting  # it has caught up: from its queue
+            for step in range(2, 2 * followers.QUEUE):
                 service.record(running, *metrics(step))
             while follower.channel.seq < 2 * followers.QUEUE + 1:
                 await asyncio.sleep(0.05)
             assert len(follower._queue) == 0
             service.settle(running)
-            return await told_by(follower, lambda _: False)
+            return [first, *await told_by(follower, lambda _: False)]
 
     told = asyncio.run(live())
     assert [event.id for event in told if event.id] == list(range(3, 2 * followers.QUEUE + 3))
+
+
+def test_a_client_ahead_of_the_reader_hears_nothing_twice(service, running):
+    async def live():
+        streams = Streams(service.database, 100)
+        begin(streams, service, running.job_id)  # the reader has seen numbers 1 and 2
+        service.record(running, *metrics(1, 2))
+        ahead = follow(streams, service, running.job_id, 4)
+        waiting = asyncio.create_task(told_by(ahead, lambda told: told and told[-1].id == 5))
+        await asyncio.sleep(0)
+        reading = asyncio.create_task(streams.run())
+        while ahead.channel.seq < 4:
+            await asyncio.sleep(0.05)
+        service.record(running, *metrics(3))
+        told = await waiting
+        reading.cancel()
+        return told
+
+    assert [event.id for event in asyncio.run(live())] == [5]
 
 
 def test_clients_that_come_at_different_times_see_the_same(service, running):
