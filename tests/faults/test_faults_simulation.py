@@ -5,6 +5,7 @@ from pathlib import Path
 
 import oracle
 import pytest
+from _pytest.mark import ParameterSet
 from simulation import STEPS, User, Worker, World
 from sqlalchemy import select
 from store_house import NewDatabase
@@ -13,6 +14,8 @@ from store.states import EndReason, JobStatus
 from store.tables import Metric
 
 SEEDS, CHUNK = 500, 50
+FAST = 100
+"""So many of them in every test run; a seed takes about 0.4 seconds of a CPU."""
 
 
 def simulate(seed: int, url: str, folder: Path) -> World:
@@ -37,10 +40,11 @@ def judge(world: World) -> None:
                 assert sorted(curve) == [(step, 1 / step) for step in range(1, STEPS + 1)], f"I4: {job.id}"
 
 
-def chosen() -> list[range]:
+def chosen() -> list[ParameterSet]:
     if seed := os.environ.get("FRS_SEED"):
-        return [range(int(seed), int(seed) + 1)]
-    return [range(first, first + CHUNK) for first in range(0, SEEDS, CHUNK)]
+        return [pytest.param(range(int(seed), int(seed) + 1))]
+    chunks = [range(first, first + CHUNK) for first in range(0, SEEDS, CHUNK)]
+    return [pytest.param(chunk, marks=[pytest.mark.slow] if chunk[0] >= FAST else []) for chunk in chunks]
 
 
 @pytest.mark.parametrize("seeds", chosen(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")

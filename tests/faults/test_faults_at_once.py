@@ -1,0 +1,85 @@
+"""F9, F13, F17, F18, F19: many at the same thing in the same moment, and numbers that are none."""
+
+import json
+import math
+import multiprocessing
+import time
+from functools import partial
+
+import oracle
+import pytest
+from sqlalchemy import func, select
+from test_faults_any_call import SPEC, client  # noqa: F401
+from test_races import at_once, claim_all
+
+from frs import events
+from store import actions, jobs, record
+from store.errors import ActionNotAllowed
+from store.states import EndReason, JobStatus
+from store.tables import Attempt, Job
+
+
+def many(fast, slow):
+    return [pytest.param(*fast), pytest.param(*slow, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+
+
+@pytest.mark.parametrize(("processes", "rounds"), many((8, 50), (32, 1000)))
+def test_of_many_processes_claiming_one_job_one_wins(house, processes, rounds):
+    spawn = multiprocessing.get_context("spawn")
+    job_ids = [house.submit() for _ in range(rounds)]
+    barrier, won = spawn.Barrier(processes), spawn.Queue()
+    started = [spawn.Process(target=claim_all, args=(house.url, job_ids, barrier, won)) for _ in range(processes)]
+    for process in started:
+        process.start()
+    winners = [won.get(timeout=250) for _ in job_ids]
+    for process in started:
+        process.join()
+        assert process.exitcode == 0
+    assert sorted(winners) == sorted(job_ids) and won.empty()
+    assert house.rows(select(func.count()).select_from(Attempt)) == [rounds]
+    oracle.check(house.database)
+
+
+@pytest.mark.parametrize("rounds", many([50], [1000]))
+def test_cancel_and_completion_at_once_are_one_end_and_both_told_true(house, rounds):
+    for _ in range(rounds):
+        lease = house.start()
+        cancelled, settled = at_once(
+            partial(house.do, actions.cancel, lease.job_id),
+            partial(house.do, jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
+        )
+        refused = isinstance(cancelled, ActionNotAllowed)
+        assert settled == (JobStatus.SUCCEEDED if refused else JobStatus.CANCELLED)
+    oracle.check(house.database, None, oracle.Expected(acknowledged=house.rows(select(Job.id))))
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_fifty_posts_at_once_under_one_key_are_one_job(client):  # noqa: F811
+    post = partial(client.post, "/jobs", json=SPEC, headers={"Idempotency-Key": "the-same"})
+    answers = at_once(*[post] * 50)
+    told = {answer.json()["id"] for answer in answers if answer.status_code == 201}
+    assert {answer.status_code for answer in answers} <= {201, 503} and len(told) == 1
+    assert post().json()["id"] in told
+    assert client.get("/jobs").json()["data"][0]["id"] in told
+    oracle.check(client.app.state.context.database, None, oracle.Expected(unfinished=told))
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_eight_writers_wait_for_one_that_holds_the_lock_for_five_seconds(house):
+    def hold(session):
+        session.scalars(select(Job)).all()
+        time.sleep(5)
+
+    answers = at_once(partial(house.do, hold), *[house.submit] * 8)
+    assert not [answer for answer in answers if isinstance(answer, Exception)]
+    assert len(house.rows(select(Job))) == 8
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_leaves_valid_json(house, value):
+    lease = house.start()
+    house.do(record.record, lease, [events.Facts(values={"loss": value}), events.Log(message=str(value))])
+    house.do(jobs.settle, lease, JobStatus.FAILED, EndReason.DIVERGED)
+    facts = house.job(lease.job_id).facts
+    assert facts == {"loss": None} and json.dumps(facts, allow_nan=False)
+    oracle.check(house.database)
