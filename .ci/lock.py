@@ -1,9 +1,11 @@
 """Writes requirements.lock: what constraints.txt pins, each with the sha256 of every file that pip may take for it.
 
-For Linux on x86-64 and the Pythons below; the one that runs this has to be the first of them.
+For Linux on x86-64 and the Pythons below; the one that runs this has to be the first of them. With `--fits`: whether
+the lock is for the Python that runs this.
 """
 
 import json
+import platform
 import subprocess
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = ("3.11", "3.12", "3.13")
 HEAD = """# Written by `make lock` from constraints.txt, for Linux on x86-64 with CPython {pythons}.
 # pip install --require-hashes --requirement requirements.lock
@@ -24,7 +27,9 @@ Found = dict[str, set[str]]
 
 
 def main() -> None:
-    if f"{sys.version_info.major}.{sys.version_info.minor}" != PYTHONS[0]:
+    if sys.argv[1:] == ["--fits"]:
+        sys.exit(not fits(sys.platform, platform.machine(), RUNNING))
+    if PYTHONS[0] != RUNNING:
         sys.exit(f"make lock needs Python {PYTHONS[0]}")
     resolved = report("--constraint", "constraints.txt", ".[engine,dev]")
     found = hashes(resolved)
@@ -35,6 +40,10 @@ def main() -> None:
             found[pin] |= more
     LOCK.write_text(text(found))
     print(f"{len(found)} packages, {sum(map(len, found.values()))} files: {LOCK.name}")
+
+
+def fits(system: str, machine: str, python: str) -> bool:
+    return (system, machine) == ("linux", "x86_64") and python in PYTHONS
 
 
 def report(*arguments: str) -> dict[str, Any]:
