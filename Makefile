@@ -1,15 +1,20 @@
-.PHONY: setup demo test test-slow check format bench results docs clean
+.PHONY: setup demo test test-slow check format lock audit bench results docs clean
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
 
-setup: .venv/.done  ## the environment in .venv, exactly as in constraints.txt
+setup: .venv/.done  ## the environment in .venv, exactly as in requirements.lock, or as in constraints.txt where that does not fit
 
-.venv/.done: pyproject.toml constraints.txt
+.venv/.done: pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "frs needs Python 3.11 or later: make setup PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[engine,dev]'
+	if $(BIN)/python .ci/lock.py --fits; then \
+	  $(BIN)/python -m pip install --progress-bar on --require-hashes --requirement requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .; \
+	else \
+	  $(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[engine,dev]'; \
+	fi
 	@touch $@
 
 demo: setup  ## distil a small detector on drawn data and show the proof
@@ -27,13 +32,20 @@ check: setup  ## what CI runs before the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+lock: setup  ## requirements.lock anew from constraints.txt
+	$(BIN)/python .ci/lock.py
+
+audit: setup  ## known vulnerabilities of what is locked; passes only if all of it could be looked up
+	$(BIN)/python .ci/audit.py
+
 bench: setup  ## what is fast and how fast: goals and measured; make bench ONLY=evaluation
 	$(BIN)/python benchmarks/table.py $(if $(ONLY),--only $(ONLY))
 
 results: setup  ## arms and seeds side by side, for docs/results.md; hours, and goes on when interrupted
 	$(BIN)/python benchmarks/results.py --data $(or $(FRS_TEST_DATA),../shared/data)
 
-docs: setup  ## run docs/api.md again and write down what is printed
+docs: setup  ## run docs/api.md again and write down what is printed; list the codes of errors
+	$(BIN)/python docs/errors.py
 	$(BIN)/python docs/refresh.py
 
 format: setup

@@ -16,7 +16,7 @@ from store.line import Room
 from store.states import EndReason, JobStatus
 
 Ids = Mapping[str, list[str]]
-"""By the name of a path's parameter."""
+"""By the name of a parameter in a path or a query."""
 GFL = {"architecture": "gfl"}
 TRAIN = {"kind": "train", "dataset": "shapes", "student": GFL}
 DISTILL = {
@@ -56,10 +56,11 @@ def populate(service: Any) -> Ids:
     """`service`: that of tests/api. Several of each kind, so that some are left for whoever comes late."""
     names = ["shapes", *(f"shapes-{number}" for number in range(5))]
     datasets = [service.register(name, **FILES)["id"] for name in names]
-    jobs = [job for _ in range(3) for job in _jobs(service)]
+    jobs = [job for _ in range(3) for job in _jobs(service)][::-1]
     weights = {"description": GFL, "weights": "teacher.pth"}
     return {
         "job_id": jobs,
+        "jobs": [",".join(jobs[:2]), ",".join(jobs[3:8])],
         "dataset": [*datasets, *names],
         "detector": [*(_post(service, "/detectors", name=f"t{n}", **weights) for n in range(4)), "t0", "t1"],
         "key_id": [_post(service, "/api-keys", name=f"k{n}", owner="somebody") for n in range(4)],

@@ -164,9 +164,11 @@ class Attacked:
     def _make_real(self, case: Case, number: int) -> None:
         """Three of four ids are of something that is there; two of three bodies all but acceptable."""
         if number % 4:
-            for name in case.path_parameters or {}:
-                if name in self.ids:
-                    case.path_parameters[name] = self.ids[name][number // 4 % len(self.ids[name])]
+            chosen = 0 if number % 4 == 1 else number // 4  # the first of each belong together
+            for name in self.ids.keys() & (case.path_parameters or {}).keys():
+                case.path_parameters[name] = self.ids[name][chosen % len(self.ids[name])]
+            for name in self.ids.keys() & (case.query or {}).keys():
+                case.query[name] = self.ids[name][chosen % len(self.ids[name])]
         body = house.acceptable(case.operation)
         if body and isinstance(case.body, dict) and number % 3:
             fields = sorted(case.body)
