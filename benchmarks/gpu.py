@@ -38,7 +38,8 @@ from frs import detectors
 from frs.acceleration import optimizer_options, placed
 from frs.dataset.coco import read
 from frs.dataset.shapes import draw
-from frs.images import Images, TrainingLoaders, training_pipeline, with_boxes
+from frs.dataset.training import with_boxes
+from frs.images import Images, TrainingLoaders, training_pipeline
 from frs.precision import AutocastOptimWrapper
 from frs.recipes import RECIPES
 from frs.spec import Schedule

@@ -23,8 +23,9 @@ import torch
 from frs import detectors
 from frs.dataset.coco import CocoFile, read
 from frs.dataset.shapes import draw
+from frs.dataset.training import with_boxes
 from frs.devices import choose_device, loader_workers
-from frs.images import Images, TrainingLoaders, training_pipeline, with_boxes
+from frs.images import Images, TrainingLoaders, training_pipeline
 from frs.precision import AutocastOptimWrapper
 from frs.recipes import RECIPES
 from frs.spec import Resources
