@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from frs.events import Problem
@@ -20,6 +20,8 @@ from store.tables import Document, Errand
 
 ATTEMPTS = 3
 """So many workers may die over an errand."""
+KEPT_SECONDS = 7 * 86_400.0
+"""For whoever asked to look at what was found."""
 _PREFIX: dict[ErrandKind, ids.Prefix] = {ErrandKind.PROBE: "plan", ErrandKind.IMPORT: "import"}
 
 
@@ -85,6 +87,12 @@ def give_back(session: Session, lease: ErrandLease) -> None:
     """To be taken by another worker; not held against it. Raises LeaseLost."""
     errand = _hold(session, lease, attempt=Errand.attempt - 1)
     errand.status, errand.lease_owner, errand.lease_expires_at = ErrandStatus.QUEUED, None, None
+
+
+def forget_old(session: Session) -> None:
+    """What ended so long ago that nobody asks for it any more."""
+    ended = Errand.status.in_([ErrandStatus.SUCCEEDED, ErrandStatus.FAILED])
+    session.execute(delete(Errand).where(ended, Errand.finished_at < now() - KEPT_SECONDS))
 
 
 def _give_up(session: Session, errand: Errand) -> None:

@@ -119,6 +119,7 @@ class Dispatcher:
         folders = workfolder.attempts(self._settings.work_root)
         with self._database.write() as session:
             lost, orphans = jobs.requeue_lost(session), jobs.fail_orphans(session)
+            errands.forget_old(session)
             running = _running(session)
             session.commit()
         workfolder.sweep(self._settings.work_root, folders, running)

@@ -1,5 +1,5 @@
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from store import errands
 from store.errors import LeaseLost
@@ -45,3 +45,15 @@ def test_an_errand_three_workers_died_over_ends_and_says_when(house, errand_id):
     ended = read(house, errand_id)
     assert (ended.status, ended.error["code"]) == (ErrandStatus.FAILED, "poison")
     assert ended.finished_at >= ended.created_at
+
+
+def test_what_ended_a_week_ago_is_forgotten_and_nothing_else(house):
+    old, new, waiting = (house.do(errands.add, ErrandKind.PROBE, {}, owner="me").id for _ in range(3))
+    for errand_id in (old, new):
+        lease = house.do(errands.claim, "worker", 60)
+        assert lease.errand_id == errand_id
+        house.do(errands.settle, lease, result={})
+    aged = update(Errand).where(Errand.id == old).values(finished_at=Errand.finished_at - errands.KEPT_SECONDS - 60)
+    house.do(lambda session: session.execute(aged))
+    house.do(errands.forget_old)
+    assert set(house.rows(select(Errand.id))) == {new, waiting}
