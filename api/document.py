@@ -21,6 +21,7 @@ MEANINGS = {
     401: "No key, or one that is unknown, has expired or was revoked.",
     403: "The key has not the scope that this needs.",
     404: "There is nothing under this path, or it is somebody else's.",
+    408: "The body did not come in time.",
     409: "What is there does not allow it now.",
     413: "The body is too large.",
     415: "The body is not of a type that this takes.",
@@ -76,6 +77,8 @@ def _problems(operation: dict[str, Any], method: str, path: str, scope: Scope | 
         yield 404
     if "requestBody" in operation or any(it["in"] != "path" for it in operation.get("parameters", ())):
         yield 422
+    if "application/json" not in operation.get("requestBody", {}).get("content", {"application/json": None}):
+        yield 408
     if method not in _READING:
         yield from (409, 413, 415, 507)
 

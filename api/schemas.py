@@ -1,10 +1,11 @@
 """What answers of several resources are made of."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Path
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 
 from frs.spec import Name
 
@@ -13,6 +14,16 @@ def _from_seconds(value: Any) -> Any:
     return datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else value
 
 
+def _written_out(value: Any) -> Any:
+    """pydantic would read a bare number as seconds, or as milliseconds where it is large."""
+    if not isinstance(value, datetime) and not _DATE.match(str(value)):
+        raise ValueError("must be a time such as 2026-11-24T12:00:00Z")
+    return value
+
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+"""A time in a request: RFC 3339, with its offset."""
 Time = Annotated[datetime, BeforeValidator(_from_seconds)]
 """RFC 3339, UTC; made from seconds since 1970, as the database keeps them."""
 T = TypeVar("T")

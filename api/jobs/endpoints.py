@@ -2,7 +2,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import AwareDatetime
 
 from api import files
 from api.caller import Reader, Submitter
@@ -11,7 +10,7 @@ from api.context import Here
 from api.jobs import metrics, results, service
 from api.jobs.schemas import Artifact, Evaluation, Event, Job, LogLine, Metrics, X
 from api.paging import Cursor, Limit
-from api.schemas import ArtifactName, JobId, Page
+from api.schemas import ArtifactName, JobId, Moment, Page
 from frs.recipes import RECIPES
 from frs.report import Report
 from frs.spec import JobSpec, Kind, Name
@@ -54,8 +53,8 @@ def list_jobs(
     kind: Annotated[list[Kind] | None, Query()] = None,
     dataset: Annotated[Name | None, Query(description="Its id or its name.")] = None,
     tag: Annotated[str | None, Query(max_length=64)] = None,
-    created_after: AwareDatetime | None = None,
-    created_before: AwareDatetime | None = None,
+    created_after: Moment | None = None,
+    created_before: Moment | None = None,
 ) -> Page[Job]:
     """Newest first."""
     wanted = service.Filter(status, kind, dataset, tag, created_after, created_before)

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from api.schemas import Answer, Time
+from api.schemas import Answer, Moment, Time
 from frs.spec import Name, Spec
 from store.keys import Scope
 
@@ -23,7 +23,7 @@ class KeyCreate(Spec):
     """Jobs of its owner that may wait, run or pause at a time; null: as `FRS_MAX_ACTIVE_JOBS` says."""
     requests_per_minute: Number | None = None
     """Null: as `FRS_REQUESTS_PER_MINUTE` says."""
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
     expires_in_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
     """In place of `expires_at`. Without either it never expires."""
 

@@ -48,7 +48,7 @@ def test_a_field_nobody_knows_is_repeated_only_if_it_is_a_plain_name(refusing):
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=201", "limit=x", "status=nope", "created_after=yesterday", "kind=x"]
+    "query", ["limit=0", "limit=201", "limit=x", "status=nope", "created_after=yesterday", "created_before=0", "kind=x"]
 )
 def test_a_wrong_query_is_422_and_names_the_parameter(refusing, query):
     problem = refusing.refused(refusing.client.get(f"/jobs?{query}"), 422, "invalid_request")

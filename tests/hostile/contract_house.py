@@ -72,6 +72,7 @@ def populate(service: Any) -> Ids:
 
 def operations(document: dict[str, Any]) -> list[APIOperation]:
     """All that end; those that delete come last."""
+    schemathesis.serializer(*_file_types(document))(_as_file)
     schema = schemathesis.openapi.from_dict(document, config=SchemathesisConfig.from_dict(CONFIG))
     found = [result.ok() for result in schema.get_all_operations()]
     return sorted((it for it in found if not _streams(it)), key=lambda it: it.method.lower() == "delete")
@@ -94,6 +95,16 @@ def acceptable(operation: APIOperation) -> dict[str, Any] | None:
 def _streams(operation: APIOperation) -> bool:
     answers = operation.definition.raw["responses"].values()
     return any(STREAM in answer.get("content", {}) for answer in answers)
+
+
+def _file_types(document: dict[str, Any]) -> set[str]:
+    """Of bodies that are files."""
+    described = (operation.get("requestBody", {}) for path in document["paths"].values() for operation in path.values())
+    return {type for body in described for type in body.get("content", {})} - {"application/json"}
+
+
+def _as_file(_: Any, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
 
 
 def _jobs(service: Any) -> Iterator[str]:
