@@ -33,7 +33,8 @@ SPEC = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}
 @pytest.fixture
 def faulty_house(url: str, tmp_path: Path) -> Iterator[House]:
     settings = Settings(data=tmp_path / "data", database_url=url, **SHORT)
-    settings.work_root.mkdir(parents=True)
+    for root in (settings.work_root, settings.artifacts_root):
+        root.mkdir(parents=True)
     house = House(settings, hasty(open_database(url)))
     house.add_dataset()
     yield house
