@@ -58,8 +58,8 @@ def _measure(data: Path, pid: int, epochs: int) -> dict[str, Any]:
         time.sleep(0.05)
     before = {name: _seconds(other) for name, other in (("api", api), ("worker", worker))}
     began, spent, ask_at = time.monotonic(), 0.0, 0.0
-    while (now := _seconds(trainer)) >= spent and now:
-        spent = now
+    while Path(f"/proc/{trainer}").exists():
+        spent = max(spent, _seconds(trainer, loaders=True))
         if time.monotonic() > ask_at:
             client.get(f"/jobs/{job_id}")
             ask_at = time.monotonic() + 2
@@ -96,10 +96,10 @@ def _child(parent: int, said: str) -> int:
     return 0
 
 
-def _seconds(pid: int) -> float:
-    """Of the process and of those it has waited for; 0 when it has ended."""
+def _seconds(pid: int, *, loaders: bool = False) -> float:
+    """Of the process itself, or with those it has waited for; 0 when it has ended."""
     try:
-        return sum(map(int, _stat(Path(f"/proc/{pid}"))[11:15])) / os.sysconf("SC_CLK_TCK")
+        return sum(map(int, _stat(Path(f"/proc/{pid}"))[11 : 15 if loaders else 13])) / os.sysconf("SC_CLK_TCK")
     except OSError:
         return 0.0
 

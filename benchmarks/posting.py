@@ -12,16 +12,18 @@ import statistics
 import subprocess
 import tempfile
 import threading
-import time
 from typing import Any
 
 import httpx2
+from latency import until
 from service import SPEC, Service, floor, service
 from sqlalchemy import select
 
 from store.tables import Job
 
 CONNECTIONS, SECONDS, PAIRS = 16, 5, 3
+EACH = 100
+"""Jobs acknowledged between two kills, at least."""
 _SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -51,7 +53,7 @@ def measure(seconds: int = SECONDS, pairs: int = PAIRS) -> dict[str, Any]:
         rate(bare, "none", 1)
         rate(ours.url, ours.key, 1)
         found = [(rate(bare, "none", seconds), rate(ours.url, ours.key, seconds)) for _ in range(pairs)]
-        acknowledged, lost = killed(ours, min(seconds, 3))
+        acknowledged, lost = killed(ours)
     middle = statistics.median(ours["rate"] / bare["rate"] for bare, ours in found)
     return {
         "ratio": middle,
@@ -75,14 +77,14 @@ def rate(url: str, key: str, seconds: int) -> dict[str, float]:
     return {"rate": found["requests"] / found["microseconds"] * 1e6, "p99": found["p99"], "failed": found["failed"]}
 
 
-def killed(ours: Service, seconds: float) -> tuple[int, int]:
+def killed(ours: Service) -> tuple[int, int]:
     """Kills the API in mid-load, three times; jobs acknowledged, and those that are not there afterwards."""
     acknowledged: set[str] = set()
-    for _ in range(3):
+    for kill in range(1, 4):
         askers = [threading.Thread(target=_ask, args=[ours, acknowledged]) for _ in range(4)]
         for asker in askers:
             asker.start()
-        time.sleep(seconds / 3)
+        until(lambda wanted=kill * EACH: len(acknowledged) >= wanted)
         ours.processes["api"].send_signal(signal.SIGKILL)
         ours.processes["api"].wait()
         for asker in askers:
