@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,6 +53,12 @@ class Artifacts:
     def delete(self, key: str) -> None:
         """What is not there need not be deleted."""
         self._locate(key).unlink(missing_ok=True)
+
+    def keep_only(self, folder: str, keys: Collection[str]) -> None:
+        """Deletes what else is in that folder: files of killed processes, half put or put and never told of."""
+        for path in self._locate(f"{folder}/any").parent.rglob("*"):
+            if path.relative_to(self.root).as_posix() not in keys and not path.is_dir():
+                path.unlink(missing_ok=True)
 
     def _locate(self, key: str) -> Path:
         path = self.root / key

@@ -5,11 +5,11 @@ and whatever else belongs to it stand or fall together. Every transition begins 
 `store.lease.lock`.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Literal
 
-from sqlalchemy import exists, func, or_, select, union
+from sqlalchemy import Select, exists, func, or_, select, union
 from sqlalchemy.orm import Session, aliased
 
 from frs.events import Problem
@@ -165,17 +165,20 @@ def requeue_lost(session: Session) -> list[str]:
 
 def fail_orphans(session: Session) -> list[str]:
     """Fails every queued job whose teacher's job, or a run it compares, has failed or was cancelled; returns their ids."""
-    lost = _lost_needs(session)
+    lost = session.scalars(_lost_needs()).all()
+    if not lost:
+        return []
     run = aliased(Job)
     incomparable = exists(select(run.id).where(is_compared(run, Job), run.id.in_(lost)).correlate(Job))
     hopeless = or_(Job.teacher_job_id.in_(lost), incomparable)
-    orphans = lock(session, Job.status == JobStatus.QUEUED, hopeless) if lost else []
+    orphans = lock(session, Job.status == JobStatus.QUEUED, hopeless)
     for job in orphans:
         end_job(session, job, JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, _dependency_failed(job))
     return [job.id for job in orphans]
 
 
-def _lost_needs(session: Session) -> Sequence[str]:
+@cache
+def _lost_needs() -> Select[str]:
     """Jobs that have not succeeded and that queued ones need; locked, so that nobody resumes them in the meantime."""
     waits, run = aliased(Job), aliased(Job)
     queued = waits.status == JobStatus.QUEUED
@@ -183,7 +186,7 @@ def _lost_needs(session: Session) -> Sequence[str]:
     runs = select(run.id).where(queued, is_compared(run, waits))
     lost = Job.status.in_([JobStatus.FAILED, JobStatus.CANCELLED])
     query = select(Job.id).where(lost, Job.id.in_(union(teachers, runs))).order_by(Job.id)
-    return session.scalars(query.with_for_update(read=True)).all()
+    return query.with_for_update(read=True)
 
 
 def _lease_of(job: Job) -> Lease:

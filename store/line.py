@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate, groupby
 from operator import itemgetter
 
@@ -29,18 +30,16 @@ class Room:
 
 
 CPU_ONLY = Room(gpus=0, free=0)
+_candidate, _other = aliased(Job), aliased(Job)
+"""Made once, as `_runnable` is: to make the columns of an alias takes longer than SQLite takes to find the job."""
 
 
 def next_in_the_queue(session: Session, room: Room, job_id: str | None = None) -> ScalarSelect[str]:
     """Id of the first that can run in this room, its row locked; only that one, if it can, where `job_id` names it."""
-    candidate = aliased(Job)
-    harmless = or_(room.needs(candidate) == 0, _before_the_overtaken(session, room, candidate))
-    query = (
-        _runnable(candidate)
-        .where(room.needs(candidate) <= room.free, harmless)
-        .with_for_update(skip_locked=True, of=candidate)
-    )
-    return (query.where(candidate.id == job_id) if job_id else query).scalar_subquery()
+    harmless = or_(room.needs(_candidate) == 0, _before_the_overtaken(session, room))
+    query = _runnable().where(room.needs(_candidate) <= room.free, harmless)
+    query = query.with_for_update(skip_locked=True, of=_candidate)
+    return (query.where(_candidate.id == job_id) if job_id else query).scalar_subquery()
 
 
 def comes_before(one: type[Job], other: type[Job]) -> ColumnElement[bool]:
@@ -115,35 +114,34 @@ def _gaps(session: Session, queued: Sequence[str]) -> Sequence[Row[str, int, int
     return session.execute(query.order_by(mine.priority.desc(), mine.created_at, mine.id)).all()
 
 
-def _runnable(candidate: type[Job]) -> Select[str]:
-    """The first of those whose time has come and whose teacher and runs are there."""
+@cache
+def _runnable() -> Select[str]:
+    """The first candidate whose time has come and whose teacher and runs are there."""
     teacher, run = aliased(Job), aliased(Job)
-    unfinished = select(run.id).where(is_compared(run, candidate), run.status != JobStatus.SUCCEEDED)
+    unfinished = select(run.id).where(is_compared(run, _candidate), run.status != JobStatus.SUCCEEDED)
     return (
-        select(candidate.id)
+        select(_candidate.id)
         .where(
-            candidate.status == JobStatus.QUEUED,
-            or_(candidate.not_before.is_(None), candidate.not_before <= now()),
+            _candidate.status == JobStatus.QUEUED,
+            or_(_candidate.not_before.is_(None), _candidate.not_before <= now()),
             or_(
-                candidate.teacher_job_id.is_(None),
-                exists().where(teacher.id == candidate.teacher_job_id, teacher.status == JobStatus.SUCCEEDED),
+                _candidate.teacher_job_id.is_(None),
+                exists().where(teacher.id == _candidate.teacher_job_id, teacher.status == JobStatus.SUCCEEDED),
             ),
-            ~exists(unfinished.correlate(candidate)),
+            ~exists(unfinished.correlate(_candidate)),
         )
-        .order_by(candidate.priority.desc(), candidate.created_at, candidate.id)
+        .order_by(_candidate.priority.desc(), _candidate.created_at, _candidate.id)
         .limit(1)
     )
 
 
-def _before_the_overtaken(session: Session, room: Room, candidate: type[Job]) -> ColumnElement[bool]:
+def _before_the_overtaken(session: Session, room: Room) -> ColumnElement[bool]:
     """Nobody overtakes a job that fits this worker's GPUs and has waited long for them to be free together."""
     if room.free == room.gpus:
         return true()
-    large = aliased(Job)
-    waits = (room.needs(large) > room.free, room.needs(large) <= room.gpus)
-    long_ago = large.created_at < now() - OVERTAKING_SECONDS
-    overtaken = session.scalars(_runnable(large).where(*waits, long_ago)).first()
+    waits = (room.needs(_candidate) > room.free, room.needs(_candidate) <= room.gpus)
+    long_ago = _candidate.created_at < now() - OVERTAKING_SECONDS
+    overtaken = session.scalars(_runnable().where(*waits, long_ago)).first()
     if overtaken is None:
         return true()
-    other = aliased(Job)
-    return exists().where(other.id == overtaken, comes_before(candidate, other))
+    return exists().where(_other.id == overtaken, comes_before(_candidate, _other))

@@ -85,6 +85,17 @@ def newest_checkpoints(session: Session, job_id: str) -> list[tables.Checkpoint]
     return list(session.scalars(select(tables.Checkpoint).where(*training).order_by(*newest_first)))
 
 
+def keys_in_use(session: Session, job_id: str) -> set[str]:
+    """Of the job's files: of its own rows, and of detectors published from it."""
+    published = tables.Detector.weights_key
+    queries = (
+        select(tables.Checkpoint.key).where(tables.Checkpoint.job_id == job_id),
+        select(tables.Artifact.key).where(tables.Artifact.job_id == job_id),
+        select(published).where(published.startswith(f"{job_id}/", autoescape=True)),
+    )
+    return {key for query in queries for key in session.scalars(query) if key}
+
+
 def prune_checkpoints(session: Session, lease: Lease, keep: int = 2) -> list[str]:
     """Forgets all but the `keep` newest training checkpoints, and students that hold no label any more.
 

@@ -16,7 +16,7 @@ from store.artifacts import Artifacts
 from store.database import Database
 from store.errors import LeaseLost
 from store.lease import Lease, Wish
-from store.record import newest_checkpoints
+from store.record import keys_in_use, newest_checkpoints
 from store.settings import Settings
 from store.states import EndReason
 from worker import endings, workfolder
@@ -121,12 +121,13 @@ class Supervisor:
 
     def _prepare(self) -> None:
         workfolder.check_space(self.settings)
-        spec, checkpoints = self.journal.read(self._look_up)
+        spec, checkpoints, keys = self.journal.read(self._look_up)
+        self.artifacts.keep_only(self.lease.job_id, keys)  # earlier attempts can add no row any more
         workfolder.prepare(self.folder, spec, checkpoints, self.artifacts)
 
-    def _look_up(self, session: Session) -> tuple[ResolvedSpec, list[tables.Checkpoint]]:
+    def _look_up(self, session: Session) -> tuple[ResolvedSpec, list[tables.Checkpoint], set[str]]:
         job = session.get_one(tables.Job, self.lease.job_id)
-        return render(session, self.settings, job), newest_checkpoints(session, job.id)
+        return render(session, self.settings, job), newest_checkpoints(session, job.id), keys_in_use(session, job.id)
 
     def _follow(self) -> None:
         """Until the trainer is dead. Once the job is lost or cancelled, what it says is nobody's business."""

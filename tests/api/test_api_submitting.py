@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from api.app import create_app
+from api.jobs import references
 from store.states import EndReason, JobStatus
 from store.tables import Job
 
@@ -319,3 +320,26 @@ def test_a_hint_follows_the_commit_for_the_job_and_its_baseline(service, shapes,
     monkeypatch.setattr(service.client.app.state.context.hints, "enqueue", enqueue)
     job = service.submit(DISTILL | {"baseline": True})
     assert hinted == [job["id"], *job["baseline_job_ids"], job["comparison_job_id"]]
+
+
+@pytest.mark.parametrize("gone", ["data set", "teacher"])
+def test_what_a_job_refers_to_may_be_deleted_while_it_is_being_checked(service, shapes, monkeypatch, gone):
+    teacher = service.trained()
+    path, spec = (f"/datasets/{shapes['id']}", TRAIN)
+    if gone == "teacher":
+        path, spec = f"/jobs/{teacher}", DISTILL | {"teacher": {"job": teacher}}
+    else:
+        assert service.client.delete(f"/jobs/{teacher}").status_code == 204
+    check = references.check
+
+    def check_and_delete(*arguments):
+        found = check(*arguments)
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(service.client.delete, path).result().status_code == 204
+        return found
+
+    monkeypatch.setattr(references, "check", check_and_delete)
+    before = count_jobs(service)
+    problem = service.refused(service.client.post("/jobs", json=spec), 409, "conflict")
+    assert "changed meanwhile" in problem["detail"]
+    assert count_jobs(service) == before - (gone == "teacher")

@@ -14,19 +14,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from faulty import hasty
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from frs import events
 from frs.errors import FrsError
 from frs.spec import JobSpec
 from store import actions, jobs, record
 from store.artifacts import Artifacts
-from store.database import open_database
+from store.database import Database
 from store.errors import AlreadySubmitted, LeaseLost
 from store.lease import Lease, Wish
 from store.states import EndReason, JobStatus
-from store.tables import Dataset, Job
+from store.tables import Base, Dataset, Job
 
 SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
 STEPS, EVERY, TICK = 6, 2, 8.0
@@ -40,12 +40,23 @@ class Away(Exception):
     """The database did not answer; nobody knows whether it did as asked."""
 
 
-class World:
-    def __init__(self, seed: int, url: str, folder: Path) -> None:
-        self.random = random.Random(seed)
+class Clock:
+    """The database's, which never stands still."""
+
+    def __init__(self) -> None:
         self.now = 1e9
-        self.started = self.now
-        self.database = hasty(open_database(url, clock=self._clock))
+
+    def __call__(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+
+class World:
+    def __init__(self, seed: int, database: Database, clock: Clock, folder: Path) -> None:
+        """`database` goes by `clock`; what an earlier world left there goes."""
+        self.random = random.Random(seed)
+        self.database, self.clock = database, clock
+        self.started = clock.now
         self.artifacts = Artifacts(folder / "artifacts")
         self.folder = folder
         self.acknowledged: list[str] = []
@@ -57,7 +68,12 @@ class World:
         self._turns = count()
         self._away_until = 0.0
         paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
+        self.do(_empty, peaceful=True)
         self.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)), peaceful=True)
+
+    @property
+    def now(self) -> float:
+        return self.clock.now
 
     @property
     def stormy(self) -> bool:
@@ -72,7 +88,7 @@ class World:
     def run(self) -> None:
         while self._later:
             at, _, step = heapq.heappop(self._later)
-            self.now = max(self.now, at)
+            self.clock.now = max(self.now, at)
             assert self.now < self.started + PATIENCE, "it does not come to rest"
             step()
 
@@ -102,10 +118,6 @@ class World:
     def jobs(self) -> list[Job]:
         with self.database.read() as session:
             return [*session.query(Job).order_by(Job.created_at)]
-
-    def _clock(self) -> float:
-        self.now += 1e-6
-        return self.now
 
 
 @dataclass
@@ -335,6 +347,11 @@ class Worker:
     def _given_back(self, *, attempt_counts: bool) -> Callable[..., Any]:
         delay = self.world.random.choice([0.0, 0.0, 30.0])
         return lambda session, lease: jobs.requeue(session, lease, delay=delay, attempt_counts=attempt_counts)
+
+
+def _empty(session: Session) -> None:
+    for table in reversed(Base.metadata.sorted_tables):
+        session.execute(table.delete())
 
 
 def _settled(status: Any, reason: EndReason) -> Callable[..., Any]:

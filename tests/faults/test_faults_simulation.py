@@ -1,25 +1,30 @@
 """Everything at once, 500 times. One of them again: FRS_SEED=17 python -m pytest tests/faults/test_faults_simulation.py"""
 
 import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import oracle
 import pytest
 from _pytest.mark import ParameterSet
-from simulation import STEPS, User, Worker, World
+from faulty import hasty
+from simulation import STEPS, Clock, User, Worker, World
 from sqlalchemy import select
 from store_house import NewDatabase
 
+from store.database import Database, open_database
 from store.states import EndReason, JobStatus
 from store.tables import Metric
 
-SEEDS, CHUNK = 500, 50
-FAST = 100
-"""So many of them in every test run; a seed takes about 0.4 seconds of a CPU."""
+FAST, CHUNK = 500, 50
+SLOW, LARGE_CHUNK = 5000, 500
 
 
-def simulate(seed: int, url: str, folder: Path) -> World:
-    world = World(seed, url, folder)
+def simulate(seed: int, database: Database, clock: Clock, folder: Path) -> World:
+    world = World(seed, database, clock, folder)
     for name in ("one", "another"):
         world.later(world.random.uniform(0, 10), User(world, name).step)
     for number in range(2):
@@ -43,22 +48,44 @@ def judge(world: World) -> None:
 def chosen() -> list[ParameterSet]:
     if seed := os.environ.get("FRS_SEED"):
         return [pytest.param(range(int(seed), int(seed) + 1))]
-    chunks = [range(first, first + CHUNK) for first in range(0, SEEDS, CHUNK)]
-    return [pytest.param(chunk, marks=[pytest.mark.slow] if chunk[0] >= FAST else []) for chunk in chunks]
+    fast = [pytest.param(range(first, first + CHUNK)) for first in range(0, FAST, CHUNK)]
+    more = [range(first, first + LARGE_CHUNK) for first in range(FAST, SLOW, LARGE_CHUNK)]
+    return [*fast, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in more)]
+
+
+def cut_no_power() -> None:
+    os.fsync = lambda _: None
+
+
+def try_seeds(seeds: range, url: str, folder: Path) -> int:
+    clock = Clock()
+    database = hasty(open_database(url, clock=clock))
+    for seed in seeds:
+        own = folder / str(seed)
+        own.mkdir()
+        try:
+            judge(simulate(seed, database, clock, own))
+        except Exception as error:
+            again = f"FRS_SEED={seed} python -m pytest tests/faults/test_faults_simulation.py"
+            raise AssertionError(f"Seed {seed} fails; to see it again: {again}") from error
+        shutil.rmtree(own)
+    database.engine.dispose()
+    return len(seeds)
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(2, get_context("spawn"), cut_no_power) as pool:
+        yield pool
 
 
 @pytest.mark.parametrize("seeds", chosen(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
 def test_whatever_happens_nothing_is_lost(
-    seeds: range, sqlite: NewDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seeds: range, processes: ProcessPoolExecutor, sqlite: NewDatabase, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power is cut here
-    for seed in seeds:
-        folder = tmp_path / str(seed)
+    halves = seeds[::2], seeds[1::2]
+    folders = tmp_path / "even", tmp_path / "odd"
+    for folder in folders:
         folder.mkdir()
-        try:
-            world = simulate(seed, sqlite(folder), folder)
-            judge(world)
-        except Exception as error:
-            again = f"FRS_SEED={seed} python -m pytest tests/faults/test_faults_simulation.py"
-            raise AssertionError(f"Seed {seed} fails; to see it again: {again}") from error
-        world.database.engine.dispose()
+    tried = processes.map(try_seeds, halves, map(sqlite, folders), folders)
+    assert sum(tried) == len(seeds)

@@ -85,3 +85,15 @@ def test_a_link_out_of_the_folder_is_not_followed(artifacts, source, tmp_path):
     (artifacts.root / "out").symlink_to(tmp_path)
     with pytest.raises(InvalidKey):
         artifacts.open("out/source")
+
+
+def test_only_what_is_named_is_kept_of_a_folder_and_others_are_left_alone(artifacts, source):
+    for key in (KEY, "job_1/artifacts/a.json", "job_10/artifacts/a.json"):
+        artifacts.put(source, key, sha256(b"weights"))
+    (artifacts.root / "job_1" / "checkpoints" / ".12.part").write_bytes(b"wei")
+    artifacts.keep_only("job_1", {KEY})
+    left = {path.relative_to(artifacts.root).as_posix() for path in artifacts.root.rglob("*") if path.is_file()}
+    assert left == {KEY, "job_10/artifacts/a.json"}
+    artifacts.keep_only("job_2", {KEY})
+    with pytest.raises(InvalidKey):
+        artifacts.keep_only("..", set())

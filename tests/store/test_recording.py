@@ -12,13 +12,14 @@ from store.errors import LeaseLost
 from store.record import (
     artifact_key,
     checkpoint_key,
+    keys_in_use,
     newest_checkpoints,
     prune_checkpoints,
     record,
     record_artifact,
     record_checkpoint,
 )
-from store.tables import Artifact, Attempt, Checkpoint, Event, Job, Metric
+from store.tables import Artifact, Attempt, Checkpoint, Detector, Event, Job, Metric
 from store.tables import Evaluation as EvaluationRow
 
 
@@ -161,6 +162,18 @@ def test_the_two_newest_training_checkpoints_are_kept(house):
     [key] = house.do(prune_checkpoints, lease)
     assert key == f"{lease.job_id}/checkpoints/training_00000010_{'a' * 12}_1.pth"
     assert [row.step for row in house.do(newest_checkpoints, lease.job_id)] == [30, 20]
+
+
+def test_files_in_use_are_those_with_a_row_and_those_of_published_detectors(house):
+    lease = house.start()
+    announce(house, lease, checkpoint(10))
+    house.do(record_artifact, lease, artifact("b"), artifact_key(lease, artifact("b")))
+    published, another_jobs = f"{lease.job_id}/checkpoints/s.pth", "job_0/checkpoints/s.pth"
+    for name, key in (("mine", published), ("other", another_jobs)):
+        row = {"name": name, "description": {}, "sha256": "a", "weights_key": key}
+        house.do(lambda session, row=row: session.add(Detector(**row)))
+    in_use = {checkpoint_key(lease, checkpoint(10)), artifact_key(lease, artifact("b")), published}
+    assert house.do(keys_in_use, lease.job_id) == in_use
 
 
 def test_a_later_attempt_s_checkpoint_is_newer_whatever_its_step(house):

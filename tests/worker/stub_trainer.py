@@ -5,7 +5,8 @@ Steered by the job's metadata:
   crash_at: kills itself with SIGKILL at that step, in the attempts named by crash_attempts (default "1", or "all")
   hang_at: sleeps for ever at that step, deaf to SIGTERM;   spawn: leaves a process in its group
   flood: so many lines of output;   garbage: lines that are no events;   say: a line of output
-  sleep_in: sleeps for ever before training;   exhaust: wants more memory than it may have
+  sleep_in: sleeps for ever before training;   hang_saving: sleeps for ever with that step's checkpoint half written
+  exhaust: wants more memory than it may have
   fail: ends with that code and end reason;   exit: ends with that exit code and no outcome
   outside: announces a checkpoint outside the work folder;   lie: announces a student under a wrong sha256
 """
@@ -78,12 +79,12 @@ class Stub:
         self.stopping = True
 
     def newest(self) -> tuple[int, float]:
-        found = sorted((self.workdir / "checkpoints").glob("step_*.pth"))
-        if not found:
-            return 0, 0.0
-        content = json.loads(found[-1].read_text())
-        assert found[-1].stem.rpartition("-")[2] == sha256(found[-1])[:8]
-        return content["step"], content["weight"]
+        """As the engine's, the older one where the newest is not what its name says."""
+        for path in sorted((self.workdir / "checkpoints").glob("step_*.pth"), reverse=True):
+            if path.stem.rpartition("-")[2] == sha256(path)[:8]:
+                content = json.loads(path.read_text())
+                return content["step"], content["weight"]
+        return 0, 0.0
 
     def train_step(self) -> None:
         step = self.step + 1
@@ -152,6 +153,9 @@ class Stub:
         text = json.dumps({"step": self.step, "weight": self.weight})
         digest = hashlib.sha256(text.encode()).hexdigest()
         folder = self.workdir / "checkpoints"
+        if self.wishes.get("hang_saving") == str(self.step):
+            (folder / ".half.tmp").write_text(text[: len(text) // 2])
+            time.sleep(3600)
         path = write(folder / f"step_{self.step:08d}-{digest[:8]}.pth", text)
         self.announce("training", path, digest)
         for old in sorted(folder.glob("step_*.pth"))[:-2]:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from worker_house import STUB, until
+from worker_house import STUB, pause, until
 
 from store import actions
 from store.queue import celery_app, sender
@@ -39,21 +38,6 @@ def start(house, tmp_path):
         process.kill()
         process.wait()
     until(lambda: house.trainers() == [], 5)
-
-
-def pause(house, process):
-    """Stops it, but not while it holds SQLite's one write lock, for then nobody could go on."""
-    while True:
-        process.send_signal(signal.SIGSTOP)
-        database = sqlite3.connect(house.settings.data / "frs.db", timeout=0.2)
-        try:
-            database.execute("BEGIN IMMEDIATE")
-            return
-        except sqlite3.OperationalError:
-            process.send_signal(signal.SIGCONT)
-            time.sleep(0.05)
-        finally:
-            database.close()
 
 
 def starts(house, job_id):

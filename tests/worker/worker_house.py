@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -144,6 +147,21 @@ def until(true: Callable[[], object], seconds: float = 20) -> None:
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def pause(house: House, process: subprocess.Popen[bytes]) -> None:
+    """Stops it, but not while it holds SQLite's one write lock, for then nobody could go on."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        database = sqlite3.connect(house.settings.data / "frs.db", timeout=0.2)
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.05)
+        finally:
+            database.close()
 
 
 def in_background(supervisor: Supervisor) -> threading.Thread:

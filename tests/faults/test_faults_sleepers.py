@@ -1,0 +1,62 @@
+"""F10: workers that are stopped, perhaps past their lease, and woken: what they held was given to another meanwhile."""
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+from estate import Estate, losses_of
+from worker_house import pause
+
+STEPS = 50
+LEASE = {"heartbeat_seconds": 0.3, "fence_seconds": 1.2, "lease_seconds": 2.0}
+LONGEST = 1.6 * LEASE["lease_seconds"]
+SLEEPS = 3
+"""Of a seed. The first is after a checkpoint, so no job dies three times in a row without one."""
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(5), pytest.param(range(5, 55), marks=[pytest.mark.slow, pytest.mark.timeout(1800)])], ids=len
+)
+def test_whoever_sleeps_past_its_lease_changes_nothing(estate_with: Callable[..., Estate], seeds: range) -> None:
+    estate = estate_with(**LEASE)
+    workers = [estate.worker(), estate.worker()]
+    done: list[str] = []
+    for seed in seeds:
+        jobs = [estate.house.submit(steps=STEPS, seconds=0.03, checkpoint_every=2) for _ in range(2)]
+        estate.house.until_step(jobs[0], 5)
+        put_to_sleep(estate, workers, random.Random(seed))
+        estate.until_ended(jobs, 60)
+        done += jobs
+        try:
+            estate.all_is_well(done, losses_of(STEPS))
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}") from error
+
+
+def put_to_sleep(estate: Estate, workers: list[subprocess.Popen[bytes]], chance: random.Random) -> None:
+    """Each for a time of its own, so that two may sleep at once."""
+    asleep: list[tuple[float, subprocess.Popen[bytes]]] = []
+    for _ in range(SLEEPS):
+        time.sleep(chance.uniform(0.1, 1.0))
+        asleep = wake(asleep, time.monotonic())
+        awake = [worker for worker in workers if worker not in [sleeper for _, sleeper in asleep]]
+        if awake:
+            sleeper = chance.choice(awake)
+            pause(estate.house, sleeper)
+            asleep.append((time.monotonic() + chance.uniform(0.2, LONGEST), sleeper))
+    for until, sleeper in sorted(asleep, key=lambda entry: entry[0]):
+        time.sleep(max(0, until - time.monotonic()))
+        sleeper.send_signal(signal.SIGCONT)
+
+
+def wake(
+    asleep: list[tuple[float, subprocess.Popen[bytes]]], now: float
+) -> list[tuple[float, subprocess.Popen[bytes]]]:
+    """Those whose time has come; the others are left."""
+    for until, sleeper in asleep:
+        if until <= now:
+            sleeper.send_signal(signal.SIGCONT)
+    return [entry for entry in asleep if entry[0] > now]

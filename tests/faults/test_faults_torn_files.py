@@ -1,0 +1,112 @@
+"""F2: a checkpoint is torn, or its worker dies between the file and the row: the older one serves, nothing is left."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import oracle
+import pytest
+from estate import losses_of
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+from worker_house import House
+
+from store import jobs, record
+from store.artifacts import Artifacts
+from store.tables import Attempt, Job
+
+STEPS, CRASH = 20, 13
+OLDER, NEWEST = 5, 10
+CUTS = [0, 1, *range(5, 35, 5)]
+
+
+class Died(BaseException):
+    """Of a worker."""
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_truncated_checkpoint_is_passed_over(workshop: House, cut: int) -> None:
+    goes_on_from_the_older_one(workshop, lambda content: content[:cut])
+
+
+@pytest.mark.parametrize("place", [0, 8, 17, -1])
+@pytest.mark.parametrize("bit", [0, 6])
+def test_a_checkpoint_with_a_flipped_bit_is_passed_over(workshop: House, place: int, bit: int) -> None:
+    def flip(content: bytes) -> bytes:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << bit
+        return bytes(flipped)
+
+    goes_on_from_the_older_one(workshop, flip)
+
+
+@pytest.mark.parametrize("moment", ["linked", "verified", "renamed"])
+def test_nothing_is_left_of_a_file_whose_worker_died_before_its_row(
+    workshop: House, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = workshop.submit(steps=STEPS, crash_at=CRASH)
+    with monkeypatch.context() as patches:
+        dies_at(NEWEST, moment, patches)
+        with pytest.raises(Died):
+            workshop.supervisor().run()
+    assert len(files_of(workshop)) > len(keys_of(workshop, job_id)), "a file without a row was left"
+    workshop.do(take_back, job_id)
+    workshop.supervisor().run()
+    assert starts(workshop, job_id) == [0, OLDER]
+    all_is_well(workshop, job_id)
+
+
+def goes_on_from_the_older_one(house: House, damage: Callable[[bytes], bytes]) -> None:
+    job_id = house.run(steps=STEPS, crash_at=CRASH).id
+    newest, older = house.do(record.newest_checkpoints, job_id)
+    assert (older.step, newest.step) == (OLDER, NEWEST)
+    path = house.artifacts.path(newest.key)
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(damage(content))
+    house.supervisor().run()
+    assert starts(house, job_id) == [0, OLDER]
+    all_is_well(house, job_id, rewound_further=[job_id])
+
+
+def dies_at(step: int, moment: str, patches: pytest.MonkeyPatch) -> None:
+    """As the worker puts the checkpoint of that step, and nothing tidies up after it."""
+    put, wrong = Artifacts.put, f"_{step:08d}_"
+
+    def torn(self: Artifacts, source: Path, key: str, sha256: str) -> None:
+        if wrong not in key:
+            return put(self, source, key, sha256)
+        path = self.root / key
+        part = path if moment == "renamed" else path.with_name(".0123456789abcdef.part")
+        content = source.read_bytes()
+        part.write_bytes(content[:9] if moment == "linked" else content)
+        raise Died
+
+    patches.setattr(Artifacts, "put", torn)
+
+
+def take_back(session: Session, job_id: str) -> None:
+    session.execute(update(Job).where(Job.id == job_id).values(lease_expires_at=1.0))
+    assert jobs.requeue_lost(session) == [job_id]
+
+
+def all_is_well(house: House, job_id: str, **broken: list[str]) -> None:
+    job = house.job(job_id)
+    assert (job.status, job.end_reason) == ("succeeded", "completed")
+    assert house.losses(job_id) == losses_of(STEPS)
+    oracle.check(house.database, house.artifacts, oracle.Expected(acknowledged=[job_id], **broken))
+    assert files_of(house) == keys_of(house, job_id), "a file without a row"
+    assert list(house.settings.work_root.iterdir()) == []
+
+
+def starts(house: House, job_id: str) -> list[int]:
+    return list(house.rows(select(Attempt.start_step).where(Attempt.job_id == job_id).order_by(Attempt.number)))
+
+
+def files_of(house: House) -> set[str]:
+    root = house.artifacts.root
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def keys_of(house: House, job_id: str) -> set[str]:
+    with house.database.read() as session:
+        return record.keys_in_use(session, job_id)
