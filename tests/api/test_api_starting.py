@@ -117,9 +117,14 @@ def test_the_document_shows_the_spec_its_examples_and_problems(refusing):
     assert body["examples"]
     parameters = {row["name"]: row["in"] for row in document["paths"]["/jobs"]["post"]["parameters"]}
     assert parameters == {"Idempotency-Key": "header"}
+    shared = document["components"]["responses"]
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            assert "application/problem+json" in operation["responses"]["default"]["content"]
+            answers = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
+            assert {"400", "500", "503"} <= answers.keys()
+            for answer in answers.values():
+                told = answer if "content" in answer else shared[answer["$ref"].rpartition("/")[2]]
+                assert "application/problem+json" in told["content"]
             assert operation["security"] == ([] if path.startswith("/health") else [{"HTTPBearer": []}])
     assert "code" in document["components"]["schemas"]["ProblemDocument"]["properties"]
     text = json.dumps(document)

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 from typer.testing import CliRunner, Result
 
+from cli import terminal
 from cli.main import app
 from frs.dataset.shapes import draw
 
@@ -52,7 +53,8 @@ def wait_until_ready(url: str) -> None:
 @pytest.fixture
 def frs(data: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("FRS_DATA", str(data))
-    monkeypatch.setenv("COLUMNS", "200")
+    for console in (terminal.screen, terminal.problems):  # which ask for COLUMNS once, at whoever imports them first
+        monkeypatch.setattr(console, "_width", 200)
 
     def run(*arguments: object, code: int = 0) -> Result:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
