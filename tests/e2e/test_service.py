@@ -20,6 +20,8 @@ LOSSES = {"train/loss", "train/loss_cls", "train/loss_bbox", "train/distill_feat
 ALWAYS = {"train/lr", "train/images_per_second", "train/memory_mb"}
 SIX = {f"val/bbox_mAP{suffix}" for suffix in ("", "_50", "_75", "_s", "_m", "_l")}
 SECONDS = 240
+SOON = {"FRS_HEARTBEAT_SECONDS": "2", "FRS_FENCE_SECONDS": "12", "FRS_LEASE_SECONDS": "15", "FRS_REAP_SECONDS": "2"}
+"""For a job to go on after its worker was killed."""
 
 
 def detector(channels: int) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def up(data: Path) -> subprocess.Popen[bytes]:
         port = probe.getsockname()[1]
     (data / "url").unlink(missing_ok=True)
     command = [sys.executable, "-m", "cli", "up", "--data", data, "--port", str(port)]
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE)
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, env=os.environ | SOON)
     assert process.stdout is not None
     assert b"frs is up at" in process.stdout.readline()
     return process
