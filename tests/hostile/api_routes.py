@@ -37,7 +37,7 @@ def walk(app: FastAPI) -> Iterator[Route]:
     for context in iter_route_contexts(app.routes):
         dependant = getattr(context, "dependant", None)
         calls = list(_calls(dependant)) if dependant else []
-        scopes = tuple(SCOPES[call] for call in calls if call in SCOPES)
+        scopes = tuple(dict.fromkeys(SCOPES[call] for call in calls if call in SCOPES))  # one may be needed twice
         queries = tuple(query.alias for query in dependant.query_params) if dependant else ()
         for method in sorted((context.methods or set()) - {"HEAD"}):
             yield Route(method, context.path, scopes, queries)
