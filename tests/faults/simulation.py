@@ -33,6 +33,8 @@ STEPS, EVERY, TICK = 6, 2, 8.0
 HEARTBEAT, FENCE, LEASE, POLL = 10.0, 45.0, 60.0, 20.0
 STORMY = 200.0
 """For so many seconds users act and things fail; after it, what is left is finished in peace."""
+REPEATED_WITHIN = 20.0
+"""A post without an answer: so the last comes that much after the storm, when workers must still look."""
 PATIENCE = 6000.0
 
 
@@ -43,8 +45,7 @@ class Away(Exception):
 class Clock:
     """The database's, which never stands still."""
 
-    def __init__(self) -> None:
-        self.now = 1e9
+    now = 0.0
 
     def __call__(self) -> float:
         self.now += 1e-6
@@ -56,7 +57,7 @@ class World:
         """`database` goes by `clock`; what an earlier world left there goes."""
         self.random = random.Random(seed)
         self.database, self.clock = database, clock
-        self.started = clock.now
+        self.started = clock.now = 1e9  # the same for every seed, however many came before it
         self.artifacts = Artifacts(folder / "artifacts")
         self.folder = folder
         self.acknowledged: list[str] = []
@@ -78,6 +79,10 @@ class World:
     @property
     def stormy(self) -> bool:
         return self.now < self.started + STORMY
+
+    @property
+    def may_be_asked(self) -> bool:
+        return self.now < self.started + STORMY + 2 * REPEATED_WITHIN
 
     def by_chance(self, share: float) -> bool:
         return self.stormy and self.random.random() < share
@@ -152,7 +157,7 @@ class User:
         except IntegrityError:  # the teacher has been deleted: the service refuses such a post
             return
         except Away:
-            self.world.later(self.world.random.uniform(1, 20), lambda: self._post(key, teacher))
+            self.world.later(self.world.random.uniform(1, REPEATED_WITHIN), lambda: self._post(key, teacher))
         else:
             self.world.acknowledged.append(job.id)
             if self.world.by_chance(0.2):
@@ -244,7 +249,7 @@ class Worker:
         if lease:
             self.attempt = Attempt(lease, self.clock + FENCE, self.clock + HEARTBEAT)
             world.later(TICK, self.turn)
-        elif world.stormy or any(not job.status.is_terminal for job in world.jobs()):
+        elif world.may_be_asked or any(not job.status.is_terminal for job in world.jobs()):
             world.later(POLL, self.turn)
 
     def _go_on(self, attempt: Attempt) -> None:

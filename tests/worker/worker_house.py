@@ -153,6 +153,7 @@ def pause(house: House, process: subprocess.Popen[bytes]) -> None:
     """Stops it, but not while it holds SQLite's one write lock, for then nobody could go on."""
     while True:
         process.send_signal(signal.SIGSTOP)
+        until(lambda: _is_stopped(process.pid))  # on a busy machine its threads go on for a while
         database = sqlite3.connect(house.settings.data / "frs.db", timeout=0.2)
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -162,6 +163,11 @@ def pause(house: House, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
         finally:
             database.close()
+
+
+def _is_stopped(pid: int) -> bool:
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
 
 
 def in_background(supervisor: Supervisor) -> threading.Thread:
