@@ -30,9 +30,16 @@ def strings(outside: str) -> list[str]:
     return [*climbing, *absolute, *strange]
 
 
+@pytest.fixture(autouse=True)
+def alone() -> None:
+    """Before the service begins, for its threads are watched."""
+    watchman.ignore_who_is_here()
+
+
 @pytest.fixture
 def outside(service) -> str:
     """A file beside the data folder, and links inside that lead to it."""
+    service.client.app.state.context.hints.close()  # its thread writes to the broker's folder when it likes
     root = service.settings.data.parent
     (root / "secret.pth").write_text(SECRET)
     for folder in (

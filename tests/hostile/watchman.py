@@ -1,6 +1,7 @@
 """An audit hook that writes down what a process does to the world: what it opens, starts, connects to and imports."""
 
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,13 @@ class Watchman:
         self.seen: list[str] = []
         self._roots: tuple[Path, ...] | None = None
         self._modules: frozenset[str] = frozenset()
+        self._bystanders: frozenset[int | None] = frozenset()
         sys.addaudithook(self._hear)
+
+    def ignore_who_is_here(self) -> None:
+        """Threads that other tests have left: what they do is not what is watched for."""
+        others = (thread for thread in threading.enumerate() if thread is not threading.current_thread())
+        self._bystanders = frozenset(thread.ident for thread in others)
 
     @contextmanager
     def watching(self, roots: Sequence[Path]) -> Iterator[list[str]]:
@@ -51,7 +58,7 @@ class Watchman:
             self._roots = None
 
     def _hear(self, event: str, args: tuple[Any, ...]) -> None:
-        if self._roots is None:
+        if self._roots is None or threading.get_ident() in self._bystanders:
             return
         roots, self._roots = self._roots, None  # what follows is ours
         try:

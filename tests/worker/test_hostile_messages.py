@@ -54,7 +54,7 @@ def settings(house: House, broker: str) -> Settings:
 
 @pytest.fixture
 def worker(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    told = {f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+    told = {f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
     with (tmp_path / "worker.log").open("w") as log:
         process = subprocess.Popen([sys.executable, WORKER], env={**os.environ, **told}, stdout=log, stderr=log)
     yield process
