@@ -15,6 +15,11 @@ from store.tables import Attempt, Checkpoint, Event, Job
 
 POISON_AFTER = 3
 """So many attempts in a row that died without a newer training checkpoint end the job."""
+_HOW = {
+    AttemptEnd.CRASHED: "its trainer died.",
+    AttemptEnd.LOST: "its worker was not heard of any more, and its lease ran out.",
+    AttemptEnd.RELEASED: "its worker gave the job back.",
+}
 
 
 def give_back(
@@ -38,7 +43,7 @@ def give_back(
     job.not_before = at + delay if delay else None
     if reason:
         job.status_reason_code, job.status_reason_message, job.status_reason_since = reason, message, at
-    note_status(session, job)
+    note_status(session, job, message or f"Attempt {job.attempt}: {_HOW[how]}")
     return job.status
 
 
@@ -67,9 +72,10 @@ def end_attempt(session: Session, job: Job, how: AttemptEnd) -> None:
     session.execute(update(Attempt).where(*this_one).values(end=how, ended_at=now()))
 
 
-def note_status(session: Session, job: Job) -> None:
+def note_status(session: Session, job: Job, why: str | None = None) -> None:
+    """`why`: where neither an error nor a reason to wait says it."""
     reason = job.end_reason or job.status_reason_code
-    message = job.error["message"] if job.error else job.status_reason_message
+    message = job.error["message"] if job.error else job.status_reason_message or why
     note(session, job, "status", {"status": job.status, "reason": reason, "message": message})
 
 

@@ -219,3 +219,18 @@ def test_the_same_request_under_the_same_key_is_one_job(house):
 def test_different_owners_may_use_the_same_idempotency_key(house):
     jobs_of_both = {house.submit(owner=owner, idempotency=Idempotency("k", "digest")) for owner in ("me", "you")}
     assert len(jobs_of_both) == 2
+
+
+def test_the_history_says_why_a_job_is_in_the_queue_again(house):
+    lease = house.start()
+    house.do(jobs.requeue, lease, attempt_counts=True)
+    expire(house, house.claim())
+    house.do(jobs.requeue_lost)
+    house.do(jobs.requeue, house.claim(), attempt_counts=False)
+    events = house.rows(select(Event).where(Event.type == "status").order_by(Event.seq))
+    assert [event.data["message"] for event in events if event.data["status"] == "queued"] == [
+        None,
+        "Attempt 1: its trainer died.",
+        "Attempt 2: its worker was not heard of any more, and its lease ran out.",
+        "Attempt 3: its worker gave the job back.",
+    ]
