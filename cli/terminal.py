@@ -42,7 +42,9 @@ def show(answer: Json, draw: Callable[[Json], Any], as_json: bool) -> None:
         json.dump(answer, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        screen.print(draw(answer), highlight=False)
+        drawn = draw(answer)
+        is_text = isinstance(drawn, str)  # what trainers and users wrote: no markup, and no line broken
+        screen.print(drawn, highlight=False, markup=not is_text, soft_wrap=is_text)
 
 
 def rows(draw: Callable[[Iterable[Json]], Any]) -> Callable[[Json], Any]:

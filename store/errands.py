@@ -89,6 +89,12 @@ def give_back(session: Session, lease: ErrandLease) -> None:
     errand.status, errand.lease_owner, errand.lease_expires_at = ErrandStatus.QUEUED, None, None
 
 
+def try_again(session: Session, lease: ErrandLease, delay: float, *, attempt_counts: bool) -> None:
+    """To be taken by any worker after `delay` seconds: its lease runs out then. Raises LeaseLost."""
+    attempt = Errand.attempt if attempt_counts else Errand.attempt - 1
+    _hold(session, lease, attempt=attempt, lease_owner=None, lease_expires_at=now() + delay)
+
+
 def forget_old(session: Session) -> None:
     """What ended so long ago that nobody asks for it any more."""
     ended = Errand.status.in_([ErrandStatus.SUCCEEDED, ErrandStatus.FAILED])

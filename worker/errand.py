@@ -3,13 +3,15 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any
 
 import structlog
 from sqlalchemy.orm import Session
 
 from frs import events
-from frs.errors import FrsError
+from frs.errors import FrsError, StorageFull
 from frs.events import Facts, Outcome, Problem
 from store import errands, uploads
 from store.artifacts import Artifacts
@@ -27,7 +29,16 @@ from worker.rendering import render
 from worker.trainer import COMMAND, Trainer
 
 IMPORTED = "imported.safetensors"
+STORAGE_DELAY = 30.0
 _log = structlog.get_logger()
+
+
+class TryAgain(Exception):
+    """What failed passes by itself, or with another worker."""
+
+    def __init__(self, why: str, delay: float = 0.0, *, attempt_counts: bool) -> None:
+        super().__init__(why)
+        self.delay, self.attempt_counts = delay, attempt_counts
 
 
 class Errand:
@@ -53,6 +64,7 @@ class Errand:
         self._renew_at = time.monotonic() + settings.heartbeat_seconds
         self._released = threading.Event()
         self._trainer: Trainer | None = None
+        self._timed_out = False
 
     def release(self) -> None:
         """Gives it back at once: there is nothing to save."""
@@ -63,7 +75,10 @@ class Errand:
     def run(self) -> None:
         with structlog.contextvars.bound_contextvars(errand_id=self.lease.errand_id, attempt=self.lease.attempt):
             try:
-                self._settle(self._problem())
+                self._settle(self._end, self._problem())
+            except TryAgain as again:
+                _log.warning("errand put off", said=str(again))
+                self._settle(partial(errands.try_again, delay=again.delay, attempt_counts=again.attempt_counts))
             except LeaseLost as error:
                 _log.warning("lease lost", said=error.message)
             finally:
@@ -72,24 +87,45 @@ class Errand:
                 workfolder.remove(self.folder)
 
     def _problem(self) -> Problem | None:
-        """Does the work; what went wrong with it, if anything did."""
+        """Does the work; what went wrong with it, if anything did. Raises TryAgain."""
         try:
             workfolder.check_space(self.settings)
             workfolder.remove(self.folder)  # of an attempt of that number which was given back
             self.folder.mkdir(parents=True)
             self._follow(self._arguments())
+            if self.outcome is None and not self._released.is_set():
+                return self._died()
+            if self.lease.kind is ErrandKind.IMPORT and self.outcome and not self.outcome.error:
+                self._keep_weights()
+        except StorageFull as error:
+            raise TryAgain(error.message, STORAGE_DELAY, attempt_counts=False) from error
         except FrsError as error:
             return Problem(code=error.code, message=error.message, hint=error.hint)
         except OSError as error:
-            return Problem(code="storage_full", message=f"A file could not be written: {error.strerror}.")
-        if self.outcome is not None:
-            return self.outcome.error
+            raise TryAgain(
+                f"A file could not be written: {error.strerror}.", STORAGE_DELAY, attempt_counts=False
+            ) from error
+        problem = self.outcome.error if self.outcome else None
+        if problem is not None and problem.code == StorageFull.code:
+            raise TryAgain(problem.message, STORAGE_DELAY, attempt_counts=False)
+        return problem
+
+    def _died(self) -> Problem:
+        """Of a process that ended without a word. Raises TryAgain where it was killed, unless it had taken too long."""
+        exit_code = self._trainer.exit_code if self._trainer else None
+        if not self._timed_out and (exit_code is None or exit_code < 0):
+            raise TryAgain("The engine was killed.", attempt_counts=True)
         said = f"The engine ended without a word.\n{self.output.tail}".strip()
         return Problem(code="internal_error", message=said, hint="See the worker's log.")
 
     def _probe(self) -> list[str]:
         request = self.lease.request
-        asked = Job(spec=request["spec"], dataset_id=request["dataset_id"], owner=self.lease.owner)
+        asked = Job(
+            spec=request["spec"],
+            dataset_id=request["dataset_id"],
+            owner=self.lease.owner,
+            key_id=request.get("key_id"),
+        )
         with self._database.read() as session:
             resolved = render(session, self.settings, asked)
         spec = self.folder / workfolder.SPEC
@@ -114,8 +150,9 @@ class Errand:
             trainer.stop(within=0)
         trainer.start()
         for line in trainer.lines(patience=min(1.0, self.settings.heartbeat_seconds)):
-            self._renew_when_due(trainer)
+            self._renew_when_due()
             if time.monotonic() - now > self.settings.errand_seconds:
+                self._timed_out = True
                 trainer.stop(within=0)
             if line is not None:
                 self._take(line)
@@ -134,7 +171,7 @@ class Errand:
             case Outcome():
                 self.outcome = event
 
-    def _renew_when_due(self, trainer: Trainer) -> None:
+    def _renew_when_due(self) -> None:
         started = time.monotonic()
         if started < self._renew_at:
             return
@@ -144,14 +181,28 @@ class Errand:
             _log.warning("no heartbeat", error=type(error).__name__)
             return
         self._renew_at = started + self.settings.heartbeat_seconds
-        trainer.prolong(started + self.settings.fence_seconds)
+        if self._trainer is not None:
+            self._trainer.prolong(started + self.settings.fence_seconds)
 
-    def _settle(self, problem: Problem | None) -> None:
+    def _keep_weights(self) -> None:
+        """Puts them into the artifacts, which takes long for large ones: the lease is renewed meanwhile."""
+        sha256, source = str(self.found["sha256"]), self.folder / IMPORTED
+        with ThreadPoolExecutor(1) as threads:
+            kept = threads.submit(self.artifacts.put, source, self._weights_key, sha256)
+            while wait([kept], timeout=1.0).not_done:
+                self._renew_when_due()
+        kept.result()
+
+    @property
+    def _weights_key(self) -> str:
+        return uploads.weights_key(self.lease.request["detector_id"], str(self.found["sha256"]))
+
+    def _settle(self, function: Callable[..., list[str] | None], *arguments: Any) -> None:
         waiting = pauses()
         until = time.monotonic() + self.settings.lease_seconds
         while True:
             try:
-                return self._write(self._end, problem)
+                return self._write(function, *arguments)
             except TEMPORARY as error:
                 if time.monotonic() > until:
                     raise LeaseLost("The database has been away for longer than the lease.") from error
@@ -169,10 +220,8 @@ class Errand:
         detector_id = self.lease.request["detector_id"]
         if problem is not None:
             return uploads.refuse_import(session, detector_id, problem)
-        sha256 = str(self.found["sha256"])
-        key = uploads.weights_key(detector_id, sha256)
-        self.artifacts.put(self.folder / IMPORTED, key, sha256)
-        return uploads.accept_import(session, detector_id, key, sha256, self.found.get("classes"))
+        sha256, classes = str(self.found["sha256"]), self.found.get("classes")
+        return uploads.accept_import(session, detector_id, self._weights_key, sha256, classes)
 
     def _write(self, function: Callable[..., list[str] | None], *arguments: Any) -> None:
         with self._database.write() as session:

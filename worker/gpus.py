@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 import pynvml
@@ -19,8 +20,9 @@ def names(environment: Mapping[str, str] = os.environ) -> list[str]:
     visible = environment.get(VISIBLE)
     if visible is None:
         return [str(index) for index in found]
-    chosen = [name.strip() for name in visible.split(",") if name.strip()]
-    return [name for name in chosen if not name.isdecimal() or int(name) in found]
+    chosen = (name.strip() for name in visible.split(","))
+    known = {str(index) for index in found}
+    return list(takewhile(lambda name: name in known or name.startswith(("GPU-", "MIG-")), chosen))
 
 
 def state(environment: Mapping[str, str] = os.environ) -> list[Document]:

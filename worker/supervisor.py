@@ -1,5 +1,6 @@
 """Runs one lease to its end: from the job's row to a trainer, from the trainer's lines to rows and files."""
 
+import errno
 import threading
 import time
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ from worker.trainer import COMMAND, Trainer
 
 CANCEL_SECONDS = 5.0
 """From SIGTERM to SIGKILL for a trainer nobody wants any more."""
+WANTS_STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+"""Errors that pass when somebody sees to the storage; others are tried again as a death is."""
 _log = structlog.get_logger()
 
 
@@ -102,6 +105,8 @@ class Supervisor:
             return endings.refused(error)
         except OSError as error:
             _log.warning("storage", error=str(error))
+            if error.errno not in WANTS_STORAGE:
+                return endings.given_back(attempt_counts=True)
             return endings.waiting_for_storage(
                 f"A file could not be written: {error.strerror or type(error).__name__}."
             )
@@ -178,7 +183,8 @@ class Supervisor:
             return endings.settled(EndReason.INTERNAL_ERROR, self.journal.refused)
         if self.outcome is None and self.trainer.hung:
             return endings.hung(self._patience, self.phase, self.output.tail)
-        if self.outcome is None and (self.trainer.killed or self._released.is_set()):
+        asked_to_go = self._released.is_set() or self.heartbeat.wish is Wish.PAUSE  # perhaps before it could listen
+        if self.outcome is None and (self.trainer.killed or asked_to_go):
             return endings.given_back(attempt_counts=False)
         killed_for_memory = oom_kills() > self._oom_kills
         return endings.judge(self.outcome, self.trainer.exit_code, self.output.tail, killed_for_memory)

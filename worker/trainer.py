@@ -41,7 +41,7 @@ class Trainer:
         self.hung = False
         """It was silent for `hang_seconds`, and was ended for that."""
         self.killed = False
-        """It did not end by itself in the time it had."""
+        """It did not end by itself in the time it had, or had none."""
         self._command = command
         self._fence = live_until
         self._stop_by: float | None = None
@@ -92,6 +92,8 @@ class Trainer:
         try:
             if self._stop_by is None and not self.fenced:
                 self._watch()
+            else:
+                self.killed = True  # before it was born
         except OSError as error:
             said = f"The trainer could not be started: {error}"
             self._waiting.put([Line("output", said.encode())])

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ AT_ONCE = 2_000
 """Images that are checked while the client waits."""
 _AT_ONCE_BYTES = 64 << 20
 _CHUNK = 1 << 20
+_PAUSES = (1.0, 5.0, 30.0)
+"""Seconds between tries to keep what was found."""
 _one_at_a_time = threading.Lock()
 _log = logging.getLogger(__name__)
 
@@ -60,8 +63,12 @@ def check_new(database: Database, settings: Settings, dataset: Dataset) -> None:
     root = root_of(settings, dataset)
     if is_large([root / dataset.train_annotations, root / dataset.val_annotations]):
         run_later(database, settings, [dataset])
-    else:
+        return
+    try:
         run(database, settings, dataset)
+    except Exception:  # the set is there: what could not be kept now is found once more
+        run_later(database, settings, [dataset])
+        raise
 
 
 def run(database: Database, settings: Settings, dataset: Dataset) -> None:
@@ -94,10 +101,13 @@ def resume(database: Database, settings: Settings) -> None:
 def _run_all(database: Database, settings: Settings, datasets: Sequence[Dataset]) -> None:
     for dataset in datasets:
         with _one_at_a_time:
-            try:
-                run(database, settings, dataset)
-            except Exception:  # the others are still to be checked; this one is again at the next start
-                _log.exception("check not kept", extra={"dataset_id": dataset.id})
+            for pause in (*_PAUSES, None):
+                try:
+                    run(database, settings, dataset)
+                    break
+                except Exception:  # the others are still to be checked; this one is again at the next start
+                    _log.exception("check not kept", extra={"dataset_id": dataset.id})
+                    time.sleep(pause or 0)
 
 
 def _examine(root: Path, dataset: Dataset) -> Findings:

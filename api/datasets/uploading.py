@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,8 @@ Share = Annotated[
     float | None,
     Query(ge=0.01, le=0.5, description="Of the training images, set aside where the archive has no validation half."),
 ]
+_converting = threading.BoundedSemaphore(4)
+"""Each takes a request's thread and up to 4 GiB."""
 _ENVIRONMENT = frozenset({"PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
 _UNPACKS_TO = 2
 """Times the largest upload: pictures are packed already."""
@@ -91,7 +94,17 @@ def release(context: Context, key: str | None) -> None:
 
 
 def _convert(settings: Settings, upload: Upload, part: Path, val_share: float | None) -> None:
-    """In a process of its own, with none of our secrets in its environment."""
+    """In a process of its own, with none of our secrets in its environment, and few of them at a time."""
+    if not _converting.acquire(blocking=False):
+        hint = "Send it again in a minute."
+        raise Refusal(503, "busy", "Other archives are being unpacked.", hint, headers={"Retry-After": "60"})
+    try:
+        _run_conversion(settings, upload, part, val_share)
+    finally:
+        _converting.release()
+
+
+def _run_conversion(settings: Settings, upload: Upload, part: Path, val_share: float | None) -> None:
     arguments = [str(upload.path), str(part), str(_UNPACKS_TO * settings.max_upload_bytes)]
     allowed = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
     ended = subprocess.run(

@@ -35,9 +35,10 @@ def wanted(here: Here, caller: Submitter, query: Annotated[DetectorUpload, Query
 
 def register(context: Context, caller: Caller, wanted: DetectorUpload, upload: Upload) -> Detector:
     """Raises Refusal 409 where the name is taken."""
-    key = f"uploads/{upload.sha256}.bin"
+    detector_id = new_id("det")
+    key = f"uploads/{detector_id}.bin"  # its own, for a worker deletes it when it has read it
     values = {
-        "id": new_id("det"),
+        "id": detector_id,
         "name": wanted.name,
         "owner": caller.owner,
         "status": DetectorStatus.IMPORTING,

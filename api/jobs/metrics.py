@@ -55,24 +55,31 @@ def as_csv(metrics: Metrics, x: X) -> str:
 def _series(session: Session, job_id: str, key: str, curve: Curve, x: X, max_points: int) -> Series:
     kept = curve.thinned(max_points)
     known = curve.values[~np.isnan(curve.values)]
-    values = [None if isnan(value) else value for value in kept.values.tolist()]
     steps = kept.steps.tolist()
+    place = dict(zip(steps, steps, strict=True)) if x == "step" else _places(session, job_id, key, x, steps)
+    points = [
+        (place[step], None if isnan(value) else value)
+        for step, value in zip(steps, kept.values.tolist(), strict=True)
+        if step in place
+    ]
+    last = curve.values[-1]
     return Series(
         key=key,
-        x=steps if x == "step" else _places(session, job_id, key, x, steps),
-        y=values,
+        x=[x for x, _ in points],
+        y=[y for _, y in points],
         count=curve.count,
         min=known.min() if len(known) else None,
         max=known.max() if len(known) else None,
-        last=values[-1],
+        last=None if isnan(last) else last,
         sampled=len(steps) < curve.count,
     )
 
 
-def _places(session: Session, job_id: str, key: str, x: X, steps: Sequence[int]) -> list[int | float]:
+def _places(session: Session, job_id: str, key: str, x: X, steps: Sequence[int]) -> dict[int, int | float]:
+    """By step. Of a curve that another request has brought up to date, this session may not see the newest."""
     place: dict[int, int | float] = {}
     for start in range(0, len(steps), _AT_A_TIME):
         these = (Metric.job_id == job_id, Metric.key == key, Metric.step.in_(steps[start : start + _AT_A_TIME]))
         rows = session.execute(select(Metric.step, _COLUMN[x]).where(*these))
         place |= {row[0]: row[1] for row in rows}
-    return [place[step] for step in steps]
+    return place

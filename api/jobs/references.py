@@ -175,7 +175,7 @@ def _check_job(session: Session, caller: Caller, dataset: Dataset | None, job_id
     job = caller.job(session, job_id)
     if job is None:
         raise InvalidField(loc, "job_not_found", "No job of this id.", "See GET /jobs.")
-    if job.kind == "evaluate" or job.status in _GIVE_NO_STUDENT:
+    if job.kind in ("evaluate", "compare") or job.status in _GIVE_NO_STUDENT:
         detail = f"Job {job.id}, of kind {job.kind} and {job.status}, will not have a student."
         raise InvalidField(loc, "dependency_failed", detail, "Name a job that trains one, or post that one again.")
     if dataset is not None:

@@ -10,6 +10,8 @@ from store.database import Database, now
 from store.tables import ApiKey
 
 _SECONDS_A_DAY = 86_400.0
+_MOST_DAYS = 36_500
+"""A later end is as good as none, and the last years of the calendar are none in every zone."""
 
 
 def create(database: Database, request: KeyCreate) -> NewKey:
@@ -65,4 +67,4 @@ def _end(session: Session, request: KeyCreate) -> float | None:
     end = request.expires_at.timestamp()
     if end <= present:
         raise InvalidField("expires_at", "already_expired", "This time is past.", "Name a later one, or leave it out.")
-    return end
+    return min(end, present + _MOST_DAYS * _SECONDS_A_DAY)

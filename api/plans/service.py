@@ -46,7 +46,7 @@ def probe(context: Context, caller: Caller, spec: JobSpec) -> Probe:
     with context.database.read() as session:
         found = references.check(session, context, caller, spec)
         _refuse_to_wait(session, caller, spec)
-    request = {"spec": spec.model_dump(mode="json"), "owner": caller.owner, "dataset_id": found.dataset_id}
+    request = {"spec": spec.model_dump(mode="json"), "key_id": caller.key_id, "dataset_id": found.dataset_id}
     with context.database.write() as session:
         _refuse_too_many(session, caller)
         devices = spec.resources.devices

@@ -194,7 +194,7 @@ def test_a_probe_is_an_errand_for_a_worker(service, shapes):
     with service.database.read() as session:
         errand = session.scalars(select(Errand)).one()
     assert (errand.id, errand.kind, errand.devices, errand.owner) == (found["id"], "probe", 1, "admin")
-    assert errand.request == {"spec": found["spec"], "owner": "admin", "dataset_id": shapes["id"]}
+    assert errand.request == {"spec": found["spec"], "key_id": errand.request["key_id"], "dataset_id": shapes["id"]}
     assert count(service, Job) == 0
 
 

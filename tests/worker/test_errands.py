@@ -108,6 +108,26 @@ def test_a_dispatcher_does_errands_beside_jobs(house: House, wish: str) -> None:
     assert row(house, errand_id).status == ("failed" if wish else "succeeded")
 
 
+def test_a_full_disk_costs_no_upload(house: House) -> None:
+    _, errand_id = add_upload(house, "weights")
+    run_next(house, min_free_mb=1 << 40)
+    waiting = row(house, errand_id)
+    assert (waiting.status, waiting.attempt, detector(house).status) == ("running", 0, "importing")
+    assert house.do(errands.claim, "another", 60) is None, "not at once"
+    house.do(lambda session: session.execute(update(Errand).values(lease_expires_at=1.0)))
+    run_next(house)
+    assert (row(house, errand_id).status, detector(house).status) == ("succeeded", "ready")
+
+
+def test_an_importer_that_is_killed_is_tried_again_and_given_up_in_the_end(house: House) -> None:
+    _, errand_id = add_upload(house, "die")
+    for attempt in range(1, errands.ATTEMPTS + 1):
+        run_next(house)
+        assert (row(house, errand_id).attempt, detector(house).status) == (attempt, "importing")
+    assert house.do(errands.claim, "tests", 60) is None
+    assert (detector(house).status, detector(house).error["code"]) == ("refused", "poison")
+
+
 def test_an_errand_is_given_back_when_its_worker_stops(house: House) -> None:
     errand_id = add_probe(house, wish="sleep")
     dispatcher = Dispatcher(house.settings, house.database, STUB)

@@ -52,7 +52,10 @@ def test_all_are_usable_unless_some_are_hidden(four):
     assert gpus.names({}) == ["0", "1", "2", "3"]
     assert gpus.names({"CUDA_VISIBLE_DEVICES": "2, 0"}) == ["2", "0"]
     assert gpus.names({"CUDA_VISIBLE_DEVICES": ""}) == []
-    assert gpus.names({"CUDA_VISIBLE_DEVICES": "7,1"}) == ["1"], "a GPU that is not there is no GPU"
+    assert gpus.names({"CUDA_VISIBLE_DEVICES": "1,7,2"}) == ["1"], (
+        "CUDA, too, looks no further than a GPU that is not there"
+    )
+    assert gpus.names({"CUDA_VISIBLE_DEVICES": "-1"}) == []
     assert [gpu["index"] for gpu in gpus.state({"CUDA_VISIBLE_DEVICES": "GPU-3"})] == [3]
 
 

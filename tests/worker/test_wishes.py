@@ -4,6 +4,7 @@ from sqlalchemy import select
 from worker_house import House, in_background
 
 from store import actions
+from store.lease import Wish
 from store.tables import Attempt, Checkpoint, Event
 
 
@@ -87,3 +88,22 @@ def test_requests_are_events_of_the_job(house: House) -> None:
     thread.join()
     asked = select(Event.type).where(Event.job_id == job_id, Event.type == "stop_requested")
     assert house.rows(asked) == ["stop_requested"]
+
+
+def test_a_pause_before_the_trainer_has_begun_is_a_pause(house: House) -> None:
+    job_id = house.submit()
+    supervisor = house.supervisor()
+    house.do(actions.pause, job_id)
+    supervisor.trainer.stop(within=0)
+    supervisor.run()
+    assert house.job(job_id).status == "paused"
+
+
+def test_a_pause_that_kills_a_trainer_before_it_listens_counts_against_nobody(house: House) -> None:
+    job_id = house.submit(steps=10_000, crash_at=5)
+    supervisor = house.supervisor()
+    house.do(actions.pause, job_id)
+    supervisor.heartbeat.wish = Wish.PAUSE
+    supervisor.run()
+    [end] = house.rows(select(Attempt.end).where(Attempt.job_id == job_id))
+    assert (house.job(job_id).status, end) == ("paused", "released")
