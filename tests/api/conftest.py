@@ -62,6 +62,12 @@ def refusing(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield service
 
 
+@pytest.fixture
+def serve() -> Callable[..., Any]:
+    """`with serve(app, settings) as service`."""
+    return serving
+
+
 @contextmanager
 def serving(app: FastAPI, settings: Settings) -> Iterator["Service"]:
     with TestClient(app) as client:

@@ -126,3 +126,10 @@ async def test_of_many_requests_at_once_one_looks_the_key_up(service, anyio_back
         for _ in range(100):
             tasks.start_soon(known.caller, key["token"])
     assert len(asked) == 1
+
+
+def test_a_key_that_ends_with_the_calendar_can_be_listed(service):
+    far = {"name": "far", "owner": "me", "scopes": ["read"], "expires_at": "9999-12-31T23:59:59-05:00"}
+    response = service.client.post("/api-keys", json=far)
+    assert response.status_code == 201, response.text
+    assert response.json()["id"] in [row["id"] for row in service.get("/api-keys")["data"]]

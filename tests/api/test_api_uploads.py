@@ -11,7 +11,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from conftest import serving
 from sqlalchemy import select
 
 from api import uploads
@@ -155,9 +154,9 @@ def test_other_types_are_not_taken(service, archive, media_type):
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_more_than_the_cap_is_refused(settings, archive, announced):
+def test_more_than_the_cap_is_refused(settings, archive, announced, serve):
     small = settings.model_copy(update={"max_upload_bytes": 1000})
-    with serving(create_app(small), small) as service:
+    with serve(create_app(small), small) as service:
         content = archive if announced else iter([archive[:600], archive[600:]])
         service.refused(send(service, content), 413, "upload_too_large")
         assert files_of(small) == set()
