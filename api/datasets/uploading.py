@@ -34,6 +34,7 @@ Share = Annotated[
     float | None,
     Query(ge=0.01, le=0.5, description="Of the training images, set aside where the archive has no validation half."),
 ]
+_TURN_SECONDS = 60
 _converting = threading.BoundedSemaphore(4)
 """Each takes a request's thread and up to 4 GiB."""
 _ENVIRONMENT = frozenset({"PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
@@ -95,7 +96,7 @@ def release(context: Context, key: str | None) -> None:
 
 def _convert(settings: Settings, upload: Upload, part: Path, val_share: float | None) -> None:
     """In a process of its own, with none of our secrets in its environment, and few of them at a time."""
-    if not _converting.acquire(blocking=False):
+    if not _converting.acquire(timeout=_TURN_SECONDS):
         hint = "Send it again in a minute."
         raise Refusal(503, "busy", "Other archives are being unpacked.", hint, headers={"Retry-After": "60"})
     try:

@@ -307,7 +307,7 @@ def settle(service, function, *arguments):
 def test_an_accepted_import_is_ready_with_its_new_weights(service, shapes):
     detector = send_weights(service).json()
     keys = settle(service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, shapes["classes"])
-    assert keys == [f"uploads/{detector['sha256']}.bin"]
+    assert keys == [f"uploads/{detector['id']}.bin"]
     shown = service.get("/detectors/theirs")
     assert (shown["status"], shown["sha256"], shown["classes"]) == ("ready", "b" * 64, shapes["classes"])
     assert service.submit({"kind": "evaluate", "dataset": "shapes", "student": {"detector": "theirs"}})
@@ -316,7 +316,7 @@ def test_an_accepted_import_is_ready_with_its_new_weights(service, shapes):
 def test_a_refused_import_says_why(service, shapes):
     detector = send_weights(service).json()
     problem = Problem(code="weights_unreadable", message="It holds code.", hint="Send tensors.")
-    assert settle(service, refuse_import, detector["id"], problem) == [f"uploads/{detector['sha256']}.bin"]
+    assert settle(service, refuse_import, detector["id"], problem) == [f"uploads/{detector['id']}.bin"]
     shown = service.get("/detectors/theirs")
     assert (shown["status"], shown["error"]["code"]) == ("refused", "weights_unreadable")
     spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl", "init": {"detector": "theirs"}}}
@@ -340,7 +340,7 @@ def test_weights_of_a_detector_deleted_meanwhile_go(service):
 def test_weights_that_another_detector_needs_stay(service):
     one, two = (send_weights(service, name=name).json() for name in ("one", "two"))
     assert service.client.delete("/detectors/one").status_code == 204
-    assert files_of(service.settings) == {f"{two['sha256']}.bin"}
+    assert files_of(service.settings) == {f"{two['id']}.bin"}
     assert settle(service, refuse_import, one["id"], Problem(code="x", message="y")) == []
 
 
