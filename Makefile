@@ -21,7 +21,7 @@ demo: setup  ## distil a small detector on drawn data and show the proof
 	$(BIN)/frs demo --data demo
 
 test: setup  ## every test that runs in minutes on two cores
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: setup  ## what takes longer
 	$(BIN)/python -m pytest -m slow
