@@ -7,10 +7,10 @@ from typing import Any
 
 import pynvml
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 from worker_house import House, until
 
-from store.tables import Job, Worker
+from store.tables import Worker
 from worker import gpus
 from worker.dispatcher import Dispatcher
 
@@ -64,10 +64,8 @@ def test_what_a_gpu_does_not_tell_is_null(four):
     assert (third["memory_used"], third["utilization"], fourth["memory_total"]) == (2 << 30, 20, None)
 
 
-def submit(house: House, devices: int | None, **wishes: Any) -> str:
-    job_id = house.submit(steps=10_000, seconds=0.01, **wishes)
-    house.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(devices=devices)))
-    return job_id
+def submit(house: House, devices: int | None) -> str:
+    return house.submit({"resources": {"devices": devices}}, steps=10_000, seconds=0.01)
 
 
 @pytest.fixture
