@@ -50,7 +50,7 @@ class Service:
         with (self.settings.data / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, *command],
-                env=os.environ | {"PYTHONPATH": str(ROOT)} | told,
+                env=os.environ | {"PYTHONPATH": str(ROOT), "FRS_MAX_ACTIVE_JOBS": "1000000"} | told,
                 stdout=log,
                 stderr=log,
             )
