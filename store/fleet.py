@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from store.database import insert, now
@@ -42,7 +42,3 @@ def jobs_of(session: Session, worker_ids: Sequence[str]) -> dict[str, list[str]]
     for worker_id, job_id in session.execute(running.order_by(Job.id)):
         held[str(worker_id)].append(job_id)
     return held
-
-
-def set_draining(session: Session, id: str) -> None:
-    session.execute(update(Worker).where(Worker.id == id).values(draining=True, seen_at=now()))

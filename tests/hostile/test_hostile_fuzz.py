@@ -4,6 +4,7 @@ import json
 import random
 import re
 import string
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -15,8 +16,10 @@ from api.caller import Reader
 from store.tables import Base
 
 REQUESTS = 2_000
+HERE = Path(__file__).parents[2]
 LEAKS = re.compile(
-    r"Traceback|File \"|line \d+, in|site-packages|/tmp/|/work/|/usr/|/etc/|\.py\b|0x[0-9a-f]{8}|<class|object at "
+    rf"{re.escape(str(HERE))}|"
+    r"Traceback|File \"|line \d+, in|site-packages|/tmp/|/srv/|/usr/|/etc/|\.py\b|0x[0-9a-f]{8}|<class|object at "
     r"|sqlalchemy|sqlite|psycopg|pydantic|starlette|uvicorn|SELECT |INSERT |UPDATE |DELETE FROM|no such table"
     r"|sha256=|frs_[A-Za-z0-9_-]{20}",
     re.IGNORECASE,
@@ -56,7 +59,7 @@ NASTY = [
     "9999-12-31T23:59:59-23:59",
     "0001-01-01T00:00:00+23:59",
 ]
-_SECRET = "secret of /work/api/app.py: SELECT * FROM api_keys"
+_SECRET = "secret of /srv/api/app.py: SELECT * FROM api_keys"
 FAULTS = [
     RuntimeError(_SECRET),
     KeyError(_SECRET),
@@ -64,9 +67,9 @@ FAULTS = [
     RecursionError(_SECRET),
     MemoryError(_SECRET),
     UnicodeDecodeError("utf-8", b"secret", 0, 1, _SECRET),
-    FileNotFoundError(2, _SECRET, "/work/secret"),
-    PermissionError(13, _SECRET, "/work/secret"),
-    OSError(28, _SECRET, "/work/secret"),
+    FileNotFoundError(2, _SECRET, "/srv/secret"),
+    PermissionError(13, _SECRET, "/srv/secret"),
+    OSError(28, _SECRET, "/srv/secret"),
     TimeoutError(_SECRET),
     OperationalError(_SECRET, {"key": "secret"}, Exception(_SECRET)),
     IntegrityError(_SECRET, {"key": "secret"}, Exception(_SECRET)),
