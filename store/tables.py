@@ -123,6 +123,7 @@ class Job(Base):
         Index(None, "status", "priority", "created_at"),
         Index(None, "created_at", "id"),
         Index(None, "owner", "created_at", "id"),
+        Index(None, "owner", "status"),
         Index(None, "dataset_id"),
     )
 
