@@ -12,7 +12,7 @@ from uvicorn.config import STARTUP_FAILURE
 from api import logs
 from api.app import create_app
 from frs.errors import FrsError
-from frs.process import die_with_parent
+from frs.process import die_with_parent, hide_memory
 
 GRACE_SECONDS = 5
 _log = logging.getLogger("api")
@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     die_with_parent()
+    hide_memory()
     logs.configure()
     try:
         app = create_app()

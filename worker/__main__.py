@@ -1,12 +1,15 @@
 """`python -m worker`: runs jobs until SIGTERM, then gives back what runs."""
 
-from frs.process import die_with_parent
+from frs.process import die_with_parent, hide_memory
+from store.schema import make_folders
 from worker import logs
-from worker.app import app
+from worker.app import app, settings
 
 
 def main() -> None:
     die_with_parent()
+    hide_memory()
+    make_folders(settings)
     logs.configure()
     worker = app.Worker(
         pool="threads",
