@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from api.jobs.curves import Curves
 from api.stream import Streams
-from store import schema
+from store import keys, schema
 from store.artifacts import Artifacts
 from store.database import Database, open_database
 from store.errors import DatabaseNotReady
@@ -32,11 +32,12 @@ class Context:
 
 def open_context(settings: Settings) -> Context:
     """Raises DatabaseNotReady where `python -m store init` has not been run."""
-    if not settings.api_key_file.is_file():
-        raise DatabaseNotReady("There is no API key file in the data folder.")
     database = open_database(settings.database_url)
     try:
         schema.check(database)
+        with database.read() as session:
+            if not keys.are_there(session):
+                raise DatabaseNotReady("The database knows no API key.")
     except OperationalError as error:
         raise DatabaseNotReady("The database cannot be reached.") from error
     hints = Hints(sender(celery_app(settings)))

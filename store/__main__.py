@@ -2,6 +2,8 @@
 
 import argparse
 
+from pydantic import ValidationError
+
 from store.schema import initialise
 from store.settings import Settings
 
@@ -10,7 +12,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m store", description=__doc__)
     parser.add_argument("command", choices=["init"])
     parser.parse_args()
-    settings = Settings()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise SystemExit("; ".join(fault["msg"] for fault in error.errors())) from None
     initialise(settings)
     print(f"ready: data in {settings.data}, API key in {settings.api_key_file}")
 

@@ -69,6 +69,10 @@ def find(session: Session, token: str) -> ApiKey | None:
     return key if key is not None and hmac.compare_digest(key.sha256, wanted) else None
 
 
+def are_there(session: Session) -> bool:
+    return session.scalar(select(ApiKey.id).limit(1)) is not None
+
+
 def revoke(session: Session, key: ApiKey) -> None:
     """Once more does nothing. Raises LastAdminKey where nobody could make another key afterwards."""
     if key.revoked_at is not None:

@@ -25,8 +25,7 @@ _ADVISORY_LOCK = 0x667273
 
 def initialise(settings: Settings) -> None:
     """Idempotent. Never shows the key."""
-    for folder in _folders(settings):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folders(settings)
     database = open_database(settings.database_url)
     with _only_one(settings.data / "init.lock"):
         upgrade(database)
@@ -34,6 +33,12 @@ def initialise(settings: Settings) -> None:
             keys.ensure_file(session, settings.api_key_file)
             session.commit()
     database.engine.dispose()
+
+
+def make_folders(settings: Settings) -> None:
+    """Those of the service. Data sets and detectors that lie elsewhere are their owner's to put there."""
+    for folder in _folders(settings):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
@@ -95,8 +100,9 @@ def _config() -> Config:
 
 def _folders(settings: Settings) -> Iterable[Path]:
     yield settings.data
-    yield from (settings.datasets_root, settings.models_root, settings.uploads_root)
-    yield from (settings.work_root, settings.artifacts_root)
+    given = (settings.datasets_root, settings.models_root)
+    yield from (folder for folder in given if folder.is_relative_to(settings.data))
+    yield from (settings.uploads_root, settings.work_root, settings.artifacts_root)
     if settings.broker_url.startswith("filesystem:"):
         yield from broker_folders(settings).values()
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, Pos
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
+EXAMPLE_PASSWORD = "change-me"
 Folder = Annotated[Path, AfterValidator(Path.absolute)]
 
 
@@ -20,7 +21,7 @@ def _below_data(name: str) -> Any:
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="FRS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FRS_", frozen=True, hide_input_in_errors=True)
 
     data: Folder = Path("data").absolute()
     datasets_root: Folder = _below_data("datasets")
@@ -35,6 +36,11 @@ class Settings(BaseSettings):
     """`sqlite:///...` or `postgresql://...`; not in the repr, for it may hold a password."""
     broker_url: str = Field(default="filesystem://", repr=False)
     """`redis://...`, or `filesystem://`: folders below `data`, no server."""
+
+    api_key_file: Folder = _below_data("api-key")
+    """The first key: made by `python -m store init` where it is not there."""
+    alive_file: Path | None = None
+    """Touched by a worker at every turn in which it reached the database, for a health check to look at."""
 
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     """`Host` names the API answers under, separated by commas; all where there are none."""
@@ -70,6 +76,13 @@ class Settings(BaseSettings):
     """Less space than this in the data folder, and jobs wait for storage."""
 
     @model_validator(mode="after")
+    def _no_password_is_the_examples(self) -> Self:
+        for name in ("database_url", "broker_url"):
+            if urlsplit(getattr(self, name)).password == EXAMPLE_PASSWORD:
+                raise ValueError(f"FRS_{name.upper()} has the password of .env.example: run `make env`")
+        return self
+
+    @model_validator(mode="after")
     def _fence_falls_before_the_lease_ends(self) -> Self:
         if not self.heartbeat_seconds < self.fence_seconds < self.lease_seconds:
             raise ValueError("must be in this order: heartbeat_seconds < fence_seconds < lease_seconds")
@@ -82,10 +95,6 @@ class Settings(BaseSettings):
     @property
     def broker_folder(self) -> Path:
         return self.data / "broker"
-
-    @property
-    def api_key_file(self) -> Path:
-        return self.data / "api-key"
 
 
 def _sqlite_url(path: Path) -> str:

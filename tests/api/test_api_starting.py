@@ -9,12 +9,15 @@ import urllib.error
 import urllib.request
 
 import pytest
+from sqlalchemy import delete
 
 from api.__main__ import is_loopback
 from api.app import create_app
 from frs.spec import JobSpec
+from store.database import open_database
 from store.errors import DatabaseNotReady
 from store.settings import Settings
+from store.tables import ApiKey
 
 
 def test_the_api_needs_no_torch():
@@ -23,10 +26,17 @@ def test_the_api_needs_no_torch():
     assert done.stdout.strip() == "[]"
 
 
-def test_without_a_key_file_it_does_not_start(settings):
-    settings.api_key_file.unlink()
-    with pytest.raises(DatabaseNotReady, match="key file.*store init"):
+def test_without_a_key_in_the_database_it_does_not_start(settings):
+    with open_database(settings.database_url).write() as session:
+        session.execute(delete(ApiKey))
+        session.commit()
+    with pytest.raises(DatabaseNotReady, match="no API key.*store init"):
         create_app(settings)
+
+
+def test_it_needs_no_file_of_the_first_key(settings):
+    settings.api_key_file.unlink()
+    create_app(settings)
 
 
 def test_without_a_database_it_does_not_start(settings):

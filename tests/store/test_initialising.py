@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select
@@ -122,6 +123,36 @@ def test_artifacts_are_kept_in_a_folder_or_not_at_all(tmp_path):
 def test_settings_never_show_a_password():
     settings = Settings(database_url="postgresql://me:secret@host/frs", broker_url="redis://:secret@host")
     assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize("name", ["database_url", "broker_url"])
+def test_the_password_of_the_example_is_refused_without_being_shown(tmp_path, name):
+    with pytest.raises(ValidationError, match="run `make env`") as refused:
+        Settings(data=tmp_path, **{name: "redis://frs:change-me@somewhere/0"})
+    assert "somewhere" not in str(refused.value)
+
+
+def test_the_first_key_can_come_from_a_file_that_cannot_be_written(settings, tmp_path):
+    given = tmp_path / "given"
+    given.write_text("frs_given\n")
+    given.chmod(0o444)
+    schema.initialise(settings.model_copy(update={"api_key_file": given}))
+    with open_database(settings.database_url).read() as session:
+        assert keys.find(session, "frs_given")
+    assert not (settings.data / "api-key").exists()
+
+
+def test_init_says_in_a_line_why_it_does_not_start(tmp_path):
+    environment = {"FRS_DATA": str(tmp_path), "FRS_BROKER_URL": "redis://:change-me@redis/0"}
+    done = subprocess.run(INIT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "make env" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_folders_of_data_that_lie_elsewhere_are_not_made(tmp_path):
+    settings = Settings(data=tmp_path / "data", datasets_root=tmp_path / "elsewhere")
+    schema.initialise(settings)
+    assert not settings.datasets_root.exists() and settings.models_root.is_dir()
 
 
 def test_a_fence_that_falls_after_the_lease_ends_is_refused():
