@@ -79,6 +79,7 @@ class Dispatcher:
             try:
                 self._turn()
                 failures = 0
+                self._show_life()
             except Exception as error:  # whatever the database does, this thread lives
                 failures += 1
                 _log.warning("dispatcher", error=f"{type(error).__name__}: {error}"[:500])
@@ -94,6 +95,10 @@ class Dispatcher:
         while not self._closing.is_set() and self._slots_free() and (held := self._claim()):
             self._running.append(held)
             held.thread.start()
+
+    def _show_life(self) -> None:
+        if self._settings.alive_file is not None:
+            self._settings.alive_file.touch()
 
     def _check_in_when_due(self) -> None:
         if time.monotonic() < self._check_in_at:

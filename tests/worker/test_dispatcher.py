@@ -70,6 +70,17 @@ def test_the_folder_of_a_running_attempt_stays(house):
     assert not folder.parent.exists()
 
 
+def test_its_file_is_young_only_while_it_reaches_the_database(house, tmp_path, monkeypatch):
+    alive = tmp_path / "alive"
+    with dispatching(house, alive_file=alive, poll_seconds=0.1):
+        until(alive.exists)
+        monkeypatch.setattr(Dispatcher, "_turn", lambda _: 1 / 0)
+        time.sleep(0.5)
+        last = alive.stat().st_mtime_ns
+        time.sleep(0.5)
+        assert alive.stat().st_mtime_ns == last
+
+
 @pytest.mark.parametrize("call", ["claim", "requeue_lost"])
 def test_errors_of_the_database_do_not_end_the_dispatcher(house, monkeypatch, call):
     failures = []
