@@ -1,7 +1,8 @@
 """Writes requirements.lock: what constraints.txt pins, each with the sha256 of every file that pip may take for it.
 
 For Linux on x86-64 and the Pythons below; the one that runs this has to be the first of them. With `--fits`: whether
-the lock is for the Python that runs this.
+the lock is for the Python that runs this. The images' locks are parts of it, whole in themselves: install them with
+`--no-deps`.
 """
 
 import json
@@ -16,6 +17,10 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
+IMAGES = {"api.lock": ".", "worker.lock": ".[engine]", "build.lock": "setuptools"}
+"""What goes into each image, and what makes our wheel."""
+NOT_IN_IMAGES = {"opencv-python"}
+"""opencv-python-headless brings the same module, and no libraries of a desktop."""
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = ("3.11", "3.12", "3.13")
 HEAD = """# Written by `make lock` from constraints.txt, for Linux on x86-64 with CPython {pythons}.
@@ -38,8 +43,15 @@ def main() -> None:
         wheels = ("--no-deps", "--only-binary", ":all:", "--python-version", python, "--target", "none")
         for pin, more in hashes(report(*wheels, *(pin for pin in found if pin not in sources))).items():
             found[pin] |= more
-    LOCK.write_text(text(found))
-    print(f"{len(found)} packages, {sum(map(len, found.values()))} files: {LOCK.name}")
+    write(LOCK, found)
+    for name, what in IMAGES.items():
+        pins = [pin for pin, _ in files(report("--constraint", "constraints.txt", what))]
+        write(ROOT / "docker" / name, {pin: found[pin] for pin in pins if pin.partition("==")[0] not in NOT_IN_IMAGES})
+
+
+def write(path: Path, found: Found) -> None:
+    path.write_text(text(found))
+    print(f"{len(found)} packages, {sum(map(len, found.values()))} files: {path.relative_to(ROOT)}")
 
 
 def fits(system: str, machine: str, python: str) -> bool:
