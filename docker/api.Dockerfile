@@ -1,0 +1,38 @@
+# The API, the command line and the migrations: no torch. Build from the repository's root.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS packages
+ARG PIP_INDEX_URL=https://pypi.org/simple
+RUN python -m venv /opt/frs
+COPY docker/api.lock /locks/
+RUN /opt/frs/bin/pip install --no-cache-dir --no-deps --require-hashes --requirement /locks/api.lock \
+ && /opt/frs/bin/pip uninstall --quiet --yes pip setuptools
+
+FROM ${PYTHON_IMAGE} AS ours
+ARG PIP_INDEX_URL=https://pypi.org/simple
+RUN python -m venv /opt/frs
+COPY docker/build.lock /locks/
+RUN /opt/frs/bin/pip install --no-cache-dir --require-hashes --requirement /locks/build.lock
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY mmcv_torchvision mmcv_torchvision
+COPY frs frs
+COPY store store
+COPY worker worker
+COPY api api
+COPY cli cli
+RUN /opt/frs/bin/pip install --no-deps --no-build-isolation --prefix /ours .
+
+FROM ${PYTHON_IMAGE}
+RUN useradd --uid 10001 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin frs \
+ && install --directory --owner frs --group frs /data
+COPY --from=packages /opt/frs /opt/frs
+COPY --from=ours /ours /opt/frs
+ENV PATH=/opt/frs/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 FRS_DATA=/data
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+  CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+CMD ["python", "-m", "api", "--host", "0.0.0.0", "--port", "8000"]

@@ -1,0 +1,43 @@
+# The worker and its trainers: torch with CUDA's libraries; the host brings the driver. Build from the repository's root.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS packages
+ARG PIP_INDEX_URL=https://pypi.org/simple
+RUN python -m venv /opt/frs
+COPY docker/worker.lock /locks/
+RUN /opt/frs/bin/pip install --no-cache-dir --no-deps --require-hashes --requirement /locks/worker.lock \
+ && /opt/frs/bin/pip uninstall --quiet --yes pip
+
+FROM ${PYTHON_IMAGE} AS ours
+ARG PIP_INDEX_URL=https://pypi.org/simple
+RUN python -m venv /opt/frs
+COPY docker/build.lock /locks/
+RUN /opt/frs/bin/pip install --no-cache-dir --require-hashes --requirement /locks/build.lock
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY mmcv_torchvision mmcv_torchvision
+COPY frs frs
+COPY store store
+COPY worker worker
+COPY api api
+COPY cli cli
+RUN /opt/frs/bin/pip install --no-deps --no-build-isolation --prefix /ours .
+
+FROM ${PYTHON_IMAGE}
+RUN apt-get update -q \
+ && apt-get install -y -q --no-install-recommends libglib2.0-0 libgomp1 \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --uid 10001 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin frs \
+ && install --directory --owner frs --group frs /data
+COPY --from=packages /opt/frs /opt/frs
+COPY --from=ours /ours /opt/frs
+ENV PATH=/opt/frs/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    FRS_DATA=/data FRS_ALIVE_FILE=/tmp/alive \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+# The worker touches the file at every turn in which it reached the database.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+  CMD ["sh", "-c", "test -n \"$(find /tmp/alive -newermt '-60 seconds')\""]
+CMD ["python", "-m", "worker"]
