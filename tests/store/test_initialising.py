@@ -3,9 +3,9 @@ import subprocess
 import sys
 
 import pytest
-from pydantic import ValidationError
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from pydantic import ValidationError
 from sqlalchemy import select
 
 from store import keys, schema
