@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-slow check format lock audit bench results docs clean
+.PHONY: setup demo test test-slow test-docker check format lock audit bench results docs env backup restore clean
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
@@ -25,6 +25,18 @@ test: setup  ## every test that runs in minutes on two cores
 
 test-slow: setup  ## what takes longer
 	$(BIN)/python -m pytest -m slow
+
+test-docker: setup  ## the service in containers, which needs a Docker engine and compose: builds the images, takes half an hour
+	$(BIN)/python -m pytest -m docker --timeout 1800 tests/docker
+
+env:  ## .env with random passwords and the first API key, for docker compose; make env DATASETS=DIR MODELS=DIR
+	$(PYTHON) docker/env.py $(if $(DATASETS),--datasets $(DATASETS)) $(if $(MODELS),--models $(MODELS))
+
+backup:  ## database and artifacts of the running containers; make backup TO=backup/monday
+	docker/backup.sh $(TO)
+
+restore:  ## in place of what is there; make restore FROM=backup/monday
+	docker/restore.sh $(FROM)
 
 check: setup  ## what CI runs before the tests
 	$(BIN)/ruff format --check .
