@@ -30,9 +30,12 @@ def known(incomplete: str) -> list[str]:
 def list_models(to: To = None, data: Data = HERE) -> None:
     """Which published weights the recipes need, and which of them are there."""
     folder = to or data / "models"
-    table = Table("file", "needed by", folder.as_posix(), box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("file", no_wrap=True)  # it is what pull takes
+    table.add_column("needed by")
+    table.add_column(f"in {folder}", overflow="fold")
     for row in published.published():
-        table.add_row(row.file, ", ".join(row.recipes), _state(row, folder / row.file))
+        table.add_row(row.file, "\n".join(row.recipes), _state(row, folder / row.file))
     screen.print(table, highlight=False, markup=False)
 
 
