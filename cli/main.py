@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli import actions, compare, keys, line, plan, tables, uploading
+from cli import actions, compare, keys, line, models, plan, tables, uploading
 from cli import demo as demonstration
 from cli.arguments import Changes, JobId, SpecSource, content_of, job_ids, recipe_names
 from cli.client import Client, Json, ServiceError
@@ -28,6 +28,7 @@ detectors = typer.Typer(no_args_is_help=True, help="Teachers and published stude
 app.add_typer(datasets, name="datasets")
 app.add_typer(detectors, name="detectors")
 app.add_typer(keys.app, name="keys")
+app.add_typer(models.app, name="models")
 for more in (actions, plan, compare, line):
     app.add_typer(more.app)
 

@@ -14,8 +14,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from api.context import Context
 from store import fleet
 from store.database import time_of
-from store.states import AttemptEnd, EndReason, ErrandStatus, JobStatus
+from store.states import AttemptEnd, EndReason, ErrandStatus, JobStatus, WaitingReason
 from store.tables import Attempt, Errand, Job, Worker
+
+TOLD_REASONS = (WaitingReason.STORAGE, WaitingReason.RETRY_BACKOFF, WaitingReason.DEVICE)
 
 
 def registry_of(context: Context) -> CollectorRegistry:
@@ -34,7 +36,9 @@ class Found(Collector):
 
     def collect(self) -> Iterator[Metric]:
         with self._context.database.read() as session:
-            found = [*_queue(session), *_counts(session), *_speed(session), *_workers(fleet.alive(session))]
+            workers = fleet.alive(session)
+            found = [*_queue(session), _waiting(session, workers), *_counts(session), *_speed(session)]
+            found += [*_workers(workers), *_each_worker(session, workers)]
         yield from found
         yield from self._of_this_process()
 
@@ -49,6 +53,19 @@ def _queue(session: Session) -> Iterator[Metric]:
     oldest = session.scalar(select(func.min(Job.created_at)).where(Job.status == JobStatus.QUEUED))
     age = 0.0 if oldest is None else max(0.0, time_of(session) - oldest)
     yield _gauge("queue_oldest_seconds", "Since the oldest queued job was posted.", age)
+
+
+def _waiting(session: Session, workers: Sequence[Worker]) -> Metric:
+    """By those of the reasons that somebody has to see to, and that one look at an index tells."""
+    queued = Job.status == JobStatus.QUEUED
+    stored = select(Job.status_reason_code, func.count()).where(queued).group_by(Job.status_reason_code)
+    counts = {code: count for code, count in session.execute(stored).all() if code}
+    if workers:
+        most = max(len(worker.gpus) for worker in workers)
+        beyond = select(func.count()).where(queued, Job.status_reason_code.is_(None), Job.devices > most)
+        counts[WaitingReason.DEVICE] = session.scalar(beyond) or 0
+    told = "Queued jobs that wait for space, for their next try, or for more GPUs than any worker has."
+    return _labelled("jobs_waiting", told, "reason", TOLD_REASONS, counts)
 
 
 def _counts(session: Session) -> Iterator[Metric]:
@@ -80,6 +97,17 @@ def _workers(workers: Sequence[Worker]) -> Iterator[Metric]:
     yield _of_gpus(workers, "memory_used", "gpu_memory_used_bytes", "Memory in use of a worker's GPU.")
     yield _of_gpus(workers, "memory_total", "gpu_memory_bytes", "Memory of a worker's GPU.")
     yield _of_gpus(workers, "utilization", "gpu_utilization_percent", "Of the time, how much a worker's GPU is busy.")
+
+
+def _each_worker(session: Session, workers: Sequence[Worker]) -> Iterator[Metric]:
+    held, now = fleet.jobs_of(session, [worker.id for worker in workers]), time_of(session)
+    running = GaugeMetricFamily("frs_worker_jobs", "Jobs a worker runs.", labels=["worker", "host"])
+    silent = GaugeMetricFamily("frs_worker_seen_seconds", "Since a worker said it is there.", labels=["worker", "host"])
+    for worker in workers:
+        running.add_metric([worker.id, worker.host], len(held[worker.id]))
+        silent.add_metric([worker.id, worker.host], max(0.0, now - worker.seen_at))
+    yield running
+    yield silent
 
 
 def _of_gpus(workers: Sequence[Worker], field: str, name: str, told: str) -> Metric:

@@ -5,8 +5,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from frs import events
 from store import actions, errands, fleet, jobs
-from store.states import EndReason, ErrandKind, JobStatus
+from store.database import time_of
+from store.states import EndReason, ErrandKind, JobStatus, WaitingReason
 from store.tables import Worker
+
+REASONS = ("waiting_for_storage", "waiting_for_device", "retry_backoff")
 
 
 @pytest.fixture
@@ -82,6 +85,34 @@ def test_workers_and_their_gpus(service, scrape):
     assert found["frs_gpu_utilization_percent", *one] == 97
     assert found["frs_gpu_memory_bytes", *two] == 80
     assert ("frs_gpu_memory_used_bytes", *two) not in found
+
+
+def test_what_each_worker_runs_and_how_long_it_is_silent(service, shapes, scrape):
+    for name in ("w1", "w2"):
+        service._do(fleet.check_in, name, host="h", version="1", slots=2, gpus=[])
+    service._do(lambda session: setattr(session.get(Worker, "w2"), "seen_at", time_of(session) - 30))
+    service.submit()
+    service._do(jobs.claim, "w1", 60.0)
+    found = scrape()
+    one, two = ((("host", "h"), ("worker", name)) for name in ("w1", "w2"))
+    assert (found["frs_worker_jobs", *one], found["frs_worker_jobs", *two]) == (1, 0)
+    assert found["frs_worker_seen_seconds", *one] < 20
+    assert 29 < found["frs_worker_seen_seconds", *two] < 50
+
+
+def test_what_queued_jobs_wait_for_that_somebody_has_to_see_to(service, shapes, scrape):
+    def waiting():
+        found = scrape()
+        return {reason: found["frs_jobs_waiting", ("reason", reason)] for reason in REASONS}
+
+    service.submit(resources={"devices": 2})
+    assert waiting() == {"waiting_for_storage": 0, "waiting_for_device": 0, "retry_backoff": 0}
+    service._do(fleet.check_in, "w1", host="h", version="1", slots=1, gpus=[{"index": 0}])
+    assert waiting() == {"waiting_for_storage": 0, "waiting_for_device": 1, "retry_backoff": 0}
+    lease = service.claim(service.submit()["id"])
+    told = {"reason": WaitingReason.STORAGE, "message": "The disk is full.", "attempt_counts": False}
+    service._do(jobs.requeue, lease, **told)
+    assert waiting() == {"waiting_for_storage": 1, "waiting_for_device": 1, "retry_backoff": 0}
 
 
 def test_errands_streams_and_hints(service, scrape):
