@@ -3,6 +3,7 @@
 import hashlib
 import uuid
 from pathlib import Path
+from typing import Any
 
 from mmengine.runner import Runner
 
@@ -90,10 +91,15 @@ def cache_of(made: Preparation) -> TeacherCache | None:
     return cache
 
 
+class QuietRunner(Runner):  # type: ignore[misc]
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        """Nothing: it would look for compilers, complain where there are none, and log at a level nobody reads."""
+
+
 def runner_of(made: Preparation, bridge: Bridge) -> Runner:
     asked, clip = made.job.schedule, made.job.schedule.clip_norm
     optimizer = schedule.optimizer_config(asked, made.plan) | acceleration.optimizer_options(made.device)
-    return Runner(
+    return QuietRunner(
         model=made.model,
         work_dir=str(made.workdir / "mmengine"),
         experiment_name=uuid.uuid4().hex,
