@@ -24,9 +24,9 @@ COPY cli cli
 RUN /opt/frs/bin/pip install --no-deps --no-build-isolation --prefix /ours .
 
 FROM ${PYTHON_IMAGE}
-RUN apt-get update -q \
- && apt-get install -y -q --no-install-recommends libglib2.0-0 libgomp1 \
- && rm -rf /var/lib/apt/lists/* \
+# tini without its read bits: what nobody may read, /proc tells nobody about, and its environment holds our passwords
+RUN apt-get update -q && apt-get install -y -q --no-install-recommends tini libglib2.0-0 libgomp1 \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin && chmod 0711 /usr/bin/tini \
  && useradd --uid 10001 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin frs \
  && install --directory --owner frs --group frs /data
 COPY --from=packages /opt/frs /opt/frs
@@ -40,4 +40,5 @@ VOLUME /data
 # The worker touches the file at every turn in which it reached the database.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
   CMD ["sh", "-c", "test -n \"$(find /tmp/alive -newermt '-60 seconds')\""]
+ENTRYPOINT ["tini", "--"]
 CMD ["python", "-m", "worker"]

@@ -1,0 +1,190 @@
+"""The service in containers, as `docker-compose.cpu.yml` and what `docker/env.py` writes make it, under a name of its own."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2
+
+from cli.client import Client, Json
+
+ROOT = Path(__file__).parents[2]
+CANARY = "canary-3f0c-in-no-image"
+UP_SECONDS = 120
+"""From `up` to healthy, once built."""
+JOB: Json = {
+    "kind": "distill",
+    "dataset": "bccd",
+    "teacher": {"architecture": "gfl", "backbone": {"depth": 18, "width": 16}, "neck_channels": 32, "head_convs": 1},
+    "student": {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16, "head_convs": 1},
+    "schedule": {"max_steps": 60, "batch_size": 2, "image_size": [160, 128], "checkpoint_every": 10},
+    "distillation": {"accept_weak_teacher": True},
+}
+for _side in ("teacher", "student"):
+    JOB[_side]["init"] = "random"
+
+
+def compose_command() -> list[str]:
+    new = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    return ["docker", "compose"] if new.returncode == 0 else ["docker-compose"]
+
+
+class Images(NamedTuple):
+    api: str
+    worker: str
+
+
+class Stack:
+    """A context manager: leaving it removes containers, networks and volumes."""
+
+    def __init__(
+        self, name: str, folder: Path, datasets: Path, file: str = "docker-compose.cpu.yml", **env: str
+    ) -> None:
+        self.name, self.folder = name, folder
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.source = folder / "source"
+        copy_of_what_compose_reads(self.source)
+        arguments = ["--to", str(self.source), "--datasets", str(datasets), "--models", str(folder / "models")]
+        subprocess.run([sys.executable, self.source / "docker" / "env.py", *arguments], check=True, capture_output=True)
+        self.key = (self.source / ".secrets" / "api-key").read_text().strip()
+        env = {"FRS_PUBLISH": self.url.removeprefix("http://"), **env}
+        with (self.source / ".env").open("a") as file_of_env:
+            file_of_env.writelines(f"\n{name}={value}\n" for name, value in env.items())
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("FRS_")}
+        self.environment = clean | {"COMPOSE_PROJECT_NAME": name, "COMPOSE_FILE": file}
+
+    def __enter__(self) -> "Stack":
+        self.up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.compose("down", "--volumes", "--timeout", "5")
+
+    @property
+    def client(self) -> Client:
+        return Client(self.url, self.key)
+
+    def up(self, *arguments: str) -> float:
+        """Seconds until everything is healthy."""
+        began = time.monotonic()
+        self.compose("up", "--detach", "--no-build", *arguments)
+        self.until_healthy()
+        return time.monotonic() - began
+
+    def compose(self, *arguments: str) -> str:
+        return run([*compose_command(), *arguments], cwd=self.source, env=self.environment)
+
+    def script(self, name: str, *arguments: str) -> str:
+        return run([str(self.source / "docker" / name), *arguments], cwd=self.source, env=self.environment)
+
+    def containers(self, service: str) -> list[str]:
+        return self.compose("ps", "--quiet", service).split()
+
+    def inspect(self, service: str) -> Json:
+        return inspect(self.containers(service)[0])
+
+    def inside(self, service: str, *command: str) -> str:
+        return run(["docker", "exec", self.containers(service)[0], *command])
+
+    def until_healthy(self) -> None:
+        services = [name for name in self.compose("config", "--services").split() if name != "migrate"]
+
+        def healthy() -> bool:
+            found = {name: self.containers(name) for name in services if name not in ("prometheus", "grafana")}
+            return all(found.values()) and all(
+                inspect(id)["State"]["Health"]["Status"] == "healthy" for ids in found.values() for id in ids
+            )
+
+        until(healthy, UP_SECONDS, lambda: self.compose("ps"))
+
+    def add_bccd(self) -> None:
+        self.client.post("/datasets", {"name": "bccd"})
+
+    def submit(self, **changes: Any) -> str:
+        spec = json.loads(json.dumps(JOB))
+        for path, value in changes.items():
+            *folders, name = path.split("__")
+            target = spec
+            for folder in folders:
+                target = target.setdefault(folder, {})
+            target[name] = value
+        return str(self.client.post("/jobs", spec)["id"])
+
+    def job(self, job_id: str) -> Json:
+        return self.client.get(f"/jobs/{job_id}")
+
+    def step(self, job_id: str) -> int:
+        try:
+            return (self.job(job_id)["progress"] or {}).get("step") or 0
+        except Exception:  # the service is being restarted
+            return 0
+
+    def until_step(self, job_id: str, step: int) -> None:
+        until(lambda: self.step(job_id) >= step, 300, lambda: self.logs(job_id))
+
+    def until_ended(self, job_id: str, seconds: float = 600) -> Json:
+        until(lambda: self._ended(job_id), seconds, lambda: self.logs(job_id))
+        return self.job(job_id)
+
+    def _ended(self, job_id: str) -> bool:
+        try:
+            return bool(self.job(job_id)["is_terminal"])
+        except Exception:  # the service is being restarted
+            return False
+
+    def logs(self, job_id: str) -> str:
+        said = [line["message"] for line in self.client.each(f"/jobs/{job_id}/logs")]
+        return "\n".join([json.dumps(self.job(job_id))[:2000], *said, self.compose("logs", "--tail", "20", "worker")])
+
+
+def build(checkout: Path, image: str) -> str:
+    """Its name."""
+    name = f"frs-{image}:test"
+    run(["docker", "build", "--quiet", "--file", f"docker/{image}.Dockerfile", "--tag", name, "."], cwd=checkout)
+    return name
+
+
+def copy_of_what_compose_reads(to: Path) -> None:
+    """So that no test touches the .env of this checkout."""
+    to.mkdir()
+    for name in ("docker", "docker-compose.yml", "docker-compose.cpu.yml", ".env.example"):
+        source = ROOT / name
+        shutil.copytree(source, to / name) if source.is_dir() else shutil.copy(source, to / name)
+
+
+def run(command: Sequence[str], **options: Any) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def inspect(thing: str) -> Json:
+    found: Json = json.loads(run(["docker", "inspect", thing]))[0]
+    return found
+
+
+def until(condition: Callable[[], bool], seconds: float, why: Callable[[], str] = lambda: "") -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s\n{why()}"
+        time.sleep(0.5)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx2.get(url, timeout=2).is_success
+    except httpx2.RequestError:
+        return False

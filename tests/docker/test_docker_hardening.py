@@ -1,0 +1,150 @@
+"""S17: what a container is, as the engine tells it and as it looks from inside."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from stack import CANARY, ROOT, Images, Stack, build, inspect, run
+
+pytestmark = pytest.mark.docker
+OURS = ("api", "worker")
+ALL = (*OURS, "postgres", "redis")
+API_MB = 400
+"""Over its base."""
+
+
+def test_the_api_s_image_is_small_and_holds_no_torch(images: Images):
+    base = re.search(r"^ARG PYTHON_IMAGE=(\S+)", (ROOT / "docker" / "api.Dockerfile").read_text(), re.MULTILINE)
+    assert base
+    sizes = {name: inspect(name)["Size"] >> 20 for name in (*images, base[1])}
+    print(f"\nMB: {sizes}")
+    assert sizes[images.api] - sizes[base[1]] < API_MB
+    run(["docker", "run", "--rm", images.api, "python", "-c", "import api.app, cli.main"])
+    with pytest.raises(AssertionError, match="No module named 'torch'"):
+        run(["docker", "run", "--rm", images.api, "python", "-c", "import torch"])
+    assert run(["docker", "run", "--rm", "--user", "0", images.api, "find", "/", "-xdev", "-iname", "*torch-*"]) == ""
+
+
+@pytest.mark.parametrize("image", OURS)
+def test_a_change_of_our_code_builds_no_package_again(images: Images, checkout: Path, image: str):
+    """So it takes seconds: what pip installed stays, layer by layer, and the code is its last."""
+    before = inspect(getattr(images, image))["RootFS"]["Layers"]
+    source = checkout / "store" / "__init__.py"
+    text = source.read_text()
+    source.write_text(f"{text}\nCHANGED = True\n")
+    try:
+        after = inspect(build(checkout, image))["RootFS"]["Layers"]
+    finally:
+        source.write_text(text)
+        build(checkout, image)
+    assert before[:-1] == after[:-1] and before[-1] != after[-1]
+
+
+@pytest.mark.parametrize("image", OURS)
+def test_no_secret_is_in_an_image(images: Images, image: str, tmp_path: Path):
+    name = getattr(images, image)
+    assert CANARY not in run(["docker", "history", "--no-trunc", name]) + json.dumps(inspect(name))
+    found = run(
+        [
+            "docker",
+            "run",
+            "--rm",
+            "--user",
+            "0",
+            "--entrypoint",
+            "sh",
+            name,
+            "-c",
+            f"grep -rlF {CANARY} /opt /data /etc /tmp || true",
+        ]
+    )
+    assert found == ""
+
+
+@pytest.mark.parametrize("service", ALL)
+def test_no_container_has_more_than_it_needs(stack: Stack, service: str):
+    host = stack.inspect(service)["HostConfig"]
+    assert host["ReadonlyRootfs"] and not host["Privileged"]
+    assert host["CapDrop"] == ["ALL"] and bool(host["CapAdd"]) == (service == "postgres")
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["PidsLimit"] > 0
+    assert not any("docker.sock" in bind for bind in host["Binds"])
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_inside_it_is_nobody_and_writes_to_its_own_folders_only(stack: Stack, service: str):
+    assert stack.inside(service, "id", "-u").strip() == "10001"
+    status = dict(line.split(":\t", 1) for line in stack.inside(service, "cat", "/proc/self/status").splitlines())
+    assert status["NoNewPrivs"] == "1"
+    assert all(int(status[name], 16) == 0 for name in ("CapEff", "CapPrm", "CapBnd", "CapInh"))
+    for folder in ("/", "/opt/frs", "/etc", "/datasets", "/models"):
+        with pytest.raises(AssertionError, match="Read-only|denied"):
+            stack.inside(service, "touch", f"{folder}/written")
+    stack.inside(service, "sh", "-c", "touch /data/written /tmp/written && rm /data/written /tmp/written")
+
+
+def test_only_the_api_s_port_is_open_and_on_loopback_alone(stack: Stack):
+    published = {service: stack.inspect(service)["NetworkSettings"]["Ports"] for service in ALL}
+    open_ports = {service: [p for p in ports.values() if p] for service, ports in published.items()}
+    assert {service: bool(found) for service, found in open_ports.items()} == {name: name == "api" for name in ALL}
+    assert [binding["HostIp"] for bindings in open_ports["api"] for binding in bindings] == ["127.0.0.1"]
+
+
+def test_a_worker_reaches_nothing_but_the_services(stack: Stack):
+    code = "import socket; socket.create_connection(('1.1.1.1', 53), 3)"
+    with pytest.raises(AssertionError, match="OSError|unreachable|timed out"):
+        stack.inside("worker", "python", "-c", code)
+
+
+def test_a_trainer_knows_no_secret_and_can_read_none_of_the_worker_s(stack: Stack):
+    passwords = passwords_of(stack)
+    job_id = stack.submit(schedule__max_steps=2000)
+    stack.until_step(job_id, 1)
+    seen = stack.inside("worker", "sh", "-c", SEES)
+    stack.client.post(f"/jobs/{job_id}/cancel")
+    stack.until_ended(job_id)
+    trainers = [line for line in seen.splitlines() if "FRS_JAIL=1" in line]
+    assert trainers and not any(password in line for line in trainers for password in passwords)
+    denied = [line.split()[0] for line in seen.splitlines() if line.endswith("DENIED")]
+    assert {"tini", "python"} <= set(denied), "the init and the worker hide theirs"
+    assert not any(password in seen for password in passwords)
+
+
+SEES = """
+for process in /proc/[0-9]*; do
+  [ "${process#/proc/}" != $$ ] || continue
+  name=$(cat $process/comm 2>/dev/null) || continue
+  cat $process/environ >/dev/null 2>&1 && { echo "$name $(tr '\\0' ' ' <$process/environ)"; } || echo "$name DENIED"
+done
+"""
+
+
+def passwords_of(stack: Stack) -> list[str]:
+    env = dict(
+        line.split("=", 1)
+        for line in (stack.source / ".env").read_text().splitlines()
+        if "=" in line[1:] and line[0] != "#"
+    )
+    return [env["POSTGRES_PASSWORD"], env["REDIS_PASSWORD"], stack.key]
+
+
+def test_without_a_password_nothing_starts(stack: Stack):
+    env = stack.source / ".env"
+    text = env.read_text()
+    env.write_text(re.sub("(?m)^(POSTGRES_PASSWORD|FRS_DATABASE_URL)=.*$", r"\1=", text))
+    try:
+        with pytest.raises(AssertionError, match="Run make env first"):
+            stack.compose("config")
+    finally:
+        env.write_text(text)
+
+
+def test_with_the_example_s_password_nothing_of_ours_starts(stack: Stack):
+    command = ["docker", "run", "--rm", "--env", "FRS_DATABASE_URL=postgresql://frs:change-me@postgres/frs"]
+    for image, module in (
+        (stack.inspect("api")["Config"]["Image"], "api"),
+        (stack.inspect("worker")["Config"]["Image"], "worker"),
+    ):
+        with pytest.raises(AssertionError, match="make env"):
+            run([*command, image, "python", "-m", module])

@@ -1,0 +1,142 @@
+"""Jobs in containers, and what happens to them when these die, are restarted, taken down, wiped and restored."""
+
+import hashlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stack import Stack, answers, run, until
+
+pytestmark = pytest.mark.docker
+
+
+def test_a_job_on_bccd_distils_and_its_student_is_the_one_announced(stack: Stack):
+    job_id = stack.submit()
+    job = stack.until_ended(job_id)
+    assert job["status"] == "succeeded", stack.logs(job_id)
+    [student] = [row for row in stack.client.each(f"/jobs/{job_id}/checkpoints") if "last" in row["labels"]]
+    assert downloaded(stack, student["id"]) == student["sha256"]
+    assert "not found" not in stack.logs(job_id), "something was looked for that the image does not hold"
+
+
+def test_after_kill_9_the_worker_comes_back_and_the_job_succeeds(stack: Stack):
+    job_id = stack.submit(schedule__max_steps=300)
+    stack.until_step(job_id, 15)
+    stack.inside("worker", "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)")
+    job = stack.until_ended(job_id)
+    assert job["status"] == "succeeded" and job["attempt"] == 2, stack.logs(job_id)
+    assert stack.inspect("worker")["RestartCount"] == 1
+    assert steps_told(stack, job_id) == list(range(1, 301))
+
+
+def test_of_two_workers_one_is_killed_and_the_other_finishes_its_job(stack: Stack):
+    stack.up("--scale", "worker=2")
+    try:
+        job_id = stack.submit(schedule__max_steps=300)
+        stack.until_step(job_id, 15)
+        [holder] = [row["host"] for row in stack.client.each("/workers") if job_id in row["jobs"]]
+        run(["docker", "kill", holder])
+        job = stack.until_ended(job_id)
+        assert job["status"] == "succeeded" and job["attempt"] == 2, stack.logs(job_id)
+        assert steps_told(stack, job_id) == list(range(1, 301))
+    finally:
+        stack.up("--scale", "worker=1")
+
+
+def test_everything_around_a_job_is_restarted_and_its_events_have_no_gap(stack: Stack):
+    job_id = stack.submit(schedule__max_steps=400)
+    with listening(stack, job_id) as heard:
+        for step, service in zip((10, 60, 110), ("redis", "postgres", "api"), strict=True):
+            stack.until_step(job_id, step)
+            run(["docker", "restart", "--time", "5", stack.containers(service)[0]])
+            until(lambda: answers(f"{stack.url}/health/ready"), 60)
+        job = stack.until_ended(job_id)
+    assert job["status"] == "succeeded" and job["attempt"] == 1, stack.logs(job_id)
+    stored = [row["seq"] for row in stack.client.each(f"/jobs/{job_id}/events")]
+    numbers = [number for number in heard if number is not None]
+    assert numbers == list(range(1, max(stored) + 1))
+    assert steps_told(stack, job_id) == list(range(1, 401))
+
+
+def test_down_and_up_loses_nothing(stack: Stack):
+    before = everything(stack)
+    assert len(before) >= 1
+    stack.compose("down", "--timeout", "30")
+    stack.up()
+    assert everything(stack) == before
+
+
+def test_backup_wipe_and_restore_loses_nothing(stack_with: Callable[..., Stack], tmp_path: Path):
+    stack = stack_with()
+    stack.add_bccd()
+    finished, running = stack.submit(schedule__max_steps=20), stack.submit(schedule__max_steps=2000)
+    stack.until_ended(finished)
+    stack.until_step(running, 30)
+    stack.script("backup.sh", str(tmp_path / "monday"))
+    before = everything(stack, finished)
+    stack.compose("down", "--volumes", "--timeout", "5")
+    stack.script("restore.sh", str(tmp_path / "monday"))
+    stack.until_healthy()
+    assert everything(stack, finished) == before
+    stack.until_step(running, 60)
+    assert stack.job(running)["attempt"] == 2
+    rewound = [
+        row["data"]["to_step"] for row in stack.client.each(f"/jobs/{running}/events") if row["type"] == "rewound"
+    ]
+    assert rewound and rewound[0] >= 20, "it went on from a checkpoint of the backup"
+
+
+def test_a_damaged_backup_changes_nothing(stack: Stack, tmp_path: Path):
+    stack.script("backup.sh", str(tmp_path / "tuesday"))
+    with (tmp_path / "tuesday" / "database.dump").open("r+b") as file:
+        file.seek(100)
+        file.write(b"damage")
+    with pytest.raises(AssertionError, match="damaged; nothing was changed"):
+        stack.script("restore.sh", str(tmp_path / "tuesday"))
+    assert answers(f"{stack.url}/health/ready")
+
+
+def everything(stack: Stack, *job_ids: str) -> dict[str, Any]:
+    """Of these jobs, or of all that have ended: rows, metrics, events, and the hash of every file as it is served."""
+    ids = job_ids or [row["id"] for row in stack.client.each("/jobs") if row["is_terminal"]]
+    return {job_id: _all_of(stack, job_id) for job_id in ids}
+
+
+def _all_of(stack: Stack, job_id: str) -> dict[str, Any]:
+    checkpoints = list(stack.client.each(f"/jobs/{job_id}/checkpoints"))
+    return {
+        "job": stack.job(job_id),
+        "metrics": stack.client.get(f"/jobs/{job_id}/metrics"),
+        "events": list(stack.client.each(f"/jobs/{job_id}/events")),
+        "checkpoints": checkpoints,
+        "contents": {row["id"]: downloaded(stack, row["id"]) for row in checkpoints},
+    }
+
+
+def downloaded(stack: Stack, checkpoint_id: str) -> str:
+    """The sha256 of what is served."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "content"
+        stack.client.download(f"/checkpoints/{checkpoint_id}/content", target)
+        return hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+def steps_told(stack: Stack, job_id: str) -> list[int]:
+    [series] = stack.client.get(f"/jobs/{job_id}/metrics", keys="train/loss", max_points=5000)["series"]
+    return [int(step) for step in series["x"]]
+
+
+@contextmanager
+def listening(stack: Stack, job_id: str) -> Iterator[list[int | None]]:
+    """Numbers of the events that a client of the stream has heard, to the end of the job."""
+    heard: list[int | None] = []
+    client = stack.client
+    listener = threading.Thread(target=lambda: heard.extend(event.id for event in client.events(job_id)), daemon=True)
+    listener.start()
+    yield heard
+    listener.join(60)
+    assert not listener.is_alive()
