@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 CANARY = "canary-3f0c-in-no-image"
 UP_SECONDS = 120
 """From `up` to healthy, once built."""
+FILES = ("docker-compose.cpu.yml",)
+SERVICES = ("postgres", "redis", "api", "worker")
 JOB: Json = {
     "kind": "distill",
     "dataset": "bccd",
@@ -45,8 +48,9 @@ class Stack:
     """A context manager: leaving it removes containers, networks and volumes."""
 
     def __init__(
-        self, name: str, folder: Path, datasets: Path, file: str = "docker-compose.cpu.yml", **env: str
+        self, name: str, folder: Path, datasets: Path, *, files: Sequence[str] = FILES, only: str = "", **env: str
     ) -> None:
+        """`only`: the one service that runs here."""
         self.name, self.folder = name, folder
         self.url = f"http://127.0.0.1:{free_port()}"
         self.source = folder / "source"
@@ -58,7 +62,9 @@ class Stack:
         with (self.source / ".env").open("a") as file_of_env:
             file_of_env.writelines(f"\n{name}={value}\n" for name, value in env.items())
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FRS_")}
-        self.environment = clean | {"COMPOSE_PROJECT_NAME": name, "COMPOSE_FILE": file}
+        self.environment = clean | {"COMPOSE_PROJECT_NAME": name, "COMPOSE_FILE": ":".join(files)}
+        self.only = ("--no-deps", only) if only else ()
+        self.services = (only,) if only else SERVICES
 
     def __enter__(self) -> "Stack":
         self.up()
@@ -71,18 +77,19 @@ class Stack:
     def client(self) -> Client:
         return Client(self.url, self.key)
 
-    def up(self, *arguments: str) -> float:
-        """Seconds until everything is healthy."""
-        began = time.monotonic()
-        self.compose("up", "--detach", "--no-build", *arguments)
+    def up(self, *arguments: str) -> None:
+        self.compose("up", "--detach", "--no-build", *arguments, *self.only)
         self.until_healthy()
-        return time.monotonic() - began
 
     def compose(self, *arguments: str) -> str:
         return run([*compose_command(), *arguments], cwd=self.source, env=self.environment)
 
     def script(self, name: str, *arguments: str) -> str:
         return run([str(self.source / "docker" / name), *arguments], cwd=self.source, env=self.environment)
+
+    def setting(self, name: str) -> str:
+        """Of the .env; the last one counts."""
+        return re.findall(rf"(?m)^{name}=(.*)$", (self.source / ".env").read_text())[-1]
 
     def containers(self, service: str) -> list[str]:
         return self.compose("ps", "--quiet", service).split()
@@ -94,10 +101,8 @@ class Stack:
         return run(["docker", "exec", self.containers(service)[0], *command])
 
     def until_healthy(self) -> None:
-        services = [name for name in self.compose("config", "--services").split() if name != "migrate"]
-
         def healthy() -> bool:
-            found = {name: self.containers(name) for name in services if name not in ("prometheus", "grafana")}
+            found = {name: self.containers(name) for name in self.services}
             return all(found.values()) and all(
                 inspect(id)["State"]["Health"]["Status"] == "healthy" for ids in found.values() for id in ids
             )

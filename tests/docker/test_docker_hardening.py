@@ -98,7 +98,7 @@ def test_a_worker_reaches_nothing_but_the_services(stack: Stack):
 
 
 def test_a_trainer_knows_no_secret_and_can_read_none_of_the_worker_s(stack: Stack):
-    passwords = passwords_of(stack)
+    passwords = [stack.setting("POSTGRES_PASSWORD"), stack.setting("REDIS_PASSWORD"), stack.key]
     job_id = stack.submit(schedule__max_steps=2000)
     stack.until_step(job_id, 1)
     seen = stack.inside("worker", "sh", "-c", SEES)
@@ -118,15 +118,6 @@ for process in /proc/[0-9]*; do
   cat $process/environ >/dev/null 2>&1 && { echo "$name $(tr '\\0' ' ' <$process/environ)"; } || echo "$name DENIED"
 done
 """
-
-
-def passwords_of(stack: Stack) -> list[str]:
-    env = dict(
-        line.split("=", 1)
-        for line in (stack.source / ".env").read_text().splitlines()
-        if "=" in line[1:] and line[0] != "#"
-    )
-    return [env["POSTGRES_PASSWORD"], env["REDIS_PASSWORD"], stack.key]
 
 
 def test_without_a_password_nothing_starts(stack: Stack):

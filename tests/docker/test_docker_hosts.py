@@ -1,0 +1,86 @@
+"""Workers with disks of their own, over object storage; and one job in several processes."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from moto.server import ThreadedMotoServer
+from stack import FILES, Stack, free_port, run
+from test_docker_life import steps_told
+
+from cli.pulling import pull
+from frs.weights import read, state_of
+
+pytestmark = pytest.mark.docker
+KEY = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing-secret", "AWS_REGION": "us-east-1"}
+
+
+@pytest.fixture
+def gateway() -> str:
+    """This host's address as containers see it."""
+    template = "{{(index .IPAM.Config 0).Gateway}}"
+    return run(["docker", "network", "inspect", "bridge", "--format", template]).strip()
+
+
+@pytest.fixture
+def storage(gateway: str) -> Iterator[dict[str, str]]:
+    server = ThreadedMotoServer(ip_address=gateway, port=free_port(), verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    subprocess.run(["curl", "-sf", "-X", "PUT", f"{url}/frs"], check=True, capture_output=True)
+    yield {**KEY, "AWS_ENDPOINT_URL": url, "AWS_ALLOW_HTTP": "true", "FRS_ARTIFACTS_URL": "s3://frs/team"}
+    server.stop()
+
+
+def test_a_job_whose_host_dies_goes_on_at_the_other_from_object_storage(
+    stack_with: Callable[..., Stack], storage: dict[str, str], gateway: str
+):
+    ports = {"FRS_SHARE_POSTGRES_PORT": str(free_port()), "FRS_SHARE_REDIS_PORT": str(free_port())}
+    shared = {"FRS_SHARE_ADDRESS": gateway, "FRS_INNER_ONLY": "false", **ports}
+    one = stack_with(files=(*FILES, "docker/compose.share.yml"), **storage, **shared)
+    one.add_bccd()
+    job_id = one.submit(schedule__max_steps=300)
+    one.until_step(job_id, 25)
+    addresses = {
+        "FRS_DATABASE_URL": f"postgresql://frs:{one.setting('POSTGRES_PASSWORD')}@{gateway}:{ports['FRS_SHARE_POSTGRES_PORT']}/frs",
+        "FRS_BROKER_URL": f"redis://:{one.setting('REDIS_PASSWORD')}@{gateway}:{ports['FRS_SHARE_REDIS_PORT']}/0",
+    }
+    other = stack_with(only="worker", FRS_INNER_ONLY="false", **storage, **addresses)
+    run(["docker", "kill", one.containers("worker")[0]])
+    job = one.until_ended(job_id)
+    assert job["status"] == "succeeded" and job["attempt"] == 2, one.logs(job_id)
+    rewound = [row["data"]["to_step"] for row in one.client.each(f"/jobs/{job_id}/events") if row["type"] == "rewound"]
+    assert rewound and rewound[0] >= 20
+    assert steps_told(one, job_id) == list(range(1, 301))
+    assert other.inside("worker", "sh", "-c", "ls /data/artifacts 2>/dev/null | wc -l").strip() == "0"
+
+
+def test_two_processes_learn_what_one_does_with_the_whole_batch(stack: Stack, tmp_path: Path):
+    fcos = {"architecture": "fcos", "backbone": {"depth": 18, "width": 16}, "neck_channels": 32, "head_convs": 1}
+    changes = {
+        "teacher": {**fcos, "init": "random"},
+        "student": {**fcos, "backbone": {"depth": 18, "width": 8}, "init": "random"},
+        "schedule": {
+            "max_steps": 10,
+            "batch_size": 4,
+            "image_size": [160, 128],
+            "optimizer": {"name": "sgd", "learning_rate": 0.01},
+        },
+        "distillation": {"accept_weak_teacher": True, "feature_weight": 0.01, "logit_weight": 0.1},
+    }
+    students = []
+    for processes in (1, 2):
+        job_id = stack.submit(**changes, resources={"processes": processes})
+        assert stack.until_ended(job_id)["status"] == "succeeded", stack.logs(job_id)
+        [weights] = [
+            path for path in pull(stack.client, job_id, tmp_path / str(processes), "last") if path.suffix == ".pth"
+        ]
+        students.append(state_of(read(weights), weights.name))
+    one, two = students
+    assert one.keys() == two.keys()
+    furthest = max((one[name].double() - two[name].double()).abs().max().item() for name in one)
+    print(f"\nfurthest apart: {furthest:.2e}")
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
