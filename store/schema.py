@@ -96,7 +96,9 @@ def _config() -> Config:
 def _folders(settings: Settings) -> Iterable[Path]:
     yield settings.data
     yield from (settings.datasets_root, settings.models_root, settings.uploads_root)
-    yield from (settings.work_root, settings.artifacts_root)
+    yield settings.work_root
+    if settings.artifacts_root:
+        yield settings.artifacts_root
     if settings.broker_url.startswith("filesystem:"):
         yield from broker_folders(settings).values()
 

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from store.artifacts import Artifacts
+from store.artifact_folder import ArtifactFolder
 from store.errors import ArtifactCorrupt, ArtifactNotFound, InvalidKey
 
 KEY = "job_1/checkpoints/step_000100.pth"
@@ -11,7 +11,7 @@ KEY = "job_1/checkpoints/step_000100.pth"
 
 @pytest.fixture
 def artifacts(tmp_path):
-    return Artifacts(tmp_path / "artifacts")
+    return ArtifactFolder(tmp_path / "artifacts")
 
 
 @pytest.fixture

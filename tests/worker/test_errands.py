@@ -11,7 +11,6 @@ from worker_house import House, until
 
 from frs.spec import JobSpec
 from store import errands
-from store.artifacts import Artifacts
 from store.states import ErrandKind
 from store.tables import Detector, Errand
 from worker import errand as worker_errand
@@ -31,7 +30,7 @@ def add_upload(house: House, content: str) -> tuple[str, str]:
     source = house.settings.work_root / "upload"
     source.write_text(content)
     sha256 = hashlib.sha256(content.encode()).hexdigest()
-    Artifacts(house.settings.artifacts_root).put(source, f"uploads/{sha256}", sha256)
+    house.artifacts.put(source, f"uploads/{sha256}", sha256)
     values = {"name": "mine", "description": {}, "weights_key": f"uploads/{sha256}", "sha256": sha256}
     house.do(lambda session: session.add(Detector(id="det_1", status="importing", **values)))
     request = {"detector_id": "det_1", "key": f"uploads/{sha256}", "sha256": sha256}
