@@ -23,7 +23,7 @@ class Bucket:
     def url(self) -> str:
         return f"s3://{self.name}/{PREFIX}"
 
-    def keys(self) -> list[str]:
+    def objects(self) -> list[str]:
         """Of all objects, without the prefix."""
         return [key.removeprefix(f"{PREFIX}/") for key in re.findall("<Key>([^<]+)</Key>", self.get("?list-type=2"))]
 
