@@ -10,6 +10,7 @@ from typing import Annotated, Any, BinaryIO
 from fastapi import Depends, Header
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from api import ranges
 from api.document import problem
@@ -76,7 +77,7 @@ def answer(
     if filename:
         headers["Content-Disposition"] = f'attachment; filename="{safe_name(filename)}"'
     content = _opened(artifacts, kept)
-    return StreamingResponse(_read(content, start, stop), 206 if part else 200, headers, media_type)
+    return _Part(content, start, stop, status_code=206 if part else 200, headers=headers, media_type=media_type)
 
 
 def delete(artifacts: Artifacts, key: str) -> None:
@@ -85,6 +86,18 @@ def delete(artifacts: Artifacts, key: str) -> None:
         artifacts.delete(key)
     except OSError as error:
         _log.warning("file not deleted: %s", error.strerror, extra={"key": key})
+
+
+class _Part(StreamingResponse):
+    def __init__(self, content: BinaryIO, start: int, stop: int, **told: Any) -> None:
+        super().__init__(_read(content, start, stop), **told)
+        self._content = content
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:  # also where the client has left
+            self._content.close()
 
 
 def _opened(artifacts: Artifacts, kept: Checkpoint | Artifact) -> BinaryIO:
@@ -98,14 +111,13 @@ def _opened(artifacts: Artifacts, kept: Checkpoint | Artifact) -> BinaryIO:
 
 def _read(content: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
     """Less than was promised breaks the answer off, so nobody takes it for the whole."""
-    with content:
-        content.seek(start)
-        while start < stop:
-            block = content.read(min(_BLOCK, stop - start))
-            if not block:
-                raise ArtifactCorrupt("The file has become shorter while it was read.")
-            start += len(block)
-            yield block
+    content.seek(start)
+    while start < stop:
+        block = content.read(min(_BLOCK, stop - start))
+        if not block:
+            raise ArtifactCorrupt("The file has become shorter while it was read.")
+        start += len(block)
+        yield block
 
 
 def safe_name(name: str) -> str:

@@ -47,9 +47,8 @@ def register(context: Context, caller: Caller, wanted: DetectorUpload, upload: U
         "sha256": upload.sha256,
         "classes": wanted.class_names,
     }
-    with uploads.alone(context.settings.uploads_root):
-        context.artifacts.put(upload.path, key, upload.sha256)
-        detector = _add(context, values)
+    context.artifacts.put(upload.path, key, upload.sha256)
+    detector = _add(context, values)
     if detector is None:
         release(context, key)
         raise _name_taken()

@@ -142,6 +142,27 @@ def test_a_checkpoint_that_cannot_be_fetched_is_waited_for(shop: House, storage:
     assert starts(shop, job_id) == [0, None, 10], "no step is lost, and no attempt used up"
 
 
+def test_weights_that_cannot_be_fetched_are_waited_for(shop: House, storage: FailingStorage) -> None:
+    first = shop.run(steps=STEPS)
+    spec = {"kind": "distill", "teacher": {"job": first.id}}
+    job_id = shop.submit(spec, steps=STEPS)
+    with storage.fails("503", "GET", part=f"{first.id}/checkpoints/student"):
+        shop.supervisor().run()
+    waits_for_storage(shop, job_id)
+    goes_on(shop, job_id)
+
+
+def test_weights_that_are_gone_fail_the_job_and_say_whose(shop: House, bucket: Bucket) -> None:
+    first = shop.run(steps=STEPS)
+    job_id = shop.submit({"kind": "distill", "teacher": {"job": first.id}}, steps=STEPS)
+    [student] = [key for key in bucket.objects() if "student" in key]
+    shop.artifacts.delete(student)
+    shop.supervisor().run()
+    job = shop.job(job_id)
+    assert (job.status, job.error["code"]) == ("failed", "weights_not_found")
+    assert job.error["message"] == f"The student of job {first.id} is gone."
+
+
 def test_a_checkpoint_that_has_changed_is_passed_over(shop: House, bucket: Bucket, tmp_path: Path) -> None:
     job_id = shop.run(steps=STEPS, crash_at=13).id
     [key] = [key for key in bucket.objects() if "_00000010_" in key]
