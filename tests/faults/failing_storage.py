@@ -105,8 +105,10 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             if name.lower() not in ("content-length", "connection", "transfer-encoding"):
                 self.send_header(name, value)
-        of_head = headers.get("content-length", headers.get("Content-Length", "0"))
-        self.send_header("Content-Length", of_head if self.command == "HEAD" else str(promised))
+        if self.command == "HEAD":
+            promised = int(headers.get("content-length", headers.get("Content-Length", "0")))
+            promised = promised // 2 if how == "truncated" else promised
+        self.send_header("Content-Length", str(promised))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(half if how in ("truncated", "cut short") else content)

@@ -13,7 +13,7 @@ from failing_storage import FailingStorage
 from object_storage import SECRET, Bucket
 from oracle import Expected, check
 from sqlalchemy import select, update
-from worker_house import House, until
+from worker_house import House, in_background, until
 
 from store import artifact_objects
 from store.artifact_objects import PART_BYTES, ArtifactObjects
@@ -105,8 +105,9 @@ def test_what_stays_leaves_nothing_half_and_says_which_store(put, storage, bucke
     assert bucket.objects() == [KEY]
 
 
-def test_an_upload_whose_end_cannot_be_verified_did_not_happen(put, storage):
-    with storage.fails("503", "HEAD"), pytest.raises(ArtifactsUnavailable):
+@pytest.mark.parametrize("how", ["503", "truncated"])
+def test_an_upload_whose_end_cannot_be_verified_did_not_happen(put, storage, how):
+    with storage.fails(how, "HEAD"), pytest.raises(ArtifactsUnavailable):
         put(SMALL)
 
 
@@ -114,21 +115,24 @@ def test_an_upload_whose_end_cannot_be_verified_did_not_happen(put, storage):
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
 def test_a_download_that_was_cut_short_is_never_there(put, objects, storage, tmp_path, how, content):
     put(content)
-    with storage.fails(how, "GET"), pytest.raises((ArtifactsUnavailable, ArtifactCorrupt)):
-        objects.fetch(KEY, sha256(content), tmp_path / "target")
+    for method in ("GET", "HEAD") if how == "truncated" else ("GET",):
+        with storage.fails(how, method), pytest.raises((ArtifactsUnavailable, ArtifactCorrupt)):
+            objects.fetch(KEY, sha256(content), tmp_path / "target")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["source"]
 
 
 @pytest.mark.parametrize("how", ["503", "403", "silence", "broken off"])
 def test_a_job_waits_for_the_store_and_then_goes_on(shop: House, storage: FailingStorage, how: str) -> None:
-    job_id = shop.submit(steps=STEPS, seconds=0.05)
-    supervisor = shop.supervisor()
-    with storage.fails(how, "PUT", part="_00000010_"):
-        supervisor.run()
+    job_id = shop.submit(steps=100, seconds=0.03)
+    thread = in_background(shop.supervisor())
+    until(lambda: checkpoints(shop, job_id))
+    with storage.fails(how, "PUT"):
+        thread.join()
     waits_for_storage(shop, job_id)
     check(shop.database, shop.artifacts, Expected(acknowledged=[job_id], unfinished=[job_id]))
-    goes_on(shop, job_id)
-    assert starts(shop, job_id) == [0, 5]
+    newest = max(checkpoint.step for checkpoint in checkpoints(shop, job_id))
+    goes_on(shop, job_id, steps=100)
+    assert starts(shop, job_id) == [0, newest]
 
 
 @pytest.mark.parametrize("how", ["503", "silence", "cut short", "truncated"])
@@ -210,7 +214,7 @@ def test_another_worker_on_another_machine_goes_on_from_the_store(
     estate.api()
     first = estate.worker()
     job_id = estate.post(steps=60, seconds=0.03)
-    until(lambda: len(estate.house.rows(select(Checkpoint).where(Checkpoint.job_id == job_id))) == 2)
+    until(lambda: len(checkpoints(estate.house, job_id)) == 2)
     first.kill()
     until(lambda: estate.house.trainers() == [], 5)
     elsewhere = tmp_path / "elsewhere"
@@ -233,11 +237,15 @@ def waits_for_storage(shop: House, job_id: str) -> None:
     shop.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(not_before=None)))
 
 
-def goes_on(shop: House, job_id: str) -> None:
+def goes_on(shop: House, job_id: str, steps: int = STEPS) -> None:
     shop.supervisor().run()
     assert shop.job(job_id).status == "succeeded"
-    assert shop.losses(job_id) == losses_of(STEPS)
+    assert shop.losses(job_id) == losses_of(steps)
     check(shop.database, shop.artifacts, Expected(acknowledged=[job_id]))
+
+
+def checkpoints(house: House, job_id: str) -> list[Checkpoint]:
+    return list(house.rows(select(Checkpoint).where(Checkpoint.job_id == job_id)))
 
 
 def starts(house: House, job_id: str) -> list[int | None]:
