@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from api.jobs.curves import Curves
 from api.stream import Streams
 from store import keys, schema
-from store.artifacts import Artifacts
+from store.artifacts import Artifacts, open_artifacts
 from store.database import Database, open_database
 from store.errors import DatabaseNotReady
 from store.queue import Hints, celery_app, sender
@@ -42,7 +42,7 @@ def open_context(settings: Settings) -> Context:
         raise DatabaseNotReady("The database cannot be reached.") from error
     hints = Hints(sender(celery_app(settings)))
     streams = Streams(database, settings.max_streams_per_key)
-    return Context(settings, database, Artifacts(settings.artifacts_root), hints, streams, Curves())
+    return Context(settings, database, open_artifacts(settings), hints, streams, Curves())
 
 
 async def _context(request: Request) -> Context:

@@ -1,22 +1,29 @@
 """Files as answers, and files that requests name."""
 
+import logging
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 from fastapi import Depends, Header
-from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
+from api import ranges
 from api.document import problem
-from api.problems import InvalidField, Refusal
+from api.problems import InvalidField
 from frs.errors import InvalidSpec
 from frs.resolved import inside
+from store.artifacts import Artifacts
+from store.errors import ArtifactCorrupt
+from store.tables import Artifact, Checkpoint
 
 BINARY = "application/octet-stream"
+_BLOCK = 1 << 18
+_log = logging.getLogger(__name__)
 
 
 async def _part(
@@ -48,35 +55,69 @@ def parts(media_type: str) -> dict[int | str, dict[str, Any]]:
 
 def answer(
     request: Request,
-    path: Path,
-    sha256: str,
+    artifacts: Artifacts,
+    kept: Checkpoint | Artifact,
     *,
     filename: str | None = None,
     media_type: str = BINARY,
 ) -> Response:
-    """The file, or the `Range` of it that was asked for; nothing where the client has this very content."""
-    headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
+    """The file, or the `Range` of it that was asked for; nothing where the client has this very content.
+
+    Raises ArtifactNotFound, ArtifactsUnavailable, ArtifactCorrupt, Refusal for a range that the file has not.
+    """
+    etag = f'"{kept.sha256}"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+    if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return _File(path, headers=headers, media_type=media_type, filename=filename and safe_name(filename))
+    part = ranges.asked_for(request.headers, kept.bytes, etag)
+    start, stop = part or (0, kept.bytes)
+    headers |= {"Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
+    if part:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{kept.bytes}"
+    if filename:
+        headers["Content-Disposition"] = f'attachment; filename="{safe_name(filename)}"'
+    content = _opened(artifacts, kept)
+    return _Part(content, start, stop, status_code=206 if part else 200, headers=headers, media_type=media_type)
 
 
-class _File(FileResponse):
+def delete(artifacts: Artifacts, key: str) -> None:
+    """Of a file that no row names any more: where it cannot be deleted, one too many harms nobody."""
+    try:
+        artifacts.delete(key)
+    except OSError as error:
+        _log.warning("file not deleted: %s", error.strerror, extra={"key": key})
+
+
+class _Part(StreamingResponse):
+    def __init__(self, content: BinaryIO, start: int, stop: int, **told: Any) -> None:
+        super().__init__(_read(content, start, stop), **told)
+        self._content = content
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises Refusal for a range that the file has not, where the framework answers plain text."""
-
-        async def send_or_refuse(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                raise _no_such_range(message["status"], Headers(raw=message["headers"]))
-            await send(message)
-
-        await super().__call__(scope, receive, send_or_refuse)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:  # also where the client has left
+            self._content.close()
 
 
-def _no_such_range(status: int, headers: Headers) -> Refusal:
-    size = {"Content-Range": headers["content-range"]} if "content-range" in headers else {}
-    hint = "Ask for `bytes=FIRST-LAST` inside the file, or without `Range`."
-    return Refusal(status, "invalid_range", "The file has no such range.", hint, headers=size)
+def _opened(artifacts: Artifacts, kept: Checkpoint | Artifact) -> BinaryIO:
+    content = artifacts.open(kept.key)
+    size = content.seek(0, os.SEEK_END)
+    if size != kept.bytes:
+        content.close()
+        raise ArtifactCorrupt(f"The file has {size} bytes of {kept.bytes}.")
+    return content
+
+
+def _read(content: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+    """Less than was promised breaks the answer off, so nobody takes it for the whole."""
+    content.seek(start)
+    while start < stop:
+        block = content.read(min(_BLOCK, stop - start))
+        if not block:
+            raise ArtifactCorrupt("The file has become shorter while it was read.")
+        start += len(block)
+        yield block
 
 
 def safe_name(name: str) -> str:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from api.validation import Fault, faults_of
 from frs.errors import FrsError
-from store.errors import ActionNotAllowed
+from store.errors import ActionNotAllowed, ArtifactsUnavailable
 
 STATUS_OF_CODE = {
     "action_not_allowed": 409,
@@ -144,6 +144,9 @@ def _of_storage(error: DBAPIError | OSError) -> Refusal:
     if _is_full(error):
         return Refusal(507, "storage_full", "There is no space left to store this.", "Free space, then try again.")
     match error:
+        case ArtifactsUnavailable():
+            detail = "The store of artifacts does not answer."
+            return Refusal(503, "storage_unavailable", detail, "Try again in 2 seconds.", headers=_RETRY)
         case DataError():
             return Refusal(422, "invalid_request", "A value cannot be stored.", "See /docs for what fields take.")
         case IntegrityError():

@@ -55,6 +55,7 @@ ANSWERS = {
     "rate_limited": (429, "The key or the address comes too often.", "Wait as long as `Retry-After` says."),
     "recipe_not_found": (404, "No such recipe.", "See GET /recipes."),
     "scope_missing": (403, "The key has not the scope that this needs.", "Use a key that has it."),
+    "storage_unavailable": (503, "The store of artifacts does not answer.", "Try again in 2 seconds."),
     "student_not_ready": (422, "The job has not left a student.", "Name one that trained one and has succeeded."),
     "too_many_probes": (429, "Plans of the owner still wait for a probe.", "Wait for these, or plan without `probe`."),
     "too_many_streams": (429, "The owner follows as many jobs as is allowed.", "Close some."),

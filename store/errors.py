@@ -1,5 +1,6 @@
 """What the store refuses, in the words of `frs.errors`: a stable code, what happened, what to do next."""
 
+import errno
 from collections.abc import Sequence
 
 from frs.errors import FrsError
@@ -68,6 +69,13 @@ class ArtifactCorrupt(FrsError):
 
     code = "artifact_corrupt"
     hint_by_default = "Its storage has changed it: `retry` the job, or restore the file."
+
+
+class ArtifactsUnavailable(OSError):
+    """Where they are kept does not answer, or refuses us: what somebody sees to, and worth waiting for."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(errno.EIO, said)
 
 
 class DatabaseNotReady(FrsError):

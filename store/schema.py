@@ -102,7 +102,9 @@ def _folders(settings: Settings) -> Iterable[Path]:
     yield settings.data
     given = (settings.datasets_root, settings.models_root)
     yield from (folder for folder in given if folder.is_relative_to(settings.data))
-    yield from (settings.uploads_root, settings.work_root, settings.artifacts_root)
+    yield from (settings.uploads_root, settings.work_root)
+    if settings.artifacts_root:
+        yield settings.artifacts_root
     if settings.broker_url.startswith("filesystem:"):
         yield from broker_folders(settings).values()
 

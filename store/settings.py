@@ -30,8 +30,9 @@ class Settings(BaseSettings):
     """Where uploaded data sets are unpacked."""
     work_root: Folder = _below_data("work")
     """Where trainers keep what is not finished."""
-    artifacts_url: str = Field(default_factory=lambda fields: (fields["data"] / "artifacts").as_uri())
-    """A folder, or its `file://` URL."""
+    artifacts_url: str = Field(default_factory=lambda fields: (fields["data"] / "artifacts").as_uri(), repr=False)
+    """A folder, its `file://` URL, or `s3://BUCKET/PREFIX`: object storage that speaks S3, its address and credentials
+    from `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and the like."""
     database_url: str = Field(default_factory=lambda fields: _sqlite_url(fields["data"] / "frs.db"), repr=False)
     """`sqlite:///...` or `postgresql://...`; not in the repr, for it may hold a password."""
     broker_url: str = Field(default="filesystem://", repr=False)
@@ -89,8 +90,9 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def artifacts_root(self) -> Path:
-        return _folder(self.artifacts_url)
+    def artifacts_root(self) -> Path | None:
+        """None: they lie in object storage. Raises ValueError."""
+        return None if urlsplit(self.artifacts_url).scheme == "s3" else _folder(self.artifacts_url)
 
     @property
     def broker_folder(self) -> Path:
@@ -104,5 +106,5 @@ def _sqlite_url(path: Path) -> str:
 def _folder(url: str) -> Path:
     parts = urlsplit(url)
     if parts.scheme not in ("", "file"):
-        raise ValueError(f"FRS_ARTIFACTS_URL: {parts.scheme}:// is not supported; name a folder")
+        raise ValueError(f"FRS_ARTIFACTS_URL: {parts.scheme}:// is not supported; name a folder or s3://BUCKET/PREFIX")
     return Path(unquote(parts.path) if parts.scheme else url).absolute()

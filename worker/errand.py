@@ -14,7 +14,7 @@ from frs import events
 from frs.errors import FrsError, StorageFull
 from frs.events import Facts, Outcome, Problem
 from store import errands, uploads
-from store.artifacts import Artifacts
+from store.artifacts import open_artifacts
 from store.database import Database
 from store.errands import ErrandLease
 from store.errors import LeaseLost
@@ -22,13 +22,16 @@ from store.settings import Settings
 from store.states import ErrandKind
 from store.tables import Document, Job
 from worker import workfolder
+from worker.inputs import Inputs
 from worker.output import Output
 from worker.patience import TEMPORARY, pauses
 from worker.pipes import Line
 from worker.rendering import render
+from worker.supervisor import told_of_storage
 from worker.trainer import COMMAND, Trainer
 
-IMPORTED = "imported.safetensors"
+UPLOADED, IMPORTED = "uploaded/weights.bin", "imported/weights.safetensors"
+"""Apart, for the process that reads the first may write below the folder of the second alone."""
 STORAGE_DELAY = 30.0
 _log = structlog.get_logger()
 
@@ -54,7 +57,7 @@ class Errand:
     ) -> None:
         self.settings, self.lease = settings, lease
         self.folder = settings.work_root / lease.errand_id / str(lease.attempt)
-        self.artifacts = Artifacts(settings.artifacts_root)
+        self.artifacts = open_artifacts(settings)
         self.output = Output()
         self.found: Document = {}
         self.outcome: Outcome | None = None
@@ -102,9 +105,7 @@ class Errand:
         except FrsError as error:
             return Problem(code=error.code, message=error.message, hint=error.hint)
         except OSError as error:
-            raise TryAgain(
-                f"A file could not be written: {error.strerror}.", STORAGE_DELAY, attempt_counts=False
-            ) from error
+            raise TryAgain(told_of_storage(error), STORAGE_DELAY, attempt_counts=False) from error
         problem = self.outcome.error if self.outcome else None
         if problem is not None and problem.code == StorageFull.code:
             raise TryAgain(problem.message, STORAGE_DELAY, attempt_counts=False)
@@ -126,15 +127,18 @@ class Errand:
             owner=self.lease.owner,
             key_id=request.get("key_id"),
         )
+        inputs = Inputs(self.folder)
         with self._database.read() as session:
-            resolved = render(session, self.settings, asked)
+            resolved = render(session, self.settings, asked, inputs)
+        self._meanwhile(inputs.fetch, self.artifacts)
         spec = self.folder / workfolder.SPEC
         spec.write_text(resolved.model_dump_json())
         return ["plan", "--spec", str(spec)]
 
     def _import(self) -> list[str]:
-        source = self.artifacts.path(self.lease.request["key"])
-        sha256 = self.lease.request["sha256"]
+        source, sha256 = self.folder / UPLOADED, self.lease.request["sha256"]
+        source.parent.mkdir()
+        self._meanwhile(self.artifacts.fetch, self.lease.request["key"], sha256, source)
         return ["import-weights", str(source), str(self.folder / IMPORTED), "--sha256", sha256]
 
     def _follow(self, arguments: Sequence[str]) -> None:
@@ -185,13 +189,15 @@ class Errand:
             self._trainer.prolong(started + self.settings.fence_seconds)
 
     def _keep_weights(self) -> None:
-        """Puts them into the artifacts, which takes long for large ones: the lease is renewed meanwhile."""
-        sha256, source = str(self.found["sha256"]), self.folder / IMPORTED
+        self._meanwhile(self.artifacts.put, self.folder / IMPORTED, self._weights_key, str(self.found["sha256"]))
+
+    def _meanwhile(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Large files take long to travel: the lease is renewed while they do."""
         with ThreadPoolExecutor(1) as threads:
-            kept = threads.submit(self.artifacts.put, source, self._weights_key, sha256)
-            while wait([kept], timeout=1.0).not_done:
+            done = threads.submit(function, *arguments)
+            while wait([done], timeout=1.0).not_done:
                 self._renew_when_due()
-        kept.result()
+        done.result()
 
     @property
     def _weights_key(self) -> str:
@@ -228,4 +234,7 @@ class Errand:
             unused = function(session, self.lease, *arguments)
             session.commit()
         for key in unused or []:
-            self.artifacts.delete(key)
+            try:
+                self.artifacts.delete(key)
+            except OSError as error:  # a file too many harms nobody
+                _log.warning("artifact not deleted", key=key, error=str(error))

@@ -7,47 +7,43 @@ from sqlalchemy.orm import Session
 
 from frs.errors import DetectionsUnusable
 from frs.resolved import MAP, Family, Run, is_drawn
-from store.artifacts import Artifacts
-from store.errors import ArtifactNotFound
 from store.queries import runs_of
-from store.settings import Settings
 from store.tables import Artifact, Job, Metric
+from worker.inputs import Inputs
 
 _POINTS = 400
 """Of a curve, at most: it is drawn a few hundred pixels wide."""
 _ROLES = {"distill": "student", "train": "baseline"}
 
 
-def family(session: Session, settings: Settings, comparison: Job) -> Family:
+def family(session: Session, comparison: Job, inputs: Inputs) -> Family:
     runs = runs_of(session, comparison)
     if not runs:
         raise DetectionsUnusable("The runs to compare are gone.", "Post the job again.")
     return Family(
-        runs=tuple(_run(session, settings, run) for run in runs),
-        teacher=_detections(session, settings, runs[0], "teacher"),
+        runs=tuple(_run(session, run, inputs) for run in runs),
+        teacher=_detections(session, runs[0], "teacher", inputs),
         facts=runs[0].facts,
     )
 
 
-def _run(session: Session, settings: Settings, job: Job) -> Run:
+def _run(session: Session, job: Job, inputs: Inputs) -> Run:
     return Run.model_validate(
         {
             "role": _ROLES[job.kind],
             "seed": job.spec["schedule"]["seed"],
-            "detections": _detections(session, settings, job, "student"),
+            "detections": _detections(session, job, "student", inputs),
             "curves": _curves(session, job),
         }
     )
 
 
-def _detections(session: Session, settings: Settings, job: Job, role: str) -> Path:
+def _detections(session: Session, job: Job, role: str, inputs: Inputs) -> Path:
+    none = DetectionsUnusable(f"Job {job.id} has left no detections of its {role}.", "Post the job again.")
     row = session.get(Artifact, (job.id, f"detections-{role}.npz"))
-    try:
-        if row is not None:
-            return Artifacts(settings.artifacts_root).path(row.key)
-    except ArtifactNotFound:
-        pass
-    raise DetectionsUnusable(f"Job {job.id} has left no detections of its {role}.", "Post the job again.")
+    if row is None:
+        raise none
+    return inputs.want(row.key, row.sha256, none)
 
 
 def _curves(session: Session, job: Job) -> dict[str, list[tuple[int, float | None]]]:

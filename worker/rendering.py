@@ -1,4 +1,7 @@
-"""A job as the engine wants it: ids and names become files and hashes. Raises FrsError with a code."""
+"""A job as the engine wants it: ids and names become files and hashes. Raises FrsError with a code.
+
+Artifacts are files only once its `Inputs` have been fetched.
+"""
 
 from pathlib import Path
 
@@ -16,19 +19,18 @@ from frs.spec import (
     InitFromFile,
     JobSpec,
 )
-from store.artifacts import Artifacts
-from store.errors import ArtifactNotFound
 from store.queries import COMPARE, find_dataset, find_detector, last_student, sees_everybodys
 from store.settings import Settings
 from store.states import DetectorStatus
 from store.tables import Dataset, Detector, Job
 from store.uploads import root_of
 from worker.families import family
+from worker.inputs import Inputs
 
 _description: TypeAdapter[DetectorDescription] = TypeAdapter(DetectorDescription)
 
 
-def render(session: Session, settings: Settings, job: Job) -> ResolvedSpec:
+def render(session: Session, settings: Settings, job: Job, inputs: Inputs) -> ResolvedSpec:
     spec = JobSpec.model_validate(job.spec)
     dataset = session.get_one(Dataset, job.dataset_id)
     compares = spec.kind == COMPARE
@@ -40,10 +42,10 @@ def render(session: Session, settings: Settings, job: Job) -> ResolvedSpec:
         unlabelled=_split(root_of(settings, more), more.name, more.train_images, more.train_annotations)
         if more
         else None,
-        student=_described(spec) if compares else _detector(session, settings, job, spec.student),
-        teacher=_detector(session, settings, job, spec.teacher) if spec.teacher else None,
+        student=_described(spec) if compares else _detector(session, settings, job, spec.student, inputs),
+        teacher=_detector(session, settings, job, spec.teacher, inputs) if spec.teacher else None,
         models=settings.models_root,
-        family=family(session, settings, job) if compares else None,
+        family=family(session, job, inputs) if compares else None,
     )
 
 
@@ -71,14 +73,14 @@ def _split(root: Path, name: str, images: str, annotations: str) -> Split:
     return split
 
 
-def _detector(session: Session, settings: Settings, job: Job, ref: DetectorRef) -> ResolvedDetector:
+def _detector(session: Session, settings: Settings, job: Job, ref: DetectorRef, inputs: Inputs) -> ResolvedDetector:
     if isinstance(ref, DetectorByName):
         row = _registered(session, job, ref.detector)
-        return _with_weights(settings, row, _description.validate_python(row.description))
+        return _with_weights(settings, row, _description.validate_python(row.description), inputs)
     if isinstance(ref, DetectorOfJob):
-        return _student_of(session, settings, ref.job)
+        return _student_of(session, ref.job, inputs)
     if isinstance(ref.init, InitFromDetector):
-        return _with_weights(settings, _registered(session, job, ref.init.detector), ref)
+        return _with_weights(settings, _registered(session, job, ref.init.detector), ref, inputs)
     if isinstance(ref.init, InitFromFile):
         return ResolvedDetector(description=ref, weights=weights_file(settings.models_root, ref.init.weights))
     return ResolvedDetector(description=ref)
@@ -93,21 +95,25 @@ def _registered(session: Session, job: Job, name: str) -> Detector:
     return row
 
 
-def _with_weights(settings: Settings, row: Detector, description: DetectorDescription) -> ResolvedDetector:
+def _with_weights(
+    settings: Settings, row: Detector, description: DetectorDescription, inputs: Inputs
+) -> ResolvedDetector:
     if row.weights_file is not None:
         weights = weights_file(settings.models_root, row.weights_file)
     else:
-        weights = _artifact(settings, str(row.weights_key), f"The weights of detector {row.name!r} are gone.")
+        weights = inputs.want(
+            str(row.weights_key), row.sha256, _no_student(f"The weights of detector {row.name!r} are gone.")
+        )
     return _loaded(description, row.name, weights, row.sha256)
 
 
-def _student_of(session: Session, settings: Settings, job_id: str) -> ResolvedDetector:
+def _student_of(session: Session, job_id: str, inputs: Inputs) -> ResolvedDetector:
     job = session.get(Job, job_id)
     student = last_student(session, job_id)
     if job is None or student is None:
         raise _no_student(f"Job {job_id} has left no student.")
     description = _description.validate_python(job.spec["student"])
-    weights = _artifact(settings, student.key, f"The student of job {job_id} is gone.")
+    weights = inputs.want(student.key, student.sha256, _no_student(f"The student of job {job_id} is gone."))
     return _loaded(description, job_id, weights, student.sha256)
 
 
@@ -115,13 +121,6 @@ def _loaded(description: DetectorDescription, name: str, weights: Path, sha256: 
     """`init` says where the weights come from, whatever they were trained from: no ImageNet file is needed for them."""
     from_here = description.model_copy(update={"init": InitFromDetector(detector=name)})
     return ResolvedDetector(description=from_here, weights=weights, sha256=sha256)
-
-
-def _artifact(settings: Settings, key: str, gone: str) -> Path:
-    try:
-        return Artifacts(settings.artifacts_root).path(key)
-    except ArtifactNotFound:
-        raise _no_student(gone) from None
 
 
 def _no_student(message: str) -> FrsError:

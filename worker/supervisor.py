@@ -13,9 +13,9 @@ from frs.errors import FrsError, StorageFull
 from frs.events import Artifact, Checkpoint, Event, Log, Outcome, Phase
 from frs.resolved import ResolvedSpec
 from store import tables
-from store.artifacts import Artifacts
+from store.artifacts import open_artifacts
 from store.database import Database
-from store.errors import LeaseLost
+from store.errors import ArtifactsUnavailable, LeaseLost
 from store.lease import Lease, Wish
 from store.record import keys_in_use, newest_checkpoints
 from store.settings import Settings
@@ -23,6 +23,7 @@ from store.states import EndReason
 from worker import endings, workfolder
 from worker.endings import Ending
 from worker.heartbeat import Heartbeat
+from worker.inputs import Inputs
 from worker.journal import FLUSH_SECONDS, Journal
 from worker.memory import oom_kills
 from worker.output import Output, escaped
@@ -51,7 +52,7 @@ class Supervisor:
         """`gpus`: the trainer's; None: this host has none to give."""
         self.settings, self.lease, self.gpus = settings, lease, gpus
         self.folder = workfolder.folder_of(settings.work_root, lease)
-        self.artifacts = Artifacts(settings.artifacts_root)
+        self.artifacts = open_artifacts(settings)
         self.trainer = Trainer(
             [*command, "train", "--spec", str(self.folder / workfolder.SPEC), "--workdir", str(self.folder)],
             live_until=time.monotonic() + settings.fence_seconds,
@@ -107,9 +108,7 @@ class Supervisor:
             _log.warning("storage", error=str(error))
             if error.errno not in WANTS_STORAGE:
                 return endings.given_back(attempt_counts=True)
-            return endings.waiting_for_storage(
-                f"A file could not be written: {error.strerror or type(error).__name__}."
-            )
+            return endings.waiting_for_storage(told_of_storage(error))
         except Exception as error:
             _log.exception("supervisor failed")
             return endings.failed(EndReason.INTERNAL_ERROR, f"The supervisor failed: {type(error).__name__}.")
@@ -126,13 +125,14 @@ class Supervisor:
 
     def _prepare(self) -> None:
         workfolder.check_space(self.settings)
-        spec, checkpoints, keys = self.journal.read(self._look_up)
+        spec, inputs, checkpoints, keys = self.journal.read(self._look_up)
         self.artifacts.keep_only(self.lease.job_id, keys)  # earlier attempts can add no row any more
-        workfolder.prepare(self.folder, spec, checkpoints, self.artifacts)
+        workfolder.prepare(self.folder, spec, inputs, checkpoints, self.artifacts)
 
-    def _look_up(self, session: Session) -> tuple[ResolvedSpec, list[tables.Checkpoint], set[str]]:
-        job = session.get_one(tables.Job, self.lease.job_id)
-        return render(session, self.settings, job), newest_checkpoints(session, job.id), keys_in_use(session, job.id)
+    def _look_up(self, session: Session) -> tuple[ResolvedSpec, Inputs, list[tables.Checkpoint], set[str]]:
+        job, inputs = session.get_one(tables.Job, self.lease.job_id), Inputs(self.folder)
+        spec = render(session, self.settings, job, inputs)
+        return spec, inputs, newest_checkpoints(session, job.id), keys_in_use(session, job.id)
 
     def _follow(self) -> None:
         """Until the trainer is dead. Once the job is lost or cancelled, what it says is nobody's business."""
@@ -188,6 +188,12 @@ class Supervisor:
             return endings.given_back(attempt_counts=False)
         killed_for_memory = oom_kills() > self._oom_kills
         return endings.judge(self.outcome, self.trainer.exit_code, self.output.tail, killed_for_memory)
+
+
+def told_of_storage(error: OSError) -> str:
+    if isinstance(error, ArtifactsUnavailable):
+        return f"The store of artifacts cannot be used: {error.strerror}."
+    return f"A file could not be written: {error.strerror or type(error).__name__}."
 
 
 def _parse(line: bytes) -> Event:

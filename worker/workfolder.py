@@ -1,6 +1,6 @@
 """Where one attempt works: a folder of its own, so that a forgotten trainer of an earlier attempt cannot disturb it.
 
-It begins with the committed checkpoints and nothing else, and is removed in the end: whatever counts is an artifact.
+It begins with what its trainer reads, weights and the committed checkpoints, and nothing else, and is removed in the end: whatever counts is an artifact.
 """
 
 import shutil
@@ -14,10 +14,11 @@ from frs.errors import StorageFull
 from frs.resolved import ResolvedSpec
 from frs.stopping import STOP
 from store.artifacts import Artifacts
-from store.errors import ArtifactNotFound
+from store.errors import ArtifactCorrupt, ArtifactNotFound
 from store.lease import Lease
 from store.settings import Settings
 from store.tables import Checkpoint
+from worker.inputs import Inputs
 
 SPEC = "spec.json"
 _log = structlog.get_logger()
@@ -27,7 +28,9 @@ def folder_of(work_root: Path, lease: Lease) -> Path:
     return work_root / lease.job_id / str(lease.attempt)
 
 
-def prepare(folder: Path, spec: ResolvedSpec, checkpoints: Sequence[Checkpoint], artifacts: Artifacts) -> None:
+def prepare(
+    folder: Path, spec: ResolvedSpec, inputs: Inputs, checkpoints: Sequence[Checkpoint], artifacts: Artifacts
+) -> None:
     """`checkpoints`: newest first. The trainer goes on from the one of the highest step, so that must be the newest:
 
     an older attempt may have left a later step, which a newer attempt's checkpoint voids.
@@ -35,6 +38,7 @@ def prepare(folder: Path, spec: ResolvedSpec, checkpoints: Sequence[Checkpoint],
     remove(folder)
     (folder / "checkpoints").mkdir(parents=True)
     (folder / SPEC).write_text(spec.model_dump_json())
+    inputs.fetch(artifacts)
     for checkpoint in checkpoints:
         if checkpoint.step <= checkpoints[0].step:
             _fetch(checkpoint, folder, artifacts)
@@ -48,7 +52,7 @@ def ask_to_stop(folder: Path) -> None:
 
 def check_space(settings: Settings) -> None:
     """Raises StorageFull where too little is left to begin: better told now than in the midst of a checkpoint."""
-    for root in (settings.work_root, settings.artifacts_root):
+    for root in filter(None, (settings.work_root, settings.artifacts_root)):
         free = shutil.disk_usage(root).free
         if free < settings.min_free_mb << 20:
             raise StorageFull(f"{free >> 20} MB are free; a job begins with {settings.min_free_mb} MB or more.")
@@ -78,11 +82,6 @@ def _folders(work_root: Path) -> Iterator[Path]:
 def _fetch(checkpoint: Checkpoint, folder: Path, artifacts: Artifacts) -> None:
     target = folder / "checkpoints" / f"step_{checkpoint.step:08d}-{checkpoint.sha256[:8]}.pth"
     try:
-        source = artifacts.path(checkpoint.key)
-    except ArtifactNotFound:  # the trainer falls back to the older one
-        _log.error("checkpoint missing", key=checkpoint.key)
-        return
-    try:
-        target.hardlink_to(source)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
+        artifacts.fetch(checkpoint.key, checkpoint.sha256, target)
+    except (ArtifactNotFound, ArtifactCorrupt) as error:  # the trainer falls back to the older one
+        _log.error("checkpoint missing", key=checkpoint.key, said=error.message)

@@ -1,5 +1,5 @@
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 
 from api import files
 from api.caller import Reader
@@ -19,11 +19,11 @@ def get_checkpoint(here: Here, caller: Reader, checkpoint_id: CheckpointId) -> C
 
 @router.get(
     "/{checkpoint_id}/content",
-    response_class=FileResponse,
+    response_class=StreamingResponse,
     responses=files.parts(files.BINARY),
     dependencies=[files.PART],
 )
 def get_content(here: Here, caller: Reader, request: Request, checkpoint_id: CheckpointId) -> Response:
     """The file, whole or by `Range`; the ETag is its sha256."""
-    content = service.content(here, caller, checkpoint_id)
-    return files.answer(request, content.path, content.sha256, filename=content.filename)
+    checkpoint, filename = service.content(here.database, caller, checkpoint_id)
+    return files.answer(request, here.artifacts, checkpoint, filename=filename)

@@ -1,21 +1,12 @@
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from sqlalchemy.orm import Session
 
 from api.caller import Caller
 from api.checkpoints.schemas import Checkpoint
-from api.context import Context
 from api.problems import NotFound
 from store import tables
 from store.database import Database
-
-
-@dataclass(frozen=True)
-class Content:
-    path: Path
-    sha256: str
-    filename: str
 
 
 def find(database: Database, caller: Caller, checkpoint_id: str) -> Checkpoint:
@@ -23,12 +14,11 @@ def find(database: Database, caller: Caller, checkpoint_id: str) -> Checkpoint:
         return Checkpoint.model_validate(_row(session, caller, checkpoint_id)[0])
 
 
-def content(context: Context, caller: Caller, checkpoint_id: str) -> Content:
-    """Raises NotFound, or ArtifactNotFound where it was pruned meanwhile."""
-    with context.database.read() as session:
+def content(database: Database, caller: Caller, checkpoint_id: str) -> tuple[tables.Checkpoint, str]:
+    """And the name to save it under. Raises NotFound."""
+    with database.read() as session:
         checkpoint, job = _row(session, caller, checkpoint_id)
-    filename = f"{job.name or job.id}-{checkpoint.sha256[:8]}{PurePosixPath(checkpoint.key).suffix}"
-    return Content(context.artifacts.path(checkpoint.key), checkpoint.sha256, filename)
+    return checkpoint, f"{job.name or job.id}-{checkpoint.sha256[:8]}{PurePosixPath(checkpoint.key).suffix}"
 
 
 def _row(session: Session, caller: Caller, checkpoint_id: str) -> tuple[tables.Checkpoint, tables.Job]:

@@ -12,7 +12,7 @@ from fastapi import Query
 from pydantic import BaseModel
 from sqlalchemy import exists, select
 
-from api import uploads
+from api import files, uploads
 from api.caller import Caller, Submitter
 from api.context import Context, Here
 from api.datasets import checking, service
@@ -91,7 +91,7 @@ def release(context: Context, key: str | None) -> None:
         folder = folder_of(context.settings, key)
         if folder.is_dir():
             folder.rename(part)
-        context.artifacts.delete(key)
+        files.delete(context.artifacts, key)
 
 
 def _convert(settings: Settings, upload: Upload, part: Path, val_share: float | None) -> None:

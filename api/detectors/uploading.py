@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import exists, select
 
-from api import uploads
+from api import files, uploads
 from api.caller import Caller, Submitter
 from api.context import Context, Here
 from api.detectors.schemas import Description, Detector, DetectorUpload
@@ -47,9 +47,8 @@ def register(context: Context, caller: Caller, wanted: DetectorUpload, upload: U
         "sha256": upload.sha256,
         "classes": wanted.class_names,
     }
-    with uploads.alone(context.settings.uploads_root):
-        context.artifacts.put(upload.path, key, upload.sha256)
-        detector = _add(context, values)
+    context.artifacts.put(upload.path, key, upload.sha256)
+    detector = _add(context, values)
     if detector is None:
         release(context, key)
         raise _name_taken()
@@ -60,9 +59,11 @@ def release(context: Context, key: str | None) -> None:
     """Removes weights that nothing refers to any more. None: they lie in the folder of models."""
     if key is None:
         return
-    with uploads.alone(context.settings.uploads_root), context.database.read() as session:
-        if not is_used(session, key):
-            context.artifacts.delete(key)
+    with uploads.alone(context.settings.uploads_root):
+        with context.database.read() as session:
+            if is_used(session, key):
+                return
+        files.delete(context.artifacts, key)
 
 
 def _described(wanted: DetectorUpload) -> Description:

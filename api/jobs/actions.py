@@ -3,13 +3,13 @@
 Each concerns the job alone, not the jobs it brought along: only `cancel` and `delete` take these with it.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
+from api import files
 from api.caller import Caller, Submitter
 from api.context import Context, Here
 from api.jobs import quota, service
@@ -19,7 +19,6 @@ from frs.spec import Name, Priority, Spec, Tags
 from store import actions, tables
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
-_log = logging.getLogger(__name__)
 
 
 class JobChange(Spec):
@@ -133,7 +132,4 @@ def _act(
 def _delete_files(context: Context, keys: Sequence[str]) -> None:
     """After the commit: a file that nobody knows of is better than a row without its file."""
     for key in keys:
-        try:
-            context.artifacts.delete(key)
-        except OSError as error:
-            _log.warning("file not deleted: %s", error.strerror, extra={"key": key})
+        files.delete(context.artifacts, key)

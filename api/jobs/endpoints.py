@@ -1,7 +1,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 
 from api import files
 from api.caller import Reader, Submitter
@@ -133,12 +133,12 @@ def get_report(here: Here, caller: Reader, job_id: JobId) -> Report:
 
 
 @router.get(
-    "/{job_id}/config", response_class=FileResponse, responses=files.parts("text/plain"), dependencies=[files.PART]
+    "/{job_id}/config", response_class=StreamingResponse, responses=files.parts("text/plain"), dependencies=[files.PART]
 )
 def get_config(here: Here, caller: Reader, request: Request, job_id: JobId) -> Response:
     """The mmdet config that builds the student."""
-    artifact, path = results.artifact(here, caller, job_id, results.CONFIG)
-    return files.answer(request, path, artifact.sha256, media_type="text/plain")
+    config = results.artifact(here.database, caller, job_id, results.CONFIG)
+    return files.answer(request, here.artifacts, config, media_type="text/plain")
 
 
 @router.get("/{job_id}/artifacts")
@@ -149,11 +149,11 @@ def list_artifacts(here: Here, caller: Reader, job_id: JobId) -> Page[Artifact]:
 
 @router.get(
     "/{job_id}/artifacts/{name}",
-    response_class=FileResponse,
+    response_class=StreamingResponse,
     responses=files.parts(files.BINARY),
     dependencies=[files.PART],
 )
 def get_artifact(here: Here, caller: Reader, request: Request, job_id: JobId, name: ArtifactName) -> Response:
     """The file, whole or by `Range`; the ETag is its sha256."""
-    artifact, path = results.artifact(here, caller, job_id, name)
-    return files.answer(request, path, artifact.sha256, filename=artifact.name)
+    artifact = results.artifact(here.database, caller, job_id, name)
+    return files.answer(request, here.artifacts, artifact, filename=artifact.name)

@@ -1,7 +1,6 @@
 """What a job has left so far: events, logs, checkpoints, evaluations, report, artifacts."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import Select, select
@@ -9,7 +8,6 @@ from sqlalchemy.orm import Session
 
 from api.caller import Caller
 from api.checkpoints.schemas import Checkpoint
-from api.context import Context
 from api.jobs.schemas import Artifact, Evaluation, Event, LogLine
 from api.jobs.service import row
 from api.paging import number
@@ -98,17 +96,17 @@ def artifacts(database: Database, caller: Caller, job_id: str) -> Page[Artifact]
         return Page(data=[Artifact.model_validate(artifact) for artifact in found])
 
 
-def artifact(context: Context, caller: Caller, job_id: str, name: str) -> tuple[tables.Artifact, Path]:
+def artifact(database: Database, caller: Caller, job_id: str, name: str) -> tables.Artifact:
     """Of the job or of its comparison. Raises JobNotFound, NotFound."""
     table = tables.Artifact
-    with context.database.read() as session:
+    with database.read() as session:
         found = session.scalar(
             select(table).where(table.job_id.in_(_holders(session, caller, job_id)), table.name == name)
         )
     if found is None:
         hint = f"A job has its artifacts when it has succeeded: GET /jobs/{job_id}/artifacts."
         raise NotFound("artifact_not_found", "This job has no such artifact, or not yet.", hint)
-    return found, context.artifacts.path(found.key)
+    return found
 
 
 def _holders(session: Session, caller: Caller, job_id: str) -> list[str]:

@@ -1,8 +1,12 @@
 import hashlib
+import io
+from unittest.mock import Mock
 
 import pytest
 
+from api import files
 from frs.events import Facts, Problem
+from store.errors import ArtifactCorrupt, ArtifactsUnavailable
 from store.states import EndReason, JobStatus
 
 DISTILL = {
@@ -152,6 +156,42 @@ def test_a_part_of_a_checkpoint_is_downloaded(service, content):
     assert service.client.get(content, headers=going_on | {"If-Range": '"other"'}).content == CONTENT
 
 
+@pytest.mark.parametrize(
+    ("wanted", "sent"),
+    [("bytes=-3", b"789"), ("bytes=-99", CONTENT), ("bytes=4-4", b"4"), ("bytes=7-99", b"789"), ("Bytes = 1-2", b"12")],
+)
+def test_a_part_may_be_told_from_either_end(service, content, wanted, sent):
+    response = service.client.get(content, headers={"Range": wanted})
+    assert (response.status_code, response.content) == (206, sent)
+    assert response.headers["content-length"] == str(len(sent))
+
+
+def test_of_several_parts_at_once_the_whole_is_sent(service, content):
+    response = service.client.get(content, headers={"Range": "bytes=0-1,4-5"})
+    assert (response.status_code, response.content) == (200, CONTENT)
+
+
+@pytest.mark.parametrize("left", [b"", CONTENT[:9], CONTENT + b"x"])
+def test_a_file_of_another_size_is_not_served(service, content, left):
+    [file] = service.artifacts.root.rglob("student_*")
+    file.write_bytes(left)
+    service.refused(service.client.get(content), 500, "artifact_corrupt")
+
+
+def test_a_file_that_shrinks_while_it_is_sent_breaks_the_answer_off(service, content, monkeypatch):
+    monkeypatch.setattr(files, "_opened", lambda *_: io.BytesIO(CONTENT[:9]))
+    with pytest.raises(ArtifactCorrupt):
+        service.client.get(content)
+
+
+def test_a_store_that_does_not_answer_is_no_fault_of_ours(service, content, monkeypatch):
+    unavailable = Mock(side_effect=ArtifactsUnavailable("s3://bucket answers 503"))
+    monkeypatch.setattr(type(service.artifacts), "open", unavailable)
+    response = service.client.get(content)
+    assert "s3:" not in str(service.refused(response, 503, "storage_unavailable"))
+    assert response.headers["retry-after"]
+
+
 def test_what_the_client_has_is_not_sent_again(service, content):
     response = service.client.get(content, headers={"If-None-Match": f'"{SHA256}"'})
     assert (response.status_code, response.content) == (304, b"")
@@ -191,7 +231,19 @@ def test_an_artifact_is_a_name_not_a_path(service, finished, name):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "status"), [("bytes=10-", 416), ("bytes=99-100", 416), ("lines=1-2", 400), ("x", 400)]
+    ("wanted", "status"),
+    [
+        ("bytes=10-", 416),
+        ("bytes=99-100", 416),
+        ("lines=1-2", 400),
+        ("x", 400),
+        ("bytes=-0", 416),
+        ("bytes=-", 400),
+        ("bytes=3-2", 400),
+        ("bytes=a-b", 400),
+        ("bytes=1-2-3", 400),
+        ("bytes=" + "9" * 5000 + "-", 400),
+    ],
 )
 def test_a_range_that_the_file_has_not_is_a_problem(service, shapes, wanted, status):
     lease = service.claim(service.submit()["id"])

@@ -13,6 +13,7 @@ for _folder in ("store", "worker", "api"):
 
 import worker_house  # noqa: E402
 from estate import Estate  # noqa: E402
+from object_storage import bucket, object_storage  # noqa: E402
 from servers import Postgres, Redis, postgres_binaries, temporary_folder  # noqa: E402
 from store_house import house, postgresql, sqlite, url  # noqa: E402
 
@@ -20,7 +21,7 @@ from store.database import open_database  # noqa: E402
 from store.schema import initialise  # noqa: E402
 from store.settings import Settings  # noqa: E402
 
-__all__ = ["house", "postgresql", "sqlite", "url"]
+__all__ = ["bucket", "house", "object_storage", "postgresql", "sqlite", "url"]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from store.artifact_folder import ArtifactFolder
 from store.artifacts import Artifacts
 from store.database import Database
 from store.errors import ArtifactNotFound
@@ -89,7 +90,7 @@ def check(database: Database, artifacts: Artifacts | None = None, expected: Expe
             _attempts_go_on_from_what_was_committed(history)
         if artifacts:
             _files_are_there(history, artifacts)
-    if artifacts:
+    if isinstance(artifacts, ArtifactFolder):
         stray = [path for path in artifacts.root.rglob(".*") if path.is_file()]
         _require(not stray, "I10", f"temporary files are left: {stray}")
 
@@ -229,7 +230,8 @@ def _attempts_go_on_from_what_was_committed(history: History) -> None:
 def _files_are_there(history: History, artifacts: Artifacts) -> None:
     for row in [*history.checkpoints, *history.artifacts]:
         try:
-            content = artifacts.path(row.key).read_bytes()
+            with artifacts.open(row.key) as file:
+                content = file.read()
         except ArtifactNotFound:
             raise AssertionError(f"I5: {row.key} has a row and no file: {history}") from None
         same = (hashlib.sha256(content).hexdigest(), len(content)) == (row.sha256, row.bytes)

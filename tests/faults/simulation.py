@@ -21,7 +21,7 @@ from frs import events
 from frs.errors import FrsError
 from frs.spec import JobSpec
 from store import actions, jobs, record
-from store.artifacts import Artifacts
+from store.artifact_folder import ArtifactFolder
 from store.database import Database
 from store.errors import AlreadySubmitted, LeaseLost
 from store.lease import Lease, Wish
@@ -58,7 +58,7 @@ class World:
         self.random = random.Random(seed)
         self.database, self.clock = database, clock
         self.started = clock.now = 1e9  # the same for every seed, however many came before it
-        self.artifacts = Artifacts(folder / "artifacts")
+        self.artifacts = ArtifactFolder(folder / "artifacts")
         self.folder = folder
         self.acknowledged: list[str] = []
         self.deleted: list[str] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from frs import weights
-from store.artifacts import Artifacts
+from store.artifact_folder import ArtifactFolder
 
 CONTENT = b"weights"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -52,7 +52,7 @@ def test_an_artifact_is_on_the_disk_before_its_row_can_be(tmp_path, monkeypatch,
     source.write_bytes(CONTENT)
     if not linked:
         monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(OSError("another file system")))
-    Artifacts(tmp_path / "artifacts").put(source, "job_1/checkpoints/a.pth", SHA256)
+    ArtifactFolder(tmp_path / "artifacts").put(source, "job_1/checkpoints/a.pth", SHA256)
     survives(disk)
     folders = {tmp_path, tmp_path / "artifacts", tmp_path / "artifacts" / "job_1"}
     assert folders <= {path for what, path in disk if what == "sync"}, "new folders too"

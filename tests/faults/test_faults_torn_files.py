@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from worker_house import House
 
 from store import jobs, record
-from store.artifacts import Artifacts
+from store.artifact_folder import ArtifactFolder
 from store.tables import Attempt, Job
 
 STEPS, CRASH = 20, 13
@@ -70,9 +70,9 @@ def goes_on_from_the_older_one(house: House, damage: Callable[[bytes], bytes]) -
 
 def dies_at(step: int, moment: str, patches: pytest.MonkeyPatch) -> None:
     """As the worker puts the checkpoint of that step, and nothing tidies up after it."""
-    put, wrong = Artifacts.put, f"_{step:08d}_"
+    put, wrong = ArtifactFolder.put, f"_{step:08d}_"
 
-    def torn(self: Artifacts, source: Path, key: str, sha256: str) -> None:
+    def torn(self: ArtifactFolder, source: Path, key: str, sha256: str) -> None:
         if wrong not in key:
             return put(self, source, key, sha256)
         path = self.root / key
@@ -81,7 +81,7 @@ def dies_at(step: int, moment: str, patches: pytest.MonkeyPatch) -> None:
         part.write_bytes(content[:9] if moment == "linked" else content)
         raise Died
 
-    patches.setattr(Artifacts, "put", torn)
+    patches.setattr(ArtifactFolder, "put", torn)
 
 
 def take_back(session: Session, job_id: str) -> None:

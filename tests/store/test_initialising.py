@@ -115,9 +115,14 @@ def test_everything_lies_under_the_data_folder_unless_told_otherwise(tmp_path, m
     assert Settings().artifacts_root == tmp_path / "a folder" / "artifacts"
 
 
-def test_artifacts_are_kept_in_a_folder_or_not_at_all(tmp_path):
-    with pytest.raises(ValueError, match="s3"):
-        schema.initialise(Settings(data=tmp_path, artifacts_url="s3://bucket"))
+def test_artifacts_in_object_storage_need_no_folder(tmp_path):
+    schema.initialise(Settings(data=tmp_path, artifacts_url="s3://bucket/prefix"))
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_artifacts_are_kept_nowhere_else(tmp_path):
+    with pytest.raises(ValueError, match="gs://"):
+        schema.initialise(Settings(data=tmp_path, artifacts_url="gs://bucket"))
 
 
 def test_settings_never_show_a_password():

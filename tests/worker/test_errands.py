@@ -4,6 +4,7 @@ import hashlib
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import select, update
@@ -11,7 +12,8 @@ from worker_house import House, until
 
 from frs.spec import JobSpec
 from store import errands
-from store.artifacts import Artifacts
+from store.artifact_folder import ArtifactFolder
+from store.errors import ArtifactsUnavailable
 from store.states import ErrandKind
 from store.tables import Detector, Errand
 from worker import errand as worker_errand
@@ -31,7 +33,7 @@ def add_upload(house: House, content: str) -> tuple[str, str]:
     source = house.settings.work_root / "upload"
     source.write_text(content)
     sha256 = hashlib.sha256(content.encode()).hexdigest()
-    Artifacts(house.settings.artifacts_root).put(source, f"uploads/{sha256}", sha256)
+    house.artifacts.put(source, f"uploads/{sha256}", sha256)
     values = {"name": "mine", "description": {}, "weights_key": f"uploads/{sha256}", "sha256": sha256}
     house.do(lambda session: session.add(Detector(id="det_1", status="importing", **values)))
     request = {"detector_id": "det_1", "key": f"uploads/{sha256}", "sha256": sha256}
@@ -117,6 +119,25 @@ def test_a_full_disk_costs_no_upload(house: House) -> None:
     house.do(lambda session: session.execute(update(Errand).values(lease_expires_at=1.0)))
     run_next(house)
     assert (row(house, errand_id).status, detector(house).status) == ("succeeded", "ready")
+
+
+def test_a_store_that_does_not_answer_costs_no_upload(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, errand_id = add_upload(house, "weights")
+    with monkeypatch.context() as away:
+        away.setattr(ArtifactFolder, "fetch", Mock(side_effect=ArtifactsUnavailable("s3://bucket answers 503")))
+        run_next(house)
+    waiting = row(house, errand_id)
+    assert (waiting.status, waiting.attempt, detector(house).status) == ("running", 0, "importing")
+    house.do(lambda session: session.execute(update(Errand).values(lease_expires_at=1.0)))
+    run_next(house)
+    assert (row(house, errand_id).status, detector(house).status) == ("succeeded", "ready")
+
+
+def test_an_upload_that_is_gone_is_refused(house: House) -> None:
+    _, errand_id = add_upload(house, "weights")
+    house.artifacts.delete(detector(house).weights_key)
+    run_next(house)
+    assert (row(house, errand_id).status, detector(house).error["code"]) == ("failed", "artifact_not_found")
 
 
 def test_an_importer_that_is_killed_is_tried_again_and_given_up_in_the_end(house: House) -> None:

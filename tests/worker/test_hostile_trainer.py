@@ -24,6 +24,7 @@ def test_a_trainer_sees_no_secret_of_ours(house, monkeypatch):
 
 def test_the_environment_is_an_allow_list():
     ours = {"PATH": "/bin", "NVIDIA_VISIBLE_DEVICES": "0", "FRS_DATA": "/data", "SECRET": "x", "LD_PRELOAD": "x"}
+    ours |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"), "x")
     allowed = for_a_trainer(ours)
     assert allowed.keys() == {"PATH", "NVIDIA_VISIBLE_DEVICES", "FRS_PARENT_PID", "FRS_JAIL"}
 

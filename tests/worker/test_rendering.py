@@ -9,15 +9,23 @@ from frs.spec import InitFromDetector, JobSpec
 from store import jobs, keys
 from store.keys import Scope
 from store.tables import Dataset, Detector
+from worker.inputs import Inputs
 from worker.rendering import render
 
 GFL = {"architecture": "gfl", "init": "random"}
 
 
 def rendered(house, **spec):
-    job = house.job(house.submit(spec))
+    return resolved(house, house.job(house.submit(spec)))
+
+
+def resolved(house, job):
+    """With its artifacts beside it."""
+    inputs = Inputs(house.settings.work_root / job.id)
     with house.database.read() as session:
-        return render(session, house.settings, job)
+        spec = render(session, house.settings, job, inputs)
+    inputs.fetch(house.artifacts)
+    return spec
 
 
 def weights(house, name="teacher.pth"):
@@ -75,7 +83,8 @@ def test_a_registered_detector_may_lie_in_the_artifacts(house):
     house.artifacts.put(path, "detectors/teacher.pth", sha256)
     register(house, weights_key="detectors/teacher.pth")
     spec = rendered(house, kind="evaluate", student={"detector": "teacher"})
-    assert spec.student.weights == house.artifacts.path("detectors/teacher.pth")
+    assert spec.student.weights.samefile(house.artifacts.path("detectors/teacher.pth")), "a link costs nothing"
+    assert spec.student.weights.is_relative_to(house.settings.work_root)
 
 
 def test_the_student_of_a_job_is_its_last_one(house):
@@ -145,8 +154,7 @@ def of(house, owner, *scopes):
 def rendered_for(house, posted, **spec):
     spec = JobSpec.model_validate({"kind": "evaluate", "dataset": "shapes", **spec})
     job = house.do(jobs.add, spec, dataset_id="ds_shapes", **posted)
-    with house.database.read() as session:
-        return render(session, house.settings, job)
+    return resolved(house, job)
 
 
 @pytest.mark.parametrize("name", ["teacher", "det_teacher"])

@@ -9,6 +9,7 @@ from frs.errors import DetectionsUnusable
 from frs.spec import JobSpec, alone, comparison
 from store import jobs, record
 from worker.families import family
+from worker.inputs import Inputs
 from worker.rendering import render
 
 SPEC = JobSpec.model_validate(
@@ -52,8 +53,10 @@ def test_a_comparison_gets_detections_and_thinned_curves_and_needs_no_weights(ho
     parent, baseline, compare = ids
     leave(house, parent, "detections-student.npz", "detections-teacher.npz")
     leave(house, baseline, "detections-student.npz")
+    inputs = Inputs(house.settings.work_root / compare)
     with house.database.read() as session:
-        spec = render(session, house.settings, house.job(compare))
+        spec = render(session, house.settings, house.job(compare), inputs)
+    inputs.fetch(house.artifacts)
     assert spec.teacher is None and spec.student.weights is None
     student, alone = spec.family.runs
     assert (student.role, student.seed, alone.role, alone.seed) == ("student", 5, "baseline", 5)
@@ -68,4 +71,4 @@ def test_a_run_without_detections_cannot_be_compared(house, ids):
     parent, baseline, compare = ids
     leave(house, parent, "detections-student.npz", "detections-teacher.npz")
     with house.database.read() as session, pytest.raises(DetectionsUnusable, match=baseline):
-        family(session, house.settings, house.job(compare))
+        family(session, house.job(compare), Inputs(house.settings.work_root))

@@ -56,6 +56,26 @@ def test_a_checkpoint_whose_file_is_lost_is_passed_over(house):
     assert sorted(house.steps(job.id)) == list(range(1, 21))
 
 
+def test_no_session_is_open_while_artifacts_travel(house, monkeypatch):
+    job = house.run(steps=20, crash_at=13)
+    supervisor, seen = house.supervisor(heartbeat_seconds=3), []  # no beat comes between
+
+    def watched(name):
+        use = getattr(supervisor.artifacts, name)
+
+        def use_and_look(*arguments):
+            seen.append((name, house.database.engine.pool.checkedout()))
+            return use(*arguments)
+
+        monkeypatch.setattr(supervisor.artifacts, name, use_and_look)
+
+    for name in ("fetch", "put", "keep_only", "delete"):
+        watched(name)
+    supervisor.run()
+    assert house.job(job.id).status == "succeeded"
+    assert {("fetch", 0), ("put", 0), ("keep_only", 0), ("delete", 0)} == set(seen)
+
+
 def test_a_later_step_of_an_earlier_attempt_is_not_gone_on_from(house):
     job = house.run(steps=20, crash_at=13, crash_attempts="1,2")
     house.supervisor().run()

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from frs.spec import JobSpec
 from store import actions, jobs
-from store.artifacts import Artifacts
+from store.artifacts import Artifacts, open_artifacts
 from store.database import Database
 from store.lease import Lease
 from store.settings import Settings
@@ -125,14 +125,14 @@ class House:
 
     def artifact(self, job_id: str, name: str) -> Any:
         [row] = self.rows(select(Artifact).where(Artifact.job_id == job_id, Artifact.name == name))
-        return json.loads(self.artifacts.path(row.key).read_text())
+        return json.load(self.artifacts.open(row.key))
 
     def trainers(self) -> list[int]:
         return processes(str(self.settings.work_root))
 
     @property
     def artifacts(self) -> Artifacts:
-        return Artifacts(self.settings.artifacts_root)
+        return open_artifacts(self.settings)
 
     def until_step(self, job_id: str, step: int) -> None:
         until(lambda: (self.job(job_id).progress or {}).get("step", 0) >= step)

@@ -1,0 +1,91 @@
+"""Artifacts in a folder. A file is there whole or not at all: put under a temporary name, synced, verified, renamed."""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import BinaryIO
+
+from store import artifact_keys
+from store.errors import ArtifactCorrupt, ArtifactNotFound, InvalidKey
+
+
+class ArtifactFolder:
+    """As `store.artifacts.Artifacts` says; hard-linked where the file system allows it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+
+    def put(self, source: Path, key: str, sha256: str) -> None:
+        path = self._locate(key)
+        _make_folder(path.parent)
+        part = path.with_name(f".{secrets.token_hex(8)}.part")
+        try:
+            _link_or_copy(source, part)
+            _sync(part)
+            _verify(part, sha256)
+            part.replace(path)
+            _sync(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def fetch(self, key: str, sha256: str, target: Path) -> None:
+        """Trusts the disk: a link costs nothing, and the trainer hashes what it reads."""
+        _link_or_copy(self.path(key), target)
+
+    def path(self, key: str) -> Path:
+        """Raises ArtifactNotFound."""
+        path = self._locate(key)
+        if not path.is_file():
+            raise ArtifactNotFound(f"No artifact {key!r}.")
+        return path
+
+    def open(self, key: str) -> BinaryIO:
+        return self.path(key).open("rb")
+
+    def delete(self, key: str) -> None:
+        self._locate(key).unlink(missing_ok=True)
+
+    def keep_only(self, folder: str, keys: Collection[str]) -> None:
+        for path in self._locate(f"{folder}/any").parent.rglob("*"):
+            if path.relative_to(self.root).as_posix() not in keys and not path.is_dir():
+                path.unlink(missing_ok=True)
+
+    def _locate(self, key: str) -> Path:
+        artifact_keys.check(key)
+        path = self.root / key
+        if path.resolve() != path:
+            raise InvalidKey("An artifact's key leads through no link.")
+        return path
+
+
+def _make_folder(folder: Path) -> None:
+    """Like `mkdir -p`, and the folders are still there after a power cut."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def _verify(path: Path, sha256: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise ArtifactCorrupt(f"The file hashes to {found[:12]}..., announced was {sha256[:12]}...")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

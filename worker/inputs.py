@@ -1,0 +1,31 @@
+"""Artifacts that a trainer is to read: asked for while the database is read, fetched once it is left alone."""
+
+from pathlib import Path
+
+from frs.errors import FrsError
+from store.artifacts import Artifacts
+from store.errors import ArtifactNotFound
+
+FOLDER = "inputs"
+
+
+class Inputs:
+    def __init__(self, folder: Path) -> None:
+        """`folder`: the attempt's; they lie in one folder below it, each under its key."""
+        self._folder = folder / FOLDER
+        self._wanted: dict[str, tuple[str, FrsError]] = {}
+
+    def want(self, key: str, sha256: str, gone: FrsError) -> Path:
+        """Where it will lie. `gone` is raised later where there is no such artifact."""
+        self._wanted[key] = sha256, gone
+        return self._folder / key
+
+    def fetch(self, artifacts: Artifacts) -> None:
+        """Raises what `want` was told, ArtifactCorrupt, ArtifactsUnavailable."""
+        for key, (sha256, gone) in self._wanted.items():
+            path = self._folder / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                artifacts.fetch(key, sha256, path)
+            except ArtifactNotFound:
+                raise gone from None
