@@ -44,6 +44,13 @@ def has_tag(session: Session, tag: str) -> ColumnElement[bool]:
     return exists().where(tags.c.value == tag)
 
 
+def datasets_of(session: Session, job: Job) -> list[Dataset]:
+    """What a job trains and is scored on, then what it looks at without boxes, where there is such a one."""
+    named = job.spec.get("unlabelled")
+    more = find_dataset(session, named, job.owner, everybodys=sees_everybodys(session, job)) if named else None
+    return [session.get_one(Dataset, job.dataset_id), *([more] if more else [])]
+
+
 def teaches_unlabelled(session: Session, dataset: Dataset) -> bool:
     """Whether a job that has not ended looks at its images without their boxes."""
     named = names(Job.spec["unlabelled"].as_string(), dataset)
