@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.util import AliasedClass
 
+from frs.errors import DatasetNotFound
 from store import keys
 from store.states import JobStatus
 from store.tables import ApiKey, Checkpoint, Dataset, Detector, Job
@@ -45,10 +46,14 @@ def has_tag(session: Session, tag: str) -> ColumnElement[bool]:
 
 
 def datasets_of(session: Session, job: Job) -> list[Dataset]:
-    """What a job trains and is scored on, then what it looks at without boxes, where there is such a one."""
+    """What a job trains and is scored on, then, if it names one, what it looks at without boxes. Raises DatasetNotFound."""
     named = job.spec.get("unlabelled")
-    more = find_dataset(session, named, job.owner, everybodys=sees_everybodys(session, job)) if named else None
-    return [session.get_one(Dataset, job.dataset_id), *([more] if more else [])]
+    found = [session.get(Dataset, job.dataset_id) if job.dataset_id else None]
+    if named:
+        found.append(find_dataset(session, named, job.owner, everybodys=sees_everybodys(session, job)))
+    if None in found:
+        raise DatasetNotFound("A data set that it names is not registered any more.", "See GET /datasets.")
+    return [dataset for dataset in found if dataset]
 
 
 def teaches_unlabelled(session: Session, dataset: Dataset) -> bool:

@@ -22,7 +22,7 @@ from store.errors import LeaseLost
 from store.folders import GivenUp
 from store.settings import Settings
 from store.states import ErrandKind
-from store.tables import Document, Job
+from store.tables import Document
 from worker import workfolder
 from worker.output import Output
 from worker.patience import TEMPORARY, pauses
@@ -122,13 +122,7 @@ class Errand:
         return Problem(code="internal_error", message=said, hint="See the worker's log.")
 
     def _probe(self) -> list[str]:
-        request = self.lease.request
-        asked = Job(
-            spec=request["spec"],
-            dataset_id=request["dataset_id"],
-            owner=self.lease.owner,
-            key_id=request.get("key_id"),
-        )
+        asked = errands.job_of(self.lease.request, self.lease.owner)
         with self._database.read() as session:
             keys = [dataset.upload_key for dataset in queries.datasets_of(session, asked)]
         for key in filter(None, keys):

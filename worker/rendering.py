@@ -31,8 +31,6 @@ _description: TypeAdapter[DetectorDescription] = TypeAdapter(DetectorDescription
 def render(session: Session, settings: Settings, job: Job) -> ResolvedSpec:
     spec = JobSpec.model_validate(job.spec)
     dataset, *more = datasets_of(session, job)
-    if spec.unlabelled and not more:
-        raise DatasetNotFound(f"No data set {spec.unlabelled!r} is registered.", "See GET /datasets.")
     compares = spec.kind == COMPARE
     root = root_of(settings, dataset)
     return ResolvedSpec(

@@ -25,7 +25,7 @@ def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
         reviewed = references.review(session, context, caller, spec)
         images = checking.training_images(reviewed)
         schedule, steps = checking.of_the_schedule(spec, images)
-        wait = checking.of_its_wait(session, caller, spec)
+        wait = checking.of_its_wait(session, caller, spec, reviewed.dataset)
         checks = [*checking.of_references(reviewed), schedule, *wait]
         place = line.place_of_a_new_job(session, spec.priority)
     return Plan(

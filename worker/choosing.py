@@ -1,0 +1,90 @@
+"""Which of the jobs and errands in line this worker may take: those it has everything for. The others it leaves alone.
+
+The line is read in a short transaction, the disk is looked at outside of it, and only then somebody claims.
+"""
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from store import errands, line
+from store.database import Database
+from store.line import Leaving, Room
+from store.needs import Need, needs_of
+from store.states import ErrandKind
+from store.tables import Errand, Job
+from worker.stock import LOOK_AGAIN_SECONDS, Stock
+
+AT_ONCE = 8
+"""So many are looked at together: where several workers claim at a time, all but one must take another."""
+_PASSES = 100
+_KEPT = 10_000
+"""Of jobs whose needs are remembered; their names may mean something else after `LOOK_AGAIN_SECONDS`."""
+_Remembered = tuple[float, tuple[Need, ...]]
+
+
+class Choice:
+    """Only one thread may use it."""
+
+    def __init__(self, database: Database, stock: Stock) -> None:
+        self._database, self._stock = database, stock
+        self._left: dict[str, float] = {}
+        """Until when, by id."""
+        self._needs: dict[str, _Remembered] = {}
+
+    @property
+    def leaving(self) -> Leaving:
+        now = time.monotonic()
+        self._left = {id: until for id, until in self._left.items() if until > now}
+        return Leaving(frozenset(self._left), self._stock.lacking())
+
+    def jobs(self, room: Room) -> list[str]:
+        """Ids of the first that this worker can run, in line."""
+        for _ in range(_PASSES):
+            with self._database.read() as session:
+                ahead = line.look_ahead(session, room, self.leaving, AT_ONCE)
+                overtaken = [ahead.overtaken] if ahead.overtaken else []
+                self._look_up(session, [*overtaken, *ahead.next])
+            held_up = any(map(self._must_leave, overtaken))
+            found = [job_id for job_id in ahead.next if not self._must_leave(job_id)]
+            if not held_up and (found or not ahead.next):
+                return found
+        return []
+
+    def errands(self, room: Room) -> list[str]:
+        """As `jobs`."""
+        for _ in range(_PASSES):
+            with self._database.read() as session:
+                ahead = errands.look_ahead(session, room, self.leaving.jobs, AT_ONCE)
+                for errand in ahead:
+                    self._remember(errand.id, _of_an_errand(session, errand))
+            found = [errand.id for errand in ahead if not self._must_leave(errand.id)]
+            if found or not ahead:
+                return found
+        return []
+
+    def _look_up(self, session: Session, job_ids: Sequence[str]) -> None:
+        now = time.monotonic()
+        unknown = [id for id in job_ids if id not in self._needs or self._needs[id][0] < now]
+        for job in session.scalars(select(Job).where(Job.id.in_(unknown))) if unknown else ():
+            self._remember(job.id, needs_of(session, job))
+
+    def _remember(self, id: str, needs: tuple[Need, ...]) -> None:
+        if len(self._needs) >= _KEPT:
+            self._needs.clear()
+        self._needs[id] = (time.monotonic() + LOOK_AGAIN_SECONDS, needs)
+
+    def _must_leave(self, id: str) -> bool:
+        _, needs = self._needs.get(id, (0.0, ()))
+        if not self._stock.lacks_any(needs):
+            return False
+        self._left[id] = time.monotonic() + LOOK_AGAIN_SECONDS
+        return True
+
+
+def _of_an_errand(session: Session, errand: Errand) -> tuple[Need, ...]:
+    if errand.kind is not ErrandKind.PROBE:
+        return ()
+    return needs_of(session, errands.job_of(errand.request, errand.owner))
