@@ -49,7 +49,8 @@ def add(session: Session, kind: ErrandKind, request: Document, *, owner: str, de
 
 def job_of(request: Document, owner: str) -> Job:
     """What a probe asks for, as a job that is in no table."""
-    return Job(spec=request["spec"], dataset_id=request["dataset_id"], owner=owner, key_id=request.get("key_id"))
+    spec, references = request["spec"], {"dataset_id": request["dataset_id"], "key_id": request.get("key_id")}
+    return Job(spec=spec, devices=spec["resources"]["devices"], owner=owner, **references)
 
 
 def look_ahead(session: Session, room: Room, leaving: Collection[str], limit: int) -> Sequence[Errand]:

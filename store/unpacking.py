@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,8 @@ _ENVIRONMENT = frozenset({"PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "VIR
 _UNPACKS_TO = 2
 """Times the largest upload: pictures are packed already."""
 _TICK = 0.2
+_SETTLED_SECONDS = 3600
+"""A folder as young as that stays: where machines share it, the lock may not reach across."""
 _OURS = re.compile(r"[0-9a-f]{64}(-val\d+)?")
 
 
@@ -96,7 +99,8 @@ def sweep_unused(settings: Settings, database: Database) -> list[str]:
                 keys = session.scalars(select(Dataset.upload_key).where(Dataset.upload_key.is_not(None))).all()
             used = {folder_of(settings, str(key)) for key in keys}
             for folder in root.iterdir():
-                if _OURS.fullmatch(folder.name) and folder not in used:
+                is_settled = folder.lstat().st_ctime < time.time() - _SETTLED_SECONDS
+                if _OURS.fullmatch(folder.name) and folder not in used and is_settled:
                     parts.mkdir(exist_ok=True)
                     folder.rename(parts / folder.name)
                     gone.append(folder.name)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
-from store import fleet
+from store import errands, fleet
 from store.needs import needs_of
 from store.queries import COMPARE
-from store.states import WAITING_HINTS, JobStatus, WaitingReason
-from store.tables import Job, Worker
+from store.states import WAITING_HINTS, ErrandStatus, JobStatus, WaitingReason
+from store.tables import Errand, Job, Worker
 
 _TOLD = 3
 """Workers that a message names."""
@@ -49,6 +49,14 @@ def waiting_reasons(session: Session, jobs: Sequence[Job]) -> dict[str, StatusRe
         )
         reasons[job.id] = StatusReason(code, message, job.created_at)
     return reasons
+
+
+def reason_of_a_probe(session: Session, errand: Errand) -> StatusReason | None:
+    """Why a plan's probe waits; None for one that does not."""
+    if errand.status != ErrandStatus.QUEUED:
+        return None
+    job = errands.job_of(errand.request, errand.owner)
+    return StatusReason(*needs_a_worker(session, job, fleet.alive(session)), errand.created_at)
 
 
 def needs_a_worker(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str]:

@@ -15,21 +15,22 @@ from store.line import Leaving, Room
 from store.needs import Need, needs_of
 from store.states import ErrandKind
 from store.tables import Errand, Job
-from worker.stock import LOOK_AGAIN_SECONDS, Stock
+from worker import stock
+from worker.stock import Stock
 
 AT_ONCE = 8
 """So many are looked at together: where several workers claim at a time, all but one must take another."""
 _PASSES = 100
 _KEPT = 10_000
-"""Of jobs whose needs are remembered; their names may mean something else after `LOOK_AGAIN_SECONDS`."""
+"""Of jobs whose needs are remembered; their names may mean something else a while later."""
 _Remembered = tuple[float, tuple[Need, ...]]
 
 
 class Choice:
     """Only one thread may use it."""
 
-    def __init__(self, database: Database, stock: Stock) -> None:
-        self._database, self._stock = database, stock
+    def __init__(self, database: Database, its_stock: Stock) -> None:
+        self._database, self._stock = database, its_stock
         self._left: dict[str, float] = {}
         """Until when, by id."""
         self._needs: dict[str, _Remembered] = {}
@@ -74,13 +75,13 @@ class Choice:
     def _remember(self, id: str, needs: tuple[Need, ...]) -> None:
         if len(self._needs) >= _KEPT:
             self._needs.clear()
-        self._needs[id] = (time.monotonic() + LOOK_AGAIN_SECONDS, needs)
+        self._needs[id] = (time.monotonic() + stock.LOOK_AGAIN_SECONDS, needs)
 
     def _must_leave(self, id: str) -> bool:
         _, needs = self._needs.get(id, (0.0, ()))
         if not self._stock.lacks_any(needs):
             return False
-        self._left[id] = time.monotonic() + LOOK_AGAIN_SECONDS
+        self._left[id] = time.monotonic() + stock.LOOK_AGAIN_SECONDS
         return True
 
 
