@@ -69,9 +69,8 @@ def next_in_the_queue(
     session: Session, room: Room, among: Collection[str] | None = None, leaving: Leaving = NOTHING
 ) -> ScalarSelect[str]:
     """Id of the first that can run in this room, its row locked; of those, where `among` names some."""
-    query = _in_this_room(room, leaving, _overtaken(session, room, leaving))
-    query = query.with_for_update(skip_locked=True, of=_candidate)
-    return (query if among is None else query.where(_candidate.id.in_(among))).limit(1).scalar_subquery()
+    query = _in_this_room(room, leaving, _overtaken(session, room, leaving), among)
+    return query.with_for_update(skip_locked=True, of=_candidate).limit(1).scalar_subquery()
 
 
 def comes_before(one: type[Job], other: type[Job]) -> ColumnElement[bool]:
@@ -147,14 +146,17 @@ def _gaps(session: Session, queued: Sequence[str]) -> Sequence[Row[str, int, int
 
 
 @cache
-def _runnable() -> Select[str]:
-    """The candidates whose time has come and whose teacher and runs are there, in line."""
-    teacher, run = aliased(Job), aliased(Job)
+def _runnable(by_status: bool = True) -> Select[str]:
+    """The candidates whose time has come and whose teacher and runs are there, in line.
+
+    Not `by_status`: by another condition, where SQLite would walk all that are queued to find a handful.
+    """
+    teacher, run, status = aliased(Job), aliased(Job), _candidate.status
     unfinished = select(run.id).where(is_compared(run, _candidate), run.status != JobStatus.SUCCEEDED)
     return (
         select(_candidate.id)
         .where(
-            _candidate.status == JobStatus.QUEUED,
+            (status if by_status else func.nullif(status, "", type_=status.type)) == JobStatus.QUEUED,
             or_(_candidate.not_before.is_(None), _candidate.not_before <= now()),
             or_(
                 _candidate.teacher_job_id.is_(None),
@@ -166,8 +168,11 @@ def _runnable() -> Select[str]:
     )
 
 
-def _in_this_room(room: Room, leaving: Leaving, overtaken: str | None) -> Select[str]:
-    query = _runnable().where(room.needs(_candidate) <= room.free, *leaving.spares(_candidate))
+def _in_this_room(
+    room: Room, leaving: Leaving, overtaken: str | None, among: Collection[str] | None = None
+) -> Select[str]:
+    these = _runnable() if among is None else _runnable(by_status=False).where(_candidate.id.in_(among))
+    query = these.where(room.needs(_candidate) <= room.free, *leaving.spares(_candidate))
     if overtaken is None:
         return query
     before = exists().where(_other.id == overtaken, comes_before(_candidate, _other))

@@ -83,8 +83,7 @@ def unpacked(settings: Settings, artifacts: Artifacts, key: str, give_up: GiveUp
             except Refused as refused:
                 raise BadDataset(f"The archive cannot be unpacked. {refused}", refused.problem.hint) from None
             with alone(root, give_up=give_up):
-                if not folder.is_dir():  # the API of this machine may have been faster
-                    (part / "set").rename(folder)
+                _put(part / "set", folder)
     return folder
 
 
@@ -106,6 +105,14 @@ def sweep_unused(settings: Settings, database: Database) -> list[str]:
                     gone.append(folder.name)
         discard(parts)
     return gone
+
+
+def _put(source: Path, folder: Path) -> None:
+    try:
+        source.rename(folder)
+    except OSError:  # somebody was faster: the API of this machine, or another one where machines share the folder
+        if not folder.is_dir():
+            raise
 
 
 def _fetch(artifacts: Artifacts, key: str, sha256: str, target: Path) -> None:

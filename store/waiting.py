@@ -35,7 +35,7 @@ def waiting_reason(session: Session, job: Job) -> StatusReason | None:
 
 
 def waiting_reasons(session: Session, jobs: Sequence[Job]) -> dict[str, StatusReason]:
-    """Of those that are queued, by id: of many at the price of three look-ups."""
+    """Of those that are queued, by id: of many at the price of three look-ups, and of more where every worker lacks something."""
     queued = [job for job in jobs if job.status == JobStatus.QUEUED]
     undecided = [job for job in queued if not job.status_reason_code]
     teachers, runs = _teachers(session, undecided), _unfinished_runs(session, undecided)

@@ -20,7 +20,8 @@ from worker.stock import Stock
 
 AT_ONCE = 8
 """So many are looked at together: where several workers claim at a time, all but one must take another."""
-_PASSES = 100
+_LIMITS = (AT_ONCE, *[8 * AT_ONCE] * 4, *[64 * AT_ONCE] * 20)
+"""Of one look after another, while all that is seen must be left: the rest of a long line is for the next turn."""
 _KEPT = 10_000
 """Of jobs whose needs are remembered; their names may mean something else a while later."""
 _Remembered = tuple[float, tuple[Need, ...]]
@@ -43,27 +44,27 @@ class Choice:
 
     def jobs(self, room: Room) -> list[str]:
         """Ids of the first that this worker can run, in line."""
-        for _ in range(_PASSES):
+        for limit in _LIMITS:
             with self._database.read() as session:
-                ahead = line.look_ahead(session, room, self.leaving, AT_ONCE)
+                ahead = line.look_ahead(session, room, self.leaving, limit)
                 overtaken = [ahead.overtaken] if ahead.overtaken else []
                 self._look_up(session, [*overtaken, *ahead.next])
             held_up = any(map(self._must_leave, overtaken))
             found = [job_id for job_id in ahead.next if not self._must_leave(job_id)]
             if not held_up and (found or not ahead.next):
-                return found
+                return found[:AT_ONCE]
         return []
 
     def errands(self, room: Room) -> list[str]:
         """As `jobs`."""
-        for _ in range(_PASSES):
+        for limit in _LIMITS:
             with self._database.read() as session:
-                ahead = errands.look_ahead(session, room, self.leaving.jobs, AT_ONCE)
+                ahead = errands.look_ahead(session, room, self.leaving.jobs, limit)
                 for errand in ahead:
                     self._remember(errand.id, _of_an_errand(session, errand))
             found = [errand.id for errand in ahead if not self._must_leave(errand.id)]
             if found or not ahead:
-                return found
+                return found[:AT_ONCE]
         return []
 
     def _look_up(self, session: Session, job_ids: Sequence[str]) -> None:

@@ -91,6 +91,19 @@ def test_many_who_ask_at_once_share_one_conversion(tmp_path, artifacts, key, mon
     assert visible(settings) == [Path(key).stem]
 
 
+def test_a_machine_that_shares_the_folder_may_have_been_faster(tmp_path, artifacts, key, monkeypatch):
+    settings, convert = host(tmp_path, "one"), unpacking.convert
+    folder = settings.uploads_root / Path(key).stem
+
+    def convert_late(*told):
+        convert(*told)
+        (folder / "train").mkdir(parents=True)
+
+    monkeypatch.setattr(unpacking, "convert", convert_late)
+    assert unpacking.unpacked(settings, artifacts, key, never) == folder
+    assert visible(settings) == [folder.name]
+
+
 def test_who_unpacks_for_nobody_any_more_stops_and_leaves_nothing(tmp_path, artifacts, key, monkeypatch):
     monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", "import time; time.sleep(60)"))
     settings, until = host(tmp_path, "one"), time.monotonic() + 0.5
