@@ -22,8 +22,8 @@ AT_ONCE = 8
 """So many are looked at together: where several workers claim at a time, all but one must take another."""
 _LIMITS = (AT_ONCE, *[8 * AT_ONCE] * 4, *[64 * AT_ONCE] * 20)
 """Of one look after another, while all that is seen must be left: the rest of a long line is for the next turn."""
-_KEPT = 10_000
-"""Of jobs whose needs are remembered; their names may mean something else a while later."""
+_MOST_LEFT = 20_000
+"""At a time: databases take so many parameters and not many more."""
 _Remembered = tuple[float, tuple[Need, ...]]
 
 
@@ -35,6 +35,7 @@ class Choice:
         self._left: dict[str, float] = {}
         """Until when, by id."""
         self._needs: dict[str, _Remembered] = {}
+        """And until when: the names in a spec may mean something else a while later."""
 
     @property
     def leaving(self) -> Leaving:
@@ -45,6 +46,8 @@ class Choice:
     def jobs(self, room: Room) -> list[str]:
         """Ids of the first that this worker can run, in line."""
         for limit in _LIMITS:
+            if len(self._left) > _MOST_LEFT:
+                break
             with self._database.read() as session:
                 ahead = line.look_ahead(session, room, self.leaving, limit)
                 overtaken = [ahead.overtaken] if ahead.overtaken else []
@@ -69,13 +72,12 @@ class Choice:
 
     def _look_up(self, session: Session, job_ids: Sequence[str]) -> None:
         now = time.monotonic()
-        unknown = [id for id in job_ids if id not in self._needs or self._needs[id][0] < now]
+        self._needs = {id: remembered for id, remembered in self._needs.items() if remembered[0] > now}
+        unknown = [id for id in job_ids if id not in self._needs]
         for job in session.scalars(select(Job).where(Job.id.in_(unknown))) if unknown else ():
             self._remember(job.id, needs_of(session, job))
 
     def _remember(self, id: str, needs: tuple[Need, ...]) -> None:
-        if len(self._needs) >= _KEPT:
-            self._needs.clear()
         self._needs[id] = (time.monotonic() + stock.LOOK_AGAIN_SECONDS, needs)
 
     def _must_leave(self, id: str) -> bool:

@@ -113,8 +113,7 @@ class Dispatcher:
         if time.monotonic() < self._check_in_at:
             return
         self._check_in_at = time.monotonic() + self._settings.heartbeat_seconds
-        if not self._slots_free():
-            self._choice.jobs(Room(len(self._gpus), len(self._gpus)))  # to tell in time what it will have to leave
+        self._choice.jobs(Room(len(self._gpus), len(self._gpus)))  # to tell, though busy, what it will have to leave
         self._check_in(draining=False)
 
     def _check_in(self, draining: bool) -> None:

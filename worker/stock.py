@@ -40,9 +40,9 @@ class Stock:
         return any(faults)
 
     def lacking(self) -> frozenset[str]:
-        """Keys of what need not be looked for now: it was not there a moment ago."""
+        """Keys of what no job needs to ask for now: one has a moment ago."""
         recent = time.monotonic() - LOOK_AGAIN_SECONDS
-        return frozenset(need.key for need, look in self._looks.items() if look.fault and look.at > recent)
+        return frozenset(need.key for need, look in self._looks.items() if look.fault and look.asked_at > recent)
 
     def told(self) -> list[Document]:
         """For the worker's row: what is lacking still."""

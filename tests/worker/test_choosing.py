@@ -174,6 +174,30 @@ def test_where_nothing_is_lacking_a_look_takes_one_query(house):
     assert [statement.split()[0] for statement in statements] == ["BEGIN", "SELECT"]
 
 
+def test_to_tell_of_a_lack_is_not_to_ask_for_it(house, elsewhere, looks_often):
+    """Else a data set would be left out of the line, unasked for, until it is forgotten and then told of no more."""
+    house.submit()
+    its_stock = Stock(house.settings.model_copy(update=elsewhere))
+    chosen = Choice(house.database, its_stock)
+    for _ in range(3):
+        assert chosen.jobs(Room(0, 0)) == []
+        assert chosen.leaving.datasets == {"ds_shapes"}
+        for _ in range(4):
+            time.sleep(0.1)
+            assert [told["key"] for told in its_stock.told()] == ["ds_shapes"]
+        assert chosen.leaving.datasets == chosen.leaving.jobs == frozenset()
+
+
+def test_a_lack_that_nobody_asks_about_any_more_is_told_no_more(house, elsewhere, monkeypatch):
+    job_id = house.submit()
+    its_stock = Stock(house.settings.model_copy(update=elsewhere))
+    Choice(house.database, its_stock).jobs(Room(0, 0))
+    assert len(its_stock.told()) == 1
+    house.cancel(job_id)
+    monkeypatch.setattr(stock, "TOLD_SECONDS", 0.0)
+    assert its_stock.told() == []
+
+
 def test_a_large_file_is_hashed_once_for_each_version(house, looks_often, monkeypatch):
     remember_hashes(house)
     hashed, sha256_of = [], stock.sha256_of
