@@ -56,9 +56,17 @@ def alone(root: Path, lock: str = ".lock", give_up: GiveUp | None = None) -> Ite
 def sweep(root: Path) -> None:
     """Removes what processes left that were killed in the middle."""
     if root.is_dir():
+        stale = clock_of(root) - _STALE_SECONDS
         for path in root.iterdir():
-            if path.name.endswith(_PART) and path.lstat().st_mtime < time.time() - _STALE_SECONDS:
+            if path.name.endswith(_PART) and path.lstat().st_mtime < stale:
                 discard(path)
+
+
+def clock_of(root: Path) -> float:
+    """What time it is for files there, which may be another machine's."""
+    with temporary(root) as probe:
+        probe.touch()
+        return probe.lstat().st_mtime
 
 
 def _wait_for(file: TextIO, give_up: GiveUp) -> None:

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from frs.process import PARENT
 from store.artifacts import Artifacts
 from store.database import Database
 from store.errors import ArtifactNotFound
-from store.folders import GivenUp, GiveUp, alone, discard, temporary
+from store.folders import GivenUp, GiveUp, alone, clock_of, discard, temporary
 from store.settings import Settings
 from store.tables import Dataset
 from store.uploads import folder_of, told_by_key
@@ -96,10 +95,10 @@ def sweep_unused(settings: Settings, database: Database) -> list[str]:
         with alone(root):
             with database.read() as session:
                 keys = session.scalars(select(Dataset.upload_key).where(Dataset.upload_key.is_not(None))).all()
+            settled = clock_of(root) - _SETTLED_SECONDS
             used = {folder_of(settings, str(key)) for key in keys}
             for folder in root.iterdir():
-                is_settled = folder.lstat().st_ctime < time.time() - _SETTLED_SECONDS
-                if _OURS.fullmatch(folder.name) and folder not in used and is_settled:
+                if _OURS.fullmatch(folder.name) and folder not in used and folder.lstat().st_ctime < settled:
                     parts.mkdir(exist_ok=True)
                     folder.rename(parts / folder.name)
                     gone.append(folder.name)
