@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-from api import document, problems, uploads
+from api import document, problems
 from api.bodies import StrictJson
 from api.checkpoints import endpoints as checkpoints
 from api.compare import endpoints as compare
@@ -37,6 +37,7 @@ from api.plans import endpoints as plans
 from api.queue import endpoints as queue
 from api.recipes import endpoints as recipes
 from api.workers import endpoints as workers
+from store import folders
 from store.settings import Settings
 
 _THREADS = 200
@@ -53,7 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = _THREADS
-        uploads.sweep(context.settings.uploads_root)
+        folders.sweep(context.settings.uploads_root)
         checking.resume(context.database, context.settings)
         streaming = asyncio.create_task(context.streams.run())
         yield

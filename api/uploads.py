@@ -1,14 +1,10 @@
 """Bodies that are files: written to the uploads folder as they come, counted and hashed on the way."""
 
 import errno
-import fcntl
 import hashlib
 import os
-import secrets
 import shutil
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -20,12 +16,11 @@ from starlette.requests import ClientDisconnect
 from api.caller import Submitter
 from api.context import Here
 from api.problems import Refusal
+from store.folders import temporary
 
 IDLE_SECONDS = 60
 """A client that sends nothing for so long is given up."""
 _BLOCK = 1 << 20
-_PART = ".part"
-_STALE_SECONDS = 86_400
 
 Sha256 = Annotated[
     str | None,
@@ -66,41 +61,6 @@ def described(media_types: Collection[str]) -> dict[str, Any]:
     """For `openapi_extra=`."""
     binary = {"schema": {"type": "string", "format": "binary"}}
     return {"requestBody": {"required": True, "content": dict.fromkeys(media_types, binary)}}
-
-
-@contextmanager
-def temporary(root: Path) -> Iterator[Path]:
-    """A name below `root` for a file or a folder that is gone afterwards."""
-    root.mkdir(parents=True, exist_ok=True)
-    part = root / f".{secrets.token_hex(8)}{_PART}"
-    try:
-        yield part
-    finally:
-        discard(part)
-
-
-def discard(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """No other thread or process of this machine is in here: between what is on the disk and what rows say of it."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def sweep(root: Path) -> None:
-    """Removes what processes left that were killed in the middle of an upload."""
-    if root.is_dir():
-        for path in root.iterdir():
-            if path.name.endswith(_PART) and path.lstat().st_mtime < time.time() - _STALE_SECONDS:
-                discard(path)
 
 
 def _refuse_by_headers(request: Request, media_types: Collection[str], most: int) -> None:

@@ -41,7 +41,8 @@ def _probed(client: Client, content: Json) -> Json:
     found = client.post("/jobs/plan?probe=true", content)
     with problems.status("waiting for a worker") as status:
         while found["status"] in ("queued", "running"):
-            status.update("waiting for a worker" if found["status"] == "queued" else "building, and taking a few steps")
+            waits = found["status_reason"]
+            status.update(f"waiting: {waits['message']}" if waits else "building, and taking a few steps")
             time.sleep(POLL_SECONDS)
             found = client.get(f"/plans/{found['id']}")
     if found["status"] == "failed":

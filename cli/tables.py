@@ -69,14 +69,16 @@ def queue(answer: Json) -> Group:
     return Group(table, *running, counts)
 
 
-def workers(rows: Iterable[Json]) -> Table:
+def workers(rows: Iterable[Json]) -> Group:
     table = _table("id", "host", "version", "runs", "slots", "GPUs", "seen", folds="GPUs")
+    lacks: list[Text] = []
     for row in rows:
         gpus = "; ".join(map(_gpu, row["gpus"])) or "none"
         seen = f"{_age(row['seen_at'])} ago{', draining' if row['draining'] else ''}"
         places = (str(row["running"]), str(row["slots"]))
         table.add_row(_text(row["id"]), _text(row["host"]), _text(row["version"]), *places, _text(gpus), seen)
-    return table
+        lacks += [Text(f"{row['host']} {lack}") for lack in row["lacks"]]
+    return Group(table, *lacks)
 
 
 def report(answer: Json) -> Group:

@@ -91,7 +91,7 @@ def cache_of(made: Preparation) -> TeacherCache | None:
     return cache
 
 
-class QuietRunner(Runner):  # type: ignore[misc]
+class QuietRunner(Runner):
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
         """Nothing: it would look for compilers, complain where there are none, and log at a level nobody reads."""
 

@@ -4,10 +4,11 @@ Every function takes a session of `Database.write` and leaves the commit to its 
 """
 
 import secrets
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import Select, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from frs.events import Problem
@@ -16,8 +17,9 @@ from store.database import now, time_of
 from store.errors import LeaseLost
 from store.line import CPU_ONLY, Room
 from store.states import ErrandKind, ErrandStatus
-from store.tables import Document, Errand
+from store.tables import Document, Errand, Job
 
+T = TypeVar("T")
 ATTEMPTS = 3
 """So many workers may die over an errand."""
 KEPT_SECONDS = 7 * 86_400.0
@@ -45,12 +47,30 @@ def add(session: Session, kind: ErrandKind, request: Document, *, owner: str, de
     return errand
 
 
-def claim(session: Session, owner: str, lease_seconds: float, room: Room = CPU_ONLY) -> ErrandLease | None:
-    """The oldest that nobody has, or that somebody had and lost, and that fits the room."""
+def job_of(request: Document, owner: str) -> Job:
+    """What a probe asks for, as a job that is in no table."""
+    spec, references = request["spec"], {"dataset_id": request["dataset_id"], "key_id": request.get("key_id")}
+    return Job(spec=spec, devices=spec["resources"]["devices"], owner=owner, **references)
+
+
+def look_ahead(session: Session, room: Room, leaving: Collection[str], limit: int) -> Sequence[Errand]:
+    """What `claim` chooses from."""
+    return session.scalars(_free(select(Errand), room).where(Errand.id.not_in(leaving)).limit(limit)).all()
+
+
+def claim(
+    session: Session,
+    owner: str,
+    lease_seconds: float,
+    room: Room = CPU_ONLY,
+    *,
+    among: Collection[str] | None = None,
+) -> ErrandLease | None:
+    """The oldest that nobody has, or that somebody had and lost, and that fits the room; `among`: of these alone."""
     token = f"{owner}/{secrets.token_hex(4)}"
-    lost = (Errand.status == ErrandStatus.RUNNING) & (Errand.lease_expires_at < now())
-    fits = func.coalesce(Errand.devices, min(1, room.gpus)) <= room.free
-    oldest = select(Errand.id).where(or_(Errand.status == ErrandStatus.QUEUED, lost), fits).order_by(Errand.created_at)
+    oldest = _free(select(Errand.id), room)
+    if among is not None:
+        oldest = oldest.where(Errand.id.in_(among))
     taken = session.scalar(
         update(Errand)
         .where(Errand.id == oldest.limit(1).with_for_update(skip_locked=True).scalar_subquery())
@@ -99,6 +119,12 @@ def forget_old(session: Session) -> None:
     """What ended so long ago that nobody asks for it any more."""
     ended = Errand.status.in_([ErrandStatus.SUCCEEDED, ErrandStatus.FAILED])
     session.execute(delete(Errand).where(ended, Errand.finished_at < now() - KEPT_SECONDS))
+
+
+def _free(query: Select[T], room: Room) -> Select[T]:
+    lost = (Errand.status == ErrandStatus.RUNNING) & (Errand.lease_expires_at < now())
+    fits = func.coalesce(Errand.devices, min(1, room.gpus)) <= room.free
+    return query.where(or_(Errand.status == ErrandStatus.QUEUED, lost), fits).order_by(Errand.created_at)
 
 
 def _give_up(session: Session, errand: Errand) -> None:

@@ -16,9 +16,18 @@ FORGET_SECONDS = 86_400.0
 
 
 def check_in(
-    session: Session, id: str, *, host: str, version: str, slots: int, gpus: list[Document], draining: bool = False
+    session: Session,
+    id: str,
+    *,
+    host: str,
+    version: str,
+    slots: int,
+    gpus: list[Document],
+    draining: bool = False,
+    lacks: Sequence[Document] = (),
 ) -> None:
     said: dict[str, Any] = {"host": host, "version": version, "slots": slots, "gpus": gpus, "draining": draining}
+    said |= {"lacks": list(lacks)}
     statement = insert(session, Worker).values(id=id, **said, seen_at=now())
     session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=said | {"seen_at": now()}))
     session.execute(delete(Worker).where(Worker.seen_at < now() - FORGET_SECONDS))

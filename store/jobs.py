@@ -5,6 +5,7 @@ and whatever else belongs to it stand or fall together. Every transition begins 
 `store.lease.lock`.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Literal
@@ -18,7 +19,7 @@ from store import ids
 from store.database import insert, now
 from store.errors import AlreadySubmitted, IdempotencyKeyReused
 from store.lease import Lease, Renewal, hold, lock, wish_of
-from store.line import CPU_ONLY, Room, next_in_the_queue
+from store.line import CPU_ONLY, NOTHING, Leaving, Room, next_in_the_queue
 from store.queries import COMPARE, is_compared
 from store.states import AttemptEnd, EndReason, JobStatus, WaitingReason
 from store.tables import FIRST_OWNER, Attempt, Job
@@ -86,15 +87,24 @@ def refuse_repetition(session: Session, owner: str, idempotency: Idempotency) ->
 
 
 def claim(
-    session: Session, owner: str, lease_seconds: float, job_id: str | None = None, room: Room = CPU_ONLY
+    session: Session,
+    owner: str,
+    lease_seconds: float,
+    job_id: str | None = None,
+    room: Room = CPU_ONLY,
+    *,
+    among: Collection[str] | None = None,
+    leaving: Leaving = NOTHING,
 ) -> Lease | None:
     """The next job that fits the room (or that one, if it can run), now running under a new attempt. None: nothing to do.
 
-    By priority, then age. One statement, so one of many claimers gets it.
+    By priority, then age. One statement, so one of many claimers gets it. `among`: of these alone; `leaving`: for none
+    of those is any GPU kept.
     """
+    these = [job_id] if job_id else among
     taken = lock(
         session,
-        Job.id == next_in_the_queue(session, room, job_id),
+        Job.id == next_in_the_queue(session, room, these, leaving),
         Job.status == JobStatus.QUEUED,
         status=JobStatus.RUNNING,
         attempt=Job.attempt + 1,

@@ -1,12 +1,12 @@
 """The line before the workers: which job is next, for whom there is room, and who must not be overtaken for ever."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, groupby
 from operator import itemgetter
 
-from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, and_, exists, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, and_, exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from store.database import now
@@ -30,16 +30,47 @@ class Room:
 
 
 CPU_ONLY = Room(gpus=0, free=0)
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """Jobs that a worker leaves to others, for it lacks what they need."""
+
+    jobs: frozenset[str] = frozenset()
+    datasets: frozenset[str] = frozenset()
+    """All that train on these."""
+
+    def spares(self, job: type[Job]) -> list[ColumnElement[bool]]:
+        """What is true of the others; nothing where nothing is left to others."""
+        by_column = ((job.id, self.jobs), (job.dataset_id, self.datasets))
+        return [column.not_in(sorted(ids)) for column, ids in by_column if ids]
+
+
+@dataclass(frozen=True)
+class Ahead:
+    next: Sequence[str]
+    """Ids of the first jobs that can run, in line."""
+    overtaken: str | None
+    """The job that GPUs are kept for."""
+
+
+NOTHING = Leaving()
 _candidate, _other = aliased(Job), aliased(Job)
 """Made once, as `_runnable` is: to make the columns of an alias takes longer than SQLite takes to find the job."""
 
 
-def next_in_the_queue(session: Session, room: Room, job_id: str | None = None) -> ScalarSelect[str]:
-    """Id of the first that can run in this room, its row locked; only that one, if it can, where `job_id` names it."""
-    harmless = or_(room.needs(_candidate) == 0, _before_the_overtaken(session, room))
-    query = _runnable().where(room.needs(_candidate) <= room.free, harmless)
-    query = query.with_for_update(skip_locked=True, of=_candidate)
-    return (query.where(_candidate.id == job_id) if job_id else query).scalar_subquery()
+def look_ahead(session: Session, room: Room, leaving: Leaving, limit: int) -> Ahead:
+    """What `next_in_the_queue` chooses from, without locking anything."""
+    overtaken = _overtaken(session, room, leaving)
+    return Ahead(session.scalars(_in_this_room(room, leaving, overtaken).limit(limit)).all(), overtaken)
+
+
+def next_in_the_queue(
+    session: Session, room: Room, among: Collection[str] | None = None, leaving: Leaving = NOTHING
+) -> ScalarSelect[str]:
+    """Id of the first that can run in this room, its row locked; of those, where `among` names some."""
+    query = _in_this_room(room, leaving, _overtaken(session, room, leaving), among)
+    return query.with_for_update(skip_locked=True, of=_candidate).limit(1).scalar_subquery()
 
 
 def comes_before(one: type[Job], other: type[Job]) -> ColumnElement[bool]:
@@ -115,14 +146,17 @@ def _gaps(session: Session, queued: Sequence[str]) -> Sequence[Row[str, int, int
 
 
 @cache
-def _runnable() -> Select[str]:
-    """The first candidate whose time has come and whose teacher and runs are there."""
-    teacher, run = aliased(Job), aliased(Job)
+def _runnable(by_status: bool = True) -> Select[str]:
+    """The candidates whose time has come and whose teacher and runs are there, in line.
+
+    Not `by_status`: by another condition, where SQLite would walk all that are queued to find a handful.
+    """
+    teacher, run, status = aliased(Job), aliased(Job), _candidate.status
     unfinished = select(run.id).where(is_compared(run, _candidate), run.status != JobStatus.SUCCEEDED)
     return (
         select(_candidate.id)
         .where(
-            _candidate.status == JobStatus.QUEUED,
+            (status if by_status else func.nullif(status, "", type_=status.type)) == JobStatus.QUEUED,
             or_(_candidate.not_before.is_(None), _candidate.not_before <= now()),
             or_(
                 _candidate.teacher_job_id.is_(None),
@@ -131,17 +165,24 @@ def _runnable() -> Select[str]:
             ~exists(unfinished.correlate(_candidate)),
         )
         .order_by(_candidate.priority.desc(), _candidate.created_at, _candidate.id)
-        .limit(1)
     )
 
 
-def _before_the_overtaken(session: Session, room: Room) -> ColumnElement[bool]:
-    """Nobody overtakes a job that fits this worker's GPUs and has waited long for them to be free together."""
+def _in_this_room(
+    room: Room, leaving: Leaving, overtaken: str | None, among: Collection[str] | None = None
+) -> Select[str]:
+    these = _runnable() if among is None else _runnable(by_status=False).where(_candidate.id.in_(among))
+    query = these.where(room.needs(_candidate) <= room.free, *leaving.spares(_candidate))
+    if overtaken is None:
+        return query
+    before = exists().where(_other.id == overtaken, comes_before(_candidate, _other))
+    return query.where(or_(room.needs(_candidate) == 0, before))
+
+
+def _overtaken(session: Session, room: Room, leaving: Leaving) -> str | None:
+    """The first that fits this worker's GPUs and has waited long for them to be free together: nobody overtakes it."""
     if room.free == room.gpus:
-        return true()
+        return None
     waits = (room.needs(_candidate) > room.free, room.needs(_candidate) <= room.gpus)
     long_ago = _candidate.created_at < now() - OVERTAKING_SECONDS
-    overtaken = session.scalars(_runnable().where(*waits, long_ago)).first()
-    if overtaken is None:
-        return true()
-    return exists().where(_other.id == overtaken, comes_before(_candidate, _other))
+    return session.scalars(_runnable().where(*waits, long_ago, *leaving.spares(_candidate)).limit(1)).first()

@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.util import AliasedClass
 
+from frs.errors import DatasetNotFound
 from store import keys
 from store.states import JobStatus
 from store.tables import ApiKey, Checkpoint, Dataset, Detector, Job
@@ -42,6 +43,17 @@ def has_tag(session: Session, tag: str) -> ColumnElement[bool]:
         return exists().where(tags.c.value == tag)
     tags = func.json_array_elements_text(Job.tags).table_valued("value")
     return exists().where(tags.c.value == tag)
+
+
+def datasets_of(session: Session, job: Job) -> list[Dataset]:
+    """What a job trains and is scored on, then, if it names one, what it looks at without boxes. Raises DatasetNotFound."""
+    named = job.spec.get("unlabelled")
+    found = [session.get(Dataset, job.dataset_id) if job.dataset_id else None]
+    if named:
+        found.append(find_dataset(session, named, job.owner, everybodys=sees_everybodys(session, job)))
+    if None in found:
+        raise DatasetNotFound("A data set that it names is not registered any more.", "See GET /datasets.")
+    return [dataset for dataset in found if dataset]
 
 
 def teaches_unlabelled(session: Session, dataset: Dataset) -> bool:

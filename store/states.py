@@ -26,6 +26,8 @@ class WaitingReason(StrEnum):
     RUNS = "waiting_for_runs"
     DEVICE = "waiting_for_device"
     WORKER = "waiting_for_worker"
+    DATASET = "dataset_not_on_worker"
+    WEIGHTS = "weights_not_on_worker"
     STORAGE = "waiting_for_storage"
     RETRY_BACKOFF = "retry_backoff"
 
@@ -35,6 +37,8 @@ WAITING_HINTS: dict[WaitingReason, str] = {
     WaitingReason.RUNS: "Nothing to do: it starts when all of them have succeeded.",
     WaitingReason.DEVICE: "See GET /workers; ask for fewer `resources.devices`, or start a worker with more GPUs.",
     WaitingReason.WORKER: "See GET /workers and GET /queue; start a worker with `frs up` or `python -m worker`.",
+    WaitingReason.DATASET: "Put the very files that were registered below `FRS_DATASETS_ROOT` of a worker, which looks again within a minute; changed ones need a new name.",
+    WaitingReason.WEIGHTS: "Put the very file that was named below `FRS_MODELS_ROOT` of a worker, which looks again within a minute.",
     WaitingReason.STORAGE: "Free space in the data folder; the job goes on by itself.",
     WaitingReason.RETRY_BACKOFF: "Nothing to do: it is tried again by itself.",
 }

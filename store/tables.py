@@ -242,6 +242,8 @@ class Dataset(Base):
     train_annotations: Mapped[str]
     val_images: Mapped[str]
     val_annotations: Mapped[str]
+    hashes: Mapped[Document | None]
+    """SHA-256 of each half's annotation file as it was checked; null for an upload, and for what is older than this."""
     status: Mapped[DatasetStatus] = mapped_column(default=DatasetStatus.CHECKING)
     report: Mapped[Document | None]
     classes: Mapped[list[str] | None]
@@ -313,6 +315,8 @@ class Worker(Base):
     """`{index, name, memory_total, memory_used, utilization}` each; bytes and percent, null where not known."""
     draining: Mapped[bool] = mapped_column(default=False)
     """It takes no more jobs and gives back what it has."""
+    lacks: Mapped[list[Document] | None]
+    """What jobs in the queue need and it has not: `{key, owner, message}` each, as `store.needs.Need`."""
     started_at: Mapped[float] = mapped_column(default=now())
     seen_at: Mapped[float] = mapped_column(default=now())
 

@@ -25,6 +25,17 @@ def folder_of(settings: Settings, upload_key: str) -> Path:
     return settings.uploads_root / Path(upload_key).name.partition(".")[0]
 
 
+def archive_key(sha256: str, val_share: float | None, suffix: str) -> str:
+    """Where the archive of a data set goes in the artifacts; it says all that its conversion depends on."""
+    return f"uploads/{sha256}{f'-val{round(100 * val_share)}' if val_share else ''}{suffix}"
+
+
+def told_by_key(archive_key: str) -> tuple[str, float | None]:
+    """The archive's SHA-256, and the share of its training images set aside for validation."""
+    sha256, _, percent = Path(archive_key).name.partition(".")[0].partition("-val")
+    return sha256, int(percent) / 100 if percent else None
+
+
 def weights_key(detector_id: str, sha256: str) -> str:
     """Where the imported weights of an uploaded detector go in the artifacts."""
     return f"{detector_id}/{sha256[:12]}.safetensors"

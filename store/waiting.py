@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
-from store import fleet
+from store import errands, fleet
+from store.needs import needs_of
 from store.queries import COMPARE
-from store.states import WAITING_HINTS, JobStatus, WaitingReason
-from store.tables import Job, Worker
+from store.states import WAITING_HINTS, ErrandStatus, JobStatus, WaitingReason
+from store.tables import Errand, Job, Worker
+
+_TOLD = 3
+"""Workers that a message names."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ def waiting_reason(session: Session, job: Job) -> StatusReason | None:
 
 
 def waiting_reasons(session: Session, jobs: Sequence[Job]) -> dict[str, StatusReason]:
-    """Of those that are queued, by id: of many at the price of three look-ups."""
+    """Of those that are queued, by id: of many at the price of three look-ups, and of more where every worker lacks something."""
     queued = [job for job in jobs if job.status == JobStatus.QUEUED]
     undecided = [job for job in queued if not job.status_reason_code]
     teachers, runs = _teachers(session, undecided), _unfinished_runs(session, undecided)
@@ -41,20 +45,42 @@ def waiting_reasons(session: Session, jobs: Sequence[Job]) -> dict[str, StatusRe
         code, message = (
             _needs_a_teacher(teachers.get(job.teacher_job_id or ""))
             or _needs_runs(runs.get(job.parent_id or "", []) if job.kind == COMPARE else [])
-            or needs_a_worker(job.devices, workers)
+            or needs_a_worker(session, job, workers)
         )
         reasons[job.id] = StatusReason(code, message, job.created_at)
     return reasons
 
 
-def needs_a_worker(devices: int | None, workers: Sequence[Worker]) -> tuple[WaitingReason, str]:
+def reason_of_a_probe(session: Session, errand: Errand) -> StatusReason | None:
+    """Why a plan's probe waits; None for one that does not."""
+    if errand.status != ErrandStatus.QUEUED:
+        return None
+    job = errands.job_of(errand.request, errand.owner)
+    return StatusReason(*needs_a_worker(session, job, fleet.alive(session)), errand.created_at)
+
+
+def needs_a_worker(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str]:
     """What is left to wait for once all else is there; `workers`: those alive."""
     if not workers:
         return WaitingReason.WORKER, "No worker is running."
     most = max(len(worker.gpus) for worker in workers)
-    if (devices or 0) > most:
-        return WaitingReason.DEVICE, f"It asks for {devices} GPUs; no worker has more than {most}."
-    return WaitingReason.WORKER, "The next free worker takes it."
+    if (job.devices or 0) > most:
+        return WaitingReason.DEVICE, f"It asks for {job.devices} GPUs; no worker has more than {most}."
+    able = [worker for worker in workers if len(worker.gpus) >= (job.devices or 0)]
+    return _needs_files(session, job, able) or (WaitingReason.WORKER, "The next free worker takes it.")
+
+
+def _needs_files(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str] | None:
+    """Only where every one of them has said that it lacks some."""
+    if not all(worker.lacks for worker in workers):
+        return None
+    codes = {need.key: need.code for need in needs_of(session, job)}
+    lacks = [[lack for lack in worker.lacks or [] if lack["key"] in codes] for worker in workers]
+    if not all(lacks):
+        return None
+    said = {f"{worker.host} {found[0]['message']}": None for worker, found in zip(workers, lacks, strict=True)}
+    more = f" And {len(said) - _TOLD} more workers." if len(said) > _TOLD else ""
+    return codes[lacks[0][0]["key"]], " ".join([*said][:_TOLD]) + more
 
 
 def _decided(job: Job) -> StatusReason | None:

@@ -10,27 +10,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from typing import TypeVar
 
 import structlog
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from store import errands, fleet, jobs, tables
+from store import errands, fleet, jobs
 from store.database import Database
 from store.errands import ErrandLease
 from store.lease import Lease
 from store.line import Room
 from store.settings import Settings
-from store.states import ErrandStatus, JobStatus
-from store.tables import Job
-from worker import gpus, workfolder
+from worker import gpus, reaper
+from worker.choosing import Choice
 from worker.errand import Errand
+from worker.stock import Stock
 from worker.supervisor import Supervisor
 from worker.trainer import COMMAND
 
 LAST_WORDS_SECONDS = 10.0
 """Beyond `grace_seconds`: for what the trainers said last to be written down."""
 MAX_PAUSE = 30.0
+SWEEP_SECONDS = 600.0
+"""Between looks for unpacked data sets that nobody needs any more."""
+TRIES = 3
+"""Where others have taken every job looked at, before the next look after a pause."""
+T = TypeVar("T")
 _log = structlog.get_logger()
 
 
@@ -50,8 +54,10 @@ class Dispatcher:
         self._settings, self._database = settings, database
         self._gpus = gpus.names()
         self._slots = settings.slots or max(1, len(self._gpus))
+        self._stock = Stock(settings)
+        self._choice = Choice(database, self._stock)
         self._running: list[Held] = []
-        self._reap_at = self._check_in_at = 0.0
+        self._reap_at = self._check_in_at = self._sweep_at = 0.0
         self._woken = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -91,7 +97,8 @@ class Dispatcher:
         self._check_in_when_due()
         if time.monotonic() >= self._reap_at:
             self._reap_at = time.monotonic() + self._settings.reap_seconds
-            self._reap()
+            reaper.reap(self._settings, self._database)
+        self._sweep_when_due()
         while not self._closing.is_set() and self._slots_free() and (held := self._claim()):
             self._running.append(held)
             held.thread.start()
@@ -100,14 +107,22 @@ class Dispatcher:
         if self._settings.alive_file is not None:
             self._settings.alive_file.touch()
 
+    def _sweep_when_due(self) -> None:
+        if time.monotonic() < self._sweep_at:
+            return
+        self._sweep_at = time.monotonic() + SWEEP_SECONDS
+        what = (self._settings, self._database)
+        threading.Thread(target=reaper.sweep_uploads, args=what, name="sweeping", daemon=True).start()
+
     def _check_in_when_due(self) -> None:
         if time.monotonic() < self._check_in_at:
             return
         self._check_in_at = time.monotonic() + self._settings.heartbeat_seconds
+        self._choice.jobs(Room(len(self._gpus), len(self._gpus)))  # to tell, though busy, what it will have to leave
         self._check_in(draining=False)
 
     def _check_in(self, draining: bool) -> None:
-        told = gpus.state()
+        told, lacks = gpus.state(), self._stock.told()
         with self._database.write() as session:
             fleet.check_in(
                 session,
@@ -117,19 +132,9 @@ class Dispatcher:
                 slots=self._slots,
                 gpus=told,
                 draining=draining,
+                lacks=lacks,
             )
             session.commit()
-
-    def _reap(self) -> None:
-        folders = workfolder.attempts(self._settings.work_root)
-        with self._database.write() as session:
-            lost, orphans = jobs.requeue_lost(session), jobs.fail_orphans(session)
-            errands.forget_old(session)
-            running = _running(session)
-            session.commit()
-        workfolder.sweep(self._settings.work_root, folders, running)
-        if lost or orphans:
-            _log.info("reaped", lost=lost, orphans=orphans)
 
     def _slots_free(self) -> int:
         self._running = [held for held in self._running if held.thread.is_alive()]
@@ -140,15 +145,30 @@ class Dispatcher:
         taken = {gpu for held in self._running for gpu in held.gpus}
         free = [gpu for gpu in self._gpus if gpu not in taken]
         room = Room(gpus=len(self._gpus), free=len(free))
-        with self._database.write() as session:
-            lease = errands.claim(session, self.owner, self._settings.lease_seconds, room) or jobs.claim(
-                session, self.owner, self._settings.lease_seconds, room=room
-            )
-            session.commit()
+        lease = self._claim_errand(room) or self._claim_job(room)
         if lease is None:
             return None
         needed = min(1, len(self._gpus)) if lease.devices is None else lease.devices
         return self._held(lease, free[:needed])
+
+    def _claim_errand(self, room: Room) -> ErrandLease | None:
+        return self._claimed(errands.claim, room, among) if (among := self._choice.errands(room)) else None
+
+    def _claim_job(self, room: Room) -> Lease | None:
+        for _ in range(TRIES):
+            among = self._choice.jobs(room)
+            if not among:
+                return None
+            lease = self._claimed(partial(jobs.claim, leaving=self._choice.leaving), room, among)
+            if lease is not None:
+                return lease
+        return None
+
+    def _claimed(self, claim: Callable[..., T], room: Room, among: Sequence[str]) -> T:
+        with self._database.write() as session:
+            lease = claim(session, self.owner, self._settings.lease_seconds, room=room, among=among)
+            session.commit()
+        return lease
 
     def _held(self, lease: Lease | ErrandLease, its_gpus: Sequence[str]) -> Held:
         told = its_gpus if self._gpus else None
@@ -192,11 +212,3 @@ class Dispatcher:
             what()
         except Exception as error:
             _log.warning("fleet not told", error=type(error).__name__)
-
-
-def _running(session: Session) -> list[tuple[str, int]]:
-    jobs_running = select(Job.id, Job.attempt).where(Job.status == JobStatus.RUNNING)
-    errands_running = select(tables.Errand.id, tables.Errand.attempt).where(
-        tables.Errand.status == ErrandStatus.RUNNING
-    )
-    return [(id, attempt) for query in (jobs_running, errands_running) for id, attempt in session.execute(query)]

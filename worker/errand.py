@@ -1,5 +1,6 @@
 """Runs one errand to its end: a process of the engine, fenced and killed as a trainer is, and what it found written down."""
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,14 +14,15 @@ from sqlalchemy.orm import Session
 from frs import events
 from frs.errors import FrsError, StorageFull
 from frs.events import Facts, Outcome, Problem
-from store import errands, uploads
+from store import errands, queries, unpacking, uploads
 from store.artifacts import open_artifacts
 from store.database import Database
 from store.errands import ErrandLease
 from store.errors import LeaseLost
+from store.folders import GivenUp
 from store.settings import Settings
 from store.states import ErrandKind
-from store.tables import Document, Job
+from store.tables import Document
 from worker import workfolder
 from worker.inputs import Inputs
 from worker.output import Output
@@ -100,12 +102,15 @@ class Errand:
                 return self._died()
             if self.lease.kind is ErrandKind.IMPORT and self.outcome and not self.outcome.error:
                 self._keep_weights()
+        except GivenUp:
+            return None
         except StorageFull as error:
             raise TryAgain(error.message, STORAGE_DELAY, attempt_counts=False) from error
         except FrsError as error:
             return Problem(code=error.code, message=error.message, hint=error.hint)
         except OSError as error:
-            raise TryAgain(told_of_storage(error), STORAGE_DELAY, attempt_counts=False) from error
+            was_killed = error.errno == errno.ENOMEM
+            raise TryAgain(told_of_storage(error), STORAGE_DELAY, attempt_counts=was_killed) from error
         problem = self.outcome.error if self.outcome else None
         if problem is not None and problem.code == StorageFull.code:
             raise TryAgain(problem.message, STORAGE_DELAY, attempt_counts=False)
@@ -120,14 +125,11 @@ class Errand:
         return Problem(code="internal_error", message=said, hint="See the worker's log.")
 
     def _probe(self) -> list[str]:
-        request = self.lease.request
-        asked = Job(
-            spec=request["spec"],
-            dataset_id=request["dataset_id"],
-            owner=self.lease.owner,
-            key_id=request.get("key_id"),
-        )
-        inputs = Inputs(self.folder)
+        asked, inputs = errands.job_of(self.lease.request, self.lease.owner), Inputs(self.folder)
+        with self._database.read() as session:
+            keys = [dataset.upload_key for dataset in queries.datasets_of(session, asked)]
+        for key in filter(None, keys):
+            self._meanwhile(unpacking.unpacked, self.settings, self.artifacts, key, self._released.is_set)
         with self._database.read() as session:
             resolved = render(session, self.settings, asked, inputs)
         self._meanwhile(inputs.fetch, self.artifacts)
@@ -189,14 +191,19 @@ class Errand:
             self._trainer.prolong(started + self.settings.fence_seconds)
 
     def _keep_weights(self) -> None:
+        """Puts them into the artifacts."""
         self._meanwhile(self.artifacts.put, self.folder / IMPORTED, self._weights_key, str(self.found["sha256"]))
 
-    def _meanwhile(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Large files take long to travel: the lease is renewed while they do."""
+    def _meanwhile(self, work: Callable[..., object], *arguments: object) -> None:
+        """For what may take longer than the lease: it is renewed meanwhile. Raises LeaseLost, and what `work` does."""
         with ThreadPoolExecutor(1) as threads:
-            done = threads.submit(function, *arguments)
-            while wait([done], timeout=1.0).not_done:
-                self._renew_when_due()
+            done = threads.submit(work, *arguments)
+            try:
+                while wait([done], timeout=min(1.0, self.settings.heartbeat_seconds)).not_done:
+                    self._renew_when_due()
+            except LeaseLost:
+                self.release()
+                raise
         done.result()
 
     @property

@@ -19,7 +19,7 @@ from frs.spec import (
     InitFromFile,
     JobSpec,
 )
-from store.queries import COMPARE, find_dataset, find_detector, last_student, sees_everybodys
+from store.queries import COMPARE, datasets_of, find_detector, last_student, sees_everybodys
 from store.settings import Settings
 from store.states import DetectorStatus
 from store.tables import Dataset, Detector, Job
@@ -32,16 +32,14 @@ _description: TypeAdapter[DetectorDescription] = TypeAdapter(DetectorDescription
 
 def render(session: Session, settings: Settings, job: Job, inputs: Inputs) -> ResolvedSpec:
     spec = JobSpec.model_validate(job.spec)
-    dataset = session.get_one(Dataset, job.dataset_id)
+    dataset, *more = datasets_of(session, job)
     compares = spec.kind == COMPARE
-    root, more = root_of(settings, dataset), _unlabelled(session, job, spec)
+    root = root_of(settings, dataset)
     return ResolvedSpec(
         job=spec,
         train=_split(root, dataset.name, dataset.train_images, dataset.train_annotations),
         val=_split(root, dataset.name, dataset.val_images, dataset.val_annotations),
-        unlabelled=_split(root_of(settings, more), more.name, more.train_images, more.train_annotations)
-        if more
-        else None,
+        unlabelled=_unlabelled(settings, more[0]) if more else None,
         student=_described(spec) if compares else _detector(session, settings, job, spec.student, inputs),
         teacher=_detector(session, settings, job, spec.teacher, inputs) if spec.teacher else None,
         models=settings.models_root,
@@ -49,13 +47,8 @@ def render(session: Session, settings: Settings, job: Job, inputs: Inputs) -> Re
     )
 
 
-def _unlabelled(session: Session, job: Job, spec: JobSpec) -> Dataset | None:
-    if spec.unlabelled is None:
-        return None
-    dataset = find_dataset(session, spec.unlabelled, job.owner, everybodys=sees_everybodys(session, job))
-    if dataset is None:
-        raise DatasetNotFound(f"No data set {spec.unlabelled!r} is registered.", "See GET /datasets.")
-    return dataset
+def _unlabelled(settings: Settings, dataset: Dataset) -> Split:
+    return _split(root_of(settings, dataset), dataset.name, dataset.train_images, dataset.train_annotations)
 
 
 def _described(spec: JobSpec) -> ResolvedDetector:

@@ -12,10 +12,11 @@ from frs import events
 from frs.errors import FrsError, StorageFull
 from frs.events import Artifact, Checkpoint, Event, Log, Outcome, Phase
 from frs.resolved import ResolvedSpec
-from store import tables
+from store import queries, tables, unpacking
 from store.artifacts import open_artifacts
 from store.database import Database
 from store.errors import ArtifactsUnavailable, LeaseLost
+from store.folders import GivenUp
 from store.lease import Lease, Wish
 from store.record import keys_in_use, newest_checkpoints
 from store.settings import Settings
@@ -98,6 +99,9 @@ class Supervisor:
             self.trainer.start()
             self._follow()
             return self._judge()
+        except GivenUp:
+            cancelled = self.heartbeat.wish is Wish.CANCEL
+            return endings.cancelled() if cancelled else endings.given_back(attempt_counts=False)
         except LeaseLost:
             raise
         except StorageFull as error:
@@ -125,9 +129,19 @@ class Supervisor:
 
     def _prepare(self) -> None:
         workfolder.check_space(self.settings)
+        for upload_key in self.journal.read(self._upload_keys):
+            unpacking.unpacked(self.settings, self.artifacts, upload_key, self._is_not_wanted)
         spec, inputs, checkpoints, keys = self.journal.read(self._look_up)
         self.artifacts.keep_only(self.lease.job_id, keys)  # earlier attempts can add no row any more
         workfolder.prepare(self.folder, spec, inputs, checkpoints, self.artifacts)
+
+    def _upload_keys(self, session: Session) -> list[str]:
+        datasets = queries.datasets_of(session, session.get_one(tables.Job, self.lease.job_id))
+        return [dataset.upload_key for dataset in datasets if dataset.upload_key]
+
+    def _is_not_wanted(self) -> bool:
+        asked_to_go = self._released.is_set() or self.heartbeat.wish in (Wish.CANCEL, Wish.PAUSE)
+        return asked_to_go or self.heartbeat.lost or self.trainer.fenced
 
     def _look_up(self, session: Session) -> tuple[ResolvedSpec, Inputs, list[tables.Checkpoint], set[str]]:
         job, inputs = session.get_one(tables.Job, self.lease.job_id), Inputs(self.folder)

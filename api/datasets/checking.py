@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -15,6 +16,7 @@ from frs.dataset.report import Report
 from frs.errors import FrsError
 from frs.resolved import inside
 from store.database import Database
+from store.needs import sha256_of
 from store.settings import Settings
 from store.states import DatasetStatus
 from store.tables import Dataset
@@ -73,11 +75,14 @@ def check_new(database: Database, settings: Settings, dataset: Dataset) -> None:
 
 def run(database: Database, settings: Settings, dataset: Dataset) -> None:
     """Checks and keeps the findings, unless the data set was deleted meanwhile."""
-    findings = _examine(root_of(settings, dataset), dataset)
+    root = root_of(settings, dataset)
+    hashes = None if dataset.upload_key else _hashes(root, dataset)  # of what is then checked
+    findings = _examine(root, dataset)
     this_one = (Dataset.id == dataset.id, Dataset.status == DatasetStatus.CHECKING)
     values = {
         "status": DatasetStatus.READY if findings.accepted() else DatasetStatus.HAS_PROBLEMS,
         "report": findings.model_dump(mode="json"),
+        "hashes": hashes,
         "classes": list(findings.train.class_names) if findings.train else None,
     }
     with database.write() as session:
@@ -108,6 +113,15 @@ def _run_all(database: Database, settings: Settings, datasets: Sequence[Dataset]
                 except Exception:  # the others are still to be checked; this one is again at the next start
                     _log.exception("check not kept", extra={"dataset_id": dataset.id})
                     time.sleep(pause or 0)
+
+
+def _hashes(root: Path, dataset: Dataset) -> dict[str, str]:
+    """By half, without what cannot be read: the check tells."""
+    found = {}
+    for half, annotations in (("train", dataset.train_annotations), ("val", dataset.val_annotations)):
+        with suppress(FrsError, OSError):
+            found[half] = sha256_of(inside(root, annotations))
+    return found
 
 
 def _examine(root: Path, dataset: Dataset) -> Findings:

@@ -1,9 +1,6 @@
 """A data set that comes as an archive: unpacked, converted, kept once however often it is sent."""
 
-import json
-import os
-import subprocess
-import sys
+import errno
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +9,7 @@ from fastapi import Query
 from pydantic import BaseModel
 from sqlalchemy import exists, select
 
-from api import files, uploads
+from api import files
 from api.caller import Caller, Submitter
 from api.context import Context, Here
 from api.datasets import checking, service
@@ -21,13 +18,12 @@ from api.problems import Refusal
 from api.uploads import Upload
 from frs.dataset import archive, take_in
 from frs.errors import ArchiveTooLarge
-from frs.process import PARENT
 from frs.spec import Name
-from store import tables
+from store import folders, tables, unpacking
 from store.database import insert
 from store.ids import new_id
 from store.settings import Settings
-from store.uploads import folder_of, is_used
+from store.uploads import archive_key, folder_of, is_used
 
 MEDIA_TYPES = ("application/zip", "application/x-tar", "application/gzip")
 Share = Annotated[
@@ -37,9 +33,6 @@ Share = Annotated[
 _TURN_SECONDS = 60
 _converting = threading.BoundedSemaphore(4)
 """Each takes a request's thread and up to 4 GiB."""
-_ENVIRONMENT = frozenset({"PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
-_UNPACKS_TO = 2
-"""Times the largest upload: pictures are packed already."""
 
 
 class Wanted(BaseModel):
@@ -59,13 +52,12 @@ def wanted(here: Here, caller: Submitter, name: Annotated[Name, Query()], val_sh
 def register(context: Context, caller: Caller, wanted: Wanted, upload: Upload) -> Dataset:
     """Raises Refusal: 422 for an archive or a layout that cannot be used, 409 where the name is taken."""
     settings = context.settings
-    share = f"-val{round(100 * wanted.val_share)}" if wanted.val_share else ""
-    key = f"uploads/{upload.sha256}{share}{archive.suffix(upload.path)}"
+    key = archive_key(upload.sha256, wanted.val_share, archive.suffix(upload.path))
     folder = folder_of(settings, key)
-    with uploads.temporary(settings.uploads_root) as part:
+    with folders.temporary(settings.uploads_root) as part:
         if not folder.is_dir():
             _convert(settings, upload, part, wanted.val_share)
-        with uploads.alone(settings.uploads_root):
+        with folders.alone(settings.uploads_root):
             if not folder.is_dir():
                 if not part.is_dir():  # it was deleted this very moment
                     _convert(settings, upload, part, wanted.val_share)
@@ -84,7 +76,7 @@ def release(context: Context, key: str | None) -> None:
     if key is None:
         return
     root = context.settings.uploads_root
-    with uploads.temporary(root) as part, uploads.alone(root):
+    with folders.temporary(root) as part, folders.alone(root):
         with context.database.read() as session:
             if is_used(session, key):
                 return
@@ -95,34 +87,21 @@ def release(context: Context, key: str | None) -> None:
 
 
 def _convert(settings: Settings, upload: Upload, part: Path, val_share: float | None) -> None:
-    """In a process of its own, with none of our secrets in its environment, and few of them at a time."""
+    """A few at a time. Raises Refusal."""
     if not _converting.acquire(timeout=_TURN_SECONDS):
         hint = "Send it again in a minute."
         raise Refusal(503, "busy", "Other archives are being unpacked.", hint, headers={"Retry-After": "60"})
     try:
-        _run_conversion(settings, upload, part, val_share)
+        unpacking.convert(settings, upload.path, part, val_share)
+    except unpacking.Refused as refused:
+        told = refused.problem
+        raise Refusal(422, told.code, told.message, told.hint) from None
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        raise Refusal(422, ArchiveTooLarge.code, take_in.TOO_MUCH, ArchiveTooLarge.hint_by_default) from None
     finally:
         _converting.release()
-
-
-def _run_conversion(settings: Settings, upload: Upload, part: Path, val_share: float | None) -> None:
-    arguments = [str(upload.path), str(part), str(_UNPACKS_TO * settings.max_upload_bytes)]
-    allowed = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
-    ended = subprocess.run(
-        [sys.executable, "-m", "frs.dataset.take_in", *arguments, *([str(val_share)] if val_share else [])],
-        env={**allowed, PARENT: str(os.getpid())},
-        stdout=subprocess.PIPE,
-        check=False,
-    )
-    if ended.returncode == 0:
-        return
-    try:
-        told = json.loads(ended.stdout)
-    except ValueError:  # it was killed
-        raise Refusal(422, ArchiveTooLarge.code, take_in.TOO_MUCH, ArchiveTooLarge.hint_by_default) from None
-    if "errno" in told:
-        raise OSError(told["errno"], "while unpacking")
-    raise Refusal(422, told["code"], told["message"], told["hint"])
 
 
 def _add(context: Context, caller: Caller, name: str, key: str) -> tables.Dataset | None:

@@ -1,5 +1,3 @@
-import hashlib
-
 from sqlalchemy import delete as delete_from
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -13,6 +11,7 @@ from api.problems import InvalidField, NotFound, Refusal
 from api.schemas import Page
 from store import ids, queries, tables
 from store.database import Database, insert
+from store.needs import sha256_of
 from store.states import TERMINAL, JobStatus
 from store.tables import Document, Job
 
@@ -69,12 +68,10 @@ def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
 def _from_file(context: Context, request: DetectorCreate) -> Document:
     assert request.description and request.weights, "the schema sees to that"
     path = files.named_file(context.settings.models_root, request.weights, "weights", code="weights_not_found")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "description": request.description.model_dump(mode="json"),
         "weights_file": request.weights,
-        "sha256": sha256,
+        "sha256": sha256_of(path),
         "classes": request.classes and list(request.classes),
     }
 

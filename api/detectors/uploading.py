@@ -7,13 +7,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import exists, select
 
-from api import files, uploads
+from api import files
 from api.caller import Caller, Submitter
 from api.context import Context, Here
 from api.detectors.schemas import Description, Detector, DetectorUpload
 from api.problems import Refusal
 from api.uploads import Upload
-from store import errands, tables
+from store import errands, folders, tables
 from store.database import insert
 from store.ids import new_id
 from store.states import DetectorStatus, ErrandKind
@@ -59,7 +59,7 @@ def release(context: Context, key: str | None) -> None:
     """Removes weights that nothing refers to any more. None: they lie in the folder of models."""
     if key is None:
         return
-    with uploads.alone(context.settings.uploads_root):
+    with folders.alone(context.settings.uploads_root):
         with context.database.read() as session:
             if is_used(session, key):
                 return

@@ -53,14 +53,14 @@ def of_the_schedule(spec: JobSpec, images: int | None) -> tuple[Check, Steps | N
     return Check(code="schedule", level="info", ok=True, message=said), steps
 
 
-def of_its_wait(session: Session, caller: Caller, spec: JobSpec) -> Iterator[Check]:
+def of_its_wait(session: Session, caller: Caller, spec: JobSpec, dataset: Dataset | None) -> Iterator[Check]:
     """What would keep it in the queue: warnings."""
     teacher = teacher_to_come(session, caller, spec)
     if teacher is not None:
         message = f"Job {teacher.id}, which trains the detector it needs, is {teacher.status}."
         yield _would_wait(WaitingReason.TEACHER, message)
     workers = fleet.alive(session)
-    reason, message = waiting.needs_a_worker(spec.resources.devices, workers)
+    reason, message = waiting.needs_a_worker(session, _job_of(caller, spec, dataset), workers)
     if workers and reason is WaitingReason.WORKER:
         yield Check(code="workers", level="info", ok=True, message="There is a worker that can run it.")
     else:
@@ -84,6 +84,12 @@ def training_images(reviewed: Review) -> int | None:
 
 def failed(refusal: Refusal) -> Check:
     return Check(code=refusal.code, level="error", ok=False, message=refusal.detail, hint=refusal.hint)
+
+
+def _job_of(caller: Caller, spec: JobSpec, dataset: Dataset | None) -> Job:
+    """As it would be posted; in no table."""
+    references = {"dataset_id": dataset and dataset.id, "owner": caller.owner, "key_id": caller.key_id}
+    return Job(spec=spec.model_dump(mode="json"), devices=spec.resources.devices, **references)
 
 
 def _of_a_dataset(dataset: Dataset) -> Check:

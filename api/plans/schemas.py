@@ -1,6 +1,6 @@
 """What a job would be, before anybody posts it."""
 
-from api.jobs.schemas import JobError
+from api.jobs.schemas import JobError, StatusReason
 from api.schemas import Answer, Time
 from frs.checks import Check
 from frs.forecast import Forecast
@@ -32,6 +32,8 @@ class Probe(Answer):
 
     id: str
     status: ErrandStatus
+    status_reason: StatusReason | None
+    """Why it is `queued`."""
     spec: JobSpec
     result: Forecast | None
     """Once it has `succeeded`, which it does where a check fails, too."""

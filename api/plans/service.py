@@ -9,7 +9,7 @@ from api.plans import checking
 from api.plans.schemas import Plan, Probe
 from api.problems import NotFound, Refusal
 from frs.spec import JobSpec
-from store import errands, line
+from store import errands, line, waiting
 from store.database import Database
 from store.states import ErrandKind, ErrandStatus, WaitingReason
 from store.tables import Errand
@@ -25,7 +25,7 @@ def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
         reviewed = references.review(session, context, caller, spec)
         images = checking.training_images(reviewed)
         schedule, steps = checking.of_the_schedule(spec, images)
-        wait = checking.of_its_wait(session, caller, spec)
+        wait = checking.of_its_wait(session, caller, spec, reviewed.dataset)
         checks = [*checking.of_references(reviewed), schedule, *wait]
         place = line.place_of_a_new_job(session, spec.priority)
     return Plan(
@@ -58,10 +58,11 @@ def probe(context: Context, caller: Caller, spec: JobSpec) -> Probe:
 def find(database: Database, caller: Caller, plan_id: str) -> Probe:
     with database.read() as session:
         errand = session.get(Errand, plan_id)
-    if errand is None or errand.kind != ErrandKind.PROBE or not caller.may_see(errand):
-        raise NotFound("plan_not_found", "No such plan.", "Make one with POST /jobs/plan?probe=true.")
-    columns = {name: getattr(errand, name) for name in Probe.model_fields if name != "spec"}
-    return Probe.model_validate(columns | {"spec": errand.request["spec"]})
+        if errand is None or errand.kind != ErrandKind.PROBE or not caller.may_see(errand):
+            raise NotFound("plan_not_found", "No such plan.", "Make one with POST /jobs/plan?probe=true.")
+        found = {"spec": errand.request["spec"], "status_reason": waiting.reason_of_a_probe(session, errand)}
+    columns = {name: getattr(errand, name) for name in Probe.model_fields if name not in found}
+    return Probe.model_validate(columns | found)
 
 
 def _refuse_to_wait(session: Session, caller: Caller, spec: JobSpec) -> None:

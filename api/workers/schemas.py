@@ -25,6 +25,8 @@ class Worker(Answer):
     gpus: list[Gpu]
     draining: bool
     """It takes no more jobs and gives back what it has."""
+    lacks: list[str]
+    """What the caller's jobs in the queue need and it has not, in sentences that its host begins."""
     running: int
     """Jobs it runs at present."""
     job_ids: list[str]

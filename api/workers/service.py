@@ -13,7 +13,7 @@ def listing(database: Database, caller: Caller) -> Page[Worker]:
         workers = fleet.alive(session)
         held = fleet.jobs_of(session, [worker.id for worker in workers])
         visible = _visible(session, caller, [job_id for job_ids in held.values() for job_id in job_ids])
-        return Page(data=[_shown(worker, held[worker.id], visible) for worker in workers])
+        return Page(data=[_shown(caller, worker, held[worker.id], visible) for worker in workers])
 
 
 def _visible(session: Session, caller: Caller, job_ids: list[str]) -> set[str]:
@@ -21,7 +21,11 @@ def _visible(session: Session, caller: Caller, job_ids: list[str]) -> set[str]:
     return set(session.scalars(select(job.id).where(job.id.in_(job_ids), caller.visible(job))))
 
 
-def _shown(worker: tables.Worker, held: list[str], visible: set[str]) -> Worker:
-    columns = {name: getattr(worker, name) for name in Worker.model_fields if name not in ("running", "job_ids")}
-    job_ids = [job_id for job_id in held if job_id in visible]
-    return Worker.model_validate(columns | {"running": len(held), "job_ids": job_ids})
+def _shown(caller: Caller, worker: tables.Worker, held: list[str], visible: set[str]) -> Worker:
+    found = {
+        "running": len(held),
+        "job_ids": [job_id for job_id in held if job_id in visible],
+        "lacks": [lack["message"] for lack in worker.lacks or [] if caller.is_admin or lack["owner"] == caller.owner],
+    }
+    columns = {name: getattr(worker, name) for name in Worker.model_fields if name not in found}
+    return Worker.model_validate(columns | found)

@@ -1,8 +1,10 @@
+import hashlib
 import json
 import shutil
 import threading
 
 import pytest
+from sqlalchemy import select
 
 from api.datasets import checking
 from frs.dataset.report import Report
@@ -178,3 +180,25 @@ def test_images_are_counted_without_parsing(tmp_path):
     assert checking.is_large([file])
     file.write_text(json.dumps({"images": [{"file_name": "x.jpg"}] * checking.AT_ONCE}))
     assert not checking.is_large([file])
+
+
+def hashes_of(service, name):
+    with service.database.read() as session:
+        return session.scalars(select(Dataset.hashes).where(Dataset.name == name)).one()
+
+
+def test_what_was_checked_is_remembered_by_its_hash(service, shapes):
+    folder = service.settings.datasets_root / "shapes" / "annotations"
+    contents = {half: (folder / f"instances_{half}.json").read_bytes() for half in ("train", "val")}
+    assert hashes_of(service, "shapes") == {
+        half: hashlib.sha256(content).hexdigest() for half, content in contents.items()
+    }
+
+
+def test_a_half_that_cannot_be_read_has_problems_and_no_hash(service, monkeypatch):
+    def unreadable(path):
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr(checking, "sha256_of", unreadable)
+    assert service.register("shapes")["status"] == "ready"
+    assert hashes_of(service, "shapes") == {}

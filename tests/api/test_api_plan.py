@@ -155,6 +155,15 @@ def test_what_would_keep_it_waiting_is_a_warning(service, shapes):
     assert codes(plan(service, DISTILL, teacher={"job": teacher}), "warning") == []
 
 
+def test_a_data_set_that_no_worker_has_is_a_warning_and_a_probes_reason_to_wait(service, shapes):
+    told = {"key": shapes["id"], "owner": "admin", "message": "lacks it."}
+    service._do(fleet.check_in, "worker", host="here", version="1", slots=1, gpus=[], lacks=[told])
+    answer = plan(service)
+    assert (answer["ok"], codes(answer, "warning")) == (True, ["dataset_not_on_worker"])
+    reason = probe(service).json()["status_reason"]
+    assert (reason["code"], reason["message"]) == ("dataset_not_on_worker", "here lacks it.")
+
+
 def test_what_only_the_stock_config_knows_is_left_to_a_probe(service, shapes):
     answer = plan(service, student={"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}, schedule={})
     assert (answer["ok"], answer["steps"], answer["training_images"]) == (True, None, 6)
@@ -201,6 +210,7 @@ def test_a_probe_is_an_errand_for_a_worker(service, shapes):
 def test_a_probe_tells_its_forecast_or_its_failure(service, shapes):
     done, broken = (probe(service).json()["id"] for _ in range(2))
     lease = service._do(errands.claim, "worker", 60.0, Room(1, 1))
+    assert [service.get(f"/plans/{id}")["status_reason"] is None for id in (done, broken)] == [True, False]
     assert service.get(f"/plans/{done}")["status"] == "running"
     service._do(errands.settle, lease, result=FORECAST)
     found = service.get(f"/plans/{done}")

@@ -123,6 +123,31 @@ def test_everybody_in_the_queue_says_what_it_waits_for(service, shapes):
     assert rows[waits["waiting_for_device"]]["devices"] == 8
 
 
+def lack(dataset, owner="admin"):
+    message = "lacks shapes/train of data set shapes below its data sets' folder."
+    return {"key": dataset["id"], "owner": owner, "message": message}
+
+
+def test_a_job_whose_data_no_worker_has_says_where_what_is_lacking(service, shapes):
+    job_id = service.submit()["id"]
+    a_worker(service, lacks=[lack(shapes)])
+    reason = service.get(f"/jobs/{job_id}")["status_reason"]
+    assert reason["code"] == "dataset_not_on_worker"
+    assert reason["message"] == "here lacks shapes/train of data set shapes below its data sets' folder."
+    assert "FRS_DATASETS_ROOT" in reason["hint"]
+    assert service.get("/queue")["data"][0]["status_reason"] == reason
+    a_worker(service, id="another")
+    assert service.get(f"/jobs/{job_id}")["status_reason"]["code"] == "waiting_for_worker"
+
+
+def test_what_a_worker_lacks_is_shown_to_those_it_concerns(service, shapes):
+    a_worker(service, lacks=[lack(shapes), lack(shapes, owner="bob")])
+    assert len(service.get("/workers")["data"][0]["lacks"]) == 2
+    bobs, carols = (somebody(service, owner, keys.Scope.READ) for owner in ("bob", "carol"))
+    assert len(service.get("/workers", headers=bobs)["data"][0]["lacks"]) == 1
+    assert service.get("/workers", headers=carols)["data"][0]["lacks"] == []
+
+
 def test_what_is_running_stands_beside_the_queue(service, shapes):
     lease = service.claim(service.submit(name="busy")["id"])
     paused = service.submit()["id"]

@@ -3,7 +3,7 @@ import hashlib
 import io
 import json
 import shutil
-import subprocess
+import sys
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +17,7 @@ from api import uploads
 from api.app import create_app
 from api.bodies import STREAMED
 from frs.events import Problem
+from store import folders
 from store.settings import Settings
 from store.states import DetectorStatus, ErrandKind
 from store.tables import Detector, Errand
@@ -179,18 +180,27 @@ def test_a_full_disk_is_507_and_leaves_nothing(service, archive, monkeypatch):
         (b'{"code": "archive_refused", "message": "No.", "hint": ""}', 1, 422, "archive_refused"),
     ],
 )
-def test_what_ends_the_unpacking_is_told_and_leaves_nothing(service, archive, monkeypatch, output, code, status, told):
-    def half_done(command, **options):
-        folder = Path(command[4])
-        (folder / "archive").mkdir(parents=True)
-        (folder / "archive" / "a.jpg").write_bytes(b"half")
-        assert {name for name in options["env"] if name.startswith("FRS_")} <= {"FRS_PARENT_PID"}
-        return subprocess.CompletedProcess(command, code, output)
-
+def test_what_ends_the_unpacking_is_(service, archive, tmp_path, monkeypatch, output, code, status, told):
+    half_done = tmp_path / "half_done.py"
+    half_done.write_text(HALF_DONE.format(output=output, code=code))
     monkeypatch.setenv("FRS_DATABASE_URL", "postgresql://user:secret@host/frs")
-    monkeypatch.setattr("api.datasets.uploading.subprocess.run", half_done)
+    monkeypatch.setattr("store.unpacking.COMMAND", (sys.executable, str(half_done)))
     service.refused(send(service, archive), status, told)
     assert files_of(service.settings) == set()
+
+
+HALF_DONE = """
+import os, sys
+from pathlib import Path
+folder = Path(sys.argv[2]) / "archive"
+folder.mkdir(parents=True)
+(folder / "a.jpg").write_bytes(b"half")
+assert {{name for name in os.environ if name.startswith("FRS_")}} <= {{"FRS_PARENT_PID"}}
+os.write(1, {output!r})
+if {code} < 0:
+    os.kill(os.getpid(), -{code})
+sys.exit({code})
+"""
 
 
 def test_many_at_once_share_one_folder_and_no_delete_takes_it_from_under_another(service, archive):
@@ -248,10 +258,10 @@ def test_leftovers_of_a_killed_process_go_after_a_day(settings, monkeypatch):
     (root / ".old.part").mkdir(parents=True)
     (root / ".old.part" / "a.jpg").touch()
     (root / "kept").mkdir()
-    uploads.sweep(root)
+    folders.sweep(root)
     assert (root / ".old.part").exists()
-    monkeypatch.setattr(uploads, "_STALE_SECONDS", -1)
-    uploads.sweep(root)
+    monkeypatch.setattr(folders, "_STALE_SECONDS", -1)
+    folders.sweep(root)
     assert [path.name for path in root.iterdir()] == ["kept"]
 
 

@@ -184,11 +184,12 @@ def test_jobs_are_compared_with_the_best_marked(frs: Any, do: Any, claimed: Any)
 def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, claimed: Any) -> None:
     first, running = submitted(name="urgent", priority=100), claimed(name="busy")
     gpu = {"index": 0, "name": "A GPU", "memory_total": 8 << 30, "memory_used": 2 << 30, "utilization": 50}
-    do(fleet.check_in, "worker", host="nearby", version="1.0", slots=2, gpus=[gpu], draining=True)
+    lacks = [{"key": "ds_1", "owner": "admin", "message": "lacks cells/val of data set cells."}]
+    do(fleet.check_in, "worker", host="nearby", version="1.0", slots=2, gpus=[gpu], draining=True, lacks=lacks)
     queue, workers = frs("queue").output, frs("workers").output
     assert queue.index(first) < queue.index(f"running {running.job_id}")
     assert "urgent" in queue and "waiting_for_worker" in queue
-    for said in ("nearby", "A GPU, 2.0 of 8 GiB, 50 %", "draining"):
+    for said in ("nearby", "A GPU, 2.0 of 8 GiB, 50 %", "draining", "nearby lacks cells/val of data set cells."):
         assert said in workers
     answer = json.loads(frs("queue", "--limit", 1, "--json").output)
     assert answer["data"][0]["job_id"] == first

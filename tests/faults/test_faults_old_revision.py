@@ -120,6 +120,7 @@ def test_new_columns_say_what_the_old_rows_meant(old):
     [detector] = old.rows(select(Detector))
     assert (detector.owner, detector.status, detector.error) == ("admin", "ready", None)
     assert old.rows(select(Dataset.owner)) == ["admin"]
+    assert old.rows(select(Dataset.hashes)) == [None], "files of before are only looked for"
 
 
 def test_a_worker_of_the_old_revision_goes_on_writing(old):

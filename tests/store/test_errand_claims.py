@@ -3,6 +3,7 @@ from sqlalchemy import select, update
 
 from store import errands
 from store.errors import LeaseLost
+from store.line import CPU_ONLY
 from store.states import ErrandKind, ErrandStatus
 from store.tables import Errand
 
@@ -57,3 +58,13 @@ def test_what_ended_a_week_ago_is_forgotten_and_nothing_else(house):
     house.do(lambda session: session.execute(aged))
     house.do(errands.forget_old)
     assert set(house.rows(select(Errand.id))) == {new, waiting}
+
+
+def test_an_errand_can_be_left_to_others(house):
+    first, second = (house.do(errands.add, ErrandKind.PROBE, {}, owner="me").id for _ in range(2))
+    with house.database.read() as session:
+        ahead = [errand.id for errand in errands.look_ahead(session, CPU_ONLY, {first}, 10)]
+    assert ahead == [second]
+    assert house.do(errands.claim, "worker", 60, among=ahead).errand_id == second
+    assert house.do(errands.claim, "worker", 60, among=ahead) is None
+    assert read(house, first).attempt == 0

@@ -5,7 +5,7 @@ from sqlalchemy import update
 from store_house import House
 
 from store import jobs
-from store.line import OVERTAKING_SECONDS, Room
+from store.line import NOTHING, OVERTAKING_SECONDS, Ahead, Leaving, Room, look_ahead
 from store.tables import Job
 
 
@@ -16,9 +16,14 @@ def submit(house: House, devices: int | None, waited: float = 0.0, priority: int
     return job_id
 
 
-def claim(house: House, gpus: int, free: int) -> str | None:
-    lease = house.do(jobs.claim, "worker", 60, room=Room(gpus, free))
+def claim(house: House, gpus: int, free: int, **more: object) -> str | None:
+    lease = house.do(jobs.claim, "worker", 60, room=Room(gpus, free), **more)
     return lease and lease.job_id
+
+
+def ahead(house: House, gpus: int, free: int, leaving: Leaving = NOTHING, limit: int = 10) -> Ahead:
+    with house.database.read() as session:
+        return look_ahead(session, Room(gpus, free), leaving, limit)
 
 
 def test_a_job_that_does_not_fit_is_left_to_others(house):
@@ -76,3 +81,53 @@ def test_a_job_without_gpus_need_not_wait_for_a_large_one(house):
     submit(house, 4, waited=2 * OVERTAKING_SECONDS)
     without = submit(house, 0)
     assert claim(house, gpus=4, free=1) == without
+
+
+def test_looking_ahead_shows_what_would_be_claimed(house):
+    jobs_in_line = [submit(house, 0, priority=priority) for priority in (0, 5, 0)]
+    in_order = [jobs_in_line[n] for n in (1, 0, 2)]
+    assert ahead(house, gpus=0, free=0) == Ahead(in_order, None)
+    assert ahead(house, gpus=0, free=0, limit=2).next == in_order[:2]
+    assert [claim(house, gpus=0, free=0) for _ in in_order] == in_order
+
+
+def test_what_is_left_to_others_is_neither_seen_nor_taken(house):
+    first, second = submit(house, 0), submit(house, 0)
+    leaving = Leaving(jobs=frozenset({first}))
+    assert ahead(house, gpus=0, free=0, leaving=leaving).next == [second]
+    assert claim(house, gpus=0, free=0, leaving=leaving) == second
+    assert claim(house, gpus=0, free=0, leaving=leaving) is None
+    assert house.job(first).attempt == 0 and house.history(first) == ["queued"]
+    assert claim(house, gpus=0, free=0) == first
+
+
+def test_all_jobs_of_a_data_set_are_left_to_others_at_once(house):
+    for _ in range(3):
+        submit(house, 0)
+    leaving = Leaving(datasets=frozenset({"ds_shapes"}))
+    assert ahead(house, gpus=0, free=0, leaving=leaving).next == []
+    assert claim(house, gpus=0, free=0, leaving=leaving) is None
+
+
+def test_of_the_jobs_looked_at_the_first_that_is_still_there_is_taken(house):
+    first, second, third = (submit(house, 0) for _ in range(3))
+    claim(house, gpus=0, free=0, among=[first])
+    assert claim(house, gpus=0, free=0, among=[third, second, first]) == second
+    assert claim(house, gpus=0, free=0, among=[first, second]) is None
+
+
+def test_no_gpu_is_kept_for_a_job_that_is_left_to_others(house):
+    large = submit(house, 4, waited=OVERTAKING_SECONDS + 60)
+    small = submit(house, 1)
+    assert ahead(house, gpus=4, free=1) == Ahead([], large)
+    leaving = Leaving(jobs=frozenset({large}))
+    assert ahead(house, gpus=4, free=1, leaving=leaving) == Ahead([small], None)
+    assert claim(house, gpus=4, free=1, leaving=leaving) == small
+
+
+def test_behind_a_job_left_to_others_gpus_are_kept_for_the_next_large_one(house):
+    large, larger = (submit(house, 4, waited=2 * OVERTAKING_SECONDS) for _ in range(2))
+    submit(house, 1)
+    leaving = Leaving(jobs=frozenset({large}))
+    assert ahead(house, gpus=4, free=1, leaving=leaving) == Ahead([], larger)
+    assert claim(house, gpus=4, free=1, leaving=leaving) is None

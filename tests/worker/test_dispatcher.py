@@ -1,26 +1,14 @@
 import time
-from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
-from worker_house import STUB, until
+from worker_house import dispatching, until
 
 from store import jobs
 from store.tables import Attempt
 from worker import workfolder
 from worker.dispatcher import Dispatcher
-
-
-@contextmanager
-def dispatching(house, **changes):
-    dispatcher = Dispatcher(house.settings.model_copy(update=changes), house.database, STUB)
-    dispatcher.start()
-    try:
-        yield dispatcher
-    finally:
-        dispatcher.stop()
-        dispatcher.join()
 
 
 def test_jobs_are_found_in_the_database_and_run_one_after_another(house):

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from store.lease import Lease
 from store.settings import Settings
 from store.tables import Artifact, Dataset, Event, Job, Metric
 from store.waiting import StatusReason, waiting_reason
+from worker.dispatcher import Dispatcher
 from worker.supervisor import Supervisor
 
 STUB = (sys.executable, "-u", "-X", "faulthandler", str(Path(__file__).with_name("stub_trainer.py")))
@@ -140,6 +142,18 @@ class House:
     def until_status(self, job_id: str, status: str, seconds: float = 20) -> Job:
         until(lambda: self.job(job_id).status == status, seconds)
         return self.job(job_id)
+
+
+@contextmanager
+def dispatching(house: House, **changes: Any) -> Iterator[Dispatcher]:
+    """`changes`: of the settings, as on another host."""
+    dispatcher = Dispatcher(house.settings.model_copy(update=changes), house.database, STUB)
+    dispatcher.start()
+    try:
+        yield dispatcher
+    finally:
+        dispatcher.stop()
+        dispatcher.join()
 
 
 def until(true: Callable[[], object], seconds: float = 20) -> None:

@@ -1,0 +1,84 @@
+"""What a job needs on the disks of the worker that runs it, beyond what workers fetch from the artifacts."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from frs.errors import DatasetNotFound
+from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, InitFromDetector, InitFromFile, JobSpec
+from store.queries import COMPARE, datasets_of, find_detector, sees_everybodys
+from store.states import WaitingReason
+from store.tables import Dataset, Job
+
+_HALVES = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Need:
+    """Files and folders that belong together; below the folder of data sets, or of models for weights."""
+
+    key: str
+    """The id of a data set that is trained on; of others a text that is no such id."""
+    owner: str
+    """Who may hear of it."""
+    code: WaitingReason
+    """Of a job that waits for it."""
+    what: str
+    """In words, after the path."""
+    files: tuple[tuple[str, str | None], ...]
+    """Each with its SHA-256, where that is known."""
+    folders: tuple[str, ...] = ()
+
+
+def needs_of(session: Session, job: Job) -> tuple[Need, ...]:
+    """Without what is not there for anybody: the attempt will tell."""
+    try:
+        datasets = datasets_of(session, job)
+    except DatasetNotFound:
+        return ()
+    spec = JobSpec.model_validate(job.spec)
+    sides = [] if spec.kind == COMPARE else [side for side in (spec.student, spec.teacher) if side]
+    return (*_of_datasets(datasets), *(need for side in sides for need in _of_a_detector(session, job, side)))
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _of_datasets(datasets: list[Dataset]) -> Iterator[Need]:
+    """The first with both halves, another one with its training half."""
+    for number, dataset in enumerate(datasets):
+        if dataset.upload_key:
+            continue
+        halves, known = _HALVES[: 1 if number else 2], dataset.hashes or {}
+        yield Need(
+            key=f"{dataset.id}/train" if number else dataset.id,
+            owner=dataset.owner,
+            code=WaitingReason.DATASET,
+            what=f" of data set {dataset.name}",
+            files=tuple((getattr(dataset, f"{half}_annotations"), known.get(half)) for half in halves),
+            folders=tuple(getattr(dataset, f"{half}_images") for half in halves),
+        )
+
+
+def _of_a_detector(session: Session, job: Job, ref: DetectorRef) -> Iterator[Need]:
+    if isinstance(ref, DetectorByName):
+        yield from _of_a_registered_one(session, job, ref.detector)
+    elif isinstance(ref, DetectorOfJob):
+        return
+    elif isinstance(ref.init, InitFromDetector):
+        yield from _of_a_registered_one(session, job, ref.init.detector)
+    elif isinstance(ref.init, InitFromFile):
+        file = ref.init.weights
+        yield Need(f"weights/{file}", job.owner, WaitingReason.WEIGHTS, "", ((file, None),))
+
+
+def _of_a_registered_one(session: Session, job: Job, name: str) -> Iterator[Need]:
+    row = find_detector(session, name, job.owner, everybodys=sees_everybodys(session, job))
+    if row is not None and row.weights_file is not None:
+        files = ((row.weights_file, row.sha256),)
+        yield Need(row.id, row.owner, WaitingReason.WEIGHTS, f" of detector {row.name}", files)

@@ -1,0 +1,191 @@
+"""Uploaded data sets on machines whose disks are their own."""
+
+import errno
+import hashlib
+import io
+import sys
+import threading
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, update
+
+from frs.dataset.shapes import draw
+from frs.errors import BadDataset, DatasetNotFound
+from store import unpacking
+from store.artifact_folder import ArtifactFolder
+from store.folders import GivenUp, alone
+from store.settings import Settings
+from store.tables import Dataset
+from store.uploads import archive_key, told_by_key
+
+ANNOTATIONS = ("annotations/instances_train.json", "annotations/instances_val.json")
+
+
+@pytest.fixture(scope="session")
+def content(tmp_path_factory) -> bytes:
+    folder = tmp_path_factory.mktemp("drawn") / "shapes"
+    draw(folder, train=4, val=2, size=32)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
+    return stream.getvalue()
+
+
+@pytest.fixture
+def artifacts(tmp_path) -> Artifacts:
+    return ArtifactFolder(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def key(artifacts, content, tmp_path) -> str:
+    return kept(artifacts, content, tmp_path)
+
+
+def kept(artifacts: Artifacts, content: bytes, tmp_path: Path) -> str:
+    sha256 = hashlib.sha256(content).hexdigest()
+    source = tmp_path / f"{sha256}.zip"
+    source.write_bytes(content)
+    key = archive_key(sha256, None, ".zip")
+    artifacts.put(source, key, sha256)
+    return key
+
+
+def host(tmp_path: Path, name: str) -> Settings:
+    return Settings(data=tmp_path / name)
+
+
+def never() -> bool:
+    return False
+
+
+def visible(settings: Settings) -> list[str]:
+    return sorted(path.name for path in settings.uploads_root.iterdir() if path.name not in (".lock", ".unpacking"))
+
+
+@pytest.mark.parametrize("val_share", [None, 0.1, 0.29, 0.5])
+def test_a_key_says_what_an_archive_is_converted_by(val_share):
+    key = archive_key("a" * 64, val_share, ".tar.gz")
+    assert told_by_key(key) == ("a" * 64, val_share)
+
+
+def test_every_machine_makes_the_same_annotations_of_an_archive(tmp_path, artifacts, key):
+    one, two = (unpacking.unpacked(host(tmp_path, name), artifacts, key, never) for name in ("one", "two"))
+    assert one != two
+    for name in ANNOTATIONS:
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    assert len(list((two / "train").iterdir())) == 4
+
+
+def test_many_who_ask_at_once_share_one_conversion(tmp_path, artifacts, key, monkeypatch):
+    conversions, convert = [], unpacking.convert
+    monkeypatch.setattr(unpacking, "convert", lambda *told: (conversions.append(told), convert(*told)))
+    settings = host(tmp_path, "one")
+    with ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(unpacking.unpacked, settings, artifacts, key, never) for _ in range(4)]
+    assert len({ask.result() for ask in asked}) == len(conversions) == 1
+    assert visible(settings) == [Path(key).stem]
+
+
+def test_a_machine_that_shares_the_folder_may_have_been_faster(tmp_path, artifacts, key, monkeypatch):
+    settings, convert = host(tmp_path, "one"), unpacking.convert
+    folder = settings.uploads_root / Path(key).stem
+
+    def convert_late(*told):
+        convert(*told)
+        (folder / "train").mkdir(parents=True)
+
+    monkeypatch.setattr(unpacking, "convert", convert_late)
+    assert unpacking.unpacked(settings, artifacts, key, never) == folder
+    assert visible(settings) == [folder.name]
+
+
+def test_who_unpacks_for_nobody_any_more_stops_and_leaves_nothing(tmp_path, artifacts, key, monkeypatch):
+    monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", "import time; time.sleep(60)"))
+    settings, until = host(tmp_path, "one"), time.monotonic() + 0.5
+    with pytest.raises(GivenUp):
+        unpacking.unpacked(settings, artifacts, key, lambda: time.monotonic() > until)
+    assert time.monotonic() < until + 20 and visible(settings) == []
+
+
+def test_who_waits_for_another_need_not_wait_to_the_end(tmp_path):
+    released = threading.Event()
+
+    def hold():
+        with alone(tmp_path):
+            held.set()
+            released.wait(20)
+
+    held = threading.Event()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(20)
+    with pytest.raises(GivenUp), alone(tmp_path, give_up=lambda: True):
+        pass
+    released.set()
+    holder.join()
+
+
+def test_an_archive_that_is_gone_is_said_to_be(tmp_path, artifacts, key):
+    artifacts.delete(key)
+    settings = host(tmp_path, "one")
+    with pytest.raises(DatasetNotFound, match="archive"):
+        unpacking.unpacked(settings, artifacts, key, never)
+    assert visible(settings) == []
+
+
+def test_what_cannot_be_converted_is_a_bad_data_set(tmp_path, artifacts):
+    key = kept(artifacts, b"no archive at all", tmp_path)
+    with pytest.raises(BadDataset, match="cannot be unpacked"):
+        unpacking.unpacked(host(tmp_path, "one"), artifacts, key, never)
+
+
+def test_a_conversion_that_was_killed_says_nothing_of_the_archive(tmp_path, artifacts, key, monkeypatch):
+    suicide = "import os; os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", suicide))
+    with pytest.raises(OSError) as error:
+        unpacking.unpacked(host(tmp_path, "one"), artifacts, key, never)
+    assert error.value.errno == errno.ENOMEM
+
+
+@pytest.fixture
+def unpacked(house, tmp_path, artifacts, key, monkeypatch) -> Settings:
+    """A machine that has unpacked the archive of the one data set."""
+    monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", -1)
+    house.do(lambda session: session.execute(update(Dataset).values(upload_key=key)))
+    settings = host(tmp_path, "one")
+    unpacking.unpacked(settings, artifacts, key, never)
+    return settings
+
+
+def test_what_no_row_refers_to_is_swept(house, unpacked):
+    (unpacked.uploads_root / "somebody elses").mkdir()
+    assert unpacking.sweep_unused(unpacked, house.database) == []
+    [folder, theirs] = visible(unpacked)
+    house.do(lambda session: session.execute(delete(Dataset)))
+    assert unpacking.sweep_unused(unpacked, house.database) == [folder]
+    assert visible(unpacked) == [theirs]
+
+
+def test_one_that_is_being_registered_is_not_swept(house, unpacked):
+    """The folder is there before the row, but never for anybody who holds the lock."""
+    with house.database.read() as session:
+        row = dict(session.execute(Dataset.__table__.select()).mappings().one())
+    house.do(lambda session: session.execute(delete(Dataset)))
+    with ThreadPoolExecutor(1) as threads:
+        with alone(unpacked.uploads_root):
+            swept = threads.submit(unpacking.sweep_unused, unpacked, house.database)
+            time.sleep(0.2)
+            house.do(lambda session: session.execute(Dataset.__table__.insert().values(row)))
+        assert swept.result() == []
+    assert visible(unpacked) != []
+
+
+def test_a_folder_of_the_last_hour_is_not_swept(house, unpacked, monkeypatch):
+    monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", 3600)
+    house.do(lambda session: session.execute(delete(Dataset)))
+    assert unpacking.sweep_unused(unpacked, house.database) == []

@@ -1,0 +1,140 @@
+"""Workers that unpack by themselves what clients have uploaded."""
+
+import hashlib
+import io
+import sys
+import zipfile
+
+import pytest
+from sqlalchemy import delete, select, update
+from worker_house import STUB, dispatching, until
+
+from frs.dataset.shapes import draw
+from frs.spec import JobSpec
+from store import actions, errands, unpacking
+from store.states import ErrandKind
+from store.tables import Attempt, Dataset, Errand, Job
+from worker import dispatcher
+from worker.errand import Errand as RunningErrand
+
+LOGGING = (
+    "import runpy, sys; open({log!r}, 'a').write('x'); runpy.run_module('frs.dataset.take_in', run_name='__main__')"
+)
+
+
+@pytest.fixture
+def uploaded(house, tmp_path):
+    """The one data set is an upload; its archive is in the artifacts. Says what its folder is called."""
+    folder = tmp_path / "drawn"
+    draw(folder, train=3, val=2, size=32)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
+    sha256 = hashlib.sha256(stream.getvalue()).hexdigest()
+    source = tmp_path / "archive"
+    source.write_bytes(stream.getvalue())
+    house.artifacts.put(source, f"uploads/{sha256}.zip", sha256)
+    paths = {f"{half}_images": half for half in ("train", "val")}
+    paths |= {f"{half}_annotations": f"annotations/instances_{half}.json" for half in ("train", "val")}
+    row = {**paths, "upload_key": f"uploads/{sha256}.zip"}
+    house.do(lambda session: session.execute(update(Dataset).values(row)))
+    return sha256
+
+
+@pytest.fixture
+def conversions(tmp_path, monkeypatch):
+    """How many there have been."""
+    log = tmp_path / "conversions"
+    log.touch()
+    monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", LOGGING.format(log=str(log))))
+    return lambda: len(log.read_text())
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", "import time; time.sleep(60)"))
+
+
+def unpacked(root):
+    return sorted(path.name for path in root.iterdir() if path.name not in (".lock", ".unpacking"))
+
+
+def test_jobs_that_need_a_set_at_the_same_time_unpack_it_once_on_each_host(house, uploaded, conversions, tmp_path):
+    for number, name in enumerate(("one", "two"), 1):
+        submitted = [house.submit(steps=3) for _ in range(3)]
+        with dispatching(house, uploads_root=tmp_path / name, slots=3):
+            for job_id in submitted:
+                house.until_status(job_id, "succeeded")
+        assert unpacked(tmp_path / name) == [uploaded]
+        assert conversions() == number
+    assert unpacked(house.settings.uploads_root) == []
+    assert len(house.rows(select(Attempt))) == 6
+
+
+def test_the_lease_is_renewed_while_an_archive_is_unpacked(house, uploaded, slow):
+    job_id = house.submit()
+    with dispatching(house, lease_seconds=1.5, fence_seconds=1.2):
+        house.until_status(job_id, "running")
+        before = house.job(job_id).lease_expires_at
+        until(lambda: (house.job(job_id).lease_expires_at or 0) > before + 2)
+        assert (house.job(job_id).attempt, house.trainers()) == (1, [])
+
+
+@pytest.mark.parametrize(("action", "status"), [("cancel", "cancelled"), ("pause", "paused")])
+def test_a_wish_is_heeded_while_an_archive_is_unpacked(house, uploaded, slow, action, status):
+    job_id = house.submit()
+    with dispatching(house):
+        house.until_status(job_id, "running")
+        house.do(getattr(actions, action), job_id)
+        house.until_status(job_id, status, 10)
+    assert unpacked(house.settings.uploads_root) == []
+
+
+def test_a_worker_that_stops_gives_the_job_back_at_once(house, uploaded, slow):
+    job_id = house.submit()
+    with dispatching(house, grace_seconds=20) as running:
+        house.until_status(job_id, "running")
+        running.stop()
+        house.until_status(job_id, "queued", 10)
+    assert house.rows(select(Attempt.end)) == ["released"]
+
+
+def test_a_job_whose_archive_is_gone_says_so(house, uploaded):
+    house.artifacts.delete(f"uploads/{uploaded}.zip")
+    ended = house.run()
+    assert (ended.status, ended.end_reason, ended.error["code"]) == ("failed", "bad_dataset", "dataset_not_found")
+
+
+def add_probe(house):
+    spec = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
+    request = {"spec": spec.model_dump(mode="json"), "dataset_id": "ds_shapes"}
+    house.do(errands.add, ErrandKind.PROBE, request, owner="admin")
+    lease = house.do(errands.claim, "tests", 60)
+    return RunningErrand(house.database, house.settings, lease, STUB)
+
+
+def test_a_probe_unpacks_what_it_needs(house, uploaded):
+    add_probe(house).run()
+    assert house.rows(select(Errand.status)) == ["succeeded"]
+    assert unpacked(house.settings.uploads_root) == [uploaded]
+
+
+def test_a_probe_given_back_while_it_unpacks_counts_no_attempt(house, uploaded, slow):
+    running = add_probe(house)
+    running.release()
+    running.run()
+    [probe] = house.rows(select(Errand))
+    assert (probe.status, probe.attempt) == ("queued", 0)
+
+
+def test_what_was_unpacked_goes_once_the_data_set_is_deleted(house, uploaded, monkeypatch):
+    monkeypatch.setattr(dispatcher, "SWEEP_SECONDS", 0.2)
+    monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", -1)
+    job_id = house.submit(steps=3)
+    with dispatching(house):
+        house.until_status(job_id, "succeeded")
+        assert unpacked(house.settings.uploads_root) == [uploaded]
+        house.do(lambda session: session.execute(delete(Job)))
+        house.do(lambda session: session.execute(delete(Dataset)))
+        until(lambda: unpacked(house.settings.uploads_root) == [])

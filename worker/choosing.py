@@ -1,0 +1,94 @@
+"""Which of the jobs and errands in line this worker may take: those it has everything for. The others it leaves alone.
+
+The line is read in a short transaction, the disk is looked at outside of it, and only then somebody claims.
+"""
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from store import errands, line
+from store.database import Database
+from store.line import Leaving, Room
+from store.needs import Need, needs_of
+from store.states import ErrandKind
+from store.tables import Errand, Job
+from worker import stock
+from worker.stock import Stock
+
+AT_ONCE = 8
+"""So many are looked at together: where several workers claim at a time, all but one must take another."""
+_LIMITS = (AT_ONCE, *[8 * AT_ONCE] * 4, *[64 * AT_ONCE] * 20)
+"""Of one look after another, while all that is seen must be left: the rest of a long line is for the next turn."""
+_MOST_LEFT = 20_000
+"""At a time: databases take so many parameters and not many more."""
+_Remembered = tuple[float, tuple[Need, ...]]
+
+
+class Choice:
+    """Only one thread may use it."""
+
+    def __init__(self, database: Database, its_stock: Stock) -> None:
+        self._database, self._stock = database, its_stock
+        self._left: dict[str, float] = {}
+        """Until when, by id."""
+        self._needs: dict[str, _Remembered] = {}
+        """And until when: the names in a spec may mean something else a while later."""
+
+    @property
+    def leaving(self) -> Leaving:
+        now = time.monotonic()
+        self._left = {id: until for id, until in self._left.items() if until > now}
+        return Leaving(frozenset(self._left), self._stock.lacking())
+
+    def jobs(self, room: Room) -> list[str]:
+        """Ids of the first that this worker can run, in line."""
+        for limit in _LIMITS:
+            if len(self._left) > _MOST_LEFT:
+                break
+            with self._database.read() as session:
+                ahead = line.look_ahead(session, room, self.leaving, limit)
+                overtaken = [ahead.overtaken] if ahead.overtaken else []
+                self._look_up(session, [*overtaken, *ahead.next])
+            held_up = any(map(self._must_leave, overtaken))
+            found = [job_id for job_id in ahead.next if not self._must_leave(job_id)]
+            if not held_up and (found or not ahead.next):
+                return found[:AT_ONCE]
+        return []
+
+    def errands(self, room: Room) -> list[str]:
+        """As `jobs`."""
+        for limit in _LIMITS:
+            with self._database.read() as session:
+                ahead = errands.look_ahead(session, room, self.leaving.jobs, limit)
+                for errand in ahead:
+                    self._remember(errand.id, _of_an_errand(session, errand))
+            found = [errand.id for errand in ahead if not self._must_leave(errand.id)]
+            if found or not ahead:
+                return found[:AT_ONCE]
+        return []
+
+    def _look_up(self, session: Session, job_ids: Sequence[str]) -> None:
+        now = time.monotonic()
+        self._needs = {id: remembered for id, remembered in self._needs.items() if remembered[0] > now}
+        unknown = [id for id in job_ids if id not in self._needs]
+        for job in session.scalars(select(Job).where(Job.id.in_(unknown))) if unknown else ():
+            self._remember(job.id, needs_of(session, job))
+
+    def _remember(self, id: str, needs: tuple[Need, ...]) -> None:
+        self._needs[id] = (time.monotonic() + stock.LOOK_AGAIN_SECONDS, needs)
+
+    def _must_leave(self, id: str) -> bool:
+        _, needs = self._needs.get(id, (0.0, ()))
+        if not self._stock.lacks_any(needs):
+            return False
+        self._left[id] = time.monotonic() + stock.LOOK_AGAIN_SECONDS
+        return True
+
+
+def _of_an_errand(session: Session, errand: Errand) -> tuple[Need, ...]:
+    if errand.kind is not ErrandKind.PROBE:
+        return ()
+    return needs_of(session, errands.job_of(errand.request, errand.owner))
