@@ -17,6 +17,7 @@ from frs.dataset.shapes import draw
 from frs.errors import BadDataset, DatasetNotFound
 from store import unpacking
 from store.artifact_folder import ArtifactFolder
+from store.artifacts import Artifacts
 from store.folders import GivenUp, alone
 from store.settings import Settings
 from store.tables import Dataset
