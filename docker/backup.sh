@@ -26,7 +26,7 @@ fi
 compose exec -T postgres pg_dump --username=frs --format=custom frs >"$part/database.dump"
 if ! in_object_storage; then
   inside "$link"
-  inside "tar -C $links -cf - ." >"$part/artifacts.tar"
+  inside "tar -C $links --exclude='.*.part' -cf - ." >"$part/artifacts.tar"
 fi
 (cd "$part" && sha256sum -- * >sha256sums)
 sync

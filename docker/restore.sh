@@ -9,15 +9,17 @@ from=${1:?which folder? for example: make restore FROM=backup/2026-01-31}
 (cd "$from" && sha256sum --quiet --check sha256sums) || fail "$from is damaged; nothing was changed"
 in_object_storage || [ -f "$from/artifacts.tar" ] || fail "$from has no artifacts; nothing was changed"
 
-compose stop api worker
 compose up -d postgres redis
 until compose exec -T postgres pg_isready --quiet --username=frs --dbname=frs --host=127.0.0.1; do sleep 1; done
-compose exec -T postgres psql --quiet --username=frs --dbname=frs --command='DROP SCHEMA public CASCADE; CREATE SCHEMA public'
-compose exec -T postgres pg_restore --username=frs --dbname=frs --no-owner --exit-on-error --single-transaction <"$from/database.dump"
-if ! in_object_storage; then
-  compose run --rm --no-deps -T migrate sh -c \
-    'cd /data && rm -rf artifacts artifacts.part && mkdir artifacts.part && tar -C artifacts.part -xf - && mv artifacts.part artifacts' \
-    <"$from/artifacts.tar"
-fi
+sql() { compose exec -T postgres psql --quiet --username=frs --dbname=postgres --set=ON_ERROR_STOP=1 --command="$1"; }
+in_data() { compose run --rm --no-deps -T migrate sh -c "cd /data && $1"; }
+
+# both whole beside what is there, then both in its place
+sql 'DROP DATABASE IF EXISTS restored' && sql 'CREATE DATABASE restored'
+compose exec -T postgres pg_restore --username=frs --dbname=restored --no-owner --exit-on-error <"$from/database.dump"
+in_object_storage || in_data 'rm -rf restored && mkdir restored && tar -C restored -xf -' <"$from/artifacts.tar"
+compose stop api worker
+sql 'DROP DATABASE frs WITH (FORCE)' && sql 'ALTER DATABASE restored RENAME TO frs'
+in_object_storage || in_data 'rm -rf artifacts && mv restored artifacts' </dev/null
 compose up -d
 echo "Restored. Jobs that ran when the backup was made go on from their last checkpoint."

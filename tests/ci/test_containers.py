@@ -1,0 +1,140 @@
+"""What can be known of the containers without an engine; `make test-docker` tries the rest."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from store.settings import EXAMPLE_PASSWORD
+
+ROOT = Path(__file__).parents[2]
+FILES = ("docker-compose.yml", "docker-compose.cpu.yml")
+BASES = ("docker/compose.base.yml", "docker/monitoring/compose.yml")
+IMAGES = ("api", "worker")
+
+
+def parsed(name):
+    return yaml.safe_load((ROOT / name).read_text())
+
+
+SERVICES = [(base, name) for base in BASES for name in parsed(base)["services"]]
+
+
+@pytest.mark.parametrize(("base", "name"), SERVICES)
+def test_every_service_is_hardened_and_bounded(base, name):
+    service = parsed(base)["services"][name]
+    assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"] and service["pids_limit"] > 0
+    assert "max-size" in service["logging"]["options"]
+    assert bool(service.get("cap_add")) == (name == "postgres")
+
+
+@pytest.mark.parametrize(("base", "name"), SERVICES)
+def test_what_is_published_is_published_on_loopback_unless_said_otherwise(base, name):
+    for port in parsed(base)["services"][name].get("ports", []):
+        assert re.sub(r"\$\{\w+:-(.*?)\}", r"\1", port).startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_both_files_run_the_same_services_and_every_one_from_a_base(file):
+    services = parsed(file)["services"]
+    assert sorted(services) == sorted(name for _, name in SERVICES)
+    assert all((service["extends"]["file"], service["extends"]["service"]) in SERVICES for service in services.values())
+
+
+def test_only_the_one_for_gpu_hosts_wants_gpus():
+    gpu, cpu = (parsed(file)["services"] for file in FILES)
+    assert gpu["worker"].pop("deploy")["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+    assert gpu == cpu
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_runs_as_nobody_under_an_init_that_cannot_be_read(image):
+    last = (ROOT / f"docker/{image}.Dockerfile").read_text().split("\nFROM ")[-1]
+    assert "\nUSER 10001:10001\n" in last and "\nHEALTHCHECK " in last
+    assert "chmod 0711 /usr/bin/tini" in last and '\nENTRYPOINT ["tini", "--"]\n' in last
+
+
+def pins(name):
+    """Each with its hashes."""
+    text = (ROOT / name).read_text().replace("\\\n", "")
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines() if line and line[0] != "#"}
+
+
+@pytest.mark.parametrize("image", [*IMAGES, "build"])
+def test_what_goes_into_an_image_is_a_part_of_the_lock(image):
+    everything, part = pins("requirements.lock"), pins(f"docker/{image}.lock")
+    assert part and part.items() <= everything.items()
+
+
+def test_the_api_s_image_has_no_torch_and_the_worker_s_all_of_the_api_s():
+    api, worker = pins("docker/api.lock"), pins("docker/worker.lock")
+    assert api.keys() <= worker.keys()
+    assert not any(re.match("torch|nvidia-c|onedl", pin) for pin in api)
+    assert not any(pin.startswith(("pytest", "moto", "opencv-python==")) for pin in worker)
+
+
+def env(to, *arguments):
+    command = [sys.executable, ROOT / "docker" / "env.py", "--to", to, "--datasets", to / "d", "--models", to / "m"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+
+def values(to):
+    return dict(re.findall(r"(?m)^(\w+)=(.*)$", (to / ".env").read_text()))
+
+
+def test_make_env_leaves_no_password_of_the_example(tmp_path):
+    assert env(tmp_path).returncode == 0
+    found = values(tmp_path)
+    assert EXAMPLE_PASSWORD in (ROOT / ".env.example").read_text()
+    assert EXAMPLE_PASSWORD not in (tmp_path / ".env").read_text()
+    assert len({found[f"{name}_PASSWORD"] for name in ("POSTGRES", "REDIS", "GRAFANA")}) == 3
+    assert f":{found['POSTGRES_PASSWORD']}@postgres:" in found["FRS_DATABASE_URL"]
+    assert f":{found['REDIS_PASSWORD']}@redis:" in found["FRS_BROKER_URL"]
+    assert found["FRS_DATASETS_DIR"] == str(tmp_path / "d") and (tmp_path / "d").is_dir()
+
+
+def test_what_make_env_writes_only_its_owner_can_read(tmp_path):
+    env(tmp_path)
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / ".secrets").stat().st_mode) == 0o700
+    assert (tmp_path / ".secrets" / "api-key").read_text().startswith("frs_")
+
+
+def test_make_env_again_changes_nothing(tmp_path):
+    env(tmp_path)
+    before = (tmp_path / ".env").read_text(), (tmp_path / ".secrets" / "api-key").read_text()
+    again = env(tmp_path)
+    assert again.returncode == 1 and "already" in again.stderr
+    assert before == ((tmp_path / ".env").read_text(), (tmp_path / ".secrets" / "api-key").read_text())
+
+
+def test_every_setting_of_the_example_is_one_that_compose_reads():
+    read = "".join((ROOT / name).read_text() for name in (*FILES, *BASES, "docker/compose.share.yml"))
+    named = re.findall(r"(?m)^(?:# )?([A-Z_]+)=", (ROOT / ".env.example").read_text())
+    assert len(named) > 10
+    unread = [name for name in named if not re.search(rf"\$\{{{name}[:}}]|^ +{name}:", read, re.MULTILINE)]
+    assert unread == []
+
+
+@pytest.mark.parametrize("script", ["backup.sh", "restore.sh"])
+def test_a_script_without_an_env_says_what_to_do(script, tmp_path):
+    (tmp_path / "docker").mkdir()
+    for name in (script, "compose.sh"):
+        (tmp_path / "docker" / name).write_text((ROOT / "docker" / name).read_text())
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "docker").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / "bin" / "docker").chmod(0o755)
+    done = subprocess.run(
+        ["bash", tmp_path / "docker" / script, tmp_path / "to"],
+        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "make env" in done.stderr
