@@ -21,6 +21,7 @@ from frs.errors import ArchiveTooLarge
 from frs.spec import Name
 from store import folders, tables, unpacking
 from store.database import insert
+from store.errors import ArtifactNotFound
 from store.ids import new_id
 from store.settings import Settings
 from store.uploads import archive_key, folder_of, is_used
@@ -57,12 +58,14 @@ def register(context: Context, caller: Caller, wanted: Wanted, upload: Upload) -
     with folders.temporary(settings.uploads_root) as part:
         if not folder.is_dir():
             _convert(settings, upload, part, wanted.val_share)
+            context.artifacts.put(upload.path, key, upload.sha256)  # before the lock: a bucket takes its time
         with folders.alone(settings.uploads_root):
             if not folder.is_dir():
                 if not part.is_dir():  # it was deleted this very moment
                     _convert(settings, upload, part, wanted.val_share)
-                context.artifacts.put(upload.path, key, upload.sha256)
                 (part / "set").rename(folder)
+            if not _is_kept(context, key):  # the same
+                context.artifacts.put(upload.path, key, upload.sha256)
             dataset = _add(context, caller, wanted.name, key)
     if dataset is None:
         release(context, key)
@@ -84,6 +87,14 @@ def release(context: Context, key: str | None) -> None:
         if folder.is_dir():
             folder.rename(part)
         files.delete(context.artifacts, key)
+
+
+def _is_kept(context: Context, key: str) -> bool:
+    try:
+        context.artifacts.open(key).close()
+    except ArtifactNotFound:
+        return False
+    return True
 
 
 def _convert(settings: Settings, upload: Upload, part: Path, val_share: float | None) -> None:

@@ -1,3 +1,4 @@
+import fcntl
 import gzip
 import hashlib
 import io
@@ -69,6 +70,29 @@ def test_an_archive_becomes_a_checked_data_set(service, archive, shapes):
     digest = hashlib.sha256(archive).hexdigest()
     assert files_of(service.settings) == {digest, f"{digest}.zip"}
     assert service.artifacts.path(f"uploads/{digest}.zip").read_bytes() == archive
+
+
+def test_an_archive_travels_to_the_artifacts_without_holding_up_others(service, archive, monkeypatch):
+    held = []
+
+    def put(*arguments):
+        with (service.settings.uploads_root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody holds it
+        held.append(False)
+        return real(*arguments)
+
+    real = service.artifacts.put
+    monkeypatch.setattr(service.artifacts, "put", put)
+    assert send(service, archive).status_code == 201
+    assert held == [False]
+
+
+def test_an_archive_that_is_gone_from_the_artifacts_is_put_there_again(service, archive):
+    send(service, archive)
+    kept = service.artifacts.path(f"uploads/{hashlib.sha256(archive).hexdigest()}.zip")
+    kept.unlink()
+    assert send(service, archive, name="again").status_code == 201
+    assert kept.read_bytes() == archive
 
 
 @pytest.mark.parametrize(
