@@ -1,4 +1,4 @@
-# Sourced by the scripts beside it: which compose there is, which of the two files, and what .env says.
+# Sourced by the scripts beside it: which compose there is, and what .env says.
 fail() { echo "$*" >&2; exit 1; }
 
 if docker compose version >/dev/null 2>&1; then
@@ -8,12 +8,6 @@ elif command -v docker-compose >/dev/null; then
 else
   fail "neither 'docker compose' nor docker-compose is there"
 fi
-if [ -z "${COMPOSE_FILE:-}" ]; then
-  COMPOSE_FILE=docker-compose.yml
-  [ -e /dev/nvidiactl ] || COMPOSE_FILE=docker-compose.cpu.yml
-fi
-export COMPOSE_FILE
-
 [ -f .env ] || fail "there is no .env; run make env"
 FRS_ARTIFACTS_URL=${FRS_ARTIFACTS_URL:-$(sed -n 's/^FRS_ARTIFACTS_URL=//p' .env | tail -n 1)}
 in_object_storage() { case "${FRS_ARTIFACTS_URL#file://}" in *://*) return 0 ;; *) return 1 ;; esac; }

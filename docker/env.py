@@ -8,6 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = "change-me"
+GPU = Path("/dev/nvidiactl")
+"""There where NVIDIA's driver is loaded."""
 
 
 def main() -> None:
@@ -28,11 +30,19 @@ def main() -> None:
         write(
             key, f"frs_{secrets.token_urlsafe(32)}\n", 0o444
         )  # the folder keeps others out; containers see the file alone
-    write(env, filled((ROOT / ".env.example").read_text(), arguments.datasets, arguments.models), 0o600)
-    print(f"{env}: passwords and folders\n{key}: the first API key, an admin's; export FRS_API_KEY=$(cat {key})")
+    values = {
+        "COMPOSE_FILE": "docker-compose.yml" if GPU.exists() else "docker-compose.cpu.yml",
+        "FRS_DATASETS_DIR": str(arguments.datasets.absolute()),
+        "FRS_MODELS_DIR": str(arguments.models.absolute()),
+    }
+    write(env, filled((ROOT / ".env.example").read_text(), values), 0o600)
+    found = "an NVIDIA driver" if GPU.exists() else "no NVIDIA driver"
+    print(f"{env}: passwords, folders, and {values['COMPOSE_FILE']}, for there is {found}")
+    print(f"{key}: the first API key, an admin's; export FRS_API_KEY=$(cat {key})")
 
 
-def filled(example: str, datasets: Path, models: Path) -> str:
+def filled(example: str, values: dict[str, str]) -> str:
+    """The example with these values, and with passwords of its own."""
     passwords = {name: secrets.token_urlsafe(24) for name in ("POSTGRES", "REDIS", "GRAFANA")}
     lines = []
     for line in example.splitlines():
@@ -40,8 +50,8 @@ def filled(example: str, datasets: Path, models: Path) -> str:
         if is_setting and EXAMPLE in value:
             which = {"FRS_DATABASE_URL": "POSTGRES", "FRS_BROKER_URL": "REDIS"}.get(name, name.partition("_")[0])
             line = f"{name}={value.replace(EXAMPLE, passwords[which])}"
-        elif name in ("FRS_DATASETS_DIR", "FRS_MODELS_DIR"):
-            line = f"{name}={(datasets if name == 'FRS_DATASETS_DIR' else models).absolute()}"
+        elif name in values:
+            line = f"{name}={values[name]}"
         lines.append(line)
     return "\n".join(lines) + "\n"
 
