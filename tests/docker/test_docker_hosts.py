@@ -1,5 +1,6 @@
 """Workers with disks of their own, over object storage; and one job in several processes."""
 
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from moto.server import ThreadedMotoServer
-from stack import FILES, Stack, free_port, run
+from stack import FILES, Images, Stack, free_port, run
 from test_docker_life import steps_told
 
 from cli.pulling import pull
@@ -18,10 +19,11 @@ KEY = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing-secret"
 
 
 @pytest.fixture
-def gateway() -> str:
+def gateway(images: Images) -> str:
     """This host's address as containers see it."""
-    template = "{{(index .IPAM.Config 0).Gateway}}"
-    return run(["docker", "network", "inspect", "bridge", "--format", template]).strip()
+    rows = run(["docker", "run", "--rm", images.api, "cat", "/proc/net/route"]).splitlines()[1:]
+    [default] = {row.split()[2] for row in rows if row.split()[1] == "00000000"}
+    return socket.inet_ntoa(bytes.fromhex(default)[::-1])
 
 
 @pytest.fixture
