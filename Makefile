@@ -30,13 +30,13 @@ test-docker: setup  ## the service in containers, which needs a Docker engine an
 	$(BIN)/python -m pytest -m docker --timeout 1800 tests/docker
 
 env:  ## .env with random passwords and the first API key, for docker compose; make env DATASETS=DIR MODELS=DIR
-	$(PYTHON) docker/env.py $(if $(DATASETS),--datasets $(DATASETS)) $(if $(MODELS),--models $(MODELS))
+	$(PYTHON) docker/env.py $(if $(DATASETS),--datasets "$(DATASETS)") $(if $(MODELS),--models "$(MODELS)")
 
 backup:  ## database and artifacts of the running containers; make backup TO=backup/monday
-	docker/backup.sh $(TO)
+	$(PYTHON) docker/backup.py backup "$(or $(TO),$(error where to? make backup TO=backup/monday))"
 
 restore:  ## in place of what is there; make restore FROM=backup/monday
-	docker/restore.sh $(FROM)
+	$(PYTHON) docker/backup.py restore "$(or $(FROM),$(error from where? make restore FROM=backup/monday))"
 
 check: setup  ## what CI runs before the tests
 	$(BIN)/ruff format --check .

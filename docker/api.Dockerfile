@@ -24,9 +24,10 @@ COPY cli cli
 RUN /opt/frs/bin/pip install --no-deps --no-build-isolation --prefix /ours .
 
 FROM ${PYTHON_IMAGE}
-# tini without its read bits: what nobody may read, /proc tells nobody about, and its environment holds our passwords
+# init and the health check's shell without their read bits: what nobody may read, /proc tells nobody about, and their
+# environment holds our passwords
 RUN apt-get update -q && apt-get install -y -q --no-install-recommends tini \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin && chmod 0711 /usr/bin/tini \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin && chmod 0711 /usr/bin/tini && install --mode 0711 /bin/bash /usr/local/bin/probe \
  && useradd --uid 10001 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin frs \
  && install --directory --owner frs --group frs /data
 COPY --from=packages /opt/frs /opt/frs
@@ -37,6 +38,6 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-  CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+  CMD ["probe", "-c", "exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /health/ready HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
 ENTRYPOINT ["tini", "--"]
 CMD ["python", "-m", "api", "--host", "0.0.0.0", "--port", "8000"]

@@ -25,7 +25,8 @@ def main() -> None:
         )
     for folder in (arguments.datasets, arguments.models):
         folder.mkdir(parents=True, exist_ok=True)
-    key.parent.mkdir(mode=0o700, exist_ok=True)
+    key.parent.mkdir(parents=True, exist_ok=True)
+    key.parent.chmod(0o700)
     if not key.exists():
         write(
             key, f"frs_{secrets.token_urlsafe(32)}\n", 0o444

@@ -24,9 +24,10 @@ COPY cli cli
 RUN /opt/frs/bin/pip install --no-deps --no-build-isolation --prefix /ours .
 
 FROM ${PYTHON_IMAGE}
-# tini without its read bits: what nobody may read, /proc tells nobody about, and its environment holds our passwords
+# init and the health check's shell without their read bits: what nobody may read, /proc tells nobody about, and their
+# environment holds our passwords
 RUN apt-get update -q && apt-get install -y -q --no-install-recommends tini libglib2.0-0 libgomp1 \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin && chmod 0711 /usr/bin/tini \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin && chmod 0711 /usr/bin/tini && install --mode 0711 /bin/bash /usr/local/bin/probe \
  && useradd --uid 10001 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin frs \
  && install --directory --owner frs --group frs /data
 COPY --from=packages /opt/frs /opt/frs
@@ -37,8 +38,8 @@ ENV PATH=/opt/frs/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
-# The worker touches the file at every turn in which it reached the database.
+# The worker writes the time since boot at every turn in which it reached the database.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-  CMD ["sh", "-c", "test -n \"$(find /tmp/alive -newermt '-60 seconds')\""]
+  CMD ["probe", "-c", "read -r now _ </proc/uptime && read -r was </tmp/alive && [ $((${now%.*} - was)) -lt 60 ]"]
 ENTRYPOINT ["tini", "--"]
 CMD ["python", "-m", "worker"]

@@ -1,23 +1,50 @@
-"""`python -m store init`: folders, tables, the first API key. Safe to run at every start, by any number of processes."""
+"""`python -m store init`: folders, tables, the first API key. Safe to run at every start, by any number of processes.
+
+The others are steps of `docker/backup.py`, on the folder of artifacts: `backup-begin`, `backup-pack` (a tar to standard output),
+`backup-end`; `restore-unpack` (from standard input), `restore-replace`, `restore-discard`.
+"""
 
 import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from pydantic import ValidationError
 
+from frs.errors import FrsError
+from store import backup
 from store.schema import initialise
 from store.settings import Settings
+
+STEPS: dict[str, Callable[[Path, int], None]] = {
+    "backup-begin": lambda root, _: backup.begin(root),
+    "backup-pack": lambda root, _: backup.pack(root, sys.stdout.buffer),
+    "backup-end": lambda root, _: backup.end(root),
+    "restore-unpack": lambda root, size: backup.unpack(root, sys.stdin.buffer, size),
+    "restore-replace": lambda root, _: backup.replace(root),
+    "restore-discard": lambda root, _: backup.discard(root),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m store", description=__doc__)
-    parser.add_argument("command", choices=["init"])
-    parser.parse_args()
+    parser.add_argument("command", choices=["init", *STEPS])
+    parser.add_argument("--bytes", type=int, default=0, help="of what is to be unpacked")
+    arguments = parser.parse_args()
     try:
         settings = Settings()
     except ValidationError as error:
         raise SystemExit("; ".join(fault["msg"] for fault in error.errors())) from None
-    initialise(settings)
-    print(f"ready: data in {settings.data}, API key in {settings.api_key_file}")
+    if arguments.command == "init":
+        initialise(settings)
+        print(f"ready: data in {settings.data}, API key in {settings.api_key_file}")
+        return
+    if settings.artifacts_root is None:
+        raise SystemExit("The artifacts are in object storage, whose own backup is theirs.")
+    try:
+        STEPS[arguments.command](settings.artifacts_root, arguments.bytes)
+    except FrsError as error:
+        raise SystemExit(f"{error.code}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from store import artifact_keys
+from store.backup import ASIDE
 from store.errors import ArtifactCorrupt, ArtifactNotFound, InvalidKey
 
 
@@ -46,12 +48,23 @@ class ArtifactFolder:
         return self.path(key).open("rb")
 
     def delete(self, key: str) -> None:
-        self._locate(key).unlink(missing_ok=True)
+        self._locate(key)
+        self._delete(key)
 
     def keep_only(self, folder: str, keys: Collection[str]) -> None:
         for path in self._locate(f"{folder}/any").parent.rglob("*"):
-            if path.relative_to(self.root).as_posix() not in keys and not path.is_dir():
-                path.unlink(missing_ok=True)
+            key = path.relative_to(self.root).as_posix()
+            if key not in keys and not path.is_dir():
+                self._delete(key)
+
+    def _delete(self, name: str) -> None:
+        """Really, or out of sight while a backup is made. Half put files have no key, and such names, too."""
+        aside = self.root / ASIDE
+        if aside.is_dir():
+            with suppress(FileNotFoundError):  # or the backup has just ended
+                _make_folder((aside / name).parent)
+                (self.root / name).rename(aside / name)
+        (self.root / name).unlink(missing_ok=True)
 
     def _locate(self, key: str) -> Path:
         artifact_keys.check(key)

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     api_key_file: Folder = _below_data("api-key")
     """The first key: made by `python -m store init` where it is not there."""
     alive_file: Path | None = None
-    """Touched by a worker at every turn in which it reached the database, for a health check to look at."""
+    """Where a worker writes the seconds since boot, at every turn in which it reached the database: for a health check."""
 
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     """`Host` names the API answers under, separated by commas; all where there are none."""

@@ -104,8 +104,11 @@ class Dispatcher:
             held.thread.start()
 
     def _show_life(self) -> None:
-        if self._settings.alive_file is not None:
-            self._settings.alive_file.touch()
+        file = self._settings.alive_file
+        if file is not None:
+            part = file.with_name(f"{file.name}.part")
+            part.write_text(f"{int(time.clock_gettime(time.CLOCK_BOOTTIME))}\n")
+            part.replace(file)
 
     def _sweep_when_due(self) -> None:
         if time.monotonic() < self._sweep_at:

@@ -1,6 +1,5 @@
 """What can be known of the containers without an engine; `make test-docker` tries the rest."""
 
-import os
 import re
 import stat
 import subprocess
@@ -57,6 +56,7 @@ def test_only_the_one_for_gpu_hosts_wants_gpus():
 def test_an_image_runs_as_nobody_under_an_init_that_cannot_be_read(image):
     last = (ROOT / f"docker/{image}.Dockerfile").read_text().split("\nFROM ")[-1]
     assert "\nUSER 10001:10001\n" in last and "\nHEALTHCHECK " in last
+    assert '\n  CMD ["probe", "-c", ' in last and "install --mode 0711 /bin/bash /usr/local/bin/probe" in last
     assert "chmod 0711 /usr/bin/tini" in last and '\nENTRYPOINT ["tini", "--"]\n' in last
 
 
@@ -127,21 +127,3 @@ def test_every_setting_of_the_example_is_one_that_compose_reads():
         if name != "COMPOSE_FILE" and not re.search(rf"\$\{{{name}[:}}]|^ +{name}:", read, re.MULTILINE)
     ]
     assert unread == []
-
-
-@pytest.mark.parametrize("script", ["backup.sh", "restore.sh"])
-def test_a_script_without_an_env_says_what_to_do(script, tmp_path):
-    (tmp_path / "docker").mkdir()
-    for name in (script, "compose.sh"):
-        (tmp_path / "docker" / name).write_text((ROOT / "docker" / name).read_text())
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "docker").write_text("#!/bin/sh\nexit 0\n")
-    (tmp_path / "bin" / "docker").chmod(0o755)
-    done = subprocess.run(
-        ["bash", tmp_path / "docker" / script, tmp_path / "to"],
-        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1 and "make env" in done.stderr

@@ -84,8 +84,10 @@ class Stack:
     def compose(self, *arguments: str) -> str:
         return run([*compose_command(), *arguments], cwd=self.source, env=self.environment)
 
-    def script(self, name: str, *arguments: str) -> str:
-        return run([str(self.source / "docker" / name), *arguments], cwd=self.source, env=self.environment)
+    def backup(self, action: str, folder: Path) -> str:
+        """`action`: backup or restore."""
+        script = str(self.source / "docker" / "backup.py")
+        return run([sys.executable, script, action, str(folder)], cwd=self.source, env=self.environment)
 
     def setting(self, name: str) -> str:
         """Of the .env; the last one counts."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from moto.server import ThreadedMotoServer
 from stack import FILES, Images, Stack, free_port, run
-from test_docker_life import steps_told
+from test_docker_life import rewound_to, steps_told
 
 from cli.pulling import pull
 from frs.weights import read, state_of
@@ -54,8 +54,7 @@ def test_a_job_whose_host_dies_goes_on_at_the_other_from_object_storage(
     run(["docker", "kill", one.containers("worker")[0]])
     job = one.until_ended(job_id)
     assert job["status"] == "succeeded" and job["attempt"] == 2, one.logs(job_id)
-    rewound = [row["data"]["to_step"] for row in one.client.each(f"/jobs/{job_id}/events") if row["type"] == "rewound"]
-    assert rewound and rewound[0] >= 20
+    assert rewound_to(one, job_id)[-1] >= 20
     assert steps_told(one, job_id) == list(range(1, 301))
     assert other.inside("worker", "sh", "-c", "ls /data/artifacts 2>/dev/null | wc -l").strip() == "0"
 
