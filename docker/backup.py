@@ -69,7 +69,7 @@ def backup(to: Path) -> None:
 def restore(source: Path) -> None:
     """Raises Refused, CalledProcessError; until both halves are whole nothing has changed."""
     check(source)
-    compose("up", "--detach", "--no-build", "postgres", "redis")
+    compose("up", "--detach", "postgres", "redis")
     wait_for_postgres()
     try:
         sql("DROP DATABASE IF EXISTS restored")
@@ -88,7 +88,7 @@ def restore(source: Path) -> None:
     sql("ALTER DATABASE restored RENAME TO frs")
     if not in_object_storage():
         compose(*IN_DATA, "restore-replace")
-    compose("up", "--detach", "--no-build")
+    compose("up", "--detach")
     print("Restored. Jobs that ran when the backup was made go on from their last checkpoint.")
 
 
