@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from frs.errors import StorageFull
+from store import artifact_keys
+from store.errors import InvalidKey
 
 ASIDE = ".deleted"
 """Below the folder of artifacts, while a backup is made; no key begins with a dot."""
@@ -33,17 +35,24 @@ def pack(root: Path, stream: BinaryIO) -> None:
     with tarfile.open(fileobj=stream, mode="w|") as archive:
         for folder in (root, root / ASIDE):  # in this order: what leaves the first is then in the second
             for path in _files(folder):
-                _add(archive, path, path.relative_to(folder).as_posix())
+                key = path.relative_to(folder).as_posix()
+                if artifact_keys.is_one(key):
+                    _add(archive, path, key)
 
 
 def unpack(root: Path, stream: BinaryIO, size: int) -> None:
-    """Beside what is there. `size`: bytes that it will take. Raises StorageFull before anything is written."""
+    """Beside what is there. `size`: bytes that it will take.
+
+    Raises StorageFull before anything is written, InvalidKey for an archive that `pack` has not made.
+    """
+    root.mkdir(parents=True, exist_ok=True)
     discard(root)
     if size > shutil.disk_usage(root).free:
         raise StorageFull(f"The artifacts take {size >> 20} MB beside those that are there; too little is free.")
     (root / _UNPACKED).mkdir()
     with tarfile.open(fileobj=stream, mode="r|") as archive:
-        archive.extractall(root / _UNPACKED, filter="data")
+        for member in archive:
+            _extract(archive, member, root / _UNPACKED)
     os.sync()
 
 
@@ -80,6 +89,17 @@ def _add(archive: tarfile.TarFile, path: Path, key: str) -> None:
         return
     with file:
         archive.addfile(archive.gettarinfo(arcname=key, fileobj=file), file)
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    artifact_keys.check(member.name)
+    content = archive.extractfile(member) if member.isreg() else None
+    if content is None:
+        raise InvalidKey("An archive of artifacts holds files only.")
+    target = folder / member.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with content, target.open("xb") as file:
+        shutil.copyfileobj(content, file)
 
 
 def _move_all(source: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import shutil
 import tarfile
 import threading
 from contextlib import suppress
@@ -9,6 +10,7 @@ import pytest
 from frs.errors import StorageFull
 from store import backup
 from store.artifact_folder import ArtifactFolder
+from store.errors import InvalidKey
 
 
 @pytest.fixture
@@ -108,6 +110,15 @@ def test_a_restore_puts_what_was_packed_in_place_of_what_is_there(artifacts):
     assert contents(artifacts) == before, "once more does nothing"
 
 
+def test_a_restore_makes_the_folder_where_everything_is_gone(artifacts):
+    keep(artifacts, "job_1/a.pth")
+    tar = packed(artifacts)
+    shutil.rmtree(artifacts.root)
+    backup.unpack(artifacts.root, io.BytesIO(tar), len(tar))
+    backup.replace(artifacts.root)
+    assert contents(artifacts) == {"job_1/a.pth": b"content"}
+
+
 @pytest.mark.parametrize("survives", range(4))
 def test_a_replacement_that_was_killed_is_finished_by_the_next(artifacts, monkeypatch, survives):
     for key in ("job_1/a.pth", "job_2/b.pth"):
@@ -148,10 +159,27 @@ def test_one_that_does_not_fit_changes_nothing(artifacts):
     assert contents(artifacts) == before
 
 
-def test_an_archive_that_would_write_elsewhere_is_refused(artifacts, tmp_path):
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"name": "../outside"},
+        {"name": "/tmp/outside"},
+        {"name": "job_1/a.pth", "type": tarfile.SYMTYPE, "linkname": "/etc"},
+    ],
+)
+def test_an_archive_that_would_write_elsewhere_is_refused(artifacts, tmp_path, member):
+    info = tarfile.TarInfo()
+    for name, value in member.items():
+        setattr(info, name, value)
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("../outside"), io.BytesIO())
-    with pytest.raises(tarfile.OutsideDestinationError):
+        archive.addfile(info, io.BytesIO())
+    with pytest.raises(InvalidKey):
         backup.unpack(artifacts.root, io.BytesIO(stream.getvalue()), 1)
-    assert not (tmp_path / "outside").exists()
+    assert not (tmp_path / "outside").exists() and contents(artifacts) == {}
+
+
+def test_what_is_no_artifact_is_not_packed(artifacts):
+    keep(artifacts, "job_1/a.pth")
+    (artifacts.root / "notes").write_text("somebody's")
+    assert members(packed(artifacts)).keys() == {"job_1/a.pth"}
