@@ -87,15 +87,17 @@ class ArtifactObjects:
 
     def delete(self, key: str) -> None:
         artifact_keys.check(key)
-        with _answering(self._name):
-            obstore.delete(self._store, key)
+        self._delete(key)
 
     def keep_only(self, folder: str, keys: Collection[str]) -> None:
         """Parts of uploads that were never completed are not listed; a rule of the bucket removes them."""
         artifact_keys.check(f"{folder}/any")
-        for key in self._keys(folder):
-            if key not in keys:
-                self.delete(key)
+        for key in set(self._keys(folder)) - set(keys):
+            self._delete(key)  # whatever its name: somebody else may have laid it there
+
+    def _delete(self, key: str) -> None:
+        with _answering(self._name):
+            obstore.delete(self._store, key)
 
     def _keys(self, folder: str) -> list[str]:
         with _answering(self._name):

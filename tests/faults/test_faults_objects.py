@@ -146,6 +146,14 @@ def test_a_checkpoint_that_cannot_be_fetched_is_waited_for(shop: House, storage:
     assert starts(shop, job_id) == [0, None, 10], "no step is lost, and no attempt used up"
 
 
+def test_no_job_fails_of_what_somebody_else_has_laid_into_its_folder(shop: House, bucket: Bucket) -> None:
+    job_id = shop.submit(steps=STEPS)
+    bucket.lay(f"{job_id}/.DS_Store")
+    shop.supervisor().run()
+    assert (shop.job(job_id).status, shop.losses(job_id)) == ("succeeded", losses_of(STEPS))
+    assert f"{job_id}/.DS_Store" not in bucket.objects()
+
+
 def test_weights_that_cannot_be_fetched_are_waited_for(shop: House, storage: FailingStorage) -> None:
     first = shop.run(steps=STEPS)
     spec = {"kind": "distill", "teacher": {"job": first.id}}
