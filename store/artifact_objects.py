@@ -4,10 +4,12 @@ Retries and time limits are bounded for each request, and a file travels as many
 nothing hangs.
 """
 
+import errno
 import hashlib
 import io
 import os
 import re
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -69,10 +71,11 @@ class ArtifactObjects:
         if kept != sent:
             raise ArtifactsUnavailable(f"{self._name} kept {kept} bytes of {sent}")
 
-    def fetch(self, key: str, sha256: str, target: Path) -> None:
+    def fetch(self, key: str, sha256: str, target: Path, size: int | None = None) -> None:
         part, digest = target.with_name(f".{target.name}.part"), hashlib.sha256()
         try:
             with self.open(key) as source, part.open("wb") as file:
+                _check_size(source, size, target.parent)
                 while content := source.read(_READ_BYTES):
                     digest.update(content)
                     file.write(content)
@@ -172,6 +175,16 @@ def _parts(file: BinaryIO, sha256: str) -> Iterator[bytes]:
         digest.update(content)
         yield content
     _verify(digest.hexdigest(), sha256)
+
+
+def _check_size(source: BinaryIO, size: int | None, folder: Path) -> None:
+    """Before anything is fetched: what an object says of itself may be wrong. Raises ArtifactCorrupt, OSError: ENOSPC."""
+    told = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    if size not in (None, told):
+        raise ArtifactCorrupt(f"The file has {told} bytes of {size}.")
+    if told > shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _verify(found: str, announced: str) -> None:
