@@ -90,7 +90,9 @@ def test_nothing_is_asked_of_the_artifacts_while_others_are_held_up(service, arc
     if again:
         send(service, archive, "before")
     for name in ("put", "open"):
-        monkeypatch.setattr(service.artifacts, name, while_nobody_holds_the_lock(name, getattr(service.artifacts, name)))
+        monkeypatch.setattr(
+            service.artifacts, name, while_nobody_holds_the_lock(name, getattr(service.artifacts, name))
+        )
     assert send(service, archive).status_code == 201
     assert asked == (["open"] if again else ["put"])
 
