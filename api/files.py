@@ -18,7 +18,7 @@ from api.problems import InvalidField
 from frs.errors import InvalidSpec
 from frs.resolved import inside
 from store.artifacts import Artifacts
-from store.errors import ArtifactCorrupt
+from store.errors import ArtifactCorrupt, ArtifactsUnavailable
 from store.tables import Artifact, Checkpoint
 
 BINARY = "application/octet-stream"
@@ -80,12 +80,16 @@ def answer(
     return _Part(content, start, stop, status_code=206 if part else 200, headers=headers, media_type=media_type)
 
 
-def delete(artifacts: Artifacts, key: str) -> None:
-    """Of a file that no row names any more: where it cannot be deleted, one too many harms nobody."""
-    try:
-        artifacts.delete(key)
-    except OSError as error:
-        _log.warning("file not deleted: %s", error.strerror, extra={"key": key})
+def delete(artifacts: Artifacts, *keys: str) -> None:
+    """Of files that no row names any more: where they cannot be deleted, some too many harm nobody."""
+    for done, key in enumerate(keys):
+        try:
+            artifacts.delete(key)
+        except ArtifactsUnavailable as error:  # each of the others would wait as long
+            _log.warning("%d files not deleted: %s", len(keys) - done, error.strerror, extra={"keys": keys[done:]})
+            return
+        except OSError as error:
+            _log.warning("file not deleted: %s", error.strerror, extra={"key": key})
 
 
 class _Part(StreamingResponse):

@@ -33,7 +33,7 @@ class ArtifactFolder:
         finally:
             part.unlink(missing_ok=True)
 
-    def fetch(self, key: str, sha256: str, target: Path) -> None:
+    def fetch(self, key: str, sha256: str, target: Path, size: int | None = None) -> None:
         """Trusts the disk: a link costs nothing, and the trainer hashes what it reads."""
         _link_or_copy(self.path(key), target)
 

@@ -4,10 +4,12 @@ Retries and time limits are bounded for each request, and a file travels as many
 nothing hangs.
 """
 
+import errno
 import hashlib
 import io
 import os
 import re
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -69,10 +71,11 @@ class ArtifactObjects:
         if kept != sent:
             raise ArtifactsUnavailable(f"{self._name} kept {kept} bytes of {sent}")
 
-    def fetch(self, key: str, sha256: str, target: Path) -> None:
+    def fetch(self, key: str, sha256: str, target: Path, size: int | None = None) -> None:
         part, digest = target.with_name(f".{target.name}.part"), hashlib.sha256()
         try:
             with self.open(key) as source, part.open("wb") as file:
+                _check_size(source, size, target.parent)
                 while content := source.read(_READ_BYTES):
                     digest.update(content)
                     file.write(content)
@@ -87,15 +90,17 @@ class ArtifactObjects:
 
     def delete(self, key: str) -> None:
         artifact_keys.check(key)
-        with _answering(self._name):
-            obstore.delete(self._store, key)
+        self._delete(key)
 
     def keep_only(self, folder: str, keys: Collection[str]) -> None:
         """Parts of uploads that were never completed are not listed; a rule of the bucket removes them."""
         artifact_keys.check(f"{folder}/any")
-        for key in self._keys(folder):
-            if key not in keys:
-                self.delete(key)
+        for key in set(self._keys(folder)) - set(keys):
+            self._delete(key)  # whatever its name: somebody else may have laid it there
+
+    def _delete(self, key: str) -> None:
+        with _answering(self._name):
+            obstore.delete(self._store, key)
 
     def _keys(self, folder: str) -> list[str]:
         with _answering(self._name):
@@ -170,6 +175,16 @@ def _parts(file: BinaryIO, sha256: str) -> Iterator[bytes]:
         digest.update(content)
         yield content
     _verify(digest.hexdigest(), sha256)
+
+
+def _check_size(source: BinaryIO, size: int | None, folder: Path) -> None:
+    """Before anything is fetched: what an object says of itself may be wrong. Raises ArtifactCorrupt, OSError: ENOSPC."""
+    told = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    if size not in (None, told):
+        raise ArtifactCorrupt(f"The file has {told} bytes of {size}.")
+    if told > shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _verify(found: str, announced: str) -> None:

@@ -22,10 +22,11 @@ class Artifacts(Protocol):
         and then nothing has changed.
         """
 
-    def fetch(self, key: str, sha256: str, target: Path) -> None:
-        """Makes `target`, whose folder is there, a file with that content, to be read only.
+    def fetch(self, key: str, sha256: str, target: Path, size: int | None = None) -> None:
+        """Makes `target`, whose folder is there, a file with that content, to be read only. `size`: where it is known.
 
-        Raises ArtifactNotFound, ArtifactCorrupt where what came over a network does not hash to `sha256`.
+        Raises ArtifactNotFound, ArtifactCorrupt where what came over a network has another size or does not hash to
+        `sha256`, OSError: ENOSPC for what has no room, before it comes.
         """
 
     def open(self, key: str) -> BinaryIO:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, delete, exists, or_, select
+from sqlalchemy.orm import Session, aliased
 
 from store.database import insert, now
 from store.states import JobStatus
@@ -12,6 +12,8 @@ from store.tables import Document, Job, Worker
 
 ALIVE_SECONDS = 60.0
 """A worker that said nothing for so long is gone."""
+MISSED_SECONDS = 3600.0
+"""So long somebody is told of it."""
 FORGET_SECONDS = 86_400.0
 
 
@@ -40,8 +42,16 @@ def check_out(session: Session, id: str) -> None:
 
 def alive(session: Session) -> Sequence[Worker]:
     """Oldest first."""
-    query = select(Worker).where(Worker.seen_at > now() - ALIVE_SECONDS).order_by(Worker.started_at, Worker.id)
+    query = select(Worker).where(_is_alive()).order_by(Worker.started_at, Worker.id)
     return session.scalars(query).all()
+
+
+def heard_of(session: Session) -> Sequence[Worker]:
+    """The alive, and for an hour those that fell silent, unless another was started on their host since."""
+    another = aliased(Worker)
+    replaced = exists().where(another.host == Worker.host, another.started_at > Worker.seen_at)
+    lately = Worker.seen_at > now() - MISSED_SECONDS
+    return session.scalars(select(Worker).where(lately, or_(_is_alive(), ~replaced))).all()
 
 
 def jobs_of(session: Session, worker_ids: Sequence[str]) -> dict[str, list[str]]:
@@ -51,3 +61,7 @@ def jobs_of(session: Session, worker_ids: Sequence[str]) -> dict[str, list[str]]
     for worker_id, job_id in session.execute(running.order_by(Job.id)):
         held[str(worker_id)].append(job_id)
     return held
+
+
+def _is_alive() -> ColumnElement[bool]:
+    return Worker.seen_at > now() - ALIVE_SECONDS

@@ -43,7 +43,7 @@ def _detections(session: Session, job: Job, role: str, inputs: Inputs) -> Path:
     row = session.get(Artifact, (job.id, f"detections-{role}.npz"))
     if row is None:
         raise none
-    return inputs.want(row.key, row.sha256, none)
+    return inputs.want(row.key, row.sha256, none, row.bytes)
 
 
 def _curves(session: Session, job: Job) -> dict[str, list[tuple[int, float | None]]]:

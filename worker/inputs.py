@@ -13,19 +13,19 @@ class Inputs:
     def __init__(self, folder: Path) -> None:
         """`folder`: the attempt's; they lie in one folder below it, each under its key."""
         self._folder = folder / FOLDER
-        self._wanted: dict[str, tuple[str, FrsError]] = {}
+        self._wanted: dict[str, tuple[str, FrsError, int | None]] = {}
 
-    def want(self, key: str, sha256: str, gone: FrsError) -> Path:
-        """Where it will lie. `gone` is raised later where there is no such artifact."""
-        self._wanted[key] = sha256, gone
+    def want(self, key: str, sha256: str, gone: FrsError, size: int | None = None) -> Path:
+        """Where it will lie. `gone` is raised later where there is no such artifact; `size`: where it is known."""
+        self._wanted[key] = sha256, gone, size
         return self._folder / key
 
     def fetch(self, artifacts: Artifacts) -> None:
         """Raises what `want` was told, ArtifactCorrupt, ArtifactsUnavailable."""
-        for key, (sha256, gone) in self._wanted.items():
+        for key, (sha256, gone, size) in self._wanted.items():
             path = self._folder / key
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                artifacts.fetch(key, sha256, path)
+                artifacts.fetch(key, sha256, path, size)
             except ArtifactNotFound:
                 raise gone from None

@@ -106,7 +106,8 @@ def _student_of(session: Session, job_id: str, inputs: Inputs) -> ResolvedDetect
     if job is None or student is None:
         raise _no_student(f"Job {job_id} has left no student.")
     description = _description.validate_python(job.spec["student"])
-    weights = inputs.want(student.key, student.sha256, _no_student(f"The student of job {job_id} is gone."))
+    gone = _no_student(f"The student of job {job_id} is gone.")
+    weights = inputs.want(student.key, student.sha256, gone, student.bytes)
     return _loaded(description, job_id, weights, student.sha256)
 
 

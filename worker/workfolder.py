@@ -82,6 +82,6 @@ def _folders(work_root: Path) -> Iterator[Path]:
 def _fetch(checkpoint: Checkpoint, folder: Path, artifacts: Artifacts) -> None:
     target = folder / "checkpoints" / f"step_{checkpoint.step:08d}-{checkpoint.sha256[:8]}.pth"
     try:
-        artifacts.fetch(checkpoint.key, checkpoint.sha256, target)
+        artifacts.fetch(checkpoint.key, checkpoint.sha256, target, checkpoint.bytes)
     except (ArtifactNotFound, ArtifactCorrupt) as error:  # the trainer falls back to the older one
         _log.error("checkpoint missing", key=checkpoint.key, said=error.message)

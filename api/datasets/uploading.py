@@ -32,6 +32,7 @@ Share = Annotated[
     Query(ge=0.01, le=0.5, description="Of the training images, set aside where the archive has no validation half."),
 ]
 _TURN_SECONDS = 60
+_RELEASED = ".released"
 _converting = threading.BoundedSemaphore(4)
 """Each takes a request's thread and up to 4 GiB."""
 
@@ -52,20 +53,23 @@ def wanted(here: Here, caller: Submitter, name: Annotated[Name, Query()], val_sh
 
 def register(context: Context, caller: Caller, wanted: Wanted, upload: Upload) -> Dataset:
     """Raises Refusal: 422 for an archive or a layout that cannot be used, 409 where the name is taken."""
-    settings = context.settings
+    settings, root = context.settings, context.settings.uploads_root
     key = archive_key(upload.sha256, wanted.val_share, archive.suffix(upload.path))
     folder = folder_of(settings, key)
-    with folders.temporary(settings.uploads_root) as part:
-        if not folder.is_dir():
+    with folders.temporary(root) as part:
+        released = _released(root)
+        if folder.is_dir():
+            _keep(context, key, upload)
+        else:
             _convert(settings, upload, part, wanted.val_share)
             context.artifacts.put(upload.path, key, upload.sha256)  # before the lock: a bucket takes its time
-        with folders.alone(settings.uploads_root):
+        with folders.alone(root):
             if not folder.is_dir():
                 if not part.is_dir():  # it was deleted this very moment
                     _convert(settings, upload, part, wanted.val_share)
                 (part / "set").rename(folder)
-            if not _is_kept(context, key):  # the same
-                context.artifacts.put(upload.path, key, upload.sha256)
+            if _released(root) != released:  # perhaps this very archive
+                _keep(context, key, upload)
             dataset = _add(context, caller, wanted.name, key)
     if dataset is None:
         release(context, key)
@@ -87,14 +91,27 @@ def release(context: Context, key: str | None) -> None:
         if folder.is_dir():
             folder.rename(part)
         files.delete(context.artifacts, key)
+        _count_release(root)  # last: who reads the new count comes after what was deleted
 
 
-def _is_kept(context: Context, key: str) -> bool:
+def _released(root: Path) -> int:
+    """How often `release` deleted anything: where it has again, what was seen without the lock may be gone."""
+    path = root / _RELEASED
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _count_release(root: Path) -> None:
+    """By the size of a file without content, which a full disk can hold, too."""
+    with (root / _RELEASED).open("ab") as file:
+        file.truncate(file.tell() + 1)
+
+
+def _keep(context: Context, key: str, upload: Upload) -> None:
+    """Unless it is kept already."""
     try:
         context.artifacts.open(key).close()
     except ArtifactNotFound:
-        return False
-    return True
+        context.artifacts.put(upload.path, key, upload.sha256)
 
 
 def _convert(settings: Settings, upload: Upload, part: Path, val_share: float | None) -> None:

@@ -3,7 +3,7 @@
 Each concerns the job alone, not the jobs it brought along: only `cancel` and `delete` take these with it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -70,15 +70,14 @@ def retry(here: Here, caller: Submitter, job_id: JobId) -> Job:
 
     With it all jobs that failed only for want of it, which go on where they were.
     """
-    files: list[str] = []
+    keys: list[str] = []
 
     def again(session: Session, job_id: str) -> None:
-        _, keys = actions.retry(session, job_id)
-        files.extend(keys)
+        keys.extend(actions.retry(session, job_id)[1])
 
     job = _act(here, caller, job_id, again, begins=True)
     here.hints.enqueue(job_id)
-    _delete_files(here, files)
+    files.delete(here.artifacts, *keys)  # after the commit: a file too many is better than a row without its file
     return job
 
 
@@ -105,10 +104,10 @@ def delete(here: Here, caller: Submitter, job_id: JobId, artifacts: Fate = "dele
     """
     with here.database.write() as session:
         service.row(session, caller, job_id)
-        files = actions.delete(session, job_id)
+        keys = actions.delete(session, job_id)
         session.commit()
     if artifacts == "delete":
-        _delete_files(here, files)
+        files.delete(here.artifacts, *keys)
 
 
 def _act(
@@ -127,9 +126,3 @@ def _act(
             quota.check(session, context.settings, caller, 0)
         session.commit()
     return service.find(context.database, caller, job_id)
-
-
-def _delete_files(context: Context, keys: Sequence[str]) -> None:
-    """After the commit: a file that nobody knows of is better than a row without its file."""
-    for key in keys:
-        files.delete(context.artifacts, key)

@@ -102,9 +102,11 @@ def _workers(workers: Sequence[Worker]) -> Iterator[Metric]:
 def _each_worker(session: Session, workers: Sequence[Worker]) -> Iterator[Metric]:
     held, now = fleet.jobs_of(session, [worker.id for worker in workers]), time_of(session)
     running = GaugeMetricFamily("frs_worker_jobs", "Jobs a worker runs.", labels=["worker", "host"])
-    silent = GaugeMetricFamily("frs_worker_seen_seconds", "Since a worker said it is there.", labels=["worker", "host"])
+    told = "Since a worker said it is there; for an hour where it fell silent."
+    silent = GaugeMetricFamily("frs_worker_seen_seconds", told, labels=["worker", "host"])
     for worker in workers:
         running.add_metric([worker.id, worker.host], len(held[worker.id]))
+    for worker in fleet.heard_of(session):
         silent.add_metric([worker.id, worker.host], max(0.0, now - worker.seen_at))
     yield running
     yield silent

@@ -1,10 +1,12 @@
 """What is asked of a job after it was posted, in every state it can be in."""
 
+from unittest.mock import Mock
+
 import pytest
 from sqlalchemy import select
 
 from store import jobs, keys
-from store.errors import LeaseLost
+from store.errors import ArtifactsUnavailable, LeaseLost
 from store.lease import Wish
 from store.states import ALLOWED, Action, EndReason, JobStatus, allowed_actions
 from store.tables import Detector, Event
@@ -162,6 +164,30 @@ def test_retry_begins_from_scratch_and_resume_does_not(service, shapes):
     assert service.get(f"/jobs/{job_id}/evaluations")["data"] == []
     assert service.client.get(f"/checkpoints/{checkpoint}").status_code == 404
     assert not file.exists()
+
+
+def test_a_store_that_does_not_answer_is_asked_once_however_many_files_there_were(service, shapes, monkeypatch, caplog):
+    """Each time may take half a minute."""
+    lease = service.claim(service.submit()["id"])
+    for name in ("a.json", "b.json", "c.json"):
+        service.artifact(lease, name, name.encode())
+    service.settle(lease)
+    away = Mock(side_effect=ArtifactsUnavailable("s3://bucket answers 503"))
+    monkeypatch.setattr(type(service.artifacts), "delete", away)
+    assert service.client.delete(f"/jobs/{lease.job_id}").status_code == 204
+    assert away.call_count == 1
+    assert "3 files not deleted: s3://bucket answers 503" in caplog.text
+
+
+def test_a_file_that_cannot_be_deleted_keeps_no_other(service, shapes, monkeypatch):
+    lease = service.claim(service.submit()["id"])
+    for name in ("a.json", "b.json", "c.json"):
+        service.artifact(lease, name, name.encode())
+    service.settle(lease)
+    one = Mock(side_effect=[PermissionError(13, "Permission denied"), None, None])
+    monkeypatch.setattr(type(service.artifacts), "delete", one)
+    assert service.client.delete(f"/jobs/{lease.job_id}").status_code == 204
+    assert one.call_count == 3
 
 
 @pytest.mark.parametrize(("query", "stays"), [("", False), ("?artifacts=delete", False), ("?artifacts=keep", True)])

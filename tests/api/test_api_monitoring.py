@@ -9,6 +9,7 @@ from store.database import time_of
 from store.states import EndReason, ErrandKind, JobStatus, WaitingReason
 from store.tables import Worker
 
+SEEN = "frs_worker_seen_seconds"
 REASONS = ("waiting_for_storage", "waiting_for_device", "retry_backoff")
 
 
@@ -98,6 +99,38 @@ def test_what_each_worker_runs_and_how_long_it_is_silent(service, shapes, scrape
     assert (found["frs_worker_jobs", *one], found["frs_worker_jobs", *two]) == (1, 0)
     assert found["frs_worker_seen_seconds", *one] < 20
     assert 29 < found["frs_worker_seen_seconds", *two] < 50
+
+
+def seen_by(service, scrape, **ages):
+    """Which workers of one host are told, with how long they have been silent, each started when it was last seen."""
+    for name, age in ages.items():
+        service._do(fleet.check_in, name, host="h", version="1", slots=1, gpus=[])
+        service._do(lambda session, name=name, age=age: move_back(session, name, age))
+    told = {dict(labels)["worker"]: value for (name, *labels), value in scrape().items() if name == SEEN}
+    return {name: round(value, -1) for name, value in told.items()}
+
+
+def move_back(session, name, age):
+    worker = session.get(Worker, name)
+    worker.started_at = worker.seen_at = time_of(session) - age
+
+
+def test_a_worker_that_died_is_told_for_an_hour(service, scrape):
+    assert seen_by(service, scrape, dead=100) == {"dead": 100}
+    assert scrape()["frs_workers_alive",] == 0
+    assert seen_by(service, scrape, dead=3500) == {"dead": 3500}
+    assert seen_by(service, scrape, dead=3700) == {}
+
+
+def test_a_worker_that_ended_in_order_is_not_told(service, scrape):
+    service._do(fleet.check_in, "w1", host="h", version="1", slots=1, gpus=[])
+    service._do(fleet.check_out, "w1")
+    assert seen_by(service, scrape) == {}
+
+
+def test_a_worker_that_died_is_told_until_another_is_started_on_its_host(service, scrape):
+    assert seen_by(service, scrape, older=200, dead=100) == {"dead": 100}
+    assert seen_by(service, scrape, new=0) == {"new": 0}
 
 
 def test_what_queued_jobs_wait_for_that_somebody_has_to_see_to(service, shapes, scrape):

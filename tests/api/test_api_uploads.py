@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import tarfile
+import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,7 +55,7 @@ def send(service, content, name="mine", headers=ZIP, **query):
 
 def files_of(settings: Settings) -> set[str]:
     """What uploads have left on the disk."""
-    unpacked = {path.name for path in settings.uploads_root.iterdir() if path.name != ".lock"}
+    unpacked = {path.name for path in settings.uploads_root.iterdir() if path.name not in (".lock", ".released")}
     kept = settings.artifacts_root / "uploads"
     return unpacked | ({path.name for path in kept.iterdir()} if kept.is_dir() else set())
 
@@ -72,19 +73,48 @@ def test_an_archive_becomes_a_checked_data_set(service, archive, shapes):
     assert service.artifacts.path(f"uploads/{digest}.zip").read_bytes() == archive
 
 
-def test_an_archive_travels_to_the_artifacts_without_holding_up_others(service, archive, monkeypatch):
-    held = []
+@pytest.mark.parametrize("again", [False, True])
+def test_nothing_is_asked_of_the_artifacts_while_others_are_held_up(service, archive, monkeypatch, again):
+    """Storage may be slow, or take half a minute to fail."""
+    asked = []
+
+    def while_nobody_holds_the_lock(name, real):
+        def use(*arguments):
+            with (service.settings.uploads_root / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody holds it
+            asked.append(name)
+            return real(*arguments)
+
+        return use
+
+    if again:
+        send(service, archive, "before")
+    for name in ("put", "open"):
+        monkeypatch.setattr(
+            service.artifacts, name, while_nobody_holds_the_lock(name, getattr(service.artifacts, name))
+        )
+    assert send(service, archive).status_code == 201
+    assert asked == (["open"] if again else ["put"])
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_an_archive_that_another_request_deletes_once_it_is_put_is_put_again(service, archive, monkeypatch, others):
+    """Others come and go with the same archive, between the put and the row of this one."""
+    real, ours = service.artifacts.put, threading.Event()
 
     def put(*arguments):
-        with (service.settings.uploads_root / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody holds it
-        held.append(False)
-        return real(*arguments)
+        real(*arguments)
+        if not ours.is_set():
+            ours.set()
+            for number in range(others):
+                send(service, archive, f"other {number}")
+            for number in range(others):
+                assert service.client.delete(f"/datasets/other {number}").status_code == 204
 
-    real = service.artifacts.put
     monkeypatch.setattr(service.artifacts, "put", put)
     assert send(service, archive).status_code == 201
-    assert held == [False]
+    digest = hashlib.sha256(archive).hexdigest()
+    assert files_of(service.settings) == {digest, f"{digest}.zip"}
 
 
 def test_an_archive_that_is_gone_from_the_artifacts_is_put_there_again(service, archive):

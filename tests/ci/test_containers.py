@@ -15,6 +15,13 @@ ROOT = Path(__file__).parents[2]
 FILES = ("docker-compose.yml", "docker-compose.cpu.yml")
 BASES = ("docker/compose.base.yml", "docker/monitoring/compose.yml")
 IMAGES = ("api", "worker")
+CREDENTIALS = (
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+)
+"""The kinds that obstore knows, in its order."""
 
 
 def parsed(name):
@@ -127,3 +134,11 @@ def test_every_setting_of_the_example_is_one_that_compose_reads():
         if name != "COMPOSE_FILE" and not re.search(rf"\$\{{{name}[:}}]|^ +{name}:", read, re.MULTILINE)
     ]
     assert unread == []
+
+
+@pytest.mark.parametrize("service", ["migrate", "api", "worker"])
+def test_credentials_of_every_kind_arrive_where_they_are_set_and_only_there(service):
+    environment = parsed("docker/compose.base.yml")["services"][service]["environment"]
+    passed_on = {name: value for name, value in environment.items() if name.startswith("AWS_")}
+    assert passed_on.keys() >= {name for kind in CREDENTIALS for name in kind}
+    assert set(passed_on.values()) == {None}, "an empty one would be used instead of the next kind"

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -121,6 +122,23 @@ def test_a_download_that_was_cut_short_is_never_there(put, objects, storage, tmp
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["source"]
 
 
+def test_nothing_is_fetched_that_calls_itself_larger_or_smaller_than_it_should_be(put, objects, storage, tmp_path):
+    put(SMALL)
+    for size in (len(SMALL) - 1, len(SMALL) + 1):
+        with storage.fails("503", "GET") as asked, pytest.raises(ArtifactCorrupt):
+            objects.fetch(KEY, sha256(SMALL), tmp_path / "target", size=size)
+        assert asked.happened == 0
+    objects.fetch(KEY, sha256(SMALL), tmp_path / "target", size=len(SMALL))
+
+
+def test_nothing_is_fetched_that_the_disk_cannot_hold(put, objects, storage, tmp_path, monkeypatch):
+    put(SMALL)
+    monkeypatch.setattr(artifact_objects.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 4, 6))
+    with storage.fails("503", "GET") as asked, pytest.raises(OSError, match="No space") as error:
+        objects.fetch(KEY, sha256(SMALL), tmp_path / "target")
+    assert (asked.happened, error.value.errno) == (0, errno.ENOSPC)
+
+
 @pytest.mark.parametrize("how", ["503", "403", "silence", "broken off"])
 def test_a_job_waits_for_the_store_and_then_goes_on(shop: House, storage: FailingStorage, how: str) -> None:
     job_id = shop.submit(steps=100, seconds=0.03)
@@ -146,6 +164,14 @@ def test_a_checkpoint_that_cannot_be_fetched_is_waited_for(shop: House, storage:
     assert starts(shop, job_id) == [0, None, 10], "no step is lost, and no attempt used up"
 
 
+def test_no_job_fails_of_what_somebody_else_has_laid_into_its_folder(shop: House, bucket: Bucket) -> None:
+    job_id = shop.submit(steps=STEPS)
+    bucket.lay(f"{job_id}/.DS_Store")
+    shop.supervisor().run()
+    assert (shop.job(job_id).status, shop.losses(job_id)) == ("succeeded", losses_of(STEPS))
+    assert f"{job_id}/.DS_Store" not in bucket.objects()
+
+
 def test_weights_that_cannot_be_fetched_are_waited_for(shop: House, storage: FailingStorage) -> None:
     first = shop.run(steps=STEPS)
     spec = {"kind": "distill", "teacher": {"job": first.id}}
@@ -167,12 +193,16 @@ def test_weights_that_are_gone_fail_the_job_and_say_whose(shop: House, bucket: B
     assert job.error["message"] == f"The student of job {first.id} is gone."
 
 
-def test_a_checkpoint_that_has_changed_is_passed_over(shop: House, bucket: Bucket, tmp_path: Path) -> None:
+def test_a_checkpoint_that_has_changed_is_passed_over(
+    shop: House, storage: FailingStorage, bucket: Bucket, tmp_path: Path
+) -> None:
     job_id = shop.run(steps=STEPS, crash_at=13).id
     [key] = [key for key in bucket.objects() if "_00000010_" in key]
     (tmp_path / "bad").write_bytes(b"other")
     shop.artifacts.put(tmp_path / "bad", key, sha256(b"other"))
-    shop.supervisor().run()
+    with storage.fails("503", "GET", part=key) as asked:
+        shop.supervisor().run()
+    assert asked.happened == 0, "its size is another already"
     assert (shop.job(job_id).status, starts(shop, job_id)) == ("succeeded", [0, 5])
     assert shop.losses(job_id) == losses_of(STEPS)
 

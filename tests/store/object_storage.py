@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -30,6 +31,10 @@ class Bucket:
     def uploads(self) -> list[str]:
         """Of all that were begun and neither completed nor aborted."""
         return re.findall("<Key>([^<]+)</Key>", self.get("?uploads"))
+
+    def lay(self, key: str) -> None:
+        """An object that is not by us, below the prefix."""
+        httpx2.put(f"{self.endpoint}/{self.name}/{PREFIX}/{quote(key)}", content=b"x").raise_for_status()
 
     def get(self, what: str) -> str:
         return httpx2.get(f"{self.endpoint}/{self.name}{what}").raise_for_status().text

@@ -193,6 +193,15 @@ def test_objects_lie_below_the_prefix_alone(objects, bucket, source):
     assert f"<Key>some/prefix/{KEY}</Key>" in bucket.get("?list-type=2")
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "checkpoints/a copy.pth", "ü%20?#.txt", "empty/"])
+def test_what_somebody_else_has_laid_there_is_removed_or_passed_over(objects, bucket, source, name):
+    """It is no key of ours, and no job fails of it."""
+    objects.put(source, KEY, sha256(b"weights"))
+    bucket.lay(f"job_1/{name}")
+    objects.keep_only("job_1", {KEY})
+    assert [key for key in bucket.objects() if not key.endswith("/")] == [KEY]
+
+
 def test_an_upload_that_was_given_up_leaves_no_parts(objects, bucket, tmp_path):
     with pytest.raises(ArtifactCorrupt):
         objects.put(source_of(tmp_path, b"x" * LARGE), KEY, sha256(b"whole"))
