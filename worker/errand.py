@@ -125,7 +125,8 @@ class Errand:
         return Problem(code="internal_error", message=said, hint="See the worker's log.")
 
     def _probe(self) -> list[str]:
-        asked, inputs = errands.job_of(self.lease.request, self.lease.owner), Inputs(self.folder)
+        asked = errands.job_of(self.lease.errand_id, self.lease.request, self.lease.owner)
+        inputs = Inputs(self.folder)
         with self._database.read() as session:
             keys = [dataset.upload_key for dataset in queries.datasets_of(session, asked)]
         for key in filter(None, keys):
