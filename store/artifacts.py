@@ -6,6 +6,7 @@ from typing import BinaryIO, Protocol
 
 from store.artifact_folder import ArtifactFolder
 from store.artifact_objects import ArtifactObjects
+from store.folders import GiveUp
 from store.settings import Settings
 
 
@@ -22,10 +23,10 @@ class Artifacts(Protocol):
         and then nothing has changed.
         """
 
-    def fetch(self, key: str, sha256: str, target: Path) -> None:
+    def fetch(self, key: str, sha256: str, target: Path, give_up: GiveUp = lambda: False) -> None:
         """Makes `target`, whose folder is there, a file with that content, to be read only.
 
-        Raises ArtifactNotFound, ArtifactCorrupt where what came over a network does not hash to `sha256`.
+        Raises ArtifactNotFound, ArtifactCorrupt where what came over a network does not hash to `sha256`, GivenUp.
         """
 
     def open(self, key: str) -> BinaryIO:

@@ -133,7 +133,7 @@ class Errand:
             self._meanwhile(unpacking.unpacked, self.settings, self.artifacts, key, self._released.is_set)
         with self._database.read() as session:
             resolved = render(session, self.settings, asked, inputs)
-        self._meanwhile(inputs.fetch, self.artifacts)
+        self._meanwhile(inputs.fetch, self.artifacts, self._released.is_set)
         spec = self.folder / workfolder.SPEC
         spec.write_text(resolved.model_dump_json())
         return ["plan", "--spec", str(spec)]
@@ -141,7 +141,7 @@ class Errand:
     def _import(self) -> list[str]:
         source, sha256 = self.folder / UPLOADED, self.lease.request["sha256"]
         source.parent.mkdir()
-        self._meanwhile(self.artifacts.fetch, self.lease.request["key"], sha256, source)
+        self._meanwhile(self.artifacts.fetch, self.lease.request["key"], sha256, source, self._released.is_set)
         return ["import-weights", str(source), str(self.folder / IMPORTED), "--sha256", sha256]
 
     def _follow(self, arguments: Sequence[str]) -> None:
