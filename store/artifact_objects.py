@@ -23,6 +23,7 @@ from obstore.store import S3Store
 
 from store import artifact_keys
 from store.errors import ArtifactCorrupt, ArtifactNotFound, ArtifactsUnavailable
+from store.folders import GivenUp, GiveUp
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -71,12 +72,16 @@ class ArtifactObjects:
         if kept != sent:
             raise ArtifactsUnavailable(f"{self._name} kept {kept} bytes of {sent}")
 
-    def fetch(self, key: str, sha256: str, target: Path, size: int | None = None) -> None:
+    def fetch(
+        self, key: str, sha256: str, target: Path, give_up: GiveUp = lambda: False, size: int | None = None
+    ) -> None:
         part, digest = target.with_name(f".{target.name}.part"), hashlib.sha256()
         try:
             with self.open(key) as source, part.open("wb") as file:
                 _check_size(source, size, target.parent)
                 while content := source.read(_READ_BYTES):
+                    if give_up():
+                        raise GivenUp
                     digest.update(content)
                     file.write(content)
             _verify(digest.hexdigest(), sha256)

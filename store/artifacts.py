@@ -6,6 +6,7 @@ from typing import BinaryIO, Protocol
 
 from store.artifact_folder import ArtifactFolder
 from store.artifact_objects import ArtifactObjects
+from store.folders import GiveUp
 from store.settings import Settings
 
 
@@ -22,11 +23,13 @@ class Artifacts(Protocol):
         and then nothing has changed.
         """
 
-    def fetch(self, key: str, sha256: str, target: Path, size: int | None = None) -> None:
+    def fetch(
+        self, key: str, sha256: str, target: Path, give_up: GiveUp = lambda: False, size: int | None = None
+    ) -> None:
         """Makes `target`, whose folder is there, a file with that content, to be read only. `size`: where it is known.
 
         Raises ArtifactNotFound, ArtifactCorrupt where what came over a network has another size or does not hash to
-        `sha256`, OSError: ENOSPC for what has no room, before it comes.
+        `sha256`, OSError: ENOSPC for what has no room, before it comes, GivenUp.
         """
 
     def open(self, key: str) -> BinaryIO:

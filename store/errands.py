@@ -47,10 +47,10 @@ def add(session: Session, kind: ErrandKind, request: Document, *, owner: str, de
     return errand
 
 
-def job_of(request: Document, owner: str) -> Job:
-    """What a probe asks for, as a job that is in no table."""
+def job_of(id: str, request: Document, owner: str) -> Job:
+    """What the probe of that id asks for, as a job that is in no table; its spec may be another version's."""
     spec, references = request["spec"], {"dataset_id": request["dataset_id"], "key_id": request.get("key_id")}
-    return Job(spec=spec, devices=spec["resources"]["devices"], owner=owner, **references)
+    return Job(id=id, spec=spec, devices=spec.get("resources", {}).get("devices"), owner=owner, **references)
 
 
 def look_ahead(session: Session, room: Room, leaving: Collection[str], limit: int) -> Sequence[Errand]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from frs.errors import DatasetNotFound
@@ -14,6 +15,7 @@ from store.states import WaitingReason
 from store.tables import Dataset, Job
 
 _HALVES = ("train", "val")
+_LONGEST_PLACE = 100
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Need:
     """Of a job that waits for it."""
     what: str
     """In words, after the path."""
-    files: tuple[tuple[str, str | None], ...]
+    files: tuple[tuple[str, str | None], ...] = ()
     """Each with its SHA-256, where that is known."""
     folders: tuple[str, ...] = ()
 
@@ -36,17 +38,35 @@ class Need:
 def needs_of(session: Session, job: Job) -> tuple[Need, ...]:
     """Without what is not there for anybody: the attempt will tell."""
     try:
+        spec = JobSpec.model_validate(job.spec)
         datasets = datasets_of(session, job)
+    except ValidationError as error:
+        return (another_version(job.id, job.owner, _place(error)),)
     except DatasetNotFound:
         return ()
-    spec = JobSpec.model_validate(job.spec)
     sides = [] if spec.kind == COMPARE else [side for side in (spec.student, spec.teacher) if side]
     return (*_of_datasets(datasets), *(need for side in sides for need in _of_a_detector(session, job, side)))
+
+
+def another_version(id: str, owner: str, what: str) -> Need:
+    """Of a job or probe that this version cannot read; `what`: it stumbles over."""
+    return Need(spec_key(id), owner, WaitingReason.SPEC, what)
+
+
+def spec_key(id: str) -> str:
+    """Of the need for somebody who can read the spec of that job or probe."""
+    return f"spec/{id}"
 
 
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _place(error: ValidationError) -> str:
+    """The first place in the spec that is unknown."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return ".".join(map(str, first["loc"]))[:_LONGEST_PLACE] or first["type"]
 
 
 def _of_datasets(datasets: list[Dataset]) -> Iterator[Need]:

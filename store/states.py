@@ -28,6 +28,7 @@ class WaitingReason(StrEnum):
     WORKER = "waiting_for_worker"
     DATASET = "dataset_not_on_worker"
     WEIGHTS = "weights_not_on_worker"
+    SPEC = "spec_unknown_to_worker"
     STORAGE = "waiting_for_storage"
     RETRY_BACKOFF = "retry_backoff"
 
@@ -39,6 +40,7 @@ WAITING_HINTS: dict[WaitingReason, str] = {
     WaitingReason.WORKER: "See GET /workers and GET /queue; start a worker with `frs up` or `python -m worker`.",
     WaitingReason.DATASET: "Put the very files that were registered below `FRS_DATASETS_ROOT` of a worker, which looks again within a minute; changed ones need a new name.",
     WaitingReason.WEIGHTS: "Put the very file that was named below `FRS_MODELS_ROOT` of a worker, which looks again within a minute.",
+    WaitingReason.SPEC: "See GET /workers for their versions; start a worker of the version that took the job.",
     WaitingReason.STORAGE: "Free space in the data folder; the job goes on by itself.",
     WaitingReason.RETRY_BACKOFF: "Nothing to do: it is tried again by itself.",
 }

@@ -74,7 +74,7 @@ def unpacked(settings: Settings, artifacts: Artifacts, key: str, give_up: GiveUp
         if not folder.is_dir():
             sha256, val_share = told_by_key(key)
             try:
-                artifacts.fetch(key, sha256, archive)
+                artifacts.fetch(key, sha256, archive, give_up)
                 convert(settings, archive, part, val_share, give_up)
             except ArtifactNotFound:
                 hint = "Restore the file, or upload the archive again under a new name."

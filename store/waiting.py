@@ -8,7 +8,7 @@ from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
 from store import errands, fleet
-from store.needs import needs_of
+from store.needs import needs_of, spec_key
 from store.queries import COMPARE
 from store.states import WAITING_HINTS, ErrandStatus, JobStatus, WaitingReason
 from store.tables import Errand, Job, Worker
@@ -55,7 +55,7 @@ def reason_of_a_probe(session: Session, errand: Errand) -> StatusReason | None:
     """Why a plan's probe waits; None for one that does not."""
     if errand.status != ErrandStatus.QUEUED:
         return None
-    job = errands.job_of(errand.request, errand.owner)
+    job = errands.job_of(errand.id, errand.request, errand.owner)
     return StatusReason(*needs_a_worker(session, job, fleet.alive(session)), errand.created_at)
 
 
@@ -74,7 +74,7 @@ def _needs_files(session: Session, job: Job, workers: Sequence[Worker]) -> tuple
     """Only where every one of them has said that it lacks some."""
     if not all(worker.lacks for worker in workers):
         return None
-    codes = {need.key: need.code for need in needs_of(session, job)}
+    codes = {need.key: need.code for need in needs_of(session, job)} | {spec_key(job.id): WaitingReason.SPEC}
     lacks = [[lack for lack in worker.lacks or [] if lack["key"] in codes] for worker in workers]
     if not all(lacks):
         return None

@@ -6,13 +6,15 @@ The line is read in a short transaction, the disk is looked at outside of it, an
 import time
 from collections.abc import Sequence
 
+import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from store import errands, line
 from store.database import Database
 from store.line import Leaving, Room
-from store.needs import Need, needs_of
+from store.needs import Need, another_version, needs_of
 from store.states import ErrandKind
 from store.tables import Errand, Job
 from worker import stock
@@ -25,6 +27,7 @@ _LIMITS = (AT_ONCE, *[8 * AT_ONCE] * 4, *[64 * AT_ONCE] * 20)
 _MOST_LEFT = 20_000
 """At a time: databases take so many parameters and not many more."""
 _Remembered = tuple[float, tuple[Need, ...]]
+_log = structlog.get_logger()
 
 
 class Choice:
@@ -36,6 +39,7 @@ class Choice:
         """Until when, by id."""
         self._needs: dict[str, _Remembered] = {}
         """And until when: the names in a spec may mean something else a while later."""
+        self._logged: set[str] = set()
 
     @property
     def leaving(self) -> Leaving:
@@ -64,7 +68,7 @@ class Choice:
             with self._database.read() as session:
                 ahead = errands.look_ahead(session, room, self.leaving.jobs, limit)
                 for errand in ahead:
-                    self._remember(errand.id, _of_an_errand(session, errand))
+                    self._remember(session, errand)
             found = [errand.id for errand in ahead if not self._must_leave(errand.id)]
             if found or not ahead:
                 return found[:AT_ONCE]
@@ -75,10 +79,19 @@ class Choice:
         self._needs = {id: remembered for id, remembered in self._needs.items() if remembered[0] > now}
         unknown = [id for id in job_ids if id not in self._needs]
         for job in session.scalars(select(Job).where(Job.id.in_(unknown))) if unknown else ():
-            self._remember(job.id, needs_of(session, job))
+            self._remember(session, job)
 
-    def _remember(self, id: str, needs: tuple[Need, ...]) -> None:
-        self._needs[id] = (time.monotonic() + stock.LOOK_AGAIN_SECONDS, needs)
+    def _remember(self, session: Session, row: Job | Errand) -> None:
+        try:
+            needs = needs_of(session, row) if isinstance(row, Job) else _of_an_errand(session, row)
+        except SQLAlchemyError:  # the others' would fail as well
+            raise
+        except Exception as error:
+            needs = (another_version(row.id, row.owner, type(error).__name__),)
+            if row.id not in self._logged:
+                self._logged.add(row.id)
+                _log.exception("needs not understood", id=row.id)
+        self._needs[row.id] = (time.monotonic() + stock.LOOK_AGAIN_SECONDS, needs)
 
     def _must_leave(self, id: str) -> bool:
         _, needs = self._needs.get(id, (0.0, ()))
@@ -91,4 +104,4 @@ class Choice:
 def _of_an_errand(session: Session, errand: Errand) -> tuple[Need, ...]:
     if errand.kind is not ErrandKind.PROBE:
         return ()
-    return needs_of(session, errands.job_of(errand.request, errand.owner))
+    return needs_of(session, errands.job_of(errand.id, errand.request, errand.owner))

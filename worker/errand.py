@@ -125,14 +125,15 @@ class Errand:
         return Problem(code="internal_error", message=said, hint="See the worker's log.")
 
     def _probe(self) -> list[str]:
-        asked, inputs = errands.job_of(self.lease.request, self.lease.owner), Inputs(self.folder)
+        asked = errands.job_of(self.lease.errand_id, self.lease.request, self.lease.owner)
+        inputs = Inputs(self.folder)
         with self._database.read() as session:
             keys = [dataset.upload_key for dataset in queries.datasets_of(session, asked)]
         for key in filter(None, keys):
             self._meanwhile(unpacking.unpacked, self.settings, self.artifacts, key, self._released.is_set)
         with self._database.read() as session:
             resolved = render(session, self.settings, asked, inputs)
-        self._meanwhile(inputs.fetch, self.artifacts)
+        self._meanwhile(inputs.fetch, self.artifacts, self._released.is_set)
         spec = self.folder / workfolder.SPEC
         spec.write_text(resolved.model_dump_json())
         return ["plan", "--spec", str(spec)]
@@ -140,7 +141,7 @@ class Errand:
     def _import(self) -> list[str]:
         source, sha256 = self.folder / UPLOADED, self.lease.request["sha256"]
         source.parent.mkdir()
-        self._meanwhile(self.artifacts.fetch, self.lease.request["key"], sha256, source)
+        self._meanwhile(self.artifacts.fetch, self.lease.request["key"], sha256, source, self._released.is_set)
         return ["import-weights", str(source), str(self.folder / IMPORTED), "--sha256", sha256]
 
     def _follow(self, arguments: Sequence[str]) -> None:

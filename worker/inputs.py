@@ -5,6 +5,7 @@ from pathlib import Path
 from frs.errors import FrsError
 from store.artifacts import Artifacts
 from store.errors import ArtifactNotFound
+from store.folders import GiveUp
 
 FOLDER = "inputs"
 
@@ -20,12 +21,12 @@ class Inputs:
         self._wanted[key] = sha256, gone, size
         return self._folder / key
 
-    def fetch(self, artifacts: Artifacts) -> None:
-        """Raises what `want` was told, ArtifactCorrupt, ArtifactsUnavailable."""
+    def fetch(self, artifacts: Artifacts, give_up: GiveUp) -> None:
+        """Raises what `want` was told, ArtifactCorrupt, ArtifactsUnavailable, GivenUp."""
         for key, (sha256, gone, size) in self._wanted.items():
             path = self._folder / key
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                artifacts.fetch(key, sha256, path, size)
+                artifacts.fetch(key, sha256, path, give_up, size)
             except ArtifactNotFound:
                 raise gone from None

@@ -1,22 +1,20 @@
 """What lies on this worker's disks of what jobs need, as somebody looked up a short while ago."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.metadata import version
 
-from frs.errors import InvalidSpec
-from frs.resolved import inside
-from store.needs import Need, sha256_of
+from store.needs import Need
 from store.settings import Settings
 from store.states import WaitingReason
 from store.tables import Document
+from worker.shelves import Shelves
 
 LOOK_AGAIN_SECONDS = 30.0
 TOLD_SECONDS = 600.0
 """Nobody hears of a fault any more that no job has asked about for so long."""
 _MOST_TOLD = 100
-_Version = tuple[int, int, int]
 
 
 @dataclass
@@ -30,9 +28,8 @@ class Stock:
     """Only one thread may use it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._roots = {WaitingReason.DATASET: settings.datasets_root, WaitingReason.WEIGHTS: settings.models_root}
+        self._shelves = Shelves(settings)
         self._looks: dict[Need, _Look] = {}
-        self._hashes: dict[Path, tuple[_Version, str]] = {}
 
     def lacks_any(self, needs: Iterable[Need]) -> bool:
         """Looks for all of them, to tell of all."""
@@ -40,18 +37,19 @@ class Stock:
         return any(faults)
 
     def lacking(self) -> frozenset[str]:
-        """Keys of what no job needs to ask for now: one has a moment ago."""
+        """Ids of data sets that no job needs to ask for now: one has a moment ago."""
         recent = time.monotonic() - LOOK_AGAIN_SECONDS
-        return frozenset(need.key for need, look in self._looks.items() if look.fault and look.asked_at > recent)
+        asked = (need for need, look in self._looks.items() if look.fault and look.asked_at > recent)
+        return frozenset(need.key for need in asked if need.code is WaitingReason.DATASET)
 
     def told(self) -> list[Document]:
-        """For the worker's row: what is lacking still."""
+        """For the worker's row: what is lacking still, files before what each of many jobs may be the reason of."""
         now = time.monotonic()
         self._looks = {need: look for need, look in self._looks.items() if look.asked_at > now - TOLD_SECONDS}
-        faults = [(need, self._look(need).fault) for need, look in self._looks.items() if look.fault]
-        return [{"key": need.key, "owner": need.owner, "message": fault} for need, fault in faults if fault][
-            :_MOST_TOLD
-        ]
+        lacking = sorted((need for need, look in self._looks.items() if look.fault), key=_is_of_one_job)
+        faults = [(need, self._look(need).fault) for need in lacking]
+        told = [{"key": need.key, "owner": need.owner, "message": fault} for need, fault in faults if fault]
+        return told[:_MOST_TOLD]
 
     def _fault(self, need: Need) -> str | None:
         look = self._look(need)
@@ -67,34 +65,10 @@ class Stock:
         return look
 
     def _look_for(self, need: Need) -> str | None:
-        """The first thing that is wrong, as the end of a sentence that begins with the host."""
-        where = "data sets'" if need.code is WaitingReason.DATASET else "models"
-        for path in need.folders:
-            if self._found(need, path, Path.is_dir) is None:
-                return f"lacks the folder {path}{need.what} below its {where} folder."
-        for path, sha256 in need.files:
-            found = self._found(need, path, Path.is_file)
-            if found is None:
-                return f"lacks {path}{need.what} below its {where} folder."
-            if sha256 is not None and self._hash(found) != sha256:
-                return f"has another content in {path}{need.what} below its {where} folder than was registered."
-        return None
+        if _is_of_one_job(need):
+            return f"runs version {version('frs')}, which cannot read a job's spec: {need.what}."
+        return self._shelves.fault(need)
 
-    def _found(self, need: Need, relative: str, is_there: Callable[[Path], bool]) -> Path | None:
-        try:
-            path = inside(self._roots[need.code], relative)
-            return path if is_there(path) else None
-        except (InvalidSpec, OSError, RuntimeError):  # it leads outside, or in a circle
-            return None
 
-    def _hash(self, path: Path) -> str | None:
-        """Computed once for each version of a file; None where it cannot be read."""
-        try:
-            facts = path.stat()
-            version = (facts.st_size, facts.st_mtime_ns, facts.st_ino)
-            known = self._hashes.get(path)
-            if known is None or known[0] != version:
-                known = self._hashes[path] = (version, sha256_of(path))
-        except OSError:
-            return None
-        return known[1]
+def _is_of_one_job(need: Need) -> bool:
+    return need.code is WaitingReason.SPEC

@@ -132,8 +132,10 @@ class Supervisor:
         for upload_key in self.journal.read(self._upload_keys):
             unpacking.unpacked(self.settings, self.artifacts, upload_key, self._is_not_wanted)
         spec, inputs, checkpoints, keys = self.journal.read(self._look_up)
+        if self._is_not_wanted():  # else it might delete what its successor has put
+            raise GivenUp
         self.artifacts.keep_only(self.lease.job_id, keys)  # earlier attempts can add no row any more
-        workfolder.prepare(self.folder, spec, inputs, checkpoints, self.artifacts)
+        workfolder.prepare(self.folder, spec, inputs, checkpoints, self.artifacts, self._is_not_wanted)
 
     def _upload_keys(self, session: Session) -> list[str]:
         datasets = queries.datasets_of(session, session.get_one(tables.Job, self.lease.job_id))

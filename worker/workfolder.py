@@ -15,6 +15,7 @@ from frs.resolved import ResolvedSpec
 from frs.stopping import STOP
 from store.artifacts import Artifacts
 from store.errors import ArtifactCorrupt, ArtifactNotFound
+from store.folders import GiveUp
 from store.lease import Lease
 from store.settings import Settings
 from store.tables import Checkpoint
@@ -29,19 +30,24 @@ def folder_of(work_root: Path, lease: Lease) -> Path:
 
 
 def prepare(
-    folder: Path, spec: ResolvedSpec, inputs: Inputs, checkpoints: Sequence[Checkpoint], artifacts: Artifacts
+    folder: Path,
+    spec: ResolvedSpec,
+    inputs: Inputs,
+    checkpoints: Sequence[Checkpoint],
+    artifacts: Artifacts,
+    give_up: GiveUp,
 ) -> None:
     """`checkpoints`: newest first. The trainer goes on from the one of the highest step, so that must be the newest:
 
-    an older attempt may have left a later step, which a newer attempt's checkpoint voids.
+    an older attempt may have left a later step, which a newer attempt's checkpoint voids. Raises GivenUp.
     """
     remove(folder)
     (folder / "checkpoints").mkdir(parents=True)
     (folder / SPEC).write_text(spec.model_dump_json())
-    inputs.fetch(artifacts)
+    inputs.fetch(artifacts, give_up)
     for checkpoint in checkpoints:
         if checkpoint.step <= checkpoints[0].step:
-            _fetch(checkpoint, folder, artifacts)
+            _fetch(checkpoint, folder, artifacts, give_up)
 
 
 def ask_to_stop(folder: Path) -> None:
@@ -79,9 +85,9 @@ def _folders(work_root: Path) -> Iterator[Path]:
     return (path for path in work_root.glob("*_*/*") if path.name.isdecimal())
 
 
-def _fetch(checkpoint: Checkpoint, folder: Path, artifacts: Artifacts) -> None:
+def _fetch(checkpoint: Checkpoint, folder: Path, artifacts: Artifacts, give_up: GiveUp) -> None:
     target = folder / "checkpoints" / f"step_{checkpoint.step:08d}-{checkpoint.sha256[:8]}.pth"
     try:
-        artifacts.fetch(checkpoint.key, checkpoint.sha256, target, checkpoint.bytes)
+        artifacts.fetch(checkpoint.key, checkpoint.sha256, target, give_up, checkpoint.bytes)
     except (ArtifactNotFound, ArtifactCorrupt) as error:  # the trainer falls back to the older one
         _log.error("checkpoint missing", key=checkpoint.key, said=error.message)

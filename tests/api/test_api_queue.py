@@ -123,8 +123,8 @@ def test_everybody_in_the_queue_says_what_it_waits_for(service, shapes):
     assert rows[waits["waiting_for_device"]]["devices"] == 8
 
 
-def lack(dataset, owner="admin"):
-    message = "lacks shapes/train of data set shapes below its data sets' folder."
+def lack(dataset, owner="admin", name="shapes"):
+    message = f"lacks shapes/train of data set {name} below its data sets' folder."
     return {"key": dataset["id"], "owner": owner, "message": message}
 
 
@@ -141,11 +141,26 @@ def test_a_job_whose_data_no_worker_has_says_where_what_is_lacking(service, shap
 
 
 def test_what_a_worker_lacks_is_shown_to_those_it_concerns(service, shapes):
-    a_worker(service, lacks=[lack(shapes), lack(shapes, owner="bob")])
+    a_worker(service, lacks=[lack(shapes), lack(shapes, owner="bob", name="bobs")])
     assert len(service.get("/workers")["data"][0]["lacks"]) == 2
     bobs, carols = (somebody(service, owner, keys.Scope.READ) for owner in ("bob", "carol"))
     assert len(service.get("/workers", headers=bobs)["data"][0]["lacks"]) == 1
     assert service.get("/workers", headers=carols)["data"][0]["lacks"] == []
+
+
+def test_what_a_worker_lacks_for_many_jobs_is_shown_once(service):
+    said = {"owner": "admin", "message": "runs version 1, which cannot read a job's spec: novelty."}
+    a_worker(service, lacks=[{"key": f"spec/{number}", **said} for number in range(3)])
+    assert service.get("/workers")["data"][0]["lacks"] == [said["message"]]
+
+
+def test_a_job_that_no_worker_can_read_waits_for_another_version(service, shapes):
+    job_id, other_id = (service.submit()["id"] for _ in range(2))
+    message = "runs version 1, which cannot read a job's spec: novelty."
+    a_worker(service, lacks=[{"key": f"spec/{job_id}", "owner": "admin", "message": message}])
+    reason = service.get(f"/jobs/{job_id}")["status_reason"]
+    assert (reason["code"], reason["message"]) == ("spec_unknown_to_worker", f"here {message}")
+    assert service.get(f"/jobs/{other_id}")["status_reason"]["code"] == "waiting_for_worker"
 
 
 def test_what_is_running_stands_beside_the_queue(service, shapes):

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import traceback
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from object_storage import SECRET, Bucket
@@ -11,6 +13,7 @@ from store.artifact_folder import ArtifactFolder
 from store.artifact_objects import PART_BYTES, ArtifactObjects
 from store.artifacts import open_artifacts
 from store.errors import ArtifactCorrupt, ArtifactNotFound, ArtifactsUnavailable, InvalidKey
+from store.folders import GivenUp
 from store.settings import Settings
 
 KEY = "job_1/checkpoints/step_000100.pth"
@@ -84,6 +87,17 @@ def test_a_file_comes_back_as_it_was(artifacts, tmp_path, size):
     artifacts.fetch(KEY, sha256(content), target)
     assert target.read_bytes() == content
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["source", "target"]
+
+
+def test_a_fetch_that_nobody_wants_any_more_ends_and_leaves_nothing(artifacts, tmp_path, monkeypatch):
+    content = os.urandom(LARGE)
+    artifacts.put(source_of(tmp_path, content), KEY, sha256(content))
+    monkeypatch.setattr(Path, "hardlink_to", Mock(side_effect=OSError))  # so that a folder has to copy
+    (tmp_path / "target").mkdir()
+    for answers in ([True], [False, True]):
+        with pytest.raises(GivenUp):
+            artifacts.fetch(KEY, sha256(content), tmp_path / "target" / "file", iter(answers).__next__)
+        assert list((tmp_path / "target").iterdir()) == []
 
 
 def test_a_file_is_read_from_any_place(artifacts, tmp_path):

@@ -117,3 +117,12 @@ def test_a_worker_of_the_version_before_says_nothing_and_may_have_it(house):
 @pytest.mark.parametrize("code", ["dataset_not_on_worker", "weights_not_on_worker"])
 def test_each_reason_has_a_next_step(code):
     assert "below" in WAITING_HINTS[WaitingReason(code)]
+
+
+def test_of_another_versions_job_a_reader_is_needed(house):
+    job = house.job(submit(house))
+    for spec, place in (({**job.spec, "novelty": 1}, "novelty"), ({}, "dataset"), ([], "model_type")):
+        job.spec = spec
+        with house.database.read() as session:
+            [need] = needs_of(session, job)
+        assert (need.key, need.code, need.what) == (f"spec/{job.id}", WaitingReason.SPEC, place)

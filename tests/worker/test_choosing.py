@@ -13,7 +13,7 @@ from store import errands, jobs
 from store.line import OVERTAKING_SECONDS, Room
 from store.states import ErrandKind
 from store.tables import Attempt, Dataset, Detector, Errand, Job, Worker
-from worker import stock
+from worker import shelves, stock
 from worker.choosing import Choice
 from worker.stock import Stock
 
@@ -200,8 +200,8 @@ def test_a_lack_that_nobody_asks_about_any_more_is_told_no_more(house, elsewhere
 
 def test_a_large_file_is_hashed_once_for_each_version(house, looks_often, monkeypatch):
     remember_hashes(house)
-    hashed, sha256_of = [], stock.sha256_of
-    monkeypatch.setattr(stock, "sha256_of", lambda path: (hashed.append(path.name), sha256_of(path))[1])
+    hashed, sha256_of = [], shelves.sha256_of
+    monkeypatch.setattr(shelves, "sha256_of", lambda path: (hashed.append(path.name), sha256_of(path))[1])
     house.submit()
     chosen = choice(house)
     for _ in range(3):

@@ -56,7 +56,7 @@ def test_a_comparison_gets_detections_and_thinned_curves_and_needs_no_weights(ho
     inputs = Inputs(house.settings.work_root / compare)
     with house.database.read() as session:
         spec = render(session, house.settings, house.job(compare), inputs)
-    inputs.fetch(house.artifacts)
+    inputs.fetch(house.artifacts, lambda: False)
     assert spec.teacher is None and spec.student.weights is None
     student, alone = spec.family.runs
     assert (student.role, student.seed, alone.role, alone.seed) == ("student", 5, "baseline", 5)

@@ -1,0 +1,103 @@
+"""What takes long to fetch outlasts neither a wish, nor the grace, nor the lease."""
+
+import hashlib
+
+import pytest
+from sqlalchemy import select, update
+from test_errands import add_probe, add_upload
+from worker_house import STUB, dispatching, in_background, until
+
+from store import actions, errands
+from store.artifact_folder import ArtifactFolder
+from store.folders import GivenUp
+from store.tables import Attempt, Dataset, Errand, Job
+from worker import workfolder
+from worker.errand import Errand as RunningErrand
+
+STEPS = 20
+
+
+@pytest.fixture
+def fetches(monkeypatch):
+    """Keys of all that were begun; none ends before it is given up."""
+    begun = []
+
+    def fetch(folder, key, sha256, target, give_up=lambda: False):
+        begun.append(key)
+        until(give_up)
+        raise GivenUp
+
+    monkeypatch.setattr(ArtifactFolder, "fetch", fetch)
+    return begun
+
+
+def needs_an_archive(house):
+    house.do(lambda session: session.execute(update(Dataset).values(upload_key=f"uploads/{'a' * 64}.zip")))
+    return house.submit()
+
+
+def needs_a_checkpoint(house):
+    return house.run(steps=STEPS, crash_at=13).id
+
+
+def needs_weights(house):
+    return house.submit({"kind": "distill", "teacher": {"job": house.run(steps=STEPS).id}})
+
+
+@pytest.mark.parametrize("needy", [needs_an_archive, needs_a_checkpoint, needs_weights])
+@pytest.mark.parametrize(("action", "status"), [("cancel", "cancelled"), ("pause", "paused")])
+def test_a_wish_is_heeded_while_files_are_fetched(house, needy, action, status, request):
+    job_id = needy(house)
+    fetches = request.getfixturevalue("fetches")
+    with dispatching(house):
+        until(lambda: fetches)
+        house.do(getattr(actions, action), job_id)
+        house.until_status(job_id, status, 10)
+
+
+@pytest.mark.parametrize("needy", [needs_an_archive, needs_a_checkpoint, needs_weights])
+def test_a_worker_that_stops_gives_the_job_back_and_counts_no_attempt(house, needy, request):
+    job_id = needy(house)
+    fetches = request.getfixturevalue("fetches")
+    with dispatching(house, grace_seconds=20) as running:
+        until(lambda: fetches)
+        running.stop()
+        house.until_status(job_id, "queued", 10)
+    ends = house.rows(select(Attempt.end).where(Attempt.job_id == job_id).order_by(Attempt.number))
+    assert ends[-1] == "released"
+
+
+@pytest.mark.parametrize("kind", ["probe", "import"])
+def test_an_errand_is_given_back_while_files_are_fetched(house, fetches, kind):
+    if kind == "probe":
+        needs_an_archive(house)
+        add_probe(house)
+    else:
+        add_upload(house, "weights")
+    lease = house.do(errands.claim, "tests", 60)
+    running = RunningErrand(house.database, house.settings, lease, STUB)
+    thread = in_background(running)
+    until(lambda: fetches)
+    running.release()
+    thread.join(10)
+    assert not thread.is_alive()
+    [errand] = house.rows(select(Errand))
+    assert (errand.status, errand.attempt) == ("queued", 0)
+
+
+def test_who_lost_the_lease_meanwhile_deletes_nothing_of_its_successors(house, monkeypatch):
+    job_id = house.submit()
+    supervisor = house.supervisor()
+    key = f"{job_id}/checkpoints/of_the_successor.pth"
+
+    def takes_long(*_):
+        house.do(lambda session: session.execute(update(Job).values(attempt=2)))
+        (house.settings.work_root / "file").write_text("put")
+        house.artifacts.put(house.settings.work_root / "file", key, hashlib.sha256(b"put").hexdigest())
+        until(lambda: supervisor.heartbeat.lost)
+
+    monkeypatch.setattr(workfolder, "check_space", takes_long)
+    supervisor.run()
+    with house.artifacts.open(key) as file:
+        assert file.read() == b"put"
+    assert (house.job(job_id).status, house.job(job_id).attempt) == ("running", 2)

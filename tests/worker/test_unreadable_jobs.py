@@ -1,0 +1,108 @@
+"""Jobs whose spec a worker's version cannot read, or whose needs it fails to look up, stop nobody else's."""
+
+import errno
+import os
+
+import pytest
+from sqlalchemy import select, update
+from worker_house import dispatching, until
+
+from frs.spec import JobSpec
+from store import errands
+from store.states import ErrandKind
+from store.tables import Detector, Errand, Job, Worker
+from worker import choosing, shelves
+
+GFL = {"architecture": "gfl"}
+
+
+def newer(spec):
+    """As a version writes it that knows more than this one."""
+    return spec | {"schedule": {**spec.get("schedule", {}), "novelty": 1}}
+
+
+def submit_a_newer_job(house):
+    job_id = house.submit()
+    spec = newer(house.job(job_id).spec)
+    house.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(spec=spec)))
+    return job_id
+
+
+def lacking(house):
+    return [lack["key"] for lacks in house.rows(select(Worker.lacks)) for lack in lacks]
+
+
+def test_a_job_of_a_newer_version_is_left_to_a_worker_that_can_read_it(house):
+    newer_id = submit_a_newer_job(house)
+    with dispatching(house):
+        house.until_status(house.submit(steps=3), "succeeded")
+        until(lambda: house.waiting(newer_id).code == "spec_unknown_to_worker")
+        said = house.waiting(newer_id)
+        assert "runs version" in said.message and "cannot read a job's spec: schedule.novelty." in said.message
+        assert "GET /workers" in said.hint
+        seen_at = house.rows(select(Worker.seen_at))
+        until(lambda: house.rows(select(Worker.seen_at)) > seen_at)
+    assert (house.job(newer_id).status, house.job(newer_id).attempt) == ("queued", 0)
+
+
+def test_a_probe_of_a_newer_version_too(house):
+    spec = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": GFL}).model_dump(mode="json")
+    probes = [{"spec": one, "dataset_id": "ds_shapes"} for one in (newer(spec), {"kind": "other"}, spec)]
+    ids = [house.do(errands.add, ErrandKind.PROBE, request, owner="admin").id for request in probes]
+
+    def statuses():
+        return [house.rows(select(Errand.status).where(Errand.id == id))[0] for id in ids]
+
+    with dispatching(house):
+        until(lambda: statuses() == ["queued", "queued", "succeeded"])
+        until(lambda: lacking(house) == [f"spec/{id}" for id in ids[:2]])
+
+
+def test_many_of_them_do_not_hide_what_else_is_lacking(house, tmp_path, monkeypatch):
+    monkeypatch.setattr("worker.stock._MOST_TOLD", 2)
+    for _ in range(3):
+        submit_a_newer_job(house)
+    house.submit()
+    with dispatching(house, datasets_root=tmp_path):
+        until(lambda: [key.partition("/")[0] for key in lacking(house)] == ["ds_shapes", "spec"])
+
+
+def test_whatever_one_jobs_needs_raise_the_others_are_taken(house, monkeypatch):
+    broken, needs_of = house.submit(), choosing.needs_of
+
+    def failing(session, job):
+        if job.id == broken:
+            raise KeyError("nobody foresaw it")
+        return needs_of(session, job)
+
+    monkeypatch.setattr(choosing, "needs_of", failing)
+    with dispatching(house):
+        house.until_status(house.submit(steps=3), "succeeded")
+        until(lambda: "KeyError" in house.waiting(broken).message)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"), (MemoryError(), "MemoryError")],
+)
+def test_a_file_that_cannot_be_read_is_lacking_and_why_is_said(house, monkeypatch, error, said):
+    def failing(path):
+        raise error
+
+    monkeypatch.setattr(shelves, "sha256_of", failing)
+    (house.settings.models_root / "w.pth").write_bytes(b"weights")
+    row = {"id": "det_mine", "name": "mine", "description": {**GFL}, "weights_file": "w.pth", "sha256": "abc"}
+    house.do(lambda session: session.add(Detector(**row)))
+    unreadable = house.submit({"student": {**GFL, "init": {"detector": "mine"}}})
+    with dispatching(house):
+        house.until_status(house.submit(steps=3), "succeeded")
+        until(lambda: house.waiting(unreadable).code == "weights_not_on_worker")
+        message = house.waiting(unreadable).message
+    assert message.endswith(f" cannot read w.pth of detector mine below its models folder: {said}.")
+
+
+def test_a_name_that_no_file_can_have_is_lacking(house):
+    unreadable = house.submit({"student": {**GFL, "init": {"weights": "é" * 200}}})
+    with dispatching(house):
+        house.until_status(house.submit(steps=3), "succeeded")
+        until(lambda: "File name too long" in house.waiting(unreadable).message)
