@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 
 import pytest
 from sqlalchemy import select, update
@@ -86,9 +87,12 @@ def test_it_goes_on_while_it_hashes_and_takes_the_job_then(house, hashing, tmp_p
         house.until_status(job_id, "succeeded")
 
 
-def test_what_is_found_out_is_not_waited_for_until_the_next_poll(house):
+def test_what_is_found_out_late_is_not_left_until_the_next_poll(house, hashing):
     job_id = house.submit(steps=3)
     with dispatching(house, poll_seconds=300):
+        until(hashing.is_asked.is_set)
+        time.sleep(0.5)  # the turn that asked is over
+        hashing.answers.set()
         house.until_status(job_id, "succeeded")
 
 
