@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,11 @@ class ArtifactFolder:
     """As `store.artifacts.Artifacts` says; hard-linked where the file system allows it."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
+        self._root = root
+
+    @cached_property
+    def root(self) -> Path:
+        return self._root.resolve()
 
     def put(self, source: Path, key: str, sha256: str) -> None:
         path = self._locate(key)

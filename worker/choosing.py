@@ -1,6 +1,6 @@
 """Which of the jobs and errands in line this worker may take: those it has everything for. The others it leaves alone.
 
-The line is read in a short transaction, the disk is looked at outside of it, and only then somebody claims.
+The line is read in a short transaction, and then it is asked what is known of the disk; nobody waits for a disk here.
 """
 
 import time
@@ -37,6 +37,8 @@ class Choice:
         self._database, self._stock = database, its_stock
         self._left: dict[str, float] = {}
         """Until when, by id."""
+        self._put_off: set[str] = set()
+        """Until the next look at the line: of what they need it is not known yet whether it is here."""
         self._needs: dict[str, _Remembered] = {}
         """And until when: the names in a spec may mean something else a while later."""
         self._logged: set[str] = set()
@@ -45,12 +47,13 @@ class Choice:
     def leaving(self) -> Leaving:
         now = time.monotonic()
         self._left = {id: until for id, until in self._left.items() if until > now}
-        return Leaving(frozenset(self._left), self._stock.lacking())
+        return Leaving(frozenset(self._left) | self._put_off, self._stock.lacking())
 
     def jobs(self, room: Room) -> list[str]:
         """Ids of the first that this worker can run, in line."""
+        self._put_off.clear()
         for limit in _LIMITS:
-            if len(self._left) > _MOST_LEFT:
+            if len(self._left) + len(self._put_off) > _MOST_LEFT:
                 break
             with self._database.read() as session:
                 ahead = line.look_ahead(session, room, self.leaving, limit)
@@ -64,6 +67,7 @@ class Choice:
 
     def errands(self, room: Room) -> list[str]:
         """As `jobs`."""
+        self._put_off.clear()
         for limit in _LIMITS:
             with self._database.read() as session:
                 ahead = errands.look_ahead(session, room, self.leaving.jobs, limit)
@@ -95,10 +99,12 @@ class Choice:
 
     def _must_leave(self, id: str) -> bool:
         _, needs = self._needs.get(id, (0.0, ()))
-        if not self._stock.lacks_any(needs):
-            return False
-        self._left[id] = time.monotonic() + stock.LOOK_AGAIN_SECONDS
-        return True
+        lacks = self._stock.lacks_any(needs)
+        if lacks is None:
+            self._put_off.add(id)
+        elif lacks:
+            self._left[id] = time.monotonic() + stock.LOOK_AGAIN_SECONDS
+        return lacks is not False
 
 
 def _of_an_errand(session: Session, errand: Errand) -> tuple[Need, ...]:

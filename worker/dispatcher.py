@@ -20,8 +20,10 @@ from store.errands import ErrandLease
 from store.lease import Lease
 from store.line import Room
 from store.settings import Settings
+from store.tables import Document
 from worker import gpus, reaper
 from worker.choosing import Choice
+from worker.chores import Chore
 from worker.errand import Errand
 from worker.stock import Stock
 from worker.supervisor import Supervisor
@@ -54,11 +56,16 @@ class Dispatcher:
         self._settings, self._database = settings, database
         self._gpus = gpus.names()
         self._slots = settings.slots or max(1, len(self._gpus))
-        self._stock = Stock(settings)
-        self._choice = Choice(database, self._stock)
-        self._running: list[Held] = []
-        self._reap_at = self._check_in_at = self._sweep_at = 0.0
         self._woken = threading.Event()
+        self._stock = Stock(settings, tell=self.wake)
+        self._choice = Choice(database, self._stock)
+        self._chores = [
+            Chore("sweeping", partial(reaper.sweep_work, settings, database), settings.reap_seconds),
+            Chore("sweeping uploads", partial(reaper.sweep_uploads, settings, database), SWEEP_SECONDS),
+        ]
+        self._running: list[Held] = []
+        self._reap_at = self._check_in_at = 0.0
+        self._told: list[Document] = []
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
@@ -91,14 +98,16 @@ class Dispatcher:
                 _log.warning("dispatcher", error=f"{type(error).__name__}: {error}"[:500])
             self._woken.wait(self._pause(failures))
             self._woken.clear()
+        self._stock.close()
         self._release()
 
     def _turn(self) -> None:
         self._check_in_when_due()
         if time.monotonic() >= self._reap_at:
             self._reap_at = time.monotonic() + self._settings.reap_seconds
-            reaper.reap(self._settings, self._database)
-        self._sweep_when_due()
+            reaper.reap(self._database)
+        for chore in self._chores:
+            chore.begin_when_due()
         while not self._closing.is_set() and self._slots_free() and (held := self._claim()):
             self._running.append(held)
             held.thread.start()
@@ -110,22 +119,16 @@ class Dispatcher:
             part.write_text(f"{int(time.clock_gettime(time.CLOCK_BOOTTIME))}\n")
             part.replace(file)
 
-    def _sweep_when_due(self) -> None:
-        if time.monotonic() < self._sweep_at:
-            return
-        self._sweep_at = time.monotonic() + SWEEP_SECONDS
-        what = (self._settings, self._database)
-        threading.Thread(target=reaper.sweep_uploads, args=what, name="sweeping", daemon=True).start()
-
     def _check_in_when_due(self) -> None:
-        if time.monotonic() < self._check_in_at:
+        """At once where it lacks something else than it told."""
+        if time.monotonic() < self._check_in_at and self._stock.told() == self._told:
             return
         self._check_in_at = time.monotonic() + self._settings.heartbeat_seconds
-        self._choice.jobs(Room(len(self._gpus), len(self._gpus)))  # to tell, though busy, what it will have to leave
         self._check_in(draining=False)
+        self._choice.jobs(Room(len(self._gpus), len(self._gpus)))  # to tell, though busy, what it will have to leave
 
     def _check_in(self, draining: bool) -> None:
-        told, lacks = gpus.state(), self._stock.told()
+        state, self._told = gpus.state(), self._stock.told()
         with self._database.write() as session:
             fleet.check_in(
                 session,
@@ -133,9 +136,9 @@ class Dispatcher:
                 host=socket.gethostname(),
                 version=version("frs"),
                 slots=self._slots,
-                gpus=told,
+                gpus=state,
                 draining=draining,
-                lacks=lacks,
+                lacks=self._told,
             )
             session.commit()
 

@@ -14,26 +14,28 @@ from worker import workfolder
 _log = structlog.get_logger()
 
 
-def reap(settings: Settings, database: Database) -> None:
-    found = workfolder.attempts(settings.work_root)
+def reap(database: Database) -> None:
+    """Waits for no disk."""
     with database.write() as session:
         lost, orphans = jobs.requeue_lost(session), jobs.fail_orphans(session)
         errands.forget_old(session)
-        running = _running(session)
         session.commit()
-    workfolder.sweep(settings.work_root, found, running)
     if lost or orphans:
         _log.info("reaped", lost=lost, orphans=orphans)
 
 
+def sweep_work(settings: Settings, database: Database) -> None:
+    found = workfolder.attempts(settings.work_root)
+    with database.read() as session:
+        running = _running(session)
+    workfolder.sweep(settings.work_root, found, running)
+
+
 def sweep_uploads(settings: Settings, database: Database) -> None:
-    """Waits for whoever registers an upload just now, and large folders take a while: for a thread of its own."""
-    try:
-        folders.sweep(settings.uploads_root)
-        if gone := unpacking.sweep_unused(settings, database):
-            _log.info("unpacked data sets removed", folders=gone)
-    except Exception as error:
-        _log.warning("uploads not swept", error=f"{type(error).__name__}: {error}"[:500])
+    """Waits for whoever registers an upload just now."""
+    folders.sweep(settings.uploads_root)
+    if gone := unpacking.sweep_unused(settings, database):
+        _log.info("unpacked data sets removed", folders=gone)
 
 
 def _running(session: Session) -> list[tuple[str, int]]:

@@ -10,7 +10,7 @@ from worker_house import dispatching, until
 
 from frs.spec import JobSpec
 from store import errands, jobs
-from store.line import OVERTAKING_SECONDS, Room
+from store.line import CPU_ONLY, OVERTAKING_SECONDS, Room
 from store.states import ErrandKind
 from store.tables import Attempt, Dataset, Detector, Errand, Job, Worker
 from worker import shelves, stock
@@ -148,8 +148,23 @@ def test_a_probe_is_left_to_others_too(house, elsewhere):
             until(lambda: probe().status == "succeeded")
 
 
-def choice(house, **changes):
-    return Choice(house.database, Stock(house.settings.model_copy(update=changes)))
+class Patient:
+    """A choice by one who waits until all that is asked of its stock is known."""
+
+    def __init__(self, house, **changes):
+        self.stock = Stock(house.settings.model_copy(update=changes))
+        self.choice = Choice(house.database, self.stock)
+
+    def jobs(self, room=CPU_ONLY):
+        while True:
+            until(self.knows_all)
+            found = self.choice.jobs(room)
+            if self.knows_all() and not self.choice._put_off:
+                return found
+
+    def knows_all(self):
+        self.stock._take_in()
+        return not any(look.is_under_way for look in self.stock._looks.values())
 
 
 def test_no_gpu_is_kept_for_a_job_whose_data_is_not_here(house, elsewhere):
@@ -158,44 +173,43 @@ def test_no_gpu_is_kept_for_a_job_whose_data_is_not_here(house, elsewhere):
     waited = {"devices": 4, "created_at": Job.created_at - 2 * OVERTAKING_SECONDS}
     house.do(lambda session: session.execute(update(Job).where(Job.id == large).values(waited)))
     small = house.submit({"resources": {"devices": 1}})
-    assert choice(house, **elsewhere).jobs(Room(gpus=4, free=1)) == [small]
+    assert Patient(house, **elsewhere).jobs(Room(gpus=4, free=1)) == [small]
     (house.settings.models_root / "w.pth").write_bytes(b"weights")
-    assert choice(house).jobs(Room(gpus=4, free=1)) == [], "kept for the large one"
-    assert choice(house).jobs(Room(gpus=4, free=4)) == [large, small]
+    assert Patient(house).jobs(Room(gpus=4, free=1)) == [], "kept for the large one"
+    assert Patient(house).jobs(Room(gpus=4, free=4)) == [large, small]
 
 
 def test_where_nothing_is_lacking_a_look_takes_one_query(house):
     for _ in range(20):
         house.submit()
-    chosen, statements = choice(house), []
-    chosen.jobs(Room(0, 0))
+    chosen, statements = Patient(house), []
+    chosen.jobs()
     event.listen(house.database.engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
-    assert len(chosen.jobs(Room(0, 0))) == 8
+    assert len(chosen.jobs()) == 8
     assert [statement.split()[0] for statement in statements] == ["BEGIN", "SELECT"]
 
 
 def test_to_tell_of_a_lack_is_not_to_ask_for_it(house, elsewhere, looks_often):
     """Else a data set would be left out of the line, unasked for, until it is forgotten and then told of no more."""
     house.submit()
-    its_stock = Stock(house.settings.model_copy(update=elsewhere))
-    chosen = Choice(house.database, its_stock)
+    chosen = Patient(house, **elsewhere)
     for _ in range(3):
-        assert chosen.jobs(Room(0, 0)) == []
-        assert chosen.leaving.datasets == {"ds_shapes"}
+        assert chosen.jobs() == []
+        assert chosen.choice.leaving.datasets == {"ds_shapes"}
         for _ in range(4):
             time.sleep(0.1)
-            assert [told["key"] for told in its_stock.told()] == ["ds_shapes"]
-        assert chosen.leaving.datasets == chosen.leaving.jobs == frozenset()
+            assert [told["key"] for told in chosen.stock.told()] == ["ds_shapes"]
+        assert chosen.choice.leaving.datasets == chosen.choice.leaving.jobs == frozenset()
 
 
 def test_a_lack_that_nobody_asks_about_any_more_is_told_no_more(house, elsewhere, monkeypatch):
     job_id = house.submit()
-    its_stock = Stock(house.settings.model_copy(update=elsewhere))
-    Choice(house.database, its_stock).jobs(Room(0, 0))
-    assert len(its_stock.told()) == 1
+    chosen = Patient(house, **elsewhere)
+    chosen.jobs()
+    assert len(chosen.stock.told()) == 1
     house.cancel(job_id)
     monkeypatch.setattr(stock, "TOLD_SECONDS", 0.0)
-    assert its_stock.told() == []
+    assert chosen.stock.told() == []
 
 
 def test_a_large_file_is_hashed_once_for_each_version(house, looks_often, monkeypatch):
@@ -203,13 +217,13 @@ def test_a_large_file_is_hashed_once_for_each_version(house, looks_often, monkey
     hashed, sha256_of = [], shelves.sha256_of
     monkeypatch.setattr(shelves, "sha256_of", lambda path: (hashed.append(path.name), sha256_of(path))[1])
     house.submit()
-    chosen = choice(house)
+    chosen = Patient(house)
     for _ in range(3):
-        assert len(chosen.jobs(Room(0, 0))) == 1
+        assert len(chosen.jobs()) == 1
         time.sleep(0.35)
     assert hashed == ["train.json", "val.json"]
     (house.settings.datasets_root / "shapes" / "val.json").write_text("{} ")
-    assert chosen.jobs(Room(0, 0)) == []
+    assert chosen.jobs() == []
     assert hashed == ["train.json", "val.json", "val.json"]
 
 
@@ -217,4 +231,4 @@ def test_a_line_of_many_jobs_that_lack_their_weights_is_walked_to_its_end(house)
     for _ in range(50):
         house.submit({"student": {**GFL, "init": {"weights": "w.pth"}}})
     job_id = house.submit()
-    assert choice(house).jobs(Room(0, 0)) == [job_id]
+    assert Patient(house).jobs() == [job_id]

@@ -1,0 +1,153 @@
+"""A worker whose disk takes its time, or for ever: it checks in, reaps and shows life, and takes what it can."""
+
+import hashlib
+import threading
+import time
+
+import pytest
+from sqlalchemy import select, update
+from worker_house import dispatching, until
+
+from store import line
+from store.artifact_folder import ArtifactFolder
+from store.line import Room
+from store.tables import Dataset, Job, Worker
+from worker import shelves, stock, workfolder
+from worker.choosing import Choice
+from worker.stock import Stock
+
+
+class Disk:
+    def __init__(self):
+        self.is_asked, self.answers = threading.Event(), threading.Event()
+
+    def waits(self, real):
+        def read(*arguments):
+            self.is_asked.set()
+            self.answers.wait(60)
+            return real(*arguments)
+
+        return read
+
+
+@pytest.fixture
+def disk():
+    disk = Disk()
+    yield disk
+    disk.answers.set()
+
+
+@pytest.fixture
+def hashing(house, disk, monkeypatch):
+    """The data set's annotations have to be hashed, and that hangs until the disk answers."""
+    hashes = dict.fromkeys(("train", "val"), hashlib.sha256(b"{}").hexdigest())
+    house.do(lambda session: session.execute(update(Dataset).values(hashes=hashes)))
+    monkeypatch.setattr(shelves, "sha256_of", disk.waits(shelves.sha256_of))
+    return disk
+
+
+def add_uploaded(house):
+    """A data set for which no disk has to be looked at."""
+    paths = {f"{half}_{what}": half for half in ("train", "val") for what in ("images", "annotations")}
+    house.do(lambda session: session.add(Dataset(id="ds_up", name="up", upload_key=f"uploads/{'a' * 64}.zip", **paths)))
+
+
+def submit_to(house, dataset_id):
+    job_id = house.submit()
+    house.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(dataset_id=dataset_id)))
+    return job_id
+
+
+def lose_a_job(house):
+    job_id = house.submit()
+    lost = {"status": "running", "attempt": 1, "lease_owner": "dead", "lease_expires_at": 1.0}
+    house.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(lost)))
+    return job_id
+
+
+def goes_on(house, alive_file):
+    """Through a few turns."""
+    until(alive_file.exists)
+    for _ in range(3):
+        seen_at, touched = house.rows(select(Worker.seen_at)), alive_file.stat().st_mtime_ns
+        until(lambda seen_at=seen_at: house.rows(select(Worker.seen_at)) > seen_at)
+        until(lambda touched=touched: alive_file.stat().st_mtime_ns > touched)
+
+
+def test_it_goes_on_while_it_hashes_and_takes_the_job_then(house, hashing, tmp_path):
+    job_id = house.submit(steps=3)
+    with dispatching(house, alive_file=tmp_path / "alive"):
+        until(hashing.is_asked.is_set)
+        goes_on(house, tmp_path / "alive")
+        lost_id = lose_a_job(house)
+        house.until_status(lost_id, "queued")
+        assert (house.job(job_id).status, house.waiting(job_id).code) == ("queued", "waiting_for_worker")
+        assert house.rows(select(Worker.lacks)) == [[]], "what nobody has looked at yet is not lacking"
+        hashing.answers.set()
+        house.until_status(job_id, "succeeded")
+
+
+def test_what_is_found_out_late_is_not_left_until_the_next_poll(house, hashing):
+    job_id = house.submit(steps=3)
+    with dispatching(house, poll_seconds=300):
+        until(hashing.is_asked.is_set)
+        time.sleep(0.5)  # the turn that asked is over
+        hashing.answers.set()
+        house.until_status(job_id, "succeeded")
+
+
+def test_what_is_lacking_is_not_told_at_the_next_heartbeat_but_at_once(house, tmp_path):
+    job_id = house.submit()
+    seldom = {"heartbeat_seconds": 300, "fence_seconds": 400, "lease_seconds": 500, "poll_seconds": 300}
+    with dispatching(house, datasets_root=tmp_path / "elsewhere", **seldom):
+        until(lambda: house.waiting(job_id).code == "dataset_not_on_worker")
+
+
+def test_it_reaps_while_its_work_folder_hangs(house, disk, monkeypatch, tmp_path):
+    monkeypatch.setattr(workfolder, "attempts", disk.waits(workfolder.attempts))
+    with dispatching(house, alive_file=tmp_path / "alive"):
+        until(disk.is_asked.is_set)
+        goes_on(house, tmp_path / "alive")
+        house.until_status(lose_a_job(house), "succeeded")
+        disk.answers.set()
+
+
+def test_a_job_that_needs_no_look_is_taken_meanwhile(house, hashing):
+    add_uploaded(house)
+    first, second = house.submit(), submit_to(house, "ds_up")
+    chosen = Choice(house.database, Stock(house.settings))
+    for _ in range(2):
+        assert chosen.jobs(Room(0, 0)) == [second]
+    hashing.answers.set()
+    until(lambda: chosen.jobs(Room(0, 0)) == [first, second])
+
+
+def test_no_gpu_is_kept_meanwhile(house, hashing):
+    add_uploaded(house)
+    large, small = house.submit(), submit_to(house, "ds_up")
+    waited = {"devices": 4, "created_at": Job.created_at - 2 * line.OVERTAKING_SECONDS}
+    house.do(lambda session: session.execute(update(Job).where(Job.id == large).values(waited)))
+    chosen = Choice(house.database, Stock(house.settings))
+    assert chosen.jobs(Room(gpus=4, free=1)) == [small]
+    assert chosen.leaving.jobs == {large}, "a claim must leave it, too"
+    hashing.answers.set()
+    until(lambda: chosen.jobs(Room(gpus=4, free=1)) == [])
+
+
+def test_what_was_found_holds_while_it_is_looked_up_anew_but_not_for_ever(house, disk, monkeypatch):
+    job_id = house.submit()
+    chosen = Choice(house.database, Stock(house.settings))
+    until(lambda: chosen.jobs(Room(0, 0)) == [job_id])
+    monkeypatch.setattr(shelves, "inside", disk.waits(shelves.inside))
+    monkeypatch.setattr(stock, "RENEW_SECONDS", 0.0)
+    assert chosen.jobs(Room(0, 0)) == [job_id]
+    until(disk.is_asked.is_set)
+    assert chosen.jobs(Room(0, 0)) == [job_id]
+    monkeypatch.setattr(stock, "LOOK_AGAIN_SECONDS", 0.0)
+    assert chosen.jobs(Room(0, 0)) == []
+
+
+def test_the_artifacts_are_not_looked_at_before_they_are_needed(tmp_path, monkeypatch):
+    """A lease is made a run by the thread that checks in."""
+    monkeypatch.delattr("pathlib.Path.resolve")
+    ArtifactFolder(tmp_path)
