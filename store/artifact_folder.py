@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from store import artifact_keys
-from store.backup import ASIDE
+from store.backup import set_aside
 from store.errors import ArtifactCorrupt, ArtifactNotFound, InvalidKey
 from store.folders import GivenUp, GiveUp
 
@@ -73,11 +73,8 @@ class ArtifactFolder:
 
     def _delete(self, name: str) -> None:
         """Really, or out of sight while a backup is made. Half put files have no key, and such names, too."""
-        aside = self.root / ASIDE
-        if aside.is_dir():
-            with suppress(FileNotFoundError):  # or the backup has just ended
-                _make_folder((aside / name).parent)
-                (self.root / name).rename(aside / name)
+        with suppress(FileNotFoundError):  # as mostly: no backup is made
+            set_aside(self.root, name)
         (self.root / name).unlink(missing_ok=True)
 
     def _locate(self, key: str) -> Path:

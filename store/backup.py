@@ -17,6 +17,8 @@ from store.errors import InvalidKey
 
 ASIDE = ".deleted"
 """Below the folder of artifacts, while a backup is made; no key begins with a dot."""
+_SLASH = "%"
+"""In the names of what is set aside; no key has one."""
 _UNPACKED, _REPLACED = ".restored", ".replaced"
 
 
@@ -30,12 +32,17 @@ def end(root: Path) -> None:
     shutil.rmtree(root / ASIDE, ignore_errors=True)
 
 
+def set_aside(root: Path, name: str) -> None:
+    """Raises FileNotFoundError where nothing is to be set aside. One folder for all: never made again once it is gone."""
+    (root / name).rename(root / ASIDE / name.replace("/", _SLASH))
+
+
 def pack(root: Path, stream: BinaryIO) -> None:
     """Everything since `begin`, as a tar. Files come and go meanwhile."""
     with tarfile.open(fileobj=stream, mode="w|") as archive:
         for folder in (root, root / ASIDE):  # in this order: what leaves the first is then in the second
             for path in _files(folder):
-                key = path.relative_to(folder).as_posix()
+                key = path.relative_to(folder).as_posix().replace(_SLASH, "/")
                 if artifact_keys.is_one(key):
                     _add(archive, path, key)
 

@@ -4,6 +4,7 @@ import shutil
 import tarfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,20 @@ def test_what_is_deleted_and_put_again_is_there_afterwards(artifacts):
     keep(artifacts, "uploads/a.zip")
     backup.end(artifacts.root)
     assert contents(artifacts) == {"uploads/a.zip": b"content"}
+
+
+def test_what_is_deleted_as_the_backup_ends_does_not_begin_another(artifacts, monkeypatch):
+    keep(artifacts, "job_1/a.pth")
+    backup.begin(artifacts.root)
+    real = Path.rename
+
+    def ends_first(path, target):
+        backup.end(artifacts.root)
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", ends_first)
+    artifacts.delete("job_1/a.pth")
+    assert contents(artifacts) == {} and not (artifacts.root / backup.ASIDE).exists()
 
 
 def test_nothing_half_put_is_packed(artifacts):
