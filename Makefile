@@ -26,7 +26,7 @@ test: setup  ## every test that runs in minutes on two cores
 test-slow: setup  ## what takes longer
 	$(BIN)/python -m pytest -m slow
 
-test-docker: setup  ## the service in containers, which needs a Docker engine and compose: builds the images, takes half an hour
+test-docker: setup  ## the service in containers, which needs a Docker engine and compose: builds the images, then takes a quarter of an hour
 	$(BIN)/python -m pytest -m docker --timeout 1800 tests/docker
 
 env:  ## .env with random passwords and the first API key, for docker compose; make env DATASETS=DIR MODELS=DIR
