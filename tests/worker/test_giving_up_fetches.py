@@ -22,7 +22,7 @@ def fetches(monkeypatch):
     """Keys of all that were begun; none ends before it is given up."""
     begun = []
 
-    def fetch(folder, key, sha256, target, give_up=lambda: False):
+    def fetch(folder, key, sha256, target, give_up=lambda: False, size=None):
         begun.append(key)
         until(give_up)
         raise GivenUp
