@@ -1,12 +1,12 @@
 """One file from where it is published into a folder: gone on with where it broke off, checked, and there whole or not at all."""
 
-import hashlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx2
+
+from frs.files import digest, sync
 
 TRIES, PAUSE_SECONDS = 5, 1.0
 """Without a byte more; every byte that comes counts anew."""
@@ -35,11 +35,6 @@ def fetch(urls: Sequence[str], target: Path, prefix: str, progress: Progress, *,
             "Name a folder with space that you may write to: --to DIR.",
         ) from None
     return sha256
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def noted(path: Path) -> str:
@@ -117,15 +112,10 @@ def _receive(url: str, part: Path, progress: Progress) -> None:
 
 
 def _keep(part: Path, target: Path, sha256: str) -> None:
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(part)
     _note(target).write_text(f"{sha256}  {target.name}\n")
     part.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(target.parent)
 
 
 def _note(path: Path) -> Path:

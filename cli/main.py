@@ -21,6 +21,7 @@ from cli.up import Service
 from cli.watching import family, follow
 from frs import specfile
 from frs.errors import FrsError
+from frs.process import hide_memory
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 datasets = typer.Typer(no_args_is_help=True, help="COCO-format data sets the service can train on.")
@@ -45,6 +46,7 @@ def up(
     for ending in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs start with it ignored
         signal.signal(ending, signal.default_int_handler)
     try:
+        hide_memory()  # its environment, too, may hold the keys of object storage
         with Service(data, host, port, datasets, models) as service:
             screen.print(f"frs is up at {service.url} (docs: {service.url}/docs)", highlight=False)
             screen.print(

@@ -13,6 +13,7 @@ from cli import downloading
 from cli.downloading import NotFetched
 from cli.terminal import HERE, problems, screen
 from frs import published
+from frs.files import digest
 from frs.published import PublishedFile
 
 app = typer.Typer(no_args_is_help=True, help="Published weights that the paper's recipes need.")
@@ -95,7 +96,7 @@ def _state(row: PublishedFile, target: Path) -> str:
     if not target.is_file():
         part = target.with_name(f"{target.name}.part")
         return f"begun, {part.stat().st_size:,} bytes" if part.is_file() else "missing"
-    sha256 = downloading.digest(target)
+    sha256 = digest(target)
     right = sha256.startswith(row.sha256_prefix) or sha256 == downloading.noted(target)
     return "there" if right else "another file"
 

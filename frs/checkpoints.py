@@ -11,6 +11,7 @@ from mmengine.runner import set_random_seed
 from frs import weights
 from frs.distributed import rank
 from frs.errors import CheckpointUnusable, WeightsUnreadable
+from frs.files import digest
 from frs.weights import Written
 
 FORMAT = 1
@@ -50,7 +51,7 @@ class Checkpoints:
                 content = weights.read(path)
             except WeightsUnreadable:
                 continue
-            if not weights.digest(path).startswith(path.stem.rpartition("-")[2]):
+            if not digest(path).startswith(path.stem.rpartition("-")[2]):
                 continue
             if content.get("format") != FORMAT or content.get("identity") != self.identity:
                 raise CheckpointUnusable(f"{path.name} in the work folder belongs to another spec.")

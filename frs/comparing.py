@@ -16,6 +16,7 @@ from frs.dataset import coco
 from frs.dataset.coco import CocoFile
 from frs.detections import Detections
 from frs.errors import RunsDiffer
+from frs.files import digest
 from frs.pictures import curves, precision_recall, side_by_side
 from frs.pictures.side_by_side import Seen
 from frs.report import Comparison, OverImages, OverSeeds, Pair, Report, Scores
@@ -80,7 +81,7 @@ class Court:
     def __init__(self, spec: ResolvedSpec, tick: Tick) -> None:
         self.folder, self.tick = spec.val.images, tick
         self.truth: CocoFile = coco.read(spec.val.annotations)
-        self.sha256 = weights.digest(spec.val.annotations)
+        self.sha256 = digest(spec.val.annotations)
         self.images: NDArray[np.int64] = np.zeros(0, np.int64)
         """Ids of those that were looked at: known from the first run that is read."""
         self.times: bootstrap.Times = np.zeros((0, 0), np.int64)

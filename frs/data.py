@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from frs import weights
 from frs.announcer import Announcer
 from frs.dataset import coco
 from frs.dataset.check import check, check_pair
@@ -11,6 +10,7 @@ from frs.dataset.coco import CocoFile
 from frs.dataset.report import Report
 from frs.dataset.training import with_boxes
 from frs.errors import BadDataset
+from frs.files import digest
 from frs.resolved import ResolvedSpec, Split
 
 
@@ -106,4 +106,4 @@ def _problems(name: str, report: Report) -> str:
 
 def _half(split: Split, report: Report) -> Half:
     content = coco.read(split.annotations)
-    return Half(split, content, frozenset(report.bad_image_ids), weights.digest(split.annotations), report)
+    return Half(split, content, frozenset(report.bad_image_ids), digest(split.annotations), report)

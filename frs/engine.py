@@ -16,6 +16,7 @@ from frs.dataset.training import with_boxes
 from frs.distiller import Distiller
 from frs.errors import BadTeacher
 from frs.export import Exporter
+from frs.files import digest
 from frs.forecast import FLOPS_CONVENTION
 from frs.images import test_loader, test_pipeline, test_size, training_pipeline
 from frs.loop import StepLoop
@@ -172,6 +173,6 @@ def identity(made: Preparation) -> str:
     asked = made.job.model_dump_json(include=set(IDENTITY))
     halves = [half for half in (made.data.train, made.data.unlabelled) if half]
     read = [d for d in (made.spec.teacher, made.spec.student) if d and d.weights]
-    digests = [d.sha256 or weights.digest(d.weights) for d in read if d.weights]
+    digests = [d.sha256 or digest(d.weights) for d in read if d.weights]
     images = [f"{half.sha256} without {sorted(half.left_out)}" for half in halves]
     return hashlib.sha256("\n".join([asked, *images, *digests]).encode()).hexdigest()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from frs.errors import TeacherWeightsMismatch, WeightsRefused, WeightsUnreadable
+from frs.files import digest, sync
 
 State = dict[str, Tensor]
 CLASSES = "classes"
@@ -181,17 +182,8 @@ def write_bytes(data: bytes, path: Path) -> Written:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
     return Written(path, sha256, len(data))
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_safetensors(path: Path) -> bool:

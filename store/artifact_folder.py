@@ -1,15 +1,13 @@
 """Artifacts in a folder. A file is there whole or not at all: put under a temporary name, synced, verified, renamed."""
 
-import hashlib
-import os
 import secrets
-import shutil
 from collections.abc import Collection
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
+from frs.files import digest, sync
 from store import artifact_keys
 from store.backup import set_aside
 from store.errors import ArtifactCorrupt, ArtifactNotFound, InvalidKey
@@ -34,10 +32,10 @@ class ArtifactFolder:
         part = path.with_name(f".{secrets.token_hex(8)}.part")
         try:
             _link_or_copy(source, part)
-            _sync(part)
+            sync(part)
             _verify(part, sha256)
             part.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             part.unlink(missing_ok=True)
 
@@ -45,11 +43,7 @@ class ArtifactFolder:
         self, key: str, sha256: str, target: Path, give_up: GiveUp = lambda: False, size: int | None = None
     ) -> None:
         """Trusts the disk: a link costs nothing, and the trainer hashes what it reads."""
-        source = self.path(key)
-        try:
-            target.hardlink_to(source)
-        except OSError:
-            _copy(source, target, give_up)
+        _link_or_copy(self.path(key), target, give_up)
 
     def path(self, key: str) -> Path:
         """Raises ArtifactNotFound."""
@@ -90,40 +84,29 @@ def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
+        sync(folder.parent)
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path, give_up: GiveUp = lambda: False) -> None:
+    """Raises GivenUp; then, as after any error, there is no target."""
     try:
         target.hardlink_to(source)
     except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
+        _copy(source, target, give_up)
 
 
 def _copy(source: Path, target: Path, give_up: GiveUp) -> None:
-    """Whole or not at all. Raises GivenUp."""
-    part = target.with_name(f".{target.name}.part")
     try:
-        with source.open("rb") as file, part.open("wb") as copy:
+        with source.open("rb") as file, target.open("wb") as copy:
             while content := file.read(_COPIED_AT_ONCE):
                 if give_up():
                     raise GivenUp
                 copy.write(content)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def _verify(path: Path, sha256: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
+    if (found := digest(path)) != sha256:
         raise ArtifactCorrupt(f"The file hashes to {found[:12]}..., announced was {sha256[:12]}...")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,9 +1,7 @@
 """What a job needs on the disks of the worker that runs it, beyond what workers fetch from the artifacts."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -56,11 +54,6 @@ def another_version(id: str, owner: str, what: str) -> Need:
 def spec_key(id: str) -> str:
     """Of the need for somebody who can read the spec of that job or probe."""
     return f"spec/{id}"
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _place(error: ValidationError) -> str:

@@ -7,8 +7,9 @@ from stat import S_ISDIR, S_ISREG
 import structlog
 
 from frs.errors import InvalidSpec
+from frs.files import digest
 from frs.resolved import inside
-from store.needs import Need, sha256_of
+from store.needs import Need
 from store.settings import Settings
 from store.states import WaitingReason
 
@@ -51,7 +52,7 @@ class Shelves:
         version = (facts.st_size, facts.st_mtime_ns, facts.st_ino)
         known = self._hashes.get(path)
         if known is None or known[0] != version:
-            known = self._hashes[path] = (version, sha256_of(path))
+            known = self._hashes[path] = (version, digest(path))
         return known[1]
 
     def _logged_once(self, fault: str) -> str:

@@ -14,9 +14,9 @@ from api.datasets.schemas import DatasetProblem, Split
 from frs.dataset.check import check, check_pair
 from frs.dataset.report import Report
 from frs.errors import FrsError
+from frs.files import digest
 from frs.resolved import inside
 from store.database import Database
-from store.needs import sha256_of
 from store.settings import Settings
 from store.states import DatasetStatus
 from store.tables import Dataset
@@ -120,7 +120,7 @@ def _hashes(root: Path, dataset: Dataset) -> dict[str, str]:
     found = {}
     for half, annotations in (("train", dataset.train_annotations), ("val", dataset.val_annotations)):
         with suppress(FrsError, OSError):
-            found[half] = sha256_of(inside(root, annotations))
+            found[half] = digest(inside(root, annotations))
     return found
 
 

@@ -9,9 +9,9 @@ from api.detectors.schemas import Detector, DetectorCreate
 from api.paging import newest_first
 from api.problems import InvalidField, NotFound, Refusal
 from api.schemas import Page
+from frs.files import digest
 from store import ids, queries, tables
 from store.database import Database, insert
-from store.needs import sha256_of
 from store.states import TERMINAL, JobStatus
 from store.tables import Document, Job
 
@@ -71,7 +71,7 @@ def _from_file(context: Context, request: DetectorCreate) -> Document:
     return {
         "description": request.description.model_dump(mode="json"),
         "weights_file": request.weights,
-        "sha256": sha256_of(path),
+        "sha256": digest(path),
         "classes": request.classes and list(request.classes),
     }
 

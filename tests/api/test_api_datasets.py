@@ -199,6 +199,6 @@ def test_a_half_that_cannot_be_read_has_problems_and_no_hash(service, monkeypatc
     def unreadable(path):
         raise PermissionError(13, "no")
 
-    monkeypatch.setattr(checking, "sha256_of", unreadable)
+    monkeypatch.setattr(checking, "digest", unreadable)
     assert service.register("shapes")["status"] == "ready"
     assert hashes_of(service, "shapes") == {}

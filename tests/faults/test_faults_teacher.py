@@ -16,6 +16,7 @@ from frs import detectors, loading, weights
 from frs.dataset.shapes import draw
 from frs.errors import FrsError
 from frs.events import Outcome
+from frs.files import digest
 from frs.resolved import ResolvedDetector, ResolvedSpec, resolve
 from frs.spec import DescribedDetector, JobSpec
 from frs.trainer import fail, quiet, run
@@ -174,7 +175,7 @@ def test_a_registered_teacher_that_was_altered_in_a_single_bit_is_refused(teache
     plain = tmp_path / "plain"
     plain.write_bytes(safetensors.torch.save(weights.read(teacher)["state_dict"]))
     for file in (teacher, plain):
-        sha256, data = weights.digest(file), file.read_bytes()
+        sha256, data = digest(file), file.read_bytes()
         for number in range(20):
             mutant = bytearray(data)
             mutant[chance.randrange(len(mutant))] ^= 1 << chance.randrange(8)

@@ -15,11 +15,11 @@ from frs.dataset import coco
 from frs.detections import Detections, pack
 from frs.errors import CheckpointUnusable, DetectionsUnusable, RunsDiffer
 from frs.evaluation import score
+from frs.files import digest
 from frs.report import Report
 from frs.resolved import ResolvedSpec, resolve
 from frs.spec import JobSpec
 from frs.stopping import Interrupted, StopRequest
-from frs.weights import digest
 
 Leave = Callable[..., Path]
 

@@ -214,8 +214,8 @@ def test_a_lack_that_nobody_asks_about_any_more_is_told_no_more(house, elsewhere
 
 def test_a_large_file_is_hashed_once_for_each_version(house, looks_often, monkeypatch):
     remember_hashes(house)
-    hashed, sha256_of = [], shelves.sha256_of
-    monkeypatch.setattr(shelves, "sha256_of", lambda path: (hashed.append(path.name), sha256_of(path))[1])
+    hashed, digest = [], shelves.digest
+    monkeypatch.setattr(shelves, "digest", lambda path: (hashed.append(path.name), digest(path))[1])
     house.submit()
     chosen = Patient(house)
     for _ in range(3):

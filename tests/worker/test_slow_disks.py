@@ -42,7 +42,7 @@ def hashing(house, disk, monkeypatch):
     """The data set's annotations have to be hashed, and that hangs until the disk answers."""
     hashes = dict.fromkeys(("train", "val"), hashlib.sha256(b"{}").hexdigest())
     house.do(lambda session: session.execute(update(Dataset).values(hashes=hashes)))
-    monkeypatch.setattr(shelves, "sha256_of", disk.waits(shelves.sha256_of))
+    monkeypatch.setattr(shelves, "digest", disk.waits(shelves.digest))
     return disk
 
 

@@ -89,7 +89,7 @@ def test_a_file_that_cannot_be_read_is_lacking_and_why_is_said(house, monkeypatc
     def failing(path):
         raise error
 
-    monkeypatch.setattr(shelves, "sha256_of", failing)
+    monkeypatch.setattr(shelves, "digest", failing)
     (house.settings.models_root / "w.pth").write_bytes(b"weights")
     row = {"id": "det_mine", "name": "mine", "description": {**GFL}, "weights_file": "w.pth", "sha256": "abc"}
     house.do(lambda session: session.add(Detector(**row)))

@@ -46,7 +46,6 @@ def downgrade() -> None:
                 batch.drop_column(column)
     op.drop_index("uq_jobs_owner_idempotency_key", "jobs")
     op.drop_index("ix_jobs_owner_created_at_id", "jobs")
-    op.drop_index("ix_jobs_owner_status", "jobs")
     for column in OF_JOBS:
         op.drop_column("jobs", column)
     for column in OF_KEYS:
@@ -72,7 +71,6 @@ def _jobs() -> None:
     op.execute(sa.text(_DEVICES["sqlite" if is_sqlite else "postgresql"]))
     op.create_index("uq_jobs_owner_idempotency_key", "jobs", ["owner", "idempotency_key"], unique=True)
     op.create_index("ix_jobs_owner_created_at_id", "jobs", ["owner", "created_at", "id"])
-    op.create_index("ix_jobs_owner_status", "jobs", ["owner", "status"])
 
 
 _DEVICES = {

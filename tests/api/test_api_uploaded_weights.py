@@ -1,0 +1,121 @@
+"""Weights that clients send: kept until a worker has read them."""
+
+import hashlib
+
+import pytest
+from sqlalchemy import select
+from test_api_uploads import files_of
+
+from frs.events import Problem
+from store.states import DetectorStatus, ErrandKind
+from store.tables import Detector, Errand
+from store.uploads import accept_import, refuse_import
+
+BIN = {"Content-Type": "application/octet-stream"}
+
+
+def send_weights(service, content=b"weights", **query):
+    query = {"name": "theirs", "architecture": "gfl"} | query
+    return service.client.post("/detectors/upload", params=query, content=content, headers=BIN)
+
+
+def test_uploaded_weights_wait_for_a_worker(service, shapes):
+    response = send_weights(service, depth=18, width=16, norm="gn", classes="circle, square,triangle,star")
+    detector = response.json()
+    assert response.status_code == 201, detector
+    assert response.headers["location"] == f"/detectors/{detector['id']}"
+    assert (detector["status"], detector["error"]) == ("importing", None)
+    assert detector["classes"] == ["circle", "square", "triangle", "star"]
+    assert detector["description"]["backbone"] == {"type": "ResNet", "depth": 18, "width": 16, "norm": "gn"}
+    key, sha256 = _errand(service)
+    assert service.artifacts.path(key).read_bytes() == b"weights"
+    assert sha256 == detector["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    spec = {"kind": "evaluate", "dataset": "shapes", "student": {"detector": "theirs"}}
+    problem = service.refused(service.client.post("/jobs", json=spec), 422, "detector_not_ready")
+    assert detector["id"] in problem["hint"]
+
+
+def _errand(service):
+    with service.database.read() as session:
+        errand = session.scalars(select(Errand)).one()
+        assert errand.kind == ErrandKind.IMPORT
+        assert session.get_one(Detector, errand.request["detector_id"]).status == DetectorStatus.IMPORTING
+    return errand.request["key"], errand.request["sha256"]
+
+
+def settle(service, function, *arguments):
+    with service.database.write() as session:
+        keys = function(session, *arguments)
+        session.commit()
+    return keys
+
+
+def test_an_accepted_import_is_ready_with_its_new_weights(service, shapes):
+    detector = send_weights(service).json()
+    keys = settle(service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, shapes["classes"])
+    assert keys == [f"uploads/{detector['id']}.bin"]
+    shown = service.get("/detectors/theirs")
+    assert (shown["status"], shown["sha256"], shown["classes"]) == ("ready", "b" * 64, shapes["classes"])
+    assert service.submit({"kind": "evaluate", "dataset": "shapes", "student": {"detector": "theirs"}})
+
+
+def test_a_refused_import_says_why(service, shapes):
+    detector = send_weights(service).json()
+    problem = Problem(code="weights_unreadable", message="It holds code.", hint="Send tensors.")
+    assert settle(service, refuse_import, detector["id"], problem) == [f"uploads/{detector['id']}.bin"]
+    shown = service.get("/detectors/theirs")
+    assert (shown["status"], shown["error"]["code"]) == ("refused", "weights_unreadable")
+    spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl", "init": {"detector": "theirs"}}}
+    told = service.refused(service.client.post("/jobs", json=spec), 422, "detector_refused")
+    assert "It holds code." in told["detail"]
+    assert settle(service, accept_import, detector["id"], "uploads/c.safetensors", "c" * 64, None) == [
+        "uploads/c.safetensors"
+    ]
+    assert service.get("/detectors/theirs")["status"] == "refused"
+
+
+def test_weights_of_a_detector_deleted_meanwhile_go(service):
+    detector = send_weights(service).json()
+    assert service.client.delete("/detectors/theirs").status_code == 204
+    assert files_of(service.settings) == set()
+    assert settle(service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, None) == [
+        "uploads/b.safetensors"
+    ]
+
+
+def test_weights_that_another_detector_needs_stay(service):
+    one, two = (send_weights(service, name=name).json() for name in ("one", "two"))
+    assert service.client.delete("/detectors/one").status_code == 204
+    assert files_of(service.settings) == {f"{two['id']}.bin"}
+    assert settle(service, refuse_import, one["id"], Problem(code="x", message="y")) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "loc"),
+    [
+        ({"architecture": None}, ""),
+        ({"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}, ""),
+        ({"architecture": "yolo"}, "architecture"),
+        ({"depth": 19}, "depth"),
+        ({"architecture": None, "config": "/etc/passwd"}, "config"),
+        ({"architecture": None, "config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py", "depth": 18}, ""),
+        ({"classes": "a,,b"}, "classes"),
+        ({"classes": "a,b,a"}, "classes"),
+        ({"classes": "a,b\0"}, "classes"),
+        ({"name": "../x"}, "name"),
+        ({"nonsense": "1"}, "nonsense"),
+    ],
+)
+def test_a_wrong_description_is_told_by_its_field(service, query, loc):
+    query = {"name": "theirs", "architecture": "gfl"} | query
+    query = {name: value for name, value in query.items() if value is not None}
+    response = service.client.post("/detectors/upload", params=query, content=b"weights", headers=BIN)
+    assert service.refused(response, 422, "invalid_request")["errors"][0]["loc"] == loc
+
+
+def test_a_student_that_a_job_still_has_stays_when_its_detector_is_deleted(service, shapes):
+    job_id = service.trained()
+    service.client.post("/detectors", json={"name": "small", "job": job_id})
+    service.client.delete("/detectors/small")
+    [student] = service.get(f"/jobs/{job_id}/checkpoints")["data"]
+    assert service.client.get(f"/checkpoints/{student['id']}/content").content == b"0123456789"
