@@ -12,7 +12,7 @@ from uvicorn.config import STARTUP_FAILURE
 from api import logs
 from api.app import create_app
 from frs.errors import FrsError
-from frs.process import die_with_parent, hide_memory
+from frs.isolation.process import die_with_parent, hide_memory
 
 GRACE_SECONDS = 5
 _log = logging.getLogger("api")

@@ -15,47 +15,50 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-from api import document, problems
-from api.bodies import StrictJson
 from api.checkpoints import endpoints as checkpoints
 from api.compare import endpoints as compare
 from api.context import open_context
-from api.datasets import checking
+from api.datasets import checks
 from api.datasets import endpoints as datasets
 from api.detectors import endpoints as detectors
-from api.envelope import Envelope
-from api.gate import Gate
 from api.health import endpoints as health
+from api.http import errors
+from api.http import openapi as openapi_document
+from api.http.auth_middleware import Gate
+from api.http.json_body import StrictJson
+from api.http.request_log import Envelope
 from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
-from api.jobs import following
+from api.jobs import stream
 from api.keys import endpoints as keys
-from api.monitoring import collecting
+from api.monitoring import collector
 from api.monitoring import endpoints as monitoring
-from api.monitoring.requests import Requests
+from api.monitoring.middleware import Requests
 from api.plans import endpoints as plans
 from api.queue import endpoints as queue
 from api.recipes import endpoints as recipes
 from api.workers import endpoints as workers
-from store import folders
+from store.artifacts import local_files
 from store.settings import Settings
 
 _THREADS = 200
 """For requests. Many more than connections, so that whoever finds none free is told so after the pool's time limit,
 instead of waiting unheard for a thread."""
-_documents_the_key = Depends(HTTPBearer(auto_error=False, description="An API key. Checked by `api.gate`."))
+_documents_the_key = Depends(
+    HTTPBearer(auto_error=False, description="An API key. Checked by `api.http.auth_middleware`.")
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Raises DatabaseNotReady."""
     context = open_context(settings or Settings())
-    registry = collecting.registry_of(context)
+    registry = collector.registry_of(context)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = _THREADS
-        folders.sweep(context.settings.uploads_root)
-        checking.resume(context.database, context.settings)
+        local_files.sweep(context.settings.uploads_root)
+        checks.resume(context.database, context.settings)
         streaming = asyncio.create_task(context.streams.run())
         yield
         streaming.cancel()
@@ -69,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
-        responses={"default": document.PROBLEM},
+        responses={"default": openapi_document.PROBLEM},
         middleware=[
             Middleware(Requests, registry=registry),
             Middleware(Envelope),
@@ -82,7 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for resource in (
         jobs,
         job_actions,
-        following,
+        stream,
         plans,
         compare,
         datasets,
@@ -102,12 +105,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 class _Service(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            document.complete(super().openapi(), self.routes)
+            openapi_document.complete(super().openapi(), self.routes)
         return super().openapi()
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
-    response = problems.answer(error, request.state.request_id)
+    response = errors.answer(error, request.state.request_id)
     if response.status_code == 405:
         response.headers["Allow"] = _allowed_methods(request)
     return response

@@ -6,13 +6,13 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.exc import OperationalError
 
-from api.jobs.curves import Curves
-from api.stream import Streams
-from store import keys, schema
-from store.artifacts import Artifacts, open_artifacts
-from store.database import Database, open_database
+from api.streaming.metric_cache import Curves
+from api.streaming.streams import Streams
+from store.artifacts.storage import Artifacts, open_artifacts
+from store.db import api_keys, schema
+from store.db.database import Database, open_database
 from store.errors import DatabaseNotReady
-from store.queue import Hints, celery_app, sender
+from store.scheduling.wakeups import Hints, celery_app, sender
 from store.settings import Settings
 
 
@@ -36,7 +36,7 @@ def open_context(settings: Settings) -> Context:
     try:
         schema.check(database)
         with database.read() as session:
-            if not keys.are_there(session):
+            if not api_keys.are_there(session):
                 raise DatabaseNotReady("The database knows no API key.")
     except OperationalError as error:
         raise DatabaseNotReady("The database cannot be reached.") from error

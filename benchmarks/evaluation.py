@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation.py --json
 
-A process of its own because `frs.prelude` puts faster-coco-eval in pycocotools' place. Both times are from files on disk
+A process of its own because `frs.detectors._mmdet_init` puts faster-coco-eval in pycocotools' place. Both times are from files on disk
 to numbers, imports left out.
 """
 
@@ -40,7 +40,7 @@ import json, sys, time
 from pathlib import Path
 import numpy as np
 from frs.dataset.coco import read
-from frs.evaluation import evaluated
+from frs.evaluation.coco_scores import evaluated
 
 started = time.perf_counter()
 evaluation = evaluated(np.load(sys.argv[2]), read(Path(sys.argv[1])))

@@ -27,23 +27,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import frs.prelude  # noqa: F401
+import frs.detectors._mmdet_init  # noqa: F401
 
 import pairs
 import torch
 from mmengine.optim import OptimWrapper
 from torch.profiler import ProfilerActivity, profile
 
-from frs import detectors
-from frs.acceleration import optimizer_options, placed
 from frs.dataset.coco import read
-from frs.dataset.shapes import draw
-from frs.dataset.training import with_boxes
-from frs.images import Images, TrainingLoaders, training_pipeline
-from frs.precision import AutocastOptimWrapper
+from frs.dataset.shapes.drawing import draw
+from frs.dataset.trainable import with_boxes
+from frs.detectors import builder
+from frs.engine.trainer import quiet
 from frs.recipes import RECIPES
 from frs.spec import Schedule
-from frs.trainer import quiet
+from frs.training.acceleration import optimizer_options, placed
+from frs.training.batches import Images, TrainingLoaders, training_pipeline
+from frs.training.precision import AutocastOptimWrapper
 
 RATE = 1e-6
 CLASSES = 4
@@ -201,7 +201,7 @@ def _loaders(folder: Path, tiny: bool) -> TrainingLoaders:
     draw(folder, train=8 if tiny else 64, val=2, size=96 if tiny else 640)
     schedule = Schedule(image_size=(size[1], size[0]), batch_size=2 if tiny else 8)
     coco = read(folder / "annotations" / "instances_train.json")
-    stock = detectors.stock_config(RECIPES[pairs.RECIPE_OF["gfl"]].spec.student)
+    stock = builder.stock_config(RECIPES[pairs.RECIPE_OF["gfl"]].spec.student)
     images = Images(coco, folder / "train", training_pipeline(schedule, stock), 0, with_boxes(coco, ()))
     return TrainingLoaders(images, schedule, 0 if tiny else min(12, os.cpu_count() or 1))
 

@@ -16,7 +16,7 @@ from typing import Any
 from service import SPEC, Service, redis_server, service
 from sqlalchemy import select
 
-from store.tables import Attempt, Job
+from store.db.tables import Attempt, Job
 
 JOBS, CANCELS = 60, 20
 NO_BROKER = "redis://127.0.0.1:1/0"

@@ -15,21 +15,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import frs.prelude  # noqa: F401
+import frs.detectors._mmdet_init  # noqa: F401
 
 import pairs
 import torch
 
-from frs import detectors
 from frs.dataset.coco import CocoFile, read
-from frs.dataset.shapes import draw
-from frs.dataset.training import with_boxes
-from frs.devices import choose_device, loader_workers
-from frs.images import Images, TrainingLoaders, training_pipeline
-from frs.precision import AutocastOptimWrapper
+from frs.dataset.shapes.drawing import draw
+from frs.dataset.trainable import with_boxes
+from frs.detectors import builder
+from frs.engine.trainer import quiet
 from frs.recipes import RECIPES
 from frs.spec import Resources
-from frs.trainer import quiet
+from frs.training.batches import Images, TrainingLoaders, training_pipeline
+from frs.training.devices import choose_device, loader_workers
+from frs.training.precision import AutocastOptimWrapper
 
 STEPS, WARMING = 24, 4
 
@@ -79,7 +79,7 @@ def _measure(folder: Path, workers: int | None, steps: int) -> dict[str, Any]:
 
 def _loaders(coco: CocoFile, images: Path, workers: int) -> TrainingLoaders:
     spec = RECIPES["small_student"].spec
-    pipeline = training_pipeline(spec.schedule, detectors.stock_config(spec.student))
+    pipeline = training_pipeline(spec.schedule, builder.stock_config(spec.student))
     return TrainingLoaders(Images(coco, images, pipeline, 0, with_boxes(coco, ())), spec.schedule, workers)
 
 

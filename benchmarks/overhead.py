@@ -18,7 +18,7 @@ from typing import Any
 from service import ROOT, free_port
 
 from cli.client import Client
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
 
 EPOCHS = 12
 

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import frs.prelude  # noqa: F401
+import frs.detectors._mmdet_init  # noqa: F401
 
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from frs import detectors
-from frs.distiller import Distiller, Weights
+from frs.detectors import builder
+from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.teacher import Teacher
 from frs.recipes import RECIPES
 from frs.spec import DescribedDetector, Distillation
-from frs.teacher import Teacher
 
 RECIPE_OF = {
     "retinanet": "retinanet_r101_r50_2x",
@@ -41,7 +41,7 @@ def distiller(student: Any, teacher: Any) -> Distiller:
 
 
 def build(ref: Any, classes: int) -> Any:
-    return detectors.build(ref.model_copy(update={"init": "random"}), classes, Path())
+    return builder.build(ref.model_copy(update={"init": "random"}), classes, Path())
 
 
 def described(detector: str, channels: int) -> DescribedDetector:

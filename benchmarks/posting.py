@@ -19,7 +19,7 @@ from latency import until
 from service import SPEC, Service, floor, service
 from sqlalchemy import select
 
-from store.tables import Job
+from store.db.tables import Job
 
 CONNECTIONS, SECONDS, PAIRS = 16, 5, 3
 EACH = 100

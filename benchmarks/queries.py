@@ -18,9 +18,9 @@ from served import POSTGRESQL, SQLITE, Served, cpu, serving
 from sqlalchemy import text
 
 from frs.spec import JobSpec
-from store import keys
-from store.database import Database
-from store.tables import Dataset
+from store.db import api_keys
+from store.db.database import Database
+from store.db.tables import Dataset
 
 JOBS, KEYS, STEPS, CURVES, LONG = 100_000, 20, 5_000, 100, 50_000
 REPEATS = 60
@@ -68,7 +68,7 @@ def _fill(database: Database, jobs: int, curves: int, long: int) -> None:
     paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
     with database.write() as session:
         session.add(Dataset(id="ds_shapes", name="shapes", **paths))
-        keys.add(session, OWNER, TOKEN, owner=OWNER, scopes=[keys.Scope.READ])
+        api_keys.add(session, OWNER, TOKEN, owner=OWNER, scopes=[api_keys.Scope.READ])
         session.flush()
         session.execute(text(FILL_JOBS), {"count": jobs, "spec": SPEC.model_dump_json()})
         session.commit()

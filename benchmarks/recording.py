@@ -16,15 +16,15 @@ from typing import Any
 from service import SPEC
 from sqlalchemy import func, select
 
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
 from frs.spec import JobSpec
-from store import jobs
-from store.database import open_database
-from store.schema import initialise
+from store.db.database import open_database
+from store.db.tables import Dataset, Job, Metric
+from store.initialise import initialise
+from store.jobs import lifecycle
 from store.settings import Settings
 from store.states import DatasetStatus
-from store.tables import Dataset, Job, Metric
-from worker.supervisor import Supervisor
+from worker.attempt.supervisor import Supervisor
 
 STEPS, KEYS = 20_000, 10
 TRAINER = """
@@ -55,8 +55,8 @@ def measure(steps: int = STEPS) -> dict[str, Any]:
         database = open_database(settings.database_url)
         with database.write() as session:
             session.add(Dataset(id="ds_shapes", name="shapes", status=DatasetStatus.READY, **_drawn(settings)))
-            job_id = jobs.add(session, JobSpec.model_validate(SPEC), dataset_id="ds_shapes").id
-            lease = jobs.claim(session, "benchmark", settings.lease_seconds)
+            job_id = lifecycle.add(session, JobSpec.model_validate(SPEC), dataset_id="ds_shapes").id
+            lease = lifecycle.claim(session, "benchmark", settings.lease_seconds)
             session.commit()
         assert lease is not None
         command = (sys.executable, "-c", TRAINER.format(steps=steps, keys=KEYS))

@@ -24,9 +24,9 @@ from typing import Any
 import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from frs.comparing import over_seeds
-from frs.dataset.shapes import draw
-from frs.report import ENOUGH_SEEDS, judged
+from frs.comparison.compare import over_seeds
+from frs.dataset.shapes.drawing import draw
+from frs.evaluation.report import ENOUGH_SEEDS, judged
 
 Spec = dict[str, Any]
 FIRST_ARMS, OTHER_ARMS = ("none", "frs", "random teacher"), ("feature", "logit", "uniform", "boxes", "pkd")

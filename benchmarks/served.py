@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx2
 from sqlalchemy import create_engine, text
 
-from store.database import Database, open_database
-from store.schema import initialise
+from store.db.database import Database, open_database
+from store.initialise import initialise
 from store.settings import Settings
 
 READY_SECONDS = 60

@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx2
 
-from frs.dataset.shapes import draw
-from store.database import Database, open_database
-from store.schema import initialise
+from frs.dataset.shapes.drawing import draw
+from store.db.database import Database, open_database
+from store.initialise import initialise
 from store.settings import Settings
 
 ROOT = Path(__file__).parents[1]

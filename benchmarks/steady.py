@@ -16,8 +16,8 @@ from latency import until
 from service import SPEC, Service, service
 from sqlalchemy import func, select
 
+from store.db.tables import Job
 from store.states import JobStatus
-from store.tables import Job
 
 JOBS, EVERY = 5000, 125
 WORKER = """

@@ -18,17 +18,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import frs.prelude  # noqa: F401
+import frs.detectors._mmdet_init  # noqa: F401
 
 import pairs
 import torch
 
-from frs.distiller import Distiller
-from frs.heads import dense_head
-from frs.lesson import Seen
-from frs.precision import AutocastOptimWrapper
-from frs.taps import tap
-from frs.trainer import quiet
+from frs.detectors.heads import dense_head
+from frs.distillation.batch import Seen
+from frs.distillation.capture_output import tap
+from frs.distillation.distiller import Distiller
+from frs.engine.trainer import quiet
+from frs.training.precision import AutocastOptimWrapper
 
 VARIANTS = ("plain", "distilled", "authors")
 PEAK_STEPS = 3

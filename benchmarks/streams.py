@@ -22,7 +22,7 @@ from served import Served, cpu, serving
 from sqlalchemy import text
 
 from frs.spec import JobSpec
-from store.tables import Dataset, Job
+from store.db.tables import Dataset, Job
 
 CLIENTS, SECONDS, GROUPS, AT_A_TIME = 2_000, 20, 10, 100
 SETTLE_SECONDS = 3

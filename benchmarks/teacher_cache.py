@@ -14,15 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import frs.prelude  # noqa: F401
+import frs.detectors._mmdet_init  # noqa: F401
 
 import pairs
 import torch
 
-from frs.distiller import Distiller
-from frs.precision import AutocastOptimWrapper
-from frs.teacher_cache import TeacherCache
-from frs.trainer import quiet
+from frs.distillation.distiller import Distiller
+from frs.distillation.teacher_cache import TeacherCache
+from frs.engine.trainer import quiet
+from frs.training.precision import AutocastOptimWrapper
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import tables
+from cli import render
 from cli.arguments import JobId
 from cli.client import Json
 from cli.terminal import HERE, AsJson, DataFolder, answer, show
@@ -54,7 +54,7 @@ def change(
         body["tags"] = [text for text in tag if text]
     if priority is not None:
         body["priority"] = priority
-    show(answer(data, lambda client: client.patch(f"/jobs/{id}", body)), tables.job, json_)
+    show(answer(data, lambda client: client.patch(f"/jobs/{id}", body)), render.job, json_)
 
 
 @app.command()
@@ -80,4 +80,4 @@ def delete(
 
 
 def _act(action: str, id: str, data: Path, as_json: bool) -> None:
-    show(answer(data, lambda client: client.post(f"/jobs/{id}/{action}")), tables.job, as_json)
+    show(answer(data, lambda client: client.post(f"/jobs/{id}/{action}")), render.job, as_json)

@@ -8,7 +8,7 @@ import typer
 
 from cli.client import Client, Json, ServiceError
 from cli.terminal import HERE
-from frs import specfile
+from frs import spec_file
 
 
 def job_ids(incomplete: str) -> list[str]:
@@ -31,8 +31,8 @@ Changes = Annotated[
 
 def content_of(client: Client, spec: str, changes: list[str] | None) -> Json:
     """What the file holds, or the recipe of that name, with the changes. Raises InvalidSpec, ServiceError."""
-    content = specfile.read(Path(spec)) if Path(spec).is_file() else client.get(f"/recipes/{spec}")["spec"]
-    return specfile.change(content, changes or [])
+    content = spec_file.read(Path(spec)) if Path(spec).is_file() else client.get(f"/recipes/{spec}")["spec"]
+    return spec_file.change(content, changes or [])
 
 
 def _completions(path: str, field: str, incomplete: str) -> list[str]:

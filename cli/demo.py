@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cli import tables
+from cli import render
 from cli.client import Client, Json
 from cli.pulling import pull
 from cli.up import Service
 from cli.watching import follow
-from frs.dataset.shapes import draw
-from frs.progress import drawing_bar
+from frs.cli.progress import drawing_bar
+from frs.dataset.shapes.drawing import draw
 
 RECIPE = "shapes_gfl"
 TRAIN_IMAGES, VAL_IMAGES = 400, 150
@@ -51,7 +51,7 @@ def _distil(client: Client, to: Path, screen: Console) -> bool:
 def _prove(client: Client, job: Json, to: Path, screen: Console) -> None:
     screen.print("[bold]5. Proof[/]: COCO numbers on the validation images, in percent")
     report = client.get(f"/jobs/{job['id']}/report")
-    screen.print(tables.report(report), highlight=False)
+    screen.print(render.report(report), highlight=False)
     screen.print("The student's weights, their safetensors twin, its config, the report and its pictures:")
     for file in pull(client, job["id"], to, "last"):
         screen.print(f"   {file}", highlight=False)

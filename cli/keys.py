@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli import tables
+from cli import render
 from cli.client import Client, Json
 from cli.terminal import HERE, AsJson, DataFolder, answer, rows, screen, show
 
@@ -44,7 +44,7 @@ def add(
 @app.command("list")
 def list_keys(data: DataFolder = HERE, json_: AsJson = False) -> None:
     """All keys, newest first; never their tokens."""
-    show(answer(data, lambda client: {"data": list(client.each("/api-keys"))}), rows(tables.keys), json_)
+    show(answer(data, lambda client: {"data": list(client.each("/api-keys"))}), rows(render.keys), json_)
 
 
 @app.command("revoke")

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli import actions, compare, keys, line, models, plan, tables, uploading
+from cli import actions, compare, keys, models, plan, render, uploading
 from cli import demo as demonstration
+from cli import queue as line
 from cli.arguments import Changes, JobId, SpecSource, content_of, job_ids, recipe_names
 from cli.client import Client, Json, ServiceError
 from cli.pulling import pull as fetch
@@ -19,9 +20,9 @@ from cli.terminal import rows as _rows
 from cli.terminal import show as _show
 from cli.up import Service
 from cli.watching import family, follow
-from frs import specfile
+from frs import spec_file
 from frs.errors import FrsError
-from frs.process import hide_memory
+from frs.isolation.process import hide_memory
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 datasets = typer.Typer(no_args_is_help=True, help="COCO-format data sets the service can train on.")
@@ -86,7 +87,7 @@ def submit(
         return _wait(client, job, quiet=json_) if wait else job
 
     job = _answer(data, post)
-    _show(job, tables.job, json_)
+    _show(job, render.job, json_)
     raise typer.Exit(1 if wait and job["status"] != "succeeded" else 0)
 
 
@@ -98,13 +99,13 @@ def jobs(
     json_: AsJson = False,
 ) -> None:
     """The newest jobs."""
-    _show(_answer(data, lambda client: client.get("/jobs", status=status, limit=limit)), _rows(tables.jobs), json_)
+    _show(_answer(data, lambda client: client.get("/jobs", status=status, limit=limit)), _rows(render.jobs), json_)
 
 
 @app.command()
 def job(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
     """One job: state, progress, why it waits or how it ended."""
-    _show(_answer(data, lambda client: client.get(f"/jobs/{id}")), tables.job, json_)
+    _show(_answer(data, lambda client: client.get(f"/jobs/{id}")), render.job, json_)
 
 
 @app.command()
@@ -112,14 +113,14 @@ def watch(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
     """Follow a job with a live bar. Ctrl-C stops watching, not the job."""
     job = _answer(data, lambda client: follow(client, id, None if json_ else screen))
     if json_:
-        _show(job, tables.job, json_)
+        _show(job, render.job, json_)
     raise typer.Exit(0 if job["status"] == "succeeded" else 1)
 
 
 @app.command()
 def metrics(id: JobId, keys: str | None = None, data: DataFolder = HERE, json_: AsJson = False) -> None:
     """A job's metric series; --keys takes a comma-separated list."""
-    _show(_answer(data, lambda client: client.get(f"/jobs/{id}/metrics", keys=keys)), tables.metrics, json_)
+    _show(_answer(data, lambda client: client.get(f"/jobs/{id}/metrics", keys=keys)), render.metrics, json_)
 
 
 @app.command()
@@ -133,13 +134,13 @@ def logs(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
 def report(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
     """Teacher, student alone, student with FRS, gain with its interval, and the verdict."""
     answer = _answer(data, lambda client: client.get(f"/jobs/{id}/report"))
-    _show(answer, tables.report, json_)
+    _show(answer, render.report, json_)
 
 
 @app.command()
 def cancel(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
     """End a job now."""
-    _show(_answer(data, lambda client: client.post(f"/jobs/{id}/cancel")), tables.job, json_)
+    _show(_answer(data, lambda client: client.post(f"/jobs/{id}/cancel")), render.job, json_)
 
 
 @app.command()
@@ -165,7 +166,7 @@ def recipes(
 ) -> None:
     """Ready specs: the paper's pairs and small ones. With a name, that spec."""
     if name is None:
-        _show(_answer(data, lambda client: client.get("/recipes")), _rows(tables.recipes), json_)
+        _show(_answer(data, lambda client: client.get("/recipes")), _rows(render.recipes), json_)
     else:
         recipe = _answer(data, lambda client: client.get(f"/recipes/{name}"))
         _show(recipe, lambda answer: json.dumps(answer["spec"], indent=2), json_)
@@ -193,7 +194,7 @@ def add_dataset(
         },
     }
     answer = _answer(data, lambda client: client.post("/datasets", {"name": name, **halves}))
-    _show(answer, tables.dataset, json_)
+    _show(answer, render.dataset, json_)
 
 
 @datasets.command("upload")
@@ -209,13 +210,13 @@ def upload_dataset(
     """Send a data set in COCO, Pascal VOC or YOLO layout: a .zip, .tar or .tar.gz file, or a folder."""
     bar = None if json_ else screen
     answer = _answer(data, lambda client: uploading.dataset(client, name, source, val_share, bar))
-    _show(answer, tables.dataset, json_)
+    _show(answer, render.dataset, json_)
 
 
 @datasets.command("list")
 def list_datasets(data: DataFolder = HERE, json_: AsJson = False) -> None:
     """Registered data sets."""
-    _show(_answer(data, lambda client: {"data": list(client.each("/datasets"))}), _rows(tables.datasets), json_)
+    _show(_answer(data, lambda client: {"data": list(client.each("/datasets"))}), _rows(render.datasets), json_)
 
 
 @datasets.command("check")
@@ -239,7 +240,7 @@ def add_detector(
     body: Json = {"name": name, "job": job, "weights": weights}
 
     def post(client: Client) -> Json:
-        body["description"] = specfile.read(description) if description else None
+        body["description"] = spec_file.read(description) if description else None
         return client.post("/detectors", {key: value for key, value in body.items() if value is not None})
 
     _show(_answer(data, post), lambda row: f"{row['id']}  {row['name']}", json_)

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group
 
-from cli import tables
+from cli import render
 from cli.arguments import Changes, SpecSource, content_of
 from cli.client import Client, Json, ServiceError
 from cli.terminal import HERE, AsJson, DataFolder, answer, problems, show
-from frs import forecast_tables
-from frs.forecast import Forecast
+from frs.cli import plan_tables
+from frs.preflight.estimate import Forecast
 
 POLL_SECONDS = 0.5
 app = typer.Typer()
@@ -32,7 +32,7 @@ def plan(
         return _probed(client, content) if probe else client.post("/jobs/plan", content)
 
     found = answer(data, ask)
-    show(found, _forecast if probe else tables.plan, json_)
+    show(found, _forecast if probe else render.plan, json_)
     raise typer.Exit(0 if (found["result"] if probe else found)["ok"] else 1)
 
 
@@ -52,4 +52,4 @@ def _probed(client: Client, content: Json) -> Json:
 
 
 def _forecast(found: Json) -> Any:
-    return Group(*forecast_tables.tables(Forecast.model_validate(found["result"])))
+    return Group(*plan_tables.tables(Forecast.model_validate(found["result"])))

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 
 from cli.client import ServiceError
-from frs.process import PARENT
+from frs.isolation.process import PARENT
 
 GRACE_SECONDS = 45.0
 """For a worker to let its trainer write a checkpoint, before it is killed."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from cli.client import Client, Json, ServiceError
-from frs.dataset.archive import WANTED, suffix
+from frs.dataset.upload.archive import WANTED, suffix
 from frs.errors import ArchiveUnreadable
 
 _MEDIA_TYPES = {".zip": "application/zip", ".tar": "application/x-tar", ".tar.gz": "application/gzip"}

@@ -8,7 +8,7 @@ from rich.console import Console
 from cli.client import Client, Json
 from cli.sse import StreamEvent
 from frs import events
-from frs.progress import Bar
+from frs.cli.progress import Bar
 
 
 def follow(client: Client, job_id: str, console: Console | None) -> Json:

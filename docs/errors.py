@@ -9,8 +9,8 @@ from typing import get_args
 
 import frs.errors
 import store.errors  # noqa: F401  for its subclasses
-from api.problems import STATUS_OF_CODE
-from frs.dataset.problems import Code as DatasetCode
+from api.http.errors import STATUS_OF_CODE
+from frs.dataset.issues import Code as DatasetCode
 from frs.errors import FrsError
 from store.states import WAITING_HINTS, EndReason
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cli.demo import LOOPBACK, free_port
 from cli.up import Service
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
 
 PAGE = Path(__file__).with_name("api.md")
 FENCE = re.compile(r"```console\n(.*?)```", re.DOTALL)

@@ -37,7 +37,7 @@ TERMS: dict[Method, tuple[TermName, ...]] = {
     "pkd": ("feature",),
     "none": (),
 }
-"""What a method compares: pyramid features, class logits. `frs.methods` says how."""
+"""What a method compares: pyramid features, class logits. `frs.distillation.methods` says how."""
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Literal["auto", "paper"]
 Priority = Annotated[int, Field(ge=-100, le=100)]
 Tags = Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=32)]

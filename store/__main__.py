@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from frs.errors import FrsError
-from store import backup
-from store.schema import initialise
+from store.artifacts import backup
+from store.initialise import initialise
 from store.settings import Settings
 
 STEPS: dict[str, Callable[[Path, int], None]] = {

@@ -1,7 +1,7 @@
 """`python -m worker`: runs jobs until SIGTERM, then gives back what runs."""
 
-from frs.process import die_with_parent, hide_memory
-from store.schema import make_folders
+from frs.isolation.process import die_with_parent, hide_memory
+from store.initialise import make_folders
 from worker import logs
 from worker.app import app, settings
 

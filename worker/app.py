@@ -4,11 +4,11 @@ from typing import Any
 
 from celery import signals
 
-from store.database import open_database
-from store.queue import celery_app
+from store.db.database import open_database
+from store.scheduling.wakeups import celery_app
 from store.settings import Settings
 from worker import logs
-from worker.dispatcher import Dispatcher
+from worker.dispatch.dispatcher import Dispatcher
 
 settings = Settings()
 app = celery_app(settings)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from store.queue import TRAIN
+from store.scheduling.wakeups import TRAIN
 from worker.app import app, dispatcher
 
 _JOB_ID = re.compile(r"job_[0-9a-z]{26}")

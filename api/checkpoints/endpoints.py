@@ -1,12 +1,12 @@
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api import files
-from api.caller import Reader
 from api.checkpoints import service
 from api.checkpoints.schemas import Checkpoint
 from api.context import Here
-from api.schemas import CheckpointId
+from api.http import files
+from api.http.auth import Reader
+from api.http.schemas import CheckpointId
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
 

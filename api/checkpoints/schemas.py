@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from api.schemas import Answer, Time
+from api.http.schemas import Answer, Time
 
 
 class Checkpoint(Answer):

@@ -2,11 +2,11 @@ from pathlib import PurePosixPath
 
 from sqlalchemy.orm import Session
 
-from api.caller import Caller
 from api.checkpoints.schemas import Checkpoint
-from api.problems import NotFound
-from store import tables
-from store.database import Database
+from api.http.auth import Caller
+from api.http.errors import NotFound
+from store.db import tables
+from store.db.database import Database
 
 
 def find(database: Database, caller: Caller, checkpoint_id: str) -> Checkpoint:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.caller import Caller
 from api.compare.schemas import Curve
 from api.context import Context
+from api.http.auth import Caller
 from api.jobs import metrics
 from api.jobs.schemas import Series
-from store.tables import Metric
+from store.db.tables import Metric
 
 Points = dict[int, float | None]
 """Value by step."""

@@ -2,12 +2,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.caller import Reader
 from api.compare import service
 from api.compare.schemas import SideBySide
 from api.context import Here
-from api.document import problem
-from api.problems import InvalidField
+from api.http.auth import Reader
+from api.http.errors import InvalidField
+from api.http.openapi import problem
 
 router = APIRouter(prefix="/compare", tags=["jobs"])
 

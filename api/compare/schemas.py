@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from api.http.schemas import Answer, Time
 from api.jobs.schemas import Progress
-from api.schemas import Answer, Time
 from frs.spec import Kind, Method
 from store.states import EndReason, JobStatus
 

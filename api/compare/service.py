@@ -4,12 +4,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.caller import Caller
 from api.compare import curves
 from api.compare.schemas import Compared, Difference, Scored, SideBySide
 from api.context import Context
+from api.http.auth import Caller
 from api.jobs.service import row
-from store.tables import Evaluation, Job
+from store.db.tables import Evaluation, Job
 
 _NOT_COMPARED = ("name", "tags", "metadata", "priority")
 """Fields of a spec that change nothing about the training."""

@@ -2,14 +2,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from api import uploads
-from api.caller import Reader, Submitter
+from api import upload_body
 from api.context import Here
 from api.datasets import service, uploading
 from api.datasets.schemas import Dataset, DatasetCheck, DatasetCreate
-from api.paging import Cursor, Limit
-from api.schemas import IdOrName, Page
-from api.uploads import Upload
+from api.http.auth import Reader, Submitter
+from api.http.pagination import Cursor, Limit
+from api.http.schemas import IdOrName, Page
+from api.upload_body import Upload
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -25,13 +25,13 @@ def register(here: Here, caller: Submitter, response: Response, request: Dataset
     return dataset
 
 
-@router.post("/upload", status_code=201, openapi_extra=uploads.described(uploading.MEDIA_TYPES))
+@router.post("/upload", status_code=201, openapi_extra=upload_body.described(uploading.MEDIA_TYPES))
 def upload(
     here: Here,
     caller: Submitter,
     response: Response,
     wanted: Annotated[uploading.Wanted, Depends(uploading.wanted)],
-    upload: Annotated[Upload, uploads.received(uploading.wanted, uploading.MEDIA_TYPES)],
+    upload: Annotated[Upload, upload_body.received(uploading.wanted, uploading.MEDIA_TYPES)],
 ) -> Dataset:
     """Takes a data set as a .zip, .tar or .tar.gz file in COCO, Pascal VOC or YOLO layout, and checks it like any other."""
     dataset = uploading.register(here, caller, wanted, upload)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from api.schemas import Answer, Time
+from api.http.schemas import Answer, Time
 from frs.dataset.report import ClassCount, Counts, Report
 from frs.spec import Name, RelativePath, Spec
 from store.states import DatasetStatus

@@ -5,18 +5,18 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from api import files
-from api.caller import Caller
 from api.context import Context
-from api.datasets import checking
-from api.datasets.checking import Findings
+from api.datasets import checks
+from api.datasets.checks import Findings
 from api.datasets.schemas import Dataset, DatasetCheck, DatasetCreate, Split, SplitCounts, SplitFiles
-from api.paging import newest_first
-from api.problems import Refusal
-from api.schemas import Page
+from api.http import files
+from api.http.auth import Caller
+from api.http.errors import Refusal
+from api.http.pagination import newest_first
+from api.http.schemas import Page
 from frs.errors import DatasetNotFound
-from store import ids, queries, tables
-from store.database import Database, insert
+from store.db import ids, queries, tables
+from store.db.database import Database, insert
 
 _PROBLEMS_SHOWN = 20
 
@@ -26,7 +26,7 @@ def register(context: Context, caller: Caller, request: DatasetCreate) -> Datase
     root = context.settings.datasets_root
     train, val = (_files(request, split, root) for split in ("train", "val"))
     dataset = _add(context.database, caller, request.name, train, val)
-    checking.check_new(context.database, context.settings, dataset)
+    checks.check_new(context.database, context.settings, dataset)
     return find(context.database, caller, dataset.id)
 
 

@@ -9,22 +9,23 @@ from fastapi import Query
 from pydantic import BaseModel
 from sqlalchemy import exists, select
 
-from api import files
-from api.caller import Caller, Submitter
 from api.context import Context, Here
-from api.datasets import checking, service
+from api.datasets import checks, service
 from api.datasets.schemas import Dataset
-from api.problems import Refusal
-from api.uploads import Upload
-from frs.dataset import archive, take_in
+from api.http import files
+from api.http.auth import Caller, Submitter
+from api.http.errors import Refusal
+from api.upload_body import Upload
+from frs.dataset.upload import archive, convert
 from frs.errors import ArchiveTooLarge
 from frs.spec import Name
-from store import folders, tables, unpacking
-from store.database import insert
+from store.artifacts import local_files, unpacking
+from store.artifacts.uploads import archive_key, folder_of, is_used
+from store.db import tables
+from store.db.database import insert
+from store.db.ids import new_id
 from store.errors import ArtifactNotFound
-from store.ids import new_id
 from store.settings import Settings
-from store.uploads import archive_key, folder_of, is_used
 
 MEDIA_TYPES = ("application/zip", "application/x-tar", "application/gzip")
 Share = Annotated[
@@ -56,14 +57,14 @@ def register(context: Context, caller: Caller, wanted: Wanted, upload: Upload) -
     settings, root = context.settings, context.settings.uploads_root
     key = archive_key(upload.sha256, wanted.val_share, archive.suffix(upload.path))
     folder = folder_of(settings, key)
-    with folders.temporary(root) as part:
+    with local_files.temporary(root) as part:
         released = _released(root)
         if folder.is_dir():
             _keep(context, key, upload)
         else:
             _convert(settings, upload, part, wanted.val_share)
             context.artifacts.put(upload.path, key, upload.sha256)  # before the lock: a bucket takes its time
-        with folders.alone(root):
+        with local_files.alone(root):
             if not folder.is_dir():
                 if not part.is_dir():  # it was deleted this very moment
                     _convert(settings, upload, part, wanted.val_share)
@@ -74,7 +75,7 @@ def register(context: Context, caller: Caller, wanted: Wanted, upload: Upload) -
     if dataset is None:
         release(context, key)
         raise _name_taken()
-    checking.check_new(context.database, settings, dataset)
+    checks.check_new(context.database, settings, dataset)
     return service.find(context.database, caller, dataset.id)
 
 
@@ -83,7 +84,7 @@ def release(context: Context, key: str | None) -> None:
     if key is None:
         return
     root = context.settings.uploads_root
-    with folders.temporary(root) as part, folders.alone(root):
+    with local_files.temporary(root) as part, local_files.alone(root):
         with context.database.read() as session:
             if is_used(session, key):
                 return
@@ -127,7 +128,7 @@ def _convert(settings: Settings, upload: Upload, part: Path, val_share: float | 
     except OSError as error:
         if error.errno != errno.ENOMEM:
             raise
-        raise Refusal(422, ArchiveTooLarge.code, take_in.TOO_MUCH, ArchiveTooLarge.hint_by_default) from None
+        raise Refusal(422, ArchiveTooLarge.code, convert.TOO_MUCH, ArchiveTooLarge.hint_by_default) from None
     finally:
         _converting.release()
 

@@ -2,14 +2,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from api import uploads
-from api.caller import Reader, Submitter
+from api import upload_body
 from api.context import Here
 from api.detectors import service, uploading
 from api.detectors.schemas import Detector, DetectorCreate, DetectorUpload
-from api.paging import Cursor, Limit
-from api.schemas import IdOrName, Page
-from api.uploads import Upload
+from api.http.auth import Reader, Submitter
+from api.http.pagination import Cursor, Limit
+from api.http.schemas import IdOrName, Page
+from api.upload_body import Upload
 
 router = APIRouter(prefix="/detectors", tags=["detectors"])
 
@@ -22,13 +22,13 @@ def register(here: Here, caller: Submitter, response: Response, request: Detecto
     return detector
 
 
-@router.post("/upload", status_code=201, openapi_extra=uploads.described(uploading.MEDIA_TYPES))
+@router.post("/upload", status_code=201, openapi_extra=upload_body.described(uploading.MEDIA_TYPES))
 def upload(
     here: Here,
     caller: Submitter,
     response: Response,
     wanted: Annotated[DetectorUpload, Depends(uploading.wanted)],
-    upload: Annotated[Upload, uploads.received(uploading.wanted, uploading.MEDIA_TYPES)],
+    upload: Annotated[Upload, upload_body.received(uploading.wanted, uploading.MEDIA_TYPES)],
 ) -> Detector:
     """Takes weights: a torch file that holds a `state_dict`, or a .safetensors file.
 

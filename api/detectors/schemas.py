@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
-from api.schemas import Answer, Time
+from api.http.schemas import Answer, Time
 from frs.dataset.fields import is_text
 from frs.events import Problem
 from frs.spec import DescribedDetector, Name, RelativePath, Spec, StockDetector

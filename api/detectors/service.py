@@ -2,18 +2,18 @@ from sqlalchemy import delete as delete_from
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from api import files
-from api.caller import Caller
 from api.context import Context
 from api.detectors.schemas import Detector, DetectorCreate
-from api.paging import newest_first
-from api.problems import InvalidField, NotFound, Refusal
-from api.schemas import Page
+from api.http import files
+from api.http.auth import Caller
+from api.http.errors import InvalidField, NotFound, Refusal
+from api.http.pagination import newest_first
+from api.http.schemas import Page
 from frs.files import digest
-from store import ids, queries, tables
-from store.database import Database, insert
+from store.db import ids, queries, tables
+from store.db.database import Database, insert
+from store.db.tables import Document, Job
 from store.states import TERMINAL, JobStatus
-from store.tables import Document, Job
 
 _REFERENCES = (
     ("teacher", "detector"),

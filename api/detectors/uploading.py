@@ -7,17 +7,19 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import exists, select
 
-from api import files
-from api.caller import Caller, Submitter
 from api.context import Context, Here
 from api.detectors.schemas import Description, Detector, DetectorUpload
-from api.problems import Refusal
-from api.uploads import Upload
-from store import errands, folders, tables
-from store.database import insert
-from store.ids import new_id
+from api.http import files
+from api.http.auth import Caller, Submitter
+from api.http.errors import Refusal
+from api.upload_body import Upload
+from store.artifacts import local_files
+from store.artifacts.uploads import is_used
+from store.db import tables
+from store.db.database import insert
+from store.db.ids import new_id
+from store.requests import worker_requests
 from store.states import DetectorStatus, ErrandKind
-from store.uploads import is_used
 
 MEDIA_TYPES = ("application/octet-stream",)
 _description: TypeAdapter[Description] = TypeAdapter(Description)
@@ -59,7 +61,7 @@ def release(context: Context, key: str | None) -> None:
     """Removes weights that nothing refers to any more. None: they lie in the folder of models."""
     if key is None:
         return
-    with folders.alone(context.settings.uploads_root):
+    with local_files.alone(context.settings.uploads_root):
         with context.database.read() as session:
             if is_used(session, key):
                 return
@@ -91,7 +93,7 @@ def _add(context: Context, values: dict[str, Any]) -> tables.Detector | None:
             statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Detector)
         )
         if detector is not None:
-            errands.add(session, ErrandKind.IMPORT, request, owner=values["owner"])
+            worker_requests.add(session, ErrandKind.IMPORT, request, owner=values["owner"])
         session.commit()
     return detector
 

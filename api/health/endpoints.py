@@ -1,9 +1,9 @@
 from fastapi import APIRouter
 
-from api.caller import Reader
 from api.context import Here
 from api.health import service
 from api.health.schemas import Health, Version
+from api.http.auth import Reader
 
 router = APIRouter(tags=["health"])
 

@@ -1,6 +1,6 @@
 from typing import Literal
 
-from api.schemas import Answer
+from api.http.schemas import Answer
 
 
 class Health(Answer):

@@ -4,8 +4,8 @@ from importlib.metadata import version as version_of
 from sqlalchemy.exc import OperationalError
 
 from api.health.schemas import Version
-from store import schema
-from store.database import Database
+from store.db import schema
+from store.db.database import Database
 from store.errors import DatabaseNotReady
 
 

@@ -9,14 +9,15 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from api import files
-from api.caller import Caller, Submitter
 from api.context import Context, Here
+from api.http import files
+from api.http.auth import Caller, Submitter
+from api.http.schemas import JobId
 from api.jobs import quota, service
 from api.jobs.schemas import Job
-from api.schemas import JobId
 from frs.spec import Name, Priority, Spec, Tags
-from store import actions, tables
+from store.db import tables
+from store.jobs import actions
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

@@ -3,16 +3,16 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api import files
-from api.caller import Reader, Submitter
 from api.checkpoints.schemas import Checkpoint
 from api.context import Here
+from api.http import files
+from api.http.auth import Reader, Submitter
+from api.http.pagination import Cursor, Limit
+from api.http.schemas import ArtifactName, JobId, Moment, Page
 from api.jobs import metrics, results, service
 from api.jobs.schemas import Artifact, Evaluation, Event, Job, LogLine, Metrics, X
-from api.paging import Cursor, Limit
-from api.schemas import ArtifactName, JobId, Moment, Page
+from frs.evaluation.report import Report
 from frs.recipes import RECIPES
-from frs.report import Report
 from frs.spec import JobSpec, Kind, Name
 from store.errors import AlreadySubmitted
 from store.states import JobStatus

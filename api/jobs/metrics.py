@@ -9,13 +9,13 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.caller import Caller
-from api.jobs import curves
-from api.jobs.curves import FINE, Curve, Curves
+from api.http.auth import Caller
 from api.jobs.schemas import Metrics, Series, X
 from api.jobs.service import row
-from store.database import Database
-from store.tables import Metric
+from api.streaming import metric_cache
+from api.streaming.metric_cache import FINE, Curve, Curves
+from store.db.database import Database
+from store.db.tables import Metric
 
 _COLUMN = {"epoch": Metric.epoch, "time": Metric.at}
 _AT_A_TIME = 1000
@@ -35,7 +35,7 @@ def read(
     with database.read() as session:
         newest = row(session, caller, job_id).last_event
         if since or max_points > FINE:
-            found = curves.read(session, job_id, keys, since, newest)
+            found = metric_cache.read(session, job_id, keys, since, newest)
         else:
             known = remembered.of(session, job_id, newest)
             found = {key: known[key] for key in dict.fromkeys(keys or known) if key in known}

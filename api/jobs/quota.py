@@ -3,12 +3,12 @@
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.caller import Caller
-from api.problems import Refusal
-from store import keys
+from api.http.auth import Caller
+from api.http.errors import Refusal
+from store.db import api_keys
+from store.db.tables import Job
 from store.settings import Settings
 from store.states import TERMINAL, JobStatus
-from store.tables import Job
 
 _ACTIVE = [status for status in JobStatus if status not in TERMINAL]
 _AT_ONCE = 100
@@ -20,7 +20,7 @@ def check(session: Session, settings: Settings, caller: Caller, more: int) -> No
     most = caller.max_active_jobs or settings.max_active_jobs
     if _active(session, caller.owner) + more + _AT_ONCE <= most:
         return
-    keys.lock_owner(session, caller.owner)
+    api_keys.lock_owner(session, caller.owner)
     active = _active(session, caller.owner)
     if active + more > most:
         detail = f"{active} jobs of {caller.owner} have not ended, and {more} more would be over its {most}."

@@ -7,19 +7,19 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api import files
-from api.caller import Caller
 from api.context import Context
-from api.datasets.checking import Findings
-from api.problems import InvalidField
-from api.validation import Fault
+from api.datasets.checks import Findings
+from api.http import files
+from api.http.auth import Caller
+from api.http.errors import InvalidField
+from api.http.validation import Fault
 from frs.dataset.classes import difference
 from frs.dataset.report import usable_without_boxes
 from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
 from frs.events import Problem
 from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, Init, InitFromDetector, InitFromFile, JobSpec
+from store.db.tables import Dataset
 from store.states import DatasetStatus, DetectorStatus, JobStatus
-from store.tables import Dataset
 
 _TOLD = 3
 """Problems that the message names; `errors` lists up to `_LISTED`."""

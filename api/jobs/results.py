@@ -6,18 +6,18 @@ from typing import Literal
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from api.caller import Caller
 from api.checkpoints.schemas import Checkpoint
+from api.http.auth import Caller
+from api.http.errors import NotFound
+from api.http.pagination import number
+from api.http.schemas import Page
 from api.jobs.schemas import Artifact, Evaluation, Event, LogLine
 from api.jobs.service import row
-from api.paging import number
-from api.problems import NotFound
-from api.schemas import Page
-from frs import report as reports
+from frs.evaluation import report as reports
+from frs.evaluation.report import Comparison, Missing, Report, Scores
 from frs.events import Role
-from frs.report import Comparison, Missing, Report, Scores
-from store import queries, tables
-from store.database import Database
+from store.db import queries, tables
+from store.db.database import Database
 
 CONFIG = "student-config.py"
 _LOG = "log"

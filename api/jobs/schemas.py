@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from api.schemas import Answer, Time
+from api.http.schemas import Answer, Time
 from frs.spec import JobSpec, Kind
 from store.states import Action, EndReason, JobStatus, WaitingReason
 

@@ -9,21 +9,23 @@ from typing import Any
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
-from api.caller import Caller
 from api.context import Context
+from api.http.auth import Caller
+from api.http.errors import InvalidField
+from api.http.pagination import newest_first
+from api.http.schemas import Page
 from api.jobs import quota, references
 from api.jobs.references import References
 from api.jobs.schemas import Job
-from api.paging import newest_first
-from api.problems import InvalidField
-from api.schemas import Page
 from frs.spec import JobSpec, Kind, alone, comparison, sibling
-from store import actions, jobs, line, queries, tables
-from store.database import Database
+from store.db import queries, tables
+from store.db.database import Database
 from store.errors import ActionNotAllowed, JobNotFound
-from store.jobs import Idempotency
+from store.jobs import actions, lifecycle
+from store.jobs.lifecycle import Idempotency
+from store.scheduling import queue
+from store.scheduling.waiting import waiting_reasons
 from store.states import JobStatus, allowed_actions
-from store.waiting import waiting_reasons
 
 
 def _of_parents() -> Select[str, str | None, str]:
@@ -53,7 +55,7 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
     idempotency = Idempotency(idempotency_key, _digest(spec)) if idempotency_key else None
     with context.database.read() as session:
         if idempotency:
-            jobs.refuse_repetition(session, caller.owner, idempotency)
+            lifecycle.refuse_repetition(session, caller.owner, idempotency)
         found = references.check(session, context, caller, spec)
     children = list(family_of(spec))
     with context.database.write() as session:
@@ -120,7 +122,7 @@ def row(session: Session, caller: Caller, job_id: str) -> tables.Job:
 
 
 def _add(session: Session, spec: JobSpec, caller: Caller, found: References, **more: Any) -> tables.Job:
-    return jobs.add(session, spec, owner=caller.owner, key_id=caller.key_id, **asdict(found), **more)
+    return lifecycle.add(session, spec, owner=caller.owner, key_id=caller.key_id, **asdict(found), **more)
 
 
 def _digest(spec: JobSpec) -> str:
@@ -149,7 +151,7 @@ def _filtered(session: Session, caller: Caller, wanted: Filter) -> Select[tables
 
 def _shown(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
     queued = [job.id for job in rows if job.status == JobStatus.QUEUED]
-    positions = line.positions(session, queued) if queued else {}
+    positions = queue.positions(session, queued) if queued else {}
     reasons, children = waiting_reasons(session, rows), _children(session, rows)
     return [
         Job.model_validate(

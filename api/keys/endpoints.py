@@ -1,11 +1,11 @@
 from fastapi import APIRouter, Response
 
-from api.caller import Admin
 from api.context import Here
+from api.http.auth import Admin
+from api.http.pagination import Cursor, Limit
+from api.http.schemas import KeyId, Page
 from api.keys import service
 from api.keys.schemas import Key, KeyCreate, NewKey
-from api.paging import Cursor, Limit
-from api.schemas import KeyId, Page
 
 router = APIRouter(prefix="/api-keys", tags=["api-keys"])
 

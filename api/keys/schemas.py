@@ -4,9 +4,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from api.schemas import Answer, Moment, Time
+from api.http.schemas import Answer, Moment, Time
 from frs.spec import Name, Spec
-from store.keys import Scope
+from store.db.api_keys import Scope
 
 Owner = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
 Number = Annotated[int, Field(ge=1, le=1_000_000)]

@@ -1,13 +1,13 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from api.http.errors import InvalidField, NotFound
+from api.http.pagination import newest_first
+from api.http.schemas import Page
 from api.keys.schemas import Key, KeyCreate, NewKey
-from api.paging import newest_first
-from api.problems import InvalidField, NotFound
-from api.schemas import Page
-from store import keys
-from store.database import Database, now
-from store.tables import ApiKey
+from store.db import api_keys
+from store.db.database import Database, now
+from store.db.tables import ApiKey
 
 _SECONDS_A_DAY = 86_400.0
 _MOST_DAYS = 36_500
@@ -16,10 +16,10 @@ _MOST_DAYS = 36_500
 
 def create(database: Database, request: KeyCreate) -> NewKey:
     """Raises InvalidField for an end that is past."""
-    token = keys.new_token()
+    token = api_keys.new_token()
     limits = {"max_active_jobs": request.max_active_jobs, "requests_per_minute": request.requests_per_minute}
     with database.write() as session:
-        key = keys.add(
+        key = api_keys.add(
             session,
             request.name,
             token,
@@ -47,7 +47,7 @@ def find(database: Database, key_id: str) -> Key:
 def revoke(database: Database, key_id: str) -> None:
     """Once more does nothing. Raises LastAdminKey."""
     with database.write() as session:
-        keys.revoke(session, _row(session, key_id))
+        api_keys.revoke(session, _row(session, key_id))
         session.commit()
 
 

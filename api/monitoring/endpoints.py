@@ -1,8 +1,8 @@
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from api import files
-from api.caller import Admin
+from api.http import files
+from api.http.auth import Admin
 
 router = APIRouter(tags=["monitoring"])
 

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Body, Path, Query
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from api.caller import Reader, Submitter
 from api.context import Here
+from api.http.auth import Reader, Submitter
 from api.jobs.endpoints import EXAMPLES
 from api.plans import service
 from api.plans.schemas import Plan, Probe

@@ -1,9 +1,9 @@
 """What a job would be, before anybody posts it."""
 
+from api.http.schemas import Answer, Time
 from api.jobs.schemas import JobError, StatusReason
-from api.schemas import Answer, Time
-from frs.checks import Check
-from frs.forecast import Forecast
+from frs.preflight.checks import Check
+from frs.preflight.estimate import Forecast
 from frs.spec import JobSpec
 from store.states import ErrandStatus
 

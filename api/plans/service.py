@@ -1,18 +1,19 @@
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.caller import Caller
 from api.context import Context
+from api.http.auth import Caller
+from api.http.errors import NotFound, Refusal
 from api.jobs import references
 from api.jobs.service import family_of, refuse_comparison
-from api.plans import checking
+from api.plans import checks as plan_checks
 from api.plans.schemas import Plan, Probe
-from api.problems import NotFound, Refusal
 from frs.spec import JobSpec
-from store import errands, line, waiting
-from store.database import Database
+from store.db.database import Database
+from store.db.tables import Errand
+from store.requests import worker_requests
+from store.scheduling import queue, waiting
 from store.states import ErrandKind, ErrandStatus, WaitingReason
-from store.tables import Errand
 
 MOST_PROBES = 20
 """Of one owner that have not ended: each takes a worker's time."""
@@ -23,11 +24,11 @@ def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
     refuse_comparison(spec)
     with context.database.read() as session:
         reviewed = references.review(session, context, caller, spec)
-        images = checking.training_images(reviewed)
-        schedule, steps = checking.of_the_schedule(spec, images)
-        wait = checking.of_its_wait(session, caller, spec, reviewed.dataset)
-        checks = [*checking.of_references(reviewed), schedule, *wait]
-        place = line.place_of_a_new_job(session, spec.priority)
+        images = plan_checks.training_images(reviewed)
+        schedule, steps = plan_checks.of_the_schedule(spec, images)
+        wait = plan_checks.of_its_wait(session, caller, spec, reviewed.dataset)
+        checks = [*plan_checks.of_references(reviewed), schedule, *wait]
+        place = queue.place_of_a_new_job(session, spec.priority)
     return Plan(
         ok=not any(check.level == "error" for check in checks),
         spec=spec,
@@ -50,7 +51,7 @@ def probe(context: Context, caller: Caller, spec: JobSpec) -> Probe:
     with context.database.write() as session:
         _refuse_too_many(session, caller)
         devices = spec.resources.devices
-        errand = errands.add(session, ErrandKind.PROBE, request, owner=caller.owner, devices=devices)
+        errand = worker_requests.add(session, ErrandKind.PROBE, request, owner=caller.owner, devices=devices)
         session.commit()
     return find(context.database, caller, errand.id)
 
@@ -66,7 +67,7 @@ def find(database: Database, caller: Caller, plan_id: str) -> Probe:
 
 
 def _refuse_to_wait(session: Session, caller: Caller, spec: JobSpec) -> None:
-    teacher = checking.teacher_to_come(session, caller, spec)
+    teacher = plan_checks.teacher_to_come(session, caller, spec)
     if teacher is not None:
         detail = f"Job {teacher.id} is {teacher.status}: there is no detector yet to build."
         hint = f"Follow GET /jobs/{teacher.id} until it has succeeded, or plan without `probe`."

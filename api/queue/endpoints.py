@@ -1,8 +1,8 @@
 from fastapi import APIRouter
 
-from api.caller import Reader
 from api.context import Here
-from api.paging import Cursor, Limit
+from api.http.auth import Reader
+from api.http.pagination import Cursor, Limit
 from api.queue import service
 from api.queue.schemas import Queue
 

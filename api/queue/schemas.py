@@ -1,7 +1,7 @@
 """The line before the workers, as the API shows it."""
 
+from api.http.schemas import Answer, Page, Time
 from api.jobs.schemas import Progress, StatusReason
-from api.schemas import Answer, Page, Time
 
 
 class Waiting(Answer):

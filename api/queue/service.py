@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.caller import Caller
-from api.problems import InvalidField
+from api.http.auth import Caller
+from api.http.errors import InvalidField
 from api.queue.schemas import Counts, Queue, Running, Waiting
-from store import line
-from store.database import Database
+from store.db.database import Database
+from store.db.tables import Job
+from store.scheduling import queue
+from store.scheduling.waiting import waiting_reasons
 from store.states import JobStatus
-from store.tables import Job
-from store.waiting import waiting_reasons
 
 _COUNTED = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED)
 
@@ -32,7 +32,7 @@ def read(database: Database, caller: Caller, limit: int, cursor: str | None) -> 
     """Raises InvalidField for a cursor that is none of ours."""
     after = _decode(cursor) if cursor else None
     with database.read() as session:
-        rows = line.in_order(session, caller.visible(Job), limit=limit + 1, after=after)
+        rows = queue.in_order(session, caller.visible(Job), limit=limit + 1, after=after)
         page = rows[:limit]
         return Queue(
             data=_waiting(session, page),
@@ -43,7 +43,7 @@ def read(database: Database, caller: Caller, limit: int, cursor: str | None) -> 
 
 
 def _waiting(session: Session, jobs: Sequence[Job]) -> list[Waiting]:
-    positions = line.positions(session, [job.id for job in jobs])
+    positions = queue.positions(session, [job.id for job in jobs])
     reasons = waiting_reasons(session, jobs)
     still = [job for job in jobs if job.id in positions]  # one may have been taken since
     return [

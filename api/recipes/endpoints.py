@@ -1,9 +1,9 @@
 from fastapi import APIRouter
 
-from api.caller import Reader
+from api.http.auth import Reader
+from api.http.schemas import Page
 from api.recipes import service
 from api.recipes.schemas import Recipe
-from api.schemas import Page
 
 router = APIRouter(prefix="/recipes", tags=["recipes"])
 

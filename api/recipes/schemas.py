@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.schemas import Answer
+from api.http.schemas import Answer
 from frs.recipes import Published, PublishedWeights
 
 

@@ -1,6 +1,6 @@
-from api.problems import NotFound
+from api.http.errors import NotFound
+from api.http.schemas import Page
 from api.recipes.schemas import Recipe
-from api.schemas import Page
 from frs import recipes
 
 

@@ -1,8 +1,8 @@
 from fastapi import APIRouter
 
-from api.caller import Reader
 from api.context import Here
-from api.schemas import Page
+from api.http.auth import Reader
+from api.http.schemas import Page
 from api.workers import service
 from api.workers.schemas import Worker
 

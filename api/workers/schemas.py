@@ -1,6 +1,6 @@
 """Workers as the API shows them."""
 
-from api.schemas import Answer, Time
+from api.http.schemas import Answer, Time
 
 
 class Gpu(Answer):

@@ -1,17 +1,18 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.caller import Caller
-from api.schemas import Page
+from api.http.auth import Caller
+from api.http.schemas import Page
 from api.workers.schemas import Worker
-from store import fleet, tables
-from store.database import Database
+from store.db import tables
+from store.db.database import Database
+from store.scheduling import worker_registry
 
 
 def listing(database: Database, caller: Caller) -> Page[Worker]:
     with database.read() as session:
-        workers = fleet.alive(session)
-        held = fleet.jobs_of(session, [worker.id for worker in workers])
+        workers = worker_registry.alive(session)
+        held = worker_registry.jobs_of(session, [worker.id for worker in workers])
         visible = _visible(session, caller, [job_id for job_ids in held.values() for job_id in job_ids])
         return Page(data=[_shown(caller, worker, held[worker.id], visible) for worker in workers])
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from frs.dataset.classes import difference
 from frs.dataset.coco import CocoFile, read
 from frs.dataset.coco_images import CocoImage
-from frs.dataset.pictures import MAX_PIXELS, Flaw, flaw
-from frs.dataset.problems import OF_BOXES, Code, Problems, shown
+from frs.dataset.image_files import MAX_PIXELS, Flaw, flaw
+from frs.dataset.issues import OF_BOXES, Code, Problems, shown
 from frs.dataset.report import Depth, Report, report
 from frs.errors import BadDataset, ClassMismatch
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from frs.dataset.problems import shown
+from frs.dataset.issues import shown
 
 
 def difference(expected: Sequence[str], found: Sequence[str], where: str) -> str | None:

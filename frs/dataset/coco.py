@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from frs.dataset.coco_boxes import Boxes, read_boxes
 from frs.dataset.coco_images import CocoImage, read_images
 from frs.dataset.fields import is_id, is_text
-from frs.dataset.problems import Problems, shown
+from frs.dataset.issues import Problems, shown
 from frs.errors import BadDataset
 
 MAX_BYTES = 2 << 30

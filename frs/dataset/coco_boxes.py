@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from frs.dataset.coco_images import UNPLACED, CocoImage
 from frs.dataset.fields import is_finite, is_id
-from frs.dataset.problems import Code, Problems, shown
+from frs.dataset.issues import Code, Problems, shown
 
 
 @dataclass(frozen=True, eq=False, slots=True)

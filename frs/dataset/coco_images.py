@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from frs.dataset.fields import is_id, is_text
-from frs.dataset.problems import Problems, shown
+from frs.dataset.issues import Problems, shown
 
 UNPLACED = -1
 _MAX_SIDE = 1 << 31

@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from frs.dataset.coco import CocoFile
-from frs.dataset.problems import OF_BOXES, Code, Problem, Problems
-from frs.dataset.training import with_boxes
+from frs.dataset.issues import OF_BOXES, Code, Problem, Problems
+from frs.dataset.trainable import with_boxes
 
 Depth = Literal["annotations", "headers", "decoded"]
 

@@ -15,12 +15,12 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from frs import events
-from frs.dataset.shapes import draw
-from store import jobs, record
-from store.artifacts import Artifacts
-from store.database import Database
-from store.lease import Lease
-from store.schema import initialise
+from frs.dataset.shapes.drawing import draw
+from store.artifacts.storage import Artifacts
+from store.db.database import Database
+from store.initialise import initialise
+from store.jobs import lifecycle, recording
+from store.jobs.lease import Lease
 from store.settings import Settings
 from store.states import EndReason, JobStatus
 
@@ -127,12 +127,12 @@ class Service:
     # what a worker does
 
     def claim(self, job_id: str) -> Lease:
-        lease = self._do(jobs.claim, "worker", 60.0, job_id)
+        lease = self._do(lifecycle.claim, "worker", 60.0, job_id)
         assert lease is not None
         return lease
 
-    def record(self, lease: Lease, *batch: record.Recordable) -> None:
-        self._do(record.record, lease, batch)
+    def record(self, lease: Lease, *batch: recording.Recordable) -> None:
+        self._do(recording.record, lease, batch)
 
     def evaluate(self, lease: Lease, role: events.Role, mAP: float, *, step: int = 10) -> None:
         scores = dict.fromkeys(SIX, mAP) | {"bbox_mAP_l": None}
@@ -148,19 +148,19 @@ class Service:
         event = events.Checkpoint(
             kind=kind, path="a.pth", sha256=sha256, bytes=len(content), step=10, epoch=1, labels=labels
         )
-        key = record.checkpoint_key(lease, event)
+        key = recording.checkpoint_key(lease, event)
         self.artifacts.put(path, key, sha256)
-        return self._do(record.record_checkpoint, lease, event, key)
+        return self._do(recording.record_checkpoint, lease, event, key)
 
     def artifact(self, lease: Lease, name: str, content: bytes) -> None:
         sha256, path = self._file(lease, content)
         event = events.Artifact(name=name, path=name, sha256=sha256, bytes=len(content))
-        key = record.artifact_key(lease, event)
+        key = recording.artifact_key(lease, event)
         self.artifacts.put(path, key, sha256)
-        self._do(record.record_artifact, lease, event, key)
+        self._do(recording.record_artifact, lease, event, key)
 
     def settle(self, lease: Lease, status: JobStatus = JobStatus.SUCCEEDED, **how: Any) -> None:
-        self._do(jobs.settle, lease, status, how.pop("end_reason", EndReason.COMPLETED), **how)
+        self._do(lifecycle.settle, lease, status, how.pop("end_reason", EndReason.COMPLETED), **how)
 
     def trained(self, **changes: Any) -> str:
         """The id of a job that has succeeded and left a student."""

@@ -5,11 +5,12 @@ from unittest.mock import Mock
 import pytest
 from sqlalchemy import select
 
-from store import jobs, keys
+from store.db import api_keys
+from store.db.tables import Detector, Event
 from store.errors import ArtifactsUnavailable, LeaseLost
-from store.lease import Wish
+from store.jobs import lifecycle
+from store.jobs.lease import Wish
 from store.states import ALLOWED, Action, EndReason, JobStatus, allowed_actions
-from store.tables import Detector, Event
 
 DISTILL = {
     "dataset": "shapes",
@@ -59,9 +60,9 @@ def failed(service, **changes):
 
 def as_somebody(service, owner, *scopes):
     """Headers of a key of that owner."""
-    token = keys.new_token()
+    token = api_keys.new_token()
     with service.database.write() as session:
-        keys.add(session, owner, token, owner=owner, scopes=scopes)
+        api_keys.add(session, owner, token, owner=owner, scopes=scopes)
         session.commit()
     return {"Authorization": f"Bearer {token}"}
 
@@ -103,7 +104,7 @@ def test_a_running_jobs_worker_hears_what_was_asked_however_often(service, shape
     lease = service.claim(service.submit()["id"])
     assert [act(service, action, lease.job_id).status_code for _ in range(2)] == [202, 202]
     with service.database.write() as session:
-        assert jobs.renew(session, lease, 60).wish == wish
+        assert lifecycle.renew(session, lease, 60).wish == wish
     types = [event["type"] for event in service.get(f"/jobs/{lease.job_id}/events")["data"]]
     assert types == ["status", "status", f"{action}_requested"]
 
@@ -136,7 +137,7 @@ def test_resume_brings_back_what_failed_for_want_of_it(service, shapes):
     teacher = service.submit()["id"]
     student = service.submit(DISTILL, teacher={"job": teacher})["id"]
     act(service, Action.CANCEL, teacher)
-    service._do(jobs.fail_orphans)
+    service._do(lifecycle.fail_orphans)
     assert service.get(f"/jobs/{student}")["end_reason"] == "dependency_failed"
     act(service, Action.RESUME, teacher)
     back = service.get(f"/jobs/{student}")
@@ -295,7 +296,7 @@ def test_a_job_that_has_ended_still_takes_a_new_name(service, shapes):
 @pytest.mark.parametrize("action", [*Action, "change"])
 def test_another_owners_job_is_not_there(service, shapes, action):
     job_id = service.submit()["id"]
-    stranger = as_somebody(service, "stranger", keys.Scope.SUBMIT)
+    stranger = as_somebody(service, "stranger", api_keys.Scope.SUBMIT)
     method, path = {Action.DELETE: ("DELETE", ""), "change": ("PATCH", "")}.get(action, ("POST", f"/{action}"))
     for id in (job_id, NOBODY):
         response = service.client.request(
@@ -308,7 +309,7 @@ def test_another_owners_job_is_not_there(service, shapes, action):
 @pytest.mark.parametrize("action", [*Action, "change"])
 def test_a_key_that_may_only_look_changes_nothing(service, shapes, action):
     job_id = service.submit()["id"]
-    reader = as_somebody(service, "admin", keys.Scope.READ)
+    reader = as_somebody(service, "admin", api_keys.Scope.READ)
     method, path = {Action.DELETE: ("DELETE", ""), "change": ("PATCH", "")}.get(action, ("POST", f"/{action}"))
     response = service.client.request(method, f"/jobs/{job_id}{path}", headers=reader, json={} if path == "" else None)
     service.refused(response, 403, "scope_missing")
@@ -317,7 +318,7 @@ def test_a_key_that_may_only_look_changes_nothing(service, shapes, action):
 def test_what_a_worker_still_writes_for_a_paused_job_is_refused(service, shapes):
     lease = service.claim(service.submit()["id"])
     act(service, Action.PAUSE, lease.job_id)
-    service._do(jobs.requeue, lease, attempt_counts=False)
+    service._do(lifecycle.requeue, lease, attempt_counts=False)
     assert service.get(f"/jobs/{lease.job_id}")["status"] == "paused"
     with pytest.raises(LeaseLost):
         service.evaluate(lease, "student", 0.5)
@@ -326,9 +327,9 @@ def test_what_a_worker_still_writes_for_a_paused_job_is_refused(service, shapes)
 @pytest.mark.parametrize("action", [Action.RESUME, Action.RETRY])
 def test_a_job_that_begins_again_counts_against_the_quota(service, shapes, action):
     broken = failed(service)
-    headers = {"Authorization": f"Bearer {keys.new_token()}"}
+    headers = {"Authorization": f"Bearer {api_keys.new_token()}"}
     token = headers["Authorization"].removeprefix("Bearer ")
-    service._do(keys.add, "two", token, max_active_jobs=2)
+    service._do(api_keys.add, "two", token, max_active_jobs=2)
     paused, _ = (service.submit()["id"] for _ in range(2))
     act(service, Action.PAUSE, paused)
     refused = service.client.post(f"/jobs/{broken}/{action}", headers=headers)

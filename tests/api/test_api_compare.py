@@ -5,7 +5,7 @@ import math
 import pytest
 
 from frs import events
-from store import keys
+from store.db import api_keys
 
 DISTILL = {
     "dataset": "shapes",
@@ -143,8 +143,8 @@ def test_a_job_is_not_compared_with_itself(service, shapes):
 def test_another_owners_job_is_not_there(service, shapes):
     job_id = service.submit()["id"]
     service.refused(service.client.get("/compare", params={"jobs": f"{job_id},{NOBODY}"}), 404, "job_not_found")
-    token = keys.new_token()
-    service._do(keys.add, "stranger", token, owner="stranger", scopes=[keys.Scope.SUBMIT])
+    token = api_keys.new_token()
+    service._do(api_keys.add, "stranger", token, owner="stranger", scopes=[api_keys.Scope.SUBMIT])
     other = service.submit()["id"]
     stranger = {"Authorization": f"Bearer {token}"}
     response = service.client.get("/compare", params={"jobs": f"{job_id},{other}"}, headers=stranger)

@@ -6,9 +6,9 @@ import threading
 import pytest
 from sqlalchemy import select
 
-from api.datasets import checking
+from api.datasets import checks
 from frs.dataset.report import Report
-from store.tables import Dataset
+from store.db.tables import Dataset
 
 
 def test_a_small_data_set_is_checked_before_the_answer(service):
@@ -137,15 +137,15 @@ def test_data_sets_are_listed_newest_first_page_by_page(service):
 def held_check(monkeypatch):
     """Every set counts as large, and its check waits."""
     gate, done = threading.Event(), threading.Event()
-    run = checking.run
+    run = checks.run
 
     def held(*arguments):
         gate.wait(10)
         run(*arguments)
         done.set()
 
-    monkeypatch.setattr(checking, "AT_ONCE", 5)
-    monkeypatch.setattr(checking, "run", held)
+    monkeypatch.setattr(checks, "AT_ONCE", 5)
+    monkeypatch.setattr(checks, "run", held)
     yield gate, done
     gate.set()
 
@@ -169,17 +169,17 @@ def test_a_check_that_a_restart_cut_off_is_done_again(service, shapes, held_chec
         row.status, row.report, row.classes = "checking", None, None
         session.commit()
     gate.set()
-    checking.resume(service.database, service.settings)
+    checks.resume(service.database, service.settings)
     assert done.wait(10)
     assert service.get("/datasets/shapes") == shapes
 
 
 def test_images_are_counted_without_parsing(tmp_path):
     file = tmp_path / "a.json"
-    file.write_text(json.dumps({"images": [{"file_name": "x.jpg"}] * (checking.AT_ONCE + 1)}))
-    assert checking.is_large([file])
-    file.write_text(json.dumps({"images": [{"file_name": "x.jpg"}] * checking.AT_ONCE}))
-    assert not checking.is_large([file])
+    file.write_text(json.dumps({"images": [{"file_name": "x.jpg"}] * (checks.AT_ONCE + 1)}))
+    assert checks.is_large([file])
+    file.write_text(json.dumps({"images": [{"file_name": "x.jpg"}] * checks.AT_ONCE}))
+    assert not checks.is_large([file])
 
 
 def hashes_of(service, name):
@@ -199,6 +199,6 @@ def test_a_half_that_cannot_be_read_has_problems_and_no_hash(service, monkeypatc
     def unreadable(path):
         raise PermissionError(13, "no")
 
-    monkeypatch.setattr(checking, "digest", unreadable)
+    monkeypatch.setattr(checks, "digest", unreadable)
     assert service.register("shapes")["status"] == "ready"
     assert hashes_of(service, "shapes") == {}

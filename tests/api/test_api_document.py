@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.gate import OPEN
+from api.http.auth_middleware import OPEN
 
 
 @pytest.fixture

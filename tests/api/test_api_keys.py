@@ -4,9 +4,9 @@ import pytest
 from anyio import create_task_group
 from fastapi.testclient import TestClient
 
-from api import gate
-from api.gate import KnownKeys
-from api.problems import Refusal
+from api.http import auth_middleware
+from api.http.auth_middleware import KnownKeys
+from api.http.errors import Refusal
 
 KEY = {"name": "laptop", "owner": "alice"}
 
@@ -119,8 +119,8 @@ async def test_an_answer_that_lasts_hears_of_the_revocation(service, anyio_backe
 @pytest.mark.anyio
 async def test_of_many_requests_at_once_one_looks_the_key_up(service, anyio_backend, monkeypatch):
     key, asked = made(service), []
-    find = gate.keys.find
-    monkeypatch.setattr(gate.keys, "find", lambda *arguments: asked.append(1) or find(*arguments))
+    find = auth_middleware.keys.find
+    monkeypatch.setattr(auth_middleware.keys, "find", lambda *arguments: asked.append(1) or find(*arguments))
     known = KnownKeys(service.database)
     async with create_task_group() as tasks:
         for _ in range(100):

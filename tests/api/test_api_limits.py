@@ -4,8 +4,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.caller import StillKnown
-from api.limits import TokenBuckets, neighbourhood
+from api.http.auth import StillKnown
+from api.http.rate_limits import TokenBuckets, neighbourhood
 
 TRAIN = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
 FAMILY = {

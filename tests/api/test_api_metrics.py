@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from api.jobs.curves import Curves, thin_out
+from api.streaming.metric_cache import Curves, thin_out
 from frs import events
 
 

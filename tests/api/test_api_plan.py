@@ -9,9 +9,11 @@ from sqlalchemy import func, select
 from frs.dataset.check import check
 from frs.events import Problem
 from frs.recipes import RECIPES
-from store import errands, fleet, keys
-from store.line import Room
-from store.tables import Errand, Job
+from store.db import api_keys
+from store.db.tables import Errand, Job
+from store.requests import worker_requests
+from store.scheduling import worker_registry
+from store.scheduling.queue import Room
 
 TRAIN = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 3}}
 DISTILL = {
@@ -40,7 +42,7 @@ def count(service, table):
 
 def a_worker(service, gpus=0):
     card = {"index": 0, "name": "A GPU"}
-    service._do(fleet.check_in, "worker", host="here", version="1", slots=1, gpus=[card] * gpus)
+    service._do(worker_registry.check_in, "worker", host="here", version="1", slots=1, gpus=[card] * gpus)
 
 
 def test_a_plan_says_what_the_job_would_be_and_makes_none(service, shapes):
@@ -157,7 +159,7 @@ def test_what_would_keep_it_waiting_is_a_warning(service, shapes):
 
 def test_a_data_set_that_no_worker_has_is_a_warning_and_a_probes_reason_to_wait(service, shapes):
     told = {"key": shapes["id"], "owner": "admin", "message": "lacks it."}
-    service._do(fleet.check_in, "worker", host="here", version="1", slots=1, gpus=[], lacks=[told])
+    service._do(worker_registry.check_in, "worker", host="here", version="1", slots=1, gpus=[], lacks=[told])
     answer = plan(service)
     assert (answer["ok"], codes(answer, "warning")) == (True, ["dataset_not_on_worker"])
     reason = probe(service).json()["status_reason"]
@@ -209,15 +211,15 @@ def test_a_probe_is_an_errand_for_a_worker(service, shapes):
 
 def test_a_probe_tells_its_forecast_or_its_failure(service, shapes):
     done, broken = (probe(service).json()["id"] for _ in range(2))
-    lease = service._do(errands.claim, "worker", 60.0, Room(1, 1))
+    lease = service._do(worker_requests.claim, "worker", 60.0, Room(1, 1))
     assert [service.get(f"/plans/{id}")["status_reason"] is None for id in (done, broken)] == [True, False]
     assert service.get(f"/plans/{done}")["status"] == "running"
-    service._do(errands.settle, lease, result=FORECAST)
+    service._do(worker_requests.settle, lease, result=FORECAST)
     found = service.get(f"/plans/{done}")
     assert (found["status"], found["result"]["steps"], found["result"]["seconds_per_step"]) == ("succeeded", 3, 0.5)
     assert found["finished_at"].endswith("Z")
     problem = Problem(code="internal_error", message="It died.", hint="See the log.")
-    service._do(errands.settle, service._do(errands.claim, "worker", 60.0, Room(1, 1)), error=problem)
+    service._do(worker_requests.settle, service._do(worker_requests.claim, "worker", 60.0, Room(1, 1)), error=problem)
     found = service.get(f"/plans/{broken}")
     assert (found["status"], found["result"], found["error"]) == ("failed", None, problem.model_dump())
 
@@ -236,14 +238,14 @@ def test_probes_beyond_measure_are_refused(service, shapes, monkeypatch):
     monkeypatch.setattr("api.plans.service.MOST_PROBES", 2)
     assert [probe(service).status_code for _ in range(2)] == [202, 202]
     assert service.refused(probe(service), 429, "too_many_probes")["hint"]
-    service._do(errands.settle, service._do(errands.claim, "worker", 60.0), result=FORECAST)
+    service._do(worker_requests.settle, service._do(worker_requests.claim, "worker", 60.0), result=FORECAST)
     assert probe(service).status_code == 202
 
 
 def test_another_owners_plan_is_not_there(service, shapes):
     plan_id = probe(service).json()["id"]
-    token = keys.new_token()
-    service._do(keys.add, "stranger", token, owner="stranger", scopes=[keys.Scope.SUBMIT])
+    token = api_keys.new_token()
+    service._do(api_keys.add, "stranger", token, owner="stranger", scopes=[api_keys.Scope.SUBMIT])
     stranger = {"Authorization": f"Bearer {token}"}
     for id in (plan_id, "plan_00000000000000000000000000"):
         service.refused(service.client.get(f"/plans/{id}", headers=stranger), 404, "plan_not_found")

@@ -100,12 +100,12 @@ def test_a_fault_of_ours_tells_nothing_but_its_request_id(service, monkeypatch, 
         raise RuntimeError("SELECT secret FROM /srv/data")
 
     monkeypatch.setattr(jobs_service, "listing", fail)
-    with caplog.at_level(logging.ERROR, "api.problems"):
+    with caplog.at_level(logging.ERROR, "api.http.errors"):
         response = service.client.get("/jobs")
     problem = service.refused(response, 500, "internal_error")
     assert "secret" not in response.text
     assert "/srv" not in response.text
-    [logged] = [entry for entry in caplog.records if entry.name == "api.problems"]
+    [logged] = [entry for entry in caplog.records if entry.name == "api.http.errors"]
     assert logged.request_id == problem["request_id"]
     assert logged.exc_info
 

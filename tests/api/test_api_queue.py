@@ -7,7 +7,9 @@ from random import Random
 import pytest
 from sqlalchemy import update
 
-from store import fleet, jobs, keys, tables
+from store.db import api_keys, tables
+from store.jobs import lifecycle
+from store.scheduling import worker_registry
 from store.states import JobStatus
 
 DISTILL = {
@@ -19,12 +21,12 @@ GPU = {"index": 0, "name": "A GPU", "memory_total": 80 << 30, "memory_used": 3 <
 
 
 def a_worker(service, id="worker", gpus=(), **more):
-    service._do(fleet.check_in, id, host="here", version="1.0", slots=2, gpus=list(gpus), **more)
+    service._do(worker_registry.check_in, id, host="here", version="1.0", slots=2, gpus=list(gpus), **more)
 
 
 def somebody(service, owner, scope):
-    token = keys.new_token()
-    service._do(keys.add, owner, token, owner=owner, scopes=[scope])
+    token = api_keys.new_token()
+    service._do(api_keys.add, owner, token, owner=owner, scopes=[scope])
     return {"Authorization": f"Bearer {token}"}
 
 
@@ -46,7 +48,7 @@ def test_a_worker_says_what_it_has_and_what_it_does(service, shapes):
 
 def test_a_worker_that_has_fallen_silent_is_left_out(service, shapes):
     a_worker(service)
-    long_ago = update(tables.Worker).values(seen_at=tables.Worker.seen_at - fleet.ALIVE_SECONDS - 1)
+    long_ago = update(tables.Worker).values(seen_at=tables.Worker.seen_at - worker_registry.ALIVE_SECONDS - 1)
     service._do(lambda session: session.execute(long_ago))
     assert service.get("/workers")["data"] == []
 
@@ -60,7 +62,7 @@ def test_the_queue_is_in_the_order_in_which_workers_take_it(service, shapes):
     assert queue["counts"] == {"queued": 5, "running": 0, "paused": 0}
     taken = []
     for _ in ids:
-        taken.append(service._do(lambda session: jobs.claim(session, "w", 60.0)).job_id)
+        taken.append(service._do(lambda session: lifecycle.claim(session, "w", 60.0)).job_id)
     assert taken == [row["job_id"] for row in queue["data"]]
 
 
@@ -143,7 +145,7 @@ def test_a_job_whose_data_no_worker_has_says_where_what_is_lacking(service, shap
 def test_what_a_worker_lacks_is_shown_to_those_it_concerns(service, shapes):
     a_worker(service, lacks=[lack(shapes), lack(shapes, owner="bob", name="bobs")])
     assert len(service.get("/workers")["data"][0]["lacks"]) == 2
-    bobs, carols = (somebody(service, owner, keys.Scope.READ) for owner in ("bob", "carol"))
+    bobs, carols = (somebody(service, owner, api_keys.Scope.READ) for owner in ("bob", "carol"))
     assert len(service.get("/workers", headers=bobs)["data"][0]["lacks"]) == 1
     assert service.get("/workers", headers=carols)["data"][0]["lacks"] == []
 
@@ -180,7 +182,7 @@ def test_of_others_jobs_one_learns_how_many_they_are_and_no_more(service, shapes
     busy = service.claim(service.submit(name="secret")["id"])
     alter(service, mine, owner="stranger")
     a_worker(service)
-    stranger = somebody(service, "stranger", keys.Scope.READ)
+    stranger = somebody(service, "stranger", api_keys.Scope.READ)
     queue = service.get("/queue", headers=stranger)
     assert [(row["job_id"], row["position"]) for row in queue["data"]] == [(mine, 3)]
     assert (queue["counts"]["queued"], queue["running"]) == (3, [])
@@ -188,7 +190,7 @@ def test_of_others_jobs_one_learns_how_many_they_are_and_no_more(service, shapes
     assert (worker["running"], worker["job_ids"]) == (1, [])
     seen = json.dumps([queue, worker])
     assert not any(hidden in seen for hidden in (first, last, busy.job_id, "secret"))
-    whole = service.get("/queue", headers=somebody(service, "boss", keys.Scope.ADMIN))
+    whole = service.get("/queue", headers=somebody(service, "boss", api_keys.Scope.ADMIN))
     assert [row["job_id"] for row in whole["data"]] == [first, last, mine]
     assert whole["running"][0]["job_id"] == busy.job_id
 

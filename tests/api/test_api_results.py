@@ -4,7 +4,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from api import files
+from api.http import files
 from frs.events import Facts, Problem
 from store.errors import ArtifactCorrupt, ArtifactsUnavailable
 from store.states import EndReason, JobStatus

@@ -14,10 +14,10 @@ from sqlalchemy import delete
 from api.__main__ import is_loopback
 from api.app import create_app
 from frs.spec import JobSpec
-from store.database import open_database
+from store.db.database import open_database
+from store.db.tables import ApiKey
 from store.errors import DatabaseNotReady
 from store.settings import Settings
-from store.tables import ApiKey
 
 
 def test_the_api_needs_no_torch():

@@ -6,17 +6,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from api import followers, stream
-from api.caller import Caller
-from api.jobs import history
-from api.problems import Refusal
-from api.stream import Streams
+from api.http.auth import Caller
+from api.http.errors import Refusal
+from api.streaming import history, subscribers
+from api.streaming import streams as stream
+from api.streaming.streams import Streams
 from cli.sse import parse
 from frs import events
-from store import actions
-from store.keys import Scope
+from store.db.api_keys import Scope
+from store.db.tables import Job
+from store.jobs import actions
 from store.states import JobStatus
-from store.tables import Job
 
 NUMBERED = ["status", "status", "rewound", "phase", "metric", "log", "evaluation", "checkpoint", "artifact", "status"]
 
@@ -178,16 +178,16 @@ def test_one_that_does_not_read_loses_its_queue_but_no_event(service, running):
             await asyncio.sleep(0)
             service.record(running, *metrics(1))
             [first] = await waiting  # it has caught up: from its queue
-            for step in range(2, 2 * followers.QUEUE):
+            for step in range(2, 2 * subscribers.QUEUE):
                 service.record(running, *metrics(step))
-            while follower.channel.seq < 2 * followers.QUEUE + 1:
+            while follower.channel.seq < 2 * subscribers.QUEUE + 1:
                 await asyncio.sleep(0.05)
             assert len(follower._queue) == 0
             service.settle(running)
             return [first, *await told_by(follower, lambda _: False)]
 
     told = asyncio.run(live())
-    assert [event.id for event in told if event.id] == list(range(3, 2 * followers.QUEUE + 3))
+    assert [event.id for event in told if event.id] == list(range(3, 2 * subscribers.QUEUE + 3))
 
 
 def test_a_client_ahead_of_the_reader_hears_nothing_twice(service, running):
@@ -256,7 +256,7 @@ def test_a_deleted_job_closes_its_stream(service, running):
 
 
 def test_silence_is_broken_by_a_ping(service, running, monkeypatch):
-    monkeypatch.setattr(followers, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(subscribers, "PING_SECONDS", 0.1)
     monkeypatch.setattr(stream, "PING_SECONDS", 0.1)
 
     async def live():
@@ -302,13 +302,13 @@ def test_a_process_has_so_many_streams_at_most_and_none_when_it_ends(service, ru
 
 
 def test_a_database_that_does_not_answer_is_waited_for(service, running, monkeypatch):
-    monkeypatch.setattr(followers, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(subscribers, "PAUSE_SECONDS", 0.05)
     page, failures = stream._page, []
 
     def fails_once(*arguments):
         if not failures:
             failures.append(time.monotonic())
-            raise followers.SQLAlchemyError("away")
+            raise subscribers.SQLAlchemyError("away")
         return page(*arguments)
 
     monkeypatch.setattr(stream, "_page", fails_once)

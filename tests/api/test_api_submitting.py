@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 
 from api.app import create_app
 from api.jobs import references
+from store.db.tables import Job
 from store.states import EndReason, JobStatus
-from store.tables import Job
 
 TRAIN = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
 DISTILL = {

@@ -7,9 +7,9 @@ from sqlalchemy import select
 from test_api_uploads import files_of
 
 from frs.events import Problem
+from store.artifacts.uploads import accept_import, refuse_import
+from store.db.tables import Detector, Errand
 from store.states import DetectorStatus, ErrandKind
-from store.tables import Detector, Errand
-from store.uploads import accept_import, refuse_import
 
 BIN = {"Content-Type": "application/octet-stream"}
 

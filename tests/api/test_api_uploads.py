@@ -14,10 +14,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from api import uploads
+from api import upload_body
 from api.app import create_app
-from api.bodies import STREAMED
-from store import folders
+from api.http.json_body import STREAMED
+from store.artifacts import local_files
 from store.settings import Settings
 
 ZIP = {"Content-Type": "application/zip"}
@@ -167,13 +167,13 @@ def test_problems_of_its_boxes_are_told_as_for_other_sets(service):
 
 def test_a_name_is_taken_once_and_that_is_said_before_the_body_is_read(service, archive, monkeypatch):
     send(service, archive)
-    monkeypatch.setattr(uploads, "_write", None)
+    monkeypatch.setattr(upload_body, "_write", None)
     service.refused(send(service, archive), 409, "name_taken")
 
 
 @pytest.mark.parametrize("query", [{"name": "../x"}, {"name": ""}, {"val_share": "0.9"}, {"val_share": "nan"}])
 def test_a_wrong_query_is_told_before_the_body_is_read(service, archive, query, monkeypatch):
-    monkeypatch.setattr(uploads, "_write", None)
+    monkeypatch.setattr(upload_body, "_write", None)
     service.refused(send(service, archive, **query), 422, "invalid_request")
 
 
@@ -215,7 +215,7 @@ def test_a_full_disk_is_507_and_leaves_nothing(service, archive, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(uploads, "_keep", full)
+    monkeypatch.setattr(upload_body, "_keep", full)
     service.refused(send(service, archive), 507, "storage_full")
     assert files_of(service.settings) == set()
 
@@ -232,7 +232,7 @@ def test_what_ends_the_unpacking_is_(service, archive, tmp_path, monkeypatch, ou
     half_done = tmp_path / "half_done.py"
     half_done.write_text(HALF_DONE.format(output=output, code=code))
     monkeypatch.setenv("FRS_DATABASE_URL", "postgresql://user:secret@host/frs")
-    monkeypatch.setattr("store.unpacking.COMMAND", (sys.executable, str(half_done)))
+    monkeypatch.setattr("store.artifacts.unpacking.COMMAND", (sys.executable, str(half_done)))
     service.refused(send(service, archive), status, told)
     assert files_of(service.settings) == set()
 
@@ -264,14 +264,14 @@ def test_many_at_once_share_one_folder_and_no_delete_takes_it_from_under_another
 
 
 def test_a_disk_that_cannot_hold_it_is_told_before_the_body_is_read(service, archive, monkeypatch):
-    monkeypatch.setattr(uploads, "_write", None)
-    monkeypatch.setattr(uploads.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 0, 10))
+    monkeypatch.setattr(upload_body, "_write", None)
+    monkeypatch.setattr(upload_body.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 0, 10))
     service.refused(send(service, archive), 507, "storage_full")
 
 
 @pytest.mark.parametrize("ending", ["disconnect", "silence"])
 def test_a_client_that_goes_or_falls_silent_leaves_nothing(service, app, archive, ending, monkeypatch):
-    monkeypatch.setattr(uploads, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(upload_body, "IDLE_SECONDS", 0.2)
     sent = []
 
     async def upload():
@@ -306,10 +306,10 @@ def test_leftovers_of_a_killed_process_go_after_a_day(settings, monkeypatch):
     (root / ".old.part").mkdir(parents=True)
     (root / ".old.part" / "a.jpg").touch()
     (root / "kept").mkdir()
-    folders.sweep(root)
+    local_files.sweep(root)
     assert (root / ".old.part").exists()
-    monkeypatch.setattr(folders, "_STALE_SECONDS", -1)
-    folders.sweep(root)
+    monkeypatch.setattr(local_files, "_STALE_SECONDS", -1)
+    local_files.sweep(root)
     assert [path.name for path in root.iterdir()] == ["kept"]
 
 

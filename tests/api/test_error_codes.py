@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from api import problems
+from api.http import errors as problems
 from store.states import EndReason, WaitingReason
 
 ROOT = Path(__file__).parents[2]
 PLACES = {"Refusal": 1, "InvalidField": 1, "NotFound": 0, "_unauthorised": 0}
 """Which argument of a call is a code."""
-CHECKS_OF_PLANS = "api/plans/checking.py"
+CHECKS_OF_PLANS = "api/plans/checks.py"
 """Names checks by the fields they look at."""
 
 _spec = importlib.util.spec_from_file_location("docs_errors", ROOT / "docs" / "errors.py")

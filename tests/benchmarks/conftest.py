@@ -1,11 +1,11 @@
 import sys
 from pathlib import Path
 
-import frs.prelude  # noqa: F401
+import frs.detectors._mmdet_init  # noqa: F401
 
 import pytest
 
-from frs.trainer import quiet
+from frs.engine.trainer import quiet
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # scripts, as `python benchmarks/step.py` finds them
 

@@ -21,7 +21,7 @@ import streams
 import table
 import teacher_cache
 
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
 
 
 def test_a_step_is_measured_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ def test_a_teacher_costs_memory() -> None:
 
 def test_the_step_that_is_measured_is_ramped_up_and_not_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
     diagnosed = []
-    monkeypatch.setattr("frs.distiller.diagnose", lambda *_: diagnosed.append(1) or {})
+    monkeypatch.setattr("frs.distillation.distiller.diagnose", lambda *_: diagnosed.append(1) or {})
     model = step.pairs.distiller(step.pairs.student("gfl", tiny=True).train(), step.pairs.teacher("gfl", tiny=True))
     for _ in range(2):
         model.train_step(step.pairs.batch((64, 64), 1), Told())

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from cli import terminal
 from cli.main import app
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cli import tables
+from cli import render
 from cli.client import Client, ServiceError
-from frs import report_text
-from frs.report import Row, Scores, build
+from frs.cli import report_text
+from frs.evaluation.report import Row, Scores, build
 
 STUDENT = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16}
 
@@ -93,7 +93,7 @@ def test_the_reports_table_is_in_percent_with_a_signed_gain() -> None:
     table = report_text.table(gain)
     assert [list(column.cells) for column in table.columns][1:] == [["+25.0"]] * 5 + [["-"]]
     console = Console(width=80, record=True)
-    console.print(tables.report(gain.model_dump(mode="json")))
+    console.print(render.report(gain.model_dump(mode="json")))
     assert "no_baseline" in console.export_text()
 
 

@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 from cli.arguments import job_ids
 from cli.main import app
 from frs import events
-from store import errands, fleet, jobs, record
-from store.database import Database, open_database
-from store.lease import Lease
+from store.db.database import Database, open_database
+from store.jobs import lifecycle, recording
+from store.jobs.lease import Lease
+from store.requests import worker_requests
+from store.scheduling import worker_registry
 from store.states import EndReason, JobStatus
 
 STUDENT = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16}
@@ -66,7 +68,7 @@ def submitted(frs: Any, spec: Any) -> Callable[..., str]:
 
 @pytest.fixture
 def claimed(do: Any, submitted: Any) -> Callable[..., Lease]:
-    return lambda **changes: do(jobs.claim, "worker", 60.0, submitted(**changes))
+    return lambda **changes: do(lifecycle.claim, "worker", 60.0, submitted(**changes))
 
 
 def status_of(frs: Any, id: str) -> str:
@@ -76,7 +78,7 @@ def status_of(frs: Any, id: str) -> str:
 def evaluate(do: Any, lease: Lease, mAP: float) -> None:
     names = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
     scores = {"metrics": dict.fromkeys(names, mAP), "per_class": {"circle": mAP}, "images": 2, "detections": 2}
-    do(record.record, lease, [events.Evaluation(role="student", step=2, epoch=1, last=True, **scores)])
+    do(recording.record, lease, [events.Evaluation(role="student", step=2, epoch=1, last=True, **scores)])
 
 
 def test_a_job_is_paused_and_resumed(frs: Any, submitted: Any) -> None:
@@ -89,7 +91,7 @@ def test_a_job_is_paused_and_resumed(frs: Any, submitted: Any) -> None:
 def test_a_running_job_is_stopped_and_a_failed_one_retried(frs: Any, do: Any, claimed: Any) -> None:
     lease = claimed()
     assert "running" in frs("stop", lease.job_id).output
-    do(jobs.settle, lease, JobStatus.FAILED, EndReason.DIVERGED)
+    do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.DIVERGED)
     assert json.loads(frs("retry", lease.job_id, "--json").output)["status"] == "queued"
 
 
@@ -141,9 +143,9 @@ def settle_next_probe(do: Any, **how: Any) -> threading.Thread:
     """A worker that takes the first probe there is."""
 
     def work() -> None:
-        while (lease := do(errands.claim, "worker", 60.0)) is None:
+        while (lease := do(worker_requests.claim, "worker", 60.0)) is None:
             time.sleep(0.02)
-        do(errands.settle, lease, **how)
+        do(worker_requests.settle, lease, **how)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -171,7 +173,7 @@ def test_jobs_are_compared_with_the_best_marked(frs: Any, do: Any, claimed: Any)
     a, b = claimed(name="one"), claimed(name="two", schedule={"epochs": 2, "batch_size": 4})
     evaluate(do, a, 0.25)
     evaluate(do, b, 0.5)
-    do(record.record, a, [events.Metrics(step=2, epoch=1, values={"train/loss": 1.5})])
+    do(recording.record, a, [events.Metrics(step=2, epoch=1, values={"train/loss": 1.5})])
     output = frs("compare", a.job_id, b.job_id).output
     for said in ("schedule.batch_size", "train/loss", "1.5", "25.0", "50.0 *", "circle"):
         assert said in output
@@ -185,7 +187,16 @@ def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, 
     first, running = submitted(name="urgent", priority=100), claimed(name="busy")
     gpu = {"index": 0, "name": "A GPU", "memory_total": 8 << 30, "memory_used": 2 << 30, "utilization": 50}
     lacks = [{"key": "ds_1", "owner": "admin", "message": "lacks cells/val of data set cells."}]
-    do(fleet.check_in, "worker", host="nearby", version="1.0", slots=2, gpus=[gpu], draining=True, lacks=lacks)
+    do(
+        worker_registry.check_in,
+        "worker",
+        host="nearby",
+        version="1.0",
+        slots=2,
+        gpus=[gpu],
+        draining=True,
+        lacks=lacks,
+    )
     queue, workers = frs("queue").output, frs("workers").output
     assert queue.index(first) < queue.index(f"running {running.job_id}")
     assert "urgent" in queue and "waiting_for_worker" in queue
@@ -194,7 +205,7 @@ def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, 
     answer = json.loads(frs("queue", "--limit", 1, "--json").output)
     assert answer["data"][0]["job_id"] == first
     assert json.loads(frs("workers", "--json").output)["data"][0]["running"] >= 1
-    do(fleet.check_out, "worker")
+    do(worker_registry.check_out, "worker")
 
 
 def test_the_tab_key_offers_ids(frs: Any, submitted: Any) -> None:

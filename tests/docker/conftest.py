@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from stack import CANARY, ROOT, Images, Stack, build, compose_command, run
 
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
 
 
 @pytest.fixture(scope="session", autouse=True)

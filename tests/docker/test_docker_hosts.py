@@ -12,7 +12,7 @@ from stack import FILES, Images, Stack, free_port, run
 from test_docker_life import rewound_to, steps_told
 
 from cli.pulling import pull
-from frs.weights import read, state_of
+from frs.detectors.weights import read, state_of
 
 pytestmark = pytest.mark.docker
 KEY = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing-secret", "AWS_REGION": "us-east-1"}

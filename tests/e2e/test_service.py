@@ -14,7 +14,7 @@ import pytest
 
 from cli.client import Client, ServiceError
 from cli.pulling import pull
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
 
 LOSSES = {"train/loss", "train/loss_cls", "train/loss_bbox", "train/distill_feature", "train/distill_logit"}
 ALWAYS = {"train/lr", "train/images_per_second", "train/memory_mb"}

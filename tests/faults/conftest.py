@@ -17,8 +17,8 @@ from object_storage import bucket, object_storage  # noqa: E402
 from servers import Postgres, Redis, postgres_binaries, temporary_folder  # noqa: E402
 from store_house import house, postgresql, sqlite, url  # noqa: E402
 
-from store.database import open_database  # noqa: E402
-from store.schema import initialise  # noqa: E402
+from store.db.database import open_database  # noqa: E402
+from store.initialise import initialise  # noqa: E402
 from store.settings import Settings  # noqa: E402
 
 __all__ = ["bucket", "house", "object_storage", "postgresql", "sqlite", "url"]

@@ -18,11 +18,11 @@ from servers import free_port
 from sqlalchemy import func, select, update
 from worker_house import SHORT, STUB, House, until
 
-from store.database import open_database
-from store.schema import initialise
+from store.db.database import open_database
+from store.db.tables import Dataset, Job
+from store.initialise import initialise
 from store.settings import Settings
 from store.states import DatasetStatus, JobStatus
-from store.tables import Dataset, Job
 
 STUB_WORKER = Path(STUB[-1]).with_name("stub_worker.py")
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sqlalchemy import event
 
-from store.database import Database
+from store.db.database import Database
 
 When = Literal["before", "after"]
 """Whether the call has taken effect when it fails: after a commit, nobody knows that it was one."""

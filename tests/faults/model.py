@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from store.jobs.transitions import POISON_AFTER
 from store.states import ALLOWED, FRUITLESS, Action, AttemptEnd, EndReason, JobStatus
-from store.transitions import POISON_AFTER
 
 KEPT = 2
 LOST = {JobStatus.FAILED, JobStatus.CANCELLED}

@@ -13,12 +13,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store.artifact_folder import ArtifactFolder
-from store.artifacts import Artifacts
-from store.database import Database
+from store.artifacts.folder import ArtifactFolder
+from store.artifacts.storage import Artifacts
+from store.db.database import Database
+from store.db.tables import Artifact, Attempt, Checkpoint, Event, Job, Metric
 from store.errors import ArtifactNotFound
 from store.states import ALLOWED, Action, EndReason, JobStatus
-from store.tables import Artifact, Attempt, Checkpoint, Event, Job, Metric
 
 BEGINNING = None
 BY_THE_STORE = {

@@ -9,9 +9,9 @@ from typing import Any
 
 from frs import events
 from store.errors import LeaseLost
-from worker.patience import TEMPORARY
-from worker.pipes import Line
-from worker.supervisor import Supervisor
+from worker.attempt.database_retry import TEMPORARY
+from worker.attempt.supervisor import Supervisor
+from worker.process.pipes import Line
 
 STEPS = 3
 

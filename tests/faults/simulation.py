@@ -1,6 +1,6 @@
 """A day in the life of the service on a virtual clock: users, workers and a database that all misbehave, by one seed.
 
-The store and the artifacts are the real ones. Workers follow `worker.dispatcher`, `supervisor`, `heartbeat` and
+The store and the artifacts are the real ones. Workers follow `worker.dispatch.dispatcher`, `supervisor`, `heartbeat` and
 `journal`: claim, renew, fence themselves, write under their lease, end; only threads and processes are left out.
 """
 
@@ -20,13 +20,13 @@ from sqlalchemy.orm import Session
 from frs import events
 from frs.errors import FrsError
 from frs.spec import JobSpec
-from store import actions, jobs, record
-from store.artifact_folder import ArtifactFolder
-from store.database import Database
+from store.artifacts.folder import ArtifactFolder
+from store.db.database import Database
+from store.db.tables import Base, Dataset, Job
 from store.errors import AlreadySubmitted, LeaseLost
-from store.lease import Lease, Wish
+from store.jobs import actions, lifecycle, recording
+from store.jobs.lease import Lease, Wish
 from store.states import EndReason, JobStatus
-from store.tables import Base, Dataset, Job
 
 SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
 STEPS, EVERY, TICK = 6, 2, 8.0
@@ -149,9 +149,11 @@ class User:
         self._post(f"{self.name}-{self.posts}", teacher)
 
     def _post(self, key: str, teacher: str | None) -> None:
-        idempotency = jobs.Idempotency(key, "digest")
+        idempotency = lifecycle.Idempotency(key, "digest")
         try:
-            job = self.world.do(jobs.add, SPEC, dataset_id="ds_shapes", teacher_job_id=teacher, idempotency=idempotency)
+            job = self.world.do(
+                lifecycle.add, SPEC, dataset_id="ds_shapes", teacher_job_id=teacher, idempotency=idempotency
+            )
         except AlreadySubmitted as earlier:
             self.world.acknowledged.append(earlier.job_id)
         except IntegrityError:  # the teacher has been deleted: the service refuses such a post
@@ -203,7 +205,7 @@ class Attempt:
     """On the worker's own clock."""
     renew_at: float
     step: int = -1
-    pending: list[record.Recordable] = field(default_factory=list)
+    pending: list[recording.Recordable] = field(default_factory=list)
     files: list[events.Checkpoint] = field(default_factory=list)
     ending: Callable[..., Any] | None = None
 
@@ -241,9 +243,9 @@ class Worker:
     def _look_for_work(self) -> None:
         world = self.world
         try:
-            world.do(jobs.requeue_lost)
-            world.do(jobs.fail_orphans)
-            lease = world.do(jobs.claim, self.name, LEASE)
+            world.do(lifecycle.requeue_lost)
+            world.do(lifecycle.fail_orphans)
+            lease = world.do(lifecycle.claim, self.name, LEASE)
         except Away:
             lease = None
         if lease:
@@ -266,7 +268,7 @@ class Worker:
     def _renew(self, attempt: Attempt) -> None:
         began = self.clock
         try:
-            renewal = self.world.do(jobs.renew, attempt.lease, LEASE)
+            renewal = self.world.do(lifecycle.renew, attempt.lease, LEASE)
         except LeaseLost:
             self.attempt = None
         except Away:
@@ -306,7 +308,7 @@ class Worker:
 
     def _begin(self, attempt: Attempt) -> None:
         try:
-            kept = self.world.do(record.newest_checkpoints, attempt.lease.job_id)
+            kept = self.world.do(recording.newest_checkpoints, attempt.lease.job_id)
         except Away:
             return
         attempt.step = kept[0].step if kept else 0
@@ -316,7 +318,7 @@ class Worker:
         """In the trainer's order; what could not be written is tried again at the next turn."""
         try:
             if attempt.pending:
-                self._do(attempt, record.record, list(attempt.pending))
+                self._do(attempt, recording.record, list(attempt.pending))
                 attempt.pending = []
             while attempt.files:
                 self._keep(attempt, attempt.files[0])
@@ -331,13 +333,13 @@ class Worker:
                 self.attempt = None
 
     def _keep(self, attempt: Attempt, file: events.Checkpoint) -> None:
-        key = record.checkpoint_key(attempt.lease, file)
+        key = recording.checkpoint_key(attempt.lease, file)
         self.world.artifacts.put(Path(file.path), key, file.sha256)
         unneeded: set[str] = set()
 
         def rows(session: Any, lease: Lease) -> None:
-            record.record_checkpoint(session, lease, file, key)
-            unneeded.update(record.prune_checkpoints(session, lease))
+            recording.record_checkpoint(session, lease, file, key)
+            unneeded.update(recording.prune_checkpoints(session, lease))
 
         self._do(attempt, rows)
         delay = self.world.random.uniform(20, 200) if self.world.by_chance(0.2) else 0.0
@@ -351,7 +353,7 @@ class Worker:
 
     def _given_back(self, *, attempt_counts: bool) -> Callable[..., Any]:
         delay = self.world.random.choice([0.0, 0.0, 30.0])
-        return lambda session, lease: jobs.requeue(session, lease, delay=delay, attempt_counts=attempt_counts)
+        return lambda session, lease: lifecycle.requeue(session, lease, delay=delay, attempt_counts=attempt_counts)
 
 
 def _empty(session: Session) -> None:
@@ -360,7 +362,7 @@ def _empty(session: Session) -> None:
 
 
 def _settled(status: Any, reason: EndReason) -> Callable[..., Any]:
-    return lambda session, lease: jobs.settle(session, lease, status, reason)
+    return lambda session, lease: lifecycle.settle(session, lease, status, reason)
 
 
 def _file(world: World, attempt: Attempt, kind: Any) -> events.Checkpoint:

@@ -20,11 +20,11 @@ from sqlalchemy import select
 
 from frs import events
 from frs.spec import JobSpec
-from store import jobs, record
-from store.database import Database
-from store.lease import Lease
+from store.db.database import Database
+from store.db.tables import Dataset, Event, Metric
+from store.jobs import lifecycle, recording
+from store.jobs.lease import Lease
 from store.states import EndReason, JobStatus
-from store.tables import Dataset, Event, Metric
 
 SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
 READY_SECONDS = 60
@@ -137,12 +137,12 @@ class Writer:
         self._finish.set()
         self._thread.join(60)
         for lease in self.leases:
-            self._do(jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+            self._do(lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
 
     def evaluate(self, epoch: int) -> None:
         scores: Any = {"metrics": {"bbox_mAP": 0.5}, "per_class": {}, "images": 1, "detections": 1}
         told = events.Evaluation(role="student", step=epoch, epoch=epoch, **scores)
-        self._do(record.record, self.leases[0], [told])
+        self._do(recording.record, self.leases[0], [told])
 
     def numbers(self, job_id: str) -> list[int]:
         with self.database.read() as session:
@@ -154,13 +154,13 @@ class Writer:
     def _run(self) -> None:
         for step in itertools.count(1):
             for lease in self.leases:
-                self._do(record.record, lease, _batch(step))
+                self._do(recording.record, lease, _batch(step))
             if self._finish.wait(0.01):
                 return
 
     def _start(self) -> Lease:
-        self._do(jobs.add, SPEC, dataset_id="ds_shapes")
-        lease: Lease = self._do(jobs.claim, "worker", 600.0)
+        self._do(lifecycle.add, SPEC, dataset_id="ds_shapes")
+        lease: Lease = self._do(lifecycle.claim, "worker", 600.0)
         return lease
 
     def _do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -170,9 +170,9 @@ class Writer:
         return result
 
 
-def _batch(step: int) -> list[record.Recordable]:
+def _batch(step: int) -> list[recording.Recordable]:
     values = {"train/loss": 1 / step, "train/lr": 0.1}
-    told: list[record.Recordable] = [events.Metrics(step=step, epoch=1, values=values)]
+    told: list[recording.Recordable] = [events.Metrics(step=step, epoch=1, values=values)]
     told.append(events.Progress(epoch=1, epochs=1, step=step, steps=10_000, fraction=step / 10_000))
     return [*told, events.Log(message=f"step {step}\nand more")] if step % 5 == 0 else told
 

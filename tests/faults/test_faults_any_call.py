@@ -17,13 +17,13 @@ from sqlalchemy import func, select, update
 from worker_house import SHORT, House
 
 from api.app import create_app
-from store import jobs
-from store.database import open_database
+from store.db.database import open_database
+from store.db.tables import Dataset, Job, Metric
+from store.jobs import lifecycle
 from store.settings import Settings
 from store.states import DatasetStatus, JobStatus
-from store.tables import Dataset, Job, Metric
-from worker import journal
-from worker.supervisor import Supervisor
+from worker.attempt import recorder
+from worker.attempt.supervisor import Supervisor
 
 MANY = 400
 """More calls than a job's life has."""
@@ -43,16 +43,16 @@ def faulty_house(url: str, tmp_path: Path) -> Iterator[House]:
 
 @pytest.fixture(autouse=True)
 def no_waiting_and_no_chatter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(journal, "pauses", lambda: iter([0.0] * 100))
+    monkeypatch.setattr(recorder, "pauses", lambda: iter([0.0] * 100))
     with structlog.testing.capture_logs():
         yield
 
 
 def a_worker_s_turn(house: House) -> None:
     """As the dispatcher's: whatever it raises, another turn follows."""
-    house.do(jobs.requeue_lost)
-    house.do(jobs.fail_orphans)
-    lease = house.do(jobs.claim, "worker", house.settings.lease_seconds)
+    house.do(lifecycle.requeue_lost)
+    house.do(lifecycle.fail_orphans)
+    lease = house.do(lifecycle.claim, "worker", house.settings.lease_seconds)
     if lease:
         supervisor = Supervisor(house.database, house.settings, lease)
         ScriptedTrainer(supervisor)

@@ -13,10 +13,10 @@ from test_faults_any_call import SPEC, client  # noqa: F401
 from test_races import at_once, claim_all
 
 from frs import events
-from store import actions, jobs, record
+from store.db.tables import Attempt, Job
 from store.errors import ActionNotAllowed
+from store.jobs import actions, lifecycle, recording
 from store.states import EndReason, JobStatus
-from store.tables import Attempt, Job
 
 
 def many(fast, slow):
@@ -46,7 +46,7 @@ def test_cancel_and_completion_at_once_are_one_end_and_both_told_true(house, rou
         lease = house.start()
         cancelled, settled = at_once(
             partial(house.do, actions.cancel, lease.job_id),
-            partial(house.do, jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
+            partial(house.do, lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
         )
         refused = isinstance(cancelled, ActionNotAllowed)
         assert settled == (JobStatus.SUCCEEDED if refused else JobStatus.CANCELLED)
@@ -78,8 +78,8 @@ def test_eight_writers_wait_for_one_that_holds_the_lock_for_five_seconds(house):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_none_leaves_valid_json(house, value):
     lease = house.start()
-    house.do(record.record, lease, [events.Facts(values={"loss": value}), events.Log(message=str(value))])
-    house.do(jobs.settle, lease, JobStatus.FAILED, EndReason.DIVERGED)
+    house.do(recording.record, lease, [events.Facts(values={"loss": value}), events.Log(message=str(value))])
+    house.do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.DIVERGED)
     facts = house.job(lease.job_id).facts
     assert facts == {"loss": None} and json.dumps(facts, allow_nan=False)
     oracle.check(house.database)

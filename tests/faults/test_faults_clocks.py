@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 import store
 import worker
-from store.tables import Attempt, Event
+from store.db.tables import Attempt, Event
 
 HOUR = 3600.0
 

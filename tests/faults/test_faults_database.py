@@ -15,9 +15,9 @@ from servers import Postgres
 from sqlalchemy import Engine, PoolProxiedConnection, func, select
 from worker_house import until
 
-from store.database import POOL
-from store.tables import Event as Row
-from store.tables import Metric
+from store.db.database import POOL
+from store.db.tables import Event as Row
+from store.db.tables import Metric
 
 OPEN = Callable[..., Estate]
 STEPS = 20

@@ -12,7 +12,7 @@ from estate import Estate, losses_of, spec
 from sqlalchemy import select
 from worker_house import until
 
-from store.tables import Checkpoint
+from store.db.tables import Checkpoint
 
 OPEN = Callable[..., Estate]
 STEPS = 200

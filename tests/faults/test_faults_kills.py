@@ -12,8 +12,8 @@ from estate import Estate, losses_of
 from sqlalchemy import select
 from worker_house import House, until
 
+from store.db.tables import Attempt
 from store.states import AttemptEnd
-from store.tables import Attempt
 
 OPEN = Callable[..., Estate]
 STEPS, SECONDS = 40, 0.03

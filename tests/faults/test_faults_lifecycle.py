@@ -20,12 +20,12 @@ from store_house import NewDatabase
 from frs import events
 from frs.errors import FrsError
 from frs.spec import JobSpec, alone, comparison
-from store import actions, jobs, record
-from store.database import open_database
+from store.db.database import open_database
+from store.db.tables import Attempt, Checkpoint, Dataset, Job, Metric
 from store.errors import AlreadySubmitted
-from store.lease import Lease, Wish
+from store.jobs import actions, lifecycle, recording
+from store.jobs.lease import Lease, Wish
 from store.states import Action, AttemptEnd, EndReason, JobStatus
-from store.tables import Attempt, Checkpoint, Dataset, Job, Metric
 
 ALONE = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
 FAMILY = ALONE.model_copy(update={"kind": "distill", "teacher": ALONE.student, "baseline": True})
@@ -70,15 +70,17 @@ class Lifecycle(RuleBasedStateMachine):
         urgent=st.booleans(),
     )
     def submit(self, key: str | None, digest: str, teacher: int | None, urgent: bool) -> None:
-        idempotency = jobs.Idempotency(key, digest) if key else None
+        idempotency = lifecycle.Idempotency(key, digest) if key else None
         needed = self.some_job(teacher) if teacher is not None else None
         spec = ALONE.model_copy(update={"priority": int(urgent)})
         try:
             earlier = self.model.repeated(key, digest)
         except Refused as refusal:
-            return self.refused(refusal, jobs.add, spec, dataset_id="ds_shapes", idempotency=idempotency)
+            return self.refused(refusal, lifecycle.add, spec, dataset_id="ds_shapes", idempotency=idempotency)
         try:
-            told = self.do(jobs.add, spec, dataset_id="ds_shapes", teacher_job_id=needed, idempotency=idempotency).id
+            told = self.do(
+                lifecycle.add, spec, dataset_id="ds_shapes", teacher_job_id=needed, idempotency=idempotency
+            ).id
         except AlreadySubmitted as repeated:
             assert earlier and repeated.job_id == earlier.id
         else:
@@ -87,10 +89,10 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule()
     def submit_a_family(self) -> None:
-        parent = self.do(jobs.add, FAMILY, dataset_id="ds_shapes").id
+        parent = self.do(lifecycle.add, FAMILY, dataset_id="ds_shapes").id
         self.added(ModelJob(parent))
         for spec in (alone(FAMILY), comparison(FAMILY)):
-            child = self.do(jobs.add, spec, dataset_id="ds_shapes", parent_id=parent).id
+            child = self.do(lifecycle.add, spec, dataset_id="ds_shapes", parent_id=parent).id
             self.added(ModelJob(child, kind=spec.kind, parent=parent))
 
     @precondition(lambda self: self.ids)
@@ -110,13 +112,13 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule()
     def claim_the_next(self) -> None:
-        self.claimed(self.do(jobs.claim, "worker", 1e9), self.model.next_in_line())
+        self.claimed(self.do(lifecycle.claim, "worker", 1e9), self.model.next_in_line())
 
     @precondition(lambda self: self.model.jobs)
     @rule(which=ANY)
     def claim_that_one(self, which: int) -> None:
         wanted = self.model.jobs[self.some_job(which)]
-        lease = self.do(jobs.claim, "worker", 1e9, wanted.id)
+        lease = self.do(lifecycle.claim, "worker", 1e9, wanted.id)
         self.claimed(lease, wanted if self.model.can_run(wanted) else None)
 
     @precondition(lambda self: self.leases)
@@ -125,7 +127,7 @@ class Lifecycle(RuleBasedStateMachine):
         def kept(job: ModelJob) -> None:
             job.expired = False
 
-        renewal = self.as_holder(which, kept, jobs.renew, 1e9)
+        renewal = self.as_holder(which, kept, lifecycle.renew, 1e9)
         if renewal:
             requests = self.model.jobs[renewal.lease.job_id].requests
             assert renewal.wish == max((Wish[request.name] for request in requests), default=Wish.NONE)
@@ -139,7 +141,7 @@ class Lifecycle(RuleBasedStateMachine):
         def voided(job: ModelJob) -> None:
             job.metrics = {step: value for step, value in job.metrics.items() if step <= to_step}
 
-        self.as_holder(which, voided, record.record, [events.Rewound(to_step=to_step)])
+        self.as_holder(which, voided, recording.record, [events.Rewound(to_step=to_step)])
 
     @precondition(lambda self: self.leases)
     @rule(which=ANY, steps=st.integers(1, 3), again=st.booleans(), value=st.floats(-1e9, 1e9))
@@ -153,7 +155,7 @@ class Lifecycle(RuleBasedStateMachine):
         def learned(job: ModelJob) -> None:
             job.metrics |= {event.step: value for event in batch}
 
-        self.as_holder(which, learned, record.record, [events.Log(message="hello"), *batch])
+        self.as_holder(which, learned, recording.record, [events.Log(message="hello"), *batch])
 
     @precondition(lambda self: self.leases)
     @rule(which=ANY)
@@ -165,15 +167,15 @@ class Lifecycle(RuleBasedStateMachine):
         )
 
         def keep(session: Any, lease: Lease) -> None:
-            record.record_checkpoint(session, lease, file, record.checkpoint_key(lease, file))
-            record.prune_checkpoints(session, lease)
+            recording.record_checkpoint(session, lease, file, recording.checkpoint_key(lease, file))
+            recording.prune_checkpoints(session, lease)
 
         self.as_holder(which, self.model.checkpoint, keep)
 
     @precondition(lambda self: self.leases)
     @rule(which=ANY, end=st.sampled_from(ENDS))
     def settle(self, which: int, end: tuple[JobStatus, EndReason]) -> None:
-        self.as_holder(which, lambda job: self.model.settle(job, *end), jobs.settle, *end)
+        self.as_holder(which, lambda job: self.model.settle(job, *end), lifecycle.settle, *end)
 
     @precondition(lambda self: self.leases)
     @rule(which=ANY, died=st.booleans(), delay=st.sampled_from([0.0, 1e9]))
@@ -182,7 +184,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.as_holder(
             which,
             lambda job: self.model.give_back(job, how, delayed=bool(delay)),
-            functools.partial(jobs.requeue, attempt_counts=died, delay=delay),
+            functools.partial(lifecycle.requeue, attempt_counts=died, delay=delay),
         )
 
     # what time does
@@ -205,12 +207,12 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule()
     def reap(self) -> None:
-        self.do(jobs.requeue_lost)
+        self.do(lifecycle.requeue_lost)
         self.model.reap()
 
     @rule()
     def look_for_orphans(self) -> None:
-        self.do(jobs.fail_orphans)
+        self.do(lifecycle.fail_orphans)
         self.model.fail_orphans()
 
     # what must be the same

@@ -16,13 +16,13 @@ from oracle import Expected, check
 from sqlalchemy import select, update
 from worker_house import House, in_background, until
 
-from store import artifact_objects
-from store.artifact_objects import PART_BYTES, ArtifactObjects
+from store.artifacts import object_storage
+from store.artifacts.object_storage import PART_BYTES, ArtifactObjects
+from store.db.tables import Attempt, Checkpoint, Job
 from store.errors import ArtifactCorrupt, ArtifactsUnavailable
-from store.schema import initialise
+from store.initialise import initialise
 from store.settings import Settings
 from store.states import AttemptEnd
-from store.tables import Attempt, Checkpoint, Job
 
 KEY = "job_1/checkpoints/step_000100.pth"
 SMALL, LARGE = b"weights", os.urandom(2 * PART_BYTES + 1)
@@ -34,9 +34,9 @@ def storage(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Failing
     """Between the bucket and whoever reads the environment; the client's patience is a test's."""
     with FailingStorage(bucket.endpoint) as storage:
         monkeypatch.setenv("AWS_ENDPOINT_URL", storage.address)
-        monkeypatch.setitem(artifact_objects.CLIENT, "read_timeout", timedelta(seconds=0.5))
+        monkeypatch.setitem(object_storage.CLIENT, "read_timeout", timedelta(seconds=0.5))
         quick = {"init_backoff": timedelta(milliseconds=10), "max_backoff": timedelta(milliseconds=50), "base": 2}
-        monkeypatch.setitem(artifact_objects.RETRY, "backoff", quick)
+        monkeypatch.setitem(object_storage.RETRY, "backoff", quick)
         yield storage
 
 
@@ -133,7 +133,7 @@ def test_nothing_is_fetched_that_calls_itself_larger_or_smaller_than_it_should_b
 
 def test_nothing_is_fetched_that_the_disk_cannot_hold(put, objects, storage, tmp_path, monkeypatch):
     put(SMALL)
-    monkeypatch.setattr(artifact_objects.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 4, 6))
+    monkeypatch.setattr(object_storage.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 4, 6))
     with storage.fails("503", "GET") as asked, pytest.raises(OSError, match="No space") as error:
         objects.fetch(KEY, sha256(SMALL), tmp_path / "target")
     assert (asked.happened, error.value.errno) == (0, errno.ENOSPC)

@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import Connection, MetaData, Table, select
 from sqlalchemy.orm import Session
 
-from store import schema
-from store.tables import Dataset, Detector, Job
+from store.db import schema
+from store.db.tables import Dataset, Detector, Job
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 TABLES = (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from frs import weights
-from store.artifact_folder import ArtifactFolder
+from frs.detectors import weights
+from store.artifacts.folder import ArtifactFolder
 
 CONTENT = b"weights"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

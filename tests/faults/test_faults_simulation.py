@@ -15,9 +15,9 @@ from simulation import STEPS, Clock, User, Worker, World
 from sqlalchemy import select
 from store_house import NewDatabase
 
-from store.database import Database, open_database
+from store.db.database import Database, open_database
+from store.db.tables import Metric
 from store.states import EndReason, JobStatus
-from store.tables import Metric
 
 FAST, CHUNK = 500, 50
 SLOW, LARGE_CHUNK = 5000, 500

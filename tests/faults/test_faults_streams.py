@@ -15,8 +15,8 @@ from streaming import Api, Listener, Writer, listen, until
 from cli import client as clients
 from cli.client import Client, ServiceError
 from cli.watching import follow
-from store.database import Database, open_database
-from store.schema import initialise
+from store.db.database import Database, open_database
+from store.initialise import initialise
 from store.settings import Settings
 
 KILL_AND_TERM = (signal.SIGKILL, signal.SIGTERM)

@@ -5,23 +5,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import frs.prelude  # noqa: F401
+import frs.detectors._mmdet_init  # noqa: F401
 
 import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from frs import detectors, loading, weights
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
+from frs.detectors import builder, loading, weights
+from frs.engine.trainer import fail, quiet, run
 from frs.errors import FrsError
 from frs.events import Outcome
 from frs.files import digest
 from frs.resolved import ResolvedDetector, ResolvedSpec, resolve
 from frs.spec import DescribedDetector, JobSpec
-from frs.trainer import fail, quiet, run
-from store import jobs
-from worker import endings
+from store.jobs import lifecycle
+from worker.attempt import finalizer
 
 CLASSES = ("circle", "square", "triangle", "star")
 TINY = {
@@ -46,7 +46,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint as mmengine writes it, of a detector of this shape."""
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    built = detectors.build(DescribedDetector.model_validate(TINY), len(CLASSES), folder)
+    built = builder.build(DescribedDetector.model_validate(TINY), len(CLASSES), folder)
     content = {"meta": {"dataset_meta": {"classes": CLASSES}}, "state_dict": built.state_dict()}
     return weights.write(content, folder / "teacher.pth").path
 
@@ -54,8 +54,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> nn.Module:
     """Building takes longer than loading, and does not look at the file."""
-    built = detectors.build(DescribedDetector.model_validate(TINY), len(CLASSES), tmp_path)
-    monkeypatch.setattr(detectors, "build", lambda *_: built)
+    built = builder.build(DescribedDetector.model_validate(TINY), len(CLASSES), tmp_path)
+    monkeypatch.setattr(builder, "build", lambda *_: built)
     return built
 
 
@@ -164,8 +164,8 @@ def test_every_mutant_is_refused_by_a_code_or_is_the_same_weights(teacher, built
 def _ends_at_once(error: FrsError) -> None:
     told: list[Outcome] = []
     fail(told.append, error)
-    ending = endings.judge(told[0], 1, "")
-    assert ending.func is jobs.settle, "it is not tried again"
+    ending = finalizer.judge(told[0], 1, "")
+    assert ending.func is lifecycle.settle, "it is not tried again"
     assert (ending.keywords["end_reason"], ending.keywords["error"].code) == (error.end_reason, error.code)
 
 

@@ -10,9 +10,9 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from worker_house import House
 
-from store import jobs, record
-from store.artifact_folder import ArtifactFolder
-from store.tables import Attempt, Job
+from store.artifacts.folder import ArtifactFolder
+from store.db.tables import Attempt, Job
+from store.jobs import lifecycle, recording
 
 STEPS, CRASH = 20, 13
 OLDER, NEWEST = 5, 10
@@ -57,7 +57,7 @@ def test_nothing_is_left_of_a_file_whose_worker_died_before_its_row(
 
 def goes_on_from_the_older_one(house: House, damage: Callable[[bytes], bytes]) -> None:
     job_id = house.run(steps=STEPS, crash_at=CRASH).id
-    newest, older = house.do(record.newest_checkpoints, job_id)
+    newest, older = house.do(recording.newest_checkpoints, job_id)
     assert (older.step, newest.step) == (OLDER, NEWEST)
     path = house.artifacts.path(newest.key)
     content = path.read_bytes()
@@ -86,7 +86,7 @@ def dies_at(step: int, moment: str, patches: pytest.MonkeyPatch) -> None:
 
 def take_back(session: Session, job_id: str) -> None:
     session.execute(update(Job).where(Job.id == job_id).values(lease_expires_at=1.0))
-    assert jobs.requeue_lost(session) == [job_id]
+    assert lifecycle.requeue_lost(session) == [job_id]
 
 
 def all_is_well(house: House, job_id: str, **broken: list[str]) -> None:
@@ -109,4 +109,4 @@ def files_of(house: House) -> set[str]:
 
 def keys_of(house: House, job_id: str) -> set[str]:
     with house.database.read() as session:
-        return record.keys_in_use(session, job_id)
+        return recording.keys_in_use(session, job_id)

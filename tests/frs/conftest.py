@@ -1,17 +1,19 @@
 from pathlib import Path
 from typing import Any
 
-import frs.prelude  # noqa: F401
+import frs.detectors._mmdet_init  # noqa: F401
 
 import pytest
 from tiny import Killed, Train, described
 
-from frs import detectors, engine, events, weights
-from frs.dataset.shapes import draw
+from frs import events
+from frs.dataset.shapes.drawing import draw
+from frs.detectors import builder, weights
+from frs.engine import stages
+from frs.engine.trainer import quiet
 from frs.resolved import resolve
 from frs.spec import DescribedDetector, JobSpec
-from frs.stopping import STOP, StopRequest
-from frs.trainer import quiet
+from frs.training.stop_request import STOP, StopRequest
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder with `teacher.pth`, a GFL of four classes with random weights."""
     folder = tmp_path_factory.mktemp("models")
-    detector = detectors.build(DescribedDetector.model_validate(described(neck_channels=32)), 4, folder)
+    detector = builder.build(DescribedDetector.model_validate(described(neck_channels=32)), 4, folder)
     classes = ("circle", "square", "triangle", "star")
     content = {"meta": {"dataset_meta": {"classes": classes}}, "state_dict": detector.state_dict()}
     weights.write(content, folder / "teacher.pth")
@@ -66,7 +68,7 @@ def train(data: Path, models: Path, tmp_path: Path) -> Train:
 
         workdir.mkdir(exist_ok=True)
         resolved = resolve(JobSpec.model_validate(spec), data, models)
-        reason = engine.run(resolved, workdir, emit, stop)
+        reason = stages.run(resolved, workdir, emit, stop)
         told.append(events.Outcome(status="succeeded", end_reason=reason))
         return told
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from frs import bootstrap, matching
 from frs.dataset.coco import CocoFile, read
-from frs.evaluation import score
-from frs.report import NAMES
+from frs.evaluation import bootstrap, matching
+from frs.evaluation.coco_scores import score
+from frs.evaluation.report import NAMES
 
 IMAGES, CLASSES, SIDE = 12, 3, 400
 Scene = dict[str, Any]

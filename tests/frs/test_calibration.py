@@ -2,9 +2,9 @@ import pytest
 import torch
 from test_distiller import batch, distiller
 
-from frs.calibration import SHARES, calibrate, measure
-from frs.distiller import Distiller, Weights
-from frs.teacher import fingerprint
+from frs.distillation.calibration import SHARES, calibrate, measure
+from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.teacher import fingerprint
 
 
 def calibrated(weights: Weights) -> Distiller:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from frs import weights
-from frs.checkpoints import FORMAT, Checkpoints, random_state, set_random_state
+from frs.detectors import weights
+from frs.engine.checkpoints import FORMAT, Checkpoints, random_state, set_random_state
 from frs.errors import CheckpointUnusable
 
 

@@ -5,8 +5,8 @@ from test_engine import facts
 from tiny import ARCHITECTURES, Train, job
 from torch import nn
 
-from frs.complexity import complexity
-from frs.teacher import fingerprint
+from frs.distillation.teacher import fingerprint
+from frs.preflight.complexity import complexity
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -6,7 +6,7 @@ import torch
 from test_distiller import batch, detector
 from tiny import ARCHITECTURES, described
 
-from frs import detectors
+from frs.detectors import builder
 from frs.errors import WeightsNotFound
 from frs.spec import DescribedDetector, StockDetector
 
@@ -26,14 +26,14 @@ def test_every_part_of_a_random_backbone_learns(architecture: str) -> None:
 
 @pytest.mark.parametrize("channels", range(16, 513, 16))
 def test_every_width_of_neck_has_fitting_groups(channels: int) -> None:
-    groups = detectors.groups(channels)
+    groups = builder.groups(channels)
     assert channels % groups == 0 and channels // groups >= 4 and groups <= 32
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_uncommon_neck_widths_build(architecture: str) -> None:
     described_ = DescribedDetector.model_validate(described(architecture, neck_channels=144))
-    assert detectors.build(described_, 3, Path()).neck.out_channels == 144
+    assert builder.build(described_, 3, Path()).neck.out_channels == 144
 
 
 @pytest.mark.parametrize(
@@ -50,23 +50,23 @@ def test_uncommon_neck_widths_build(architecture: str) -> None:
 )
 def test_imagenet_weights_are_looked_up_by_their_published_name(description: Any, file: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsNotFound, match=file):
-        detectors.imagenet_file(description, tmp_path)
+        builder.imagenet_file(description, tmp_path)
     (tmp_path / "resnet50-11ad3fa6.pth").touch()  # another version of the same
     (tmp_path / file).touch()
-    assert detectors.imagenet_file(description, tmp_path).name == file
+    assert builder.imagenet_file(description, tmp_path).name == file
 
 
 def test_weights_nobody_published_are_said_so(tmp_path: Path) -> None:
     caffe18 = DescribedDetector(architecture="fcos", backbone={"depth": 18}, init="imagenet")
     with pytest.raises(WeightsNotFound, match="published"):
-        detectors.imagenet_file(caffe18, tmp_path)
+        builder.imagenet_file(caffe18, tmp_path)
 
 
 def test_imagenet_weights_fill_the_backbone(tmp_path: Path) -> None:
     description = DescribedDetector(architecture="gfl", backbone={"depth": 18}, init="imagenet")
-    source = detectors.build(description.model_copy(update={"init": "random"}), 3, tmp_path)
+    source = builder.build(description.model_copy(update={"init": "random"}), 3, tmp_path)
     torch.save(source.backbone.state_dict() | {"fc.weight": torch.zeros(1)}, tmp_path / "resnet18-f37072fd.pth")
-    built = detectors.build(description, 3, tmp_path)
+    built = builder.build(description, 3, tmp_path)
     assert all(
         torch.equal(a, b) for a, b in zip(source.backbone.parameters(), built.backbone.parameters(), strict=True)
     )

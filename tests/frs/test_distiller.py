@@ -9,18 +9,18 @@ from mmengine.structures import InstanceData
 from tiny import ARCHITECTURES, described
 from torch import nn
 
-from frs import detectors
-from frs.distiller import Distiller, Weights
+from frs.detectors import builder
+from frs.detectors.heads import class_logits, dense_head, strides
+from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.teacher import Teacher, fingerprint
 from frs.errors import HeadMismatch, StrideMismatch, UnsupportedDetector
-from frs.heads import class_logits, dense_head, strides
-from frs.precision import AutocastOptimWrapper, Chosen
 from frs.spec import DescribedDetector, Distillation, Method
-from frs.teacher import Teacher, fingerprint
+from frs.training.precision import AutocastOptimWrapper, Chosen
 
 
 def detector(architecture: str = "gfl", **changes: Any) -> Any:
     torch.manual_seed(0)
-    return detectors.build(DescribedDetector.model_validate(described(architecture, **changes)), 3, Path())
+    return builder.build(DescribedDetector.model_validate(described(architecture, **changes)), 3, Path())
 
 
 def distiller(

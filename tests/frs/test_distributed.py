@@ -15,17 +15,20 @@ from test_engine import assert_equal, newest_checkpoint
 from tiny import ARCHITECTURES, described, job
 from torch import Tensor, multiprocessing
 
-from frs import distributed, engine, events, loading
-from frs.calibration import calibrate, measure
-from frs.checkpoints import random_states_in
-from frs.distiller import Distiller, Weights
-from frs.evaluation import Scores
-from frs.heads import CLASS_CONVOLUTION, dense_head
-from frs.precision import AutocastOptimWrapper
-from frs.preparation import Preparation
+from frs import events
+from frs.detectors import loading
+from frs.detectors.heads import CLASS_CONVOLUTION, dense_head
+from frs.distillation.calibration import calibrate, measure
+from frs.distillation.distiller import Distiller, Weights
+from frs.engine import stages
+from frs.engine.checkpoints import random_states_in
+from frs.evaluation.coco_scores import Scores
+from frs.preflight.setup import Preparation
 from frs.resolved import ResolvedSpec, resolve
 from frs.spec import JobSpec
-from frs.stopping import Interrupted, StopRequest
+from frs.training import process_group
+from frs.training.precision import AutocastOptimWrapper
+from frs.training.stop_request import Interrupted, StopRequest
 
 WHOLE = ("fcos", "gfl")
 """Their heads in mmdet count positives over all processes; the others' average per process."""
@@ -42,7 +45,7 @@ def two(work: Callable[..., Found], folder: Path, *arguments: Any) -> list[Found
 
 def _one_of_two(rank: int, work: Callable[..., Found], folder: Path, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    with distributed.joined(rank, 2, folder / "store", gpus=False):
+    with process_group.joined(rank, 2, folder / "store", gpus=False):
         torch.save(work(*arguments), folder / f"found-{rank}.pth")
 
 
@@ -60,7 +63,7 @@ def batch(seed: int = 0) -> dict[str, Any]:
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
         samples.append(sample)
         inputs.append(torch.randint(0, 60 * (image + 1), (3, SIZE, SIZE), dtype=torch.uint8, generator=random))
-    return {"inputs": distributed.share(inputs), "data_samples": distributed.share(samples)}
+    return {"inputs": process_group.share(inputs), "data_samples": process_group.share(samples)}
 
 
 def student_of(architecture: str) -> Distiller:
@@ -79,14 +82,14 @@ def gradient(model: Distiller, loss: Tensor) -> Tensor:
     """Of all parameters, averaged over processes, as one vector."""
     model.zero_grad()
     loss.backward(retain_graph=True)
-    distributed.average_gradients(model.parameters())
+    process_group.average_gradients(model.parameters())
     return torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None])
 
 
 def one_step(model: Distiller) -> Found:
     lesson = model.teach(batch())
     task, _ = model.student.parse_losses(lesson.losses)
-    found: Found = {name: distributed.mean(term.detach()) for name, term in lesson.terms.items()}
+    found: Found = {name: process_group.mean(term.detach()) for name, term in lesson.terms.items()}
     found |= {f"gradient of {name}": gradient(model, term) for name, term in lesson.terms.items()}
     return found | {"whole gradient": gradient(model, task + model.weigh(lesson.terms))}
 
@@ -183,12 +186,12 @@ def run_engine(spec: ResolvedSpec, workdir: Path, stop_rank_1_at: int | None = N
 
     def emit(event: events.Event) -> None:
         told.append(event)
-        if distributed.rank() == 1 and isinstance(event, events.Metrics) and event.step == stop_rank_1_at:
+        if process_group.rank() == 1 and isinstance(event, events.Metrics) and event.step == stop_rank_1_at:
             stop.ask()
 
     workdir.mkdir(exist_ok=True)
     try:
-        engine.run(spec, workdir, emit, stop)
+        stages.run(spec, workdir, emit, stop)
     except Interrupted:
         told.append(events.Outcome(status="interrupted"))
     return told

@@ -8,8 +8,11 @@ import pytest
 import torch
 from tiny import ARCHITECTURES, Train, described, job, of
 
-from frs import detections, events, losses, methods, weights
-from frs.dataset.shapes import draw
+from frs import events
+from frs.dataset.shapes.drawing import draw
+from frs.detectors import weights
+from frs.distillation import losses, methods
+from frs.distillation.methods import METHODS, Term
 from frs.errors import (
     BadDataset,
     CheckpointUnusable,
@@ -21,8 +24,8 @@ from frs.errors import (
     TeacherNotCompetent,
     WeightsNotFound,
 )
-from frs.methods import METHODS, Term
-from frs.stopping import Interrupted
+from frs.evaluation import detections
+from frs.training.stop_request import Interrupted
 
 STEPS_PER_EPOCH = 4  # 14 images, 4 a batch
 NOT_COMPARED = ("train/images_per_second", "train/memory_mb")

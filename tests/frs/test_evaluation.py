@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from frs.dataset.coco import CocoFile, read
-from frs.evaluation import NAMES, score
+from frs.evaluation.coco_scores import NAMES, score
 
 BOXES = [(1, [10, 10, 20, 20], 7), (1, [40, 40, 50, 50], 3), (2, [5, 5, 100, 100], 7)]
 """Image, box, category: a small, a medium and a large one."""

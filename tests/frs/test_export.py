@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 from tiny import ARCHITECTURES, Train, described, job, of
 
-from frs import events, weights
+from frs import events
+from frs.detectors import weights
 
 ELSEWHERE = """
 import json, sys

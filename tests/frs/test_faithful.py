@@ -11,10 +11,10 @@ from test_engine import assert_equal, newest_checkpoint, values
 from tiny import ARCHITECTURES, Killed, Train, described, job
 
 from frs import events
-from frs.distiller import Distiller, Weights
-from frs.precision import AutocastOptimWrapper
+from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.teacher import Teacher
 from frs.spec import Distillation
-from frs.teacher import Teacher
+from frs.training.precision import AutocastOptimWrapper
 
 STEPS = 20
 

@@ -7,8 +7,8 @@ from test_distiller import batch, detector
 from tiny import ARCHITECTURES
 from torch import nn
 
-from frs.folding import BlockedBackbone, fit_for_reading, fold
-from frs.teacher import Teacher, fingerprint
+from frs.detectors.folding import BlockedBackbone, fit_for_reading, fold
+from frs.distillation.teacher import Teacher, fingerprint
 
 FROZEN_BN = {"depth": 18, "width": 8, "norm": "frozen_bn"}
 

@@ -7,12 +7,12 @@ from tiny import Train, described, job, of
 
 from frs import events
 from frs.dataset.coco import CocoFile, read
-from frs.dataset.shapes import draw
-from frs.dataset.training import learnable, with_boxes
-from frs.detectors import stock_config
-from frs.images import Images, TrainingLoaders, training_pipeline
+from frs.dataset.shapes.drawing import draw
+from frs.dataset.trainable import learnable, with_boxes
+from frs.detectors.builder import stock_config
+from frs.engine.trainer import _explained
 from frs.spec import Schedule, StockDetector
-from frs.trainer import _explained
+from frs.training.batches import Images, TrainingLoaders, training_pipeline
 
 GFL = stock_config(StockDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))
 SCHEDULE = Schedule(image_size=(96, 96), batch_size=2)

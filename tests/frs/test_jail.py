@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 LOOK = """
 import json, os, resource, socket, struct
-from frs.jail import isolate
-from frs.process import die_with_parent
+from frs.isolation.jail import isolate
+from frs.isolation.process import die_with_parent
 jail = isolate({arguments})
 die_with_parent()
 def reaches(address):
@@ -117,7 +117,7 @@ def test_where_the_kernel_refuses_it_says_so_and_goes_on(trap):
 
 
 def test_the_command_enters_it_before_numpy_has_started_threads():
-    code = "import frs.__main__, json; from frs.confined import JAIL; import os\n" + (
+    code = "import frs.cli.main, json; from frs.isolation.early import JAIL; import os\n" + (
         "print(json.dumps({'network': JAIL.network, 'told': 'FRS_JAIL' in os.environ, 'said': str(JAIL)}))"
     )
     seen = inside(code, FRS_JAIL="1")

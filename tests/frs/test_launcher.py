@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from test_engine_command import frs, read_until, start_as_a_worker, written
 
-from frs import events, weights
-from frs.checkpoints import random_states_in
+from frs import events
+from frs.detectors import weights
+from frs.engine.checkpoints import random_states_in
 
 TWO = {"devices": 0, "processes": 2}
 LONG = {"epochs": 1000, "evaluate_every": 1000, "checkpoint_every": 1000}

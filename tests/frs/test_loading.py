@@ -8,11 +8,12 @@ import torch
 from test_engine import facts, newest_checkpoint
 from tiny import ARCHITECTURES, Train, described, job, of
 
-from frs import detectors, events, loading, weights
+from frs import events
+from frs.detectors import builder, loading, weights
 from frs.errors import CheckpointUnusable, ClassMismatch, TeacherWeightsMismatch
 from frs.resolved import ResolvedDetector
 from frs.spec import DescribedDetector
-from frs.stopping import Interrupted
+from frs.training.stop_request import Interrupted
 
 SHAPES = ("circle", "square", "triangle", "star")
 CLASS_LAYERS = {
@@ -28,7 +29,7 @@ def kept(
 ) -> ResolvedDetector:
     """A detector of these classes in a file, all of its tensors 0.25, as something to start from."""
     description = DescribedDetector.model_validate(described(architecture, init={"weights": "old.pth"}))
-    built = detectors.build(description, outputs or len(classes or ()), folder)
+    built = builder.build(description, outputs or len(classes or ()), folder)
     state = {key: torch.full_like(tensor, 0.25) for key, tensor in built.state_dict().items()}
     meta = {"dataset_meta": {"classes": classes}} if classes else {}
     weights.write({"meta": meta, "state_dict": state}, folder / "old.pth")

@@ -12,8 +12,8 @@ from test_distiller import batch, distiller, optimise
 from test_engine import facts, series, values
 from tiny import ARCHITECTURES, Train, described, job
 
-from frs.diagnosis import agreement
-from frs.distiller import Weights
+from frs.distillation.diagnosis import agreement
+from frs.distillation.distiller import Weights
 from frs.spec import TERMS, JobSpec, Method
 
 DISTILLING: list[Method] = [method for method in TERMS if method != "none"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from test_engine_command import frs, written
 
-from frs.report import Report
+from frs.evaluation.report import Report
 
 
 def test_a_baseline_is_trained_too_and_compared_and_done_runs_are_not_repeated(

@@ -9,13 +9,15 @@ import pytest
 import torch
 from tiny import described, job
 
-from frs import checks, memory, plan, weights
-from frs.checks import Finding, Step
+from frs.detectors import weights
 from frs.errors import BadDataset, ClassMismatch
-from frs.forecast import Forecast
-from frs.preparation import Preparation
+from frs.preflight import checks, plan
+from frs.preflight.checks import Finding, Step
+from frs.preflight.estimate import Forecast
+from frs.preflight.setup import Preparation
 from frs.resolved import resolve
 from frs.spec import JobSpec
+from frs.training import memory
 
 
 @pytest.fixture

@@ -10,14 +10,15 @@ from test_distiller import batch, detector, distiller
 from test_engine import assert_equal, facts, newest_checkpoint, values
 from tiny import ARCHITECTURES, Train, described, job, of
 
-from frs import events, memory
-from frs import probe as probing
-from frs.checkpoints import random_state
-from frs.distiller import Distiller, Weights
+from frs import events
+from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.teacher import fingerprint
+from frs.engine.checkpoints import random_state
 from frs.errors import BatchTooLarge, NoGradient
-from frs.preparation import Preparation
-from frs.probe import Probe, Trial, check_gradients, check_memory, largest_fitting, part, probe
-from frs.teacher import fingerprint
+from frs.preflight import probe as probing
+from frs.preflight.probe import Probe, Trial, check_gradients, check_memory, largest_fitting, part, probe
+from frs.preflight.setup import Preparation
+from frs.training import memory
 
 ONCE = Trial(nullcontext, states=2, repeats=1, foresee=False)
 

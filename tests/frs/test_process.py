@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from frs.process import hide_memory
+from frs.isolation.process import hide_memory
 
 NOBODY = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
 """Root reads everything."""

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from torchvision.models import ResNet50_Weights
 
-from frs import published
-from frs.detectors import imagenet_file
+from frs import published_weights
+from frs.detectors.builder import imagenet_file
 from frs.errors import WeightsNotFound
 from frs.recipes import RECIPES, Recipe
 from frs.spec import DescribedDetector, InitFromFile, StockDetector
@@ -32,14 +32,14 @@ def files_of(recipe: Recipe, models: Path) -> set[str]:
 
 @pytest.mark.parametrize("name", PAPER)
 def test_a_recipe_is_brought_exactly_what_it_opens(name: str, tmp_path: Path) -> None:
-    wanted = {row.file for row in published.wanted(name)}
+    wanted = {row.file for row in published_weights.wanted(name)}
     assert wanted == files_of(RECIPES[name], tmp_path)
     assert len(wanted) == 2
 
 
 def test_every_recipe_named_is_one_of_the_papers() -> None:
-    assert {recipe for row in published.published() for recipe in row.recipes} == set(PAPER)
-    assert published.wanted("small_student") == []
+    assert {recipe for row in published_weights.published() for recipe in row.recipes} == set(PAPER)
+    assert published_weights.wanted("small_student") == []
 
 
 def test_every_address_is_one_its_publisher_names() -> None:
@@ -51,12 +51,12 @@ def test_every_address_is_one_its_publisher_names() -> None:
     }
     said |= {weights.url for weights in ResNet50_Weights}
     said |= set(json.loads((Path(mmengine.__file__).parent / "hub" / "openmmlab.json").read_text()).values())
-    for row in published.published():
+    for row in published_weights.published():
         assert said & set(row.urls), row.file
         assert {url.rpartition("/")[2] for url in row.urls} == {row.file}
 
 
 def test_every_name_ends_in_eight_hex_digits() -> None:
-    for row in published.published():
+    for row in published_weights.published():
         assert len(row.sha256_prefix) == 8
         int(row.sha256_prefix, 16)

@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from frs import detectors, weights
+from frs.detectors import builder, weights
 from frs.recipes import RECIPES
 from frs.spec import DescribedDetector, InitFromFile
 
-FOLDER = Path(detectors.__file__).parent / "recipes" / "weights"
+FOLDER = Path(builder.__file__).parent / "recipes" / "weights"
 
 
 def test_the_demos_teacher_comes_with_the_package_and_fits_its_recipe(tmp_path: Path) -> None:
@@ -14,7 +14,7 @@ def test_the_demos_teacher_comes_with_the_package_and_fits_its_recipe(tmp_path: 
     assert weights.digest(file).startswith(file.stem.rpartition("-")[2])
     assert file.stat().st_size <= 4_000_000
     content = weights.read(file)
-    weights.load(detectors.build(teacher, 4, tmp_path), content, file.name)
+    weights.load(builder.build(teacher, 4, tmp_path), content, file.name)
     assert weights.classes_of(content) == ("circle", "square", "triangle", "star")
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from frs.report import Comparison, Interval, Missing, OverImages, OverSeeds, Pair, Report, Scores, build
-from frs.report_text import conclusion
+from frs.cli.report_text import conclusion
+from frs.evaluation.report import Comparison, Interval, Missing, OverImages, OverSeeds, Pair, Report, Scores, build
 
 
 def scores(mAP: float, large: float | None = None) -> Scores:

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from frs.sampling import Batches, Draw, seeded
+from frs.training.sampling import Batches, Draw, seeded
 
 
 def batches(first: int, steps: int = 10, images: int = 7, size: int = 3) -> list[list[Draw]]:

@@ -5,11 +5,11 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
-from frs import schedule
-from frs.detectors import BASE_CONFIG, stock_config
+from frs.detectors.builder import BASE_CONFIG, stock_config
 from frs.errors import InvalidSpec
 from frs.spec import DescribedDetector, Schedule, StockDetector
-from frs.steps import epochs_known
+from frs.step_counts import epochs_known
+from frs.training import schedule
 
 GFL = stock_config(StockDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))
 

@@ -4,7 +4,7 @@ import pytest
 from tiny import Train, job, of
 
 from frs import events
-from frs.stopping import STOP, Interrupted
+from frs.training.stop_request import STOP, Interrupted
 
 
 def ends(told: list[events.Event]) -> str | None:

@@ -11,10 +11,10 @@ from test_distiller import batch, detector
 from test_engine import assert_equal, facts, newest_checkpoint, values
 from tiny import Train, job
 
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
+from frs.distillation.teacher import Teacher
+from frs.distillation.teacher_cache import RESERVE, TeacherCache
 from frs.errors import InvalidSpec
-from frs.teacher import Teacher
-from frs.teacher_cache import RESERVE, TeacherCache
 
 SCHEDULE = {"epochs": 5, "evaluate_every": 5}
 

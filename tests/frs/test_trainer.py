@@ -7,11 +7,12 @@ import pytest
 import torch
 from tiny import job, of
 
-from frs import engine, events, trainer
+from frs import events
+from frs.engine import stages, trainer
 from frs.errors import BadDataset
 from frs.resolved import resolve
 from frs.spec import JobSpec
-from frs.stopping import Interrupted
+from frs.training.stop_request import Interrupted
 
 
 def outcome_of(
@@ -21,7 +22,7 @@ def outcome_of(
         raise error
 
     told: list[events.Event] = []
-    monkeypatch.setattr(engine, "run", run)
+    monkeypatch.setattr(stages, "run", run)
     code = trainer.run(resolve(JobSpec.model_validate(job()), data, models), data, told.append)
     [outcome] = of(events.Outcome, told)
     return code, outcome

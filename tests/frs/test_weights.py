@@ -9,7 +9,7 @@ import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 from torch import nn
 
-from frs import weights
+from frs.detectors import weights
 from frs.errors import TeacherWeightsMismatch, WeightsUnreadable
 
 

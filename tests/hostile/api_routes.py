@@ -8,8 +8,8 @@ from typing import Any, get_args
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from api import gate
-from api.caller import Admin, Reader, Submitter
+from api.http import auth_middleware
+from api.http.auth import Admin, Reader, Submitter
 
 SCOPES: dict[Any, str] = {
     get_args(scope)[1].dependency: name for scope, name in [(Reader, "read"), (Submitter, "submit"), (Admin, "admin")]
@@ -44,7 +44,7 @@ def walk(app: FastAPI) -> Iterator[Route]:
 
 
 def closed(app: FastAPI) -> list[Route]:
-    return [route for route in walk(app) if route.path not in gate.OPEN]
+    return [route for route in walk(app) if route.path not in auth_middleware.OPEN]
 
 
 def _calls(dependant: Any) -> Iterator[Any]:

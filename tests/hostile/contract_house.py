@@ -11,8 +11,10 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.schemas import APIOperation
 
 from frs import events
-from store import actions, errands, fleet
-from store.line import Room
+from store.jobs import actions
+from store.requests import worker_requests
+from store.scheduling import worker_registry
+from store.scheduling.queue import Room
 from store.states import EndReason, JobStatus
 
 Ids = Mapping[str, list[str]]
@@ -110,7 +112,7 @@ def _as_file(_: Any, value: Any) -> bytes:
 def _jobs(service: Any) -> Iterator[str]:
     """One in each state, or two."""
     yield service.submit(DISTILL)["id"]
-    service._do(fleet.check_in, "worker", host="here", version="1", slots=2, gpus=[{"index": 0, "name": "A"}])
+    service._do(worker_registry.check_in, "worker", host="here", version="1", slots=2, gpus=[{"index": 0, "name": "A"}])
     running = service.claim(service.submit(TRAIN)["id"])
     _learn(service, running)
     yield running.job_id
@@ -149,8 +151,8 @@ def _plans(service: Any) -> Iterator[str]:
     probed, failed, waiting = (_post(service, "/jobs/plan?probe=true", **TRAIN) for _ in range(3))
     forecast = {"ok": True, "checks": [], "steps": 3, "seconds_per_step": 0.5, "student": None}
     problem = events.Problem(code="internal_error", message="It died.", hint="See the log.")
-    service._do(errands.settle, service._do(errands.claim, "worker", 60.0, Room(1, 1)), result=forecast)
-    service._do(errands.settle, service._do(errands.claim, "worker", 60.0, Room(1, 1)), error=problem)
+    service._do(worker_requests.settle, service._do(worker_requests.claim, "worker", 60.0, Room(1, 1)), result=forecast)
+    service._do(worker_requests.settle, service._do(worker_requests.claim, "worker", 60.0, Room(1, 1)), error=problem)
     yield from (probed, failed, waiting)
 
 

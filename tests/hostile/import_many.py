@@ -7,7 +7,7 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from frs import importing
+from frs.detectors import import_weights
 
 for line in sys.stdin:
     source = Path(line.strip())
@@ -15,7 +15,7 @@ for line in sys.stdin:
     if not (pid := os.fork()):
         said = io.StringIO()
         with redirect_stdout(said):
-            code = importing.run(source, source.parent / "out" / f"{source.name}.safetensors")
+            code = import_weights.run(source, source.parent / "out" / f"{source.name}.safetensors")
         os.write(writer, json.dumps({"code": code, "said": json.loads(said.getvalue())}).encode())
         os._exit(0)
     os.close(writer)

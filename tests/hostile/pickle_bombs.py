@@ -146,8 +146,8 @@ def calls(canary: Path) -> dict[str, bytes]:
         "copyreg.__newobj__": (named("subprocess", "Popen"), words),
         "copyreg._reconstructor": (named("subprocess", "Popen"), named("builtins", "object"), b"N"),
         "unittest.mock._importer": (text("antigravity"),),
-        "frs.weights.os.system": (command,),
-        "frs.importing.run": (text(str(canary)), text(str(canary))),
+        "frs.detectors.weights.os.system": (command,),
+        "frs.detectors.import_weights.run": (text(str(canary)), text(str(canary))),
     }
     found = {}
     for name, parts in simple.items():

@@ -3,7 +3,7 @@
 A canary secret is in the environment, and an audit hook listens.
 """
 
-import frs.prelude  # noqa: F401, I001
+import frs.detectors._mmdet_init  # noqa: F401, I001
 
 import json
 import os
@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 
 from everywhere import JOB
-from frs import detectors, schedule
+from frs.detectors import builder
+from frs.training import schedule
 from frs.errors import FrsError
-from frs.images import test_pipeline, training_pipeline
+from frs.training.batches import test_pipeline, training_pipeline
 from frs.spec import DescribedDetector, JobSpec, StockDetector
 from pydantic import ValidationError
 from watchman import Watchman
@@ -34,9 +35,9 @@ def _render(spec: JobSpec) -> str:
     said = []
     for detector in (spec.student, spec.teacher):
         if isinstance(detector, StockDetector | DescribedDetector):
-            stock = detectors.stock_config(detector)
+            stock = builder.stock_config(detector)
             plan = schedule.plan(spec.schedule, stock, 100)
-            said.append(detectors.model_config(detector, 4).__repr__())
+            said.append(builder.model_config(detector, 4).__repr__())
             said.append(repr(training_pipeline(spec.schedule, stock)) + repr(test_pipeline(spec.schedule, stock)))
             said.append(repr(schedule.optimizer_config(spec.schedule, plan)))
             said.append(repr(schedule.scheduler_configs(spec.schedule, plan)))

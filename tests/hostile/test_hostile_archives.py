@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from frs.dataset.archive import unpack
-from frs.dataset.members import Caps
+from frs.dataset.upload.archive import unpack
+from frs.dataset.upload.archive_members import Caps
 from frs.errors import BadDataset
 
 SMALL = Caps(members=50, bytes=40 << 20, member_bytes=30 << 20, ratio=200, depth=4, name_bytes=100)
@@ -23,7 +23,7 @@ ZEROS = bytes(1 << 20)
 UNPACK = """
 import re, sys
 from pathlib import Path
-from frs.dataset.archive import unpack
+from frs.dataset.upload.archive import unpack
 from frs.errors import FrsError
 try:
     unpack(*map(Path, sys.argv[1:]))

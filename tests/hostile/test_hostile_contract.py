@@ -22,7 +22,7 @@ from schemathesis.specs.openapi import checks
 from starlette.routing import compile_path
 
 from api.app import create_app
-from api.gate import OPEN
+from api.http.auth_middleware import OPEN
 from store.settings import Settings
 
 CASES = [

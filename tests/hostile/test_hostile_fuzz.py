@@ -12,8 +12,8 @@ from api_routes import METHODS, Route, closed
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError, ProgrammingError, StatementError
 from starlette.exceptions import HTTPException
 
-from api.caller import Reader
-from store.tables import Base
+from api.http.auth import Reader
+from store.db.tables import Base
 
 REQUESTS = 2_000
 HERE = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import frs.prelude  # noqa: F401
+import frs.detectors._mmdet_init  # noqa: F401
 
 import numpy as np
 import pytest
@@ -17,12 +17,13 @@ import torch
 from pickle_bombs import archive, bombs, called, calls, carriers, tensors_files, text, whole
 from torch import nn
 
-from frs import detections, detectors, loading, weights
-from frs.checkpoints import Checkpoints
+from frs.detectors import builder, loading, weights
+from frs.distillation.teacher_cache import _read as read_cached
+from frs.engine.checkpoints import Checkpoints
 from frs.errors import BadTeacher, CheckpointUnusable, DetectionsUnusable, FrsError
+from frs.evaluation import detections
 from frs.resolved import ResolvedDetector
 from frs.spec import DescribedDetector
-from frs.teacher_cache import _read as read_cached
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -95,8 +96,8 @@ def a_student(path: Path) -> Any:
 
 @pytest.mark.parametrize("read", [the_weights_of, a_backbone, a_teacher, a_student])
 def test_no_weights_file_runs_code_and_each_is_refused_by_a_code(files, canary, monkeypatch, read):
-    monkeypatch.setattr(detectors, "build", lambda *_: nn.Linear(4, 1))
-    monkeypatch.setattr(detectors, "class_layers", lambda *_: ["bias"])
+    monkeypatch.setattr(builder, "build", lambda *_: nn.Linear(4, 1))
+    monkeypatch.setattr(builder, "class_layers", lambda *_: ["bias"])
     for path in files:
         with pytest.raises(BadTeacher) as refused:
             read(path)

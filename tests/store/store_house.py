@@ -15,11 +15,11 @@ import pytest
 from sqlalchemy import Select, create_engine, select, text
 
 from frs.spec import JobSpec
-from store import jobs
-from store.database import Database, open_database
-from store.lease import Lease
-from store.schema import upgrade
-from store.tables import Dataset, Event, Job
+from store.db.database import Database, open_database
+from store.db.schema import upgrade
+from store.db.tables import Dataset, Event, Job
+from store.jobs import lifecycle
+from store.jobs.lease import Lease
 
 SPEC = JobSpec.model_validate(
     {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
@@ -122,10 +122,10 @@ class House:
             yield session.commit
 
     def submit(self, **references: Any) -> str:
-        return self.do(jobs.add, SPEC, dataset_id="ds_shapes", **references).id
+        return self.do(lifecycle.add, SPEC, dataset_id="ds_shapes", **references).id
 
     def claim(self, job_id: str | None = None, seconds: float = 60) -> Lease:
-        lease = self.do(jobs.claim, "worker", seconds, job_id)
+        lease = self.do(lifecycle.claim, "worker", seconds, job_id)
         assert lease is not None
         return lease
 

@@ -9,11 +9,11 @@ from unittest.mock import Mock
 import pytest
 from object_storage import SECRET, Bucket
 
-from store.artifact_folder import ArtifactFolder
-from store.artifact_objects import PART_BYTES, ArtifactObjects
-from store.artifacts import open_artifacts
+from store.artifacts.folder import ArtifactFolder
+from store.artifacts.local_files import GivenUp
+from store.artifacts.object_storage import PART_BYTES, ArtifactObjects
+from store.artifacts.storage import open_artifacts
 from store.errors import ArtifactCorrupt, ArtifactNotFound, ArtifactsUnavailable, InvalidKey
-from store.folders import GivenUp
 from store.settings import Settings
 
 KEY = "job_1/checkpoints/step_000100.pth"

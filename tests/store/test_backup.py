@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from frs.errors import StorageFull
-from store import backup
-from store.artifact_folder import ArtifactFolder
+from store.artifacts import backup
+from store.artifacts.folder import ArtifactFolder
 from store.errors import InvalidKey
 
 

@@ -7,8 +7,8 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError, StatementError
 from store_house import House
 
-from store.database import now, open_database
-from store.tables import Dataset, Job
+from store.db.database import now, open_database
+from store.db.tables import Dataset, Job
 
 
 def test_the_database_s_clock_tells_seconds_since_1970(house):

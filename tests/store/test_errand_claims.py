@@ -1,20 +1,20 @@
 import pytest
 from sqlalchemy import select, update
 
-from store import errands
+from store.db.tables import Errand
 from store.errors import LeaseLost
-from store.line import CPU_ONLY
+from store.requests import worker_requests
+from store.scheduling.queue import CPU_ONLY
 from store.states import ErrandKind, ErrandStatus
-from store.tables import Errand
 
 
 @pytest.fixture
 def errand_id(house):
-    return house.do(errands.add, ErrandKind.PROBE, {}, owner="me").id
+    return house.do(worker_requests.add, ErrandKind.PROBE, {}, owner="me").id
 
 
 def claim(house):
-    return house.do(errands.claim, "worker", 60)
+    return house.do(worker_requests.claim, "worker", 60)
 
 
 def read(house, errand_id):
@@ -24,22 +24,22 @@ def read(house, errand_id):
 
 def test_whoever_gave_an_errand_back_cannot_touch_it_again(house, errand_id):
     earlier = claim(house)
-    house.do(errands.give_back, earlier)
+    house.do(worker_requests.give_back, earlier)
     later = claim(house)
     for use in (
-        lambda session: errands.give_back(session, earlier),
-        lambda session: errands.renew(session, earlier, 60),
-        lambda session: errands.settle(session, earlier, result={"from": "earlier"}),
+        lambda session: worker_requests.give_back(session, earlier),
+        lambda session: worker_requests.renew(session, earlier, 60),
+        lambda session: worker_requests.settle(session, earlier, result={"from": "earlier"}),
     ):
         with pytest.raises(LeaseLost):
             house.do(use)
-    house.do(errands.settle, later, result={"from": "later"})
+    house.do(worker_requests.settle, later, result={"from": "later"})
     done = read(house, errand_id)
     assert (done.status, done.result, done.attempt) == (ErrandStatus.SUCCEEDED, {"from": "later"}, 1)
 
 
 def test_an_errand_three_workers_died_over_ends_and_says_when(house, errand_id):
-    for _ in range(errands.ATTEMPTS):
+    for _ in range(worker_requests.ATTEMPTS):
         assert claim(house)
         house.do(lambda session: session.execute(update(Errand).values(lease_expires_at=1.0)))
     assert claim(house) is None
@@ -49,22 +49,26 @@ def test_an_errand_three_workers_died_over_ends_and_says_when(house, errand_id):
 
 
 def test_what_ended_a_week_ago_is_forgotten_and_nothing_else(house):
-    old, new, waiting = (house.do(errands.add, ErrandKind.PROBE, {}, owner="me").id for _ in range(3))
+    old, new, waiting = (house.do(worker_requests.add, ErrandKind.PROBE, {}, owner="me").id for _ in range(3))
     for errand_id in (old, new):
-        lease = house.do(errands.claim, "worker", 60)
+        lease = house.do(worker_requests.claim, "worker", 60)
         assert lease.errand_id == errand_id
-        house.do(errands.settle, lease, result={})
-    aged = update(Errand).where(Errand.id == old).values(finished_at=Errand.finished_at - errands.KEPT_SECONDS - 60)
+        house.do(worker_requests.settle, lease, result={})
+    aged = (
+        update(Errand)
+        .where(Errand.id == old)
+        .values(finished_at=Errand.finished_at - worker_requests.KEPT_SECONDS - 60)
+    )
     house.do(lambda session: session.execute(aged))
-    house.do(errands.forget_old)
+    house.do(worker_requests.forget_old)
     assert set(house.rows(select(Errand.id))) == {new, waiting}
 
 
 def test_an_errand_can_be_left_to_others(house):
-    first, second = (house.do(errands.add, ErrandKind.PROBE, {}, owner="me").id for _ in range(2))
+    first, second = (house.do(worker_requests.add, ErrandKind.PROBE, {}, owner="me").id for _ in range(2))
     with house.database.read() as session:
-        ahead = [errand.id for errand in errands.look_ahead(session, CPU_ONLY, {first}, 10)]
+        ahead = [errand.id for errand in worker_requests.look_ahead(session, CPU_ONLY, {first}, 10)]
     assert ahead == [second]
-    assert house.do(errands.claim, "worker", 60, among=ahead).errand_id == second
-    assert house.do(errands.claim, "worker", 60, among=ahead) is None
+    assert house.do(worker_requests.claim, "worker", 60, among=ahead).errand_id == second
+    assert house.do(worker_requests.claim, "worker", 60, among=ahead) is None
     assert read(house, first).attempt == 0

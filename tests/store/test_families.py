@@ -3,7 +3,9 @@
 import pytest
 
 from frs.spec import JobSpec, alone, comparison, sibling
-from store import actions, jobs, queries, waiting
+from store.db import queries
+from store.jobs import actions, lifecycle
+from store.scheduling import waiting
 from store.states import EndReason, JobStatus, WaitingReason
 
 SPEC = JobSpec.model_validate(
@@ -21,7 +23,7 @@ def family(house):
     """Ids: parent, its two baselines, its sibling, the comparison."""
 
     def add(spec, parent=None):
-        return house.do(jobs.add, spec, dataset_id="ds_shapes", parent_id=parent).id
+        return house.do(lifecycle.add, spec, dataset_id="ds_shapes", parent_id=parent).id
 
     parent = add(SPEC)
     children = [alone(SPEC), alone(SPEC, 1), sibling(SPEC, 1), comparison(SPEC)]
@@ -30,13 +32,13 @@ def family(house):
 
 def settle(house, job_id, status=JobStatus.SUCCEEDED):
     reason = EndReason.COMPLETED if status == JobStatus.SUCCEEDED else EndReason.DIVERGED
-    house.do(jobs.settle, house.claim(job_id), status, reason)
+    house.do(lifecycle.settle, house.claim(job_id), status, reason)
 
 
 def test_the_comparison_is_claimed_once_all_runs_have_succeeded(house, family):
     *runs, compare = family
     for run in runs:
-        assert house.do(jobs.claim, "worker", 60, compare) is None
+        assert house.do(lifecycle.claim, "worker", 60, compare) is None
         settle(house, run)
     assert house.claim().job_id == compare
 
@@ -55,19 +57,19 @@ def test_it_says_what_it_waits_for(house, family):
 def test_it_fails_with_any_run_it_needs_and_alone(house, family, lost):
     *runs, compare = family
     settle(house, runs[lost], JobStatus.FAILED)
-    assert house.do(jobs.fail_orphans) == [compare]
+    assert house.do(lifecycle.fail_orphans) == [compare]
     assert house.job(compare).end_reason == EndReason.DEPENDENCY_FAILED
     assert runs[0] in house.job(compare).error["message"]
 
 
 def test_a_cancelled_run_fails_it_too(house, family):
     house.do(actions.cancel, family[1])
-    assert house.do(jobs.fail_orphans) == [family[-1]]
+    assert house.do(lifecycle.fail_orphans) == [family[-1]]
 
 
 def test_another_familys_failure_is_none_of_its_business(house, family):
     settle(house, house.submit(), JobStatus.FAILED)
-    assert house.do(jobs.fail_orphans) == []
+    assert house.do(lifecycle.fail_orphans) == []
     assert house.claim().job_id == family[0]
 
 

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from store.queue import TRAIN, Hints, celery_app, sender
-from store.schema import initialise
+from store.initialise import initialise
+from store.scheduling.wakeups import TRAIN, Hints, celery_app, sender
 from store.settings import Settings
 
 JOB = "job_00000000000000000000000000"

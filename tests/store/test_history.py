@@ -1,9 +1,9 @@
 """What streams read, on both databases."""
 
-from api.jobs import history
-from api.jobs.history import State
+from api.streaming import history
+from api.streaming.history import State
 from frs import events
-from store import jobs, record
+from store.jobs import lifecycle, recording
 from store.states import EndReason, JobStatus
 
 
@@ -21,7 +21,7 @@ def entries(house, spans):
 
 def test_events_and_batches_of_metrics_come_in_one_order(house):
     lease = house.start()
-    house.do(record.record, lease, [metrics(1), log("a"), metrics(2)])
+    house.do(recording.record, lease, [metrics(1), log("a"), metrics(2)])
     found = entries(house, {lease.job_id: (0, 100)})[lease.job_id]
     assert [(entry.seq, entry.type) for entry in found] == [
         (1, "status"),
@@ -37,7 +37,7 @@ def test_events_and_batches_of_metrics_come_in_one_order(house):
 def test_each_job_has_a_span_of_its_own(house):
     one, two = house.start(), house.start()
     for lease in (one, two):
-        house.do(record.record, lease, [log(str(number)) for number in range(5)])
+        house.do(recording.record, lease, [log(str(number)) for number in range(5)])
     found = entries(house, {one.job_id: (2, 4), two.job_id: (5, 7)})
     assert {job_id: [entry.seq for entry in of_it] for job_id, of_it in found.items()} == {
         one.job_id: [3, 4],
@@ -48,8 +48,8 @@ def test_each_job_has_a_span_of_its_own(house):
 def test_a_page_has_so_many_events_and_batches_whatever_was_made_void(house):
     lease = house.start()
     for step in range(1, 8):
-        house.do(record.record, lease, [metrics(step)])  # numbers 3 to 9
-    house.do(record.record, lease, [events.Rewound(to_step=1), metrics(2), metrics(3)])  # 10 to 12
+        house.do(recording.record, lease, [metrics(step)])  # numbers 3 to 9
+    house.do(recording.record, lease, [events.Rewound(to_step=1), metrics(2), metrics(3)])  # 10 to 12
     ends, after = [], 0
     while after < 12:
         after = house.do(history.end_of_page, lease.job_id, after, 12, 2)
@@ -60,11 +60,11 @@ def test_a_page_has_so_many_events_and_batches_whatever_was_made_void(house):
 def test_the_state_says_how_far_a_job_is(house):
     lease = house.start()
     progress = events.Progress(epoch=1, epochs=2, step=3, steps=4, fraction=0.5)
-    house.do(record.record, lease, [progress, metrics(1)])
+    house.do(recording.record, lease, [progress, metrics(1)])
     state = house.do(history.states, [lease.job_id, "job_of_nobody"])[lease.job_id]
     assert (state.newest, state.status, state.end_reason) == (3, JobStatus.RUNNING, None)
     assert events.Progress.model_validate_json(state.progress or "").step == 3
-    house.do(jobs.settle, lease, JobStatus.FAILED, EndReason.HUNG)
+    house.do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.HUNG)
     assert house.do(history.states, [lease.job_id])[lease.job_id] == State(
         4, JobStatus.FAILED, EndReason.HUNG, state.progress
     )

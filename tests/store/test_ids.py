@@ -1,7 +1,7 @@
 import re
 import time
 
-from store.ids import new_id
+from store.db.ids import new_id
 
 
 def test_ids_look_as_in_the_spec_and_sort_by_time():

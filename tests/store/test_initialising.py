@@ -8,11 +8,12 @@ from alembic.migration import MigrationContext
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from store import keys, schema
-from store.database import open_database
+from store.db import api_keys, schema
+from store.db.database import open_database
+from store.db.tables import ApiKey, Base, Metric
 from store.errors import DatabaseNotReady
+from store.initialise import initialise
 from store.settings import Settings
-from store.tables import ApiKey, Base, Metric
 
 INIT = [sys.executable, "-m", "store", "init"]
 
@@ -28,12 +29,12 @@ def stored_keys(settings):
 
 
 def test_init_makes_folders_tables_and_a_key_only_its_owner_can_read(settings):
-    schema.initialise(settings)
+    initialise(settings)
     assert stat.S_IMODE(settings.api_key_file.stat().st_mode) == 0o600
     token = settings.api_key_file.read_text().strip()
     assert len(token) > 43 and token.startswith("frs_")
     [key] = stored_keys(settings)
-    assert key.sha256 == keys.digest(token) and token.startswith(key.prefix)
+    assert key.sha256 == api_keys.digest(token) and token.startswith(key.prefix)
     assert all(folder.is_dir() for folder in (settings.artifacts_root, settings.work_root, settings.datasets_root))
 
 
@@ -46,9 +47,9 @@ def test_the_key_is_not_in_the_database_nor_printed(settings):
 
 
 def test_init_again_changes_nothing(settings):
-    schema.initialise(settings)
+    initialise(settings)
     token = settings.api_key_file.read_text()
-    schema.initialise(settings)
+    initialise(settings)
     assert settings.api_key_file.read_text() == token
     assert len(stored_keys(settings)) == 1
 
@@ -56,20 +57,20 @@ def test_init_again_changes_nothing(settings):
 def test_an_existing_key_file_works_with_a_new_database(settings):
     settings.data.mkdir()
     settings.api_key_file.write_text("frs_from_elsewhere\n")
-    schema.initialise(settings)
+    initialise(settings)
     with open_database(settings.database_url).read() as session:
-        assert keys.find(session, "frs_from_elsewhere")
-        assert keys.find(session, "frs_another") is None
+        assert api_keys.find(session, "frs_from_elsewhere")
+        assert api_keys.find(session, "frs_another") is None
 
 
 def test_a_revoked_key_opens_nothing_and_stays_revoked(settings):
-    schema.initialise(settings)
+    initialise(settings)
     token = settings.api_key_file.read_text().strip()
     with open_database(settings.database_url).write() as session:
-        keys.find(session, token).revoked_at = 1.0
+        api_keys.find(session, token).revoked_at = 1.0
         session.commit()
-        schema.initialise(settings)
-        assert keys.find(session, token) is None
+        initialise(settings)
+        assert api_keys.find(session, token) is None
 
 
 def test_init_in_several_processes_at_once(settings):
@@ -116,13 +117,13 @@ def test_everything_lies_under_the_data_folder_unless_told_otherwise(tmp_path, m
 
 
 def test_artifacts_in_object_storage_need_no_folder(tmp_path):
-    schema.initialise(Settings(data=tmp_path, artifacts_url="s3://bucket/prefix"))
+    initialise(Settings(data=tmp_path, artifacts_url="s3://bucket/prefix"))
     assert not (tmp_path / "artifacts").exists()
 
 
 def test_artifacts_are_kept_nowhere_else(tmp_path):
     with pytest.raises(ValueError, match="gs://"):
-        schema.initialise(Settings(data=tmp_path, artifacts_url="gs://bucket"))
+        initialise(Settings(data=tmp_path, artifacts_url="gs://bucket"))
 
 
 def test_settings_never_show_a_password():
@@ -141,9 +142,9 @@ def test_the_first_key_can_come_from_a_file_that_cannot_be_written(settings, tmp
     given = tmp_path / "given"
     given.write_text("frs_given\n")
     given.chmod(0o444)
-    schema.initialise(settings.model_copy(update={"api_key_file": given}))
+    initialise(settings.model_copy(update={"api_key_file": given}))
     with open_database(settings.database_url).read() as session:
-        assert keys.find(session, "frs_given")
+        assert api_keys.find(session, "frs_given")
     assert not (settings.data / "api-key").exists()
 
 
@@ -156,7 +157,7 @@ def test_init_says_in_a_line_why_it_does_not_start(tmp_path):
 
 def test_folders_of_data_that_lie_elsewhere_are_not_made(tmp_path):
     settings = Settings(data=tmp_path / "data", datasets_root=tmp_path / "elsewhere")
-    schema.initialise(settings)
+    initialise(settings)
     assert not settings.datasets_root.exists() and settings.models_root.is_dir()
 
 

@@ -2,13 +2,15 @@ import pytest
 from sqlalchemy import select, update
 
 from frs.events import Checkpoint, Problem
-from store import actions, jobs, keys, waiting
+from store.db import api_keys
+from store.db.tables import Attempt, Event, Job
 from store.errors import ActionNotAllowed, AlreadySubmitted, IdempotencyKeyReused, JobNotFound, LeaseLost
-from store.jobs import Idempotency
-from store.lease import Wish
-from store.record import record_checkpoint
+from store.jobs import actions, lifecycle
+from store.jobs.lease import Wish
+from store.jobs.lifecycle import Idempotency
+from store.jobs.recording import record_checkpoint
+from store.scheduling import waiting
 from store.states import Action, AttemptEnd, EndReason, JobStatus, WaitingReason, allowed_actions
-from store.tables import Attempt, Event, Job
 
 TRAINING = Checkpoint(kind="training", path="a.pth", sha256="a" * 64, bytes=1, step=10, epoch=1)
 
@@ -23,7 +25,7 @@ def test_a_job_is_queued_claimed_and_settled(house):
     assert (running.status, running.attempt, running.lease_owner) == (JobStatus.RUNNING, 1, "worker")
     assert running.lease_expires_at == lease.expires_at > running.started_at
 
-    assert house.do(jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.SUCCEEDED
+    assert house.do(lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.SUCCEEDED
     ended = house.job(lease.job_id)
     assert ended.end_reason == EndReason.COMPLETED
     assert ended.lease_owner is None and ended.lease_expires_at is None
@@ -34,8 +36,8 @@ def test_a_job_is_queued_claimed_and_settled(house):
 
 def test_events_are_numbered_without_gaps(house):
     lease = house.start()
-    house.do(jobs.renew, lease, 60)
-    house.do(jobs.settle, lease, JobStatus.FAILED, EndReason.DIVERGED, Problem(code="diverged", message="NaN."))
+    house.do(lifecycle.renew, lease, 60)
+    house.do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.DIVERGED, Problem(code="diverged", message="NaN."))
     assert house.rows(select(Event.seq).order_by(Event.seq)) == [1, 2, 3]
     assert house.job(lease.job_id).last_event == 3
     [last] = house.rows(select(Event).where(Event.seq == 3))
@@ -46,12 +48,12 @@ def test_priority_comes_first_then_age(house):
     first, second, urgent = house.submit(), house.submit(), house.submit()
     house.do(lambda session: session.execute(update(Job).where(Job.id == urgent).values(priority=1)))
     assert [house.claim().job_id for _ in range(3)] == [urgent, first, second]
-    assert house.do(jobs.claim, "worker", 60) is None
+    assert house.do(lifecycle.claim, "worker", 60) is None
 
 
 def test_a_renewed_lease_ends_later(house):
     lease = house.start()
-    renewal = house.do(jobs.renew, lease, 600)
+    renewal = house.do(lifecycle.renew, lease, 600)
     assert renewal.lease.expires_at > lease.expires_at + 500
     assert renewal.wish is Wish.NONE
 
@@ -59,8 +61,8 @@ def test_a_renewed_lease_ends_later(house):
 def test_a_job_given_back_waits_for_its_delay_and_says_why(house):
     lease = house.start()
     given_back = (lease, WaitingReason.STORAGE, "The disk is full.")
-    assert house.do(jobs.requeue, *given_back, delay=60, attempt_counts=False) == JobStatus.QUEUED
-    assert house.do(jobs.claim, "worker", 60) is None
+    assert house.do(lifecycle.requeue, *given_back, delay=60, attempt_counts=False) == JobStatus.QUEUED
+    assert house.do(lifecycle.claim, "worker", 60) is None
     reason = house.do(waiting.waiting_reason, house.job(lease.job_id))
     assert (reason.code, reason.message) == (WaitingReason.STORAGE, "The disk is full.")
 
@@ -76,33 +78,33 @@ def test_a_waiting_job_is_cancelled_at_once(house):
     assert cancelled.status == JobStatus.CANCELLED
     assert cancelled.created_at <= cancelled.cancel_requested_at <= cancelled.finished_at
     assert house.job(job_id).end_reason == EndReason.CANCELLED_BY_USER
-    assert house.do(jobs.claim, "worker", 60) is None
+    assert house.do(lifecycle.claim, "worker", 60) is None
 
 
 def test_a_running_job_is_asked_to_end_once(house):
     lease = house.start()
     for _ in range(2):
         assert house.do(actions.cancel, lease.job_id).status == JobStatus.RUNNING
-    assert house.do(jobs.renew, lease, 60).wish is Wish.CANCEL
+    assert house.do(lifecycle.renew, lease, 60).wish is Wish.CANCEL
     assert house.rows(select(Event.type).order_by(Event.seq)) == ["status", "status", "cancel_requested"]
 
 
 def test_an_accepted_cancel_wins_over_what_the_trainer_says(house):
     lease = house.start()
     house.do(actions.cancel, lease.job_id)
-    assert house.do(jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.CANCELLED
+    assert house.do(lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.CANCELLED
     assert house.job(lease.job_id).end_reason == EndReason.CANCELLED_BY_USER
 
 
 def test_an_accepted_cancel_ends_a_job_that_is_given_back(house):
     lease = house.start()
     house.do(actions.cancel, lease.job_id)
-    assert house.do(jobs.requeue, lease, attempt_counts=False) == JobStatus.CANCELLED
+    assert house.do(lifecycle.requeue, lease, attempt_counts=False) == JobStatus.CANCELLED
 
 
 def test_an_ended_job_cannot_be_cancelled(house):
     lease = house.start()
-    house.do(jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+    house.do(lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
     with pytest.raises(ActionNotAllowed) as refusal:
         house.do(actions.cancel, lease.job_id)
     assert refusal.value.allowed_actions == [Action.DELETE]
@@ -124,31 +126,31 @@ def test_each_state_offers_its_actions():
 
 def test_an_expired_lease_puts_the_job_back_and_its_holder_is_refused(house):
     lease = house.start()
-    assert house.do(jobs.requeue_lost) == []
+    assert house.do(lifecycle.requeue_lost) == []
     expire(house, lease)
-    assert house.do(jobs.requeue_lost) == [lease.job_id]
+    assert house.do(lifecycle.requeue_lost) == [lease.job_id]
     assert house.rows(select(Attempt.end)) == [AttemptEnd.LOST]
     second = house.claim()
     assert second.attempt == 2
     with pytest.raises(LeaseLost):
-        house.do(jobs.renew, lease, 60)
+        house.do(lifecycle.renew, lease, 60)
     with pytest.raises(LeaseLost):
-        house.do(jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+        house.do(lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
     with pytest.raises(LeaseLost):
-        house.do(jobs.requeue, lease, attempt_counts=True)
+        house.do(lifecycle.requeue, lease, attempt_counts=True)
     assert house.job(lease.job_id).attempt == 2
     assert house.history(lease.job_id) == ["queued", "running", "queued", "running"]
 
 
 def test_a_job_that_ended_or_waits_again_takes_nothing_from_its_last_attempt(house):
     settled, given_back = house.start(), house.start()
-    house.do(jobs.settle, settled, JobStatus.SUCCEEDED, EndReason.COMPLETED)
-    house.do(jobs.requeue, given_back, attempt_counts=False)
+    house.do(lifecycle.settle, settled, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+    house.do(lifecycle.requeue, given_back, attempt_counts=False)
     for lease in (settled, given_back):
         with pytest.raises(LeaseLost):
-            house.do(jobs.renew, lease, 60)
+            house.do(lifecycle.renew, lease, 60)
         with pytest.raises(LeaseLost):
-            house.do(jobs.settle, lease, JobStatus.FAILED, EndReason.INTERNAL_ERROR)
+            house.do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.INTERNAL_ERROR)
     assert house.history(settled.job_id) == ["queued", "running", "succeeded"]
     assert house.history(given_back.job_id) == ["queued", "running", "queued"]
 
@@ -157,7 +159,7 @@ def test_a_lost_job_whose_cancel_was_accepted_ends_as_cancelled(house):
     lease = house.start()
     house.do(actions.cancel, lease.job_id)
     expire(house, lease)
-    assert house.do(jobs.requeue_lost) == []
+    assert house.do(lifecycle.requeue_lost) == []
     assert house.job(lease.job_id).status == JobStatus.CANCELLED
 
 
@@ -165,7 +167,7 @@ def test_three_lost_attempts_without_a_checkpoint_are_poison(house):
     job_id = house.submit()
     for _ in range(3):
         expire(house, house.claim(job_id))
-        house.do(jobs.requeue_lost)
+        house.do(lifecycle.requeue_lost)
     job = house.job(job_id)
     assert (job.status, job.end_reason, job.error["code"]) == (JobStatus.FAILED, EndReason.POISON, "poison")
 
@@ -176,9 +178,9 @@ def test_a_checkpoint_or_a_release_in_good_order_keeps_a_job_from_being_poison(h
         lease = house.claim(job_id)
         if number == 3:
             house.do(record_checkpoint, lease, TRAINING, "a/b")
-        house.do(jobs.requeue, lease, attempt_counts=number != 4)
+        house.do(lifecycle.requeue, lease, attempt_counts=number != 4)
     assert house.job(job_id).status == JobStatus.QUEUED  # died since attempt 3: 5 and 6, while 4 does not count
-    assert house.do(jobs.requeue, house.claim(job_id), attempt_counts=True) == JobStatus.FAILED
+    assert house.do(lifecycle.requeue, house.claim(job_id), attempt_counts=True) == JobStatus.FAILED
 
 
 def test_a_student_waits_for_its_teacher(house):
@@ -186,11 +188,11 @@ def test_a_student_waits_for_its_teacher(house):
     student = house.submit(teacher_job_id=teacher)
     lease = house.claim()
     assert lease.job_id == teacher
-    assert house.do(jobs.claim, "worker", 60, student) is None
+    assert house.do(lifecycle.claim, "worker", 60, student) is None
     assert house.do(waiting.waiting_reason, house.job(student)).code == WaitingReason.TEACHER
 
-    house.do(jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
-    assert house.do(jobs.fail_orphans) == []
+    house.do(lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+    assert house.do(lifecycle.fail_orphans) == []
     assert house.do(waiting.waiting_reason, house.job(student)).code == WaitingReason.WORKER
     assert house.claim().job_id == student
 
@@ -199,14 +201,14 @@ def test_a_student_fails_with_its_teacher(house):
     teacher = house.submit()
     student = house.submit(teacher_job_id=teacher)
     house.do(actions.cancel, teacher)
-    assert house.do(jobs.fail_orphans) == [student]
+    assert house.do(lifecycle.fail_orphans) == [student]
     job = house.job(student)
     assert (job.status, job.end_reason) == (JobStatus.FAILED, EndReason.DEPENDENCY_FAILED)
     assert teacher in job.error["message"]
 
 
 def test_the_same_request_under_the_same_key_is_one_job(house):
-    owner = house.do(keys.add, "me", keys.new_token()).id
+    owner = house.do(api_keys.add, "me", api_keys.new_token()).id
     job_id = house.submit(key_id=owner, idempotency=Idempotency("k", "digest"))
     with pytest.raises(AlreadySubmitted) as earlier:
         house.submit(key_id=owner, idempotency=Idempotency("k", "digest"))
@@ -223,10 +225,10 @@ def test_different_owners_may_use_the_same_idempotency_key(house):
 
 def test_the_history_says_why_a_job_is_in_the_queue_again(house):
     lease = house.start()
-    house.do(jobs.requeue, lease, attempt_counts=True)
+    house.do(lifecycle.requeue, lease, attempt_counts=True)
     expire(house, house.claim())
-    house.do(jobs.requeue_lost)
-    house.do(jobs.requeue, house.claim(), attempt_counts=False)
+    house.do(lifecycle.requeue_lost)
+    house.do(lifecycle.requeue, house.claim(), attempt_counts=False)
     events = house.rows(select(Event).where(Event.type == "status").order_by(Event.seq))
     assert [event.data["message"] for event in events if event.data["status"] == "queued"] == [
         None,

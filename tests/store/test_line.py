@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import update
 from store_house import House
 
-from store import jobs
-from store.line import NOTHING, OVERTAKING_SECONDS, Ahead, Leaving, Room, look_ahead
-from store.tables import Job
+from store.db.tables import Job
+from store.jobs import lifecycle
+from store.scheduling.queue import NOTHING, OVERTAKING_SECONDS, Ahead, Leaving, Room, look_ahead
 
 
 def submit(house: House, devices: int | None, waited: float = 0.0, priority: int = 0) -> str:
@@ -17,7 +17,7 @@ def submit(house: House, devices: int | None, waited: float = 0.0, priority: int
 
 
 def claim(house: House, gpus: int, free: int, **more: object) -> str | None:
-    lease = house.do(jobs.claim, "worker", 60, room=Room(gpus, free), **more)
+    lease = house.do(lifecycle.claim, "worker", 60, room=Room(gpus, free), **more)
     return lease and lease.job_id
 
 

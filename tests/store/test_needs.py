@@ -4,11 +4,12 @@ import pytest
 from sqlalchemy import update
 
 from frs.spec import JobSpec
-from store import fleet, jobs
-from store.needs import Need, needs_of
+from store.db.tables import Dataset, Detector
+from store.jobs import lifecycle
+from store.scheduling import worker_registry
+from store.scheduling.requirements import Need, needs_of
+from store.scheduling.waiting import waiting_reason
 from store.states import WAITING_HINTS, WaitingReason
-from store.tables import Dataset, Detector
-from store.waiting import waiting_reason
 
 GFL = {"architecture": "gfl"}
 GPU = {"index": 0, "name": "A GPU"}
@@ -16,7 +17,7 @@ GPU = {"index": 0, "name": "A GPU"}
 
 def submit(house, **spec) -> str:
     whole = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": GFL, **spec})
-    return house.do(jobs.add, whole, dataset_id="ds_shapes").id
+    return house.do(lifecycle.add, whole, dataset_id="ds_shapes").id
 
 
 def needs(house, **spec) -> dict[str, Need]:
@@ -31,7 +32,7 @@ def add(house, row):
 
 def check_in(house, host, *, gpus=(), lacks=()):
     entries = [{"key": key, "owner": "admin", "message": message} for key, message in lacks]
-    house.do(fleet.check_in, host, host=host, version="1", slots=1, gpus=list(gpus), lacks=entries)
+    house.do(worker_registry.check_in, host, host=host, version="1", slots=1, gpus=list(gpus), lacks=entries)
 
 
 def waits(house, job_id):
@@ -92,7 +93,7 @@ def test_many_workers_of_one_host_are_named_once_and_many_hosts_not_all(house):
     job_id = submit(house)
     for host in ("one", "two", "three", "four", "five"):
         check_in(house, host, lacks=[("ds_shapes", "lacks it.")])
-    house.do(fleet.check_in, "twin", host="one", version="1", slots=1, gpus=[], lacks=[
+    house.do(worker_registry.check_in, "twin", host="one", version="1", slots=1, gpus=[], lacks=[
         {"key": "ds_shapes", "owner": "admin", "message": "lacks it."}
     ])  # fmt: skip
     assert waits(house, job_id)[1].endswith("And 2 more workers.")
@@ -110,7 +111,11 @@ def test_a_worker_of_the_version_before_says_nothing_and_may_have_it(house):
     job_id = submit(house)
     check_in(house, "new", lacks=[("ds_shapes", "lacks it.")])
     check_in(house, "old")
-    house.do(lambda session: session.execute(update(fleet.Worker).where(fleet.Worker.id == "old").values(lacks=None)))
+    house.do(
+        lambda session: session.execute(
+            update(worker_registry.Worker).where(worker_registry.Worker.id == "old").values(lacks=None)
+        )
+    )
     assert waits(house, job_id)[0] == "waiting_for_worker"
 
 

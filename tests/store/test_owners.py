@@ -4,15 +4,16 @@ import pytest
 from sqlalchemy import select
 from test_races import at_once
 
-from api.caller import Caller
+from api.http.auth import Caller
+from api.http.errors import Refusal
 from api.jobs import quota
-from api.problems import Refusal
 from frs.spec import JobSpec
-from store import jobs, keys, queries
+from store.db import api_keys, queries
+from store.db.api_keys import Scope
+from store.db.tables import ApiKey, Dataset, Job
 from store.errors import LastAdminKey
-from store.keys import Scope
+from store.jobs import lifecycle
 from store.settings import Settings
-from store.tables import ApiKey, Dataset, Job
 
 SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
 FILES = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
@@ -49,8 +50,8 @@ def test_who_may_see_all_finds_the_own_name_first_then_the_oldest(house):
 
 def test_of_two_admins_who_revoke_each_other_one_stays(house):
     for number in range(10):
-        house.do(keys.add, "one", f"one {number}")
-        house.do(keys.add, "other", f"other {number}")
+        house.do(api_keys.add, "one", f"one {number}")
+        house.do(api_keys.add, "other", f"other {number}")
         ids = [key.id for key in house.rows(select(ApiKey).where(ApiKey.revoked_at.is_(None)))]
         results = at_once(*[partial(house.do, revoke, id) for id in ids])
         assert [type(result) for result in results if result is not None] == [LastAdminKey]
@@ -64,16 +65,16 @@ def test_of_many_submissions_at_once_no_more_than_the_quota_come_in(house):
 
 
 def test_a_key_that_expired_is_no_admin_that_stays(house):
-    house.do(keys.add, "gone", "token", expires_at=1.0)
-    last = house.do(keys.add, "last", "other token")
+    house.do(api_keys.add, "gone", "token", expires_at=1.0)
+    last = house.do(api_keys.add, "last", "other token")
     with pytest.raises(LastAdminKey):
         house.do(revoke, last.id)
 
 
 def revoke(session, key_id):
-    keys.revoke(session, session.get_one(ApiKey, key_id))
+    api_keys.revoke(session, session.get_one(ApiKey, key_id))
 
 
 def submit(session, settings, caller):
     quota.check(session, settings, caller, 1)
-    return jobs.add(session, SPEC, dataset_id="ds_shapes", owner=caller.owner)
+    return lifecycle.add(session, SPEC, dataset_id="ds_shapes", owner=caller.owner)

@@ -4,10 +4,10 @@ from random import Random
 
 from sqlalchemy import select, update
 
-from store import line
-from store.line import place_of_a_new_job, positions
+from store.db.tables import Job
+from store.scheduling import queue
+from store.scheduling.queue import place_of_a_new_job, positions
 from store.states import JobStatus
-from store.tables import Job
 
 
 def scattered(house, numbers, jobs=40):
@@ -48,18 +48,18 @@ def test_a_new_job_would_stand_behind_all_that_are_as_urgent(house):
     ids = [house.submit() for _ in range(3)]
     house.do(lambda session: session.execute(update(Job).where(Job.id == ids[0]).values(priority=2)))
     assert [house.do(place_of_a_new_job, priority) for priority in (-1, 0, 1, 2, 3)] == [4, 4, 2, 2, 1]
-    assert house.do(line.lengths) == {2: 1, 0: 2}
+    assert house.do(queue.lengths) == {2: 1, 0: 2}
 
 
 def test_the_line_comes_in_order_from_any_place_on(house):
     numbers = Random(7)
     scattered(house, numbers)
     whole = in_line(house)
-    assert [job.id for job in house.do(line.in_order, limit=100)] == whole
+    assert [job.id for job in house.do(queue.in_order, limit=100)] == whole
     after, found = None, []
-    while page := house.do(line.in_order, limit=7, after=after):
+    while page := house.do(queue.in_order, limit=7, after=after):
         found += [job.id for job in page]
         after = (page[-1].priority, page[-1].created_at, page[-1].id)
     assert found == whole
-    urgent = house.do(line.in_order, Job.priority > 0, limit=100)
+    urgent = house.do(queue.in_order, Job.priority > 0, limit=100)
     assert [job.id for job in urgent] == [id for id in whole if house.job(id).priority > 0]

@@ -7,13 +7,14 @@ from functools import partial
 import pytest
 from sqlalchemy import func, select, update
 
-from store import actions, jobs, keys
-from store.database import open_database
+from store.db import api_keys
+from store.db.database import open_database
+from store.db.tables import Attempt, Job
 from store.errors import ActionNotAllowed, AlreadySubmitted
-from store.jobs import Idempotency
-from store.lease import Wish
+from store.jobs import actions, lifecycle
+from store.jobs.lease import Wish
+from store.jobs.lifecycle import Idempotency
 from store.states import EndReason, JobStatus
-from store.tables import Attempt, Job
 
 ROUNDS = 20
 PROCESSES = 8
@@ -37,13 +38,13 @@ def at_once(*calls):
 def test_of_many_claiming_threads_one_wins(house):
     for _ in range(ROUNDS):
         job_id = house.submit()
-        leases = at_once(*[partial(house.do, jobs.claim, "worker", 60)] * 8)
+        leases = at_once(*[partial(house.do, lifecycle.claim, "worker", 60)] * 8)
         assert [lease.job_id for lease in leases if lease] == [job_id]
 
 
 def test_many_threads_share_a_queue_without_doubles(house):
     submitted = {house.submit() for _ in range(8)}
-    leases = at_once(*[partial(house.do, jobs.claim, "worker", 60)] * 8)
+    leases = at_once(*[partial(house.do, lifecycle.claim, "worker", 60)] * 8)
     assert {lease.job_id for lease in leases if lease} <= submitted
     assert len(house.rows(select(Attempt))) == sum(lease is not None for lease in leases)
 
@@ -53,7 +54,7 @@ def claim_all(url, job_ids, barrier, won):
     for job_id in job_ids:
         barrier.wait()
         with database.write() as session:
-            lease = jobs.claim(session, "worker", 60, job_id)
+            lease = lifecycle.claim(session, "worker", 60, job_id)
             session.commit()
         if lease:
             won.put(job_id)
@@ -80,7 +81,7 @@ def test_cancel_and_completion_both_tell_the_truth(house):
         lease = house.start()
         cancelled, settled = at_once(
             partial(house.do, actions.cancel, lease.job_id),
-            partial(house.do, jobs.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
+            partial(house.do, lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
         )
         refused = isinstance(cancelled, ActionNotAllowed)
         assert settled == (JobStatus.SUCCEEDED if refused else JobStatus.CANCELLED)
@@ -92,25 +93,25 @@ def test_cancel_and_claim_both_tell_the_truth(house):
         job_id = house.submit()
         cancelled, lease = at_once(
             partial(house.do, actions.cancel, job_id),
-            partial(house.do, jobs.claim, "worker", 60, job_id),
+            partial(house.do, lifecycle.claim, "worker", 60, job_id),
         )
         if lease is None:
             assert cancelled.status == JobStatus.CANCELLED
         else:
-            assert house.do(jobs.renew, lease, 60).wish is Wish.CANCEL
+            assert house.do(lifecycle.renew, lease, 60).wish is Wish.CANCEL
 
 
 def test_two_reapers_take_a_lost_job_back_once(house):
     for _ in range(ROUNDS):
         lease = house.start()
         house.do(lambda session: session.execute(update(Job).values(lease_expires_at=1.0)))
-        taken = at_once(*[partial(house.do, jobs.requeue_lost)] * 3)
+        taken = at_once(*[partial(house.do, lifecycle.requeue_lost)] * 3)
         assert sorted(taken) == [[], [], [lease.job_id]]
         house.do(actions.cancel, lease.job_id)
 
 
 def test_parallel_posts_under_one_idempotency_key_are_one_job(house):
-    owner = house.do(keys.add, "me", keys.new_token()).id
+    owner = house.do(api_keys.add, "me", api_keys.new_token()).id
 
     def post():
         return house.submit(key_id=owner, idempotency=Idempotency("k", "digest"))
@@ -127,7 +128,7 @@ def test_writers_wait_for_one_that_is_slow(house):
     def slow(session):
         session.scalars(select(Job)).all()
         time.sleep(2)
-        jobs.requeue_lost(session)
+        lifecycle.requeue_lost(session)
 
     answers = at_once(partial(house.do, slow), *[house.submit] * 8)
     assert len(house.rows(select(Job))) == 8

@@ -7,9 +7,11 @@ from sqlalchemy.exc import DBAPIError
 
 from frs import events
 from frs.events import Evaluation, Facts, Log, Metrics, Phase, Progress, Rewound
-from store import jobs
+from store.db.tables import Artifact, Attempt, Checkpoint, Detector, Event, Job, Metric
+from store.db.tables import Evaluation as EvaluationRow
 from store.errors import LeaseLost
-from store.record import (
+from store.jobs import lifecycle
+from store.jobs.recording import (
     artifact_key,
     checkpoint_key,
     keys_in_use,
@@ -19,8 +21,6 @@ from store.record import (
     record_artifact,
     record_checkpoint,
 )
-from store.tables import Artifact, Attempt, Checkpoint, Detector, Event, Job, Metric
-from store.tables import Evaluation as EvaluationRow
 
 
 def metrics(step, value=1.0):
@@ -71,7 +71,7 @@ def test_the_same_metrics_twice_are_one_row_each(house):
 def test_going_back_deletes_what_came_later(house):
     lease = house.start()
     house.do(record, lease, [*map(metrics, range(1, 6)), evaluation(3), evaluation(5), evaluation(0, role="teacher")])
-    house.do(jobs.requeue, lease, attempt_counts=True)
+    house.do(lifecycle.requeue, lease, attempt_counts=True)
     second = house.claim()
     house.do(record, second, [Rewound(to_step=3), metrics(4)])
     assert set(house.rows(select(Metric.step))) == {1, 2, 3, 4}
@@ -118,7 +118,7 @@ def test_nothing_of_a_lost_attempt_is_written(house):
     lost = house.start()
     announce(house, lost, checkpoint(1))
     house.do(lambda session: session.execute(update(Job).values(lease_expires_at=1.0)))
-    house.do(jobs.requeue_lost)
+    house.do(lifecycle.requeue_lost)
     house.claim()
     before = house.rows(select(Job.last_event))
     for write in (
@@ -179,7 +179,7 @@ def test_files_in_use_are_those_with_a_row_and_those_of_published_detectors(hous
 def test_a_later_attempt_s_checkpoint_is_newer_whatever_its_step(house):
     lease = house.start()
     announce(house, lease, checkpoint(10), checkpoint(20))
-    house.do(jobs.requeue, lease, attempt_counts=True)
+    house.do(lifecycle.requeue, lease, attempt_counts=True)
     announce(house, house.claim(), checkpoint(15))
     assert [row.step for row in house.do(newest_checkpoints, lease.job_id)] == [15, 20, 10]
 
@@ -232,7 +232,7 @@ def test_a_size_without_objects_is_a_row_without_a_value(house):
 def test_a_checkpoint_made_again_by_a_later_attempt_is_another_file_and_the_newest(house):
     lease = house.start()
     announce(house, lease, checkpoint(5), checkpoint(10), checkpoint(15))
-    house.do(jobs.requeue, lease, attempt_counts=True)
+    house.do(lifecycle.requeue, lease, attempt_counts=True)
     second = house.claim()
     announce(house, second, checkpoint(10))
     newest, *_ = house.do(newest_checkpoints, lease.job_id)

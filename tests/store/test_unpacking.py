@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, update
 
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
 from frs.errors import BadDataset, DatasetNotFound
-from store import unpacking
-from store.artifact_folder import ArtifactFolder
-from store.artifacts import Artifacts
-from store.folders import GivenUp, alone
+from store.artifacts import unpacking
+from store.artifacts.folder import ArtifactFolder
+from store.artifacts.local_files import GivenUp, alone
+from store.artifacts.storage import Artifacts
+from store.artifacts.uploads import archive_key, told_by_key
+from store.db.tables import Dataset
 from store.settings import Settings
-from store.tables import Dataset
-from store.uploads import archive_key, told_by_key
 
 ANNOTATIONS = ("annotations/instances_train.json", "annotations/instances_val.json")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from frs.events import Problem
-from store import uploads
+from store.artifacts import uploads
+from store.db.tables import Checkpoint, Dataset, Detector
 from store.settings import Settings
 from store.states import DetectorStatus
-from store.tables import Checkpoint, Dataset, Detector
 
 PROBLEM = Problem(code="weights_unreadable", message="It holds code.")
 

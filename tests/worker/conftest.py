@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from worker_house import SHORT, House
 
-from store.database import open_database
-from store.schema import initialise
+from store.db.database import open_database
+from store.initialise import initialise
 from store.settings import Settings
 
 

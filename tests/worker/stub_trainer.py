@@ -26,9 +26,9 @@ from pathlib import Path
 
 from frs import events
 from frs.errors import StorageFull
-from frs.process import die_with_parent
+from frs.isolation.process import die_with_parent
 from frs.resolved import ResolvedSpec
-from frs.stopping import STOP
+from frs.training.stop_request import STOP
 
 TRY_AGAIN = 75
 

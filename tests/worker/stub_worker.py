@@ -4,13 +4,13 @@ import os
 import sys
 from pathlib import Path
 
-from worker import endings
 from worker.__main__ import main
 from worker.app import dispatcher
+from worker.attempt import finalizer
 
 dispatcher.command = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
 
-endings.STORAGE_DELAY = float(os.environ.get("STUB_STORAGE_DELAY", endings.STORAGE_DELAY))
+finalizer.STORAGE_DELAY = float(os.environ.get("STUB_STORAGE_DELAY", finalizer.STORAGE_DELAY))
 
 if __name__ == "__main__":
     main()

@@ -9,13 +9,14 @@ from sqlalchemy import event, select, update
 from worker_house import dispatching, until
 
 from frs.spec import JobSpec
-from store import errands, jobs
-from store.line import CPU_ONLY, OVERTAKING_SECONDS, Room
+from store.db.tables import Attempt, Dataset, Detector, Errand, Job, Worker
+from store.jobs import lifecycle
+from store.requests import worker_requests
+from store.scheduling.queue import CPU_ONLY, OVERTAKING_SECONDS, Room
 from store.states import ErrandKind
-from store.tables import Attempt, Dataset, Detector, Errand, Job, Worker
-from worker import shelves, stock
-from worker.choosing import Choice
-from worker.stock import Stock
+from worker.dispatch import availability, file_checks
+from worker.dispatch.availability import Stock
+from worker.dispatch.job_selector import Choice
 
 GFL = {"architecture": "gfl"}
 
@@ -31,7 +32,7 @@ def elsewhere(house, tmp_path):
 
 @pytest.fixture
 def looks_often(monkeypatch):
-    monkeypatch.setattr(stock, "LOOK_AGAIN_SECONDS", 0.3)
+    monkeypatch.setattr(availability, "LOOK_AGAIN_SECONDS", 0.3)
 
 
 def code_of(house, job_id):
@@ -95,7 +96,7 @@ def test_who_lacks_the_first_takes_the_next_in_line(house, elsewhere):
     house.do(lambda session: session.add(Dataset(id="ds_mine", name="mine", **paths)))
     others = [house.submit(steps=3) for _ in range(20)]
     spec = JobSpec.model_validate({"kind": "train", "dataset": "mine", "student": GFL, "metadata": {"steps": "3"}})
-    job_id = house.do(jobs.add, spec, dataset_id="ds_mine").id
+    job_id = house.do(lifecycle.add, spec, dataset_id="ds_mine").id
     with dispatching(house, **elsewhere):
         house.until_status(job_id, "succeeded")
     assert {house.job(other).attempt for other in others} == {0}
@@ -136,7 +137,7 @@ def test_a_busy_worker_says_what_it_will_lack(house, elsewhere):
 def test_a_probe_is_left_to_others_too(house, elsewhere):
     spec = {"kind": "train", "dataset": "shapes", "student": GFL}
     request = {"spec": JobSpec.model_validate(spec).model_dump(mode="json"), "dataset_id": "ds_shapes"}
-    errand_id = house.do(errands.add, ErrandKind.PROBE, request, owner="admin").id
+    errand_id = house.do(worker_requests.add, ErrandKind.PROBE, request, owner="admin").id
 
     def probe():
         return house.rows(select(Errand).where(Errand.id == errand_id))[0]
@@ -209,14 +210,14 @@ def test_a_lack_that_nobody_asks_about_any_more_is_told_no_more(house, elsewhere
     chosen.jobs()
     assert len(chosen.stock.told()) == 1
     house.cancel(job_id)
-    monkeypatch.setattr(stock, "TOLD_SECONDS", 0.0)
+    monkeypatch.setattr(availability, "TOLD_SECONDS", 0.0)
     assert chosen.stock.told() == []
 
 
 def test_a_large_file_is_hashed_once_for_each_version(house, looks_often, monkeypatch):
     remember_hashes(house)
-    hashed, digest = [], shelves.digest
-    monkeypatch.setattr(shelves, "digest", lambda path: (hashed.append(path.name), digest(path))[1])
+    hashed, digest = [], file_checks.digest
+    monkeypatch.setattr(file_checks, "digest", lambda path: (hashed.append(path.name), digest(path))[1])
     house.submit()
     chosen = Patient(house)
     for _ in range(3):

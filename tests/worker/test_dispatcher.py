@@ -5,10 +5,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from worker_house import dispatching, until
 
-from store import jobs
-from store.tables import Attempt
-from worker import workfolder
-from worker.dispatcher import Dispatcher
+from store.db.tables import Attempt
+from store.jobs import lifecycle
+from worker.attempt import work_folder
+from worker.dispatch.dispatcher import Dispatcher
 
 
 def test_jobs_are_found_in_the_database_and_run_one_after_another(house):
@@ -38,7 +38,7 @@ def test_as_many_jobs_run_at_a_time_as_there_are_slots(house):
 
 def test_a_lost_job_is_taken_back_and_its_folder_removed(house):
     job_id = house.submit(steps=3)
-    house.do(jobs.claim, "a dead worker", 0.0)
+    house.do(lifecycle.claim, "a dead worker", 0.0)
     left = house.settings.work_root / job_id / "1"
     left.mkdir(parents=True)
     with dispatching(house):
@@ -54,7 +54,7 @@ def test_the_folder_of_a_running_attempt_stays(house):
     with dispatching(house):
         time.sleep(1)
     assert folder.exists()
-    workfolder.remove(folder)
+    work_folder.remove(folder)
     assert not folder.parent.exists()
 
 
@@ -72,7 +72,7 @@ def test_its_file_is_young_only_while_it_reaches_the_database(house, tmp_path, m
 @pytest.mark.parametrize("call", ["claim", "requeue_lost"])
 def test_errors_of_the_database_do_not_end_the_dispatcher(house, monkeypatch, call):
     failures = []
-    real = getattr(jobs, call)
+    real = getattr(lifecycle, call)
 
     def sometimes(*arguments, **named):
         if len(failures) < 3:
@@ -80,7 +80,7 @@ def test_errors_of_the_database_do_not_end_the_dispatcher(house, monkeypatch, ca
             raise OperationalError("SELECT 1", {}, Exception("gone"))
         return real(*arguments, **named)
 
-    monkeypatch.setattr(jobs, call, sometimes)
+    monkeypatch.setattr(lifecycle, call, sometimes)
     job_id = house.submit(steps=3)
     with dispatching(house):
         house.until_status(job_id, "succeeded")

@@ -11,13 +11,13 @@ from sqlalchemy import select, update
 from worker_house import House, until
 
 from frs.spec import JobSpec
-from store import errands
-from store.artifact_folder import ArtifactFolder
+from store.artifacts.folder import ArtifactFolder
+from store.db.tables import Detector, Errand
 from store.errors import ArtifactsUnavailable
+from store.requests import worker_requests
 from store.states import ErrandKind
-from store.tables import Detector, Errand
-from worker import errand as worker_errand
-from worker.dispatcher import Dispatcher
+from worker.attempt import worker_request as worker_errand
+from worker.dispatch.dispatcher import Dispatcher
 
 STUB = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
 
@@ -25,7 +25,7 @@ STUB = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
 def add_probe(house: House, **wishes: str) -> str:
     spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "metadata": wishes}
     request = {"spec": JobSpec.model_validate(spec).model_dump(mode="json"), "dataset_id": "ds_shapes"}
-    return house.do(errands.add, ErrandKind.PROBE, request, owner="admin").id
+    return house.do(worker_requests.add, ErrandKind.PROBE, request, owner="admin").id
 
 
 def add_upload(house: House, content: str) -> tuple[str, str]:
@@ -37,11 +37,11 @@ def add_upload(house: House, content: str) -> tuple[str, str]:
     values = {"name": "mine", "description": {}, "weights_key": f"uploads/{sha256}", "sha256": sha256}
     house.do(lambda session: session.add(Detector(id="det_1", status="importing", **values)))
     request = {"detector_id": "det_1", "key": f"uploads/{sha256}", "sha256": sha256}
-    return "det_1", house.do(errands.add, ErrandKind.IMPORT, request, owner="admin").id
+    return "det_1", house.do(worker_requests.add, ErrandKind.IMPORT, request, owner="admin").id
 
 
 def run_next(house: House, **changes: Any) -> None:
-    lease = house.do(errands.claim, "tests", house.settings.lease_seconds)
+    lease = house.do(worker_requests.claim, "tests", house.settings.lease_seconds)
     worker_errand.Errand(house.database, house.settings.model_copy(update=changes), lease, STUB).run()
 
 
@@ -90,10 +90,10 @@ def test_refused_weights_leave_the_reason_with_the_detector(house: House) -> Non
 
 def test_an_errand_whose_worker_died_is_taken_by_another_and_given_up_in_the_end(house: House) -> None:
     _, errand_id = add_upload(house, "weights")
-    for _ in range(errands.ATTEMPTS):
-        assert house.do(errands.claim, "dead", 60)
+    for _ in range(worker_requests.ATTEMPTS):
+        assert house.do(worker_requests.claim, "dead", 60)
         house.do(lambda session: session.execute(update(Errand).values(lease_expires_at=1.0)))
-    assert house.do(errands.claim, "tests", 60) is None
+    assert house.do(worker_requests.claim, "tests", 60) is None
     assert (row(house, errand_id).status, row(house, errand_id).error["code"]) == ("failed", "poison")
     assert (detector(house).status, detector(house).error["code"]) == ("refused", "poison")
 
@@ -115,7 +115,7 @@ def test_a_full_disk_costs_no_upload(house: House) -> None:
     run_next(house, min_free_mb=1 << 40)
     waiting = row(house, errand_id)
     assert (waiting.status, waiting.attempt, detector(house).status) == ("running", 0, "importing")
-    assert house.do(errands.claim, "another", 60) is None, "not at once"
+    assert house.do(worker_requests.claim, "another", 60) is None, "not at once"
     house.do(lambda session: session.execute(update(Errand).values(lease_expires_at=1.0)))
     run_next(house)
     assert (row(house, errand_id).status, detector(house).status) == ("succeeded", "ready")
@@ -142,10 +142,10 @@ def test_an_upload_that_is_gone_is_refused(house: House) -> None:
 
 def test_an_importer_that_is_killed_is_tried_again_and_given_up_in_the_end(house: House) -> None:
     _, errand_id = add_upload(house, "die")
-    for attempt in range(1, errands.ATTEMPTS + 1):
+    for attempt in range(1, worker_requests.ATTEMPTS + 1):
         run_next(house)
         assert (row(house, errand_id).attempt, detector(house).status) == (attempt, "importing")
-    assert house.do(errands.claim, "tests", 60) is None
+    assert house.do(worker_requests.claim, "tests", 60) is None
     assert (detector(house).status, detector(house).error["code"]) == ("refused", "poison")
 
 

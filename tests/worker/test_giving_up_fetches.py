@@ -7,12 +7,13 @@ from sqlalchemy import select, update
 from test_errands import add_probe, add_upload
 from worker_house import STUB, dispatching, in_background, until
 
-from store import actions, errands
-from store.artifact_folder import ArtifactFolder
-from store.folders import GivenUp
-from store.tables import Attempt, Dataset, Errand, Job
-from worker import workfolder
-from worker.errand import Errand as RunningErrand
+from store.artifacts.folder import ArtifactFolder
+from store.artifacts.local_files import GivenUp
+from store.db.tables import Attempt, Dataset, Errand, Job
+from store.jobs import actions
+from store.requests import worker_requests
+from worker.attempt import work_folder
+from worker.attempt.worker_request import Errand as RunningErrand
 
 STEPS = 20
 
@@ -74,7 +75,7 @@ def test_an_errand_is_given_back_while_files_are_fetched(house, fetches, kind):
         add_probe(house)
     else:
         add_upload(house, "weights")
-    lease = house.do(errands.claim, "tests", 60)
+    lease = house.do(worker_requests.claim, "tests", 60)
     running = RunningErrand(house.database, house.settings, lease, STUB)
     thread = in_background(running)
     until(lambda: fetches)
@@ -96,7 +97,7 @@ def test_who_lost_the_lease_meanwhile_deletes_nothing_of_its_successors(house, m
         house.artifacts.put(house.settings.work_root / "file", key, hashlib.sha256(b"put").hexdigest())
         until(lambda: supervisor.heartbeat.lost)
 
-    monkeypatch.setattr(workfolder, "check_space", takes_long)
+    monkeypatch.setattr(work_folder, "check_space", takes_long)
     supervisor.run()
     with house.artifacts.open(key) as file:
         assert file.read() == b"put"

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import select
 from worker_house import House, until
 
-from store.tables import Worker
-from worker import gpus
-from worker.dispatcher import Dispatcher
+from store.db.tables import Worker
+from worker.dispatch.dispatcher import Dispatcher
+from worker.process import gpus
 
 STUB = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
 

@@ -11,7 +11,7 @@ import pytest
 from worker_house import House, in_background
 
 from frs.events import Log
-from worker.output import escaped
+from worker.process.output import escaped
 
 CONTROL = [chr(code) for code in (*range(32), 127, *range(128, 160), 0x2028, 0x2029) if code != 9]
 FORGED = ["a" + char + '{"event": "forged", "level": "info"}' for char in CONTROL] + [

@@ -17,7 +17,7 @@ import pytest
 import redis
 from worker_house import STUB, House, until
 
-from store.queue import QUEUE, broker_folders, celery_app, sender
+from store.scheduling.wakeups import QUEUE, broker_folders, celery_app, sender
 from store.settings import Settings
 
 WORKER = Path(STUB[-1]).with_name("stub_worker.py")

@@ -4,10 +4,10 @@ import os
 import pytest
 from sqlalchemy import select
 
-from store.tables import Checkpoint, Job
-from worker.environment import for_a_trainer
-from worker.output import LINES_PER_SECOND, Output, escaped
-from worker.pipes import Lines
+from store.db.tables import Checkpoint, Job
+from worker.process.environment import for_a_trainer
+from worker.process.output import LINES_PER_SECOND, Output, escaped
+from worker.process.pipes import Lines
 
 CANARY = "canary-7f3a"
 SECRETS = ("FRS_DATABASE_URL", "FRS_BROKER_URL", "FRS_API_KEY", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "HF_TOKEN")

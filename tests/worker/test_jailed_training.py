@@ -6,11 +6,11 @@ import pytest
 from test_hostile_leaks import LEAK, SECRETS, listening
 from worker_house import House, in_background
 
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
 from frs.spec import JobSpec
-from store import jobs
-from store.tables import Dataset
-from worker.supervisor import Supervisor
+from store.db.tables import Dataset
+from store.jobs import lifecycle
+from worker.attempt.supervisor import Supervisor
 
 TINY = {
     "architecture": "gfl",
@@ -36,7 +36,7 @@ def test_two_processes_train_in_a_jail_listen_to_nobody_and_keep_no_secret(house
     paths |= {f"{half}_annotations": f"drawn/annotations/instances_{half}.json" for half in ("train", "val")}
     house.do(lambda session: session.add(Dataset(id="ds_drawn", name="drawn", **paths)))
     before = listening()
-    job_id = house.do(jobs.add, JobSpec.model_validate(SPEC), dataset_id="ds_drawn").id
+    job_id = house.do(lifecycle.add, JobSpec.model_validate(SPEC), dataset_id="ds_drawn").id
     settings = house.settings.model_copy(update={"hang_seconds": 240.0})
     running = in_background(Supervisor(house.database, settings, house.claim()))
     opened = set()

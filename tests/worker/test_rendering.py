@@ -6,11 +6,12 @@ from sqlalchemy import select
 
 from frs.errors import DatasetNotFound, FrsError, InvalidSpec, WeightsNotFound
 from frs.spec import InitFromDetector, JobSpec
-from store import jobs, keys
-from store.keys import Scope
-from store.tables import Dataset, Detector
-from worker.inputs import Inputs
-from worker.rendering import render
+from store.db import api_keys
+from store.db.api_keys import Scope
+from store.db.tables import Dataset, Detector
+from store.jobs import lifecycle
+from worker.attempt.inputs import Inputs
+from worker.attempt.resolve import render
 
 GFL = {"architecture": "gfl", "init": "random"}
 
@@ -147,13 +148,13 @@ def test_missing_images_are_a_missing_data_set(house):
 
 def of(house, owner, *scopes):
     """What makes a job that owner's, posted with such a key."""
-    key = house.do(keys.add, owner, f"token of {owner}", owner=owner, scopes=scopes or [Scope.SUBMIT])
+    key = house.do(api_keys.add, owner, f"token of {owner}", owner=owner, scopes=scopes or [Scope.SUBMIT])
     return {"owner": owner, "key_id": key.id}
 
 
 def rendered_for(house, posted, **spec):
     spec = JobSpec.model_validate({"kind": "evaluate", "dataset": "shapes", **spec})
-    job = house.do(jobs.add, spec, dataset_id="ds_shapes", **posted)
+    job = house.do(lifecycle.add, spec, dataset_id="ds_shapes", **posted)
     return resolved(house, job)
 
 

@@ -7,10 +7,10 @@ import pytest
 from frs import events
 from frs.errors import DetectionsUnusable
 from frs.spec import JobSpec, alone, comparison
-from store import jobs, record
-from worker.families import family
-from worker.inputs import Inputs
-from worker.rendering import render
+from store.jobs import lifecycle, recording
+from worker.attempt.inputs import Inputs
+from worker.attempt.resolve import render
+from worker.attempt.run_group import family
 
 SPEC = JobSpec.model_validate(
     {
@@ -28,7 +28,7 @@ def ids(house):
     """Of the parent, its baseline and their comparison."""
 
     def add(spec, parent=None):
-        return house.do(jobs.add, spec, dataset_id="ds_shapes", parent_id=parent).id
+        return house.do(lifecycle.add, spec, dataset_id="ds_shapes", parent_id=parent).id
 
     parent = add(SPEC)
     return parent, add(alone(SPEC), parent), add(comparison(SPEC), parent)
@@ -36,17 +36,17 @@ def ids(house):
 
 def leave(house, job_id, *names):
     """Runs the job far enough that it leaves these artifacts and a curve of 1,000 steps."""
-    lease = house.do(jobs.claim, "tests", 60, job_id)
+    lease = house.do(lifecycle.claim, "tests", 60, job_id)
     for name in names:
         path = house.settings.work_root / f"{job_id}-{name}"
         path.write_bytes(f"{job_id} {name}".encode())
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         told = events.Artifact(name=name, path=name, sha256=sha256, bytes=path.stat().st_size)
-        key = record.artifact_key(lease, told)
+        key = recording.artifact_key(lease, told)
         house.artifacts.put(path, key, sha256)
-        house.do(record.record_artifact, lease, told, key)
+        house.do(recording.record_artifact, lease, told, key)
     curve = [events.Metrics(step=n, epoch=0, values={"train/loss": 1.0, "train/lr": 1.0}) for n in range(1, 1001)]
-    house.do(record.record, lease, [*curve, events.Metrics(step=999, epoch=0, values={"val/bbox_mAP": 0.5})])
+    house.do(recording.record, lease, [*curve, events.Metrics(step=999, epoch=0, values={"val/bbox_mAP": 0.5})])
 
 
 def test_a_comparison_gets_detections_and_thinned_curves_and_needs_no_weights(house, ids):

@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy import select, update
 from worker_house import dispatching, until
 
-from store import line
-from store.artifact_folder import ArtifactFolder
-from store.line import Room
-from store.tables import Dataset, Job, Worker
-from worker import shelves, stock, workfolder
-from worker.choosing import Choice
-from worker.stock import Stock
+from store.artifacts.folder import ArtifactFolder
+from store.db.tables import Dataset, Job, Worker
+from store.scheduling import queue
+from store.scheduling.queue import Room
+from worker.attempt import work_folder
+from worker.dispatch import availability, file_checks
+from worker.dispatch.availability import Stock
+from worker.dispatch.job_selector import Choice
 
 
 class Disk:
@@ -42,7 +43,7 @@ def hashing(house, disk, monkeypatch):
     """The data set's annotations have to be hashed, and that hangs until the disk answers."""
     hashes = dict.fromkeys(("train", "val"), hashlib.sha256(b"{}").hexdigest())
     house.do(lambda session: session.execute(update(Dataset).values(hashes=hashes)))
-    monkeypatch.setattr(shelves, "digest", disk.waits(shelves.digest))
+    monkeypatch.setattr(file_checks, "digest", disk.waits(file_checks.digest))
     return disk
 
 
@@ -104,7 +105,7 @@ def test_what_is_lacking_is_not_told_at_the_next_heartbeat_but_at_once(house, tm
 
 
 def test_it_reaps_while_its_work_folder_hangs(house, disk, monkeypatch, tmp_path):
-    monkeypatch.setattr(workfolder, "attempts", disk.waits(workfolder.attempts))
+    monkeypatch.setattr(work_folder, "attempts", disk.waits(work_folder.attempts))
     with dispatching(house, alive_file=tmp_path / "alive"):
         until(disk.is_asked.is_set)
         goes_on(house, tmp_path / "alive")
@@ -125,7 +126,7 @@ def test_a_job_that_needs_no_look_is_taken_meanwhile(house, hashing):
 def test_no_gpu_is_kept_meanwhile(house, hashing):
     add_uploaded(house)
     large, small = house.submit(), submit_to(house, "ds_up")
-    waited = {"devices": 4, "created_at": Job.created_at - 2 * line.OVERTAKING_SECONDS}
+    waited = {"devices": 4, "created_at": Job.created_at - 2 * queue.OVERTAKING_SECONDS}
     house.do(lambda session: session.execute(update(Job).where(Job.id == large).values(waited)))
     chosen = Choice(house.database, Stock(house.settings))
     assert chosen.jobs(Room(gpus=4, free=1)) == [small]
@@ -138,12 +139,12 @@ def test_what_was_found_holds_while_it_is_looked_up_anew_but_not_for_ever(house,
     job_id = house.submit()
     chosen = Choice(house.database, Stock(house.settings))
     until(lambda: chosen.jobs(Room(0, 0)) == [job_id])
-    monkeypatch.setattr(shelves, "inside", disk.waits(shelves.inside))
-    monkeypatch.setattr(stock, "RENEW_SECONDS", 0.0)
+    monkeypatch.setattr(file_checks, "inside", disk.waits(file_checks.inside))
+    monkeypatch.setattr(availability, "RENEW_SECONDS", 0.0)
     assert chosen.jobs(Room(0, 0)) == [job_id]
     until(disk.is_asked.is_set)
     assert chosen.jobs(Room(0, 0)) == [job_id]
-    monkeypatch.setattr(stock, "LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(availability, "LOOK_AGAIN_SECONDS", 0.0)
     assert chosen.jobs(Room(0, 0)) == []
 
 

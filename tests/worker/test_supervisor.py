@@ -6,10 +6,10 @@ import time
 from sqlalchemy import select, update
 from worker_house import alive, in_background, until
 
-from store import actions
-from store.record import newest_checkpoints
-from store.tables import Attempt, Checkpoint, Job
-from worker.supervisor import Supervisor
+from store.db.tables import Attempt, Checkpoint, Job
+from store.jobs import actions
+from store.jobs.recording import newest_checkpoints
+from worker.attempt.supervisor import Supervisor
 
 
 def test_a_job_succeeds_with_every_metric_and_every_file(house):
@@ -204,7 +204,7 @@ def test_silence_before_training_is_borne_longer_and_told_as_what_it_is(house):
 
 def test_a_trainer_killed_for_want_of_memory_is_not_tried_again(house, monkeypatch):
     kills = iter([0, 1])
-    monkeypatch.setattr("worker.supervisor.oom_kills", lambda: next(kills))
+    monkeypatch.setattr("worker.attempt.supervisor.oom_kills", lambda: next(kills))
     job = house.run(crash_at=3)
     assert (job.status, job.end_reason, job.error["code"]) == ("failed", "out_of_memory", "out_of_memory")
     assert "batch_size" in job.error["hint"]

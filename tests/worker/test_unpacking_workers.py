@@ -9,17 +9,17 @@ import pytest
 from sqlalchemy import delete, select, update
 from worker_house import STUB, dispatching, until
 
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
 from frs.spec import JobSpec
-from store import actions, errands, unpacking
+from store.artifacts import unpacking
+from store.db.tables import Attempt, Dataset, Errand, Job
+from store.jobs import actions
+from store.requests import worker_requests
 from store.states import ErrandKind
-from store.tables import Attempt, Dataset, Errand, Job
-from worker import dispatcher
-from worker.errand import Errand as RunningErrand
+from worker.attempt.worker_request import Errand as RunningErrand
+from worker.dispatch import dispatcher
 
-LOGGING = (
-    "import runpy, sys; open({log!r}, 'a').write('x'); runpy.run_module('frs.dataset.take_in', run_name='__main__')"
-)
+LOGGING = "import runpy, sys; open({log!r}, 'a').write('x'); runpy.run_module('frs.dataset.upload.convert', run_name='__main__')"
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ def test_a_job_whose_archive_is_gone_says_so(house, uploaded):
 def add_probe(house):
     spec = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
     request = {"spec": spec.model_dump(mode="json"), "dataset_id": "ds_shapes"}
-    house.do(errands.add, ErrandKind.PROBE, request, owner="admin")
-    lease = house.do(errands.claim, "tests", 60)
+    house.do(worker_requests.add, ErrandKind.PROBE, request, owner="admin")
+    lease = house.do(worker_requests.claim, "tests", 60)
     return RunningErrand(house.database, house.settings, lease, STUB)
 
 

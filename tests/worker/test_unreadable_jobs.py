@@ -8,10 +8,10 @@ from sqlalchemy import select, update
 from worker_house import dispatching, until
 
 from frs.spec import JobSpec
-from store import errands
+from store.db.tables import Detector, Errand, Job, Worker
+from store.requests import worker_requests
 from store.states import ErrandKind
-from store.tables import Detector, Errand, Job, Worker
-from worker import choosing, shelves
+from worker.dispatch import file_checks, job_selector
 
 GFL = {"architecture": "gfl"}
 
@@ -48,7 +48,7 @@ def test_a_job_of_a_newer_version_is_left_to_a_worker_that_can_read_it(house):
 def test_a_probe_of_a_newer_version_too(house):
     spec = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": GFL}).model_dump(mode="json")
     probes = [{"spec": one, "dataset_id": "ds_shapes"} for one in (newer(spec), {"kind": "other"}, spec)]
-    ids = [house.do(errands.add, ErrandKind.PROBE, request, owner="admin").id for request in probes]
+    ids = [house.do(worker_requests.add, ErrandKind.PROBE, request, owner="admin").id for request in probes]
 
     def statuses():
         return [house.rows(select(Errand.status).where(Errand.id == id))[0] for id in ids]
@@ -59,7 +59,7 @@ def test_a_probe_of_a_newer_version_too(house):
 
 
 def test_many_of_them_do_not_hide_what_else_is_lacking(house, tmp_path, monkeypatch):
-    monkeypatch.setattr("worker.stock._MOST_TOLD", 2)
+    monkeypatch.setattr("worker.dispatch.availability._MOST_TOLD", 2)
     for _ in range(3):
         submit_a_newer_job(house)
     house.submit()
@@ -68,14 +68,14 @@ def test_many_of_them_do_not_hide_what_else_is_lacking(house, tmp_path, monkeypa
 
 
 def test_whatever_one_jobs_needs_raise_the_others_are_taken(house, monkeypatch):
-    broken, needs_of = house.submit(), choosing.needs_of
+    broken, needs_of = house.submit(), job_selector.needs_of
 
     def failing(session, job):
         if job.id == broken:
             raise KeyError("nobody foresaw it")
         return needs_of(session, job)
 
-    monkeypatch.setattr(choosing, "needs_of", failing)
+    monkeypatch.setattr(job_selector, "needs_of", failing)
     with dispatching(house):
         house.until_status(house.submit(steps=3), "succeeded")
         until(lambda: "KeyError" in house.waiting(broken).message)
@@ -89,7 +89,7 @@ def test_a_file_that_cannot_be_read_is_lacking_and_why_is_said(house, monkeypatc
     def failing(path):
         raise error
 
-    monkeypatch.setattr(shelves, "digest", failing)
+    monkeypatch.setattr(file_checks, "digest", failing)
     (house.settings.models_root / "w.pth").write_bytes(b"weights")
     row = {"id": "det_mine", "name": "mine", "description": {**GFL}, "weights_file": "w.pth", "sha256": "abc"}
     house.do(lambda session: session.add(Detector(**row)))

@@ -3,9 +3,9 @@
 from sqlalchemy import select
 from worker_house import House, in_background
 
-from store import actions
-from store.lease import Wish
-from store.tables import Attempt, Checkpoint, Event
+from store.db.tables import Attempt, Checkpoint, Event
+from store.jobs import actions
+from store.jobs.lease import Wish
 
 
 def test_a_running_job_is_paused_at_a_checkpoint_and_goes_on_from_it(house: House) -> None:

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import select
 from worker_house import STUB, pause, until
 
-from store import actions
-from store.queue import celery_app, sender
-from store.tables import Attempt
+from store.db.tables import Attempt
+from store.jobs import actions
+from store.scheduling.wakeups import celery_app, sender
 
 WORKER = Path(STUB[-1]).with_name("stub_worker.py")
 LEASE = {"heartbeat_seconds": 0.3, "fence_seconds": 1.5, "lease_seconds": 2.5}

@@ -18,15 +18,15 @@ from sqlalchemy import Select, Update, func, select, update
 from sqlalchemy.orm import Session
 
 from frs.spec import JobSpec
-from store import actions, jobs
-from store.artifacts import Artifacts, open_artifacts
-from store.database import Database
-from store.lease import Lease
+from store.artifacts.storage import Artifacts, open_artifacts
+from store.db.database import Database
+from store.db.tables import Artifact, Dataset, Event, Job, Metric
+from store.jobs import actions, lifecycle
+from store.jobs.lease import Lease
+from store.scheduling.waiting import StatusReason, waiting_reason
 from store.settings import Settings
-from store.tables import Artifact, Dataset, Event, Job, Metric
-from store.waiting import StatusReason, waiting_reason
-from worker.dispatcher import Dispatcher
-from worker.supervisor import Supervisor
+from worker.attempt.supervisor import Supervisor
+from worker.dispatch.dispatcher import Dispatcher
 
 STUB = (sys.executable, "-u", "-X", "faulthandler", str(Path(__file__).with_name("stub_trainer.py")))
 SHORT = {
@@ -65,10 +65,10 @@ class House:
     def submit(self, spec: dict[str, Any] | None = None, **wishes: object) -> str:
         job = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, **(spec or {})}
         job["metadata"] = {name: str(value) for name, value in wishes.items()}
-        return self.do(jobs.add, JobSpec.model_validate(job), dataset_id="ds_shapes").id
+        return self.do(lifecycle.add, JobSpec.model_validate(job), dataset_id="ds_shapes").id
 
     def claim(self) -> Lease:
-        lease = self.do(jobs.claim, "tests", self.settings.lease_seconds)
+        lease = self.do(lifecycle.claim, "tests", self.settings.lease_seconds)
         assert lease is not None
         return lease
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from frs.dataset.check import check
-from frs.dataset.problems import Problem
+from frs.dataset.issues import Problem
 from frs.dataset.report import Report
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from frs.dataset.classes import difference
 from frs.dataset.coco import read
-from frs.dataset.problems import Problems
+from frs.dataset.issues import Problems
 
 
 def test_classes_come_by_ascending_id(tiny):

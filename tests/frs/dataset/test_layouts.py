@@ -7,8 +7,8 @@ import pytest
 from layout_writers import all_boxes, annotations, write_voc, write_yolo
 
 from frs.dataset.check import check, check_pair
-from frs.dataset.layouts import convert
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
+from frs.dataset.upload.layouts import convert
 from frs.errors import BadDataset
 
 HALVES = ("train", "val")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from frs.dataset import pictures
+from frs.dataset import image_files
 from frs.dataset.coco_images import CocoImage
 
 
@@ -80,7 +80,7 @@ def test_a_file_that_may_not_be_read_is_told_without_its_path(tiny, monkeypatch)
     image = CocoImage(1, "a.png", 40, 30)
     monkeypatch.setattr(Path, "open", refuse)
     root = (tiny.folder / "train").resolve()
-    assert pictures.flaw(root, image, decode=True) == (
+    assert image_files.flaw(root, image, decode=True) == (
         "image_unreadable",
         "a.png cannot be read: Permission denied.",
     )
@@ -163,7 +163,7 @@ def test_the_most_pixels_can_be_said(tiny):
 
 def test_a_file_of_too_many_bytes_is_not_opened(tiny, monkeypatch):
     tiny.image("b.bmp", (100, 100))
-    monkeypatch.setattr(pictures, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(image_files, "MAX_BYTES", 20_000)
     assert tiny.only_problem().code == "image_too_large"
 
 

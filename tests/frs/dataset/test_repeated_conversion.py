@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from layout_writers import write_voc, write_yolo
 
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
 
 
 def as_it_is(source: Path, target: Path) -> Path:
@@ -53,7 +53,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def converted(archive: Path, folder: Path, share: str | None, hash_seed: str) -> dict[str, str]:
     """SHA-256 of every file, by the process that the service starts."""
-    command = [sys.executable, "-m", "frs.dataset.take_in", str(archive), str(folder), str(1 << 30)]
+    command = [sys.executable, "-m", "frs.dataset.upload.convert", str(archive), str(folder), str(1 << 30)]
     ended = subprocess.run(
         [*command, *([share] if share else [])], env={**os.environ, "PYTHONHASHSEED": hash_seed}, capture_output=True
     )

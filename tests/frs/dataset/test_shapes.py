@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw
 
 from frs.dataset.check import check, check_pair
 from frs.dataset.coco import read
-from frs.dataset.outlines import CLASSES, coverage
-from frs.dataset.scene import NAMES, draw_scene, tight_box
-from frs.dataset.shapes import draw
+from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.outlines import CLASSES, coverage
+from frs.dataset.shapes.scene import NAMES, draw_scene, tight_box
 from frs.errors import BadDataset
 
 

@@ -1,0 +1,44 @@
+"""Around every request: an id, an answer whatever happens, one line in the log."""
+
+import logging
+import secrets
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.http.errors import answer
+
+_log = logging.getLogger(__name__)
+
+
+class Envelope:
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        request_id = f"req_{secrets.token_hex(10)}"
+        scope.setdefault("state", {})["request_id"] = request_id
+        began, status = time.perf_counter(), 0
+
+        async def send_with_id(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            if status:
+                raise  # half an answer is out: nothing but closing the connection tells that it is not whole
+            await answer(error, request_id)(scope, receive, send_with_id)
+        finally:
+            facts = {"method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id}
+            _log.info("request", extra={**facts, "seconds": round(time.perf_counter() - began, 4)})
+        return None

@@ -1,0 +1,165 @@
+"""What people read at the terminal."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from cli.client import Json
+from frs.cli import plan_tables, report_text
+from frs.cli.progress import duration
+from frs.evaluation.report import Report
+from frs.preflight.checks import Check
+
+_OF_A_JOB = ("id", "name", "kind", "owner", "tags", "priority", "parent_id")
+_OF_ITS_STATE = ("status", "phase", "end_reason", "attempt", "queue_position")
+COLOURS = {"succeeded": "green", "running": "cyan", "failed": "red", "cancelled": "yellow"}
+
+
+def jobs(rows: Iterable[Json]) -> Table:
+    table = _table("id", "status", "done", "kind", "age", "name", folds="name")
+    for job in rows:
+        progress = f"{100 * job['progress']['fraction']:.0f} %" if job["progress"] else ""
+        status = Text(job["status"], COLOURS.get(job["status"], ""))
+        table.add_row(job["id"], status, progress, job["kind"], _age(job["created_at"]), _text(job["name"]))
+    return table
+
+
+def job(job: Json) -> Table:
+    table = Table(show_header=False, box=None)
+    for name in _OF_A_JOB + _OF_ITS_STATE:
+        if job[name] not in (None, []):
+            table.add_row(name, _text(", ".join(job[name]) if isinstance(job[name], list) else job[name]))
+    for name in ("status_reason", "error"):
+        if job[name]:
+            table.add_row(name, _text(f"{job[name]['code']}: {job[name]['message']} {job[name].get('hint') or ''}"))
+    if job["progress"]:
+        table.add_row("progress", _progress(job["progress"]))
+    for name in ("created_at", "started_at", "finished_at"):
+        table.add_row(name, job[name] or "")
+    for name, key in [("baselines", "baseline_job_ids"), ("other seeds", "sibling_job_ids")]:
+        if job[key]:
+            table.add_row(name, ", ".join(job[key]))
+    if job["comparison_job_id"]:
+        table.add_row("comparison", job["comparison_job_id"])
+    return table
+
+
+def plan(answer: Json) -> Group:
+    """Every check, then what the job would be."""
+    table = Table(show_header=False, box=None)
+    for name in ("training_images", "epochs", "steps", "jobs", "queue_position"):
+        if answer[name] is not None:
+            table.add_row(name, f"{answer[name]:,}")
+    checks = [Check.model_validate(check) for check in answer["checks"]]
+    return Group(plan_tables.checks(checks), Text(), table)
+
+
+def queue(answer: Json) -> Group:
+    table = _table("place", "id", "priority", "GPUs", "waits for", "age", "name", folds="name")
+    for row in answer["data"]:
+        devices = "" if row["devices"] is None else str(row["devices"])
+        told = (row["status_reason"]["code"], _age(row["created_at"]), _text(row["name"]))
+        table.add_row(str(row["position"]), row["job_id"], str(row["priority"]), devices, *told)
+    running = [Text(f"running {row['job_id']}  {row['phase'] or ''}  {row['name'] or ''}") for row in answer["running"]]
+    counts = Text(", ".join(f"{count} {status}" for status, count in answer["counts"].items()))
+    return Group(table, *running, counts)
+
+
+def workers(rows: Iterable[Json]) -> Group:
+    table = _table("id", "host", "version", "runs", "slots", "GPUs", "seen", folds="GPUs")
+    lacks: list[Text] = []
+    for row in rows:
+        gpus = "; ".join(map(_gpu, row["gpus"])) or "none"
+        seen = f"{_age(row['seen_at'])} ago{', draining' if row['draining'] else ''}"
+        places = (str(row["running"]), str(row["slots"]))
+        table.add_row(_text(row["id"]), _text(row["host"]), _text(row["version"]), *places, _text(gpus), seen)
+        lacks += [Text(f"{row['host']} {lack}") for lack in row["lacks"]]
+    return Group(table, *lacks)
+
+
+def report(answer: Json) -> Group:
+    """The paper's table with the gain's interval, and the verdict."""
+    report = Report.model_validate(answer)
+    return Group(report_text.table(report), Text(report_text.conclusion(report)))
+
+
+def metrics(answer: Json) -> Table:
+    table = _table("key", "count", "first", "last", "min", "max")
+    for line in answer["series"]:
+        first = next((value for value in line["y"] if value is not None), None)
+        table.add_row(
+            line["key"],
+            str(line["count"]),
+            *(_number(value) for value in (first, line["last"], line["min"], line["max"])),
+        )
+    return table
+
+
+def datasets(rows: Iterable[Json]) -> Table:
+    table = _table("id", "name", "status", "classes", folds="classes")
+    for row in rows:
+        table.add_row(row["id"], _text(row["name"]), row["status"], _text(", ".join(row["classes"] or [])))
+    return table
+
+
+def dataset(row: Json) -> Group:
+    """One data set with what is wrong with it."""
+    return Group(datasets([row]), *(Text(f"{problem['code']}: {problem['message']}") for problem in row["problems"]))
+
+
+def recipes(rows: Iterable[Json]) -> Table:
+    table = _table("name", "what", "paper: teacher", "alone", "distilled", folds="what")
+    for row in rows:
+        published = row["published"] or {}
+        numbers = [published.get(name) for name in ("teacher", "student_alone", "student_distilled")]
+        table.add_row(row["name"], row["title"], *("" if number is None else f"{number:.1f}" for number in numbers))
+    return table
+
+
+def keys(rows: Iterable[Json]) -> Table:
+    table = _table("id", "begins", "owner", "scopes", "ends", "name", folds="name")
+    for row in rows:
+        ends = "revoked" if row["revoked_at"] else (row["expires_at"] or "")
+        scopes = ", ".join(row["scopes"])
+        table.add_row(row["id"], _text(row["prefix"]), _text(row["owner"]), scopes, ends, _text(row["name"]))
+    return table
+
+
+def _table(*headings: str, folds: str = "") -> Table:
+    """`folds`: the column that gives way on a narrow terminal."""
+    table = Table(box=None, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold", no_wrap=heading != folds)
+    return table
+
+
+def _gpu(gpu: Json) -> str:
+    parts = [gpu["name"] or f"GPU {gpu['index']}"]
+    if gpu["memory_used"] is not None and gpu["memory_total"]:
+        parts.append(f"{gpu['memory_used'] / 2**30:.1f} of {gpu['memory_total'] / 2**30:.0f} GiB")
+    if gpu["utilization"] is not None:
+        parts.append(f"{gpu['utilization']:.0f} %")
+    return ", ".join(parts)
+
+
+def _age(created_at: str) -> str:
+    return duration((datetime.now(UTC) - datetime.fromisoformat(created_at)).total_seconds())
+
+
+def _progress(progress: Json) -> str:
+    eta = progress["eta_seconds"]
+    left = f", {duration(eta)} left" if eta else ""
+    return f"epoch {progress['epoch']}/{progress['epochs']}, step {progress['step']}/{progress['steps']}{left}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _text(value: Any) -> Text:
+    """As it is: what users typed is no markup."""
+    return Text("" if value is None else str(value))

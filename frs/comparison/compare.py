@@ -1,0 +1,208 @@
+"""Compares the runs of a family: report, intervals and pictures, from what each run found on the validation images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import stats
+
+from frs import events
+from frs.comparison.pictures import curves, precision_recall, side_by_side
+from frs.comparison.pictures.side_by_side import Seen
+from frs.dataset import coco
+from frs.dataset.coco import CocoFile
+from frs.detectors import weights
+from frs.errors import RunsDiffer
+from frs.evaluation import bootstrap, detections, matching, report
+from frs.evaluation.detections import Detections
+from frs.evaluation.report import Comparison, OverImages, OverSeeds, Pair, Report, Scores
+from frs.files import digest
+from frs.resolved import MAP, Family, ResolvedSpec, Run
+from frs.training.event_reporter import Announcer
+from frs.training.stop_request import Interrupted, StopRequest
+
+Tick = Callable[[int, int], None]
+_KINDS = ("student", "baseline")
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One run's numbers, on the images as they are and on each resample."""
+
+    run: Run
+    scores: Scores
+    resampled: dict[str, NDArray[np.float64]]
+
+    @property
+    def mAP(self) -> float:
+        return self.scores.metrics["bbox_mAP"] or 0.0
+
+
+def run(spec: ResolvedSpec, family: Family, workdir: Path, emit: events.Emit, stop: StopRequest) -> str:
+    """Emits `report.json` and the pictures as artifacts and the comparison as a fact; returns the end reason.
+
+    Raises DetectionsUnusable, RunsDiffer, BadDataset, Interrupted.
+    """
+    announcer = Announcer(emit, workdir)
+
+    def tick(done: int, total: int) -> None:
+        announcer.within(done, total)
+        if stop.why == "interrupted":
+            raise Interrupted
+
+    runs = paired(family.runs)
+    announcer.phase("matching")
+    court = Court(spec, tick)
+    teacher = court.seen(family.teacher) if family.teacher else None
+    announcer.phase("resampling")
+    judged = [court.judge(run) for run in runs]
+    found = _report(judged, court.scores(teacher) if teacher else None, len(court.images), family)
+    announcer.artifact(
+        "report.json", weights.write_bytes(found.model_dump_json(indent=2).encode(), workdir / "report.json")
+    )
+    announcer.facts(comparison=found.model_dump(mode="json")["comparison"])
+    announcer.phase("drawing")
+    sides = ({"teacher": teacher} if teacher else {}) | {
+        role: court.seen(next(run.detections for run in runs if run.role == role)) for role in ("baseline", "student")
+    }
+    for name, draw in court.pictures(runs, sides, found).items():
+        try:
+            announcer.artifact(name, weights.write_bytes(draw(), workdir / name))
+        except (ValueError, OSError, Image.DecompressionBombError) as error:  # no picture is worth the proof
+            announcer.log(f"{name} could not be drawn: {type(error).__name__}: {error}.", "warning")
+    return "completed"
+
+
+class Court:
+    """The validation images and their objects, against which every run is held."""
+
+    def __init__(self, spec: ResolvedSpec, tick: Tick) -> None:
+        self.folder, self.tick = spec.val.images, tick
+        self.truth: CocoFile = coco.read(spec.val.annotations)
+        self.sha256 = digest(spec.val.annotations)
+        self.images: NDArray[np.int64] = np.zeros(0, np.int64)
+        """Ids of those that were looked at: known from the first run that is read."""
+        self.times: bootstrap.Times = np.zeros((0, 0), np.int64)
+
+    def seen(self, path: Path) -> Seen:
+        """Raises DetectionsUnusable, RunsDiffer."""
+        found = detections.read(path)
+        self._check(found, path.name)
+        return Seen(found.rows, matching.match(self.truth, found.rows, self.images, self.tick))
+
+    def judge(self, run: Run) -> Judged:
+        matches = self.seen(run.detections).matches
+        precisions = bootstrap.average_precisions(matches, self.times, self.tick)
+        return Judged(run, self._scores(matches), bootstrap.numbers(precisions))
+
+    def scores(self, seen: Seen) -> Scores:
+        return self._scores(seen.matches)
+
+    def pictures(self, runs: Sequence[Run], sides: dict[str, Seen], found: Report) -> dict[str, Callable[[], bytes]]:
+        teacher = next((row.metrics["bbox_mAP"] for row in found.rows if row.role == "teacher"), None)
+        matches = {role: seen.matches for role, seen in sides.items()}
+        return {
+            "curves.png": partial(curves.draw, runs, teacher),
+            "precision-recall.png": partial(precision_recall.draw, matches),
+            "detections.png": partial(side_by_side.draw, self.truth, self.folder, self.images, sides),
+        }
+
+    def _scores(self, matches: Sequence[matching.ClassMatches]) -> Scores:
+        precisions = bootstrap.once(matches)
+        six = {name: float(value[0]) for name, value in bootstrap.numbers(precisions).items()}
+        per_class = zip((of_class.name for of_class in matches), bootstrap.per_class(precisions), strict=True)
+        return Scores(
+            metrics={name: None if np.isnan(value) else value for name, value in six.items()}, per_class=dict(per_class)
+        )
+
+    def _check(self, found: Detections, name: str) -> None:
+        if found.annotations_sha256 != self.sha256:
+            raise RunsDiffer(f"{name} was found on another annotation file than the validation split's.")
+        if found.classes != self.truth.classes:
+            raise RunsDiffer(f"{name} has other classes than the validation split.")
+        if not len(self.times):
+            known = {image.id for image in self.truth.images}
+            if not len(found.images) or not known.issuperset(found.images.tolist()):
+                raise RunsDiffer(f"{name} was found on images the validation split does not have.")
+            self.images, self.times = found.images, bootstrap.resamples(len(found.images))
+        if not np.array_equal(found.images, self.images):
+            raise RunsDiffer(f"{name} was found on other images than the runs before it.")
+
+
+def paired(runs: Sequence[Run]) -> list[Run]:
+    """By kind and seed, students first. Raises RunsDiffer unless every seed has one student and one baseline."""
+    ordered = sorted(runs, key=lambda run: (_KINDS.index(run.role), run.seed))
+    seeds = {role: [run.seed for run in ordered if run.role == role] for role in _KINDS}
+    if not ordered or seeds["student"] != seeds["baseline"] or len(set(seeds["student"])) < len(seeds["student"]):
+        said = " and ".join(f"{role}s of seeds {values}" for role, values in seeds.items())
+        raise RunsDiffer(f"There are {said}.")
+    return ordered
+
+
+def compare(judged: Sequence[Judged], images: int) -> Comparison:
+    """`judged`: students, then baselines, both by seed."""
+    half = len(judged) // 2
+    sides = list(zip(judged[:half], judged[half:], strict=True))
+    pairs = [
+        Pair(seed=ours.run.seed, student=ours.mAP, baseline=theirs.mAP, gain=ours.mAP - theirs.mAP)
+        for ours, theirs in sides
+    ]
+    by_number = {
+        name: bootstrap.interval(
+            np.mean([ours.resampled[name] - theirs.resampled[name] for ours, theirs in sides], axis=0)
+        )
+        for name in report.NAMES
+    }
+    decisive = by_number["bbox_mAP"]
+    if decisive is None:
+        raise RunsDiffer("The validation split has no objects to compare the runs by.")
+    return Comparison(
+        gain=float(np.mean([pair.gain for pair in pairs])),
+        over_images=OverImages(
+            **decisive.model_dump(),
+            level=bootstrap.LEVEL,
+            resamples=bootstrap.RESAMPLES,
+            images=images,
+            by_number=by_number,
+        ),
+        over_seeds=over_seeds([pair.gain for pair in pairs]),
+        pairs=pairs,
+        unequal=unequal_steps([(ours.run, theirs.run) for ours, theirs in sides]),
+    )
+
+
+def unequal_steps(sides: Sequence[tuple[Run, Run]]) -> str | None:
+    """What to say where a time limit ended one of a pair before the other."""
+    steps = [[(run.curves.get(MAP) or [(0, None)])[-1][0] for run in pair] for pair in sides]
+    told = [
+        f"seed {ours.seed}: {own} steps distilled, {other} alone"
+        for (ours, _), (own, other) in zip(sides, steps, strict=True)
+        if own != other
+    ]
+    return f"The runs are not of the same length ({'; '.join(told)})." if told else None
+
+
+def over_seeds(gains: Sequence[float], level: float = bootstrap.LEVEL) -> OverSeeds | None:
+    """Student's t interval of the mean gain; None for a single pair."""
+    if len(gains) < 2:
+        return None
+    mean, error = float(np.mean(gains)), float(stats.sem(gains))
+    reach = float(stats.t.ppf((1 + level) / 2, len(gains) - 1)) * error
+    return OverSeeds(mean=mean, low=mean - reach, high=mean + reach, level=level, n=len(gains))
+
+
+def _report(judged: Sequence[Judged], teacher: Scores | None, images: int, family: Family) -> Report:
+    half = len(judged) // 2
+    return report.build(
+        [run.scores for run in judged[:half]],
+        teacher,
+        [run.scores for run in judged[half:]],
+        pairs=half,
+        wants_teacher=teacher is not None,
+        facts=family.facts,
+        comparison=compare(judged, images),
+    )

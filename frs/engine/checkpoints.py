@@ -1,0 +1,106 @@
+"""Training checkpoints: everything a run needs to go on as if it had never stopped. The two newest are kept."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.runner import set_random_seed
+
+from frs.detectors import weights
+from frs.detectors.weights import Written
+from frs.errors import CheckpointUnusable, WeightsUnreadable
+from frs.files import digest
+from frs.training.process_group import rank
+
+FORMAT = 1
+KEEP = 2
+
+
+class Checkpoints:
+    def __init__(self, folder: Path, identity: str) -> None:
+        """`identity` stands for the spec: a checkpoint of another spec is refused."""
+        self.folder = folder
+        self.identity = identity
+
+    def save(self, runner: Any, memory: dict[str, Any], random_states: list[dict[str, Any]]) -> Written:
+        """The runner's state after `runner.iter` steps. `memory` is whatever else the run must remember.
+
+        `random_states`: of every process, as from `random_state`.
+        """
+        content = {
+            "format": FORMAT,
+            "identity": self.identity,
+            "step": runner.iter,
+            "model": runner.model.state_dict(),
+            "optimizer": runner.optim_wrapper.state_dict(),
+            "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
+            "random": random_states[0],
+            "random_of_others": random_states[1:],
+            "memory": memory,
+        }
+        written = weights.write(content, self.folder / f"step_{runner.iter:08d}-{{sha8}}.pth")
+        self._prune()
+        return written
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole. One cut short or altered is passed over. Raises CheckpointUnusable."""
+        for path in reversed(self._files()):
+            try:
+                content = weights.read(path)
+            except WeightsUnreadable:
+                continue
+            if not digest(path).startswith(path.stem.rpartition("-")[2]):
+                continue
+            if content.get("format") != FORMAT or content.get("identity") != self.identity:
+                raise CheckpointUnusable(f"{path.name} in the work folder belongs to another spec.")
+            return content
+        return None
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("step_*.pth"))
+
+    def _prune(self) -> None:
+        cut_short = self.folder.glob(".step_*.tmp")
+        for path in [*self._files()[:-KEEP], *cut_short]:
+            path.unlink()
+
+
+def restore(runner: Any, content: dict[str, Any]) -> dict[str, Any]:
+    """Puts the runner back where the checkpoint was taken and returns its `memory`."""
+    runner.model.load_state_dict(content["model"])
+    runner.optim_wrapper.load_state_dict(content["optimizer"])
+    for scheduler, state in zip(runner.param_schedulers, content["schedulers"], strict=True):
+        scheduler.load_state_dict(state)
+    runner.train_loop.iter = content["step"]
+    states = random_states_in(content)
+    if rank() < len(states):
+        set_random_state(states[rank()])
+    else:
+        set_random_seed(content["step"], diff_rank_seed=True)
+    return content["memory"]
+
+
+def random_states_in(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of every process that the run had when the checkpoint was taken."""
+    return [content["random"], *content.get("random_of_others", [])]
+
+
+def random_state() -> dict[str, Any]:
+    """Python's, NumPy's, torch's and the process's GPU's global generators, as plain values and tensors."""
+    _, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": {"keys": torch.from_numpy(np.asarray(keys).astype(np.int64)), "rest": (position, has_gauss, gauss)},
+        "torch": torch.get_rng_state(),
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    np.random.set_state(("MT19937", state["numpy"]["keys"].numpy().astype(np.uint32), *state["numpy"]["rest"]))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"][0])

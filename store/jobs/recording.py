@@ -1,0 +1,213 @@
+"""What a running attempt writes. Every write begins with `hold`, so one from a lost attempt changes nothing.
+
+Each function takes a session of `Database.write` and leaves the commit to its caller. Raises LeaseLost.
+"""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from sqlalchemy import delete, exists, select, update
+from sqlalchemy.orm import Session, aliased
+
+from frs import events
+from frs.events import Evaluation, Facts, Log, Metrics, Phase, Progress, Rewound
+from store.db import tables
+from store.db.database import insert, time_of
+from store.db.tables import Attempt, Document, Event, Job, Metric
+from store.jobs.lease import Lease, hold
+from store.jobs.transitions import note
+
+Recordable = Phase | Rewound | Progress | Metrics | Evaluation | Facts | Log
+"""Events that need no file; for the others there are `record_checkpoint` and `record_artifact`."""
+Unnumbered = Progress | Facts
+"""Only their newest state is kept."""
+
+
+def record(session: Session, lease: Lease, batch: Sequence[Recordable]) -> None:
+    """Writes a batch in its order. Metrics become rows of their own table, numbered like the events around them."""
+    numbered = sum(not isinstance(event, Unnumbered) for event in batch)
+    job = hold(session, lease, events=numbered)
+    writer = _Writer(session, job, first=job.last_event - numbered + 1)
+    for event in batch:
+        writer.write(event)
+    writer.flush()
+
+
+def record_checkpoint(session: Session, lease: Lease, checkpoint: events.Checkpoint, key: str) -> str:
+    """The id of a checkpoint whose file is in the artifacts under `key` already; the same file again keeps its id.
+
+    A label moves to the student that was announced with it last.
+    """
+    job = hold(session, lease)
+    _take_labels(session, job.id, checkpoint)
+    same_file = select(tables.Checkpoint).where(tables.Checkpoint.job_id == job.id, tables.Checkpoint.key == key)
+    row = session.scalar(same_file)
+    if row is None:
+        row = tables.Checkpoint(job_id=job.id, attempt=job.attempt, key=key, labels=[], **_file_facts(checkpoint))
+        session.add(row)
+    row.labels = sorted({*row.labels, *checkpoint.labels})
+    session.flush()
+    note(session, job, "checkpoint", {"id": row.id, "labels": row.labels, **_file_facts(checkpoint)})
+    return row.id
+
+
+def record_artifact(session: Session, lease: Lease, artifact: events.Artifact, key: str) -> list[str]:
+    """A deliverable whose file is in the artifacts under `key` already; replaces an earlier one of that name.
+
+    Returns the key of that one's file, to delete after the commit.
+    """
+    job = hold(session, lease)
+    superseded = _superseded(session, job.id, artifact.name, key)
+    row = {"job_id": job.id, "name": artifact.name, "key": key, "sha256": artifact.sha256, "bytes": artifact.bytes}
+    _upsert(session, tables.Artifact, [row])
+    note(session, job, "artifact", {name: row[name] for name in ("name", "sha256", "bytes")})
+    return superseded
+
+
+def checkpoint_key(lease: Lease, checkpoint: events.Checkpoint) -> str:
+    """Where its file goes in the artifacts. Another content is another key, so no row ever names a file half replaced;
+
+    another attempt too, so what one deletes late is nothing that a later one has made again.
+    """
+    name = f"{checkpoint.kind}_{checkpoint.step:08d}_{checkpoint.sha256[:12]}"
+    return f"{lease.job_id}/checkpoints/{name}_{lease.attempt}{PurePosixPath(checkpoint.path).suffix}"
+
+
+def artifact_key(lease: Lease, artifact: events.Artifact) -> str:
+    return f"{lease.job_id}/artifacts/{artifact.sha256[:12]}_{lease.attempt}{PurePosixPath(artifact.path).suffix}"
+
+
+def newest_checkpoints(session: Session, job_id: str) -> list[tables.Checkpoint]:
+    """The job's training checkpoints, newest first: what a later attempt wrote voids an earlier attempt's later step."""
+    training = (tables.Checkpoint.job_id == job_id, tables.Checkpoint.kind == "training")
+    newest_first = (tables.Checkpoint.attempt.desc(), tables.Checkpoint.step.desc())
+    return list(session.scalars(select(tables.Checkpoint).where(*training).order_by(*newest_first)))
+
+
+def keys_in_use(session: Session, job_id: str) -> set[str]:
+    """Of the job's files: of its own rows, and of detectors published from it."""
+    published = tables.Detector.weights_key
+    queries = (
+        select(tables.Checkpoint.key).where(tables.Checkpoint.job_id == job_id),
+        select(tables.Artifact.key).where(tables.Artifact.job_id == job_id),
+        select(published).where(published.startswith(f"{job_id}/", autoescape=True)),
+    )
+    return {key for query in queries for key in session.scalars(query) if key}
+
+
+def prune_checkpoints(session: Session, lease: Lease, keep: int = 2) -> list[str]:
+    """Forgets all but the `keep` newest training checkpoints, and students that hold no label any more.
+
+    Returns the keys of their files, to delete after the commit.
+    """
+    job = hold(session, lease, events=0)
+    students = select(tables.Checkpoint).where(tables.Checkpoint.job_id == job.id, tables.Checkpoint.kind == "student")
+    superseded = [student for student in session.scalars(students) if not student.labels]
+    rows = newest_checkpoints(session, job.id)[keep:] + superseded
+    for row in rows:
+        session.delete(row)
+    session.flush()
+    return [row.key for row in rows]
+
+
+class _Writer:
+    """Gives the events of one batch their numbers; metrics wait, to be written in one go."""
+
+    def __init__(self, session: Session, job: Job, first: int) -> None:
+        self.session = session
+        self.job = job
+        self.seq = first
+        self.at = time_of(session)
+        self.metrics: list[Document] = []
+
+    def write(self, event: Recordable) -> None:
+        match event:
+            case Progress():
+                self.job.progress = _data(event)
+            case Facts():
+                self.job.facts = {**self.job.facts, **_data(event)["values"]}
+            case Metrics():
+                self._metrics(event)
+            case Evaluation():
+                self._evaluation(event)
+            case Rewound():
+                self._rewind(event.to_step)
+                self._event(event.type, _data(event))
+            case Phase():
+                self.job.phase = event.phase
+                self._event(event.type, _data(event))
+            case Log():
+                self._event(event.type, _data(event))
+
+    def flush(self) -> None:
+        if self.metrics:
+            _upsert(self.session, Metric, self.metrics)
+            self.metrics = []
+        self.session.flush()
+
+    def _metrics(self, event: Metrics) -> None:
+        of_all = {"job_id": self.job.id, "step": event.step, "epoch": event.epoch, **self._stamp()}
+        self.metrics += [{**of_all, "key": key, "value": value} for key, value in event.values.items()]
+        self.seq += 1
+
+    def _evaluation(self, event: Evaluation) -> None:
+        data = _data(event)
+        _upsert(
+            self.session,
+            tables.Evaluation,
+            [{"job_id": self.job.id, **data, "at": self.at, "attempt": self.job.attempt}],
+        )
+        self._event(event.type, {name: value for name, value in data.items() if name != "per_class"})
+
+    def _rewind(self, step: int) -> None:
+        self.flush()
+        job_id, attempt = self.job.id, self.job.attempt
+        evaluation = tables.Evaluation
+        self.session.execute(delete(Metric).where(Metric.job_id == job_id, Metric.step > step))
+        self.session.execute(
+            delete(evaluation).where(evaluation.job_id == job_id, evaluation.role == "student", evaluation.step > step)
+        )
+        this_attempt = (Attempt.job_id == job_id, Attempt.number == attempt)
+        self.session.execute(update(Attempt).where(*this_attempt).values(start_step=step))
+
+    def _event(self, type: str, data: Document) -> None:
+        self.session.add(Event(job_id=self.job.id, type=type, data=data, **self._stamp()))
+        self.seq += 1
+
+    def _stamp(self) -> dict[str, Any]:
+        return {"at": self.at, "attempt": self.job.attempt, "seq": self.seq}
+
+
+def _data(event: Recordable) -> Document:
+    return event.model_dump(mode="json", exclude={"type", "time"})
+
+
+def _file_facts(checkpoint: events.Checkpoint) -> Document:
+    return checkpoint.model_dump(mode="json", exclude={"type", "time", "path", "labels"})
+
+
+def _take_labels(session: Session, job_id: str, checkpoint: events.Checkpoint) -> None:
+    students = select(tables.Checkpoint).where(tables.Checkpoint.job_id == job_id, tables.Checkpoint.kind == "student")
+    for student in session.scalars(students):
+        student.labels = [label for label in student.labels if label not in checkpoint.labels]
+
+
+def _superseded(session: Session, job_id: str, name: str, key: str) -> list[str]:
+    """Files of that name other than `key`, unless another name stands for the same content."""
+    mine, other = tables.Artifact, aliased(tables.Artifact)
+    shared = exists().where(other.job_id == job_id, other.key == mine.key, other.name != name)
+    return list(
+        session.scalars(select(mine.key).where(mine.job_id == job_id, mine.name == name, mine.key != key, ~shared))
+    )
+
+
+def _upsert(session: Session, table: type[tables.Base], rows: list[Document]) -> None:
+    """Inserts rows, or replaces those with the same primary key."""
+    columns = table.__table__.columns
+    statement = insert(session, table.__table__)
+    statement = statement.on_conflict_do_update(
+        index_elements=[column.name for column in columns if column.primary_key],
+        set_={name: statement.excluded[name] for name in rows[0] if not columns[name].primary_key},
+    )
+    session.execute(statement, rows)

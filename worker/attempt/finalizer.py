@@ -1,0 +1,92 @@
+"""How an attempt ends, and what the store is to be told of it."""
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from frs.errors import FrsError, OutOfMemory, StorageFull
+from frs.events import Outcome, Problem
+from store.jobs import lifecycle
+from store.jobs.lease import Lease
+from store.states import EndReason, JobStatus, WaitingReason
+
+Ending = Callable[[Session, Lease], JobStatus]
+STORAGE_DELAY = 30.0
+_MAX_MESSAGE = 4000
+_OUT_OF_MEMORY = re.compile(r"^(\w+\.)*(MemoryError|OutOfMemoryError)\b", re.MULTILINE)
+"""As a traceback ends."""
+
+
+def judge(outcome: Outcome | None, exit_code: int | None, tail: str, killed_for_memory: bool = False) -> Ending:
+    """The trainer's own word decides; without one, its exit code: killed goes back to the queue, unless for memory."""
+    if outcome is not None:
+        return _by(outcome)
+    if exit_code == os.EX_TEMPFAIL:
+        return given_back(attempt_counts=False)
+    if (killed_for_memory and exit_code == -signal.SIGKILL) or (exit_code and _OUT_OF_MEMORY.search(tail)):
+        return out_of_memory(tail)
+    if exit_code is not None and exit_code < 0:
+        return given_back(attempt_counts=True)
+    how = "could not be started" if exit_code is None else f"ended with exit code {exit_code} and without an outcome"
+    return failed(EndReason.INTERNAL_ERROR, f"The trainer {how}.", tail)
+
+
+def cancelled() -> Ending:
+    return partial(lifecycle.settle, status=JobStatus.CANCELLED, end_reason=EndReason.CANCELLED_BY_USER)
+
+
+def hung(seconds: float, phase: str, tail: str) -> Ending:
+    return failed(EndReason.HUNG, f"The trainer said nothing for {seconds:g} seconds while {phase}.", tail)
+
+
+def out_of_memory(tail: str) -> Ending:
+    said = f"The trainer ran out of memory.\n{tail[-_MAX_MESSAGE:]}".strip()
+    problem = Problem(code=OutOfMemory.code, message=said, hint=OutOfMemory.hint_by_default)
+    return settled(EndReason.OUT_OF_MEMORY, problem)
+
+
+def given_back(*, attempt_counts: bool) -> Ending:
+    return partial(lifecycle.requeue, attempt_counts=attempt_counts)
+
+
+def waiting_for_storage(said: str) -> Ending:
+    return partial(
+        lifecycle.requeue, reason=WaitingReason.STORAGE, message=said, delay=STORAGE_DELAY, attempt_counts=False
+    )
+
+
+def failed(reason: EndReason, message: str, tail: str = "") -> Ending:
+    """`tail`: the end of the trainer's output."""
+    said = f"{message}\n{tail[-_MAX_MESSAGE:]}".strip()
+    return settled(reason, Problem(code=reason, message=said, hint="See GET /jobs/{id}/logs."))
+
+
+def refused(error: FrsError) -> Ending:
+    reason = _end_reason(error.end_reason, EndReason.INTERNAL_ERROR)
+    return settled(reason, Problem(code=error.code, message=error.message, hint=error.hint))
+
+
+def settled(reason: EndReason, problem: Problem) -> Ending:
+    """Failed, and never without a next step."""
+    told = problem if problem.hint else problem.model_copy(update={"hint": "See GET /jobs/{id}/logs."})
+    return partial(lifecycle.settle, status=JobStatus.FAILED, end_reason=reason, error=told)
+
+
+def _by(outcome: Outcome) -> Ending:
+    if outcome.status == "interrupted":
+        return given_back(attempt_counts=False)
+    if outcome.error and outcome.error.code == StorageFull.code:
+        return waiting_for_storage(outcome.error.message)
+    if outcome.status == "failed":
+        problem = outcome.error or Problem(code="internal_error", message="The trainer failed without a reason.")
+        return settled(_end_reason(outcome.end_reason, EndReason.INTERNAL_ERROR), problem)
+    reason = _end_reason(outcome.end_reason, EndReason.COMPLETED)
+    return partial(lifecycle.settle, status=JobStatus.SUCCEEDED, end_reason=reason)
+
+
+def _end_reason(text: str | None, otherwise: EndReason) -> EndReason:
+    return EndReason(text) if text in set(EndReason) else otherwise

@@ -1,0 +1,59 @@
+"""The runs a comparison compares, as files and curves. Raises DetectionsUnusable."""
+
+from pathlib import Path
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from frs.errors import DetectionsUnusable
+from frs.resolved import MAP, Family, Run, is_drawn
+from store.db.queries import runs_of
+from store.db.tables import Artifact, Job, Metric
+from worker.attempt.inputs import Inputs
+
+_POINTS = 400
+"""Of a curve, at most: it is drawn a few hundred pixels wide."""
+_ROLES = {"distill": "student", "train": "baseline"}
+
+
+def family(session: Session, comparison: Job, inputs: Inputs) -> Family:
+    runs = runs_of(session, comparison)
+    if not runs:
+        raise DetectionsUnusable("The runs to compare are gone.", "Post the job again.")
+    return Family(
+        runs=tuple(_run(session, run, inputs) for run in runs),
+        teacher=_detections(session, runs[0], "teacher", inputs),
+        facts=runs[0].facts,
+    )
+
+
+def _run(session: Session, job: Job, inputs: Inputs) -> Run:
+    return Run.model_validate(
+        {
+            "role": _ROLES[job.kind],
+            "seed": job.spec["schedule"]["seed"],
+            "detections": _detections(session, job, "student", inputs),
+            "curves": _curves(session, job),
+        }
+    )
+
+
+def _detections(session: Session, job: Job, role: str, inputs: Inputs) -> Path:
+    none = DetectionsUnusable(f"Job {job.id} has left no detections of its {role}.", "Post the job again.")
+    row = session.get(Artifact, (job.id, f"detections-{role}.npz"))
+    if row is None:
+        raise none
+    return inputs.want(row.key, row.sha256, none, row.bytes)
+
+
+def _curves(session: Session, job: Job) -> dict[str, list[tuple[int, float | None]]]:
+    keys = session.scalars(select(Metric.key).where(Metric.job_id == job.id).distinct())
+    drawn = [key for key in keys if is_drawn(key)]
+    last = session.scalar(select(func.max(Metric.step)).where(Metric.job_id == job.id)) or 0
+    thin = or_(Metric.key == MAP, Metric.step % max(1, last // _POINTS) == 0)
+    columns = select(Metric.key, Metric.step, Metric.value)
+    query = columns.where(Metric.job_id == job.id, Metric.key.in_(drawn), thin).order_by(Metric.step)
+    curves: dict[str, list[tuple[int, float | None]]] = {key: [] for key in drawn}
+    for key, step, value in session.execute(query):
+        curves[key].append((step, value))
+    return curves
