@@ -35,14 +35,14 @@ from mmengine.optim import OptimWrapper
 from torch.profiler import ProfilerActivity, profile
 
 from frs.dataset.coco import read
-from frs.dataset.shapes.drawing import draw
-from frs.dataset.trainable import with_boxes
+from frs.dataset.shapes.drawing import draw_dataset
+from frs.dataset.trainable import labelled_images
 from frs.detectors import builder
-from frs.engine.trainer import quiet
+from frs.engine.trainer import silence_libraries
 from frs.recipes import RECIPES
 from frs.spec import Schedule
-from frs.training.acceleration import optimizer_options, placed
-from frs.training.batches import Images, TrainingLoaders, training_pipeline
+from frs.training.acceleration import optimizer_options, to_device
+from frs.training.batches import DetectionImages, TrainingLoaders, training_pipeline
 from frs.training.precision import AutocastOptimWrapper
 
 RATE = 1e-6
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=450, help="time to stop by")
     asked = parser.parse_args()
-    quiet()
+    silence_libraries()
     deadline = time.monotonic() + asked.seconds
     torch.backends.cudnn.benchmark = asked.benchmark_cudnn
     print(json.dumps(circumstances(asked.tiny)), flush=True)
@@ -116,19 +116,19 @@ def _stock(detector: str, tiny: bool, device: torch.device) -> Step:
 
 
 def _plain(detector: str, tiny: bool, device: torch.device) -> Step:
-    return _ours(placed(pairs.student(detector, tiny, CLASSES), device), device)
+    return _ours(to_device(pairs.student(detector, tiny, CLASSES), device), device)
 
 
 def _distilled(detector: str, tiny: bool, device: torch.device) -> Step:
-    student, teacher = (placed(make(detector, tiny, CLASSES), device) for make in (pairs.student, pairs.teacher))
-    return _ours(placed(pairs.distiller(student, teacher), device), device)
+    student, teacher = (to_device(make(detector, tiny, CLASSES), device) for make in (pairs.student, pairs.teacher))
+    return _ours(to_device(pairs.distiller(student, teacher), device), device)
 
 
 def _compiled(detector: str, tiny: bool, device: torch.device) -> Step:
-    student, teacher = (placed(make(detector, tiny, CLASSES), device) for make in (pairs.student, pairs.teacher))
+    student, teacher = (to_device(make(detector, tiny, CLASSES), device) for make in (pairs.student, pairs.teacher))
     compile_in_place(student, tapped=True)
     compile_in_place(teacher, tapped=False)
-    return _ours(placed(pairs.distiller(student, teacher), device), device)
+    return _ours(to_device(pairs.distiller(student, teacher), device), device)
 
 
 def _ours(model: Any, device: torch.device) -> Step:
@@ -198,11 +198,11 @@ def _utilisation(device: torch.device) -> Iterator[list[int]]:
 def _loaders(folder: Path, tiny: bool) -> TrainingLoaders:
     """Drawn JPEGs, resized as the recipes do."""
     size = (96, 128) if tiny else (800, 1344)
-    draw(folder, train=8 if tiny else 64, val=2, size=96 if tiny else 640)
+    draw_dataset(folder, train=8 if tiny else 64, val=2, size=96 if tiny else 640)
     schedule = Schedule(image_size=(size[1], size[0]), batch_size=2 if tiny else 8)
     coco = read(folder / "annotations" / "instances_train.json")
-    stock = builder.stock_config(RECIPES[pairs.RECIPE_OF["gfl"]].spec.student)
-    images = Images(coco, folder / "train", training_pipeline(schedule, stock), 0, with_boxes(coco, ()))
+    stock = builder.base_config(RECIPES[pairs.RECIPE_OF["gfl"]].spec.student)
+    images = DetectionImages(coco, folder / "train", training_pipeline(schedule, stock), 0, labelled_images(coco, ()))
     return TrainingLoaders(images, schedule, 0 if tiny else min(12, os.cpu_count() or 1))
 
 

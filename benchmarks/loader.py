@@ -21,13 +21,13 @@ import pairs
 import torch
 
 from frs.dataset.coco import CocoFile, read
-from frs.dataset.shapes.drawing import draw
-from frs.dataset.trainable import with_boxes
+from frs.dataset.shapes.drawing import draw_dataset
+from frs.dataset.trainable import labelled_images
 from frs.detectors import builder
-from frs.engine.trainer import quiet
+from frs.engine.trainer import silence_libraries
 from frs.recipes import RECIPES
 from frs.spec import Resources
-from frs.training.batches import Images, TrainingLoaders, training_pipeline
+from frs.training.batches import DetectionImages, TrainingLoaders, training_pipeline
 from frs.training.devices import choose_device, loader_workers
 from frs.training.precision import AutocastOptimWrapper
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    quiet()
+    silence_libraries()
     measured = measure(asked.data, asked.workers, asked.steps)
     print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value}" for name, value in measured.items()))
 
@@ -50,7 +50,7 @@ def measure(data: Path | None, workers: int | None = None, steps: int = STEPS) -
     """Median seconds waited and stepped, and the wait over the step."""
     with tempfile.TemporaryDirectory() as drawn:
         if data is None:
-            draw(Path(drawn), train=64, val=2, size=320)
+            draw_dataset(Path(drawn), train=64, val=2, size=320)
         return _measure(data or Path(drawn), workers, steps) | {"data": data.name if data else "drawn shapes"}
 
 
@@ -79,8 +79,10 @@ def _measure(folder: Path, workers: int | None, steps: int) -> dict[str, Any]:
 
 def _loaders(coco: CocoFile, images: Path, workers: int) -> TrainingLoaders:
     spec = RECIPES["small_student"].spec
-    pipeline = training_pipeline(spec.schedule, builder.stock_config(spec.student))
-    return TrainingLoaders(Images(coco, images, pipeline, 0, with_boxes(coco, ())), spec.schedule, workers)
+    pipeline = training_pipeline(spec.schedule, builder.base_config(spec.student))
+    return TrainingLoaders(
+        DetectionImages(coco, images, pipeline, 0, labelled_images(coco, ())), spec.schedule, workers
+    )
 
 
 def _at_hand() -> Path | None:

@@ -18,7 +18,7 @@ from typing import Any
 from service import ROOT, free_port
 
 from cli.client import Client
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 
 EPOCHS = 12
 
@@ -36,7 +36,7 @@ def measure(epochs: int = EPOCHS) -> dict[str, Any]:
     """Processor seconds of the three, and `share`, those of the service over the trainer's."""
     with tempfile.TemporaryDirectory(prefix="frs-load-") as folder:
         data = Path(folder)
-        draw(data / "datasets" / "shapes", train=64, val=8, size=160)
+        draw_dataset(data / "datasets" / "shapes", train=64, val=8, size=160)
         command = [sys.executable, "-m", "cli", "up", "--data", folder, "--port", str(free_port())]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)

@@ -10,7 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from frs.detectors import builder
-from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher
 from frs.recipes import RECIPES
 from frs.spec import DescribedDetector, Distillation
@@ -35,7 +35,7 @@ def teacher(detector: str, tiny: bool = False, classes: int = CLASSES) -> Any:
 
 def distiller(student: Any, teacher: Any) -> Distiller:
     """With both terms at work, and at a step that is not one of the few that are diagnosed."""
-    joined = Distiller(student, Teacher(teacher), Distillation(), Weights(1e-4, 1e-2), ramp_steps=1)
+    joined = Distiller(student, Teacher(teacher), Distillation(), LossWeights(1e-4, 1e-2), ramp_steps=1)
     joined.step = 1
     return joined
 

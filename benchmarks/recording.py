@@ -16,7 +16,7 @@ from typing import Any
 from service import SPEC
 from sqlalchemy import func, select
 
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 from frs.spec import JobSpec
 from store.db.database import open_database
 from store.db.tables import Dataset, Job, Metric
@@ -72,7 +72,7 @@ def measure(steps: int = STEPS) -> dict[str, Any]:
 
 
 def _drawn(settings: Settings) -> dict[str, Any]:
-    draw(settings.datasets_root / "shapes", train=2, val=2, size=64)
+    draw_dataset(settings.datasets_root / "shapes", train=2, val=2, size=64)
     images = {f"{half}_images": f"shapes/{half}" for half in ("train", "val")}
     return images | {f"{half}_annotations": f"shapes/annotations/instances_{half}.json" for half in ("train", "val")}
 

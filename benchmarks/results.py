@@ -24,9 +24,9 @@ from typing import Any
 import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from frs.comparison.compare import over_seeds
-from frs.dataset.shapes.drawing import draw
-from frs.evaluation.report import ENOUGH_SEEDS, judged
+from frs.comparison.compare import seed_interval
+from frs.dataset.shapes.drawing import draw_dataset
+from frs.evaluation.report import MIN_SEEDS, verdict_of
 
 Spec = dict[str, Any]
 FIRST_ARMS, OTHER_ARMS = ("none", "frs", "random teacher"), ("feature", "logit", "uniform", "boxes", "pkd")
@@ -150,7 +150,7 @@ def prepare(data: Path, to: Path, threads: int) -> None:
     """Data sets and teachers."""
     for folder in ("data", "models"):
         (to / folder).mkdir(parents=True, exist_ok=True)
-    draw(to / "data" / "shapes", train=400, val=400)
+    draw_dataset(to / "data" / "shapes", train=400, val=400)
     if not (to / "data" / "bccd").exists():
         shutil.copytree(data / "bccd", to / "data" / ".bccd", dirs_exist_ok=True)
         (to / "data" / ".bccd").rename(to / "data" / "bccd")
@@ -206,10 +206,10 @@ def _table(study: Study, to: Path) -> str:
 def _row(arm: str, by_seed: dict[int, float], gains: dict[int, float]) -> str:
     spread = f" ± {100 * stdev(by_seed.values()):.1f}" if len(by_seed) > 1 else ""
     cells = [f"`{arm}`" if " " not in arm else arm, str(len(by_seed)), f"{100 * mean(by_seed.values()):.1f}{spread}"]
-    interval = over_seeds(list(gains.values())) if arm != "none" else None
+    interval = seed_interval(list(gains.values())) if arm != "none" else None
     if interval is None:
         return f"| {' | '.join(cells)} | | | |"
-    verdict = judged(interval).replace("_", " ") if interval.n >= ENOUGH_SEEDS else "too few seeds"
+    verdict = verdict_of(interval).replace("_", " ") if interval.n >= MIN_SEEDS else "too few seeds"
     low, high = 100 * interval.low, 100 * interval.high
     return f"| {' | '.join(cells)} | {100 * interval.mean:+.1f} | {low:+.1f} to {high:+.1f} | {verdict} |"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 from store.db.database import Database, open_database
 from store.initialise import initialise
 from store.settings import Settings
@@ -69,7 +69,7 @@ def service(**settings: Any) -> Iterator[Service]:
     with tempfile.TemporaryDirectory(prefix="frs-load-") as folder:
         chosen = Settings(data=Path(folder) / "data", **settings)
         initialise(chosen)
-        draw(chosen.datasets_root / "shapes", train=8, val=4, size=64)
+        draw_dataset(chosen.datasets_root / "shapes", train=8, val=4, size=64)
         started = Service(chosen, free_port(), open_database(chosen.database_url), {})
         try:
             started.start_api()

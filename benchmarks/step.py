@@ -24,10 +24,10 @@ import pairs
 import torch
 
 from frs.detectors.heads import dense_head
-from frs.distillation.batch import Seen
-from frs.distillation.capture_output import tap
+from frs.distillation.batch import TeacherLevel
+from frs.distillation.capture_output import capture_output
 from frs.distillation.distiller import Distiller
-from frs.engine.trainer import quiet
+from frs.engine.trainer import silence_libraries
 from frs.training.precision import AutocastOptimWrapper
 
 VARIANTS = ("plain", "distilled", "authors")
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="detectors that take a step in a blink, to try the script")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    quiet()
+    silence_libraries()
     if asked.peak:
         print(peak(asked.peak, asked.detector, asked.size, asked.batch, asked.tiny))
         return
@@ -108,14 +108,14 @@ class _Authors:
     def train_step(self, data: Any, wrapper: Any) -> None:
         ours, teacher = self.distiller, self.distiller.teacher.detector
         batch = ours.data_preprocessor(data, True)
-        with tap(ours.student.neck) as neck:
+        with capture_output(ours.student.neck) as neck:
             losses = ours.student(**batch, mode="loss")
         pyramid = neck.output
         logits = dense_head(ours.student)(pyramid)[0]
         with torch.no_grad():
             seen = teacher.extract_feat(batch["inputs"])
             seen_logits = dense_head(teacher)(seen)[0]
-        levels = {s: Seen(f, z, [], s) for s, f, z in zip(ours.strides, seen, seen_logits, strict=True)}
+        levels = {s: TeacherLevel(f, z, [], s) for s, f, z in zip(ours.strides, seen, seen_logits, strict=True)}
         own = [dict(zip(ours.strides, tensors, strict=True)) for tensors in (pyramid, logits)]
         task, _ = ours.student.parse_losses(losses)
         wrapper.update_params(task + ours.weigh(ours.compare(*own, levels)))

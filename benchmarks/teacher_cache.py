@@ -21,7 +21,7 @@ import torch
 
 from frs.distillation.distiller import Distiller
 from frs.distillation.teacher_cache import TeacherCache
-from frs.engine.trainer import quiet
+from frs.engine.trainer import silence_libraries
 from frs.training.precision import AutocastOptimWrapper
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="detectors that take a step in a blink, to try the script")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    quiet()
+    silence_libraries()
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(asked.detector, Path(folder), asked.size, asked.batch, asked.repeats, asked.tiny)
     print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value:.3g}" for name, value in measured.items()))

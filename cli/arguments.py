@@ -32,7 +32,7 @@ Changes = Annotated[
 def content_of(client: Client, spec: str, changes: list[str] | None) -> Json:
     """What the file holds, or the recipe of that name, with the changes. Raises InvalidSpec, ServiceError."""
     content = spec_file.read(Path(spec)) if Path(spec).is_file() else client.get(f"/recipes/{spec}")["spec"]
-    return spec_file.change(content, changes or [])
+    return spec_file.apply_changes(content, changes or [])
 
 
 def _completions(path: str, field: str, incomplete: str) -> list[str]:

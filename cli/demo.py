@@ -13,7 +13,7 @@ from cli.pulling import pull
 from cli.up import Service
 from cli.watching import follow
 from frs.cli.progress import drawing_bar
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 
 RECIPE = "shapes_gfl"
 TRAIN_IMAGES, VAL_IMAGES = 400, 150
@@ -24,7 +24,7 @@ def run(data: Path, screen: Console) -> bool:
     """Whether both runs succeeded. Raises ServiceError."""
     screen.print("[bold]1. Data[/]: drawn scenes, four classes among look-alikes")
     with drawing_bar("drawing") as tick:
-        draw(data / "datasets" / "shapes", train=TRAIN_IMAGES, val=VAL_IMAGES, progress=tick)
+        draw_dataset(data / "datasets" / "shapes", train=TRAIN_IMAGES, val=VAL_IMAGES, progress=tick)
     _bring_teacher(data / "models")
     screen.print("[bold]2. Service[/]: API and worker, SQLite, one data folder")
     with Service(data, LOOPBACK, free_port(), None, None) as service:

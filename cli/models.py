@@ -24,7 +24,7 @@ Data = Annotated[Path, typer.Option("--data", envvar="FRS_DATA", help="Data fold
 
 
 def known(incomplete: str) -> list[str]:
-    return [name for name in published_weights.names() if name.startswith(incomplete)]
+    return [name for name in published_weights.published_names() if name.startswith(incomplete)]
 
 
 @app.command("list")
@@ -35,7 +35,7 @@ def list_models(to: To = None, data: Data = HERE) -> None:
     table.add_column("file", no_wrap=True)  # it is what pull takes
     table.add_column("needed by")
     table.add_column(f"in {folder}", overflow="fold")
-    for row in published_weights.published():
+    for row in published_weights.published_files():
         table.add_row(row.file, "\n".join(row.recipes), _state(row, folder / row.file))
     screen.print(table, highlight=False, markup=False)
 
@@ -60,11 +60,13 @@ def pull(
 
 def _wanted(names: list[str]) -> list[PublishedFile]:
     for name in names:
-        if not published_weights.wanted(name):
+        if not published_weights.files_for(name):
             problems.print(f"No recipe and no published file is called {name!r}.", style="red", highlight=False)
-            problems.print(f"There are: {', '.join(published_weights.names())}.", highlight=False, markup=False)
+            problems.print(
+                f"There are: {', '.join(published_weights.published_names())}.", highlight=False, markup=False
+            )
             raise typer.Exit(1)
-    return list(dict.fromkeys(row for name in names for row in published_weights.wanted(name)))
+    return list(dict.fromkeys(row for name in names for row in published_weights.files_for(name)))
 
 
 def _pulled(row: PublishedFile, target: Path, mirror: str | None, any_hash: bool, dry_run: bool) -> bool:

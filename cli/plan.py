@@ -11,7 +11,7 @@ from cli.arguments import Changes, SpecSource, content_of
 from cli.client import Client, Json, ServiceError
 from cli.terminal import HERE, AsJson, DataFolder, answer, problems, show
 from frs.cli import plan_tables
-from frs.preflight.estimate import Forecast
+from frs.preflight.estimate import Estimate
 
 POLL_SECONDS = 0.5
 app = typer.Typer()
@@ -52,4 +52,4 @@ def _probed(client: Client, content: Json) -> Json:
 
 
 def _forecast(found: Json) -> Any:
-    return Group(*plan_tables.tables(Forecast.model_validate(found["result"])))
+    return Group(*plan_tables.tables(Estimate.model_validate(found["result"])))

@@ -77,5 +77,5 @@ def _evaluation(data: Json) -> events.Evaluation:
 
 def _outcome(job: Json) -> events.Outcome:
     succeeded = job["status"] == "succeeded"
-    error = events.Problem(**job["error"]) if job["error"] else None
+    error = events.ErrorInfo(**job["error"]) if job["error"] else None
     return events.Outcome(status="succeeded" if succeeded else "failed", end_reason=job["end_reason"], error=error)

@@ -10,7 +10,7 @@ from typing import get_args
 import frs.errors
 import store.errors  # noqa: F401  for its subclasses
 from api.http.errors import STATUS_OF_CODE
-from frs.dataset.issues import Code as DatasetCode
+from frs.dataset.issues import IssueCode as DatasetCode
 from frs.errors import FrsError
 from store.states import WAITING_HINTS, EndReason
 

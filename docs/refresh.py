@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cli.demo import LOOPBACK, free_port
 from cli.up import Service
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 
 PAGE = Path(__file__).with_name("api.md")
 FENCE = re.compile(r"```console\n(.*?)```", re.DOTALL)
@@ -23,7 +23,7 @@ END = "--- end of output ---"
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        draw(data / "datasets" / "shapes", train=60, val=20, size=96)
+        draw_dataset(data / "datasets" / "shapes", train=60, val=20, size=96)
         with Service(data, LOOPBACK, free_port(), None, None) as service:
             page = PAGE.read_text()
             with Shell(service, Path(folder)) as shell:

@@ -110,7 +110,7 @@ class Log(_Event):
     message: Annotated[str, Field(max_length=16_384)]
 
 
-class Problem(BaseModel):
+class ErrorInfo(BaseModel):
     code: str
     message: str
     hint: str = ""
@@ -122,7 +122,7 @@ class Outcome(_Event):
     type: Literal["outcome"] = "outcome"
     status: Literal["succeeded", "failed", "interrupted"]
     end_reason: str | None = None
-    error: Problem | None = None
+    error: ErrorInfo | None = None
 
 
 Event = Phase | Rewound | Progress | Metrics | Evaluation | Checkpoint | Artifact | Facts | Log | Outcome

@@ -22,16 +22,16 @@ class PublishedFile(BaseModel):
 
 
 @cache
-def published() -> tuple[PublishedFile, ...]:
+def published_files() -> tuple[PublishedFile, ...]:
     return tuple(PublishedFile(**row) for row in yaml.safe_load(files("frs").joinpath("published.yaml").read_text()))
 
 
-def names() -> list[str]:
+def published_names() -> list[str]:
     """What can be asked for: recipes, then files."""
-    recipes = sorted({recipe for row in published() for recipe in row.recipes})
-    return [*recipes, *(row.file for row in published())]
+    recipes = sorted({recipe for row in published_files() for recipe in row.recipes})
+    return [*recipes, *(row.file for row in published_files())]
 
 
-def wanted(name: str) -> list[PublishedFile]:
+def files_for(name: str) -> list[PublishedFile]:
     """The file of that name, or all that the recipe of that name needs; empty where there is no such."""
-    return [row for row in published() if name == row.file or name in row.recipes]
+    return [row for row in published_files() if name == row.file or name in row.recipes]

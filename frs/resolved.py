@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict
 
 from frs.errors import DatasetNotFound, InvalidSpec, WeightsNotFound
 from frs.spec import (
+    ConfigDetector,
     DescribedDetector,
     DetectorRef,
     InitFromFile,
     JobSpec,
     RelativePath,
-    StockDetector,
 )
 
 
@@ -20,7 +20,7 @@ class _Resolved(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Split(_Resolved):
+class SplitFiles(_Resolved):
     """Images and boxes of one half of a data set."""
 
     images: Path
@@ -28,7 +28,7 @@ class Split(_Resolved):
 
 
 class ResolvedDetector(_Resolved):
-    description: StockDetector | DescribedDetector
+    description: ConfigDetector | DescribedDetector
     weights: Path | None = None
     """File to load; absent where `description.init` is `random` or `imagenet`."""
     sha256: str | None = None
@@ -38,7 +38,7 @@ class ResolvedDetector(_Resolved):
 MAP = "val/bbox_mAP"
 
 
-class Run(_Resolved):
+class FinishedRun(_Resolved):
     """A run that has ended, as far as a comparison needs it."""
 
     role: Literal["student", "baseline"]
@@ -53,10 +53,10 @@ def is_drawn(key: str) -> bool:
     return key == MAP or (key.startswith("train/") and ("loss" in key or "distill" in key))
 
 
-class Family(_Resolved):
+class RunGroup(_Resolved):
     """The runs a comparison compares: of every seed a student and a baseline."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
     teacher: Path | None = None
     """Its detections."""
     facts: dict[str, Any] = {}
@@ -65,15 +65,15 @@ class Family(_Resolved):
 
 class ResolvedSpec(_Resolved):
     job: JobSpec
-    train: Split
-    val: Split
-    unlabelled: Split | None = None
+    train: SplitFiles
+    val: SplitFiles
+    unlabelled: SplitFiles | None = None
     """Its images teach through the teacher alone."""
     student: ResolvedDetector
     teacher: ResolvedDetector | None = None
     models: Path
     """Folder of weights; ImageNet backbones are looked up here."""
-    family: Family | None = None
+    family: RunGroup | None = None
     """Only for kind `compare`."""
 
 
@@ -109,8 +109,8 @@ def weights_file(models: Path, relative: RelativePath) -> Path:
     return path
 
 
-def _split(folder: Path, name: str) -> Split:
-    split = Split(images=folder / name, annotations=folder / "annotations" / f"instances_{name}.json")
+def _split(folder: Path, name: str) -> SplitFiles:
+    split = SplitFiles(images=folder / name, annotations=folder / "annotations" / f"instances_{name}.json")
     if not split.images.is_dir() or not split.annotations.is_file():
         raise DatasetNotFound(
             f"Data set {folder.name!r} has no {name}/ with annotations/instances_{name}.json.",
@@ -120,7 +120,7 @@ def _split(folder: Path, name: str) -> Split:
 
 
 def _detector(ref: DetectorRef, models: Path) -> ResolvedDetector:
-    if not isinstance(ref, StockDetector | DescribedDetector):
+    if not isinstance(ref, ConfigDetector | DescribedDetector):
         raise InvalidSpec(
             "Registered detectors and other jobs are known to the service only.",
             "Describe the detector, with `init: {weights: FILE}`, or post the job to the service.",

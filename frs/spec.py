@@ -102,7 +102,7 @@ class DetectorOfJob(Spec):
     job: Annotated[str, StringConstraints(pattern=r"^job_[0-9a-z]{26}$")]
 
 
-class StockDetector(Spec):
+class ConfigDetector(Spec):
     """A detector by the name of a stock mmdet config."""
 
     config: Annotated[str, StringConstraints(pattern=r"^mmdet::[a-z0-9_]+/[A-Za-z0-9_.-]+\.py$", max_length=200)]
@@ -128,7 +128,7 @@ class DescribedDetector(Spec):
     init: Init = "random"
 
 
-DetectorDescription = StockDetector | DescribedDetector
+DetectorDescription = ConfigDetector | DescribedDetector
 _DETECTOR_KEYS = {"detector": "detector", "job": "job", "config": "config", "architecture": "architecture"}
 
 
@@ -140,7 +140,7 @@ def _detector_kind(value: Any) -> str | None:
 DetectorRef = Annotated[
     Annotated[DetectorByName, Tag("detector")]
     | Annotated[DetectorOfJob, Tag("job")]
-    | Annotated[StockDetector, Tag("config")]
+    | Annotated[ConfigDetector, Tag("config")]
     | Annotated[DescribedDetector, Tag("architecture")],
     Discriminator(
         _detector_kind,
@@ -158,7 +158,7 @@ class Optimizer(Spec):
     weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class Policy(Spec):
+class LrSchedule(Spec):
     """Learning rate over the steps: a linear warm-up, then by `name`."""
 
     name: Literal["step", "cosine"] = "step"
@@ -178,7 +178,7 @@ class Schedule(Spec):
     """Ends the run after so many steps, wherever in the epochs that is."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 16
     optimizer: Optimizer = Optimizer()
-    policy: Policy = Policy()
+    policy: LrSchedule = LrSchedule()
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 35.0
     """Largest gradient norm; null turns clipping off."""
     image_size: Size | None = None
@@ -234,11 +234,11 @@ class Resources(Spec):
         return self
 
 
-DISTILLING = {"teacher", "method", "unlabelled", "distillation", "baseline"}
+DISTILLATION_METHODS = {"teacher", "method", "unlabelled", "distillation", "baseline"}
 """Fields that a student trained alone has no use for."""
 
 
-class Seeds(Spec):
+class BaselineSeeds(Spec):
     seeds: Annotated[int, Field(ge=1, le=32)]
     """Pairs of runs, of the seeds `schedule.seed`, `schedule.seed` + 1 and so on."""
 
@@ -260,7 +260,7 @@ class JobSpec(Spec):
     student: DetectorRef
     schedule: Schedule = Schedule()
     distillation: Distillation = Distillation()
-    baseline: StrictBool | Seeds = False
+    baseline: StrictBool | BaselineSeeds = False
     """Also train the student alone, same seed and schedule, as a job of its own; the report compares.
 
     With `{seeds: n}` n pairs of runs, so that the report can tell the gain from the luck of training.
@@ -288,7 +288,7 @@ class JobSpec(Spec):
                 f"`schedule.batch_size`, {self.schedule.batch_size}, is shared by {self.resources.trainers} processes:"
                 " it must be divisible by that"
             )
-        if self.kind != "evaluate" and not isinstance(self.student, StockDetector | DescribedDetector):
+        if self.kind != "evaluate" and not isinstance(self.student, ConfigDetector | DescribedDetector):
             raise ValueError(
                 "`student` is a description (`config` or `architecture`); start it from weights with `init`"
             )
@@ -325,23 +325,23 @@ class JobSpec(Spec):
     @property
     def pairs(self) -> int:
         """Pairs of runs it asks for; 0 without a baseline."""
-        return self.baseline.seeds if isinstance(self.baseline, Seeds) else int(self.baseline)
+        return self.baseline.seeds if isinstance(self.baseline, BaselineSeeds) else int(self.baseline)
 
 
-def alone(spec: JobSpec, number: int = 0) -> JobSpec:
+def baseline_of(spec: JobSpec, number: int = 0) -> JobSpec:
     """The baseline of pair `number`: the same student on the same data, schedule and seed, without a teacher."""
-    fields = spec.model_dump(exclude=DISTILLING)
+    fields = spec.model_dump(exclude=DISTILLATION_METHODS)
     return JobSpec.model_validate(fields | {"kind": "train"} | _as_run(spec, "-baseline", number))
 
 
-def sibling(spec: JobSpec, number: int) -> JobSpec:
+def seed_variant(spec: JobSpec, number: int) -> JobSpec:
     """The distilled student of pair `number`, a run by itself."""
     return JobSpec.model_validate(spec.model_dump() | {"baseline": False} | _as_run(spec, "", number))
 
 
-def comparison(spec: JobSpec) -> JobSpec:
+def comparison_of(spec: JobSpec) -> JobSpec:
     """The job that compares the runs of `spec` once they have ended."""
-    fields = spec.model_dump(exclude=DISTILLING)
+    fields = spec.model_dump(exclude=DISTILLATION_METHODS)
     resources = spec.resources.model_copy(update={"max_minutes": None})
     return JobSpec.model_validate(
         fields | {"kind": "compare", "name": _renamed(spec, "-comparison"), "resources": resources.model_dump()}

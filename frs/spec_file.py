@@ -23,7 +23,7 @@ def read(path: Path) -> Content:
     return content
 
 
-def change(content: Content, changes: list[str]) -> Content:
+def apply_changes(content: Content, changes: list[str]) -> Content:
     """`schedule.max_steps=2` and the like; values are YAML. Raises InvalidSpec."""
     for text in changes:
         key, equals, value = text.partition("=")

@@ -10,19 +10,19 @@ DESCRIBED_EPOCHS = 12
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepCounts:
     epochs: int
     steps: int
     per_epoch: int
 
 
-def count(schedule: Schedule, epochs: int, images: int) -> Steps:
+def count_steps(schedule: Schedule, epochs: int, images: int) -> StepCounts:
     """Of `epochs` over so many images, ended by `schedule.max_steps`."""
     per_epoch = math.ceil(images / schedule.batch_size)
     steps = min(epochs * per_epoch, schedule.max_steps or epochs * per_epoch)
-    return Steps(math.ceil(steps / per_epoch), steps, per_epoch)
+    return StepCounts(math.ceil(steps / per_epoch), steps, per_epoch)
 
 
-def epochs_known(schedule: Schedule, student: DetectorRef) -> int | None:
+def known_epochs(schedule: Schedule, student: DetectorRef) -> int | None:
     """Epochs asked for, before `max_steps`; None where only the student's stock config knows them."""
     return schedule.epochs or (DESCRIBED_EPOCHS if isinstance(student, DescribedDetector) else None)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import select, update
 
 from api.datasets.schemas import DatasetProblem, Split
-from frs.dataset.check import check, check_pair
+from frs.dataset.check import check_pair, check_split
 from frs.dataset.report import Report
 from frs.errors import FrsError
 from frs.files import digest
@@ -138,7 +138,7 @@ def _examine(root: Path, dataset: Dataset) -> Findings:
 
 def _half(findings: Findings, split: Split, root: Path, images: str, annotations: str) -> Report | None:
     try:
-        return check(inside(root, images), inside(root, annotations))
+        return check_split(inside(root, images), inside(root, annotations))
     except FrsError as error:
         problem = DatasetProblem(split=split, code=error.code, message=error.message)
     except Exception:  # a fault of ours must not leave the set in `checking` for ever

@@ -128,7 +128,7 @@ def _convert(settings: Settings, upload: Upload, part: Path, val_share: float | 
     except OSError as error:
         if error.errno != errno.ENOMEM:
             raise
-        raise Refusal(422, ArchiveTooLarge.code, convert.TOO_MUCH, ArchiveTooLarge.hint_by_default) from None
+        raise Refusal(422, ArchiveTooLarge.code, convert.OVER_LIMIT, ArchiveTooLarge.hint_by_default) from None
     finally:
         _converting.release()
 

@@ -6,20 +6,20 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, field_validat
 
 from api.http.schemas import Answer, Time
 from frs.dataset.fields import is_text
-from frs.events import Problem
-from frs.spec import DescribedDetector, Name, RelativePath, Spec, StockDetector
+from frs.events import ErrorInfo
+from frs.spec import ConfigDetector, DescribedDetector, Name, RelativePath, Spec
 from store.states import DetectorStatus
 
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 def _stock_or_described(value: Any) -> str | None:
-    stock = "config" in value if isinstance(value, dict) else isinstance(value, StockDetector)
+    stock = "config" in value if isinstance(value, dict) else isinstance(value, ConfigDetector)
     return "config" if stock else "architecture"
 
 
 Description = Annotated[
-    Annotated[StockDetector, Tag("config")] | Annotated[DescribedDetector, Tag("architecture")],
+    Annotated[ConfigDetector, Tag("config")] | Annotated[DescribedDetector, Tag("architecture")],
     Discriminator(_stock_or_described),
 ]
 
@@ -92,8 +92,8 @@ class Detector(Answer):
     name: str
     status: DetectorStatus
     """`importing`: a worker has still to read the uploaded file. `refused`: `error` says why."""
-    error: Problem | None
-    description: StockDetector | DescribedDetector
+    error: ErrorInfo | None
+    description: ConfigDetector | DescribedDetector
     weights_file: str | None
     """Below the folder of models; null for a job's student and for an upload."""
     job_id: str | None

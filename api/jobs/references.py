@@ -16,7 +16,7 @@ from api.http.validation import Fault
 from frs.dataset.classes import difference
 from frs.dataset.report import usable_without_boxes
 from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
-from frs.events import Problem
+from frs.events import ErrorInfo
 from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, Init, InitFromDetector, InitFromFile, JobSpec
 from store.db.tables import Dataset
 from store.states import DatasetStatus, DetectorStatus, JobStatus
@@ -165,7 +165,7 @@ def _check_registered(session: Session, caller: Caller, dataset: Dataset | None,
         detail, hint = f"Detector {detector.name} is still being imported.", f"Poll GET /detectors/{detector.id}."
         raise InvalidField(loc, "detector_not_ready", detail, hint)
     if detector.status == DetectorStatus.REFUSED:
-        why = Problem.model_validate(detector.error)
+        why = ErrorInfo.model_validate(detector.error)
         raise InvalidField(loc, "detector_refused", f"Detector {detector.name} was refused. {why.message}", why.hint)
     if dataset is not None and detector.classes is not None:
         _check_classes(dataset, detector.classes, f"Detector {detector.name}", loc)

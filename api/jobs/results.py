@@ -14,7 +14,7 @@ from api.http.schemas import Page
 from api.jobs.schemas import Artifact, Evaluation, Event, LogLine
 from api.jobs.service import row
 from frs.evaluation import report as reports
-from frs.evaluation.report import Comparison, Missing, Report, Scores
+from frs.evaluation.report import Comparison, MissingRun, Report, Scores
 from frs.events import Role
 from store.db import queries, tables
 from store.db.database import Database
@@ -117,9 +117,9 @@ def _holders(session: Session, caller: Caller, job_id: str) -> list[str]:
     return [job_id, *comparison]
 
 
-def _missing(job: tables.Job, what: Literal["student", "baseline", "comparison"]) -> Missing:
+def _missing(job: tables.Job, what: Literal["student", "baseline", "comparison"]) -> MissingRun:
     said = f"{job.error['code']}: {job.error['message']}" if job.error else job.end_reason
-    return Missing(job_id=job.id, what=what, status=job.status, reason=said)
+    return MissingRun(job_id=job.id, what=what, status=job.status, reason=said)
 
 
 def _student(session: Session, job: tables.Job) -> Scores | None:

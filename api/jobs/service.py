@@ -17,7 +17,7 @@ from api.http.schemas import Page
 from api.jobs import quota, references
 from api.jobs.references import References
 from api.jobs.schemas import Job
-from frs.spec import JobSpec, Kind, alone, comparison, sibling
+from frs.spec import JobSpec, Kind, baseline_of, comparison_of, seed_variant
 from store.db import queries, tables
 from store.db.database import Database
 from store.errors import ActionNotAllowed, JobNotFound
@@ -82,10 +82,10 @@ def refuse_comparison(spec: JobSpec) -> None:
 
 def family_of(spec: JobSpec) -> Iterator[JobSpec]:
     """Baselines, siblings of the further seeds, and last the comparison of all; nothing without a baseline."""
-    yield from (alone(spec, number) for number in range(spec.pairs))
-    yield from (sibling(spec, number) for number in range(1, spec.pairs))
+    yield from (baseline_of(spec, number) for number in range(spec.pairs))
+    yield from (seed_variant(spec, number) for number in range(1, spec.pairs))
     if spec.pairs:
-        yield comparison(spec)
+        yield comparison_of(spec)
 
 
 def listing(database: Database, caller: Caller, wanted: Filter, limit: int, cursor: str | None) -> Page[Job]:

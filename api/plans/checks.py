@@ -13,7 +13,7 @@ from frs.dataset.report import Report
 from frs.errors import BadDataset
 from frs.preflight.checks import Check
 from frs.spec import JobSpec
-from frs.step_counts import Steps, count, epochs_known
+from frs.step_counts import StepCounts, count_steps, known_epochs
 from store.db.tables import Dataset, Job
 from store.scheduling import waiting, worker_registry
 from store.states import WAITING_HINTS, JobStatus, WaitingReason
@@ -32,9 +32,9 @@ def of_references(reviewed: Review) -> Iterator[Check]:
             yield Check(code=field, level="info", ok=True, message=f"What `{field}` names is there, and fits.")
 
 
-def of_the_schedule(spec: JobSpec, images: int | None) -> tuple[Check, Steps | None]:
+def of_the_schedule(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts | None]:
     """`images`: how many there are to train on; None where that is not known."""
-    epochs = epochs_known(spec.schedule, spec.student)
+    epochs = known_epochs(spec.schedule, spec.student)
     if spec.kind == "evaluate":
         return Check(code="schedule", level="info", ok=True, message="It does not train."), None
     if images is None:
@@ -48,7 +48,7 @@ def of_the_schedule(spec: JobSpec, images: int | None) -> tuple[Check, Steps | N
             "Set `schedule.epochs`, or probe.",
         )
         return Check(code="schedule", level="info", ok=False, message=message, hint=hint), None
-    steps = count(spec.schedule, epochs, images)
+    steps = count_steps(spec.schedule, epochs, images)
     said = f"{steps.steps} steps, {steps.per_epoch} an epoch."
     return Check(code="schedule", level="info", ok=True, message=said), steps
 

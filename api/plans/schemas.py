@@ -3,7 +3,7 @@
 from api.http.schemas import Answer, Time
 from api.jobs.schemas import JobError, StatusReason
 from frs.preflight.checks import Check
-from frs.preflight.estimate import Forecast
+from frs.preflight.estimate import Estimate
 from frs.spec import JobSpec
 from store.states import ErrandStatus
 
@@ -35,7 +35,7 @@ class Probe(Answer):
     status_reason: StatusReason | None
     """Why it is `queued`."""
     spec: JobSpec
-    result: Forecast | None
+    result: Estimate | None
     """Once it has `succeeded`, which it does where a check fails, too."""
     error: JobError | None
     """Why there is no result, once it has `failed`."""

@@ -15,8 +15,8 @@ from frs import events, spec_file
 from frs.cli import report_text
 from frs.cli.progress import Bar, drawing_bar
 from frs.comparison import paired_runs
-from frs.dataset.check import check as check_split
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.check import check_split as check_split
+from frs.dataset.shapes.drawing import draw_dataset
 from frs.errors import FrsError, InvalidSpec
 from frs.evaluation.report import Report
 from frs.isolation import jail
@@ -138,7 +138,7 @@ def shapes(
 ) -> None:
     """Draw a data set of shapes in COCO layout."""
     with drawing_bar("drawing") as tick:
-        draw(folder, train=train, val=val, size=size, seed=seed, progress=tick)
+        draw_dataset(folder, train=train, val=val, size=size, seed=seed, progress=tick)
     typer.echo(f"{train} training and {val} validation images in {folder}")
 
 
@@ -152,7 +152,7 @@ def import_weights(
     """Take tensors and class names out of a file, without network and within bounds; says so as one JSON object."""
     die_with_parent()
     if JAIL is None:
-        jail.start_again_inside()
+        jail.restart_isolated()
     from frs.detectors import import_weights as weights_import
 
     tell = None if events_fd is None else _telling(events_fd)
@@ -168,7 +168,7 @@ def read_spec(name: str, changes: list[str]) -> JobSpec:
     else:
         raise InvalidSpec(f"{name} is neither a file nor a recipe.", f"Recipes: {', '.join(RECIPES)}.")
     try:
-        spec = JobSpec.model_validate(spec_file.change(content, changes))
+        spec = JobSpec.model_validate(spec_file.apply_changes(content, changes))
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
         raise InvalidSpec(f"{name}: {said}.") from None
@@ -179,7 +179,7 @@ def read_spec(name: str, changes: list[str]) -> JobSpec:
 
 def _run_pairs(spec: ResolvedSpec, folder: Path, json_: bool) -> int:
     """Every run that has not ended yet, one after the other, then their comparison."""
-    runs = list(paired_runs.planned(spec))
+    runs = list(paired_runs.planned_runs(spec))
     for run in runs:
         try:
             done = paired_runs.is_done(folder / run.name, run.spec)
@@ -193,7 +193,7 @@ def _run_pairs(spec: ResolvedSpec, folder: Path, json_: bool) -> int:
 
 def _compare(students: list[Path], baselines: list[Path], to: Path, json_: bool) -> int:
     try:
-        spec = paired_runs.compared(students, baselines)
+        spec = paired_runs.comparison_spec(students, baselines)
     except FrsError as error:
         return _explain(error)
     code = _run_in(to, spec, json_)
@@ -234,9 +234,9 @@ def _plan(spec: ResolvedSpec, json_: bool) -> int:
     from frs.engine import trainer
     from frs.preflight import plan
 
-    trainer.quiet()
+    trainer.silence_libraries()
     with problems.status("starting") as status:
-        forecast = plan.plan(spec, lambda event: _tell_phase(event, status))
+        forecast = plan.estimate(spec, lambda event: _tell_phase(event, status))
     if json_:
         typer.echo(forecast.model_dump_json(indent=2))
     else:
@@ -251,8 +251,8 @@ def _plan_for_the_worker(file: Path, tell: events.Emit) -> int:
     from frs.engine import trainer
     from frs.preflight import plan
 
-    trainer.quiet()
-    forecast = plan.plan(spec, tell)
+    trainer.silence_libraries()
+    forecast = plan.estimate(spec, tell)
     tell(events.Facts(values=forecast.model_dump(mode="json")))
     tell(events.Outcome(status="succeeded"))
     return 0

@@ -5,12 +5,12 @@ from rich.text import Text
 
 from frs.cli.progress import duration
 from frs.preflight.checks import Check
-from frs.preflight.estimate import Forecast
+from frs.preflight.estimate import Estimate
 
 _STYLE = {"error": "red", "warning": "yellow", "info": "green"}
 
 
-def tables(forecast: Forecast) -> list[Table]:
+def tables(forecast: Estimate) -> list[Table]:
     return [checks(forecast.checks), cost(forecast)]
 
 
@@ -24,7 +24,7 @@ def checks(found: list[Check]) -> Table:
     return table
 
 
-def cost(forecast: Forecast) -> Table:
+def cost(forecast: Estimate) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -40,7 +40,7 @@ def _mark(check: Check) -> Text:
     return Text("ok" if check.ok else check.level, _STYLE[check.level])
 
 
-def _rows(forecast: Forecast) -> dict[str, str | None]:
+def _rows(forecast: Estimate) -> dict[str, str | None]:
     return {
         "images": _said("{:,} to train on, {:,} to validate on", forecast.training_images, forecast.validation_images),
         "classes": ", ".join(forecast.classes or []),
@@ -60,7 +60,7 @@ def _said(text: str, *values: float | None) -> str | None:
     return None if None in values else text.format(*values)
 
 
-def _sides(forecast: Forecast, name: str, unit: float, called: str) -> str | None:
+def _sides(forecast: Estimate, name: str, unit: float, called: str) -> str | None:
     """Teacher and student side by side."""
     sides = {"teacher": forecast.teacher, "student": forecast.student}
     told = [f"{role} {getattr(side, name) / unit:,.3g}" for role, side in sides.items() if side is not None]

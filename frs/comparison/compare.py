@@ -12,28 +12,28 @@ from scipy import stats
 
 from frs import events
 from frs.comparison.pictures import curves, precision_recall, side_by_side
-from frs.comparison.pictures.side_by_side import Seen
+from frs.comparison.pictures.side_by_side import MatchedDetections
 from frs.dataset import coco
 from frs.dataset.coco import CocoFile
 from frs.detectors import weights
 from frs.errors import RunsDiffer
 from frs.evaluation import bootstrap, detections, matching, report
 from frs.evaluation.detections import Detections
-from frs.evaluation.report import Comparison, OverImages, OverSeeds, Pair, Report, Scores
+from frs.evaluation.report import Comparison, ImageInterval, Pair, Report, Scores, SeedInterval
 from frs.files import digest
-from frs.resolved import MAP, Family, ResolvedSpec, Run
-from frs.training.event_reporter import Announcer
+from frs.resolved import MAP, FinishedRun, ResolvedSpec, RunGroup
+from frs.training.event_reporter import EventReporter
 from frs.training.stop_request import Interrupted, StopRequest
 
-Tick = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 _KINDS = ("student", "baseline")
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class RunScores:
     """One run's numbers, on the images as they are and on each resample."""
 
-    run: Run
+    run: FinishedRun
     scores: Scores
     resampled: dict[str, NDArray[np.float64]]
 
@@ -42,21 +42,21 @@ class Judged:
         return self.scores.metrics["bbox_mAP"] or 0.0
 
 
-def run(spec: ResolvedSpec, family: Family, workdir: Path, emit: events.Emit, stop: StopRequest) -> str:
+def run(spec: ResolvedSpec, family: RunGroup, workdir: Path, emit: events.Emit, stop: StopRequest) -> str:
     """Emits `report.json` and the pictures as artifacts and the comparison as a fact; returns the end reason.
 
     Raises DetectionsUnusable, RunsDiffer, BadDataset, Interrupted.
     """
-    announcer = Announcer(emit, workdir)
+    announcer = EventReporter(emit, workdir)
 
     def tick(done: int, total: int) -> None:
         announcer.within(done, total)
         if stop.why == "interrupted":
             raise Interrupted
 
-    runs = paired(family.runs)
+    runs = pair_runs(family.runs)
     announcer.phase("matching")
-    court = Court(spec, tick)
+    court = ComparisonData(spec, tick)
     teacher = court.seen(family.teacher) if family.teacher else None
     announcer.phase("resampling")
     judged = [court.judge(run) for run in runs]
@@ -77,32 +77,34 @@ def run(spec: ResolvedSpec, family: Family, workdir: Path, emit: events.Emit, st
     return "completed"
 
 
-class Court:
+class ComparisonData:
     """The validation images and their objects, against which every run is held."""
 
-    def __init__(self, spec: ResolvedSpec, tick: Tick) -> None:
+    def __init__(self, spec: ResolvedSpec, tick: ProgressCallback) -> None:
         self.folder, self.tick = spec.val.images, tick
         self.truth: CocoFile = coco.read(spec.val.annotations)
         self.sha256 = digest(spec.val.annotations)
         self.images: NDArray[np.int64] = np.zeros(0, np.int64)
         """Ids of those that were looked at: known from the first run that is read."""
-        self.times: bootstrap.Times = np.zeros((0, 0), np.int64)
+        self.times: bootstrap.Multiplicities = np.zeros((0, 0), np.int64)
 
-    def seen(self, path: Path) -> Seen:
+    def seen(self, path: Path) -> MatchedDetections:
         """Raises DetectionsUnusable, RunsDiffer."""
         found = detections.read(path)
         self._check(found, path.name)
-        return Seen(found.rows, matching.match(self.truth, found.rows, self.images, self.tick))
+        return MatchedDetections(found.rows, matching.match(self.truth, found.rows, self.images, self.tick))
 
-    def judge(self, run: Run) -> Judged:
+    def judge(self, run: FinishedRun) -> RunScores:
         matches = self.seen(run.detections).matches
         precisions = bootstrap.average_precisions(matches, self.times, self.tick)
-        return Judged(run, self._scores(matches), bootstrap.numbers(precisions))
+        return RunScores(run, self._scores(matches), bootstrap.coco_numbers(precisions))
 
-    def scores(self, seen: Seen) -> Scores:
+    def scores(self, seen: MatchedDetections) -> Scores:
         return self._scores(seen.matches)
 
-    def pictures(self, runs: Sequence[Run], sides: dict[str, Seen], found: Report) -> dict[str, Callable[[], bytes]]:
+    def pictures(
+        self, runs: Sequence[FinishedRun], sides: dict[str, MatchedDetections], found: Report
+    ) -> dict[str, Callable[[], bytes]]:
         teacher = next((row.metrics["bbox_mAP"] for row in found.rows if row.role == "teacher"), None)
         matches = {role: seen.matches for role, seen in sides.items()}
         return {
@@ -112,8 +114,8 @@ class Court:
         }
 
     def _scores(self, matches: Sequence[matching.ClassMatches]) -> Scores:
-        precisions = bootstrap.once(matches)
-        six = {name: float(value[0]) for name, value in bootstrap.numbers(precisions).items()}
+        precisions = bootstrap.each_once(matches)
+        six = {name: float(value[0]) for name, value in bootstrap.coco_numbers(precisions).items()}
         per_class = zip((of_class.name for of_class in matches), bootstrap.per_class(precisions), strict=True)
         return Scores(
             metrics={name: None if np.isnan(value) else value for name, value in six.items()}, per_class=dict(per_class)
@@ -128,12 +130,12 @@ class Court:
             known = {image.id for image in self.truth.images}
             if not len(found.images) or not known.issuperset(found.images.tolist()):
                 raise RunsDiffer(f"{name} was found on images the validation split does not have.")
-            self.images, self.times = found.images, bootstrap.resamples(len(found.images))
+            self.images, self.times = found.images, bootstrap.draw_resamples(len(found.images))
         if not np.array_equal(found.images, self.images):
             raise RunsDiffer(f"{name} was found on other images than the runs before it.")
 
 
-def paired(runs: Sequence[Run]) -> list[Run]:
+def pair_runs(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     """By kind and seed, students first. Raises RunsDiffer unless every seed has one student and one baseline."""
     ordered = sorted(runs, key=lambda run: (_KINDS.index(run.role), run.seed))
     seeds = {role: [run.seed for run in ordered if run.role == role] for role in _KINDS}
@@ -143,7 +145,7 @@ def paired(runs: Sequence[Run]) -> list[Run]:
     return ordered
 
 
-def compare(judged: Sequence[Judged], images: int) -> Comparison:
+def compare(judged: Sequence[RunScores], images: int) -> Comparison:
     """`judged`: students, then baselines, both by seed."""
     half = len(judged) // 2
     sides = list(zip(judged[:half], judged[half:], strict=True))
@@ -162,20 +164,20 @@ def compare(judged: Sequence[Judged], images: int) -> Comparison:
         raise RunsDiffer("The validation split has no objects to compare the runs by.")
     return Comparison(
         gain=float(np.mean([pair.gain for pair in pairs])),
-        over_images=OverImages(
+        over_images=ImageInterval(
             **decisive.model_dump(),
             level=bootstrap.LEVEL,
             resamples=bootstrap.RESAMPLES,
             images=images,
             by_number=by_number,
         ),
-        over_seeds=over_seeds([pair.gain for pair in pairs]),
+        over_seeds=seed_interval([pair.gain for pair in pairs]),
         pairs=pairs,
-        unequal=unequal_steps([(ours.run, theirs.run) for ours, theirs in sides]),
+        unequal=step_mismatch([(ours.run, theirs.run) for ours, theirs in sides]),
     )
 
 
-def unequal_steps(sides: Sequence[tuple[Run, Run]]) -> str | None:
+def step_mismatch(sides: Sequence[tuple[FinishedRun, FinishedRun]]) -> str | None:
     """What to say where a time limit ended one of a pair before the other."""
     steps = [[(run.curves.get(MAP) or [(0, None)])[-1][0] for run in pair] for pair in sides]
     told = [
@@ -186,16 +188,16 @@ def unequal_steps(sides: Sequence[tuple[Run, Run]]) -> str | None:
     return f"The runs are not of the same length ({'; '.join(told)})." if told else None
 
 
-def over_seeds(gains: Sequence[float], level: float = bootstrap.LEVEL) -> OverSeeds | None:
+def seed_interval(gains: Sequence[float], level: float = bootstrap.LEVEL) -> SeedInterval | None:
     """Student's t interval of the mean gain; None for a single pair."""
     if len(gains) < 2:
         return None
     mean, error = float(np.mean(gains)), float(stats.sem(gains))
     reach = float(stats.t.ppf((1 + level) / 2, len(gains) - 1)) * error
-    return OverSeeds(mean=mean, low=mean - reach, high=mean + reach, level=level, n=len(gains))
+    return SeedInterval(mean=mean, low=mean - reach, high=mean + reach, level=level, n=len(gains))
 
 
-def _report(judged: Sequence[Judged], teacher: Scores | None, images: int, family: Family) -> Report:
+def _report(judged: Sequence[RunScores], teacher: Scores | None, images: int, family: RunGroup) -> Report:
     half = len(judged) // 2
     return report.build(
         [run.scores for run in judged[:half]],

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from frs import events
 from frs.errors import CheckpointUnusable, DetectionsUnusable
-from frs.resolved import Family, ResolvedSpec, Run, is_drawn
-from frs.spec import alone, comparison, sibling
+from frs.resolved import FinishedRun, ResolvedSpec, RunGroup, is_drawn
+from frs.spec import baseline_of, comparison_of, seed_variant
 
 SPEC, JOURNAL = "spec.json", "events.jsonl"
 _Role = Literal["student", "baseline"]
@@ -27,10 +27,10 @@ class PlannedRun:
         return f"{self.role}-seed{self.seed}"
 
 
-def planned(spec: ResolvedSpec) -> Iterator[PlannedRun]:
+def planned_runs(spec: ResolvedSpec) -> Iterator[PlannedRun]:
     """Student, then baseline, seed by seed."""
     for number in range(spec.job.pairs):
-        student, baseline = sibling(spec.job, number), alone(spec.job, number)
+        student, baseline = seed_variant(spec.job, number), baseline_of(spec.job, number)
         yield PlannedRun("student", student.schedule.seed, spec.model_copy(update={"job": student}))
         without = spec.model_copy(update={"job": baseline, "teacher": None})
         yield PlannedRun("baseline", baseline.schedule.seed, without)
@@ -45,26 +45,26 @@ def is_done(folder: Path, spec: ResolvedSpec) -> bool:
     return _ended_well(folder)
 
 
-def compared(students: Sequence[Path], baselines: Sequence[Path]) -> ResolvedSpec:
+def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> ResolvedSpec:
     """A comparison of the runs in these folders. Raises DetectionsUnusable where one is not finished."""
     runs = [_run(folder, "student") for folder in students] + [_run(folder, "baseline") for folder in baselines]
     first, teacher = _spec(students[0]), students[0] / "detections-teacher.npz"
     facts: dict[str, Any] = {}
-    for event in _told(students[0]):
+    for event in _read_events(students[0]):
         facts |= event.values if isinstance(event, events.Facts) else {}
-    family = Family(runs=tuple(runs), teacher=teacher if teacher.is_file() else None, facts=facts)
-    return first.model_copy(update={"job": comparison(first.job), "teacher": None, "family": family})
+    family = RunGroup(runs=tuple(runs), teacher=teacher if teacher.is_file() else None, facts=facts)
+    return first.model_copy(update={"job": comparison_of(first.job), "teacher": None, "family": family})
 
 
-def _run(folder: Path, role: _Role) -> Run:
+def _run(folder: Path, role: _Role) -> FinishedRun:
     seed = _spec(folder).job.schedule.seed
     if not _ended_well(folder):
-        raise DetectionsUnusable(f"The run in {folder} has not ended well.", "Run it to its end first.")
-    return Run(role=role, seed=seed, detections=folder / "detections-student.npz", curves=_curves(folder))
+        raise DetectionsUnusable(f"The run in {folder} has not ended well.", "FinishedRun it to its end first.")
+    return FinishedRun(role=role, seed=seed, detections=folder / "detections-student.npz", curves=_curves(folder))
 
 
 def _ended_well(folder: Path) -> bool:
-    told = list(_told(folder))
+    told = list(_read_events(folder))
     return bool(told) and isinstance(told[-1], events.Outcome) and told[-1].status == "succeeded"
 
 
@@ -79,7 +79,7 @@ def _spec(folder: Path) -> ResolvedSpec:
 def _curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
     """Of every attempt what the next one did not go back behind."""
     points: dict[str, dict[int, float | None]] = {}
-    for event in _told(folder):
+    for event in _read_events(folder):
         if isinstance(event, events.Rewound):
             kept = event.to_step
             points = {key: {step: y for step, y in curve.items() if step <= kept} for key, curve in points.items()}
@@ -89,7 +89,7 @@ def _curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
     return {key: sorted(curve.items()) for key, curve in points.items()}
 
 
-def _told(folder: Path) -> Iterator[events.Event]:
+def _read_events(folder: Path) -> Iterator[events.Event]:
     """What the run said; a last line that was cut off when it was killed is passed over."""
     try:
         lines = (folder / JOURNAL).read_text().splitlines()

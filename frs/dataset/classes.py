@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from frs.dataset.issues import shown
+from frs.dataset.issues import printable
 
 
 def difference(expected: Sequence[str], found: Sequence[str], where: str) -> str | None:
@@ -18,5 +18,5 @@ def difference(expected: Sequence[str], found: Sequence[str], where: str) -> str
 
 
 def _names(names: Sequence[str], most: int = 8) -> str:
-    listed = ", ".join(repr(shown(name, 40)) for name in names[:most])
+    listed = ", ".join(repr(printable(name, 40)) for name in names[:most])
     return f"{listed} and {len(names) - most} more" if len(names) > most else listed

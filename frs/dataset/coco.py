@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from frs.dataset.coco_boxes import Boxes, read_boxes
 from frs.dataset.coco_images import CocoImage, read_images
 from frs.dataset.fields import is_id, is_text
-from frs.dataset.issues import Problems, shown
+from frs.dataset.issues import IssueCollector, printable
 from frs.errors import BadDataset
 
 MAX_BYTES = 2 << 30
@@ -20,7 +20,7 @@ MAX_CLASSES = 20_000
 
 @dataclass(frozen=True, eq=False)
 class CocoFile:
-    """An annotation file's usable content; what is not usable went to the `Problems` given to `read`."""
+    """An annotation file's usable content; what is not usable went to the `IssueCollector` given to `read`."""
 
     classes: tuple[str, ...]
     """Names by ascending category id: a label is an index into this."""
@@ -43,13 +43,13 @@ class CocoFile:
         return self.boxes.take(slice(int(self._starts[index]), int(self._starts[index + 1])))
 
 
-def read(annotations: Path, problems: Problems | None = None) -> CocoFile:
+def read(annotations: Path, problems: IssueCollector | None = None) -> CocoFile:
     """Single entries that are wrong are left out and told to `problems`.
 
     Raises BadDataset where nothing can be made of the file as a whole.
     """
-    found = Problems() if problems is None else problems
-    name = shown(annotations.name)
+    found = IssueCollector() if problems is None else problems
+    name = printable(annotations.name)
     content = document(annotations, name)
     entries = {key: _entries(content, key, name) for key in ("categories", "images", "annotations")}
     categories = _categories(entries["categories"], name, found)
@@ -78,7 +78,7 @@ def document(annotations: Path, name: str) -> dict[str, Any]:
     except MemoryError as error:
         raise BadDataset(f"{name} does not fit into memory.") from error
     except ValueError as error:  # broken JSON, bytes that are not UTF-8, integers of thousands of digits
-        raise BadDataset(f"{name} is not JSON: {shown(str(error))}.") from error
+        raise BadDataset(f"{name} is not JSON: {printable(str(error))}.") from error
     if not isinstance(content, dict):
         raise BadDataset(f"{name} is not a JSON object with images, annotations and categories.")
     return content
@@ -102,7 +102,7 @@ def _entries(document: dict[str, Any], key: str, name: str) -> list[Any]:
     return entries
 
 
-def _categories(entries: list[Any], name: str, found: Problems) -> dict[int, str]:
+def _categories(entries: list[Any], name: str, found: IssueCollector) -> dict[int, str]:
     """Id to name, by ascending id."""
     if len(entries) > MAX_CLASSES:
         raise BadDataset(f"{name} lists {len(entries):,} categories; at most {MAX_CLASSES:,} are read.")
@@ -114,7 +114,7 @@ def _categories(entries: list[Any], name: str, found: Problems) -> dict[int, str
             found.add("category_duplicate", f"Category id {category_id} is listed twice in {name}.")
             continue
         if class_name in names:
-            found.add("category_duplicate", f"Category name {shown(class_name)!r} is listed twice in {name}.")
+            found.add("category_duplicate", f"Category name {printable(class_name)!r} is listed twice in {name}.")
         categories[category_id] = class_name
         names.add(class_name)
     return dict(sorted(categories.items()))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from frs.dataset.coco_images import UNPLACED, CocoImage
 from frs.dataset.fields import is_finite, is_id
-from frs.dataset.issues import Code, Problems, shown
+from frs.dataset.issues import IssueCode, IssueCollector, printable
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -38,7 +38,7 @@ def read_boxes(
     images: tuple[CocoImage, ...],
     places: dict[int, int],
     category_ids: list[int],
-    found: Problems,
+    found: IssueCollector,
 ) -> Boxes:
     labels = {category_id: label for label, category_id in enumerate(category_ids)}
     whole, real = array("q"), array("d")  # id, image, label, crowd; x, y, w, h, area
@@ -49,7 +49,7 @@ def read_boxes(
         if fault := _box_fault(entry, labels):
             code, text = fault
             image = images[place]
-            message = f"{shown(image.file_name)}: box {entry['id']} {text}."
+            message = f"{printable(image.file_name)}: box {entry['id']} {text}."
             found.add(code, message, file=image.file_name, image_id=image.id, annotation_id=entry["id"])
             continue
         x, y, w, h = entry["bbox"]
@@ -58,7 +58,7 @@ def read_boxes(
     return _sorted(whole, real)
 
 
-def _place(entry: Any, number: int, places: dict[int, int], found: Problems) -> int:
+def _place(entry: Any, number: int, places: dict[int, int], found: IssueCollector) -> int:
     """Index of the image an annotation belongs to; -1 where it has none, which is told to `found`."""
     if not isinstance(entry, dict):
         found.add("annotation_invalid", f"Entry {number} of `annotations` is not an object.")
@@ -70,23 +70,23 @@ def _place(entry: Any, number: int, places: dict[int, int], found: Problems) -> 
         found.add("annotation_invalid", f"Entry {number} of `annotations` has no whole number as `id`.", image_id=known)
         return UNPLACED
     if image_id is None or image_id not in places:
-        text = f"Box {annotation_id} belongs to image {shown(entry.get('image_id'))}, which is not listed."
+        text = f"Box {annotation_id} belongs to image {printable(entry.get('image_id'))}, which is not listed."
         found.add("image_unknown", text, annotation_id=annotation_id)
         return UNPLACED
     return places[image_id]
 
 
-def _box_fault(entry: dict[str, Any], labels: dict[int, int]) -> tuple[Code, str] | None:
+def _box_fault(entry: dict[str, Any], labels: dict[int, int]) -> tuple[IssueCode, str] | None:
     category_id = entry.get("category_id")
     if not is_id(category_id) or category_id not in labels:
-        return "category_unknown", f"has category {shown(category_id)}, which is not listed"
+        return "category_unknown", f"has category {printable(category_id)}, which is not listed"
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
-        return "box_invalid", f"has `bbox` {shown(box)}, which is not four finite numbers"
+        return "box_invalid", f"has `bbox` {printable(box)}, which is not four finite numbers"
     if "area" in entry and not (is_finite(entry["area"]) and entry["area"] >= 0):
-        return "box_invalid", f"has `area` {shown(entry['area'])}, which is no number of at least 0"
+        return "box_invalid", f"has `area` {printable(entry['area'])}, which is no number of at least 0"
     if entry.get("iscrowd", 0) not in (0, 1):
-        return "box_invalid", f"has `iscrowd` {shown(entry['iscrowd'])}, which is neither 0 nor 1"
+        return "box_invalid", f"has `iscrowd` {printable(entry['iscrowd'])}, which is neither 0 nor 1"
     return None
 
 

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from frs.dataset.fields import is_id, is_text
-from frs.dataset.issues import Problems, shown
+from frs.dataset.issues import IssueCollector, printable
 
 UNPLACED = -1
 _MAX_SIDE = 1 << 31
@@ -16,7 +16,7 @@ class CocoImage(NamedTuple):
     height: int
 
 
-def read_images(entries: list[Any], name: str, found: Problems) -> tuple[tuple[CocoImage, ...], dict[int, int]]:
+def read_images(entries: list[Any], name: str, found: IssueCollector) -> tuple[tuple[CocoImage, ...], dict[int, int]]:
     """The usable images, and for every id its index among them, or -1 where its entry is unusable."""
     images: list[CocoImage] = []
     places: dict[int, int] = {}
@@ -43,9 +43,9 @@ def _image_fault(entry: dict[str, Any]) -> str | None:
     for side in ("width", "height"):
         value = entry.get(side)
         if type(value) is not int or not 0 < value < _MAX_SIDE:
-            return f"has `{side}` {shown(value)}, which is no whole number above 0"
+            return f"has `{side}` {printable(value)}, which is no whole number above 0"
     return None
 
 
 def _file_shown(entry: dict[str, Any]) -> str | None:
-    return shown(entry["file_name"]) if isinstance(entry.get("file_name"), str) else None
+    return printable(entry["file_name"]) if isinstance(entry.get("file_name"), str) else None

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from frs.dataset.coco_images import CocoImage
-from frs.dataset.issues import Code, shown
+from frs.dataset.issues import IssueCode, printable
 
 MAX_PIXELS = 50_000_000
 """At most 8 bytes each while decoding (progressive CMYK): 400 MB, once, see `_one_heavy_at_a_time`."""
@@ -24,16 +24,16 @@ _MAX_SCANS = 100
 _HEAVY_PIXELS, _HEAVY_BYTES = 2_000_000, 16_000_000
 _one_heavy_at_a_time = threading.Lock()
 
-Flaw = tuple[Code, str]
+ImageIssue = tuple[IssueCode, str]
 
 
-class _TooLarge(Exception):
+class _ImageTooLarge(Exception):
     pass
 
 
-def flaw(root: Path, image: CocoImage, *, decode: bool, max_pixels: int = MAX_PIXELS) -> Flaw | None:
+def check_image(root: Path, image: CocoImage, *, decode: bool, max_pixels: int = MAX_PIXELS) -> ImageIssue | None:
     """What is wrong with `image`'s file below `root`, a folder with links resolved; without `decode` by its header alone."""
-    name = shown(image.file_name)
+    name = printable(image.file_name)
     path = Path(os.path.realpath(root / image.file_name))  # unlike Path.resolve() it never raises
     if not path.is_relative_to(root):
         return "image_outside_folder", f"{name} lies outside the images folder."
@@ -47,7 +47,7 @@ def flaw(root: Path, image: CocoImage, *, decode: bool, max_pixels: int = MAX_PI
             return None
     except FileNotFoundError:
         return "image_missing", f"{name} is not in the images folder."
-    except (_TooLarge, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (_ImageTooLarge, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         return "image_too_large", f"{name} is too large to be read: {error}."
     except UnidentifiedImageError:
         return "image_unreadable", f"{name} is not a JPEG, PNG, BMP or WebP picture."
@@ -55,12 +55,12 @@ def flaw(root: Path, image: CocoImage, *, decode: bool, max_pixels: int = MAX_PI
         return "image_unreadable", f"{name} cannot be read: {_reason(error)}."
 
 
-def size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
-    """Width and height as trained on, by the header; None where `flaw` would say what is wrong with it."""
+def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
+    """Width and height as trained on, by the header; None where `check_image` would say what is wrong with it."""
     try:
         with _opened(path) as file:
             return _size(file, max_pixels)[:2]
-    except Exception:  # as in `flaw`
+    except Exception:  # as in `check_image`
         return None
 
 
@@ -72,7 +72,7 @@ def _opened(path: Path) -> BinaryIO:
     if not stat.S_ISREG(facts.st_mode):
         raise FileNotFoundError  # a pipe would block for ever
     if facts.st_size > MAX_BYTES:
-        raise _TooLarge(f"{facts.st_size:,} bytes, at most {MAX_BYTES:,}")
+        raise _ImageTooLarge(f"{facts.st_size:,} bytes, at most {MAX_BYTES:,}")
     return path.open("rb")
 
 
@@ -82,7 +82,7 @@ def _size(file: BinaryIO, max_pixels: int) -> tuple[int, int, bool]:
         width, height = picture.size
         most = max_pixels // _COPIES.get(picture.format or "", 1)
         if width * height > most:
-            raise _TooLarge(f"{width}x{height}, at most {most:,} pixels")
+            raise _ImageTooLarge(f"{width}x{height}, at most {most:,} pixels")
         return (height, width, True) if _is_turned(picture) else (width, height, False)
 
 
@@ -111,7 +111,7 @@ def _refuse_scan_bomb(file: BinaryIO) -> None:
     if file.read(2) == b"\xff\xd8":
         scans = sum(block.count(b"\xff\xda") for block in iter(lambda: file.read(1 << 20), b""))
         if scans > _MAX_SCANS:
-            raise _TooLarge(f"{scans:,} scans, at most {_MAX_SCANS}")
+            raise _ImageTooLarge(f"{scans:,} scans, at most {_MAX_SCANS}")
 
 
 def _load(picture: Image.Image) -> None:
@@ -130,7 +130,7 @@ def _bytes(file: BinaryIO) -> int:
 def _reason(error: Exception) -> str:
     """Without the path that an OSError's text ends in."""
     text = error.strerror if isinstance(error, OSError) else None
-    return shown(text or str(error) or type(error).__name__)
+    return printable(text or str(error) or type(error).__name__)
 
 
 def _difference(image: CocoImage, name: str, width: int, height: int, turned: bool) -> str:

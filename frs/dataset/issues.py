@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Code = Literal[
+IssueCode = Literal[
     "annotation_id_duplicate",
     "annotation_invalid",
     "box_empty",
@@ -27,7 +27,7 @@ Code = Literal[
 ]
 
 
-OF_BOXES: frozenset[Code] = frozenset(
+BOX_CODES: frozenset[IssueCode] = frozenset(
     {
         "annotation_id_duplicate",
         "annotation_invalid",
@@ -43,9 +43,9 @@ OF_BOXES: frozenset[Code] = frozenset(
 """What does not matter where only the images are used."""
 
 
-class Problem(BaseModel):
+class DatasetIssue(BaseModel):
     model_config = ConfigDict(frozen=True)
-    code: Code
+    code: IssueCode
     message: str
     file: str | None = None
     """The image's name in the annotation file."""
@@ -53,18 +53,18 @@ class Problem(BaseModel):
     annotation_id: int | None = None
 
 
-class Problems:
+class IssueCollector:
     """Collects problems. However many there are, it keeps `limit` of each code and the ids of the images they touch."""
 
-    def __init__(self, limit: int = 200, ignored: frozenset[Code] = frozenset()) -> None:
+    def __init__(self, limit: int = 200, ignored: frozenset[IssueCode] = frozenset()) -> None:
         self.limit, self.ignored = limit, ignored
-        self.counts: Counter[Code] = Counter()
+        self.counts: Counter[IssueCode] = Counter()
         self.image_ids: set[int] = set()
-        self._kept: list[tuple[int, Problem]] = []
+        self._kept: list[tuple[int, DatasetIssue]] = []
 
     def add(
         self,
-        code: Code,
+        code: IssueCode,
         message: str,
         *,
         file: str | None = None,
@@ -77,15 +77,17 @@ class Problems:
         if image_id is not None:
             self.image_ids.add(image_id)
         if self.counts[code] <= self.limit:
-            problem = Problem(code=code, message=message, file=file, image_id=image_id, annotation_id=annotation_id)
+            problem = DatasetIssue(
+                code=code, message=message, file=file, image_id=image_id, annotation_id=annotation_id
+            )
             self._kept.append((self.counts[code], problem))
 
-    def listed(self) -> list[Problem]:
+    def listed(self) -> list[DatasetIssue]:
         """At most `limit`, the first of every code before the second of any: no code hides another."""
         return [problem for _, problem in sorted(self._kept, key=lambda kept: kept[0])][: self.limit]
 
 
-def shown(value: object, length: int = 120) -> str:
+def printable(value: object, length: int = 120) -> str:
     """`value` for a message: short, on one line, control characters and lone surrogates escaped."""
     text = value if isinstance(value, str) else reprlib.repr(value)
     text = text if len(text) <= length else text[:length] + "..."

@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from frs.dataset.coco import CocoFile
-from frs.dataset.issues import OF_BOXES, Code, Problem, Problems
-from frs.dataset.trainable import with_boxes
+from frs.dataset.issues import BOX_CODES, DatasetIssue, IssueCode, IssueCollector
+from frs.dataset.trainable import labelled_images
 
 Depth = Literal["annotations", "headers", "decoded"]
 
@@ -56,9 +56,9 @@ class Report(_Part):
     image_sizes: ImageSizes | None
     depth: Depth
     """How far image files were read."""
-    problems: list[Problem]
+    problems: list[DatasetIssue]
     """The first of each kind; `problem_counts` has all."""
-    problem_counts: dict[Code, int]
+    problem_counts: dict[IssueCode, int]
     bad_images: int
     bad_share: float
     bad_image_ids: list[int]
@@ -79,10 +79,10 @@ class Report(_Part):
 
 def usable_without_boxes(report: Report, max_bad_share: float = 0.0) -> bool:
     """Whether the images alone may be used, whatever is wrong with boxes."""
-    return not report.problem_counts.keys() - OF_BOXES or 0 < max_bad_share >= report.bad_share
+    return not report.problem_counts.keys() - BOX_CODES or 0 < max_bad_share >= report.bad_share
 
 
-def report(coco: CocoFile, found: Problems, depth: Depth) -> Report:
+def build_report(coco: CocoFile, found: IssueCollector, depth: Depth) -> Report:
     bad = coco.images_listed - len(coco.images) + sum(image.id in found.image_ids for image in coco.images)
     return Report(
         counts=_counts(coco),
@@ -95,7 +95,7 @@ def report(coco: CocoFile, found: Problems, depth: Depth) -> Report:
         bad_images=bad,
         bad_share=bad / coco.images_listed,
         bad_image_ids=sorted(found.image_ids),
-        trainable_images=len(with_boxes(coco, found.image_ids)),
+        trainable_images=len(labelled_images(coco, found.image_ids)),
     )
 
 

@@ -10,15 +10,15 @@ from frs.dataset.coco import CocoFile
 from frs.dataset.coco_boxes import Boxes
 
 
-def with_boxes(coco: CocoFile, without: Collection[int]) -> list[int]:
+def labelled_images(coco: CocoFile, without: Collection[int]) -> list[int]:
     """Indices of the images that train a detector: at least one box that is no crowd, and not left out by id."""
     width, height = (np.array([image[side] for image in coco.images])[coco.boxes.image] for side in (2, 3))
-    wanted = ~coco.boxes.crowd & learnable(coco.boxes, width, height)
+    wanted = ~coco.boxes.crowd & trainable_boxes(coco.boxes, width, height)
     boxed = set(np.unique(coco.boxes.image[wanted]).tolist())
     return [i for i, image in enumerate(coco.images) if i in boxed and image.id not in without]
 
 
-def learnable(boxes: Boxes, width: Any, height: Any) -> NDArray[np.bool_]:
+def trainable_boxes(boxes: Boxes, width: Any, height: Any) -> NDArray[np.bool_]:
     """Which boxes train a detector, as stock mmdet has it: not under a pixel, not outside the image, of some area.
 
     The others would become empty when clipped, and make losses infinite.

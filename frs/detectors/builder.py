@@ -18,9 +18,9 @@ from torch import nn
 
 from frs.detectors.weights import load_backbone
 from frs.errors import InvalidSpec, WeightsNotFound
-from frs.spec import Architecture, Backbone, DescribedDetector, StockDetector
+from frs.spec import Architecture, Backbone, ConfigDetector, DescribedDetector
 
-Description = StockDetector | DescribedDetector
+Description = ConfigDetector | DescribedDetector
 
 BASE_CONFIG: dict[Architecture, str] = {
     "retinanet": "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py",
@@ -35,24 +35,24 @@ TORCHVISION = {"resnet18": "f37072fd", "resnet34": "b627a593", "resnet50": "0676
 BOTTLENECK_EXPANSION = {18: 1, 34: 1, 50: 4, 101: 4}
 
 
-def stock_config(description: Description) -> Config:
+def base_config(description: Description) -> Config:
     """The stock mmdet config behind a description, whole: model, pipelines, schedule. Raises InvalidSpec."""
-    name = description.config if isinstance(description, StockDetector) else BASE_CONFIG[description.architecture]
-    if name not in stock_names():
-        near = difflib.get_close_matches(name, stock_names(), n=3)
+    name = description.config if isinstance(description, ConfigDetector) else BASE_CONFIG[description.architecture]
+    if name not in base_config_names():
+        near = difflib.get_close_matches(name, base_config_names(), n=3)
         raise InvalidSpec(f"mmdet has no config {name!r}.", f"Near: {', '.join(near)}." if near else "")
     return get_config(name)
 
 
 @cache
-def stock_names() -> frozenset[str]:
+def base_config_names() -> frozenset[str]:
     folder = Path(mmdet.__file__).parent / ".mim" / "configs"
     return frozenset(f"mmdet::{path.relative_to(folder)}" for path in folder.glob("[a-z]*/*.py"))
 
 
 def model_config(description: Description, classes: int) -> ConfigDict:
     """The `model` part of a config for so many classes, without anything that would fetch weights."""
-    model = stock_config(description).model
+    model = base_config(description).model
     if isinstance(description, DescribedDetector):
         _describe(model, description)
     if description.init == "random":
@@ -84,7 +84,7 @@ def class_layers(description: Description, classes: int) -> list[str]:
 
 def imagenet_file(description: Description, models: Path) -> Path:
     """The backbone's published ImageNet weights, e.g. `resnet50-0676ba61.pth`, under `models`. Raises WeightsNotFound."""
-    init = stock_config(description).model.backbone.get("init_cfg") or {}
+    init = base_config(description).model.backbone.get("init_cfg") or {}
     published = str(init.get("checkpoint", ""))
     if isinstance(description, DescribedDetector):
         published = published.replace("resnet50", f"resnet{description.backbone.depth}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from frs import events
 from frs.detectors import weights
-from frs.detectors.weights import State, Written
+from frs.detectors.weights import SavedFile, State
 from frs.errors import FrsError, StorageFull, WeightsNotFound, WeightsRefused, WeightsUnreadable
 from frs.isolation import resource_limits
 
@@ -34,7 +34,7 @@ def run(source: Path, target: Path, sha256: str | None = None, tell: events.Emit
     try:
         said = _imported(source, target, sha256)
     except FrsError as error:
-        problem = events.Problem(code=error.code, message=error.message, hint=error.hint)
+        problem = events.ErrorInfo(code=error.code, message=error.message, hint=error.hint)
         if tell is None:
             typer.echo(problem.model_dump_json())
         else:
@@ -56,7 +56,7 @@ def _imported(source: Path, target: Path, sha256: str | None) -> dict[str, Any]:
         content = weights.read(source, sha256)
         state, classes = tensors_of(content, source), class_names(content, source.name)
         return _told(_write(state, classes, target), state, classes)
-    except resource_limits.TimeSpent:
+    except resource_limits.CpuTimeExceeded:
         raise WeightsUnreadable(f"{source.name} took too long to read.") from None
     except MemoryError:
         raise WeightsUnreadable(f"{source.name} takes more memory than a file of its size should.") from None
@@ -67,7 +67,7 @@ def _imported(source: Path, target: Path, sha256: str | None) -> dict[str, Any]:
 def _lock_in(size: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # threads count as processes, of which there shall be no more
-    resource_limits.bound(
+    resource_limits.limit_resources(
         memory=_MEMORY * size + _MEMORY_BASE,
         seconds=_SECONDS + size // _BYTES_A_SECOND,
         file_bytes=_largest(size) + weights.MAX_HEADER,
@@ -97,13 +97,13 @@ def class_names(content: dict[str, Any], name: str) -> tuple[str, ...] | None:
     return classes
 
 
-def _write(state: State, classes: tuple[str, ...] | None, target: Path) -> Written:
+def _write(state: State, classes: tuple[str, ...] | None, target: Path) -> SavedFile:
     metadata = {} if classes is None else {weights.CLASSES: json.dumps(classes)}
     own = {key: tensor.detach().contiguous().clone() for key, tensor in sorted(state.items())}
     return weights.write_bytes(safetensors.torch.save(own, metadata), target)
 
 
-def _told(written: Written, state: State, classes: tuple[str, ...] | None) -> dict[str, Any]:
+def _told(written: SavedFile, state: State, classes: tuple[str, ...] | None) -> dict[str, Any]:
     return {
         "sha256": written.sha256,
         "bytes": written.bytes,

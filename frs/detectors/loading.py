@@ -12,7 +12,7 @@ from frs.errors import ClassMismatch
 from frs.resolved import ResolvedDetector
 
 
-def detector(wanted: ResolvedDetector, classes: tuple[str, ...], models: Path) -> nn.Module:
+def load_detector(wanted: ResolvedDetector, classes: tuple[str, ...], models: Path) -> nn.Module:
     """Every tensor from its weights file, if it has one. Raises ClassMismatch, TeacherWeightsMismatch, WeightsUnreadable.
 
     A file that says nothing of classes passes as far as the shapes agree.
@@ -27,9 +27,7 @@ def detector(wanted: ResolvedDetector, classes: tuple[str, ...], models: Path) -
     return built
 
 
-def student_to_train(
-    wanted: ResolvedDetector, classes: tuple[str, ...], models: Path
-) -> tuple[nn.Module, tuple[str, ...]]:
+def load_student(wanted: ResolvedDetector, classes: tuple[str, ...], models: Path) -> tuple[nn.Module, tuple[str, ...]]:
     """The student, and the class layers of its weights file that were left out because they belong to other classes.
 
     Raises TeacherWeightsMismatch for any other tensor that is missing or has another shape, WeightsUnreadable.

@@ -51,7 +51,7 @@ MAX_HEADER = 100_000_000
 """Bytes of the longest header of a safetensors file, as the library has it."""
 
 
-class Written(NamedTuple):
+class SavedFile(NamedTuple):
     path: Path
     sha256: str
     bytes: int
@@ -164,14 +164,14 @@ def refuse_not_finite(state: State, name: str) -> None:
         )
 
 
-def write(content: Mapping[str, Any], path: Path) -> Written:
+def write(content: Mapping[str, Any], path: Path) -> SavedFile:
     """Writes a torch file whole or not at all; its bytes depend on the content alone."""
     buffer = io.BytesIO()  # torch.save puts a file's name into its bytes
     torch.save(dict(content), buffer)
     return write_bytes(buffer.getvalue(), path)
 
 
-def write_bytes(data: bytes, path: Path) -> Written:
+def write_bytes(data: bytes, path: Path) -> SavedFile:
     """Temporary name, fsync, sha256, rename, fsync of the folder. `{sha8}` in the name becomes the first 8 of the sha256."""
     sha256 = hashlib.sha256(data).hexdigest()
     path = path.with_name(path.name.replace("{sha8}", sha256[:8]))
@@ -183,7 +183,7 @@ def write_bytes(data: bytes, path: Path) -> Written:
         os.fsync(file.fileno())
     temporary.rename(path)
     sync(path.parent)
-    return Written(path, sha256, len(data))
+    return SavedFile(path, sha256, len(data))
 
 
 def _is_safetensors(path: Path) -> bool:

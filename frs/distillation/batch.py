@@ -9,7 +9,7 @@ from torch import Tensor
 from frs.spec import TermName
 
 
-class Seen(NamedTuple):
+class TeacherLevel(NamedTuple):
     """One pyramid level of a batch, as the teacher sees it."""
 
     features: Tensor
@@ -22,14 +22,14 @@ class Seen(NamedTuple):
 
 
 @dataclass
-class Lesson:
+class DistillationBatch:
     losses: dict[str, Any]
     """The student's own, of the labelled images."""
     pyramid: tuple[Tensor, ...]
     """The student's features that all gradients pass through; labelled and unlabelled images have tensors of their own."""
     logits: Mapping[int, Tensor]
     """The student's, by stride."""
-    seen: Mapping[int, Seen]
+    seen: Mapping[int, TeacherLevel]
     """By stride, the levels both have."""
     terms: Mapping[TermName, Tensor]
     """What pulls the student to the teacher, unweighted."""

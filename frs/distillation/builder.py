@@ -5,16 +5,16 @@ from torch import nn
 
 from frs.detectors.heads import dense_head
 from frs.distillation.calibration import SHARES
-from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.paper_weights import PAPER_WEIGHTS
 from frs.distillation.teacher import Teacher
 from frs.errors import InvalidSpec
 from frs.spec import TERMS, Distillation, JobSpec
 from frs.training import schedule
-from frs.training.schedule import Plan
+from frs.training.schedule import ResolvedSchedule
 
 
-def distiller(student: nn.Module, teacher: Teacher, job: JobSpec, plan: Plan) -> Distiller:
+def build_distiller(student: nn.Module, teacher: Teacher, job: JobSpec, plan: ResolvedSchedule) -> Distiller:
     """Student and teacher joined by a fresh adapter, which draws from a generator of its own."""
     wanted, terms = job.distillation, TERMS[job.method]
     chosen = {"feature": wanted.feature_weight, "logit": wanted.logit_weight}
@@ -29,7 +29,7 @@ def distiller(student: nn.Module, teacher: Teacher, job: JobSpec, plan: Plan) ->
     diagnose_every = max(1, min(50, plan.steps // 100))
     with torch.random.fork_rng():
         torch.manual_seed(job.schedule.seed)
-        return Distiller(student, teacher, wanted, Weights(feature, logit), ramp_steps, job.method, diagnose_every)
+        return Distiller(student, teacher, wanted, LossWeights(feature, logit), ramp_steps, job.method, diagnose_every)
 
 
 def distillation_facts(model: Distiller, asked: Distillation) -> dict[str, object]:

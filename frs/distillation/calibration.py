@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from frs.detectors.heads import strides
-from frs.distillation.batch import Seen
-from frs.distillation.capture_output import tap
+from frs.distillation.batch import TeacherLevel
+from frs.distillation.capture_output import capture_output
 from frs.distillation.diagnosis import gradient_norms
-from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.losses import weighted_mean
 from frs.spec import TermName
-from frs.training.preserve_state import undisturbed
-from frs.training.process_group import average_gradients, mean, processes
+from frs.training.preserve_state import preserve_state
+from frs.training.process_group import all_reduce_mean, average_gradients, world_size
 
 Precision = Callable[[], AbstractContextManager[object]]
 SHARES: dict[TermName, float] = {"feature": 30.0, "logit": 1.0}
@@ -37,19 +37,21 @@ FIT_STEPS = 60
 FIT_RATE = 1e-2
 
 
-def calibrate(distiller: Distiller, batches: Iterable[dict[str, Any]], precision: Precision = nullcontext) -> Weights:
+def calibrate(
+    distiller: Distiller, batches: Iterable[dict[str, Any]], precision: Precision = nullcontext
+) -> LossWeights:
     """Weights for the terms that have none yet, from a few raw batches. Fits the adapter; leaves the student as it was.
 
     `precision()` is the context that training's forward passes run in.
     """
     batches = list(batches)
-    with undisturbed(distiller.student):
+    with preserve_state(distiller.student):
         if distiller.adapter is not None:
             fit_adapter(distiller, batches)
         norms = [measure(distiller, batch, precision) for batch in batches]
     chosen = {name: SHARES[name] * _typical_ratio(norms, name) for name in distiller.terms}
     known = distiller.weights
-    return Weights(
+    return LossWeights(
         feature=chosen.get("feature") if known.feature is None else known.feature,
         logit=chosen.get("logit") if known.logit is None else known.logit,
         ramp_from=distiller.step,
@@ -89,18 +91,18 @@ def measure(distiller: Distiller, batch: dict[str, Any], precision: Precision = 
         lesson = distiller.teach(batch)
     task, _ = distiller.student.parse_losses(lesson.losses)
     own = gradient_norms(lesson, task)
-    if processes() == 1:
+    if world_size() == 1:
         return {name: float(norm) for name, norm in own.items()}
-    whole = (mean(torch.stack([*own.values()]).double().square()) / processes()).sqrt()
+    whole = (all_reduce_mean(torch.stack([*own.values()]).double().square()) / world_size()).sqrt()
     return dict(zip(own, whole.tolist(), strict=True))
 
 
 @torch.no_grad()
-def _view(distiller: Distiller, batch: dict[str, Any]) -> tuple[dict[int, Tensor], dict[int, Seen]]:
+def _view(distiller: Distiller, batch: dict[str, Any]) -> tuple[dict[int, Tensor], dict[int, TeacherLevel]]:
     features, logits = distiller.teacher.observe(batch["inputs"])
     prepared = distiller.data_preprocessor(batch, False)
-    with tap(distiller.student.neck) as neck:
+    with capture_output(distiller.student.neck) as neck:
         distiller.student.extract_feat(prepared["inputs"])
     own = dict(zip(strides(distiller.student), neck.output, strict=True))
     boxes = [sample.gt_instances.bboxes for sample in prepared["data_samples"]]
-    return own, {s: Seen(features[s], logits[s], boxes, s) for s in distiller.strides}
+    return own, {s: TeacherLevel(features[s], logits[s], boxes, s) for s in distiller.strides}

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 
-class Tapped:
+class CapturedOutput:
     """What the module returned at its one call inside the block."""
 
     def __init__(self) -> None:
@@ -21,8 +21,8 @@ class Tapped:
 
 
 @contextmanager
-def tap(module: nn.Module) -> Iterator[Tapped]:
-    tapped = Tapped()
+def capture_output(module: nn.Module) -> Iterator[CapturedOutput]:
+    tapped = CapturedOutput()
     handle = module.register_forward_hook(lambda _module, _inputs, output: tapped.outputs.append(output))
     try:
         yield tapped

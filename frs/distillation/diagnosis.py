@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from frs.distillation.batch import Lesson
+from frs.distillation.batch import DistillationBatch
 from frs.distillation.losses import richness
 from frs.spec import TermName
 
@@ -13,7 +13,7 @@ SCALES = (2.0**16, 1.0, 2.0**-16)
 """Powers of two, exact in every precision: half-precision gradients of a small loss vanish, of a large one overflow."""
 
 
-def diagnose(lesson: Lesson, task: Tensor, pulls: Mapping[TermName, float]) -> dict[str, Tensor]:
+def diagnose(lesson: DistillationBatch, task: Tensor, pulls: Mapping[TermName, float]) -> dict[str, Tensor]:
     """Series of one step: `share_<term>`, `coverage_<stride>` and, where logits are compared, `agreement`.
 
     - share: gradient norm of the term times its `pull` (weight and ramp) at the student's pyramid, over the task loss's
@@ -30,19 +30,19 @@ def diagnose(lesson: Lesson, task: Tensor, pulls: Mapping[TermName, float]) -> d
     return told
 
 
-def shares(lesson: Lesson, task: Tensor, pulls: Mapping[TermName, float]) -> dict[str, Tensor]:
+def shares(lesson: DistillationBatch, task: Tensor, pulls: Mapping[TermName, float]) -> dict[str, Tensor]:
     norms = gradient_norms(lesson, task)
     return {f"share_{name}": pull * norms[name] / norms["task"].clamp(1e-12) for name, pull in pulls.items()}
 
 
-def agreement(lesson: Lesson) -> Tensor:
+def agreement(lesson: DistillationBatch) -> Tensor:
     rich = {s: richness(seen.logits).squeeze(1) for s, seen in lesson.seen.items()}
     same = {s: seen.logits.argmax(1) == lesson.logits[s].argmax(1) for s, seen in lesson.seen.items()}
     agreed = torch.stack([(rich[s] * same[s]).sum() for s in rich]).sum()
     return agreed / torch.stack([level.sum() for level in rich.values()]).sum()
 
 
-def gradient_norms(lesson: Lesson, task: Tensor) -> dict[str, Tensor]:
+def gradient_norms(lesson: DistillationBatch, task: Tensor) -> dict[str, Tensor]:
     """Norm of the gradient that the task loss ("task") and each term, unweighted, send into the student's pyramid, over
     all its levels. Keeps the graph.
     """

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from frs.detectors.heads import Detector, class_logits, class_map, dense_head, strides
 from frs.distillation.adapter import Adapter
-from frs.distillation.batch import Lesson, Seen
-from frs.distillation.capture_output import tap
+from frs.distillation.batch import DistillationBatch, TeacherLevel
+from frs.distillation.capture_output import capture_output
 from frs.distillation.diagnosis import diagnose
 from frs.distillation.losses import weighted_mean
 from frs.distillation.methods import METHODS, Term
@@ -22,7 +22,7 @@ from frs.spec import Distillation, Method, TermName
 
 
 @dataclass
-class Weights:
+class LossWeights:
     """How much each term counts once the ramp is up; None until it is calibrated."""
 
     feature: float | None
@@ -47,7 +47,7 @@ class Distiller(BaseModel):
         student: Detector,
         teacher: Teacher,
         distillation: Distillation,
-        weights: Weights,
+        weights: LossWeights,
         ramp_steps: int,
         method: Method = "frs",
         diagnose_every: int = 50,
@@ -91,7 +91,7 @@ class Distiller(BaseModel):
         optim_wrapper.update_params(loss)
         return logs | told | {"loss": loss.detach()}
 
-    def teach(self, data: dict[str, Any]) -> Lesson:
+    def teach(self, data: dict[str, Any]) -> DistillationBatch:
         """One forward pass of both over a raw batch; under the caller's autocast, the terms in fp32.
 
         `data["unlabelled"]`, where there is one, is a batch of images for the terms alone.
@@ -101,7 +101,7 @@ class Distiller(BaseModel):
         seen_features, seen_logits = self.observe(raw)
         batch = self.data_preprocessor(raw, True)
         inputs, samples = batch["inputs"], batch["data_samples"]
-        with tap(self.student.neck) as neck, tap(dense_head(self.student)) as head:
+        with capture_output(self.student.neck) as neck, capture_output(dense_head(self.student)) as head:
             losses = self.student(inputs[:images], samples[:images], mode="loss")
         passes = [(tuple(neck.output), tuple(head.output[0]))]
         if extra["inputs"]:
@@ -109,17 +109,19 @@ class Distiller(BaseModel):
             passes.append((pyramid, class_logits(self.student, pyramid)))
         features, logits = (self._levels(parts) for parts in zip(*passes, strict=True))
         boxes = [sample.gt_instances.bboxes for sample in samples]
-        seen = {s: Seen(seen_features[s], seen_logits[s], boxes, s) for s in self.strides}
+        seen = {s: TeacherLevel(seen_features[s], seen_logits[s], boxes, s) for s in self.strides}
         with torch.autocast(self._device_type, enabled=False):
             terms = self.compare(features, logits, seen)
-        return Lesson(losses, tuple(level for pyramid, _ in passes for level in pyramid), logits, seen, terms)
+        return DistillationBatch(
+            losses, tuple(level for pyramid, _ in passes for level in pyramid), logits, seen, terms
+        )
 
     def observe(self, raw: dict[str, Any]) -> tuple[Levels, Levels]:
         if self.cache is not None:
             return self.cache.observe(raw["inputs"], raw["data_samples"])
         return self.teacher.observe(raw["inputs"])
 
-    def compare(self, features: Levels, logits: Levels, seen: Mapping[int, Seen]) -> dict[TermName, Tensor]:
+    def compare(self, features: Levels, logits: Levels, seen: Mapping[int, TeacherLevel]) -> dict[TermName, Tensor]:
         """The terms, summed over the levels both have."""
         masks = {mask: {s: mask(seen[s]) for s in self.strides} for mask in {term.mask for term in self.terms.values()}}
         adapted = self.adapter({s: features[s].float() for s in self.strides}) if self.adapter else {}
@@ -169,10 +171,10 @@ def check_class_maps(student: Detector, teacher: Teacher) -> None:
     own, theirs = class_map(student), class_map(teacher.detector)
     if own != theirs:
         raise HeadMismatch(
-            f"The logits of teacher and student mean different things: {_say(theirs)} against {_say(own)} per location."
+            f"The logits of teacher and student mean different things: {_describe(theirs)} against {_describe(own)} per location."
         )
 
 
-def _say(channels: Any) -> str:
+def _describe(channels: Any) -> str:
     what = "objectness" if channels.objectness else f"{channels.outputs} classes"
     return f"{channels.anchors} anchor(s) x {what}"

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from frs.distillation.batch import Seen
+from frs.distillation.batch import TeacherLevel
 from frs.distillation.losses import divergence, inside_boxes, richness, squared_error, standardised_error
 from frs.spec import Method, TermName
 
-Mask = Callable[[Seen], Tensor]
+Mask = Callable[[TeacherLevel], Tensor]
 """-> (N, 1, H, W), 0 or more, no gradient."""
 Distance = Callable[[Tensor, Tensor], Tensor]
 """(student's, teacher's) -> (N, 1, H, W)."""
@@ -26,25 +26,25 @@ class Term(NamedTuple):
     distance: Distance
 
 
-def rich(seen: Seen) -> Tensor:
+def richness_mask(seen: TeacherLevel) -> Tensor:
     return richness(seen.logits)
 
 
-def everywhere(seen: Seen) -> Tensor:
+def uniform_mask(seen: TeacherLevel) -> Tensor:
     return torch.ones_like(seen.logits[:, :1], dtype=torch.float32)
 
 
-def boxed(seen: Seen) -> Tensor:
+def box_mask(seen: TeacherLevel) -> Tensor:
     return inside_boxes(seen.logits, seen.boxes, seen.stride)
 
 
 METHODS: dict[Method, Mapping[TermName, Term]] = {
-    "frs": {"feature": Term(rich, squared_error), "logit": Term(rich, divergence)},
-    "feature": {"feature": Term(rich, squared_error)},
-    "logit": {"logit": Term(rich, divergence)},
-    "uniform": {"feature": Term(everywhere, squared_error), "logit": Term(everywhere, divergence)},
-    "boxes": {"feature": Term(boxed, squared_error), "logit": Term(boxed, divergence)},
-    "pkd": {"feature": Term(everywhere, standardised_error)},
+    "frs": {"feature": Term(richness_mask, squared_error), "logit": Term(richness_mask, divergence)},
+    "feature": {"feature": Term(richness_mask, squared_error)},
+    "logit": {"logit": Term(richness_mask, divergence)},
+    "uniform": {"feature": Term(uniform_mask, squared_error), "logit": Term(uniform_mask, divergence)},
+    "boxes": {"feature": Term(box_mask, squared_error), "logit": Term(box_mask, divergence)},
+    "pkd": {"feature": Term(uniform_mask, standardised_error)},
     "none": {},
 }
 """`frs` and its halves; the same terms under other masks, the paper's comparison; PKD; and no distillation at all."""

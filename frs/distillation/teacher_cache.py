@@ -18,11 +18,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from frs.dataset.splits import Data
+from frs.dataset.splits import LoadedSplits
 from frs.distillation.teacher import Levels, Teacher
 from frs.errors import InvalidSpec
 from frs.spec import JobSpec
-from frs.training.schedule import Plan
+from frs.training.schedule import ResolvedSchedule
 
 WORTH_EPOCHS = 4
 """`auto` caches from so many on: each flip of an image is then seen twice."""
@@ -30,7 +30,7 @@ SHARE_OF_DISK = 0.25
 """Of what is free, `auto` takes no more."""
 RESERVE = 2 << 30
 """Bytes of the disk that are left free in any case: checkpoints and whatever else lives there need room."""
-Seen = tuple[Levels, Levels]
+TeacherOutputs = tuple[Levels, Levels]
 
 
 class TeacherCache:
@@ -42,7 +42,7 @@ class TeacherCache:
         """Set when the disk is: what is there is still read."""
         folder.mkdir(parents=True, exist_ok=True)
 
-    def observe(self, inputs: list[Tensor], samples: Sequence[Any]) -> Seen:
+    def observe(self, inputs: list[Tensor], samples: Sequence[Any]) -> TeacherOutputs:
         """As `Teacher.observe`. `samples` say which image each input is, and how it was flipped."""
         if len(inputs) == 1:  # convolutions of a single image differ in the last digits from those of a batch
             return self.teacher.observe(inputs)
@@ -59,7 +59,7 @@ class TeacherCache:
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _together(self, images: list[dict[str, Tensor]]) -> Seen:
+    def _together(self, images: list[dict[str, Tensor]]) -> TeacherOutputs:
         batch = {name: torch.stack([image[name] for image in images]) for name in images[0]}
         features, logits = ({s: batch[f"{kind}{s}"] for s in self.teacher.strides} for kind in ("feature", "logit"))
         return features, logits
@@ -81,7 +81,13 @@ class TeacherCache:
 
 
 def cache_for(
-    teacher: Teacher, job: JobSpec, data: Data, plan: Plan, size: tuple[int, int] | None, workdir: Path, precision: str
+    teacher: Teacher,
+    job: JobSpec,
+    data: LoadedSplits,
+    plan: ResolvedSchedule,
+    size: tuple[int, int] | None,
+    workdir: Path,
+    precision: str,
 ) -> TeacherCache | None:
     """The cache that the spec asks for; `auto` where it is possible, repays and fits. `size` is [width, height] that every image
     is scaled into, None where it is drawn anew each time. Raises InvalidSpec where `on` is impossible.
@@ -100,7 +106,7 @@ def cache_for(
     return TeacherCache(teacher, root / f"{teacher.fingerprint()[:16]}-{precision}")
 
 
-def common_shape(data: Data, size: tuple[int, int]) -> tuple[int, int] | None:
+def common_shape(data: LoadedSplits, size: tuple[int, int]) -> tuple[int, int] | None:
     """[width, height] of every training image once scaled into `size`; None where they differ."""
     halves = [(data.train, data.trainable)] + ([(data.unlabelled, data.unlabelled.kept)] if data.unlabelled else [])
     images = (half.coco.images[index] for half, kept in halves for index in kept)
@@ -109,7 +115,7 @@ def common_shape(data: Data, size: tuple[int, int]) -> tuple[int, int] | None:
     return shapes.pop() if len(shapes) == 1 else None
 
 
-def _fits(teacher: Teacher, data: Data, job: JobSpec, shape: tuple[int, int], workdir: Path) -> bool:
+def _fits(teacher: Teacher, data: LoadedSplits, job: JobSpec, shape: tuple[int, int], workdir: Path) -> bool:
     images = len(data.trainable) + (len(data.unlabelled.kept) if data.unlabelled else 0)
     variants = 1 if job.schedule.flip in (0, 1) else 2
     width, height = shape
@@ -124,7 +130,7 @@ def _key(sample: Any) -> str:
     return hashlib.sha256(repr((meta["img_path"], meta["img_shape"], direction)).encode()).hexdigest()[:32]
 
 
-def _named(seen: Seen) -> dict[str, Tensor]:
+def _named(seen: TeacherOutputs) -> dict[str, Tensor]:
     features, logits = seen
     return {f"feature{s}": tensor for s, tensor in features.items()} | {f"logit{s}": t for s, t in logits.items()}
 

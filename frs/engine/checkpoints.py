@@ -9,7 +9,7 @@ import torch
 from mmengine.runner import set_random_seed
 
 from frs.detectors import weights
-from frs.detectors.weights import Written
+from frs.detectors.weights import SavedFile
 from frs.errors import CheckpointUnusable, WeightsUnreadable
 from frs.files import digest
 from frs.training.process_group import rank
@@ -24,7 +24,7 @@ class Checkpoints:
         self.folder = folder
         self.identity = identity
 
-    def save(self, runner: Any, memory: dict[str, Any], random_states: list[dict[str, Any]]) -> Written:
+    def save(self, runner: Any, memory: dict[str, Any], random_states: list[dict[str, Any]]) -> SavedFile:
         """The runner's state after `runner.iter` steps. `memory` is whatever else the run must remember.
 
         `random_states`: of every process, as from `random_state`.

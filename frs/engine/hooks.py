@@ -12,17 +12,17 @@ import torch
 from mmengine.hooks import Hook
 from torch import nn
 
-from frs.detectors.weights import Written
+from frs.detectors.weights import SavedFile
 from frs.distillation.calibration import calibrate
-from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.distiller import Distiller, LossWeights
 from frs.engine.checkpoints import Checkpoints, random_state, random_states_in, restore
 from frs.errors import Diverged
 from frs.evaluation.coco_scores import Scores
 from frs.events import Metrics, Rewound
 from frs.spec import Schedule
 from frs.training import process_group
-from frs.training.event_reporter import Announcer
-from frs.training.schedule import Plan
+from frs.training.event_reporter import EventReporter
+from frs.training.schedule import ResolvedSchedule
 from frs.training.stop_request import Interrupted, StopRequest
 
 CALIBRATION_BATCHES = 8
@@ -31,7 +31,7 @@ CHECKPOINT_SECONDS = 600
 
 
 @dataclass
-class Memory:
+class LoopState:
     """What a run must remember beside tensors; part of every training checkpoint."""
 
     best: float | None = None
@@ -42,7 +42,7 @@ class Memory:
 
 
 @dataclass
-class Bridge(Hook):
+class TrainingHook(Hook):
     """Emits metrics, progress, evaluations and checkpoints; calibrates, evaluates, stops. Raises Diverged, Interrupted.
 
     Several processes do all of it in step; rank 0 writes the files.
@@ -50,16 +50,16 @@ class Bridge(Hook):
 
     priority = "VERY_LOW"
 
-    plan: Plan
+    plan: ResolvedSchedule
     schedule: Schedule
-    announcer: Announcer
+    announcer: EventReporter
     stop: StopRequest
     checkpoints: Checkpoints
     evaluate: Callable[[nn.Module], Scores]
-    save_student: Callable[[nn.Module], Written]
+    save_student: Callable[[nn.Module], SavedFile]
 
     def __post_init__(self) -> None:
-        self.memory = Memory()
+        self.memory = LoopState()
         self.ended_by: Literal["stopped_early", "time_limit"] | None = None
         """Why training ended before its last step."""
         self.learning_rate = 0.0
@@ -68,13 +68,13 @@ class Bridge(Hook):
     def before_train(self, runner: Any) -> None:
         content = self.checkpoints.newest()
         if content is not None:
-            self.memory = Memory(**restore(runner, content))
+            self.memory = LoopState(**restore(runner, content))
             self.announcer.recall(self.memory.warnings)
             self._note_other_processes(len(random_states_in(content)))
             if self.memory.weights:
-                runner.model.weights = Weights(**self.memory.weights)
+                runner.model.weights = LossWeights(**self.memory.weights)
                 self.announcer.facts(weights=self.memory.weights)
-        process_group.as_rank_0(runner.model.state_dict().values())
+        process_group.broadcast_from_rank0(runner.model.state_dict().values())
         self.announcer.emit(Rewound(to_step=runner.iter))
         self._evaluate_if_due(runner)  # the checkpoint of an epoch's end is written before its evaluation
         if runner.iter:
@@ -93,7 +93,7 @@ class Bridge(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         seconds = time.monotonic() - self.step_started
-        self._tell(runner.iter, _numbers(outputs), len(data_batch["inputs"]) * process_group.processes(), seconds)
+        self._tell(runner.iter, _numbers(outputs), len(data_batch["inputs"]) * process_group.world_size(), seconds)
         interrupted, overdue = self._agree()
         if interrupted:
             self._save(runner)
@@ -118,7 +118,7 @@ class Bridge(Hook):
         """
         overdue = time.monotonic() - self.checkpointed > CHECKPOINT_SECONDS
         why = self.stop.why
-        told = process_group.highest(why == "interrupted", why == "stopped_early", why == "time_limit", overdue)
+        told = process_group.all_reduce_max(why == "interrupted", why == "stopped_early", why == "time_limit", overdue)
         interrupted, stopped, timed_out, overdue = (bool(said) for said in told)
         self.ended_by = "stopped_early" if stopped else "time_limit" if timed_out else None
         return interrupted, overdue
@@ -139,8 +139,8 @@ class Bridge(Hook):
         self.announcer.phase("calibrating")
         batches = runner.train_loop.dataloader(runner.iter, runner.iter + CALIBRATION_BATCHES)
         precision = partial(runner.optim_wrapper.optim_context, runner.model)
-        weights = runner.model.weights = process_group.all_of(calibrate(runner.model, batches, precision))[0]
-        process_group.as_rank_0(runner.model.parameters())
+        weights = runner.model.weights = process_group.all_gather(calibrate(runner.model, batches, precision))[0]
+        process_group.broadcast_from_rank0(runner.model.parameters())
         self.memory.weights = vars(weights)
         told = ", ".join(f"{name} {weights.of(name):.3g}" for name in runner.model.terms)
         self.announcer.log(f"Weights calibrated at step {runner.iter}: {told}.")
@@ -155,7 +155,7 @@ class Bridge(Hook):
         }
         values["train/lr"] = self.learning_rate
         values["train/images_per_second"] = images / max(seconds, 1e-9)
-        [values["train/memory_mb"]] = process_group.highest(_memory_mb())
+        [values["train/memory_mb"]] = process_group.all_reduce_max(_memory_mb())
         self.announcer.emit(Metrics(step=step, epoch=self.plan.epoch_of(step), values=values))
         self.announcer.step(self.plan, step, seconds, self.schedule.batch_size)
 
@@ -179,15 +179,17 @@ class Bridge(Hook):
 
     def _save(self, runner: Any) -> None:
         self.memory.warnings = self.announcer.warnings
-        process_group.as_rank_0(runner.model.buffers())  # they are each process's own, and all go on from rank 0's
-        states = process_group.all_of(random_state())
+        process_group.broadcast_from_rank0(
+            runner.model.buffers()
+        )  # they are each process's own, and all go on from rank 0's
+        states = process_group.all_gather(random_state())
         if process_group.rank() == 0:
             written = self.checkpoints.save(runner, vars(self.memory), states)
             self.announcer.checkpoint("training", written, step=runner.iter, epoch=self.plan.epoch_of(runner.iter))
         self.checkpointed = time.monotonic()
 
     def _note_other_processes(self, before: int) -> None:
-        now = process_group.processes()
+        now = process_group.world_size()
         if now != before:
             said = f"The checkpoint is of a run of {before} process(es), this one has {now}"
             more = "; those there were not have new random states" if now > before else ""
@@ -197,7 +199,7 @@ class Bridge(Hook):
 def _numbers(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
     """All losses, as means over processes, in one transfer from the device."""
     values = torch.stack([value.detach().float().reshape(()) for value in outputs.values()])
-    return dict(zip(outputs, process_group.mean(values).tolist(), strict=True))
+    return dict(zip(outputs, process_group.all_reduce_mean(values).tolist(), strict=True))
 
 
 def _check_finite(losses: dict[str, float], step: int) -> None:

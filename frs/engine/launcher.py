@@ -48,9 +48,9 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     try:
         choose_device(spec.job.resources)
     except FrsError as error:
-        return trainer.fail(emit, error)
+        return trainer.report_failure(emit, error)
     with tempfile.TemporaryDirectory(dir=workdir.resolve(), prefix=".processes-") as folder:
-        group = Group(spec, workdir, Path(folder))
+        group = TrainerProcesses(spec, workdir, Path(folder))
         try:
             with _signals_for(group):
                 outcomes = [event for event in group.told() if not _passed_on(event, emit)]
@@ -59,7 +59,7 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     return _end(emit, outcomes, group)
 
 
-class Group:
+class TrainerProcesses:
     """The processes of a job, started by a thread that lives as long as they do."""
 
     def __init__(self, spec: ResolvedSpec, workdir: Path, folder: Path) -> None:
@@ -126,26 +126,26 @@ class Group:
             shutdown_timeout=GRACE_SECONDS,
         )
         try:
-            elastic_launch(config, process)(*arguments)
+            elastic_launch(config, run_process)(*arguments)
         except ChildFailedError as error:
             codes = [failure.exitcode for failure in error.failures.values()]
             self.killed_by = next((-code for code in codes if code < 0), None)
 
 
-def process(spec: str, workdir: str, store: str, writers: Sequence[Connection]) -> None:
+def run_process(spec: str, workdir: str, store: str, writers: Sequence[Connection]) -> None:
     """What each process runs; torchrun's variables say which it is. Rank 0 tells everything, the others an outcome."""
     die_with_parent()
     rank, resolved = int(os.environ["RANK"]), ResolvedSpec.model_validate_json(spec)
     tell = events.lines_to(os.fdopen(os.dup(writers[rank].fileno()), "w"))
     try:
-        with process_group.joined(rank, len(writers), Path(store), gpus=torch.cuda.is_available()):
+        with process_group.process_group(rank, len(writers), Path(store), gpus=torch.cuda.is_available()):
             code = trainer.run(resolved, Path(workdir), tell if rank == 0 else lambda event: _only_outcome(event, tell))
-            if code not in (0, trainer.TRY_AGAIN):
+            if code not in (0, trainer.EXIT_INTERRUPTED):
                 raise SystemExit(code)
     except KeyboardInterrupt:
         raise SystemExit(1) from None
     except Exception as error:
-        if not process_group.lost_another(error):
+        if not process_group.is_peer_lost(error):
             raise
         _wait_for_the_end()
 
@@ -165,7 +165,7 @@ def _wait_for_the_end() -> None:
 
 
 @contextmanager
-def _signals_for(group: Group) -> Iterator[None]:
+def _signals_for(group: TrainerProcesses) -> Iterator[None]:
     """A request to stop goes to every process; a terminal's SIGINT, which they get too, as one that may come twice."""
 
     def forward(number: int, _: FrameType | None) -> None:
@@ -194,20 +194,22 @@ def _passed_on(event: events.Event, emit: events.Emit) -> bool:
     return True
 
 
-def _end(emit: events.Emit, told: Sequence[events.Event], group: Group) -> int:
+def _end(emit: events.Emit, told: Sequence[events.Event], group: TrainerProcesses) -> int:
     """The earliest failure is the job's; without one a signal; else what all say alike."""
     outcomes = [event for event in told if isinstance(event, Outcome)]
     failures = sorted((o for o in outcomes if o.status == "failed"), key=lambda outcome: outcome.time)
     if not failures and group.killed_by is not None:
-        return _end_by(group.killed_by)
+        return _exit_with(group.killed_by)
     if not failures and len(outcomes) < group.size:
-        return trainer.fail(emit, FrsError("One of the job's processes ended without a word.", "See the job's log."))
+        return trainer.report_failure(
+            emit, FrsError("One of the job's processes ended without a word.", "See the job's log.")
+        )
     outcome = failures[0] if failures else max(outcomes, key=lambda outcome: outcome.time)
     emit(outcome)
-    return {"succeeded": 0, "interrupted": trainer.TRY_AGAIN, "failed": 1}[outcome.status]
+    return {"succeeded": 0, "interrupted": trainer.EXIT_INTERRUPTED, "failed": 1}[outcome.status]
 
 
-def _end_by(number: int) -> int:
+def _exit_with(number: int) -> int:
     """Whoever started us sees how the process ended; the shell's way to say it where we live on."""
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)

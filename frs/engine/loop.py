@@ -6,7 +6,7 @@ from mmengine.runner import BaseLoop
 from torch import nn
 
 from frs.training.batches import TrainingLoaders
-from frs.training.schedule import Plan
+from frs.training.schedule import ResolvedSchedule
 
 
 class StepLoop(BaseLoop):
@@ -16,7 +16,7 @@ class StepLoop(BaseLoop):
     to go on from.
     """
 
-    def __init__(self, runner: Any, dataloader: TrainingLoaders, plan: Plan) -> None:
+    def __init__(self, runner: Any, dataloader: TrainingLoaders, plan: ResolvedSchedule) -> None:
         self._runner = runner
         self.dataloader = dataloader
         self.plan = plan

@@ -10,20 +10,20 @@ from mmengine.runner import Runner
 from frs import events
 from frs.comparison import compare
 from frs.comparison.pictures import richness
-from frs.dataset.trainable import with_boxes
+from frs.dataset.trainable import labelled_images
 from frs.detectors import builder, weights
 from frs.distillation.distiller import Distiller
 from frs.distillation.teacher_cache import TeacherCache, cache_for
 from frs.engine.checkpoints import Checkpoints
-from frs.engine.hooks import Bridge
+from frs.engine.hooks import TrainingHook
 from frs.engine.loop import StepLoop
-from frs.engine.student_files import Exporter
+from frs.engine.student_files import StudentWriter
 from frs.errors import BadTeacher
 from frs.files import digest
-from frs.preflight.checks import stop_at_first
+from frs.preflight.checks import run_until_first_error
 from frs.preflight.complexity import complexity
 from frs.preflight.estimate import FLOPS_CONVENTION
-from frs.preflight.setup import Preparation
+from frs.preflight.setup import TrainingSetup
 from frs.resolved import ResolvedSpec
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.batches import test_loader, test_pipeline, test_size, training_pipeline
@@ -42,28 +42,28 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest)
     """
     if spec.family is not None:
         return compare.run(spec, spec.family, workdir, emit, stop)
-    made = Preparation(spec, workdir, emit)
-    stop_at_first(made.preparations())
+    made = TrainingSetup(spec, workdir, emit)
+    run_until_first_error(made.preparations())
     if spec.job.kind == "evaluate":
         return evaluate(made)
     return train(made, stop)
 
 
-def evaluate(made: Preparation) -> str:
+def evaluate(made: TrainingSetup) -> str:
     made.announcer.phase("evaluating")
     made.announcer.evaluation("student", made.evaluate(made.student), last=True)
     made.keep_detections("student")
-    tell_complexity(made)
+    report_complexity(made)
     return "completed"
 
 
-def train(made: Preparation, stop: StopRequest) -> str:
-    checkpoints = Checkpoints(made.workdir / "checkpoints", identity(made))
+def train(made: TrainingSetup, stop: StopRequest) -> str:
+    checkpoints = Checkpoints(made.workdir / "checkpoints", checkpoint_identity(made))
     if checkpoints.newest() is None:
-        stop_at_first(made.trials())
-    cache = cache_of(made)
-    exporter = exporter_of(made)
-    bridge = Bridge(
+        run_until_first_error(made.trials())
+    cache = build_cache(made)
+    exporter = build_writer(made)
+    bridge = TrainingHook(
         plan=made.plan,
         schedule=made.job.schedule,
         announcer=made.announcer,
@@ -72,7 +72,7 @@ def train(made: Preparation, stop: StopRequest) -> str:
         evaluate=made.evaluate,
         save_student=exporter.weights,
     )
-    runner = runner_of(made, bridge)
+    runner = build_runner(made, bridge)
     runner.train()
     if made.spec.teacher and made.teacher.fingerprint() != made.teacher_sha256:
         raise BadTeacher("The teacher's weights changed during training.", "This is a fault of ours: please report it.")
@@ -83,7 +83,7 @@ def train(made: Preparation, stop: StopRequest) -> str:
     return (bridge.ended_by if runner.iter < made.plan.steps else None) or "completed"
 
 
-def cache_of(made: Preparation) -> TeacherCache | None:
+def build_cache(made: TrainingSetup) -> TeacherCache | None:
     if not isinstance(made.model, Distiller):
         return None
     pipeline = training_pipeline(made.job.schedule, made.stock)
@@ -100,7 +100,7 @@ class QuietRunner(Runner):
         """Nothing: it would look for compilers, complain where there are none, and log at a level nobody reads."""
 
 
-def runner_of(made: Preparation, bridge: Bridge) -> Runner:
+def build_runner(made: TrainingSetup, bridge: TrainingHook) -> Runner:
     asked, clip = made.job.schedule, made.job.schedule.clip_norm
     optimizer = schedule.optimizer_config(asked, made.plan) | acceleration.optimizer_options(made.device)
     return QuietRunner(
@@ -127,14 +127,14 @@ def runner_of(made: Preparation, bridge: Bridge) -> Runner:
     )
 
 
-def exporter_of(made: Preparation) -> Exporter:
+def build_writer(made: TrainingSetup) -> StudentWriter:
     model = builder.model_config(made.spec.student.description, len(made.data.classes))
     name = made.job.name or type(made.student).__name__.lower()
     pipeline = test_pipeline(made.job.schedule, made.stock)
-    return Exporter(made.workdir / "student", name, model, made.data.classes, pipeline)
+    return StudentWriter(made.workdir / "student", name, model, made.data.classes, pipeline)
 
 
-def deliver(made: Preparation, exporter: Exporter) -> None:
+def deliver(made: TrainingSetup, exporter: StudentWriter) -> None:
     """Everything a run leaves beside its checkpoints: the last student's twin and config, beside its weights, and more."""
     made.announcer.phase("exporting")
     made.keep_detections("student")
@@ -146,13 +146,13 @@ def deliver(made: Preparation, exporter: Exporter) -> None:
         made.announcer.artifact(name, written)
     made.announcer.facts(student_sha256=file.sha256)
     if made.spec.teacher:
-        picture_richness(made)
-    tell_complexity(made)
+        draw_richness(made)
+    report_complexity(made)
 
 
-def picture_richness(made: Preparation) -> None:
+def draw_richness(made: TrainingSetup) -> None:
     """Where the teacher saw something, on a few validation images; a picture that fails is not worth a run."""
-    indices = with_boxes(made.data.val.coco, made.data.val.left_out)[:RICHNESS_IMAGES]
+    indices = labelled_images(made.data.val.coco, made.data.val.left_out)[:RICHNESS_IMAGES]
     images = made.images(made.data.val, indices, test_pipeline(made.job.schedule, made.stock))
     try:
         content = richness.draw(made.teacher, test_loader(images, made.workers))
@@ -162,7 +162,7 @@ def picture_richness(made: Preparation) -> None:
     made.announcer.artifact("richness.png", weights.write_bytes(content, made.workdir / "richness.png"))
 
 
-def tell_complexity(made: Preparation) -> None:
+def report_complexity(made: TrainingSetup) -> None:
     sides = {"student": made.student} | ({"teacher": made.teacher.detector} if made.spec.teacher else {})
     size = test_size(made.job.schedule, made.stock)
     for role, detector in sides.items():
@@ -171,7 +171,7 @@ def tell_complexity(made: Preparation) -> None:
     made.announcer.facts(latency_device=device, flops_convention=FLOPS_CONVENTION)
 
 
-def identity(made: Preparation) -> str:
+def checkpoint_identity(made: TrainingSetup) -> str:
     """What a checkpoint must agree with to be gone on from."""
     asked = made.job.model_dump_json(include=set(IDENTITY))
     halves = [half for half in (made.data.train, made.data.unlabelled) if half]

@@ -10,12 +10,12 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from frs.detectors import weights
-from frs.detectors.weights import Written
-from frs.resolved import Split
+from frs.detectors.weights import SavedFile
+from frs.resolved import SplitFiles
 from frs.training.batches import Pipeline
 
 
-class Exporter:
+class StudentWriter:
     """Writes `<name>-<first 8 of the file's sha256>.pth`, its safetensors twin and the resolved config."""
 
     def __init__(
@@ -25,23 +25,23 @@ class Exporter:
         self.name = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_") or "student"
         self.model, self.classes, self.pipeline = model, classes, pipeline
 
-    def weights(self, student: nn.Module) -> Written:
+    def weights(self, student: nn.Module) -> SavedFile:
         """`meta` (mmdet's own keys alone: no times, no paths) and `state_dict`, on the CPU."""
         state = {key: tensor.cpu() for key, tensor in student.state_dict().items()}
         meta = {"dataset_meta": {"classes": self.classes}}
         return weights.write({"meta": meta, "state_dict": state}, self.folder / f"{self.name}-{{sha8}}.pth")
 
-    def twin(self, student: nn.Module, file: Written) -> Written:
+    def twin(self, student: nn.Module, file: SavedFile) -> SavedFile:
         """The same tensors as safetensors, beside `file`."""
         state = {key: tensor.cpu().contiguous().clone() for key, tensor in student.state_dict().items()}
         return weights.write_bytes(safetensors.torch.save(state), file.path.with_suffix(".safetensors"))
 
-    def config(self, file: Written, val: Split) -> Written:
+    def config(self, file: SavedFile, val: SplitFiles) -> SavedFile:
         """An mmdet config that builds the student; run from the data set's folder, `Runner.test()` evaluates it."""
         text = Config(self._config(val)).pretty_text
         return weights.write_bytes(text.encode(), file.path.with_suffix(".py"))
 
-    def _config(self, val: Split) -> dict[str, Any]:
+    def _config(self, val: SplitFiles) -> dict[str, Any]:
         metainfo = {"classes": self.classes}
         root = Path(os.path.commonpath([val.images, val.annotations]))
         annotations = str(val.annotations.relative_to(root))

@@ -14,24 +14,24 @@ RESAMPLES = 1000
 SEED = 0
 _CELLS = 4_000_000
 """Of the largest array at a time: resamples of one class's detections."""
-Times = NDArray[np.int64]
+Multiplicities = NDArray[np.int64]
 """(resamples, images): how often each image counts."""
 Precisions = NDArray[np.float64]
 """(resamples, classes, sizes, thresholds): average precision; NaN where there is nothing to find."""
 
 
-def once(matches: Sequence[ClassMatches]) -> Precisions:
+def each_once(matches: Sequence[ClassMatches]) -> Precisions:
     """Of every image once: what the evaluation itself gives."""
     return average_precisions(matches, np.ones((1, len(matches[0].objects)), np.int64))
 
 
-def resamples(images: int, count: int = RESAMPLES, seed: int = SEED) -> Times:
+def draw_resamples(images: int, count: int = RESAMPLES, seed: int = SEED) -> Multiplicities:
     """So many draws of `images` images with replacement, always the same ones."""
     return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=count)
 
 
 def average_precisions(
-    matches: Sequence[ClassMatches], times: Times, tick: Callable[[int, int], None] | None = None
+    matches: Sequence[ClassMatches], times: Multiplicities, tick: Callable[[int, int], None] | None = None
 ) -> Precisions:
     """`tick(done, classes)` is called after each class."""
     result = np.full((len(times), len(matches), 4, len(THRESHOLDS)), np.nan)
@@ -45,7 +45,7 @@ def average_precisions(
     return result
 
 
-def numbers(precisions: Precisions) -> dict[str, NDArray[np.float64]]:
+def coco_numbers(precisions: Precisions) -> dict[str, NDArray[np.float64]]:
     """The six, one value a resample; NaN for a size without objects. A class without objects is left out."""
     everything = precisions[:, :, 0]
     at = [everything, everything[..., :1], everything[..., 5:6], *(precisions[:, :, size] for size in (1, 2, 3))]
@@ -66,7 +66,7 @@ def interval(values: NDArray[np.float64], level: float = LEVEL) -> Interval | No
     return Interval(low=float(low), high=float(high))
 
 
-def _of_class(matches: ClassMatches, times: Times) -> NDArray[np.float64]:
+def _of_class(matches: ClassMatches, times: Multiplicities) -> NDArray[np.float64]:
     """(resamples, sizes, thresholds)"""
     result = np.full((len(times), 4, len(THRESHOLDS)), np.nan)
     objects = times @ matches.objects
@@ -81,7 +81,9 @@ def _of_class(matches: ClassMatches, times: Times) -> NDArray[np.float64]:
     return result
 
 
-def _envelope(outcome: NDArray[np.int8], counted: Times, so_far: Times, objects: Times) -> NDArray[np.float64]:
+def _envelope(
+    outcome: NDArray[np.int8], counted: Multiplicities, so_far: Multiplicities, objects: Multiplicities
+) -> NDArray[np.float64]:
     """Mean over the 101 recalls of the best precision at that recall or beyond.
 
     Precision peaks at right detections, so only they are looked at; each stands for the recalls first reached there.
@@ -97,7 +99,9 @@ def _envelope(outcome: NDArray[np.int8], counted: Times, so_far: Times, objects:
     return (best * np.diff(reached, axis=1, prepend=0)).sum(axis=1) / len(RECALLS)
 
 
-def _ignored_before(outcome: NDArray[np.int8], counted: Times, right: NDArray[np.intp]) -> Times | int:
+def _ignored_before(
+    outcome: NDArray[np.int8], counted: Multiplicities, right: NDArray[np.intp]
+) -> Multiplicities | int:
     ignored = np.flatnonzero(outcome == IGNORED)
     if not ignored.size:
         return 0

@@ -16,7 +16,7 @@ from frs.dataset.coco import CocoFile
 from frs.detectors.heads import Detector
 from frs.evaluation.report import NAMES
 
-Tick = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Scores:
 
 
 @torch.no_grad()
-def detect(detector: Detector, batches: DataLoader[Any], tick: Tick) -> NDArray[np.float64]:
+def detect(detector: Detector, batches: DataLoader[Any], tick: ProgressCallback) -> NDArray[np.float64]:
     """Detections of a detector as rows (image id, x, y, width, height, score, label), in pixels of the original image.
 
     `tick(done, batches)` is called after each batch.

@@ -9,7 +9,7 @@ Role = Literal["teacher", "baseline", "student", "gain"]
 Verdict = Literal["improved", "no_difference", "worse", "no_baseline"]
 Metrics = Mapping[str, float | None]
 NAMES = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
-ENOUGH_SEEDS = 3
+MIN_SEEDS = 3
 """From so many on, the interval over seeds decides."""
 
 
@@ -35,7 +35,7 @@ class Interval(_Part):
     high: float
 
 
-class OverImages(Interval):
+class ImageInterval(Interval):
     """Of the gain in mAP when the validation images are drawn anew, the same ones for student and baseline."""
 
     level: float
@@ -45,7 +45,7 @@ class OverImages(Interval):
     """For each of the six numbers. Null: a size without objects."""
 
 
-class OverSeeds(Interval):
+class SeedInterval(Interval):
     """Student's t interval of the gain in mAP over the pairs of runs."""
 
     mean: float
@@ -65,8 +65,8 @@ class Pair(_Part):
 class Comparison(_Part):
     gain: float
     """In mAP, mean over the pairs."""
-    over_images: OverImages
-    over_seeds: OverSeeds | None
+    over_images: ImageInterval
+    over_seeds: SeedInterval | None
     """Null with a single pair."""
     pairs: list[Pair]
     unequal: str | None = None
@@ -74,11 +74,11 @@ class Comparison(_Part):
 
     @property
     def decisive(self) -> Interval:
-        enough = self.over_seeds is not None and self.over_seeds.n >= ENOUGH_SEEDS
+        enough = self.over_seeds is not None and self.over_seeds.n >= MIN_SEEDS
         return self.over_seeds if enough and self.over_seeds else self.over_images
 
 
-class Missing(_Part):
+class MissingRun(_Part):
     """A run the report still needs, or will never get."""
 
     job_id: str | None
@@ -91,7 +91,7 @@ class Missing(_Part):
 class Report(_Part):
     status: Literal["complete", "partial"]
     """`partial` until every run it compares has ended in an evaluation and they have been compared."""
-    waiting_for: list[Missing]
+    waiting_for: list[MissingRun]
     """Why it is partial. A run that has failed or was cancelled will not come: post the job again."""
     rows: list[Row]
     per_class: dict[str, dict[Role, float | None]]
@@ -117,7 +117,7 @@ def build(
     wants_teacher: bool,
     facts: Mapping[str, Any],
     comparison: Comparison | None = None,
-    waiting_for: Sequence[Missing] = (),
+    waiting_for: Sequence[MissingRun] = (),
 ) -> Report:
     """`pairs`: baselines the job asks for, 0 for none; what it asks for and is not there yet makes the report partial."""
     runs = len(students) >= max(1, pairs) and len(baselines) >= pairs and not (wants_teacher and teacher is None)
@@ -146,16 +146,16 @@ def build(
 def verdict(comparison: Comparison | None) -> Verdict:
     if comparison is None:
         return "no_baseline"
-    return judged(comparison.decisive)
+    return verdict_of(comparison.decisive)
 
 
-def judged(interval: Interval) -> Verdict:
+def verdict_of(interval: Interval) -> Verdict:
     """Of a gain."""
     return "improved" if interval.low > 0 else "worse" if interval.high < 0 else "no_difference"
 
 
 def _by(comparison: Comparison) -> Literal["images", "seeds"]:
-    return "seeds" if isinstance(comparison.decisive, OverSeeds) else "images"
+    return "seeds" if isinstance(comparison.decisive, SeedInterval) else "images"
 
 
 def _caveat(comparison: Comparison) -> str:
@@ -169,7 +169,7 @@ def _not_covered(comparison: Comparison) -> str:
     seen = "one pair of runs: another seed" if pairs == 1 else f"{pairs} pairs of runs: other seeds"
     return (
         "The interval covers the choice of validation images, not the luck of training. "
-        f"It rests on {seen} may give another gain; `baseline: {{seeds: {ENOUGH_SEEDS}}}` or more measures that."
+        f"It rests on {seen} may give another gain; `baseline: {{seeds: {MIN_SEEDS}}}` or more measures that."
     )
 
 

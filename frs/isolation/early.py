@@ -4,6 +4,6 @@ import os
 
 from frs.isolation import jail
 
-JAIL = jail.isolate_if_told()
+JAIL = jail.isolate_if_requested()
 """What the worker's trainer got; None for a process that was not told to lock itself in."""
 os.environ.pop(jail.JAIL, None)  # children are born inside, and several of them must share one loopback

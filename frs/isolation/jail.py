@@ -57,11 +57,11 @@ def isolate(network: bool = False) -> Jail:
     return jail
 
 
-def isolate_if_told(environment: Mapping[str, str] = os.environ) -> Jail | None:
+def isolate_if_requested(environment: Mapping[str, str] = os.environ) -> Jail | None:
     return isolate(network=environment.get(NETWORK) == "1") if environment.get(JAIL) == "1" else None
 
 
-def start_again_inside() -> NoReturn:
+def restart_isolated() -> NoReturn:
     """This very command, in a jail from its first moment on and whatever the operator allows trainers."""
     allowed = {name: value for name, value in os.environ.items() if name != NETWORK}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**allowed, JAIL: "1"})

@@ -21,14 +21,14 @@ SPARE_SECONDS = 5
 """From the end of the time to the end of the process, should it not take the hint."""
 
 
-class TimeSpent(Exception):
+class CpuTimeExceeded(Exception):
     """The process has used up its processor time."""
 
 
-def bound(*, memory: int, seconds: int, file_bytes: int, files: int = 256) -> None:
+def limit_resources(*, memory: int, seconds: int, file_bytes: int, files: int = 256) -> None:
     """From here on: `memory` more bytes, `seconds` more of the processor, files of so many bytes, nothing forked.
 
-    Raises TimeSpent in the main thread when the time is up. Call it once everything is imported: libraries map gigabytes.
+    Raises CpuTimeExceeded in the main thread when the time is up. Call it once everything is imported: libraries map gigabytes.
     """
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if _LINUX else 0
     spent = int(time.process_time()) + 1
@@ -67,7 +67,7 @@ _LINUX = sys.platform.startswith("linux")
 
 
 def _time_is_up(*_: int | FrameType | None) -> None:
-    raise TimeSpent
+    raise CpuTimeExceeded
 
 
 def _lower(kind: int, soft: int, hard: int | None = None) -> None:

@@ -11,7 +11,7 @@ from frs.errors import FrsError
 Level = Literal["error", "warning", "info"]
 
 
-class Finding(NamedTuple):
+class StepResult(NamedTuple):
     """What a step that did not fail has to say."""
 
     message: str
@@ -19,12 +19,12 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Step:
+class SetupStep:
     """One thing to make or to measure; it raises FrsError where that does not hold."""
 
     code: str
     """Names the step where it holds; where it does not, the error's own code does."""
-    run: Callable[[], Finding]
+    run: Callable[[], StepResult]
     needs: tuple[str, ...] = ()
     """What steps before it must have made."""
 
@@ -40,28 +40,28 @@ class Check(BaseModel):
     hint: str = ""
 
 
-def stop_at_first(steps: Iterable[Step]) -> None:
+def run_until_first_error(steps: Iterable[SetupStep]) -> None:
     """Raises the FrsError of the first step that fails."""
     for step in steps:
         step.run()
 
 
-def all_that_can(steps: Iterable[Step], made: Mapping[str, object]) -> list[Check]:
+def run_all(steps: Iterable[SetupStep], made: Mapping[str, object]) -> list[Check]:
     """One result for each step; one that lacks what it needs in `made`, which the steps themselves fill, is passed over."""
     return [_result(step, all(name in made for name in step.needs)) for step in steps]
 
 
-def _result(step: Step, possible: bool) -> Check:
+def _result(step: SetupStep, possible: bool) -> Check:
     if not possible:
         return Check(code=step.code, level="info", ok=False, message="Not looked at, because of what failed before.")
     try:
         found = step.run()
     except FrsError as error:
-        return failed(error)
+        return failed_check(error)
     return Check(
         code=step.code, level="warning" if found.warning else "info", ok=not found.warning, message=found.message
     )
 
 
-def failed(error: FrsError) -> Check:
+def failed_check(error: FrsError) -> Check:
     return Check(code=error.code, level="error", ok=False, message=error.message, hint=error.hint)

@@ -10,7 +10,7 @@ from mmdet.structures import DetDataSample
 from torch.utils.flop_counter import FlopCounterMode
 
 from frs.detectors.heads import Detector
-from frs.training.preserve_state import undisturbed
+from frs.training.preserve_state import preserve_state
 
 REPEATS = 5
 REPEATS_END_AFTER = 3.0
@@ -34,7 +34,7 @@ class Complexity:
 def complexity(detector: Detector, size: tuple[int, int]) -> Complexity:
     """Of predictions at the image size [width, height]. Leaves the detector as it was."""
     image = _noise(size)
-    with undisturbed(detector):
+    with preserve_state(detector):
         detector.eval()
         with FlopCounterMode(display=False) as counter:
             detector.test_step(image)

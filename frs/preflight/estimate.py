@@ -8,7 +8,7 @@ from frs.preflight.checks import Check
 FLOPS_CONVENTION = "one multiply-add is one FLOP; convolutions and matrix products; one image"
 
 
-class Side(BaseModel):
+class DetectorCost(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     parameters: int
@@ -17,7 +17,7 @@ class Side(BaseModel):
     latency_ms: float
 
 
-class Forecast(BaseModel):
+class Estimate(BaseModel):
     """Null: it could not be found out, and a check says why."""
 
     model_config = ConfigDict(frozen=True)
@@ -31,8 +31,8 @@ class Forecast(BaseModel):
     validation_images: int | None = None
     epochs: int | None = None
     steps: int | None = None
-    teacher: Side | None = None
-    student: Side | None = None
+    teacher: DetectorCost | None = None
+    student: DetectorCost | None = None
     flops_convention: str = FLOPS_CONVENTION
     seconds_per_step: float | None = None
     """With the reading of images, as far as the processes that read them do not keep up. Of a job on several processes, one's

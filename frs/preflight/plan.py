@@ -8,31 +8,31 @@ from frs import events
 from frs.errors import FrsError
 from frs.preflight import checks
 from frs.preflight.complexity import complexity
-from frs.preflight.estimate import Forecast, Side
-from frs.preflight.setup import Preparation
+from frs.preflight.estimate import DetectorCost, Estimate
+from frs.preflight.setup import TrainingSetup
 from frs.resolved import ResolvedSpec
 from frs.training import versions
 from frs.training.batches import test_size
 
-TEACHER_IMAGES = 200
+MAX_TEACHER_IMAGES = 200
 """Validation images that the teacher is measured on, evenly from all of them; a job measures it on all."""
 TIMED_STEPS = 4
 """The first warms up."""
 
 
-def plan(spec: ResolvedSpec, emit: events.Emit) -> Forecast:
+def estimate(spec: ResolvedSpec, emit: events.Emit) -> Estimate:
     """Runs every check that can run, takes a few steps, and writes nothing."""
     try:
-        made = Preparation(spec, Path(), emit)
+        made = TrainingSetup(spec, Path(), emit)
     except FrsError as error:  # no such device, precision or stock config
-        return Forecast(ok=False, checks=[checks.failed(error)])
-    found = checks.all_that_can(made.preparations(), vars(made))
-    found += checks.all_that_can(made.trials(TIMED_STEPS, TEACHER_IMAGES), vars(made))
+        return Estimate(ok=False, checks=[checks.failed_check(error)])
+    found = checks.run_all(made.preparations(), vars(made))
+    found += checks.run_all(made.trials(TIMED_STEPS, MAX_TEACHER_IMAGES), vars(made))
     done = vars(made)
     student = _side(made, made.student) if "student" in done else None
     teacher = _side(made, made.teacher.detector) if "teacher" in done else None
     step = _seconds_per_step(made) if "probed" in done else None
-    return Forecast(
+    return Estimate(
         ok=not any(check.level == "error" for check in found),
         checks=found,
         device=versions.device_name(made.device),
@@ -50,18 +50,18 @@ def plan(spec: ResolvedSpec, emit: events.Emit) -> Forecast:
     )
 
 
-def _side(made: Preparation, detector: nn.Module) -> Side:
+def _side(made: TrainingSetup, detector: nn.Module) -> DetectorCost:
     found = complexity(detector, test_size(made.job.schedule, made.stock))
-    return Side.model_validate(vars(found))
+    return DetectorCost.model_validate(vars(found))
 
 
-def _seconds_per_step(made: Preparation) -> float:
+def _seconds_per_step(made: TrainingSetup) -> float:
     if made.workers == 0:
         return made.probed.seconds + made.loading_seconds
     return max(made.probed.seconds, made.loading_seconds / made.workers)
 
 
-def _estimate(made: Preparation, step: float, student: Side) -> float:
+def _estimate(made: TrainingSetup, step: float, student: DetectorCost) -> float:
     schedule, plan = made.job.schedule, made.plan
     evaluations = 1 + (plan.steps - 1) // (plan.steps_per_epoch * schedule.evaluate_every)
     image = vars(made).get("seconds_per_image", student.latency_ms / 1000)

@@ -18,8 +18,8 @@ from frs.distillation.diagnosis import gradient_norms
 from frs.distillation.distiller import Distiller
 from frs.errors import BatchTooLarge, NoGradient
 from frs.training import memory
-from frs.training.preserve_state import undisturbed
-from frs.training.process_group import highest, processes
+from frs.training.preserve_state import preserve_state
+from frs.training.process_group import all_reduce_max, world_size
 
 Batch = dict[str, Any]
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Trial:
+class ProbeConfig:
     """How a probe is made."""
 
     precision: Precision
@@ -52,28 +52,28 @@ class Trial:
     """Whether the CPU's memory is foreseen from batches of one and two images."""
 
 
-def probe(model: nn.Module, batch: Batch, trial: Trial) -> Probe:
+def probe(model: nn.Module, batch: Batch, trial: ProbeConfig) -> Probe:
     """Takes steps on a raw batch as the data loader gives it. Raises BatchTooLarge.
 
     Its images are as large as that batch's: with `scales`, another batch may need more.
     """
     device = next(model.parameters()).device
     state_bytes = trial.states * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    with undisturbed(model):
+    with preserve_state(model):
         model.train()
         if device.type == "cuda":
             return _on_gpu(model, batch, trial, device, state_bytes)
         size = len(batch["inputs"])
         if trial.foresee and size > 2:
-            peaks = [memory.peak(partial(step, model, part(batch, n), trial.precision), device) for n in (1, 2)]
+            peaks = [memory.peak_bytes(partial(step, model, part(batch, n), trial.precision), device) for n in (1, 2)]
             check_memory(size, peaks[0] + state_bytes, peaks[1] - peaks[0], _available())
         return _measured(model, batch, trial, device, state_bytes)
 
 
 def _available() -> int | None:
     """This process's part of what is free."""
-    free = memory.available()
-    return None if free is None else free // processes()
+    free = memory.available_bytes()
+    return None if free is None else free // world_size()
 
 
 def check_gradients(found: Probe) -> None:
@@ -90,7 +90,7 @@ def check_memory(batch_size: int, one: int, each: int, available: int | None) ->
     """
     if available is None:
         return
-    limit = memory.held() + available
+    limit = memory.resident_bytes() + available
     needed = one + max(0, each) * (batch_size - 1)
     if needed > limit:
         fitting = 1 + (limit - one) // each if each > 0 and one <= limit else 0
@@ -133,9 +133,9 @@ def part(batch: Batch, images: int) -> Batch:
     return {name: part(held, images) if isinstance(held, dict) else held[:images] for name, held in batch.items()}
 
 
-def _measured(model: nn.Module, batch: Batch, trial: Trial, device: torch.device, state_bytes: int) -> Probe:
+def _measured(model: nn.Module, batch: Batch, trial: ProbeConfig, device: torch.device, state_bytes: int) -> Probe:
     taken: list[tuple[float, dict[str, float]]] = []
-    peak = memory.peak(lambda: taken.append(step(model, batch, trial.precision)), device)
+    peak = memory.peak_bytes(lambda: taken.append(step(model, batch, trial.precision)), device)
     started = time.monotonic()
     while len(taken) < trial.repeats and time.monotonic() - started < REPEATS_END_AFTER:
         taken.append(step(model, batch, trial.precision))
@@ -143,7 +143,7 @@ def _measured(model: nn.Module, batch: Batch, trial: Trial, device: torch.device
     return Probe(median(timed), peak + state_bytes, taken[0][1])
 
 
-def _on_gpu(model: nn.Module, batch: Batch, trial: Trial, device: torch.device, state_bytes: int) -> Probe:
+def _on_gpu(model: nn.Module, batch: Batch, trial: ProbeConfig, device: torch.device, state_bytes: int) -> Probe:
     ballast = torch.empty(state_bytes, dtype=torch.uint8, device=device)  # where the optimizer's state will be
 
     def fits(images: int) -> bool:
@@ -152,9 +152,9 @@ def _on_gpu(model: nn.Module, batch: Batch, trial: Trial, device: torch.device, 
         return _tried(partial(step, model, part(batch, images), trial.precision)) is not None
 
     found = _tried(lambda: _measured(model, batch, trial, device, 0))
-    [failed] = highest(found is None)
-    if failed and processes() > 1:  # looking for one that fits would have to go in step
-        raise BatchTooLarge(f"batch_size {len(batch['inputs']) * processes()} does not fit {processes()} devices.")
+    [failed] = all_reduce_max(found is None)
+    if failed and world_size() > 1:  # looking for one that fits would have to go in step
+        raise BatchTooLarge(f"batch_size {len(batch['inputs']) * world_size()} does not fit {world_size()} devices.")
     if found is None:
         size = len(batch["inputs"])
         fitting = largest_fitting(fits, size)
@@ -173,11 +173,11 @@ def _tried(work: Callable[[], T]) -> T | None:
 
 
 def _too_large(batch_size: int, fitting: int, why: str = "") -> BatchTooLarge:
-    batch_size, fitting = batch_size * processes(), fitting * processes()
+    batch_size, fitting = batch_size * world_size(), fitting * world_size()
     if fitting:
         return BatchTooLarge(f"batch_size {batch_size} does not fit{why}; {fitting} does.")
     return BatchTooLarge(
-        f"batch_size {batch_size} does not fit{why}; nor does {processes()}.", "Lower `schedule.image_size`."
+        f"batch_size {batch_size} does not fit{why}; nor does {world_size()}.", "Lower `schedule.image_size`."
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def placed(module: nn.Module, device: torch.device) -> nn.Module:
+def to_device(module: nn.Module, device: torch.device) -> nn.Module:
     """On the device; on a GPU with channels last, which its convolutions are made for."""
     if device.type == "cuda":
         return module.to(device).to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Images with their boxes, as mmdet's detectors take them."""
+"""DetectionImages with their boxes, as mmdet's detectors take them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,19 +14,19 @@ from mmengine.dataset import Compose, pseudo_collate
 from torch.utils.data import DataLoader, Dataset
 
 from frs.dataset.coco import CocoFile
-from frs.dataset.trainable import learnable
+from frs.dataset.trainable import trainable_boxes
 from frs.errors import BadDataset, InvalidSpec
 from frs.spec import Schedule
 from frs.training import process_group
-from frs.training.sampling import Batches, Draw, seeded
-from frs.training.schedule import stock_dataset
+from frs.training.sampling import BatchSampler, ImageDraw, seeded
+from frs.training.schedule import base_dataset
 
 Pipeline = list[dict[str, Any]]
 Batch = dict[str, Any]
 RESIZES = ("Resize", "RandomResize", "RandomChoiceResize")
 
 
-class Images(Dataset[Any]):
+class DetectionImages(Dataset[Any]):
     """One split through a pipeline of mmdet transforms; every random choice is a function of (seed, epoch, image)."""
 
     def __init__(self, coco: CocoFile, folder: Path, pipeline: Pipeline, seed: int, indices: Sequence[int]) -> None:
@@ -39,8 +39,8 @@ class Images(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, draw: Draw | int) -> dict[str, Any]:
-        draw = draw if isinstance(draw, Draw) else Draw(0, draw)
+    def __getitem__(self, draw: ImageDraw | int) -> dict[str, Any]:
+        draw = draw if isinstance(draw, ImageDraw) else ImageDraw(0, draw)
         record = self.record(int(self.indices[draw.image]))
         try:
             loaded = self.load(record)
@@ -52,7 +52,7 @@ class Images(Dataset[Any]):
     def record(self, index: int) -> dict[str, Any]:
         """What mmdet's `LoadImageFromFile` and `LoadAnnotations` start from."""
         image, boxes = self.coco.images[index], self.coco.boxes_of(index)
-        boxes = boxes.take(np.flatnonzero(learnable(boxes, image.width, image.height)))
+        boxes = boxes.take(np.flatnonzero(trainable_boxes(boxes, image.width, image.height)))
         corners = np.concatenate([boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:]], axis=1)
         instances = [
             {"bbox": corner.tolist(), "bbox_label": int(label), "ignore_flag": int(crowd)}
@@ -94,7 +94,9 @@ def test_size(schedule: Schedule, stock: Config) -> tuple[int, int]:
 class TrainingLoaders:
     """`loaders(first, end)`: a loader of the batches of those steps, the same for any number of workers."""
 
-    def __init__(self, images: Images, schedule: Schedule, workers: int, unlabelled: Images | None = None) -> None:
+    def __init__(
+        self, images: DetectionImages, schedule: Schedule, workers: int, unlabelled: DetectionImages | None = None
+    ) -> None:
         self.images, self.schedule, self.workers, self.unlabelled = images, schedule, workers, unlabelled
 
     def __call__(self, first: int, end: int) -> Iterable[Batch]:
@@ -105,11 +107,11 @@ class TrainingLoaders:
         labelled = self._loader(self.images, first, end)
         if self.unlabelled is None:
             return labelled
-        return _beside(labelled, self._loader(self.unlabelled, first, end))
+        return _add_unlabelled(labelled, self._loader(self.unlabelled, first, end))
 
-    def _loader(self, images: Images, first: int, end: int) -> DataLoader[Any]:
-        one_of = process_group.rank(), process_group.processes()
-        batches = Batches(len(images), self.schedule.batch_size, self.schedule.seed, first, end, *one_of)
+    def _loader(self, images: DetectionImages, first: int, end: int) -> DataLoader[Any]:
+        one_of = process_group.rank(), process_group.world_size()
+        batches = BatchSampler(len(images), self.schedule.batch_size, self.schedule.seed, first, end, *one_of)
         return _loader(images, self.workers, batch_sampler=batches)
 
     def __len__(self) -> int:
@@ -117,17 +119,17 @@ class TrainingLoaders:
         return -(-len(self.images) // self.schedule.batch_size)
 
 
-def _beside(labelled: Iterable[Batch], unlabelled: Iterable[Batch]) -> Iterator[Batch]:
+def _add_unlabelled(labelled: Iterable[Batch], unlabelled: Iterable[Batch]) -> Iterator[Batch]:
     for batch, extra in zip(labelled, unlabelled, strict=True):
         yield batch | {"unlabelled": extra}
 
 
-def test_loader(images: Images, workers: int) -> DataLoader[Any]:
+def test_loader(images: DetectionImages, workers: int) -> DataLoader[Any]:
     """One image a batch, as stock mmdet evaluates: padding to a batch would change the numbers."""
     return _loader(images, workers, batch_size=1)
 
 
-def _loader(images: Images, workers: int, **batching: Any) -> DataLoader[Any]:
+def _loader(images: DetectionImages, workers: int, **batching: Any) -> DataLoader[Any]:
     """With a generator of its own: an iterator draws a seed, which must not move the global one."""
     own = torch.Generator()
     return DataLoader(images, num_workers=workers, collate_fn=pseudo_collate, generator=own, **batching)
@@ -138,7 +140,7 @@ def _training_resize(schedule: Schedule, stock: Config) -> dict[str, Any]:
         return {"type": "RandomChoiceResize", "scales": [tuple(size) for size in schedule.scales], "keep_ratio": True}
     if schedule.image_size:
         return {"type": "Resize", "scale": tuple(schedule.image_size), "keep_ratio": True}
-    resizes = (step for step in stock_dataset(stock).pipeline if step.type in RESIZES)
+    resizes = (step for step in base_dataset(stock).pipeline if step.type in RESIZES)
     found = next(resizes, None)
     if found is None:
         raise InvalidSpec("The stock config scales images in a way of its own.", "Set `schedule.image_size`.")

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from frs import events
-from frs.detectors.weights import Written
+from frs.detectors.weights import SavedFile
 from frs.evaluation.coco_scores import Scores
-from frs.training.schedule import Plan
+from frs.training.schedule import ResolvedSchedule
 
 PROGRESS_SECONDS = 0.5
-ALIVE_SECONDS = 2.0
+KEEPALIVE_SECONDS = 2.0
 """Within long work between steps, such as an evaluation: a watchdog takes long silence for a hang."""
 
 
-class Announcer:
+class EventReporter:
     def __init__(self, emit: events.Emit, root: Path) -> None:
         """Files are told by their path below `root`."""
         self.emit, self.root = emit, root
@@ -47,7 +47,7 @@ class Announcer:
     def facts(self, **values: object) -> None:
         self.emit(events.Facts(values=values))
 
-    def step(self, plan: Plan, step: int, seconds: float, batch_size: int) -> None:
+    def step(self, plan: ResolvedSchedule, step: int, seconds: float, batch_size: int) -> None:
         """A step that took so long is done."""
         before = self._seconds_per_step
         self._seconds_per_step = seconds if before is None else 0.9 * before + 0.1 * seconds
@@ -65,7 +65,7 @@ class Announcer:
 
     def within(self, done: int, total: int) -> None:
         """So much of the phase at hand is done."""
-        if time.monotonic() - self._told > ALIVE_SECONDS:
+        if time.monotonic() - self._told > KEEPALIVE_SECONDS:
             self._progress = self._progress.model_copy(
                 update={"phase_fraction": done / max(1, total), "time": time.time()}
             )
@@ -77,13 +77,13 @@ class Announcer:
         }
         self.emit(events.Evaluation(role=role, step=step, epoch=epoch, last=last, **told))
 
-    def checkpoint(self, kind: Literal["training", "student"], written: Written, **facts: Any) -> None:
+    def checkpoint(self, kind: Literal["training", "student"], written: SavedFile, **facts: Any) -> None:
         self.emit(events.Checkpoint(kind=kind, **self._file(written), **facts))
 
-    def artifact(self, name: str, written: Written) -> None:
+    def artifact(self, name: str, written: SavedFile) -> None:
         self.emit(events.Artifact(name=name, **self._file(written)))
 
-    def _file(self, written: Written) -> dict[str, Any]:
+    def _file(self, written: SavedFile) -> dict[str, Any]:
         return {"path": str(written.path.relative_to(self.root)), "sha256": written.sha256, "bytes": written.bytes}
 
     def _tell(self) -> None:

@@ -14,7 +14,7 @@ _RESET_PEAK = "5"
 """What proc(5) takes in `clear_refs` to set a process's peak to what it holds now."""
 
 
-def available() -> int | None:
+def available_bytes() -> int | None:
     """Bytes that this process can still take: the machine's, or its container's if those are fewer. None: nobody tells."""
     free = _field(Path("/proc/meminfo"), "MemAvailable:")
     limits = [
@@ -25,13 +25,13 @@ def available() -> int | None:
     return min(known) if known else None
 
 
-def held() -> int:
+def resident_bytes() -> int:
     """Bytes that this process holds in memory now."""
     _give_back()
     return _field(_PROCESS / "status", "VmRSS:") or _high_water()
 
 
-def peak(work: Callable[[], object], device: torch.device) -> int:
+def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     """The most bytes held at once while `work` ran: on a GPU torch's tensors, else the whole process."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from frs.training.sampling import Draw, seeded
+from frs.training.sampling import ImageDraw, seeded
 
 
 @contextmanager
-def undisturbed(module: nn.Module) -> Iterator[None]:
+def preserve_state(module: nn.Module) -> Iterator[None]:
     """Buffers, such as a batch norm's running mean, modes and the random state are afterwards as they were before.
 
     Parameters are the caller's to leave alone. Gradients are gone; before training there are none.
@@ -19,7 +19,7 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
     modes = {part: part.training for part in module.modules()}
     gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
-        with torch.random.fork_rng(gpus), seeded(0, Draw(0, 0)):
+        with torch.random.fork_rng(gpus), seeded(0, ImageDraw(0, 0)):
             yield
     finally:
         module.zero_grad(set_to_none=True)

@@ -17,22 +17,22 @@ from torch import Tensor, nn
 from torch.distributed import DistError, FileStore, destroy_process_group, init_process_group  # type: ignore[attr-defined]
 
 T = TypeVar("T")
-PATIENCE = timedelta(minutes=30)
+TIMEOUT = timedelta(minutes=30)
 """Longest wait for another process: for the first one writing a checkpoint to a slow disk."""
 
 
 @contextmanager
-def joined(rank: int, processes: int, store: Path, gpus: bool) -> Iterator[None]:
-    """One of `processes` that meet at the file `store`; with `gpus` the process's device is the one of its rank."""
+def process_group(rank: int, processes: int, store: Path, gpus: bool) -> Iterator[None]:
+    """One of `world_size` that meet at the file `store`; with `gpus` the process's device is the one of its rank."""
     if gpus:
         torch.cuda.set_device(rank)
     meeting = FileStore(str(store), processes)
-    init_process_group("nccl" if gpus else "gloo", store=meeting, rank=rank, world_size=processes, timeout=PATIENCE)
+    init_process_group("nccl" if gpus else "gloo", store=meeting, rank=rank, world_size=processes, timeout=TIMEOUT)
     yield
     destroy_process_group()  # not after an error: NCCL's would wait for the others
 
 
-def processes() -> int:
+def world_size() -> int:
     return dist.get_world_size()
 
 
@@ -41,33 +41,33 @@ def rank() -> int:
     return dist.get_rank()
 
 
-def share(items: Sequence[T]) -> list[T]:
+def shard(items: Sequence[T]) -> list[T]:
     """This process's part of `items`: consecutive ones, in the order of ranks, as even as can be."""
-    first, end = (len(items) * place // processes() for place in (rank(), rank() + 1))
+    first, end = (len(items) * place // world_size() for place in (rank(), rank() + 1))
     return list(items[first:end])
 
 
-def all_of(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """Everybody's value, by rank, as plain Python objects."""
     return dist.all_gather_object(value)
 
 
-def mean(values: Tensor) -> Tensor:
+def all_reduce_mean(values: Tensor) -> Tensor:
     values = values.clone()
     dist.all_reduce(values, op="mean")
     return values
 
 
-def highest(*values: float) -> list[float]:
+def all_reduce_max(*values: float) -> list[float]:
     """The highest that any process has, of each."""
-    if processes() == 1:
+    if world_size() == 1:
         return list(values)
     found = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(found, op="max")
     return found.tolist()
 
 
-def as_rank_0(tensors: Iterable[Tensor]) -> None:
+def broadcast_from_rank0(tensors: Iterable[Tensor]) -> None:
     """Every process's tensors become rank 0's."""
     for tensor in tensors:
         dist.broadcast(tensor.detach())
@@ -79,7 +79,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     One all-reduce of one flat tensor after the backward pass: for a moment the gradients' memory twice, and nothing
     overlapped with the backward pass.
     """
-    if processes() == 1:
+    if world_size() == 1:
         return
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     reached = trained[0].new_tensor([parameter.grad is not None for parameter in trained])
@@ -91,11 +91,11 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad = gradient.view_as(parameter) if somewhere else None
 
 
-def gathered(rows: NDArray[Any]) -> NDArray[Any]:
+def all_gather_rows(rows: NDArray[Any]) -> NDArray[Any]:
     """Everybody's rows, in the order of ranks."""
-    return np.concatenate(all_of(rows))
+    return np.concatenate(all_gather(rows))
 
 
-def lost_another(error: Exception) -> bool:
+def is_peer_lost(error: Exception) -> bool:
     """Whether the error only says that another process has gone."""
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 
-class Draw(NamedTuple):
+class ImageDraw(NamedTuple):
     """One image in one epoch; with the seed it fixes every random choice of augmentation."""
 
     epoch: int
     image: int
 
 
-class Batches:
+class BatchSampler:
     """The batches of the steps `first` to `steps` - 1, across epochs: each epoch a new order of all images.
 
     A batch sampler for torch's DataLoader. One iterator runs through all epochs, so its workers start once. Of several
@@ -35,7 +35,7 @@ class Batches:
     def __len__(self) -> int:
         return self.steps - self.first
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[ImageDraw]]:
         per_epoch = -(-self.images // self.batch_size)
         order: list[int] = []
         for step in range(self.first, self.steps):
@@ -43,7 +43,7 @@ class Batches:
             if batch == 0 or not order:
                 order = self.order(epoch)
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [Draw(epoch, image) for image in self.share(chosen, order)]
+            yield [ImageDraw(epoch, image) for image in self.share(chosen, order)]
 
     def order(self, epoch: int) -> list[int]:
         return np.random.default_rng([self.seed, epoch]).permutation(self.images).tolist()
@@ -56,7 +56,7 @@ class Batches:
 
 
 @contextmanager
-def seeded(seed: int, draw: Draw) -> Iterator[None]:
+def seeded(seed: int, draw: ImageDraw) -> Iterator[None]:
     """Python's, NumPy's and torch's (CPU) global generators set from (seed, epoch, image) inside, as they were after."""
     python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     state = np.random.SeedSequence([seed, draw.epoch, draw.image]).generate_state(3)

@@ -8,17 +8,17 @@ from mmengine.config import Config, ConfigDict
 
 from frs.errors import InvalidSpec
 from frs.spec import Schedule
-from frs.step_counts import count
+from frs.step_counts import count_steps
 
-STOCK_BATCH = 16
+BASE_BATCH_SIZE = 16
 """Images a step that the stock configs' learning rates are for."""
 ADAMW_RATE, ADAMW_DECAY = 1e-3, 0.05
-OPTIMIZER_STATES = {"sgd": 1, "adamw": 2}
+OPTIMIZER_STATE_TENSORS = {"sgd": 1, "adamw": 2}
 """Tensors that each keeps for every parameter."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResolvedSchedule:
     epochs: int
     steps: int
     steps_per_epoch: int
@@ -33,18 +33,18 @@ class Plan:
         return math.ceil(step / self.steps_per_epoch)
 
 
-def plan(schedule: Schedule, stock: Config, images: int) -> Plan:
+def resolve_schedule(schedule: Schedule, stock: Config, images: int) -> ResolvedSchedule:
     """The steps of `schedule` over a training set of so many images."""
-    epochs = schedule.epochs or _stock_epochs(stock)
+    epochs = schedule.epochs or _base_epochs(stock)
     if not epochs:
         raise InvalidSpec("The stock config does not count in epochs.", "Set `schedule.epochs`.")
-    counted = count(schedule, epochs, images)
+    counted = count_steps(schedule, epochs, images)
     optimizer = stock.optim_wrapper.optimizer
     sgd = schedule.optimizer.name == "sgd"
-    stock_batch = stock.get("auto_scale_lr", {}).get("base_batch_size", STOCK_BATCH)
+    stock_batch = stock.get("auto_scale_lr", {}).get("base_batch_size", BASE_BATCH_SIZE)
     rate = optimizer.lr * schedule.batch_size / stock_batch if sgd else ADAMW_RATE
     decay = optimizer.weight_decay if sgd else ADAMW_DECAY
-    return Plan(
+    return ResolvedSchedule(
         epochs=counted.epochs,
         steps=counted.steps,
         steps_per_epoch=counted.per_epoch,
@@ -60,14 +60,14 @@ def warmup(asked: int | str, steps: int) -> int:
     return int(asked) if asked != "auto" else min(500, math.ceil(steps / 20))
 
 
-def optimizer_config(schedule: Schedule, plan: Plan) -> dict[str, Any]:
+def optimizer_config(schedule: Schedule, plan: ResolvedSchedule) -> dict[str, Any]:
     common = {"lr": plan.learning_rate, "weight_decay": plan.weight_decay}
     if schedule.optimizer.name == "sgd":
         return {"type": "SGD", "momentum": schedule.optimizer.momentum, **common}
     return {"type": "AdamW", **common}
 
 
-def scheduler_configs(schedule: Schedule, plan: Plan) -> list[dict[str, Any]]:
+def scheduler_configs(schedule: Schedule, plan: ResolvedSchedule) -> list[dict[str, Any]]:
     """mmengine parameter schedulers, counted in steps: a linear warm-up, then steps or a cosine to a hundredth."""
     warmup_steps = plan.warmup_steps if plan.warmup_steps > 1 else 0  # mmengine's LinearLR never ends after one step
     by_step = {"by_epoch": False}
@@ -85,7 +85,7 @@ def scheduler_configs(schedule: Schedule, plan: Plan) -> list[dict[str, Any]]:
     return [*([warm] if warmup_steps else []), *([after] if warmup_steps < plan.steps else [])]
 
 
-def stock_dataset(stock: Config) -> ConfigDict:
+def base_dataset(stock: Config) -> ConfigDict:
     """The stock config's training set, without the wrappers that repeat it."""
     dataset = stock.train_dataloader.dataset
     while "dataset" in dataset:
@@ -93,7 +93,7 @@ def stock_dataset(stock: Config) -> ConfigDict:
     return dataset
 
 
-def _stock_epochs(stock: Config) -> int:
+def _base_epochs(stock: Config) -> int:
     """Times the stock schedule sees every image; 0 where it counts in steps."""
     times, dataset = stock.train_cfg.get("max_epochs", 0), stock.train_dataloader.dataset
     while "dataset" in dataset:

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
-Why = Literal["interrupted", "stopped_early", "time_limit"]
-STOP = "stop-requested"
+StopReason = Literal["interrupted", "stopped_early", "time_limit"]
+STOP_FILE = "stop-requested"
 """A file of this name in the work folder: end at the next step, evaluate, and succeed with what was learned.
 
 No signal, for one that comes before its handler is set would kill the trainer.
@@ -20,7 +20,7 @@ class Interrupted(Exception):
 class StopRequest:
     def __init__(self, max_minutes: float | None = None, workdir: Path | None = None) -> None:
         self.asked = False
-        self.file = workdir / STOP if workdir else None
+        self.file = workdir / STOP_FILE if workdir else None
         self.deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
 
     def on_signals(self) -> "StopRequest":
@@ -36,7 +36,7 @@ class StopRequest:
         self.asked = True
 
     @property
-    def why(self) -> Why | None:
+    def why(self) -> StopReason | None:
         if self.asked:
             return "interrupted"
         if self.file is not None and self.file.exists():

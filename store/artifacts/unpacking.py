@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from frs.errors import BadDataset, DatasetNotFound
-from frs.events import Problem
+from frs.events import ErrorInfo
 from frs.isolation.process import PARENT
 from store.artifacts.local_files import GivenUp, GiveUp, alone, clock_of, discard, temporary
 from store.artifacts.storage import Artifacts
@@ -35,7 +35,7 @@ _OURS = re.compile(r"[0-9a-f]{64}(-val\d+)?")
 class Refused(Exception):
     """The archive cannot be used, whoever tries."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: ErrorInfo) -> None:
         super().__init__(problem.message)
         self.problem = problem
 
@@ -130,4 +130,4 @@ def _failure(output: bytes) -> Refused | OSError:
         return OSError(errno.ENOMEM, "The process that unpacks was killed")
     if "errno" in told:
         return OSError(told["errno"], "while unpacking")
-    return Refused(Problem(code=told["code"], message=told["message"], hint=told["hint"]))
+    return Refused(ErrorInfo(code=told["code"], message=told["message"], hint=told["hint"]))

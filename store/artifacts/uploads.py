@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
-from frs.events import Problem
+from frs.events import ErrorInfo
 from store.db.tables import Artifact, Checkpoint, Dataset, Detector
 from store.settings import Settings
 from store.states import DetectorStatus
@@ -66,7 +66,7 @@ def accept_import(
     return _unused(session, upload_key)
 
 
-def refuse_import(session: Session, detector_id: str, problem: Problem) -> list[str]:
+def refuse_import(session: Session, detector_id: str, problem: ErrorInfo) -> list[str]:
     """The detector stays, to say why. Returns the keys to delete after the commit."""
     detector = _importing(session, detector_id)
     if detector is None:

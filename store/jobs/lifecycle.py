@@ -13,7 +13,7 @@ from typing import Literal
 from sqlalchemy import Select, exists, func, or_, select, union
 from sqlalchemy.orm import Session, aliased
 
-from frs.events import Problem
+from frs.events import ErrorInfo
 from frs.spec import JobSpec
 from store.db import ids
 from store.db.database import insert, now
@@ -135,7 +135,7 @@ def settle(
     lease: Lease,
     status: Literal[JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED],
     end_reason: EndReason,
-    error: Problem | None = None,
+    error: ErrorInfo | None = None,
 ) -> JobStatus:
     """Ends the job; says how, for a cancel that was accepted earlier wins. Raises LeaseLost."""
     job = hold(session, lease)
@@ -204,11 +204,11 @@ def _lease_of(job: Job) -> Lease:
     return Lease(job.id, job.attempt, job.lease_owner, job.lease_expires_at, job.devices)
 
 
-def _dependency_failed(job: Job) -> Problem:
+def _dependency_failed(job: Job) -> ErrorInfo:
     needed = f"Job {job.teacher_job_id}, whose student this job needs,"
     if job.kind == COMPARE:
         needed = f"A run of job {job.parent_id}'s comparison"
-    return Problem(
+    return ErrorInfo(
         code="dependency_failed",
         message=f"{needed} did not succeed.",
         hint="See why it ended, then post the jobs again.",

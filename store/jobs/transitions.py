@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from frs.events import Problem
+from frs.events import ErrorInfo
 from store.db.database import insert, now, time_of
 from store.db.tables import Attempt, Checkpoint, Event, Job
 from store.states import FRUITLESS, AttemptEnd, EndReason, JobStatus, WaitingReason
@@ -48,7 +48,7 @@ def give_back(
 
 
 def end_job(
-    session: Session, job: Job, status: JobStatus, end_reason: EndReason, error: Problem | None = None
+    session: Session, job: Job, status: JobStatus, end_reason: EndReason, error: ErrorInfo | None = None
 ) -> JobStatus:
     _leave_the_worker(job, status)
     job.end_reason = end_reason
@@ -100,8 +100,8 @@ def _fruitless_attempts(session: Session, job: Job) -> int:
     return session.scalars(query).one()
 
 
-def _poison(job: Job) -> Problem:
-    return Problem(
+def _poison(job: Job) -> ErrorInfo:
+    return ErrorInfo(
         code="poison",
         message=f"{POISON_AFTER} attempts in a row died before a new checkpoint; the last was attempt {job.attempt}.",
         hint="See GET /jobs/{id}/logs; lower `schedule.checkpoint_every` if checkpoints are far apart.",

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Select, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from frs.events import Problem
+from frs.events import ErrorInfo
 from store.artifacts import uploads
 from store.db import ids
 from store.db.database import now, time_of
@@ -92,7 +92,7 @@ def renew(session: Session, lease: ErrandLease, lease_seconds: float) -> None:
 
 
 def settle(
-    session: Session, lease: ErrandLease, *, result: Document | None = None, error: Problem | None = None
+    session: Session, lease: ErrandLease, *, result: Document | None = None, error: ErrorInfo | None = None
 ) -> None:
     """Exactly one of the two. Raises LeaseLost."""
     _end(_hold(session, lease, finished_at=now()), result, error)
@@ -123,7 +123,7 @@ def _free(query: Select[T], room: Room) -> Select[T]:
 
 
 def _give_up(session: Session, errand: Errand) -> None:
-    problem = Problem(code="poison", message=f"{ATTEMPTS} workers died over it.", hint="See the workers' logs.")
+    problem = ErrorInfo(code="poison", message=f"{ATTEMPTS} workers died over it.", hint="See the workers' logs.")
     if errand.kind is ErrandKind.IMPORT:
         uploads.refuse_import(session, errand.request["detector_id"], problem)
     errand.finished_at = time_of(session)
@@ -145,7 +145,7 @@ def _hold(session: Session, lease: ErrandLease, **values: Any) -> Errand:
     return held
 
 
-def _end(errand: Errand, result: Document | None = None, error: Problem | None = None) -> None:
+def _end(errand: Errand, result: Document | None = None, error: ErrorInfo | None = None) -> None:
     errand.status = ErrandStatus.FAILED if error else ErrandStatus.SUCCEEDED
     errand.result, errand.error = result, error.model_dump() if error else None
     errand.lease_owner = errand.lease_expires_at = None

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from frs import events
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 from store.artifacts.storage import Artifacts
 from store.db.database import Database
 from store.initialise import initialise
@@ -33,7 +33,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("template") / "data"
     settings = Settings(data=data)
     initialise(settings)
-    draw(settings.datasets_root / "shapes", train=6, val=3, size=64)
+    draw_dataset(settings.datasets_root / "shapes", train=6, val=3, size=64)
     (settings.models_root / "teacher.pth").write_bytes(b"weights of a teacher")
     return data
 

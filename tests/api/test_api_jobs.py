@@ -85,7 +85,7 @@ def test_a_running_job_shows_how_far_it_is(service, shapes):
 
 def test_a_failed_job_says_why_and_what_to_do(service, shapes):
     lease = service.claim(service.submit()["id"])
-    problem = events.Problem(code="diverged", message="train/loss became nan at step 3.", hint="Lower it.")
+    problem = events.ErrorInfo(code="diverged", message="train/loss became nan at step 3.", hint="Lower it.")
     service.settle(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED, error=problem)
     job = service.get(f"/jobs/{lease.job_id}")
     assert (job["status"], job["is_terminal"], job["end_reason"]) == ("failed", True, "diverged")

@@ -6,8 +6,8 @@ import sys
 import pytest
 from sqlalchemy import func, select
 
-from frs.dataset.check import check
-from frs.events import Problem
+from frs.dataset.check import check_split
+from frs.events import ErrorInfo
 from frs.recipes import RECIPES
 from store.db import api_keys
 from store.db.tables import Errand, Job
@@ -128,7 +128,7 @@ def test_images_without_boxes_and_images_left_out_are_not_trained_on(service):
     assert "dataset" in codes(answer, "warning")
     assert codes(plan(service, dataset="holed"), "error") == ["bad_dataset"]
     folder = service.settings.datasets_root / "holed"
-    assert check(folder / "train", folder / "annotations/instances_train.json").trainable_images == 4
+    assert check_split(folder / "train", folder / "annotations/instances_train.json").trainable_images == 4
 
 
 def test_the_place_in_the_queue_is_the_one_it_would_get(service, shapes):
@@ -218,7 +218,7 @@ def test_a_probe_tells_its_forecast_or_its_failure(service, shapes):
     found = service.get(f"/plans/{done}")
     assert (found["status"], found["result"]["steps"], found["result"]["seconds_per_step"]) == ("succeeded", 3, 0.5)
     assert found["finished_at"].endswith("Z")
-    problem = Problem(code="internal_error", message="It died.", hint="See the log.")
+    problem = ErrorInfo(code="internal_error", message="It died.", hint="See the log.")
     service._do(worker_requests.settle, service._do(worker_requests.claim, "worker", 60.0, Room(1, 1)), error=problem)
     found = service.get(f"/plans/{broken}")
     assert (found["status"], found["result"], found["error"]) == ("failed", None, problem.model_dump())

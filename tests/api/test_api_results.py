@@ -5,7 +5,7 @@ from unittest.mock import Mock
 import pytest
 
 from api.http import files
-from frs.events import Facts, Problem
+from frs.events import ErrorInfo, Facts
 from store.errors import ArtifactCorrupt, ArtifactsUnavailable
 from store.states import EndReason, JobStatus
 
@@ -59,7 +59,7 @@ def test_a_report_is_partial_until_all_three_are_evaluated_and_compared(service,
 def test_a_report_says_that_a_run_has_failed(service, shapes):
     job = service.submit(DISTILL | {"baseline": True})
     lease = service.claim(job["baseline_job_ids"][0])
-    problem = Problem(code="diverged", message="The loss became nan.")
+    problem = ErrorInfo(code="diverged", message="The loss became nan.")
     service.settle(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED, error=problem)
     evaluated(service, job["id"], 0.6, teacher=0.8)
     report = service.get(f"/jobs/{job['id']}/report")

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 from test_api_uploads import files_of
 
-from frs.events import Problem
+from frs.events import ErrorInfo
 from store.artifacts.uploads import accept_import, refuse_import
 from store.db.tables import Detector, Errand
 from store.states import DetectorStatus, ErrandKind
@@ -61,7 +61,7 @@ def test_an_accepted_import_is_ready_with_its_new_weights(service, shapes):
 
 def test_a_refused_import_says_why(service, shapes):
     detector = send_weights(service).json()
-    problem = Problem(code="weights_unreadable", message="It holds code.", hint="Send tensors.")
+    problem = ErrorInfo(code="weights_unreadable", message="It holds code.", hint="Send tensors.")
     assert settle(service, refuse_import, detector["id"], problem) == [f"uploads/{detector['id']}.bin"]
     shown = service.get("/detectors/theirs")
     assert (shown["status"], shown["error"]["code"]) == ("refused", "weights_unreadable")
@@ -87,7 +87,7 @@ def test_weights_that_another_detector_needs_stay(service):
     one, two = (send_weights(service, name=name).json() for name in ("one", "two"))
     assert service.client.delete("/detectors/one").status_code == 204
     assert files_of(service.settings) == {f"{two['id']}.bin"}
-    assert settle(service, refuse_import, one["id"], Problem(code="x", message="y")) == []
+    assert settle(service, refuse_import, one["id"], ErrorInfo(code="x", message="y")) == []
 
 
 @pytest.mark.parametrize(

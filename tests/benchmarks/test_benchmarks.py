@@ -21,7 +21,7 @@ import streams
 import table
 import teacher_cache
 
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 
 
 def test_a_step_is_measured_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_the_made_data_set_is_sound_and_of_the_size_asked_for() -> None:
 
 
 def test_waiting_is_told_as_a_share_of_the_step(tmp_path: Path) -> None:
-    draw(tmp_path, train=8, val=2, size=64)
+    draw_dataset(tmp_path, train=8, val=2, size=64)
     found = loader.measure(tmp_path, workers=0, steps=1)
     assert found["share"] == found["wait"] / found["step"]
     assert found["wait"] > 0

@@ -17,13 +17,13 @@ from typer.testing import CliRunner, Result
 
 from cli import terminal
 from cli.main import app
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("data")
-    draw(folder / "datasets" / "shapes", train=4, val=2, size=64)
+    draw_dataset(folder / "datasets" / "shapes", train=4, val=2, size=64)
     shutil.copytree(folder / "datasets" / "shapes", folder / "datasets" / "holed")
     sorted((folder / "datasets" / "holed" / "train").iterdir())[0].unlink()
     environment = os.environ | {"FRS_DATA": str(folder)}

@@ -162,7 +162,7 @@ def test_a_probe_is_waited_for_and_its_cost_drawn(frs: Any, do: Any, spec: Any) 
 
 def test_a_probe_that_cannot_be_made_says_why(frs: Any, do: Any, spec: Any) -> None:
     assert "dataset_not_found" in frs("plan", spec(dataset="nowhere"), "--probe", code=1).stderr
-    problem = events.Problem(code="out_of_memory", message="It does not fit.", hint="Lower the batch.")
+    problem = events.ErrorInfo(code="out_of_memory", message="It does not fit.", hint="Lower the batch.")
     worker = settle_next_probe(do, error=problem)
     told = frs("plan", spec(), "--probe", code=1).stderr
     worker.join(20)

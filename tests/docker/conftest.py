@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from stack import CANARY, ROOT, Images, Stack, build, compose_command, run
 
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,7 +51,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given.is_dir():
         shutil.copytree(given, folder / "bccd")
     else:
-        draw(folder / "bccd", train=60, val=20)
+        draw_dataset(folder / "bccd", train=60, val=20)
     run(["chmod", "-R", "a+rX", str(folder)])
     return folder
 

@@ -14,7 +14,7 @@ import pytest
 
 from cli.client import Client, ServiceError
 from cli.pulling import pull
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 
 LOSSES = {"train/loss", "train/loss_cls", "train/loss_bbox", "train/distill_feature", "train/distill_logit"}
 ALWAYS = {"train/lr", "train/images_per_second", "train/memory_mb"}
@@ -55,7 +55,7 @@ def down(process: subprocess.Popen[bytes]) -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    draw(folder / "datasets" / "tiny", train=14, val=4, size=96)
+    draw_dataset(folder / "datasets" / "tiny", train=14, val=4, size=96)
     return folder
 
 
@@ -223,7 +223,7 @@ def test_what_cannot_train_fails_with_a_code_and_a_next_step(client: Client) -> 
 def test_a_job_survives_the_end_of_the_service(data: Path, client: Client) -> None:
     """On a data folder of its own: the service goes down in mid-run and comes back."""
     other = data.parent / f"{data.name}-other"
-    draw(other / "datasets" / "tiny", train=14, val=4, size=96)
+    draw_dataset(other / "datasets" / "tiny", train=14, val=4, size=96)
     process = up(other)
     mine = Client.here(other)
     mine.post("/datasets", {"name": "tiny"})

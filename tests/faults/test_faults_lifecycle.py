@@ -19,7 +19,7 @@ from store_house import NewDatabase
 
 from frs import events
 from frs.errors import FrsError
-from frs.spec import JobSpec, alone, comparison
+from frs.spec import JobSpec, baseline_of, comparison_of
 from store.db.database import open_database
 from store.db.tables import Attempt, Checkpoint, Dataset, Job, Metric
 from store.errors import AlreadySubmitted
@@ -91,7 +91,7 @@ class Lifecycle(RuleBasedStateMachine):
     def submit_a_family(self) -> None:
         parent = self.do(lifecycle.add, FAMILY, dataset_id="ds_shapes").id
         self.added(ModelJob(parent))
-        for spec in (alone(FAMILY), comparison(FAMILY)):
+        for spec in (baseline_of(FAMILY), comparison_of(FAMILY)):
             child = self.do(lifecycle.add, spec, dataset_id="ds_shapes", parent_id=parent).id
             self.added(ModelJob(child, kind=spec.kind, parent=parent))
 

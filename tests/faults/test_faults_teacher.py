@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 from frs.detectors import builder, loading, weights
-from frs.engine.trainer import fail, quiet, run
+from frs.engine.trainer import report_failure, run, silence_libraries
 from frs.errors import FrsError
 from frs.events import Outcome
 from frs.files import digest
@@ -38,7 +38,7 @@ Content = dict[str, Any]
 
 @pytest.fixture(scope="module", autouse=True)
 def no_chatter() -> None:
-    quiet()
+    silence_libraries()
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_every_mutant_is_refused_by_a_code_or_is_the_same_weights(teacher, built
     description = DescribedDetector.model_validate(TINY)
     for name, path in mutants(teacher, tmp_path):
         try:
-            loaded = loading.detector(ResolvedDetector(description=description, weights=path), CLASSES, tmp_path)
+            loaded = loading.load_detector(ResolvedDetector(description=description, weights=path), CLASSES, tmp_path)
         except FrsError as error:
             assert error.end_reason in FAMILY, (name, path)
             _ends_at_once(error)
@@ -163,7 +163,7 @@ def test_every_mutant_is_refused_by_a_code_or_is_the_same_weights(teacher, built
 
 def _ends_at_once(error: FrsError) -> None:
     told: list[Outcome] = []
-    fail(told.append, error)
+    report_failure(told.append, error)
     ending = finalizer.judge(told[0], 1, "")
     assert ending.func is lifecycle.settle, "it is not tried again"
     assert (ending.keywords["end_reason"], ending.keywords["error"].code) == (error.end_reason, error.code)
@@ -183,13 +183,13 @@ def test_a_registered_teacher_that_was_altered_in_a_single_bit_is_refused(teache
             path.write_bytes(mutant)
             wanted = ResolvedDetector(description=DescribedDetector.model_validate(TINY), weights=path, sha256=sha256)
             with pytest.raises(FrsError, match="sha256"):
-                loading.detector(wanted, CLASSES, tmp_path)
+                loading.load_detector(wanted, CLASSES, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    draw(folder / "tiny", train=4, val=2, size=64)
+    draw_dataset(folder / "tiny", train=4, val=2, size=64)
     return folder
 
 

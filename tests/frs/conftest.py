@@ -7,19 +7,19 @@ import pytest
 from tiny import Killed, Train, described
 
 from frs import events
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 from frs.detectors import builder, weights
 from frs.engine import stages
-from frs.engine.trainer import quiet
+from frs.engine.trainer import silence_libraries
 from frs.resolved import resolve
 from frs.spec import DescribedDetector, JobSpec
-from frs.training.stop_request import STOP, StopRequest
+from frs.training.stop_request import STOP_FILE, StopRequest
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    draw(folder / "tiny", train=14, val=4, size=96)
+    draw_dataset(folder / "tiny", train=14, val=4, size=96)
     return folder
 
 
@@ -36,7 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def no_chatter() -> None:
-    quiet()
+    silence_libraries()
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def train(data: Path, models: Path, tmp_path: Path) -> Train:
             if isinstance(event, events.Metrics) and event.step == stop_at:
                 stop.ask()
             if isinstance(event, events.Metrics) and event.step == stop_early_at:
-                (workdir / STOP).touch()
+                (workdir / STOP_FILE).touch()
             if isinstance(event, events.Metrics) and event.step == kill_at:
                 raise Killed
 

@@ -87,8 +87,8 @@ def test_with_every_image_once_the_six_numbers_are_the_librarys(tmp_path: Path, 
     found = detections(drawn, random)
     known = truth(tmp_path, drawn)
     expected = score(found, known)
-    precisions = bootstrap.once(matches(known, found))
-    numbers = bootstrap.numbers(precisions)
+    precisions = bootstrap.each_once(matches(known, found))
+    numbers = bootstrap.coco_numbers(precisions)
     assert expected.mAP > 0.05
     for name in NAMES:
         assert numbers[name][0] == pytest.approx(expected.metrics[name], abs=1e-9), name
@@ -100,8 +100,8 @@ def test_an_image_that_counts_thrice_is_as_good_as_three_copies_of_it(tmp_path: 
     random = np.random.default_rng(seed)
     drawn = scene(random)
     found = detections(drawn, random)
-    times = bootstrap.resamples(IMAGES, count=4, seed=seed)
-    ours = bootstrap.numbers(bootstrap.average_precisions(matches(truth(tmp_path, drawn), found), times))
+    times = bootstrap.draw_resamples(IMAGES, count=4, seed=seed)
+    ours = bootstrap.coco_numbers(bootstrap.average_precisions(matches(truth(tmp_path, drawn), found), times))
     for number, counts in enumerate(times):
         assert counts.max() > 1 and counts.min() == 0
         copied, rows = copies(drawn, found, counts)
@@ -123,22 +123,24 @@ def test_a_class_nobody_drew_is_left_out(tmp_path: Path) -> None:
     found = np.array([[2, 10, 10, 50, 50, 0.9, 0]], float)
     times = np.zeros((2, IMAGES), int)
     times[0, :2] = times[1, 1] = 1
-    values = bootstrap.numbers(bootstrap.average_precisions(matches(truth(tmp_path, drawn), found), times))["bbox_mAP"]
+    values = bootstrap.coco_numbers(bootstrap.average_precisions(matches(truth(tmp_path, drawn), found), times))[
+        "bbox_mAP"
+    ]
     assert values == pytest.approx([0.5, 1.0])
 
 
 def test_no_detections_are_zero_and_no_objects_are_no_number(tmp_path: Path) -> None:
     drawn = scene(np.random.default_rng(0))
-    numbers = bootstrap.numbers(bootstrap.once(matches(truth(tmp_path, drawn), np.zeros((0, 7)))))
+    numbers = bootstrap.coco_numbers(bootstrap.each_once(matches(truth(tmp_path, drawn), np.zeros((0, 7)))))
     assert numbers["bbox_mAP"][0] == 0.0
     nothing = drawn | {"annotations": []}
-    numbers = bootstrap.numbers(bootstrap.once(matches(truth(tmp_path, nothing), np.zeros((0, 7)))))
+    numbers = bootstrap.coco_numbers(bootstrap.each_once(matches(truth(tmp_path, nothing), np.zeros((0, 7)))))
     assert np.isnan(numbers["bbox_mAP"][0]) and bootstrap.interval(numbers["bbox_mAP"]) is None
 
 
 def test_the_same_draws_every_time_and_each_of_as_many_images() -> None:
-    times = bootstrap.resamples(7, count=20)
-    assert (times.sum(axis=1) == 7).all() and (times == bootstrap.resamples(7, count=20)).all()
+    times = bootstrap.draw_resamples(7, count=20)
+    assert (times.sum(axis=1) == 7).all() and (times == bootstrap.draw_resamples(7, count=20)).all()
 
 
 def test_the_interval_leaves_a_fortieth_on_either_side() -> None:

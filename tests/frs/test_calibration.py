@@ -3,11 +3,11 @@ import torch
 from test_distiller import batch, distiller
 
 from frs.distillation.calibration import SHARES, calibrate, measure
-from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import fingerprint
 
 
-def calibrated(weights: Weights) -> Distiller:
+def calibrated(weights: LossWeights) -> Distiller:
     model = distiller(weights=weights)
     model.step = 7
     model.weights = calibrate(model, [batch(), batch()])
@@ -15,7 +15,7 @@ def calibrated(weights: Weights) -> Distiller:
 
 
 def test_each_terms_gradient_gets_its_share_of_the_tasks() -> None:
-    model = calibrated(Weights(None, None))
+    model = calibrated(LossWeights(None, None))
     norms = measure(model, batch())
     assert model.weights.feature is not None and model.weights.logit is not None
     assert model.weights.feature * norms["feature"] == pytest.approx(SHARES["feature"] * norms["task"], rel=0.01)
@@ -23,16 +23,16 @@ def test_each_terms_gradient_gets_its_share_of_the_tasks() -> None:
 
 
 def test_the_ramp_starts_where_the_weights_were_found() -> None:
-    assert calibrated(Weights(None, None)).weights.ramp_from == 7
+    assert calibrated(LossWeights(None, None)).weights.ramp_from == 7
 
 
 def test_a_given_weight_is_kept() -> None:
-    assert calibrated(Weights(0.5, None)).weights.feature == 0.5
-    assert calibrated(Weights(None, 0.0)).weights.logit == 0.0
+    assert calibrated(LossWeights(0.5, None)).weights.feature == 0.5
+    assert calibrated(LossWeights(None, 0.0)).weights.logit == 0.0
 
 
 def test_the_student_and_the_random_state_are_left_as_they_were() -> None:
-    model = distiller(weights=Weights(None, None))
+    model = distiller(weights=LossWeights(None, None))
     raw = batch()
     before, random_state = fingerprint(model.student), torch.get_rng_state()
     calibrate(model, [raw])

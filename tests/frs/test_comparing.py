@@ -73,7 +73,7 @@ def compare(spec: ResolvedSpec, folder: Path, stop: StopRequest | None = None) -
 
 
 def test_the_better_student_is_told_with_its_interval_and_pictures(leave: Leave, tmp_path: Path) -> None:
-    spec = paired_runs.compared([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)])
+    spec = paired_runs.comparison_spec([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)])
     told = compare(spec, tmp_path)
     pictures = {artifact.name for artifact in of(events.Artifact, told)} - {"report.json"}
     assert pictures == {"curves.png", "precision-recall.png", "detections.png"}
@@ -97,14 +97,14 @@ def test_a_picture_that_fails_does_not_cost_the_proof(
         raise ValueError("no such font")
 
     monkeypatch.setattr(comparing.curves, "draw", fails)
-    told = compare(paired_runs.compared([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)]), tmp_path)
+    told = compare(paired_runs.comparison_spec([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)]), tmp_path)
     names = [artifact.name for artifact in of(events.Artifact, told)]
     assert names == ["report.json", "precision-recall.png", "detections.png"]
     assert any("curves.png could not be drawn" in log.message for log in of(events.Log, told))
 
 
 def test_class_names_with_dollars_are_drawn_as_they_are(leave: Leave, tmp_path: Path) -> None:
-    spec = paired_runs.compared([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)])
+    spec = paired_runs.comparison_spec([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)])
     annotations = tmp_path / "instances_val.json"
     content = json.loads(spec.val.annotations.read_text())
     for number, category in enumerate(content["categories"]):
@@ -126,7 +126,7 @@ def test_runs_of_unequal_length_are_told_apart(leave: Leave, tmp_path: Path) -> 
         .replace('"step":1,"epoch":1,"values":{"train/loss":2', '"step":3,"epoch":1,"values":{"train/loss":2')
         .replace('"to_step":1', '"to_step":3')
     )
-    compare(paired_runs.compared([student], [baseline]), tmp_path)
+    compare(paired_runs.comparison_spec([student], [baseline]), tmp_path)
     caveat = Report.model_validate_json((tmp_path / "report.json").read_text()).caveat
     assert caveat is not None and "seed 0: 1 steps distilled, 3 alone" in caveat
 
@@ -136,11 +136,11 @@ def test_a_run_that_has_not_ended_well_is_refused(leave: Leave) -> None:
     journal = student / "events.jsonl"
     journal.write_text(journal.read_text().replace('"succeeded"', '"interrupted"'))
     with pytest.raises(DetectionsUnusable, match="not ended well"):
-        paired_runs.compared([student], [baseline])
+        paired_runs.comparison_spec([student], [baseline])
 
 
 def test_a_run_against_itself_differs_in_nothing(leave: Leave, tmp_path: Path) -> None:
-    compare(paired_runs.compared([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)]), tmp_path)
+    compare(paired_runs.comparison_spec([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)]), tmp_path)
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
     assert report.comparison is not None and report.verdict == "no_difference"
     assert (report.comparison.over_images.low, report.comparison.over_images.high) == (0.0, 0.0)
@@ -149,7 +149,7 @@ def test_a_run_against_itself_differs_in_nothing(leave: Leave, tmp_path: Path) -
 def test_seeds_are_paired_and_their_luck_is_measured(leave: Leave, tmp_path: Path) -> None:
     students = [leave("student", seed, 0.5) for seed in (2, 0, 1)]
     baselines = [leave("baseline", seed, 4.0) for seed in range(3)]
-    compare(paired_runs.compared(students, baselines), tmp_path)
+    compare(paired_runs.comparison_spec(students, baselines), tmp_path)
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
     assert report.comparison is not None and report.comparison.over_seeds is not None
     assert [pair.seed for pair in report.comparison.pairs] == [0, 1, 2]
@@ -158,10 +158,10 @@ def test_seeds_are_paired_and_their_luck_is_measured(leave: Leave, tmp_path: Pat
 
 
 def test_the_interval_over_seeds_is_students() -> None:
-    found = comparing.over_seeds([0.01, 0.02, 0.03])
+    found = comparing.seed_interval([0.01, 0.02, 0.03])
     assert found is not None  # 4.302653 is the table's value for two degrees of freedom
     assert (found.low, found.high) == pytest.approx((0.02 - 4.302653 * 0.01 / 3**0.5, 0.02 + 4.302653 * 0.01 / 3**0.5))
-    assert comparing.over_seeds([0.01]) is None
+    assert comparing.seed_interval([0.01]) is None
 
 
 @pytest.mark.parametrize(("students", "baselines"), [([0], [1]), ([0, 1], [0]), ([], []), ([0, 0], [0, 0])])
@@ -169,7 +169,7 @@ def test_seeds_without_their_pair_are_refused(students: list[int], baselines: li
     seeds = {"student": students, "baseline": baselines}
     runs = [comparing.Run(role=role, seed=seed, detections=Path("x")) for role in seeds for seed in seeds[role]]  # type: ignore[arg-type]
     with pytest.raises(RunsDiffer):
-        comparing.paired(runs)
+        comparing.pair_runs(runs)
 
 
 def test_another_validation_set_is_refused(leave: Leave, tmp_path: Path) -> None:
@@ -178,14 +178,14 @@ def test_another_validation_set_is_refused(leave: Leave, tmp_path: Path) -> None
     other = Detections(found.rows, found.images, found.classes, "0" * 64)
     (baseline / "detections-student.npz").write_bytes(pack(other))
     with pytest.raises(RunsDiffer, match="annotation file"):
-        compare(paired_runs.compared([student], [baseline]), tmp_path)
+        compare(paired_runs.comparison_spec([student], [baseline]), tmp_path)
 
 
 def test_a_comparison_that_is_asked_to_stop_stops(leave: Leave, tmp_path: Path) -> None:
     stop = StopRequest()
     stop.ask()
     with pytest.raises(Interrupted):
-        compare(paired_runs.compared([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)]), tmp_path, stop)
+        compare(paired_runs.comparison_spec([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)]), tmp_path, stop)
 
 
 def test_kept_detections_score_exactly_as_they_did(data: Path, tmp_path: Path) -> None:
@@ -239,19 +239,19 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) ->
 
 
 def test_what_a_rewind_voided_is_not_drawn(leave: Leave) -> None:
-    spec = paired_runs.compared([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)])
+    spec = paired_runs.comparison_spec([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)])
     assert spec.family is not None
     assert spec.family.runs[0].curves == {"train/loss": [(1, 2.0), (2, 1.0)], "val/bbox_mAP": [(1, 0.2)]}
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DetectionsUnusable, match="no work folder"):
-        paired_runs.compared([tmp_path], [tmp_path])
+        paired_runs.comparison_spec([tmp_path], [tmp_path])
 
 
 def test_pairs_are_planned_seed_by_seed_and_done_ones_are_known(data: Path, models: Path, leave: Leave) -> None:
     changes = {"schedule": {"seed": 4}, "baseline": {"seeds": 2}}
-    runs = list(paired_runs.planned(resolve(JobSpec.model_validate(job(**changes)), data, models)))
+    runs = list(paired_runs.planned_runs(resolve(JobSpec.model_validate(job(**changes)), data, models)))
     assert [run.name for run in runs] == ["student-seed4", "baseline-seed4", "student-seed5", "baseline-seed5"]
     assert [run.spec.teacher is None for run in runs] == [False, True, False, True]
     folder = leave("student", 4, 1.0)

@@ -8,7 +8,7 @@ from tiny import ARCHITECTURES, described
 
 from frs.detectors import builder
 from frs.errors import WeightsNotFound
-from frs.spec import DescribedDetector, StockDetector
+from frs.spec import ConfigDetector, DescribedDetector
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -39,10 +39,10 @@ def test_uncommon_neck_widths_build(architecture: str) -> None:
 @pytest.mark.parametrize(
     ("description", "file"),
     [
-        (StockDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"), "resnet50-0676ba61.pth"),
-        (StockDetector(config="mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py"), "resnet101-63fe2227.pth"),
+        (ConfigDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"), "resnet50-0676ba61.pth"),
+        (ConfigDetector(config="mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py"), "resnet101-63fe2227.pth"),
         (
-            StockDetector(config="mmdet::fcos/fcos_r50-caffe_fpn_gn-head_ms-640-800-2x_coco.py"),
+            ConfigDetector(config="mmdet::fcos/fcos_r50-caffe_fpn_gn-head_ms-640-800-2x_coco.py"),
             "resnet50_caffe-788b5fa3.pth",
         ),
         (DescribedDetector(architecture="gfl", backbone={"depth": 18}, init="imagenet"), "resnet18-f37072fd.pth"),

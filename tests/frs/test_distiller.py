@@ -11,7 +11,7 @@ from torch import nn
 
 from frs.detectors import builder
 from frs.detectors.heads import class_logits, dense_head, strides
-from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher, fingerprint
 from frs.errors import HeadMismatch, StrideMismatch, UnsupportedDetector
 from frs.spec import DescribedDetector, Distillation, Method
@@ -25,13 +25,13 @@ def detector(architecture: str = "gfl", **changes: Any) -> Any:
 
 def distiller(
     architecture: str = "gfl",
-    weights: Weights | None = None,
+    weights: LossWeights | None = None,
     teacher: Any = None,
     method: Method = "frs",
     diagnose_every: int = 50,
 ) -> Distiller:
     teacher = teacher or Teacher(detector(architecture, neck_channels=32))
-    weights = weights or Weights(0.01, 0.1)
+    weights = weights or LossWeights(0.01, 0.1)
     return Distiller(detector(architecture), teacher, Distillation(), weights, 4, method, diagnose_every)
 
 
@@ -72,7 +72,7 @@ def test_the_class_branch_alone_gives_the_heads_logits(architecture: str) -> Non
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_step_trains_student_and_adapter(architecture: str) -> None:
-    model = distiller(architecture, Weights(0.01, 0.1, ramp_from=-4))
+    model = distiller(architecture, LossWeights(0.01, 0.1, ramp_from=-4))
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     logs = optimise(model)[0]
     assert {"distill_feature", "distill_logit", "loss"} <= logs.keys()
@@ -89,7 +89,7 @@ def test_bf16_trains_with_terms_in_single_precision(architecture: str) -> None:
 
 
 def test_the_loss_is_the_tasks_and_the_weighted_terms() -> None:
-    model = distiller(weights=Weights(0.01, 0.1))
+    model = distiller(weights=LossWeights(0.01, 0.1))
     model.step = 2  # half way up the ramp
     wrapper = AutocastOptimWrapper("fp32", "cpu", optimizer=torch.optim.SGD(model.parameters(), lr=1e-3))
     logs = {name: value.item() for name, value in model.train_step(batch(), wrapper).items()}
@@ -98,7 +98,7 @@ def test_the_loss_is_the_tasks_and_the_weighted_terms() -> None:
 
 
 def test_the_ramp_rises_from_its_start_and_stays_up() -> None:
-    model = distiller(weights=Weights(1, 1, ramp_from=10))
+    model = distiller(weights=LossWeights(1, 1, ramp_from=10))
     ramps = []
     for model.step in (0, 10, 12, 14, 99):
         ramps.append(model.ramp)
@@ -142,7 +142,7 @@ def test_the_teacher_is_in_no_state_dict_optimizer_or_copy() -> None:
 
 def test_a_student_that_is_the_teacher_has_no_feature_term() -> None:
     student = detector().eval()
-    model = Distiller(student, Teacher(copy.deepcopy(student)), Distillation(adapter="1x1"), Weights(1.0, 0.0), 1)
+    model = Distiller(student, Teacher(copy.deepcopy(student)), Distillation(adapter="1x1"), LossWeights(1.0, 0.0), 1)
     for convolution in model.adapter.convolutions.values():
         nn.init.dirac_(convolution.weight)
         nn.init.zeros_(convolution.bias)
@@ -150,12 +150,12 @@ def test_a_student_that_is_the_teacher_has_no_feature_term() -> None:
 
 
 def test_a_term_of_weight_zero_is_not_computed() -> None:
-    assert distiller(weights=Weights(1.0, 0.0)).teach(batch()).terms.keys() == {"feature"}
+    assert distiller(weights=LossWeights(1.0, 0.0)).teach(batch()).terms.keys() == {"feature"}
 
 
 def test_levels_are_matched_by_stride() -> None:
     teacher = Teacher(detector("gfl", neck_channels=32))
-    model = Distiller(detector("faster_rcnn"), teacher, Distillation(), Weights(1.0, 0.0), 1)
+    model = Distiller(detector("faster_rcnn"), teacher, Distillation(), LossWeights(1.0, 0.0), 1)
     assert strides(model.student) == (4, 8, 16, 32, 64)
     assert model.strides == (8, 16, 32, 64)
     assert torch.isfinite(model.teach(batch()).terms["feature"])
@@ -173,7 +173,7 @@ def test_logits_of_other_meaning_are_refused_unless_unused(architecture: str) ->
     teacher = Teacher(detector("gfl", neck_channels=32))
     with pytest.raises(HeadMismatch, match="anchor"):
         distiller(architecture, teacher=teacher)
-    distiller(architecture, Weights(1.0, 0.0), teacher)
+    distiller(architecture, LossWeights(1.0, 0.0), teacher)
 
 
 def test_a_detector_without_a_neck_is_refused() -> None:

@@ -19,11 +19,11 @@ from frs import events
 from frs.detectors import loading
 from frs.detectors.heads import CLASS_CONVOLUTION, dense_head
 from frs.distillation.calibration import calibrate, measure
-from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.distiller import Distiller, LossWeights
 from frs.engine import stages
 from frs.engine.checkpoints import random_states_in
 from frs.evaluation.coco_scores import Scores
-from frs.preflight.setup import Preparation
+from frs.preflight.setup import TrainingSetup
 from frs.resolved import ResolvedSpec, resolve
 from frs.spec import JobSpec
 from frs.training import process_group
@@ -45,7 +45,7 @@ def two(work: Callable[..., Found], folder: Path, *arguments: Any) -> list[Found
 
 def _one_of_two(rank: int, work: Callable[..., Found], folder: Path, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    with process_group.joined(rank, 2, folder / "store", gpus=False):
+    with process_group.process_group(rank, 2, folder / "store", gpus=False):
         torch.save(work(*arguments), folder / f"found-{rank}.pth")
 
 
@@ -63,11 +63,11 @@ def batch(seed: int = 0) -> dict[str, Any]:
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
         samples.append(sample)
         inputs.append(torch.randint(0, 60 * (image + 1), (3, SIZE, SIZE), dtype=torch.uint8, generator=random))
-    return {"inputs": process_group.share(inputs), "data_samples": process_group.share(samples)}
+    return {"inputs": process_group.shard(inputs), "data_samples": process_group.shard(samples)}
 
 
 def student_of(architecture: str) -> Distiller:
-    model = distiller(architecture, Weights(0.01, 0.1, ramp_from=-4), diagnose_every=1000)
+    model = distiller(architecture, LossWeights(0.01, 0.1, ramp_from=-4), diagnose_every=1000)
     # untrained detectors agree so well that their divergence is the rounding of single precision: the teacher gets opinions
     head = dense_head(model.teacher.detector)
     getattr(head, CLASS_CONVOLUTION.get(type(head).__name__, "rpn_cls")).weight.data *= 50
@@ -89,7 +89,7 @@ def gradient(model: Distiller, loss: Tensor) -> Tensor:
 def one_step(model: Distiller) -> Found:
     lesson = model.teach(batch())
     task, _ = model.student.parse_losses(lesson.losses)
-    found: Found = {name: process_group.mean(term.detach()) for name, term in lesson.terms.items()}
+    found: Found = {name: process_group.all_reduce_mean(term.detach()) for name, term in lesson.terms.items()}
     found |= {f"gradient of {name}": gradient(model, term) for name, term in lesson.terms.items()}
     return found | {"whole gradient": gradient(model, task + model.weigh(lesson.terms))}
 
@@ -114,7 +114,7 @@ def everything(trained: dict[str, Any]) -> Found:
         found[name]["trained"] = one_step(model)
     model = student_of("gfl")
     found["norms"] = measure(model, batch())
-    model.weights = Weights(None, None)
+    model.weights = LossWeights(None, None)
     found["calibrated"] = vars(calibrate(model, [batch(1), batch(2)]))
     return found
 
@@ -210,10 +210,10 @@ def losses(told: list[events.Event]) -> dict[int, Any]:
 
 def scores(spec: ResolvedSpec, folder: Path) -> Scores:
     """Of an untrained student that is sure of everything."""
-    made = Preparation(spec, folder, lambda event: None)
+    made = TrainingSetup(spec, folder, lambda event: None)
     made.read_data()
     torch.manual_seed(0)
-    student = loading.detector(spec.student, made.data.classes, spec.models)
+    student = loading.load_detector(spec.student, made.data.classes, spec.models)
     student.rpn_head.test_cfg.score_thr = student.roi_head.test_cfg.score_thr = 0.0
     return made.evaluate(student)
 

@@ -9,7 +9,7 @@ import torch
 from tiny import ARCHITECTURES, Train, described, job, of
 
 from frs import events
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 from frs.detectors import weights
 from frs.distillation import losses, methods
 from frs.distillation.methods import METHODS, Term
@@ -248,7 +248,7 @@ def test_a_term_that_is_not_finite_stops_at_that_step_and_is_named(
         # five levels a step, after the three that probe
         return losses.squared_error(*tensors) * (float("nan") if next(calls) == 5 * (3 + 2) else 1)
 
-    monkeypatch.setitem(METHODS, "feature", {"feature": Term(methods.rich, breaks)})
+    monkeypatch.setitem(METHODS, "feature", {"feature": Term(methods.richness_mask, breaks)})
     with pytest.raises(Diverged, match="distill_feature became nan at step 3"):
         train(job(method="feature", distillation={"logit_weight": "auto"}))
 
@@ -280,7 +280,7 @@ def test_imagenet_weights_are_never_downloaded_nor_silently_random(train: Train)
 
 
 def test_a_data_set_with_one_bad_box_can_be_trained_without_its_image(train: Train, data: Path) -> None:
-    draw(data / "boxed", train=6, val=4, size=96)
+    draw_dataset(data / "boxed", train=6, val=4, size=96)
     annotations = data / "boxed" / "annotations" / "instances_train.json"
     content = json.loads(annotations.read_text())
     content["annotations"][0]["bbox"][2] = 0

@@ -11,7 +11,7 @@ from test_engine import assert_equal, newest_checkpoint, values
 from tiny import ARCHITECTURES, Killed, Train, described, job
 
 from frs import events
-from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher
 from frs.spec import Distillation
 from frs.training.precision import AutocastOptimWrapper
@@ -23,7 +23,7 @@ STEPS = 20
 def test_with_both_weights_0_the_run_is_plain_mmdet_training(architecture: str) -> None:
     """Twenty steps, bit by bit; submit refuses such a spec, so this calls what lies below."""
     plain = detector(architecture)
-    model = Distiller(detector(architecture), Teacher(detector(architecture)), Distillation(), Weights(0.0, 0.0), 1)
+    model = Distiller(detector(architecture), Teacher(detector(architecture)), Distillation(), LossWeights(0.0, 0.0), 1)
     for trained in (plain, model):
         wrapper = AutocastOptimWrapper(
             "fp32", "cpu", optimizer=torch.optim.SGD(trained.parameters(), lr=1e-3, momentum=0.9)

@@ -7,20 +7,20 @@ from tiny import Train, described, job, of
 
 from frs import events
 from frs.dataset.coco import CocoFile, read
-from frs.dataset.shapes.drawing import draw
-from frs.dataset.trainable import learnable, with_boxes
-from frs.detectors.builder import stock_config
-from frs.engine.trainer import _explained
-from frs.spec import Schedule, StockDetector
-from frs.training.batches import Images, TrainingLoaders, training_pipeline
+from frs.dataset.shapes.drawing import draw_dataset
+from frs.dataset.trainable import labelled_images, trainable_boxes
+from frs.detectors.builder import base_config
+from frs.engine.trainer import _to_frs_error
+from frs.spec import ConfigDetector, Schedule
+from frs.training.batches import DetectionImages, TrainingLoaders, training_pipeline
 
-GFL = stock_config(StockDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))
+GFL = base_config(ConfigDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))
 SCHEDULE = Schedule(image_size=(96, 96), batch_size=2)
 
 
 def changed(folder: Path, **annotation: Any) -> CocoFile:
     """A drawn set of which the first box is another."""
-    draw(folder / "set", train=3, val=2, size=96)
+    draw_dataset(folder / "set", train=3, val=2, size=96)
     file = folder / "set" / "annotations" / "instances_train.json"
     content = json.loads(file.read_text())
     content["annotations"][0].update(annotation)
@@ -31,13 +31,13 @@ def changed(folder: Path, **annotation: Any) -> CocoFile:
 @pytest.mark.parametrize("bbox", [[95.5, 10, 0.4, 20], [96.0, 10, 1.0, 20], [-1.0, 10, 1.0, 20], [10, 10, 0.5, 30]])
 def test_a_box_that_would_be_clipped_to_nothing_does_not_train(tmp_path: Path, bbox: list[float]) -> None:
     coco = changed(tmp_path, bbox=bbox, area=bbox[2] * bbox[3])
-    assert learnable(coco.boxes, 96, 96).sum() == len(coco.boxes) - 1
+    assert trainable_boxes(coco.boxes, 96, 96).sum() == len(coco.boxes) - 1
 
 
 @pytest.mark.parametrize("architecture", ["retinanet", "faster_rcnn"])
 def test_boxes_at_the_edge_leave_the_loss_finite(train: Train, data: Path, architecture: str, tmp_path: Path) -> None:
     folder = data / f"edge_{architecture}"
-    draw(folder, train=4, val=2, size=96)
+    draw_dataset(folder, train=4, val=2, size=96)
     file = folder / "annotations" / "instances_train.json"
     content = json.loads(file.read_text())
     for annotation in content["annotations"][::2]:
@@ -51,8 +51,8 @@ def test_boxes_at_the_edge_leave_the_loss_finite(train: Train, data: Path, archi
 
 def test_an_image_whose_boxes_are_all_unusable_is_not_trained_on(tmp_path: Path) -> None:
     coco = changed(tmp_path)
-    assert with_boxes(coco, without=()) == [0, 1, 2]
-    assert with_boxes(coco, without={coco.images[1].id}) == [0, 2]
+    assert labelled_images(coco, without=()) == [0, 1, 2]
+    assert labelled_images(coco, without={coco.images[1].id}) == [0, 2]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -61,8 +61,8 @@ def test_an_image_that_went_bad_is_named_without_a_path(tmp_path: Path, workers:
     folder = tmp_path / "set" / "train"
     bad = folder / coco.images[0].file_name
     bad.write_bytes(b"no picture")
-    images = Images(coco, folder, training_pipeline(SCHEDULE, GFL), 0, [0, 1, 2])
+    images = DetectionImages(coco, folder, training_pipeline(SCHEDULE, GFL), 0, [0, 1, 2])
     with pytest.raises(Exception) as caught:
         list(TrainingLoaders(images, SCHEDULE, workers)(0, 2))
-    error = _explained(caught.value)
+    error = _to_frs_error(caught.value)
     assert (error.code, error.message) == ("bad_dataset", f"{bad.name} cannot be read.")

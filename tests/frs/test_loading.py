@@ -41,21 +41,21 @@ def kept(
     "classes", [("cat", "dog"), ("cat", "dog", "cow", "hen"), ("star", "triangle", "square", "circle")]
 )
 def test_all_but_the_class_layers_is_taken_over(tmp_path: Path, architecture: str, classes: tuple[str, ...]) -> None:
-    student, left_out = loading.student_to_train(kept(tmp_path, classes, architecture), SHAPES, tmp_path)
+    student, left_out = loading.load_student(kept(tmp_path, classes, architecture), SHAPES, tmp_path)
     assert set(left_out) == CLASS_LAYERS[architecture]
     taken = {key for key, tensor in student.state_dict().items() if bool((tensor == 0.25).all())}
     assert student.state_dict().keys() - taken == set(left_out)
 
 
 def test_weights_of_the_same_classes_are_taken_over_whole(tmp_path: Path) -> None:
-    student, left_out = loading.student_to_train(kept(tmp_path, SHAPES), SHAPES, tmp_path)
+    student, left_out = loading.load_student(kept(tmp_path, SHAPES), SHAPES, tmp_path)
     assert not left_out
     assert all((tensor == 0.25).all() for tensor in student.state_dict().values())
 
 
 @pytest.mark.parametrize(("outputs", "left_out"), [(4, set()), (3, CLASS_LAYERS["gfl"])])
 def test_a_file_that_names_no_classes_is_judged_by_its_shapes(tmp_path: Path, outputs: int, left_out: set[str]) -> None:
-    found = loading.student_to_train(kept(tmp_path, None, outputs=outputs), SHAPES, tmp_path)
+    found = loading.load_student(kept(tmp_path, None, outputs=outputs), SHAPES, tmp_path)
     assert set(found[1]) == left_out
 
 
@@ -65,14 +65,14 @@ def test_anything_else_that_does_not_fit_is_refused(tmp_path: Path, change: dict
     content = weights.read(tmp_path / "old.pth")
     weights.write(content | {"state_dict": content["state_dict"] | change}, tmp_path / "old.pth")
     with pytest.raises(TeacherWeightsMismatch):
-        loading.student_to_train(wanted, SHAPES, tmp_path)
+        loading.load_student(wanted, SHAPES, tmp_path)
 
 
 def test_a_detector_that_is_not_to_be_trained_must_have_the_classes(tmp_path: Path) -> None:
     with pytest.raises(ClassMismatch):
-        loading.detector(kept(tmp_path, ("cat", "dog")), SHAPES, tmp_path)
+        loading.load_detector(kept(tmp_path, ("cat", "dog")), SHAPES, tmp_path)
     with pytest.raises(TeacherWeightsMismatch):
-        loading.detector(kept(tmp_path, None, outputs=2), SHAPES, tmp_path)
+        loading.load_detector(kept(tmp_path, None, outputs=2), SHAPES, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["train", "distill"])

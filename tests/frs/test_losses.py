@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from frs.distillation.batch import Seen
+from frs.distillation.batch import TeacherLevel
 from frs.distillation.losses import divergence, inside_boxes, richness, squared_error, standardised_error, weighted_mean
 from frs.distillation.methods import METHODS, Distance
 from frs.spec import TERMS, Method
@@ -85,9 +85,9 @@ def arrays(head: str) -> tuple[Array, Array, Array, Array]:
     return logits[0], logits[1], features[0], features[1]
 
 
-def seen(features: Array, logits: Array, dtype: torch.dtype = torch.float64) -> Seen:
+def seen(features: Array, logits: Array, dtype: torch.dtype = torch.float64) -> TeacherLevel:
     boxes = [torch.tensor(corners).reshape(-1, 4) for corners in BOXES]
-    return Seen(torch.tensor(features, dtype=dtype), torch.tensor(logits, dtype=dtype), boxes, stride=8)
+    return TeacherLevel(torch.tensor(features, dtype=dtype), torch.tensor(logits, dtype=dtype), boxes, stride=8)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -13,7 +13,7 @@ from test_engine import facts, series, values
 from tiny import ARCHITECTURES, Train, described, job
 
 from frs.distillation.diagnosis import agreement
-from frs.distillation.distiller import Weights
+from frs.distillation.distiller import LossWeights
 from frs.spec import TERMS, JobSpec, Method
 
 DISTILLING: list[Method] = [method for method in TERMS if method != "none"]
@@ -21,7 +21,7 @@ DISTILLING: list[Method] = [method for method in TERMS if method != "none"]
 
 @pytest.mark.parametrize("method", DISTILLING)
 def test_a_method_trains_by_its_terms_alone(method: Method) -> None:
-    model = distiller(weights=Weights(0.01, 0.1, ramp_from=-4), method=method)
+    model = distiller(weights=LossWeights(0.01, 0.1, ramp_from=-4), method=method)
     logs = optimise(model)[0]
     assert {name for name in logs if name.startswith("distill_")} == {f"distill_{term}" for term in TERMS[method]}
     assert all(torch.isfinite(value) for value in logs.values())
@@ -74,7 +74,7 @@ def test_a_field_that_would_do_nothing_is_refused(changes: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_so_many_steps_shares_coverage_and_agreement_are_told(architecture: str) -> None:
-    model = distiller(architecture, Weights(0.01, 0.1, ramp_from=-4), diagnose_every=2)
+    model = distiller(architecture, LossWeights(0.01, 0.1, ramp_from=-4), diagnose_every=2)
     first, second, third = optimise(model, steps=3)
     strides = {f"coverage_{stride}" for stride in model.strides}
     assert {"share_feature", "share_logit", "agreement"} | strides <= first.keys() == third.keys()
@@ -83,9 +83,9 @@ def test_every_so_many_steps_shares_coverage_and_agreement_are_told(architecture
 
 
 def test_a_share_is_the_weighted_terms_gradient_over_the_tasks() -> None:
-    model = distiller(weights=Weights(0.01, 0.1, ramp_from=-2), diagnose_every=1)
+    model = distiller(weights=LossWeights(0.01, 0.1, ramp_from=-2), diagnose_every=1)
     logs = optimise(model)[0]
-    lesson = distiller(weights=Weights(0.01, 0.1, ramp_from=-2)).train().teach(batch())
+    lesson = distiller(weights=LossWeights(0.01, 0.1, ramp_from=-2)).train().teach(batch())
     task, _ = model.student.parse_losses(lesson.losses)
     norms = []
     for loss in (task, 0.5 * 0.01 * lesson.terms["feature"]):  # half way up the ramp of 4 steps

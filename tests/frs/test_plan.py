@@ -12,9 +12,9 @@ from tiny import described, job
 from frs.detectors import weights
 from frs.errors import BadDataset, ClassMismatch
 from frs.preflight import checks, plan
-from frs.preflight.checks import Finding, Step
-from frs.preflight.estimate import Forecast
-from frs.preflight.setup import Preparation
+from frs.preflight.checks import SetupStep, StepResult
+from frs.preflight.estimate import Estimate
+from frs.preflight.setup import TrainingSetup
 from frs.resolved import resolve
 from frs.spec import JobSpec
 from frs.training import memory
@@ -22,13 +22,13 @@ from frs.training import memory
 
 @pytest.fixture
 def planned(data: Path, models: Path) -> Any:
-    def run(**changes: Any) -> Forecast:
-        return plan.plan(resolve(JobSpec.model_validate(job(**changes)), data, models), lambda _: None)
+    def run(**changes: Any) -> Estimate:
+        return plan.estimate(resolve(JobSpec.model_validate(job(**changes)), data, models), lambda _: None)
 
     return run
 
 
-def errors(forecast: Forecast) -> list[str]:
+def errors(forecast: Estimate) -> list[str]:
     return [check.code for check in forecast.checks if check.level == "error"]
 
 
@@ -91,14 +91,14 @@ def test_a_teacher_of_classes_in_another_order_is_refused(planned: Any, models: 
 
 
 def test_strides_that_do_not_meet_are_refused(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = Preparation.build_teacher
+    build = TrainingSetup.build_teacher
 
-    def other_strides(self: Preparation) -> Finding:
+    def other_strides(self: TrainingSetup) -> StepResult:
         found = build(self)
         self.teacher.strides = (3, 5)
         return found
 
-    monkeypatch.setattr(Preparation, "build_teacher", other_strides)
+    monkeypatch.setattr(TrainingSetup, "build_teacher", other_strides)
     assert errors(planned()) == ["stride_mismatch"]
 
 
@@ -121,22 +121,22 @@ def test_a_job_stops_where_a_plan_goes_on() -> None:
     ran: list[str] = []
     made: dict[str, object] = {}
 
-    def fails() -> Finding:
+    def fails() -> StepResult:
         ran.append("fails")
         raise ClassMismatch("Another class.")
 
-    def makes() -> Finding:
+    def makes() -> StepResult:
         ran.append("makes")
         made["thing"] = 1
-        return Finding("Made.")
+        return StepResult("Made.")
 
     steps = [
-        Step("a", fails),
-        Step("b", lambda: Finding("Never."), ("thing", "other")),
-        Step("c", makes),
-        Step("d", lambda: Finding("Careful.", warning=True), ("thing",)),
+        SetupStep("a", fails),
+        SetupStep("b", lambda: StepResult("Never."), ("thing", "other")),
+        SetupStep("c", makes),
+        SetupStep("d", lambda: StepResult("Careful.", warning=True), ("thing",)),
     ]
-    found = checks.all_that_can(steps, made)
+    found = checks.run_all(steps, made)
     assert [(check.code, check.level, check.ok) for check in found] == [
         ("class_mismatch", "error", False),
         ("b", "info", False),
@@ -145,12 +145,12 @@ def test_a_job_stops_where_a_plan_goes_on() -> None:
     ]
     assert found[0].hint == ClassMismatch.hint_by_default
     with pytest.raises(ClassMismatch):
-        checks.stop_at_first(steps)
+        checks.run_until_first_error(steps)
     assert ran == ["fails", "makes", "fails"]
 
 
 def test_a_sample_of_the_validation_images_is_spread_over_all(data: Path, models: Path) -> None:
-    made = Preparation(
+    made = TrainingSetup(
         resolve(JobSpec.model_validate(job()), data, models),
         Path(),
         lambda _: None,

@@ -11,16 +11,16 @@ from test_engine import assert_equal, facts, newest_checkpoint, values
 from tiny import ARCHITECTURES, Train, described, job, of
 
 from frs import events
-from frs.distillation.distiller import Distiller, Weights
+from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import fingerprint
 from frs.engine.checkpoints import random_state
 from frs.errors import BatchTooLarge, NoGradient
 from frs.preflight import probe as probing
-from frs.preflight.probe import Probe, Trial, check_gradients, check_memory, largest_fitting, part, probe
-from frs.preflight.setup import Preparation
+from frs.preflight.probe import Probe, ProbeConfig, check_gradients, check_memory, largest_fitting, part, probe
+from frs.preflight.setup import TrainingSetup
 from frs.training import memory
 
-ONCE = Trial(nullcontext, states=2, repeats=1, foresee=False)
+ONCE = ProbeConfig(nullcontext, states=2, repeats=1, foresee=False)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -62,8 +62,8 @@ def test_a_run_with_the_probe_equals_one_without(
     spec = job(teacher=described(architecture, neck_channels=32), student=described(architecture), distillation=auto)
     probed = train(spec, tmp_path / "probed")
     assert "probing" in [phase.phase for phase in of(events.Phase, probed)]
-    trials = Preparation.trials
-    monkeypatch.setattr(Preparation, "trials", lambda self: trials(self)[2:])
+    trials = TrainingSetup.trials
+    monkeypatch.setattr(TrainingSetup, "trials", lambda self: trials(self)[2:])
     plain = train(spec, tmp_path / "plain")
     assert "probing" not in [phase.phase for phase in of(events.Phase, plain)]
     assert values(plain) == values(probed)
@@ -112,7 +112,7 @@ def test_a_gradient_of_nothing_is_none() -> None:
 
 
 def test_a_term_of_weight_zero_needs_no_gradient() -> None:
-    found = probe(distiller(weights=Weights(1.0, 0.0)), batch(), ONCE)
+    found = probe(distiller(weights=LossWeights(1.0, 0.0)), batch(), ONCE)
     assert found.gradients.keys() == {"feature", "task"}
 
 
@@ -169,9 +169,9 @@ def test_a_part_of_a_batch_is_its_first_images() -> None:
 
 def test_the_peak_counts_what_is_given_back() -> None:
     cpu = torch.device("cpu")
-    idle = memory.peak(lambda: None, cpu)
-    assert memory.peak(lambda: torch.ones(2**26), cpu) - idle > 200 * 2**20  # 256 MiB
-    available = memory.available()
+    idle = memory.peak_bytes(lambda: None, cpu)
+    assert memory.peak_bytes(lambda: torch.ones(2**26), cpu) - idle > 200 * 2**20  # 256 MiB
+    available = memory.available_bytes()
     assert available is not None and available > 0
 
 

@@ -11,7 +11,7 @@ from frs import published_weights
 from frs.detectors.builder import imagenet_file
 from frs.errors import WeightsNotFound
 from frs.recipes import RECIPES, Recipe
-from frs.spec import DescribedDetector, InitFromFile, StockDetector
+from frs.spec import ConfigDetector, DescribedDetector, InitFromFile
 
 PAPER = sorted(name for name, recipe in RECIPES.items() if recipe.published)
 
@@ -20,7 +20,7 @@ def files_of(recipe: Recipe, models: Path) -> set[str]:
     """What a job of that recipe opens under the models folder."""
     found = set()
     for detector in (recipe.spec.teacher, recipe.spec.student):
-        assert isinstance(detector, StockDetector | DescribedDetector)
+        assert isinstance(detector, ConfigDetector | DescribedDetector)
         if isinstance(detector.init, InitFromFile):
             found.add(detector.init.weights)
         elif detector.init == "imagenet":
@@ -32,14 +32,14 @@ def files_of(recipe: Recipe, models: Path) -> set[str]:
 
 @pytest.mark.parametrize("name", PAPER)
 def test_a_recipe_is_brought_exactly_what_it_opens(name: str, tmp_path: Path) -> None:
-    wanted = {row.file for row in published_weights.wanted(name)}
+    wanted = {row.file for row in published_weights.files_for(name)}
     assert wanted == files_of(RECIPES[name], tmp_path)
     assert len(wanted) == 2
 
 
 def test_every_recipe_named_is_one_of_the_papers() -> None:
-    assert {recipe for row in published_weights.published() for recipe in row.recipes} == set(PAPER)
-    assert published_weights.wanted("small_student") == []
+    assert {recipe for row in published_weights.published_files() for recipe in row.recipes} == set(PAPER)
+    assert published_weights.files_for("small_student") == []
 
 
 def test_every_address_is_one_its_publisher_names() -> None:
@@ -51,12 +51,12 @@ def test_every_address_is_one_its_publisher_names() -> None:
     }
     said |= {weights.url for weights in ResNet50_Weights}
     said |= set(json.loads((Path(mmengine.__file__).parent / "hub" / "openmmlab.json").read_text()).values())
-    for row in published_weights.published():
+    for row in published_weights.published_files():
         assert said & set(row.urls), row.file
         assert {url.rpartition("/")[2] for url in row.urls} == {row.file}
 
 
 def test_every_name_ends_in_eight_hex_digits() -> None:
-    for row in published_weights.published():
+    for row in published_weights.published_files():
         assert len(row.sha256_prefix) == 8
         int(row.sha256_prefix, 16)

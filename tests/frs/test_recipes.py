@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from frs.recipes import RECIPES
-from frs.spec import InitFromFile, StockDetector
+from frs.spec import ConfigDetector, InitFromFile
 
 PAPER = {
     "retinanet_r101_r50_2x": (38.9, 37.4, 39.7),
@@ -23,7 +23,7 @@ def test_the_papers_recipes_are_as_published(name: str) -> None:
     spec = recipe.spec
     assert spec.baseline and spec.distillation.adapter == "3x3" and spec.distillation.warmup_steps == 500
     assert spec.distillation.feature_weight == spec.distillation.logit_weight == "paper"
-    assert isinstance(spec.teacher, StockDetector) and isinstance(spec.student, StockDetector)
+    assert isinstance(spec.teacher, ConfigDetector) and isinstance(spec.student, ConfigDetector)
     assert "r101" in spec.teacher.config and "r50" in spec.student.config
     assert spec.teacher.init == InitFromFile(weights=recipe.teacher_weights.file)
     assert recipe.teacher_weights.file.endswith(f"-{recipe.teacher_weights.sha256_prefix}.pth")

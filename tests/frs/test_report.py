@@ -1,7 +1,17 @@
 import pytest
 
 from frs.cli.report_text import conclusion
-from frs.evaluation.report import Comparison, Interval, Missing, OverImages, OverSeeds, Pair, Report, Scores, build
+from frs.evaluation.report import (
+    Comparison,
+    ImageInterval,
+    Interval,
+    MissingRun,
+    Pair,
+    Report,
+    Scores,
+    SeedInterval,
+    build,
+)
 
 
 def scores(mAP: float, large: float | None = None) -> Scores:
@@ -10,10 +20,10 @@ def scores(mAP: float, large: float | None = None) -> Scores:
 
 def compared(low: float, high: float, seeds: tuple[float, float, int] | None = None) -> Comparison:
     """With an interval over the images, and one over so many seeds."""
-    images = OverImages(
+    images = ImageInterval(
         low=low, high=high, level=0.95, resamples=1000, images=150, by_number={"bbox_mAP": Interval(low=low, high=high)}
     )
-    over = OverSeeds(low=seeds[0], high=seeds[1], n=seeds[2], level=0.95, mean=0.1) if seeds else None
+    over = SeedInterval(low=seeds[0], high=seeds[1], n=seeds[2], level=0.95, mean=0.1) if seeds else None
     pairs = [Pair(seed=seed, student=0.5, baseline=0.4, gain=0.1) for seed in range(seeds[2] if seeds else 1)]
     return Comparison(gain=0.1, over_images=images, over_seeds=over, pairs=pairs)
 
@@ -77,7 +87,7 @@ def test_it_is_partial_until_all_are_there_and_compared() -> None:
 
 
 def test_a_run_that_failed_is_named_with_its_reason() -> None:
-    lost = Missing(job_id="job_1", what="baseline", status="failed", reason="diverged: NaN.")
+    lost = MissingRun(job_id="job_1", what="baseline", status="failed", reason="diverged: NaN.")
     found = build([scores(0.5)], scores(0.6), [], pairs=1, wants_teacher=True, facts={}, waiting_for=[lost])
     assert (found.status, found.waiting_for) == ("partial", [lost])
     assert "baseline job_1: failed, diverged: NaN." in conclusion(found)

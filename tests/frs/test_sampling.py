@@ -3,11 +3,11 @@ import random
 import numpy as np
 import torch
 
-from frs.training.sampling import Batches, Draw, seeded
+from frs.training.sampling import BatchSampler, ImageDraw, seeded
 
 
-def batches(first: int, steps: int = 10, images: int = 7, size: int = 3) -> list[list[Draw]]:
-    return list(Batches(images, size, seed=5, first=first, steps=steps))
+def batches(first: int, steps: int = 10, images: int = 7, size: int = 3) -> list[list[ImageDraw]]:
+    return list(BatchSampler(images, size, seed=5, first=first, steps=steps))
 
 
 def test_every_epoch_shows_every_image_once_in_another_order() -> None:
@@ -25,7 +25,7 @@ def test_a_start_at_any_step_sees_the_same_batches() -> None:
 def shares(processes: int, images: int = 7, size: int = 4) -> list[list[list[int]]]:
     """By step, each process's images of two epochs."""
     steps = range(2 * -(-images // size))
-    each = [list(Batches(images, size, 5, 0, len(steps), rank, processes)) for rank in range(processes)]
+    each = [list(BatchSampler(images, size, 5, 0, len(steps), rank, processes)) for rank in range(processes)]
     return [[[draw.image for draw in batches[step]] for batches in each] for step in steps]
 
 
@@ -44,7 +44,7 @@ def test_a_short_last_batch_is_filled_up_with_images_of_its_epoch() -> None:
 
 
 def test_the_seed_changes_the_order() -> None:
-    assert Batches(50, 4, 0, 0, 1).order(0) != Batches(50, 4, 1, 0, 1).order(0)
+    assert BatchSampler(50, 4, 0, 0, 1).order(0) != BatchSampler(50, 4, 1, 0, 1).order(0)
 
 
 def test_seeding_is_a_function_of_the_draw_and_leaves_no_trace() -> None:
@@ -58,10 +58,10 @@ def test_seeding_is_a_function_of_the_draw_and_leaves_no_trace() -> None:
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
-    with seeded(3, Draw(1, 2)):
+    with seeded(3, ImageDraw(1, 2)):
         inside = numbers()
     assert numbers() == expected
-    with seeded(3, Draw(1, 2)):
+    with seeded(3, ImageDraw(1, 2)):
         assert numbers() == inside
-    with seeded(3, Draw(2, 2)):
+    with seeded(3, ImageDraw(2, 2)):
         assert numbers() != inside

@@ -5,23 +5,23 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
-from frs.detectors.builder import BASE_CONFIG, stock_config
+from frs.detectors.builder import BASE_CONFIG, base_config
 from frs.errors import InvalidSpec
-from frs.spec import DescribedDetector, Schedule, StockDetector
-from frs.step_counts import epochs_known
+from frs.spec import ConfigDetector, DescribedDetector, Schedule
+from frs.step_counts import known_epochs
 from frs.training import schedule
 
-GFL = stock_config(StockDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))
+GFL = base_config(ConfigDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))
 
 
-def plan(images: int = 160, **fields: Any) -> schedule.Plan:
-    return schedule.plan(Schedule.model_validate(fields), GFL, images)
+def plan(images: int = 160, **fields: Any) -> schedule.ResolvedSchedule:
+    return schedule.resolve_schedule(Schedule.model_validate(fields), GFL, images)
 
 
 def rates(images: int = 160, **fields: Any) -> list[float]:
     """The learning rate of every step, from mmengine's own schedulers."""
     asked = Schedule.model_validate(fields)
-    settled = schedule.plan(asked, GFL, images)
+    settled = schedule.resolve_schedule(asked, GFL, images)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settled.learning_rate)
     wrapper = OptimWrapper(optimizer)
     schedulers = [
@@ -87,17 +87,17 @@ def test_a_warm_up_as_long_as_the_run_is_all_there_is() -> None:
 
 
 def test_a_repeated_stock_data_set_repeats_its_epochs() -> None:
-    stock = stock_config(StockDetector(config="mmdet::retinanet/retinanet_r50_fpn_ms-640-800-3x_coco.py"))
-    settled = schedule.plan(Schedule(), stock, images=160)
+    stock = base_config(ConfigDetector(config="mmdet::retinanet/retinanet_r50_fpn_ms-640-800-3x_coco.py"))
+    settled = schedule.resolve_schedule(Schedule(), stock, images=160)
     assert (settled.epochs, settled.milestones) == (36, (270, 330))
-    assert schedule.stock_dataset(stock).type == "CocoDataset"
+    assert schedule.base_dataset(stock).type == "CocoDataset"
 
 
 def test_a_stock_schedule_in_steps_asks_for_epochs() -> None:
-    stock = stock_config(StockDetector(config="mmdet::faster_rcnn/faster-rcnn_r50-caffe_fpn_90k_coco.py"))
+    stock = base_config(ConfigDetector(config="mmdet::faster_rcnn/faster-rcnn_r50-caffe_fpn_90k_coco.py"))
     with pytest.raises(InvalidSpec, match="schedule.epochs"):
-        schedule.plan(Schedule(), stock, images=160)
-    assert schedule.plan(Schedule(epochs=2), stock, images=160).epochs == 2
+        schedule.resolve_schedule(Schedule(), stock, images=160)
+    assert schedule.resolve_schedule(Schedule(epochs=2), stock, images=160).epochs == 2
 
 
 def test_auto_warm_up_is_a_twentieth_and_500_at_most() -> None:
@@ -108,7 +108,7 @@ def test_auto_warm_up_is_a_twentieth_and_500_at_most() -> None:
 def test_the_epochs_of_described_detectors_are_known_without_their_stock_configs(architecture: Any) -> None:
     described = DescribedDetector(architecture=architecture)
     asked = Schedule(max_steps=7)
-    known = epochs_known(asked, described)
-    assert known == schedule.plan(Schedule(), stock_config(described), images=16).epochs
-    assert epochs_known(Schedule(epochs=3), described) == 3
-    assert epochs_known(asked, StockDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py")) is None
+    known = known_epochs(asked, described)
+    assert known == schedule.resolve_schedule(Schedule(), base_config(described), images=16).epochs
+    assert known_epochs(Schedule(epochs=3), described) == 3
+    assert known_epochs(asked, ConfigDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py")) is None

@@ -4,7 +4,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from frs.spec import DescribedDetector, JobSpec, StockDetector
+from frs.spec import ConfigDetector, DescribedDetector, JobSpec
 
 STOCK = {"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}
 SMALL = {"architecture": "gfl", "backbone": {"depth": 18, "width": 16}}
@@ -21,7 +21,7 @@ def fields_refused(**changes: object) -> list[str]:
 
 
 def test_a_detector_is_told_by_its_keys() -> None:
-    assert isinstance(spec().teacher, StockDetector)
+    assert isinstance(spec().teacher, ConfigDetector)
     assert isinstance(spec().student, DescribedDetector)
 
 

@@ -4,7 +4,7 @@ import pytest
 from tiny import Train, job, of
 
 from frs import events
-from frs.training.stop_request import STOP, Interrupted
+from frs.training.stop_request import STOP_FILE, Interrupted
 
 
 def ends(told: list[events.Event]) -> str | None:
@@ -23,7 +23,7 @@ def test_a_run_asked_to_stop_ends_at_that_step_with_a_student_and_its_scores(tra
 def test_a_stopped_run_that_dies_before_its_evaluation_trains_no_further(train: Train, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(job(), tmp_path / "run", stop_at=2)
-    (tmp_path / "run" / STOP).touch()
+    (tmp_path / "run" / STOP_FILE).touch()
     told = train(job(), tmp_path / "run")
     assert ends(told) == "stopped_early"
     assert [event.step for event in of(events.Metrics, told) if "train/loss" in event.values] == []
@@ -32,7 +32,7 @@ def test_a_stopped_run_that_dies_before_its_evaluation_trains_no_further(train: 
 
 def test_a_stop_asked_for_before_the_first_step_leaves_one_step_learned(train: Train, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / STOP).touch()
+    (tmp_path / "run" / STOP_FILE).touch()
     told = train(job(), tmp_path / "run")
     assert [event.step for event in of(events.Metrics, told) if "train/loss" in event.values] == [1]
 

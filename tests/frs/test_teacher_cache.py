@@ -11,7 +11,7 @@ from test_distiller import batch, detector
 from test_engine import assert_equal, facts, newest_checkpoint, values
 from tiny import Train, job
 
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 from frs.distillation.teacher import Teacher
 from frs.distillation.teacher_cache import RESERVE, TeacherCache
 from frs.errors import InvalidSpec
@@ -116,7 +116,7 @@ def test_a_run_with_it_equals_one_without(train: Train, tmp_path: Path) -> None:
 
 
 def test_a_last_batch_of_one_changes_nothing(train: Train, data: Path, tmp_path: Path) -> None:
-    draw(data / "thirteen", train=13, val=4, size=96)
+    draw_dataset(data / "thirteen", train=13, val=4, size=96)
     spec = job(dataset="thirteen", schedule=SCHEDULE)
     told = [
         train(spec | {"distillation": spec["distillation"] | {"teacher_cache": asked}}, tmp_path / asked)

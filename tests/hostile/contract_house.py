@@ -123,7 +123,7 @@ def _jobs(service: Any) -> Iterator[str]:
     service._do(actions.cancel, cancelled)
     yield cancelled
     failed = service.claim(service.submit(TRAIN)["id"])
-    problem = events.Problem(code="diverged", message="The loss became nan.", hint="Lower it.")
+    problem = events.ErrorInfo(code="diverged", message="The loss became nan.", hint="Lower it.")
     service.settle(failed, JobStatus.FAILED, end_reason=EndReason.DIVERGED, error=problem)
     yield failed.job_id
     for _ in range(2):
@@ -150,7 +150,7 @@ def _plans(service: Any) -> Iterator[str]:
     """One that waits, one that has been probed, one that nobody could probe."""
     probed, failed, waiting = (_post(service, "/jobs/plan?probe=true", **TRAIN) for _ in range(3))
     forecast = {"ok": True, "checks": [], "steps": 3, "seconds_per_step": 0.5, "student": None}
-    problem = events.Problem(code="internal_error", message="It died.", hint="See the log.")
+    problem = events.ErrorInfo(code="internal_error", message="It died.", hint="See the log.")
     service._do(worker_requests.settle, service._do(worker_requests.claim, "worker", 60.0, Room(1, 1)), result=forecast)
     service._do(worker_requests.settle, service._do(worker_requests.claim, "worker", 60.0, Room(1, 1)), error=problem)
     yield from (probed, failed, waiting)

@@ -16,7 +16,7 @@ from frs.detectors import builder
 from frs.training import schedule
 from frs.errors import FrsError
 from frs.training.batches import test_pipeline, training_pipeline
-from frs.spec import DescribedDetector, JobSpec, StockDetector
+from frs.spec import DescribedDetector, JobSpec, ConfigDetector
 from pydantic import ValidationError
 from watchman import Watchman
 
@@ -34,9 +34,9 @@ def render(spec: JobSpec) -> str:
 def _render(spec: JobSpec) -> str:
     said = []
     for detector in (spec.student, spec.teacher):
-        if isinstance(detector, StockDetector | DescribedDetector):
-            stock = builder.stock_config(detector)
-            plan = schedule.plan(spec.schedule, stock, 100)
+        if isinstance(detector, ConfigDetector | DescribedDetector):
+            stock = builder.base_config(detector)
+            plan = schedule.resolve_schedule(spec.schedule, stock, 100)
             said.append(builder.model_config(detector, 4).__repr__())
             said.append(repr(training_pipeline(spec.schedule, stock)) + repr(test_pipeline(spec.schedule, stock)))
             said.append(repr(schedule.optimizer_config(spec.schedule, plan)))

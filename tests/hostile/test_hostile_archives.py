@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from frs.dataset.upload.archive import unpack
-from frs.dataset.upload.archive_members import Caps
+from frs.dataset.upload.archive_members import ArchiveLimits
 from frs.errors import BadDataset
 
-SMALL = Caps(members=50, bytes=40 << 20, member_bytes=30 << 20, ratio=200, depth=4, name_bytes=100)
+SMALL = ArchiveLimits(members=50, bytes=40 << 20, member_bytes=30 << 20, ratio=200, depth=4, name_bytes=100)
 ZEROS = bytes(1 << 20)
 UNPACK = """
 import re, sys

@@ -86,12 +86,12 @@ def a_backbone(path: Path) -> Any:
 
 def a_teacher(path: Path) -> Any:
     description = DescribedDetector.model_validate({"architecture": "gfl"})
-    return loading.detector(ResolvedDetector(description=description, weights=path), ("a",), path.parent)
+    return loading.load_detector(ResolvedDetector(description=description, weights=path), ("a",), path.parent)
 
 
 def a_student(path: Path) -> Any:
     description = DescribedDetector.model_validate({"architecture": "gfl"})
-    return loading.student_to_train(ResolvedDetector(description=description, weights=path), ("a",), path.parent)
+    return loading.load_student(ResolvedDetector(description=description, weights=path), ("a",), path.parent)
 
 
 @pytest.mark.parametrize("read", [the_weights_of, a_backbone, a_teacher, a_student])

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from sqlalchemy import select
 
-from frs.spec import JobSpec, alone, comparison
+from frs.spec import JobSpec, baseline_of, comparison_of
 from store.db.tables import Job
 from store.errors import ActionNotAllowed, JobInUse
 from store.jobs import actions, lifecycle
@@ -60,7 +60,8 @@ def family(house):
     """Ids: the job, its baseline, their comparison."""
     parent = house.do(lifecycle.add, FAMILY, dataset_id="ds_shapes").id
     children = [
-        house.do(lifecycle.add, spec(FAMILY), dataset_id="ds_shapes", parent_id=parent) for spec in (alone, comparison)
+        house.do(lifecycle.add, spec(FAMILY), dataset_id="ds_shapes", parent_id=parent)
+        for spec in (baseline_of, comparison_of)
     ]
     return parent, *(child.id for child in children)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from frs.spec import JobSpec, alone, comparison, sibling
+from frs.spec import JobSpec, baseline_of, comparison_of, seed_variant
 from store.db import queries
 from store.jobs import actions, lifecycle
 from store.scheduling import waiting
@@ -26,7 +26,7 @@ def family(house):
         return house.do(lifecycle.add, spec, dataset_id="ds_shapes", parent_id=parent).id
 
     parent = add(SPEC)
-    children = [alone(SPEC), alone(SPEC, 1), sibling(SPEC, 1), comparison(SPEC)]
+    children = [baseline_of(SPEC), baseline_of(SPEC, 1), seed_variant(SPEC, 1), comparison_of(SPEC)]
     return [parent, *(add(child, parent) for child in children)]
 
 

@@ -1,7 +1,7 @@
 import pytest
 from sqlalchemy import select, update
 
-from frs.events import Checkpoint, Problem
+from frs.events import Checkpoint, ErrorInfo
 from store.db import api_keys
 from store.db.tables import Attempt, Event, Job
 from store.errors import ActionNotAllowed, AlreadySubmitted, IdempotencyKeyReused, JobNotFound, LeaseLost
@@ -37,7 +37,7 @@ def test_a_job_is_queued_claimed_and_settled(house):
 def test_events_are_numbered_without_gaps(house):
     lease = house.start()
     house.do(lifecycle.renew, lease, 60)
-    house.do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.DIVERGED, Problem(code="diverged", message="NaN."))
+    house.do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.DIVERGED, ErrorInfo(code="diverged", message="NaN."))
     assert house.rows(select(Event.seq).order_by(Event.seq)) == [1, 2, 3]
     assert house.job(lease.job_id).last_event == 3
     [last] = house.rows(select(Event).where(Event.seq == 3))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, update
 
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 from frs.errors import BadDataset, DatasetNotFound
 from store.artifacts import unpacking
 from store.artifacts.folder import ArtifactFolder
@@ -29,7 +29,7 @@ ANNOTATIONS = ("annotations/instances_train.json", "annotations/instances_val.js
 @pytest.fixture(scope="session")
 def content(tmp_path_factory) -> bytes:
     folder = tmp_path_factory.mktemp("drawn") / "shapes"
-    draw(folder, train=4, val=2, size=32)
+    draw_dataset(folder, train=4, val=2, size=32)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for path in sorted(folder.rglob("*")):

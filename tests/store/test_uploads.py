@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from frs.events import Problem
+from frs.events import ErrorInfo
 from store.artifacts import uploads
 from store.db.tables import Checkpoint, Dataset, Detector
 from store.settings import Settings
 from store.states import DetectorStatus
 
-PROBLEM = Problem(code="weights_unreadable", message="It holds code.")
+PROBLEM = ErrorInfo(code="weights_unreadable", message="It holds code.")
 
 
 def add_detector(house, name, key="uploads/a.bin", status=DetectorStatus.IMPORTING, **values):

@@ -28,7 +28,7 @@ from frs import events
 from frs.errors import StorageFull
 from frs.isolation.process import die_with_parent
 from frs.resolved import ResolvedSpec
-from frs.training.stop_request import STOP
+from frs.training.stop_request import STOP_FILE
 
 TRY_AGAIN = 75
 
@@ -50,7 +50,7 @@ class Stub:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            problem = events.Problem(code=StorageFull.code, message="No space is left.")
+            problem = events.ErrorInfo(code=StorageFull.code, message="No space is left.")
             self.emit(events.Outcome(status="failed", end_reason="internal_error", error=problem))
             return 1
 
@@ -68,7 +68,7 @@ class Stub:
                 self.save()
                 self.emit(events.Outcome(status="interrupted"))
                 return TRY_AGAIN
-            if (self.workdir / STOP).exists():
+            if (self.workdir / STOP_FILE).exists():
                 self.save()
                 return self.finish("stopped_early")
             if self.step % self.every == 0:
@@ -127,7 +127,7 @@ class Stub:
 
     def finish(self, end_reason: str = "completed") -> int:
         if "fail" in self.wishes:
-            problem = events.Problem(code=self.wishes["fail"], message="As the test wished.")
+            problem = events.ErrorInfo(code=self.wishes["fail"], message="As the test wished.")
             self.emit(events.Outcome(status="failed", end_reason=self.wishes["fail"], error=problem))
             return 1
         scores = {"bbox_mAP": 0.5, "bbox_mAP_l": None}
@@ -205,7 +205,7 @@ def errand(emit: events.Emit, values: dict[str, object]) -> int:
     if wish == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if wish:
-        problem = events.Problem(code=wish, message="As the test wished.")
+        problem = events.ErrorInfo(code=wish, message="As the test wished.")
         emit(events.Outcome(status="failed", error=problem))
         return 1
     emit(events.Facts(values=values))

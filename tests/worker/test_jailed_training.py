@@ -6,7 +6,7 @@ import pytest
 from test_hostile_leaks import LEAK, SECRETS, listening
 from worker_house import House, in_background
 
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 from frs.spec import JobSpec
 from store.db.tables import Dataset
 from store.jobs import lifecycle
@@ -31,7 +31,7 @@ SPEC = {
 def test_two_processes_train_in_a_jail_listen_to_nobody_and_keep_no_secret(house: House, monkeypatch):
     for name, secret in SECRETS.items():
         monkeypatch.setenv(name, secret)
-    draw(house.settings.datasets_root / "drawn", train=8, val=2, size=64)
+    draw_dataset(house.settings.datasets_root / "drawn", train=8, val=2, size=64)
     paths = {f"{half}_images": f"drawn/{half}" for half in ("train", "val")}
     paths |= {f"{half}_annotations": f"drawn/annotations/instances_{half}.json" for half in ("train", "val")}
     house.do(lambda session: session.add(Dataset(id="ds_drawn", name="drawn", **paths)))

@@ -6,7 +6,7 @@ import pytest
 
 from frs import events
 from frs.errors import DetectionsUnusable
-from frs.spec import JobSpec, alone, comparison
+from frs.spec import JobSpec, baseline_of, comparison_of
 from store.jobs import lifecycle, recording
 from worker.attempt.inputs import Inputs
 from worker.attempt.resolve import render
@@ -31,7 +31,7 @@ def ids(house):
         return house.do(lifecycle.add, spec, dataset_id="ds_shapes", parent_id=parent).id
 
     parent = add(SPEC)
-    return parent, add(alone(SPEC), parent), add(comparison(SPEC), parent)
+    return parent, add(baseline_of(SPEC), parent), add(comparison_of(SPEC), parent)
 
 
 def leave(house, job_id, *names):

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import delete, select, update
 from worker_house import STUB, dispatching, until
 
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 from frs.spec import JobSpec
 from store.artifacts import unpacking
 from store.db.tables import Attempt, Dataset, Errand, Job
@@ -26,7 +26,7 @@ LOGGING = "import runpy, sys; open({log!r}, 'a').write('x'); runpy.run_module('f
 def uploaded(house, tmp_path):
     """The one data set is an upload; its archive is in the artifacts. Says what its folder is called."""
     folder = tmp_path / "drawn"
-    draw(folder, train=3, val=2, size=32)
+    draw_dataset(folder, train=3, val=2, size=32)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for path in sorted(folder.rglob("*")):

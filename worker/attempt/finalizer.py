@@ -9,7 +9,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from frs.errors import FrsError, OutOfMemory, StorageFull
-from frs.events import Outcome, Problem
+from frs.events import ErrorInfo, Outcome
 from store.jobs import lifecycle
 from store.jobs.lease import Lease
 from store.states import EndReason, JobStatus, WaitingReason
@@ -45,7 +45,7 @@ def hung(seconds: float, phase: str, tail: str) -> Ending:
 
 def out_of_memory(tail: str) -> Ending:
     said = f"The trainer ran out of memory.\n{tail[-_MAX_MESSAGE:]}".strip()
-    problem = Problem(code=OutOfMemory.code, message=said, hint=OutOfMemory.hint_by_default)
+    problem = ErrorInfo(code=OutOfMemory.code, message=said, hint=OutOfMemory.hint_by_default)
     return settled(EndReason.OUT_OF_MEMORY, problem)
 
 
@@ -62,15 +62,15 @@ def waiting_for_storage(said: str) -> Ending:
 def failed(reason: EndReason, message: str, tail: str = "") -> Ending:
     """`tail`: the end of the trainer's output."""
     said = f"{message}\n{tail[-_MAX_MESSAGE:]}".strip()
-    return settled(reason, Problem(code=reason, message=said, hint="See GET /jobs/{id}/logs."))
+    return settled(reason, ErrorInfo(code=reason, message=said, hint="See GET /jobs/{id}/logs."))
 
 
 def refused(error: FrsError) -> Ending:
     reason = _end_reason(error.end_reason, EndReason.INTERNAL_ERROR)
-    return settled(reason, Problem(code=error.code, message=error.message, hint=error.hint))
+    return settled(reason, ErrorInfo(code=error.code, message=error.message, hint=error.hint))
 
 
-def settled(reason: EndReason, problem: Problem) -> Ending:
+def settled(reason: EndReason, problem: ErrorInfo) -> Ending:
     """Failed, and never without a next step."""
     told = problem if problem.hint else problem.model_copy(update={"hint": "See GET /jobs/{id}/logs."})
     return partial(lifecycle.settle, status=JobStatus.FAILED, end_reason=reason, error=told)
@@ -82,7 +82,7 @@ def _by(outcome: Outcome) -> Ending:
     if outcome.error and outcome.error.code == StorageFull.code:
         return waiting_for_storage(outcome.error.message)
     if outcome.status == "failed":
-        problem = outcome.error or Problem(code="internal_error", message="The trainer failed without a reason.")
+        problem = outcome.error or ErrorInfo(code="internal_error", message="The trainer failed without a reason.")
         return settled(_end_reason(outcome.end_reason, EndReason.INTERNAL_ERROR), problem)
     reason = _end_reason(outcome.end_reason, EndReason.COMPLETED)
     return partial(lifecycle.settle, status=JobStatus.SUCCEEDED, end_reason=reason)

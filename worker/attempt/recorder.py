@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from frs.errors import FrsError
-from frs.events import Artifact, Checkpoint, Log, Problem
+from frs.events import Artifact, Checkpoint, ErrorInfo, Log
 from frs.resolved import inside
 from store.artifacts.storage import Artifacts
 from store.db.commits import Transaction
@@ -35,7 +35,7 @@ class Journal:
         self, database: Database, artifacts: Artifacts, lease: Lease, folder: Path, give_up: Callable[[], bool]
     ) -> None:
         """`give_up` says when to stop waiting for a database that does not answer."""
-        self.refused: Problem | None = None
+        self.refused: ErrorInfo | None = None
         """The first deliverable that was not what the trainer said."""
         self._database, self._artifacts, self._lease = database, artifacts, lease
         self._folder = folder
@@ -127,7 +127,7 @@ class Journal:
         _log.warning("file refused", said=said)
         self.add(Log(level="error", message=said))
         if not (isinstance(file, Checkpoint) and file.kind == "training"):
-            self.refused = self.refused or Problem(code="internal_error", message=said, hint="See the job's log.")
+            self.refused = self.refused or ErrorInfo(code="internal_error", message=said, hint="See the job's log.")
 
     def _forget(self, keys: Iterable[str]) -> None:
         for key in keys:

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
 from frs.errors import DatasetNotFound, FrsError, WeightsNotFound
-from frs.resolved import ResolvedDetector, ResolvedSpec, Split, inside, weights_file
+from frs.resolved import ResolvedDetector, ResolvedSpec, SplitFiles, inside, weights_file
 from frs.spec import (
     DetectorByName,
     DetectorDescription,
@@ -47,7 +47,7 @@ def render(session: Session, settings: Settings, job: Job, inputs: Inputs) -> Re
     )
 
 
-def _unlabelled(settings: Settings, dataset: Dataset) -> Split:
+def _unlabelled(settings: Settings, dataset: Dataset) -> SplitFiles:
     return _split(root_of(settings, dataset), dataset.name, dataset.train_images, dataset.train_annotations)
 
 
@@ -56,8 +56,8 @@ def _described(spec: JobSpec) -> ResolvedDetector:
     return ResolvedDetector(description=_description.validate_python(spec.student.model_dump()))
 
 
-def _split(root: Path, name: str, images: str, annotations: str) -> Split:
-    split = Split(images=inside(root, images), annotations=inside(root, annotations))
+def _split(root: Path, name: str, images: str, annotations: str) -> SplitFiles:
+    split = SplitFiles(images=inside(root, images), annotations=inside(root, annotations))
     if not split.images.is_dir() or not split.annotations.is_file():
         raise DatasetNotFound(
             f"The files of data set {name!r} are gone: {images} or {annotations}.",

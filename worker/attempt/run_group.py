@@ -6,7 +6,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from frs.errors import DetectionsUnusable
-from frs.resolved import MAP, Family, Run, is_drawn
+from frs.resolved import MAP, FinishedRun, RunGroup, is_drawn
 from store.db.queries import runs_of
 from store.db.tables import Artifact, Job, Metric
 from worker.attempt.inputs import Inputs
@@ -16,19 +16,19 @@ _POINTS = 400
 _ROLES = {"distill": "student", "train": "baseline"}
 
 
-def family(session: Session, comparison: Job, inputs: Inputs) -> Family:
+def family(session: Session, comparison: Job, inputs: Inputs) -> RunGroup:
     runs = runs_of(session, comparison)
     if not runs:
         raise DetectionsUnusable("The runs to compare are gone.", "Post the job again.")
-    return Family(
+    return RunGroup(
         runs=tuple(_run(session, run, inputs) for run in runs),
         teacher=_detections(session, runs[0], "teacher", inputs),
         facts=runs[0].facts,
     )
 
 
-def _run(session: Session, job: Job, inputs: Inputs) -> Run:
-    return Run.model_validate(
+def _run(session: Session, job: Job, inputs: Inputs) -> FinishedRun:
+    return FinishedRun.model_validate(
         {
             "role": _ROLES[job.kind],
             "seed": job.spec["schedule"]["seed"],

@@ -12,7 +12,7 @@ import structlog
 
 from frs.errors import StorageFull
 from frs.resolved import ResolvedSpec
-from frs.training.stop_request import STOP
+from frs.training.stop_request import STOP_FILE
 from store.artifacts.local_files import GiveUp
 from store.artifacts.storage import Artifacts
 from store.db.tables import Checkpoint
@@ -53,7 +53,7 @@ def prepare(
 def ask_to_stop(folder: Path) -> None:
     """Tells the trainer to end at its next step; one that is not there yet is told when it is."""
     if folder.is_dir():
-        (folder / STOP).touch()
+        (folder / STOP_FILE).touch()
 
 
 def check_space(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from frs import events
 from frs.errors import FrsError, StorageFull
-from frs.events import Facts, Outcome, Problem
+from frs.events import ErrorInfo, Facts, Outcome
 from store.artifacts import unpacking, uploads
 from store.artifacts.local_files import GivenUp
 from store.artifacts.storage import open_artifacts
@@ -94,7 +94,7 @@ class Errand:
                     self._trainer.end()
                 work_folder.remove(self.folder)
 
-    def _problem(self) -> Problem | None:
+    def _problem(self) -> ErrorInfo | None:
         """Does the work; what went wrong with it, if anything did. Raises TryAgain."""
         try:
             work_folder.check_space(self.settings)
@@ -110,7 +110,7 @@ class Errand:
         except StorageFull as error:
             raise TryAgain(error.message, STORAGE_DELAY, attempt_counts=False) from error
         except FrsError as error:
-            return Problem(code=error.code, message=error.message, hint=error.hint)
+            return ErrorInfo(code=error.code, message=error.message, hint=error.hint)
         except OSError as error:
             was_killed = error.errno == errno.ENOMEM
             raise TryAgain(told_of_storage(error), STORAGE_DELAY, attempt_counts=was_killed) from error
@@ -119,13 +119,13 @@ class Errand:
             raise TryAgain(problem.message, STORAGE_DELAY, attempt_counts=False)
         return problem
 
-    def _died(self) -> Problem:
+    def _died(self) -> ErrorInfo:
         """Of a process that ended without a word. Raises TryAgain where it was killed, unless it had taken too long."""
         exit_code = self._trainer.exit_code if self._trainer else None
         if not self._timed_out and (exit_code is None or exit_code < 0):
             raise TryAgain("The engine was killed.", attempt_counts=True)
         said = f"The engine ended without a word.\n{self.output.tail}".strip()
-        return Problem(code="internal_error", message=said, hint="See the worker's log.")
+        return ErrorInfo(code="internal_error", message=said, hint="See the worker's log.")
 
     def _probe(self) -> list[str]:
         asked = job_of(self.lease.errand_id, self.lease.request, self.lease.owner)
@@ -225,7 +225,7 @@ class Errand:
                     raise LeaseLost("The database has been away for longer than the lease.") from error
                 time.sleep(next(waiting))
 
-    def _end(self, session: Session, lease: ErrandLease, problem: Problem | None) -> list[str]:
+    def _end(self, session: Session, lease: ErrandLease, problem: ErrorInfo | None) -> list[str]:
         """Returns the keys of files that nobody needs any more."""
         if self._released.is_set() and self.outcome is None:
             worker_requests.give_back(session, lease)
@@ -233,7 +233,7 @@ class Errand:
         worker_requests.settle(session, lease, result=None if problem else self.found, error=problem)
         return self._end_import(session, problem) if lease.kind is ErrandKind.IMPORT else []
 
-    def _end_import(self, session: Session, problem: Problem | None) -> list[str]:
+    def _end_import(self, session: Session, problem: ErrorInfo | None) -> list[str]:
         detector_id = self.lease.request["detector_id"]
         if problem is not None:
             return uploads.refuse_import(session, detector_id, problem)

@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from frs.comparison.pictures.style import COLOURS, LABELS, OTHERS, PAGE, picture
-from frs.resolved import MAP, Run
+from frs.resolved import MAP, FinishedRun
 
 Curve = list[tuple[int, float | None]]
 
 
 @picture
-def draw(runs: Sequence[Run], teacher: float | None) -> Figure:
+def draw(runs: Sequence[FinishedRun], teacher: float | None) -> Figure:
     """`teacher`: its mAP, 0 to 1."""
     figure = Figure(figsize=(PAGE, 3.4), layout="constrained")
     precision, losses = figure.subplots(1, 2)
@@ -22,7 +22,7 @@ def draw(runs: Sequence[Run], teacher: float | None) -> Figure:
     return figure
 
 
-def _draw_precision(axes: Axes, runs: Sequence[Run], teacher: float | None) -> None:
+def _draw_precision(axes: Axes, runs: Sequence[FinishedRun], teacher: float | None) -> None:
     if teacher is not None:
         axes.axhline(100 * teacher, color=COLOURS["teacher"], linestyle="--", linewidth=1, label=LABELS["teacher"])
     for role in ("baseline", "student"):
@@ -47,7 +47,7 @@ def _draw_runs(axes: Axes, curves: list[Curve], colour: str, label: str) -> None
         axes.plot(shared, 100 * np.array(means), color=colour, linewidth=1.8, marker=marker, markersize=14, label=text)
 
 
-def _draw_losses(axes: Axes, runs: Sequence[Run]) -> None:
+def _draw_losses(axes: Axes, runs: Sequence[FinishedRun]) -> None:
     first = next((run for run in runs if run.role == "student"), None)
     curves = first.curves if first else {}
     for number, key in enumerate(sorted(key for key in curves if key != MAP)):

@@ -13,7 +13,7 @@ from frs.distillation.losses import richness
 from frs.distillation.teacher import Teacher
 
 
-class Believed(NamedTuple):
+class RichnessMaps(NamedTuple):
     image: NDArray[np.uint8]
     """(height, width, 3) RGB, as the teacher saw it."""
     maps: dict[int, NDArray[np.float32]]
@@ -26,7 +26,7 @@ def draw(teacher: Teacher, batches: DataLoader[Any]) -> bytes:
 
 
 @picture
-def drawn(rows: list[Believed]) -> Figure:
+def drawn(rows: list[RichnessMaps]) -> Figure:
     strides = list(rows[0].maps)
     cell = PAGE / (1 + len(strides))
     figure = Figure(figsize=(PAGE, len(rows) * cell + 0.7), layout="constrained")
@@ -46,10 +46,10 @@ def drawn(rows: list[Believed]) -> Figure:
     return figure
 
 
-def _believed(teacher: Teacher, inputs: Any) -> Believed:
+def _believed(teacher: Teacher, inputs: Any) -> RichnessMaps:
     _, logits = teacher.observe(inputs)
     maps = {stride: richness(level)[0, 0].cpu().numpy() for stride, level in logits.items()}
-    return Believed(inputs[0].permute(1, 2, 0).flip(-1).cpu().numpy(), maps)  # mmdet's images are BGR
+    return RichnessMaps(inputs[0].permute(1, 2, 0).flip(-1).cpu().numpy(), maps)  # mmdet's images are BGR
 
 
 def _lay_over(axes: Axes, image: NDArray[np.uint8], stride: int, found: NDArray[np.float32]) -> Any:

@@ -26,7 +26,7 @@ _RIGHT, _WRONG, _TRUTH = "#0072B2", "#D55E00", "#009E73"
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class MatchedDetections:
     """One detector's detections and what became of them."""
 
     rows: Rows
@@ -34,7 +34,7 @@ class Seen:
 
 
 @picture
-def draw(truth: CocoFile, folder: Path, ids: NDArray[np.int64], sides: Mapping[str, Seen]) -> Figure:
+def draw(truth: CocoFile, folder: Path, ids: NDArray[np.int64], sides: Mapping[str, MatchedDetections]) -> Figure:
     """`sides`: `baseline` and `student`, `teacher` where there is one; `ids`: of the images the matches count."""
     chosen = differing(sides["student"].matches, sides["baseline"].matches)
     columns = ["truth", *sides]
@@ -70,7 +70,7 @@ def _balance(matches: Sequence[ClassMatches]) -> NDArray[np.float64]:
 
 
 def _draw_row(
-    row: Sequence[Axes], truth: CocoFile, folder: Path, index: int, place: int, sides: Mapping[str, Seen]
+    row: Sequence[Axes], truth: CocoFile, folder: Path, index: int, place: int, sides: Mapping[str, MatchedDetections]
 ) -> None:
     image = truth.images[index]
     picture, scale = _read(folder, image.file_name)
@@ -85,7 +85,7 @@ def _draw_row(
         _draw_seen(axes, seen, place, scale)
 
 
-def _draw_seen(axes: Axes, seen: Seen, place: int, scale: float) -> None:
+def _draw_seen(axes: Axes, seen: MatchedDetections, place: int, scale: float) -> None:
     right = wrong = objects = 0
     for of_class in seen.matches:
         objects += int(of_class.objects[place, 0])

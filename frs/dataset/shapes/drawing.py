@@ -10,7 +10,7 @@ from typing import Any
 from numpy.random import default_rng
 from PIL import Image
 
-from frs.dataset.shapes.scene import NAMES, Drawn, draw_scene
+from frs.dataset.shapes.scene import NAMES, DrawnObject, draw_scene
 from frs.errors import BadDataset
 
 Progress = Callable[[int, int], None]
@@ -20,7 +20,7 @@ _EDITION = 1
 _SPLITS = ("train", "val")
 
 
-def draw(
+def draw_dataset(
     folder: Path,
     *,
     train: int = 400,
@@ -61,14 +61,14 @@ def _drawn(folder: Path, split: str, count: int, size: int, seed: int) -> Iterat
 
 def _document(order: dict[str, Any]) -> dict[str, Any]:
     return {
-        "info": {"description": "Drawn shapes", "drawn": order},
+        "info": {"description": "DrawnObject shapes", "drawn": order},
         "images": [],
         "annotations": [],
         "categories": [{"id": number, "name": name} for number, name in enumerate(NAMES, 1)],
     }
 
 
-def _add(document: dict[str, Any], number: int, size: int, objects: tuple[Drawn, ...]) -> None:
+def _add(document: dict[str, Any], number: int, size: int, objects: tuple[DrawnObject, ...]) -> None:
     image = {"id": number + 1, "file_name": _name(number), "width": size, "height": size}
     document["images"].append(image)
     for drawn in objects:

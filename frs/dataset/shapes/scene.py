@@ -19,7 +19,7 @@ _LEAST_CONTRAST = 28.0
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnObject:
     label: int
     """Index into `NAMES`; -1 for a look-alike."""
     box: tuple[int, int, int, int]
@@ -29,7 +29,7 @@ class Drawn:
 @dataclass(frozen=True)
 class Scene:
     picture: Image.Image
-    objects: tuple[Drawn, ...]
+    objects: tuple[DrawnObject, ...]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Shape:
     cover: Canvas
 
 
-class _Sheet:
+class _SceneCanvas:
     """The picture in the making, and which shape each of its pixels shows."""
 
     def __init__(self, pixels: Canvas) -> None:
@@ -81,13 +81,13 @@ class _Sheet:
         self.areas.append(int((cover >= 0.5).sum()))
         self.shown[window][cover >= 0.5] = len(self.shapes)
 
-    def objects(self) -> tuple[Drawn, ...]:
-        found = (Drawn(shape.label, tight_box(self.shown == n)) for n, shape in enumerate(self.shapes, 1))
+    def objects(self) -> tuple[DrawnObject, ...]:
+        found = (DrawnObject(shape.label, tight_box(self.shown == n)) for n, shape in enumerate(self.shapes, 1))
         return tuple(drawn for drawn in found if drawn.label >= 0)
 
 
 def draw_scene(rng: Generator, size: int) -> Scene:
-    sheet = _Sheet(_clutter(rng, _background(rng, size)))
+    sheet = _SceneCanvas(_clutter(rng, _background(rng, size)))
     for shape in _shapes(rng, size):
         sheet.place(rng, shape)
     return Scene(_photographed(rng, sheet.pixels), sheet.objects())

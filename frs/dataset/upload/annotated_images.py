@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from frs.dataset.issues import shown
+from frs.dataset.issues import printable
 from frs.errors import BadDataset, NoValidationSplit
 
 _TOLD = 5
@@ -22,7 +22,7 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Picture:
+class AnnotatedImage:
     path: Path
     name: str
     """Below the half's folder."""
@@ -32,14 +32,14 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Annotated:
+class AnnotatedDataset:
     classes: tuple[str, ...]
-    train: Sequence[Picture]
-    val: Sequence[Picture] | None
+    train: Sequence[AnnotatedImage]
+    val: Sequence[AnnotatedImage] | None
 
 
 @dataclass
-class Faults:
+class AnnotationErrors:
     """Collects what is wrong with annotations: a client should not have to upload again for every line."""
 
     count: int = 0
@@ -57,15 +57,15 @@ class Faults:
             raise BadDataset(" ".join(self.first) + more, "Correct these files and upload the archive again.")
 
 
-def write(annotated: Annotated, target: Path, val_share: float | None) -> None:
+def write_coco(annotated: AnnotatedDataset, target: Path, val_share: float | None) -> None:
     """Moves the pictures into `train/` and `val/` below `target` and writes `annotations/`. Raises NoValidationSplit."""
     train, val = annotated.train, annotated.val
     if val is None:
-        aside = set_aside([picture.name for picture in train], val_share)
+        aside = split_off_validation([picture.name for picture in train], val_share)
         train, val = (
             [picture for picture in annotated.train if (picture.name in aside) is chosen] for chosen in (False, True)
         )
-    _refuse_twins([*train, *val])
+    _refuse_duplicate_names([*train, *val])
     for split, pictures in (("train", train), ("val", val)):
         if not pictures:
             raise BadDataset(f"The {split} half holds no pictures.")
@@ -73,7 +73,7 @@ def write(annotated: Annotated, target: Path, val_share: float | None) -> None:
         write_json(annotations_file(target, split), _document(annotated.classes, pictures))
 
 
-def set_aside(names: Sequence[str], share: float | None) -> set[str]:
+def split_off_validation(names: Sequence[str], share: float | None) -> set[str]:
     """Which pictures become the validation half: the same ones for the same names. Raises NoValidationSplit."""
     if share is None:
         raise NoValidationSplit("The data set has no validation half.")
@@ -101,15 +101,15 @@ def move(pairs: Iterable[tuple[Path, str]], folder: Path) -> None:
         path.rename(place)
 
 
-def _refuse_twins(pictures: Sequence[Picture]) -> None:
+def _refuse_duplicate_names(pictures: Sequence[AnnotatedImage]) -> None:
     seen: set[Path] = set()
     for picture in pictures:
         if picture.path in seen:
-            raise BadDataset(f"{shown(picture.name)} is listed twice.", "List a picture in one half, once.")
+            raise BadDataset(f"{printable(picture.name)} is listed twice.", "List a picture in one half, once.")
         seen.add(picture.path)
 
 
-def _document(classes: Sequence[str], pictures: Sequence[Picture]) -> dict[str, Any]:
+def _document(classes: Sequence[str], pictures: Sequence[AnnotatedImage]) -> dict[str, Any]:
     ids = {name: number for number, name in enumerate(classes, 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -8,17 +8,17 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
 from frs.dataset.fields import is_text
-from frs.dataset.issues import shown
-from frs.dataset.upload.archive_members import Caps, Member, told
+from frs.dataset.issues import printable
+from frs.dataset.upload.archive_members import ArchiveLimits, Member, archive_errors
 from frs.dataset.upload.tar_members import tar_gz_members, tar_members
 from frs.dataset.upload.zip_members import zip_members
 from frs.errors import ArchiveRefused, ArchiveTooLarge, ArchiveUnreadable
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-WANTED = PICTURES | {".json", ".xml", ".txt", ".yaml", ".yml"}
-CAPS = Caps()
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+WANTED = IMAGE_SUFFIXES | {".json", ".xml", ".txt", ".yaml", ".yml"}
+DEFAULT_LIMITS = ArchiveLimits()
 Suffix = Literal[".zip", ".tar", ".tar.gz"]
-_READERS: dict[Suffix, Callable[[BinaryIO, Caps], Iterator[Member]]] = {
+_READERS: dict[Suffix, Callable[[BinaryIO, ArchiveLimits], Iterator[Member]]] = {
     ".zip": zip_members,
     ".tar": tar_members,
     ".tar.gz": tar_gz_members,
@@ -29,14 +29,14 @@ _TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 @dataclass
-class Unpacked:
+class UnpackResult:
     files: int = 0
     bytes: int = 0
     left_out: int = 0
     """Files of other kinds, archives within the archive among them."""
 
 
-def unpack(archive: Path, target: Path, caps: Caps = CAPS) -> Unpacked:
+def unpack(archive: Path, target: Path, caps: ArchiveLimits = DEFAULT_LIMITS) -> UnpackResult:
     """Makes the folder `target`, which is there whole or not at all.
 
     Raises ArchiveUnreadable, ArchiveRefused, ArchiveTooLarge.
@@ -62,8 +62,8 @@ def suffix(archive: Path) -> Suffix:
     raise ArchiveUnreadable("This is no .zip, .tar or .tar.gz file.")
 
 
-def _unpack(archive: Path, target: Path, caps: Caps) -> Unpacked:
-    done, names = Unpacked(), _Names(caps)
+def _unpack(archive: Path, target: Path, caps: ArchiveLimits) -> UnpackResult:
+    done, names = UnpackResult(), _Names(caps)
     for number, member in enumerate(_members(archive, caps), 1):
         if number > caps.members:
             raise ArchiveTooLarge(f"The archive has more than {caps.members:,} members.")
@@ -81,30 +81,32 @@ def _unpack(archive: Path, target: Path, caps: Caps) -> Unpacked:
     return done
 
 
-def _members(archive: Path, caps: Caps) -> Iterator[Member]:
+def _members(archive: Path, caps: ArchiveLimits) -> Iterator[Member]:
     read = _READERS[suffix(archive)]
-    with archive.open("rb") as file, told():
+    with archive.open("rb") as file, archive_errors():
         yield from read(file, caps)
 
 
 @dataclass
 class _Names:
-    caps: Caps
+    caps: ArchiveLimits
     _spelt: dict[str, str] = field(default_factory=dict)
     """By what is left of a path where case and Unicode forms do not count."""
 
     def parts(self, name: str) -> list[str]:
         """Raises ArchiveRefused for a name that could lead out of a folder, here or elsewhere."""
         if not is_text(name, _NAME_BYTES) or _TURNS_TEXT.intersection(name) or "\\" in name:
-            raise ArchiveRefused(f"The archive holds a name with characters that names should not have: {shown(name)}.")
+            raise ArchiveRefused(
+                f"The archive holds a name with characters that names should not have: {printable(name)}."
+            )
         for form in (name, unicodedata.normalize("NFKC", name)):
             if form.startswith("/") or ".." in form.split("/") or form[1:3] == ":/":
-                raise ArchiveRefused(f"{shown(name)} leads out of the archive's own folder.")
+                raise ArchiveRefused(f"{printable(name)} leads out of the archive's own folder.")
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if len(parts) - 1 > self.caps.depth:
-            raise ArchiveTooLarge(f"{shown(name)} lies deeper than {self.caps.depth} folders.")
+            raise ArchiveTooLarge(f"{printable(name)} lies deeper than {self.caps.depth} folders.")
         if any(len(part.encode()) > self.caps.name_bytes for part in parts):
-            raise ArchiveTooLarge(f"{shown(name)} has a name of more than {self.caps.name_bytes} bytes.")
+            raise ArchiveTooLarge(f"{printable(name)} has a name of more than {self.caps.name_bytes} bytes.")
         return parts
 
     def claim(self, parts: list[str]) -> None:
@@ -114,7 +116,7 @@ class _Names:
             folded = unicodedata.normalize("NFKC", spelt).casefold().rstrip("/")
             before = self._spelt.get(folded)
             if before is not None and (before != spelt or end == len(parts)):
-                raise ArchiveRefused(f"{shown(spelt)} is there twice, before as {shown(before)}.")
+                raise ArchiveRefused(f"{printable(spelt)} is there twice, before as {printable(before)}.")
             self._spelt[folded] = spelt
 
 
@@ -124,7 +126,7 @@ def _is_wanted(parts: list[str]) -> bool:
     return bool(parts) and not hidden and PurePosixPath(parts[-1]).suffix.lower() in WANTED
 
 
-def _write(member: Member, path: Path, done: Unpacked, caps: Caps) -> None:
+def _write(member: Member, path: Path, done: UnpackResult, caps: ArchiveLimits) -> None:
     size = 0
     if member.size > caps.member_bytes:
         raise _too_large(member, caps)
@@ -140,5 +142,5 @@ def _write(member: Member, path: Path, done: Unpacked, caps: Caps) -> None:
             file.write(chunk)
 
 
-def _too_large(member: Member, caps: Caps) -> ArchiveTooLarge:
-    return ArchiveTooLarge(f"{shown(member.name)} has more than {caps.member_bytes >> 20:,} MiB.")
+def _too_large(member: Member, caps: ArchiveLimits) -> ArchiveTooLarge:
+    return ArchiveTooLarge(f"{printable(member.name)} has more than {caps.member_bytes >> 20:,} MiB.")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from frs.dataset.issues import shown
+from frs.dataset.issues import printable
 from frs.errors import ArchiveTooLarge, ArchiveUnreadable
 
 CHUNK = 1 << 18
@@ -18,12 +18,12 @@ _ANY_RATIO = 16 << 20
 """So much may unpack from next to nothing: it does no harm."""
 
 
-class Outside(OSError):
+class NegativeSeek(OSError):
     """zipfile looks for some of its records before a file's beginning, and catches this."""
 
 
 _BROKEN = (
-    Outside,
+    NegativeSeek,
     zipfile.BadZipFile,
     tarfile.TarError,
     gzip.BadGzipFile,
@@ -39,7 +39,7 @@ _BROKEN = (
 
 
 @dataclass(frozen=True)
-class Caps:
+class ArchiveLimits:
     members: int = 300_000
     bytes: int = 40 << 30
     """Of all that is written."""
@@ -62,15 +62,15 @@ class Member(NamedTuple):
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def archive_errors() -> Iterator[None]:
     """Raises ArchiveUnreadable for whatever the standard library raises."""
     try:
         yield
     except _BROKEN as error:
-        reason = shown(str(error) or type(error).__name__)
+        reason = printable(str(error) or type(error).__name__)
         raise ArchiveUnreadable(f"The archive is broken or cut off: {reason}.") from error
 
 
-def refuse_ratio(unpacked: int, packed: int, caps: Caps) -> None:
+def refuse_ratio(unpacked: int, packed: int, caps: ArchiveLimits) -> None:
     if unpacked > _ANY_RATIO and unpacked > caps.ratio * packed:
         raise ArchiveTooLarge(f"The archive unpacks to more than {caps.ratio} times its size.")

@@ -6,20 +6,20 @@ from typing import Any, NamedTuple
 
 from frs.dataset.coco import document
 from frs.dataset.fields import is_id, is_text
-from frs.dataset.issues import shown
-from frs.dataset.upload.annotated_images import annotations_file, move, set_aside, write_json
+from frs.dataset.issues import printable
+from frs.dataset.upload.annotated_images import annotations_file, move, split_off_validation, write_json
 from frs.errors import BadDataset
 
 Document = dict[str, Any]
 _ROBOFLOW = "_annotations.coco.json"
 
 
-class _Half(NamedTuple):
+class _Split(NamedTuple):
     images: Path
     annotations: Path
 
 
-def is_here(folder: Path) -> bool:
+def is_layout(folder: Path) -> bool:
     return _find(folder, ("train",)) is not None
 
 
@@ -28,32 +28,32 @@ def convert(folder: Path, target: Path, val_share: float | None) -> None:
     train, val = _find(folder, ("train",)), _find(folder, ("val", "valid"))
     assert train, "is_here says so"
     if val is None:
-        _share_out(train, target, val_share)
+        _split_training(train, target, val_share)
     elif val.images == train.images:
         for split, half in (("train", train), ("val", val)):
-            _sort_out(half.images, _content(half), target, split)
+            _move_listed(half.images, _content(half), target, split)
     else:
         for split, half in (("train", train), ("val", val)):
             _take_over(half, target, split)
 
 
-def _find(folder: Path, names: tuple[str, ...]) -> _Half | None:
+def _find(folder: Path, names: tuple[str, ...]) -> _Split | None:
     return next((half for name in names for half in _places(folder, name) if _is_there(half)), None)
 
 
-def _places(folder: Path, name: str) -> Iterator[_Half]:
+def _places(folder: Path, name: str) -> Iterator[_Split]:
     for year in ("", "2017", "2014"):
         annotations = folder / "annotations" / f"instances_{name}{year}.json"
         for images in (folder / f"{name}{year}", folder / "images" / f"{name}{year}", folder / "images"):
-            yield _Half(images, annotations)
-    yield _Half(folder / name, folder / name / _ROBOFLOW)
+            yield _Split(images, annotations)
+    yield _Split(folder / name, folder / name / _ROBOFLOW)
 
 
-def _is_there(half: _Half) -> bool:
+def _is_there(half: _Split) -> bool:
     return half.images.is_dir() and half.annotations.is_file()
 
 
-def _take_over(half: _Half, target: Path, split: str) -> None:
+def _take_over(half: _Split, target: Path, split: str) -> None:
     place = annotations_file(target, split)
     place.parent.mkdir(parents=True, exist_ok=True)
     if half.annotations.name == _ROBOFLOW:
@@ -64,17 +64,17 @@ def _take_over(half: _Half, target: Path, split: str) -> None:
     half.images.rename(target / split)
 
 
-def _share_out(half: _Half, target: Path, val_share: float | None) -> None:
+def _split_training(half: _Split, target: Path, val_share: float | None) -> None:
     content = _content(half)
-    aside = set_aside(_file_names(content), val_share)
+    aside = split_off_validation(_file_names(content), val_share)
     for split in ("train", "val"):
         images = [image for image in content["images"] if (_file_name(image) in aside) is (split == "val")]
         ids = {image["id"] for image in images if isinstance(image, dict) and is_id(image.get("id"))}
         boxes = [box for box in content["annotations"] if isinstance(box, dict) and box.get("image_id") in ids]
-        _sort_out(half.images, content | {"images": images, "annotations": boxes}, target, split)
+        _move_listed(half.images, content | {"images": images, "annotations": boxes}, target, split)
 
 
-def _sort_out(folder: Path, content: Document, target: Path, split: str) -> None:
+def _move_listed(folder: Path, content: Document, target: Path, split: str) -> None:
     """Moves the pictures that are listed from a folder that several halves share."""
     write_json(annotations_file(target, split), content)
     root = folder.resolve()
@@ -82,11 +82,11 @@ def _sort_out(folder: Path, content: Document, target: Path, split: str) -> None
     move(there, target / split)
 
 
-def _content(half: _Half) -> Document:
-    content = document(half.annotations, shown(half.annotations.name))
+def _content(half: _Split) -> Document:
+    content = document(half.annotations, printable(half.annotations.name))
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise BadDataset(f"{shown(half.annotations.name)} has no list of `{key}`.")
+            raise BadDataset(f"{printable(half.annotations.name)} has no list of `{key}`.")
     if half.annotations.name == _ROBOFLOW:
         content["categories"] = _without_placeholder(content["categories"], content["annotations"])
     return content

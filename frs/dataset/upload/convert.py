@@ -13,11 +13,11 @@ from frs.dataset import coco
 from frs.dataset.upload import layouts
 from frs.dataset.upload.annotated_images import annotations_file
 from frs.dataset.upload.archive import unpack
-from frs.dataset.upload.archive_members import Caps
+from frs.dataset.upload.archive_members import ArchiveLimits
 from frs.errors import ArchiveTooLarge, FrsError
 from frs.isolation.process import die_with_parent
 
-MEMORY = 4 << 30
+MEMORY_BYTES = 4 << 30
 """Of addresses, which is more than it uses."""
 
 
@@ -25,28 +25,30 @@ def main(arguments: Sequence[str]) -> int:
     """Leaves the data set in `FOLDER/set`. What stood in the way goes to the output: code, message and hint, or an errno."""
     archive, folder, max_bytes, *share = arguments
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        _take_in(Path(archive), Path(folder), Caps(bytes=int(max_bytes)), float(share[0]) if share else None)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        _convert_upload(
+            Path(archive), Path(folder), ArchiveLimits(bytes=int(max_bytes)), float(share[0]) if share else None
+        )
     except FrsError as error:
-        return _told(code=error.code, message=error.message, hint=error.hint)
+        return _report_errors(code=error.code, message=error.message, hint=error.hint)
     except MemoryError:
-        return _told(code=ArchiveTooLarge.code, message=TOO_MUCH, hint=ArchiveTooLarge.hint_by_default)
+        return _report_errors(code=ArchiveTooLarge.code, message=OVER_LIMIT, hint=ArchiveTooLarge.hint_by_default)
     except OSError as error:
-        return _told(errno=error.errno)
+        return _report_errors(errno=error.errno)
     return 0
 
 
-TOO_MUCH = "What the archive holds does not fit into memory."
+OVER_LIMIT = "What the archive holds does not fit into memory."
 
 
-def _take_in(archive: Path, folder: Path, caps: Caps, val_share: float | None) -> None:
+def _convert_upload(archive: Path, folder: Path, caps: ArchiveLimits, val_share: float | None) -> None:
     unpack(archive, folder / "archive", caps)
     layouts.convert(folder / "archive", folder / "set", val_share)
     for split in ("train", "val"):
         coco.read(annotations_file(folder / "set", split))  # as the check will, which has no limit of its own
 
 
-def _told(**what: object) -> int:
+def _report_errors(**what: object) -> int:
     json.dump(what, sys.stdout)
     return 1
 

@@ -4,17 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from frs.dataset.issues import shown
+from frs.dataset.issues import printable
 from frs.dataset.upload import annotated_images, coco_folders, voc, yolo
-from frs.dataset.upload.annotated_images import Annotated
+from frs.dataset.upload.annotated_images import AnnotatedDataset
 from frs.errors import LayoutUnknown
 
 Layout = Literal["coco", "voc", "yolo"]
 _WRAPPERS = 4
 """Folders around the data set that are looked into, each alone in the one before."""
-_READERS: dict[Layout, tuple[Callable[[Path], bool], Callable[[Path], Annotated]]] = {
-    "voc": (voc.is_here, voc.read),
-    "yolo": (yolo.is_here, yolo.read),
+_READERS: dict[Layout, tuple[Callable[[Path], bool], Callable[[Path], AnnotatedDataset]]] = {
+    "voc": (voc.is_layout, voc.read),
+    "yolo": (yolo.is_layout, yolo.read),
 }
 _SHOWN = 8
 
@@ -31,7 +31,7 @@ def convert(source: Path, target: Path, val_share: float | None = None) -> Layou
         coco_folders.convert(folder, target, val_share)
     else:
         _, read = _READERS[layout]
-        annotated_images.write(read(folder), target, val_share)
+        annotated_images.write_coco(read(folder), target, val_share)
     return layout
 
 
@@ -44,11 +44,11 @@ def _recognised(folder: Path) -> tuple[Path, Layout]:
         if len(folders) != 1:
             break
         [folder] = folders
-    names = ", ".join(shown(path.name, 40) for path in sorted(folder.iterdir())[:_SHOWN])
+    names = ", ".join(printable(path.name, 40) for path in sorted(folder.iterdir())[:_SHOWN])
     raise LayoutUnknown(f"This is no data set in a layout that is known. At its top lie: {names or 'nothing'}.")
 
 
 def _layout(folder: Path) -> Layout | None:
-    if coco_folders.is_here(folder):
+    if coco_folders.is_layout(folder):
         return "coco"
     return next((layout for layout, (is_here, _) in _READERS.items() if is_here(folder)), None)

@@ -6,15 +6,15 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from frs.dataset.issues import shown
-from frs.dataset.upload.archive_members import CHUNK, Caps, Member, refuse_ratio, told
+from frs.dataset.issues import printable
+from frs.dataset.upload.archive_members import CHUNK, ArchiveLimits, Member, archive_errors, refuse_ratio
 from frs.errors import ArchiveRefused, ArchiveTooLarge, ArchiveUnreadable
 
 _HEADER = 1 << 20
 """Most bytes that may describe one member."""
 
 
-def tar_gz_members(file: BinaryIO, caps: Caps) -> Iterator[Member]:
+def tar_gz_members(file: BinaryIO, caps: ArchiveLimits) -> Iterator[Member]:
     def inflate(size: int) -> bytes:
         content = stream.read(size)
         refuse_ratio(stream.tell(), file.tell(), caps)
@@ -23,16 +23,16 @@ def tar_gz_members(file: BinaryIO, caps: Caps) -> Iterator[Member]:
         return content
 
     with gzip.GzipFile(fileobj=file) as stream:
-        tape = _Tape(inflate)
+        tape = _ForwardStream(inflate)
         yield from _members_on(tape, caps)
         tape.run_out()  # the checksum comes last
 
 
-def tar_members(file: BinaryIO, caps: Caps) -> Iterator[Member]:
-    return _members_on(_Tape(file.read), caps)
+def tar_members(file: BinaryIO, caps: ArchiveLimits) -> Iterator[Member]:
+    return _members_on(_ForwardStream(file.read), caps)
 
 
-class _Tape(io.RawIOBase):
+class _ForwardStream(io.RawIOBase):
     """Goes forward only. tarfile may read `_HEADER` bytes between two members: more no header needs."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
@@ -76,7 +76,7 @@ class _Archive(tarfile.TarFile):
         self.members, self.pax_headers = [], {}
 
 
-def _members_on(tape: _Tape, caps: Caps) -> Iterator[Member]:
+def _members_on(tape: _ForwardStream, caps: ArchiveLimits) -> Iterator[Member]:
     tape.next_member()
     with _Archive(fileobj=tape) as archive:
         while (entry := archive.next()) is not None:
@@ -90,15 +90,15 @@ def _members_on(tape: _Tape, caps: Caps) -> Iterator[Member]:
 
 def _refuse_no_file(entry: tarfile.TarInfo) -> None:
     if not (entry.isreg() or entry.isdir()) or entry.issparse():
-        raise ArchiveRefused(f"{shown(entry.name)} is a link, a device or has holes.")
+        raise ArchiveRefused(f"{printable(entry.name)} is a link, a device or has holes.")
 
 
-def _taken(tape: _Tape, entry: tarfile.TarInfo) -> Iterator[bytes]:
-    with told():
+def _taken(tape: _ForwardStream, entry: tarfile.TarInfo) -> Iterator[bytes]:
+    with archive_errors():
         tape.seek(entry.offset_data)
         left = entry.size
         while left and (chunk := tape.take(min(CHUNK, left))):
             left -= len(chunk)
             yield chunk
     if left:
-        raise ArchiveUnreadable(f"The archive is cut off within {shown(entry.name)}.")
+        raise ArchiveUnreadable(f"The archive is cut off within {printable(entry.name)}.")

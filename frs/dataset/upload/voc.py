@@ -13,9 +13,9 @@ from xml.parsers import expat
 
 from frs.dataset import image_files
 from frs.dataset.fields import is_text
-from frs.dataset.issues import shown
-from frs.dataset.upload.annotated_images import Annotated, Box, Faults, Picture
-from frs.dataset.upload.archive import PICTURES
+from frs.dataset.issues import printable
+from frs.dataset.upload.annotated_images import AnnotatedDataset, AnnotatedImage, AnnotationErrors, Box
+from frs.dataset.upload.archive import IMAGE_SUFFIXES
 from frs.errors import BadDataset
 
 _MAX_BYTES = 4 << 20
@@ -23,7 +23,7 @@ _MAX_DEPTH = 20
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-class _Described(NamedTuple):
+class _AnnotationFile(NamedTuple):
     picture: Path
     width: int
     height: int
@@ -31,33 +31,37 @@ class _Described(NamedTuple):
     """As written."""
 
 
-def is_here(folder: Path) -> bool:
+def is_layout(folder: Path) -> bool:
     return all((folder / name).is_dir() for name in ("JPEGImages", "Annotations", "ImageSets/Main"))
 
 
-def read(folder: Path) -> Annotated:
+def read(folder: Path) -> AnnotatedDataset:
     """Raises BadDataset, naming file and line."""
-    faults = Faults()
-    files = {path.stem: path for path in sorted((folder / "JPEGImages").iterdir()) if path.suffix.lower() in PICTURES}
-    halves = [_half(folder, split, files, faults) for split in ("train", "val")]
+    faults = AnnotationErrors()
+    files = {
+        path.stem: path for path in sorted((folder / "JPEGImages").iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES
+    }
+    halves = [_read_split(folder, split, files, faults) for split in ("train", "val")]
     faults.refuse()
     train, val = halves
     if train is None:
         raise BadDataset("There is no ImageSets/Main/train.txt.", "List the training pictures there, one name a line.")
     boxes = [box for half in halves for described in half or () for box in described.boxes]
     first = 0 if any(min(box.left, box.top) < 1 for box in boxes) else 1
-    return Annotated(
+    return AnnotatedDataset(
         classes=tuple(sorted({box.label for box in boxes})),
         train=_pictures(train, first),
         val=None if val is None else _pictures(val, first),
     )
 
 
-def _half(folder: Path, split: str, files: dict[str, Path], faults: Faults) -> list[_Described] | None:
+def _read_split(
+    folder: Path, split: str, files: dict[str, Path], faults: AnnotationErrors
+) -> list[_AnnotationFile] | None:
     listing = folder / "ImageSets" / "Main" / f"{split}.txt"
     if not listing.is_file():
         return None
-    described = (_described(folder, name, where, files, faults) for name, where in _listed(listing))
+    described = (_read_annotation(folder, name, where, files, faults) for name, where in _listed(listing))
     return [one for one in described if one]
 
 
@@ -72,35 +76,39 @@ def _listed(listing: Path) -> Iterator[tuple[str, str]]:
             yield line.split()[0], f"ImageSets/Main/{listing.name}, line {number}"
 
 
-def _described(folder: Path, name: str, where: str, files: dict[str, Path], faults: Faults) -> _Described | None:
+def _read_annotation(
+    folder: Path, name: str, where: str, files: dict[str, Path], faults: AnnotationErrors
+) -> _AnnotationFile | None:
     picture, xml = files.get(name), folder / "Annotations" / f"{name}.xml"
     try:
         if picture is None or not xml.is_file():
-            what = f"picture {shown(name)} in JPEGImages" if picture is None else f"Annotations/{shown(name)}.xml"
-            raise _Wrong(f"{where}: there is no {what}")
+            what = (
+                f"picture {printable(name)} in JPEGImages" if picture is None else f"Annotations/{printable(name)}.xml"
+            )
+            raise _InvalidAnnotation(f"{where}: there is no {what}")
         return _read(xml, picture)
-    except _Wrong as error:
+    except _InvalidAnnotation as error:
         faults.add(f"{error}.")
         return None
 
 
-class _Wrong(Exception):
+class _InvalidAnnotation(Exception):
     pass
 
 
-def _read(xml: Path, picture: Path) -> _Described:
+def _read(xml: Path, picture: Path) -> _AnnotationFile:
     try:
         root = _parsed(xml)
         width, height = _size(root, picture)
-        return _Described(picture, width, height, [_box(element) for element in root.iter("object")])
-    except _Wrong as error:
-        raise _Wrong(f"Annotations/{shown(xml.name)}{error}") from error
+        return _AnnotationFile(picture, width, height, [_box(element) for element in root.iter("object")])
+    except _InvalidAnnotation as error:
+        raise _InvalidAnnotation(f"Annotations/{printable(xml.name)}{error}") from error
 
 
 def _parsed(xml: Path) -> ElementTree.Element:
     """Without entities of its own: with them a few lines become gigabytes, or what lies in other files."""
     if xml.stat().st_size > _MAX_BYTES:
-        raise _Wrong(f" has more than {_MAX_BYTES >> 20} MiB")
+        raise _InvalidAnnotation(f" has more than {_MAX_BYTES >> 20} MiB")
     builder = _Builder()
     parser = expat.ParserCreate()
     parser.StartElementHandler, parser.EndElementHandler = builder.start_element, builder.end_element
@@ -109,7 +117,7 @@ def _parsed(xml: Path) -> ElementTree.Element:
     try:
         parser.Parse(xml.read_bytes(), True)
     except (expat.ExpatError, ValueError) as error:
-        raise _Wrong(f", line {parser.CurrentLineNumber}: is not well-formed XML") from error
+        raise _InvalidAnnotation(f", line {parser.CurrentLineNumber}: is not well-formed XML") from error
     return builder.close()
 
 
@@ -119,7 +127,7 @@ class _Builder(ElementTree.TreeBuilder):
     def start_element(self, tag: str, attributes: dict[str, str]) -> None:
         self.depth += 1
         if self.depth > _MAX_DEPTH:
-            raise _Wrong(" is nested too deeply")
+            raise _InvalidAnnotation(" is nested too deeply")
         self.start(tag, attributes)
 
     def end_element(self, tag: str) -> None:
@@ -128,27 +136,29 @@ class _Builder(ElementTree.TreeBuilder):
 
 
 def _refuse_declarations(*_: object) -> None:
-    raise _Wrong(" declares a document type or entities, which annotations have no need of")
+    raise _InvalidAnnotation(" declares a document type or entities, which annotations have no need of")
 
 
 def _size(root: ElementTree.Element, picture: Path) -> tuple[int, int]:
     """The picture's own; that of a broken one as written, so that the check can tell of it."""
     written = tuple(int(_number(root, f"size/{side}", default=0)) for side in ("width", "height"))
-    found = image_files.size(picture)
+    found = image_files.image_size(picture)
     if found is None:
         return max(1, written[0]), max(1, written[1])
     if all(written) and written != found:
-        raise _Wrong(f" says {written[0]}x{written[1]}, but {shown(picture.name)} is {found[0]}x{found[1]}")
+        raise _InvalidAnnotation(
+            f" says {written[0]}x{written[1]}, but {printable(picture.name)} is {found[0]}x{found[1]}"
+        )
     return found
 
 
 def _box(element: ElementTree.Element) -> Box:
     label = (element.findtext("name") or "").strip()
     if not is_text(label, 200):
-        raise _Wrong(" has an object without a name of 1 to 200 characters")
+        raise _InvalidAnnotation(" has an object without a name of 1 to 200 characters")
     box = element.find("bndbox")
     if box is None:
-        raise _Wrong(f" has an object, {shown(label)}, without a bndbox")
+        raise _InvalidAnnotation(f" has an object, {printable(label)}, without a bndbox")
     return Box(label, *(_number(box, corner) for corner in _CORNERS))
 
 
@@ -161,12 +171,15 @@ def _number(element: ElementTree.Element, path: str, default: float | None = Non
     except ValueError:
         value = math.nan
     if not abs(value) < 1e9:
-        raise _Wrong(f" has `{path}` {shown(text)}, which is no number")
+        raise _InvalidAnnotation(f" has `{path}` {printable(text)}, which is no number")
     return value
 
 
-def _pictures(half: Sequence[_Described], first: int) -> list[Picture]:
+def _pictures(half: Sequence[_AnnotationFile], first: int) -> list[AnnotatedImage]:
     def moved(box: Box) -> Box:
         return box._replace(left=box.left - first, top=box.top - first)
 
-    return [Picture(one.picture, one.picture.name, one.width, one.height, tuple(map(moved, one.boxes))) for one in half]
+    return [
+        AnnotatedImage(one.picture, one.picture.name, one.width, one.height, tuple(map(moved, one.boxes)))
+        for one in half
+    ]

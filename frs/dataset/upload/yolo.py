@@ -13,9 +13,9 @@ import yaml
 from frs.dataset import image_files
 from frs.dataset.coco import MAX_CLASSES
 from frs.dataset.fields import is_text
-from frs.dataset.issues import shown
-from frs.dataset.upload.annotated_images import Annotated, Box, Faults, Picture
-from frs.dataset.upload.archive import PICTURES
+from frs.dataset.issues import printable
+from frs.dataset.upload.annotated_images import AnnotatedDataset, AnnotatedImage, AnnotationErrors, Box
+from frs.dataset.upload.archive import IMAGE_SUFFIXES
 from frs.errors import BadDataset
 
 _MAX_YAML, _MAX_LABELS = 1 << 20, 16 << 20
@@ -25,24 +25,24 @@ _BEYOND = 0.01
 """Share of a side that a box may reach beyond the picture: it is cut there."""
 
 
-class _Half(NamedTuple):
+class _Split(NamedTuple):
     images: Path
     labels: Path
 
 
-def is_here(folder: Path) -> bool:
+def is_layout(folder: Path) -> bool:
     return _train(folder) is not None and _names_file(folder) is not None
 
 
-def read(folder: Path) -> Annotated:
+def read(folder: Path) -> AnnotatedDataset:
     """Raises BadDataset, naming file and line."""
     names_file, train = _names_file(folder), _train(folder)
     assert names_file and train, "is_here says so"
-    classes, faults = _classes(names_file), Faults()
+    classes, faults = _classes(names_file), AnnotationErrors()
     val = next((half for name in _VAL for half in _places(folder, name) if half.images.is_dir()), None)
     halves = [half and list(_pictures(folder, half, classes, faults)) for half in (train, val)]
     faults.refuse()
-    return Annotated(classes, halves[0] or [], halves[1])
+    return AnnotatedDataset(classes, halves[0] or [], halves[1])
 
 
 def _names_file(folder: Path) -> Path | None:
@@ -51,15 +51,15 @@ def _names_file(folder: Path) -> Path | None:
     return next((path for path in [*found, *others] if path.is_file()), None)
 
 
-def _train(folder: Path) -> _Half | None:
-    places = [*_places(folder, "train"), _Half(folder / "images", folder / "labels")]
+def _train(folder: Path) -> _Split | None:
+    places = [*_places(folder, "train"), _Split(folder / "images", folder / "labels")]
     return next((half for half in places if half.images.is_dir() and half.labels.is_dir()), None)
 
 
-def _places(folder: Path, split: str) -> list[_Half]:
+def _places(folder: Path, split: str) -> list[_Split]:
     return [
-        _Half(folder / "images" / split, folder / "labels" / split),
-        _Half(folder / split / "images", folder / split / "labels"),
+        _Split(folder / "images" / split, folder / "labels" / split),
+        _Split(folder / split / "images", folder / split / "labels"),
     ]
 
 
@@ -101,42 +101,44 @@ def _yaml(text: str, name: str) -> Any:
 
 def _text(file: Path, most: int) -> str:
     if file.stat().st_size > most:
-        raise BadDataset(f"{shown(file.name)} has more than {most >> 20} MiB.")
+        raise BadDataset(f"{printable(file.name)} has more than {most >> 20} MiB.")
     try:
         return file.read_text("utf-8-sig")
     except ValueError as error:
-        raise BadDataset(f"{shown(file.name)} is no UTF-8 text.") from error
+        raise BadDataset(f"{printable(file.name)} is no UTF-8 text.") from error
 
 
-def _pictures(root: Path, half: _Half, classes: Sequence[str], faults: Faults) -> Iterator[Picture]:
+def _pictures(root: Path, half: _Split, classes: Sequence[str], faults: AnnotationErrors) -> Iterator[AnnotatedImage]:
     unused = {path for path in half.labels.rglob("*.txt") if path.name != "classes.txt"}
     for path in sorted(half.images.rglob("*")):
-        if path.suffix.lower() in PICTURES:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             name = path.relative_to(half.images)
             labels = (half.labels / name).with_suffix(".txt")
             unused.discard(labels)
             yield _picture(root, path, name.as_posix(), labels, classes, faults)
     for labels in sorted(unused):
-        faults.add(f"{shown(labels.relative_to(root).as_posix())} belongs to no picture.")
+        faults.add(f"{printable(labels.relative_to(root).as_posix())} belongs to no picture.")
 
 
-def _picture(root: Path, path: Path, name: str, labels: Path, classes: Sequence[str], faults: Faults) -> Picture:
+def _picture(
+    root: Path, path: Path, name: str, labels: Path, classes: Sequence[str], faults: AnnotationErrors
+) -> AnnotatedImage:
     """Without a label file it shows none of the classes; a broken one is left to the check."""
-    size = image_files.size(path)
+    size = image_files.image_size(path)
     if size is None or not labels.is_file():
-        return Picture(path, name, *(size or (1, 1)), boxes=())
+        return AnnotatedImage(path, name, *(size or (1, 1)), boxes=())
     boxes = []
     for number, line in enumerate(_text(labels, _MAX_LABELS).splitlines(), 1):
         if line.strip():
             try:
                 boxes.append(_box(line.split(), classes, *size))
-            except _Wrong as error:
-                where = shown(labels.relative_to(root).as_posix())
+            except _InvalidLabel as error:
+                where = printable(labels.relative_to(root).as_posix())
                 faults.add(f"{where}, line {number}: {error}.")
-    return Picture(path, name, *size, boxes=tuple(boxes))
+    return AnnotatedImage(path, name, *size, boxes=tuple(boxes))
 
 
-class _Wrong(Exception):
+class _InvalidLabel(Exception):
     pass
 
 
@@ -148,7 +150,7 @@ def _box(fields: Sequence[str], classes: Sequence[str], width: int, height: int)
 
 def _label(text: str, classes: Sequence[str]) -> str:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(classes)):
-        raise _Wrong(f"class {shown(text, 40)} is not one of 0 to {len(classes) - 1}")
+        raise _InvalidLabel(f"class {printable(text, 40)} is not one of 0 to {len(classes) - 1}")
     return classes[int(text)]
 
 
@@ -158,7 +160,7 @@ def _share(text: str) -> float:
     except ValueError:
         value = math.nan
     if not -_BEYOND <= value <= 1 + _BEYOND:
-        raise _Wrong(f"{shown(text, 40)} is no number from 0 to 1")
+        raise _InvalidLabel(f"{printable(text, 40)} is no number from 0 to 1")
     return value
 
 
@@ -170,6 +172,6 @@ def _across(shares: Sequence[float]) -> tuple[tuple[float, float], tuple[float, 
     elif len(shares) >= 6 and len(shares) % 2 == 0:
         ends = (min(shares[::2]), max(shares[::2])), (min(shares[1::2]), max(shares[1::2]))
     else:
-        raise _Wrong(f"{len(shares) + 1} fields, where a class and the 4 numbers of a box are wanted")
+        raise _InvalidLabel(f"{len(shares) + 1} fields, where a class and the 4 numbers of a box are wanted")
     (left, right), (top, bottom) = ends
     return (max(0.0, left), min(1.0, right)), (max(0.0, top), min(1.0, bottom))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import BinaryIO
 
-from frs.dataset.issues import shown
-from frs.dataset.upload.archive_members import CHUNK, Caps, Member, Outside, refuse_ratio, told
+from frs.dataset.issues import printable
+from frs.dataset.upload.archive_members import CHUNK, ArchiveLimits, Member, NegativeSeek, archive_errors, refuse_ratio
 from frs.errors import ArchiveRefused, ArchiveTooLarge, ArchiveUnreadable
 
 _DIRECTORY = 64 << 20
@@ -16,7 +16,7 @@ _DIRECTORY = 64 << 20
 _LOCAL_HEADER = 30
 
 
-def zip_members(file: BinaryIO, caps: Caps) -> Iterator[Member]:
+def zip_members(file: BinaryIO, caps: ArchiveLimits) -> Iterator[Member]:
     with zipfile.ZipFile(_WithShortReads(file, caps)) as archive:
         entries = archive.infolist()
         _refuse_overlaps(entries, archive.start_dir)
@@ -28,7 +28,7 @@ def zip_members(file: BinaryIO, caps: Caps) -> Iterator[Member]:
 class _WithShortReads(io.BufferedReader):
     """zipfile reads the whole table of contents at once, however long it is, and makes an object of every entry."""
 
-    def __init__(self, file: BinaryIO, caps: Caps) -> None:
+    def __init__(self, file: BinaryIO, caps: ArchiveLimits) -> None:
         super().__init__(io.FileIO(file.fileno(), closefd=False))
         self._caps = caps
 
@@ -44,7 +44,7 @@ class _WithShortReads(io.BufferedReader):
         try:
             return super().seek(offset, whence)
         except OSError as error:
-            raise Outside("an entry lies outside the file") from error
+            raise NegativeSeek("an entry lies outside the file") from error
 
 
 def _refuse_overlaps(entries: list[zipfile.ZipInfo], end: int) -> None:
@@ -58,21 +58,21 @@ def _refuse_overlaps(entries: list[zipfile.ZipInfo], end: int) -> None:
 def _refuse_special(entry: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise ArchiveRefused(f"{shown(entry.orig_filename)} is a link or a device.")
+        raise ArchiveRefused(f"{printable(entry.orig_filename)} is a link or a device.")
     if entry.flag_bits & 0x41:
-        raise ArchiveUnreadable(f"{shown(entry.orig_filename)} is encrypted.")
+        raise ArchiveUnreadable(f"{printable(entry.orig_filename)} is encrypted.")
 
 
-def _inflated(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, caps: Caps) -> Iterator[bytes]:
+def _inflated(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, caps: ArchiveLimits) -> Iterator[bytes]:
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack without bounds
-        raise ArchiveUnreadable(f"{shown(entry.orig_filename)} is neither stored nor deflated.")
+        raise ArchiveUnreadable(f"{printable(entry.orig_filename)} is neither stored nor deflated.")
     size = 0
-    with told(), archive.open(entry) as content:
+    with archive_errors(), archive.open(entry) as content:
         while chunk := content.read(CHUNK):
             size += len(chunk)
             refuse_ratio(size, entry.compress_size, caps)
             yield chunk
     if size != entry.file_size:
         raise ArchiveUnreadable(
-            f"{shown(entry.orig_filename)} is said to have {entry.file_size:,} bytes, has {size:,}."
+            f"{printable(entry.orig_filename)} is said to have {entry.file_size:,} bytes, has {size:,}."
         )

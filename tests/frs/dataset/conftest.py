@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from frs.dataset.check import check
-from frs.dataset.issues import Problem
+from frs.dataset.check import check_split
+from frs.dataset.issues import DatasetIssue
 from frs.dataset.report import Report
 
 
@@ -41,9 +41,9 @@ class TinySet:
         return path
 
     def check(self, **options: Any) -> Report:
-        return check(self.folder / "train", self.file, **options)
+        return check_split(self.folder / "train", self.file, **options)
 
-    def only_problem(self, **options: Any) -> Problem:
+    def only_problem(self, **options: Any) -> DatasetIssue:
         (problem,) = self.check(**options).problems
         return problem
 

@@ -4,7 +4,7 @@ import pytest
 
 from frs.dataset.classes import difference
 from frs.dataset.coco import read
-from frs.dataset.issues import Problems
+from frs.dataset.issues import IssueCollector
 
 
 def test_classes_come_by_ascending_id(tiny):
@@ -48,7 +48,7 @@ def test_polygons_are_not_kept(tiny):
 
 def test_wrong_entries_are_left_out_and_told(tiny):
     tiny.box(1, 2, float("nan"), 4)
-    found = Problems()
+    found = IssueCollector()
     assert len(read(tiny.file, found).boxes) == 1
     assert found.counts == {"box_invalid": 1}
     assert found.image_ids == {1}

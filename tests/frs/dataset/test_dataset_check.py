@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from frs.dataset.check import check, check_pair
+from frs.dataset.check import check_pair, check_split
 from frs.errors import BadDataset, ClassMismatch
 
 
@@ -172,7 +172,7 @@ def test_image_files_are_left_alone_when_not_asked_for(tiny):
 @pytest.mark.parametrize("name", ["nowhere", "instances_train.json", "x" * 300, "a\0b"])
 def test_a_missing_folder_is_a_bad_dataset(tiny, name):
     with pytest.raises(BadDataset, match="There is no images folder"):
-        check(tiny.folder / name, tiny.file)
+        check_split(tiny.folder / name, tiny.file)
 
 
 def test_both_halves_must_have_the_same_classes(tiny):
@@ -194,7 +194,7 @@ def test_ids_may_differ_between_the_halves(tiny):
 @pytest.mark.parametrize(("split", "images"), [("train", 205), ("val", 87), ("test", 72)])
 def test_real_photographs_have_no_problems(split, images):
     folder = Path(os.environ["FRS_TEST_DATA"]) / "bccd"
-    report = check(folder / split, folder / "annotations" / f"instances_{split}.json")
+    report = check_split(folder / split, folder / "annotations" / f"instances_{split}.json")
     assert report.problems == []
     assert report.class_names == ("RBC", "WBC", "Platelets")
     assert report.counts.images == images

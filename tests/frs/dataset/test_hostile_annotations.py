@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from frs.dataset.check import check
+from frs.dataset.check import check_split
 from frs.errors import BadDataset
 
 GOOD = {
@@ -75,7 +75,7 @@ def answer(tiny: Any, content: bytes) -> str:
     """What a client would be told. Anything but a report or a BadDataset fails the test."""
     (tiny.folder / "instances_train.json").write_bytes(content)
     try:
-        report = check(tiny.folder / "train", tiny.folder / "instances_train.json")
+        report = check_split(tiny.folder / "train", tiny.folder / "instances_train.json")
     except BadDataset as refusal:
         assert "instances_train.json" in refusal.message
         assert len(refusal.message) < 500
@@ -164,7 +164,7 @@ def test_a_thousand_repeats_list_a_few_and_count_all(tiny):
 @pytest.mark.parametrize("name", ["nothing.json", "", "train"])
 def test_what_is_no_file_is_a_bad_dataset(tiny, name):
     with pytest.raises(BadDataset, match="no annotation file"):
-        check(tiny.folder / "train", tiny.folder / name)
+        check_split(tiny.folder / "train", tiny.folder / name)
 
 
 def test_control_characters_do_not_reach_a_message(tiny):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from layout_writers import all_boxes, annotations, write_voc, write_yolo
 
-from frs.dataset.check import check, check_pair
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.check import check_pair, check_split
+from frs.dataset.shapes.drawing import draw_dataset
 from frs.dataset.upload.layouts import convert
 from frs.errors import BadDataset
 
@@ -17,7 +17,7 @@ HALVES = ("train", "val")
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
-    draw(folder, train=8, val=3, size=64)
+    draw_dataset(folder, train=8, val=3, size=64)
     content = annotations(folder, "val")
     for image in content["images"]:
         path = folder / "val" / image["file_name"]
@@ -37,7 +37,7 @@ def assert_same(folder: Path, source: Path) -> None:
     reports = []
     for half in HALVES:
         assert all_boxes(folder, half) == all_boxes(source, half)
-        reports.append(check(folder / half, folder / "annotations" / f"instances_{half}.json"))
+        reports.append(check_split(folder / half, folder / "annotations" / f"instances_{half}.json"))
         assert reports[-1].problems == []
     check_pair(*reports)
 
@@ -148,7 +148,7 @@ def test_a_broken_picture_is_left_to_the_check(drawn, tmp_path):
         next(folder.rglob("000001.jpg")).write_bytes(b"broken")
         convert(folder, tmp_path / f"{write.__name__}-ours")
         ours = tmp_path / f"{write.__name__}-ours"
-        codes = check(ours / "train", ours / "annotations/instances_train.json").problem_counts
+        codes = check_split(ours / "train", ours / "annotations/instances_train.json").problem_counts
         assert codes == {"image_unreadable": 1}
 
 
@@ -174,7 +174,9 @@ def test_without_a_validation_half_a_share_can_be_set_aside(drawn, tmp_path, wri
     assert train | val == all_boxes(drawn, "train")
     assert val == all_boxes(tmp_path / "twin", "val")
     for half in HALVES:
-        assert check(tmp_path / "ours" / half, tmp_path / f"ours/annotations/instances_{half}.json").problems == []
+        assert (
+            check_split(tmp_path / "ours" / half, tmp_path / f"ours/annotations/instances_{half}.json").problems == []
+        )
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_a_coco_file_moves_nothing_from_outside(coco, tmp_path, name):
     (coco / "annotations/instances_train.json").write_text(json.dumps(content))
     convert(coco, tmp_path / "ours")
     assert (tmp_path / "secret.txt").exists()
-    codes = check(tmp_path / "ours/train", tmp_path / "ours/annotations/instances_train.json").problem_counts
+    codes = check_split(tmp_path / "ours/train", tmp_path / "ours/annotations/instances_train.json").problem_counts
     assert codes["image_outside_folder"] == 1
 
 
@@ -320,5 +322,5 @@ def test_real_boxes_survive_the_way_through_another_layout(tmp_path, write):
     convert(write(source, tmp_path / "in"), tmp_path / "ours")
     for half in HALVES:
         assert all_boxes(tmp_path / "ours", half) == all_boxes(source, half)
-        report = check(tmp_path / "ours" / half, tmp_path / f"ours/annotations/instances_{half}.json")
+        report = check_split(tmp_path / "ours" / half, tmp_path / f"ours/annotations/instances_{half}.json")
         assert (report.problems, report.counts.images) == ([], {"train": 205, "val": 87}[half])

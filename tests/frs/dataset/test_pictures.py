@@ -80,7 +80,7 @@ def test_a_file_that_may_not_be_read_is_told_without_its_path(tiny, monkeypatch)
     image = CocoImage(1, "a.png", 40, 30)
     monkeypatch.setattr(Path, "open", refuse)
     root = (tiny.folder / "train").resolve()
-    assert image_files.flaw(root, image, decode=True) == (
+    assert image_files.check_image(root, image, decode=True) == (
         "image_unreadable",
         "a.png cannot be read: Permission denied.",
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from layout_writers import write_voc, write_yolo
 
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 
 
 def as_it_is(source: Path, target: Path) -> Path:
@@ -43,7 +43,7 @@ LAYOUTS = {
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The halves' pictures are named differently, as some layouts want them to be."""
     folder = tmp_path_factory.mktemp("drawn") / "set"
-    draw(folder, train=9, val=3, size=48)
+    draw_dataset(folder, train=9, val=3, size=48)
     annotations = folder / "annotations" / "instances_val.json"
     for path in (folder / "val").iterdir():
         path.rename(path.with_name(f"val-{path.name}"))

@@ -6,9 +6,9 @@ import pytest
 from numpy.random import default_rng
 from PIL import Image, ImageDraw
 
-from frs.dataset.check import check, check_pair
+from frs.dataset.check import check_pair, check_split
 from frs.dataset.coco import read
-from frs.dataset.shapes.drawing import draw
+from frs.dataset.shapes.drawing import draw_dataset
 from frs.dataset.shapes.outlines import CLASSES, coverage
 from frs.dataset.shapes.scene import NAMES, draw_scene, tight_box
 from frs.errors import BadDataset
@@ -20,27 +20,27 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_the_same_seed_draws_the_same_bytes(tmp_path):
     for folder in ("one", "two"):
-        draw(tmp_path / folder, train=4, val=2, seed=3)
+        draw_dataset(tmp_path / folder, train=4, val=2, seed=3)
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
 def test_another_seed_draws_another_set(tmp_path):
     for seed in (3, 4):
-        draw(tmp_path / str(seed), train=2, val=1, seed=seed)
+        draw_dataset(tmp_path / str(seed), train=2, val=1, seed=seed)
     one, two = content(tmp_path / "3"), content(tmp_path / "4")
     assert one.keys() == two.keys()
     assert all(one[name] != two[name] for name in one)
 
 
 def test_the_halves_share_no_picture(tmp_path):
-    draw(tmp_path, train=3, val=3)
+    draw_dataset(tmp_path, train=3, val=3)
     pictures = [value for name, value in content(tmp_path).items() if name.endswith(".jpg")]
     assert len(set(pictures)) == 6
 
 
 def test_a_smaller_set_is_the_beginning_of_a_larger_one(tmp_path):
-    draw(tmp_path / "small", train=3, val=2)
-    draw(tmp_path / "large", train=6, val=2)
+    draw_dataset(tmp_path / "small", train=3, val=2)
+    draw_dataset(tmp_path / "large", train=6, val=2)
     small, large = content(tmp_path / "small"), content(tmp_path / "large")
     assert all(large[name] == value for name, value in small.items() if name.endswith(".jpg"))
     few, many = (read(tmp_path / name / "annotations" / "instances_train.json") for name in ("small", "large"))
@@ -49,8 +49,10 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(tmp_path):
 
 @pytest.mark.parametrize("size", [64, 160, 320])
 def test_a_drawn_set_passes_its_own_check(tmp_path, size):
-    draw(tmp_path, train=40, val=20, size=size)
-    halves = [check(tmp_path / half, tmp_path / "annotations" / f"instances_{half}.json") for half in ("train", "val")]
+    draw_dataset(tmp_path, train=40, val=20, size=size)
+    halves = [
+        check_split(tmp_path / half, tmp_path / "annotations" / f"instances_{half}.json") for half in ("train", "val")
+    ]
     check_pair(*halves)
     for report in halves:
         assert report.problems == []
@@ -60,17 +62,17 @@ def test_a_drawn_set_passes_its_own_check(tmp_path, size):
 
 
 def test_shapes_come_in_all_sizes(tmp_path):
-    draw(tmp_path, train=60, val=1)
-    sizes = check(tmp_path / "train", tmp_path / "annotations" / "instances_train.json").box_sizes
+    draw_dataset(tmp_path, train=60, val=1)
+    sizes = check_split(tmp_path / "train", tmp_path / "annotations" / "instances_train.json").box_sizes
     assert min(sizes.small, sizes.medium) > 50
     assert sizes.large > 0
 
 
 def test_a_finished_set_is_not_drawn_again(tmp_path):
-    draw(tmp_path, train=2, val=1)
+    draw_dataset(tmp_path, train=2, val=1)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
     seen = []
-    draw(tmp_path, train=2, val=1, progress=lambda done, images: seen.append((done, images)))
+    draw_dataset(tmp_path, train=2, val=1, progress=lambda done, images: seen.append((done, images)))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")} == before
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
@@ -80,26 +82,26 @@ def test_an_interrupted_set_is_drawn_to_its_end(tmp_path):
         if done == 3:
             raise KeyboardInterrupt
 
-    draw(tmp_path / "whole", train=5, val=2)
+    draw_dataset(tmp_path / "whole", train=5, val=2)
     with pytest.raises(KeyboardInterrupt):
-        draw(tmp_path / "cut", train=5, val=2, progress=stop)
+        draw_dataset(tmp_path / "cut", train=5, val=2, progress=stop)
     assert not (tmp_path / "cut" / "annotations" / "instances_train.json").exists()
-    draw(tmp_path / "cut", train=5, val=2)
+    draw_dataset(tmp_path / "cut", train=5, val=2)
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"train": 3}, {"size": 96}])
 def test_another_order_is_drawn_over_the_first(tmp_path, change):
-    draw(tmp_path / "a", train=2, val=1)
-    draw(tmp_path / "a", **{"train": 2, "val": 1} | change)
-    draw(tmp_path / "b", **{"train": 2, "val": 1} | change)
+    draw_dataset(tmp_path / "a", train=2, val=1)
+    draw_dataset(tmp_path / "a", **{"train": 2, "val": 1} | change)
+    draw_dataset(tmp_path / "b", **{"train": 2, "val": 1} | change)
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
 def test_a_missing_picture_is_drawn_again(tmp_path):
-    draw(tmp_path, train=2, val=1)
+    draw_dataset(tmp_path, train=2, val=1)
     (tmp_path / "train" / "000002.jpg").unlink()
-    draw(tmp_path, train=2, val=1)
+    draw_dataset(tmp_path, train=2, val=1)
     assert (tmp_path / "train" / "000002.jpg").is_file()
 
 
@@ -109,7 +111,7 @@ def test_a_set_that_was_not_drawn_is_never_overwritten(tmp_path, document):
     annotations.parent.mkdir()
     annotations.write_text(document)
     with pytest.raises(BadDataset, match="not drawn"):
-        draw(tmp_path, train=2, val=1)
+        draw_dataset(tmp_path, train=2, val=1)
     assert annotations.read_text() == document
 
 
