@@ -24,16 +24,16 @@ from api.detectors import endpoints as detectors
 from api.health import endpoints as health
 from api.http import errors
 from api.http import openapi as openapi_document
-from api.http.auth_middleware import Gate
-from api.http.json_body import StrictJson
-from api.http.request_log import Envelope
+from api.http.auth_middleware import AuthMiddleware
+from api.http.json_body import JsonBodyMiddleware
+from api.http.request_log import RequestLogMiddleware
 from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
 from api.jobs import stream
 from api.keys import endpoints as keys
 from api.monitoring import collector
 from api.monitoring import endpoints as monitoring
-from api.monitoring.middleware import Requests
+from api.monitoring.middleware import MetricsMiddleware
 from api.plans import endpoints as plans
 from api.queue import endpoints as queue
 from api.recipes import endpoints as recipes
@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = _THREADS
-        local_files.sweep(context.settings.uploads_root)
+        local_files.remove_stale(context.settings.uploads_root)
         checks.resume(context.database, context.settings)
         streaming = asyncio.create_task(context.streams.run())
         yield
@@ -74,10 +74,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
         responses={"default": openapi_document.PROBLEM},
         middleware=[
-            Middleware(Requests, registry=registry),
-            Middleware(Envelope),
-            Middleware(Gate, database=context.database, settings=context.settings),
-            Middleware(StrictJson),
+            Middleware(MetricsMiddleware, registry=registry),
+            Middleware(RequestLogMiddleware),
+            Middleware(AuthMiddleware, database=context.database, settings=context.settings),
+            Middleware(JsonBodyMiddleware),
         ],
         exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
     )
@@ -110,7 +110,7 @@ class _Service(FastAPI):
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
-    response = errors.answer(error, request.state.request_id)
+    response = errors.problem_response(error, request.state.request_id)
     if response.status_code == 405:
         response.headers["Allow"] = _allowed_methods(request)
     return response

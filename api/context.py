@@ -6,13 +6,13 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.exc import OperationalError
 
-from api.streaming.metric_cache import Curves
+from api.streaming.metric_cache import MetricCache
 from api.streaming.streams import Streams
 from store.artifacts.storage import Artifacts, open_artifacts
 from store.db import api_keys, schema
 from store.db.database import Database, open_database
 from store.errors import DatabaseNotReady
-from store.scheduling.wakeups import Hints, celery_app, sender
+from store.scheduling.wakeups import Wakeups, celery_app, wakeup_sender
 from store.settings import Settings
 
 
@@ -21,9 +21,9 @@ class Context:
     settings: Settings
     database: Database
     artifacts: Artifacts
-    hints: Hints
+    hints: Wakeups
     streams: Streams
-    curves: Curves
+    curves: MetricCache
 
     def close(self) -> None:
         self.hints.close()
@@ -36,13 +36,13 @@ def open_context(settings: Settings) -> Context:
     try:
         schema.check(database)
         with database.read() as session:
-            if not api_keys.are_there(session):
+            if not api_keys.any_exist(session):
                 raise DatabaseNotReady("The database knows no API key.")
     except OperationalError as error:
         raise DatabaseNotReady("The database cannot be reached.") from error
-    hints = Hints(sender(celery_app(settings)))
+    hints = Wakeups(wakeup_sender(celery_app(settings)))
     streams = Streams(database, settings.max_streams_per_key)
-    return Context(settings, database, open_artifacts(settings), hints, streams, Curves())
+    return Context(settings, database, open_artifacts(settings), hints, streams, MetricCache())
 
 
 async def _context(request: Request) -> Context:
@@ -50,4 +50,4 @@ async def _context(request: Request) -> Context:
     return context
 
 
-Here = Annotated[Context, Depends(_context)]
+ContextDep = Annotated[Context, Depends(_context)]

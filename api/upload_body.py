@@ -13,9 +13,9 @@ from anyio import fail_after, to_thread
 from fastapi import Depends, Header, Request
 from starlette.requests import ClientDisconnect
 
-from api.context import Here
+from api.context import ContextDep
 from api.http.auth import Submitter
-from api.http.errors import Refusal
+from api.http.errors import ApiError
 from store.artifacts.local_files import temporary
 
 IDLE_SECONDS = 60
@@ -35,12 +35,12 @@ class Upload:
     sha256: str
 
 
-def received(check: Callable[..., Any], media_types: Collection[str]) -> Any:
+def receive_upload(check: Callable[..., Any], media_types: Collection[str]) -> Any:
     """For a parameter of an endpoint: the body as an `Upload`. `check` is a dependency that may refuse before it is read."""
 
     async def receive(
         request: Request,
-        here: Here,
+        here: ContextDep,
         caller: Submitter,
         checked: Annotated[Any, Depends(check)],
         x_content_sha256: Sha256 = None,
@@ -51,13 +51,13 @@ def received(check: Callable[..., Any], media_types: Collection[str]) -> Any:
             _refuse_if_no_space(request, part.parent)
             sha256 = await _write(request, part, most)
             if x_content_sha256 not in (None, sha256):
-                raise Refusal(422, "hash_differs", "The body does not hash to what was announced.", "Send it again.")
+                raise ApiError(422, "hash_differs", "The body does not hash to what was announced.", "Send it again.")
             yield Upload(part, sha256)
 
     return Depends(receive)
 
 
-def described(media_types: Collection[str]) -> dict[str, Any]:
+def upload_schema(media_types: Collection[str]) -> dict[str, Any]:
     """For `openapi_extra=`."""
     binary = {"schema": {"type": "string", "format": "binary"}}
     return {"requestBody": {"required": True, "content": dict.fromkeys(media_types, binary)}}
@@ -66,7 +66,7 @@ def described(media_types: Collection[str]) -> dict[str, Any]:
 def _refuse_by_headers(request: Request, media_types: Collection[str], most: int) -> None:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in media_types:
         hint = f"Send `Content-Type: {'` or `'.join(media_types)}`."
-        raise Refusal(415, "unsupported_media_type", "The body is not said to be a file of a known type.", hint)
+        raise ApiError(415, "unsupported_media_type", "The body is not said to be a file of a known type.", hint)
     if _announced(request) > most:
         raise _too_large(most)
 
@@ -82,7 +82,7 @@ def _announced(request: Request) -> int:
 
 
 async def _write(request: Request, part: Path, most: int) -> str:
-    """The SHA-256 of what came. Raises Refusal."""
+    """The SHA-256 of what came. Raises ApiError."""
     digest, size = hashlib.sha256(), 0
     with part.open("xb") as file:
         async for block in _blocks(request.stream()):
@@ -91,12 +91,12 @@ async def _write(request: Request, part: Path, most: int) -> str:
                 raise _too_large(most)
             await to_thread.run_sync(_keep, file, digest, block)
     if not size:
-        raise Refusal(400, "body_missing", "The request has no body.", "Send the file as the request's body.")
+        raise ApiError(400, "body_missing", "The request has no body.", "Send the file as the request's body.")
     return digest.hexdigest()
 
 
 async def _blocks(stream: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    """What comes, in pieces that are worth a thread's time. Raises Refusal where nothing comes any more."""
+    """What comes, in pieces that are worth a thread's time. Raises ApiError where nothing comes any more."""
     block = bytearray()
     try:
         while True:
@@ -109,9 +109,9 @@ async def _blocks(stream: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
             if chunk is None:
                 return
     except TimeoutError as error:
-        raise Refusal(408, "upload_stalled", f"Nothing came for {IDLE_SECONDS} s.", "Send the file again.") from error
+        raise ApiError(408, "upload_stalled", f"Nothing came for {IDLE_SECONDS} s.", "Send the file again.") from error
     except ClientDisconnect as error:
-        raise Refusal(400, "upload_broken_off", "The client has gone.", "Send the file again.") from error
+        raise ApiError(400, "upload_broken_off", "The client has gone.", "Send the file again.") from error
 
 
 def _keep(file: BinaryIO, digest: Any, block: bytes) -> None:
@@ -119,6 +119,6 @@ def _keep(file: BinaryIO, digest: Any, block: bytes) -> None:
     file.write(block)
 
 
-def _too_large(most: int) -> Refusal:
+def _too_large(most: int) -> ApiError:
     hint = "Leave out what is not needed, or raise FRS_MAX_UPLOAD_BYTES."
-    return Refusal(413, "upload_too_large", f"The body has more than {most:,} bytes.", hint)
+    return ApiError(413, "upload_too_large", f"The body has more than {most:,} bytes.", hint)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.client import Client, Json, ServiceError
-from cli.terminal import HERE
+from cli.terminal import DEFAULT_DATA_DIR
 from frs import spec_file
 
 
@@ -37,7 +37,7 @@ def content_of(client: Client, spec: str, changes: list[str] | None) -> Json:
 
 def _completions(path: str, field: str, incomplete: str) -> list[str]:
     try:
-        rows = Client.here(Path(os.environ.get("FRS_DATA", HERE))).get(path)["data"]
+        rows = Client.here(Path(os.environ.get("FRS_DATA", DEFAULT_DATA_DIR))).get(path)["data"]
     except ServiceError:
         return []
     return [row[field] for row in rows if row[field].startswith(incomplete)]

@@ -14,9 +14,9 @@ from cli.sse import StreamEvent, parse
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 Json = dict[str, Any]
-SILENCE_SECONDS = 45.0
+READ_TIMEOUT_SECONDS = 45.0
 """A stream says something every 15 s; one silent for so long is dead."""
-PATIENCE_SECONDS = 120.0
+RECONNECT_SECONDS = 120.0
 """So long a stream that broke off waits for the service to come back."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 TOO_MANY, NOT_NOW = 429, 503
@@ -84,7 +84,7 @@ class Client:
                         seen = event.id or seen
                         yield event
             except httpx2.RequestError as error:
-                until = min(until, time.monotonic() + PATIENCE_SECONDS)
+                until = min(until, time.monotonic() + RECONNECT_SECONDS)
                 if time.monotonic() > until:
                     raise self._unreachable(error) from None
             time.sleep(pause)
@@ -107,7 +107,7 @@ class Client:
         part.replace(target)
 
     def _stream(self, path: str, seen: int) -> Iterator[StreamEvent]:
-        silence = httpx2.Timeout(SILENCE_SECONDS)
+        silence = httpx2.Timeout(READ_TIMEOUT_SECONDS)
         with self._http.stream("GET", path, headers={"Last-Event-ID": str(seen)}, timeout=silence) as answer:
             if answer.status_code in (TOO_MANY, NOT_NOW):
                 raise httpx2.ReadError(f"It answers {answer.status_code}")

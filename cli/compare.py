@@ -6,7 +6,7 @@ import typer
 
 from cli import side_by_side
 from cli.arguments import job_ids
-from cli.terminal import HERE, AsJson, DataFolder, answer, show
+from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show
 
 app = typer.Typer()
 
@@ -15,9 +15,9 @@ app = typer.Typer()
 def compare(
     ids: Annotated[list[str], typer.Argument(metavar="ID ID...", autocompletion=job_ids)],
     keys: Annotated[str | None, typer.Option(help="Curves, separated by commas [all].")] = None,
-    data: DataFolder = HERE,
+    data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """Two to sixteen jobs: where their specs differ, how their curves end, their students' numbers."""
     query = {"jobs": ",".join(ids), "keys": keys}
-    show(answer(data, lambda client: client.get("/compare", **query)), side_by_side.draw, json_)
+    show(call_service(data, lambda client: client.get("/compare", **query)), side_by_side.draw, json_)

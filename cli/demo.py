@@ -10,7 +10,7 @@ from rich.console import Console
 from cli import render
 from cli.client import Client, Json
 from cli.pulling import pull
-from cli.up import Service
+from cli.up import LocalService
 from cli.watching import follow
 from frs.cli.progress import drawing_bar
 from frs.dataset.shapes.drawing import draw_dataset
@@ -26,8 +26,8 @@ def run(data: Path, screen: Console) -> bool:
     with drawing_bar("drawing") as tick:
         draw_dataset(data / "datasets" / "shapes", train=TRAIN_IMAGES, val=VAL_IMAGES, progress=tick)
     _bring_teacher(data / "models")
-    screen.print("[bold]2. Service[/]: API and worker, SQLite, one data folder")
-    with Service(data, LOOPBACK, free_port(), None, None) as service:
+    screen.print("[bold]2. LocalService[/]: API and worker, SQLite, one data folder")
+    with LocalService(data, LOOPBACK, free_port(), None, None) as service:
         screen.print(f"   {service.url}/docs", highlight=False)
         return _distil(Client.here(data), data / "student", screen)
 

@@ -16,28 +16,28 @@ Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and, where it is known, how many there will be."""
 
 
-class NotFetched(Exception):
+class DownloadError(Exception):
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         self.message, self.hint = message, hint
 
 
 def fetch(urls: Sequence[str], target: Path, prefix: str, progress: Progress, *, any_hash: bool = False) -> str:
-    """The file's sha256, which begins with `prefix` unless `any_hash`; kept in `FILE.sha256`, too. Raises NotFetched."""
+    """The file's sha256, which begins with `prefix` unless `any_hash`; kept in `FILE.sha256`, too. Raises DownloadError."""
     part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sha256 = _checked(urls, part, "" if any_hash else prefix, progress)
         _keep(part, target, sha256)
     except OSError as error:
-        raise NotFetched(
+        raise DownloadError(
             f"{target} cannot be written: {error.strerror or error}.",
             "Name a folder with space that you may write to: --to DIR.",
         ) from None
     return sha256
 
 
-def noted(path: Path) -> str:
+def recorded_sha256(path: Path) -> str:
     """What `FILE.sha256` says beside it; empty where there is none."""
     try:
         return _note(path).read_text().partition(" ")[0]
@@ -57,7 +57,7 @@ def _checked(urls: Sequence[str], part: Path, prefix: str, progress: Progress) -
         return sha256
     told, size = _looks(part), part.stat().st_size
     part.unlink()
-    raise NotFetched(
+    raise DownloadError(
         f"{url} is not the file its name says: its sha256 begins with {sha256[:8]} instead of {prefix} "
         f"({size:,} bytes{told}). It was removed.",
         "Try again, or another source with --mirror URL. Where you know that the published name is wrong: --any-hash.",
@@ -65,7 +65,7 @@ def _checked(urls: Sequence[str], part: Path, prefix: str, progress: Progress) -
 
 
 def _bring(urls: Sequence[str], part: Path, progress: Progress) -> str:
-    """The first of the addresses that has it. Raises NotFetched, saying what each of them answered."""
+    """The first of the addresses that has it. Raises DownloadError, saying what each of them answered."""
     failed = []
     for url in urls:
         try:
@@ -74,7 +74,7 @@ def _bring(urls: Sequence[str], part: Path, progress: Progress) -> str:
         except httpx2.HTTPError as error:
             failed.append(f"{url}: {_why(error)}")
     begun = f" {part.stat().st_size:,} bytes are kept; the next try goes on from there." if _size(part) else ""
-    raise NotFetched(
+    raise DownloadError(
         "\n".join(failed),
         f"Try again.{begun} Without network: fetch that file elsewhere and put it at {part.with_suffix('')}.",
     )

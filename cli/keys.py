@@ -6,7 +6,7 @@ import typer
 
 from cli import render
 from cli.client import Client, Json
-from cli.terminal import HERE, AsJson, DataFolder, answer, rows, screen, show
+from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, rows, screen, show
 
 app = typer.Typer(no_args_is_help=True, help="API keys: who may use the service, and for what.")
 
@@ -19,7 +19,7 @@ def add(
     max_active_jobs: Annotated[int | None, typer.Option(help="Jobs of its owner that have not ended.")] = None,
     requests_per_minute: Annotated[int | None, typer.Option(help="How often it may ask.")] = None,
     expires_days: Annotated[float | None, typer.Option(help="It ends by itself after so many days.")] = None,
-    data: DataFolder = HERE,
+    data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """Make a key. Its token is shown this once."""
@@ -31,7 +31,7 @@ def add(
         "requests_per_minute": requests_per_minute,
         "expires_in_days": expires_days,
     }
-    key = answer(data, lambda client: client.post("/api-keys", body))
+    key = call_service(data, lambda client: client.post("/api-keys", body))
     show(key, lambda key: key["token"], json_)
     if not json_:
         screen.print(
@@ -42,17 +42,17 @@ def add(
 
 
 @app.command("list")
-def list_keys(data: DataFolder = HERE, json_: AsJson = False) -> None:
+def list_keys(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """All keys, newest first; never their tokens."""
-    show(answer(data, lambda client: {"data": list(client.each("/api-keys"))}), rows(render.keys), json_)
+    show(call_service(data, lambda client: {"data": list(client.each("/api-keys"))}), rows(render.keys), json_)
 
 
 @app.command("revoke")
-def revoke(id: Annotated[str, typer.Argument(metavar="ID")], data: DataFolder = HERE) -> None:
+def revoke(id: Annotated[str, typer.Argument(metavar="ID")], data: DataFolder = DEFAULT_DATA_DIR) -> None:
     """Shut a key out for good, within a second. Its owner's jobs go on."""
 
     def delete(client: Client) -> Json:
         return client.delete(f"/api-keys/{id}")
 
-    answer(data, delete)
+    call_service(data, delete)
     screen.print(f"Key {id} is revoked.", highlight=False)

@@ -13,13 +13,13 @@ from cli import queue as line
 from cli.arguments import Changes, JobId, SpecSource, content_of, job_ids, recipe_names
 from cli.client import Client, Json, ServiceError
 from cli.pulling import pull as fetch
-from cli.terminal import HERE, AsJson, DataFolder, problems, screen
-from cli.terminal import answer as _answer
+from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, problems, screen
+from cli.terminal import call_service as _answer
 from cli.terminal import fail as _fail
 from cli.terminal import rows as _rows
 from cli.terminal import show as _show
-from cli.up import Service
-from cli.watching import family, follow
+from cli.up import LocalService
+from cli.watching import derived_job_ids, follow
 from frs import spec_file
 from frs.errors import FrsError
 from frs.isolation.process import hide_memory
@@ -37,7 +37,7 @@ for more in (actions, plan, compare, line):
 
 @app.command()
 def up(
-    data: Annotated[Path, typer.Option(envvar="FRS_DATA", help="Where everything is kept.")] = HERE,
+    data: Annotated[Path, typer.Option(envvar="FRS_DATA", help="Where everything is kept.")] = DEFAULT_DATA_DIR,
     port: int = 8000,
     host: str = "127.0.0.1",
     datasets: Annotated[Path | None, typer.Option(help="Folder of data sets [<data>/datasets].")] = None,
@@ -48,7 +48,7 @@ def up(
         signal.signal(ending, signal.default_int_handler)
     try:
         hide_memory()  # its environment, too, may hold the keys of object storage
-        with Service(data, host, port, datasets, models) as service:
+        with LocalService(data, host, port, datasets, models) as service:
             screen.print(f"frs is up at {service.url} (docs: {service.url}/docs)", highlight=False)
             screen.print(
                 f"key: {service.data / 'api-key'}   logs: {service.data / 'logs'}   Ctrl-C ends it", highlight=False
@@ -77,7 +77,7 @@ def submit(
     spec: SpecSource,
     set_: Changes = None,
     wait: Annotated[bool, typer.Option(help="Follow the job, its baselines and their comparison to the end.")] = False,
-    data: DataFolder = HERE,
+    data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """Post a job."""
@@ -95,7 +95,7 @@ def submit(
 def jobs(
     status: str | None = None,
     limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
-    data: DataFolder = HERE,
+    data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """The newest jobs."""
@@ -103,13 +103,13 @@ def jobs(
 
 
 @app.command()
-def job(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
+def job(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """One job: state, progress, why it waits or how it ended."""
     _show(_answer(data, lambda client: client.get(f"/jobs/{id}")), render.job, json_)
 
 
 @app.command()
-def watch(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
+def watch(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """Follow a job with a live bar. Ctrl-C stops watching, not the job."""
     job = _answer(data, lambda client: follow(client, id, None if json_ else screen))
     if json_:
@@ -118,27 +118,27 @@ def watch(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
 
 
 @app.command()
-def metrics(id: JobId, keys: str | None = None, data: DataFolder = HERE, json_: AsJson = False) -> None:
+def metrics(id: JobId, keys: str | None = None, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """A job's metric series; --keys takes a comma-separated list."""
     _show(_answer(data, lambda client: client.get(f"/jobs/{id}/metrics", keys=keys)), render.metrics, json_)
 
 
 @app.command()
-def logs(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
+def logs(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """What a job's trainer said."""
     lines = _answer(data, lambda client: {"data": list(client.each(f"/jobs/{id}/logs", limit=200))})
     _show(lines, lambda answer: "\n".join(line["message"] for line in answer["data"]), json_)
 
 
 @app.command()
-def report(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
+def report(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """Teacher, student alone, student with FRS, gain with its interval, and the verdict."""
     answer = _answer(data, lambda client: client.get(f"/jobs/{id}/report"))
     _show(answer, render.report, json_)
 
 
 @app.command()
-def cancel(id: JobId, data: DataFolder = HERE, json_: AsJson = False) -> None:
+def cancel(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """End a job now."""
     _show(_answer(data, lambda client: client.post(f"/jobs/{id}/cancel")), render.job, json_)
 
@@ -148,7 +148,7 @@ def pull(
     id: JobId,
     to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("students"),
     best: Annotated[bool, typer.Option(help="The student of the highest mAP instead of the last.")] = False,
-    data: DataFolder = HERE,
+    data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """Fetch a job's student: weights, their safetensors twin, the config, the report and its pictures."""
@@ -161,7 +161,7 @@ def pull(
 @app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(autocompletion=recipe_names)] = None,
-    data: DataFolder = HERE,
+    data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """Ready specs: the paper's pairs and small ones. With a name, that spec."""
@@ -179,7 +179,7 @@ def add_dataset(
     train_annotations: Annotated[str | None, typer.Option(help="[NAME/annotations/instances_train.json]")] = None,
     val: Annotated[str | None, typer.Option(help="[NAME/val]")] = None,
     val_annotations: Annotated[str | None, typer.Option(help="[NAME/annotations/instances_val.json]")] = None,
-    data: DataFolder = HERE,
+    data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """Register a data set below the data sets' root; every file and box is checked."""
@@ -204,7 +204,7 @@ def upload_dataset(
     val_share: Annotated[
         float | None, typer.Option(help="Share of the training images to validate on, where there is no such half.")
     ] = None,
-    data: DataFolder = HERE,
+    data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """Send a data set in COCO, Pascal VOC or YOLO layout: a .zip, .tar or .tar.gz file, or a folder."""
@@ -214,13 +214,13 @@ def upload_dataset(
 
 
 @datasets.command("list")
-def list_datasets(data: DataFolder = HERE, json_: AsJson = False) -> None:
+def list_datasets(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """Registered data sets."""
     _show(_answer(data, lambda client: {"data": list(client.each("/datasets"))}), _rows(render.datasets), json_)
 
 
 @datasets.command("check")
-def check_dataset(id: str, data: DataFolder = HERE) -> None:
+def check_dataset(id: str, data: DataFolder = DEFAULT_DATA_DIR) -> None:
     """The check report of a data set, by id or name, as JSON."""
     _show(_answer(data, lambda client: client.get(f"/datasets/{id}/check")), str, as_json=True)
 
@@ -233,7 +233,7 @@ def add_detector(
         Path | None, typer.Option(help="File with its description (`config` or `architecture`).")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="File below the models folder.")] = None,
-    data: DataFolder = HERE,
+    data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """Register a detector: a job's student, or a description with a weights file."""
@@ -259,7 +259,7 @@ def upload_detector(
     head_convs: int | None = None,
     classes: Annotated[str | None, typer.Option(help="Separated by commas, if the file does not name them.")] = None,
     wait: Annotated[bool, typer.Option(help="Until a worker has read the file.")] = True,
-    data: DataFolder = HERE,
+    data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """Send a detector's weights."""
@@ -271,7 +271,7 @@ def upload_detector(
 
 
 @detectors.command("list")
-def list_detectors(data: DataFolder = HERE, json_: AsJson = False) -> None:
+def list_detectors(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """Registered detectors."""
     rows = _answer(data, lambda client: {"data": list(client.each("/detectors"))})
     _show(
@@ -281,6 +281,6 @@ def list_detectors(data: DataFolder = HERE, json_: AsJson = False) -> None:
 
 def _wait(client: Client, job: Json, quiet: bool) -> Json:
     job = follow(client, job["id"], None if quiet else screen)
-    for other in family(job):
+    for other in derived_job_ids(job):
         follow(client, other, None if quiet else screen)
     return job

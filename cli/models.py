@@ -10,8 +10,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from cli import downloading
-from cli.downloading import NotFetched
-from cli.terminal import HERE, problems, screen
+from cli.downloading import DownloadError
+from cli.terminal import DEFAULT_DATA_DIR, problems, screen
 from frs import published_weights
 from frs.files import digest
 from frs.published_weights import PublishedFile
@@ -28,7 +28,7 @@ def known(incomplete: str) -> list[str]:
 
 
 @app.command("list")
-def list_models(to: To = None, data: Data = HERE) -> None:
+def list_models(to: To = None, data: Data = DEFAULT_DATA_DIR) -> None:
     """Which published weights the recipes need, and which of them are there."""
     folder = to or data / "models"
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -44,7 +44,7 @@ def list_models(to: To = None, data: Data = HERE) -> None:
 def pull(
     names: Annotated[list[str], typer.Argument(metavar="RECIPE_OR_FILE...", autocompletion=known)],
     to: To = None,
-    data: Data = HERE,
+    data: Data = DEFAULT_DATA_DIR,
     mirror: Annotated[str | None, typer.Option(help="A folder with the same files, over HTTP: URL/FILE.")] = None,
     any_hash: Annotated[bool, typer.Option("--any-hash", help="Keep it, whatever its sha256 is.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be fetched.")] = False,
@@ -86,7 +86,7 @@ def _pulled(row: PublishedFile, target: Path, mirror: str | None, any_hash: bool
     try:
         with _bar(row.file) as progress:
             sha256 = downloading.fetch(urls, target, row.sha256_prefix, progress, any_hash=any_hash)
-    except NotFetched as error:
+    except DownloadError as error:
         problems.print(error.message, style="red", highlight=False, markup=False, soft_wrap=True)
         problems.print(error.hint, highlight=False, markup=False, soft_wrap=True)
         return False
@@ -99,7 +99,7 @@ def _state(row: PublishedFile, target: Path) -> str:
         part = target.with_name(f"{target.name}.part")
         return f"begun, {part.stat().st_size:,} bytes" if part.is_file() else "missing"
     sha256 = digest(target)
-    right = sha256.startswith(row.sha256_prefix) or sha256 == downloading.noted(target)
+    right = sha256.startswith(row.sha256_prefix) or sha256 == downloading.recorded_sha256(target)
     return "there" if right else "another file"
 
 

@@ -9,7 +9,7 @@ from rich.console import Group
 from cli import render
 from cli.arguments import Changes, SpecSource, content_of
 from cli.client import Client, Json, ServiceError
-from cli.terminal import HERE, AsJson, DataFolder, answer, problems, show
+from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, problems, show
 from frs.cli import plan_tables
 from frs.preflight.estimate import Estimate
 
@@ -22,7 +22,7 @@ def plan(
     spec: SpecSource,
     set_: Changes = None,
     probe: Annotated[bool, typer.Option("--probe", help="Let a worker build it and take a few steps.")] = False,
-    data: DataFolder = HERE,
+    data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """Check a job without posting it; with --probe, what it would cost. Ends with 1 where something prevents it."""
@@ -31,7 +31,7 @@ def plan(
         content = content_of(client, spec, set_)
         return _probed(client, content) if probe else client.post("/jobs/plan", content)
 
-    found = answer(data, ask)
+    found = call_service(data, ask)
     show(found, _forecast if probe else render.plan, json_)
     raise typer.Exit(0 if (found["result"] if probe else found)["ok"] else 1)
 

@@ -5,20 +5,20 @@ from typing import Annotated
 import typer
 
 from cli import render
-from cli.terminal import HERE, AsJson, DataFolder, answer, rows, show
+from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, rows, show
 
 app = typer.Typer()
 
 
 @app.command()
 def queue(
-    limit: Annotated[int, typer.Option(min=1, max=200)] = 20, data: DataFolder = HERE, json_: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False
 ) -> None:
     """Which job is next, and what each waits for."""
-    show(answer(data, lambda client: client.get("/queue", limit=limit)), render.queue, json_)
+    show(call_service(data, lambda client: client.get("/queue", limit=limit)), render.queue, json_)
 
 
 @app.command()
-def workers(data: DataFolder = HERE, json_: AsJson = False) -> None:
+def workers(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """The workers that are there, their GPUs and what they run."""
-    show(answer(data, lambda client: client.get("/workers")), rows(render.workers), json_)
+    show(call_service(data, lambda client: client.get("/workers")), rows(render.workers), json_)

@@ -16,11 +16,11 @@ DataFolder = Annotated[
     Path, typer.Option("--data", envvar="FRS_DATA", help="Data folder of `frs up`: where the key lies.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The service's answer as JSON.")]
-HERE = Path("data")
+DEFAULT_DATA_DIR = Path("data")
 screen, problems = Console(), Console(stderr=True)
 
 
-def answer(data: Path, ask: Callable[[Client], Json]) -> Json:
+def call_service(data: Path, ask: Callable[[Client], Json]) -> Json:
     try:
         return ask(Client.here(data))
     except (ServiceError, FrsError) as error:

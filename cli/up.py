@@ -22,7 +22,7 @@ IN_VAIN, IN_VAIN_SECONDS = 5, 60.0
 """A child that ends so often within so long is not started again."""
 
 
-class Service:
+class LocalService:
     """API and worker over one data folder. A context manager: leaving it ends both, and waits until they have."""
 
     def __init__(self, data: Path, host: str, port: int, datasets: Path | None, models: Path | None) -> None:
@@ -36,7 +36,7 @@ class Service:
         self._arguments: dict[str, tuple[str, ...]] = {}
         self._ends: defaultdict[str, list[float]] = defaultdict(list)
 
-    def __enter__(self) -> "Service":
+    def __enter__(self) -> "LocalService":
         _check_port(self.host, self.port)
         self._run("store", "init")
         (self.data / "url").write_text(f"{self.url}\n")

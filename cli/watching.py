@@ -30,7 +30,7 @@ def follow(client: Client, job_id: str, console: Console | None) -> Json:
                 return job
 
 
-def family(job: Json) -> list[str]:
+def derived_job_ids(job: Json) -> list[str]:
     """Ids of the jobs it brought along, in the order they end."""
     last = [job["comparison_job_id"]] if job["comparison_job_id"] else []
     return [*job["sibling_job_ids"], *job["baseline_job_ids"], *last]

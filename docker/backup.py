@@ -22,7 +22,7 @@ DUMP, ARTIFACTS, SUMS = "database.dump", "artifacts.tar", "sha256sums"
 _BLOCK = 1 << 20
 
 
-class Refused(Exception):
+class BackupError(Exception):
     """What keeps it from being done, and the next step."""
 
 
@@ -34,16 +34,16 @@ def main() -> None:
     try:
         with alone():
             {"backup": backup, "restore": restore}[arguments.action](arguments.folder.absolute())
-    except Refused as refused:
+    except BackupError as refused:
         sys.exit(str(refused))
     except subprocess.CalledProcessError as error:
         sys.exit(f"failed: {' '.join(error.cmd)}")
 
 
 def backup(to: Path) -> None:
-    """Raises Refused, CalledProcessError; then there is no `to`."""
+    """Raises BackupError, CalledProcessError; then there is no `to`."""
     if to.exists():
-        raise Refused(f"{to} is there already; name another folder.")
+        raise BackupError(f"{to} is there already; name another folder.")
     part = to.with_name(f".{to.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True, mode=0o700)
@@ -67,7 +67,7 @@ def backup(to: Path) -> None:
 
 
 def restore(source: Path) -> None:
-    """Raises Refused, CalledProcessError; until both halves are whole nothing has changed."""
+    """Raises BackupError, CalledProcessError; until both halves are whole nothing has changed."""
     check(source)
     compose("up", "--detach", "postgres", "redis")
     wait_for_postgres()
@@ -96,17 +96,17 @@ IN_DATA = ("run", "--rm", "--no-deps", "-T", "migrate", "python", "-m", "store")
 
 
 def check(source: Path) -> None:
-    """Raises Refused unless it is a whole backup that fits where the artifacts are to go."""
+    """Raises BackupError unless it is a whole backup that fits where the artifacts are to go."""
     try:
         listed = dict(line.split()[::-1] for line in (source / SUMS).read_text().splitlines())
     except OSError:
-        raise Refused(f"{source} is no backup: it has no {SUMS}.") from None
+        raise BackupError(f"{source} is no backup: it has no {SUMS}.") from None
     for name, sha256 in listed.items():
         if not (source / name).is_file() or digest(source / name) != sha256:
-            raise Refused(f"{source / name} is damaged; nothing was changed.")
+            raise BackupError(f"{source / name} is damaged; nothing was changed.")
     if (ARTIFACTS in listed) == in_object_storage():
         here = "in object storage" if in_object_storage() else "in a folder"
-        raise Refused(f"{source} was made with artifacts elsewhere; .env (FRS_ARTIFACTS_URL) has them {here}.")
+        raise BackupError(f"{source} was made with artifacts elsewhere; .env (FRS_ARTIFACTS_URL) has them {here}.")
 
 
 def dump(file: Path) -> None:
@@ -123,7 +123,7 @@ def wait_for_postgres(seconds: float = 120) -> None:
     asked = compose_command("exec", "-T", "postgres", "pg_isready", "--quiet", "--username=frs", "--host=127.0.0.1")
     while subprocess.run(asked, cwd=ROOT, capture_output=True, check=False).returncode:
         if time.monotonic() > deadline:
-            raise Refused("PostgreSQL does not answer; see docker compose logs postgres.")
+            raise BackupError("PostgreSQL does not answer; see docker compose logs postgres.")
         time.sleep(1)
 
 
@@ -132,12 +132,12 @@ def in_object_storage() -> bool:
 
 
 def environment(name: str) -> str:
-    """As the service's containers get it. Raises Refused."""
+    """As the service's containers get it. Raises BackupError."""
     if not (ROOT / ".env").is_file():
-        raise Refused("There is no .env; run make env.")
+        raise BackupError("There is no .env; run make env.")
     done = subprocess.run(compose_command("config"), cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Refused(done.stderr.strip())
+        raise BackupError(done.stderr.strip())
     values = [line.partition(": ")[2].strip().strip("'\"") for line in done.stdout.splitlines() if f" {name}: " in line]
     return values[0] if values else ""
 
@@ -194,12 +194,12 @@ def compose_command(*arguments: str) -> list[str]:
 
 @cache
 def _which_compose() -> tuple[str, ...]:
-    """Raises Refused."""
+    """Raises BackupError."""
     if shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
         return ("docker", "compose")
     if shutil.which("docker-compose"):
         return ("docker-compose",)
-    raise Refused("Neither `docker compose` nor docker-compose is there.")
+    raise BackupError("Neither `docker compose` nor docker-compose is there.")
 
 
 def digest(file: Path) -> str:
@@ -209,12 +209,12 @@ def digest(file: Path) -> str:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Raises Refused while another backup or restore of this checkout runs."""
+    """Raises BackupError while another backup or restore of this checkout runs."""
     with Path(__file__).open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Refused("Another backup or restore is running.") from None
+            raise BackupError("Another backup or restore is running.") from None
         yield
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.demo import LOOPBACK, free_port
-from cli.up import Service
+from cli.up import LocalService
 from frs.dataset.shapes.drawing import draw_dataset
 
 PAGE = Path(__file__).with_name("api.md")
@@ -24,7 +24,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         draw_dataset(data / "datasets" / "shapes", train=60, val=20, size=96)
-        with Service(data, LOOPBACK, free_port(), None, None) as service:
+        with LocalService(data, LOOPBACK, free_port(), None, None) as service:
             page = PAGE.read_text()
             with Shell(service, Path(folder)) as shell:
                 blocks = [shell.block(found[1]) for found in FENCE.finditer(page)]
@@ -35,7 +35,7 @@ def main() -> None:
 class Shell:
     """One bash for all blocks, so that variables live on."""
 
-    def __init__(self, service: Service, folder: Path) -> None:
+    def __init__(self, service: LocalService, folder: Path) -> None:
         key = (service.data / "api-key").read_text().strip()
         (folder / "key").write_text(f"Authorization: Bearer {key}\n")
         told = {"U": service.url, "K": "@key", "FRS_DATA": str(service.data), "COLUMNS": "120"}

@@ -21,7 +21,7 @@ STEPS: dict[str, Callable[[Path, int], None]] = {
     "backup-pack": lambda root, _: backup.pack(root, sys.stdout.buffer),
     "backup-end": lambda root, _: backup.end(root),
     "restore-unpack": lambda root, size: backup.unpack(root, sys.stdin.buffer, size),
-    "restore-replace": lambda root, _: backup.replace(root),
+    "restore-replace": lambda root, _: backup.replace_artifacts(root),
     "restore-discard": lambda root, _: backup.discard(root),
 }
 

@@ -76,7 +76,7 @@ class AttemptEnd(StrEnum):
     """Given back in good order, such as on a deploy or for want of storage; not held against the job."""
 
 
-FRUITLESS = frozenset({AttemptEnd.CRASHED, AttemptEnd.LOST})
+WITHOUT_PROGRESS = frozenset({AttemptEnd.CRASHED, AttemptEnd.LOST})
 """Ends that count towards `EndReason.POISON`."""
 
 
@@ -92,14 +92,14 @@ class DetectorStatus(StrEnum):
     REFUSED = "refused"
 
 
-class ErrandKind(StrEnum):
+class RequestKind(StrEnum):
     PROBE = "probe"
     """What a plan would cost, by a few steps of it."""
     IMPORT = "import"
     """Reading an uploaded detector in a jail."""
 
 
-class ErrandStatus(StrEnum):
+class RequestStatus(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"

@@ -18,7 +18,7 @@ def train(job_id: object) -> None:
         dispatcher.wake()
 
 
-def as_hints(_: Any, __: Any, consumer: Any) -> Callable[..., None]:
+def consume_wakeups(_: Any, __: Any, consumer: Any) -> Callable[..., None]:
     """How messages are taken: Celery's own way unpacks more than a hint has, and ends the worker over what it cannot."""
 
     def take(message: Any, _: Any, ack: Callable[..., None], *__: Any, **___: Any) -> None:

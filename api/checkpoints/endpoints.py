@@ -3,7 +3,7 @@ from fastapi.responses import StreamingResponse
 
 from api.checkpoints import service
 from api.checkpoints.schemas import Checkpoint
-from api.context import Here
+from api.context import ContextDep
 from api.http import files
 from api.http.auth import Reader
 from api.http.schemas import CheckpointId
@@ -12,7 +12,7 @@ router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
 
 
 @router.get("/{checkpoint_id}")
-def get_checkpoint(here: Here, caller: Reader, checkpoint_id: CheckpointId) -> Checkpoint:
+def get_checkpoint(here: ContextDep, caller: Reader, checkpoint_id: CheckpointId) -> Checkpoint:
     """What it is, and which job wrote it when."""
     return service.find(here.database, caller, checkpoint_id)
 
@@ -20,10 +20,10 @@ def get_checkpoint(here: Here, caller: Reader, checkpoint_id: CheckpointId) -> C
 @router.get(
     "/{checkpoint_id}/content",
     response_class=StreamingResponse,
-    responses=files.parts(files.BINARY),
-    dependencies=[files.PART],
+    responses=files.range_responses(files.BINARY),
+    dependencies=[files.RANGE_HEADERS],
 )
-def get_content(here: Here, caller: Reader, request: Request, checkpoint_id: CheckpointId) -> Response:
+def get_content(here: ContextDep, caller: Reader, request: Request, checkpoint_id: CheckpointId) -> Response:
     """The file, whole or by `Range`; the ETag is its sha256."""
     checkpoint, filename = service.content(here.database, caller, checkpoint_id)
-    return files.answer(request, here.artifacts, checkpoint, filename=filename)
+    return files.file_response(request, here.artifacts, checkpoint, filename=filename)

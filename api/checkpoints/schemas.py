@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from api.http.schemas import Answer, Time
+from api.http.schemas import ResponseModel, ResponseTime
 
 
-class Checkpoint(Answer):
+class Checkpoint(ResponseModel):
     """Its content: `GET /checkpoints/{id}/content`."""
 
     id: str
@@ -19,4 +19,4 @@ class Checkpoint(Answer):
     sha256: str
     bytes: int
     metrics: dict[str, float | None]
-    created_at: Time
+    created_at: ResponseTime

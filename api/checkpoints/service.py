@@ -4,7 +4,7 @@ from sqlalchemy.orm import Session
 
 from api.checkpoints.schemas import Checkpoint
 from api.http.auth import Caller
-from api.http.errors import NotFound
+from api.http.errors import NotFoundError
 from store.db import tables
 from store.db.database import Database
 
@@ -15,7 +15,7 @@ def find(database: Database, caller: Caller, checkpoint_id: str) -> Checkpoint:
 
 
 def content(database: Database, caller: Caller, checkpoint_id: str) -> tuple[tables.Checkpoint, str]:
-    """And the name to save it under. Raises NotFound."""
+    """And the name to save it under. Raises NotFoundError."""
     with database.read() as session:
         checkpoint, job = _row(session, caller, checkpoint_id)
     return checkpoint, f"{job.name or job.id}-{checkpoint.sha256[:8]}{PurePosixPath(checkpoint.key).suffix}"
@@ -26,5 +26,5 @@ def _row(session: Session, caller: Caller, checkpoint_id: str) -> tuple[tables.C
     checkpoint = session.get(tables.Checkpoint, checkpoint_id)
     job = caller.job(session, checkpoint.job_id) if checkpoint else None
     if checkpoint is None or job is None:
-        raise NotFound("checkpoint_not_found", "No such checkpoint.", "See GET /jobs/{id}/checkpoints.")
+        raise NotFoundError("checkpoint_not_found", "No such checkpoint.", "See GET /jobs/{id}/checkpoints.")
     return checkpoint, job

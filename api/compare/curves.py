@@ -9,7 +9,7 @@ from api.compare.schemas import Curve
 from api.context import Context
 from api.http.auth import Caller
 from api.jobs import metrics
-from api.jobs.schemas import Series
+from api.jobs.schemas import MetricSeries
 from store.db.tables import Metric
 
 Points = dict[int, float | None]
@@ -31,12 +31,12 @@ def aligned(
 
 def _series(
     context: Context, caller: Caller, job_id: str, keys: Sequence[str] | None, max_points: int
-) -> dict[str, Series]:
+) -> dict[str, MetricSeries]:
     found = metrics.read(context.database, context.curves, caller, job_id, keys, "step", 0, max_points)
     return {series.key: series for series in found.series}
 
 
-def _curve(session: Session, key: str, found: dict[str, Series | None]) -> Curve:
+def _curve(session: Session, key: str, found: dict[str, MetricSeries | None]) -> Curve:
     steps = sorted({int(step) for series in found.values() if series for step in series.x})
     points = {job_id: _points(session, job_id, key, series, steps) for job_id, series in found.items()}
     return Curve(
@@ -47,7 +47,7 @@ def _curve(session: Session, key: str, found: dict[str, Series | None]) -> Curve
     )
 
 
-def _points(session: Session, job_id: str, key: str, series: Series | None, steps: Sequence[int]) -> Points:
+def _points(session: Session, job_id: str, key: str, series: MetricSeries | None, steps: Sequence[int]) -> Points:
     if series is None:
         return {}
     if not series.sampled:

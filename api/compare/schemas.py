@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from api.http.schemas import Answer, Time
+from api.http.schemas import ResponseModel, ResponseTime
 from api.jobs.schemas import Progress
 from frs.spec import Kind, Method
 from store.states import EndReason, JobStatus
 
 
-class Compared(Answer):
+class ComparedJob(ResponseModel):
     id: str
     name: str | None
     kind: Kind
@@ -24,12 +24,12 @@ class Compared(Answer):
     flops: int | None
     latency_ms: float | None
     """These three of the student; null until the trainer has told them."""
-    created_at: Time
-    started_at: Time | None
-    finished_at: Time | None
+    created_at: ResponseTime
+    started_at: ResponseTime | None
+    finished_at: ResponseTime | None
 
 
-class Difference(Answer):
+class SpecDifference(ResponseModel):
     """A field of the specs that is not the same in all."""
 
     path: str
@@ -38,7 +38,7 @@ class Difference(Answer):
     """One for each job; null where its spec has no such field."""
 
 
-class Curve(Answer):
+class Curve(ResponseModel):
     """One metric of all jobs, on one grid."""
 
     key: str
@@ -50,7 +50,7 @@ class Curve(Answer):
     """Whether points were left out; no job's first, last or extreme ones are where `max_points` is 4 or more a job."""
 
 
-class Scored(Answer):
+class JobScores(ResponseModel):
     """COCO numbers, 0 to 1, of a job's student in its last evaluation."""
 
     job_id: str
@@ -64,9 +64,9 @@ class Scored(Answer):
     best_classes: list[str]
 
 
-class SideBySide(Answer):
-    jobs: list[Compared]
-    differences: list[Difference]
+class Comparison(ResponseModel):
+    jobs: list[ComparedJob]
+    differences: list[SpecDifference]
     curves: list[Curve]
-    evaluations: list[Scored]
+    evaluations: list[JobScores]
     """Of the jobs that have one."""

@@ -5,7 +5,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.compare import curves
-from api.compare.schemas import Compared, Difference, Scored, SideBySide
+from api.compare.schemas import ComparedJob, Comparison, JobScores, SpecDifference
 from api.context import Context
 from api.http.auth import Caller
 from api.jobs.service import row
@@ -15,14 +15,14 @@ _NOT_COMPARED = ("name", "tags", "metadata", "priority")
 """Fields of a spec that change nothing about the training."""
 
 
-def side_by_side(
+def compare_jobs(
     context: Context, caller: Caller, job_ids: Sequence[str], keys: Sequence[str] | None, max_points: int
-) -> SideBySide:
+) -> Comparison:
     """Raises JobNotFound."""
     with context.database.read() as session:
         jobs = [row(session, caller, job_id) for job_id in job_ids]
         found = {job.id: evaluation for job in jobs if (evaluation := _last_of_the_student(session, job.id))}
-    return SideBySide(
+    return Comparison(
         jobs=[_compared(job, found.get(job.id)) for job in jobs],
         differences=differences([job.spec for job in jobs]),
         curves=curves.aligned(context, caller, job_ids, keys, max_points),
@@ -30,13 +30,13 @@ def side_by_side(
     )
 
 
-def differences(specs: Sequence[Mapping[str, Any]]) -> list[Difference]:
+def differences(specs: Sequence[Mapping[str, Any]]) -> list[SpecDifference]:
     """In the order of the fields."""
     leaves = [dict(_leaves(spec, "")) for spec in specs]
     paths = dict.fromkeys(path for spec in leaves for path in spec)
     rows = {path: [spec.get(path) for spec in leaves] for path in paths}
     return [
-        Difference(path=path, values=values) for path, values in rows.items() if any(v != values[0] for v in values)
+        SpecDifference(path=path, values=values) for path, values in rows.items() if any(v != values[0] for v in values)
     ]
 
 
@@ -50,12 +50,12 @@ def _leaves(part: Mapping[str, Any], above: str) -> list[tuple[str, Any]]:
     return found
 
 
-def _compared(job: Job, evaluation: Evaluation | None) -> Compared:
-    columns = {name: getattr(job, name) for name in Compared.model_fields.keys() & Job.__table__.columns.keys()}
+def _compared(job: Job, evaluation: Evaluation | None) -> ComparedJob:
+    columns = {name: getattr(job, name) for name in ComparedJob.model_fields.keys() & Job.__table__.columns.keys()}
     facts = {name: job.facts.get(f"student_{name}") for name in ("parameters", "flops", "latency_ms")}
     mAP = evaluation.metrics.get("bbox_mAP") if evaluation else None
     method = job.spec["method"] if job.kind == "distill" else None
-    return Compared.model_validate(columns | facts | {"mAP": mAP, "method": method})
+    return ComparedJob.model_validate(columns | facts | {"mAP": mAP, "method": method})
 
 
 def _last_of_the_student(session: Session, job_id: str) -> Evaluation | None:
@@ -65,11 +65,11 @@ def _last_of_the_student(session: Session, job_id: str) -> Evaluation | None:
     return session.scalar(of_the_student.order_by(*newest_first).limit(1))
 
 
-def _scored(found: Sequence[Evaluation]) -> list[Scored]:
+def _scored(found: Sequence[Evaluation]) -> list[JobScores]:
     best, best_classes = (_best([getattr(row, part) for row in found]) for part in ("metrics", "per_class"))
     columns = ("job_id", "step", "last", "metrics", "per_class")
     return [
-        Scored.model_validate(
+        JobScores.model_validate(
             {name: getattr(row, name) for name in columns}
             | {"best": best[number], "best_classes": best_classes[number]}
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from sqlalchemy import select, update
 
-from api.datasets.schemas import DatasetProblem, Split
+from api.datasets.schemas import DatasetProblem, SplitName
 from frs.dataset.check import check_pair, check_split
 from frs.dataset.report import Report
 from frs.errors import FrsError
@@ -22,7 +22,7 @@ from store.db.tables import Dataset
 from store.settings import Settings
 from store.states import DatasetStatus
 
-AT_ONCE = 2_000
+MAX_SYNC_IMAGES = 2_000
 """Images that are checked while the client waits."""
 _AT_ONCE_BYTES = 64 << 20
 _CHUNK = 1 << 20
@@ -32,7 +32,7 @@ _one_at_a_time = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
-class Findings(BaseModel):
+class DatasetCheckResult(BaseModel):
     """What `Dataset.report` holds."""
 
     train: Report | None = None
@@ -57,7 +57,7 @@ def is_large(annotations: Sequence[Path]) -> bool:
     """Whether the check takes longer than a client should wait; reads no more than it needs to know."""
     if sum(file.stat().st_size for file in annotations) > _AT_ONCE_BYTES:
         return True
-    return sum(_images_listed(file) for file in annotations) > AT_ONCE
+    return sum(_images_listed(file) for file in annotations) > MAX_SYNC_IMAGES
 
 
 def check_new(database: Database, settings: Settings, dataset: Dataset) -> None:
@@ -124,8 +124,8 @@ def _hashes(root: Path, dataset: Dataset) -> dict[str, str]:
     return found
 
 
-def _examine(root: Path, dataset: Dataset) -> Findings:
-    findings = Findings()
+def _examine(root: Path, dataset: Dataset) -> DatasetCheckResult:
+    findings = DatasetCheckResult()
     findings.train = _half(findings, "train", root, dataset.train_images, dataset.train_annotations)
     findings.val = _half(findings, "val", root, dataset.val_images, dataset.val_annotations)
     if findings.train and findings.val:
@@ -136,7 +136,7 @@ def _examine(root: Path, dataset: Dataset) -> Findings:
     return findings
 
 
-def _half(findings: Findings, split: Split, root: Path, images: str, annotations: str) -> Report | None:
+def _half(findings: DatasetCheckResult, split: SplitName, root: Path, images: str, annotations: str) -> Report | None:
     try:
         return check_split(inside(root, images), inside(root, annotations))
     except FrsError as error:
@@ -149,7 +149,7 @@ def _half(findings: Findings, split: Split, root: Path, images: str, annotations
     return None
 
 
-def _told(split: Split, half: Report | None) -> list[DatasetProblem]:
+def _told(split: SplitName, half: Report | None) -> list[DatasetProblem]:
     return [DatasetProblem(split=split, **dict(problem)) for problem in half.problems] if half else []
 
 
@@ -157,6 +157,6 @@ def _images_listed(annotations: Path) -> int:
     """Roughly, without parsing; no more than it takes to be large."""
     found = 0
     with annotations.open("rb") as file:
-        while found <= AT_ONCE and (chunk := file.read(_CHUNK)):
+        while found <= MAX_SYNC_IMAGES and (chunk := file.read(_CHUNK)):
             found += chunk.count(b'"file_name"')
     return found

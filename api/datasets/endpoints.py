@@ -3,7 +3,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from api import upload_body
-from api.context import Here
+from api.context import ContextDep
 from api.datasets import service, uploading
 from api.datasets.schemas import Dataset, DatasetCheck, DatasetCreate
 from api.http.auth import Reader, Submitter
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
 @router.post("", status_code=201)
-def register(here: Here, caller: Submitter, response: Response, request: DatasetCreate) -> Dataset:
+def register(here: ContextDep, caller: Submitter, response: Response, request: DatasetCreate) -> Dataset:
     """Registers a COCO data set that lies in the folder of data sets, and checks every file and box of it.
 
     The answer waits for the check of up to 2,000 images; of larger sets it has the status `checking`.
@@ -25,13 +25,13 @@ def register(here: Here, caller: Submitter, response: Response, request: Dataset
     return dataset
 
 
-@router.post("/upload", status_code=201, openapi_extra=upload_body.described(uploading.MEDIA_TYPES))
+@router.post("/upload", status_code=201, openapi_extra=upload_body.upload_schema(uploading.MEDIA_TYPES))
 def upload(
-    here: Here,
+    here: ContextDep,
     caller: Submitter,
     response: Response,
-    wanted: Annotated[uploading.Wanted, Depends(uploading.wanted)],
-    upload: Annotated[Upload, upload_body.received(uploading.wanted, uploading.MEDIA_TYPES)],
+    wanted: Annotated[uploading.UploadRequest, Depends(uploading.wanted)],
+    upload: Annotated[Upload, upload_body.receive_upload(uploading.wanted, uploading.MEDIA_TYPES)],
 ) -> Dataset:
     """Takes a data set as a .zip, .tar or .tar.gz file in COCO, Pascal VOC or YOLO layout, and checks it like any other."""
     dataset = uploading.register(here, caller, wanted, upload)
@@ -40,24 +40,24 @@ def upload(
 
 
 @router.get("")
-def list_datasets(here: Here, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[Dataset]:
+def list_datasets(here: ContextDep, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[Dataset]:
     """Newest first."""
     return service.listing(here.database, caller, limit, cursor)
 
 
 @router.get("/{dataset}")
-def get_dataset(here: Here, caller: Reader, dataset: IdOrName) -> Dataset:
+def get_dataset(here: ContextDep, caller: Reader, dataset: IdOrName) -> Dataset:
     """Its files, its counts and whether the check has passed."""
     return service.find(here.database, caller, dataset)
 
 
 @router.get("/{dataset}/check")
-def get_check(here: Here, caller: Reader, dataset: IdOrName) -> DatasetCheck:
+def get_check(here: ContextDep, caller: Reader, dataset: IdOrName) -> DatasetCheck:
     """All that the check found."""
     return service.check(here.database, caller, dataset)
 
 
 @router.delete("/{dataset}", status_code=204)
-def delete_dataset(here: Here, caller: Submitter, dataset: IdOrName) -> None:
+def delete_dataset(here: ContextDep, caller: Submitter, dataset: IdOrName) -> None:
     """Forgets the data set; its files stay, uploaded ones go. Refused while any job refers to it."""
     uploading.release(here, service.delete(here.database, caller, dataset))

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from api.http.schemas import Answer, Time
+from api.http.schemas import ResponseModel, ResponseTime
 from frs.dataset.report import ClassCount, Counts, Report
 from frs.spec import Name, RelativePath, Spec
 from store.states import DatasetStatus
 
-Split = Literal["train", "val"]
+SplitName = Literal["train", "val"]
 
 
 class SplitFiles(Spec):
@@ -27,8 +27,8 @@ class DatasetCreate(Spec):
     """Absent: `<name>/val` and `<name>/annotations/instances_val.json`."""
 
 
-class DatasetProblem(Answer):
-    split: Split
+class DatasetProblem(ResponseModel):
+    split: SplitName
     code: str
     message: str
     """Names the image's file and the box."""
@@ -37,14 +37,14 @@ class DatasetProblem(Answer):
     annotation_id: int | None = None
 
 
-class SplitCounts(Answer):
+class SplitCounts(ResponseModel):
     """Null where the half could not be read at all."""
 
     train: Counts | None
     val: Counts | None
 
 
-class Dataset(Answer):
+class Dataset(ResponseModel):
     id: str
     name: str
     status: DatasetStatus
@@ -61,10 +61,10 @@ class Dataset(Answer):
     problem_count: int | None
     problems: list[DatasetProblem]
     """The first 20; the others: `GET /datasets/{id}/check`."""
-    created_at: Time
+    created_at: ResponseTime
 
 
-class DatasetCheck(Answer):
+class DatasetCheck(ResponseModel):
     id: str
     status: DatasetStatus
     train: Report | None

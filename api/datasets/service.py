@@ -7,11 +7,11 @@ from sqlalchemy.orm import Session
 
 from api.context import Context
 from api.datasets import checks
-from api.datasets.checks import Findings
-from api.datasets.schemas import Dataset, DatasetCheck, DatasetCreate, Split, SplitCounts, SplitFiles
+from api.datasets.checks import DatasetCheckResult
+from api.datasets.schemas import Dataset, DatasetCheck, DatasetCreate, SplitCounts, SplitFiles, SplitName
 from api.http import files
 from api.http.auth import Caller
-from api.http.errors import Refusal
+from api.http.errors import ApiError
 from api.http.pagination import newest_first
 from api.http.schemas import Page
 from frs.errors import DatasetNotFound
@@ -22,7 +22,7 @@ _PROBLEMS_SHOWN = 20
 
 
 def register(context: Context, caller: Caller, request: DatasetCreate) -> Dataset:
-    """Raises InvalidField where files are missing, Refusal 409 where the name is taken."""
+    """Raises InvalidField where files are missing, ApiError 409 where the name is taken."""
     root = context.settings.datasets_root
     train, val = (_files(request, split, root) for split in ("train", "val"))
     dataset = _add(context.database, caller, request.name, train, val)
@@ -45,22 +45,22 @@ def find(database: Database, caller: Caller, id_or_name: str) -> Dataset:
 def check(database: Database, caller: Caller, id_or_name: str) -> DatasetCheck:
     with database.read() as session:
         dataset = row(session, caller, id_or_name)
-    found = Findings.model_validate(dataset.report or {})
+    found = DatasetCheckResult.model_validate(dataset.report or {})
     return DatasetCheck(id=dataset.id, status=dataset.status, train=found.train, val=found.val, problems=found.problems)
 
 
 def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
-    """Returns the key of the archive it came as, to release. Raises Refusal 409 while jobs refer to it."""
+    """Returns the key of the archive it came as, to release. Raises ApiError 409 while jobs refer to it."""
     with database.write() as session:
         found = row(session, caller, id_or_name)
         dataset_id, upload_key = found.id, found.upload_key
-        if queries.teaches_unlabelled(session, found):
-            raise Refusal(409, "dataset_in_use", "Jobs that have not ended use its images.", "See GET /jobs.")
+        if queries.is_used_unlabelled(session, found):
+            raise ApiError(409, "dataset_in_use", "Jobs that have not ended use its images.", "See GET /jobs.")
         try:
             session.execute(delete_from(tables.Dataset).where(tables.Dataset.id == dataset_id))
         except IntegrityError as error:
             hint = "See GET /jobs?dataset=...; register corrected files under a new name."
-            raise Refusal(409, "dataset_in_use", "Jobs refer to this data set.", hint) from error
+            raise ApiError(409, "dataset_in_use", "Jobs refer to this data set.", hint) from error
         session.commit()
     return upload_key
 
@@ -73,7 +73,7 @@ def row(session: Session, caller: Caller, id_or_name: str) -> tables.Dataset:
     return dataset
 
 
-def _files(request: DatasetCreate, split: Split, root: Path) -> SplitFiles:
+def _files(request: DatasetCreate, split: SplitName, root: Path) -> SplitFiles:
     given = request.train if split == "train" else request.val
     half = given or SplitFiles(
         images=f"{request.name}/{split}", annotations=f"{request.name}/annotations/instances_{split}.json"
@@ -101,12 +101,12 @@ def _add(database: Database, caller: Caller, name: str, train: SplitFiles, val: 
         session.commit()
     if dataset is None:
         hint = "Choose another name, or DELETE /datasets/{name} first."
-        raise Refusal(409, "name_taken", "There is a data set of this name.", hint)
+        raise ApiError(409, "name_taken", "There is a data set of this name.", hint)
     return dataset
 
 
 def _shown(dataset: tables.Dataset) -> Dataset:
-    found = None if dataset.report is None else Findings.model_validate(dataset.report)
+    found = None if dataset.report is None else DatasetCheckResult.model_validate(dataset.report)
     return Dataset(
         id=dataset.id,
         name=dataset.name,
@@ -123,5 +123,5 @@ def _shown(dataset: tables.Dataset) -> Dataset:
     )
 
 
-def _counts(found: Findings) -> SplitCounts:
+def _counts(found: DatasetCheckResult) -> SplitCounts:
     return SplitCounts(train=found.train.counts if found.train else None, val=found.val.counts if found.val else None)

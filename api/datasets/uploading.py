@@ -9,18 +9,18 @@ from fastapi import Query
 from pydantic import BaseModel
 from sqlalchemy import exists, select
 
-from api.context import Context, Here
+from api.context import Context, ContextDep
 from api.datasets import checks, service
 from api.datasets.schemas import Dataset
 from api.http import files
 from api.http.auth import Caller, Submitter
-from api.http.errors import Refusal
+from api.http.errors import ApiError
 from api.upload_body import Upload
 from frs.dataset.upload import archive, convert
 from frs.errors import ArchiveTooLarge
 from frs.spec import Name
 from store.artifacts import local_files, unpacking
-from store.artifacts.uploads import archive_key, folder_of, is_used
+from store.artifacts.uploads import archive_key, folder_of, is_referenced
 from store.db import tables
 from store.db.database import insert
 from store.db.ids import new_id
@@ -38,22 +38,24 @@ _converting = threading.BoundedSemaphore(4)
 """Each takes a request's thread and up to 4 GiB."""
 
 
-class Wanted(BaseModel):
+class UploadRequest(BaseModel):
     name: str
     val_share: float | None
 
 
-def wanted(here: Here, caller: Submitter, name: Annotated[Name, Query()], val_share: Share = None) -> Wanted:
-    """Raises Refusal 409 where the name is taken."""
+def wanted(
+    here: ContextDep, caller: Submitter, name: Annotated[Name, Query()], val_share: Share = None
+) -> UploadRequest:
+    """Raises ApiError 409 where the name is taken."""
     taken = exists().where(tables.Dataset.owner == caller.owner, tables.Dataset.name == name)
     with here.database.read() as session:
         if session.scalar(select(taken)):
             raise _name_taken()
-    return Wanted(name=name, val_share=val_share and round(val_share, 2))
+    return UploadRequest(name=name, val_share=val_share and round(val_share, 2))
 
 
-def register(context: Context, caller: Caller, wanted: Wanted, upload: Upload) -> Dataset:
-    """Raises Refusal: 422 for an archive or a layout that cannot be used, 409 where the name is taken."""
+def register(context: Context, caller: Caller, wanted: UploadRequest, upload: Upload) -> Dataset:
+    """Raises ApiError: 422 for an archive or a layout that cannot be used, 409 where the name is taken."""
     settings, root = context.settings, context.settings.uploads_root
     key = archive_key(upload.sha256, wanted.val_share, archive.suffix(upload.path))
     folder = folder_of(settings, key)
@@ -64,7 +66,7 @@ def register(context: Context, caller: Caller, wanted: Wanted, upload: Upload) -
         else:
             _convert(settings, upload, part, wanted.val_share)
             context.artifacts.put(upload.path, key, upload.sha256)  # before the lock: a bucket takes its time
-        with local_files.alone(root):
+        with local_files.exclusive_lock(root):
             if not folder.is_dir():
                 if not part.is_dir():  # it was deleted this very moment
                     _convert(settings, upload, part, wanted.val_share)
@@ -84,14 +86,14 @@ def release(context: Context, key: str | None) -> None:
     if key is None:
         return
     root = context.settings.uploads_root
-    with local_files.temporary(root) as part, local_files.alone(root):
+    with local_files.temporary(root) as part, local_files.exclusive_lock(root):
         with context.database.read() as session:
-            if is_used(session, key):
+            if is_referenced(session, key):
                 return
         folder = folder_of(context.settings, key)
         if folder.is_dir():
             folder.rename(part)
-        files.delete(context.artifacts, key)
+        files.delete_files(context.artifacts, key)
         _count_release(root)  # last: who reads the new count comes after what was deleted
 
 
@@ -116,19 +118,19 @@ def _keep(context: Context, key: str, upload: Upload) -> None:
 
 
 def _convert(settings: Settings, upload: Upload, part: Path, val_share: float | None) -> None:
-    """A few at a time. Raises Refusal."""
+    """A few at a time. Raises ApiError."""
     if not _converting.acquire(timeout=_TURN_SECONDS):
         hint = "Send it again in a minute."
-        raise Refusal(503, "busy", "Other archives are being unpacked.", hint, headers={"Retry-After": "60"})
+        raise ApiError(503, "busy", "Other archives are being unpacked.", hint, headers={"Retry-After": "60"})
     try:
         unpacking.convert(settings, upload.path, part, val_share)
-    except unpacking.Refused as refused:
+    except unpacking.ConversionFailed as refused:
         told = refused.problem
-        raise Refusal(422, told.code, told.message, told.hint) from None
+        raise ApiError(422, told.code, told.message, told.hint) from None
     except OSError as error:
         if error.errno != errno.ENOMEM:
             raise
-        raise Refusal(422, ArchiveTooLarge.code, convert.OVER_LIMIT, ArchiveTooLarge.hint_by_default) from None
+        raise ApiError(422, ArchiveTooLarge.code, convert.OVER_LIMIT, ArchiveTooLarge.hint_by_default) from None
     finally:
         _converting.release()
 
@@ -150,6 +152,6 @@ def _add(context: Context, caller: Caller, name: str, key: str) -> tables.Datase
     return dataset
 
 
-def _name_taken() -> Refusal:
+def _name_taken() -> ApiError:
     hint = "Choose another name, or DELETE /datasets/{name} first."
-    return Refusal(409, "name_taken", "There is a data set of this name.", hint)
+    return ApiError(409, "name_taken", "There is a data set of this name.", hint)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
-from api.http.schemas import Answer, Time
+from api.http.schemas import ResponseModel, ResponseTime
 from frs.dataset.fields import is_text
 from frs.events import ErrorInfo
 from frs.spec import ConfigDetector, DescribedDetector, Name, RelativePath, Spec
@@ -87,7 +87,7 @@ def _split(classes: str) -> list[str]:
     return [name.strip() for name in classes.split(",")]
 
 
-class Detector(Answer):
+class Detector(ResponseModel):
     id: str
     name: str
     status: DetectorStatus
@@ -101,4 +101,4 @@ class Detector(Answer):
     sha256: str
     """Of the weights."""
     classes: list[str] | None
-    created_at: Time
+    created_at: ResponseTime

@@ -6,7 +6,7 @@ from api.context import Context
 from api.detectors.schemas import Detector, DetectorCreate
 from api.http import files
 from api.http.auth import Caller
-from api.http.errors import InvalidField, NotFound, Refusal
+from api.http.errors import ApiError, InvalidField, NotFoundError
 from api.http.pagination import newest_first
 from api.http.schemas import Page
 from frs.files import digest
@@ -25,7 +25,7 @@ _REFERENCES = (
 
 
 def register(context: Context, caller: Caller, request: DetectorCreate) -> Detector:
-    """Raises InvalidField where there are no such weights, Refusal 409 where the name is taken."""
+    """Raises InvalidField where there are no such weights, ApiError 409 where the name is taken."""
     source = _from_job(context, caller, request.job) if request.job else _from_file(context, request)
     values = {"id": ids.new_id("det"), "name": request.name, "owner": caller.owner, **source}
     with context.database.write() as session:
@@ -36,7 +36,7 @@ def register(context: Context, caller: Caller, request: DetectorCreate) -> Detec
         session.commit()
     if detector is None:
         hint = "Choose another name, or DELETE /detectors/{name} first."
-        raise Refusal(409, "name_taken", "There is a detector of this name.", hint)
+        raise ApiError(409, "name_taken", "There is a detector of this name.", hint)
     return Detector.model_validate(detector)
 
 
@@ -53,13 +53,13 @@ def find(database: Database, caller: Caller, id_or_name: str) -> Detector:
 
 
 def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
-    """Returns the key of its weights, to release. Raises Refusal 409 while a job that has not ended refers to it."""
+    """Returns the key of its weights, to release. Raises ApiError 409 while a job that has not ended refers to it."""
     with database.write() as session:
         detector = _row(session, caller, id_or_name)
         weights_key = detector.weights_key
         if _is_needed(session, detector):
             hint = "Cancel these jobs, or wait until they have ended."
-            raise Refusal(409, "detector_in_use", "Jobs that have not ended refer to this detector.", hint)
+            raise ApiError(409, "detector_in_use", "Jobs that have not ended refer to this detector.", hint)
         session.execute(delete_from(tables.Detector).where(tables.Detector.id == detector.id))
         session.commit()
     return weights_key
@@ -95,7 +95,7 @@ def _from_job(context: Context, caller: Caller, job_id: str) -> Document:
 
 
 def _is_needed(session: Session, detector: tables.Detector) -> bool:
-    named = [queries.names(Job.spec[path].as_string(), detector) for path in _REFERENCES]
+    named = [queries.refers_to(Job.spec[path].as_string(), detector) for path in _REFERENCES]
     query = select(Job.id).where(Job.status.not_in(TERMINAL), or_(*named)).limit(1)
     return session.scalar(query) is not None
 
@@ -103,5 +103,5 @@ def _is_needed(session: Session, detector: tables.Detector) -> bool:
 def _row(session: Session, caller: Caller, id_or_name: str) -> tables.Detector:
     detector = caller.detector(session, id_or_name)
     if detector is None:
-        raise NotFound("detector_not_found", "No such detector.", "See GET /detectors.")
+        raise NotFoundError("detector_not_found", "No such detector.", "See GET /detectors.")
     return detector

@@ -7,26 +7,26 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import exists, select
 
-from api.context import Context, Here
+from api.context import Context, ContextDep
 from api.detectors.schemas import Description, Detector, DetectorUpload
 from api.http import files
 from api.http.auth import Caller, Submitter
-from api.http.errors import Refusal
+from api.http.errors import ApiError
 from api.upload_body import Upload
 from store.artifacts import local_files
-from store.artifacts.uploads import is_used
+from store.artifacts.uploads import is_referenced
 from store.db import tables
 from store.db.database import insert
 from store.db.ids import new_id
 from store.requests import worker_requests
-from store.states import DetectorStatus, ErrandKind
+from store.states import DetectorStatus, RequestKind
 
 MEDIA_TYPES = ("application/octet-stream",)
 _description: TypeAdapter[Description] = TypeAdapter(Description)
 
 
-def wanted(here: Here, caller: Submitter, query: Annotated[DetectorUpload, Query()]) -> DetectorUpload:
-    """Raises RequestValidationError for what describes no detector, Refusal 409 where the name is taken."""
+def wanted(here: ContextDep, caller: Submitter, query: Annotated[DetectorUpload, Query()]) -> DetectorUpload:
+    """Raises RequestValidationError for what describes no detector, ApiError 409 where the name is taken."""
     _described(query)
     taken = exists().where(tables.Detector.owner == caller.owner, tables.Detector.name == query.name)
     with here.database.read() as session:
@@ -36,7 +36,7 @@ def wanted(here: Here, caller: Submitter, query: Annotated[DetectorUpload, Query
 
 
 def register(context: Context, caller: Caller, wanted: DetectorUpload, upload: Upload) -> Detector:
-    """Raises Refusal 409 where the name is taken."""
+    """Raises ApiError 409 where the name is taken."""
     detector_id = new_id("det")
     key = f"uploads/{detector_id}.bin"  # its own, for a worker deletes it when it has read it
     values = {
@@ -61,11 +61,11 @@ def release(context: Context, key: str | None) -> None:
     """Removes weights that nothing refers to any more. None: they lie in the folder of models."""
     if key is None:
         return
-    with local_files.alone(context.settings.uploads_root):
+    with local_files.exclusive_lock(context.settings.uploads_root):
         with context.database.read() as session:
-            if is_used(session, key):
+            if is_referenced(session, key):
                 return
-        files.delete(context.artifacts, key)
+        files.delete_files(context.artifacts, key)
 
 
 def _described(wanted: DetectorUpload) -> Description:
@@ -93,11 +93,11 @@ def _add(context: Context, values: dict[str, Any]) -> tables.Detector | None:
             statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Detector)
         )
         if detector is not None:
-            worker_requests.add(session, ErrandKind.IMPORT, request, owner=values["owner"])
+            worker_requests.add(session, RequestKind.IMPORT, request, owner=values["owner"])
         session.commit()
     return detector
 
 
-def _name_taken() -> Refusal:
+def _name_taken() -> ApiError:
     hint = "Choose another name, or DELETE /detectors/{name} first."
-    return Refusal(409, "name_taken", "There is a detector of this name.", hint)
+    return ApiError(409, "name_taken", "There is a detector of this name.", hint)

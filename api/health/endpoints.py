@@ -1,6 +1,6 @@
 from fastapi import APIRouter
 
-from api.context import Here
+from api.context import ContextDep
 from api.health import service
 from api.health.schemas import Health, Version
 from api.http.auth import Reader
@@ -15,7 +15,7 @@ async def live() -> Health:
 
 
 @router.get("/health/ready")
-def ready(here: Here) -> Health:
+def ready(here: ContextDep) -> Health:
     """The database answers, too, and has the tables this version needs; 503 otherwise. Needs no key."""
     service.check(here.database)
     return Health()

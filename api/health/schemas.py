@@ -1,12 +1,12 @@
 from typing import Literal
 
-from api.http.schemas import Answer
+from api.http.schemas import ResponseModel
 
 
-class Health(Answer):
+class Health(ResponseModel):
     status: Literal["ok"] = "ok"
 
 
-class Version(Answer):
+class Version(ResponseModel):
     frs: str
     python: str

@@ -8,12 +8,12 @@ from fastapi import Depends, Request
 from sqlalchemy import ColumnElement, true
 from sqlalchemy.orm import Session
 
-from api.http.errors import Refusal
+from api.http.errors import ApiError
 from store.db import queries
 from store.db.api_keys import Scope
-from store.db.tables import Dataset, Detector, Errand, Job
+from store.db.tables import Dataset, Detector, Job, WorkerRequest
 
-Owned = Job | Dataset | Detector | Errand
+Owned = Job | Dataset | Detector | WorkerRequest
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Caller:
         return true() if self.is_admin else table.owner == self.owner
 
 
-Recheck = Callable[[], Awaitable[Caller]]
+RecheckKey = Callable[[], Awaitable[Caller]]
 
 
 def _needs(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
@@ -55,19 +55,19 @@ def _needs(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
         caller: Caller = request.state.caller
         if not caller.scope.includes(scope):
             hint = "Use a key that has it; an admin makes one with POST /api-keys."
-            raise Refusal(403, "scope_missing", f"This needs a key with the scope `{scope}`.", hint)
+            raise ApiError(403, "scope_missing", f"This needs a key with the scope `{scope}`.", hint)
         return caller
 
     return caller_with_scope
 
 
-async def _recheck(request: Request) -> Recheck:
-    recheck: Recheck = request.state.recheck
+async def _recheck(request: Request) -> RecheckKey:
+    recheck: RecheckKey = request.state.recheck
     return recheck
 
 
-StillKnown = Annotated[Recheck, Depends(_recheck)]
-"""For answers that last: `await still_known()` raises Refusal, 401, once the key was revoked or has expired."""
+KeyStillValid = Annotated[RecheckKey, Depends(_recheck)]
+"""For answers that last: `await still_known()` raises ApiError, 401, once the key was revoked or has expired."""
 Reader = Annotated[Caller, Depends(_needs(Scope.READ))]
 Submitter = Annotated[Caller, Depends(_needs(Scope.SUBMIT))]
 Admin = Annotated[Caller, Depends(_needs(Scope.ADMIN))]

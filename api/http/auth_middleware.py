@@ -10,21 +10,21 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.http.auth import Caller
-from api.http.errors import Refusal
-from api.http.rate_limits import TokenBuckets, neighbourhood, too_often
+from api.http.errors import ApiError
+from api.http.rate_limits import TokenBuckets, client_network, rate_limited
 from store.db import api_keys
 from store.db.database import Database
 from store.settings import Settings
 
-OPEN = frozenset({"/health/live", "/health/ready", "/docs", "/openapi.json"})
-REMEMBER_SECONDS = 1.0
+PUBLIC_PATHS = frozenset({"/health/live", "/health/ready", "/docs", "/openapi.json"})
+KEY_CACHE_SECONDS = 1.0
 """A revoked key is refused after at most so long."""
 
 
-class Gate:
+class AuthMiddleware:
     def __init__(self, app: ASGIApp, database: Database, settings: Settings) -> None:
         self.app = app
-        self.known = KnownKeys(database)
+        self.known = KeyCache(database)
         self.settings = settings
         self.allowed_hosts = frozenset(host.lower() for host in settings.allowed_hosts)
         self.requests, self.failures = TokenBuckets(), TokenBuckets()
@@ -35,31 +35,33 @@ class Gate:
         headers = Headers(scope=scope)
         if self.allowed_hosts and _hostname(headers.get("host", "")) not in self.allowed_hosts:
             hint = "An operator adds names in `FRS_ALLOWED_HOSTS`."
-            raise Refusal(400, "host_not_allowed", "This service does not answer under that host name.", hint)
-        if scope["path"] not in OPEN:
+            raise ApiError(400, "host_not_allowed", "This service does not answer under that host name.", hint)
+        if scope["path"] not in PUBLIC_PATHS:
             await self._let_in(scope, _token(headers))
         return await self.app(scope, receive, send)
 
     async def _let_in(self, scope: Scope, token: str) -> None:
         try:
             caller = await self.known.caller(token)
-        except Refusal:
+        except ApiError:
             self._note_failure(scope)
             raise
         per_minute = caller.requests_per_minute or self.settings.requests_per_minute
         if per_minute and (wait := self.requests.take(caller.key_id, per_minute)):
-            raise too_often(f"This key allows {per_minute} requests a minute.", wait)
+            raise rate_limited(f"This key allows {per_minute} requests a minute.", wait)
         scope["state"] |= {"caller": caller, "recheck": partial(self.known.caller, token)}
 
     def _note_failure(self, scope: Scope) -> None:
-        """Raises Refusal, 429: whoever guesses hears no more than that."""
-        address = neighbourhood(scope["client"][0]) if scope.get("client") else "unknown"
+        """Raises ApiError, 429: whoever guesses hears no more than that."""
+        address = client_network(scope["client"][0]) if scope.get("client") else "unknown"
         wait = self.failures.take(address, self.settings.unknown_keys_per_minute)
         if wait:
-            raise too_often("Too many unknown keys came from this address.", wait, "Use a key that is valid.") from None
+            raise rate_limited(
+                "Too many unknown keys came from this address.", wait, "Use a key that is valid."
+            ) from None
 
 
-class KnownKeys:
+class KeyCache:
     """Callers by their tokens' digest, each looked up once a second at most."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
@@ -68,8 +70,8 @@ class KnownKeys:
         self._asking: WeakValueDictionary[str, Lock] = WeakValueDictionary()
 
     async def caller(self, token: str) -> Caller:
-        """Raises Refusal, 401, for a key that is unknown, has expired or was revoked."""
-        digest = api_keys.digest(token)
+        """Raises ApiError, 401, for a key that is unknown, has expired or was revoked."""
+        digest = api_keys.token_digest(token)
         remembered = self._remembered(digest)
         if remembered is not None:
             return remembered
@@ -84,13 +86,13 @@ class KnownKeys:
         return caller if self._clock() < until else None
 
     def _look_up(self, token: str, digest: str) -> Caller | None:
-        until = self._clock() + REMEMBER_SECONDS  # from before the question: a slow answer is no longer believed
+        until = self._clock() + KEY_CACHE_SECONDS  # from before the question: a slow answer is no longer believed
         with self._database.read() as session:
             key = api_keys.find(session, token)
         if key is None:
             self._known.pop(digest, None)
             return None
-        caller = Caller(key.id, key.owner, api_keys.widest(key), key.max_active_jobs, key.requests_per_minute)
+        caller = Caller(key.id, key.owner, api_keys.widest_scope(key), key.max_active_jobs, key.requests_per_minute)
         self._known[digest] = caller, until
         return caller
 
@@ -103,9 +105,9 @@ def _token(headers: Headers) -> str:
     return token.strip()
 
 
-def _unauthorised(code: str, detail: str) -> Refusal:
+def _unauthorised(code: str, detail: str) -> ApiError:
     hint = "Send `Authorization: Bearer KEY`; the first key is in the file `api-key` of the service's data folder."
-    return Refusal(401, code, detail, hint, headers={"WWW-Authenticate": "Bearer"})
+    return ApiError(401, code, detail, hint, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _hostname(host: str) -> str:

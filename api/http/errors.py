@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from api.http.validation import Fault, faults_of
+from api.http.validation import FieldError, field_errors
 from frs.errors import FrsError
 from store.errors import ActionNotAllowed, ArtifactsUnavailable
 
@@ -34,7 +34,7 @@ _RETRY = {"Retry-After": "2"}
 _log = logging.getLogger(__name__)
 
 
-class ProblemDocument(BaseModel):
+class ProblemDetails(BaseModel):
     """What every answer from 400 on looks like."""
 
     type: str = "about:blank"
@@ -47,7 +47,7 @@ class ProblemDocument(BaseModel):
     """Stable: for programs."""
     hint: str
     """What to do next."""
-    errors: list[Fault]
+    errors: list[FieldError]
     """Field by field, where the request's content is at fault."""
     request_id: str
     """Also in the header `X-Request-Id` and in the log."""
@@ -55,7 +55,7 @@ class ProblemDocument(BaseModel):
     """What the job can take now, where it could not take this."""
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """An answer of 400 or more."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Refusal(Exception):
         detail: str,
         hint: str = "",
         *,
-        errors: Sequence[Fault] = (),
+        errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
         allowed_actions: Sequence[str] | None = None,
     ) -> None:
@@ -74,24 +74,24 @@ class Refusal(Exception):
         self.errors, self.headers, self.allowed_actions = list(errors), dict(headers or {}), allowed_actions
 
 
-class NotFound(Refusal):
+class NotFoundError(ApiError):
     def __init__(self, code: str, detail: str, hint: str) -> None:
         super().__init__(404, code, detail, hint)
 
 
-class InvalidField(Refusal):
+class InvalidField(ApiError):
     """A field that names something that is not there, or that does not fit."""
 
-    def __init__(self, loc: str, code: str, detail: str, hint: str, *, errors: Sequence[Fault] = ()) -> None:
-        super().__init__(422, code, detail, hint, errors=errors or [Fault(loc=loc, code=code, message=detail)])
+    def __init__(self, loc: str, code: str, detail: str, hint: str, *, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(422, code, detail, hint, errors=errors or [FieldError(loc=loc, code=code, message=detail)])
 
 
-def answer(error: Exception, request_id: str) -> Response:
+def problem_response(error: Exception, request_id: str) -> Response:
     """The problem document for any exception; those that are our fault are logged with their traceback."""
-    refusal = _refusal(error)
+    refusal = _to_api_error(error)
     if refusal.status >= 500:
         _log.error("%s: %s", refusal.code, type(error).__name__, exc_info=error, extra={"request_id": request_id})
-    problem = ProblemDocument(
+    problem = ProblemDetails(
         title=HTTPStatus(refusal.status).phrase,
         status=refusal.status,
         detail=refusal.detail,
@@ -105,56 +105,56 @@ def answer(error: Exception, request_id: str) -> Response:
     return Response(body, refusal.status, refusal.headers, "application/problem+json")
 
 
-def _refusal(error: Exception) -> Refusal:
+def _to_api_error(error: Exception) -> ApiError:
     match error:
-        case Refusal():
+        case ApiError():
             return error
         case ActionNotAllowed():
-            return Refusal(409, error.code, error.message, error.hint, allowed_actions=error.allowed_actions)
+            return ApiError(409, error.code, error.message, error.hint, allowed_actions=error.allowed_actions)
         case FrsError():
-            return Refusal(STATUS_OF_CODE.get(error.code, 422), error.code, error.message, error.hint)
+            return ApiError(STATUS_OF_CODE.get(error.code, 422), error.code, error.message, error.hint)
         case RequestValidationError():
             return _invalid_request(error)
         case HTTPException():
             return _of_the_framework(error)
         case PoolTimeout():
-            return Refusal(503, "busy", "Too many requests at once.", "Try again in 2 seconds.", headers=_RETRY)
+            return ApiError(503, "busy", "Too many requests at once.", "Try again in 2 seconds.", headers=_RETRY)
         case DBAPIError() | OSError():
             return _of_storage(error)
         case _:
             return _internal()
 
 
-def _invalid_request(error: RequestValidationError) -> Refusal:
+def _invalid_request(error: RequestValidationError) -> ApiError:
     if any(fault["loc"][0] == "path" for fault in error.errors()):
-        return NotFound("not_found", "There is nothing under this path.", "See /docs for the paths.")
-    faults = faults_of(error)
+        return NotFoundError("not_found", "There is nothing under this path.", "See /docs for the paths.")
+    faults = field_errors(error)
     first = faults[0]
     detail = f"{first.loc}: {first.message}" if first.loc else first.message
-    return Refusal(422, "invalid_request", detail, "See /docs for the fields and what they take.", errors=faults)
+    return ApiError(422, "invalid_request", detail, "See /docs for the fields and what they take.", errors=faults)
 
 
-def _of_the_framework(error: HTTPException) -> Refusal:
+def _of_the_framework(error: HTTPException) -> ApiError:
     code = _CODE_OF_STATUS.get(error.status_code, "bad_request")
     detail = HTTPStatus(error.status_code).description or HTTPStatus(error.status_code).phrase
-    return Refusal(error.status_code, code, f"{detail}.", "See /docs for the paths.", headers=error.headers)
+    return ApiError(error.status_code, code, f"{detail}.", "See /docs for the paths.", headers=error.headers)
 
 
-def _of_storage(error: DBAPIError | OSError) -> Refusal:
+def _of_storage(error: DBAPIError | OSError) -> ApiError:
     if _is_full(error):
-        return Refusal(507, "storage_full", "There is no space left to store this.", "Free space, then try again.")
+        return ApiError(507, "storage_full", "There is no space left to store this.", "Free space, then try again.")
     match error:
         case ArtifactsUnavailable():
             detail = "The store of artifacts does not answer."
-            return Refusal(503, "storage_unavailable", detail, "Try again in 2 seconds.", headers=_RETRY)
+            return ApiError(503, "storage_unavailable", detail, "Try again in 2 seconds.", headers=_RETRY)
         case DataError():
-            return Refusal(422, "invalid_request", "A value cannot be stored.", "See /docs for what fields take.")
+            return ApiError(422, "invalid_request", "A value cannot be stored.", "See /docs for what fields take.")
         case IntegrityError():
             hint = "Look at what the request refers to, then try again."
-            return Refusal(409, "conflict", "What the request refers to has changed meanwhile.", hint)
+            return ApiError(409, "conflict", "What the request refers to has changed meanwhile.", hint)
         case OperationalError() | InterfaceError():
             hint = "Try again in 2 seconds; see /health/ready."
-            return Refusal(503, "database_unavailable", "The database does not answer.", hint, headers=_RETRY)
+            return ApiError(503, "database_unavailable", "The database does not answer.", hint, headers=_RETRY)
         case _:
             return _internal()
 
@@ -168,6 +168,6 @@ def _is_full(error: DBAPIError | OSError) -> bool:
     )
 
 
-def _internal() -> Refusal:
+def _internal() -> ApiError:
     hint = "Try again; if it stays, report it with the request_id, under which the log says more."
-    return Refusal(500, "internal_error", "This should not have happened.", hint)
+    return ApiError(500, "internal_error", "This should not have happened.", hint)

@@ -30,22 +30,22 @@ async def _part(
     range: Annotated[str | None, Header(description="Such as `bytes=0-1023`.")] = None,
     if_none_match: Annotated[str | None, Header(description="The ETag of what is there already.")] = None,
 ) -> None:
-    """Read by `answer`."""
+    """Read by `file_response`."""
 
 
-PART = Depends(_part)
-"""Documents the headers that `answer` heeds."""
+RANGE_HEADERS = Depends(_part)
+"""Documents the headers that `file_response` heeds."""
 
 
-def content(media_type: str) -> dict[int | str, dict[str, Any]]:
+def content_response(media_type: str) -> dict[int | str, dict[str, Any]]:
     """For `responses=`: what the body of a 200 is."""
     schema = {"type": "string"} | ({} if media_type.startswith("text/") else {"format": "binary"})
     return {200: {"content": {media_type: {"schema": schema}}}}
 
 
-def parts(media_type: str) -> dict[int | str, dict[str, Any]]:
-    """For `responses=`: all that `answer` answers."""
-    whole = content(media_type)
+def range_responses(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """For `responses=`: all that `file_response` answers."""
+    whole = content_response(media_type)
     return whole | {
         206: whole[200] | {"description": "The part that `Range` named."},
         304: {"description": "The client has this very content."},
@@ -53,7 +53,7 @@ def parts(media_type: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def answer(
+def file_response(
     request: Request,
     artifacts: Artifacts,
     kept: Checkpoint | Artifact,
@@ -69,7 +69,7 @@ def answer(
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    part = ranges.asked_for(request.headers, kept.bytes, etag)
+    part = ranges.requested_range(request.headers, kept.bytes, etag)
     start, stop = part or (0, kept.bytes)
     headers |= {"Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
     if part:
@@ -80,7 +80,7 @@ def answer(
     return _Part(content, start, stop, status_code=206 if part else 200, headers=headers, media_type=media_type)
 
 
-def delete(artifacts: Artifacts, *keys: str) -> None:
+def delete_files(artifacts: Artifacts, *keys: str) -> None:
     """Of files that no row names any more: where they cannot be deleted, some too many harm nobody."""
     for done, key in enumerate(keys):
         try:

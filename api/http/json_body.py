@@ -7,7 +7,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.http.errors import Refusal
+from api.http.errors import ApiError
 
 MAX_BYTES = 1 << 20
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -16,7 +16,7 @@ STREAMED = frozenset({("POST", "/datasets/upload"), ("POST", "/detectors/upload"
 _WITH_A_BODY = ("POST", "PUT", "PATCH", "DELETE")
 
 
-class StrictJson:
+class JsonBodyMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
@@ -34,7 +34,7 @@ class StrictJson:
 
 
 def parse(body: bytes) -> Any:
-    """Strict JSON. Raises Refusal, 400."""
+    """Strict JSON. Raises ApiError, 400."""
     try:
         content = json.loads(body.decode())
         text = json.dumps(content, allow_nan=False, ensure_ascii=False)
@@ -43,12 +43,12 @@ def parse(body: bytes) -> Any:
             raise ValueError("PostgreSQL keeps no such text")
     except (ValueError, RecursionError) as error:
         hint = "No NaN, no infinities, no lone surrogates, no U+0000, not nested deeply."
-        raise Refusal(400, "invalid_json", "The body is not strict JSON.", hint) from error
+        raise ApiError(400, "invalid_json", "The body is not strict JSON.", hint) from error
     return content
 
 
 async def _read(headers: Headers, receive: Receive) -> bytes | None:
-    """None where the client has gone. Raises Refusal, 413."""
+    """None where the client has gone. Raises ApiError, 413."""
     announced = headers.get("content-length", "0")
     if announced.isdigit() and (len(announced) > 9 or int(announced) > MAX_BYTES):
         raise _too_large()
@@ -71,7 +71,7 @@ def _is_streamed(scope: Scope) -> bool:
 def _refuse_other_types(headers: Headers) -> None:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         hint = "Send `Content-Type: application/json`."
-        raise Refusal(415, "unsupported_media_type", "The body is not said to be JSON.", hint)
+        raise ApiError(415, "unsupported_media_type", "The body is not said to be JSON.", hint)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
@@ -88,5 +88,5 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-def _too_large() -> Refusal:
-    return Refusal(413, "body_too_large", f"The body has more than {MAX_BYTES >> 20} MiB.", "Send less at once.")
+def _too_large() -> ApiError:
+    return ApiError(413, "body_too_large", f"The body has more than {MAX_BYTES >> 20} MiB.", "Send less at once.")

@@ -8,15 +8,15 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute
 
 from api.http.auth import Admin, Reader, Submitter
-from api.http.auth_middleware import OPEN
-from api.http.errors import ProblemDocument
+from api.http.auth_middleware import PUBLIC_PATHS
+from api.http.errors import ProblemDetails
 from store.db.api_keys import Scope
 
 PROBLEM = {
     "description": "A problem: what happened, under a stable code, and what to do next.",
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
 }
-MEANINGS = {
+STATUS_DESCRIPTIONS = {
     400: "The request cannot be read, or the host name is not this service's.",
     401: "No key, or one that is unknown, has expired or was revoked.",
     403: "The key has not the scope that this needs.",
@@ -41,14 +41,14 @@ _READING = ("get", "head")
 
 def problem(status: int) -> dict[str, Any]:
     """For `responses=` of an endpoint that can answer more than `complete` knows of."""
-    return PROBLEM | {"description": MEANINGS[status]}
+    return PROBLEM | {"description": STATUS_DESCRIPTIONS[status]}
 
 
 def complete(schema: dict[str, Any], routes: Sequence[BaseRoute]) -> None:
     """In place; what an endpoint declares itself stays."""
-    shape = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema["components"]["schemas"] |= shape.pop("$defs") | {"ProblemDocument": shape}
-    schema["components"]["responses"] = {_name(status): problem(status) for status in MEANINGS}
+    shape = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema["components"]["schemas"] |= shape.pop("$defs") | {"ProblemDetails": shape}
+    schema["components"]["responses"] = {_name(status): problem(status) for status in STATUS_DESCRIPTIONS}
     scopes = dict(_scopes(routes))
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
@@ -60,7 +60,7 @@ def _complete(operation: dict[str, Any], method: str, path: str, scope: Scope | 
     answers.pop("default", None)
     for status in _problems(operation, method, path, scope):
         answers.setdefault(str(status), {"$ref": f"#/components/responses/{_name(status)}"})
-    if path in OPEN:
+    if path in PUBLIC_PATHS:
         operation["security"] = []
     elif scope:
         needed = f"Needs a key with the scope `{scope}`."
@@ -69,7 +69,7 @@ def _complete(operation: dict[str, Any], method: str, path: str, scope: Scope | 
 
 def _problems(operation: dict[str, Any], method: str, path: str, scope: Scope | None) -> Iterator[int]:
     yield from (400, 500, 503)
-    if path not in OPEN:
+    if path not in PUBLIC_PATHS:
         yield from (401, 429)
     if scope and scope is not Scope.READ:
         yield 403

@@ -2,13 +2,13 @@
 
 from starlette.datastructures import Headers
 
-from api.http.errors import Refusal
+from api.http.errors import ApiError
 
 _HINT = "Ask for `bytes=FIRST-LAST` inside the file, or without `Range`."
 
 
-def asked_for(headers: Headers, size: int, etag: str) -> tuple[int, int] | None:
-    """From its first byte to behind its last; None: the whole. Raises Refusal for a range that the file has not."""
+def requested_range(headers: Headers, size: int, etag: str) -> tuple[int, int] | None:
+    """From its first byte to behind its last; None: the whole. Raises ApiError for a range that the file has not."""
     wanted = headers.get("range")
     if wanted is None or headers.get("if-range", etag) != etag:
         return None
@@ -29,7 +29,7 @@ def _part(text: str, size: int) -> tuple[int, int]:
     else:
         raise _malformed()
     if start >= size:
-        raise Refusal(
+        raise ApiError(
             416, "invalid_range", "The file has no such range.", _HINT, headers={"Content-Range": f"bytes */{size}"}
         )
     if start >= stop:
@@ -37,5 +37,5 @@ def _part(text: str, size: int) -> tuple[int, int]:
     return start, stop
 
 
-def _malformed() -> Refusal:
-    return Refusal(400, "invalid_range", "The file has no such range.", _HINT)
+def _malformed() -> ApiError:
+    return ApiError(400, "invalid_range", "The file has no such range.", _HINT)

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from api.http.errors import Refusal
+from api.http.errors import ApiError
 
 _REMEMBERED = 10_000
 
@@ -31,13 +31,13 @@ class TokenBuckets:
         return 0.0 if taken else (1 - left) / rate
 
 
-def too_often(detail: str, wait: float, hint: str = "") -> Refusal:
+def rate_limited(detail: str, wait: float, hint: str = "") -> ApiError:
     seconds = max(1, math.ceil(wait))
     hint = hint or f"Try again in {seconds} s; an admin can make a key that allows more."
-    return Refusal(429, "rate_limited", detail, hint, headers={"Retry-After": str(seconds)})
+    return ApiError(429, "rate_limited", detail, hint, headers={"Retry-After": str(seconds)})
 
 
-def neighbourhood(address: str) -> str:
+def client_network(address: str) -> str:
     """What one client can have to itself: an IPv4 address, an IPv6 /64."""
     try:
         parsed = ipaddress.ip_address(address)

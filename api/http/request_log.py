@@ -9,12 +9,12 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.http.errors import answer
+from api.http.errors import problem_response
 
 _log = logging.getLogger(__name__)
 
 
-class Envelope:
+class RequestLogMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
@@ -37,7 +37,7 @@ class Envelope:
         except Exception as error:
             if status:
                 raise  # half an answer is out: nothing but closing the connection tells that it is not whole
-            await answer(error, request_id)(scope, receive, send_with_id)
+            await problem_response(error, request_id)(scope, receive, send_with_id)
         finally:
             facts = {"method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id}
             _log.info("request", extra={**facts, "seconds": round(time.perf_counter() - began, 4)})

@@ -22,9 +22,9 @@ def _written_out(value: Any) -> Any:
 
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+RequestTime = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 """A time in a request: RFC 3339, with its offset."""
-Time = Annotated[datetime, BeforeValidator(_from_seconds)]
+ResponseTime = Annotated[datetime, BeforeValidator(_from_seconds)]
 """RFC 3339, UTC; made from seconds since 1970, as the database keeps them."""
 T = TypeVar("T")
 JobId = Annotated[str, Path(pattern=r"^job_[0-9a-z]{26}$")]
@@ -34,11 +34,11 @@ ArtifactName = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 IdOrName = Annotated[Name, Path(description="Its id or its name.")]
 
 
-class Answer(BaseModel):
+class ResponseModel(BaseModel):
     model_config = ConfigDict(frozen=True, from_attributes=True, protected_namespaces=(), use_attribute_docstrings=True)
 
 
-class Page(Answer, Generic[T]):
+class Page(ResponseModel, Generic[T]):
     data: list[T]
     next_cursor: str | None = None
     """Give it back as `cursor` for the next page; null on the last one."""

@@ -13,21 +13,21 @@ _AN_OBJECT = ("model_type", "model_attributes_type", "dict_type")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-class Fault(BaseModel):
+class FieldError(BaseModel):
     loc: str
     """Dotted path of the field, such as `teacher.backbone.depth`; empty for the request as a whole."""
     code: str
     message: str
 
 
-def faults_of(error: RequestValidationError) -> list[Fault]:
+def field_errors(error: RequestValidationError) -> list[FieldError]:
     """Each once, the most telling first."""
     first = error.errors()[: 4 * MOST]
     faults = {(fault.loc, fault.message): fault for fault in (_fault(found, error.body) for found in first)}
     return sorted(_without_echoes(list(faults.values())), key=lambda fault: fault.code == "missing")[:MOST]
 
 
-def _without_echoes(faults: Sequence[Fault]) -> list[Fault]:
+def _without_echoes(faults: Sequence[FieldError]) -> list[FieldError]:
     """Of a union, pydantic tells what speaks against each part: what goes deepest is about the part that was meant."""
     deeper = {fault.loc.rpartition(".")[0] for fault in faults if "." in fault.loc}
     known = {fault.loc for fault in faults if fault.code != "extra_forbidden"}
@@ -38,11 +38,11 @@ def _without_echoes(faults: Sequence[Fault]) -> list[Fault]:
     ]
 
 
-def _fault(found: Any, body: Any) -> Fault:
+def _fault(found: Any, body: Any) -> FieldError:
     where, *path = found["loc"]
     fields = _fields(path, body, is_missing=found["type"] == "missing") if where == "body" else path
     message = "Must be a JSON object." if found["type"] in _AN_OBJECT else found["msg"].removeprefix("Value error, ")
-    return Fault(loc=".".join(map(_shown, fields)), code=found["type"], message=message)
+    return FieldError(loc=".".join(map(_shown, fields)), code=found["type"], message=message)
 
 
 def _fields(path: Sequence[str | int], value: Any, *, is_missing: bool) -> list[str | int]:

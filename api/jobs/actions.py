@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from api.context import Context, Here
+from api.context import Context, ContextDep
 from api.http import files
 from api.http.auth import Caller, Submitter
 from api.http.schemas import JobId
@@ -37,7 +37,7 @@ Fate = Annotated[
 
 
 @router.post("/{job_id}/stop", status_code=202)
-def stop(here: Here, caller: Submitter, job_id: JobId) -> Job:
+def stop(here: ContextDep, caller: Submitter, job_id: JobId) -> Job:
     """A running job ends at its next step, is evaluated and keeps what it has learned: it succeeds as `stopped_early`.
 
     Its baselines and siblings go on; a pair of runs that did not take as many steps is told in the report.
@@ -46,7 +46,7 @@ def stop(here: Here, caller: Submitter, job_id: JobId) -> Job:
 
 
 @router.post("/{job_id}/pause", status_code=202)
-def pause(here: Here, caller: Submitter, job_id: JobId) -> Job:
+def pause(here: ContextDep, caller: Submitter, job_id: JobId) -> Job:
     """A waiting job leaves the queue at once; a running one writes a checkpoint and gives its slot back.
 
     Its baselines and siblings go on; its comparison, and jobs that need its student, wait.
@@ -55,7 +55,7 @@ def pause(here: Here, caller: Submitter, job_id: JobId) -> Job:
 
 
 @router.post("/{job_id}/resume", status_code=202)
-def resume(here: Here, caller: Submitter, job_id: JobId) -> Job:
+def resume(here: ContextDep, caller: Submitter, job_id: JobId) -> Job:
     """Back to the queue, to go on from the last checkpoint; from the beginning where there is none.
 
     With it all jobs that failed only for want of it.
@@ -66,7 +66,7 @@ def resume(here: Here, caller: Submitter, job_id: JobId) -> Job:
 
 
 @router.post("/{job_id}/retry", status_code=202)
-def retry(here: Here, caller: Submitter, job_id: JobId) -> Job:
+def retry(here: ContextDep, caller: Submitter, job_id: JobId) -> Job:
     """Back to the queue, to begin from scratch: its metrics, evaluations, checkpoints and other files are deleted.
 
     With it all jobs that failed only for want of it, which go on where they were.
@@ -78,12 +78,12 @@ def retry(here: Here, caller: Submitter, job_id: JobId) -> Job:
 
     job = _act(here, caller, job_id, again, begins=True)
     here.hints.enqueue(job_id)
-    files.delete(here.artifacts, *keys)  # after the commit: a file too many is better than a row without its file
+    files.delete_files(here.artifacts, *keys)  # after the commit: a file too many is better than a row without its file
     return job
 
 
 @router.patch("/{job_id}")
-def change(here: Here, caller: Submitter, job_id: JobId, change: JobChange) -> Job:
+def change(here: ContextDep, caller: Submitter, job_id: JobId, change: JobChange) -> Job:
     """Name, tags and priority, in any state. A new priority counts from the next time that a worker looks."""
     values = {name: getattr(change, name) for name in change.model_fields_set}
     if "tags" in values:
@@ -97,7 +97,7 @@ def change(here: Here, caller: Submitter, job_id: JobId, change: JobChange) -> J
 
 
 @router.delete("/{job_id}", status_code=204)
-def delete(here: Here, caller: Submitter, job_id: JobId, artifacts: Fate = "delete") -> None:
+def delete(here: ContextDep, caller: Submitter, job_id: JobId, artifacts: Fate = "delete") -> None:
     """Forgets a job that has ended, with its baselines, siblings and comparison, and deletes their files.
 
     Refused, 409, while one of them has not ended or another job needs its student. With `artifacts=keep` the files
@@ -108,7 +108,7 @@ def delete(here: Here, caller: Submitter, job_id: JobId, artifacts: Fate = "dele
         keys = actions.delete(session, job_id)
         session.commit()
     if artifacts == "delete":
-        files.delete(here.artifacts, *keys)
+        files.delete_files(here.artifacts, *keys)
 
 
 def _act(

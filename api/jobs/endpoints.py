@@ -4,11 +4,11 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.checkpoints.schemas import Checkpoint
-from api.context import Here
+from api.context import ContextDep
 from api.http import files
 from api.http.auth import Reader, Submitter
 from api.http.pagination import Cursor, Limit
-from api.http.schemas import ArtifactName, JobId, Moment, Page
+from api.http.schemas import ArtifactName, JobId, Page, RequestTime
 from api.jobs import metrics, results, service
 from api.jobs.schemas import Artifact, Evaluation, Event, Job, LogLine, Metrics, X
 from frs.evaluation.report import Report
@@ -27,7 +27,7 @@ IdempotencyKey = Annotated[
 
 @router.post("", status_code=201)
 def submit(
-    here: Here,
+    here: ContextDep,
     caller: Submitter,
     response: Response,
     spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
@@ -45,7 +45,7 @@ def submit(
 
 @router.get("")
 def list_jobs(
-    here: Here,
+    here: ContextDep,
     caller: Reader,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -53,29 +53,29 @@ def list_jobs(
     kind: Annotated[list[Kind] | None, Query()] = None,
     dataset: Annotated[Name | None, Query(description="Its id or its name.")] = None,
     tag: Annotated[str | None, Query(max_length=64)] = None,
-    created_after: Moment | None = None,
-    created_before: Moment | None = None,
+    created_after: RequestTime | None = None,
+    created_before: RequestTime | None = None,
 ) -> Page[Job]:
     """Newest first."""
-    wanted = service.Filter(status, kind, dataset, tag, created_after, created_before)
+    wanted = service.JobFilter(status, kind, dataset, tag, created_after, created_before)
     return service.listing(here.database, caller, wanted, limit, cursor)
 
 
 @router.get("/{job_id}")
-def get_job(here: Here, caller: Reader, job_id: JobId) -> Job:
+def get_job(here: ContextDep, caller: Reader, job_id: JobId) -> Job:
     """Where it stands, why it waits or ended, what it takes now."""
     return service.find(here.database, caller, job_id)
 
 
 @router.post("/{job_id}/cancel", status_code=202)
-def cancel(here: Here, caller: Submitter, job_id: JobId) -> Job:
+def cancel(here: ContextDep, caller: Submitter, job_id: JobId) -> Job:
     """A waiting job ends at once, a running one as soon as its worker has stopped the trainer. Asking twice is fine."""
     return service.cancel(here.database, caller, job_id)
 
 
-@router.get("/{job_id}/metrics", response_model=Metrics, responses=files.content("text/csv"))
+@router.get("/{job_id}/metrics", response_model=Metrics, responses=files.content_response("text/csv"))
 def get_metrics(
-    here: Here,
+    here: ContextDep,
     caller: Reader,
     request: Request,
     job_id: JobId,
@@ -96,14 +96,16 @@ def get_metrics(
 
 
 @router.get("/{job_id}/events")
-def list_events(here: Here, caller: Reader, job_id: JobId, limit: Limit = 50, cursor: Cursor = None) -> Page[Event]:
+def list_events(
+    here: ContextDep, caller: Reader, job_id: JobId, limit: Limit = 50, cursor: Cursor = None
+) -> Page[Event]:
     """The job's history, oldest first, without its log lines and metrics."""
     return results.events(here.database, caller, job_id, limit, cursor)
 
 
 @router.get("/{job_id}/logs")
 def list_logs(
-    here: Here,
+    here: ContextDep,
     caller: Reader,
     job_id: JobId,
     limit: Limit = 50,
@@ -115,34 +117,37 @@ def list_logs(
 
 
 @router.get("/{job_id}/checkpoints")
-def list_checkpoints(here: Here, caller: Reader, job_id: JobId) -> Page[Checkpoint]:
+def list_checkpoints(here: ContextDep, caller: Reader, job_id: JobId) -> Page[Checkpoint]:
     """Oldest first: students (best and last) and the two newest training checkpoints."""
     return results.checkpoints(here.database, caller, job_id)
 
 
 @router.get("/{job_id}/evaluations")
-def list_evaluations(here: Here, caller: Reader, job_id: JobId) -> Page[Evaluation]:
+def list_evaluations(here: ContextDep, caller: Reader, job_id: JobId) -> Page[Evaluation]:
     """By step: COCO metrics of student and teacher on the validation images."""
     return results.evaluations(here.database, caller, job_id)
 
 
 @router.get("/{job_id}/report")
-def get_report(here: Here, caller: Reader, job_id: JobId) -> Report:
+def get_report(here: ContextDep, caller: Reader, job_id: JobId) -> Report:
     """Teacher, baseline and student side by side; `partial` until all of them have been evaluated."""
     return results.report(here.database, caller, job_id)
 
 
 @router.get(
-    "/{job_id}/config", response_class=StreamingResponse, responses=files.parts("text/plain"), dependencies=[files.PART]
+    "/{job_id}/config",
+    response_class=StreamingResponse,
+    responses=files.range_responses("text/plain"),
+    dependencies=[files.RANGE_HEADERS],
 )
-def get_config(here: Here, caller: Reader, request: Request, job_id: JobId) -> Response:
+def get_config(here: ContextDep, caller: Reader, request: Request, job_id: JobId) -> Response:
     """The mmdet config that builds the student."""
     config = results.artifact(here.database, caller, job_id, results.CONFIG)
-    return files.answer(request, here.artifacts, config, media_type="text/plain")
+    return files.file_response(request, here.artifacts, config, media_type="text/plain")
 
 
 @router.get("/{job_id}/artifacts")
-def list_artifacts(here: Here, caller: Reader, job_id: JobId) -> Page[Artifact]:
+def list_artifacts(here: ContextDep, caller: Reader, job_id: JobId) -> Page[Artifact]:
     """What it left behind besides checkpoints: report, log, config of the student."""
     return results.artifacts(here.database, caller, job_id)
 
@@ -150,10 +155,10 @@ def list_artifacts(here: Here, caller: Reader, job_id: JobId) -> Page[Artifact]:
 @router.get(
     "/{job_id}/artifacts/{name}",
     response_class=StreamingResponse,
-    responses=files.parts(files.BINARY),
-    dependencies=[files.PART],
+    responses=files.range_responses(files.BINARY),
+    dependencies=[files.RANGE_HEADERS],
 )
-def get_artifact(here: Here, caller: Reader, request: Request, job_id: JobId, name: ArtifactName) -> Response:
+def get_artifact(here: ContextDep, caller: Reader, request: Request, job_id: JobId, name: ArtifactName) -> Response:
     """The file, whole or by `Range`; the ETag is its sha256."""
     artifact = results.artifact(here.database, caller, job_id, name)
-    return files.answer(request, here.artifacts, artifact, filename=artifact.name)
+    return files.file_response(request, here.artifacts, artifact, filename=artifact.name)

@@ -10,10 +10,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.http.auth import Caller
-from api.jobs.schemas import Metrics, Series, X
+from api.jobs.schemas import Metrics, MetricSeries, X
 from api.jobs.service import row
 from api.streaming import metric_cache
-from api.streaming.metric_cache import FINE, Curve, Curves
+from api.streaming.metric_cache import FINE, Curve, MetricCache
 from store.db.database import Database
 from store.db.tables import Metric
 
@@ -23,7 +23,7 @@ _AT_A_TIME = 1000
 
 def read(
     database: Database,
-    remembered: Curves,
+    remembered: MetricCache,
     caller: Caller,
     job_id: str,
     keys: Sequence[str] | None,
@@ -52,7 +52,7 @@ def as_csv(metrics: Metrics, x: X) -> str:
     return text.getvalue()
 
 
-def _series(session: Session, job_id: str, key: str, curve: Curve, x: X, max_points: int) -> Series:
+def _series(session: Session, job_id: str, key: str, curve: Curve, x: X, max_points: int) -> MetricSeries:
     kept = curve.thinned(max_points)
     known = curve.values[~np.isnan(curve.values)]
     steps = kept.steps.tolist()
@@ -63,7 +63,7 @@ def _series(session: Session, job_id: str, key: str, curve: Curve, x: X, max_poi
         if step in place
     ]
     last = curve.values[-1]
-    return Series(
+    return MetricSeries(
         key=key,
         x=[x for x, _ in points],
         y=[y for _, y in points],

@@ -4,7 +4,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.http.auth import Caller
-from api.http.errors import Refusal
+from api.http.errors import ApiError
 from store.db import api_keys
 from store.db.tables import Job
 from store.settings import Settings
@@ -16,7 +16,7 @@ _AT_ONCE = 100
 
 
 def check(session: Session, settings: Settings, caller: Caller, more: int) -> None:
-    """Before `more` jobs become active, in the session that makes them so. Raises Refusal, 429."""
+    """Before `more` jobs become active, in the session that makes them so. Raises ApiError, 429."""
     most = caller.max_active_jobs or settings.max_active_jobs
     if _active(session, caller.owner) + more + _AT_ONCE <= most:
         return
@@ -25,7 +25,7 @@ def check(session: Session, settings: Settings, caller: Caller, more: int) -> No
     if active + more > most:
         detail = f"{active} jobs of {caller.owner} have not ended, and {more} more would be over its {most}."
         hint = "Wait until some have ended, cancel some, or ask an admin for a key with a larger `max_active_jobs`."
-        raise Refusal(429, "quota_exceeded", detail, hint)
+        raise ApiError(429, "quota_exceeded", detail, hint)
 
 
 def _active(session: Session, owner: str) -> int:

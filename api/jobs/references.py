@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from api.context import Context
-from api.datasets.checks import Findings
+from api.datasets.checks import DatasetCheckResult
 from api.http import files
 from api.http.auth import Caller
 from api.http.errors import InvalidField
-from api.http.validation import Fault
+from api.http.validation import FieldError
 from frs.dataset.classes import difference
 from frs.dataset.report import usable_without_boxes
 from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
@@ -28,29 +28,29 @@ _GIVE_NO_STUDENT = (JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 @dataclass(frozen=True)
-class References:
+class JobReferences:
     dataset_id: str
     teacher_job_id: str | None
     """The job whose student this one has to wait for."""
 
 
 @dataclass(frozen=True)
-class Review:
+class ReferenceReview:
     refused: dict[str, InvalidField | None]
     """By each field that refers to something, in the order of the spec; None where it holds."""
     dataset: Dataset | None
 
 
-def check(session: Session, context: Context, caller: Caller, spec: JobSpec) -> References:
+def check(session: Session, context: Context, caller: Caller, spec: JobSpec) -> JobReferences:
     """Raises InvalidField, naming the field and the next step."""
     reviewed = review(session, context, caller, spec)
     for refusal in filter(None, reviewed.refused.values()):
         raise refusal
     assert reviewed.dataset, "or it was refused"
-    return References(reviewed.dataset.id, waits_for(spec))
+    return JobReferences(reviewed.dataset.id, waits_for(spec))
 
 
-def review(session: Session, context: Context, caller: Caller, spec: JobSpec) -> Review:
+def review(session: Session, context: Context, caller: Caller, spec: JobSpec) -> ReferenceReview:
     """All that `check` would raise one after the other. Where there is no data set, classes are of no account."""
     refused: dict[str, InvalidField | None] = {}
     dataset: Dataset | None = None
@@ -64,7 +64,7 @@ def review(session: Session, context: Context, caller: Caller, spec: JobSpec) ->
     for loc, detector in _sides(spec):
         leaves_out = loc == "student" and spec.kind != "evaluate"
         refused[loc] = _refusal(_check_detector, session, context, caller, dataset, detector, loc, leaves_out)
-    return Review(refused, dataset)
+    return ReferenceReview(refused, dataset)
 
 
 def waits_for(spec: JobSpec) -> str | None:
@@ -87,7 +87,7 @@ def _refusal(look: Callable[..., None], *arguments: Any) -> InvalidField | None:
 def _dataset(session: Session, caller: Caller, id_or_name: str, max_bad_share: float, loc: str) -> Dataset:
     dataset = _found(session, caller, id_or_name, loc)
     if dataset.status == DatasetStatus.HAS_PROBLEMS:
-        findings = Findings.model_validate(dataset.report)
+        findings = DatasetCheckResult.model_validate(dataset.report)
         if not findings.accepted(max_bad_share):
             raise _bad(dataset, findings, loc)
     return dataset
@@ -108,12 +108,12 @@ def _found(session: Session, caller: Caller, id_or_name: str, loc: str) -> Datas
 def _images(session: Session, caller: Caller, id_or_name: str, max_bad_share: float) -> None:
     """Whether the images of a set can teach without their boxes."""
     dataset = _found(session, caller, id_or_name, "unlabelled")
-    findings = Findings.model_validate(dataset.report)
+    findings = DatasetCheckResult.model_validate(dataset.report)
     if findings.train is None or not usable_without_boxes(findings.train, max_bad_share):
         raise _bad(dataset, findings, "unlabelled")
 
 
-def _bad(dataset: Dataset, findings: Findings, loc: str) -> InvalidField:
+def _bad(dataset: Dataset, findings: DatasetCheckResult, loc: str) -> InvalidField:
     problems = findings.problems
     said = " ".join(f"{problem.split}: {problem.message}" for problem in problems[:_TOLD])
     more = findings.problem_count - _TOLD
@@ -122,7 +122,7 @@ def _bad(dataset: Dataset, findings: Findings, loc: str) -> InvalidField:
     share = max((half.bad_share for half in (findings.train, findings.val) if half), default=1.0)
     if share < 1 and findings.accepted(share):
         hint += f", or leave the bad images out with `max_bad_share` of {math.ceil(share * 1e4) / 1e4} or more"
-    errors = [Fault(loc=loc, code=problem.code, message=problem.message) for problem in problems[:_LISTED]]
+    errors = [FieldError(loc=loc, code=problem.code, message=problem.message) for problem in problems[:_LISTED]]
     return InvalidField(loc, BadDataset.code, detail, f"{hint}.", errors=errors)
 
 

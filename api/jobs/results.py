@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.checkpoints.schemas import Checkpoint
 from api.http.auth import Caller
-from api.http.errors import NotFound
+from api.http.errors import NotFoundError
 from api.http.pagination import number
 from api.http.schemas import Page
 from api.jobs.schemas import Artifact, Evaluation, Event, LogLine
@@ -97,7 +97,7 @@ def artifacts(database: Database, caller: Caller, job_id: str) -> Page[Artifact]
 
 
 def artifact(database: Database, caller: Caller, job_id: str, name: str) -> tables.Artifact:
-    """Of the job or of its comparison. Raises JobNotFound, NotFound."""
+    """Of the job or of its comparison. Raises JobNotFound, NotFoundError."""
     table = tables.Artifact
     with database.read() as session:
         found = session.scalar(
@@ -105,7 +105,7 @@ def artifact(database: Database, caller: Caller, job_id: str, name: str) -> tabl
         )
     if found is None:
         hint = f"A job has its artifacts when it has succeeded: GET /jobs/{job_id}/artifacts."
-        raise NotFound("artifact_not_found", "This job has no such artifact, or not yet.", hint)
+        raise NotFoundError("artifact_not_found", "This job has no such artifact, or not yet.", hint)
     return found
 
 

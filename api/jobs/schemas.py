@@ -2,23 +2,23 @@
 
 from typing import Any, Literal
 
-from api.http.schemas import Answer, Time
+from api.http.schemas import ResponseModel, ResponseTime
 from frs.spec import JobSpec, Kind
 from store.states import Action, EndReason, JobStatus, WaitingReason
 
 X = Literal["step", "epoch", "time"]
 
 
-class StatusReason(Answer):
+class StatusReason(ResponseModel):
     """Why a queued job waits."""
 
     code: WaitingReason
     message: str
     hint: str
-    since: Time
+    since: ResponseTime
 
 
-class JobError(Answer):
+class JobError(ResponseModel):
     """What went wrong, and what to do next."""
 
     code: str
@@ -26,7 +26,7 @@ class JobError(Answer):
     hint: str
 
 
-class Progress(Answer):
+class Progress(ResponseModel):
     epoch: int
     epochs: int
     step: int
@@ -38,7 +38,7 @@ class Progress(Answer):
     images_per_second: float | None = None
 
 
-class Job(Answer):
+class Job(ResponseModel):
     id: str
     name: str | None
     kind: Kind
@@ -70,12 +70,12 @@ class Job(Answer):
     comparison_job_id: str | None
     """The job that compares the runs once they have ended."""
     spec: JobSpec
-    created_at: Time
-    started_at: Time | None
-    finished_at: Time | None
+    created_at: ResponseTime
+    started_at: ResponseTime | None
+    finished_at: ResponseTime | None
 
 
-class Series(Answer):
+class MetricSeries(ResponseModel):
     """One metric. `x` and `y` have one entry per point, in the order of the steps."""
 
     key: str
@@ -92,30 +92,30 @@ class Series(Answer):
     """Whether points were left out; the first and the last never are, nor the extremes where `max_points` is 4 or more."""
 
 
-class Metrics(Answer):
-    series: list[Series]
+class Metrics(ResponseModel):
+    series: list[MetricSeries]
     next_since: int
     """Give it back as `since` for what was written after this answer."""
 
 
-class Event(Answer):
+class Event(ResponseModel):
     seq: int
     """Numbers the events of one job, ascending; numbers of log lines and metrics lie between."""
     type: str
-    at: Time
+    at: ResponseTime
     attempt: int
     data: dict[str, Any]
 
 
-class LogLine(Answer):
+class LogLine(ResponseModel):
     seq: int
-    at: Time
+    at: ResponseTime
     attempt: int
     level: str
     message: str
 
 
-class Evaluation(Answer):
+class Evaluation(ResponseModel):
     """COCO numbers, 0 to 1, of one detector on the validation split."""
 
     role: Literal["teacher", "student"]
@@ -128,13 +128,13 @@ class Evaluation(Answer):
     per_class: dict[str, float | None]
     images: int
     detections: int
-    at: Time
+    at: ResponseTime
 
 
-class Artifact(Answer):
+class Artifact(ResponseModel):
     """A deliverable that is no checkpoint; its content: `GET /jobs/{id}/artifacts/{name}`."""
 
     name: str
     sha256: str
     bytes: int
-    created_at: Time
+    created_at: ResponseTime

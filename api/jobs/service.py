@@ -15,7 +15,7 @@ from api.http.errors import InvalidField
 from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.jobs import quota, references
-from api.jobs.references import References
+from api.jobs.references import JobReferences
 from api.jobs.schemas import Job
 from frs.spec import JobSpec, Kind, baseline_of, comparison_of, seed_variant
 from store.db import queries, tables
@@ -40,7 +40,7 @@ _CHILDREN = _of_parents()
 
 
 @dataclass(frozen=True)
-class Filter:
+class JobFilter:
     status: list[JobStatus] | None = None
     kind: list[Kind] | None = None
     dataset: str | None = None
@@ -51,13 +51,13 @@ class Filter:
 
 def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str | None) -> Job:
     """Raises InvalidField for references that do not hold, Refusal 429, AlreadySubmitted, IdempotencyKeyReused."""
-    refuse_comparison(spec)
+    check_not_comparison(spec)
     idempotency = Idempotency(idempotency_key, _digest(spec)) if idempotency_key else None
     with context.database.read() as session:
         if idempotency:
-            lifecycle.refuse_repetition(session, caller.owner, idempotency)
+            lifecycle.check_idempotency(session, caller.owner, idempotency)
         found = references.check(session, context, caller, spec)
-    children = list(family_of(spec))
+    children = list(derived_specs(spec))
     with context.database.write() as session:
         quota.check(session, context.settings, caller, 1 + len(children))
         job = _add(session, spec, caller, found, idempotency=idempotency)
@@ -73,14 +73,14 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
     return shown
 
 
-def refuse_comparison(spec: JobSpec) -> None:
+def check_not_comparison(spec: JobSpec) -> None:
     """Raises InvalidField."""
     if spec.kind == "compare":
         hint = "Post a `distill` job with `baseline: true` or `{seeds: n}`; its comparison comes by itself."
         raise InvalidField("kind", "invalid_spec", "Comparisons are made by the service alone.", hint)
 
 
-def family_of(spec: JobSpec) -> Iterator[JobSpec]:
+def derived_specs(spec: JobSpec) -> Iterator[JobSpec]:
     """Baselines, siblings of the further seeds, and last the comparison of all; nothing without a baseline."""
     yield from (baseline_of(spec, number) for number in range(spec.pairs))
     yield from (seed_variant(spec, number) for number in range(1, spec.pairs))
@@ -88,7 +88,7 @@ def family_of(spec: JobSpec) -> Iterator[JobSpec]:
         yield comparison_of(spec)
 
 
-def listing(database: Database, caller: Caller, wanted: Filter, limit: int, cursor: str | None) -> Page[Job]:
+def listing(database: Database, caller: Caller, wanted: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
     with database.read() as session:
         query = _filtered(session, caller, wanted)
         rows, next_cursor = newest_first(session, query, tables.Job, limit, cursor)
@@ -121,7 +121,7 @@ def row(session: Session, caller: Caller, job_id: str) -> tables.Job:
     return job
 
 
-def _add(session: Session, spec: JobSpec, caller: Caller, found: References, **more: Any) -> tables.Job:
+def _add(session: Session, spec: JobSpec, caller: Caller, found: JobReferences, **more: Any) -> tables.Job:
     return lifecycle.add(session, spec, owner=caller.owner, key_id=caller.key_id, **asdict(found), **more)
 
 
@@ -130,7 +130,7 @@ def _digest(spec: JobSpec) -> str:
     return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
-def _filtered(session: Session, caller: Caller, wanted: Filter) -> Select[tables.Job]:
+def _filtered(session: Session, caller: Caller, wanted: JobFilter) -> Select[tables.Job]:
     job = tables.Job
     query = select(job).where(caller.visible(job))
     if wanted.status:

@@ -3,9 +3,9 @@ from typing import Annotated, Literal
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query
 
-from api.context import Here
+from api.context import ContextDep
 from api.http import files
-from api.http.auth import Caller, Reader, StillKnown
+from api.http.auth import Caller, KeyStillValid, Reader
 from api.http.schemas import JobId
 from api.streaming import history
 from api.streaming.history import State
@@ -15,20 +15,23 @@ from store.db.tables import Job
 from store.errors import JobNotFound
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
-Number = Annotated[int | None, Query(ge=0, lt=2**53, description="Begin after this number.")]
+EventNumber = Annotated[int | None, Query(ge=0, lt=2**53, description="Begin after this number.")]
 LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**53, description="The newest `id` seen.")]
 
 
 @router.get(
-    "/{job_id}/stream", status_code=200, response_class=EventStream, responses=files.content(EventStream.media_type)
+    "/{job_id}/stream",
+    status_code=200,
+    response_class=EventStream,
+    responses=files.content_response(EventStream.media_type),
 )
 async def stream_job(
-    here: Here,
+    here: ContextDep,
     caller: Reader,
-    still_known: StillKnown,
+    still_known: KeyStillValid,
     job_id: JobId,
     last_event_id: LastEventId = None,
-    since: Number = None,
+    since: EventNumber = None,
     begin: Annotated[Literal["start", "now"], Query(alias="from", description="Where neither is given.")] = "start",
 ) -> EventStream:
     """Server-sent events: `status`, `phase`, `metric`, `evaluation`, `checkpoint`, `artifact`, `log`, `rewound`, `changed` and

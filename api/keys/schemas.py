@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from api.http.schemas import Answer, Moment, Time
+from api.http.schemas import RequestTime, ResponseModel, ResponseTime
 from frs.spec import Name, Spec
 from store.db.api_keys import Scope
 
@@ -23,7 +23,7 @@ class KeyCreate(Spec):
     """Jobs of its owner that may wait, run or pause at a time; null: as `FRS_MAX_ACTIVE_JOBS` says."""
     requests_per_minute: Number | None = None
     """Null: as `FRS_REQUESTS_PER_MINUTE` says."""
-    expires_at: Moment | None = None
+    expires_at: RequestTime | None = None
     expires_in_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
     """In place of `expires_at`. Without either it never expires."""
 
@@ -34,7 +34,7 @@ class KeyCreate(Spec):
         return self
 
 
-class Key(Answer):
+class Key(ResponseModel):
     id: str
     name: str
     prefix: str
@@ -43,9 +43,9 @@ class Key(Answer):
     scopes: list[Scope]
     max_active_jobs: int | None
     requests_per_minute: int | None
-    created_at: Time
-    expires_at: Time | None
-    revoked_at: Time | None
+    created_at: ResponseTime
+    expires_at: ResponseTime | None
+    revoked_at: ResponseTime | None
 
 
 class NewKey(Key):

@@ -1,7 +1,7 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.http.errors import InvalidField, NotFound
+from api.http.errors import InvalidField, NotFoundError
 from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.keys.schemas import Key, KeyCreate, NewKey
@@ -54,7 +54,7 @@ def revoke(database: Database, key_id: str) -> None:
 def _row(session: Session, key_id: str) -> ApiKey:
     key = session.get(ApiKey, key_id)
     if key is None:
-        raise NotFound("key_not_found", "No such API key.", "See GET /api-keys.")
+        raise NotFoundError("key_not_found", "No such API key.", "See GET /api-keys.")
     return key
 
 

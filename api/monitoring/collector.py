@@ -13,21 +13,21 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from api.context import Context
 from store.db.database import time_of
-from store.db.tables import Attempt, Errand, Job, Worker
+from store.db.tables import Attempt, Job, Worker, WorkerRequest
 from store.scheduling import worker_registry
-from store.states import AttemptEnd, EndReason, ErrandStatus, JobStatus, WaitingReason
+from store.states import AttemptEnd, EndReason, JobStatus, RequestStatus, WaitingReason
 
-TOLD_REASONS = (WaitingReason.STORAGE, WaitingReason.RETRY_BACKOFF, WaitingReason.DEVICE)
+REPORTED_REASONS = (WaitingReason.STORAGE, WaitingReason.RETRY_BACKOFF, WaitingReason.DEVICE)
 
 
 def registry_of(context: Context) -> CollectorRegistry:
     registry = CollectorRegistry()
     ProcessCollector(namespace="frs", registry=registry)
-    registry.register(Found(context))
+    registry.register(DatabaseCollector(context))
     return registry
 
 
-class Found(Collector):
+class DatabaseCollector(Collector):
     def __init__(self, context: Context) -> None:
         self._context = context
 
@@ -65,7 +65,7 @@ def _waiting(session: Session, workers: Sequence[Worker]) -> Metric:
         beyond = select(func.count()).where(queued, Job.status_reason_code.is_(None), Job.devices > most)
         counts[WaitingReason.DEVICE] = session.scalar(beyond) or 0
     told = "Queued jobs that wait for space, for their next try, or for more GPUs than any worker has."
-    return _labelled("jobs_waiting", told, "reason", TOLD_REASONS, counts)
+    return _labelled("jobs_waiting", told, "reason", REPORTED_REASONS, counts)
 
 
 def _counts(session: Session) -> Iterator[Metric]:
@@ -75,7 +75,9 @@ def _counts(session: Session) -> Iterator[Metric]:
     yield _labelled("jobs_ended", "Jobs that have ended, by reason.", "reason", EndReason, _by(session, Job.end_reason))
     told = "Attempts by how they ended; `lost`: nobody renewed their lease; `crashed`: the trainer died."
     yield _labelled("attempts", told, "end", AttemptEnd, _by(session, Attempt.end))
-    yield _labelled("errands", "Probes and imports by status.", "status", ErrandStatus, _by(session, Errand.status))
+    yield _labelled(
+        "errands", "Probes and imports by status.", "status", RequestStatus, _by(session, WorkerRequest.status)
+    )
 
 
 def _speed(session: Session) -> Iterator[Metric]:
@@ -106,7 +108,7 @@ def _each_worker(session: Session, workers: Sequence[Worker]) -> Iterator[Metric
     silent = GaugeMetricFamily("frs_worker_seen_seconds", told, labels=["worker", "host"])
     for worker in workers:
         running.add_metric([worker.id, worker.host], len(held[worker.id]))
-    for worker in worker_registry.heard_of(session):
+    for worker in worker_registry.recently_seen(session):
         silent.add_metric([worker.id, worker.host], max(0.0, now - worker.seen_at))
     yield running
     yield silent

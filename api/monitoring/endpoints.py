@@ -7,7 +7,7 @@ from api.http.auth import Admin
 router = APIRouter(tags=["monitoring"])
 
 
-@router.get("/metrics", response_class=Response, responses=files.content("text/plain"))
+@router.get("/metrics", response_class=Response, responses=files.content_response("text/plain"))
 def scrape(_: Admin, request: Request) -> Response:
     """For Prometheus: the queue, jobs, attempts, workers and their GPUs as the database knows them, requests and streams of
     this process."""

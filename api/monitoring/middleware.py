@@ -1,4 +1,4 @@
-"""Requests counted and timed by route. What no route takes, and whoever is not let in, is one label."""
+"""MetricsMiddleware counted and timed by route. What no route takes, and whoever is not let in, is one label."""
 
 import time
 
@@ -10,11 +10,11 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
-class Requests:
+class MetricsMiddleware:
     def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         self.app = app
         labels = ("route", "method")
-        self.count = Counter("frs_http_requests", "Requests answered.", (*labels, "status"), registry=registry)
+        self.count = Counter("frs_http_requests", "MetricsMiddleware answered.", (*labels, "status"), registry=registry)
         said = "From a request's head to that of its answer."
         self.seconds = Histogram("frs_http_request_seconds", said, labels, buckets=SECONDS, registry=registry)
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from sqlalchemy.orm import Session
 
-from api.datasets.checks import Findings
+from api.datasets.checks import DatasetCheckResult
 from api.http.auth import Caller
-from api.http.errors import Refusal
+from api.http.errors import ApiError
 from api.jobs import references
-from api.jobs.references import Review
+from api.jobs.references import ReferenceReview
 from frs.dataset.report import Report
 from frs.errors import BadDataset
 from frs.preflight.checks import Check
@@ -18,27 +18,27 @@ from store.db.tables import Dataset, Job
 from store.scheduling import waiting, worker_registry
 from store.states import WAITING_HINTS, JobStatus, WaitingReason
 
-NOT_LOOKED_AT = "Not looked at, because of what failed before."
+NOT_CHECKED = "Not looked at, because of what failed before."
 
 
-def of_references(reviewed: Review) -> Iterator[Check]:
+def reference_checks(reviewed: ReferenceReview) -> Iterator[Check]:
     """Each under the name of its field where it holds, under the code of the refusal otherwise."""
     for field, refusal in reviewed.refused.items():
         if refusal is not None:
-            yield failed(refusal)
+            yield failed_check(refusal)
         elif field == "dataset" and reviewed.dataset:
             yield _of_a_dataset(reviewed.dataset)
         else:
             yield Check(code=field, level="info", ok=True, message=f"What `{field}` names is there, and fits.")
 
 
-def of_the_schedule(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts | None]:
+def schedule_check(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts | None]:
     """`images`: how many there are to train on; None where that is not known."""
     epochs = known_epochs(spec.schedule, spec.student)
     if spec.kind == "evaluate":
         return Check(code="schedule", level="info", ok=True, message="It does not train."), None
     if images is None:
-        return Check(code="schedule", level="info", ok=False, message=NOT_LOOKED_AT), None
+        return Check(code="schedule", level="info", ok=False, message=NOT_CHECKED), None
     if images == 0:
         message = "The training split has no image with boxes."
         return Check(code=BadDataset.code, level="error", ok=False, message=message, hint="Choose another one."), None
@@ -53,36 +53,36 @@ def of_the_schedule(spec: JobSpec, images: int | None) -> tuple[Check, StepCount
     return Check(code="schedule", level="info", ok=True, message=said), steps
 
 
-def of_its_wait(session: Session, caller: Caller, spec: JobSpec, dataset: Dataset | None) -> Iterator[Check]:
+def waiting_checks(session: Session, caller: Caller, spec: JobSpec, dataset: Dataset | None) -> Iterator[Check]:
     """What would keep it in the queue: warnings."""
-    teacher = teacher_to_come(session, caller, spec)
+    teacher = pending_teacher(session, caller, spec)
     if teacher is not None:
         message = f"Job {teacher.id}, which trains the detector it needs, is {teacher.status}."
         yield _would_wait(WaitingReason.TEACHER, message)
     workers = worker_registry.alive(session)
-    reason, message = waiting.needs_a_worker(session, _job_of(caller, spec, dataset), workers)
+    reason, message = waiting.worker_reason(session, _job_of(caller, spec, dataset), workers)
     if workers and reason is WaitingReason.WORKER:
         yield Check(code="workers", level="info", ok=True, message="There is a worker that can run it.")
     else:
         yield _would_wait(reason, message)
 
 
-def teacher_to_come(session: Session, caller: Caller, spec: JobSpec) -> Job | None:
+def pending_teacher(session: Session, caller: Caller, spec: JobSpec) -> Job | None:
     """The job whose student it needs, while there is none yet."""
     job_id = references.waits_for(spec)
     job = caller.job(session, job_id) if job_id else None
     return job if job is not None and job.status != JobStatus.SUCCEEDED else None
 
 
-def training_images(reviewed: Review) -> int | None:
+def training_images(reviewed: ReferenceReview) -> int | None:
     """None where the data set cannot be trained on as the spec would have it."""
     if reviewed.dataset is None:
         return None
-    half = Findings.model_validate(reviewed.dataset.report).train
+    half = DatasetCheckResult.model_validate(reviewed.dataset.report).train
     return None if half is None else _trainable(half)
 
 
-def failed(refusal: Refusal) -> Check:
+def failed_check(refusal: ApiError) -> Check:
     return Check(code=refusal.code, level="error", ok=False, message=refusal.detail, hint=refusal.hint)
 
 
@@ -93,7 +93,7 @@ def _job_of(caller: Caller, spec: JobSpec, dataset: Dataset | None) -> Job:
 
 
 def _of_a_dataset(dataset: Dataset) -> Check:
-    found = Findings.model_validate(dataset.report)
+    found = DatasetCheckResult.model_validate(dataset.report)
     halves = [half for half in (found.train, found.val) if half]
     images = " and ".join(str(half.counts.images - half.bad_images) for half in halves)
     said = f"{images} images to train and to validate on, {len(dataset.classes or [])} classes."

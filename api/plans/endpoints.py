@@ -4,7 +4,7 @@ from fastapi import APIRouter, Body, Path, Query
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from api.context import Here
+from api.context import ContextDep
 from api.http.auth import Reader, Submitter
 from api.jobs.endpoints import EXAMPLES
 from api.plans import service
@@ -19,7 +19,7 @@ WantsProbe = Annotated[bool, Query(description="Let a worker take a few steps: 2
 
 @router.post("/jobs/plan", response_model=Plan, responses={202: {"model": Probe, "description": "A probe."}})
 def plan_job(
-    here: Here,
+    here: ContextDep,
     caller: Submitter,
     spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
     probe: WantsProbe = False,
@@ -36,6 +36,6 @@ def plan_job(
 
 
 @router.get("/plans/{plan_id}")
-def get_plan(here: Here, caller: Reader, plan_id: PlanId) -> Probe:
+def get_plan(here: ContextDep, caller: Reader, plan_id: PlanId) -> Probe:
     """A probe: `queued` or `running`, then its result or what prevented it."""
     return service.find(here.database, caller, plan_id)

@@ -1,14 +1,14 @@
 """What a job would be, before anybody posts it."""
 
-from api.http.schemas import Answer, Time
+from api.http.schemas import ResponseModel, ResponseTime
 from api.jobs.schemas import JobError, StatusReason
 from frs.preflight.checks import Check
 from frs.preflight.estimate import Estimate
 from frs.spec import JobSpec
-from store.states import ErrandStatus
+from store.states import RequestStatus
 
 
-class Plan(Answer):
+class Plan(ResponseModel):
     """Found out at once, from the database alone. Null: a check says why it is not known."""
 
     ok: bool
@@ -27,11 +27,11 @@ class Plan(Answer):
     """That it would make: itself, baselines, siblings, their comparison."""
 
 
-class Probe(Answer):
+class Probe(ResponseModel):
     """A plan that a worker makes by building the detectors and taking a few steps."""
 
     id: str
-    status: ErrandStatus
+    status: RequestStatus
     status_reason: StatusReason | None
     """Why it is `queued`."""
     spec: JobSpec
@@ -39,5 +39,5 @@ class Probe(Answer):
     """Once it has `succeeded`, which it does where a check fails, too."""
     error: JobError | None
     """Why there is no result, once it has `failed`."""
-    created_at: Time
-    finished_at: Time | None
+    created_at: ResponseTime
+    finished_at: ResponseTime | None

@@ -3,32 +3,32 @@ from sqlalchemy.orm import Session
 
 from api.context import Context
 from api.http.auth import Caller
-from api.http.errors import NotFound, Refusal
+from api.http.errors import ApiError, NotFoundError
 from api.jobs import references
-from api.jobs.service import family_of, refuse_comparison
+from api.jobs.service import check_not_comparison, derived_specs
 from api.plans import checks as plan_checks
 from api.plans.schemas import Plan, Probe
 from frs.spec import JobSpec
 from store.db.database import Database
-from store.db.tables import Errand
+from store.db.tables import WorkerRequest
 from store.requests import worker_requests
 from store.scheduling import queue, waiting
-from store.states import ErrandKind, ErrandStatus, WaitingReason
+from store.states import RequestKind, RequestStatus, WaitingReason
 
-MOST_PROBES = 20
+MAX_PROBES = 20
 """Of one owner that have not ended: each takes a worker's time."""
 
 
 def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
     """Raises InvalidField for a comparison, which nobody can post."""
-    refuse_comparison(spec)
+    check_not_comparison(spec)
     with context.database.read() as session:
         reviewed = references.review(session, context, caller, spec)
         images = plan_checks.training_images(reviewed)
-        schedule, steps = plan_checks.of_the_schedule(spec, images)
-        wait = plan_checks.of_its_wait(session, caller, spec, reviewed.dataset)
-        checks = [*plan_checks.of_references(reviewed), schedule, *wait]
-        place = queue.place_of_a_new_job(session, spec.priority)
+        schedule, steps = plan_checks.schedule_check(spec, images)
+        wait = plan_checks.waiting_checks(session, caller, spec, reviewed.dataset)
+        checks = [*plan_checks.reference_checks(reviewed), schedule, *wait]
+        place = queue.position_of_new_job(session, spec.priority)
     return Plan(
         ok=not any(check.level == "error" for check in checks),
         spec=spec,
@@ -37,13 +37,13 @@ def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
         epochs=steps and steps.epochs,
         steps=steps and steps.steps,
         queue_position=place,
-        jobs=1 + sum(1 for _ in family_of(spec)),
+        jobs=1 + sum(1 for _ in derived_specs(spec)),
     )
 
 
 def probe(context: Context, caller: Caller, spec: JobSpec) -> Probe:
-    """Raises InvalidField for references that do not hold, Refusal 409 or 429 where a worker could not or should not."""
-    refuse_comparison(spec)
+    """Raises InvalidField for references that do not hold, ApiError 409 or 429 where a worker could not or should not."""
+    check_not_comparison(spec)
     with context.database.read() as session:
         found = references.check(session, context, caller, spec)
         _refuse_to_wait(session, caller, spec)
@@ -51,33 +51,36 @@ def probe(context: Context, caller: Caller, spec: JobSpec) -> Probe:
     with context.database.write() as session:
         _refuse_too_many(session, caller)
         devices = spec.resources.devices
-        errand = worker_requests.add(session, ErrandKind.PROBE, request, owner=caller.owner, devices=devices)
+        errand = worker_requests.add(session, RequestKind.PROBE, request, owner=caller.owner, devices=devices)
         session.commit()
     return find(context.database, caller, errand.id)
 
 
 def find(database: Database, caller: Caller, plan_id: str) -> Probe:
     with database.read() as session:
-        errand = session.get(Errand, plan_id)
-        if errand is None or errand.kind != ErrandKind.PROBE or not caller.may_see(errand):
-            raise NotFound("plan_not_found", "No such plan.", "Make one with POST /jobs/plan?probe=true.")
-        found = {"spec": errand.request["spec"], "status_reason": waiting.reason_of_a_probe(session, errand)}
+        errand = session.get(WorkerRequest, plan_id)
+        if errand is None or errand.kind != RequestKind.PROBE or not caller.may_see(errand):
+            raise NotFoundError("plan_not_found", "No such plan.", "Make one with POST /jobs/plan?probe=true.")
+        found = {"spec": errand.request["spec"], "status_reason": waiting.probe_waiting_reason(session, errand)}
     columns = {name: getattr(errand, name) for name in Probe.model_fields if name not in found}
     return Probe.model_validate(columns | found)
 
 
 def _refuse_to_wait(session: Session, caller: Caller, spec: JobSpec) -> None:
-    teacher = plan_checks.teacher_to_come(session, caller, spec)
+    teacher = plan_checks.pending_teacher(session, caller, spec)
     if teacher is not None:
         detail = f"Job {teacher.id} is {teacher.status}: there is no detector yet to build."
         hint = f"Follow GET /jobs/{teacher.id} until it has succeeded, or plan without `probe`."
-        raise Refusal(409, WaitingReason.TEACHER, detail, hint)
+        raise ApiError(409, WaitingReason.TEACHER, detail, hint)
 
 
 def _refuse_too_many(session: Session, caller: Caller) -> None:
-    waiting = (Errand.status.in_([ErrandStatus.QUEUED, ErrandStatus.RUNNING]), Errand.kind == ErrandKind.PROBE)
-    count = session.scalars(select(func.count()).where(Errand.owner == caller.owner, *waiting)).one()
-    if count >= MOST_PROBES:
+    waiting = (
+        WorkerRequest.status.in_([RequestStatus.QUEUED, RequestStatus.RUNNING]),
+        WorkerRequest.kind == RequestKind.PROBE,
+    )
+    count = session.scalars(select(func.count()).where(WorkerRequest.owner == caller.owner, *waiting)).one()
+    if count >= MAX_PROBES:
         detail = f"{count} plans of yours have not been probed yet."
         hint = "Wait for these, or plan without `probe`; see GET /workers."
-        raise Refusal(429, "too_many_probes", detail, hint, headers={"Retry-After": "10"})
+        raise ApiError(429, "too_many_probes", detail, hint, headers={"Retry-After": "10"})

@@ -1,10 +1,10 @@
 """The line before the workers, as the API shows it."""
 
-from api.http.schemas import Answer, Page, Time
+from api.http.schemas import Page, ResponseModel, ResponseTime
 from api.jobs.schemas import Progress, StatusReason
 
 
-class Waiting(Answer):
+class QueuedJob(ResponseModel):
     position: int
     """1 is next. Jobs of other owners count."""
     job_id: str
@@ -15,10 +15,10 @@ class Waiting(Answer):
     """GPUs it asks for; null: one where there are any."""
     status_reason: StatusReason
     """What it waits for."""
-    created_at: Time
+    created_at: ResponseTime
 
 
-class Running(Answer):
+class RunningJob(ResponseModel):
     job_id: str
     name: str | None
     owner: str
@@ -27,10 +27,10 @@ class Running(Answer):
     attempt: int
     phase: str | None
     progress: Progress | None
-    started_at: Time | None
+    started_at: ResponseTime | None
 
 
-class Counts(Answer):
+class Counts(ResponseModel):
     """Jobs of all owners."""
 
     queued: int
@@ -38,9 +38,9 @@ class Counts(Answer):
     paused: int
 
 
-class Queue(Page[Waiting]):
+class Queue(Page[QueuedJob]):
     """Of another owner's jobs no more than how many they are, unless the caller is an admin."""
 
-    running: list[Running]
+    running: list[RunningJob]
     """The same on every page."""
     counts: Counts

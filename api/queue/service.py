@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from api.http.auth import Caller
 from api.http.errors import InvalidField
-from api.queue.schemas import Counts, Queue, Running, Waiting
+from api.queue.schemas import Counts, Queue, QueuedJob, RunningJob
 from store.db.database import Database
 from store.db.tables import Job
 from store.scheduling import queue
@@ -20,7 +20,7 @@ from store.states import JobStatus
 _COUNTED = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED)
 
 
-class Place(NamedTuple):
+class QueuePlace(NamedTuple):
     """Where in the line a job stands, whoever comes or goes."""
 
     priority: int
@@ -42,21 +42,21 @@ def read(database: Database, caller: Caller, limit: int, cursor: str | None) -> 
         )
 
 
-def _waiting(session: Session, jobs: Sequence[Job]) -> list[Waiting]:
+def _waiting(session: Session, jobs: Sequence[Job]) -> list[QueuedJob]:
     positions = queue.positions(session, [job.id for job in jobs])
     reasons = waiting_reasons(session, jobs)
     still = [job for job in jobs if job.id in positions]  # one may have been taken since
     return [
-        Waiting.model_validate(_facts(job) | {"position": positions[job.id], "status_reason": reasons[job.id]})
+        QueuedJob.model_validate(_facts(job) | {"position": positions[job.id], "status_reason": reasons[job.id]})
         for job in still
     ]
 
 
-def _running(session: Session, caller: Caller) -> list[Running]:
+def _running(session: Session, caller: Caller) -> list[RunningJob]:
     these = (Job.status == JobStatus.RUNNING, caller.visible(Job))
     jobs = session.scalars(select(Job).where(*these).order_by(Job.started_at, Job.id))
     more = ("attempt", "phase", "progress", "started_at")
-    return [Running.model_validate(_facts(job) | {name: getattr(job, name) for name in more}) for job in jobs]
+    return [RunningJob.model_validate(_facts(job) | {name: getattr(job, name) for name in more}) for job in jobs]
 
 
 def _counts(session: Session) -> Counts:
@@ -74,7 +74,7 @@ def _encode(job: Job) -> str:
     return base64.urlsafe_b64encode(json.dumps([job.priority, job.created_at, job.id]).encode()).decode()
 
 
-def _decode(cursor: str) -> Place:
+def _decode(cursor: str) -> QueuePlace:
     try:
         priority, created_at, id = json.loads(base64.urlsafe_b64decode(cursor))
     except (ValueError, TypeError, RecursionError, binascii.Error) as error:
@@ -84,7 +84,7 @@ def _decode(cursor: str) -> Place:
     )
     if not (is_ours and isinstance(id, str) and id.isascii()):
         raise _invalid()
-    return Place(priority, created_at, id)
+    return QueuePlace(priority, created_at, id)
 
 
 def _invalid() -> InvalidField:

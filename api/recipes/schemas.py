@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from api.http.schemas import Answer
+from api.http.schemas import ResponseModel
 from frs.recipes import Published, PublishedWeights
 
 
-class Recipe(Answer):
+class Recipe(ResponseModel):
     name: str
     title: str
     published: Published | None

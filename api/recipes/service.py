@@ -1,4 +1,4 @@
-from api.http.errors import NotFound
+from api.http.errors import NotFoundError
 from api.http.schemas import Page
 from api.recipes.schemas import Recipe
 from frs import recipes
@@ -10,7 +10,7 @@ def listing() -> Page[Recipe]:
 
 def find(name: str) -> Recipe:
     if name not in recipes.RECIPES:
-        raise NotFound("recipe_not_found", "No such recipe.", "See GET /recipes.")
+        raise NotFoundError("recipe_not_found", "No such recipe.", "See GET /recipes.")
     return _shown(recipes.RECIPES[name])
 
 

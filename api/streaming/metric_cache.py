@@ -18,7 +18,7 @@ from store.db.tables import Event, Metric
 
 FINE = 1000
 """Points of a curve that are kept; it grows to twice as many before it is thinned out again."""
-REMEMBERED = 3_000_000
+MAX_CACHED_JOBS = 3_000_000
 """Points of all curves together, 16 bytes each."""
 VOIDING = ("rewound", "status")
 """Events after which points may be gone: a later attempt, a retry."""
@@ -88,8 +88,8 @@ class _Job:
         return sum(len(curve.steps) for curve in self.curves.values())
 
 
-class Curves:
-    def __init__(self, remembered: int = REMEMBERED) -> None:
+class MetricCache:
+    def __init__(self, remembered: int = MAX_CACHED_JOBS) -> None:
         self._remembered = remembered
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
         self._points = 0

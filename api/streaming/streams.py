@@ -15,25 +15,25 @@ from anyio import CapacityLimiter, to_thread
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.http.auth import Caller, Recheck
-from api.http.errors import Refusal
+from api.http.auth import Caller, RecheckKey
+from api.http.errors import ApiError
 from api.streaming import history
 from api.streaming.history import State
-from api.streaming.subscribers import PING_SECONDS, Channel, Follower, Numbered, wire
+from api.streaming.subscribers import PING_SECONDS, Channel, NumberedEvent, Subscriber, wire
 from store.db.database import Database
 
 POLL_SECONDS = 0.25
-ATTEND_SECONDS = 0.5
+MAINTENANCE_SECONDS = 0.5
 """Between two looks whether the keys are still good; a key is remembered for a second besides."""
-PATIENCE_SECONDS = 1.0
+DATABASE_TIMEOUT_SECONDS = 1.0
 """For a client to take its last event before its connection is cut."""
 PAGE = 200
 """Events, and batches of metrics, that are read at a time for one that is behind."""
-SPAN = 50
+MAX_SPAN = 50
 """As many numbers of each job the reader reads at a time."""
-AT_A_TIME = 500
+JOBS_PER_QUERY = 500
 """Jobs the reader asks about in one query."""
-MOST = 5_000
+MAX_STREAMS = 5_000
 """Streams of one process."""
 RECONNECT = b"retry: 1000\n\n"
 _log = logging.getLogger(__name__)
@@ -56,11 +56,11 @@ class Streams:
     def open(self) -> int:
         return self._of_key.total()
 
-    def follow(self, job_id: str, state: State, after: int, caller: Caller, still_known: Recheck) -> "EventStream":
-        """Raises Refusal where there are too many already."""
+    def follow(self, job_id: str, state: State, after: int, caller: Caller, still_known: RecheckKey) -> "EventStream":
+        """Raises ApiError where there are too many already."""
         self._refuse_too_many(caller)
         channel = self._channels.get(job_id) or self._channels.setdefault(job_id, Channel(job_id, state))
-        follower = Follower(channel, min(after, state.newest), caller.key_id, still_known, self._read_page)
+        follower = Subscriber(channel, min(after, state.newest), caller.key_id, still_known, self._read_page)
         channel.followers.add(follower)
         self._of_key[caller.key_id] += 1
         self._followed.set()
@@ -89,8 +89,8 @@ class Streams:
     async def _read_once(self) -> bool:
         """Whether there is more."""
         channels, is_behind = list(self._channels.values()), False
-        for start in range(0, len(channels), AT_A_TIME):
-            is_behind |= await self._read_some(channels[start : start + AT_A_TIME])
+        for start in range(0, len(channels), JOBS_PER_QUERY):
+            is_behind |= await self._read_some(channels[start : start + JOBS_PER_QUERY])
         return is_behind
 
     async def _read_some(self, channels: Sequence[Channel]) -> bool:
@@ -108,10 +108,14 @@ class Streams:
 
     async def _attend(self) -> None:
         while True:
-            await asyncio.sleep(ATTEND_SECONDS)
+            await asyncio.sleep(MAINTENANCE_SECONDS)
             now = time.monotonic()
             for follower in self._followers():
-                if follower.last_words is not None and now - follower.closed_at > PATIENCE_SECONDS and follower.task:
+                if (
+                    follower.last_words is not None
+                    and now - follower.closed_at > DATABASE_TIMEOUT_SECONDS
+                    and follower.task
+                ):
                     follower.task.cancel()
                 elif now - follower.pinged_at >= PING_SECONDS:
                     follower.ping()
@@ -121,28 +125,28 @@ class Streams:
         for key_id, still_known in {follower.key_id: follower.still_known for follower in self._followers()}.items():
             try:
                 await still_known()
-            except Refusal as refusal:
+            except ApiError as refusal:
                 for follower in self._followers():
                     if follower.key_id == key_id:
                         follower.close(_closed(refusal.code, refusal.detail))
             except Exception as error:  # nobody knows: the key stays good until the database says otherwise
                 _log.warning("streams", extra={"error": type(error).__name__})
 
-    async def _read_page(self, job_id: str, after: int, newest: int) -> tuple[int, Sequence[Numbered]]:
+    async def _read_page(self, job_id: str, after: int, newest: int) -> tuple[int, Sequence[NumberedEvent]]:
         return await to_thread.run_sync(_page, self._database, job_id, after, newest, limiter=self.paging)
 
     def _refuse_too_many(self, caller: Caller) -> None:
-        if self._ended or self.open >= MOST:
+        if self._ended or self.open >= MAX_STREAMS:
             hint = "Try again in 2 seconds, or poll GET /jobs/{id}."
-            raise Refusal(503, "too_many_streams", "No more streams now.", hint, headers={"Retry-After": "2"})
+            raise ApiError(503, "too_many_streams", "No more streams now.", hint, headers={"Retry-After": "2"})
         if self._of_key[caller.key_id] >= self._most_per_key:
             detail = f"This key has {self._most_per_key} streams open."
-            raise Refusal(429, "too_many_streams", detail, "Close one first.", headers={"Retry-After": "2"})
+            raise ApiError(429, "too_many_streams", detail, "Close one first.", headers={"Retry-After": "2"})
 
-    def _followers(self) -> list[Follower]:
+    def _followers(self) -> list[Subscriber]:
         return [follower for channel in self._channels.values() for follower in channel.followers]
 
-    def _leave(self, follower: Follower) -> None:
+    def _leave(self, follower: Subscriber) -> None:
         channel = follower.channel
         channel.followers.discard(follower)
         self._of_key[follower.key_id] -= 1
@@ -157,7 +161,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, follower: Follower, leave: Callable[[], None]) -> None:
+    def __init__(self, follower: Subscriber, leave: Callable[[], None]) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._follower, self._leave = follower, leave
@@ -184,11 +188,11 @@ class EventStream(Response):
         self._follower.close()
 
 
-def _look(database: Database, known: Mapping[str, int]) -> dict[str, tuple[State, int, Sequence[Numbered]]]:
+def _look(database: Database, known: Mapping[str, int]) -> dict[str, tuple[State, int, Sequence[NumberedEvent]]]:
     with database.read() as session:
         states = history.states(session, known)
         spans = {
-            job_id: (known[job_id], min(state.newest, known[job_id] + SPAN))
+            job_id: (known[job_id], min(state.newest, known[job_id] + MAX_SPAN))
             for job_id, state in states.items()
             if state.newest > known[job_id]
         }
@@ -197,14 +201,14 @@ def _look(database: Database, known: Mapping[str, int]) -> dict[str, tuple[State
     return {job_id: (state, upto[job_id], _numbered(news.get(job_id, ()))) for job_id, state in states.items()}
 
 
-def _page(database: Database, job_id: str, after: int, newest: int) -> tuple[int, Sequence[Numbered]]:
+def _page(database: Database, job_id: str, after: int, newest: int) -> tuple[int, Sequence[NumberedEvent]]:
     with database.read() as session:
         upto = history.end_of_page(session, job_id, after, newest, PAGE)
         found = history.entries(session, {job_id: (after, upto)})
     return upto, _numbered(found.get(job_id, ()))
 
 
-def _numbered(entries: Sequence[history.Entry]) -> list[Numbered]:
+def _numbered(entries: Sequence[history.Entry]) -> list[NumberedEvent]:
     return [(entry.seq, wire(entry.type, entry.data, str(entry.seq))) for entry in entries]
 
 

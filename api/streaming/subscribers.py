@@ -11,7 +11,7 @@ from typing import Any
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.http.auth import Recheck
+from api.http.auth import RecheckKey
 from api.streaming.history import State
 
 PING_SECONDS = 15.0
@@ -21,9 +21,9 @@ PAUSE_SECONDS = 1.0
 """After a database that did not answer."""
 _log = logging.getLogger(__name__)
 
-Numbered = tuple[int, bytes]
+NumberedEvent = tuple[int, bytes]
 """An event as it is sent, under its number."""
-ReadPage = Callable[[str, int, int], Awaitable[tuple[int, Sequence[Numbered]]]]
+ReadPage = Callable[[str, int, int], Awaitable[tuple[int, Sequence[NumberedEvent]]]]
 """Of a job, after a number, as far as another at most: how far it goes, and what there is."""
 
 
@@ -34,7 +34,7 @@ class Channel:
 
     def __init__(self, job_id: str, state: State) -> None:
         self.job_id, self.seq = job_id, state.newest
-        self.followers: set[Follower] = set()
+        self.followers: set[Subscriber] = set()
         self.progress = self.end = b""
         self.see(state)
 
@@ -46,31 +46,31 @@ class Channel:
         before, (self.progress, self.end) = (self.progress, self.end), (progress, end)
         return before != (progress, end)
 
-    def take(self, state: State, upto: int, news: Sequence[Numbered]) -> None:
+    def take(self, state: State, upto: int, news: Sequence[NumberedEvent]) -> None:
         self.seq = upto
         if self.see(state) or news:
             for follower in self.followers:
                 follower.push(news)
 
 
-class Follower:
+class Subscriber:
     """One client of one job."""
 
     __slots__ = ("_behind", "_over", "_progress", "_queue", "_read", "_woken", "still_known", "channel", "closed_at",
                  "key_id", "last_words", "pinged_at", "seq", "task")  # fmt: skip
 
-    def __init__(self, channel: Channel, after: int, key_id: str, still_known: Recheck, read: ReadPage) -> None:
+    def __init__(self, channel: Channel, after: int, key_id: str, still_known: RecheckKey, read: ReadPage) -> None:
         self.channel, self.seq, self.key_id, self.still_known = channel, after, key_id, still_known
         self.task: asyncio.Task[Any] | None = None
         self.last_words: bytes | None = None
         self.closed_at = self.pinged_at = time.monotonic()
         self._read = read
-        self._queue: deque[Numbered] = deque()
+        self._queue: deque[NumberedEvent] = deque()
         self._behind, self._over = True, False
         self._progress = b""
         self._woken = asyncio.Event()
 
-    def push(self, news: Sequence[Numbered]) -> None:
+    def push(self, news: Sequence[NumberedEvent]) -> None:
         if not self._behind and len(self._queue) + len(news) > QUEUE:
             self._behind = True
             self._queue.clear()

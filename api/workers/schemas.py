@@ -1,9 +1,9 @@
 """Workers as the API shows them."""
 
-from api.http.schemas import Answer, Time
+from api.http.schemas import ResponseModel, ResponseTime
 
 
-class Gpu(Answer):
+class Gpu(ResponseModel):
     """Null: the worker could not find it out."""
 
     index: int | None = None
@@ -16,7 +16,7 @@ class Gpu(Answer):
     """Percent."""
 
 
-class Worker(Answer):
+class Worker(ResponseModel):
     id: str
     host: str
     version: str
@@ -31,6 +31,6 @@ class Worker(Answer):
     """Jobs it runs at present."""
     job_ids: list[str]
     """Those of them that the caller may see."""
-    started_at: Time
-    seen_at: Time
+    started_at: ResponseTime
+    seen_at: ResponseTime
     """When it last said that it is there; after a minute of silence it is left out."""

@@ -15,7 +15,7 @@ from frs.errors import StorageFull
 from store.artifacts import keys
 from store.errors import InvalidKey
 
-ASIDE = ".deleted"
+TRASH = ".deleted"
 """Below the folder of artifacts, while a backup is made; no key begins with a dot."""
 _SLASH = "%"
 """In the names of what is set aside; no key has one."""
@@ -25,25 +25,25 @@ _UNPACKED, _REPLACED = ".restored", ".replaced"
 def begin(root: Path) -> None:
     """From now on what is deleted is set aside."""
     end(root)  # what a killed backup left
-    (root / ASIDE).mkdir()
+    (root / TRASH).mkdir()
 
 
 def end(root: Path) -> None:
-    shutil.rmtree(root / ASIDE, ignore_errors=True)
+    shutil.rmtree(root / TRASH, ignore_errors=True)
 
 
-def set_aside(root: Path, name: str) -> None:
+def move_to_trash(root: Path, name: str) -> None:
     """Raises FileNotFoundError where nothing is to be set aside. One folder for all: never made again once it is gone."""
-    (root / name).rename(root / ASIDE / name.replace("/", _SLASH))
+    (root / name).rename(root / TRASH / name.replace("/", _SLASH))
 
 
 def pack(root: Path, stream: BinaryIO) -> None:
     """Everything since `begin`, as a tar. Files come and go meanwhile."""
     with tarfile.open(fileobj=stream, mode="w|") as archive:
-        for folder in (root, root / ASIDE):  # in this order: what leaves the first is then in the second
+        for folder in (root, root / TRASH):  # in this order: what leaves the first is then in the second
             for path in _files(folder):
                 key = path.relative_to(folder).as_posix().replace(_SLASH, "/")
-                if keys.is_one(key):
+                if keys.is_valid(key):
                     _add(archive, path, key)
 
 
@@ -68,7 +68,7 @@ def discard(root: Path) -> None:
     shutil.rmtree(root / _UNPACKED, ignore_errors=True)
 
 
-def replace(root: Path) -> None:
+def replace_artifacts(root: Path) -> None:
     """What was unpacked, in place of what is there. Goes on where it was killed."""
     replaced, unpacked = root / _REPLACED, root / _UNPACKED
     if not replaced.is_dir() and unpacked.is_dir():

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from frs.files import digest, sync
 from store.artifacts import keys as artifact_keys
-from store.artifacts.backup import set_aside
-from store.artifacts.local_files import GivenUp, GiveUp
+from store.artifacts.backup import move_to_trash
+from store.artifacts.local_files import Abandoned, IsAbandoned
 from store.errors import ArtifactCorrupt, ArtifactNotFound, InvalidKey
 
 _COPIED_AT_ONCE = 8 << 20
@@ -40,7 +40,7 @@ class ArtifactFolder:
             part.unlink(missing_ok=True)
 
     def fetch(
-        self, key: str, sha256: str, target: Path, give_up: GiveUp = lambda: False, size: int | None = None
+        self, key: str, sha256: str, target: Path, give_up: IsAbandoned = lambda: False, size: int | None = None
     ) -> None:
         """Trusts the disk: a link costs nothing, and the trainer hashes what it reads."""
         _link_or_copy(self.path(key), target, give_up)
@@ -68,7 +68,7 @@ class ArtifactFolder:
     def _delete(self, name: str) -> None:
         """Really, or out of sight while a backup is made. Half put files have no key, and such names, too."""
         with suppress(FileNotFoundError):  # as mostly: no backup is made
-            set_aside(self.root, name)
+            move_to_trash(self.root, name)
         (self.root / name).unlink(missing_ok=True)
 
     def _locate(self, key: str) -> Path:
@@ -87,20 +87,20 @@ def _make_folder(folder: Path) -> None:
         sync(folder.parent)
 
 
-def _link_or_copy(source: Path, target: Path, give_up: GiveUp = lambda: False) -> None:
-    """Raises GivenUp; then, as after any error, there is no target."""
+def _link_or_copy(source: Path, target: Path, give_up: IsAbandoned = lambda: False) -> None:
+    """Raises Abandoned; then, as after any error, there is no target."""
     try:
         target.hardlink_to(source)
     except OSError:  # another file system, or one without hard links
         _copy(source, target, give_up)
 
 
-def _copy(source: Path, target: Path, give_up: GiveUp) -> None:
+def _copy(source: Path, target: Path, give_up: IsAbandoned) -> None:
     try:
         with source.open("rb") as file, target.open("wb") as copy:
             while content := file.read(_COPIED_AT_ONCE):
                 if give_up():
-                    raise GivenUp
+                    raise Abandoned
                 copy.write(content)
     except BaseException:
         target.unlink(missing_ok=True)

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-GiveUp = Callable[[], bool]
+IsAbandoned = Callable[[], bool]
 """Asked again and again while something is waited for."""
 _PART = ".part"
 _STALE_SECONDS = 86_400
 _TICK = 0.1
 
 
-class GivenUp(Exception):
+class Abandoned(Exception):
     """Nobody wants any more what was waited for."""
 
 
@@ -39,10 +39,10 @@ def discard(path: Path) -> None:
 
 
 @contextmanager
-def alone(root: Path, lock: str = ".lock", give_up: GiveUp | None = None) -> Iterator[None]:
+def exclusive_lock(root: Path, lock: str = ".lock", give_up: IsAbandoned | None = None) -> Iterator[None]:
     """No other thread or process of this machine is in here: between what is on the disk and what rows say of it.
 
-    Raises GivenUp.
+    Raises Abandoned.
     """
     root.mkdir(parents=True, exist_ok=True)
     with (root / lock).open("w") as file:
@@ -53,27 +53,27 @@ def alone(root: Path, lock: str = ".lock", give_up: GiveUp | None = None) -> Ite
         yield
 
 
-def sweep(root: Path) -> None:
+def remove_stale(root: Path) -> None:
     """Removes what processes left that were killed in the middle."""
     if root.is_dir():
-        stale = clock_of(root) - _STALE_SECONDS
+        stale = filesystem_time(root) - _STALE_SECONDS
         for path in root.iterdir():
             if path.name.endswith(_PART) and path.lstat().st_mtime < stale:
                 discard(path)
 
 
-def clock_of(root: Path) -> float:
+def filesystem_time(root: Path) -> float:
     """What time it is for files there, which may be another machine's."""
     with temporary(root) as probe:
         probe.touch()
         return probe.lstat().st_mtime
 
 
-def _wait_for(file: TextIO, give_up: GiveUp) -> None:
+def _wait_for(file: TextIO, give_up: IsAbandoned) -> None:
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if give_up():
-                raise GivenUp from None
+                raise Abandoned from None
             time.sleep(_TICK)

@@ -22,7 +22,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from store.artifacts import keys as artifact_keys
-from store.artifacts.local_files import GivenUp, GiveUp
+from store.artifacts.local_files import Abandoned, IsAbandoned
 from store.errors import ArtifactCorrupt, ArtifactNotFound, ArtifactsUnavailable
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class ArtifactObjects:
         artifact_keys.check(key)
         with source.open("rb") as file:
             parts = _parts(file, sha256)
-            with _answering(self._name):
+            with _translate_errors(self._name):
                 if os.fstat(file.fileno()).st_size <= PART_BYTES:
                     obstore.put(self._store, key, b"".join(parts), use_multipart=False)
                 else:
@@ -73,7 +73,7 @@ class ArtifactObjects:
             raise ArtifactsUnavailable(f"{self._name} kept {kept} bytes of {sent}")
 
     def fetch(
-        self, key: str, sha256: str, target: Path, give_up: GiveUp = lambda: False, size: int | None = None
+        self, key: str, sha256: str, target: Path, give_up: IsAbandoned = lambda: False, size: int | None = None
     ) -> None:
         part, digest = target.with_name(f".{target.name}.part"), hashlib.sha256()
         try:
@@ -81,7 +81,7 @@ class ArtifactObjects:
                 _check_size(source, size, target.parent)
                 while content := source.read(_READ_BYTES):
                     if give_up():
-                        raise GivenUp
+                        raise Abandoned
                     digest.update(content)
                     file.write(content)
             _verify(digest.hexdigest(), sha256)
@@ -104,16 +104,16 @@ class ArtifactObjects:
             self._delete(key)  # whatever its name: somebody else may have laid it there
 
     def _delete(self, key: str) -> None:
-        with _answering(self._name):
+        with _translate_errors(self._name):
             obstore.delete(self._store, key)
 
     def _keys(self, folder: str) -> list[str]:
-        with _answering(self._name):
+        with _translate_errors(self._name):
             return [object["path"] for page in obstore.list(self._store, folder) for object in page]
 
     def _size(self, key: str) -> int:
         """Raises ArtifactNotFound; a bucket that is missing says the same of every object, but not when it is listed."""
-        with _answering(self._name):
+        with _translate_errors(self._name):
             try:
                 return obstore.head(self._store, key)["size"]
             except FileNotFoundError:
@@ -145,7 +145,7 @@ class _Object(io.RawIOBase):
         wanted = min(len(buffer), max(0, self._size - self._at))
         if wanted == 0:
             return 0
-        with _answering(self._name):
+        with _translate_errors(self._name):
             content = memoryview(obstore.get_range(self._store, self._key, start=self._at, length=wanted))
         if len(content) != wanted:
             raise ArtifactsUnavailable(f"{self._name} gave {len(content)} bytes of {wanted}")
@@ -198,15 +198,15 @@ def _verify(found: str, announced: str) -> None:
 
 
 @contextmanager
-def _answering(name: str) -> Iterator[None]:
+def _translate_errors(name: str) -> Iterator[None]:
     """Nothing of what the other side said is repeated but its status and code: the rest may name keys."""
     try:
         yield
     except (BaseError, FileNotFoundError) as error:
-        raise ArtifactsUnavailable(f"{name} {_said(str(error))}") from None
+        raise ArtifactsUnavailable(f"{name} {_describe(str(error))}") from None
 
 
-def _said(error: str) -> str:
+def _describe(error: str) -> str:
     status, code, kind = (pattern.search(error) for pattern in (_STATUS, _CODE, _KIND))
     if status:
         return f"answers {status[1]} {code[1] if code else ''}".strip()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from store.artifacts.folder import ArtifactFolder
-from store.artifacts.local_files import GiveUp
+from store.artifacts.local_files import IsAbandoned
 from store.artifacts.object_storage import ArtifactObjects
 from store.settings import Settings
 
@@ -24,7 +24,7 @@ class Artifacts(Protocol):
         """
 
     def fetch(
-        self, key: str, sha256: str, target: Path, give_up: GiveUp = lambda: False, size: int | None = None
+        self, key: str, sha256: str, target: Path, give_up: IsAbandoned = lambda: False, size: int | None = None
     ) -> None:
         """Makes `target`, whose folder is there, a file with that content, to be read only. `size`: where it is known.
 

@@ -14,9 +14,9 @@ from sqlalchemy import select
 from frs.errors import BadDataset, DatasetNotFound
 from frs.events import ErrorInfo
 from frs.isolation.process import PARENT
-from store.artifacts.local_files import GivenUp, GiveUp, alone, clock_of, discard, temporary
+from store.artifacts.local_files import Abandoned, IsAbandoned, discard, exclusive_lock, filesystem_time, temporary
 from store.artifacts.storage import Artifacts
-from store.artifacts.uploads import folder_of, told_by_key
+from store.artifacts.uploads import folder_of, parse_archive_key
 from store.db.database import Database
 from store.db.tables import Dataset
 from store.errors import ArtifactNotFound
@@ -32,7 +32,7 @@ _SETTLED_SECONDS = 3600
 _OURS = re.compile(r"[0-9a-f]{64}(-val\d+)?")
 
 
-class Refused(Exception):
+class ConversionFailed(Exception):
     """The archive cannot be used, whoever tries."""
 
     def __init__(self, problem: ErrorInfo) -> None:
@@ -41,11 +41,11 @@ class Refused(Exception):
 
 
 def convert(
-    settings: Settings, archive: Path, part: Path, val_share: float | None, give_up: GiveUp = lambda: False
+    settings: Settings, archive: Path, part: Path, val_share: float | None, give_up: IsAbandoned = lambda: False
 ) -> None:
     """Leaves the data set in `part/set`, by a process with none of our secrets in its environment.
 
-    Raises Refused, GivenUp, or OSError: ENOMEM where the process was killed.
+    Raises ConversionFailed, Abandoned, or OSError: ENOMEM where the process was killed.
     """
     arguments = [str(archive), str(part), str(_UNPACKS_TO * settings.max_upload_bytes)]
     allowed = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
@@ -62,40 +62,40 @@ def convert(
         raise _failure(output)
 
 
-def unpacked(settings: Settings, artifacts: Artifacts, key: str, give_up: GiveUp) -> Path:
+def unpack_dataset(settings: Settings, artifacts: Artifacts, key: str, give_up: IsAbandoned) -> Path:
     """Where the data set lies that came as this archive: unpacked now unless it is, once however many ask for it.
 
-    Raises BadDataset, GivenUp, OSError.
+    Raises BadDataset, Abandoned, OSError.
     """
     root, folder = settings.uploads_root, folder_of(settings, key)
     if folder.is_dir():
         return folder
-    with alone(root, ".unpacking", give_up), temporary(root) as archive, temporary(root) as part:
+    with exclusive_lock(root, ".unpacking", give_up), temporary(root) as archive, temporary(root) as part:
         if not folder.is_dir():
-            sha256, val_share = told_by_key(key)
+            sha256, val_share = parse_archive_key(key)
             try:
                 artifacts.fetch(key, sha256, archive, give_up)
                 convert(settings, archive, part, val_share, give_up)
             except ArtifactNotFound:
                 hint = "Restore the file, or upload the archive again under a new name."
                 raise DatasetNotFound("The archive of the data set is gone.", hint) from None
-            except Refused as refused:
+            except ConversionFailed as refused:
                 raise BadDataset(f"The archive cannot be unpacked. {refused}", refused.problem.hint) from None
-            with alone(root, give_up=give_up):
+            with exclusive_lock(root, give_up=give_up):
                 _put(part / "set", folder)
     return folder
 
 
-def sweep_unused(settings: Settings, database: Database) -> list[str]:
+def remove_unused(settings: Settings, database: Database) -> list[str]:
     """Removes the folders of data sets that no row refers to any more; says which. One being registered stays."""
     root, gone = settings.uploads_root, []
     if not root.is_dir():
         return []
     with temporary(root) as parts:
-        with alone(root):
+        with exclusive_lock(root):
             with database.read() as session:
                 keys = session.scalars(select(Dataset.upload_key).where(Dataset.upload_key.is_not(None))).all()
-            settled = clock_of(root) - _SETTLED_SECONDS
+            settled = filesystem_time(root) - _SETTLED_SECONDS
             used = {folder_of(settings, str(key)) for key in keys}
             for folder in root.iterdir():
                 if _OURS.fullmatch(folder.name) and folder not in used and folder.lstat().st_ctime < settled:
@@ -114,20 +114,20 @@ def _put(source: Path, folder: Path) -> None:
             raise
 
 
-def _output(process: subprocess.Popen[bytes], give_up: GiveUp) -> bytes:
+def _output(process: subprocess.Popen[bytes], give_up: IsAbandoned) -> bytes:
     while True:
         try:
             return process.communicate(timeout=_TICK)[0]
         except subprocess.TimeoutExpired:
             if give_up():
-                raise GivenUp from None
+                raise Abandoned from None
 
 
-def _failure(output: bytes) -> Refused | OSError:
+def _failure(output: bytes) -> ConversionFailed | OSError:
     try:
         told = json.loads(output)
     except ValueError:  # it was killed
         return OSError(errno.ENOMEM, "The process that unpacks was killed")
     if "errno" in told:
         return OSError(told["errno"], "while unpacking")
-    return Refused(ErrorInfo(code=told["code"], message=told["message"], hint=told["hint"]))
+    return ConversionFailed(ErrorInfo(code=told["code"], message=told["message"], hint=told["hint"]))

@@ -30,7 +30,7 @@ def archive_key(sha256: str, val_share: float | None, suffix: str) -> str:
     return f"uploads/{sha256}{f'-val{round(100 * val_share)}' if val_share else ''}{suffix}"
 
 
-def told_by_key(archive_key: str) -> tuple[str, float | None]:
+def parse_archive_key(archive_key: str) -> tuple[str, float | None]:
     """The archive's SHA-256, and the share of its training images set aside for validation."""
     sha256, _, percent = Path(archive_key).name.partition(".")[0].partition("-val")
     return sha256, int(percent) / 100 if percent else None
@@ -41,7 +41,7 @@ def weights_key(detector_id: str, sha256: str) -> str:
     return f"{detector_id}/{sha256[:12]}.safetensors"
 
 
-def is_used(session: Session, key: str) -> bool:
+def is_referenced(session: Session, key: str) -> bool:
     """Whether a row needs the artifact `key`."""
     weights = exists().where(Detector.weights_key == key, Detector.status != DetectorStatus.REFUSED)
     others = (exists().where(column == key) for column in (Dataset.upload_key, Checkpoint.key, Artifact.key))
@@ -82,4 +82,4 @@ def _importing(session: Session, detector_id: str) -> Detector | None:
 
 
 def _unused(session: Session, key: str) -> list[str]:
-    return [] if is_used(session, key) else [key]
+    return [] if is_referenced(session, key) else [key]

@@ -13,7 +13,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from store.db.database import now
-from store.db.tables import FIRST_OWNER, ApiKey
+from store.db.tables import DEFAULT_OWNER, ApiKey
 from store.errors import LastAdminKey
 
 PREFIX_LENGTH = 8
@@ -44,7 +44,7 @@ def add(
     name: str,
     token: str,
     *,
-    owner: str = FIRST_OWNER,
+    owner: str = DEFAULT_OWNER,
     scopes: Sequence[Scope] = (Scope.ADMIN,),
     **limits: Any,
 ) -> ApiKey:
@@ -52,7 +52,7 @@ def add(
     key = ApiKey(
         name=name,
         prefix=token[:PREFIX_LENGTH],
-        sha256=digest(token),
+        sha256=token_digest(token),
         owner=owner,
         scopes=[str(scope) for scope in scopes],
         **limits,
@@ -64,12 +64,12 @@ def add(
 
 def find(session: Session, token: str) -> ApiKey | None:
     """The key, unless it was revoked or has expired. Looked up by digest: its timing says nothing about the token."""
-    wanted = digest(token)
+    wanted = token_digest(token)
     key = session.scalar(select(ApiKey).where(ApiKey.sha256 == wanted, *_VALID))
     return key if key is not None and hmac.compare_digest(key.sha256, wanted) else None
 
 
-def are_there(session: Session) -> bool:
+def any_exist(session: Session) -> bool:
     return session.scalar(select(ApiKey.id).limit(1)) is not None
 
 
@@ -78,7 +78,7 @@ def revoke(session: Session, key: ApiKey) -> None:
     if key.revoked_at is not None:
         return
     valid = session.scalars(select(ApiKey).where(*_VALID).order_by(ApiKey.id).with_for_update()).all()
-    admins = [other.id for other in valid if widest(other) is Scope.ADMIN]
+    admins = [other.id for other in valid if widest_scope(other) is Scope.ADMIN]
     if admins == [key.id]:
         raise LastAdminKey("This is the last key with the scope `admin`.")
     session.execute(update(ApiKey).where(ApiKey.id == key.id).values(revoked_at=now()))
@@ -90,11 +90,11 @@ def lock_owner(session: Session, owner: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(owner, 0))))
 
 
-def widest(key: ApiKey) -> Scope:
+def widest_scope(key: ApiKey) -> Scope:
     return max((Scope(scope) for scope in key.scopes), key=list(Scope).index)
 
 
-def digest(token: str) -> str:
+def token_digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -106,7 +106,7 @@ def ensure_file(session: Session, path: Path) -> None:
     if not path.exists():
         _write_private(path, new_token())
     token = path.read_text().strip()
-    if session.scalar(select(ApiKey.id).where(ApiKey.sha256 == digest(token))) is None:
+    if session.scalar(select(ApiKey.id).where(ApiKey.sha256 == token_digest(token))) is None:
         add(session, "first key", token)
 
 

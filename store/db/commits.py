@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 T = TypeVar("T")
 
 
-class Transaction(Generic[T]):
+class RetryableTransaction(Generic[T]):
     """A function and its commit, made once however often it is called, for callers that try again.
 
     Without this a batch of events whose commit was made, but not acknowledged, would be written a second time.

@@ -28,7 +28,7 @@ def find_detector(session: Session, id_or_name: str, owner: str, *, everybodys: 
 def sees_everybodys(session: Session, job: Job) -> bool:
     """Whether the job was posted by an admin, whose specs may name what others own."""
     key = session.get(ApiKey, job.key_id) if job.key_id else None
-    return key is not None and api_keys.widest(key) is api_keys.Scope.ADMIN
+    return key is not None and api_keys.widest_scope(key) is api_keys.Scope.ADMIN
 
 
 def last_student(session: Session, job_id: str) -> Checkpoint | None:
@@ -56,14 +56,14 @@ def datasets_of(session: Session, job: Job) -> list[Dataset]:
     return [dataset for dataset in found if dataset]
 
 
-def teaches_unlabelled(session: Session, dataset: Dataset) -> bool:
+def is_used_unlabelled(session: Session, dataset: Dataset) -> bool:
     """Whether a job that has not ended looks at its images without their boxes."""
-    named = names(Job.spec["unlabelled"].as_string(), dataset)
+    named = refers_to(Job.spec["unlabelled"].as_string(), dataset)
     active = Job.status.not_in([status for status in JobStatus if status.is_terminal])
     return session.scalar(select(exists().where(named, active))) or False
 
 
-def names(reference: ColumnElement[str], row: Dataset | Detector) -> ColumnElement[bool]:
+def refers_to(reference: ColumnElement[str], row: Dataset | Detector) -> ColumnElement[bool]:
     """Whether that place of a job's spec means `row`: by its id, or by its name where the owner is the same."""
     return or_(reference == row.id, and_(reference == row.name, Job.owner == row.owner))
 
@@ -74,7 +74,7 @@ def children(session: Session, job_id: str) -> list[Job]:
     return list(session.scalars(select(Job).where(Job.parent_id == job_id).order_by(by_seed, Job.id)))
 
 
-def runs_of(session: Session, comparison: Job) -> list[Job]:
+def compared_runs(session: Session, comparison: Job) -> list[Job]:
     """What a comparison compares: the job that asked for it first, then its children by seed."""
     parent = session.get(Job, comparison.parent_id) if comparison.parent_id else None
     if parent is None:

@@ -24,15 +24,15 @@ from store.states import (
     DatasetStatus,
     DetectorStatus,
     EndReason,
-    ErrandKind,
-    ErrandStatus,
     JobStatus,
+    RequestKind,
+    RequestStatus,
     WaitingReason,
 )
 
 Document = dict[str, Any]
 _OF_A_JOB = partial(ForeignKey, "jobs.id", ondelete="CASCADE")
-FIRST_OWNER = "admin"
+DEFAULT_OWNER = "admin"
 """Of the first key, and of what was there before keys had owners."""
 
 
@@ -69,7 +69,7 @@ class Job(Base):
     kind: Mapped[str]
     spec: Mapped[Document]
     """A `frs.spec.JobSpec`, every default spelt out; never changed."""
-    owner: Mapped[str] = mapped_column(default=FIRST_OWNER, server_default=FIRST_OWNER)
+    owner: Mapped[str] = mapped_column(default=DEFAULT_OWNER, server_default=DEFAULT_OWNER)
     """That of the key it was posted with: who may see it."""
     tags: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
     """The spec's at first, then what its owner made of them."""
@@ -235,7 +235,7 @@ class Dataset(Base):
     __tablename__ = "datasets"
     id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "ds"))
     name: Mapped[str]
-    owner: Mapped[str] = mapped_column(default=FIRST_OWNER, server_default=FIRST_OWNER)
+    owner: Mapped[str] = mapped_column(default=DEFAULT_OWNER, server_default=DEFAULT_OWNER)
     upload_key: Mapped[str | None]
     """Artifact of the archive it was uploaded as; null: it lies below the data sets' root."""
     train_images: Mapped[str]
@@ -258,7 +258,7 @@ class Detector(Base):
     __tablename__ = "detectors"
     id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "det"))
     name: Mapped[str]
-    owner: Mapped[str] = mapped_column(default=FIRST_OWNER, server_default=FIRST_OWNER)
+    owner: Mapped[str] = mapped_column(default=DEFAULT_OWNER, server_default=DEFAULT_OWNER)
     status: Mapped[DetectorStatus] = mapped_column(
         default=DetectorStatus.READY, server_default=DetectorStatus.READY.value
     )
@@ -290,7 +290,7 @@ class ApiKey(Base):
     prefix: Mapped[str]
     """The first characters, to tell keys apart by; too few to guess the rest from."""
     sha256: Mapped[str] = mapped_column(unique=True)
-    owner: Mapped[str] = mapped_column(default=FIRST_OWNER, server_default=FIRST_OWNER)
+    owner: Mapped[str] = mapped_column(default=DEFAULT_OWNER, server_default=DEFAULT_OWNER)
     """Keys of one owner see the same jobs, data sets and detectors."""
     scopes: Mapped[list[str]] = mapped_column(default=lambda: ["admin"], server_default='["admin"]')
     """Of `store.db.api_keys.Scope`."""
@@ -321,17 +321,17 @@ class Worker(Base):
     seen_at: Mapped[float] = mapped_column(default=now())
 
 
-class Errand(Base):
+class WorkerRequest(Base):
     """Work of seconds that needs a worker and is no job: a plan's probe, the import of an uploaded detector."""
 
     __tablename__ = "errands"
     id: Mapped[str] = mapped_column(primary_key=True)
-    kind: Mapped[ErrandKind]
+    kind: Mapped[RequestKind]
     owner: Mapped[str]
     request: Mapped[Document]
     devices: Mapped[int | None]
     """As a job's."""
-    status: Mapped[ErrandStatus] = mapped_column(default=ErrandStatus.QUEUED)
+    status: Mapped[RequestStatus] = mapped_column(default=RequestStatus.QUEUED)
     attempt: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[float | None]

@@ -15,14 +15,14 @@ from store.db.database import now
 from store.db.queries import is_compared
 from store.db.tables import Artifact, Checkpoint, Detector, Evaluation, Job, Metric
 from store.errors import ActionNotAllowed, JobInUse, JobNotFound
-from store.jobs.lease import lock
-from store.jobs.transitions import end_job, leave, note
+from store.jobs.lease import update_returning
+from store.jobs.transitions import add_event, end_job, move_to
 from store.states import ALLOWED, Action, EndReason, JobStatus, allowed_actions
 
 
 def cancel(session: Session, job_id: str) -> Job:
     """Ends a waiting or paused job at once; asks the worker of a running one to end it."""
-    job = _ask(session, job_id, Action.CANCEL, Job.cancel_requested_at)
+    job = _request_action(session, job_id, Action.CANCEL, Job.cancel_requested_at)
     if job.status not in (JobStatus.RUNNING, JobStatus.CANCELLED):
         end_job(session, job, JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER)
     return job
@@ -30,14 +30,14 @@ def cancel(session: Session, job_id: str) -> Job:
 
 def stop(session: Session, job_id: str) -> Job:
     """Asks the worker to end it at the next step, keep and evaluate what it has learned."""
-    return _ask(session, job_id, Action.STOP, Job.stop_requested_at)
+    return _request_action(session, job_id, Action.STOP, Job.stop_requested_at)
 
 
 def pause(session: Session, job_id: str) -> Job:
     """Takes a waiting job out of the queue at once; asks the worker of a running one for a checkpoint and its slot."""
-    job = _ask(session, job_id, Action.PAUSE, Job.pause_requested_at)
+    job = _request_action(session, job_id, Action.PAUSE, Job.pause_requested_at)
     if job.status == JobStatus.QUEUED:
-        leave(session, job, JobStatus.PAUSED)
+        move_to(session, job, JobStatus.PAUSED)
     return job
 
 
@@ -46,30 +46,32 @@ def resume(session: Session, job_id: str) -> Job:
 
     With it, all that failed only for want of it.
     """
-    job = _take(session, job_id, Action.RESUME, forgiven=Job.attempt)
-    leave(session, job, JobStatus.QUEUED)
+    job = _lock_for_action(session, job_id, Action.RESUME, forgiven=Job.attempt)
+    move_to(session, job, JobStatus.QUEUED)
     _revive_dependents(session, job)
     return job
 
 
 def retry(session: Session, job_id: str) -> tuple[Job, list[str]]:
     """As `resume`, but to begin from scratch. Returns with it the keys of its files, to delete after the commit."""
-    job = _take(session, job_id, Action.RETRY, forgiven=Job.attempt, started_at=None, progress=None, facts={})
+    job = _lock_for_action(
+        session, job_id, Action.RETRY, forgiven=Job.attempt, started_at=None, progress=None, facts={}
+    )
     keys = _files(session, [job.id])
     for table in (Checkpoint, Artifact, Metric, Evaluation):
         session.execute(delete_from(table).where(table.job_id == job.id))
-    leave(session, job, JobStatus.QUEUED)
+    move_to(session, job, JobStatus.QUEUED)
     _revive_dependents(session, job)
     return job, keys
 
 
 def change(session: Session, job_id: str, **values: Any) -> Job:
     """Sets `name`, `tags` or `priority`, in any state."""
-    changed = lock(session, Job.id == job_id, **values)
+    changed = update_returning(session, Job.id == job_id, **values)
     if not changed:
         raise JobNotFound(f"No job {job_id}.")
     [job] = changed
-    note(session, job, "changed", values)
+    add_event(session, job, "changed", values)
     return job
 
 
@@ -78,9 +80,9 @@ def delete(session: Session, job_id: str) -> list[str]:
 
     Raises JobInUse where one of them has not ended, or another job still needs its student or compares it.
     """
-    job = _take(session, job_id, Action.DELETE, events=0)
-    family = [job, *lock(session, Job.parent_id == job.id, events=0)]
-    _refuse_if_needed(session, family)
+    job = _lock_for_action(session, job_id, Action.DELETE, events=0)
+    family = [job, *update_returning(session, Job.parent_id == job.id, events=0)]
+    _check_not_in_use(session, family)
     ids = [member.id for member in family]
     keys = _files(session, ids)
     session.execute(update(Job).where(Job.teacher_job_id.in_(ids)).values(teacher_job_id=None))
@@ -89,28 +91,30 @@ def delete(session: Session, job_id: str) -> list[str]:
     return keys
 
 
-def _ask(session: Session, job_id: str, action: Action, column: InstrumentedAttribute[float | None]) -> Job:
+def _request_action(session: Session, job_id: str, action: Action, column: InstrumentedAttribute[float | None]) -> Job:
     """The job with that request noted; one that it was asked of before, as it is."""
     can_be = (Job.id == job_id, Job.status.in_(ALLOWED[action]), column.is_(None))
     asked: dict[str, Any] = {column.key: now()}
     while True:
-        for job in lock(session, *can_be, **asked):
+        for job in update_returning(session, *can_be, **asked):
             if job.status == JobStatus.RUNNING:
-                note(session, job, f"{action}_requested", {})
+                add_event(session, job, f"{action}_requested", {})
             return job
-        job = _seen(session, job_id, action)
+        job = _current_job(session, job_id, action)
         if getattr(job, column.key) is not None:
             return job
 
 
-def _take(session: Session, job_id: str, action: Action, *, events: int = 1, **values: Any) -> Job:
+def _lock_for_action(session: Session, job_id: str, action: Action, *, events: int = 1, **values: Any) -> Job:
     while True:
-        for job in lock(session, Job.id == job_id, Job.status.in_(ALLOWED[action]), events=events, **values):
+        for job in update_returning(
+            session, Job.id == job_id, Job.status.in_(ALLOWED[action]), events=events, **values
+        ):
             return job
-        _seen(session, job_id, action)
+        _current_job(session, job_id, action)
 
 
-def _seen(session: Session, job_id: str, action: Action) -> Job:
+def _current_job(session: Session, job_id: str, action: Action) -> Job:
     """The job that could not be locked. One that takes the action has changed since: it is to be tried again."""
     job = _existing(session, job_id)
     if job.status not in ALLOWED[action]:
@@ -122,8 +126,8 @@ def _revive_dependents(session: Session, job: Job) -> None:
     wanted = aliased(Job)
     compares = exists(select(wanted.id).where(wanted.id == job.id, is_compared(wanted, Job)).correlate(Job))
     orphaned = (Job.status == JobStatus.FAILED, Job.end_reason == EndReason.DEPENDENCY_FAILED)
-    for dependent in lock(session, *orphaned, or_(Job.teacher_job_id == job.id, compares)):
-        leave(session, dependent, JobStatus.QUEUED)
+    for dependent in update_returning(session, *orphaned, or_(Job.teacher_job_id == job.id, compares)):
+        move_to(session, dependent, JobStatus.QUEUED)
         _revive_dependents(session, dependent)
 
 
@@ -134,7 +138,7 @@ def _existing(session: Session, job_id: str) -> Job:
     return job
 
 
-def _refuse_if_needed(session: Session, family: Sequence[Job]) -> None:
+def _check_not_in_use(session: Session, family: Sequence[Job]) -> None:
     for member in family:
         if not member.status.is_terminal:
             raise JobInUse(

@@ -25,7 +25,7 @@ class Lease:
     """GPUs the job asks for; None: one where there are any."""
 
 
-class Wish(IntEnum):
+class RequestedAction(IntEnum):
     """What is asked of a running job; the strongest counts."""
 
     NONE = 0
@@ -39,27 +39,29 @@ class Wish(IntEnum):
 @dataclass(frozen=True)
 class Renewal:
     lease: Lease
-    wish: Wish
+    wish: RequestedAction
 
 
-def wish_of(job: Job | Row[*tuple[Any, ...]]) -> Wish:
+def requested_action(job: Job | Row[*tuple[Any, ...]]) -> RequestedAction:
     """Of a job, or of a row with its three `..._requested_at` columns."""
     if job.cancel_requested_at is not None:
-        return Wish.CANCEL
+        return RequestedAction.CANCEL
     if job.pause_requested_at is not None:
-        return Wish.PAUSE
-    return Wish.NONE if job.stop_requested_at is None else Wish.STOP
+        return RequestedAction.PAUSE
+    return RequestedAction.NONE if job.stop_requested_at is None else RequestedAction.STOP
 
 
-def hold(session: Session, lease: Lease, *, events: int = 1, **values: Any) -> Job:
-    """The job, locked, if that attempt still runs; `events` and `values` as in `lock`. Raises LeaseLost."""
+def lock_attempt(session: Session, lease: Lease, *, events: int = 1, **values: Any) -> Job:
+    """The job, locked, if that attempt still runs; `events` and `values` as in `update_returning`. Raises LeaseLost."""
     this_attempt = (Job.id == lease.job_id, Job.attempt == lease.attempt, Job.status == JobStatus.RUNNING)
-    for job in lock(session, *this_attempt, events=events, **values):
+    for job in update_returning(session, *this_attempt, events=events, **values):
         return job
     raise LeaseLost(f"Attempt {lease.attempt} no longer holds job {lease.job_id}.")
 
 
-def lock(session: Session, *conditions: ColumnElement[bool], events: int = 1, **values: Any) -> Sequence[Job]:
+def update_returning(
+    session: Session, *conditions: ColumnElement[bool], events: int = 1, **values: Any
+) -> Sequence[Job]:
     """The jobs that meet the conditions, with `values` set and the next `events` event numbers taken.
 
     One guarded UPDATE. Their rows are locked until the transaction ends, so whatever follows in it concerns jobs that

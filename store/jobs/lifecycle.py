@@ -18,11 +18,11 @@ from frs.spec import JobSpec
 from store.db import ids
 from store.db.database import insert, now
 from store.db.queries import COMPARE, is_compared
-from store.db.tables import FIRST_OWNER, Attempt, Job
+from store.db.tables import DEFAULT_OWNER, Attempt, Job
 from store.errors import AlreadySubmitted, IdempotencyKeyReused
-from store.jobs.lease import Lease, Renewal, hold, lock, wish_of
-from store.jobs.transitions import end_attempt, end_job, give_back, note_status
-from store.scheduling.queue import CPU_ONLY, NOTHING, Leaving, Room, next_in_the_queue
+from store.jobs.lease import Lease, Renewal, lock_attempt, requested_action, update_returning
+from store.jobs.transitions import add_status_event, end_attempt, end_job, return_to_queue
+from store.scheduling.queue import CPU_ONLY, NO_EXCLUSIONS, ClaimExclusions, GpuCapacity, lock_next
 from store.states import AttemptEnd, EndReason, JobStatus, WaitingReason
 
 
@@ -39,7 +39,7 @@ def add(
     spec: JobSpec,
     *,
     dataset_id: str,
-    owner: str = FIRST_OWNER,
+    owner: str = DEFAULT_OWNER,
     parent_id: str | None = None,
     teacher_job_id: str | None = None,
     key_id: str | None = None,
@@ -69,13 +69,13 @@ def add(
     job = session.scalar(insert(session, Job).on_conflict_do_nothing().returning(Job), values)
     if job is None:
         assert idempotency, "only an idempotency key makes two jobs collide"
-        refuse_repetition(session, owner, idempotency)
+        check_idempotency(session, owner, idempotency)
     assert job is not None
-    note_status(session, job)
+    add_status_event(session, job)
     return job
 
 
-def refuse_repetition(session: Session, owner: str, idempotency: Idempotency) -> None:
+def check_idempotency(session: Session, owner: str, idempotency: Idempotency) -> None:
     """Raises AlreadySubmitted or IdempotencyKeyReused, as `add` does, before references are checked once more."""
     same_key = (Job.owner == owner, Job.idempotency_key == idempotency.key)
     earlier = session.scalar(select(Job).where(*same_key))
@@ -91,10 +91,10 @@ def claim(
     owner: str,
     lease_seconds: float,
     job_id: str | None = None,
-    room: Room = CPU_ONLY,
+    room: GpuCapacity = CPU_ONLY,
     *,
     among: Collection[str] | None = None,
-    leaving: Leaving = NOTHING,
+    leaving: ClaimExclusions = NO_EXCLUSIONS,
 ) -> Lease | None:
     """The next job that fits the room (or that one, if it can run), now running under a new attempt. None: nothing to do.
 
@@ -102,9 +102,9 @@ def claim(
     of those is any GPU kept.
     """
     these = [job_id] if job_id else among
-    taken = lock(
+    taken = update_returning(
         session,
-        Job.id == next_in_the_queue(session, room, these, leaving),
+        Job.id == lock_next(session, room, these, leaving),
         Job.status == JobStatus.QUEUED,
         status=JobStatus.RUNNING,
         attempt=Job.attempt + 1,
@@ -120,17 +120,17 @@ def claim(
         return None
     [job] = taken
     session.add(Attempt(job_id=job.id, number=job.attempt, owner=owner))
-    note_status(session, job)
+    add_status_event(session, job)
     return _lease_of(job)
 
 
 def renew(session: Session, lease: Lease, lease_seconds: float) -> Renewal:
     """Raises LeaseLost when the attempt no longer holds the job."""
-    job = hold(session, lease, events=0, lease_expires_at=now() + lease_seconds)
-    return Renewal(_lease_of(job), wish_of(job))
+    job = lock_attempt(session, lease, events=0, lease_expires_at=now() + lease_seconds)
+    return Renewal(_lease_of(job), requested_action(job))
 
 
-def settle(
+def finish(
     session: Session,
     lease: Lease,
     status: Literal[JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED],
@@ -138,7 +138,7 @@ def settle(
     error: ErrorInfo | None = None,
 ) -> JobStatus:
     """Ends the job; says how, for a cancel that was accepted earlier wins. Raises LeaseLost."""
-    job = hold(session, lease)
+    job = lock_attempt(session, lease)
     if job.cancel_requested_at is not None:
         status, end_reason, error = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER, None
     end_attempt(session, job, AttemptEnd(status))
@@ -161,34 +161,34 @@ def requeue(
     a row without a newer training checkpoint ends the job as `poison`.
     """
     how = AttemptEnd.CRASHED if attempt_counts else AttemptEnd.RELEASED
-    return give_back(session, hold(session, lease), how, reason, message, delay)
+    return return_to_queue(session, lock_attempt(session, lease), how, reason, message, delay)
 
 
-def requeue_lost(session: Session) -> list[str]:
+def requeue_expired(session: Session) -> list[str]:
     """Takes back every job whose lease has expired; returns those that are in the queue again.
 
     The others end, as cancelled where that was accepted or as `poison`, or are paused where that was.
     """
-    lost = lock(session, Job.status == JobStatus.RUNNING, Job.lease_expires_at < now())
-    return [job.id for job in lost if give_back(session, job, AttemptEnd.LOST) == JobStatus.QUEUED]
+    lost = update_returning(session, Job.status == JobStatus.RUNNING, Job.lease_expires_at < now())
+    return [job.id for job in lost if return_to_queue(session, job, AttemptEnd.LOST) == JobStatus.QUEUED]
 
 
-def fail_orphans(session: Session) -> list[str]:
+def fail_dependents(session: Session) -> list[str]:
     """Fails every queued job whose teacher's job, or a run it compares, has failed or was cancelled; returns their ids."""
-    lost = session.scalars(_lost_needs()).all()
+    lost = session.scalars(_failed_dependencies()).all()
     if not lost:
         return []
     run = aliased(Job)
     incomparable = exists(select(run.id).where(is_compared(run, Job), run.id.in_(lost)).correlate(Job))
     hopeless = or_(Job.teacher_job_id.in_(lost), incomparable)
-    orphans = lock(session, Job.status == JobStatus.QUEUED, hopeless)
+    orphans = update_returning(session, Job.status == JobStatus.QUEUED, hopeless)
     for job in orphans:
         end_job(session, job, JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, _dependency_failed(job))
     return [job.id for job in orphans]
 
 
 @cache
-def _lost_needs() -> Select[str]:
+def _failed_dependencies() -> Select[str]:
     """Jobs that have not succeeded and that queued ones need; locked, so that nobody resumes them in the meantime."""
     waits, run = aliased(Job), aliased(Job)
     queued = waits.status == JobStatus.QUEUED

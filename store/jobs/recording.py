@@ -1,4 +1,4 @@
-"""What a running attempt writes. Every write begins with `hold`, so one from a lost attempt changes nothing.
+"""What a running attempt writes. Every write begins with `lock_attempt`, so one from a lost attempt changes nothing.
 
 Each function takes a session of `Database.write` and leaves the commit to its caller. Raises LeaseLost.
 """
@@ -15,20 +15,20 @@ from frs.events import Evaluation, Facts, Log, Metrics, Phase, Progress, Rewound
 from store.db import tables
 from store.db.database import insert, time_of
 from store.db.tables import Attempt, Document, Event, Job, Metric
-from store.jobs.lease import Lease, hold
-from store.jobs.transitions import note
+from store.jobs.lease import Lease, lock_attempt
+from store.jobs.transitions import add_event
 
-Recordable = Phase | Rewound | Progress | Metrics | Evaluation | Facts | Log
+PersistedEvent = Phase | Rewound | Progress | Metrics | Evaluation | Facts | Log
 """Events that need no file; for the others there are `record_checkpoint` and `record_artifact`."""
-Unnumbered = Progress | Facts
+LatestOnlyEvent = Progress | Facts
 """Only their newest state is kept."""
 
 
-def record(session: Session, lease: Lease, batch: Sequence[Recordable]) -> None:
+def record(session: Session, lease: Lease, batch: Sequence[PersistedEvent]) -> None:
     """Writes a batch in its order. Metrics become rows of their own table, numbered like the events around them."""
-    numbered = sum(not isinstance(event, Unnumbered) for event in batch)
-    job = hold(session, lease, events=numbered)
-    writer = _Writer(session, job, first=job.last_event - numbered + 1)
+    numbered = sum(not isinstance(event, LatestOnlyEvent) for event in batch)
+    job = lock_attempt(session, lease, events=numbered)
+    writer = _EventWriter(session, job, first=job.last_event - numbered + 1)
     for event in batch:
         writer.write(event)
     writer.flush()
@@ -39,7 +39,7 @@ def record_checkpoint(session: Session, lease: Lease, checkpoint: events.Checkpo
 
     A label moves to the student that was announced with it last.
     """
-    job = hold(session, lease)
+    job = lock_attempt(session, lease)
     _take_labels(session, job.id, checkpoint)
     same_file = select(tables.Checkpoint).where(tables.Checkpoint.job_id == job.id, tables.Checkpoint.key == key)
     row = session.scalar(same_file)
@@ -48,7 +48,7 @@ def record_checkpoint(session: Session, lease: Lease, checkpoint: events.Checkpo
         session.add(row)
     row.labels = sorted({*row.labels, *checkpoint.labels})
     session.flush()
-    note(session, job, "checkpoint", {"id": row.id, "labels": row.labels, **_file_facts(checkpoint)})
+    add_event(session, job, "checkpoint", {"id": row.id, "labels": row.labels, **_file_facts(checkpoint)})
     return row.id
 
 
@@ -57,11 +57,11 @@ def record_artifact(session: Session, lease: Lease, artifact: events.Artifact, k
 
     Returns the key of that one's file, to delete after the commit.
     """
-    job = hold(session, lease)
+    job = lock_attempt(session, lease)
     superseded = _superseded(session, job.id, artifact.name, key)
     row = {"job_id": job.id, "name": artifact.name, "key": key, "sha256": artifact.sha256, "bytes": artifact.bytes}
     _upsert(session, tables.Artifact, [row])
-    note(session, job, "artifact", {name: row[name] for name in ("name", "sha256", "bytes")})
+    add_event(session, job, "artifact", {name: row[name] for name in ("name", "sha256", "bytes")})
     return superseded
 
 
@@ -101,7 +101,7 @@ def prune_checkpoints(session: Session, lease: Lease, keep: int = 2) -> list[str
 
     Returns the keys of their files, to delete after the commit.
     """
-    job = hold(session, lease, events=0)
+    job = lock_attempt(session, lease, events=0)
     students = select(tables.Checkpoint).where(tables.Checkpoint.job_id == job.id, tables.Checkpoint.kind == "student")
     superseded = [student for student in session.scalars(students) if not student.labels]
     rows = newest_checkpoints(session, job.id)[keep:] + superseded
@@ -111,7 +111,7 @@ def prune_checkpoints(session: Session, lease: Lease, keep: int = 2) -> list[str
     return [row.key for row in rows]
 
 
-class _Writer:
+class _EventWriter:
     """Gives the events of one batch their numbers; metrics wait, to be written in one go."""
 
     def __init__(self, session: Session, job: Job, first: int) -> None:
@@ -121,7 +121,7 @@ class _Writer:
         self.at = time_of(session)
         self.metrics: list[Document] = []
 
-    def write(self, event: Recordable) -> None:
+    def write(self, event: PersistedEvent) -> None:
         match event:
             case Progress():
                 self.job.progress = _data(event)
@@ -179,7 +179,7 @@ class _Writer:
         return {"at": self.at, "attempt": self.job.attempt, "seq": self.seq}
 
 
-def _data(event: Recordable) -> Document:
+def _data(event: PersistedEvent) -> Document:
     return event.model_dump(mode="json", exclude={"type", "time"})
 
 

@@ -11,18 +11,18 @@ from sqlalchemy.orm import Session
 from frs.events import ErrorInfo
 from store.db.database import insert, now, time_of
 from store.db.tables import Attempt, Checkpoint, Event, Job
-from store.states import FRUITLESS, AttemptEnd, EndReason, JobStatus, WaitingReason
+from store.states import WITHOUT_PROGRESS, AttemptEnd, EndReason, JobStatus, WaitingReason
 
-POISON_AFTER = 3
+MAX_FRUITLESS_ATTEMPTS = 3
 """So many attempts in a row that died without a newer training checkpoint end the job."""
-_HOW = {
+_STATUS_OF_END = {
     AttemptEnd.CRASHED: "its trainer died.",
     AttemptEnd.LOST: "its worker was not heard of any more, and its lease ran out.",
     AttemptEnd.RELEASED: "its worker gave the job back.",
 }
 
 
-def give_back(
+def return_to_queue(
     session: Session,
     job: Job,
     how: AttemptEnd,
@@ -34,16 +34,16 @@ def give_back(
     end_attempt(session, job, how)
     if job.cancel_requested_at is not None:
         return end_job(session, job, JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER)
-    if how in FRUITLESS and _fruitless_attempts(session, job) >= POISON_AFTER:
+    if how in WITHOUT_PROGRESS and _attempts_without_progress(session, job) >= MAX_FRUITLESS_ATTEMPTS:
         return end_job(session, job, JobStatus.FAILED, EndReason.POISON, _poison(job))
     if job.pause_requested_at is not None:
-        return leave(session, job, JobStatus.PAUSED)
+        return move_to(session, job, JobStatus.PAUSED)
     _leave_the_worker(job, JobStatus.QUEUED)
     at = time_of(session)
     job.not_before = at + delay if delay else None
     if reason:
         job.status_reason_code, job.status_reason_message, job.status_reason_since = reason, message, at
-    note_status(session, job, message or f"Attempt {job.attempt}: {_HOW[how]}")
+    add_status_event(session, job, message or f"Attempt {job.attempt}: {_STATUS_OF_END[how]}")
     return job.status
 
 
@@ -54,16 +54,16 @@ def end_job(
     job.end_reason = end_reason
     job.error = error.model_dump() if error else None
     job.finished_at = time_of(session)
-    note_status(session, job)
+    add_status_event(session, job)
     return status
 
 
-def leave(session: Session, job: Job, status: Literal[JobStatus.QUEUED, JobStatus.PAUSED]) -> JobStatus:
+def move_to(session: Session, job: Job, status: Literal[JobStatus.QUEUED, JobStatus.PAUSED]) -> JobStatus:
     """To where no worker has it, as somebody wished; what was asked of it before is done with."""
     _leave_the_worker(job, status)
     job.cancel_requested_at = job.pause_requested_at = job.stop_requested_at = None
     job.end_reason = job.error = job.finished_at = None
-    note_status(session, job)
+    add_status_event(session, job)
     return status
 
 
@@ -72,14 +72,14 @@ def end_attempt(session: Session, job: Job, how: AttemptEnd) -> None:
     session.execute(update(Attempt).where(*this_one).values(end=how, ended_at=now()))
 
 
-def note_status(session: Session, job: Job, why: str | None = None) -> None:
+def add_status_event(session: Session, job: Job, why: str | None = None) -> None:
     """`why`: where neither an error nor a reason to wait says it."""
     reason = job.end_reason or job.status_reason_code
     message = job.error["message"] if job.error else job.status_reason_message or why
-    note(session, job, "status", {"status": job.status, "reason": reason, "message": message})
+    add_event(session, job, "status", {"status": job.status, "reason": reason, "message": message})
 
 
-def note(session: Session, job: Job, type: str, data: dict[str, Any]) -> None:
+def add_event(session: Session, job: Job, type: str, data: dict[str, Any]) -> None:
     """An event of a job just held, under the event number taken with it."""
     session.flush()
     row = {"job_id": job.id, "seq": job.last_event, "attempt": job.attempt, "type": type, "data": data}
@@ -92,17 +92,17 @@ def _leave_the_worker(job: Job, status: JobStatus) -> None:
     job.status_reason_code = job.status_reason_message = job.status_reason_since = None
 
 
-def _fruitless_attempts(session: Session, job: Job) -> int:
+def _attempts_without_progress(session: Session, job: Job) -> int:
     """Attempts that died since the newest training checkpoint was committed and since somebody resumed the job."""
     fruitful = select(func.max(Checkpoint.attempt)).where(Checkpoint.job_id == job.id, Checkpoint.kind == "training")
     since = (Attempt.number > func.coalesce(fruitful.scalar_subquery(), 0), Attempt.number > job.forgiven)
-    query = select(func.count()).where(Attempt.job_id == job.id, Attempt.end.in_(FRUITLESS), *since)
+    query = select(func.count()).where(Attempt.job_id == job.id, Attempt.end.in_(WITHOUT_PROGRESS), *since)
     return session.scalars(query).one()
 
 
 def _poison(job: Job) -> ErrorInfo:
     return ErrorInfo(
         code="poison",
-        message=f"{POISON_AFTER} attempts in a row died before a new checkpoint; the last was attempt {job.attempt}.",
+        message=f"{MAX_FRUITLESS_ATTEMPTS} attempts in a row died before a new checkpoint; the last was attempt {job.attempt}.",
         hint="See GET /jobs/{id}/logs; lower `schedule.checkpoint_every` if checkpoints are far apart.",
     )

@@ -15,24 +15,24 @@ from frs.events import ErrorInfo
 from store.artifacts import uploads
 from store.db import ids
 from store.db.database import now, time_of
-from store.db.tables import Document, Errand
+from store.db.tables import Document, WorkerRequest
 from store.errors import LeaseLost
-from store.scheduling.queue import CPU_ONLY, Room
-from store.states import ErrandKind, ErrandStatus
+from store.scheduling.queue import CPU_ONLY, GpuCapacity
+from store.states import RequestKind, RequestStatus
 
 T = TypeVar("T")
-ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """So many workers may die over an errand."""
-KEPT_SECONDS = 7 * 86_400.0
+RETENTION_SECONDS = 7 * 86_400.0
 """For whoever asked to look at what was found."""
-_PREFIX: dict[ErrandKind, ids.Prefix] = {ErrandKind.PROBE: "plan", ErrandKind.IMPORT: "import"}
+_PREFIX: dict[RequestKind, ids.Prefix] = {RequestKind.PROBE: "plan", RequestKind.IMPORT: "import"}
 
 
 @dataclass(frozen=True)
-class ErrandLease:
+class RequestLease:
     errand_id: str
     attempt: int
-    kind: ErrandKind
+    kind: RequestKind
     owner: str
     """Whose it is."""
     request: Document
@@ -41,103 +41,107 @@ class ErrandLease:
     """Of this one claim: the attempts of errands do not only grow."""
 
 
-def add(session: Session, kind: ErrandKind, request: Document, *, owner: str, devices: int | None = 0) -> Errand:
-    errand = Errand(id=ids.new_id(_PREFIX[kind]), kind=kind, owner=owner, request=request, devices=devices)
+def add(
+    session: Session, kind: RequestKind, request: Document, *, owner: str, devices: int | None = 0
+) -> WorkerRequest:
+    errand = WorkerRequest(id=ids.new_id(_PREFIX[kind]), kind=kind, owner=owner, request=request, devices=devices)
     session.add(errand)
     session.flush()
     return errand
 
 
-def look_ahead(session: Session, room: Room, leaving: Collection[str], limit: int) -> Sequence[Errand]:
+def look_ahead(session: Session, room: GpuCapacity, leaving: Collection[str], limit: int) -> Sequence[WorkerRequest]:
     """What `claim` chooses from."""
-    return session.scalars(_free(select(Errand), room).where(Errand.id.not_in(leaving)).limit(limit)).all()
+    return session.scalars(
+        _claimable(select(WorkerRequest), room).where(WorkerRequest.id.not_in(leaving)).limit(limit)
+    ).all()
 
 
 def claim(
     session: Session,
     owner: str,
     lease_seconds: float,
-    room: Room = CPU_ONLY,
+    room: GpuCapacity = CPU_ONLY,
     *,
     among: Collection[str] | None = None,
-) -> ErrandLease | None:
+) -> RequestLease | None:
     """The oldest that nobody has, or that somebody had and lost, and that fits the room; `among`: of these alone."""
     token = f"{owner}/{secrets.token_hex(4)}"
-    oldest = _free(select(Errand.id), room)
+    oldest = _claimable(select(WorkerRequest.id), room)
     if among is not None:
-        oldest = oldest.where(Errand.id.in_(among))
+        oldest = oldest.where(WorkerRequest.id.in_(among))
     taken = session.scalar(
-        update(Errand)
-        .where(Errand.id == oldest.limit(1).with_for_update(skip_locked=True).scalar_subquery())
+        update(WorkerRequest)
+        .where(WorkerRequest.id == oldest.limit(1).with_for_update(skip_locked=True).scalar_subquery())
         .values(
-            status=ErrandStatus.RUNNING,
-            attempt=Errand.attempt + 1,
+            status=RequestStatus.RUNNING,
+            attempt=WorkerRequest.attempt + 1,
             lease_owner=token,
             lease_expires_at=now() + lease_seconds,
         )
-        .returning(Errand),
+        .returning(WorkerRequest),
         execution_options={"populate_existing": True, "synchronize_session": False},
     )
     if taken is None:
         return None
-    if taken.attempt > ATTEMPTS:
+    if taken.attempt > MAX_ATTEMPTS:
         _give_up(session, taken)
         return None
-    return ErrandLease(taken.id, taken.attempt, taken.kind, taken.owner, taken.request, taken.devices, token)
+    return RequestLease(taken.id, taken.attempt, taken.kind, taken.owner, taken.request, taken.devices, token)
 
 
-def renew(session: Session, lease: ErrandLease, lease_seconds: float) -> None:
+def renew(session: Session, lease: RequestLease, lease_seconds: float) -> None:
     """Raises LeaseLost."""
-    _hold(session, lease, lease_expires_at=now() + lease_seconds)
+    _lock_attempt(session, lease, lease_expires_at=now() + lease_seconds)
 
 
-def settle(
-    session: Session, lease: ErrandLease, *, result: Document | None = None, error: ErrorInfo | None = None
+def finish(
+    session: Session, lease: RequestLease, *, result: Document | None = None, error: ErrorInfo | None = None
 ) -> None:
     """Exactly one of the two. Raises LeaseLost."""
-    _end(_hold(session, lease, finished_at=now()), result, error)
+    _finish(_lock_attempt(session, lease, finished_at=now()), result, error)
 
 
-def give_back(session: Session, lease: ErrandLease) -> None:
+def give_back(session: Session, lease: RequestLease) -> None:
     """To be taken by another worker; not held against it. Raises LeaseLost."""
-    errand = _hold(session, lease, attempt=Errand.attempt - 1)
-    errand.status, errand.lease_owner, errand.lease_expires_at = ErrandStatus.QUEUED, None, None
+    errand = _lock_attempt(session, lease, attempt=WorkerRequest.attempt - 1)
+    errand.status, errand.lease_owner, errand.lease_expires_at = RequestStatus.QUEUED, None, None
 
 
-def try_again(session: Session, lease: ErrandLease, delay: float, *, attempt_counts: bool) -> None:
+def retry_later(session: Session, lease: RequestLease, delay: float, *, attempt_counts: bool) -> None:
     """To be taken by any worker after `delay` seconds: its lease runs out then. Raises LeaseLost."""
-    attempt = Errand.attempt if attempt_counts else Errand.attempt - 1
-    _hold(session, lease, attempt=attempt, lease_owner=None, lease_expires_at=now() + delay)
+    attempt = WorkerRequest.attempt if attempt_counts else WorkerRequest.attempt - 1
+    _lock_attempt(session, lease, attempt=attempt, lease_owner=None, lease_expires_at=now() + delay)
 
 
-def forget_old(session: Session) -> None:
+def delete_old(session: Session) -> None:
     """What ended so long ago that nobody asks for it any more."""
-    ended = Errand.status.in_([ErrandStatus.SUCCEEDED, ErrandStatus.FAILED])
-    session.execute(delete(Errand).where(ended, Errand.finished_at < now() - KEPT_SECONDS))
+    ended = WorkerRequest.status.in_([RequestStatus.SUCCEEDED, RequestStatus.FAILED])
+    session.execute(delete(WorkerRequest).where(ended, WorkerRequest.finished_at < now() - RETENTION_SECONDS))
 
 
-def _free(query: Select[T], room: Room) -> Select[T]:
-    lost = (Errand.status == ErrandStatus.RUNNING) & (Errand.lease_expires_at < now())
-    fits = func.coalesce(Errand.devices, min(1, room.gpus)) <= room.free
-    return query.where(or_(Errand.status == ErrandStatus.QUEUED, lost), fits).order_by(Errand.created_at)
+def _claimable(query: Select[T], room: GpuCapacity) -> Select[T]:
+    lost = (WorkerRequest.status == RequestStatus.RUNNING) & (WorkerRequest.lease_expires_at < now())
+    fits = func.coalesce(WorkerRequest.devices, min(1, room.gpus)) <= room.free
+    return query.where(or_(WorkerRequest.status == RequestStatus.QUEUED, lost), fits).order_by(WorkerRequest.created_at)
 
 
-def _give_up(session: Session, errand: Errand) -> None:
-    problem = ErrorInfo(code="poison", message=f"{ATTEMPTS} workers died over it.", hint="See the workers' logs.")
-    if errand.kind is ErrandKind.IMPORT:
+def _give_up(session: Session, errand: WorkerRequest) -> None:
+    problem = ErrorInfo(code="poison", message=f"{MAX_ATTEMPTS} workers died over it.", hint="See the workers' logs.")
+    if errand.kind is RequestKind.IMPORT:
         uploads.refuse_import(session, errand.request["detector_id"], problem)
     errand.finished_at = time_of(session)
-    _end(errand, error=problem)
+    _finish(errand, error=problem)
 
 
-def _hold(session: Session, lease: ErrandLease, **values: Any) -> Errand:
+def _lock_attempt(session: Session, lease: RequestLease, **values: Any) -> WorkerRequest:
     this_claim = (
-        Errand.id == lease.errand_id,
-        Errand.lease_owner == lease.token,
-        Errand.status == ErrandStatus.RUNNING,
+        WorkerRequest.id == lease.errand_id,
+        WorkerRequest.lease_owner == lease.token,
+        WorkerRequest.status == RequestStatus.RUNNING,
     )
     held = session.scalar(
-        update(Errand).where(*this_claim).values(**values).returning(Errand),
+        update(WorkerRequest).where(*this_claim).values(**values).returning(WorkerRequest),
         execution_options={"populate_existing": True, "synchronize_session": False},
     )
     if held is None:
@@ -145,7 +149,7 @@ def _hold(session: Session, lease: ErrandLease, **values: Any) -> Errand:
     return held
 
 
-def _end(errand: Errand, result: Document | None = None, error: ErrorInfo | None = None) -> None:
-    errand.status = ErrandStatus.FAILED if error else ErrandStatus.SUCCEEDED
+def _finish(errand: WorkerRequest, result: Document | None = None, error: ErrorInfo | None = None) -> None:
+    errand.status = RequestStatus.FAILED if error else RequestStatus.SUCCEEDED
     errand.result, errand.error = result, error.model_dump() if error else None
     errand.lease_owner = errand.lease_expires_at = None

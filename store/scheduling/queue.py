@@ -14,12 +14,12 @@ from store.db.queries import is_compared
 from store.db.tables import Job
 from store.states import JobStatus
 
-OVERTAKING_SECONDS = 600.0
+RESERVATION_SECONDS = 600.0
 """So long smaller jobs may overtake one that fits a worker but not the GPUs it has free; then these are kept for it."""
 
 
 @dataclass(frozen=True)
-class Room:
+class GpuCapacity:
     """GPUs of a worker. A job that asks for none in particular takes one where there is one."""
 
     gpus: int
@@ -29,11 +29,11 @@ class Room:
         return func.coalesce(job.devices, min(1, self.gpus))
 
 
-CPU_ONLY = Room(gpus=0, free=0)
+CPU_ONLY = GpuCapacity(gpus=0, free=0)
 
 
 @dataclass(frozen=True)
-class Leaving:
+class ClaimExclusions:
     """Jobs that a worker leaves to others, for it lacks what they need."""
 
     jobs: frozenset[str] = frozenset()
@@ -47,33 +47,33 @@ class Leaving:
 
 
 @dataclass(frozen=True)
-class Ahead:
+class QueueHead:
     next: Sequence[str]
     """Ids of the first jobs that can run, in line."""
     overtaken: str | None
     """The job that GPUs are kept for."""
 
 
-NOTHING = Leaving()
+NO_EXCLUSIONS = ClaimExclusions()
 _candidate, _other = aliased(Job), aliased(Job)
 """Made once, as `_runnable` is: to make the columns of an alias takes longer than SQLite takes to find the job."""
 
 
-def look_ahead(session: Session, room: Room, leaving: Leaving, limit: int) -> Ahead:
-    """What `next_in_the_queue` chooses from, without locking anything."""
-    overtaken = _overtaken(session, room, leaving)
-    return Ahead(session.scalars(_in_this_room(room, leaving, overtaken).limit(limit)).all(), overtaken)
+def peek(session: Session, room: GpuCapacity, leaving: ClaimExclusions, limit: int) -> QueueHead:
+    """What `lock_next` chooses from, without locking anything."""
+    overtaken = _reserved_for(session, room, leaving)
+    return QueueHead(session.scalars(_fits_capacity(room, leaving, overtaken).limit(limit)).all(), overtaken)
 
 
-def next_in_the_queue(
-    session: Session, room: Room, among: Collection[str] | None = None, leaving: Leaving = NOTHING
+def lock_next(
+    session: Session, room: GpuCapacity, among: Collection[str] | None = None, leaving: ClaimExclusions = NO_EXCLUSIONS
 ) -> ScalarSelect[str]:
     """Id of the first that can run in this room, its row locked; of those, where `among` names some."""
-    query = _in_this_room(room, leaving, _overtaken(session, room, leaving), among)
+    query = _fits_capacity(room, leaving, _reserved_for(session, room, leaving), among)
     return query.with_for_update(skip_locked=True, of=_candidate).limit(1).scalar_subquery()
 
 
-def comes_before(one: type[Job], other: type[Job]) -> ColumnElement[bool]:
+def precedes(one: type[Job], other: type[Job]) -> ColumnElement[bool]:
     """By priority, then age."""
     older = tuple_(one.created_at, one.id) < tuple_(other.created_at, other.id)
     return or_(one.priority > other.priority, and_(one.priority == other.priority, older))
@@ -86,9 +86,9 @@ def positions(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
     """
     asked = session.execute(select(Job.id, Job.status).where(Job.id.in_(job_ids)))
     queued = [id for id, status in asked if status == JobStatus.QUEUED]  # in SQL, SQLite would walk the whole queue
-    by_priority = lengths(session) if queued else {}
+    by_priority = queue_lengths(session) if queued else {}
     places: dict[str, int] = {}
-    for priority, group in groupby(_gaps(session, queued), itemgetter(1)):
+    for priority, group in groupby(_rows_with_gaps(session, queued), itemgetter(1)):
         rows = list(group)
         ahead = sum(length for other, length in by_priority.items() if other > priority)
         so_far = accumulate(older for _, _, older, _ in rows)
@@ -104,7 +104,7 @@ def in_order(
     Priority by priority, for the index is in no order that would serve all of them at once.
     """
     found: list[Job] = []
-    for priority in lengths(session):
+    for priority in queue_lengths(session):
         if len(found) == limit:
             break
         if after is not None and priority > after[0]:
@@ -116,20 +116,20 @@ def in_order(
     return found
 
 
-def place_of_a_new_job(session: Session, priority: int) -> int:
+def position_of_new_job(session: Session, priority: int) -> int:
     """Behind all that are as urgent."""
     as_urgent = (Job.status == JobStatus.QUEUED, Job.priority >= priority)
     return 1 + session.scalars(select(func.count()).where(*as_urgent).select_from(Job)).one()
 
 
-def lengths(session: Session) -> dict[int, int]:
+def queue_lengths(session: Session) -> dict[int, int]:
     """Queued jobs by priority, the highest first."""
     query = select(Job.priority, func.count()).where(Job.status == JobStatus.QUEUED).group_by(Job.priority)
     rows = session.execute(query.order_by(Job.priority.desc())).all()
     return {row[0]: row[1] for row in rows}
 
 
-def _gaps(session: Session, queued: Sequence[str]) -> Sequence[Row[str, int, int, int]]:
+def _rows_with_gaps(session: Session, queued: Sequence[str]) -> Sequence[Row[str, int, int, int]]:
     """In line: id, priority, how many of that priority are older but no older than the row before, how many as old."""
     in_line = (Job.created_at, Job.id)
     before = func.lag(Job.created_at).over(partition_by=Job.priority, order_by=in_line)
@@ -168,21 +168,21 @@ def _runnable(by_status: bool = True) -> Select[str]:
     )
 
 
-def _in_this_room(
-    room: Room, leaving: Leaving, overtaken: str | None, among: Collection[str] | None = None
+def _fits_capacity(
+    room: GpuCapacity, leaving: ClaimExclusions, overtaken: str | None, among: Collection[str] | None = None
 ) -> Select[str]:
     these = _runnable() if among is None else _runnable(by_status=False).where(_candidate.id.in_(among))
     query = these.where(room.needs(_candidate) <= room.free, *leaving.spares(_candidate))
     if overtaken is None:
         return query
-    before = exists().where(_other.id == overtaken, comes_before(_candidate, _other))
+    before = exists().where(_other.id == overtaken, precedes(_candidate, _other))
     return query.where(or_(room.needs(_candidate) == 0, before))
 
 
-def _overtaken(session: Session, room: Room, leaving: Leaving) -> str | None:
+def _reserved_for(session: Session, room: GpuCapacity, leaving: ClaimExclusions) -> str | None:
     """The first that fits this worker's GPUs and has waited long for them to be free together: nobody overtakes it."""
     if room.free == room.gpus:
         return None
     waits = (room.needs(_candidate) > room.free, room.needs(_candidate) <= room.gpus)
-    long_ago = _candidate.created_at < now() - OVERTAKING_SECONDS
+    long_ago = _candidate.created_at < now() - RESERVATION_SECONDS
     return session.scalars(_runnable().where(*waits, long_ago, *leaving.spares(_candidate)).limit(1)).first()

@@ -17,7 +17,7 @@ _LONGEST_PLACE = 100
 
 
 @dataclass(frozen=True)
-class Need:
+class Requirement:
     """Files and folders that belong together; below the folder of data sets, or of models for weights."""
 
     key: str
@@ -33,28 +33,28 @@ class Need:
     folders: tuple[str, ...] = ()
 
 
-def needs_of(session: Session, job: Job) -> tuple[Need, ...]:
+def requirements_of(session: Session, job: Job) -> tuple[Requirement, ...]:
     """Without what is not there for anybody: the attempt will tell."""
     try:
         spec = JobSpec.model_validate(job.spec)
         datasets = datasets_of(session, job)
     except ValidationError as error:
-        return (another_version(job.id, job.owner, _place(error)),)
+        return (unreadable_spec(job.id, job.owner, _place(error)),)
     except DatasetNotFound:
         return ()
     sides = [] if spec.kind == COMPARE else [side for side in (spec.student, spec.teacher) if side]
     return (*_of_datasets(datasets), *(need for side in sides for need in _of_a_detector(session, job, side)))
 
 
-def job_of(id: str, request: Document, owner: str) -> Job:
+def probe_job(id: str, request: Document, owner: str) -> Job:
     """What the probe of that id asks for, as a job that is in no table; its spec may be another version's."""
     spec, references = request["spec"], {"dataset_id": request["dataset_id"], "key_id": request.get("key_id")}
     return Job(id=id, spec=spec, devices=spec.get("resources", {}).get("devices"), owner=owner, **references)
 
 
-def another_version(id: str, owner: str, what: str) -> Need:
+def unreadable_spec(id: str, owner: str, what: str) -> Requirement:
     """Of a job or probe that this version cannot read; `what`: it stumbles over."""
-    return Need(spec_key(id), owner, WaitingReason.SPEC, what)
+    return Requirement(spec_key(id), owner, WaitingReason.SPEC, what)
 
 
 def spec_key(id: str) -> str:
@@ -68,13 +68,13 @@ def _place(error: ValidationError) -> str:
     return ".".join(map(str, first["loc"]))[:_LONGEST_PLACE] or first["type"]
 
 
-def _of_datasets(datasets: list[Dataset]) -> Iterator[Need]:
+def _of_datasets(datasets: list[Dataset]) -> Iterator[Requirement]:
     """The first with both halves, another one with its training half."""
     for number, dataset in enumerate(datasets):
         if dataset.upload_key:
             continue
         halves, known = _HALVES[: 1 if number else 2], dataset.hashes or {}
-        yield Need(
+        yield Requirement(
             key=f"{dataset.id}/train" if number else dataset.id,
             owner=dataset.owner,
             code=WaitingReason.DATASET,
@@ -84,7 +84,7 @@ def _of_datasets(datasets: list[Dataset]) -> Iterator[Need]:
         )
 
 
-def _of_a_detector(session: Session, job: Job, ref: DetectorRef) -> Iterator[Need]:
+def _of_a_detector(session: Session, job: Job, ref: DetectorRef) -> Iterator[Requirement]:
     if isinstance(ref, DetectorByName):
         yield from _of_a_registered_one(session, job, ref.detector)
     elif isinstance(ref, DetectorOfJob):
@@ -93,11 +93,11 @@ def _of_a_detector(session: Session, job: Job, ref: DetectorRef) -> Iterator[Nee
         yield from _of_a_registered_one(session, job, ref.init.detector)
     elif isinstance(ref.init, InitFromFile):
         file = ref.init.weights
-        yield Need(f"weights/{file}", job.owner, WaitingReason.WEIGHTS, "", ((file, None),))
+        yield Requirement(f"weights/{file}", job.owner, WaitingReason.WEIGHTS, "", ((file, None),))
 
 
-def _of_a_registered_one(session: Session, job: Job, name: str) -> Iterator[Need]:
+def _of_a_registered_one(session: Session, job: Job, name: str) -> Iterator[Requirement]:
     row = find_detector(session, name, job.owner, everybodys=sees_everybodys(session, job))
     if row is not None and row.weights_file is not None:
         files = ((row.weights_file, row.sha256),)
-        yield Need(row.id, row.owner, WaitingReason.WEIGHTS, f" of detector {row.name}", files)
+        yield Requirement(row.id, row.owner, WaitingReason.WEIGHTS, f" of detector {row.name}", files)

@@ -8,10 +8,10 @@ from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
 from store.db.queries import COMPARE
-from store.db.tables import Errand, Job, Worker
+from store.db.tables import Job, Worker, WorkerRequest
 from store.scheduling import worker_registry
-from store.scheduling.requirements import job_of, needs_of, spec_key
-from store.states import WAITING_HINTS, ErrandStatus, JobStatus, WaitingReason
+from store.scheduling.requirements import probe_job, requirements_of, spec_key
+from store.states import WAITING_HINTS, JobStatus, RequestStatus, WaitingReason
 
 _TOLD = 3
 """Workers that a message names."""
@@ -40,26 +40,26 @@ def waiting_reasons(session: Session, jobs: Sequence[Job]) -> dict[str, StatusRe
     undecided = [job for job in queued if not job.status_reason_code]
     teachers, runs = _teachers(session, undecided), _unfinished_runs(session, undecided)
     workers = worker_registry.alive(session) if undecided else []
-    reasons = {job.id: reason for job in queued if (reason := _decided(job))}
+    reasons = {job.id: reason for job in queued if (reason := _stored_reason(job))}
     for job in undecided:
         code, message = (
-            _needs_a_teacher(teachers.get(job.teacher_job_id or ""))
-            or _needs_runs(runs.get(job.parent_id or "", []) if job.kind == COMPARE else [])
-            or needs_a_worker(session, job, workers)
+            _teacher_reason(teachers.get(job.teacher_job_id or ""))
+            or _runs_reason(runs.get(job.parent_id or "", []) if job.kind == COMPARE else [])
+            or worker_reason(session, job, workers)
         )
         reasons[job.id] = StatusReason(code, message, job.created_at)
     return reasons
 
 
-def reason_of_a_probe(session: Session, errand: Errand) -> StatusReason | None:
+def probe_waiting_reason(session: Session, errand: WorkerRequest) -> StatusReason | None:
     """Why a plan's probe waits; None for one that does not."""
-    if errand.status != ErrandStatus.QUEUED:
+    if errand.status != RequestStatus.QUEUED:
         return None
-    job = job_of(errand.id, errand.request, errand.owner)
-    return StatusReason(*needs_a_worker(session, job, worker_registry.alive(session)), errand.created_at)
+    job = probe_job(errand.id, errand.request, errand.owner)
+    return StatusReason(*worker_reason(session, job, worker_registry.alive(session)), errand.created_at)
 
 
-def needs_a_worker(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str]:
+def worker_reason(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str]:
     """What is left to wait for once all else is there; `workers`: those alive."""
     if not workers:
         return WaitingReason.WORKER, "No worker is running."
@@ -67,14 +67,14 @@ def needs_a_worker(session: Session, job: Job, workers: Sequence[Worker]) -> tup
     if (job.devices or 0) > most:
         return WaitingReason.DEVICE, f"It asks for {job.devices} GPUs; no worker has more than {most}."
     able = [worker for worker in workers if len(worker.gpus) >= (job.devices or 0)]
-    return _needs_files(session, job, able) or (WaitingReason.WORKER, "The next free worker takes it.")
+    return _missing_files_reason(session, job, able) or (WaitingReason.WORKER, "The next free worker takes it.")
 
 
-def _needs_files(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str] | None:
+def _missing_files_reason(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str] | None:
     """Only where every one of them has said that it lacks some."""
     if not all(worker.lacks for worker in workers):
         return None
-    codes = {need.key: need.code for need in needs_of(session, job)} | {spec_key(job.id): WaitingReason.SPEC}
+    codes = {need.key: need.code for need in requirements_of(session, job)} | {spec_key(job.id): WaitingReason.SPEC}
     lacks = [[lack for lack in worker.lacks or [] if lack["key"] in codes] for worker in workers]
     if not all(lacks):
         return None
@@ -83,19 +83,19 @@ def _needs_files(session: Session, job: Job, workers: Sequence[Worker]) -> tuple
     return codes[lacks[0][0]["key"]], " ".join([*said][:_TOLD]) + more
 
 
-def _decided(job: Job) -> StatusReason | None:
+def _stored_reason(job: Job) -> StatusReason | None:
     if job.status_reason_code is None or job.status_reason_since is None:
         return None
     return StatusReason(job.status_reason_code, job.status_reason_message or "", job.status_reason_since)
 
 
-def _needs_a_teacher(teacher: Row[str, JobStatus] | None) -> tuple[WaitingReason, str] | None:
+def _teacher_reason(teacher: Row[str, JobStatus] | None) -> tuple[WaitingReason, str] | None:
     if teacher is None or teacher.status == JobStatus.SUCCEEDED:
         return None
     return WaitingReason.TEACHER, f"Job {teacher.id}, which trains the teacher, is {teacher.status}."
 
 
-def _needs_runs(unfinished: Sequence[str]) -> tuple[WaitingReason, str] | None:
+def _runs_reason(unfinished: Sequence[str]) -> tuple[WaitingReason, str] | None:
     if not unfinished:
         return None
     message = f"{len(unfinished)} of the runs it compares have not ended, first job {unfinished[0]}."

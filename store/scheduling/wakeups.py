@@ -1,4 +1,4 @@
-"""Hints: Celery messages that say "look at this job now". They may be lost or doubled; the database is the truth."""
+"""Wakeups: Celery messages that say "look at this job now". They may be lost or doubled; the database is the truth."""
 
 import logging
 import queue
@@ -15,10 +15,10 @@ from store.settings import Settings
 TRAIN = "train"
 """The only task; its one argument is a job id."""
 QUEUE = "frs"
-HINT_EXPIRES_SECONDS = 300
+WAKEUP_EXPIRES_SECONDS = 300
 """A backlog of stale hints drains slowly, and whoever is idle looks in the database anyway."""
-HINTS_WAITING = 64
-HINT_PAUSE = 0.05
+MAX_PENDING = 64
+RETRY_DELAY_SECONDS = 0.05
 """Between two hints, so that under a flood of requests sending them takes no time from answering."""
 _log = logging.getLogger(__name__)
 
@@ -53,12 +53,12 @@ def broker_folders(settings: Settings) -> dict[str, Path]:
     }
 
 
-class Hints:
+class Wakeups:
     """A bounded queue and one thread that sends: `enqueue` returns at once, broker or no broker."""
 
-    def __init__(self, send: Callable[[str], None], size: int = HINTS_WAITING) -> None:
+    def __init__(self, send: Callable[[str], None], size: int = MAX_PENDING) -> None:
         self.dropped = 0
-        """Hints there was no room for."""
+        """Wakeups there was no room for."""
         self._send = send
         self._waiting: queue.Queue[str | None] = queue.Queue(size)
         self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
@@ -85,14 +85,14 @@ class Hints:
                 self._send(job_id)
             except Exception as error:  # whatever the broker's client raises: a hint is not worth more
                 _log.warning("hint not sent: %s", error, extra={"job_id": job_id})
-            time.sleep(HINT_PAUSE)
+            time.sleep(RETRY_DELAY_SECONDS)
 
 
-def sender(app: Celery) -> Callable[[str], None]:
+def wakeup_sender(app: Celery) -> Callable[[str], None]:
     """Sends `train(job_id)`; raises within seconds when there is no broker."""
 
     def send(job_id: str) -> None:
-        app.send_task(TRAIN, args=[job_id], expires=HINT_EXPIRES_SECONDS, ignore_result=True)
+        app.send_task(TRAIN, args=[job_id], expires=WAKEUP_EXPIRES_SECONDS, ignore_result=True)
 
     return send
 

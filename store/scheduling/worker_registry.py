@@ -12,12 +12,12 @@ from store.states import JobStatus
 
 ALIVE_SECONDS = 60.0
 """A worker that said nothing for so long is gone."""
-MISSED_SECONDS = 3600.0
+SILENT_SECONDS = 3600.0
 """So long somebody is told of it."""
-FORGET_SECONDS = 86_400.0
+RETENTION_SECONDS = 86_400.0
 
 
-def check_in(
+def register(
     session: Session,
     id: str,
     *,
@@ -32,10 +32,10 @@ def check_in(
     said |= {"lacks": list(lacks)}
     statement = insert(session, Worker).values(id=id, **said, seen_at=now())
     session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=said | {"seen_at": now()}))
-    session.execute(delete(Worker).where(Worker.seen_at < now() - FORGET_SECONDS))
+    session.execute(delete(Worker).where(Worker.seen_at < now() - RETENTION_SECONDS))
 
 
-def check_out(session: Session, id: str) -> None:
+def deregister(session: Session, id: str) -> None:
     """It has ended in good order."""
     session.execute(delete(Worker).where(Worker.id == id))
 
@@ -46,11 +46,11 @@ def alive(session: Session) -> Sequence[Worker]:
     return session.scalars(query).all()
 
 
-def heard_of(session: Session) -> Sequence[Worker]:
+def recently_seen(session: Session) -> Sequence[Worker]:
     """The alive, and for an hour those that fell silent, unless another was started on their host since."""
     another = aliased(Worker)
     replaced = exists().where(another.host == Worker.host, another.started_at > Worker.seen_at)
-    lately = Worker.seen_at > now() - MISSED_SECONDS
+    lately = Worker.seen_at > now() - SILENT_SECONDS
     return session.scalars(select(Worker).where(lately, or_(_is_alive(), ~replaced))).all()
 
 

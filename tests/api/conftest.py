@@ -131,7 +131,7 @@ class Service:
         assert lease is not None
         return lease
 
-    def record(self, lease: Lease, *batch: recording.Recordable) -> None:
+    def record(self, lease: Lease, *batch: recording.PersistedEvent) -> None:
         self._do(recording.record, lease, batch)
 
     def evaluate(self, lease: Lease, role: events.Role, mAP: float, *, step: int = 10) -> None:
@@ -160,7 +160,7 @@ class Service:
         self._do(recording.record_artifact, lease, event, key)
 
     def settle(self, lease: Lease, status: JobStatus = JobStatus.SUCCEEDED, **how: Any) -> None:
-        self._do(lifecycle.settle, lease, status, how.pop("end_reason", EndReason.COMPLETED), **how)
+        self._do(lifecycle.finish, lease, status, how.pop("end_reason", EndReason.COMPLETED), **how)
 
     def trained(self, **changes: Any) -> str:
         """The id of a job that has succeeded and left a student."""

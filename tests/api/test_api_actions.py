@@ -9,7 +9,7 @@ from store.db import api_keys
 from store.db.tables import Detector, Event
 from store.errors import ArtifactsUnavailable, LeaseLost
 from store.jobs import lifecycle
-from store.jobs.lease import Wish
+from store.jobs.lease import RequestedAction
 from store.states import ALLOWED, Action, EndReason, JobStatus, allowed_actions
 
 DISTILL = {
@@ -98,7 +98,12 @@ def test_every_action_is_taken_or_refused_as_the_table_of_states_says(service, s
 
 
 @pytest.mark.parametrize(
-    ("action", "wish"), [(Action.STOP, Wish.STOP), (Action.PAUSE, Wish.PAUSE), (Action.CANCEL, Wish.CANCEL)]
+    ("action", "wish"),
+    [
+        (Action.STOP, RequestedAction.STOP),
+        (Action.PAUSE, RequestedAction.PAUSE),
+        (Action.CANCEL, RequestedAction.CANCEL),
+    ],
 )
 def test_a_running_jobs_worker_hears_what_was_asked_however_often(service, shapes, action, wish):
     lease = service.claim(service.submit()["id"])
@@ -137,7 +142,7 @@ def test_resume_brings_back_what_failed_for_want_of_it(service, shapes):
     teacher = service.submit()["id"]
     student = service.submit(DISTILL, teacher={"job": teacher})["id"]
     act(service, Action.CANCEL, teacher)
-    service._do(lifecycle.fail_orphans)
+    service._do(lifecycle.fail_dependents)
     assert service.get(f"/jobs/{student}")["end_reason"] == "dependency_failed"
     act(service, Action.RESUME, teacher)
     back = service.get(f"/jobs/{student}")

@@ -28,7 +28,7 @@ CLOSED = {"frs_jobs", "frs_jobs_waiting", "frs_jobs_ended", "frs_attempts", "frs
 def offered(service, shapes):
     """Of a service with everything in use: each metric's labels, and the values each of them has."""
     gpu = {"index": 0, "name": "A", "memory_total": 80, "memory_used": 60, "utilization": 97}
-    service._do(worker_registry.check_in, "w1", host="h", version="1", slots=1, gpus=[gpu])
+    service._do(worker_registry.register, "w1", host="h", version="1", slots=1, gpus=[gpu])
     lease = service.claim(service.submit(schedule={"epochs": 1, "batch_size": 8})["id"])
     service.record(lease, events.Progress(epoch=1, epochs=1, step=1, steps=9, fraction=0.1, images_per_second=8.0))
     found = defaultdict(lambda: defaultdict(set))

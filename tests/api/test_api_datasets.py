@@ -176,9 +176,9 @@ def test_a_check_that_a_restart_cut_off_is_done_again(service, shapes, held_chec
 
 def test_images_are_counted_without_parsing(tmp_path):
     file = tmp_path / "a.json"
-    file.write_text(json.dumps({"images": [{"file_name": "x.jpg"}] * (checks.AT_ONCE + 1)}))
+    file.write_text(json.dumps({"images": [{"file_name": "x.jpg"}] * (checks.MAX_SYNC_IMAGES + 1)}))
     assert checks.is_large([file])
-    file.write_text(json.dumps({"images": [{"file_name": "x.jpg"}] * checks.AT_ONCE}))
+    file.write_text(json.dumps({"images": [{"file_name": "x.jpg"}] * checks.MAX_SYNC_IMAGES}))
     assert not checks.is_large([file])
 
 

@@ -5,8 +5,8 @@ from anyio import create_task_group
 from fastapi.testclient import TestClient
 
 from api.http import auth_middleware
-from api.http.auth_middleware import KnownKeys
-from api.http.errors import Refusal
+from api.http.auth_middleware import KeyCache
+from api.http.errors import ApiError
 
 KEY = {"name": "laptop", "owner": "alice"}
 
@@ -106,13 +106,13 @@ def test_an_unknown_key_is_not_found(refusing):
 async def test_an_answer_that_lasts_hears_of_the_revocation(service, anyio_backend):
     key = made(service)
     present = 100.0
-    known = KnownKeys(service.database, clock=lambda: present)
+    known = KeyCache(service.database, clock=lambda: present)
     assert (await known.caller(key["token"])).owner == "alice"
     service.client.delete(f"/api-keys/{key['id']}")
     present += 0.99
     assert (await known.caller(key["token"])).owner == "alice", "asked once a second, not more"
     present += 0.02
-    with pytest.raises(Refusal, match="revoked"):
+    with pytest.raises(ApiError, match="revoked"):
         await known.caller(key["token"])
 
 
@@ -121,7 +121,7 @@ async def test_of_many_requests_at_once_one_looks_the_key_up(service, anyio_back
     key, asked = made(service), []
     find = auth_middleware.keys.find
     monkeypatch.setattr(auth_middleware.keys, "find", lambda *arguments: asked.append(1) or find(*arguments))
-    known = KnownKeys(service.database)
+    known = KeyCache(service.database)
     async with create_task_group() as tasks:
         for _ in range(100):
             tasks.start_soon(known.caller, key["token"])

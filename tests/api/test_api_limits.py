@@ -4,8 +4,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.http.auth import StillKnown
-from api.http.rate_limits import TokenBuckets, neighbourhood
+from api.http.auth import KeyStillValid
+from api.http.rate_limits import TokenBuckets, client_network
 
 TRAIN = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
 FAMILY = {
@@ -74,7 +74,7 @@ def test_buckets_are_only_so_many():
     ],
 )
 def test_an_address_is_what_one_client_can_have_to_itself(one, other, same):
-    assert (neighbourhood(one) == neighbourhood(other)) == same
+    assert (client_network(one) == client_network(other)) == same
 
 
 def test_a_key_that_asks_too_often_is_told_when_to_come_back(service, client_with):
@@ -171,7 +171,7 @@ def test_twenty_at_once_get_no_more_than_there_is(client_with):
 
 def test_an_endpoint_can_ask_whether_its_key_is_still_known(service):
     @service.client.app.get("/lasting")
-    async def lasting(still_known: StillKnown) -> str:
+    async def lasting(still_known: KeyStillValid) -> str:
         return (await still_known()).owner
 
     assert service.get("/lasting") == "admin"

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from api.streaming.metric_cache import Curves, thin_out
+from api.streaming.metric_cache import MetricCache, thin_out
 from frs import events
 
 
@@ -157,7 +157,7 @@ def test_a_step_told_again_replaces_what_was_there(service, running):
 
 
 def test_jobs_not_asked_for_lately_are_forgotten(service, shapes):
-    curves = Curves(remembered=25)
+    curves = MetricCache(remembered=25)
     with service.database.read() as session:
         for _ in range(4):
             lease = service.claim(service.submit()["id"])

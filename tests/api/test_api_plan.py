@@ -10,10 +10,10 @@ from frs.dataset.check import check_split
 from frs.events import ErrorInfo
 from frs.recipes import RECIPES
 from store.db import api_keys
-from store.db.tables import Errand, Job
+from store.db.tables import Job, WorkerRequest
 from store.requests import worker_requests
 from store.scheduling import worker_registry
-from store.scheduling.queue import Room
+from store.scheduling.queue import GpuCapacity
 
 TRAIN = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 3}}
 DISTILL = {
@@ -42,7 +42,7 @@ def count(service, table):
 
 def a_worker(service, gpus=0):
     card = {"index": 0, "name": "A GPU"}
-    service._do(worker_registry.check_in, "worker", host="here", version="1", slots=1, gpus=[card] * gpus)
+    service._do(worker_registry.register, "worker", host="here", version="1", slots=1, gpus=[card] * gpus)
 
 
 def test_a_plan_says_what_the_job_would_be_and_makes_none(service, shapes):
@@ -159,7 +159,7 @@ def test_what_would_keep_it_waiting_is_a_warning(service, shapes):
 
 def test_a_data_set_that_no_worker_has_is_a_warning_and_a_probes_reason_to_wait(service, shapes):
     told = {"key": shapes["id"], "owner": "admin", "message": "lacks it."}
-    service._do(worker_registry.check_in, "worker", host="here", version="1", slots=1, gpus=[], lacks=[told])
+    service._do(worker_registry.register, "worker", host="here", version="1", slots=1, gpus=[], lacks=[told])
     answer = plan(service)
     assert (answer["ok"], codes(answer, "warning")) == (True, ["dataset_not_on_worker"])
     reason = probe(service).json()["status_reason"]
@@ -203,7 +203,7 @@ def test_a_probe_is_an_errand_for_a_worker(service, shapes):
     assert (found["status"], found["result"], found["error"], found["finished_at"]) == ("queued", None, None, None)
     assert found["spec"]["resources"]["devices"] == 1
     with service.database.read() as session:
-        errand = session.scalars(select(Errand)).one()
+        errand = session.scalars(select(WorkerRequest)).one()
     assert (errand.id, errand.kind, errand.devices, errand.owner) == (found["id"], "probe", 1, "admin")
     assert errand.request == {"spec": found["spec"], "key_id": errand.request["key_id"], "dataset_id": shapes["id"]}
     assert count(service, Job) == 0
@@ -211,15 +211,17 @@ def test_a_probe_is_an_errand_for_a_worker(service, shapes):
 
 def test_a_probe_tells_its_forecast_or_its_failure(service, shapes):
     done, broken = (probe(service).json()["id"] for _ in range(2))
-    lease = service._do(worker_requests.claim, "worker", 60.0, Room(1, 1))
+    lease = service._do(worker_requests.claim, "worker", 60.0, GpuCapacity(1, 1))
     assert [service.get(f"/plans/{id}")["status_reason"] is None for id in (done, broken)] == [True, False]
     assert service.get(f"/plans/{done}")["status"] == "running"
-    service._do(worker_requests.settle, lease, result=FORECAST)
+    service._do(worker_requests.finish, lease, result=FORECAST)
     found = service.get(f"/plans/{done}")
     assert (found["status"], found["result"]["steps"], found["result"]["seconds_per_step"]) == ("succeeded", 3, 0.5)
     assert found["finished_at"].endswith("Z")
     problem = ErrorInfo(code="internal_error", message="It died.", hint="See the log.")
-    service._do(worker_requests.settle, service._do(worker_requests.claim, "worker", 60.0, Room(1, 1)), error=problem)
+    service._do(
+        worker_requests.finish, service._do(worker_requests.claim, "worker", 60.0, GpuCapacity(1, 1)), error=problem
+    )
     found = service.get(f"/plans/{broken}")
     assert (found["status"], found["result"], found["error"]) == ("failed", None, problem.model_dump())
 
@@ -229,7 +231,7 @@ def test_a_probe_needs_what_its_spec_refers_to(service, shapes):
     teacher = service.submit()["id"]
     problem = service.refused(probe(service, DISTILL | {"teacher": {"job": teacher}}), 409, "waiting_for_teacher")
     assert teacher in problem["hint"]
-    assert count(service, Errand) == 0
+    assert count(service, WorkerRequest) == 0
     service.settle(service.claim(teacher))
     assert probe(service, DISTILL | {"teacher": {"job": teacher}}).status_code == 202
 
@@ -238,7 +240,7 @@ def test_probes_beyond_measure_are_refused(service, shapes, monkeypatch):
     monkeypatch.setattr("api.plans.service.MOST_PROBES", 2)
     assert [probe(service).status_code for _ in range(2)] == [202, 202]
     assert service.refused(probe(service), 429, "too_many_probes")["hint"]
-    service._do(worker_requests.settle, service._do(worker_requests.claim, "worker", 60.0), result=FORECAST)
+    service._do(worker_requests.finish, service._do(worker_requests.claim, "worker", 60.0), result=FORECAST)
     assert probe(service).status_code == 202
 
 

@@ -21,7 +21,7 @@ GPU = {"index": 0, "name": "A GPU", "memory_total": 80 << 30, "memory_used": 3 <
 
 
 def a_worker(service, id="worker", gpus=(), **more):
-    service._do(worker_registry.check_in, id, host="here", version="1.0", slots=2, gpus=list(gpus), **more)
+    service._do(worker_registry.register, id, host="here", version="1.0", slots=2, gpus=list(gpus), **more)
 
 
 def somebody(service, owner, scope):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from api.http.auth import Caller
-from api.http.errors import Refusal
+from api.http.errors import ApiError
 from api.streaming import history, subscribers
 from api.streaming import streams as stream
 from api.streaming.streams import Streams
@@ -272,7 +272,7 @@ def test_a_key_has_so_many_streams_at_most(service, running):
     async def live():
         async with streaming(service, most=2) as streams:
             first, _ = (begin(streams, service, running.job_id) for _ in range(2))
-            with pytest.raises(Refusal) as refused:
+            with pytest.raises(ApiError) as refused:
                 begin(streams, service, running.job_id)
             first._leave()
             begin(streams, service, running.job_id)
@@ -288,12 +288,12 @@ def test_a_process_has_so_many_streams_at_most_and_none_when_it_ends(service, ru
     async def live():
         async with streaming(service) as streams:
             first = begin(streams, service, running.job_id)
-            with pytest.raises(Refusal) as too_many:
+            with pytest.raises(ApiError) as too_many:
                 begin(streams, service, running.job_id)
             streams.end()
             assert await asyncio.wait_for(first._follower.next(), 20) is None
             first._leave()
-            with pytest.raises(Refusal) as ending:
+            with pytest.raises(ApiError) as ending:
                 begin(streams, service, running.job_id)
             return too_many.value, ending.value
 

@@ -8,8 +8,8 @@ from test_api_uploads import files_of
 
 from frs.events import ErrorInfo
 from store.artifacts.uploads import accept_import, refuse_import
-from store.db.tables import Detector, Errand
-from store.states import DetectorStatus, ErrandKind
+from store.db.tables import Detector, WorkerRequest
+from store.states import DetectorStatus, RequestKind
 
 BIN = {"Content-Type": "application/octet-stream"}
 
@@ -37,8 +37,8 @@ def test_uploaded_weights_wait_for_a_worker(service, shapes):
 
 def _errand(service):
     with service.database.read() as session:
-        errand = session.scalars(select(Errand)).one()
-        assert errand.kind == ErrandKind.IMPORT
+        errand = session.scalars(select(WorkerRequest)).one()
+        assert errand.kind == RequestKind.IMPORT
         assert session.get_one(Detector, errand.request["detector_id"]).status == DetectorStatus.IMPORTING
     return errand.request["key"], errand.request["sha256"]
 

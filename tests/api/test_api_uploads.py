@@ -306,10 +306,10 @@ def test_leftovers_of_a_killed_process_go_after_a_day(settings, monkeypatch):
     (root / ".old.part").mkdir(parents=True)
     (root / ".old.part" / "a.jpg").touch()
     (root / "kept").mkdir()
-    local_files.sweep(root)
+    local_files.remove_stale(root)
     assert (root / ".old.part").exists()
     monkeypatch.setattr(local_files, "_STALE_SECONDS", -1)
-    local_files.sweep(root)
+    local_files.remove_stale(root)
     assert [path.name for path in root.iterdir()] == ["kept"]
 
 

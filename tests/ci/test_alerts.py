@@ -43,7 +43,7 @@ def test_no_alert_is_left_untried():
 
 def test_a_dead_worker_is_told_for_longer_than_its_alert_waits():
     alert = "WorkerFallsSilent"
-    assert 2 * (threshold(alert) + seconds(RULES[alert]["for"])) < worker_registry.MISSED_SECONDS
+    assert 2 * (threshold(alert) + seconds(RULES[alert]["for"])) < worker_registry.SILENT_SECONDS
 
 
 def test_an_answer_can_be_as_slow_as_its_alert_says():

@@ -91,7 +91,7 @@ def test_a_job_is_paused_and_resumed(frs: Any, submitted: Any) -> None:
 def test_a_running_job_is_stopped_and_a_failed_one_retried(frs: Any, do: Any, claimed: Any) -> None:
     lease = claimed()
     assert "running" in frs("stop", lease.job_id).output
-    do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.DIVERGED)
+    do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED)
     assert json.loads(frs("retry", lease.job_id, "--json").output)["status"] == "queued"
 
 
@@ -145,7 +145,7 @@ def settle_next_probe(do: Any, **how: Any) -> threading.Thread:
     def work() -> None:
         while (lease := do(worker_requests.claim, "worker", 60.0)) is None:
             time.sleep(0.02)
-        do(worker_requests.settle, lease, **how)
+        do(worker_requests.finish, lease, **how)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -188,7 +188,7 @@ def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, 
     gpu = {"index": 0, "name": "A GPU", "memory_total": 8 << 30, "memory_used": 2 << 30, "utilization": 50}
     lacks = [{"key": "ds_1", "owner": "admin", "message": "lacks cells/val of data set cells."}]
     do(
-        worker_registry.check_in,
+        worker_registry.register,
         "worker",
         host="nearby",
         version="1.0",
@@ -205,7 +205,7 @@ def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, 
     answer = json.loads(frs("queue", "--limit", 1, "--json").output)
     assert answer["data"][0]["job_id"] == first
     assert json.loads(frs("workers", "--json").output)["data"][0]["running"] >= 1
-    do(worker_registry.check_out, "worker")
+    do(worker_registry.deregister, "worker")
 
 
 def test_the_tab_key_offers_ids(frs: Any, submitted: Any) -> None:

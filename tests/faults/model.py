@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from store.jobs.transitions import POISON_AFTER
-from store.states import ALLOWED, FRUITLESS, Action, AttemptEnd, EndReason, JobStatus
+from store.jobs.transitions import MAX_FRUITLESS_ATTEMPTS
+from store.states import ALLOWED, WITHOUT_PROGRESS, Action, AttemptEnd, EndReason, JobStatus
 
 KEPT = 2
 LOST = {JobStatus.FAILED, JobStatus.CANCELLED}
@@ -89,7 +89,7 @@ class Model:
         job.ends[job.attempt] = how
         if Action.CANCEL in job.requests:
             job.status, job.end_reason = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER
-        elif how in FRUITLESS and self._died_in_vain(job) >= POISON_AFTER:
+        elif how in WITHOUT_PROGRESS and self._died_in_vain(job) >= MAX_FRUITLESS_ATTEMPTS:
             job.status, job.end_reason = JobStatus.FAILED, EndReason.POISON
         elif Action.PAUSE in job.requests:
             self._leave(job, JobStatus.PAUSED)
@@ -162,4 +162,4 @@ class Model:
 
     def _died_in_vain(self, job: ModelJob) -> int:
         since = max([job.forgiven, *(attempt for attempt, _ in job.checkpoints)])
-        return sum(end in FRUITLESS for number, end in job.ends.items() if number > since)
+        return sum(end in WITHOUT_PROGRESS for number, end in job.ends.items() if number > since)

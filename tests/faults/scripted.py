@@ -9,7 +9,7 @@ from typing import Any
 
 from frs import events
 from store.errors import LeaseLost
-from worker.attempt.database_retry import TEMPORARY
+from worker.attempt.database_retry import TRANSIENT_ERRORS
 from worker.attempt.supervisor import Supervisor
 from worker.process.pipes import Line
 
@@ -46,7 +46,7 @@ class ScriptedTrainer:
     def _beat(self) -> None:
         heartbeat = self._supervisor.heartbeat
         heartbeat._renew_at = 0.0
-        with suppress(*TEMPORARY):
+        with suppress(*TRANSIENT_ERRORS):
             try:
                 heartbeat._beat()
             except LeaseLost:

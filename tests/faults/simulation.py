@@ -25,7 +25,7 @@ from store.db.database import Database
 from store.db.tables import Base, Dataset, Job
 from store.errors import AlreadySubmitted, LeaseLost
 from store.jobs import actions, lifecycle, recording
-from store.jobs.lease import Lease, Wish
+from store.jobs.lease import Lease, RequestedAction
 from store.states import EndReason, JobStatus
 
 SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
@@ -205,7 +205,7 @@ class Attempt:
     """On the worker's own clock."""
     renew_at: float
     step: int = -1
-    pending: list[recording.Recordable] = field(default_factory=list)
+    pending: list[recording.PersistedEvent] = field(default_factory=list)
     files: list[events.Checkpoint] = field(default_factory=list)
     ending: Callable[..., Any] | None = None
 
@@ -243,8 +243,8 @@ class Worker:
     def _look_for_work(self) -> None:
         world = self.world
         try:
-            world.do(lifecycle.requeue_lost)
-            world.do(lifecycle.fail_orphans)
+            world.do(lifecycle.requeue_expired)
+            world.do(lifecycle.fail_dependents)
             lease = world.do(lifecycle.claim, self.name, LEASE)
         except Away:
             lease = None
@@ -277,16 +277,16 @@ class Worker:
             attempt.renew_at, attempt.fence_at = began + HEARTBEAT, began + FENCE
             self._heed(attempt, renewal.wish)
 
-    def _heed(self, attempt: Attempt, wish: Wish) -> None:
-        if wish is Wish.CANCEL:
+    def _heed(self, attempt: Attempt, wish: RequestedAction) -> None:
+        if wish is RequestedAction.CANCEL:
             attempt.pending, attempt.files = [], []
             attempt.ending = _settled(JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER)
         elif attempt.ending:
             return
-        elif wish is Wish.PAUSE and attempt.step > 0:
+        elif wish is RequestedAction.PAUSE and attempt.step > 0:
             attempt.files.append(_file(self.world, attempt, "training"))
             attempt.ending = self._given_back(attempt_counts=False)
-        elif wish is Wish.STOP:
+        elif wish is RequestedAction.STOP:
             attempt.ending = _settled(JobStatus.SUCCEEDED, EndReason.STOPPED_EARLY)
 
     def _train(self, attempt: Attempt) -> None:
@@ -362,7 +362,7 @@ def _empty(session: Session) -> None:
 
 
 def _settled(status: Any, reason: EndReason) -> Callable[..., Any]:
-    return lambda session, lease: lifecycle.settle(session, lease, status, reason)
+    return lambda session, lease: lifecycle.finish(session, lease, status, reason)
 
 
 def _file(world: World, attempt: Attempt, kind: Any) -> events.Checkpoint:

@@ -137,7 +137,7 @@ class Writer:
         self._finish.set()
         self._thread.join(60)
         for lease in self.leases:
-            self._do(lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+            self._do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
 
     def evaluate(self, epoch: int) -> None:
         scores: Any = {"metrics": {"bbox_mAP": 0.5}, "per_class": {}, "images": 1, "detections": 1}
@@ -170,9 +170,9 @@ class Writer:
         return result
 
 
-def _batch(step: int) -> list[recording.Recordable]:
+def _batch(step: int) -> list[recording.PersistedEvent]:
     values = {"train/loss": 1 / step, "train/lr": 0.1}
-    told: list[recording.Recordable] = [events.Metrics(step=step, epoch=1, values=values)]
+    told: list[recording.PersistedEvent] = [events.Metrics(step=step, epoch=1, values=values)]
     told.append(events.Progress(epoch=1, epochs=1, step=step, steps=10_000, fraction=step / 10_000))
     return [*told, events.Log(message=f"step {step}\nand more")] if step % 5 == 0 else told
 

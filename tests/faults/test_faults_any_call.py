@@ -50,8 +50,8 @@ def no_waiting_and_no_chatter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 def a_worker_s_turn(house: House) -> None:
     """As the dispatcher's: whatever it raises, another turn follows."""
-    house.do(lifecycle.requeue_lost)
-    house.do(lifecycle.fail_orphans)
+    house.do(lifecycle.requeue_expired)
+    house.do(lifecycle.fail_dependents)
     lease = house.do(lifecycle.claim, "worker", house.settings.lease_seconds)
     if lease:
         supervisor = Supervisor(house.database, house.settings, lease)

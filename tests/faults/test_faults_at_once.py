@@ -46,7 +46,7 @@ def test_cancel_and_completion_at_once_are_one_end_and_both_told_true(house, rou
         lease = house.start()
         cancelled, settled = at_once(
             partial(house.do, actions.cancel, lease.job_id),
-            partial(house.do, lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
+            partial(house.do, lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
         )
         refused = isinstance(cancelled, ActionNotAllowed)
         assert settled == (JobStatus.SUCCEEDED if refused else JobStatus.CANCELLED)
@@ -79,7 +79,7 @@ def test_eight_writers_wait_for_one_that_holds_the_lock_for_five_seconds(house):
 def test_a_number_that_is_none_leaves_valid_json(house, value):
     lease = house.start()
     house.do(recording.record, lease, [events.Facts(values={"loss": value}), events.Log(message=str(value))])
-    house.do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.DIVERGED)
+    house.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED)
     facts = house.job(lease.job_id).facts
     assert facts == {"loss": None} and json.dumps(facts, allow_nan=False)
     oracle.check(house.database)

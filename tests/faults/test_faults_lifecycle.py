@@ -24,7 +24,7 @@ from store.db.database import open_database
 from store.db.tables import Attempt, Checkpoint, Dataset, Job, Metric
 from store.errors import AlreadySubmitted
 from store.jobs import actions, lifecycle, recording
-from store.jobs.lease import Lease, Wish
+from store.jobs.lease import Lease, RequestedAction
 from store.states import Action, AttemptEnd, EndReason, JobStatus
 
 ALONE = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
@@ -130,7 +130,9 @@ class Lifecycle(RuleBasedStateMachine):
         renewal = self.as_holder(which, kept, lifecycle.renew, 1e9)
         if renewal:
             requests = self.model.jobs[renewal.lease.job_id].requests
-            assert renewal.wish == max((Wish[request.name] for request in requests), default=Wish.NONE)
+            assert renewal.wish == max(
+                (RequestedAction[request.name] for request in requests), default=RequestedAction.NONE
+            )
 
     @precondition(lambda self: self.leases)
     @rule(which=ANY)
@@ -175,7 +177,7 @@ class Lifecycle(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(which=ANY, end=st.sampled_from(ENDS))
     def settle(self, which: int, end: tuple[JobStatus, EndReason]) -> None:
-        self.as_holder(which, lambda job: self.model.settle(job, *end), lifecycle.settle, *end)
+        self.as_holder(which, lambda job: self.model.settle(job, *end), lifecycle.finish, *end)
 
     @precondition(lambda self: self.leases)
     @rule(which=ANY, died=st.booleans(), delay=st.sampled_from([0.0, 1e9]))
@@ -207,12 +209,12 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule()
     def reap(self) -> None:
-        self.do(lifecycle.requeue_lost)
+        self.do(lifecycle.requeue_expired)
         self.model.reap()
 
     @rule()
     def look_for_orphans(self) -> None:
-        self.do(lifecycle.fail_orphans)
+        self.do(lifecycle.fail_dependents)
         self.model.fail_orphans()
 
     # what must be the same

@@ -164,8 +164,8 @@ def test_every_mutant_is_refused_by_a_code_or_is_the_same_weights(teacher, built
 def _ends_at_once(error: FrsError) -> None:
     told: list[Outcome] = []
     report_failure(told.append, error)
-    ending = finalizer.judge(told[0], 1, "")
-    assert ending.func is lifecycle.settle, "it is not tried again"
+    ending = finalizer.finalizer_for(told[0], 1, "")
+    assert ending.func is lifecycle.finish, "it is not tried again"
     assert (ending.keywords["end_reason"], ending.keywords["error"].code) == (error.end_reason, error.code)
 
 

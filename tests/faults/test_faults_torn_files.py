@@ -86,7 +86,7 @@ def dies_at(step: int, moment: str, patches: pytest.MonkeyPatch) -> None:
 
 def take_back(session: Session, job_id: str) -> None:
     session.execute(update(Job).where(Job.id == job_id).values(lease_expires_at=1.0))
-    assert lifecycle.requeue_lost(session) == [job_id]
+    assert lifecycle.requeue_expired(session) == [job_id]
 
 
 def all_is_well(house: House, job_id: str, **broken: list[str]) -> None:

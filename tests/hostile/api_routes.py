@@ -44,7 +44,7 @@ def walk(app: FastAPI) -> Iterator[Route]:
 
 
 def closed(app: FastAPI) -> list[Route]:
-    return [route for route in walk(app) if route.path not in auth_middleware.OPEN]
+    return [route for route in walk(app) if route.path not in auth_middleware.PUBLIC_PATHS]
 
 
 def _calls(dependant: Any) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from frs import events
 from store.jobs import actions
 from store.requests import worker_requests
 from store.scheduling import worker_registry
-from store.scheduling.queue import Room
+from store.scheduling.queue import GpuCapacity
 from store.states import EndReason, JobStatus
 
 Ids = Mapping[str, list[str]]
@@ -112,7 +112,7 @@ def _as_file(_: Any, value: Any) -> bytes:
 def _jobs(service: Any) -> Iterator[str]:
     """One in each state, or two."""
     yield service.submit(DISTILL)["id"]
-    service._do(worker_registry.check_in, "worker", host="here", version="1", slots=2, gpus=[{"index": 0, "name": "A"}])
+    service._do(worker_registry.register, "worker", host="here", version="1", slots=2, gpus=[{"index": 0, "name": "A"}])
     running = service.claim(service.submit(TRAIN)["id"])
     _learn(service, running)
     yield running.job_id
@@ -151,8 +151,12 @@ def _plans(service: Any) -> Iterator[str]:
     probed, failed, waiting = (_post(service, "/jobs/plan?probe=true", **TRAIN) for _ in range(3))
     forecast = {"ok": True, "checks": [], "steps": 3, "seconds_per_step": 0.5, "student": None}
     problem = events.ErrorInfo(code="internal_error", message="It died.", hint="See the log.")
-    service._do(worker_requests.settle, service._do(worker_requests.claim, "worker", 60.0, Room(1, 1)), result=forecast)
-    service._do(worker_requests.settle, service._do(worker_requests.claim, "worker", 60.0, Room(1, 1)), error=problem)
+    service._do(
+        worker_requests.finish, service._do(worker_requests.claim, "worker", 60.0, GpuCapacity(1, 1)), result=forecast
+    )
+    service._do(
+        worker_requests.finish, service._do(worker_requests.claim, "worker", 60.0, GpuCapacity(1, 1)), error=problem
+    )
     yield from (probed, failed, waiting)
 
 

@@ -10,7 +10,7 @@ from frs.spec import JobSpec, baseline_of, comparison_of
 from store.db.tables import Job
 from store.errors import ActionNotAllowed, JobInUse
 from store.jobs import actions, lifecycle
-from store.jobs.lease import Wish
+from store.jobs.lease import RequestedAction
 from store.states import EndReason, JobStatus
 
 FAMILY = JobSpec.model_validate(
@@ -53,7 +53,7 @@ def meanwhile(first, second):
 
 
 def fail(house, job_id):
-    house.do(lifecycle.settle, house.claim(job_id), JobStatus.FAILED, EndReason.DIVERGED)
+    house.do(lifecycle.finish, house.claim(job_id), JobStatus.FAILED, EndReason.DIVERGED)
 
 
 def family(house):
@@ -72,7 +72,7 @@ def test_a_stop_that_is_accepted_while_the_job_starts_is_noted(house, between):
     leases = []
     between(lambda: leases.append(house.claim(job_id)))
     assert house.do(actions.stop, job_id).stop_requested_at is not None
-    assert house.do(lifecycle.renew, leases[0], 60).wish is Wish.STOP
+    assert house.do(lifecycle.renew, leases[0], 60).wish is RequestedAction.STOP
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
@@ -90,7 +90,7 @@ def test_an_action_that_meets_a_resumed_job_acts_on_it(house, between, action, s
 def test_an_action_that_meets_a_job_that_has_just_ended_acts_on_it(house, between, action):
     job_id = house.submit()
     lease = house.claim(job_id)
-    between(lambda: house.do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.DIVERGED))
+    between(lambda: house.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED))
     house.do(action, job_id)
     assert house.rows(select(Job.status)) == ([JobStatus.QUEUED] if action is actions.resume else [])
 
@@ -101,7 +101,7 @@ def test_a_student_failed_while_its_teacher_is_resumed_is_resumed_with_it(house)
     student = house.submit(teacher_job_id=teacher)
     fail(house, teacher)
     resume = partial(house.do, actions.resume, teacher)
-    meanwhile(house.uncommitted(lifecycle.fail_orphans), resume)
+    meanwhile(house.uncommitted(lifecycle.fail_dependents), resume)
     assert house.job(teacher).status == house.job(student).status == JobStatus.QUEUED
 
 
@@ -110,7 +110,7 @@ def test_a_teacher_resumed_while_its_students_are_looked_at_does_not_fail_them(h
     teacher = house.submit()
     student = house.submit(teacher_job_id=teacher)
     fail(house, teacher)
-    meanwhile(house.uncommitted(actions.resume, teacher), partial(house.do, lifecycle.fail_orphans))
+    meanwhile(house.uncommitted(actions.resume, teacher), partial(house.do, lifecycle.fail_dependents))
     assert house.job(teacher).status == house.job(student).status == JobStatus.QUEUED
 
 
@@ -119,7 +119,7 @@ def test_a_child_that_is_being_resumed_is_not_deleted_with_its_parent(house):
     *runs, compare = family(house)
     for run in runs:
         fail(house, run)
-    house.do(lifecycle.fail_orphans)
+    house.do(lifecycle.fail_dependents)
 
     def delete():
         try:
@@ -133,7 +133,7 @@ def test_a_child_that_is_being_resumed_is_not_deleted_with_its_parent(house):
 
 def test_a_run_is_not_deleted_while_its_comparison_waits(house):
     parent, baseline, compare = family(house)
-    house.do(lifecycle.settle, house.claim(baseline), JobStatus.SUCCEEDED, EndReason.COMPLETED)
+    house.do(lifecycle.finish, house.claim(baseline), JobStatus.SUCCEEDED, EndReason.COMPLETED)
     with pytest.raises(JobInUse, match=compare):
         house.do(actions.delete, baseline)
     house.do(actions.cancel, compare)

@@ -10,7 +10,7 @@ import pytest
 from object_storage import SECRET, Bucket
 
 from store.artifacts.folder import ArtifactFolder
-from store.artifacts.local_files import GivenUp
+from store.artifacts.local_files import Abandoned
 from store.artifacts.object_storage import PART_BYTES, ArtifactObjects
 from store.artifacts.storage import open_artifacts
 from store.errors import ArtifactCorrupt, ArtifactNotFound, ArtifactsUnavailable, InvalidKey
@@ -95,7 +95,7 @@ def test_a_fetch_that_nobody_wants_any_more_ends_and_leaves_nothing(artifacts, t
     monkeypatch.setattr(Path, "hardlink_to", Mock(side_effect=OSError))  # so that a folder has to copy
     (tmp_path / "target").mkdir()
     for answers in ([True], [False, True]):
-        with pytest.raises(GivenUp):
+        with pytest.raises(Abandoned):
             artifacts.fetch(KEY, sha256(content), tmp_path / "target" / "file", iter(answers).__next__)
         assert list((tmp_path / "target").iterdir()) == []
 

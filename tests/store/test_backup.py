@@ -79,7 +79,7 @@ def test_what_is_deleted_as_the_backup_ends_does_not_begin_another(artifacts, mo
 
     monkeypatch.setattr(Path, "rename", ends_first)
     artifacts.delete("job_1/a.pth")
-    assert contents(artifacts) == {} and not (artifacts.root / backup.ASIDE).exists()
+    assert contents(artifacts) == {} and not (artifacts.root / backup.TRASH).exists()
 
 
 def test_nothing_half_put_is_packed(artifacts):
@@ -119,9 +119,9 @@ def test_a_restore_puts_what_was_packed_in_place_of_what_is_there(artifacts):
     keep(artifacts, "job_2/later.pth")
     backup.unpack(artifacts.root, io.BytesIO(tar), len(tar))
     assert artifacts.path("job_2/later.pth").is_file(), "nothing is replaced yet"
-    backup.replace(artifacts.root)
+    backup.replace_artifacts(artifacts.root)
     assert contents(artifacts) == before
-    backup.replace(artifacts.root)
+    backup.replace_artifacts(artifacts.root)
     assert contents(artifacts) == before, "once more does nothing"
 
 
@@ -130,7 +130,7 @@ def test_a_restore_makes_the_folder_where_everything_is_gone(artifacts):
     tar = packed(artifacts)
     shutil.rmtree(artifacts.root)
     backup.unpack(artifacts.root, io.BytesIO(tar), len(tar))
-    backup.replace(artifacts.root)
+    backup.replace_artifacts(artifacts.root)
     assert contents(artifacts) == {"job_1/a.pth": b"content"}
 
 
@@ -146,8 +146,8 @@ def test_a_replacement_that_was_killed_is_finished_by_the_next(artifacts, monkey
     with monkeypatch.context() as patch:
         patch.setattr(backup, "_move_all", dies_after(survives, backup._move_all))
         with suppress(KeyboardInterrupt):
-            backup.replace(artifacts.root)
-    backup.replace(artifacts.root)
+            backup.replace_artifacts(artifacts.root)
+    backup.replace_artifacts(artifacts.root)
     assert contents(artifacts) == before
 
 

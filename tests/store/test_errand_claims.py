@@ -1,16 +1,16 @@
 import pytest
 from sqlalchemy import select, update
 
-from store.db.tables import Errand
+from store.db.tables import WorkerRequest
 from store.errors import LeaseLost
 from store.requests import worker_requests
 from store.scheduling.queue import CPU_ONLY
-from store.states import ErrandKind, ErrandStatus
+from store.states import RequestKind, RequestStatus
 
 
 @pytest.fixture
 def errand_id(house):
-    return house.do(worker_requests.add, ErrandKind.PROBE, {}, owner="me").id
+    return house.do(worker_requests.add, RequestKind.PROBE, {}, owner="me").id
 
 
 def claim(house):
@@ -19,7 +19,7 @@ def claim(house):
 
 def read(house, errand_id):
     with house.database.read() as session:
-        return session.get(Errand, errand_id)
+        return session.get(WorkerRequest, errand_id)
 
 
 def test_whoever_gave_an_errand_back_cannot_touch_it_again(house, errand_id):
@@ -29,43 +29,43 @@ def test_whoever_gave_an_errand_back_cannot_touch_it_again(house, errand_id):
     for use in (
         lambda session: worker_requests.give_back(session, earlier),
         lambda session: worker_requests.renew(session, earlier, 60),
-        lambda session: worker_requests.settle(session, earlier, result={"from": "earlier"}),
+        lambda session: worker_requests.finish(session, earlier, result={"from": "earlier"}),
     ):
         with pytest.raises(LeaseLost):
             house.do(use)
-    house.do(worker_requests.settle, later, result={"from": "later"})
+    house.do(worker_requests.finish, later, result={"from": "later"})
     done = read(house, errand_id)
-    assert (done.status, done.result, done.attempt) == (ErrandStatus.SUCCEEDED, {"from": "later"}, 1)
+    assert (done.status, done.result, done.attempt) == (RequestStatus.SUCCEEDED, {"from": "later"}, 1)
 
 
 def test_an_errand_three_workers_died_over_ends_and_says_when(house, errand_id):
-    for _ in range(worker_requests.ATTEMPTS):
+    for _ in range(worker_requests.MAX_ATTEMPTS):
         assert claim(house)
-        house.do(lambda session: session.execute(update(Errand).values(lease_expires_at=1.0)))
+        house.do(lambda session: session.execute(update(WorkerRequest).values(lease_expires_at=1.0)))
     assert claim(house) is None
     ended = read(house, errand_id)
-    assert (ended.status, ended.error["code"]) == (ErrandStatus.FAILED, "poison")
+    assert (ended.status, ended.error["code"]) == (RequestStatus.FAILED, "poison")
     assert ended.finished_at >= ended.created_at
 
 
 def test_what_ended_a_week_ago_is_forgotten_and_nothing_else(house):
-    old, new, waiting = (house.do(worker_requests.add, ErrandKind.PROBE, {}, owner="me").id for _ in range(3))
+    old, new, waiting = (house.do(worker_requests.add, RequestKind.PROBE, {}, owner="me").id for _ in range(3))
     for errand_id in (old, new):
         lease = house.do(worker_requests.claim, "worker", 60)
         assert lease.errand_id == errand_id
-        house.do(worker_requests.settle, lease, result={})
+        house.do(worker_requests.finish, lease, result={})
     aged = (
-        update(Errand)
-        .where(Errand.id == old)
-        .values(finished_at=Errand.finished_at - worker_requests.KEPT_SECONDS - 60)
+        update(WorkerRequest)
+        .where(WorkerRequest.id == old)
+        .values(finished_at=WorkerRequest.finished_at - worker_requests.RETENTION_SECONDS - 60)
     )
     house.do(lambda session: session.execute(aged))
-    house.do(worker_requests.forget_old)
-    assert set(house.rows(select(Errand.id))) == {new, waiting}
+    house.do(worker_requests.delete_old)
+    assert set(house.rows(select(WorkerRequest.id))) == {new, waiting}
 
 
 def test_an_errand_can_be_left_to_others(house):
-    first, second = (house.do(worker_requests.add, ErrandKind.PROBE, {}, owner="me").id for _ in range(2))
+    first, second = (house.do(worker_requests.add, RequestKind.PROBE, {}, owner="me").id for _ in range(2))
     with house.database.read() as session:
         ahead = [errand.id for errand in worker_requests.look_ahead(session, CPU_ONLY, {first}, 10)]
     assert ahead == [second]

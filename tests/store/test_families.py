@@ -32,7 +32,7 @@ def family(house):
 
 def settle(house, job_id, status=JobStatus.SUCCEEDED):
     reason = EndReason.COMPLETED if status == JobStatus.SUCCEEDED else EndReason.DIVERGED
-    house.do(lifecycle.settle, house.claim(job_id), status, reason)
+    house.do(lifecycle.finish, house.claim(job_id), status, reason)
 
 
 def test_the_comparison_is_claimed_once_all_runs_have_succeeded(house, family):
@@ -57,24 +57,24 @@ def test_it_says_what_it_waits_for(house, family):
 def test_it_fails_with_any_run_it_needs_and_alone(house, family, lost):
     *runs, compare = family
     settle(house, runs[lost], JobStatus.FAILED)
-    assert house.do(lifecycle.fail_orphans) == [compare]
+    assert house.do(lifecycle.fail_dependents) == [compare]
     assert house.job(compare).end_reason == EndReason.DEPENDENCY_FAILED
     assert runs[0] in house.job(compare).error["message"]
 
 
 def test_a_cancelled_run_fails_it_too(house, family):
     house.do(actions.cancel, family[1])
-    assert house.do(lifecycle.fail_orphans) == [family[-1]]
+    assert house.do(lifecycle.fail_dependents) == [family[-1]]
 
 
 def test_another_familys_failure_is_none_of_its_business(house, family):
     settle(house, house.submit(), JobStatus.FAILED)
-    assert house.do(lifecycle.fail_orphans) == []
+    assert house.do(lifecycle.fail_dependents) == []
     assert house.claim().job_id == family[0]
 
 
 def test_the_runs_come_by_seed_the_parent_first(house, family):
     parent, first, second, sibling_id, compare = family
-    runs = house.do(queries.runs_of, house.job(compare))
+    runs = house.do(queries.compared_runs, house.job(compare))
     assert runs[0].id == parent and {run.id for run in runs[:2]} == {parent, first}
     assert {run.id for run in runs[2:]} == {second, sibling_id}

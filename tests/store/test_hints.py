@@ -5,7 +5,7 @@ import time
 import pytest
 
 from store.initialise import initialise
-from store.scheduling.wakeups import TRAIN, Hints, celery_app, sender
+from store.scheduling.wakeups import TRAIN, Wakeups, celery_app, wakeup_sender
 from store.settings import Settings
 
 JOB = "job_00000000000000000000000000"
@@ -13,7 +13,7 @@ JOB = "job_00000000000000000000000000"
 
 def test_hints_are_sent_in_order():
     sent = []
-    hints = Hints(sent.append)
+    hints = Wakeups(sent.append)
     for number in range(5):
         hints.enqueue(str(number))
     hints.close()
@@ -27,7 +27,7 @@ def test_a_dead_broker_costs_the_request_nothing():
         attempts.append(job_id)
         raise ConnectionError("no broker")
 
-    hints = Hints(send)
+    hints = Wakeups(send)
     hints.enqueue("a")
     hints.enqueue("b")
     hints.close()
@@ -36,7 +36,7 @@ def test_a_dead_broker_costs_the_request_nothing():
 
 def test_hints_too_many_are_dropped_at_once():
     gate = threading.Event()
-    hints = Hints(lambda _: gate.wait(), size=2)
+    hints = Wakeups(lambda _: gate.wait(), size=2)
     start = time.monotonic()
     for _ in range(100):
         hints.enqueue(JOB)
@@ -49,7 +49,7 @@ def test_a_hint_is_a_json_message_in_the_data_folder(tmp_path):
     settings = Settings(data=tmp_path / "data")
     initialise(settings)
     app = celery_app(settings)
-    sender(app)(JOB)
+    wakeup_sender(app)(JOB)
     assert list(settings.broker_folder.glob("messages/*.msg"))
     with app.connection() as connection:
         message = connection.SimpleQueue("frs").get(timeout=5)
@@ -66,7 +66,7 @@ def test_a_send_without_a_broker_fails_within_seconds(tmp_path, broker):
         if broker == "says nothing":
             server.listen()
         url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
-        send = sender(celery_app(Settings(data=tmp_path, broker_url=url)))
+        send = wakeup_sender(celery_app(Settings(data=tmp_path, broker_url=url)))
         start = time.monotonic()
         with pytest.raises(Exception, match="(?i)refused|timeout|timed out"):
             send(JOB)

@@ -64,7 +64,7 @@ def test_the_state_says_how_far_a_job_is(house):
     state = house.do(history.states, [lease.job_id, "job_of_nobody"])[lease.job_id]
     assert (state.newest, state.status, state.end_reason) == (3, JobStatus.RUNNING, None)
     assert events.Progress.model_validate_json(state.progress or "").step == 3
-    house.do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.HUNG)
+    house.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.HUNG)
     assert house.do(history.states, [lease.job_id])[lease.job_id] == State(
         4, JobStatus.FAILED, EndReason.HUNG, state.progress
     )

@@ -34,7 +34,7 @@ def test_init_makes_folders_tables_and_a_key_only_its_owner_can_read(settings):
     token = settings.api_key_file.read_text().strip()
     assert len(token) > 43 and token.startswith("frs_")
     [key] = stored_keys(settings)
-    assert key.sha256 == api_keys.digest(token) and token.startswith(key.prefix)
+    assert key.sha256 == api_keys.token_digest(token) and token.startswith(key.prefix)
     assert all(folder.is_dir() for folder in (settings.artifacts_root, settings.work_root, settings.datasets_root))
 
 

@@ -6,7 +6,7 @@ from store.db import api_keys
 from store.db.tables import Attempt, Event, Job
 from store.errors import ActionNotAllowed, AlreadySubmitted, IdempotencyKeyReused, JobNotFound, LeaseLost
 from store.jobs import actions, lifecycle
-from store.jobs.lease import Wish
+from store.jobs.lease import RequestedAction
 from store.jobs.lifecycle import Idempotency
 from store.jobs.recording import record_checkpoint
 from store.scheduling import waiting
@@ -25,7 +25,7 @@ def test_a_job_is_queued_claimed_and_settled(house):
     assert (running.status, running.attempt, running.lease_owner) == (JobStatus.RUNNING, 1, "worker")
     assert running.lease_expires_at == lease.expires_at > running.started_at
 
-    assert house.do(lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.SUCCEEDED
+    assert house.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.SUCCEEDED
     ended = house.job(lease.job_id)
     assert ended.end_reason == EndReason.COMPLETED
     assert ended.lease_owner is None and ended.lease_expires_at is None
@@ -37,7 +37,7 @@ def test_a_job_is_queued_claimed_and_settled(house):
 def test_events_are_numbered_without_gaps(house):
     lease = house.start()
     house.do(lifecycle.renew, lease, 60)
-    house.do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.DIVERGED, ErrorInfo(code="diverged", message="NaN."))
+    house.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED, ErrorInfo(code="diverged", message="NaN."))
     assert house.rows(select(Event.seq).order_by(Event.seq)) == [1, 2, 3]
     assert house.job(lease.job_id).last_event == 3
     [last] = house.rows(select(Event).where(Event.seq == 3))
@@ -55,7 +55,7 @@ def test_a_renewed_lease_ends_later(house):
     lease = house.start()
     renewal = house.do(lifecycle.renew, lease, 600)
     assert renewal.lease.expires_at > lease.expires_at + 500
-    assert renewal.wish is Wish.NONE
+    assert renewal.wish is RequestedAction.NONE
 
 
 def test_a_job_given_back_waits_for_its_delay_and_says_why(house):
@@ -85,14 +85,14 @@ def test_a_running_job_is_asked_to_end_once(house):
     lease = house.start()
     for _ in range(2):
         assert house.do(actions.cancel, lease.job_id).status == JobStatus.RUNNING
-    assert house.do(lifecycle.renew, lease, 60).wish is Wish.CANCEL
+    assert house.do(lifecycle.renew, lease, 60).wish is RequestedAction.CANCEL
     assert house.rows(select(Event.type).order_by(Event.seq)) == ["status", "status", "cancel_requested"]
 
 
 def test_an_accepted_cancel_wins_over_what_the_trainer_says(house):
     lease = house.start()
     house.do(actions.cancel, lease.job_id)
-    assert house.do(lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.CANCELLED
+    assert house.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.CANCELLED
     assert house.job(lease.job_id).end_reason == EndReason.CANCELLED_BY_USER
 
 
@@ -104,7 +104,7 @@ def test_an_accepted_cancel_ends_a_job_that_is_given_back(house):
 
 def test_an_ended_job_cannot_be_cancelled(house):
     lease = house.start()
-    house.do(lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+    house.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
     with pytest.raises(ActionNotAllowed) as refusal:
         house.do(actions.cancel, lease.job_id)
     assert refusal.value.allowed_actions == [Action.DELETE]
@@ -126,16 +126,16 @@ def test_each_state_offers_its_actions():
 
 def test_an_expired_lease_puts_the_job_back_and_its_holder_is_refused(house):
     lease = house.start()
-    assert house.do(lifecycle.requeue_lost) == []
+    assert house.do(lifecycle.requeue_expired) == []
     expire(house, lease)
-    assert house.do(lifecycle.requeue_lost) == [lease.job_id]
+    assert house.do(lifecycle.requeue_expired) == [lease.job_id]
     assert house.rows(select(Attempt.end)) == [AttemptEnd.LOST]
     second = house.claim()
     assert second.attempt == 2
     with pytest.raises(LeaseLost):
         house.do(lifecycle.renew, lease, 60)
     with pytest.raises(LeaseLost):
-        house.do(lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+        house.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
     with pytest.raises(LeaseLost):
         house.do(lifecycle.requeue, lease, attempt_counts=True)
     assert house.job(lease.job_id).attempt == 2
@@ -144,13 +144,13 @@ def test_an_expired_lease_puts_the_job_back_and_its_holder_is_refused(house):
 
 def test_a_job_that_ended_or_waits_again_takes_nothing_from_its_last_attempt(house):
     settled, given_back = house.start(), house.start()
-    house.do(lifecycle.settle, settled, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+    house.do(lifecycle.finish, settled, JobStatus.SUCCEEDED, EndReason.COMPLETED)
     house.do(lifecycle.requeue, given_back, attempt_counts=False)
     for lease in (settled, given_back):
         with pytest.raises(LeaseLost):
             house.do(lifecycle.renew, lease, 60)
         with pytest.raises(LeaseLost):
-            house.do(lifecycle.settle, lease, JobStatus.FAILED, EndReason.INTERNAL_ERROR)
+            house.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.INTERNAL_ERROR)
     assert house.history(settled.job_id) == ["queued", "running", "succeeded"]
     assert house.history(given_back.job_id) == ["queued", "running", "queued"]
 
@@ -159,7 +159,7 @@ def test_a_lost_job_whose_cancel_was_accepted_ends_as_cancelled(house):
     lease = house.start()
     house.do(actions.cancel, lease.job_id)
     expire(house, lease)
-    assert house.do(lifecycle.requeue_lost) == []
+    assert house.do(lifecycle.requeue_expired) == []
     assert house.job(lease.job_id).status == JobStatus.CANCELLED
 
 
@@ -167,7 +167,7 @@ def test_three_lost_attempts_without_a_checkpoint_are_poison(house):
     job_id = house.submit()
     for _ in range(3):
         expire(house, house.claim(job_id))
-        house.do(lifecycle.requeue_lost)
+        house.do(lifecycle.requeue_expired)
     job = house.job(job_id)
     assert (job.status, job.end_reason, job.error["code"]) == (JobStatus.FAILED, EndReason.POISON, "poison")
 
@@ -191,8 +191,8 @@ def test_a_student_waits_for_its_teacher(house):
     assert house.do(lifecycle.claim, "worker", 60, student) is None
     assert house.do(waiting.waiting_reason, house.job(student)).code == WaitingReason.TEACHER
 
-    house.do(lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
-    assert house.do(lifecycle.fail_orphans) == []
+    house.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+    assert house.do(lifecycle.fail_dependents) == []
     assert house.do(waiting.waiting_reason, house.job(student)).code == WaitingReason.WORKER
     assert house.claim().job_id == student
 
@@ -201,7 +201,7 @@ def test_a_student_fails_with_its_teacher(house):
     teacher = house.submit()
     student = house.submit(teacher_job_id=teacher)
     house.do(actions.cancel, teacher)
-    assert house.do(lifecycle.fail_orphans) == [student]
+    assert house.do(lifecycle.fail_dependents) == [student]
     job = house.job(student)
     assert (job.status, job.end_reason) == (JobStatus.FAILED, EndReason.DEPENDENCY_FAILED)
     assert teacher in job.error["message"]
@@ -227,7 +227,7 @@ def test_the_history_says_why_a_job_is_in_the_queue_again(house):
     lease = house.start()
     house.do(lifecycle.requeue, lease, attempt_counts=True)
     expire(house, house.claim())
-    house.do(lifecycle.requeue_lost)
+    house.do(lifecycle.requeue_expired)
     house.do(lifecycle.requeue, house.claim(), attempt_counts=False)
     events = house.rows(select(Event).where(Event.type == "status").order_by(Event.seq))
     assert [event.data["message"] for event in events if event.data["status"] == "queued"] == [

@@ -6,7 +6,7 @@ from store_house import House
 
 from store.db.tables import Job
 from store.jobs import lifecycle
-from store.scheduling.queue import NOTHING, OVERTAKING_SECONDS, Ahead, Leaving, Room, look_ahead
+from store.scheduling.queue import NO_EXCLUSIONS, RESERVATION_SECONDS, ClaimExclusions, GpuCapacity, QueueHead, peek
 
 
 def submit(house: House, devices: int | None, waited: float = 0.0, priority: int = 0) -> str:
@@ -17,13 +17,13 @@ def submit(house: House, devices: int | None, waited: float = 0.0, priority: int
 
 
 def claim(house: House, gpus: int, free: int, **more: object) -> str | None:
-    lease = house.do(lifecycle.claim, "worker", 60, room=Room(gpus, free), **more)
+    lease = house.do(lifecycle.claim, "worker", 60, room=GpuCapacity(gpus, free), **more)
     return lease and lease.job_id
 
 
-def ahead(house: House, gpus: int, free: int, leaving: Leaving = NOTHING, limit: int = 10) -> Ahead:
+def ahead(house: House, gpus: int, free: int, leaving: ClaimExclusions = NO_EXCLUSIONS, limit: int = 10) -> QueueHead:
     with house.database.read() as session:
-        return look_ahead(session, Room(gpus, free), leaving, limit)
+        return peek(session, GpuCapacity(gpus, free), leaving, limit)
 
 
 def test_a_job_that_does_not_fit_is_left_to_others(house):
@@ -51,7 +51,7 @@ def test_small_jobs_overtake_a_large_one_for_a_while(house):
 
 
 def test_a_large_job_is_not_overtaken_for_ever(house):
-    large = submit(house, 4, waited=OVERTAKING_SECONDS + 60)
+    large = submit(house, 4, waited=RESERVATION_SECONDS + 60)
     small = submit(house, 1)
     assert claim(house, gpus=4, free=1) is None, "the GPU is kept until all four are free"
     assert claim(house, gpus=4, free=4) == large
@@ -59,12 +59,12 @@ def test_a_large_job_is_not_overtaken_for_ever(house):
 
 
 def test_a_small_job_that_came_first_does_not_wait_for_large_ones(house):
-    small = submit(house, 1, waited=2 * OVERTAKING_SECONDS)
-    submit(house, 4, waited=OVERTAKING_SECONDS + 60)
+    small = submit(house, 1, waited=2 * RESERVATION_SECONDS)
+    submit(house, 4, waited=RESERVATION_SECONDS + 60)
     assert claim(house, gpus=4, free=1) == small
 
 
-@pytest.mark.parametrize("waited", [0, 2 * OVERTAKING_SECONDS])
+@pytest.mark.parametrize("waited", [0, 2 * RESERVATION_SECONDS])
 def test_a_job_too_large_for_this_worker_holds_nobody_up(house, waited):
     submit(house, 8, waited)
     small = submit(house, 1)
@@ -72,13 +72,13 @@ def test_a_job_too_large_for_this_worker_holds_nobody_up(house, waited):
 
 
 def test_a_job_of_a_higher_priority_may_overtake_one_that_has_waited(house):
-    submit(house, 4, waited=2 * OVERTAKING_SECONDS)
+    submit(house, 4, waited=2 * RESERVATION_SECONDS)
     urgent = submit(house, 1, priority=1)
     assert claim(house, gpus=4, free=1) == urgent
 
 
 def test_a_job_without_gpus_need_not_wait_for_a_large_one(house):
-    submit(house, 4, waited=2 * OVERTAKING_SECONDS)
+    submit(house, 4, waited=2 * RESERVATION_SECONDS)
     without = submit(house, 0)
     assert claim(house, gpus=4, free=1) == without
 
@@ -86,14 +86,14 @@ def test_a_job_without_gpus_need_not_wait_for_a_large_one(house):
 def test_looking_ahead_shows_what_would_be_claimed(house):
     jobs_in_line = [submit(house, 0, priority=priority) for priority in (0, 5, 0)]
     in_order = [jobs_in_line[n] for n in (1, 0, 2)]
-    assert ahead(house, gpus=0, free=0) == Ahead(in_order, None)
+    assert ahead(house, gpus=0, free=0) == QueueHead(in_order, None)
     assert ahead(house, gpus=0, free=0, limit=2).next == in_order[:2]
     assert [claim(house, gpus=0, free=0) for _ in in_order] == in_order
 
 
 def test_what_is_left_to_others_is_neither_seen_nor_taken(house):
     first, second = submit(house, 0), submit(house, 0)
-    leaving = Leaving(jobs=frozenset({first}))
+    leaving = ClaimExclusions(jobs=frozenset({first}))
     assert ahead(house, gpus=0, free=0, leaving=leaving).next == [second]
     assert claim(house, gpus=0, free=0, leaving=leaving) == second
     assert claim(house, gpus=0, free=0, leaving=leaving) is None
@@ -104,7 +104,7 @@ def test_what_is_left_to_others_is_neither_seen_nor_taken(house):
 def test_all_jobs_of_a_data_set_are_left_to_others_at_once(house):
     for _ in range(3):
         submit(house, 0)
-    leaving = Leaving(datasets=frozenset({"ds_shapes"}))
+    leaving = ClaimExclusions(datasets=frozenset({"ds_shapes"}))
     assert ahead(house, gpus=0, free=0, leaving=leaving).next == []
     assert claim(house, gpus=0, free=0, leaving=leaving) is None
 
@@ -117,17 +117,17 @@ def test_of_the_jobs_looked_at_the_first_that_is_still_there_is_taken(house):
 
 
 def test_no_gpu_is_kept_for_a_job_that_is_left_to_others(house):
-    large = submit(house, 4, waited=OVERTAKING_SECONDS + 60)
+    large = submit(house, 4, waited=RESERVATION_SECONDS + 60)
     small = submit(house, 1)
-    assert ahead(house, gpus=4, free=1) == Ahead([], large)
-    leaving = Leaving(jobs=frozenset({large}))
-    assert ahead(house, gpus=4, free=1, leaving=leaving) == Ahead([small], None)
+    assert ahead(house, gpus=4, free=1) == QueueHead([], large)
+    leaving = ClaimExclusions(jobs=frozenset({large}))
+    assert ahead(house, gpus=4, free=1, leaving=leaving) == QueueHead([small], None)
     assert claim(house, gpus=4, free=1, leaving=leaving) == small
 
 
 def test_behind_a_job_left_to_others_gpus_are_kept_for_the_next_large_one(house):
-    large, larger = (submit(house, 4, waited=2 * OVERTAKING_SECONDS) for _ in range(2))
+    large, larger = (submit(house, 4, waited=2 * RESERVATION_SECONDS) for _ in range(2))
     submit(house, 1)
-    leaving = Leaving(jobs=frozenset({large}))
-    assert ahead(house, gpus=4, free=1, leaving=leaving) == Ahead([], larger)
+    leaving = ClaimExclusions(jobs=frozenset({large}))
+    assert ahead(house, gpus=4, free=1, leaving=leaving) == QueueHead([], larger)
     assert claim(house, gpus=4, free=1, leaving=leaving) is None

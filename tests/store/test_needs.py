@@ -7,7 +7,7 @@ from frs.spec import JobSpec
 from store.db.tables import Dataset, Detector
 from store.jobs import lifecycle
 from store.scheduling import worker_registry
-from store.scheduling.requirements import Need, needs_of
+from store.scheduling.requirements import Requirement, requirements_of
 from store.scheduling.waiting import waiting_reason
 from store.states import WAITING_HINTS, WaitingReason
 
@@ -20,10 +20,10 @@ def submit(house, **spec) -> str:
     return house.do(lifecycle.add, whole, dataset_id="ds_shapes").id
 
 
-def needs(house, **spec) -> dict[str, Need]:
+def needs(house, **spec) -> dict[str, Requirement]:
     job = house.job(submit(house, **spec))
     with house.database.read() as session:
-        return {need.key: need for need in needs_of(session, job)}
+        return {need.key: need for need in requirements_of(session, job)}
 
 
 def add(house, row):
@@ -32,7 +32,7 @@ def add(house, row):
 
 def check_in(house, host, *, gpus=(), lacks=()):
     entries = [{"key": key, "owner": "admin", "message": message} for key, message in lacks]
-    house.do(worker_registry.check_in, host, host=host, version="1", slots=1, gpus=list(gpus), lacks=entries)
+    house.do(worker_registry.register, host, host=host, version="1", slots=1, gpus=list(gpus), lacks=entries)
 
 
 def waits(house, job_id):
@@ -93,7 +93,7 @@ def test_many_workers_of_one_host_are_named_once_and_many_hosts_not_all(house):
     job_id = submit(house)
     for host in ("one", "two", "three", "four", "five"):
         check_in(house, host, lacks=[("ds_shapes", "lacks it.")])
-    house.do(worker_registry.check_in, "twin", host="one", version="1", slots=1, gpus=[], lacks=[
+    house.do(worker_registry.register, "twin", host="one", version="1", slots=1, gpus=[], lacks=[
         {"key": "ds_shapes", "owner": "admin", "message": "lacks it."}
     ])  # fmt: skip
     assert waits(house, job_id)[1].endswith("And 2 more workers.")
@@ -129,5 +129,5 @@ def test_of_another_versions_job_a_reader_is_needed(house):
     for spec, place in (({**job.spec, "novelty": 1}, "novelty"), ({}, "dataset"), ([], "model_type")):
         job.spec = spec
         with house.database.read() as session:
-            [need] = needs_of(session, job)
+            [need] = requirements_of(session, job)
         assert (need.key, need.code, need.what) == (f"spec/{job.id}", WaitingReason.SPEC, place)

@@ -5,7 +5,7 @@ from sqlalchemy import select
 from test_races import at_once
 
 from api.http.auth import Caller
-from api.http.errors import Refusal
+from api.http.errors import ApiError
 from api.jobs import quota
 from frs.spec import JobSpec
 from store.db import api_keys, queries
@@ -61,7 +61,7 @@ def test_of_many_submissions_at_once_no_more_than_the_quota_come_in(house):
     caller = Caller("key", "alice", Scope.SUBMIT, max_active_jobs=3)
     results = at_once(*[partial(house.do, submit, Settings(), caller)] * 10)
     assert sum(isinstance(result, Job) for result in results) == 3
-    assert {result.code for result in results if isinstance(result, Refusal)} == {"quota_exceeded"}
+    assert {result.code for result in results if isinstance(result, ApiError)} == {"quota_exceeded"}
 
 
 def test_a_key_that_expired_is_no_admin_that_stays(house):

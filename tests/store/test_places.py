@@ -6,7 +6,7 @@ from sqlalchemy import select, update
 
 from store.db.tables import Job
 from store.scheduling import queue
-from store.scheduling.queue import place_of_a_new_job, positions
+from store.scheduling.queue import position_of_new_job, positions
 from store.states import JobStatus
 
 
@@ -47,8 +47,8 @@ def test_what_is_not_queued_has_no_place(house):
 def test_a_new_job_would_stand_behind_all_that_are_as_urgent(house):
     ids = [house.submit() for _ in range(3)]
     house.do(lambda session: session.execute(update(Job).where(Job.id == ids[0]).values(priority=2)))
-    assert [house.do(place_of_a_new_job, priority) for priority in (-1, 0, 1, 2, 3)] == [4, 4, 2, 2, 1]
-    assert house.do(queue.lengths) == {2: 1, 0: 2}
+    assert [house.do(position_of_new_job, priority) for priority in (-1, 0, 1, 2, 3)] == [4, 4, 2, 2, 1]
+    assert house.do(queue.queue_lengths) == {2: 1, 0: 2}
 
 
 def test_the_line_comes_in_order_from_any_place_on(house):

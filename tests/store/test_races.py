@@ -12,7 +12,7 @@ from store.db.database import open_database
 from store.db.tables import Attempt, Job
 from store.errors import ActionNotAllowed, AlreadySubmitted
 from store.jobs import actions, lifecycle
-from store.jobs.lease import Wish
+from store.jobs.lease import RequestedAction
 from store.jobs.lifecycle import Idempotency
 from store.states import EndReason, JobStatus
 
@@ -81,7 +81,7 @@ def test_cancel_and_completion_both_tell_the_truth(house):
         lease = house.start()
         cancelled, settled = at_once(
             partial(house.do, actions.cancel, lease.job_id),
-            partial(house.do, lifecycle.settle, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
+            partial(house.do, lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
         )
         refused = isinstance(cancelled, ActionNotAllowed)
         assert settled == (JobStatus.SUCCEEDED if refused else JobStatus.CANCELLED)
@@ -98,14 +98,14 @@ def test_cancel_and_claim_both_tell_the_truth(house):
         if lease is None:
             assert cancelled.status == JobStatus.CANCELLED
         else:
-            assert house.do(lifecycle.renew, lease, 60).wish is Wish.CANCEL
+            assert house.do(lifecycle.renew, lease, 60).wish is RequestedAction.CANCEL
 
 
 def test_two_reapers_take_a_lost_job_back_once(house):
     for _ in range(ROUNDS):
         lease = house.start()
         house.do(lambda session: session.execute(update(Job).values(lease_expires_at=1.0)))
-        taken = at_once(*[partial(house.do, lifecycle.requeue_lost)] * 3)
+        taken = at_once(*[partial(house.do, lifecycle.requeue_expired)] * 3)
         assert sorted(taken) == [[], [], [lease.job_id]]
         house.do(actions.cancel, lease.job_id)
 
@@ -128,7 +128,7 @@ def test_writers_wait_for_one_that_is_slow(house):
     def slow(session):
         session.scalars(select(Job)).all()
         time.sleep(2)
-        lifecycle.requeue_lost(session)
+        lifecycle.requeue_expired(session)
 
     answers = at_once(partial(house.do, slow), *[house.submit] * 8)
     assert len(house.rows(select(Job))) == 8

@@ -118,7 +118,7 @@ def test_nothing_of_a_lost_attempt_is_written(house):
     lost = house.start()
     announce(house, lost, checkpoint(1))
     house.do(lambda session: session.execute(update(Job).values(lease_expires_at=1.0)))
-    house.do(lifecycle.requeue_lost)
+    house.do(lifecycle.requeue_expired)
     house.claim()
     before = house.rows(select(Job.last_event))
     for write in (

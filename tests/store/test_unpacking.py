@@ -17,9 +17,9 @@ from frs.dataset.shapes.drawing import draw_dataset
 from frs.errors import BadDataset, DatasetNotFound
 from store.artifacts import unpacking
 from store.artifacts.folder import ArtifactFolder
-from store.artifacts.local_files import GivenUp, alone
+from store.artifacts.local_files import Abandoned, exclusive_lock
 from store.artifacts.storage import Artifacts
-from store.artifacts.uploads import archive_key, told_by_key
+from store.artifacts.uploads import archive_key, parse_archive_key
 from store.db.tables import Dataset
 from store.settings import Settings
 
@@ -71,11 +71,11 @@ def visible(settings: Settings) -> list[str]:
 @pytest.mark.parametrize("val_share", [None, 0.1, 0.29, 0.5])
 def test_a_key_says_what_an_archive_is_converted_by(val_share):
     key = archive_key("a" * 64, val_share, ".tar.gz")
-    assert told_by_key(key) == ("a" * 64, val_share)
+    assert parse_archive_key(key) == ("a" * 64, val_share)
 
 
 def test_every_machine_makes_the_same_annotations_of_an_archive(tmp_path, artifacts, key):
-    one, two = (unpacking.unpacked(host(tmp_path, name), artifacts, key, never) for name in ("one", "two"))
+    one, two = (unpacking.unpack_dataset(host(tmp_path, name), artifacts, key, never) for name in ("one", "two"))
     assert one != two
     for name in ANNOTATIONS:
         assert (one / name).read_bytes() == (two / name).read_bytes()
@@ -87,7 +87,7 @@ def test_many_who_ask_at_once_share_one_conversion(tmp_path, artifacts, key, mon
     monkeypatch.setattr(unpacking, "convert", lambda *told: (conversions.append(told), convert(*told)))
     settings = host(tmp_path, "one")
     with ThreadPoolExecutor(4) as threads:
-        asked = [threads.submit(unpacking.unpacked, settings, artifacts, key, never) for _ in range(4)]
+        asked = [threads.submit(unpacking.unpack_dataset, settings, artifacts, key, never) for _ in range(4)]
     assert len({ask.result() for ask in asked}) == len(conversions) == 1
     assert visible(settings) == [Path(key).stem]
 
@@ -101,15 +101,15 @@ def test_a_machine_that_shares_the_folder_may_have_been_faster(tmp_path, artifac
         (folder / "train").mkdir(parents=True)
 
     monkeypatch.setattr(unpacking, "convert", convert_late)
-    assert unpacking.unpacked(settings, artifacts, key, never) == folder
+    assert unpacking.unpack_dataset(settings, artifacts, key, never) == folder
     assert visible(settings) == [folder.name]
 
 
 def test_who_unpacks_for_nobody_any_more_stops_and_leaves_nothing(tmp_path, artifacts, key, monkeypatch):
     monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", "import time; time.sleep(60)"))
     settings, until = host(tmp_path, "one"), time.monotonic() + 0.5
-    with pytest.raises(GivenUp):
-        unpacking.unpacked(settings, artifacts, key, lambda: time.monotonic() > until)
+    with pytest.raises(Abandoned):
+        unpacking.unpack_dataset(settings, artifacts, key, lambda: time.monotonic() > until)
     assert time.monotonic() < until + 20 and visible(settings) == []
 
 
@@ -117,7 +117,7 @@ def test_who_waits_for_another_need_not_wait_to_the_end(tmp_path):
     released = threading.Event()
 
     def hold():
-        with alone(tmp_path):
+        with exclusive_lock(tmp_path):
             held.set()
             released.wait(20)
 
@@ -125,7 +125,7 @@ def test_who_waits_for_another_need_not_wait_to_the_end(tmp_path):
     holder = threading.Thread(target=hold)
     holder.start()
     held.wait(20)
-    with pytest.raises(GivenUp), alone(tmp_path, give_up=lambda: True):
+    with pytest.raises(Abandoned), exclusive_lock(tmp_path, give_up=lambda: True):
         pass
     released.set()
     holder.join()
@@ -135,21 +135,21 @@ def test_an_archive_that_is_gone_is_said_to_be(tmp_path, artifacts, key):
     artifacts.delete(key)
     settings = host(tmp_path, "one")
     with pytest.raises(DatasetNotFound, match="archive"):
-        unpacking.unpacked(settings, artifacts, key, never)
+        unpacking.unpack_dataset(settings, artifacts, key, never)
     assert visible(settings) == []
 
 
 def test_what_cannot_be_converted_is_a_bad_data_set(tmp_path, artifacts):
     key = kept(artifacts, b"no archive at all", tmp_path)
     with pytest.raises(BadDataset, match="cannot be unpacked"):
-        unpacking.unpacked(host(tmp_path, "one"), artifacts, key, never)
+        unpacking.unpack_dataset(host(tmp_path, "one"), artifacts, key, never)
 
 
 def test_a_conversion_that_was_killed_says_nothing_of_the_archive(tmp_path, artifacts, key, monkeypatch):
     suicide = "import os; os.kill(os.getpid(), 9)"
     monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", suicide))
     with pytest.raises(OSError) as error:
-        unpacking.unpacked(host(tmp_path, "one"), artifacts, key, never)
+        unpacking.unpack_dataset(host(tmp_path, "one"), artifacts, key, never)
     assert error.value.errno == errno.ENOMEM
 
 
@@ -159,16 +159,16 @@ def unpacked(house, tmp_path, artifacts, key, monkeypatch) -> Settings:
     monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", -1)
     house.do(lambda session: session.execute(update(Dataset).values(upload_key=key)))
     settings = host(tmp_path, "one")
-    unpacking.unpacked(settings, artifacts, key, never)
+    unpacking.unpack_dataset(settings, artifacts, key, never)
     return settings
 
 
 def test_what_no_row_refers_to_is_swept(house, unpacked):
     (unpacked.uploads_root / "somebody elses").mkdir()
-    assert unpacking.sweep_unused(unpacked, house.database) == []
+    assert unpacking.remove_unused(unpacked, house.database) == []
     [folder, theirs] = visible(unpacked)
     house.do(lambda session: session.execute(delete(Dataset)))
-    assert unpacking.sweep_unused(unpacked, house.database) == [folder]
+    assert unpacking.remove_unused(unpacked, house.database) == [folder]
     assert visible(unpacked) == [theirs]
 
 
@@ -178,8 +178,8 @@ def test_one_that_is_being_registered_is_not_swept(house, unpacked):
         row = dict(session.execute(Dataset.__table__.select()).mappings().one())
     house.do(lambda session: session.execute(delete(Dataset)))
     with ThreadPoolExecutor(1) as threads:
-        with alone(unpacked.uploads_root):
-            swept = threads.submit(unpacking.sweep_unused, unpacked, house.database)
+        with exclusive_lock(unpacked.uploads_root):
+            swept = threads.submit(unpacking.remove_unused, unpacked, house.database)
             time.sleep(0.2)
             house.do(lambda session: session.execute(Dataset.__table__.insert().values(row)))
         assert swept.result() == []
@@ -189,4 +189,4 @@ def test_one_that_is_being_registered_is_not_swept(house, unpacked):
 def test_a_folder_of_the_last_hour_is_not_swept(house, unpacked, monkeypatch):
     monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", 3600)
     house.do(lambda session: session.execute(delete(Dataset)))
-    assert unpacking.sweep_unused(unpacked, house.database) == []
+    assert unpacking.remove_unused(unpacked, house.database) == []

@@ -26,7 +26,7 @@ def detector(house, detector_id):
 
 def used(house, key):
     with house.database.read() as session:
-        return uploads.is_used(session, key)
+        return uploads.is_referenced(session, key)
 
 
 def test_an_accepted_detector_has_its_new_weights_and_frees_the_upload(house):

@@ -9,14 +9,14 @@ from sqlalchemy import event, select, update
 from worker_house import dispatching, until
 
 from frs.spec import JobSpec
-from store.db.tables import Attempt, Dataset, Detector, Errand, Job, Worker
+from store.db.tables import Attempt, Dataset, Detector, Job, Worker, WorkerRequest
 from store.jobs import lifecycle
 from store.requests import worker_requests
-from store.scheduling.queue import CPU_ONLY, OVERTAKING_SECONDS, Room
-from store.states import ErrandKind
+from store.scheduling.queue import CPU_ONLY, RESERVATION_SECONDS, GpuCapacity
+from store.states import RequestKind
 from worker.dispatch import availability, file_checks
-from worker.dispatch.availability import Stock
-from worker.dispatch.job_selector import Choice
+from worker.dispatch.availability import Availability
+from worker.dispatch.job_selector import JobSelector
 
 GFL = {"architecture": "gfl"}
 
@@ -137,10 +137,10 @@ def test_a_busy_worker_says_what_it_will_lack(house, elsewhere):
 def test_a_probe_is_left_to_others_too(house, elsewhere):
     spec = {"kind": "train", "dataset": "shapes", "student": GFL}
     request = {"spec": JobSpec.model_validate(spec).model_dump(mode="json"), "dataset_id": "ds_shapes"}
-    errand_id = house.do(worker_requests.add, ErrandKind.PROBE, request, owner="admin").id
+    errand_id = house.do(worker_requests.add, RequestKind.PROBE, request, owner="admin").id
 
     def probe():
-        return house.rows(select(Errand).where(Errand.id == errand_id))[0]
+        return house.rows(select(WorkerRequest).where(WorkerRequest.id == errand_id))[0]
 
     with dispatching(house, **elsewhere):
         until(lambda: house.rows(select(Worker.lacks)) not in ([], [[]]))
@@ -153,8 +153,8 @@ class Patient:
     """A choice by one who waits until all that is asked of its stock is known."""
 
     def __init__(self, house, **changes):
-        self.stock = Stock(house.settings.model_copy(update=changes))
-        self.choice = Choice(house.database, self.stock)
+        self.stock = Availability(house.settings.model_copy(update=changes))
+        self.choice = JobSelector(house.database, self.stock)
 
     def jobs(self, room=CPU_ONLY):
         while True:
@@ -171,13 +171,13 @@ class Patient:
 def test_no_gpu_is_kept_for_a_job_whose_data_is_not_here(house, elsewhere):
     shutil.copytree(house.settings.datasets_root, elsewhere["datasets_root"], dirs_exist_ok=True)
     large = house.submit({"student": {**GFL, "init": {"weights": "w.pth"}}})
-    waited = {"devices": 4, "created_at": Job.created_at - 2 * OVERTAKING_SECONDS}
+    waited = {"devices": 4, "created_at": Job.created_at - 2 * RESERVATION_SECONDS}
     house.do(lambda session: session.execute(update(Job).where(Job.id == large).values(waited)))
     small = house.submit({"resources": {"devices": 1}})
-    assert Patient(house, **elsewhere).jobs(Room(gpus=4, free=1)) == [small]
+    assert Patient(house, **elsewhere).jobs(GpuCapacity(gpus=4, free=1)) == [small]
     (house.settings.models_root / "w.pth").write_bytes(b"weights")
-    assert Patient(house).jobs(Room(gpus=4, free=1)) == [], "kept for the large one"
-    assert Patient(house).jobs(Room(gpus=4, free=4)) == [large, small]
+    assert Patient(house).jobs(GpuCapacity(gpus=4, free=1)) == [], "kept for the large one"
+    assert Patient(house).jobs(GpuCapacity(gpus=4, free=4)) == [large, small]
 
 
 def test_where_nothing_is_lacking_a_look_takes_one_query(house):

@@ -12,10 +12,10 @@ from worker_house import House, until
 
 from frs.spec import JobSpec
 from store.artifacts.folder import ArtifactFolder
-from store.db.tables import Detector, Errand
+from store.db.tables import Detector, WorkerRequest
 from store.errors import ArtifactsUnavailable
 from store.requests import worker_requests
-from store.states import ErrandKind
+from store.states import RequestKind
 from worker.attempt import worker_request as worker_errand
 from worker.dispatch.dispatcher import Dispatcher
 
@@ -25,7 +25,7 @@ STUB = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
 def add_probe(house: House, **wishes: str) -> str:
     spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "metadata": wishes}
     request = {"spec": JobSpec.model_validate(spec).model_dump(mode="json"), "dataset_id": "ds_shapes"}
-    return house.do(worker_requests.add, ErrandKind.PROBE, request, owner="admin").id
+    return house.do(worker_requests.add, RequestKind.PROBE, request, owner="admin").id
 
 
 def add_upload(house: House, content: str) -> tuple[str, str]:
@@ -37,16 +37,16 @@ def add_upload(house: House, content: str) -> tuple[str, str]:
     values = {"name": "mine", "description": {}, "weights_key": f"uploads/{sha256}", "sha256": sha256}
     house.do(lambda session: session.add(Detector(id="det_1", status="importing", **values)))
     request = {"detector_id": "det_1", "key": f"uploads/{sha256}", "sha256": sha256}
-    return "det_1", house.do(worker_requests.add, ErrandKind.IMPORT, request, owner="admin").id
+    return "det_1", house.do(worker_requests.add, RequestKind.IMPORT, request, owner="admin").id
 
 
 def run_next(house: House, **changes: Any) -> None:
     lease = house.do(worker_requests.claim, "tests", house.settings.lease_seconds)
-    worker_errand.Errand(house.database, house.settings.model_copy(update=changes), lease, STUB).run()
+    worker_errand.RequestRun(house.database, house.settings.model_copy(update=changes), lease, STUB).run()
 
 
-def row(house: House, errand_id: str) -> Errand:
-    return house.rows(select(Errand).where(Errand.id == errand_id))[0]
+def row(house: House, errand_id: str) -> WorkerRequest:
+    return house.rows(select(WorkerRequest).where(WorkerRequest.id == errand_id))[0]
 
 
 def detector(house: House) -> Detector:
@@ -90,9 +90,9 @@ def test_refused_weights_leave_the_reason_with_the_detector(house: House) -> Non
 
 def test_an_errand_whose_worker_died_is_taken_by_another_and_given_up_in_the_end(house: House) -> None:
     _, errand_id = add_upload(house, "weights")
-    for _ in range(worker_requests.ATTEMPTS):
+    for _ in range(worker_requests.MAX_ATTEMPTS):
         assert house.do(worker_requests.claim, "dead", 60)
-        house.do(lambda session: session.execute(update(Errand).values(lease_expires_at=1.0)))
+        house.do(lambda session: session.execute(update(WorkerRequest).values(lease_expires_at=1.0)))
     assert house.do(worker_requests.claim, "tests", 60) is None
     assert (row(house, errand_id).status, row(house, errand_id).error["code"]) == ("failed", "poison")
     assert (detector(house).status, detector(house).error["code"]) == ("refused", "poison")
@@ -116,7 +116,7 @@ def test_a_full_disk_costs_no_upload(house: House) -> None:
     waiting = row(house, errand_id)
     assert (waiting.status, waiting.attempt, detector(house).status) == ("running", 0, "importing")
     assert house.do(worker_requests.claim, "another", 60) is None, "not at once"
-    house.do(lambda session: session.execute(update(Errand).values(lease_expires_at=1.0)))
+    house.do(lambda session: session.execute(update(WorkerRequest).values(lease_expires_at=1.0)))
     run_next(house)
     assert (row(house, errand_id).status, detector(house).status) == ("succeeded", "ready")
 
@@ -128,7 +128,7 @@ def test_a_store_that_does_not_answer_costs_no_upload(house: House, monkeypatch:
         run_next(house)
     waiting = row(house, errand_id)
     assert (waiting.status, waiting.attempt, detector(house).status) == ("running", 0, "importing")
-    house.do(lambda session: session.execute(update(Errand).values(lease_expires_at=1.0)))
+    house.do(lambda session: session.execute(update(WorkerRequest).values(lease_expires_at=1.0)))
     run_next(house)
     assert (row(house, errand_id).status, detector(house).status) == ("succeeded", "ready")
 
@@ -142,7 +142,7 @@ def test_an_upload_that_is_gone_is_refused(house: House) -> None:
 
 def test_an_importer_that_is_killed_is_tried_again_and_given_up_in_the_end(house: House) -> None:
     _, errand_id = add_upload(house, "die")
-    for attempt in range(1, worker_requests.ATTEMPTS + 1):
+    for attempt in range(1, worker_requests.MAX_ATTEMPTS + 1):
         run_next(house)
         assert (row(house, errand_id).attempt, detector(house).status) == (attempt, "importing")
     assert house.do(worker_requests.claim, "tests", 60) is None

@@ -8,12 +8,12 @@ from test_errands import add_probe, add_upload
 from worker_house import STUB, dispatching, in_background, until
 
 from store.artifacts.folder import ArtifactFolder
-from store.artifacts.local_files import GivenUp
-from store.db.tables import Attempt, Dataset, Errand, Job
+from store.artifacts.local_files import Abandoned
+from store.db.tables import Attempt, Dataset, Job, WorkerRequest
 from store.jobs import actions
 from store.requests import worker_requests
 from worker.attempt import work_folder
-from worker.attempt.worker_request import Errand as RunningErrand
+from worker.attempt.worker_request import RequestRun as RunningErrand
 
 STEPS = 20
 
@@ -26,7 +26,7 @@ def fetches(monkeypatch):
     def fetch(folder, key, sha256, target, give_up=lambda: False, size=None):
         begun.append(key)
         until(give_up)
-        raise GivenUp
+        raise Abandoned
 
     monkeypatch.setattr(ArtifactFolder, "fetch", fetch)
     return begun
@@ -82,7 +82,7 @@ def test_an_errand_is_given_back_while_files_are_fetched(house, fetches, kind):
     running.release()
     thread.join(10)
     assert not thread.is_alive()
-    [errand] = house.rows(select(Errand))
+    [errand] = house.rows(select(WorkerRequest))
     assert (errand.status, errand.attempt) == ("queued", 0)
 
 

@@ -45,22 +45,22 @@ def four(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_host_without_a_driver_has_none():
     gpus._has_driver.cache_clear()
-    assert gpus.names({}) == [] and gpus.state({}) == []
+    assert gpus.gpu_ids({}) == [] and gpus.gpu_states({}) == []
 
 
 def test_all_are_usable_unless_some_are_hidden(four):
-    assert gpus.names({}) == ["0", "1", "2", "3"]
-    assert gpus.names({"CUDA_VISIBLE_DEVICES": "2, 0"}) == ["2", "0"]
-    assert gpus.names({"CUDA_VISIBLE_DEVICES": ""}) == []
-    assert gpus.names({"CUDA_VISIBLE_DEVICES": "1,7,2"}) == ["1"], (
+    assert gpus.gpu_ids({}) == ["0", "1", "2", "3"]
+    assert gpus.gpu_ids({"CUDA_VISIBLE_DEVICES": "2, 0"}) == ["2", "0"]
+    assert gpus.gpu_ids({"CUDA_VISIBLE_DEVICES": ""}) == []
+    assert gpus.gpu_ids({"CUDA_VISIBLE_DEVICES": "1,7,2"}) == ["1"], (
         "CUDA, too, looks no further than a GPU that is not there"
     )
-    assert gpus.names({"CUDA_VISIBLE_DEVICES": "-1"}) == []
-    assert [gpu["index"] for gpu in gpus.state({"CUDA_VISIBLE_DEVICES": "GPU-3"})] == [3]
+    assert gpus.gpu_ids({"CUDA_VISIBLE_DEVICES": "-1"}) == []
+    assert [gpu["index"] for gpu in gpus.gpu_states({"CUDA_VISIBLE_DEVICES": "GPU-3"})] == [3]
 
 
 def test_what_a_gpu_does_not_tell_is_null(four):
-    third, fourth = gpus.state({})[2:]
+    third, fourth = gpus.gpu_states({})[2:]
     assert (third["memory_used"], third["utilization"], fourth["memory_total"]) == (2 << 30, 20, None)
 
 

@@ -11,7 +11,7 @@ import pytest
 from worker_house import House, in_background
 
 from frs.events import Log
-from worker.process.output import escaped
+from worker.process.output import escape_control
 
 CONTROL = [chr(code) for code in (*range(32), 127, *range(128, 160), 0x2028, 0x2029) if code != 9]
 FORGED = ["a" + char + '{"event": "forged", "level": "info"}' for char in CONTROL] + [
@@ -63,11 +63,11 @@ for text in json.load(sys.stdin):
 
 def test_what_a_trainer_says_cannot_either(house):
     for char in CONTROL:
-        assert char not in escaped(f"a{char}b")
+        assert char not in escape_control(f"a{char}b")
     texts = [FORGED[0] + "".join(CONTROL[:60]), "".join(CONTROL[60:]), *FORGED[-3:]]
     said = "".join("".join(house.logs(house.run(steps=1, say=text).id)) for text in texts)
     assert "forged" in said and not any(char in said for char in CONTROL)
-    assert Log(message=escaped("\x1b[2J")).message == "\\x1b[2J"
+    assert Log(message=escape_control("\x1b[2J")).message == "\\x1b[2J"
 
 
 def test_no_secret_of_ours_reaches_a_trainer_or_what_it_leaves(house, monkeypatch):

@@ -17,7 +17,7 @@ import pytest
 import redis
 from worker_house import STUB, House, until
 
-from store.scheduling.wakeups import QUEUE, broker_folders, celery_app, sender
+from store.scheduling.wakeups import QUEUE, broker_folders, celery_app, wakeup_sender
 from store.settings import Settings
 
 WORKER = Path(STUB[-1]).with_name("stub_worker.py")
@@ -135,7 +135,7 @@ def put(settings: Settings) -> Callable[[bytes], None]:
 
 
 def test_no_message_runs_code_or_stops_the_worker(house, settings, worker, put, tmp_path):
-    hint = sender(celery_app(settings))
+    hint = wakeup_sender(celery_app(settings))
     first = house.submit(steps=2)
     hint(first)
     house.until_status(first, "succeeded", 40)

@@ -5,9 +5,9 @@ import pytest
 from sqlalchemy import select
 
 from store.db.tables import Checkpoint, Job
-from worker.process.environment import for_a_trainer
-from worker.process.output import LINES_PER_SECOND, Output, escaped
-from worker.process.pipes import Lines
+from worker.process.environment import trainer_environment
+from worker.process.output import LINES_PER_SECOND, Output, escape_control
+from worker.process.pipes import LineSplitter
 
 CANARY = "canary-7f3a"
 SECRETS = ("FRS_DATABASE_URL", "FRS_BROKER_URL", "FRS_API_KEY", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "HF_TOKEN")
@@ -25,7 +25,7 @@ def test_a_trainer_sees_no_secret_of_ours(house, monkeypatch):
 def test_the_environment_is_an_allow_list():
     ours = {"PATH": "/bin", "NVIDIA_VISIBLE_DEVICES": "0", "FRS_DATA": "/data", "SECRET": "x", "LD_PRELOAD": "x"}
     ours |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"), "x")
-    allowed = for_a_trainer(ours)
+    allowed = trainer_environment(ours)
     assert allowed.keys() == {"PATH", "NVIDIA_VISIBLE_DEVICES", "FRS_PARENT_PID", "FRS_JAIL"}
 
 
@@ -42,7 +42,7 @@ def test_garbage_becomes_warnings_and_the_job_goes_on(house):
 
 
 def test_control_characters_cannot_forge_a_line():
-    assert escaped("a\r\n\x1b[2J\x7f\x9b\u2028b\tc") == r"a\r\n\x1b[2J\x7f\x9b\u2028b" + "\tc"
+    assert escape_control("a\r\n\x1b[2J\x7f\x9b\u2028b\tc") == r"a\r\n\x1b[2J\x7f\x9b\u2028b" + "\tc"
 
 
 def test_a_chatty_trainer_cannot_flood_the_log(house):
@@ -108,6 +108,6 @@ def test_a_data_set_whose_files_are_gone_fails_the_job_before_any_trainer(house)
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
 def test_lines_come_out_whole_however_they_are_cut(size):
     data = b"one\n\ntwo\n" + b"x" * 50 + b"\nthree"
-    lines = Lines(cap=20)
+    lines = LineSplitter(cap=20)
     found = [line for start in range(0, len(data), size) for line in lines.feed(data[start : start + size])]
     assert found + lines.end() == [b"one", b"", b"two", b"x" * 20, b"three"]

@@ -10,8 +10,8 @@ from store.db import api_keys
 from store.db.api_keys import Scope
 from store.db.tables import Dataset, Detector
 from store.jobs import lifecycle
-from worker.attempt.inputs import Inputs
-from worker.attempt.resolve import render
+from worker.attempt.inputs import AttemptInputs
+from worker.attempt.resolve import resolve_job
 
 GFL = {"architecture": "gfl", "init": "random"}
 
@@ -22,9 +22,9 @@ def rendered(house, **spec):
 
 def resolved(house, job):
     """With its artifacts beside it."""
-    inputs = Inputs(house.settings.work_root / job.id)
+    inputs = AttemptInputs(house.settings.work_root / job.id)
     with house.database.read() as session:
-        spec = render(session, house.settings, job, inputs)
+        spec = resolve_job(session, house.settings, job, inputs)
     inputs.fetch(house.artifacts, lambda: False)
     return spec
 

@@ -8,9 +8,9 @@ from frs import events
 from frs.errors import DetectionsUnusable
 from frs.spec import JobSpec, baseline_of, comparison_of
 from store.jobs import lifecycle, recording
-from worker.attempt.inputs import Inputs
-from worker.attempt.resolve import render
-from worker.attempt.run_group import family
+from worker.attempt.inputs import AttemptInputs
+from worker.attempt.resolve import resolve_job
+from worker.attempt.run_group import resolve_run_group
 
 SPEC = JobSpec.model_validate(
     {
@@ -53,9 +53,9 @@ def test_a_comparison_gets_detections_and_thinned_curves_and_needs_no_weights(ho
     parent, baseline, compare = ids
     leave(house, parent, "detections-student.npz", "detections-teacher.npz")
     leave(house, baseline, "detections-student.npz")
-    inputs = Inputs(house.settings.work_root / compare)
+    inputs = AttemptInputs(house.settings.work_root / compare)
     with house.database.read() as session:
-        spec = render(session, house.settings, house.job(compare), inputs)
+        spec = resolve_job(session, house.settings, house.job(compare), inputs)
     inputs.fetch(house.artifacts, lambda: False)
     assert spec.teacher is None and spec.student.weights is None
     student, alone = spec.family.runs
@@ -71,4 +71,4 @@ def test_a_run_without_detections_cannot_be_compared(house, ids):
     parent, baseline, compare = ids
     leave(house, parent, "detections-student.npz", "detections-teacher.npz")
     with house.database.read() as session, pytest.raises(DetectionsUnusable, match=baseline):
-        family(session, house.job(compare), Inputs(house.settings.work_root))
+        resolve_run_group(session, house.job(compare), AttemptInputs(house.settings.work_root))

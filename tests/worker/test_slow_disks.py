@@ -11,11 +11,11 @@ from worker_house import dispatching, until
 from store.artifacts.folder import ArtifactFolder
 from store.db.tables import Dataset, Job, Worker
 from store.scheduling import queue
-from store.scheduling.queue import Room
+from store.scheduling.queue import GpuCapacity
 from worker.attempt import work_folder
 from worker.dispatch import availability, file_checks
-from worker.dispatch.availability import Stock
-from worker.dispatch.job_selector import Choice
+from worker.dispatch.availability import Availability
+from worker.dispatch.job_selector import JobSelector
 
 
 class Disk:
@@ -116,36 +116,36 @@ def test_it_reaps_while_its_work_folder_hangs(house, disk, monkeypatch, tmp_path
 def test_a_job_that_needs_no_look_is_taken_meanwhile(house, hashing):
     add_uploaded(house)
     first, second = house.submit(), submit_to(house, "ds_up")
-    chosen = Choice(house.database, Stock(house.settings))
+    chosen = JobSelector(house.database, Availability(house.settings))
     for _ in range(2):
-        assert chosen.jobs(Room(0, 0)) == [second]
+        assert chosen.jobs(GpuCapacity(0, 0)) == [second]
     hashing.answers.set()
-    until(lambda: chosen.jobs(Room(0, 0)) == [first, second])
+    until(lambda: chosen.jobs(GpuCapacity(0, 0)) == [first, second])
 
 
 def test_no_gpu_is_kept_meanwhile(house, hashing):
     add_uploaded(house)
     large, small = house.submit(), submit_to(house, "ds_up")
-    waited = {"devices": 4, "created_at": Job.created_at - 2 * queue.OVERTAKING_SECONDS}
+    waited = {"devices": 4, "created_at": Job.created_at - 2 * queue.RESERVATION_SECONDS}
     house.do(lambda session: session.execute(update(Job).where(Job.id == large).values(waited)))
-    chosen = Choice(house.database, Stock(house.settings))
-    assert chosen.jobs(Room(gpus=4, free=1)) == [small]
+    chosen = JobSelector(house.database, Availability(house.settings))
+    assert chosen.jobs(GpuCapacity(gpus=4, free=1)) == [small]
     assert chosen.leaving.jobs == {large}, "a claim must leave it, too"
     hashing.answers.set()
-    until(lambda: chosen.jobs(Room(gpus=4, free=1)) == [])
+    until(lambda: chosen.jobs(GpuCapacity(gpus=4, free=1)) == [])
 
 
 def test_what_was_found_holds_while_it_is_looked_up_anew_but_not_for_ever(house, disk, monkeypatch):
     job_id = house.submit()
-    chosen = Choice(house.database, Stock(house.settings))
-    until(lambda: chosen.jobs(Room(0, 0)) == [job_id])
+    chosen = JobSelector(house.database, Availability(house.settings))
+    until(lambda: chosen.jobs(GpuCapacity(0, 0)) == [job_id])
     monkeypatch.setattr(file_checks, "inside", disk.waits(file_checks.inside))
     monkeypatch.setattr(availability, "RENEW_SECONDS", 0.0)
-    assert chosen.jobs(Room(0, 0)) == [job_id]
+    assert chosen.jobs(GpuCapacity(0, 0)) == [job_id]
     until(disk.is_asked.is_set)
-    assert chosen.jobs(Room(0, 0)) == [job_id]
+    assert chosen.jobs(GpuCapacity(0, 0)) == [job_id]
     monkeypatch.setattr(availability, "LOOK_AGAIN_SECONDS", 0.0)
-    assert chosen.jobs(Room(0, 0)) == []
+    assert chosen.jobs(GpuCapacity(0, 0)) == []
 
 
 def test_the_artifacts_are_not_looked_at_before_they_are_needed(tmp_path, monkeypatch):

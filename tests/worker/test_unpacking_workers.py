@@ -12,11 +12,11 @@ from worker_house import STUB, dispatching, until
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.spec import JobSpec
 from store.artifacts import unpacking
-from store.db.tables import Attempt, Dataset, Errand, Job
+from store.db.tables import Attempt, Dataset, Job, WorkerRequest
 from store.jobs import actions
 from store.requests import worker_requests
-from store.states import ErrandKind
-from worker.attempt.worker_request import Errand as RunningErrand
+from store.states import RequestKind
+from worker.attempt.worker_request import RequestRun as RunningErrand
 from worker.dispatch import dispatcher
 
 LOGGING = "import runpy, sys; open({log!r}, 'a').write('x'); runpy.run_module('frs.dataset.upload.convert', run_name='__main__')"
@@ -109,14 +109,14 @@ def test_a_job_whose_archive_is_gone_says_so(house, uploaded):
 def add_probe(house):
     spec = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
     request = {"spec": spec.model_dump(mode="json"), "dataset_id": "ds_shapes"}
-    house.do(worker_requests.add, ErrandKind.PROBE, request, owner="admin")
+    house.do(worker_requests.add, RequestKind.PROBE, request, owner="admin")
     lease = house.do(worker_requests.claim, "tests", 60)
     return RunningErrand(house.database, house.settings, lease, STUB)
 
 
 def test_a_probe_unpacks_what_it_needs(house, uploaded):
     add_probe(house).run()
-    assert house.rows(select(Errand.status)) == ["succeeded"]
+    assert house.rows(select(WorkerRequest.status)) == ["succeeded"]
     assert unpacked(house.settings.uploads_root) == [uploaded]
 
 
@@ -124,7 +124,7 @@ def test_a_probe_given_back_while_it_unpacks_counts_no_attempt(house, uploaded, 
     running = add_probe(house)
     running.release()
     running.run()
-    [probe] = house.rows(select(Errand))
+    [probe] = house.rows(select(WorkerRequest))
     assert (probe.status, probe.attempt) == ("queued", 0)
 
 

@@ -8,9 +8,9 @@ from sqlalchemy import select, update
 from worker_house import dispatching, until
 
 from frs.spec import JobSpec
-from store.db.tables import Detector, Errand, Job, Worker
+from store.db.tables import Detector, Job, Worker, WorkerRequest
 from store.requests import worker_requests
-from store.states import ErrandKind
+from store.states import RequestKind
 from worker.dispatch import file_checks, job_selector
 
 GFL = {"architecture": "gfl"}
@@ -48,10 +48,10 @@ def test_a_job_of_a_newer_version_is_left_to_a_worker_that_can_read_it(house):
 def test_a_probe_of_a_newer_version_too(house):
     spec = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": GFL}).model_dump(mode="json")
     probes = [{"spec": one, "dataset_id": "ds_shapes"} for one in (newer(spec), {"kind": "other"}, spec)]
-    ids = [house.do(worker_requests.add, ErrandKind.PROBE, request, owner="admin").id for request in probes]
+    ids = [house.do(worker_requests.add, RequestKind.PROBE, request, owner="admin").id for request in probes]
 
     def statuses():
-        return [house.rows(select(Errand.status).where(Errand.id == id))[0] for id in ids]
+        return [house.rows(select(WorkerRequest.status).where(WorkerRequest.id == id))[0] for id in ids]
 
     with dispatching(house):
         until(lambda: statuses() == ["queued", "queued", "succeeded"])

@@ -5,7 +5,7 @@ from worker_house import House, in_background
 
 from store.db.tables import Attempt, Checkpoint, Event
 from store.jobs import actions
-from store.jobs.lease import Wish
+from store.jobs.lease import RequestedAction
 
 
 def test_a_running_job_is_paused_at_a_checkpoint_and_goes_on_from_it(house: House) -> None:
@@ -103,7 +103,7 @@ def test_a_pause_that_kills_a_trainer_before_it_listens_counts_against_nobody(ho
     job_id = house.submit(steps=10_000, crash_at=5)
     supervisor = house.supervisor()
     house.do(actions.pause, job_id)
-    supervisor.heartbeat.wish = Wish.PAUSE
+    supervisor.heartbeat.wish = RequestedAction.PAUSE
     supervisor.run()
     [end] = house.rows(select(Attempt.end).where(Attempt.job_id == job_id))
     assert (house.job(job_id).status, end) == ("paused", "released")

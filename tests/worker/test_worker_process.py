@@ -14,7 +14,7 @@ from worker_house import STUB, pause, until
 
 from store.db.tables import Attempt
 from store.jobs import actions
-from store.scheduling.wakeups import celery_app, sender
+from store.scheduling.wakeups import celery_app, wakeup_sender
 
 WORKER = Path(STUB[-1]).with_name("stub_worker.py")
 LEASE = {"heartbeat_seconds": 0.3, "fence_seconds": 1.5, "lease_seconds": 2.5}
@@ -101,7 +101,7 @@ def test_forged_messages_are_ignored_and_a_true_hint_is_taken(house, start, tmp_
     log = tmp_path / "worker0.log"
     broker = celery_app(house.settings)
     first = house.submit(steps=2)
-    sender(broker)(first)
+    wakeup_sender(broker)(first)
     house.until_status(first, "succeeded")
     broker.send_task("os.system", args=["true"])
     broker.send_task("celery.map", args=[{"task": "train"}, [[1]]])
@@ -109,7 +109,7 @@ def test_forged_messages_are_ignored_and_a_true_hint_is_taken(house, start, tmp_
         broker.send_task("train", args=arguments)
     broker.send_task("train", args=["job_" + "0" * 26])
     second = house.submit(steps=2)
-    sender(broker)(second)
+    wakeup_sender(broker)(second)
     house.until_status(second, "succeeded", 30)
     assert all(json.loads(line) for line in log.read_text().splitlines()), "logs are JSON, line by line"
 

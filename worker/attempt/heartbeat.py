@@ -13,13 +13,13 @@ from store.db.database import Database
 from store.db.tables import Job
 from store.errors import LeaseLost
 from store.jobs import lifecycle
-from store.jobs.lease import Lease, Wish, wish_of
+from store.jobs.lease import Lease, RequestedAction, requested_action
 from store.settings import Settings
 from store.states import JobStatus
-from worker.attempt.database_retry import TEMPORARY
-from worker.process.trainer import Trainer
+from worker.attempt.database_retry import TRANSIENT_ERRORS
+from worker.process.trainer import TrainerProcess
 
-LOOK_SECONDS = 1.0
+ACTION_POLL_SECONDS = 1.0
 """Between two looks whether something was asked for."""
 
 
@@ -27,10 +27,15 @@ class Heartbeat:
     """A thread of its own, as renewals must not wait for a large checkpoint. Each one prolongs the trainer's life."""
 
     def __init__(
-        self, database: Database, settings: Settings, lease: Lease, trainer: Trainer, heed: Callable[[Wish], None]
+        self,
+        database: Database,
+        settings: Settings,
+        lease: Lease,
+        trainer: TrainerProcess,
+        heed: Callable[[RequestedAction], None],
     ) -> None:
         """`heed` is told what is asked of the job, again and again."""
-        self.wish = Wish.NONE
+        self.wish = RequestedAction.NONE
         self.lost = False
         self._database, self._settings, self._lease, self._trainer = database, settings, lease, trainer
         self._heed = heed
@@ -47,14 +52,14 @@ class Heartbeat:
         self._ended.set()
 
     def _run(self) -> None:
-        while not self._ended.wait(min(LOOK_SECONDS, self._settings.heartbeat_seconds)):
+        while not self._ended.wait(min(ACTION_POLL_SECONDS, self._settings.heartbeat_seconds)):
             try:
                 self._beat()
             except LeaseLost:
                 self.lost = True
                 self._trainer.stop(within=0)
                 return
-            except TEMPORARY as error:
+            except TRANSIENT_ERRORS as error:
                 self._log.warning("no heartbeat", error=type(error).__name__)
             except Exception:
                 self._log.exception("no heartbeat")
@@ -64,7 +69,7 @@ class Heartbeat:
         if self.wish:
             self._heed(self.wish)
 
-    def _renew(self) -> Wish:
+    def _renew(self) -> RequestedAction:
         started = time.monotonic()
         with self._database.write() as session:
             renewal = lifecycle.renew(session, self._lease, self._settings.lease_seconds)
@@ -73,7 +78,7 @@ class Heartbeat:
         self._trainer.prolong(started + self._settings.fence_seconds)
         return renewal.wish
 
-    def _look(self) -> Wish:
+    def _look(self) -> RequestedAction:
         """What is asked of the job; cheap, writes nothing. Raises LeaseLost."""
         requests = (Job.cancel_requested_at, Job.pause_requested_at, Job.stop_requested_at)
         columns = select(Job.status, Job.attempt, *requests).where(Job.id == self._lease.job_id)
@@ -81,4 +86,4 @@ class Heartbeat:
             row = session.execute(columns).one_or_none()
         if row is None or (row.status, row.attempt) != (JobStatus.RUNNING, self._lease.attempt):
             raise LeaseLost(f"Attempt {self._lease.attempt} no longer holds job {self._lease.job_id}.")
-        return wish_of(row)
+        return requested_action(row)

@@ -3,17 +3,17 @@
 from pathlib import Path
 
 from frs.errors import FrsError
-from store.artifacts.local_files import GiveUp
+from store.artifacts.local_files import IsAbandoned
 from store.artifacts.storage import Artifacts
 from store.errors import ArtifactNotFound
 
-FOLDER = "inputs"
+INPUTS_FOLDER = "inputs"
 
 
-class Inputs:
+class AttemptInputs:
     def __init__(self, folder: Path) -> None:
         """`folder`: the attempt's; they lie in one folder below it, each under its key."""
-        self._folder = folder / FOLDER
+        self._folder = folder / INPUTS_FOLDER
         self._wanted: dict[str, tuple[str, FrsError, int | None]] = {}
 
     def want(self, key: str, sha256: str, gone: FrsError, size: int | None = None) -> Path:
@@ -21,7 +21,7 @@ class Inputs:
         self._wanted[key] = sha256, gone, size
         return self._folder / key
 
-    def fetch(self, artifacts: Artifacts, give_up: GiveUp) -> None:
+    def fetch(self, artifacts: Artifacts, give_up: IsAbandoned) -> None:
         """Raises what `want` was told, ArtifactCorrupt, ArtifactsUnavailable, GivenUp."""
         for key, (sha256, gone, size) in self._wanted.items():
             path = self._folder / key

@@ -13,13 +13,13 @@ from frs.errors import FrsError
 from frs.events import Artifact, Checkpoint, ErrorInfo, Log
 from frs.resolved import inside
 from store.artifacts.storage import Artifacts
-from store.db.commits import Transaction
+from store.db.commits import RetryableTransaction
 from store.db.database import Database
 from store.errors import ArtifactCorrupt, ArtifactNotFound, LeaseLost
 from store.jobs import recording
 from store.jobs.lease import Lease
-from store.jobs.recording import Recordable
-from worker.attempt.database_retry import TEMPORARY, pauses
+from store.jobs.recording import PersistedEvent
+from worker.attempt.database_retry import TRANSIENT_ERRORS, backoff_delays
 
 BATCH = 500
 FLUSH_SECONDS = 0.5
@@ -28,7 +28,7 @@ T = TypeVar("T")
 _log = structlog.get_logger()
 
 
-class Journal:
+class AttemptRecorder:
     """Raises LeaseLost, OSError where the artifacts cannot take a file, and nothing else about what a trainer says."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Journal:
         self._database, self._artifacts, self._lease = database, artifacts, lease
         self._folder = folder
         self._give_up = give_up
-        self._events: list[Recordable] = []
+        self._events: list[PersistedEvent] = []
         self._since = 0.0
 
     def read(self, function: Callable[[Session], T]) -> T:
@@ -48,10 +48,10 @@ class Journal:
 
     def write(self, function: Callable[..., T], *arguments: Any) -> T:
         """`function(session, lease, ...)`, committed once; tried again while the database is away. Raises LeaseLost."""
-        transaction = Transaction[T](lambda session: function(session, self._lease, *arguments))
+        transaction = RetryableTransaction[T](lambda session: function(session, self._lease, *arguments))
         return self._patiently(self._database.write, transaction)
 
-    def add(self, *events: Recordable) -> None:
+    def add(self, *events: PersistedEvent) -> None:
         if not self._events:
             self._since = time.monotonic()
         self._events += events
@@ -79,18 +79,18 @@ class Journal:
             self._forget(unneeded)
 
     def _patiently(self, sessions: sessionmaker[Session], function: Callable[[Session], T]) -> T:
-        waiting = pauses()
+        waiting = backoff_delays()
         while True:
             try:
                 with sessions() as session:
                     return function(session)
-            except TEMPORARY as error:
+            except TRANSIENT_ERRORS as error:
                 if self._give_up():
                     raise LeaseLost("The database has been away for longer than this attempt may run.") from error
                 _log.warning("database away", error=type(error).__name__)
                 time.sleep(next(waiting))
 
-    def _record(self, events: Sequence[Recordable]) -> None:
+    def _record(self, events: Sequence[PersistedEvent]) -> None:
         """Writes a batch; where the database cannot hold it, event by event, for one bad event spoils no other."""
         try:
             self.write(recording.record, events)

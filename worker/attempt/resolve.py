@@ -1,6 +1,6 @@
 """A job as the engine wants it: ids and names become files and hashes. Raises FrsError with a code.
 
-Artifacts are files only once its `Inputs` have been fetched.
+Artifacts are files only once its `AttemptInputs` have been fetched.
 """
 
 from pathlib import Path
@@ -24,13 +24,13 @@ from store.db.queries import COMPARE, datasets_of, find_detector, last_student, 
 from store.db.tables import Dataset, Detector, Job
 from store.settings import Settings
 from store.states import DetectorStatus
-from worker.attempt.inputs import Inputs
-from worker.attempt.run_group import family
+from worker.attempt.inputs import AttemptInputs
+from worker.attempt.run_group import resolve_run_group
 
 _description: TypeAdapter[DetectorDescription] = TypeAdapter(DetectorDescription)
 
 
-def render(session: Session, settings: Settings, job: Job, inputs: Inputs) -> ResolvedSpec:
+def resolve_job(session: Session, settings: Settings, job: Job, inputs: AttemptInputs) -> ResolvedSpec:
     spec = JobSpec.model_validate(job.spec)
     dataset, *more = datasets_of(session, job)
     compares = spec.kind == COMPARE
@@ -43,7 +43,7 @@ def render(session: Session, settings: Settings, job: Job, inputs: Inputs) -> Re
         student=_described(spec) if compares else _detector(session, settings, job, spec.student, inputs),
         teacher=_detector(session, settings, job, spec.teacher, inputs) if spec.teacher else None,
         models=settings.models_root,
-        family=family(session, job, inputs) if compares else None,
+        family=resolve_run_group(session, job, inputs) if compares else None,
     )
 
 
@@ -66,7 +66,9 @@ def _split(root: Path, name: str, images: str, annotations: str) -> SplitFiles:
     return split
 
 
-def _detector(session: Session, settings: Settings, job: Job, ref: DetectorRef, inputs: Inputs) -> ResolvedDetector:
+def _detector(
+    session: Session, settings: Settings, job: Job, ref: DetectorRef, inputs: AttemptInputs
+) -> ResolvedDetector:
     if isinstance(ref, DetectorByName):
         row = _registered(session, job, ref.detector)
         return _with_weights(settings, row, _description.validate_python(row.description), inputs)
@@ -89,7 +91,7 @@ def _registered(session: Session, job: Job, name: str) -> Detector:
 
 
 def _with_weights(
-    settings: Settings, row: Detector, description: DetectorDescription, inputs: Inputs
+    settings: Settings, row: Detector, description: DetectorDescription, inputs: AttemptInputs
 ) -> ResolvedDetector:
     if row.weights_file is not None:
         weights = weights_file(settings.models_root, row.weights_file)
@@ -100,7 +102,7 @@ def _with_weights(
     return _loaded(description, row.name, weights, row.sha256)
 
 
-def _student_of(session: Session, job_id: str, inputs: Inputs) -> ResolvedDetector:
+def _student_of(session: Session, job_id: str, inputs: AttemptInputs) -> ResolvedDetector:
     job = session.get(Job, job_id)
     student = last_student(session, job_id)
     if job is None or student is None:

@@ -7,17 +7,17 @@ from sqlalchemy.orm import Session
 
 from frs.errors import DetectionsUnusable
 from frs.resolved import MAP, FinishedRun, RunGroup, is_drawn
-from store.db.queries import runs_of
+from store.db.queries import compared_runs
 from store.db.tables import Artifact, Job, Metric
-from worker.attempt.inputs import Inputs
+from worker.attempt.inputs import AttemptInputs
 
 _POINTS = 400
 """Of a curve, at most: it is drawn a few hundred pixels wide."""
 _ROLES = {"distill": "student", "train": "baseline"}
 
 
-def family(session: Session, comparison: Job, inputs: Inputs) -> RunGroup:
-    runs = runs_of(session, comparison)
+def resolve_run_group(session: Session, comparison: Job, inputs: AttemptInputs) -> RunGroup:
+    runs = compared_runs(session, comparison)
     if not runs:
         raise DetectionsUnusable("The runs to compare are gone.", "Post the job again.")
     return RunGroup(
@@ -27,7 +27,7 @@ def family(session: Session, comparison: Job, inputs: Inputs) -> RunGroup:
     )
 
 
-def _run(session: Session, job: Job, inputs: Inputs) -> FinishedRun:
+def _run(session: Session, job: Job, inputs: AttemptInputs) -> FinishedRun:
     return FinishedRun.model_validate(
         {
             "role": _ROLES[job.kind],
@@ -38,7 +38,7 @@ def _run(session: Session, job: Job, inputs: Inputs) -> FinishedRun:
     )
 
 
-def _detections(session: Session, job: Job, role: str, inputs: Inputs) -> Path:
+def _detections(session: Session, job: Job, role: str, inputs: AttemptInputs) -> Path:
     none = DetectionsUnusable(f"Job {job.id} has left no detections of its {role}.", "Post the job again.")
     row = session.get(Artifact, (job.id, f"detections-{role}.npz"))
     if row is None:

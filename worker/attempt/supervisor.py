@@ -13,27 +13,27 @@ from frs.errors import FrsError, StorageFull
 from frs.events import Artifact, Checkpoint, Event, Log, Outcome, Phase
 from frs.resolved import ResolvedSpec
 from store.artifacts import unpacking
-from store.artifacts.local_files import GivenUp
+from store.artifacts.local_files import Abandoned
 from store.artifacts.storage import open_artifacts
 from store.db import queries, tables
 from store.db.database import Database
 from store.errors import ArtifactsUnavailable, LeaseLost
-from store.jobs.lease import Lease, Wish
+from store.jobs.lease import Lease, RequestedAction
 from store.jobs.recording import keys_in_use, newest_checkpoints
 from store.settings import Settings
 from store.states import EndReason
 from worker.attempt import finalizer, work_folder
-from worker.attempt.finalizer import Ending
+from worker.attempt.finalizer import Finalizer
 from worker.attempt.heartbeat import Heartbeat
-from worker.attempt.inputs import Inputs
-from worker.attempt.recorder import FLUSH_SECONDS, Journal
-from worker.attempt.resolve import render
-from worker.process.oom_kills import oom_kills
-from worker.process.output import Output, escaped
+from worker.attempt.inputs import AttemptInputs
+from worker.attempt.recorder import FLUSH_SECONDS, AttemptRecorder
+from worker.attempt.resolve import resolve_job
+from worker.process.oom_kills import oom_kill_count
+from worker.process.output import Output, escape_control
 from worker.process.pipes import Line
-from worker.process.trainer import COMMAND, Trainer
+from worker.process.trainer import COMMAND, TrainerProcess
 
-CANCEL_SECONDS = 5.0
+CANCEL_GRACE_SECONDS = 5.0
 """From SIGTERM to SIGKILL for a trainer nobody wants any more."""
 WANTS_STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 """Errors that pass when somebody sees to the storage; others are tried again as a death is."""
@@ -55,18 +55,20 @@ class Supervisor:
         self.settings, self.lease, self.gpus = settings, lease, gpus
         self.folder = work_folder.folder_of(settings.work_root, lease)
         self.artifacts = open_artifacts(settings)
-        self.trainer = Trainer(
+        self.trainer = TrainerProcess(
             [*command, "train", "--spec", str(self.folder / work_folder.SPEC), "--workdir", str(self.folder)],
             live_until=time.monotonic() + settings.fence_seconds,
             hang_seconds=settings.hang_seconds,
             gpus=gpus,
         )
         self.heartbeat = Heartbeat(database, settings, lease, self.trainer, self._heed_wish)
-        self.journal = Journal(database, self.artifacts, lease, self.folder, give_up=lambda: self.trainer.fenced)
+        self.journal = AttemptRecorder(
+            database, self.artifacts, lease, self.folder, give_up=lambda: self.trainer.fenced
+        )
         self.output = Output()
         self.phase = "starting"
         self.outcome: Outcome | None = None
-        self._oom_kills = oom_kills()
+        self._oom_kills = oom_kill_count()
         self._released = threading.Event()
 
     def release(self) -> None:
@@ -94,14 +96,14 @@ class Supervisor:
             raise LeaseLost("Noticed by the heartbeat.")
         _log.info("attempt ends", status=self.journal.write(ending))
 
-    def _ending(self) -> Ending:
+    def _ending(self) -> Finalizer:
         try:
             self._prepare()
             self.trainer.start()
             self._follow()
             return self._judge()
-        except GivenUp:
-            cancelled = self.heartbeat.wish is Wish.CANCEL
+        except Abandoned:
+            cancelled = self.heartbeat.wish is RequestedAction.CANCEL
             return finalizer.cancelled() if cancelled else finalizer.given_back(attempt_counts=False)
         except LeaseLost:
             raise
@@ -113,28 +115,28 @@ class Supervisor:
             _log.warning("storage", error=str(error))
             if error.errno not in WANTS_STORAGE:
                 return finalizer.given_back(attempt_counts=True)
-            return finalizer.waiting_for_storage(told_of_storage(error))
+            return finalizer.waiting_for_storage(storage_message(error))
         except Exception as error:
             _log.exception("supervisor failed")
             return finalizer.failed(EndReason.INTERNAL_ERROR, f"The supervisor failed: {type(error).__name__}.")
 
-    def _heed_wish(self, wish: Wish) -> None:
+    def _heed_wish(self, wish: RequestedAction) -> None:
         """Called by the heartbeat for as long as it is wished."""
         match wish:
-            case Wish.CANCEL:
-                self.trainer.stop(within=min(CANCEL_SECONDS, self.settings.grace_seconds))
-            case Wish.PAUSE:
+            case RequestedAction.CANCEL:
+                self.trainer.stop(within=min(CANCEL_GRACE_SECONDS, self.settings.grace_seconds))
+            case RequestedAction.PAUSE:
                 self.trainer.stop(within=self.settings.grace_seconds)
-            case Wish.STOP:
+            case RequestedAction.STOP:
                 work_folder.ask_to_stop(self.folder)
 
     def _prepare(self) -> None:
         work_folder.check_space(self.settings)
         for upload_key in self.journal.read(self._upload_keys):
-            unpacking.unpacked(self.settings, self.artifacts, upload_key, self._is_not_wanted)
+            unpacking.unpack_dataset(self.settings, self.artifacts, upload_key, self._is_not_wanted)
         spec, inputs, checkpoints, keys = self.journal.read(self._look_up)
         if self._is_not_wanted():  # else it might delete what its successor has put
-            raise GivenUp
+            raise Abandoned
         self.artifacts.keep_only(self.lease.job_id, keys)  # earlier attempts can add no row any more
         work_folder.prepare(self.folder, spec, inputs, checkpoints, self.artifacts, self._is_not_wanted)
 
@@ -143,12 +145,12 @@ class Supervisor:
         return [dataset.upload_key for dataset in datasets if dataset.upload_key]
 
     def _is_not_wanted(self) -> bool:
-        asked_to_go = self._released.is_set() or self.heartbeat.wish in (Wish.CANCEL, Wish.PAUSE)
+        asked_to_go = self._released.is_set() or self.heartbeat.wish in (RequestedAction.CANCEL, RequestedAction.PAUSE)
         return asked_to_go or self.heartbeat.lost or self.trainer.fenced
 
-    def _look_up(self, session: Session) -> tuple[ResolvedSpec, Inputs, list[tables.Checkpoint], set[str]]:
-        job, inputs = session.get_one(tables.Job, self.lease.job_id), Inputs(self.folder)
-        spec = render(session, self.settings, job, inputs)
+    def _look_up(self, session: Session) -> tuple[ResolvedSpec, AttemptInputs, list[tables.Checkpoint], set[str]]:
+        job, inputs = session.get_one(tables.Job, self.lease.job_id), AttemptInputs(self.folder)
+        spec = resolve_job(session, self.settings, job, inputs)
         return spec, inputs, newest_checkpoints(session, job.id), keys_in_use(session, job.id)
 
     def _follow(self) -> None:
@@ -166,7 +168,7 @@ class Supervisor:
 
     @property
     def _silenced(self) -> bool:
-        return self.heartbeat.lost or self.heartbeat.wish is Wish.CANCEL
+        return self.heartbeat.lost or self.heartbeat.wish is RequestedAction.CANCEL
 
     def _take(self, line: Line) -> None:
         if line.source == "output":
@@ -185,7 +187,7 @@ class Supervisor:
                 self.trainer.hang_seconds = self._patience
                 self.journal.add(event)
             case Log():
-                self.journal.add(event.model_copy(update={"message": escaped(event.message)}))
+                self.journal.add(event.model_copy(update={"message": escape_control(event.message)}))
             case _:
                 self.journal.add(event)
 
@@ -193,21 +195,23 @@ class Supervisor:
     def _patience(self) -> float:
         return self.settings.hang_step_seconds if self.phase == "training" else self.settings.hang_seconds
 
-    def _judge(self) -> Ending:
-        if self.heartbeat.wish is Wish.CANCEL:
+    def _judge(self) -> Finalizer:
+        if self.heartbeat.wish is RequestedAction.CANCEL:
             return finalizer.cancelled()
         if self.outcome and self.outcome.status == "succeeded" and self.journal.refused:
-            return finalizer.settled(EndReason.INTERNAL_ERROR, self.journal.refused)
+            return finalizer.failed_with(EndReason.INTERNAL_ERROR, self.journal.refused)
         if self.outcome is None and self.trainer.hung:
-            return finalizer.hung(self._patience, self.phase, self.output.tail)
-        asked_to_go = self._released.is_set() or self.heartbeat.wish is Wish.PAUSE  # perhaps before it could listen
+            return finalizer.stalled(self._patience, self.phase, self.output.tail)
+        asked_to_go = (
+            self._released.is_set() or self.heartbeat.wish is RequestedAction.PAUSE
+        )  # perhaps before it could listen
         if self.outcome is None and (self.trainer.killed or asked_to_go):
             return finalizer.given_back(attempt_counts=False)
-        killed_for_memory = oom_kills() > self._oom_kills
-        return finalizer.judge(self.outcome, self.trainer.exit_code, self.output.tail, killed_for_memory)
+        killed_for_memory = oom_kill_count() > self._oom_kills
+        return finalizer.finalizer_for(self.outcome, self.trainer.exit_code, self.output.tail, killed_for_memory)
 
 
-def told_of_storage(error: OSError) -> str:
+def storage_message(error: OSError) -> str:
     if isinstance(error, ArtifactsUnavailable):
         return f"The store of artifacts cannot be used: {error.strerror}."
     return f"A file could not be written: {error.strerror or type(error).__name__}."

@@ -13,13 +13,13 @@ import structlog
 from frs.errors import StorageFull
 from frs.resolved import ResolvedSpec
 from frs.training.stop_request import STOP_FILE
-from store.artifacts.local_files import GiveUp
+from store.artifacts.local_files import IsAbandoned
 from store.artifacts.storage import Artifacts
 from store.db.tables import Checkpoint
 from store.errors import ArtifactCorrupt, ArtifactNotFound
 from store.jobs.lease import Lease
 from store.settings import Settings
-from worker.attempt.inputs import Inputs
+from worker.attempt.inputs import AttemptInputs
 
 SPEC = "spec.json"
 _log = structlog.get_logger()
@@ -32,10 +32,10 @@ def folder_of(work_root: Path, lease: Lease) -> Path:
 def prepare(
     folder: Path,
     spec: ResolvedSpec,
-    inputs: Inputs,
+    inputs: AttemptInputs,
     checkpoints: Sequence[Checkpoint],
     artifacts: Artifacts,
-    give_up: GiveUp,
+    give_up: IsAbandoned,
 ) -> None:
     """`checkpoints`: newest first. The trainer goes on from the one of the highest step, so that must be the newest:
 
@@ -75,7 +75,7 @@ def attempts(work_root: Path) -> list[tuple[str, int]]:
     return [(path.parent.name, int(path.name)) for path in _folders(work_root)]
 
 
-def sweep(work_root: Path, found: Collection[tuple[str, int]], running: Collection[tuple[str, int]]) -> None:
+def remove_abandoned(work_root: Path, found: Collection[tuple[str, int]], running: Collection[tuple[str, int]]) -> None:
     """Removes what killed workers left. `running` must have been looked up after `found`: numbers only grow."""
     for job_id, attempt in set(found) - set(running):
         remove(work_root / job_id / str(attempt))
@@ -85,7 +85,7 @@ def _folders(work_root: Path) -> Iterator[Path]:
     return (path for path in work_root.glob("*_*/*") if path.name.isdecimal())
 
 
-def _fetch(checkpoint: Checkpoint, folder: Path, artifacts: Artifacts, give_up: GiveUp) -> None:
+def _fetch(checkpoint: Checkpoint, folder: Path, artifacts: Artifacts, give_up: IsAbandoned) -> None:
     target = folder / "checkpoints" / f"step_{checkpoint.step:08d}-{checkpoint.sha256[:8]}.pth"
     try:
         artifacts.fetch(checkpoint.key, checkpoint.sha256, target, give_up, checkpoint.bytes)

@@ -15,25 +15,25 @@ from frs import events
 from frs.errors import FrsError, StorageFull
 from frs.events import ErrorInfo, Facts, Outcome
 from store.artifacts import unpacking, uploads
-from store.artifacts.local_files import GivenUp
+from store.artifacts.local_files import Abandoned
 from store.artifacts.storage import open_artifacts
 from store.db import queries
 from store.db.database import Database
 from store.db.tables import Document
 from store.errors import LeaseLost
 from store.requests import worker_requests
-from store.requests.worker_requests import ErrandLease
-from store.scheduling.requirements import job_of
+from store.requests.worker_requests import RequestLease
+from store.scheduling.requirements import probe_job
 from store.settings import Settings
-from store.states import ErrandKind
+from store.states import RequestKind
 from worker.attempt import work_folder
-from worker.attempt.database_retry import TEMPORARY, pauses
-from worker.attempt.inputs import Inputs
-from worker.attempt.resolve import render
-from worker.attempt.supervisor import told_of_storage
+from worker.attempt.database_retry import TRANSIENT_ERRORS, backoff_delays
+from worker.attempt.inputs import AttemptInputs
+from worker.attempt.resolve import resolve_job
+from worker.attempt.supervisor import storage_message
 from worker.process.output import Output
 from worker.process.pipes import Line
-from worker.process.trainer import COMMAND, Trainer
+from worker.process.trainer import COMMAND, TrainerProcess
 
 UPLOADED, IMPORTED = "uploaded/weights.bin", "imported/weights.safetensors"
 """Apart, for the process that reads the first may write below the folder of the second alone."""
@@ -41,7 +41,7 @@ STORAGE_DELAY = 30.0
 _log = structlog.get_logger()
 
 
-class TryAgain(Exception):
+class RetryLater(Exception):
     """What failed passes by itself, or with another worker."""
 
     def __init__(self, why: str, delay: float = 0.0, *, attempt_counts: bool) -> None:
@@ -49,14 +49,14 @@ class TryAgain(Exception):
         self.delay, self.attempt_counts = delay, attempt_counts
 
 
-class Errand:
+class RequestRun:
     """`run` blocks; `release` may be called from anywhere."""
 
     def __init__(
         self,
         database: Database,
         settings: Settings,
-        lease: ErrandLease,
+        lease: RequestLease,
         command: Sequence[str] = COMMAND,
         gpus: Sequence[str] | None = None,
     ) -> None:
@@ -67,11 +67,11 @@ class Errand:
         self.found: Document = {}
         self.outcome: Outcome | None = None
         self._database = database
-        self._arguments = {ErrandKind.PROBE: self._probe, ErrandKind.IMPORT: self._import}[lease.kind]
+        self._arguments = {RequestKind.PROBE: self._probe, RequestKind.IMPORT: self._import}[lease.kind]
         self._command, self._gpus = command, gpus
         self._renew_at = time.monotonic() + settings.heartbeat_seconds
         self._released = threading.Event()
-        self._trainer: Trainer | None = None
+        self._trainer: TrainerProcess | None = None
         self._timed_out = False
 
     def release(self) -> None:
@@ -84,9 +84,11 @@ class Errand:
         with structlog.contextvars.bound_contextvars(errand_id=self.lease.errand_id, attempt=self.lease.attempt):
             try:
                 self._settle(self._end, self._problem())
-            except TryAgain as again:
+            except RetryLater as again:
                 _log.warning("errand put off", said=str(again))
-                self._settle(partial(worker_requests.try_again, delay=again.delay, attempt_counts=again.attempt_counts))
+                self._settle(
+                    partial(worker_requests.retry_later, delay=again.delay, attempt_counts=again.attempt_counts)
+                )
             except LeaseLost as error:
                 _log.warning("lease lost", said=error.message)
             finally:
@@ -95,7 +97,7 @@ class Errand:
                 work_folder.remove(self.folder)
 
     def _problem(self) -> ErrorInfo | None:
-        """Does the work; what went wrong with it, if anything did. Raises TryAgain."""
+        """Does the work; what went wrong with it, if anything did. Raises RetryLater."""
         try:
             work_folder.check_space(self.settings)
             work_folder.remove(self.folder)  # of an attempt of that number which was given back
@@ -103,39 +105,39 @@ class Errand:
             self._follow(self._arguments())
             if self.outcome is None and not self._released.is_set():
                 return self._died()
-            if self.lease.kind is ErrandKind.IMPORT and self.outcome and not self.outcome.error:
+            if self.lease.kind is RequestKind.IMPORT and self.outcome and not self.outcome.error:
                 self._keep_weights()
-        except GivenUp:
+        except Abandoned:
             return None
         except StorageFull as error:
-            raise TryAgain(error.message, STORAGE_DELAY, attempt_counts=False) from error
+            raise RetryLater(error.message, STORAGE_DELAY, attempt_counts=False) from error
         except FrsError as error:
             return ErrorInfo(code=error.code, message=error.message, hint=error.hint)
         except OSError as error:
             was_killed = error.errno == errno.ENOMEM
-            raise TryAgain(told_of_storage(error), STORAGE_DELAY, attempt_counts=was_killed) from error
+            raise RetryLater(storage_message(error), STORAGE_DELAY, attempt_counts=was_killed) from error
         problem = self.outcome.error if self.outcome else None
         if problem is not None and problem.code == StorageFull.code:
-            raise TryAgain(problem.message, STORAGE_DELAY, attempt_counts=False)
+            raise RetryLater(problem.message, STORAGE_DELAY, attempt_counts=False)
         return problem
 
     def _died(self) -> ErrorInfo:
-        """Of a process that ended without a word. Raises TryAgain where it was killed, unless it had taken too long."""
+        """Of a process that ended without a word. Raises RetryLater where it was killed, unless it had taken too long."""
         exit_code = self._trainer.exit_code if self._trainer else None
         if not self._timed_out and (exit_code is None or exit_code < 0):
-            raise TryAgain("The engine was killed.", attempt_counts=True)
+            raise RetryLater("The engine was killed.", attempt_counts=True)
         said = f"The engine ended without a word.\n{self.output.tail}".strip()
         return ErrorInfo(code="internal_error", message=said, hint="See the worker's log.")
 
     def _probe(self) -> list[str]:
-        asked = job_of(self.lease.errand_id, self.lease.request, self.lease.owner)
-        inputs = Inputs(self.folder)
+        asked = probe_job(self.lease.errand_id, self.lease.request, self.lease.owner)
+        inputs = AttemptInputs(self.folder)
         with self._database.read() as session:
             keys = [dataset.upload_key for dataset in queries.datasets_of(session, asked)]
         for key in filter(None, keys):
-            self._meanwhile(unpacking.unpacked, self.settings, self.artifacts, key, self._released.is_set)
+            self._meanwhile(unpacking.unpack_dataset, self.settings, self.artifacts, key, self._released.is_set)
         with self._database.read() as session:
-            resolved = render(session, self.settings, asked, inputs)
+            resolved = resolve_job(session, self.settings, asked, inputs)
         self._meanwhile(inputs.fetch, self.artifacts, self._released.is_set)
         spec = self.folder / work_folder.SPEC
         spec.write_text(resolved.model_dump_json())
@@ -150,7 +152,7 @@ class Errand:
     def _follow(self, arguments: Sequence[str]) -> None:
         """Until its process is dead."""
         now = time.monotonic()
-        trainer = self._trainer = Trainer(
+        trainer = self._trainer = TrainerProcess(
             [*self._command, *arguments],
             live_until=now + self.settings.fence_seconds,
             hang_seconds=self.settings.errand_seconds,
@@ -187,7 +189,7 @@ class Errand:
             return
         try:
             self._write(worker_requests.renew, self.settings.lease_seconds)
-        except TEMPORARY as error:
+        except TRANSIENT_ERRORS as error:
             _log.warning("no heartbeat", error=type(error).__name__)
             return
         self._renew_at = started + self.settings.heartbeat_seconds
@@ -215,23 +217,23 @@ class Errand:
         return uploads.weights_key(self.lease.request["detector_id"], str(self.found["sha256"]))
 
     def _settle(self, function: Callable[..., list[str] | None], *arguments: Any) -> None:
-        waiting = pauses()
+        waiting = backoff_delays()
         until = time.monotonic() + self.settings.lease_seconds
         while True:
             try:
                 return self._write(function, *arguments)
-            except TEMPORARY as error:
+            except TRANSIENT_ERRORS as error:
                 if time.monotonic() > until:
                     raise LeaseLost("The database has been away for longer than the lease.") from error
                 time.sleep(next(waiting))
 
-    def _end(self, session: Session, lease: ErrandLease, problem: ErrorInfo | None) -> list[str]:
+    def _end(self, session: Session, lease: RequestLease, problem: ErrorInfo | None) -> list[str]:
         """Returns the keys of files that nobody needs any more."""
         if self._released.is_set() and self.outcome is None:
             worker_requests.give_back(session, lease)
             return []
-        worker_requests.settle(session, lease, result=None if problem else self.found, error=problem)
-        return self._end_import(session, problem) if lease.kind is ErrandKind.IMPORT else []
+        worker_requests.finish(session, lease, result=None if problem else self.found, error=problem)
+        return self._end_import(session, problem) if lease.kind is RequestKind.IMPORT else []
 
     def _end_import(self, session: Session, problem: ErrorInfo | None) -> list[str]:
         detector_id = self.lease.request["detector_id"]

@@ -19,35 +19,35 @@ from store.db.tables import Document
 from store.jobs import lifecycle
 from store.jobs.lease import Lease
 from store.requests import worker_requests
-from store.requests.worker_requests import ErrandLease
+from store.requests.worker_requests import RequestLease
 from store.scheduling import worker_registry
-from store.scheduling.queue import Room
+from store.scheduling.queue import GpuCapacity
 from store.settings import Settings
 from worker.attempt.supervisor import Supervisor
-from worker.attempt.worker_request import Errand
+from worker.attempt.worker_request import RequestRun
 from worker.dispatch import reaper
-from worker.dispatch.availability import Stock
-from worker.dispatch.job_selector import Choice
-from worker.dispatch.periodic_tasks import Chore
+from worker.dispatch.availability import Availability
+from worker.dispatch.job_selector import JobSelector
+from worker.dispatch.periodic_tasks import PeriodicTask
 from worker.process import gpus
 from worker.process.trainer import COMMAND
 
-LAST_WORDS_SECONDS = 10.0
+DEREGISTER_SECONDS = 10.0
 """Beyond `grace_seconds`: for what the trainers said last to be written down."""
-MAX_PAUSE = 30.0
+MAX_POLL_SECONDS = 30.0
 SWEEP_SECONDS = 600.0
 """Between looks for unpacked data sets that nobody needs any more."""
-TRIES = 3
+CLAIM_TRIES = 3
 """Where others have taken every job looked at, before the next look after a pause."""
 T = TypeVar("T")
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Held:
+class Slot:
     """What runs in a slot."""
 
-    run: Supervisor | Errand
+    run: Supervisor | RequestRun
     thread: threading.Thread
     gpus: Sequence[str]
 
@@ -57,16 +57,16 @@ class Dispatcher:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.command = command
         self._settings, self._database = settings, database
-        self._gpus = gpus.names()
+        self._gpus = gpus.gpu_ids()
         self._slots = settings.slots or max(1, len(self._gpus))
         self._woken = threading.Event()
-        self._stock = Stock(settings, tell=self.wake)
-        self._choice = Choice(database, self._stock)
+        self._stock = Availability(settings, tell=self.wake)
+        self._choice = JobSelector(database, self._stock)
         self._chores = [
-            Chore("sweeping", partial(reaper.sweep_work, settings, database), settings.reap_seconds),
-            Chore("sweeping uploads", partial(reaper.sweep_uploads, settings, database), SWEEP_SECONDS),
+            PeriodicTask("sweeping", partial(reaper.remove_work_folders, settings, database), settings.reap_seconds),
+            PeriodicTask("sweeping uploads", partial(reaper.remove_unused_uploads, settings, database), SWEEP_SECONDS),
         ]
-        self._running: list[Held] = []
+        self._running: list[Slot] = []
         self._reap_at = self._check_in_at = 0.0
         self._told: list[Document] = []
         self._closing = threading.Event()
@@ -87,7 +87,7 @@ class Dispatcher:
     def join(self) -> None:
         """Waits for what `stop` began; what is not done after the grace period dies with this process."""
         if self._thread.is_alive():
-            self._thread.join(self._settings.grace_seconds + LAST_WORDS_SECONDS)
+            self._thread.join(self._settings.grace_seconds + DEREGISTER_SECONDS)
 
     def _run(self) -> None:
         failures = 0
@@ -128,12 +128,14 @@ class Dispatcher:
             return
         self._check_in_at = time.monotonic() + self._settings.heartbeat_seconds
         self._check_in(draining=False)
-        self._choice.jobs(Room(len(self._gpus), len(self._gpus)))  # to tell, though busy, what it will have to leave
+        self._choice.jobs(
+            GpuCapacity(len(self._gpus), len(self._gpus))
+        )  # to tell, though busy, what it will have to leave
 
     def _check_in(self, draining: bool) -> None:
-        state, self._told = gpus.state(), self._stock.told()
+        state, self._told = gpus.gpu_states(), self._stock.told()
         with self._database.write() as session:
-            worker_registry.check_in(
+            worker_registry.register(
                 session,
                 self.owner,
                 host=socket.gethostname(),
@@ -149,22 +151,22 @@ class Dispatcher:
         self._running = [held for held in self._running if held.thread.is_alive()]
         return self._slots - len(self._running)
 
-    def _claim(self) -> Held | None:
+    def _claim(self) -> Slot | None:
         """An errand before a job: it takes seconds."""
         taken = {gpu for held in self._running for gpu in held.gpus}
         free = [gpu for gpu in self._gpus if gpu not in taken]
-        room = Room(gpus=len(self._gpus), free=len(free))
+        room = GpuCapacity(gpus=len(self._gpus), free=len(free))
         lease = self._claim_errand(room) or self._claim_job(room)
         if lease is None:
             return None
         needed = min(1, len(self._gpus)) if lease.devices is None else lease.devices
         return self._held(lease, free[:needed])
 
-    def _claim_errand(self, room: Room) -> ErrandLease | None:
+    def _claim_errand(self, room: GpuCapacity) -> RequestLease | None:
         return self._claimed(worker_requests.claim, room, among) if (among := self._choice.errands(room)) else None
 
-    def _claim_job(self, room: Room) -> Lease | None:
-        for _ in range(TRIES):
+    def _claim_job(self, room: GpuCapacity) -> Lease | None:
+        for _ in range(CLAIM_TRIES):
             among = self._choice.jobs(room)
             if not among:
                 return None
@@ -173,23 +175,23 @@ class Dispatcher:
                 return lease
         return None
 
-    def _claimed(self, claim: Callable[..., T], room: Room, among: Sequence[str]) -> T:
+    def _claimed(self, claim: Callable[..., T], room: GpuCapacity, among: Sequence[str]) -> T:
         with self._database.write() as session:
             lease = claim(session, self.owner, self._settings.lease_seconds, room=room, among=among)
             session.commit()
         return lease
 
-    def _held(self, lease: Lease | ErrandLease, its_gpus: Sequence[str]) -> Held:
+    def _held(self, lease: Lease | RequestLease, its_gpus: Sequence[str]) -> Slot:
         told = its_gpus if self._gpus else None
-        run: Supervisor | Errand
+        run: Supervisor | RequestRun
         if isinstance(lease, Lease):
             run = Supervisor(self._database, self._settings, lease, self.command, told)
         else:
-            run = Errand(self._database, self._settings, lease, self.command, told)
+            run = RequestRun(self._database, self._settings, lease, self.command, told)
         thread = threading.Thread(target=self._to_its_end, args=[run], name=type(run).__name__.lower(), daemon=True)
-        return Held(run, thread, its_gpus)
+        return Slot(run, thread, its_gpus)
 
-    def _to_its_end(self, run: Supervisor | Errand) -> None:
+    def _to_its_end(self, run: Supervisor | RequestRun) -> None:
         try:
             run.run()
         except Exception:  # the lease runs out, and somebody else takes it
@@ -199,20 +201,20 @@ class Dispatcher:
 
     def _pause(self, failures: int) -> float:
         """At random around `poll_seconds`, so that workers do not ask all at once; longer after failures."""
-        return min(MAX_PAUSE, self._settings.poll_seconds * 2 ** min(failures, 10)) * random.uniform(0.75, 1.25)
+        return min(MAX_POLL_SECONDS, self._settings.poll_seconds * 2 ** min(failures, 10)) * random.uniform(0.75, 1.25)
 
     def _release(self) -> None:
         self._tell_the_fleet(partial(self._check_in, draining=True))
         for held in self._running:
             held.run.release()
-        until = time.monotonic() + self._settings.grace_seconds + LAST_WORDS_SECONDS
+        until = time.monotonic() + self._settings.grace_seconds + DEREGISTER_SECONDS
         for held in self._running:
             held.thread.join(max(0, until - time.monotonic()))
         self._tell_the_fleet(self._check_out)
 
     def _check_out(self) -> None:
         with self._database.write() as session:
-            worker_registry.check_out(session, self.owner)
+            worker_registry.deregister(session, self.owner)
             session.commit()
 
     def _tell_the_fleet(self, what: Callable[[], None]) -> None:

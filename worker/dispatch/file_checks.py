@@ -9,7 +9,7 @@ import structlog
 from frs.errors import InvalidSpec
 from frs.files import digest
 from frs.resolved import inside
-from store.scheduling.requirements import Need
+from store.scheduling.requirements import Requirement
 from store.settings import Settings
 from store.states import WaitingReason
 
@@ -17,7 +17,7 @@ _Version = tuple[int, int, int]
 _log = structlog.get_logger()
 
 
-class Shelves:
+class FileChecks:
     """Only one thread may use it."""
 
     def __init__(self, settings: Settings) -> None:
@@ -28,7 +28,7 @@ class Shelves:
         self._hashes: dict[Path, tuple[_Version, str]] = {}
         self._logged: set[str] = set()
 
-    def fault(self, need: Need) -> str | None:
+    def fault(self, need: Requirement) -> str | None:
         """The first thing that is wrong, as the end of a sentence that begins with the host. May take minutes."""
         root, name = self._roots[need.code]
         for thing, path, sha256 in _things(need):
@@ -62,7 +62,7 @@ class Shelves:
         return fault
 
 
-def _things(need: Need) -> Iterator[tuple[str, str, str | None]]:
+def _things(need: Requirement) -> Iterator[tuple[str, str, str | None]]:
     """What it is called in words if it is a folder, its path, its hash."""
     yield from (("the folder ", path, None) for path in need.folders)
     yield from (("", path, sha256) for path, sha256 in need.files)

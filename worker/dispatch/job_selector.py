@@ -12,29 +12,29 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from store.db.database import Database
-from store.db.tables import Errand, Job
+from store.db.tables import Job, WorkerRequest
 from store.requests import worker_requests
 from store.scheduling import queue
-from store.scheduling.queue import Leaving, Room
-from store.scheduling.requirements import Need, another_version, job_of, needs_of
-from store.states import ErrandKind
+from store.scheduling.queue import ClaimExclusions, GpuCapacity
+from store.scheduling.requirements import Requirement, probe_job, requirements_of, unreadable_spec
+from store.states import RequestKind
 from worker.dispatch import availability
-from worker.dispatch.availability import Stock
+from worker.dispatch.availability import Availability
 
-AT_ONCE = 8
+MAX_CANDIDATES = 8
 """So many are looked at together: where several workers claim at a time, all but one must take another."""
-_LIMITS = (AT_ONCE, *[8 * AT_ONCE] * 4, *[64 * AT_ONCE] * 20)
+_LIMITS = (MAX_CANDIDATES, *[8 * MAX_CANDIDATES] * 4, *[64 * MAX_CANDIDATES] * 20)
 """Of one look after another, while all that is seen must be left: the rest of a long line is for the next turn."""
-_MOST_LEFT = 20_000
+_MAX_EXCLUSIONS = 20_000
 """At a time: databases take so many parameters and not many more."""
-_Remembered = tuple[float, tuple[Need, ...]]
+_Remembered = tuple[float, tuple[Requirement, ...]]
 _log = structlog.get_logger()
 
 
-class Choice:
+class JobSelector:
     """Only one thread may use it."""
 
-    def __init__(self, database: Database, its_stock: Stock) -> None:
+    def __init__(self, database: Database, its_stock: Availability) -> None:
         self._database, self._stock = database, its_stock
         self._left: dict[str, float] = {}
         """Until when, by id."""
@@ -45,28 +45,28 @@ class Choice:
         self._logged: set[str] = set()
 
     @property
-    def leaving(self) -> Leaving:
+    def leaving(self) -> ClaimExclusions:
         now = time.monotonic()
         self._left = {id: until for id, until in self._left.items() if until > now}
-        return Leaving(frozenset(self._left) | self._put_off, self._stock.lacking())
+        return ClaimExclusions(frozenset(self._left) | self._put_off, self._stock.lacking())
 
-    def jobs(self, room: Room) -> list[str]:
+    def jobs(self, room: GpuCapacity) -> list[str]:
         """Ids of the first that this worker can run, in line."""
         self._put_off.clear()
         for limit in _LIMITS:
-            if len(self._left) + len(self._put_off) > _MOST_LEFT:
+            if len(self._left) + len(self._put_off) > _MAX_EXCLUSIONS:
                 break
             with self._database.read() as session:
-                ahead = queue.look_ahead(session, room, self.leaving, limit)
+                ahead = queue.peek(session, room, self.leaving, limit)
                 overtaken = [ahead.overtaken] if ahead.overtaken else []
                 self._look_up(session, [*overtaken, *ahead.next])
             held_up = any(map(self._must_leave, overtaken))
             found = [job_id for job_id in ahead.next if not self._must_leave(job_id)]
             if not held_up and (found or not ahead.next):
-                return found[:AT_ONCE]
+                return found[:MAX_CANDIDATES]
         return []
 
-    def errands(self, room: Room) -> list[str]:
+    def errands(self, room: GpuCapacity) -> list[str]:
         """As `jobs`."""
         self._put_off.clear()
         for limit in _LIMITS:
@@ -76,7 +76,7 @@ class Choice:
                     self._remember(session, errand)
             found = [errand.id for errand in ahead if not self._must_leave(errand.id)]
             if found or not ahead:
-                return found[:AT_ONCE]
+                return found[:MAX_CANDIDATES]
         return []
 
     def _look_up(self, session: Session, job_ids: Sequence[str]) -> None:
@@ -86,17 +86,17 @@ class Choice:
         for job in session.scalars(select(Job).where(Job.id.in_(unknown))) if unknown else ():
             self._remember(session, job)
 
-    def _remember(self, session: Session, row: Job | Errand) -> None:
+    def _remember(self, session: Session, row: Job | WorkerRequest) -> None:
         try:
-            needs = needs_of(session, row) if isinstance(row, Job) else _of_an_errand(session, row)
+            needs = requirements_of(session, row) if isinstance(row, Job) else _of_an_errand(session, row)
         except SQLAlchemyError:  # the others' would fail as well
             raise
         except Exception as error:
-            needs = (another_version(row.id, row.owner, type(error).__name__),)
+            needs = (unreadable_spec(row.id, row.owner, type(error).__name__),)
             if row.id not in self._logged:
                 self._logged.add(row.id)
                 _log.exception("needs not understood", id=row.id)
-        self._needs[row.id] = (time.monotonic() + availability.LOOK_AGAIN_SECONDS, needs)
+        self._needs[row.id] = (time.monotonic() + availability.RECHECK_SECONDS, needs)
 
     def _must_leave(self, id: str) -> bool:
         _, needs = self._needs.get(id, (0.0, ()))
@@ -104,11 +104,11 @@ class Choice:
         if lacks is None:
             self._put_off.add(id)
         elif lacks:
-            self._left[id] = time.monotonic() + availability.LOOK_AGAIN_SECONDS
+            self._left[id] = time.monotonic() + availability.RECHECK_SECONDS
         return lacks is not False
 
 
-def _of_an_errand(session: Session, errand: Errand) -> tuple[Need, ...]:
-    if errand.kind is not ErrandKind.PROBE:
+def _of_an_errand(session: Session, errand: WorkerRequest) -> tuple[Requirement, ...]:
+    if errand.kind is not RequestKind.PROBE:
         return ()
-    return needs_of(session, job_of(errand.id, errand.request, errand.owner))
+    return requirements_of(session, probe_job(errand.id, errand.request, errand.owner))

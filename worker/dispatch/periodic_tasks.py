@@ -9,7 +9,7 @@ import structlog
 _log = structlog.get_logger()
 
 
-class Chore:
+class PeriodicTask:
     """Done in a thread of its own, for a disk may take its time, and never twice at once."""
 
     def __init__(self, name: str, work: Callable[[], None], every: float) -> None:

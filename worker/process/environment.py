@@ -13,7 +13,7 @@ ALLOWED = frozenset(
 ALLOWED_PREFIX = "NVIDIA_"
 
 
-def for_a_trainer(ours: Mapping[str, str] = os.environ, gpus: Sequence[str] | None = None) -> dict[str, str]:
+def trainer_environment(ours: Mapping[str, str] = os.environ, gpus: Sequence[str] | None = None) -> dict[str, str]:
     """`gpus`: those it may use; None: this host has none to give."""
     allowed = {name: value for name, value in ours.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIX)}
     chosen = {} if gpus is None else {VISIBLE: ",".join(gpus)}

@@ -14,7 +14,7 @@ from store.db.tables import Document
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def names(environment: Mapping[str, str] = os.environ) -> list[str]:
+def gpu_ids(environment: Mapping[str, str] = os.environ) -> list[str]:
     """How a trainer is told of each; none without a driver."""
     found = [gpu["index"] for gpu in _all()]
     visible = environment.get(VISIBLE)
@@ -25,9 +25,9 @@ def names(environment: Mapping[str, str] = os.environ) -> list[str]:
     return list(takewhile(lambda name: name in known or name.startswith(("GPU-", "MIG-")), chosen))
 
 
-def state(environment: Mapping[str, str] = os.environ) -> list[Document]:
+def gpu_states(environment: Mapping[str, str] = os.environ) -> list[Document]:
     """`{index, name, memory_total, memory_used, utilization}` of each; bytes and percent, null where not told."""
-    usable = names(environment)
+    usable = gpu_ids(environment)
     return [gpu for gpu in _all() if str(gpu["index"]) in usable or gpu["uuid"] in usable]
 
 

@@ -7,7 +7,7 @@ EVENTS = Path("/sys/fs/cgroup/memory.events")
 """Of this container; on a bare host there is none, and nobody is told."""
 
 
-def oom_kills(events: Path = EVENTS) -> int:
+def oom_kill_count(events: Path = EVENTS) -> int:
     """Processes killed so far."""
     with suppress(OSError, ValueError):
         told = dict(line.split() for line in events.read_text().splitlines())

@@ -25,7 +25,7 @@ class Output:
         return "\n".join(self._tail)
 
     def take(self, line: bytes) -> list[Log]:
-        text = escaped(line.decode(errors="replace").rstrip())
+        text = escape_control(line.decode(errors="replace").rstrip())
         if not text:
             return []
         self._tail.append(text)
@@ -44,6 +44,6 @@ class Output:
         return logs
 
 
-def escaped(text: str) -> str:
+def escape_control(text: str) -> str:
     """Without control characters, which could forge lines or drive a terminal; tabs stay."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

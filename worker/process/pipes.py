@@ -1,4 +1,4 @@
-"""Lines out of pipes, whatever comes through them and however fast."""
+"""LineSplitter out of pipes, whatever comes through them and however fast."""
 
 import os
 import selectors
@@ -14,7 +14,7 @@ class Line(NamedTuple):
     data: bytes
 
 
-class Lines:
+class LineSplitter:
     """Cuts a stream of bytes into lines, and a line longer than `cap` short: memory is bounded."""
 
     def __init__(self, cap: int) -> None:
@@ -37,7 +37,7 @@ class Lines:
         return [rest] if rest else []
 
 
-class Pipes:
+class PipeReader:
     """Several pipes read at once, none of them able to block the others."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Pipes:
 
     def add(self, source: Source, pipe: FileIO, cap: int) -> None:
         os.set_blocking(pipe.fileno(), False)
-        self._selector.register(pipe, selectors.EVENT_READ, (source, Lines(cap)))
+        self._selector.register(pipe, selectors.EVENT_READ, (source, LineSplitter(cap)))
 
     @property
     def open(self) -> bool:
@@ -65,7 +65,7 @@ class Pipes:
             self._drop(cast(FileIO, key.fileobj))
         self._selector.close()
 
-    def _read(self, pipe: FileIO, lines: Lines) -> list[bytes]:
+    def _read(self, pipe: FileIO, lines: LineSplitter) -> list[bytes]:
         data = pipe.read(CHUNK)
         if data is None:
             return []

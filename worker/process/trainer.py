@@ -18,20 +18,20 @@ from typing import cast
 
 from frs.events import MAX_LINE
 from worker.process import environment
-from worker.process.pipes import Line, Pipes
+from worker.process.pipes import Line, PipeReader
 
 COMMAND = (sys.executable, "-u", "-X", "faulthandler", "-m", "frs")
 """Unbuffered and with a fault handler: what it says as it dies gets out, and SIGABRT shows every stack."""
-TICK = 0.1
+POLL_SECONDS = 0.1
 MAX_OUTPUT_LINE = 4096
-MAX_WAITING = 64
+MAX_QUEUED_LINES = 64
 """Readings nobody has taken yet, of `worker.process.pipes.CHUNK` each; with more, the trainer's pipes fill and it waits."""
 DRAIN_SECONDS = 5.0
 """From the end of the trainer to the end of its pipes, should a stranger hold them open."""
 ABORT_SECONDS = 5.0
 
 
-class Trainer:
+class TrainerProcess:
     def __init__(
         self, command: Sequence[str], *, live_until: float, hang_seconds: float, gpus: Sequence[str] | None = None
     ) -> None:
@@ -101,8 +101,8 @@ class Trainer:
             self._waiting.put(None)
 
     def _watch(self) -> None:
-        pipes = Pipes()
-        process = _start(self._command, pipes, environment.for_a_trainer(gpus=self._gpus))
+        pipes = PipeReader()
+        process = _start(self._command, pipes, environment.trainer_environment(gpus=self._gpus))
         self._heard = time.monotonic()
         try:
             while process.poll() is None:
@@ -126,22 +126,22 @@ class Trainer:
             process.send_signal(signal.SIGABRT)
             self.stop(within=ABORT_SECONDS)
 
-    def _read(self, pipes: Pipes) -> None:
-        if self._waiting.qsize() >= MAX_WAITING:
+    def _read(self, pipes: PipeReader) -> None:
+        if self._waiting.qsize() >= MAX_QUEUED_LINES:
             self._heard = time.monotonic()  # whoever is not listened to is not silent
-            time.sleep(TICK)
-        elif found := pipes.read(TICK):
+            time.sleep(POLL_SECONDS)
+        elif found := pipes.read(POLL_SECONDS):
             self._heard = time.monotonic()
             self._waiting.put(found)
 
-    def _drain(self, pipes: Pipes) -> None:
+    def _drain(self, pipes: PipeReader) -> None:
         until = time.monotonic() + DRAIN_SECONDS
         while pipes.open and time.monotonic() < until:
-            self._waiting.put(pipes.read(TICK))
+            self._waiting.put(pipes.read(POLL_SECONDS))
         pipes.close()
 
 
-def _start(command: Sequence[str], pipes: Pipes, its_environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], pipes: PipeReader, its_environment: dict[str, str]) -> subprocess.Popen[bytes]:
     ours, theirs = os.pipe()
     pipes.add("events", FileIO(ours), cap=MAX_LINE)
     try:
