@@ -30,10 +30,10 @@ NUMBERS = 52
 CHECK = """
 import json, sys, time
 from pathlib import Path
-from frs.dataset.check import check
+from frs.dataset.check import check_split
 
 started = time.perf_counter()
-report = check(Path(sys.argv[1]), Path(sys.argv[2]))
+report = check_split(Path(sys.argv[1]), Path(sys.argv[2]))
 seconds = time.perf_counter() - started
 peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024  # ru_maxrss has the parent's
 print(json.dumps({"seconds": seconds, "peak_bytes": peak, "problems": dict(report.problem_counts),

@@ -31,7 +31,7 @@ def consume_wakeups(_: Any, __: Any, consumer: Any) -> Callable[..., None]:
     return take
 
 
-app.task(train, name=TRAIN, Strategy="worker.tasks:as_hints")
+app.task(train, name=TRAIN, Strategy="worker.tasks:consume_wakeups")
 app.finalize()
 for _name in app.tasks.keys() - {TRAIN}:
     del app.tasks[_name]  # Celery's own, which call others by name

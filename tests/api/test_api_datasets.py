@@ -144,7 +144,7 @@ def held_check(monkeypatch):
         run(*arguments)
         done.set()
 
-    monkeypatch.setattr(checks, "AT_ONCE", 5)
+    monkeypatch.setattr(checks, "MAX_SYNC_IMAGES", 5)
     monkeypatch.setattr(checks, "run", held)
     yield gate, done
     gate.set()

@@ -237,7 +237,7 @@ def test_a_probe_needs_what_its_spec_refers_to(service, shapes):
 
 
 def test_probes_beyond_measure_are_refused(service, shapes, monkeypatch):
-    monkeypatch.setattr("api.plans.service.MOST_PROBES", 2)
+    monkeypatch.setattr("api.plans.service.MAX_PROBES", 2)
     assert [probe(service).status_code for _ in range(2)] == [202, 202]
     assert service.refused(probe(service), 429, "too_many_probes")["hint"]
     service._do(worker_requests.finish, service._do(worker_requests.claim, "worker", 60.0), result=FORECAST)

@@ -283,7 +283,7 @@ def test_a_key_has_so_many_streams_at_most(service, running):
 
 
 def test_a_process_has_so_many_streams_at_most_and_none_when_it_ends(service, running, monkeypatch):
-    monkeypatch.setattr(stream, "MOST", 1)
+    monkeypatch.setattr(stream, "MAX_STREAMS", 1)
 
     async def live():
         async with streaming(service) as streams:

@@ -27,7 +27,7 @@ def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
     with publishing() as publisher:
         publisher.files[NAME] = BODY
         row = PublishedFile(file=NAME, urls=(f"{publisher.url}/{NAME}",), recipes=("a_recipe",))
-        monkeypatch.setattr(published_weights, "published", lambda: (row,))
+        monkeypatch.setattr(published_weights, "published_files", lambda: (row,))
         monkeypatch.setattr(downloading, "PAUSE_SECONDS", 0)
         yield publisher
 
@@ -142,7 +142,7 @@ def test_without_network_it_says_what_to_fetch_and_where_to_put_it(
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/{NAME}"
         row = PublishedFile(file=NAME, urls=(url,), recipes=("a_recipe",))
-        monkeypatch.setattr(published_weights, "published", lambda: (row,))
+        monkeypatch.setattr(published_weights, "published_files", lambda: (row,))
         output = frs("pull", "a_recipe", code=1).output
     assert url in output and f"put it at {models / NAME}" in output
 
@@ -150,7 +150,7 @@ def test_without_network_it_says_what_to_fetch_and_where_to_put_it(
 def test_the_next_address_is_tried(frs: Frs, publisher: Publisher, models: Path, monkeypatch: Any) -> None:
     urls = (f"{publisher.url}/gone.pth", f"{publisher.url}/{NAME}")
     row = PublishedFile(file=NAME, urls=urls, recipes=("a_recipe",))
-    monkeypatch.setattr(published_weights, "published", lambda: (row,))
+    monkeypatch.setattr(published_weights, "published_files", lambda: (row,))
     frs("pull", NAME)
     assert (models / NAME).read_bytes() == BODY
     publisher.files.clear()
@@ -161,7 +161,7 @@ def test_the_next_address_is_tried(frs: Frs, publisher: Publisher, models: Path,
 
 def test_a_mirror_is_asked_instead(frs: Frs, publisher: Publisher, models: Path, monkeypatch: Any) -> None:
     row = PublishedFile(file=NAME, urls=(f"http://nowhere.invalid/{NAME}",), recipes=("a_recipe",))
-    monkeypatch.setattr(published_weights, "published", lambda: (row,))
+    monkeypatch.setattr(published_weights, "published_files", lambda: (row,))
     frs("pull", NAME, "--mirror", f"{publisher.url}/deep/")
     assert (models / NAME).read_bytes() == BODY
 

@@ -43,7 +43,7 @@ def faulty_house(url: str, tmp_path: Path) -> Iterator[House]:
 
 @pytest.fixture(autouse=True)
 def no_waiting_and_no_chatter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(recorder, "pauses", lambda: iter([0.0] * 100))
+    monkeypatch.setattr(recorder, "backoff_delays", lambda: iter([0.0] * 100))
     with structlog.testing.capture_logs():
         yield
 

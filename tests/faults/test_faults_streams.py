@@ -125,7 +125,7 @@ def test_following_a_job_survives_a_restart_and_shows_each_evaluation_once(api: 
 def test_a_service_that_does_not_come_back_is_given_up(
     api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(clients, "RECONNECT_SECONDS", 0.5)
     writer = Writer(database, 1)
     events = Client(api.url, api.key).events(writer.leases[0].job_id)
     next(events)

@@ -145,10 +145,10 @@ def test_its_means_are_bounded(tmp_path, attempt, ends):
     (tmp_path / "victim").touch()
     code = f"""
 import json, os, pathlib
-from frs import limits
+from frs.isolation import resource_limits
 folder = {str(folder)!r}
-limits.bound(memory=300 << 20, seconds=1, file_bytes=1 << 20, files=50)
-locked = limits.write_only_below(pathlib.Path(folder))
+resource_limits.limit_resources(memory=300 << 20, seconds=1, file_bytes=1 << 20, files=50)
+locked = resource_limits.write_only_below(pathlib.Path(folder))
 ended = None
 try:
     {attempt}

@@ -107,7 +107,7 @@ def test_heads_that_differ_are_no_matter_without_a_logit_term(planned: Any) -> N
 
 
 def test_a_batch_that_cannot_fit_is_told_beside_the_rest(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda: 0)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 0)
     forecast = planned(schedule={"batch_size": 8, "image_size": [480, 480]})
     assert errors(forecast) == ["batch_too_large"]
 

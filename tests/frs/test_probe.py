@@ -117,7 +117,7 @@ def test_a_term_of_weight_zero_needs_no_gradient() -> None:
 
 
 def test_a_batch_beyond_the_free_memory_is_refused_with_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "held", lambda: 1000)
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 1000)
     check_memory(16, one=1100, each=100, available=1600)
     with pytest.raises(BatchTooLarge, match=r"batch_size 17 does not fit.*; 16 does"):
         check_memory(17, one=1100, each=100, available=1600)
@@ -130,7 +130,7 @@ def test_a_batch_beyond_the_free_memory_is_refused_with_one_that_fits(monkeypatc
 def test_a_run_that_cannot_fit_ends_before_its_first_epoch(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "available", lambda: 50 * 2**20)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 50 * 2**20)
     with pytest.raises(BatchTooLarge, match="batch_size 8 does not fit") as error:
         train(job(schedule={"batch_size": 8, "image_size": [480, 480], "epochs": 3}))
     assert error.value.code == "batch_too_large" and error.value.end_reason == "out_of_memory"

@@ -282,9 +282,9 @@ def test_refusing_takes_little_memory(tmp_path, what):
 
 TAKE_IN = """
 import sys
-from frs.dataset import take_in
-take_in.MEMORY = 1 << 30
-sys.exit(take_in.main(sys.argv[1:]))
+from frs.dataset.upload import convert
+convert.MEMORY_BYTES = 1 << 30
+sys.exit(convert.main(sys.argv[1:]))
 """
 
 

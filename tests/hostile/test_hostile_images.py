@@ -21,11 +21,11 @@ SIDE = 30_000
 READ = """
 import json, re, sys
 from pathlib import Path
-from frs.dataset import pictures
+from frs.dataset import image_files
 from frs.dataset.coco_images import CocoImage
 path, width, height = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-found = pictures.flaw(path.parent, CocoImage(1, path.name, width, height), decode=True)
-size = pictures.size(path)
+found = image_files.check_image(path.parent, CocoImage(1, path.name, width, height), decode=True)
+size = image_files.image_size(path)
 most = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 print(json.dumps([found and found[0], size, most]))
 """

@@ -32,7 +32,7 @@ def elsewhere(house, tmp_path):
 
 @pytest.fixture
 def looks_often(monkeypatch):
-    monkeypatch.setattr(availability, "LOOK_AGAIN_SECONDS", 0.3)
+    monkeypatch.setattr(availability, "RECHECK_SECONDS", 0.3)
 
 
 def code_of(house, job_id):
@@ -210,7 +210,7 @@ def test_a_lack_that_nobody_asks_about_any_more_is_told_no_more(house, elsewhere
     chosen.jobs()
     assert len(chosen.stock.told()) == 1
     house.cancel(job_id)
-    monkeypatch.setattr(availability, "TOLD_SECONDS", 0.0)
+    monkeypatch.setattr(availability, "REPORT_SECONDS", 0.0)
     assert chosen.stock.told() == []
 
 

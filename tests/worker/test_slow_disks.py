@@ -144,7 +144,7 @@ def test_what_was_found_holds_while_it_is_looked_up_anew_but_not_for_ever(house,
     assert chosen.jobs(GpuCapacity(0, 0)) == [job_id]
     until(disk.is_asked.is_set)
     assert chosen.jobs(GpuCapacity(0, 0)) == [job_id]
-    monkeypatch.setattr(availability, "LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(availability, "RECHECK_SECONDS", 0.0)
     assert chosen.jobs(GpuCapacity(0, 0)) == []
 
 

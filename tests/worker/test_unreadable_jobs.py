@@ -59,7 +59,7 @@ def test_a_probe_of_a_newer_version_too(house):
 
 
 def test_many_of_them_do_not_hide_what_else_is_lacking(house, tmp_path, monkeypatch):
-    monkeypatch.setattr("worker.dispatch.availability._MOST_TOLD", 2)
+    monkeypatch.setattr("worker.dispatch.availability._MAX_REPORTED", 2)
     for _ in range(3):
         submit_a_newer_job(house)
     house.submit()
@@ -75,7 +75,7 @@ def test_whatever_one_jobs_needs_raise_the_others_are_taken(house, monkeypatch):
             raise KeyError("nobody foresaw it")
         return needs_of(session, job)
 
-    monkeypatch.setattr(job_selector, "needs_of", failing)
+    monkeypatch.setattr(job_selector, "requirements_of", failing)
     with dispatching(house):
         house.until_status(house.submit(steps=3), "succeeded")
         until(lambda: "KeyError" in house.waiting(broken).message)
