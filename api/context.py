@@ -21,12 +21,12 @@ class Context:
     settings: Settings
     database: Database
     artifacts: Artifacts
-    hints: Wakeups
+    wakeups: Wakeups
     streams: Streams
     curves: MetricCache
 
     def close(self) -> None:
-        self.hints.close()
+        self.wakeups.close()
         self.database.engine.dispose()
 
 
@@ -40,9 +40,9 @@ def open_context(settings: Settings) -> Context:
                 raise DatabaseNotReady("The database knows no API key.")
     except OperationalError as error:
         raise DatabaseNotReady("The database cannot be reached.") from error
-    hints = Wakeups(wakeup_sender(celery_app(settings)))
+    wakeups = Wakeups(wakeup_sender(celery_app(settings)))
     streams = Streams(database, settings.max_streams_per_key)
-    return Context(settings, database, open_artifacts(settings), hints, streams, MetricCache())
+    return Context(settings, database, open_artifacts(settings), wakeups, streams, MetricCache())
 
 
 async def _context(request: Request) -> Context:

@@ -36,7 +36,7 @@ started = time.perf_counter()
 report = check_split(Path(sys.argv[1]), Path(sys.argv[2]))
 seconds = time.perf_counter() - started
 peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024  # ru_maxrss has the parent's
-print(json.dumps({"seconds": seconds, "peak_bytes": peak, "problems": dict(report.problem_counts),
+print(json.dumps({"seconds": seconds, "peak_bytes": peak, "issues": dict(report.issue_counts),
                   "images": report.counts.images, "boxes": report.counts.boxes, "depth": report.depth}))
 """
 

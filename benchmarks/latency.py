@@ -77,9 +77,9 @@ def deaths(ours: Service, cancels: int) -> list[float]:
     return found
 
 
-def post(ours: Service, **wishes: object) -> str:
+def post(ours: Service, **requested_actions: object) -> str:
     with ours.client() as client:
-        body = {**SPEC, "metadata": {name: str(value) for name, value in wishes.items()}}
+        body = {**SPEC, "metadata": {name: str(value) for name, value in requested_actions.items()}}
         answer = client.post("/jobs", json=body)
         answer.raise_for_status()
         return str(answer.json()["id"])

@@ -79,7 +79,7 @@ def _measure(folder: Path, workers: int | None, steps: int) -> dict[str, Any]:
 
 def _loaders(coco: CocoFile, images: Path, workers: int) -> TrainingLoaders:
     spec = RECIPES["small_student"].spec
-    pipeline = training_pipeline(spec.schedule, builder.base_config(spec.student))
+    pipeline = training_pipeline(spec.schedule, builder.load_base_config(spec.student))
     return TrainingLoaders(
         DetectionImages(coco, images, pipeline, 0, labelled_images(coco, ())), spec.schedule, workers
     )

@@ -72,7 +72,7 @@ def _measure(data: Path, pid: int, epochs: int) -> dict[str, Any]:
 
 
 def _spec(epochs: int) -> dict[str, Any]:
-    small = {"architecture": "gfl", "backbone": {"depth": 18, "width": 16, "norm": "gn"}, "head_convs": 1}
+    small = {"architecture": "gfl", "backbone": {"depth": 18, "width": 16, "norm": "gn"}, "stacked_convs": 1}
     schedule = {"epochs": epochs, "batch_size": 8, "image_size": [160, 160], "optimizer": {"name": "adamw"}}
     sides = {"student": small | {"neck_channels": 32}, "teacher": small | {"neck_channels": 64}}
     return {

@@ -1,4 +1,4 @@
-"""Teachers and students with random weights, and made-up batches, for whatever is measured here."""
+"""Teachers and students with random weights, and synthetic batches, for whatever is measured here."""
 
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def build(ref: Any, classes: int) -> Any:
 
 def described(detector: str, channels: int) -> DescribedDetector:
     backbone = {"depth": 18, "width": 8, "norm": "frozen_bn"}
-    shape = {"architecture": detector, "backbone": backbone, "neck_channels": channels, "head_convs": 1}
+    shape = {"architecture": detector, "backbone": backbone, "neck_channels": channels, "stacked_convs": 1}
     return DescribedDetector.model_validate(shape)
 
 

@@ -29,7 +29,7 @@ SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": 
 COUNT = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :count)"
 ID = "'job_000000000000000000' || substr(CAST(100000000 + {} AS TEXT), 2)"
 FILL_JOBS = f"""{COUNT} INSERT INTO jobs
- (id, name, kind, spec, owner, tags, dataset_id, priority, created_at, status, attempt, facts, last_event, forgiven)
+ (id, name, kind, spec, owner, tags, dataset_id, priority, created_at, status, attempt, facts, last_event, failures_reset_at_attempt)
  SELECT {ID.format("n")}, 'job ' || n, 'train', :spec, CASE WHEN n % 10 = 0 THEN '{OWNER}' ELSE 'admin' END, '[]',
  'ds_shapes', n % 3, 1000000000.0 + n, 'queued', 0, '{{}}', 100000, 0 FROM n"""
 FILL_CURVES = f"""{COUNT} INSERT INTO metrics (job_id, key, step, epoch, value, at, attempt, seq)

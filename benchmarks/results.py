@@ -35,11 +35,11 @@ OUTCOME = '"type":"outcome","status":"succeeded"'
 SCHEDULE: Spec = {
     "batch_size": 8,
     "optimizer": {"name": "adamw", "learning_rate": 0.002},
-    "policy": {"name": "cosine"},
-    "clip_norm": 10,
+    "lr_schedule": {"name": "cosine"},
+    "max_grad_norm": 10,
     "evaluate_every": 1000,
 }
-STUDENT: Spec = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 32, "head_convs": 1}
+STUDENT: Spec = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 32, "stacked_convs": 1}
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ SHAPES = Study(
         "architecture": "gfl",
         "backbone": {"depth": 18, "width": 16},
         "neck_channels": 48,
-        "head_convs": 2,
+        "stacked_convs": 2,
         "init": {"weights": "shapes_teacher-d5d99538.pth"},
     },
 )
@@ -96,7 +96,7 @@ BCCD = Study(
         "architecture": "gfl",
         "backbone": {"depth": 18, "width": 24},
         "neck_channels": 64,
-        "head_convs": 2,
+        "stacked_convs": 2,
         "init": {"weights": "bccd_teacher.pth"},
     },
     teacher_epochs=24,
@@ -116,25 +116,25 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="holds bccd/; shapes are drawn below --to")
-    parser.add_argument("--to", type=Path, default=Path("runs/results"))
+    parser.add_argument("--data", type=Path, required=True, help="holds bccd/; shapes are drawn below --output")
+    parser.add_argument("--output", type=Path, default=Path("runs/results"))
     parser.add_argument("--runs-at-once", type=int, default=2, help="each on one thread")
     parser.add_argument("--tables-only", action="store_true", help="of the runs that are done")
     asked = parser.parse_args()
     if asked.tables_only:
-        print(tables(asked.to))
+        print(tables(asked.output))
         return
-    prepare(asked.data, asked.to, asked.runs_at_once)
-    todo = [run for run in runs(SHAPES, BCCD) if not done(asked.to / run.name)]
+    prepare(asked.data, asked.output, asked.runs_at_once)
+    todo = [run for run in runs(SHAPES, BCCD) if not done(asked.output / run.name)]
     total = len(list(runs(SHAPES, BCCD)))
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as bar:
         task = bar.add_task("runs", total=total, completed=total - len(todo))
         with ThreadPoolExecutor(asked.runs_at_once) as pool:
             for run, failed in pool.map(
-                lambda run: (run, train(run.study.run(run.arm, run.seed), asked.to, run.name)), todo
+                lambda run: (run, train(run.study.run(run.arm, run.seed), asked.output, run.name)), todo
             ):
                 bar.update(task, advance=1, description=run.name)
-                (asked.to / "results.md").write_text(tables(asked.to))
+                (asked.output / "results.md").write_text(tables(asked.output))
                 if failed:
                     bar.console.print(f"{run.name}: {failed}")
 

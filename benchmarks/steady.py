@@ -42,7 +42,7 @@ def main() -> None:
 
 def measure(jobs: int = JOBS) -> dict[str, Any]:
     samples: dict[str, list[float]] = {"api": [], "worker": []}
-    with service(slots=4) as ours:
+    with service(concurrency=4) as ours:
         ours.start("worker", "-c", WORKER)
         with ours.client() as client:
             for posted in range(EVERY, jobs + 1, EVERY):

@@ -2,7 +2,7 @@
 
     python benchmarks/step.py --detector gfl --json
 
-ResNet-101 to ResNet-50 from stock configs with random weights, 256 pixels, 3x3 adapter, fp32. `plain` is the stock
+ResNet-101 to ResNet-50 from base configs with random weights, 256 pixels, 3x3 adapter, fp32. `plain` is the stock
 student's own step with the same optimizer. `authors` is the original formulation: the student's head runs twice, the
 teacher's whole head runs, box branch and all. `*_bytes` is the peak of each in a process of its own, weights included,
 over what a process holds after its imports.

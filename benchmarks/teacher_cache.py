@@ -2,7 +2,7 @@
 
     python benchmarks/teacher_cache.py --detector gfl --json
 
-ResNet-101 to ResNet-50 from stock configs with random weights, 256 pixels, fp32. The largest difference between the two in
+ResNet-101 to ResNet-50 from base configs with random weights, 256 pixels, fp32. The largest difference between the two in
 what the student is told is given as well.
 """
 

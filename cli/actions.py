@@ -37,7 +37,7 @@ def retry(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False)
     _act("retry", id, data, json_)
 
 
-@app.command("set")
+@app.command("edit")
 def change(
     id: JobId,
     name: Annotated[str | None, typer.Option(help="A new name; '' takes it away.")] = None,

@@ -32,7 +32,7 @@ def fetch(urls: Sequence[str], target: Path, prefix: str, progress: Progress, *,
     except OSError as error:
         raise DownloadError(
             f"{target} cannot be written: {error.strerror or error}.",
-            "Name a folder with space that you may write to: --to DIR.",
+            "Name a folder with space that you may write to: --output DIR.",
         ) from None
     return sha256
 

@@ -146,14 +146,14 @@ def cancel(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False
 @app.command()
 def pull(
     id: JobId,
-    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("students"),
+    output: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("students"),
     best: Annotated[bool, typer.Option(help="The student of the highest mAP instead of the last.")] = False,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """Fetch a job's student: weights, their safetensors twin, the config, the report and its pictures."""
     files = _answer(
-        data, lambda client: {"files": [str(file) for file in fetch(client, id, to, "best" if best else "last")]}
+        data, lambda client: {"files": [str(file) for file in fetch(client, id, output, "best" if best else "last")]}
     )
     _show(files, lambda answer: "\n".join(answer["files"]), json_)
 
@@ -201,7 +201,7 @@ def add_dataset(
 def upload_dataset(
     name: str,
     source: Annotated[Path, typer.Argument(metavar="ARCHIVE_OR_FOLDER", exists=True)],
-    val_share: Annotated[
+    val_fraction: Annotated[
         float | None, typer.Option(help="Share of the training images to validate on, where there is no such half.")
     ] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
@@ -209,7 +209,7 @@ def upload_dataset(
 ) -> None:
     """Send a data set in COCO, Pascal VOC or YOLO layout: a .zip, .tar or .tar.gz file, or a folder."""
     bar = None if json_ else screen
-    answer = _answer(data, lambda client: uploading.dataset(client, name, source, val_share, bar))
+    answer = _answer(data, lambda client: uploading.dataset(client, name, source, val_fraction, bar))
     _show(answer, render.dataset, json_)
 
 
@@ -256,7 +256,7 @@ def upload_detector(
     width: int | None = None,
     norm: str | None = None,
     neck_channels: int | None = None,
-    head_convs: int | None = None,
+    stacked_convs: int | None = None,
     classes: Annotated[str | None, typer.Option(help="Separated by commas, if the file does not name them.")] = None,
     wait: Annotated[bool, typer.Option(help="Until a worker has read the file.")] = True,
     data: DataFolder = DEFAULT_DATA_DIR,
@@ -264,7 +264,7 @@ def upload_detector(
 ) -> None:
     """Send a detector's weights."""
     described = {"config": config, "architecture": architecture, "depth": depth, "width": width, "norm": norm}
-    described |= {"neck_channels": neck_channels, "head_convs": head_convs, "classes": classes}
+    described |= {"neck_channels": neck_channels, "stacked_convs": stacked_convs, "classes": classes}
     bar = None if json_ else screen
     row = _answer(data, lambda client: uploading.detector(client, name, file, described, wait=wait, screen=bar))
     _show(row, lambda row: f"{row['id']}  {row['name']}  {row['status']}", json_)

@@ -17,7 +17,7 @@ from frs.files import digest
 from frs.published_weights import PublishedFile
 
 app = typer.Typer(no_args_is_help=True, help="Published weights that the paper's recipes need.")
-To = Annotated[
+Output = Annotated[
     Path | None, typer.Option(envvar="FRS_MODELS_ROOT", help="The models folder [<data>/models].", file_okay=False)
 ]
 Data = Annotated[Path, typer.Option("--data", envvar="FRS_DATA", help="Data folder of `frs up`.")]
@@ -28,9 +28,9 @@ def known(incomplete: str) -> list[str]:
 
 
 @app.command("list")
-def list_models(to: To = None, data: Data = DEFAULT_DATA_DIR) -> None:
+def list_models(output: Output = None, data: Data = DEFAULT_DATA_DIR) -> None:
     """Which published weights the recipes need, and which of them are there."""
-    folder = to or data / "models"
+    folder = output or data / "models"
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("file", no_wrap=True)  # it is what pull takes
     table.add_column("needed by")
@@ -43,14 +43,14 @@ def list_models(to: To = None, data: Data = DEFAULT_DATA_DIR) -> None:
 @app.command()
 def pull(
     names: Annotated[list[str], typer.Argument(metavar="RECIPE_OR_FILE...", autocompletion=known)],
-    to: To = None,
+    output: Output = None,
     data: Data = DEFAULT_DATA_DIR,
     mirror: Annotated[str | None, typer.Option(help="A folder with the same files, over HTTP: URL/FILE.")] = None,
     any_hash: Annotated[bool, typer.Option("--any-hash", help="Keep it, whatever its sha256 is.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be fetched.")] = False,
 ) -> None:
     """Bring what a recipe needs into the models folder. What is there stays; what broke off goes on."""
-    folder = to or data / "models"
+    folder = output or data / "models"
     try:
         succeeded = [_pulled(row, folder / row.file, mirror, any_hash, dry_run) for row in _wanted(names)]
     except KeyboardInterrupt:

@@ -40,7 +40,7 @@ def job(job: Json) -> Table:
         table.add_row("progress", _progress(job["progress"]))
     for name in ("created_at", "started_at", "finished_at"):
         table.add_row(name, job[name] or "")
-    for name, key in [("baselines", "baseline_job_ids"), ("other seeds", "sibling_job_ids")]:
+    for name, key in [("baselines", "baseline_job_ids"), ("other seeds", "seed_job_ids")]:
         if job[key]:
             table.add_row(name, ", ".join(job[key]))
     if job["comparison_job_id"]:
@@ -70,15 +70,15 @@ def queue(answer: Json) -> Group:
 
 
 def workers(rows: Iterable[Json]) -> Group:
-    table = _table("id", "host", "version", "runs", "slots", "GPUs", "seen", folds="GPUs")
-    lacks: list[Text] = []
+    table = _table("id", "host", "version", "runs", "concurrency", "GPUs", "seen", folds="GPUs")
+    missing: list[Text] = []
     for row in rows:
         gpus = "; ".join(map(_gpu, row["gpus"])) or "none"
         seen = f"{_age(row['seen_at'])} ago{', draining' if row['draining'] else ''}"
-        places = (str(row["running"]), str(row["slots"]))
+        places = (str(row["running"]), str(row["concurrency"]))
         table.add_row(_text(row["id"]), _text(row["host"]), _text(row["version"]), *places, _text(gpus), seen)
-        lacks += [Text(f"{row['host']} {lack}") for lack in row["lacks"]]
-    return Group(table, *lacks)
+        missing += [Text(f"{row['host']} {lack}") for lack in row["missing"]]
+    return Group(table, *missing)
 
 
 def report(answer: Json) -> Group:
@@ -108,7 +108,7 @@ def datasets(rows: Iterable[Json]) -> Table:
 
 def dataset(row: Json) -> Group:
     """One data set with what is wrong with it."""
-    return Group(datasets([row]), *(Text(f"{problem['code']}: {problem['message']}") for problem in row["problems"]))
+    return Group(datasets([row]), *(Text(f"{issue['code']}: {issue['message']}") for issue in row["issues"]))
 
 
 def recipes(rows: Iterable[Json]) -> Table:

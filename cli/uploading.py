@@ -19,11 +19,11 @@ _FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 _POLL_SECONDS = 1.0
 
 
-def dataset(client: Client, name: str, source: Path, val_share: float | None, screen: Console | None) -> Json:
+def dataset(client: Client, name: str, source: Path, val_fraction: float | None, screen: Console | None) -> Json:
     """Raises ServiceError, FrsError."""
     with _as_archive(source) as archive, _bar(archive, screen) as progress:
         media_type = _MEDIA_TYPES[suffix(archive)]
-        return client.upload("/datasets/upload", archive, media_type, progress, name=name, val_share=val_share)
+        return client.upload("/datasets/upload", archive, media_type, progress, name=name, val_fraction=val_fraction)
 
 
 def detector(client: Client, name: str, file: Path, description: Json, *, wait: bool, screen: Console | None) -> Json:

@@ -33,7 +33,7 @@ def follow(client: Client, job_id: str, console: Console | None) -> Json:
 def derived_job_ids(job: Json) -> list[str]:
     """Ids of the jobs it brought along, in the order they end."""
     last = [job["comparison_job_id"]] if job["comparison_job_id"] else []
-    return [*job["sibling_job_ids"], *job["baseline_job_ids"], *last]
+    return [*job["seed_job_ids"], *job["baseline_job_ids"], *last]
 
 
 def _show(bar: Bar, told: Iterator[events.Event]) -> None:

@@ -14,11 +14,11 @@ GPU = Path("/dev/nvidiactl")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--to", type=Path, default=ROOT, help="the folder of .env and .secrets")
+    parser.add_argument("--output", type=Path, default=ROOT, help="the folder of .env and .secrets")
     parser.add_argument("--datasets", type=Path, default=ROOT / "datasets")
     parser.add_argument("--models", type=Path, default=ROOT / "models")
     arguments = parser.parse_args()
-    env, key = arguments.to / ".env", arguments.to / ".secrets" / "api-key"
+    env, key = arguments.output / ".env", arguments.output / ".secrets" / "api-key"
     if env.exists():
         sys.exit(
             f"{env} is there already, and the databases know its passwords. To begin anew, remove it and the volumes."

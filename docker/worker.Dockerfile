@@ -33,7 +33,7 @@ RUN apt-get update -q && apt-get install -y -q --no-install-recommends tini libg
 COPY --from=packages /opt/frs /opt/frs
 COPY --from=ours /ours /opt/frs
 ENV PATH=/opt/frs/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    FRS_DATA=/data FRS_ALIVE_FILE=/tmp/alive \
+    FRS_DATA=/data FRS_HEARTBEAT_FILE=/tmp/alive \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
 WORKDIR /data

@@ -60,7 +60,7 @@ class LayoutUnknown(BadDataset):
 
 class NoValidationSplit(BadDataset):
     code = "no_validation_split"
-    hint_by_default = "Add a validation half, or send `val_share=0.1` (`--val-share 0.1`) to have a tenth of the images set aside for it."
+    hint_by_default = "Add a validation half, or send `val_fraction=0.1` (`--val-fraction 0.1`) to have a tenth of the images set aside for it."
 
 
 class BadTeacher(FrsError):
@@ -146,7 +146,9 @@ class DeviceUnavailable(FrsError):
 class Diverged(FrsError):
     code = "diverged"
     end_reason = "diverged"
-    hint_by_default = "Lower `schedule.optimizer.learning_rate`, keep `schedule.clip_norm`, or use `precision: fp32`."
+    hint_by_default = (
+        "Lower `schedule.optimizer.learning_rate`, keep `schedule.max_grad_norm`, or use `precision: fp32`."
+    )
 
 
 class OutOfMemory(FrsError):

@@ -88,7 +88,7 @@ class Checkpoint(_Event):
 
 
 class Artifact(_Event):
-    """A deliverable that is no checkpoint: the resolved config, the safetensors twin."""
+    """A deliverable that is no checkpoint: the resolved config, the safetensors safetensors_copy."""
 
     type: Literal["artifact"] = "artifact"
     name: str

@@ -73,7 +73,7 @@ class ResolvedSpec(_Resolved):
     teacher: ResolvedDetector | None = None
     models: Path
     """Folder of weights; ImageNet backbones are looked up here."""
-    family: RunGroup | None = None
+    run_group: RunGroup | None = None
     """Only for kind `compare`."""
 
 

@@ -62,7 +62,7 @@ class Spec(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """pydantic takes it for 0 or 1. A text that says a number is welcome: YAML reads `1e-3` as one."""
+        """Pydantic takes it for 0 or 1. A text that says a number is welcome: YAML reads `1e-3` as one."""
         if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
             wanted = list(_leaves(cls.model_fields[info.field_name or ""].annotation))
             if (int in wanted or float in wanted) and bool not in wanted:
@@ -119,12 +119,12 @@ class Backbone(Spec):
 
 
 class DescribedDetector(Spec):
-    """A detector by description; whatever is not said is as in the architecture's stock config."""
+    """A detector by description; whatever is not said is as in the architecture's base config."""
 
     architecture: Architecture
     backbone: Backbone = Backbone()
     neck_channels: Annotated[int, Field(ge=16, le=512, multiple_of=16)] = 256
-    head_convs: Annotated[int, Field(ge=1, le=8)] | None = None
+    stacked_convs: Annotated[int, Field(ge=1, le=8)] | None = None
     init: Init = "random"
 
 
@@ -163,7 +163,7 @@ class LrSchedule(Spec):
 
     name: Literal["step", "cosine"] = "step"
     milestones: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-    """Epochs after which the rate falls tenfold. Absent: the stock config's, in proportion to the epochs."""
+    """Epochs after which the rate falls tenfold. Absent: the base config's, in proportion to the epochs."""
     warmup_steps: Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"] = "auto"
     """`auto` = min(500, 5 % of the steps)."""
 
@@ -178,14 +178,14 @@ class Schedule(Spec):
     """Ends the run after so many steps, wherever in the epochs that is."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 16
     optimizer: Optimizer = Optimizer()
-    policy: LrSchedule = LrSchedule()
-    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 35.0
+    lr_schedule: LrSchedule = LrSchedule()
+    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 35.0
     """Largest gradient norm; null turns clipping off."""
     image_size: Size | None = None
-    """[width, height] that images are scaled into, keeping their shape. Absent: the stock config's, 1333 x 800."""
-    scales: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)] | None = None
+    """[width, height] that images are scaled into, keeping their shape. Absent: the base config's, 1333 x 800."""
+    train_sizes: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)] | None = None
     """Training sizes, one drawn for each image. Absent: `image_size` alone."""
-    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    flip_prob: Annotated[float, Field(ge=0, le=1)] = 0.5
     precision: Precision = "auto"
     """`auto` = bf16 on a GPU that has it, else fp32."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -268,8 +268,8 @@ class JobSpec(Spec):
     resources: Resources = Resources()
     priority: Priority = 0
     """Jobs of a higher one are taken first; `PATCH /jobs/{id}` changes it. The engine alone has no use for it."""
-    max_bad_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the data set's images that may have problems and be left out."""
+    max_invalid_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the data set's images that may have issues and be left out."""
     tags: Tags = ()
     metadata: Annotated[Metadata, Field(max_length=32)] = {}
 

@@ -1,4 +1,4 @@
-"""How many steps a schedule is. Importable without torch and without the stock configs."""
+"""How many steps a schedule is. Importable without torch and without the base configs."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from frs.spec import DescribedDetector, DetectorRef, Schedule
 
 DESCRIBED_EPOCHS = 12
-"""Of the stock configs behind described detectors."""
+"""Of the base configs behind described detectors."""
 
 
 @dataclass(frozen=True)
@@ -24,5 +24,5 @@ def count_steps(schedule: Schedule, epochs: int, images: int) -> StepCounts:
 
 
 def known_epochs(schedule: Schedule, student: DetectorRef) -> int | None:
-    """Epochs asked for, before `max_steps`; None where only the student's stock config knows them."""
+    """Epochs asked for, before `max_steps`; None where only the student's base config knows them."""
     return schedule.epochs or (DESCRIBED_EPOCHS if isinstance(student, DescribedDetector) else None)

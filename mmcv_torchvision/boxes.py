@@ -107,7 +107,7 @@ def _half_open(boxes: Tensor, offset: int) -> Tensor:
 
 
 def _as_float32(threshold: float) -> float:
-    """mmcv compares in float32, torchvision on the CPU in float64, where an overlap of 0.6f is above 0.6."""
+    """Mmcv compares in float32, torchvision on the CPU in float64, where an overlap of 0.6f is above 0.6."""
     return c_float(threshold).value
 
 

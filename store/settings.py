@@ -40,7 +40,7 @@ class Settings(BaseSettings):
 
     api_key_file: Folder = _below_data("api-key")
     """The first key: made by `python -m store init` where it is not there."""
-    alive_file: Path | None = None
+    heartbeat_file: Path | None = None
     """Where a worker writes the seconds since boot, at every turn in which it reached the database: for a health check."""
 
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
@@ -52,12 +52,12 @@ class Settings(BaseSettings):
     """Of one owner: jobs that have not ended. A key may say otherwise; so for the next."""
     requests_per_minute: PositiveInt | None = None
     """Of one key, in one API process; null: as many as it likes."""
-    unknown_keys_per_minute: PositiveInt = 60
+    auth_failures_per_minute: PositiveInt = 60
     """From one address, before it is answered 429 instead of 401. Valid keys come in from there all the same."""
     max_upload_bytes: PositiveInt = 20_000_000_000
     """Of one archive of a data set, or of one detector's weights."""
 
-    slots: PositiveInt | None = None
+    concurrency: PositiveInt | None = None
     """Jobs a worker runs at a time. Absent: as many as it has GPUs, else one."""
     heartbeat_seconds: PositiveFloat = 10
     fence_seconds: PositiveFloat = 45
@@ -67,11 +67,11 @@ class Settings(BaseSettings):
     poll_seconds: PositiveFloat = 2
     grace_seconds: PositiveFloat = 30
     """From SIGTERM to SIGKILL for a trainer."""
-    hang_seconds: PositiveFloat = 1800
+    stall_timeout_seconds: PositiveFloat = 1800
     """A trainer silent for so long counts as hung; it tells its progress within long evaluations too."""
-    hang_step_seconds: PositiveFloat = 900
+    step_stall_timeout_seconds: PositiveFloat = 900
     """The same while it trains: within a step, or while it writes a checkpoint."""
-    errand_seconds: PositiveFloat = 900
+    request_timeout_seconds: PositiveFloat = 900
     """For a plan's probe, or for the import of a detector."""
     min_free_mb: NonNegativeInt = 200
     """Less space than this in the data folder, and jobs wait for storage."""

@@ -13,7 +13,7 @@ from worker.dispatch.dispatcher import Dispatcher
 settings = Settings()
 app = celery_app(settings)
 app.conf.imports = ["worker.tasks"]
-app.conf.worker_enable_remote_control = False  # a broker carries hints, not orders
+app.conf.worker_enable_remote_control = False  # a broker carries wakeups, not orders
 app.conf.worker_redirect_stdouts = False
 dispatcher = Dispatcher(settings, open_database(settings.database_url))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from sqlalchemy import select, update
 
-from api.datasets.schemas import DatasetProblem, SplitName
+from api.datasets.schemas import SplitIssue, SplitName
 from frs.dataset.check import check_pair, check_split
 from frs.dataset.report import Report
 from frs.errors import FrsError
@@ -33,24 +33,24 @@ _log = logging.getLogger(__name__)
 
 
 class DatasetCheckResult(BaseModel):
-    """What `Dataset.report` holds."""
+    """What `Dataset.check_result` holds."""
 
     train: Report | None = None
     val: Report | None = None
-    unusable: list[DatasetProblem] = []
+    unusable: list[SplitIssue] = []
     """What makes the set useless as a whole: no share of bad images excuses it."""
 
-    def accepted(self, max_bad_share: float = 0.0) -> bool:
+    def accepted(self, max_invalid_fraction: float = 0.0) -> bool:
         halves = [half for half in (self.train, self.val) if half]
-        return not self.unusable and all(half.accepted(max_bad_share) for half in halves)
+        return not self.unusable and all(half.accepted(max_invalid_fraction) for half in halves)
 
     @property
-    def problems(self) -> list[DatasetProblem]:
+    def issues(self) -> list[SplitIssue]:
         return self.unusable + _told("train", self.train) + _told("val", self.val)
 
     @property
-    def problem_count(self) -> int:
-        return len(self.unusable) + sum(sum(half.problem_counts.values()) for half in (self.train, self.val) if half)
+    def issue_count(self) -> int:
+        return len(self.unusable) + sum(sum(half.issue_counts.values()) for half in (self.train, self.val) if half)
 
 
 def is_large(annotations: Sequence[Path]) -> bool:
@@ -81,7 +81,7 @@ def run(database: Database, settings: Settings, dataset: Dataset) -> None:
     this_one = (Dataset.id == dataset.id, Dataset.status == DatasetStatus.CHECKING)
     values = {
         "status": DatasetStatus.READY if findings.accepted() else DatasetStatus.HAS_PROBLEMS,
-        "report": findings.model_dump(mode="json"),
+        "check_result": findings.model_dump(mode="json"),
         "hashes": hashes,
         "classes": list(findings.train.class_names) if findings.train else None,
     }
@@ -132,7 +132,7 @@ def _examine(root: Path, dataset: Dataset) -> DatasetCheckResult:
         try:
             check_pair(findings.train, findings.val)
         except FrsError as error:
-            findings.unusable.append(DatasetProblem(split="val", code=error.code, message=error.message))
+            findings.unusable.append(SplitIssue(split="val", code=error.code, message=error.message))
     return findings
 
 
@@ -140,17 +140,17 @@ def _half(findings: DatasetCheckResult, split: SplitName, root: Path, images: st
     try:
         return check_split(inside(root, images), inside(root, annotations))
     except FrsError as error:
-        problem = DatasetProblem(split=split, code=error.code, message=error.message)
+        issue = SplitIssue(split=split, code=error.code, message=error.message)
     except Exception:  # a fault of ours must not leave the set in `checking` for ever
         _log.exception("check failed")
         message = "The check itself failed; the service's log says how."
-        problem = DatasetProblem(split=split, code="internal_error", message=message)
-    findings.unusable.append(problem)
+        issue = SplitIssue(split=split, code="internal_error", message=message)
+    findings.unusable.append(issue)
     return None
 
 
-def _told(split: SplitName, half: Report | None) -> list[DatasetProblem]:
-    return [DatasetProblem(split=split, **dict(problem)) for problem in half.problems] if half else []
+def _told(split: SplitName, half: Report | None) -> list[SplitIssue]:
+    return [SplitIssue(split=split, **dict(issue)) for issue in half.issues] if half else []
 
 
 def _images_listed(annotations: Path) -> int:

@@ -27,7 +27,7 @@ class DatasetCreate(Spec):
     """Absent: `<name>/val` and `<name>/annotations/instances_val.json`."""
 
 
-class DatasetProblem(ResponseModel):
+class SplitIssue(ResponseModel):
     split: SplitName
     code: str
     message: str
@@ -48,18 +48,18 @@ class Dataset(ResponseModel):
     id: str
     name: str
     status: DatasetStatus
-    """Jobs take a set that is `ready`, and one that `has_problems` within their `max_bad_share`."""
+    """Jobs take a set that is `ready`, and one that `has_problems` within their `max_invalid_fraction`."""
     train: SplitFiles
     val: SplitFiles
     uploaded: bool
     """Its paths are relative to what the archive was unpacked to."""
     counts: SplitCounts | None
-    """Null while it is being checked; so are `classes`, `class_table` and `problem_count`."""
+    """Null while it is being checked; so are `classes`, `class_table` and `issue_count`."""
     classes: list[str] | None
     """Of the training half, in the order of the labels."""
     class_table: list[ClassCount] | None
-    problem_count: int | None
-    problems: list[DatasetProblem]
+    issue_count: int | None
+    issues: list[SplitIssue]
     """The first 20; the others: `GET /datasets/{id}/check`."""
     created_at: ResponseTime
 
@@ -69,5 +69,5 @@ class DatasetCheck(ResponseModel):
     status: DatasetStatus
     train: Report | None
     val: Report | None
-    problems: list[DatasetProblem]
+    issues: list[SplitIssue]
     """Of both halves, the first 200 of each, with those that make a half unusable as a whole."""

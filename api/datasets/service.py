@@ -18,7 +18,7 @@ from frs.errors import DatasetNotFound
 from store.db import ids, queries, tables
 from store.db.database import Database, insert
 
-_PROBLEMS_SHOWN = 20
+_ISSUES_SHOWN = 20
 
 
 def register(context: Context, caller: Caller, request: DatasetCreate) -> Dataset:
@@ -45,8 +45,8 @@ def find(database: Database, caller: Caller, id_or_name: str) -> Dataset:
 def check(database: Database, caller: Caller, id_or_name: str) -> DatasetCheck:
     with database.read() as session:
         dataset = row(session, caller, id_or_name)
-    found = DatasetCheckResult.model_validate(dataset.report or {})
-    return DatasetCheck(id=dataset.id, status=dataset.status, train=found.train, val=found.val, problems=found.problems)
+    found = DatasetCheckResult.model_validate(dataset.check_result or {})
+    return DatasetCheck(id=dataset.id, status=dataset.status, train=found.train, val=found.val, issues=found.issues)
 
 
 def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
@@ -106,7 +106,7 @@ def _add(database: Database, caller: Caller, name: str, train: SplitFiles, val: 
 
 
 def _shown(dataset: tables.Dataset) -> Dataset:
-    found = None if dataset.report is None else DatasetCheckResult.model_validate(dataset.report)
+    found = None if dataset.check_result is None else DatasetCheckResult.model_validate(dataset.check_result)
     return Dataset(
         id=dataset.id,
         name=dataset.name,
@@ -116,8 +116,8 @@ def _shown(dataset: tables.Dataset) -> Dataset:
         counts=found and _counts(found),
         classes=dataset.classes,
         class_table=found.train.classes if found and found.train else None,
-        problem_count=found and found.problem_count,
-        problems=found.problems[:_PROBLEMS_SHOWN] if found else [],
+        issue_count=found and found.issue_count,
+        issues=found.issues[:_ISSUES_SHOWN] if found else [],
         uploaded=dataset.upload_key is not None,
         created_at=dataset.created_at,
     )

@@ -40,36 +40,36 @@ _converting = threading.BoundedSemaphore(4)
 
 class UploadRequest(BaseModel):
     name: str
-    val_share: float | None
+    val_fraction: float | None
 
 
 def wanted(
-    here: ContextDep, caller: Submitter, name: Annotated[Name, Query()], val_share: Share = None
+    here: ContextDep, caller: Submitter, name: Annotated[Name, Query()], val_fraction: Share = None
 ) -> UploadRequest:
     """Raises ApiError 409 where the name is taken."""
     taken = exists().where(tables.Dataset.owner == caller.owner, tables.Dataset.name == name)
     with here.database.read() as session:
         if session.scalar(select(taken)):
             raise _name_taken()
-    return UploadRequest(name=name, val_share=val_share and round(val_share, 2))
+    return UploadRequest(name=name, val_fraction=val_fraction and round(val_fraction, 2))
 
 
 def register(context: Context, caller: Caller, wanted: UploadRequest, upload: Upload) -> Dataset:
     """Raises ApiError: 422 for an archive or a layout that cannot be used, 409 where the name is taken."""
     settings, root = context.settings, context.settings.uploads_root
-    key = archive_key(upload.sha256, wanted.val_share, archive.suffix(upload.path))
+    key = archive_key(upload.sha256, wanted.val_fraction, archive.suffix(upload.path))
     folder = folder_of(settings, key)
     with local_files.temporary(root) as part:
         released = _released(root)
         if folder.is_dir():
             _keep(context, key, upload)
         else:
-            _convert(settings, upload, part, wanted.val_share)
+            _convert(settings, upload, part, wanted.val_fraction)
             context.artifacts.put(upload.path, key, upload.sha256)  # before the lock: a bucket takes its time
         with local_files.exclusive_lock(root):
             if not folder.is_dir():
                 if not part.is_dir():  # it was deleted this very moment
-                    _convert(settings, upload, part, wanted.val_share)
+                    _convert(settings, upload, part, wanted.val_fraction)
                 (part / "set").rename(folder)
             if _released(root) != released:  # perhaps this very archive
                 _keep(context, key, upload)
@@ -117,15 +117,15 @@ def _keep(context: Context, key: str, upload: Upload) -> None:
         context.artifacts.put(upload.path, key, upload.sha256)
 
 
-def _convert(settings: Settings, upload: Upload, part: Path, val_share: float | None) -> None:
+def _convert(settings: Settings, upload: Upload, part: Path, val_fraction: float | None) -> None:
     """A few at a time. Raises ApiError."""
     if not _converting.acquire(timeout=_TURN_SECONDS):
         hint = "Send it again in a minute."
         raise ApiError(503, "busy", "Other archives are being unpacked.", hint, headers={"Retry-After": "60"})
     try:
-        unpacking.convert(settings, upload.path, part, val_share)
+        unpacking.convert(settings, upload.path, part, val_fraction)
     except unpacking.ConversionFailed as refused:
-        told = refused.problem
+        told = refused.error
         raise ApiError(422, told.code, told.message, told.hint) from None
     except OSError as error:
         if error.errno != errno.ENOMEM:

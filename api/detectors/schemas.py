@@ -57,7 +57,7 @@ class DetectorUpload(Spec):
     width: int | None = None
     norm: str | None = None
     neck_channels: int | None = None
-    head_convs: int | None = None
+    stacked_convs: int | None = None
     classes: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
     """Separated by commas, in the order of the labels; what the file itself says counts more."""
 
@@ -65,9 +65,9 @@ class DetectorUpload(Spec):
     def _one_description(self) -> Self:
         if (self.config is None) is (self.architecture is None):
             raise ValueError("give `config` or `architecture`, one of the two")
-        parts = (self.depth, self.width, self.norm, self.neck_channels, self.head_convs)
+        parts = (self.depth, self.width, self.norm, self.neck_channels, self.stacked_convs)
         if self.config is not None and any(part is not None for part in parts):
-            raise ValueError("depth, width, norm, neck_channels and head_convs belong to `architecture`")
+            raise ValueError("depth, width, norm, neck_channels and stacked_convs belong to `architecture`")
         return self
 
     @field_validator("classes")

@@ -75,7 +75,7 @@ def _described(wanted: DetectorUpload) -> Description:
         "architecture": wanted.architecture,
         "backbone": {name: value for name, value in backbone.items() if value is not None} or None,
         "neck_channels": wanted.neck_channels,
-        "head_convs": wanted.head_convs,
+        "stacked_convs": wanted.stacked_convs,
     }
     try:
         return _description.validate_python({name: value for name, value in fields.items() if value is not None})
@@ -85,7 +85,7 @@ def _described(wanted: DetectorUpload) -> Description:
 
 
 def _add(context: Context, values: dict[str, Any]) -> tables.Detector | None:
-    """With the errand that makes it ready. None where the name was taken meanwhile."""
+    """With the worker_request that makes it ready. None where the name was taken meanwhile."""
     request = {"detector_id": values["id"], "key": values["weights_key"], "sha256": values["sha256"]}
     with context.database.write() as session:
         statement = insert(session, tables.Detector).values(values)

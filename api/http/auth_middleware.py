@@ -54,7 +54,7 @@ class AuthMiddleware:
     def _note_failure(self, scope: Scope) -> None:
         """Raises ApiError, 429: whoever guesses hears no more than that."""
         address = client_network(scope["client"][0]) if scope.get("client") else "unknown"
-        wait = self.failures.take(address, self.settings.unknown_keys_per_minute)
+        wait = self.failures.take(address, self.settings.auth_failures_per_minute)
         if wait:
             raise rate_limited(
                 "Too many unknown keys came from this address.", wait, "Use a key that is valid."

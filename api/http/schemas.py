@@ -15,7 +15,7 @@ def _from_seconds(value: Any) -> Any:
 
 
 def _written_out(value: Any) -> Any:
-    """pydantic would read a bare number as seconds, or as milliseconds where it is large."""
+    """Pydantic would read a bare number as seconds, or as milliseconds where it is large."""
     if not isinstance(value, datetime) and not _DATE.match(str(value)):
         raise ValueError("must be a time such as 2026-11-24T12:00:00Z")
     return value

@@ -61,7 +61,7 @@ def resume(here: ContextDep, caller: Submitter, job_id: JobId) -> Job:
     With it all jobs that failed only for want of it.
     """
     job = _act(here, caller, job_id, actions.resume, begins=True)
-    here.hints.enqueue(job_id)
+    here.wakeups.enqueue(job_id)
     return job
 
 
@@ -77,7 +77,7 @@ def retry(here: ContextDep, caller: Submitter, job_id: JobId) -> Job:
         keys.extend(actions.retry(session, job_id)[1])
 
     job = _act(here, caller, job_id, again, begins=True)
-    here.hints.enqueue(job_id)
+    here.wakeups.enqueue(job_id)
     files.delete_files(here.artifacts, *keys)  # after the commit: a file too many is better than a row without its file
     return job
 

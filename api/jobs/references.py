@@ -22,7 +22,7 @@ from store.db.tables import Dataset
 from store.states import DatasetStatus, DetectorStatus, JobStatus
 
 _TOLD = 3
-"""Problems that the message names; `errors` lists up to `_LISTED`."""
+"""Issues that the message names; `errors` lists up to `_LISTED`."""
 _LISTED = 20
 _GIVE_NO_STUDENT = (JobStatus.FAILED, JobStatus.CANCELLED)
 
@@ -55,12 +55,12 @@ def review(session: Session, context: Context, caller: Caller, spec: JobSpec) ->
     refused: dict[str, InvalidField | None] = {}
     dataset: Dataset | None = None
     try:
-        dataset = _dataset(session, caller, spec.dataset, spec.max_bad_share, "dataset")
+        dataset = _dataset(session, caller, spec.dataset, spec.max_invalid_fraction, "dataset")
         refused["dataset"] = None
     except InvalidField as refusal:
         refused["dataset"] = refusal
     if spec.unlabelled:
-        refused["unlabelled"] = _refusal(_images, session, caller, spec.unlabelled, spec.max_bad_share)
+        refused["unlabelled"] = _refusal(_images, session, caller, spec.unlabelled, spec.max_invalid_fraction)
     for loc, detector in _sides(spec):
         leaves_out = loc == "student" and spec.kind != "evaluate"
         refused[loc] = _refusal(_check_detector, session, context, caller, dataset, detector, loc, leaves_out)
@@ -84,11 +84,11 @@ def _refusal(look: Callable[..., None], *arguments: Any) -> InvalidField | None:
     return None
 
 
-def _dataset(session: Session, caller: Caller, id_or_name: str, max_bad_share: float, loc: str) -> Dataset:
+def _dataset(session: Session, caller: Caller, id_or_name: str, max_invalid_fraction: float, loc: str) -> Dataset:
     dataset = _found(session, caller, id_or_name, loc)
     if dataset.status == DatasetStatus.HAS_PROBLEMS:
-        findings = DatasetCheckResult.model_validate(dataset.report)
-        if not findings.accepted(max_bad_share):
+        findings = DatasetCheckResult.model_validate(dataset.check_result)
+        if not findings.accepted(max_invalid_fraction):
             raise _bad(dataset, findings, loc)
     return dataset
 
@@ -105,24 +105,24 @@ def _found(session: Session, caller: Caller, id_or_name: str, loc: str) -> Datas
     return dataset
 
 
-def _images(session: Session, caller: Caller, id_or_name: str, max_bad_share: float) -> None:
+def _images(session: Session, caller: Caller, id_or_name: str, max_invalid_fraction: float) -> None:
     """Whether the images of a set can teach without their boxes."""
     dataset = _found(session, caller, id_or_name, "unlabelled")
-    findings = DatasetCheckResult.model_validate(dataset.report)
-    if findings.train is None or not usable_without_boxes(findings.train, max_bad_share):
+    findings = DatasetCheckResult.model_validate(dataset.check_result)
+    if findings.train is None or not usable_without_boxes(findings.train, max_invalid_fraction):
         raise _bad(dataset, findings, "unlabelled")
 
 
 def _bad(dataset: Dataset, findings: DatasetCheckResult, loc: str) -> InvalidField:
-    problems = findings.problems
-    said = " ".join(f"{problem.split}: {problem.message}" for problem in problems[:_TOLD])
-    more = findings.problem_count - _TOLD
-    detail = f"Data set {dataset.name} has problems. {said}{f' And {more} more.' if more > 0 else ''}"
+    issues = findings.issues
+    said = " ".join(f"{issue.split}: {issue.message}" for issue in issues[:_TOLD])
+    more = findings.issue_count - _TOLD
+    detail = f"Data set {dataset.name} has issues. {said}{f' And {more} more.' if more > 0 else ''}"
     hint = f"See GET /datasets/{dataset.id}/check. Correct the files and register them anew"
-    share = max((half.bad_share for half in (findings.train, findings.val) if half), default=1.0)
+    share = max((half.invalid_fraction for half in (findings.train, findings.val) if half), default=1.0)
     if share < 1 and findings.accepted(share):
-        hint += f", or leave the bad images out with `max_bad_share` of {math.ceil(share * 1e4) / 1e4} or more"
-    errors = [FieldError(loc=loc, code=problem.code, message=problem.message) for problem in problems[:_LISTED]]
+        hint += f", or leave the bad images out with `max_invalid_fraction` of {math.ceil(share * 1e4) / 1e4} or more"
+    errors = [FieldError(loc=loc, code=issue.code, message=issue.message) for issue in issues[:_LISTED]]
     return InvalidField(loc, BadDataset.code, detail, f"{hint}.", errors=errors)
 
 

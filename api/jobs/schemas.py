@@ -65,7 +65,7 @@ class Job(ResponseModel):
     """The job this one is a baseline, a sibling or the comparison of."""
     baseline_job_ids: list[str]
     """The student alone, one job for each seed."""
-    sibling_job_ids: list[str]
+    seed_job_ids: list[str]
     """The same distillation with the further seeds."""
     comparison_job_id: str | None
     """The job that compares the runs once they have ended."""

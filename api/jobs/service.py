@@ -67,7 +67,7 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
             added.append(_add(session, child, caller, same, parent_id=job.id).id)
         session.commit()
     for job_id in added:
-        context.hints.enqueue(job_id)  # after the commit, so the worker finds the row
+        context.wakeups.enqueue(job_id)  # after the commit, so the worker finds the row
     with context.database.read() as session:
         [shown] = _shown(session, [job])
     return shown
@@ -162,7 +162,7 @@ def _shown(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
                 "status_reason": reasons.get(job.id),
                 "queue_position": positions.get(job.id),
                 "baseline_job_ids": children[job.id]["train"],
-                "sibling_job_ids": children[job.id]["distill"],
+                "seed_job_ids": children[job.id]["distill"],
                 "comparison_job_id": next(iter(children[job.id]["compare"]), None),
             }
         )

@@ -44,7 +44,7 @@ class DatabaseCollector(Collector):
 
     def _of_this_process(self) -> Iterator[Metric]:
         yield _gauge("streams_open", "Streams of events that clients follow.", self._context.streams.open)
-        dropped = self._context.hints.dropped
+        dropped = self._context.wakeups.dropped
         yield CounterMetricFamily("frs_hints_dropped", "Hints to workers there was no room for.", dropped)
         yield InfoMetricFamily("frs_build", "The version that runs.", {"version": version("frs")})
 
@@ -76,7 +76,7 @@ def _counts(session: Session) -> Iterator[Metric]:
     told = "Attempts by how they ended; `lost`: nobody renewed their lease; `crashed`: the trainer died."
     yield _labelled("attempts", told, "end", AttemptEnd, _by(session, Attempt.end))
     yield _labelled(
-        "errands", "Probes and imports by status.", "status", RequestStatus, _by(session, WorkerRequest.status)
+        "worker_requests", "Probes and imports by status.", "status", RequestStatus, _by(session, WorkerRequest.status)
     )
 
 
@@ -95,7 +95,7 @@ def _speed(session: Session) -> Iterator[Metric]:
 
 def _workers(workers: Sequence[Worker]) -> Iterator[Metric]:
     yield _gauge("workers_alive", "Workers that have said so within the last minute.", len(workers))
-    yield _gauge("worker_slots", "Jobs they can run at a time.", sum(worker.slots for worker in workers))
+    yield _gauge("worker_concurrency", "Jobs they can run at a time.", sum(worker.concurrency for worker in workers))
     yield _of_gpus(workers, "memory_used", "gpu_memory_used_bytes", "Memory in use of a worker's GPU.")
     yield _of_gpus(workers, "memory_total", "gpu_memory_bytes", "Memory of a worker's GPU.")
     yield _of_gpus(workers, "utilization", "gpu_utilization_percent", "Of the time, how much a worker's GPU is busy.")
@@ -115,12 +115,12 @@ def _each_worker(session: Session, workers: Sequence[Worker]) -> Iterator[Metric
 
 
 def _of_gpus(workers: Sequence[Worker], field: str, name: str, told: str) -> Metric:
-    family = GaugeMetricFamily(f"frs_{name}", told, labels=["worker", "host", "gpu"])
+    run_group = GaugeMetricFamily(f"frs_{name}", told, labels=["worker", "host", "gpu"])
     for worker in workers:
         for gpu in worker.gpus:
             if gpu.get(field) is not None:
-                family.add_metric([worker.id, worker.host, str(gpu.get("index"))], gpu[field])
-    return family
+                run_group.add_metric([worker.id, worker.host, str(gpu.get("index"))], gpu[field])
+    return run_group
 
 
 def _by(session: Session, column: InstrumentedAttribute[Any]) -> dict[Any, int]:
@@ -130,10 +130,10 @@ def _by(session: Session, column: InstrumentedAttribute[Any]) -> dict[Any, int]:
 
 def _labelled(name: str, told: str, label: str, values: Iterable[str], counts: dict[Any, int]) -> Metric:
     """With every value of the label, those at 0 too: a rate needs them there from the start."""
-    family = GaugeMetricFamily(f"frs_{name}", told, labels=[label])
+    run_group = GaugeMetricFamily(f"frs_{name}", told, labels=[label])
     for value in values:
-        family.add_metric([str(value)], counts.get(value, 0))
-    return family
+        run_group.add_metric([str(value)], counts.get(value, 0))
+    return run_group
 
 
 def _gauge(name: str, told: str, value: float) -> Metric:

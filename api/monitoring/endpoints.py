@@ -10,5 +10,6 @@ router = APIRouter(tags=["monitoring"])
 @router.get("/metrics", response_class=Response, responses=files.content_response("text/plain"))
 def scrape(_: Admin, request: Request) -> Response:
     """For Prometheus: the queue, jobs, attempts, workers and their GPUs as the database knows them, requests and streams of
-    this process."""
+    this process.
+    """
     return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)

@@ -78,7 +78,7 @@ def training_images(reviewed: ReferenceReview) -> int | None:
     """None where the data set cannot be trained on as the spec would have it."""
     if reviewed.dataset is None:
         return None
-    half = DatasetCheckResult.model_validate(reviewed.dataset.report).train
+    half = DatasetCheckResult.model_validate(reviewed.dataset.check_result).train
     return None if half is None else _trainable(half)
 
 
@@ -93,12 +93,12 @@ def _job_of(caller: Caller, spec: JobSpec, dataset: Dataset | None) -> Job:
 
 
 def _of_a_dataset(dataset: Dataset) -> Check:
-    found = DatasetCheckResult.model_validate(dataset.report)
+    found = DatasetCheckResult.model_validate(dataset.check_result)
     halves = [half for half in (found.train, found.val) if half]
-    images = " and ".join(str(half.counts.images - half.bad_images) for half in halves)
+    images = " and ".join(str(half.counts.images - half.invalid_images) for half in halves)
     said = f"{images} images to train and to validate on, {len(dataset.classes or [])} classes."
-    bad = sum(half.bad_images for half in halves)
-    left_out = f" {bad} images have problems and are left out." if bad else ""
+    bad = sum(half.invalid_images for half in halves)
+    left_out = f" {bad} images have issues and are left out." if bad else ""
     level, hint = ("warning", f"See GET /datasets/{dataset.id}/check.") if bad else ("info", "")
     return Check.model_validate(
         {"code": "dataset", "level": level, "ok": not bad, "message": said + left_out, "hint": hint}
@@ -107,9 +107,9 @@ def _of_a_dataset(dataset: Dataset) -> Check:
 
 def _trainable(half: Report) -> int:
     """Of a report that an earlier version made, as near as it can be told."""
-    if half.trainable_images is not None:
-        return half.trainable_images
-    return max(0, half.counts.images - half.counts.images_without_boxes - half.bad_images)
+    if half.labelled_images is not None:
+        return half.labelled_images
+    return max(0, half.counts.images - half.counts.images_without_boxes - half.invalid_images)
 
 
 def _would_wait(reason: WaitingReason, message: str) -> Check:

@@ -51,18 +51,21 @@ def probe(context: Context, caller: Caller, spec: JobSpec) -> Probe:
     with context.database.write() as session:
         _refuse_too_many(session, caller)
         devices = spec.resources.devices
-        errand = worker_requests.add(session, RequestKind.PROBE, request, owner=caller.owner, devices=devices)
+        worker_request = worker_requests.add(session, RequestKind.PROBE, request, owner=caller.owner, devices=devices)
         session.commit()
-    return find(context.database, caller, errand.id)
+    return find(context.database, caller, worker_request.id)
 
 
 def find(database: Database, caller: Caller, plan_id: str) -> Probe:
     with database.read() as session:
-        errand = session.get(WorkerRequest, plan_id)
-        if errand is None or errand.kind != RequestKind.PROBE or not caller.may_see(errand):
+        worker_request = session.get(WorkerRequest, plan_id)
+        if worker_request is None or worker_request.kind != RequestKind.PROBE or not caller.may_see(worker_request):
             raise NotFoundError("plan_not_found", "No such plan.", "Make one with POST /jobs/plan?probe=true.")
-        found = {"spec": errand.request["spec"], "status_reason": waiting.probe_waiting_reason(session, errand)}
-    columns = {name: getattr(errand, name) for name in Probe.model_fields if name not in found}
+        found = {
+            "spec": worker_request.request["spec"],
+            "status_reason": waiting.probe_waiting_reason(session, worker_request),
+        }
+    columns = {name: getattr(worker_request, name) for name in Probe.model_fields if name not in found}
     return Probe.model_validate(columns | found)
 
 

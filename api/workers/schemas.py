@@ -20,12 +20,12 @@ class Worker(ResponseModel):
     id: str
     host: str
     version: str
-    slots: int
+    concurrency: int
     """Jobs it runs at a time."""
     gpus: list[Gpu]
     draining: bool
     """It takes no more jobs and gives back what it has."""
-    lacks: list[str]
+    missing: list[str]
     """What the caller's jobs in the queue need and it has not, in sentences that its host begins."""
     running: int
     """Jobs it runs at present."""

@@ -26,13 +26,13 @@ def _shown(caller: Caller, worker: tables.Worker, held: list[str], visible: set[
     found = {
         "running": len(held),
         "job_ids": [job_id for job_id in held if job_id in visible],
-        "lacks": _lacks(caller, worker),
+        "missing": _missing(caller, worker),
     }
     columns = {name: getattr(worker, name) for name in Worker.model_fields if name not in found}
     return Worker.model_validate(columns | found)
 
 
-def _lacks(caller: Caller, worker: tables.Worker) -> list[str]:
+def _missing(caller: Caller, worker: tables.Worker) -> list[str]:
     """Of many jobs that it lacks the same for, once."""
-    told = (lack for lack in worker.lacks or [] if caller.is_admin or lack["owner"] == caller.owner)
+    told = (lack for lack in worker.missing or [] if caller.is_admin or lack["owner"] == caller.owner)
     return list(dict.fromkeys(lack["message"] for lack in told))

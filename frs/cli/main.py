@@ -97,11 +97,11 @@ def plan(
 def compare(
     student: Annotated[list[Path], typer.Option(help="Work folder of a distilled run; one for each seed.")],
     baseline: Annotated[list[Path], typer.Option(help="Work folder of the same student trained alone, same seeds.")],
-    to: Annotated[Path, typer.Option(help="Folder for report and pictures.")] = Path("runs/comparison"),
+    output: Annotated[Path, typer.Option(help="Folder for report and pictures.")] = Path("runs/comparison"),
     json_: Annotated[bool, typer.Option("--json", help="Events as JSON lines instead of a bar.")] = False,
 ) -> None:
     """Compare runs that have ended: report, intervals and pictures."""
-    raise SystemExit(_compare(student, baseline, to, json_))
+    raise SystemExit(_compare(student, baseline, output, json_))
 
 
 @app.command()
@@ -122,10 +122,10 @@ def check(
         typer.echo(
             f"{report.counts.images} images, {report.counts.boxes} boxes, classes {', '.join(report.class_names)}"
         )
-        for problem in report.problems:
-            typer.echo(f"{problem.code}: {problem.message}")
-        typer.echo(f"{report.bad_images} images with problems")
-    raise SystemExit(1 if report.problem_counts else 0)
+        for issue in report.issues:
+            typer.echo(f"{issue.code}: {issue.message}")
+        typer.echo(f"{report.invalid_images} images with issues")
+    raise SystemExit(1 if report.issue_counts else 0)
 
 
 @app.command()
@@ -191,14 +191,14 @@ def _run_pairs(spec: ResolvedSpec, folder: Path, json_: bool) -> int:
     return _compare(folders["student"], folders["baseline"], folder, json_)
 
 
-def _compare(students: list[Path], baselines: list[Path], to: Path, json_: bool) -> int:
+def _compare(students: list[Path], baselines: list[Path], output: Path, json_: bool) -> int:
     try:
         spec = paired_runs.comparison_spec(students, baselines)
     except FrsError as error:
         return _explain(error)
-    code = _run_in(to, spec, json_)
+    code = _run_in(output, spec, json_)
     if not code and not json_:
-        report = Report.model_validate_json((to / "report.json").read_bytes())
+        report = Report.model_validate_json((output / "report.json").read_bytes())
         screen.print(report_text.table(report))
         screen.print(report_text.conclusion(report), highlight=False, markup=False)
     return code
@@ -221,7 +221,7 @@ def _run_in(folder: Path, spec: ResolvedSpec, json_: bool) -> int:
 def _run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     _hide_gpus(spec)
     # torch takes seconds, and `check` does without
-    if spec.job.resources.trainers > 1 and spec.family is None:
+    if spec.job.resources.trainers > 1 and spec.run_group is None:
         from frs.engine.launcher import run
     else:
         from frs.engine.trainer import run

@@ -26,7 +26,7 @@ def table(report: Report) -> Table:
         cells = [_percent(row.metrics.get(name), signed) for name in NUMBERS.values()]
         drawn.add_row(_label(row.role, report), *cells, style="bold" if row.role in ("student", "gain") else "")
     if report.comparison:
-        intervals = report.comparison.over_images.by_number
+        intervals = report.comparison.image_interval.by_number
         drawn.add_row("  from", *(_bound(intervals.get(name), "low") for name in NUMBERS.values()), style="dim")
         drawn.add_row("  to", *(_bound(intervals.get(name), "high") for name in NUMBERS.values()), style="dim")
     return drawn
@@ -57,7 +57,7 @@ def _missing(report: Report) -> list[str]:
 
 
 def _intervals(comparison: Comparison) -> list[str]:
-    images, seeds = comparison.over_images, comparison.over_seeds
+    images, seeds = comparison.image_interval, comparison.seed_interval
     lines = [
         f"Gain in mAP {100 * comparison.gain:+.1f}, {_between(images)} with {100 * images.level:.0f} % confidence "
         f"over {images.images} validation images ({images.resamples:,} resamples, from/to above)"

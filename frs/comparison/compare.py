@@ -1,4 +1,4 @@
-"""Compares the runs of a family: report, intervals and pictures, from what each run found on the validation images."""
+"""Compares the runs of a run_group: report, intervals and pictures, from what each run found on the validation images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,38 +42,38 @@ class RunScores:
         return self.scores.metrics["bbox_mAP"] or 0.0
 
 
-def run(spec: ResolvedSpec, family: RunGroup, workdir: Path, emit: events.Emit, stop: StopRequest) -> str:
+def run(spec: ResolvedSpec, run_group: RunGroup, workdir: Path, emit: events.Emit, stop: StopRequest) -> str:
     """Emits `report.json` and the pictures as artifacts and the comparison as a fact; returns the end reason.
 
     Raises DetectionsUnusable, RunsDiffer, BadDataset, Interrupted.
     """
-    announcer = EventReporter(emit, workdir)
+    reporter = EventReporter(emit, workdir)
 
     def tick(done: int, total: int) -> None:
-        announcer.within(done, total)
+        reporter.phase_progress(done, total)
         if stop.why == "interrupted":
             raise Interrupted
 
-    runs = pair_runs(family.runs)
-    announcer.phase("matching")
+    runs = pair_runs(run_group.runs)
+    reporter.phase("matching")
     court = ComparisonData(spec, tick)
-    teacher = court.seen(family.teacher) if family.teacher else None
-    announcer.phase("resampling")
+    teacher = court.seen(run_group.teacher) if run_group.teacher else None
+    reporter.phase("resampling")
     judged = [court.judge(run) for run in runs]
-    found = _report(judged, court.scores(teacher) if teacher else None, len(court.images), family)
-    announcer.artifact(
+    found = _report(judged, court.scores(teacher) if teacher else None, len(court.images), run_group)
+    reporter.artifact(
         "report.json", weights.write_bytes(found.model_dump_json(indent=2).encode(), workdir / "report.json")
     )
-    announcer.facts(comparison=found.model_dump(mode="json")["comparison"])
-    announcer.phase("drawing")
+    reporter.facts(comparison=found.model_dump(mode="json")["comparison"])
+    reporter.phase("drawing")
     sides = ({"teacher": teacher} if teacher else {}) | {
         role: court.seen(next(run.detections for run in runs if run.role == role)) for role in ("baseline", "student")
     }
     for name, draw in court.pictures(runs, sides, found).items():
         try:
-            announcer.artifact(name, weights.write_bytes(draw(), workdir / name))
+            reporter.artifact(name, weights.write_bytes(draw(), workdir / name))
         except (ValueError, OSError, Image.DecompressionBombError) as error:  # no picture is worth the proof
-            announcer.log(f"{name} could not be drawn: {type(error).__name__}: {error}.", "warning")
+            reporter.log(f"{name} could not be drawn: {type(error).__name__}: {error}.", "warning")
     return "completed"
 
 
@@ -109,7 +109,7 @@ class ComparisonData:
         matches = {role: seen.matches for role, seen in sides.items()}
         return {
             "curves.png": partial(curves.draw, runs, teacher),
-            "precision-recall.png": partial(precision_recall.draw, matches),
+            "precision-restore_warnings.png": partial(precision_recall.draw, matches),
             "detections.png": partial(side_by_side.draw, self.truth, self.folder, self.images, sides),
         }
 
@@ -164,16 +164,16 @@ def compare(judged: Sequence[RunScores], images: int) -> Comparison:
         raise RunsDiffer("The validation split has no objects to compare the runs by.")
     return Comparison(
         gain=float(np.mean([pair.gain for pair in pairs])),
-        over_images=ImageInterval(
+        image_interval=ImageInterval(
             **decisive.model_dump(),
             level=bootstrap.LEVEL,
             resamples=bootstrap.RESAMPLES,
             images=images,
             by_number=by_number,
         ),
-        over_seeds=seed_interval([pair.gain for pair in pairs]),
+        seed_interval=seed_interval([pair.gain for pair in pairs]),
         pairs=pairs,
-        unequal=step_mismatch([(ours.run, theirs.run) for ours, theirs in sides]),
+        step_mismatch=step_mismatch([(ours.run, theirs.run) for ours, theirs in sides]),
     )
 
 
@@ -197,7 +197,7 @@ def seed_interval(gains: Sequence[float], level: float = bootstrap.LEVEL) -> See
     return SeedInterval(mean=mean, low=mean - reach, high=mean + reach, level=level, n=len(gains))
 
 
-def _report(judged: Sequence[RunScores], teacher: Scores | None, images: int, family: RunGroup) -> Report:
+def _report(judged: Sequence[RunScores], teacher: Scores | None, images: int, run_group: RunGroup) -> Report:
     half = len(judged) // 2
     return report.build(
         [run.scores for run in judged[:half]],
@@ -205,6 +205,6 @@ def _report(judged: Sequence[RunScores], teacher: Scores | None, images: int, fa
         [run.scores for run in judged[half:]],
         pairs=half,
         wants_teacher=teacher is not None,
-        facts=family.facts,
+        facts=run_group.facts,
         comparison=compare(judged, images),
     )

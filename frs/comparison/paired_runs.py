@@ -52,8 +52,8 @@ def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> Reso
     facts: dict[str, Any] = {}
     for event in _read_events(students[0]):
         facts |= event.values if isinstance(event, events.Facts) else {}
-    family = RunGroup(runs=tuple(runs), teacher=teacher if teacher.is_file() else None, facts=facts)
-    return first.model_copy(update={"job": comparison_of(first.job), "teacher": None, "family": family})
+    run_group = RunGroup(runs=tuple(runs), teacher=teacher if teacher.is_file() else None, facts=facts)
+    return first.model_copy(update={"job": comparison_of(first.job), "teacher": None, "run_group": run_group})
 
 
 def _run(folder: Path, role: _Role) -> FinishedRun:

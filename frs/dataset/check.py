@@ -38,7 +38,7 @@ def check_split(
 ) -> Report:
     """Without `boxes` only the images count. Image files are decoded whole in sets of up to `decode_up_to` images, in larger ones known by their headers.
 
-    `limit`: problems listed. `progress(done, images)`. Raises BadDataset where the set as a whole is unusable.
+    `limit`: issues listed. `progress(done, images)`. Raises BadDataset where the set as a whole is unusable.
     """
     if not _is_folder(images):
         raise BadDataset(f"There is no images folder {printable(images.name)}.")
@@ -69,9 +69,11 @@ def _is_folder(path: Path) -> bool:
 def _check_names(coco: CocoFile, found: IssueCollector) -> None:
     first: dict[str, CocoImage] = {}
     for image in coco.images:
-        twin = first.setdefault(normpath(image.file_name), image)
-        if twin is not image:
-            text = f"{printable(image.file_name)} is listed twice, as image {twin.id} and as image {image.id}."
+        safetensors_copy = first.setdefault(normpath(image.file_name), image)
+        if safetensors_copy is not image:
+            text = (
+                f"{printable(image.file_name)} is listed twice, as image {safetensors_copy.id} and as image {image.id}."
+            )
             found.add("image_listed_twice", text, file=image.file_name, image_id=image.id)
 
 

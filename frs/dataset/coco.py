@@ -43,12 +43,12 @@ class CocoFile:
         return self.boxes.take(slice(int(self._starts[index]), int(self._starts[index + 1])))
 
 
-def read(annotations: Path, problems: IssueCollector | None = None) -> CocoFile:
-    """Single entries that are wrong are left out and told to `problems`.
+def read(annotations: Path, issues: IssueCollector | None = None) -> CocoFile:
+    """Single entries that are wrong are left out and told to `issues`.
 
     Raises BadDataset where nothing can be made of the file as a whole.
     """
-    found = IssueCollector() if problems is None else problems
+    found = IssueCollector() if issues is None else issues
     name = printable(annotations.name)
     content = document(annotations, name)
     entries = {key: _entries(content, key, name) for key in ("categories", "images", "annotations")}

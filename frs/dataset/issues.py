@@ -1,4 +1,4 @@
-"""What is wrong with a data set: problems named by a code, counted in full, listed up to a limit."""
+"""What is wrong with a data set: issues named by a code, counted in full, listed up to a limit."""
 
 import reprlib
 from collections import Counter
@@ -54,7 +54,7 @@ class DatasetIssue(BaseModel):
 
 
 class IssueCollector:
-    """Collects problems. However many there are, it keeps `limit` of each code and the ids of the images they touch."""
+    """Collects issues. However many there are, it keeps `limit` of each code and the ids of the images they touch."""
 
     def __init__(self, limit: int = 200, ignored: frozenset[IssueCode] = frozenset()) -> None:
         self.limit, self.ignored = limit, ignored
@@ -77,14 +77,12 @@ class IssueCollector:
         if image_id is not None:
             self.image_ids.add(image_id)
         if self.counts[code] <= self.limit:
-            problem = DatasetIssue(
-                code=code, message=message, file=file, image_id=image_id, annotation_id=annotation_id
-            )
-            self._kept.append((self.counts[code], problem))
+            issue = DatasetIssue(code=code, message=message, file=file, image_id=image_id, annotation_id=annotation_id)
+            self._kept.append((self.counts[code], issue))
 
     def listed(self) -> list[DatasetIssue]:
         """At most `limit`, the first of every code before the second of any: no code hides another."""
-        return [problem for _, problem in sorted(self._kept, key=lambda kept: kept[0])][: self.limit]
+        return [issue for _, issue in sorted(self._kept, key=lambda kept: kept[0])][: self.limit]
 
 
 def printable(value: object, length: int = 120) -> str:

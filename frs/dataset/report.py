@@ -56,30 +56,30 @@ class Report(_Part):
     image_sizes: ImageSizes | None
     depth: Depth
     """How far image files were read."""
-    problems: list[DatasetIssue]
-    """The first of each kind; `problem_counts` has all."""
-    problem_counts: dict[IssueCode, int]
-    bad_images: int
-    bad_share: float
-    bad_image_ids: list[int]
-    trainable_images: int | None = None
+    issues: list[DatasetIssue]
+    """The first of each kind; `issue_counts` has all."""
+    issue_counts: dict[IssueCode, int]
+    invalid_images: int
+    invalid_fraction: float
+    invalid_image_ids: list[int]
+    labelled_images: int | None = None
     """Images that training uses once the bad ones are left out. Null: an earlier version made this report."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(row.name for row in self.classes)
 
-    def accepted(self, max_bad_share: float = 0.0) -> bool:
-        """Whether to train on it, leaving the bad images out. Some problems no image can be blamed for."""
-        if not self.problem_counts:
+    def accepted(self, max_invalid_fraction: float = 0.0) -> bool:
+        """Whether to train on it, leaving the bad images out. Some issues no image can be blamed for."""
+        if not self.issue_counts:
             return True
-        beyond_images = {"category_duplicate", "boxes_missing"} & self.problem_counts.keys()
-        return not beyond_images and 0 < max_bad_share >= self.bad_share
+        beyond_images = {"category_duplicate", "boxes_missing"} & self.issue_counts.keys()
+        return not beyond_images and 0 < max_invalid_fraction >= self.invalid_fraction
 
 
-def usable_without_boxes(report: Report, max_bad_share: float = 0.0) -> bool:
+def usable_without_boxes(report: Report, max_invalid_fraction: float = 0.0) -> bool:
     """Whether the images alone may be used, whatever is wrong with boxes."""
-    return not report.problem_counts.keys() - BOX_CODES or 0 < max_bad_share >= report.bad_share
+    return not report.issue_counts.keys() - BOX_CODES or 0 < max_invalid_fraction >= report.invalid_fraction
 
 
 def build_report(coco: CocoFile, found: IssueCollector, depth: Depth) -> Report:
@@ -90,12 +90,12 @@ def build_report(coco: CocoFile, found: IssueCollector, depth: Depth) -> Report:
         box_sizes=_box_sizes(coco),
         image_sizes=_image_sizes(coco),
         depth=depth,
-        problems=found.listed(),
-        problem_counts=dict(found.counts),
-        bad_images=bad,
-        bad_share=bad / coco.images_listed,
-        bad_image_ids=sorted(found.image_ids),
-        trainable_images=len(labelled_images(coco, found.image_ids)),
+        issues=found.listed(),
+        issue_counts=dict(found.counts),
+        invalid_images=bad,
+        invalid_fraction=bad / coco.images_listed,
+        invalid_image_ids=sorted(found.image_ids),
+        labelled_images=len(labelled_images(coco, found.image_ids)),
     )
 
 

@@ -35,7 +35,7 @@ TORCHVISION = {"resnet18": "f37072fd", "resnet34": "b627a593", "resnet50": "0676
 BOTTLENECK_EXPANSION = {18: 1, 34: 1, 50: 4, 101: 4}
 
 
-def base_config(description: Description) -> Config:
+def load_base_config(description: Description) -> Config:
     """The stock mmdet config behind a description, whole: model, pipelines, schedule. Raises InvalidSpec."""
     name = description.config if isinstance(description, ConfigDetector) else BASE_CONFIG[description.architecture]
     if name not in base_config_names():
@@ -52,7 +52,7 @@ def base_config_names() -> frozenset[str]:
 
 def model_config(description: Description, classes: int) -> ConfigDict:
     """The `model` part of a config for so many classes, without anything that would fetch weights."""
-    model = base_config(description).model
+    model = load_base_config(description).model
     if isinstance(description, DescribedDetector):
         _describe(model, description)
     if description.init == "random":
@@ -84,7 +84,7 @@ def class_layers(description: Description, classes: int) -> list[str]:
 
 def imagenet_file(description: Description, models: Path) -> Path:
     """The backbone's published ImageNet weights, e.g. `resnet50-0676ba61.pth`, under `models`. Raises WeightsNotFound."""
-    init = base_config(description).model.backbone.get("init_cfg") or {}
+    init = load_base_config(description).model.backbone.get("init_cfg") or {}
     published = str(init.get("checkpoint", ""))
     if isinstance(description, DescribedDetector):
         published = published.replace("resnet50", f"resnet{description.backbone.depth}")
@@ -119,9 +119,9 @@ def _describe(model: ConfigDict, description: DescribedDetector) -> None:
         model.roi_head.bbox_roi_extractor.out_channels = channels
         model.roi_head.bbox_head.in_channels = channels
         model.roi_head.bbox_head.fc_out_channels = 4 * channels
-    if description.head_convs is not None:
+    if description.stacked_convs is not None:
         head, key = (model.rpn_head, "num_convs") if "rpn_head" in model else (model.bbox_head, "stacked_convs")
-        head[key] = description.head_convs
+        head[key] = description.stacked_convs
 
 
 def _describe_backbone(model: ConfigDict, backbone: Backbone) -> None:
@@ -142,7 +142,7 @@ def _unfreeze(backbone: ConfigDict) -> None:
 
 
 def _set_groups(head: ConfigDict, channels: int, default: bool) -> None:
-    """mmdet's heads with group norm have 32 groups for 256 channels; narrower ones keep 4 channels a group at least."""
+    """Mmdet's heads with group norm have 32 groups for 256 channels; narrower ones keep 4 channels a group at least."""
     norm = head.get("norm_cfg") or ({"type": "GN", "num_groups": 32, "requires_grad": True} if default else None)
     if norm and norm["type"] == "GN":
         head.norm_cfg = {**norm, "num_groups": groups(channels)}

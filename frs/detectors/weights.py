@@ -202,7 +202,7 @@ def _safetensors(path: Path) -> dict[str, Any]:
 
 
 def _check_archive(path: Path) -> None:
-    """torch packs nothing that it writes, so nothing may grow in memory; and it does not compare the sums of tensors.
+    """Torch packs nothing that it writes, so nothing may grow in memory; and it does not compare the sums of tensors.
 
     Raises ValueError.
     """

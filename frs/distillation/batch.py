@@ -29,7 +29,7 @@ class DistillationBatch:
     """The student's features that all gradients pass through; labelled and unlabelled images have tensors of their own."""
     logits: Mapping[int, Tensor]
     """The student's, by stride."""
-    seen: Mapping[int, TeacherLevel]
+    teacher_levels: Mapping[int, TeacherLevel]
     """By stride, the levels both have."""
     terms: Mapping[TermName, Tensor]
     """What pulls the student to the teacher, unweighted."""

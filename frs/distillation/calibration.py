@@ -88,9 +88,9 @@ def measure(distiller: Distiller, batch: dict[str, Any], precision: Precision = 
     side by side.
     """
     with precision():
-        lesson = distiller.teach(batch)
-    task, _ = distiller.student.parse_losses(lesson.losses)
-    own = gradient_norms(lesson, task)
+        outputs = distiller.forward_both(batch)
+    task, _ = distiller.student.parse_losses(outputs.losses)
+    own = gradient_norms(outputs, task)
     if world_size() == 1:
         return {name: float(norm) for name, norm in own.items()}
     whole = (all_reduce_mean(torch.stack([*own.values()]).double().square()) / world_size()).sqrt()

@@ -13,7 +13,7 @@ SCALES = (2.0**16, 1.0, 2.0**-16)
 """Powers of two, exact in every precision: half-precision gradients of a small loss vanish, of a large one overflow."""
 
 
-def diagnose(lesson: DistillationBatch, task: Tensor, pulls: Mapping[TermName, float]) -> dict[str, Tensor]:
+def diagnose(outputs: DistillationBatch, task: Tensor, pulls: Mapping[TermName, float]) -> dict[str, Tensor]:
     """Series of one step: `share_<term>`, `coverage_<stride>` and, where logits are compared, `agreement`.
 
     - share: gradient norm of the term times its `pull` (weight and ramp) at the student's pyramid, over the task loss's
@@ -22,32 +22,32 @@ def diagnose(lesson: DistillationBatch, task: Tensor, pulls: Mapping[TermName, f
 
     Of several processes each looks at its own share of the batch.
     """
-    told = shares(lesson, task, pulls)
+    told = shares(outputs, task, pulls)
     with torch.no_grad():
-        told |= {f"coverage_{stride}": richness(seen.logits).mean() for stride, seen in lesson.seen.items()}
-        if "logit" in lesson.terms:
-            told["agreement"] = agreement(lesson)
+        told |= {f"coverage_{stride}": richness(seen.logits).mean() for stride, seen in outputs.teacher_levels.items()}
+        if "logit" in outputs.terms:
+            told["agreement"] = agreement(outputs)
     return told
 
 
-def shares(lesson: DistillationBatch, task: Tensor, pulls: Mapping[TermName, float]) -> dict[str, Tensor]:
-    norms = gradient_norms(lesson, task)
+def shares(outputs: DistillationBatch, task: Tensor, pulls: Mapping[TermName, float]) -> dict[str, Tensor]:
+    norms = gradient_norms(outputs, task)
     return {f"share_{name}": pull * norms[name] / norms["task"].clamp(1e-12) for name, pull in pulls.items()}
 
 
-def agreement(lesson: DistillationBatch) -> Tensor:
-    rich = {s: richness(seen.logits).squeeze(1) for s, seen in lesson.seen.items()}
-    same = {s: seen.logits.argmax(1) == lesson.logits[s].argmax(1) for s, seen in lesson.seen.items()}
+def agreement(outputs: DistillationBatch) -> Tensor:
+    rich = {s: richness(seen.logits).squeeze(1) for s, seen in outputs.teacher_levels.items()}
+    same = {s: seen.logits.argmax(1) == outputs.logits[s].argmax(1) for s, seen in outputs.teacher_levels.items()}
     agreed = torch.stack([(rich[s] * same[s]).sum() for s in rich]).sum()
     return agreed / torch.stack([level.sum() for level in rich.values()]).sum()
 
 
-def gradient_norms(lesson: DistillationBatch, task: Tensor) -> dict[str, Tensor]:
+def gradient_norms(outputs: DistillationBatch, task: Tensor) -> dict[str, Tensor]:
     """Norm of the gradient that the task loss ("task") and each term, unweighted, send into the student's pyramid, over
     all its levels. Keeps the graph.
     """
-    terms = {str(name): _norm(term, lesson.pyramid) for name, term in lesson.terms.items()}
-    return {"task": _norm(task, lesson.pyramid)} | terms
+    terms = {str(name): _norm(term, outputs.pyramid) for name, term in outputs.terms.items()}
+    return {"task": _norm(task, outputs.pyramid)} | terms
 
 
 def _norm(loss: Tensor, pyramid: tuple[Tensor, ...]) -> Tensor:

@@ -82,16 +82,16 @@ class Distiller(BaseModel):
 
     def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
         with optim_wrapper.optim_context(self):
-            lesson = self.teach(data)
-        task, logs = self.student.parse_losses(lesson.losses)
-        loss = task + self.ramp * self.weigh(lesson.terms) if lesson.terms else task
-        told = {f"distill_{name}": term.detach() for name, term in lesson.terms.items()}
-        if lesson.terms and self.step % self.diagnose_every == 0:
-            told |= diagnose(lesson, task, {name: self.ramp * (self.weights.of(name) or 0.0) for name in self.terms})
+            outputs = self.forward_both(data)
+        task, logs = self.student.parse_losses(outputs.losses)
+        loss = task + self.ramp * self.weigh(outputs.terms) if outputs.terms else task
+        told = {f"distill_{name}": term.detach() for name, term in outputs.terms.items()}
+        if outputs.terms and self.step % self.diagnose_every == 0:
+            told |= diagnose(outputs, task, {name: self.ramp * (self.weights.of(name) or 0.0) for name in self.terms})
         optim_wrapper.update_params(loss)
         return logs | told | {"loss": loss.detach()}
 
-    def teach(self, data: dict[str, Any]) -> DistillationBatch:
+    def forward_both(self, data: dict[str, Any]) -> DistillationBatch:
         """One forward pass of both over a raw batch; under the caller's autocast, the terms in fp32.
 
         `data["unlabelled"]`, where there is one, is a batch of images for the terms alone.
@@ -109,11 +109,11 @@ class Distiller(BaseModel):
             passes.append((pyramid, class_logits(self.student, pyramid)))
         features, logits = (self._levels(parts) for parts in zip(*passes, strict=True))
         boxes = [sample.gt_instances.bboxes for sample in samples]
-        seen = {s: TeacherLevel(seen_features[s], seen_logits[s], boxes, s) for s in self.strides}
+        teacher_levels = {s: TeacherLevel(seen_features[s], seen_logits[s], boxes, s) for s in self.strides}
         with torch.autocast(self._device_type, enabled=False):
-            terms = self.compare(features, logits, seen)
+            terms = self.compare(features, logits, teacher_levels)
         return DistillationBatch(
-            losses, tuple(level for pyramid, _ in passes for level in pyramid), logits, seen, terms
+            losses, tuple(level for pyramid, _ in passes for level in pyramid), logits, teacher_levels, terms
         )
 
     def observe(self, raw: dict[str, Any]) -> tuple[Levels, Levels]:
@@ -121,14 +121,21 @@ class Distiller(BaseModel):
             return self.cache.observe(raw["inputs"], raw["data_samples"])
         return self.teacher.observe(raw["inputs"])
 
-    def compare(self, features: Levels, logits: Levels, seen: Mapping[int, TeacherLevel]) -> dict[TermName, Tensor]:
+    def compare(
+        self, features: Levels, logits: Levels, teacher_levels: Mapping[int, TeacherLevel]
+    ) -> dict[TermName, Tensor]:
         """The terms, summed over the levels both have."""
-        masks = {mask: {s: mask(seen[s]) for s in self.strides} for mask in {term.mask for term in self.terms.values()}}
+        masks = {
+            mask: {s: mask(teacher_levels[s]) for s in self.strides}
+            for mask in {term.mask for term in self.terms.values()}
+        }
         adapted = self.adapter({s: features[s].float() for s in self.strides}) if self.adapter else {}
         terms: dict[TermName, Tensor] = {}
         for name, (mask, distance) in self.terms.items():
             own = adapted if name == "feature" else logits
-            theirs = {s: seen[s].features if name == "feature" else seen[s].logits for s in self.strides}
+            theirs = {
+                s: teacher_levels[s].features if name == "feature" else teacher_levels[s].logits for s in self.strides
+            }
             per_level = [weighted_mean(distance(own[s], theirs[s]), masks[mask][s]) for s in self.strides]
             terms[name] = torch.stack(per_level).sum()
         return terms

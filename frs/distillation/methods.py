@@ -26,16 +26,16 @@ class Term(NamedTuple):
     distance: Distance
 
 
-def richness_mask(seen: TeacherLevel) -> Tensor:
-    return richness(seen.logits)
+def richness_mask(level: TeacherLevel) -> Tensor:
+    return richness(level.logits)
 
 
-def uniform_mask(seen: TeacherLevel) -> Tensor:
-    return torch.ones_like(seen.logits[:, :1], dtype=torch.float32)
+def uniform_mask(level: TeacherLevel) -> Tensor:
+    return torch.ones_like(level.logits[:, :1], dtype=torch.float32)
 
 
-def box_mask(seen: TeacherLevel) -> Tensor:
-    return inside_boxes(seen.logits, seen.boxes, seen.stride)
+def box_mask(level: TeacherLevel) -> Tensor:
+    return inside_boxes(level.logits, level.boxes, level.stride)
 
 
 METHODS: dict[Method, Mapping[TermName, Term]] = {

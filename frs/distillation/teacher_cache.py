@@ -97,7 +97,7 @@ def cache_for(
     if asked == "on" and shape is None:
         raise InvalidSpec(
             "`teacher_cache: on` needs training images that are all scaled to one shape.",
-            "Use `auto`, which caches where that is so, or images of one shape and no `schedule.scales`.",
+            "Use `auto`, which caches where that is so, or images of one shape and no `schedule.train_sizes`.",
         )
     if asked == "off" or shape is None:
         return None
@@ -108,7 +108,7 @@ def cache_for(
 
 def common_shape(data: LoadedSplits, size: tuple[int, int]) -> tuple[int, int] | None:
     """[width, height] of every training image once scaled into `size`; None where they differ."""
-    halves = [(data.train, data.trainable)] + ([(data.unlabelled, data.unlabelled.kept)] if data.unlabelled else [])
+    halves = [(data.train, data.labelled)] + ([(data.unlabelled, data.unlabelled.valid)] if data.unlabelled else [])
     images = (half.coco.images[index] for half, kept in halves for index in kept)
     originals = {(image.width, image.height) for image in images}
     shapes = {mmcv.rescale_size(original, tuple(size)) for original in originals}
@@ -116,8 +116,8 @@ def common_shape(data: LoadedSplits, size: tuple[int, int]) -> tuple[int, int] |
 
 
 def _fits(teacher: Teacher, data: LoadedSplits, job: JobSpec, shape: tuple[int, int], workdir: Path) -> bool:
-    images = len(data.trainable) + (len(data.unlabelled.kept) if data.unlabelled else 0)
-    variants = 1 if job.schedule.flip in (0, 1) else 2
+    images = len(data.labelled) + (len(data.unlabelled.valid) if data.unlabelled else 0)
+    variants = 1 if job.schedule.flip_prob in (0, 1) else 2
     width, height = shape
     probe = torch.zeros(3, height, width, dtype=torch.uint8, device=next(teacher.detector.parameters()).device)
     each = sum(tensor.numel() * tensor.element_size() for tensor in _named(teacher.observe([probe])).values())

@@ -52,7 +52,7 @@ class TrainingHook(Hook):
 
     plan: ResolvedSchedule
     schedule: Schedule
-    announcer: EventReporter
+    reporter: EventReporter
     stop: StopRequest
     checkpoints: Checkpoints
     evaluate: Callable[[nn.Module], Scores]
@@ -69,18 +69,18 @@ class TrainingHook(Hook):
         content = self.checkpoints.newest()
         if content is not None:
             self.memory = LoopState(**restore(runner, content))
-            self.announcer.recall(self.memory.warnings)
+            self.reporter.restore_warnings(self.memory.warnings)
             self._note_other_processes(len(random_states_in(content)))
             if self.memory.weights:
                 runner.model.weights = LossWeights(**self.memory.weights)
-                self.announcer.facts(weights=self.memory.weights)
+                self.reporter.facts(weights=self.memory.weights)
         process_group.broadcast_from_rank0(runner.model.state_dict().values())
-        self.announcer.emit(Rewound(to_step=runner.iter))
+        self.reporter.emit(Rewound(to_step=runner.iter))
         self._evaluate_if_due(runner)  # the checkpoint of an epoch's end is written before its evaluation
         if runner.iter:
             self._agree()
             runner.train_loop.ended = self.ended_by is not None  # an attempt before this one got as far as it was to
-        self.announcer.phase("training")
+        self.reporter.phase("training")
         self.step_started = self.checkpointed = time.monotonic()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
@@ -133,19 +133,19 @@ class TrainingHook(Hook):
         epoch, rest = divmod(runner.iter, self.plan.steps_per_epoch)
         if epoch and not rest and runner.iter < self.plan.steps and epoch % self.schedule.evaluate_every == 0:
             self._evaluate(runner, last=False)
-            self.announcer.phase("training")
+            self.reporter.phase("training")
 
     def _calibrate(self, runner: Any) -> None:
-        self.announcer.phase("calibrating")
+        self.reporter.phase("calibrating")
         batches = runner.train_loop.dataloader(runner.iter, runner.iter + CALIBRATION_BATCHES)
         precision = partial(runner.optim_wrapper.optim_context, runner.model)
         weights = runner.model.weights = process_group.all_gather(calibrate(runner.model, batches, precision))[0]
         process_group.broadcast_from_rank0(runner.model.parameters())
         self.memory.weights = vars(weights)
         told = ", ".join(f"{name} {weights.of(name):.3g}" for name in runner.model.terms)
-        self.announcer.log(f"Weights calibrated at step {runner.iter}: {told}.")
-        self.announcer.facts(weights=self.memory.weights)
-        self.announcer.phase("training")
+        self.reporter.log(f"Weights calibrated at step {runner.iter}: {told}.")
+        self.reporter.facts(weights=self.memory.weights)
+        self.reporter.phase("training")
         self.step_started = time.monotonic()
 
     def _tell(self, step: int, losses: dict[str, float], images: int, seconds: float) -> None:
@@ -156,21 +156,21 @@ class TrainingHook(Hook):
         values["train/lr"] = self.learning_rate
         values["train/images_per_second"] = images / max(seconds, 1e-9)
         [values["train/memory_mb"]] = process_group.all_reduce_max(_memory_mb())
-        self.announcer.emit(Metrics(step=step, epoch=self.plan.epoch_of(step), values=values))
-        self.announcer.step(self.plan, step, seconds, self.schedule.batch_size)
+        self.reporter.emit(Metrics(step=step, epoch=self.plan.epoch_of(step), values=values))
+        self.reporter.step(self.plan, step, seconds, self.schedule.batch_size)
 
     def _evaluate(self, runner: Any, last: bool) -> None:
-        self.announcer.phase("evaluating")
+        self.reporter.phase("evaluating")
         student = runner.model.student if isinstance(runner.model, Distiller) else runner.model
         scores = self.evaluate(student)
         step, epoch = runner.iter, self.plan.epoch_of(runner.iter)
         values = {f"val/{name}": value for name, value in scores.metrics.items()}
-        self.announcer.emit(Metrics(step=step, epoch=epoch, values=values))
-        self.announcer.evaluation("student", scores, step=step, epoch=epoch, last=last)
+        self.reporter.emit(Metrics(step=step, epoch=epoch, values=values))
+        self.reporter.evaluation("student", scores, step=step, epoch=epoch, last=last)
         labels = self._labels(scores.mAP, last)
         if labels and process_group.rank() == 0:
             written = self.save_student(student)
-            self.announcer.checkpoint("student", written, step=step, epoch=epoch, labels=labels, metrics=scores.metrics)
+            self.reporter.checkpoint("student", written, step=step, epoch=epoch, labels=labels, metrics=scores.metrics)
 
     def _labels(self, mAP: float, last: bool) -> list[str]:
         best = self.memory.best is None or mAP > self.memory.best
@@ -178,14 +178,14 @@ class TrainingHook(Hook):
         return [label for label, held in {"best": best, "last": last}.items() if held]
 
     def _save(self, runner: Any) -> None:
-        self.memory.warnings = self.announcer.warnings
+        self.memory.warnings = self.reporter.warnings
         process_group.broadcast_from_rank0(
             runner.model.buffers()
         )  # they are each process's own, and all go on from rank 0's
         states = process_group.all_gather(random_state())
         if process_group.rank() == 0:
             written = self.checkpoints.save(runner, vars(self.memory), states)
-            self.announcer.checkpoint("training", written, step=runner.iter, epoch=self.plan.epoch_of(runner.iter))
+            self.reporter.checkpoint("training", written, step=runner.iter, epoch=self.plan.epoch_of(runner.iter))
         self.checkpointed = time.monotonic()
 
     def _note_other_processes(self, before: int) -> None:
@@ -193,7 +193,7 @@ class TrainingHook(Hook):
         if now != before:
             said = f"The checkpoint is of a run of {before} process(es), this one has {now}"
             more = "; those there were not have new random states" if now > before else ""
-            self.announcer.log(f"{said}{more}.", "warning")
+            self.reporter.log(f"{said}{more}.", "warning")
 
 
 def _numbers(outputs: dict[str, torch.Tensor]) -> dict[str, float]:

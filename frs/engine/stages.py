@@ -40,58 +40,58 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest)
 
     Raises FrsError with a code for whatever can be expected to fail, Interrupted when `stop` was asked for.
     """
-    if spec.family is not None:
-        return compare.run(spec, spec.family, workdir, emit, stop)
-    made = TrainingSetup(spec, workdir, emit)
-    run_until_first_error(made.preparations())
+    if spec.run_group is not None:
+        return compare.run(spec, spec.run_group, workdir, emit, stop)
+    setup = TrainingSetup(spec, workdir, emit)
+    run_until_first_error(setup.preparations())
     if spec.job.kind == "evaluate":
-        return evaluate(made)
-    return train(made, stop)
+        return evaluate(setup)
+    return train(setup, stop)
 
 
-def evaluate(made: TrainingSetup) -> str:
-    made.announcer.phase("evaluating")
-    made.announcer.evaluation("student", made.evaluate(made.student), last=True)
-    made.keep_detections("student")
-    report_complexity(made)
+def evaluate(setup: TrainingSetup) -> str:
+    setup.reporter.phase("evaluating")
+    setup.reporter.evaluation("student", setup.evaluate(setup.student), last=True)
+    setup.keep_detections("student")
+    report_complexity(setup)
     return "completed"
 
 
-def train(made: TrainingSetup, stop: StopRequest) -> str:
-    checkpoints = Checkpoints(made.workdir / "checkpoints", checkpoint_identity(made))
+def train(setup: TrainingSetup, stop: StopRequest) -> str:
+    checkpoints = Checkpoints(setup.workdir / "checkpoints", checkpoint_identity(setup))
     if checkpoints.newest() is None:
-        run_until_first_error(made.trials())
-    cache = build_cache(made)
-    exporter = build_writer(made)
+        run_until_first_error(setup.trials())
+    cache = build_cache(setup)
+    exporter = build_writer(setup)
     bridge = TrainingHook(
-        plan=made.plan,
-        schedule=made.job.schedule,
-        announcer=made.announcer,
+        plan=setup.plan,
+        schedule=setup.job.schedule,
+        reporter=setup.reporter,
         stop=stop,
         checkpoints=checkpoints,
-        evaluate=made.evaluate,
+        evaluate=setup.evaluate,
         save_student=exporter.weights,
     )
-    runner = build_runner(made, bridge)
+    runner = build_runner(setup, bridge)
     runner.train()
-    if made.spec.teacher and made.teacher.fingerprint() != made.teacher_sha256:
+    if setup.spec.teacher and setup.teacher.fingerprint() != setup.teacher_sha256:
         raise BadTeacher("The teacher's weights changed during training.", "This is a fault of ours: please report it.")
     if cache is not None:
         cache.remove()
     if process_group.rank() == 0:
-        deliver(made, exporter)
-    return (bridge.ended_by if runner.iter < made.plan.steps else None) or "completed"
+        deliver(setup, exporter)
+    return (bridge.ended_by if runner.iter < setup.plan.steps else None) or "completed"
 
 
-def build_cache(made: TrainingSetup) -> TeacherCache | None:
-    if not isinstance(made.model, Distiller):
+def build_cache(setup: TrainingSetup) -> TeacherCache | None:
+    if not isinstance(setup.model, Distiller):
         return None
-    pipeline = training_pipeline(made.job.schedule, made.stock)
+    pipeline = training_pipeline(setup.job.schedule, setup.base_config)
     size = next((step["scale"] for step in pipeline if step["type"] == "Resize"), None)
-    cache = made.model.cache = cache_for(
-        made.teacher, made.job, made.data, made.plan, size, made.workdir, made.precision
+    cache = setup.model.cache = cache_for(
+        setup.teacher, setup.job, setup.data, setup.plan, size, setup.workdir, setup.precision
     )
-    made.announcer.facts(teacher_cache=cache is not None)
+    setup.reporter.facts(teacher_cache=cache is not None)
     return cache
 
 
@@ -100,24 +100,24 @@ class QuietRunner(Runner):
         """Nothing: it would look for compilers, complain where there are none, and log at a level nobody reads."""
 
 
-def build_runner(made: TrainingSetup, bridge: TrainingHook) -> Runner:
-    asked, clip = made.job.schedule, made.job.schedule.clip_norm
-    optimizer = schedule.optimizer_config(asked, made.plan) | acceleration.optimizer_options(made.device)
+def build_runner(setup: TrainingSetup, bridge: TrainingHook) -> Runner:
+    asked, clip = setup.job.schedule, setup.job.schedule.max_grad_norm
+    optimizer = schedule.optimizer_config(asked, setup.plan) | acceleration.optimizer_options(setup.device)
     return QuietRunner(
-        model=made.model,
-        work_dir=str(made.workdir / "mmengine"),
+        model=setup.model,
+        work_dir=str(setup.workdir / "mmengine"),
         experiment_name=uuid.uuid4().hex,
-        train_dataloader=made.loaders(made.workers),
-        train_cfg={"type": StepLoop, "plan": made.plan},
+        train_dataloader=setup.loaders(setup.workers),
+        train_cfg={"type": StepLoop, "plan": setup.plan},
         optim_wrapper={
             "type": AutocastOptimWrapper,
-            "precision": made.precision,
-            "device_type": made.device.type,
+            "precision": setup.precision,
+            "device_type": setup.device.type,
             "optimizer": optimizer,
             "clip_grad": {"max_norm": clip} if clip else None,
-            "paramwise_cfg": made.stock.optim_wrapper.get("paramwise_cfg"),
+            "paramwise_cfg": setup.base_config.optim_wrapper.get("paramwise_cfg"),
         },
-        param_scheduler=schedule.scheduler_configs(asked, made.plan),
+        param_scheduler=schedule.scheduler_configs(asked, setup.plan),
         default_hooks=dict.fromkeys(("runtime_info", "timer", "sampler_seed", "logger", "checkpoint")),
         custom_hooks=[bridge],
         visualizer={"type": "Visualizer", "name": uuid.uuid4().hex},
@@ -127,55 +127,55 @@ def build_runner(made: TrainingSetup, bridge: TrainingHook) -> Runner:
     )
 
 
-def build_writer(made: TrainingSetup) -> StudentWriter:
-    model = builder.model_config(made.spec.student.description, len(made.data.classes))
-    name = made.job.name or type(made.student).__name__.lower()
-    pipeline = test_pipeline(made.job.schedule, made.stock)
-    return StudentWriter(made.workdir / "student", name, model, made.data.classes, pipeline)
+def build_writer(setup: TrainingSetup) -> StudentWriter:
+    model = builder.model_config(setup.spec.student.description, len(setup.data.classes))
+    name = setup.job.name or type(setup.student).__name__.lower()
+    pipeline = test_pipeline(setup.job.schedule, setup.base_config)
+    return StudentWriter(setup.workdir / "student", name, model, setup.data.classes, pipeline)
 
 
-def deliver(made: TrainingSetup, exporter: StudentWriter) -> None:
-    """Everything a run leaves beside its checkpoints: the last student's twin and config, beside its weights, and more."""
-    made.announcer.phase("exporting")
-    made.keep_detections("student")
-    file = exporter.weights(made.student)
+def deliver(setup: TrainingSetup, exporter: StudentWriter) -> None:
+    """Everything a run leaves beside its checkpoints: the last student's safetensors_copy and config, beside its weights, and more."""
+    setup.reporter.phase("exporting")
+    setup.keep_detections("student")
+    file = exporter.weights(setup.student)
     for name, written in [
-        ("student.safetensors", exporter.twin(made.student, file)),
-        ("student-config.py", exporter.config(file, made.data.val.split)),
+        ("student.safetensors", exporter.safetensors_copy(setup.student, file)),
+        ("student-config.py", exporter.config(file, setup.data.val.files)),
     ]:
-        made.announcer.artifact(name, written)
-    made.announcer.facts(student_sha256=file.sha256)
-    if made.spec.teacher:
-        draw_richness(made)
-    report_complexity(made)
+        setup.reporter.artifact(name, written)
+    setup.reporter.facts(student_sha256=file.sha256)
+    if setup.spec.teacher:
+        draw_richness(setup)
+    report_complexity(setup)
 
 
-def draw_richness(made: TrainingSetup) -> None:
+def draw_richness(setup: TrainingSetup) -> None:
     """Where the teacher saw something, on a few validation images; a picture that fails is not worth a run."""
-    indices = labelled_images(made.data.val.coco, made.data.val.left_out)[:RICHNESS_IMAGES]
-    images = made.images(made.data.val, indices, test_pipeline(made.job.schedule, made.stock))
+    indices = labelled_images(setup.data.val.coco, setup.data.val.excluded)[:RICHNESS_IMAGES]
+    images = setup.images(setup.data.val, indices, test_pipeline(setup.job.schedule, setup.base_config))
     try:
-        content = richness.draw(made.teacher, test_loader(images, made.workers))
+        content = richness.draw(setup.teacher, test_loader(images, setup.workers))
     except Exception as error:
-        made.announcer.log(f"The richness could not be drawn: {type(error).__name__}: {error}.", "warning")
+        setup.reporter.log(f"The richness could not be drawn: {type(error).__name__}: {error}.", "warning")
         return
-    made.announcer.artifact("richness.png", weights.write_bytes(content, made.workdir / "richness.png"))
+    setup.reporter.artifact("richness.png", weights.write_bytes(content, setup.workdir / "richness.png"))
 
 
-def report_complexity(made: TrainingSetup) -> None:
-    sides = {"student": made.student} | ({"teacher": made.teacher.detector} if made.spec.teacher else {})
-    size = test_size(made.job.schedule, made.stock)
+def report_complexity(setup: TrainingSetup) -> None:
+    sides = {"student": setup.student} | ({"teacher": setup.teacher.detector} if setup.spec.teacher else {})
+    size = test_size(setup.job.schedule, setup.base_config)
     for role, detector in sides.items():
-        made.announcer.facts(**complexity(detector, size).facts(role))
-    device = versions.device_name(made.device)
-    made.announcer.facts(latency_device=device, flops_convention=FLOPS_CONVENTION)
+        setup.reporter.facts(**complexity(detector, size).facts(role))
+    device = versions.device_name(setup.device)
+    setup.reporter.facts(latency_device=device, flops_convention=FLOPS_CONVENTION)
 
 
-def checkpoint_identity(made: TrainingSetup) -> str:
+def checkpoint_identity(setup: TrainingSetup) -> str:
     """What a checkpoint must agree with to be gone on from."""
-    asked = made.job.model_dump_json(include=set(IDENTITY))
-    halves = [half for half in (made.data.train, made.data.unlabelled) if half]
-    read = [d for d in (made.spec.teacher, made.spec.student) if d and d.weights]
+    asked = setup.job.model_dump_json(include=set(IDENTITY))
+    splits = [split for split in (setup.data.train, setup.data.unlabelled) if split]
+    read = [d for d in (setup.spec.teacher, setup.spec.student) if d and d.weights]
     digests = [d.sha256 or digest(d.weights) for d in read if d.weights]
-    images = [f"{half.sha256} without {sorted(half.left_out)}" for half in halves]
+    images = [f"{split.sha256} without {sorted(split.excluded)}" for split in splits]
     return hashlib.sha256("\n".join([asked, *images, *digests]).encode()).hexdigest()

@@ -16,7 +16,7 @@ from frs.training.batches import Pipeline
 
 
 class StudentWriter:
-    """Writes `<name>-<first 8 of the file's sha256>.pth`, its safetensors twin and the resolved config."""
+    """Writes `<name>-<first 8 of the file's sha256>.pth`, its safetensors safetensors_copy and the resolved config."""
 
     def __init__(
         self, folder: Path, name: str, model: ConfigDict, classes: tuple[str, ...], pipeline: Pipeline
@@ -31,7 +31,7 @@ class StudentWriter:
         meta = {"dataset_meta": {"classes": self.classes}}
         return weights.write({"meta": meta, "state_dict": state}, self.folder / f"{self.name}-{{sha8}}.pth")
 
-    def twin(self, student: nn.Module, file: SavedFile) -> SavedFile:
+    def safetensors_copy(self, student: nn.Module, file: SavedFile) -> SavedFile:
         """The same tensors as safetensors, beside `file`."""
         state = {key: tensor.cpu().contiguous().clone() for key, tensor in student.state_dict().items()}
         return weights.write_bytes(safetensors.torch.save(state), file.path.with_suffix(".safetensors"))

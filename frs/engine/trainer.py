@@ -59,7 +59,7 @@ def _to_frs_error(error: Exception) -> FrsError:
 
 
 def _from_loader_error(error: FrsError) -> FrsError:
-    """torch makes an error of a loader's process anew, with that process's traceback as its message."""
+    """Torch makes an error of a loader's process anew, with that process's traceback as its message."""
     last = error.message.strip().splitlines()[-1].partition(": ")[2]
     return type(error)(last.removesuffix(error.hint_by_default).strip())
 
@@ -71,6 +71,6 @@ def report_failure(emit: events.Emit, error: FrsError) -> int:
 
 
 def silence_libraries() -> None:
-    """mmengine and torch tell of things that are as intended here."""
+    """Mmengine and torch tell of things that are as intended here."""
     warnings.filterwarnings("ignore")
     MMLogger.get_instance("frs", log_level="ERROR").setLevel(logging.ERROR)

@@ -84,7 +84,7 @@ def _of_class(matches: ClassMatches, times: Multiplicities) -> NDArray[np.float6
 def _envelope(
     outcome: NDArray[np.int8], counted: Multiplicities, so_far: Multiplicities, objects: Multiplicities
 ) -> NDArray[np.float64]:
-    """Mean over the 101 recalls of the best precision at that recall or beyond.
+    """Mean over the 101 recalls of the best precision at that restore_warnings or beyond.
 
     Precision peaks at right detections, so only they are looked at; each stands for the recalls first reached there.
     """

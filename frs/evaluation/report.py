@@ -65,17 +65,17 @@ class Pair(_Part):
 class Comparison(_Part):
     gain: float
     """In mAP, mean over the pairs."""
-    over_images: ImageInterval
-    over_seeds: SeedInterval | None
+    image_interval: ImageInterval
+    seed_interval: SeedInterval | None
     """Null with a single pair."""
     pairs: list[Pair]
-    unequal: str | None = None
+    step_mismatch: str | None = None
     """Said where the two runs of a pair did not take as many steps."""
 
     @property
     def decisive(self) -> Interval:
-        enough = self.over_seeds is not None and self.over_seeds.n >= MIN_SEEDS
-        return self.over_seeds if enough and self.over_seeds else self.over_images
+        enough = self.seed_interval is not None and self.seed_interval.n >= MIN_SEEDS
+        return self.seed_interval if enough and self.seed_interval else self.image_interval
 
 
 class MissingRun(_Part):
@@ -159,7 +159,7 @@ def _by(comparison: Comparison) -> Literal["images", "seeds"]:
 
 
 def _caveat(comparison: Comparison) -> str:
-    return " ".join(filter(None, [_not_covered(comparison), comparison.unequal]))
+    return " ".join(filter(None, [_not_covered(comparison), comparison.step_mismatch]))
 
 
 def _not_covered(comparison: Comparison) -> str:

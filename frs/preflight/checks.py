@@ -26,7 +26,7 @@ class SetupStep:
     """Names the step where it holds; where it does not, the error's own code does."""
     run: Callable[[], StepResult]
     needs: tuple[str, ...] = ()
-    """What steps before it must have made."""
+    """What steps before it must have setup."""
 
 
 class Check(BaseModel):
@@ -46,9 +46,9 @@ def run_until_first_error(steps: Iterable[SetupStep]) -> None:
         step.run()
 
 
-def run_all(steps: Iterable[SetupStep], made: Mapping[str, object]) -> list[Check]:
-    """One result for each step; one that lacks what it needs in `made`, which the steps themselves fill, is passed over."""
-    return [_result(step, all(name in made for name in step.needs)) for step in steps]
+def run_all(steps: Iterable[SetupStep], setup: Mapping[str, object]) -> list[Check]:
+    """One result for each step; one that lacks what it needs in `setup`, which the steps themselves fill, is passed over."""
+    return [_result(step, all(name in setup for name in step.needs)) for step in steps]
 
 
 def _result(step: SetupStep, possible: bool) -> Check:

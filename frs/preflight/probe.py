@@ -40,7 +40,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """How a probe is made."""
+    """How a probe is setup."""
 
     precision: Precision
     """The context that training's forward passes run in."""
@@ -48,14 +48,14 @@ class ProbeConfig:
     """Tensors that the optimizer keeps for each parameter."""
     repeats: int
     """Steps to time, the first ones left out where there are more than one."""
-    foresee: bool
+    estimate_memory: bool
     """Whether the CPU's memory is foreseen from batches of one and two images."""
 
 
 def probe(model: nn.Module, batch: Batch, trial: ProbeConfig) -> Probe:
     """Takes steps on a raw batch as the data loader gives it. Raises BatchTooLarge.
 
-    Its images are as large as that batch's: with `scales`, another batch may need more.
+    Its images are as large as that batch's: with `train_sizes`, another batch may need more.
     """
     device = next(model.parameters()).device
     state_bytes = trial.states * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -64,7 +64,7 @@ def probe(model: nn.Module, batch: Batch, trial: ProbeConfig) -> Probe:
         if device.type == "cuda":
             return _on_gpu(model, batch, trial, device, state_bytes)
         size = len(batch["inputs"])
-        if trial.foresee and size > 2:
+        if trial.estimate_memory and size > 2:
             peaks = [memory.peak_bytes(partial(step, model, part(batch, n), trial.precision), device) for n in (1, 2)]
             check_memory(size, peaks[0] + state_bytes, peaks[1] - peaks[0], _available())
         return _measured(model, batch, trial, device, state_bytes)
@@ -114,14 +114,14 @@ def step(model: nn.Module, batch: Batch, precision: Precision) -> tuple[float, d
     device = next(model.parameters()).device
     started = _now(device)
     with precision():
-        lesson = model.teach(batch) if isinstance(model, Distiller) else None
+        outputs = model.forward_both(batch) if isinstance(model, Distiller) else None
         student: Any = model.student if isinstance(model, Distiller) else model
-        losses = lesson.losses if lesson else _losses(student, batch)
+        losses = outputs.losses if outputs else _losses(student, batch)
     task, _ = student.parse_losses(losses)
     seconds = _now(device) - started
-    norms = {name: float(norm) for name, norm in gradient_norms(lesson, task).items()} if lesson else {}
+    norms = {name: float(norm) for name, norm in gradient_norms(outputs, task).items()} if outputs else {}
     started = _now(device)
-    torch.stack([task, *(lesson.terms.values() if lesson else ())]).sum().backward()
+    torch.stack([task, *(outputs.terms.values() if outputs else ())]).sum().backward()
     seconds += _now(device) - started
     norms = norms or {"task": _norm(parameter.grad for parameter in model.parameters())}
     model.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""What a job needs before its first step, made and checked part by part: data, detectors, steps, one trial of each."""
+"""What a job needs before its first step, setup and checked part by part: data, detectors, steps, one trial of each."""
 
 import time
 from functools import partial
@@ -42,7 +42,7 @@ SHORT_RUN_STEPS = 4
 
 
 class TrainingSetup:
-    """What the phases of a job share. The attributes named here are made in `preparations` and `trials`."""
+    """What the phases of a job share. The attributes named here are setup in `preparations` and `trials`."""
 
     data: LoadedSplits
     student: nn.Module
@@ -59,14 +59,14 @@ class TrainingSetup:
 
     def __init__(self, spec: ResolvedSpec, workdir: Path, emit: Emit) -> None:
         self.spec, self.job, self.workdir = spec, spec.job, workdir
-        self.announcer = EventReporter(emit, workdir)
+        self.reporter = EventReporter(emit, workdir)
         self.device = choose_device(self.job.resources)
         self.precision = precision.choose(self.job.schedule.precision, self.device)
-        self.stock = builder.base_config(spec.student.description)
+        self.base_config = builder.load_base_config(spec.student.description)
         self.workers = loader_workers(self.job.resources, self.device)
 
     def preparations(self) -> list[SetupStep]:
-        """What every attempt makes, each part checked as it is made."""
+        """What every attempt makes, each part checked as it is setup."""
         steps = [
             SetupStep("class_mismatch", self.read_data),
             SetupStep("bad_dataset", self.check_data, ("data",)),
@@ -92,34 +92,34 @@ class TrainingSetup:
         return steps
 
     def read_data(self) -> StepResult:
-        self.announcer.phase("checking")
-        self.data = splits.load_splits(self.spec, self.announcer.within)
+        self.reporter.phase("checking")
+        self.data = splits.load_splits(self.spec, self.reporter.phase_progress)
         return StepResult(f"Both splits have the classes {', '.join(self.data.classes[:8])}.")
 
     def check_data(self) -> StepResult:
-        left_out = splits.describe_excluded(self.data, self.job.max_bad_share)
-        self.announcer.warn(*left_out)
-        found = f"{len(self.data.train.kept)} images to train on, {len(self.data.val.kept)} to validate on."
-        return StepResult(" ".join([found, *left_out]), warning=bool(left_out))
+        excluded = splits.describe_excluded(self.data, self.job.max_invalid_fraction)
+        self.reporter.warn(*excluded)
+        found = f"{len(self.data.train.valid)} images to train on, {len(self.data.val.valid)} to validate on."
+        return StepResult(" ".join([found, *excluded]), warning=bool(excluded))
 
     def build_student(self) -> StepResult:
-        self.announcer.phase("loading")
+        self.reporter.phase("loading")
         torch.manual_seed(self.job.schedule.seed)
         wanted = (self.spec.student, self.data.classes, self.spec.models)
         strict = self.job.kind == "evaluate"
-        student, left_out = (loading.load_detector(*wanted), ()) if strict else loading.load_student(*wanted)
+        student, excluded = (loading.load_detector(*wanted), ()) if strict else loading.load_student(*wanted)
         self.student = acceleration.to_device(student, self.device)
         if self.spec.teacher is None:
             self.model = self.student
-        self.announcer.facts(**self.facts(student), weights_left_out=list(left_out))
-        if not left_out:
+        self.reporter.facts(**self.facts(student), weights_left_out=list(excluded))
+        if not excluded:
             return StepResult(f"The student is built: {type(student).__name__}.")
-        said = f"The student's weights are of other classes: it starts without {', '.join(left_out)}."
-        self.announcer.warn(said)
+        said = f"The student's weights are of other classes: it starts without {', '.join(excluded)}."
+        self.reporter.warn(said)
         return StepResult(said, warning=True)
 
     def plan_steps(self) -> StepResult:
-        self.plan = schedule.resolve_schedule(self.job.schedule, self.stock, len(self.data.trainable))
+        self.plan = schedule.resolve_schedule(self.job.schedule, self.base_config, len(self.data.labelled))
         return StepResult(f"{self.plan.steps} steps, {self.plan.steps_per_epoch} an epoch.")
 
     def build_teacher(self) -> StepResult:
@@ -130,25 +130,25 @@ class TrainingSetup:
 
     def join(self) -> StepResult:
         self.teacher_sha256 = self.teacher.fingerprint()
-        self.announcer.facts(teacher_sha256=self.teacher_sha256, method=self.job.method)
+        self.reporter.facts(teacher_sha256=self.teacher_sha256, method=self.job.method)
         if self.job.method == "none":
             self.model = self.student
             return StepResult("Method `none`: the student trains alone.")
         model = build_distiller(self.student, self.teacher, self.job, self.plan)
         self.model = acceleration.to_device(model, self.device)
-        self.announcer.facts(**distillation_facts(model, self.job.distillation))
+        self.reporter.facts(**distillation_facts(model, self.job.distillation))
         return StepResult(f"Strides in common: {', '.join(map(str, model.strides))}.")
 
     def probe(self, repeats: int) -> StepResult:
         """One training step without a trace, several where `repeats` says so. Raises BatchTooLarge."""
-        self.announcer.phase("probing")
+        self.reporter.phase("probing")
         started = time.monotonic()
         batch = self.first_batch()
         self.loading_seconds = time.monotonic() - started
         thorough = self.plan.steps > SHORT_RUN_STEPS or repeats > 1
         states = schedule.OPTIMIZER_STATE_TENSORS[self.job.schedule.optimizer.name]
         precise = partial(autocast, self.precision, self.device.type)
-        self.probed = probe(self.model, batch, ProbeConfig(precise, states, repeats, foresee=thorough))
+        self.probed = probe(self.model, batch, ProbeConfig(precise, states, repeats, estimate_memory=thorough))
         each = " a process" if self.job.resources.trainers > 1 else ""
         return StepResult(
             f"A step on {len(batch['inputs'])} images{each} takes {self.probed.seconds:.3g} s "
@@ -163,18 +163,18 @@ class TrainingSetup:
 
     def check_gradients(self) -> StepResult:
         check_gradients(self.probed)
-        self.announcer.facts(gradients_at_start=self.probed.gradients)
+        self.reporter.facts(gradients_at_start=self.probed.gradients)
         told = ", ".join(f"{name} {norm:.3g}" for name, norm in self.probed.gradients.items())
         return StepResult(f"Gradients reach the student, of norm: {told}.")
 
     def check_teacher(self, images: int | None = None) -> StepResult:
         """Measures the teacher. Raises TeacherNotCompetent unless the spec accepts a weak one."""
-        self.announcer.phase("evaluating the teacher")
-        half = self.data.val if images is None else self.data.val.sample(images)
+        self.reporter.phase("evaluating the teacher")
+        split = self.data.val if images is None else self.data.val.sample(images)
         started = time.monotonic()
-        scores = self.evaluate(self.teacher.detector, half)
+        scores = self.evaluate(self.teacher.detector, split)
         self.seconds_per_image = (time.monotonic() - started) / max(1, scores.images)
-        self.announcer.evaluation("teacher", scores, last=True)
+        self.reporter.evaluation("teacher", scores, last=True)
         if images is None:
             self.keep_detections("teacher")
         reached = f"The teacher reaches mAP {scores.mAP:.4f} on {scores.images} validation images"
@@ -183,35 +183,37 @@ class TrainingSetup:
         if not self.job.distillation.accept_weak_teacher:
             raise TeacherNotCompetent(f"{reached}, below {MIN_TEACHER_MAP}.")
         accepted = f"{reached}, below {MIN_TEACHER_MAP}. Accepted because the spec says so."
-        self.announcer.warn(accepted)
+        self.reporter.warn(accepted)
         return StepResult(accepted, warning=True)
 
-    def evaluate(self, detector: nn.Module, half: LoadedSplit | None = None) -> Scores:
+    def evaluate(self, detector: nn.Module, split: LoadedSplit | None = None) -> Scores:
         """On the validation split, or on a part of it."""
-        half = half or self.data.val
+        split = split or self.data.val
         process_group.broadcast_from_rank0(detector.buffers())
-        images = self.images(half, process_group.shard(half.kept), test_pipeline(self.job.schedule, self.stock))
-        found = detect(detector, test_loader(images, self.workers), self.announcer.within)
+        images = self.images(
+            split, process_group.shard(split.valid), test_pipeline(self.job.schedule, self.base_config)
+        )
+        found = detect(detector, test_loader(images, self.workers), self.reporter.phase_progress)
         self.found = process_group.all_gather_rows(found)
-        return score(self.found, half.coco, half.ids)
+        return score(self.found, split.coco, split.ids)
 
     def keep_detections(self, role: Role) -> None:
         """Those of the last evaluation, for whoever compares runs image by image."""
         if process_group.rank() != 0:
             return
-        half = self.data.val
-        content = pack(Detections(self.found, np.array(sorted(half.ids)), self.data.classes, half.sha256))
+        split = self.data.val
+        content = pack(Detections(self.found, np.array(sorted(split.ids)), self.data.classes, split.sha256))
         name = f"detections-{role}.npz"
-        self.announcer.artifact(name, weights.write_bytes(content, self.workdir / name))
+        self.reporter.artifact(name, weights.write_bytes(content, self.workdir / name))
 
     def loaders(self, workers: int) -> TrainingLoaders:
-        pipeline, more = training_pipeline(self.job.schedule, self.stock), self.data.unlabelled
-        images = self.images(self.data.train, self.data.trainable, pipeline)
-        unlabelled = self.images(more, more.kept, pipeline) if more else None
+        pipeline, more = training_pipeline(self.job.schedule, self.base_config), self.data.unlabelled
+        images = self.images(self.data.train, self.data.labelled, pipeline)
+        unlabelled = self.images(more, more.valid, pipeline) if more else None
         return TrainingLoaders(images, self.job.schedule, workers, unlabelled)
 
-    def images(self, half: LoadedSplit, indices: list[int], pipeline: Pipeline) -> DetectionImages:
-        return DetectionImages(half.coco, half.split.images, pipeline, self.job.schedule.seed, indices)
+    def images(self, split: LoadedSplit, indices: list[int], pipeline: Pipeline) -> DetectionImages:
+        return DetectionImages(split.coco, split.files.images, pipeline, self.job.schedule.seed, indices)
 
     def facts(self, student: nn.Module) -> dict[str, object]:
         more = self.data.unlabelled
@@ -219,8 +221,8 @@ class TrainingSetup:
             "classes": list(self.data.classes),
             "train_annotations_sha256": self.data.train.sha256,
             "val_annotations_sha256": self.data.val.sha256,
-            "training_images": len(self.data.trainable),
-            **({"unlabelled_images": len(more.kept), "unlabelled_annotations_sha256": more.sha256} if more else {}),
+            "training_images": len(self.data.labelled),
+            **({"unlabelled_images": len(more.valid), "unlabelled_annotations_sha256": more.sha256} if more else {}),
             "student_parameters": sum(parameter.numel() for parameter in student.parameters()),
             "processes": process_group.world_size(),
             "device": versions.device_name(self.device),

@@ -67,27 +67,27 @@ class DetectionImages(Dataset[Any]):
         }
 
 
-def training_pipeline(schedule: Schedule, stock: Config) -> Pipeline:
+def training_pipeline(schedule: Schedule, base_config: Config) -> Pipeline:
     return [
         {"type": "LoadImageFromFile"},
         {"type": "LoadAnnotations", "with_bbox": True},
-        _training_resize(schedule, stock),
-        {"type": "RandomFlip", "prob": schedule.flip},
+        _training_resize(schedule, base_config),
+        {"type": "RandomFlip", "prob": schedule.flip_prob},
         {"type": "PackDetInputs"},
     ]
 
 
-def test_pipeline(schedule: Schedule, stock: Config) -> Pipeline:
+def test_pipeline(schedule: Schedule, base_config: Config) -> Pipeline:
     return [
         {"type": "LoadImageFromFile"},
-        {"type": "Resize", "scale": test_size(schedule, stock), "keep_ratio": True},
+        {"type": "Resize", "scale": test_size(schedule, base_config), "keep_ratio": True},
         {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")},
     ]
 
 
-def test_size(schedule: Schedule, stock: Config) -> tuple[int, int]:
+def test_size(schedule: Schedule, base_config: Config) -> tuple[int, int]:
     """Width and height that images are scaled into where a detector is measured."""
-    size = schedule.image_size or next(step.scale for step in stock.test_pipeline if step.type == "Resize")
+    size = schedule.image_size or next(step.scale for step in base_config.test_pipeline if step.type == "Resize")
     return size[0], size[1]
 
 
@@ -135,13 +135,17 @@ def _loader(images: DetectionImages, workers: int, **batching: Any) -> DataLoade
     return DataLoader(images, num_workers=workers, collate_fn=pseudo_collate, generator=own, **batching)
 
 
-def _training_resize(schedule: Schedule, stock: Config) -> dict[str, Any]:
-    if schedule.scales:
-        return {"type": "RandomChoiceResize", "scales": [tuple(size) for size in schedule.scales], "keep_ratio": True}
+def _training_resize(schedule: Schedule, base_config: Config) -> dict[str, Any]:
+    if schedule.train_sizes:
+        return {
+            "type": "RandomChoiceResize",
+            "scales": [tuple(size) for size in schedule.train_sizes],
+            "keep_ratio": True,
+        }
     if schedule.image_size:
         return {"type": "Resize", "scale": tuple(schedule.image_size), "keep_ratio": True}
-    resizes = (step for step in base_dataset(stock).pipeline if step.type in RESIZES)
+    resizes = (step for step in base_dataset(base_config).pipeline if step.type in RESIZES)
     found = next(resizes, None)
     if found is None:
-        raise InvalidSpec("The stock config scales images in a way of its own.", "Set `schedule.image_size`.")
+        raise InvalidSpec("The base config scales images in a way of its own.", "Set `schedule.image_size`.")
     return dict(found)

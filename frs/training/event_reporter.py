@@ -36,9 +36,9 @@ class EventReporter:
         new = [message for message in messages if message not in self.warnings]
         for message in new:
             self.log(message, "warning")
-        self.recall([*self.warnings, *new])
+        self.restore_warnings([*self.warnings, *new])
 
-    def recall(self, warnings: list[str]) -> None:
+    def restore_warnings(self, warnings: list[str]) -> None:
         """Warnings of attempts before this one come first."""
         self.warnings = list(dict.fromkeys([*warnings, *self.warnings]))
         if self.warnings:
@@ -63,7 +63,7 @@ class EventReporter:
         if step == plan.steps or time.monotonic() - self._told > PROGRESS_SECONDS:
             self._tell()
 
-    def within(self, done: int, total: int) -> None:
+    def phase_progress(self, done: int, total: int) -> None:
         """So much of the phase at hand is done."""
         if time.monotonic() - self._told > KEEPALIVE_SECONDS:
             self._progress = self._progress.model_copy(

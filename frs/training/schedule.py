@@ -1,4 +1,4 @@
-"""The schedule with nothing left open: absent fields take the stock config's values, epochs become steps."""
+"""The schedule with nothing left open: absent fields take the base config's values, epochs become steps."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from frs.spec import Schedule
 from frs.step_counts import count_steps
 
 BASE_BATCH_SIZE = 16
-"""Images a step that the stock configs' learning rates are for."""
+"""Images a step that the base configs' learning rates are for."""
 ADAMW_RATE, ADAMW_DECAY = 1e-3, 0.05
 OPTIMIZER_STATE_TENSORS = {"sgd": 1, "adamw": 2}
 """Tensors that each keeps for every parameter."""
@@ -33,23 +33,23 @@ class ResolvedSchedule:
         return math.ceil(step / self.steps_per_epoch)
 
 
-def resolve_schedule(schedule: Schedule, stock: Config, images: int) -> ResolvedSchedule:
+def resolve_schedule(schedule: Schedule, base_config: Config, images: int) -> ResolvedSchedule:
     """The steps of `schedule` over a training set of so many images."""
-    epochs = schedule.epochs or _base_epochs(stock)
+    epochs = schedule.epochs or _base_epochs(base_config)
     if not epochs:
-        raise InvalidSpec("The stock config does not count in epochs.", "Set `schedule.epochs`.")
+        raise InvalidSpec("The base config does not count in epochs.", "Set `schedule.epochs`.")
     counted = count_steps(schedule, epochs, images)
-    optimizer = stock.optim_wrapper.optimizer
+    optimizer = base_config.optim_wrapper.optimizer
     sgd = schedule.optimizer.name == "sgd"
-    stock_batch = stock.get("auto_scale_lr", {}).get("base_batch_size", BASE_BATCH_SIZE)
+    stock_batch = base_config.get("auto_scale_lr", {}).get("base_batch_size", BASE_BATCH_SIZE)
     rate = optimizer.lr * schedule.batch_size / stock_batch if sgd else ADAMW_RATE
     decay = optimizer.weight_decay if sgd else ADAMW_DECAY
     return ResolvedSchedule(
         epochs=counted.epochs,
         steps=counted.steps,
         steps_per_epoch=counted.per_epoch,
-        warmup_steps=warmup(schedule.policy.warmup_steps, counted.steps),
-        milestones=tuple(epoch * counted.per_epoch for epoch in _milestones(schedule, stock, epochs)),
+        warmup_steps=warmup(schedule.lr_schedule.warmup_steps, counted.steps),
+        milestones=tuple(epoch * counted.per_epoch for epoch in _milestones(schedule, base_config, epochs)),
         learning_rate=schedule.optimizer.learning_rate or rate,
         weight_decay=decay if schedule.optimizer.weight_decay is None else schedule.optimizer.weight_decay,
     )
@@ -68,11 +68,11 @@ def optimizer_config(schedule: Schedule, plan: ResolvedSchedule) -> dict[str, An
 
 
 def scheduler_configs(schedule: Schedule, plan: ResolvedSchedule) -> list[dict[str, Any]]:
-    """mmengine parameter schedulers, counted in steps: a linear warm-up, then steps or a cosine to a hundredth."""
+    """Mmengine parameter schedulers, counted in steps: a linear warm-up, then steps or a cosine to a hundredth."""
     warmup_steps = plan.warmup_steps if plan.warmup_steps > 1 else 0  # mmengine's LinearLR never ends after one step
     by_step = {"by_epoch": False}
     warm = {"type": "LinearLR", "start_factor": 0.001, "begin": 0, "end": warmup_steps, **by_step}
-    if schedule.policy.name == "step":
+    if schedule.lr_schedule.name == "step":
         after = {"type": "MultiStepLR", "milestones": list(plan.milestones), "gamma": 0.1, **by_step}
     else:
         after = {
@@ -85,24 +85,24 @@ def scheduler_configs(schedule: Schedule, plan: ResolvedSchedule) -> list[dict[s
     return [*([warm] if warmup_steps else []), *([after] if warmup_steps < plan.steps else [])]
 
 
-def base_dataset(stock: Config) -> ConfigDict:
-    """The stock config's training set, without the wrappers that repeat it."""
-    dataset = stock.train_dataloader.dataset
+def base_dataset(base_config: Config) -> ConfigDict:
+    """The base config's training set, without the wrappers that repeat it."""
+    dataset = base_config.train_dataloader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset
     return dataset
 
 
-def _base_epochs(stock: Config) -> int:
+def _base_epochs(base_config: Config) -> int:
     """Times the stock schedule sees every image; 0 where it counts in steps."""
-    times, dataset = stock.train_cfg.get("max_epochs", 0), stock.train_dataloader.dataset
+    times, dataset = base_config.train_cfg.get("max_epochs", 0), base_config.train_dataloader.dataset
     while "dataset" in dataset:
         times, dataset = times * dataset.get("times", 1), dataset.dataset
     return int(times)
 
 
-def _milestones(schedule: Schedule, stock: Config, epochs: int) -> list[int]:
-    if schedule.policy.milestones is not None:
-        return list(schedule.policy.milestones)
-    stepped = [s for s in stock.param_scheduler if "milestones" in s]
+def _milestones(schedule: Schedule, base_config: Config, epochs: int) -> list[int]:
+    if schedule.lr_schedule.milestones is not None:
+        return list(schedule.lr_schedule.milestones)
+    stepped = [s for s in base_config.param_scheduler if "milestones" in s]
     return sorted({max(1, round(milestone * epochs / s.end)) for s in stepped for milestone in s.milestones})

@@ -29,7 +29,7 @@ class Artifacts(Protocol):
         """Makes `target`, whose folder is there, a file with that content, to be read only. `size`: where it is known.
 
         Raises ArtifactNotFound, ArtifactCorrupt where what came over a network has another size or does not hash to
-        `sha256`, OSError: ENOSPC for what has no room, before it comes, GivenUp.
+        `sha256`, OSError: ENOSPC for what has no capacity, before it comes, GivenUp.
         """
 
     def open(self, key: str) -> BinaryIO:

@@ -35,13 +35,13 @@ _OURS = re.compile(r"[0-9a-f]{64}(-val\d+)?")
 class ConversionFailed(Exception):
     """The archive cannot be used, whoever tries."""
 
-    def __init__(self, problem: ErrorInfo) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
+    def __init__(self, error: ErrorInfo) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 def convert(
-    settings: Settings, archive: Path, part: Path, val_share: float | None, give_up: IsAbandoned = lambda: False
+    settings: Settings, archive: Path, part: Path, val_fraction: float | None, give_up: IsAbandoned = lambda: False
 ) -> None:
     """Leaves the data set in `part/set`, by a process with none of our secrets in its environment.
 
@@ -50,7 +50,7 @@ def convert(
     arguments = [str(archive), str(part), str(_UNPACKS_TO * settings.max_upload_bytes)]
     allowed = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
     with subprocess.Popen(
-        [*COMMAND, *arguments, *([str(val_share)] if val_share else [])],
+        [*COMMAND, *arguments, *([str(val_fraction)] if val_fraction else [])],
         env={**allowed, PARENT: str(os.getpid())},
         stdout=subprocess.PIPE,
     ) as process:
@@ -72,15 +72,15 @@ def unpack_dataset(settings: Settings, artifacts: Artifacts, key: str, give_up: 
         return folder
     with exclusive_lock(root, ".unpacking", give_up), temporary(root) as archive, temporary(root) as part:
         if not folder.is_dir():
-            sha256, val_share = parse_archive_key(key)
+            sha256, val_fraction = parse_archive_key(key)
             try:
                 artifacts.fetch(key, sha256, archive, give_up)
-                convert(settings, archive, part, val_share, give_up)
+                convert(settings, archive, part, val_fraction, give_up)
             except ArtifactNotFound:
                 hint = "Restore the file, or upload the archive again under a new name."
                 raise DatasetNotFound("The archive of the data set is gone.", hint) from None
             except ConversionFailed as refused:
-                raise BadDataset(f"The archive cannot be unpacked. {refused}", refused.problem.hint) from None
+                raise BadDataset(f"The archive cannot be unpacked. {refused}", refused.error.hint) from None
             with exclusive_lock(root, give_up=give_up):
                 _put(part / "set", folder)
     return folder

@@ -25,9 +25,9 @@ def folder_of(settings: Settings, upload_key: str) -> Path:
     return settings.uploads_root / Path(upload_key).name.partition(".")[0]
 
 
-def archive_key(sha256: str, val_share: float | None, suffix: str) -> str:
+def archive_key(sha256: str, val_fraction: float | None, suffix: str) -> str:
     """Where the archive of a data set goes in the artifacts; it says all that its conversion depends on."""
-    return f"uploads/{sha256}{f'-val{round(100 * val_share)}' if val_share else ''}{suffix}"
+    return f"uploads/{sha256}{f'-val{round(100 * val_fraction)}' if val_fraction else ''}{suffix}"
 
 
 def parse_archive_key(archive_key: str) -> tuple[str, float | None]:

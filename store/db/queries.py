@@ -1,4 +1,4 @@
-"""How what a spec refers to is found: a data set or detector by id or name, a job's last student, jobs by tag or family."""
+"""How what a spec refers to is found: a data set or detector by id or name, a job's last student, jobs by tag or run_group."""
 
 from typing import TypeVar
 

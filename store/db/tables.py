@@ -92,7 +92,7 @@ class Job(Base):
     status_reason_since: Mapped[float | None]
     end_reason: Mapped[EndReason | None]
     error: Mapped[Document | None]
-    """A `frs.events.Problem`."""
+    """A `frs.events.ErrorInfo`."""
     cancel_requested_at: Mapped[float | None]
     pause_requested_at: Mapped[float | None]
     stop_requested_at: Mapped[float | None]
@@ -101,7 +101,7 @@ class Job(Base):
 
     attempt: Mapped[int] = mapped_column(default=0)
     """Number of the newest attempt: the fencing token that every write of a running job carries."""
-    forgiven: Mapped[int] = mapped_column(default=0, server_default="0")
+    failures_reset_at_attempt: Mapped[int] = mapped_column(default=0, server_default="0")
     """Attempts up to this number no longer count towards `poison`: somebody resumed or retried the job since."""
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[float | None]
@@ -245,7 +245,7 @@ class Dataset(Base):
     hashes: Mapped[Document | None]
     """SHA-256 of each half's annotation file as it was checked; null for an upload, and for what is older than this."""
     status: Mapped[DatasetStatus] = mapped_column(default=DatasetStatus.CHECKING)
-    report: Mapped[Document | None]
+    check_result: Mapped[Document | None]
     classes: Mapped[list[str] | None]
     created_at: Mapped[float] = mapped_column(default=now())
 
@@ -264,7 +264,7 @@ class Detector(Base):
     )
     """An upload is `importing` until a worker has read it in its jail."""
     error: Mapped[Document | None]
-    """Why an upload was refused: a `frs.events.Problem`."""
+    """Why an upload was refused: a `frs.events.ErrorInfo`."""
     description: Mapped[Document]
     """A `frs.spec.StockDetector` or `DescribedDetector`."""
     weights_file: Mapped[str | None]
@@ -310,13 +310,13 @@ class Worker(Base):
     """The owner of its leases."""
     host: Mapped[str]
     version: Mapped[str]
-    slots: Mapped[int]
+    concurrency: Mapped[int]
     gpus: Mapped[list[Document]] = mapped_column(default=list)
     """`{index, name, memory_total, memory_used, utilization}` each; bytes and percent, null where not known."""
     draining: Mapped[bool] = mapped_column(default=False)
     """It takes no more jobs and gives back what it has."""
-    lacks: Mapped[list[Document] | None]
-    """What jobs in the queue need and it has not: `{key, owner, message}` each, as `store.scheduling.requirements.Need`."""
+    missing: Mapped[list[Document] | None]
+    """What jobs in the queue need and it has not: `{key, owner, message}` each, as `store.scheduling.requirements.Requirement`."""
     started_at: Mapped[float] = mapped_column(default=now())
     seen_at: Mapped[float] = mapped_column(default=now())
 
@@ -324,7 +324,7 @@ class Worker(Base):
 class WorkerRequest(Base):
     """Work of seconds that needs a worker and is no job: a plan's probe, the import of an uploaded detector."""
 
-    __tablename__ = "errands"
+    __tablename__ = "worker_requests"
     id: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[RequestKind]
     owner: Mapped[str]
@@ -337,7 +337,7 @@ class WorkerRequest(Base):
     lease_expires_at: Mapped[float | None]
     result: Mapped[Document | None]
     error: Mapped[Document | None]
-    """A `frs.events.Problem`."""
+    """A `frs.events.ErrorInfo`."""
     created_at: Mapped[float] = mapped_column(default=now())
     finished_at: Mapped[float | None]
 

@@ -46,7 +46,7 @@ def resume(session: Session, job_id: str) -> Job:
 
     With it, all that failed only for want of it.
     """
-    job = _lock_for_action(session, job_id, Action.RESUME, forgiven=Job.attempt)
+    job = _lock_for_action(session, job_id, Action.RESUME, failures_reset_at_attempt=Job.attempt)
     move_to(session, job, JobStatus.QUEUED)
     _revive_dependents(session, job)
     return job
@@ -55,7 +55,7 @@ def resume(session: Session, job_id: str) -> Job:
 def retry(session: Session, job_id: str) -> tuple[Job, list[str]]:
     """As `resume`, but to begin from scratch. Returns with it the keys of its files, to delete after the commit."""
     job = _lock_for_action(
-        session, job_id, Action.RETRY, forgiven=Job.attempt, started_at=None, progress=None, facts={}
+        session, job_id, Action.RETRY, failures_reset_at_attempt=Job.attempt, started_at=None, progress=None, facts={}
     )
     keys = _files(session, [job.id])
     for table in (Checkpoint, Artifact, Metric, Evaluation):
@@ -81,9 +81,9 @@ def delete(session: Session, job_id: str) -> list[str]:
     Raises JobInUse where one of them has not ended, or another job still needs its student or compares it.
     """
     job = _lock_for_action(session, job_id, Action.DELETE, events=0)
-    family = [job, *update_returning(session, Job.parent_id == job.id, events=0)]
-    _check_not_in_use(session, family)
-    ids = [member.id for member in family]
+    run_group = [job, *update_returning(session, Job.parent_id == job.id, events=0)]
+    _check_not_in_use(session, run_group)
+    ids = [member.id for member in run_group]
     keys = _files(session, ids)
     session.execute(update(Job).where(Job.teacher_job_id.in_(ids)).values(teacher_job_id=None))
     session.execute(delete_from(Job).where(Job.id.in_(ids)))
@@ -138,13 +138,13 @@ def _existing(session: Session, job_id: str) -> Job:
     return job
 
 
-def _check_not_in_use(session: Session, family: Sequence[Job]) -> None:
-    for member in family:
+def _check_not_in_use(session: Session, run_group: Sequence[Job]) -> None:
+    for member in run_group:
         if not member.status.is_terminal:
             raise JobInUse(
                 f"Job {member.id}, which it brought along, is {member.status}.", "Cancel it, or wait for it."
             )
-    ids = [member.id for member in family]
+    ids = [member.id for member in run_group]
     run = aliased(Job)
     compares = exists(select(run.id).where(run.id.in_(ids), is_compared(run, Job)).correlate(Job))
     needs = or_(Job.teacher_job_id.in_(ids), compares)

@@ -39,7 +39,7 @@ class RequestedAction(IntEnum):
 @dataclass(frozen=True)
 class Renewal:
     lease: Lease
-    wish: RequestedAction
+    requested_action: RequestedAction
 
 
 def requested_action(job: Job | Row[*tuple[Any, ...]]) -> RequestedAction:

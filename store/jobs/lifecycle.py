@@ -1,4 +1,4 @@
-"""The life of a job: queued, running under a lease, ended. The database is the truth, messages are hints.
+"""The life of a job: queued, running under a lease, ended. The database is the truth, messages are wakeups.
 
 Every function takes a session of `Database.write` and leaves the commit to its caller, so that a transition, its event
 and whatever else belongs to it stand or fall together. Every transition begins with one guarded UPDATE, see
@@ -91,20 +91,20 @@ def claim(
     owner: str,
     lease_seconds: float,
     job_id: str | None = None,
-    room: GpuCapacity = CPU_ONLY,
+    capacity: GpuCapacity = CPU_ONLY,
     *,
     among: Collection[str] | None = None,
-    leaving: ClaimExclusions = NO_EXCLUSIONS,
+    exclusions: ClaimExclusions = NO_EXCLUSIONS,
 ) -> Lease | None:
-    """The next job that fits the room (or that one, if it can run), now running under a new attempt. None: nothing to do.
+    """The next job that fits the capacity (or that one, if it can run), now running under a new attempt. None: nothing to do.
 
-    By priority, then age. One statement, so one of many claimers gets it. `among`: of these alone; `leaving`: for none
+    By priority, then age. One statement, so one of many claimers gets it. `among`: of these alone; `exclusions`: for none
     of those is any GPU kept.
     """
     these = [job_id] if job_id else among
     taken = update_returning(
         session,
-        Job.id == lock_next(session, room, these, leaving),
+        Job.id == lock_next(session, capacity, these, exclusions),
         Job.status == JobStatus.QUEUED,
         status=JobStatus.RUNNING,
         attempt=Job.attempt + 1,

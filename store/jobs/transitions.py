@@ -95,7 +95,10 @@ def _leave_the_worker(job: Job, status: JobStatus) -> None:
 def _attempts_without_progress(session: Session, job: Job) -> int:
     """Attempts that died since the newest training checkpoint was committed and since somebody resumed the job."""
     fruitful = select(func.max(Checkpoint.attempt)).where(Checkpoint.job_id == job.id, Checkpoint.kind == "training")
-    since = (Attempt.number > func.coalesce(fruitful.scalar_subquery(), 0), Attempt.number > job.forgiven)
+    since = (
+        Attempt.number > func.coalesce(fruitful.scalar_subquery(), 0),
+        Attempt.number > job.failures_reset_at_attempt,
+    )
     query = select(func.count()).where(Attempt.job_id == job.id, Attempt.end.in_(WITHOUT_PROGRESS), *since)
     return session.scalars(query).one()
 

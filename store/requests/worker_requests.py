@@ -22,7 +22,7 @@ from store.states import RequestKind, RequestStatus
 
 T = TypeVar("T")
 MAX_ATTEMPTS = 3
-"""So many workers may die over an errand."""
+"""So many workers may die over an worker_request."""
 RETENTION_SECONDS = 7 * 86_400.0
 """For whoever asked to look at what was found."""
 _PREFIX: dict[RequestKind, ids.Prefix] = {RequestKind.PROBE: "plan", RequestKind.IMPORT: "import"}
@@ -30,7 +30,7 @@ _PREFIX: dict[RequestKind, ids.Prefix] = {RequestKind.PROBE: "plan", RequestKind
 
 @dataclass(frozen=True)
 class RequestLease:
-    errand_id: str
+    worker_request_id: str
     attempt: int
     kind: RequestKind
     owner: str
@@ -38,22 +38,26 @@ class RequestLease:
     request: Document
     devices: int | None
     token: str
-    """Of this one claim: the attempts of errands do not only grow."""
+    """Of this one claim: the attempts of worker_requests do not only grow."""
 
 
 def add(
     session: Session, kind: RequestKind, request: Document, *, owner: str, devices: int | None = 0
 ) -> WorkerRequest:
-    errand = WorkerRequest(id=ids.new_id(_PREFIX[kind]), kind=kind, owner=owner, request=request, devices=devices)
-    session.add(errand)
+    worker_request = WorkerRequest(
+        id=ids.new_id(_PREFIX[kind]), kind=kind, owner=owner, request=request, devices=devices
+    )
+    session.add(worker_request)
     session.flush()
-    return errand
+    return worker_request
 
 
-def look_ahead(session: Session, room: GpuCapacity, leaving: Collection[str], limit: int) -> Sequence[WorkerRequest]:
+def look_ahead(
+    session: Session, capacity: GpuCapacity, exclusions: Collection[str], limit: int
+) -> Sequence[WorkerRequest]:
     """What `claim` chooses from."""
     return session.scalars(
-        _claimable(select(WorkerRequest), room).where(WorkerRequest.id.not_in(leaving)).limit(limit)
+        _claimable(select(WorkerRequest), capacity).where(WorkerRequest.id.not_in(exclusions)).limit(limit)
     ).all()
 
 
@@ -61,13 +65,13 @@ def claim(
     session: Session,
     owner: str,
     lease_seconds: float,
-    room: GpuCapacity = CPU_ONLY,
+    capacity: GpuCapacity = CPU_ONLY,
     *,
     among: Collection[str] | None = None,
 ) -> RequestLease | None:
-    """The oldest that nobody has, or that somebody had and lost, and that fits the room; `among`: of these alone."""
+    """The oldest that nobody has, or that somebody had and lost, and that fits the capacity; `among`: of these alone."""
     token = f"{owner}/{secrets.token_hex(4)}"
-    oldest = _claimable(select(WorkerRequest.id), room)
+    oldest = _claimable(select(WorkerRequest.id), capacity)
     if among is not None:
         oldest = oldest.where(WorkerRequest.id.in_(among))
     taken = session.scalar(
@@ -104,8 +108,12 @@ def finish(
 
 def give_back(session: Session, lease: RequestLease) -> None:
     """To be taken by another worker; not held against it. Raises LeaseLost."""
-    errand = _lock_attempt(session, lease, attempt=WorkerRequest.attempt - 1)
-    errand.status, errand.lease_owner, errand.lease_expires_at = RequestStatus.QUEUED, None, None
+    worker_request = _lock_attempt(session, lease, attempt=WorkerRequest.attempt - 1)
+    worker_request.status, worker_request.lease_owner, worker_request.lease_expires_at = (
+        RequestStatus.QUEUED,
+        None,
+        None,
+    )
 
 
 def retry_later(session: Session, lease: RequestLease, delay: float, *, attempt_counts: bool) -> None:
@@ -120,23 +128,23 @@ def delete_old(session: Session) -> None:
     session.execute(delete(WorkerRequest).where(ended, WorkerRequest.finished_at < now() - RETENTION_SECONDS))
 
 
-def _claimable(query: Select[T], room: GpuCapacity) -> Select[T]:
+def _claimable(query: Select[T], capacity: GpuCapacity) -> Select[T]:
     lost = (WorkerRequest.status == RequestStatus.RUNNING) & (WorkerRequest.lease_expires_at < now())
-    fits = func.coalesce(WorkerRequest.devices, min(1, room.gpus)) <= room.free
+    fits = func.coalesce(WorkerRequest.devices, min(1, capacity.gpus)) <= capacity.free
     return query.where(or_(WorkerRequest.status == RequestStatus.QUEUED, lost), fits).order_by(WorkerRequest.created_at)
 
 
-def _give_up(session: Session, errand: WorkerRequest) -> None:
+def _give_up(session: Session, worker_request: WorkerRequest) -> None:
     problem = ErrorInfo(code="poison", message=f"{MAX_ATTEMPTS} workers died over it.", hint="See the workers' logs.")
-    if errand.kind is RequestKind.IMPORT:
-        uploads.refuse_import(session, errand.request["detector_id"], problem)
-    errand.finished_at = time_of(session)
-    _finish(errand, error=problem)
+    if worker_request.kind is RequestKind.IMPORT:
+        uploads.refuse_import(session, worker_request.request["detector_id"], problem)
+    worker_request.finished_at = time_of(session)
+    _finish(worker_request, error=problem)
 
 
 def _lock_attempt(session: Session, lease: RequestLease, **values: Any) -> WorkerRequest:
     this_claim = (
-        WorkerRequest.id == lease.errand_id,
+        WorkerRequest.id == lease.worker_request_id,
         WorkerRequest.lease_owner == lease.token,
         WorkerRequest.status == RequestStatus.RUNNING,
     )
@@ -145,11 +153,11 @@ def _lock_attempt(session: Session, lease: RequestLease, **values: Any) -> Worke
         execution_options={"populate_existing": True, "synchronize_session": False},
     )
     if held is None:
-        raise LeaseLost(f"Attempt {lease.attempt} no longer holds errand {lease.errand_id}.")
+        raise LeaseLost(f"Attempt {lease.attempt} no longer holds worker_request {lease.worker_request_id}.")
     return held
 
 
-def _finish(errand: WorkerRequest, result: Document | None = None, error: ErrorInfo | None = None) -> None:
-    errand.status = RequestStatus.FAILED if error else RequestStatus.SUCCEEDED
-    errand.result, errand.error = result, error.model_dump() if error else None
-    errand.lease_owner = errand.lease_expires_at = None
+def _finish(worker_request: WorkerRequest, result: Document | None = None, error: ErrorInfo | None = None) -> None:
+    worker_request.status = RequestStatus.FAILED if error else RequestStatus.SUCCEEDED
+    worker_request.result, worker_request.error = result, error.model_dump() if error else None
+    worker_request.lease_owner = worker_request.lease_expires_at = None

@@ -1,4 +1,4 @@
-"""The line before the workers: which job is next, for whom there is room, and who must not be overtaken for ever."""
+"""The line before the workers: which job is next, for whom there is capacity, and who must not be overtaken for ever."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -59,17 +59,20 @@ _candidate, _other = aliased(Job), aliased(Job)
 """Made once, as `_runnable` is: to make the columns of an alias takes longer than SQLite takes to find the job."""
 
 
-def peek(session: Session, room: GpuCapacity, leaving: ClaimExclusions, limit: int) -> QueueHead:
+def peek(session: Session, capacity: GpuCapacity, exclusions: ClaimExclusions, limit: int) -> QueueHead:
     """What `lock_next` chooses from, without locking anything."""
-    overtaken = _reserved_for(session, room, leaving)
-    return QueueHead(session.scalars(_fits_capacity(room, leaving, overtaken).limit(limit)).all(), overtaken)
+    overtaken = _reserved_for(session, capacity, exclusions)
+    return QueueHead(session.scalars(_fits_capacity(capacity, exclusions, overtaken).limit(limit)).all(), overtaken)
 
 
 def lock_next(
-    session: Session, room: GpuCapacity, among: Collection[str] | None = None, leaving: ClaimExclusions = NO_EXCLUSIONS
+    session: Session,
+    capacity: GpuCapacity,
+    among: Collection[str] | None = None,
+    exclusions: ClaimExclusions = NO_EXCLUSIONS,
 ) -> ScalarSelect[str]:
-    """Id of the first that can run in this room, its row locked; of those, where `among` names some."""
-    query = _fits_capacity(room, leaving, _reserved_for(session, room, leaving), among)
+    """Id of the first that can run in this capacity, its row locked; of those, where `among` names some."""
+    query = _fits_capacity(capacity, exclusions, _reserved_for(session, capacity, exclusions), among)
     return query.with_for_update(skip_locked=True, of=_candidate).limit(1).scalar_subquery()
 
 
@@ -169,20 +172,20 @@ def _runnable(by_status: bool = True) -> Select[str]:
 
 
 def _fits_capacity(
-    room: GpuCapacity, leaving: ClaimExclusions, overtaken: str | None, among: Collection[str] | None = None
+    capacity: GpuCapacity, exclusions: ClaimExclusions, overtaken: str | None, among: Collection[str] | None = None
 ) -> Select[str]:
     these = _runnable() if among is None else _runnable(by_status=False).where(_candidate.id.in_(among))
-    query = these.where(room.needs(_candidate) <= room.free, *leaving.spares(_candidate))
+    query = these.where(capacity.needs(_candidate) <= capacity.free, *exclusions.spares(_candidate))
     if overtaken is None:
         return query
     before = exists().where(_other.id == overtaken, precedes(_candidate, _other))
-    return query.where(or_(room.needs(_candidate) == 0, before))
+    return query.where(or_(capacity.needs(_candidate) == 0, before))
 
 
-def _reserved_for(session: Session, room: GpuCapacity, leaving: ClaimExclusions) -> str | None:
+def _reserved_for(session: Session, capacity: GpuCapacity, exclusions: ClaimExclusions) -> str | None:
     """The first that fits this worker's GPUs and has waited long for them to be free together: nobody overtakes it."""
-    if room.free == room.gpus:
+    if capacity.free == capacity.gpus:
         return None
-    waits = (room.needs(_candidate) > room.free, room.needs(_candidate) <= room.gpus)
+    waits = (capacity.needs(_candidate) > capacity.free, capacity.needs(_candidate) <= capacity.gpus)
     long_ago = _candidate.created_at < now() - RESERVATION_SECONDS
-    return session.scalars(_runnable().where(*waits, long_ago, *leaving.spares(_candidate)).limit(1)).first()
+    return session.scalars(_runnable().where(*waits, long_ago, *exclusions.spares(_candidate)).limit(1)).first()

@@ -35,7 +35,7 @@ def waiting_reason(session: Session, job: Job) -> StatusReason | None:
 
 
 def waiting_reasons(session: Session, jobs: Sequence[Job]) -> dict[str, StatusReason]:
-    """Of those that are queued, by id: of many at the price of three look-ups, and of more where every worker lacks something."""
+    """Of those that are queued, by id: of many at the price of three look-ups, and of more where every worker missing something."""
     queued = [job for job in jobs if job.status == JobStatus.QUEUED]
     undecided = [job for job in queued if not job.status_reason_code]
     teachers, runs = _teachers(session, undecided), _unfinished_runs(session, undecided)
@@ -51,12 +51,12 @@ def waiting_reasons(session: Session, jobs: Sequence[Job]) -> dict[str, StatusRe
     return reasons
 
 
-def probe_waiting_reason(session: Session, errand: WorkerRequest) -> StatusReason | None:
+def probe_waiting_reason(session: Session, worker_request: WorkerRequest) -> StatusReason | None:
     """Why a plan's probe waits; None for one that does not."""
-    if errand.status != RequestStatus.QUEUED:
+    if worker_request.status != RequestStatus.QUEUED:
         return None
-    job = probe_job(errand.id, errand.request, errand.owner)
-    return StatusReason(*worker_reason(session, job, worker_registry.alive(session)), errand.created_at)
+    job = probe_job(worker_request.id, worker_request.request, worker_request.owner)
+    return StatusReason(*worker_reason(session, job, worker_registry.alive(session)), worker_request.created_at)
 
 
 def worker_reason(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str]:
@@ -71,16 +71,16 @@ def worker_reason(session: Session, job: Job, workers: Sequence[Worker]) -> tupl
 
 
 def _missing_files_reason(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str] | None:
-    """Only where every one of them has said that it lacks some."""
-    if not all(worker.lacks for worker in workers):
+    """Only where every one of them has said that it missing some."""
+    if not all(worker.missing for worker in workers):
         return None
     codes = {need.key: need.code for need in requirements_of(session, job)} | {spec_key(job.id): WaitingReason.SPEC}
-    lacks = [[lack for lack in worker.lacks or [] if lack["key"] in codes] for worker in workers]
-    if not all(lacks):
+    missing = [[entry for entry in worker.missing or [] if entry["key"] in codes] for worker in workers]
+    if not all(missing):
         return None
-    said = {f"{worker.host} {found[0]['message']}": None for worker, found in zip(workers, lacks, strict=True)}
+    said = {f"{worker.host} {found[0]['message']}": None for worker, found in zip(workers, missing, strict=True)}
     more = f" And {len(said) - _TOLD} more workers." if len(said) > _TOLD else ""
-    return codes[lacks[0][0]["key"]], " ".join([*said][:_TOLD]) + more
+    return codes[missing[0][0]["key"]], " ".join([*said][:_TOLD]) + more
 
 
 def _stored_reason(job: Job) -> StatusReason | None:

@@ -16,10 +16,10 @@ TRAIN = "train"
 """The only task; its one argument is a job id."""
 QUEUE = "frs"
 WAKEUP_EXPIRES_SECONDS = 300
-"""A backlog of stale hints drains slowly, and whoever is idle looks in the database anyway."""
+"""A backlog of stale wakeups drains slowly, and whoever is idle looks in the database anyway."""
 MAX_PENDING = 64
 RETRY_DELAY_SECONDS = 0.05
-"""Between two hints, so that under a flood of requests sending them takes no time from answering."""
+"""Between two wakeups, so that under a flood of requests sending them takes no time from answering."""
 _log = logging.getLogger(__name__)
 
 
@@ -58,10 +58,10 @@ class Wakeups:
 
     def __init__(self, send: Callable[[str], None], size: int = MAX_PENDING) -> None:
         self.dropped = 0
-        """Wakeups there was no room for."""
+        """Wakeups there was no capacity for."""
         self._send = send
         self._waiting: queue.Queue[str | None] = queue.Queue(size)
-        self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="wakeups", daemon=True)
         self._thread.start()
 
     def enqueue(self, job_id: str) -> None:

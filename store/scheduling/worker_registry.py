@@ -23,13 +23,19 @@ def register(
     *,
     host: str,
     version: str,
-    slots: int,
+    concurrency: int,
     gpus: list[Document],
     draining: bool = False,
-    lacks: Sequence[Document] = (),
+    missing: Sequence[Document] = (),
 ) -> None:
-    said: dict[str, Any] = {"host": host, "version": version, "slots": slots, "gpus": gpus, "draining": draining}
-    said |= {"lacks": list(lacks)}
+    said: dict[str, Any] = {
+        "host": host,
+        "version": version,
+        "concurrency": concurrency,
+        "gpus": gpus,
+        "draining": draining,
+    }
+    said |= {"missing": list(missing)}
     statement = insert(session, Worker).values(id=id, **said, seen_at=now())
     session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=said | {"seen_at": now()}))
     session.execute(delete(Worker).where(Worker.seen_at < now() - RETENTION_SECONDS))

@@ -24,7 +24,7 @@ NOBODY = "job_00000000000000000000000000"
 def hinted(service, monkeypatch):
     """Ids that workers were told of."""
     ids = []
-    monkeypatch.setattr(service.client.app.state.context.hints, "enqueue", ids.append)
+    monkeypatch.setattr(service.client.app.state.context.wakeups, "enqueue", ids.append)
     return ids
 
 
@@ -132,8 +132,8 @@ def test_a_refused_action_tells_no_worker(service, shapes, hinted):
 def test_pausing_a_parent_leaves_its_family_alone(service, shapes):
     parent = service.submit(DISTILL, baseline={"seeds": 2})
     act(service, Action.PAUSE, parent["id"])
-    family = [*parent["baseline_job_ids"], *parent["sibling_job_ids"], parent["comparison_job_id"]]
-    assert {service.get(f"/jobs/{job_id}")["status"] for job_id in family} == {"queued"}
+    run_group = [*parent["baseline_job_ids"], *parent["seed_job_ids"], parent["comparison_job_id"]]
+    assert {service.get(f"/jobs/{job_id}")["status"] for job_id in run_group} == {"queued"}
     comparison = service.get(f"/jobs/{parent['comparison_job_id']}")
     assert comparison["status_reason"]["code"] == "waiting_for_runs"
 
@@ -240,10 +240,10 @@ def test_a_job_that_another_needs_is_not_deleted(service, shapes):
 def test_a_parent_is_deleted_with_its_family_once_all_have_ended(service, shapes):
     parent = service.submit(DISTILL, baseline=True)
     service.settle(service.claim(parent["id"]))
-    family = [*parent["baseline_job_ids"], parent["comparison_job_id"]]
-    for _ in family:
+    run_group = [*parent["baseline_job_ids"], parent["comparison_job_id"]]
+    for _ in run_group:
         problem = service.refused(service.client.delete(f"/jobs/{parent['id']}"), 409, "job_in_use")
-        [named] = [job_id for job_id in family if job_id in problem["detail"]]
+        [named] = [job_id for job_id in run_group if job_id in problem["detail"]]
         act(service, Action.CANCEL, named)
     assert service.client.delete(f"/jobs/{parent['id']}").status_code == 204
     assert service.get("/jobs")["data"] == []

@@ -51,7 +51,7 @@ def test_jobs_come_in_the_order_asked_for(service, pair):
 
 def test_differences_are_named_by_their_path(service, shapes):
     a = service.submit(DISTILL, schedule={"epochs": 1, "batch_size": 4}, name="a", tags=["x"], priority=2)
-    b = service.submit(DISTILL, schedule={"epochs": 1, "batch_size": 8, "scales": [[64, 64]]}, method="pkd")
+    b = service.submit(DISTILL, schedule={"epochs": 1, "batch_size": 8, "train_sizes": [[64, 64]]}, method="pkd")
     c = service.submit(schedule={"epochs": 1, "batch_size": 8}, student=DISTILL["student"])
     answer = compare(service, a["id"], b["id"], c["id"])
     found = {row["path"]: row["values"] for row in answer["differences"]}
@@ -59,7 +59,7 @@ def test_differences_are_named_by_their_path(service, shapes):
         "kind": ["distill", "distill", "train"],
         "method": ["frs", "pkd", "frs"],
         "schedule.batch_size": [4, 8, 8],
-        "schedule.scales": [None, [[64, 64]], None],
+        "schedule.train_sizes": [None, [[64, 64]], None],
     } | {path: values for path, values in found.items() if path.startswith("teacher")}
     assert found["teacher.architecture"] == ["gfl", "gfl", None]
     assert [job["method"] for job in answer["jobs"]] == ["frs", "pkd", None]

@@ -20,7 +20,7 @@ RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yml").read_text(
 EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]] + [rule["expr"] for rule in RULES]
 EXPRESSIONS += [annotation["expr"] for annotation in DASHBOARD["annotations"]["list"]]
 OF_PROMETHEUS = {"instance", "job", "le"}
-CLOSED = {"frs_jobs", "frs_jobs_waiting", "frs_jobs_ended", "frs_attempts", "frs_errands"}
+CLOSED = {"frs_jobs", "frs_jobs_waiting", "frs_jobs_ended", "frs_attempts", "frs_worker_requests"}
 """Their label has every value from the start."""
 
 
@@ -28,12 +28,12 @@ CLOSED = {"frs_jobs", "frs_jobs_waiting", "frs_jobs_ended", "frs_attempts", "frs
 def offered(service, shapes):
     """Of a service with everything in use: each metric's labels, and the values each of them has."""
     gpu = {"index": 0, "name": "A", "memory_total": 80, "memory_used": 60, "utilization": 97}
-    service._do(worker_registry.register, "w1", host="h", version="1", slots=1, gpus=[gpu])
+    service._do(worker_registry.register, "w1", host="h", version="1", concurrency=1, gpus=[gpu])
     lease = service.claim(service.submit(schedule={"epochs": 1, "batch_size": 8})["id"])
     service.record(lease, events.Progress(epoch=1, epochs=1, step=1, steps=9, fraction=0.1, images_per_second=8.0))
     found = defaultdict(lambda: defaultdict(set))
-    for family in text_string_to_metric_families(service.client.get("/metrics").text):
-        for sample in family.samples:
+    for run_group in text_string_to_metric_families(service.client.get("/metrics").text):
+        for sample in run_group.samples:
             labels = found[sample.name]
             for label, value in sample.labels.items():
                 labels[label].add(value)

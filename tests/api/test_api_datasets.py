@@ -21,7 +21,7 @@ def test_a_small_data_set_is_checked_before_the_answer(service):
     assert dataset["counts"]["val"]["images"] == 3
     assert dataset["classes"] == [row["name"] for row in dataset["class_table"]]
     assert dataset["classes"] == ["circle", "square", "triangle", "star"]
-    assert (dataset["problem_count"], dataset["problems"]) == (0, [])
+    assert (dataset["issue_count"], dataset["issues"]) == (0, [])
     assert dataset["train"] == {"images": "shapes/train", "annotations": "shapes/annotations/instances_train.json"}
     assert dataset["created_at"].endswith("Z")
 
@@ -33,7 +33,7 @@ def test_it_is_found_by_id_and_by_name(service, shapes):
 def test_the_check_report_is_there_in_full(service, shapes):
     found = service.get("/datasets/shapes/check")
     assert Report.model_validate(found["train"]).depth == "decoded"
-    assert found["problems"] == []
+    assert found["issues"] == []
 
 
 def test_paths_may_be_given(service):
@@ -50,7 +50,7 @@ def test_problems_name_file_and_box(service):
     service.altered_copy("broken", alter)
     dataset = service.register("broken")
     assert dataset["status"] == "has_problems"
-    told = {problem["code"]: problem for problem in dataset["problems"]}
+    told = {issue["code"]: issue for issue in dataset["issues"]}
     assert told["image_missing"]["file"] == "000002.jpg"
     assert told["box_empty"]["annotation_id"] == 1
     assert told["box_empty"]["split"] == "train"
@@ -60,8 +60,8 @@ def test_halves_of_different_classes_are_a_problem(service):
     service.altered_copy("named", lambda _, document: document["categories"][3].update(name="comet"))
     dataset = service.register("named")
     assert dataset["status"] == "has_problems"
-    assert [problem["code"] for problem in dataset["problems"]] == ["class_mismatch"]
-    assert "comet" in dataset["problems"][0]["message"]
+    assert [issue["code"] for issue in dataset["issues"]] == ["class_mismatch"]
+    assert "comet" in dataset["issues"][0]["message"]
 
 
 def test_an_annotation_file_that_is_not_json_is_a_problem(service):
@@ -70,7 +70,7 @@ def test_an_annotation_file_that_is_not_json_is_a_problem(service):
     dataset = service.register("text")
     assert dataset["status"] == "has_problems"
     assert dataset["counts"]["val"] is None
-    assert [(problem["split"], problem["code"]) for problem in dataset["problems"]] == [("val", "bad_dataset")]
+    assert [(issue["split"], issue["code"]) for issue in dataset["issues"]] == [("val", "bad_dataset")]
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_an_annotation_file_that_is_not_json_is_a_problem(service):
     ],
 )
 def test_files_that_are_not_there_are_named_by_their_field(service, body, loc):
-    problem = service.refused(service.client.post("/datasets", json=body), 422, "files_not_found")
-    assert problem["errors"][0]["loc"] == loc
+    issue = service.refused(service.client.post("/datasets", json=body), 422, "files_not_found")
+    assert issue["errors"][0]["loc"] == loc
     assert service.get("/datasets")["data"] == []
 
 
@@ -155,8 +155,8 @@ def test_a_large_data_set_is_checked_after_the_answer(service, held_check):
     dataset = service.register("shapes")
     assert (dataset["status"], dataset["counts"], dataset["class_table"]) == ("checking", None, None)
     spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
-    problem = service.refused(service.client.post("/jobs", json=spec), 422, "dataset_not_ready")
-    assert dataset["id"] in problem["hint"]
+    issue = service.refused(service.client.post("/jobs", json=spec), 422, "dataset_not_ready")
+    assert dataset["id"] in issue["hint"]
     gate.set()
     assert done.wait(10)
     assert service.get("/datasets/shapes")["status"] == "ready"
@@ -166,7 +166,7 @@ def test_a_check_that_a_restart_cut_off_is_done_again(service, shapes, held_chec
     gate, done = held_check
     with service.database.write() as session:
         row = session.get_one(Dataset, shapes["id"])
-        row.status, row.report, row.classes = "checking", None, None
+        row.status, row.check_result, row.classes = "checking", None, None
         session.commit()
     gate.set()
     checks.resume(service.database, service.settings)

@@ -104,7 +104,7 @@ def test_whoever_guesses_keys_is_slowed_down_and_nobody_else(service):
     """From one address, as all of these are."""
     wrong = [
         service.client.get("/jobs", headers={"Authorization": f"Bearer frs_{number}"}).status_code
-        for number in range(service.settings.unknown_keys_per_minute + 20)
+        for number in range(service.settings.auth_failures_per_minute + 20)
     ]
     assert wrong[:60] == [401] * 60
     assert wrong[-10:] == [429] * 10

@@ -22,11 +22,11 @@ def scrape(service):
         response = service.client.get("/metrics")
         assert response.status_code == 200, response.text
         assert response.headers["content-type"].startswith("text/plain")
-        families = text_string_to_metric_families(response.text)
+        run_groups = text_string_to_metric_families(response.text)
         return {
             (sample.name, *sorted(sample.labels.items())): sample.value
-            for family in families
-            for sample in family.samples
+            for run_group in run_groups
+            for sample in run_group.samples
         }
 
     return read
@@ -78,11 +78,11 @@ def test_workers_and_their_gpus(service, scrape):
         {"index": 0, "name": "A", "memory_total": 80, "memory_used": 60, "utilization": 97},
         {"index": 1, "name": "A", "memory_total": 80, "memory_used": None, "utilization": None},
     ]
-    service._do(worker_registry.register, "w1", host="h", version="1", slots=2, gpus=gpus)
-    service._do(worker_registry.register, "gone", host="h", version="1", slots=1, gpus=gpus)
+    service._do(worker_registry.register, "w1", host="h", version="1", concurrency=2, gpus=gpus)
+    service._do(worker_registry.register, "gone", host="h", version="1", concurrency=1, gpus=gpus)
     service._do(lambda session: setattr(session.get(Worker, "gone"), "seen_at", 1.0))
     found = scrape()
-    assert (found["frs_workers_alive",], found["frs_worker_slots",]) == (1, 2)
+    assert (found["frs_workers_alive",], found["frs_worker_concurrency",]) == (1, 2)
     one, two = ((("gpu", gpu), ("host", "h"), ("worker", "w1")) for gpu in "01")
     assert found["frs_gpu_memory_used_bytes", *one] == 60
     assert found["frs_gpu_utilization_percent", *one] == 97
@@ -92,7 +92,7 @@ def test_workers_and_their_gpus(service, scrape):
 
 def test_what_each_worker_runs_and_how_long_it_is_silent(service, shapes, scrape):
     for name in ("w1", "w2"):
-        service._do(worker_registry.register, name, host="h", version="1", slots=2, gpus=[])
+        service._do(worker_registry.register, name, host="h", version="1", concurrency=2, gpus=[])
     service._do(lambda session: setattr(session.get(Worker, "w2"), "seen_at", time_of(session) - 30))
     service.submit()
     service._do(lifecycle.claim, "w1", 60.0)
@@ -106,7 +106,7 @@ def test_what_each_worker_runs_and_how_long_it_is_silent(service, shapes, scrape
 def seen_by(service, scrape, **ages):
     """Which workers of one host are told, with how long they have been silent, each started when it was last seen."""
     for name, age in ages.items():
-        service._do(worker_registry.register, name, host="h", version="1", slots=1, gpus=[])
+        service._do(worker_registry.register, name, host="h", version="1", concurrency=1, gpus=[])
         service._do(lambda session, name=name, age=age: move_back(session, name, age))
     told = {dict(labels)["worker"]: value for (name, *labels), value in scrape().items() if name == SEEN}
     return {name: round(value, -1) for name, value in told.items()}
@@ -125,7 +125,7 @@ def test_a_worker_that_died_is_told_for_an_hour(service, scrape):
 
 
 def test_a_worker_that_ended_in_order_is_not_told(service, scrape):
-    service._do(worker_registry.register, "w1", host="h", version="1", slots=1, gpus=[])
+    service._do(worker_registry.register, "w1", host="h", version="1", concurrency=1, gpus=[])
     service._do(worker_registry.deregister, "w1")
     assert seen_by(service, scrape) == {}
 
@@ -142,7 +142,7 @@ def test_what_queued_jobs_wait_for_that_somebody_has_to_see_to(service, shapes, 
 
     service.submit(resources={"devices": 2})
     assert waiting() == {"waiting_for_storage": 0, "waiting_for_device": 0, "retry_backoff": 0}
-    service._do(worker_registry.register, "w1", host="h", version="1", slots=1, gpus=[{"index": 0}])
+    service._do(worker_registry.register, "w1", host="h", version="1", concurrency=1, gpus=[{"index": 0}])
     assert waiting() == {"waiting_for_storage": 0, "waiting_for_device": 1, "retry_backoff": 0}
     lease = service.claim(service.submit()["id"])
     told = {"reason": WaitingReason.STORAGE, "message": "The disk is full.", "attempt_counts": False}
@@ -150,11 +150,11 @@ def test_what_queued_jobs_wait_for_that_somebody_has_to_see_to(service, shapes, 
     assert waiting() == {"waiting_for_storage": 1, "waiting_for_device": 1, "retry_backoff": 0}
 
 
-def test_errands_streams_and_hints(service, scrape):
+def test_worker_requests_streams_and_wakeups(service, scrape):
     service._do(worker_requests.add, RequestKind.PROBE, {}, owner="admin")
-    service.client.app.state.context.hints.dropped = 3
+    service.client.app.state.context.wakeups.dropped = 3
     found = scrape()
-    assert found["frs_errands", ("status", "queued")] == 1
+    assert found["frs_worker_requests", ("status", "queued")] == 1
     assert found["frs_streams_open",] == 0
     assert found["frs_hints_dropped_total",] == 3
 

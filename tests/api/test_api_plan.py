@@ -42,7 +42,7 @@ def count(service, table):
 
 def a_worker(service, gpus=0):
     card = {"index": 0, "name": "A GPU"}
-    service._do(worker_registry.register, "worker", host="here", version="1", slots=1, gpus=[card] * gpus)
+    service._do(worker_registry.register, "worker", host="here", version="1", concurrency=1, gpus=[card] * gpus)
 
 
 def test_a_plan_says_what_the_job_would_be_and_makes_none(service, shapes):
@@ -122,13 +122,13 @@ def test_images_without_boxes_and_images_left_out_are_not_trained_on(service):
 
     service.altered_copy("holed", alter)
     service.register("holed")
-    answer = plan(service, dataset="holed", max_bad_share=0.5, schedule={"epochs": 2, "batch_size": 1})
+    answer = plan(service, dataset="holed", max_invalid_fraction=0.5, schedule={"epochs": 2, "batch_size": 1})
     assert (answer["training_images"], answer["steps"]) == (4, 8)
     assert "left out" in next(check["message"] for check in answer["checks"] if check["code"] == "dataset")
     assert "dataset" in codes(answer, "warning")
     assert codes(plan(service, dataset="holed"), "error") == ["bad_dataset"]
     folder = service.settings.datasets_root / "holed"
-    assert check_split(folder / "train", folder / "annotations/instances_train.json").trainable_images == 4
+    assert check_split(folder / "train", folder / "annotations/instances_train.json").labelled_images == 4
 
 
 def test_the_place_in_the_queue_is_the_one_it_would_get(service, shapes):
@@ -159,7 +159,7 @@ def test_what_would_keep_it_waiting_is_a_warning(service, shapes):
 
 def test_a_data_set_that_no_worker_has_is_a_warning_and_a_probes_reason_to_wait(service, shapes):
     told = {"key": shapes["id"], "owner": "admin", "message": "lacks it."}
-    service._do(worker_registry.register, "worker", host="here", version="1", slots=1, gpus=[], lacks=[told])
+    service._do(worker_registry.register, "worker", host="here", version="1", concurrency=1, gpus=[], missing=[told])
     answer = plan(service)
     assert (answer["ok"], codes(answer, "warning")) == (True, ["dataset_not_on_worker"])
     reason = probe(service).json()["status_reason"]
@@ -194,7 +194,7 @@ def probe(service, spec=TRAIN, **options):
     return service.client.post("/jobs/plan?probe=true", json=spec, **options)
 
 
-def test_a_probe_is_an_errand_for_a_worker(service, shapes):
+def test_a_probe_is_a_worker_request_for_a_worker(service, shapes):
     spec = TRAIN | {"resources": {"devices": 1}}
     response = probe(service, spec)
     assert response.status_code == 202
@@ -203,9 +203,18 @@ def test_a_probe_is_an_errand_for_a_worker(service, shapes):
     assert (found["status"], found["result"], found["error"], found["finished_at"]) == ("queued", None, None, None)
     assert found["spec"]["resources"]["devices"] == 1
     with service.database.read() as session:
-        errand = session.scalars(select(WorkerRequest)).one()
-    assert (errand.id, errand.kind, errand.devices, errand.owner) == (found["id"], "probe", 1, "admin")
-    assert errand.request == {"spec": found["spec"], "key_id": errand.request["key_id"], "dataset_id": shapes["id"]}
+        worker_request = session.scalars(select(WorkerRequest)).one()
+    assert (worker_request.id, worker_request.kind, worker_request.devices, worker_request.owner) == (
+        found["id"],
+        "probe",
+        1,
+        "admin",
+    )
+    assert worker_request.request == {
+        "spec": found["spec"],
+        "key_id": worker_request.request["key_id"],
+        "dataset_id": shapes["id"],
+    }
     assert count(service, Job) == 0
 
 

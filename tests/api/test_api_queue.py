@@ -21,7 +21,7 @@ GPU = {"index": 0, "name": "A GPU", "memory_total": 80 << 30, "memory_used": 3 <
 
 
 def a_worker(service, id="worker", gpus=(), **more):
-    service._do(worker_registry.register, id, host="here", version="1.0", slots=2, gpus=list(gpus), **more)
+    service._do(worker_registry.register, id, host="here", version="1.0", concurrency=2, gpus=list(gpus), **more)
 
 
 def somebody(service, owner, scope):
@@ -39,7 +39,7 @@ def test_a_worker_says_what_it_has_and_what_it_does(service, shapes):
     a_worker(service, gpus=[GPU, {"index": 1, "name": None}], draining=True)
     lease = service.claim(service.submit()["id"])
     [worker] = service.get("/workers")["data"]
-    assert (worker["id"], worker["host"], worker["version"], worker["slots"]) == ("worker", "here", "1.0", 2)
+    assert (worker["id"], worker["host"], worker["version"], worker["concurrency"]) == ("worker", "here", "1.0", 2)
     assert worker["gpus"][0] == GPU
     assert worker["gpus"][1]["memory_used"] is None
     assert (worker["draining"], worker["running"], worker["job_ids"]) == (True, 1, [lease.job_id])
@@ -132,7 +132,7 @@ def lack(dataset, owner="admin", name="shapes"):
 
 def test_a_job_whose_data_no_worker_has_says_where_what_is_lacking(service, shapes):
     job_id = service.submit()["id"]
-    a_worker(service, lacks=[lack(shapes)])
+    a_worker(service, missing=[lack(shapes)])
     reason = service.get(f"/jobs/{job_id}")["status_reason"]
     assert reason["code"] == "dataset_not_on_worker"
     assert reason["message"] == "here lacks shapes/train of data set shapes below its data sets' folder."
@@ -143,23 +143,23 @@ def test_a_job_whose_data_no_worker_has_says_where_what_is_lacking(service, shap
 
 
 def test_what_a_worker_lacks_is_shown_to_those_it_concerns(service, shapes):
-    a_worker(service, lacks=[lack(shapes), lack(shapes, owner="bob", name="bobs")])
-    assert len(service.get("/workers")["data"][0]["lacks"]) == 2
+    a_worker(service, missing=[lack(shapes), lack(shapes, owner="bob", name="bobs")])
+    assert len(service.get("/workers")["data"][0]["missing"]) == 2
     bobs, carols = (somebody(service, owner, api_keys.Scope.READ) for owner in ("bob", "carol"))
-    assert len(service.get("/workers", headers=bobs)["data"][0]["lacks"]) == 1
-    assert service.get("/workers", headers=carols)["data"][0]["lacks"] == []
+    assert len(service.get("/workers", headers=bobs)["data"][0]["missing"]) == 1
+    assert service.get("/workers", headers=carols)["data"][0]["missing"] == []
 
 
 def test_what_a_worker_lacks_for_many_jobs_is_shown_once(service):
     said = {"owner": "admin", "message": "runs version 1, which cannot read a job's spec: novelty."}
-    a_worker(service, lacks=[{"key": f"spec/{number}", **said} for number in range(3)])
-    assert service.get("/workers")["data"][0]["lacks"] == [said["message"]]
+    a_worker(service, missing=[{"key": f"spec/{number}", **said} for number in range(3)])
+    assert service.get("/workers")["data"][0]["missing"] == [said["message"]]
 
 
 def test_a_job_that_no_worker_can_read_waits_for_another_version(service, shapes):
     job_id, other_id = (service.submit()["id"] for _ in range(2))
     message = "runs version 1, which cannot read a job's spec: novelty."
-    a_worker(service, lacks=[{"key": f"spec/{job_id}", "owner": "admin", "message": message}])
+    a_worker(service, missing=[{"key": f"spec/{job_id}", "owner": "admin", "message": message}])
     reason = service.get(f"/jobs/{job_id}")["status_reason"]
     assert (reason["code"], reason["message"]) == ("spec_unknown_to_worker", f"here {message}")
     assert service.get(f"/jobs/{other_id}")["status_reason"]["code"] == "waiting_for_worker"

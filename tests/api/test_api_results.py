@@ -22,7 +22,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 def compared(low, high):
     images = {"low": low, "high": high, "level": 0.95, "resamples": 1000, "images": 3, "by_number": {}}
     pair = {"seed": 0, "student": 0.6, "baseline": 0.5, "gain": 0.1}
-    return {"gain": 0.1, "over_images": images, "over_seeds": None, "pairs": [pair]}
+    return {"gain": 0.1, "image_interval": images, "seed_interval": None, "pairs": [pair]}
 
 
 def evaluated(service, job_id, mAP, teacher=None):
@@ -70,7 +70,7 @@ def test_a_report_says_that_a_run_has_failed(service, shapes):
 
 def test_rows_are_means_over_the_seeds(service, shapes):
     job = service.submit(DISTILL | {"baseline": {"seeds": 2}})
-    for job_id, mAP in [(job["id"], 0.6), (job["sibling_job_ids"][0], 0.7)]:
+    for job_id, mAP in [(job["id"], 0.6), (job["seed_job_ids"][0], 0.7)]:
         evaluated(service, job_id, mAP, teacher=0.8)
     for job_id, mAP in zip(job["baseline_job_ids"], (0.4, 0.5), strict=True):
         evaluated(service, job_id, mAP)

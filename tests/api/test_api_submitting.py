@@ -56,7 +56,7 @@ def test_a_baseline_comes_with_its_parent(service, shapes):
     [baseline_id] = parent["baseline_job_ids"]
     baseline = service.get(f"/jobs/{baseline_id}")
     assert (baseline["kind"], baseline["name"], baseline["parent_id"]) == ("train", "small-baseline", parent["id"])
-    for field in ("dataset", "student", "schedule", "resources", "max_bad_share", "tags"):
+    for field in ("dataset", "student", "schedule", "resources", "max_invalid_fraction", "tags"):
         assert baseline["spec"][field] == parent["spec"][field]
     assert baseline["spec"]["teacher"] is None
     assert (parent["queue_position"], baseline["queue_position"]) == (1, 2)
@@ -97,8 +97,8 @@ def test_cancelling_a_job_cancels_what_it_brought_along(service, shapes):
     ended, *others = parent["baseline_job_ids"]
     service.settle(service.claim(ended))
     service.client.post(f"/jobs/{parent['id']}/cancel")
-    family = [parent["id"], *others, *parent["sibling_job_ids"], parent["comparison_job_id"]]
-    assert {service.get(f"/jobs/{job_id}")["status"] for job_id in family} == {"cancelled"}
+    run_group = [parent["id"], *others, *parent["seed_job_ids"], parent["comparison_job_id"]]
+    assert {service.get(f"/jobs/{job_id}")["status"] for job_id in run_group} == {"cancelled"}
     assert service.get(f"/jobs/{ended}")["status"] == "succeeded"
 
 
@@ -152,7 +152,7 @@ def test_a_missing_image_is_refused_by_name(service):
     problem = refused_for(service, TRAIN | {"dataset": "shapes2"}, "bad_dataset", "dataset")
     assert "000003.jpg" in problem["detail"]
     assert problem["errors"][0]["code"] == "image_missing"
-    assert "max_bad_share" in problem["hint"]
+    assert "max_invalid_fraction" in problem["hint"]
 
 
 def test_an_empty_box_is_refused_by_file_and_box(service):
@@ -169,10 +169,10 @@ def test_an_empty_box_is_refused_by_file_and_box(service):
 def test_problems_within_the_accepted_share_are_left_out(service):
     service.altered_copy("shapes2", lambda folder, _: (folder / "train/000003.jpg").unlink())
     service.register("shapes2")
-    spec = TRAIN | {"dataset": "shapes2", "max_bad_share": 0.16}
+    spec = TRAIN | {"dataset": "shapes2", "max_invalid_fraction": 0.16}
     hint = refused_for(service, spec, "bad_dataset", "dataset")["hint"]
     assert "0.1667" in hint
-    assert service.submit(spec, max_bad_share=0.1667)["status"] == "queued"
+    assert service.submit(spec, max_invalid_fraction=0.1667)["status"] == "queued"
 
 
 def test_a_class_that_the_teacher_lacks_is_refused_by_name(service, shapes):
@@ -317,7 +317,7 @@ def test_a_hint_follows_the_commit_for_the_job_and_its_baseline(service, shapes,
             assert session.get(Job, job_id), "the row is there when the hint goes out"
         hinted.append(job_id)
 
-    monkeypatch.setattr(service.client.app.state.context.hints, "enqueue", enqueue)
+    monkeypatch.setattr(service.client.app.state.context.wakeups, "enqueue", enqueue)
     job = service.submit(DISTILL | {"baseline": True})
     assert hinted == [job["id"], *job["baseline_job_ids"], job["comparison_job_id"]]
 

@@ -27,7 +27,7 @@ def test_uploaded_weights_wait_for_a_worker(service, shapes):
     assert (detector["status"], detector["error"]) == ("importing", None)
     assert detector["classes"] == ["circle", "square", "triangle", "star"]
     assert detector["description"]["backbone"] == {"type": "ResNet", "depth": 18, "width": 16, "norm": "gn"}
-    key, sha256 = _errand(service)
+    key, sha256 = _worker_request(service)
     assert service.artifacts.path(key).read_bytes() == b"weights"
     assert sha256 == detector["sha256"] == hashlib.sha256(b"weights").hexdigest()
     spec = {"kind": "evaluate", "dataset": "shapes", "student": {"detector": "theirs"}}
@@ -35,12 +35,12 @@ def test_uploaded_weights_wait_for_a_worker(service, shapes):
     assert detector["id"] in problem["hint"]
 
 
-def _errand(service):
+def _worker_request(service):
     with service.database.read() as session:
-        errand = session.scalars(select(WorkerRequest)).one()
-        assert errand.kind == RequestKind.IMPORT
-        assert session.get_one(Detector, errand.request["detector_id"]).status == DetectorStatus.IMPORTING
-    return errand.request["key"], errand.request["sha256"]
+        worker_request = session.scalars(select(WorkerRequest)).one()
+        assert worker_request.kind == RequestKind.IMPORT
+        assert session.get_one(Detector, worker_request.request["detector_id"]).status == DetectorStatus.IMPORTING
+    return worker_request.request["key"], worker_request.request["sha256"]
 
 
 def settle(service, function, *arguments):

@@ -150,8 +150,8 @@ def test_a_share_can_be_set_aside_for_validation(service, tmp_path):
     folder = shutil.copytree(service.settings.datasets_root / "shapes", tmp_path / "half")
     shutil.rmtree(folder / "val")
     problem = service.refused(send(service, zipped(folder)), 422, "no_validation_split")
-    assert "val_share" in problem["hint"]
-    dataset = send(service, zipped(folder), val_share=0.33).json()
+    assert "val_fraction" in problem["hint"]
+    dataset = send(service, zipped(folder), val_fraction=0.33).json()
     assert [dataset["counts"][half]["images"] for half in ("train", "val")] == [4, 2]
     assert dataset["status"] == "ready"
 
@@ -162,7 +162,7 @@ def test_problems_of_its_boxes_are_told_as_for_other_sets(service):
 
     service.altered_copy("broken", alter)
     dataset = send(service, zipped(service.settings.datasets_root / "broken")).json()
-    assert (dataset["status"], dataset["problems"][0]["code"]) == ("has_problems", "box_empty")
+    assert (dataset["status"], dataset["issues"][0]["code"]) == ("has_problems", "box_empty")
 
 
 def test_a_name_is_taken_once_and_that_is_said_before_the_body_is_read(service, archive, monkeypatch):
@@ -171,7 +171,7 @@ def test_a_name_is_taken_once_and_that_is_said_before_the_body_is_read(service, 
     service.refused(send(service, archive), 409, "name_taken")
 
 
-@pytest.mark.parametrize("query", [{"name": "../x"}, {"name": ""}, {"val_share": "0.9"}, {"val_share": "nan"}])
+@pytest.mark.parametrize("query", [{"name": "../x"}, {"name": ""}, {"val_fraction": "0.9"}, {"val_fraction": "nan"}])
 def test_a_wrong_query_is_told_before_the_body_is_read(service, archive, query, monkeypatch):
     monkeypatch.setattr(upload_body, "_write", None)
     service.refused(send(service, archive, **query), 422, "invalid_request")
@@ -255,7 +255,7 @@ def test_many_at_once_share_one_folder_and_no_delete_takes_it_from_under_another
     def come_and_go(number):
         for turn in range(3):
             dataset = send(service, archive, f"set {number} {turn}").json()
-            assert (dataset["status"], service.get(f"/datasets/{dataset['id']}/check")["problems"]) == ("ready", [])
+            assert (dataset["status"], service.get(f"/datasets/{dataset['id']}/check")["issues"]) == ("ready", [])
             assert service.client.delete(f"/datasets/{dataset['id']}").status_code == 204
 
     with ThreadPoolExecutor(6) as pool:

@@ -86,7 +86,7 @@ def test_all_twelve_numbers_of_evaluation_are_pycocotools() -> None:
 
 def test_the_made_data_set_is_sound_and_of_the_size_asked_for() -> None:
     found = dataset_check.measure(images=12, boxes=50, silent=True)
-    assert (found["images"], found["boxes"], found["problems"]) == (12, 50, {})
+    assert (found["images"], found["boxes"], found["issues"]) == (12, 50, {})
 
 
 def test_waiting_is_told_as_a_share_of_the_step(tmp_path: Path) -> None:

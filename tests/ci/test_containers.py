@@ -87,7 +87,7 @@ def test_the_api_s_image_has_no_torch_and_the_worker_s_all_of_the_api_s():
 
 
 def env(to, *arguments):
-    command = [sys.executable, ROOT / "docker" / "env.py", "--to", to, "--datasets", to / "d", "--models", to / "m"]
+    command = [sys.executable, ROOT / "docker" / "env.py", "--output", to, "--datasets", to / "d", "--models", to / "m"]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 
 

@@ -60,7 +60,7 @@ def test_recipes_are_listed_and_printed(frs: Any) -> None:
 
 def test_what_a_job_has_not_made_yet_is_said(frs: Any, shapes: None, tmp_path: Path) -> None:
     job = submitted(frs, tmp_path)
-    assert "no student yet" in frs("pull", job["id"], "--to", tmp_path, code=1).stderr
+    assert "no student yet" in frs("pull", job["id"], "--output", tmp_path, code=1).stderr
     assert "Partial" in frs("report", job["id"]).output
     assert json.loads(frs("metrics", job["id"], "--json").output)["series"] == []
     assert frs("logs", job["id"]).output.strip() == ""

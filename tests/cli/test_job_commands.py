@@ -97,11 +97,11 @@ def test_a_running_job_is_stopped_and_a_failed_one_retried(frs: Any, do: Any, cl
 
 def test_set_changes_what_is_named_and_nothing_else(frs: Any, submitted: Any) -> None:
     id = submitted(name="before", tags=["old"])
-    output = frs("set", id, "--name", "after", "--priority", 3).output
+    output = frs("edit", id, "--name", "after", "--priority", 3).output
     assert "after" in output and "old" in output
-    job = json.loads(frs("set", id, "--tag", "a", "--tag", "b", "--json").output)
+    job = json.loads(frs("edit", id, "--tag", "a", "--tag", "b", "--json").output)
     assert (job["name"], job["tags"], job["priority"]) == ("after", ["a", "b"], 3)
-    job = json.loads(frs("set", id, "--name", "", "--tag", "", "--json").output)
+    job = json.loads(frs("edit", id, "--name", "", "--tag", "", "--json").output)
     assert (job["name"], job["tags"], job["priority"]) == (None, [], 3)
 
 
@@ -192,10 +192,10 @@ def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, 
         "worker",
         host="nearby",
         version="1.0",
-        slots=2,
+        concurrency=2,
         gpus=[gpu],
         draining=True,
-        lacks=lacks,
+        missing=lacks,
     )
     queue, workers = frs("queue").output, frs("workers").output
     assert queue.index(first) < queue.index(f"running {running.job_id}")

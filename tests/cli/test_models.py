@@ -178,7 +178,7 @@ def test_an_unknown_name_is_told_the_known_ones(frs: Frs) -> None:
 
 def test_a_folder_that_cannot_be_written_is_said(frs: Frs, publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "cannot be written" in frs("pull", NAME, "--to", tmp_path / "file" / "models", code=1).output
+    assert "cannot be written" in frs("pull", NAME, "--output", tmp_path / "file" / "models", code=1).output
 
 
 def test_names_are_completed() -> None:

@@ -36,8 +36,8 @@ def test_the_same_folder_makes_the_same_archive(folder: Path, tmp_path: Path) ->
 
 def test_a_set_without_a_validation_half_takes_a_share(frs: Any, folder: Path) -> None:
     shutil.rmtree(folder / "val")
-    assert "--val-share" in frs("datasets", "upload", "half", folder, code=1).output
-    assert "ready" in frs("datasets", "upload", "half", folder, "--val-share", "0.5").output
+    assert "--val-fraction" in frs("datasets", "upload", "half", folder, code=1).output
+    assert "ready" in frs("datasets", "upload", "half", folder, "--val-fraction", "0.5").output
 
 
 def test_what_is_no_archive_is_not_sent(frs: Any, tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ SERVICES = ("postgres", "redis", "api", "worker")
 JOB: Json = {
     "kind": "distill",
     "dataset": "bccd",
-    "teacher": {"architecture": "gfl", "backbone": {"depth": 18, "width": 16}, "neck_channels": 32, "head_convs": 1},
-    "student": {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16, "head_convs": 1},
+    "teacher": {"architecture": "gfl", "backbone": {"depth": 18, "width": 16}, "neck_channels": 32, "stacked_convs": 1},
+    "student": {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16, "stacked_convs": 1},
     "schedule": {"max_steps": 60, "batch_size": 2, "image_size": [160, 128], "checkpoint_every": 10},
     "distillation": {"accept_weak_teacher": True},
 }
@@ -55,7 +55,7 @@ class Stack:
         self.url = f"http://127.0.0.1:{free_port()}"
         self.source = folder / "source"
         copy_of_what_compose_reads(self.source)
-        arguments = ["--to", str(self.source), "--datasets", str(datasets), "--models", str(folder / "models")]
+        arguments = ["--output", str(self.source), "--datasets", str(datasets), "--models", str(folder / "models")]
         subprocess.run([sys.executable, self.source / "docker" / "env.py", *arguments], check=True, capture_output=True)
         self.key = (self.source / ".secrets" / "api-key").read_text().strip()
         env = {"FRS_PUBLISH": self.url.removeprefix("http://"), **env}

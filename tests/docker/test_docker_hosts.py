@@ -60,7 +60,7 @@ def test_a_job_whose_host_dies_goes_on_at_the_other_from_object_storage(
 
 
 def test_two_processes_learn_what_one_does_with_the_whole_batch(stack: Stack, tmp_path: Path):
-    fcos = {"architecture": "fcos", "backbone": {"depth": 18, "width": 16}, "neck_channels": 32, "head_convs": 1}
+    fcos = {"architecture": "fcos", "backbone": {"depth": 18, "width": 16}, "neck_channels": 32, "stacked_convs": 1}
     changes = {
         "teacher": {**fcos, "init": "random"},
         "student": {**fcos, "backbone": {"depth": 18, "width": 8}, "init": "random"},

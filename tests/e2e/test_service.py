@@ -26,7 +26,7 @@ SOON |= {"OMP_NUM_THREADS": "1"}  # beside other tests, threads that wait for ea
 
 
 def detector(channels: int) -> dict[str, Any]:
-    tiny = {"backbone": {"depth": 18, "width": 8, "norm": "gn"}, "head_convs": 1}
+    tiny = {"backbone": {"depth": 18, "width": 8, "norm": "gn"}, "stacked_convs": 1}
     return {"architecture": "gfl", "neck_channels": channels} | tiny
 
 
@@ -138,7 +138,7 @@ def test_a_teacher_is_trained_and_a_student_distilled_with_its_proof(client: Cli
     assert report["status"] == "complete"
     assert [row["role"] for row in report["rows"]] == ["teacher", "baseline", "student", "gain"]
     assert report["facts"]["weights"]["feature"] > 0
-    interval = report["comparison"]["over_images"]
+    interval = report["comparison"]["image_interval"]
     assert interval["low"] <= interval["high"] and interval["images"] == 4
     gain = report["rows"][3]["metrics"]["bbox_mAP"]
     assert report["comparison"]["gain"] == pytest.approx(gain, abs=1e-9), "the kept detections are the evaluated ones"

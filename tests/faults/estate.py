@@ -92,10 +92,10 @@ class Estate:
             assert time.monotonic() < deadline, "nothing but refusals"
             time.sleep(0.2)
 
-    def post(self, **wishes: object) -> str:
+    def post(self, **requested_actions: object) -> str:
         """The id of an acknowledged job, asked for under one Idempotency-Key until it was."""
         headers = {"Idempotency-Key": secrets.token_hex(8)}
-        return self.patiently("POST", "/jobs", headers=headers, json=spec(**wishes))["id"]
+        return self.patiently("POST", "/jobs", headers=headers, json=spec(**requested_actions))["id"]
 
     def until_ended(self, job_ids: Collection[str], seconds: float = 60) -> None:
         """As the database says, which may be away meanwhile."""
@@ -133,8 +133,8 @@ class Estate:
         return process
 
 
-def spec(**wishes: object) -> dict[str, Any]:
-    return {**SPEC, "metadata": {name: str(value) for name, value in wishes.items()}}
+def spec(**requested_actions: object) -> dict[str, Any]:
+    return {**SPEC, "metadata": {name: str(value) for name, value in requested_actions.items()}}
 
 
 def losses_of(steps: int) -> list[float]:

@@ -25,7 +25,7 @@ class ModelJob:
     status: JobStatus = JobStatus.QUEUED
     end_reason: EndReason | None = None
     attempt: int = 0
-    forgiven: int = 0
+    failures_reset_at_attempt: int = 0
     expired: bool = False
     delayed: bool = False
     requests: set[Action] = field(default_factory=set)
@@ -131,7 +131,7 @@ class Model:
             self._leave(job, JobStatus.PAUSED)
 
     def _resume(self, job: ModelJob) -> None:
-        job.forgiven = job.attempt
+        job.failures_reset_at_attempt = job.attempt
         self._back_with_dependents(job)
 
     def _retry(self, job: ModelJob) -> None:
@@ -139,12 +139,12 @@ class Model:
         self._resume(job)
 
     def _delete(self, job: ModelJob) -> None:
-        family = [job, *(child for child in self.jobs.values() if child.parent == job.id)]
-        others = [other for other in self.jobs.values() if other not in family and not other.status.is_terminal]
-        needed = any(member in self.needs(other) for other in others for member in family)
-        if needed or not all(member.status.is_terminal for member in family):
+        run_group = [job, *(child for child in self.jobs.values() if child.parent == job.id)]
+        others = [other for other in self.jobs.values() if other not in run_group and not other.status.is_terminal]
+        needed = any(member in self.needs(other) for other in others for member in run_group)
+        if needed or not all(member.status.is_terminal for member in run_group):
             raise Refused("JobInUse")
-        for member in family:
+        for member in run_group:
             del self.jobs[member.id]
         for other in self.jobs.values():
             other.teacher = other.teacher if other.teacher in self.jobs else None
@@ -161,5 +161,5 @@ class Model:
         job.requests.clear()
 
     def _died_in_vain(self, job: ModelJob) -> int:
-        since = max([job.forgiven, *(attempt for attempt, _ in job.checkpoints)])
+        since = max([job.failures_reset_at_attempt, *(attempt for attempt, _ in job.checkpoints)])
         return sum(end in WITHOUT_PROGRESS for number, end in job.ends.items() if number > since)

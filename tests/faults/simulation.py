@@ -1,7 +1,7 @@
 """A day in the life of the service on a virtual clock: users, workers and a database that all misbehave, by one seed.
 
 The store and the artifacts are the real ones. Workers follow `worker.dispatch.dispatcher`, `supervisor`, `heartbeat` and
-`journal`: claim, renew, fence themselves, write under their lease, end; only threads and processes are left out.
+`recorder`: claim, renew, fence themselves, write under their lease, end; only threads and processes are left out.
 """
 
 import hashlib
@@ -139,13 +139,13 @@ class User:
             self._finish()
             return
         acts = [self._submit] * 3 + [self._act] * 5 if self.posts < 2 else [self._act]
-        world.random.choice(acts)()
+        world.random.selector(acts)()
         world.later(world.random.uniform(1, 40), self.step)
 
     def _submit(self) -> None:
         self.posts += 1
         known = self.world.acknowledged
-        teacher = self.world.random.choice(known) if known and self.world.by_chance(0.3) else None
+        teacher = self.world.random.selector(known) if known and self.world.by_chance(0.3) else None
         self._post(f"{self.name}-{self.posts}", teacher)
 
     def _post(self, key: str, teacher: str | None) -> None:
@@ -167,9 +167,9 @@ class User:
 
     def _act(self) -> None:
         if self.world.acknowledged:
-            job_id = self.world.random.choice(self.world.acknowledged)
+            job_id = self.world.random.selector(self.world.acknowledged)
             names = ["cancel", "pause", "resume", "resume", "stop", "retry", "change", "delete"]
-            self._ask(self.world.random.choice(names), job_id)
+            self._ask(self.world.random.selector(names), job_id)
 
     def _ask(self, name: str, job_id: str) -> None:
         named = {"priority": self.world.random.randint(0, 2)} if name == "change" else {}
@@ -275,18 +275,18 @@ class Worker:
             pass
         else:
             attempt.renew_at, attempt.fence_at = began + HEARTBEAT, began + FENCE
-            self._heed(attempt, renewal.wish)
+            self._heed(attempt, renewal.requested_action)
 
-    def _heed(self, attempt: Attempt, wish: RequestedAction) -> None:
-        if wish is RequestedAction.CANCEL:
+    def _heed(self, attempt: Attempt, requested_action: RequestedAction) -> None:
+        if requested_action is RequestedAction.CANCEL:
             attempt.pending, attempt.files = [], []
             attempt.ending = _settled(JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER)
         elif attempt.ending:
             return
-        elif wish is RequestedAction.PAUSE and attempt.step > 0:
+        elif requested_action is RequestedAction.PAUSE and attempt.step > 0:
             attempt.files.append(_file(self.world, attempt, "training"))
             attempt.ending = self._given_back(attempt_counts=False)
-        elif wish is RequestedAction.STOP:
+        elif requested_action is RequestedAction.STOP:
             attempt.ending = _settled(JobStatus.SUCCEEDED, EndReason.STOPPED_EARLY)
 
     def _train(self, attempt: Attempt) -> None:
@@ -352,7 +352,7 @@ class Worker:
         )
 
     def _given_back(self, *, attempt_counts: bool) -> Callable[..., Any]:
-        delay = self.world.random.choice([0.0, 0.0, 30.0])
+        delay = self.world.random.selector([0.0, 0.0, 30.0])
         return lambda session, lease: lifecycle.requeue(session, lease, delay=delay, attempt_counts=attempt_counts)
 
 

@@ -1,4 +1,4 @@
-"""F4 and F5: the broker dead, restarted, flushed, frozen. It carries hints, so nothing but time may be lost."""
+"""F4 and F5: the broker dead, restarted, flushed, frozen. It carries wakeups, so nothing but time may be lost."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ NEVER = 120
 def test_50_jobs_posted_to_a_stopped_broker_are_taken_on_at_once_and_all_finish(
     redis: Redis, estate_with: OPEN
 ) -> None:
-    estate = estate_with(broker_url=redis.url, slots=2)
+    estate = estate_with(broker_url=redis.url, concurrency=2)
     estate.api()
     redis.stop()
     began = time.monotonic()

@@ -30,7 +30,7 @@ CONNECTIONS = POOL["pool_size"] + POOL["max_overflow"]
 def test_postgresql_restarted_under_running_jobs_costs_none_of_them(
     postgres: Postgres, estate_with: OPEN, restarts: int, many: int
 ) -> None:
-    estate = estate_with(database_url=postgres.url, slots=2)
+    estate = estate_with(database_url=postgres.url, concurrency=2)
     estate.api()
     for _ in range(2):
         estate.worker()
@@ -50,7 +50,7 @@ def test_postgresql_restarted_under_running_jobs_costs_none_of_them(
 def test_connections_cut_again_and_again_lose_and_double_nothing(
     postgres: Postgres, estate_with: OPEN, many: int
 ) -> None:
-    estate = estate_with(database_url=postgres.url, slots=2)
+    estate = estate_with(database_url=postgres.url, concurrency=2)
     estate.api()
     for _ in range(2):
         estate.worker()

@@ -76,7 +76,7 @@ def test_sigterm_loses_no_step_and_uses_up_no_attempt(estate_with: OPEN, seeds: 
 
 
 @pytest.mark.parametrize(
-    ("wish", "told", "seen"),
+    ("requested_action", "told", "seen"),
     [
         ({"sleep_in": "loading"}, "while loading", "in misbehave"),
         ({"hang_at": 7}, "while training", "in train_step"),
@@ -85,10 +85,10 @@ def test_sigterm_loses_no_step_and_uses_up_no_attempt(estate_with: OPEN, seeds: 
     ids=["setup", "step", "checkpoint"],
 )
 def test_a_trainer_that_falls_silent_ends_hung_and_shows_where(
-    estate_with: OPEN, wish: dict[str, object], told: str, seen: str
+    estate_with: OPEN, requested_action: dict[str, object], told: str, seen: str
 ) -> None:
-    estate = estate_with(hang_seconds=1.5, hang_step_seconds=1.0)
-    job_id = estate.house.submit(steps=STEPS, **wish)
+    estate = estate_with(stall_timeout_seconds=1.5, step_stall_timeout_seconds=1.0)
+    job_id = estate.house.submit(steps=STEPS, **requested_action)
     estate.house.supervisor().run()
     job = estate.house.job(job_id)
     assert (job.status, job.end_reason) == ("failed", "hung")

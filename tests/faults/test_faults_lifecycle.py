@@ -130,7 +130,7 @@ class Lifecycle(RuleBasedStateMachine):
         renewal = self.as_holder(which, kept, lifecycle.renew, 1e9)
         if renewal:
             requests = self.model.jobs[renewal.lease.job_id].requests
-            assert renewal.wish == max(
+            assert renewal.requested_action == max(
                 (RequestedAction[request.name] for request in requests), default=RequestedAction.NONE
             )
 
@@ -289,11 +289,27 @@ class Lifecycle(RuleBasedStateMachine):
 
 def _seen(job: Job) -> tuple[Any, ...]:
     asked = {request for request, column in REQUESTS.items() if getattr(job, column) is not None}
-    return job.status, job.end_reason, job.attempt, job.forgiven, job.priority, job.teacher_job_id, asked
+    return (
+        job.status,
+        job.end_reason,
+        job.attempt,
+        job.failures_reset_at_attempt,
+        job.priority,
+        job.teacher_job_id,
+        asked,
+    )
 
 
 def _told(job: ModelJob) -> tuple[Any, ...]:
-    return job.status, job.end_reason, job.attempt, job.forgiven, job.priority, job.teacher, job.requests
+    return (
+        job.status,
+        job.end_reason,
+        job.attempt,
+        job.failures_reset_at_attempt,
+        job.priority,
+        job.teacher,
+        job.requests,
+    )
 
 
 def _run(new_database: NewDatabase, examples: int, steps: int) -> None:

@@ -4,8 +4,11 @@ import pytest
 from sqlalchemy import Connection, MetaData, Table, select
 from sqlalchemy.orm import Session
 
+from frs.dataset.report import Report
+from frs.evaluation.report import Comparison
+from frs.spec import JobSpec
 from store.db import schema
-from store.db.tables import Dataset, Detector, Job
+from store.db.tables import Dataset, Detector, Job, Worker, WorkerRequest
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 TABLES = (
@@ -114,7 +117,7 @@ def test_new_columns_say_what_the_old_rows_meant(old):
     jobs = {job.id: job for job in old.rows(select(Job))}
     assert len(jobs) == len(STATES) + 2
     for row in jobs.values():
-        assert (row.owner, row.tags, row.devices, row.forgiven) == ("admin", ["a", "b"], 2, 0)
+        assert (row.owner, row.tags, row.devices, row.failures_reset_at_attempt) == ("admin", ["a", "b"], 2, 0)
         assert row.pause_requested_at is row.stop_requested_at is None
     assert [jobs[f"job_{n}"].idempotency_key for n in (1, 2)] == [None, "same"], "one owner, one job of a key"
     [detector] = old.rows(select(Detector))
@@ -144,5 +147,116 @@ def test_a_worker_of_the_old_revision_goes_on_writing(old):
         old.do(lambda session, write=write: session.execute(write))
     assert old.job("job_running").status == "succeeded"
     posted = old.job("job_posted_by_the_old")
-    assert (posted.owner, posted.tags, posted.forgiven) == ("admin", [], 0)
+    assert (posted.owner, posted.tags, posted.failures_reset_at_attempt) == ("admin", [], 0)
     assert old.claim("job_posted_by_the_old").attempt == 1
+
+
+OLD_SPEC = {
+    "kind": "train",
+    "dataset": "old",
+    "max_bad_share": 0.1,
+    "metadata": {"policy": "mine"},
+    "student": {"architecture": "gfl", "head_convs": 2},
+    "schedule": {"epochs": 2, "clip_norm": 5.0, "policy": {"name": "cosine"}, "flip": 0.25, "scales": [[64, 64]]},
+}
+OLD_REPORT = {
+    "counts": {"images": 4, "images_without_boxes": 1, "boxes": 9, "crowd": 0},
+    "classes": [{"id": 1, "name": "cell", "boxes": 9, "images": 3}],
+    "box_sizes": {"small": 9, "medium": 0, "large": 0},
+    "image_sizes": {"min_width": 8, "max_width": 8, "min_height": 8, "max_height": 8},
+    "depth": "decoded",
+    "problems": [{"code": "box_empty", "message": "a.jpg: box 5 is empty.", "file": "a.jpg"}],
+    "problem_counts": {"box_empty": 1},
+    "bad_images": 1,
+    "bad_share": 0.25,
+    "bad_image_ids": [2],
+    "trainable_images": 2,
+}
+OLD_COMPARISON = {
+    "gain": 0.1,
+    "over_images": {"low": 0.05, "high": 0.15, "level": 0.95, "resamples": 1000, "images": 20, "by_number": {}},
+    "over_seeds": {"low": 0.0, "high": 0.2, "mean": 0.1, "level": 0.95, "n": 3},
+    "pairs": [],
+    "unequal": "The student took fewer steps.",
+}
+
+
+@pytest.fixture
+def revision_0003(house):
+    """The tables of revision 0003, with one row under each name that revision 0004 replaces."""
+    house.do(lambda session: session.delete(session.get(Dataset, "ds_shapes")))
+    schema.downgrade(house.database, "0003")
+    paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
+    at, of_owner = {"created_at": 5.0}, {"owner": "alice"}
+    request = {"kind": "probe", "request": {"spec": OLD_SPEC, "dataset_id": "ds_old"}, "status": "queued", "attempt": 0}
+    job_row = {"kind": "train", "priority": 0, "status": "paused", "attempt": 2, "last_event": 0, "tags": [], **at}
+    rows = {
+        "datasets": {"id": "ds_old", "name": "old", **paths, "status": "has_problems", **at, **of_owner}
+        | {"report": {"train": OLD_REPORT, "val": None, "unusable": []}},
+        "jobs": {"id": "job_old", "spec": OLD_SPEC, "dataset_id": "ds_old", **job_row, **of_owner, "forgiven": 2}
+        | {"facts": {"comparison": OLD_COMPARISON, "policy": "kept"}},
+        "detectors": {"id": "det_old", "name": "t", "description": OLD_SPEC["student"], "sha256": "b", **at, **of_owner}
+        | {"status": "ready", "weights_file": "t.pth"},
+        "workers": {"id": "w", "host": "h", "version": "0", "slots": 4, "gpus": [], "draining": False}
+        | {"started_at": 5.0, "seen_at": 5.0, "lacks": [{"key": "k", "owner": "alice", "message": "m"}]},
+        "errands": {"id": "plan_old", **request, **at, **of_owner},
+    }
+    with house.database.write() as session:
+        metadata = MetaData()
+        metadata.reflect(session.connection(), only=list(rows))
+        for name, row in rows.items():
+            session.execute(metadata.tables[name].insert().values(row))
+        session.commit()
+    return house
+
+
+def test_data_of_revision_0003_have_the_standard_names_afterwards(revision_0003):
+    schema.upgrade(revision_0003.database)
+    [job] = revision_0003.rows(select(Job))
+    spec = JobSpec.model_validate(job.spec)
+    assert (spec.max_invalid_fraction, spec.student.stacked_convs, spec.metadata) == (0.1, 2, {"policy": "mine"})
+    schedule = spec.schedule
+    assert (schedule.max_grad_norm, schedule.lr_schedule.name, schedule.flip_prob) == (5.0, "cosine", 0.25)
+    assert schedule.train_sizes == ((64, 64),)
+    assert job.failures_reset_at_attempt == 2
+    comparison = Comparison.model_validate(job.facts["comparison"])
+    assert (comparison.seed_interval.mean, comparison.step_mismatch) == (0.1, "The student took fewer steps.")
+    assert comparison.image_interval.images == 20
+    [dataset] = revision_0003.rows(select(Dataset))
+    report = Report.model_validate(dataset.check_result["train"])
+    assert (report.invalid_image_ids, report.labelled_images, report.issues[0].code) == ([2], 2, "box_empty")
+    [detector] = revision_0003.rows(select(Detector))
+    assert detector.description == {"architecture": "gfl", "stacked_convs": 2}
+    [worker] = revision_0003.rows(select(Worker))
+    assert (worker.concurrency, [entry["key"] for entry in worker.missing]) == (4, ["k"])
+    [request] = revision_0003.rows(select(WorkerRequest))
+    assert (request.id, JobSpec.model_validate(request.request["spec"])) == ("plan_old", spec)
+
+
+def test_data_of_revision_0003_are_as_they_were_after_going_back(revision_0003):
+    schema.upgrade(revision_0003.database)
+    schema.downgrade(revision_0003.database, "0003")
+    with revision_0003.database.read() as session:
+        metadata = MetaData()
+        metadata.reflect(session.connection(), only=["jobs", "detectors", "datasets", "workers", "errands"])
+        [job] = session.execute(select(metadata.tables["jobs"])).mappings()
+        assert (job["spec"], job["forgiven"]) == (OLD_SPEC, 2)
+        assert job["facts"] == {"comparison": OLD_COMPARISON, "policy": "kept"}
+        assert session.execute(select(metadata.tables["detectors"].c.description)).scalar() == OLD_SPEC["student"]
+        assert session.execute(select(metadata.tables["datasets"].c.report)).scalar()["train"] == OLD_REPORT
+        assert session.execute(select(metadata.tables["workers"].c.slots)).scalar() == 4
+        assert session.execute(select(metadata.tables["errands"].c.id)).scalar() == "plan_old"
+
+
+def test_a_worker_of_revision_0003_registers_and_takes_a_request(revision_0003):
+    """Its statements name the old tables and columns alone."""
+    schema.upgrade(revision_0003.database)
+    with revision_0003.database.write() as session:
+        metadata = MetaData()
+        metadata.reflect(session.connection(), only=["workers", "errands"])
+        workers, errands = metadata.tables["workers"], metadata.tables["errands"]
+        row = {"id": "w2", "host": "h", "version": "0", "slots": 2, "gpus": [], "draining": False, "started_at": 5.0}
+        session.execute(workers.insert().values(row | {"seen_at": 5.0, "lacks": []}))
+        session.execute(errands.update().values(status="running", attempt=1, lease_owner="w2"))
+        session.commit()
+    assert len(revision_0003.rows(select(Worker))) == 2

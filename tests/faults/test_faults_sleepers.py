@@ -44,7 +44,7 @@ def put_to_sleep(estate: Estate, workers: list[subprocess.Popen[bytes]], chance:
         asleep = wake(asleep, time.monotonic())
         awake = [worker for worker in workers if worker not in [sleeper for _, sleeper in asleep]]
         if awake:
-            sleeper = chance.choice(awake)
+            sleeper = chance.selector(awake)
             pause(estate.house, sleeper)
             asleep.append((time.monotonic() + chance.uniform(0.2, LONGEST), sleeper))
     for until, sleeper in sorted(asleep, key=lambda entry: entry[0]):

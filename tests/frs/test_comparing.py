@@ -1,4 +1,4 @@
-"""Comparisons of runs, from detections made up around the truth of a drawn data set: nothing is trained."""
+"""Comparisons of runs, from detections setup up around the truth of a drawn data set: nothing is trained."""
 
 import json
 from collections.abc import Callable
@@ -67,8 +67,8 @@ def around_the_truth(annotations: Path, noise: float, seed: int) -> Detections:
 
 def compare(spec: ResolvedSpec, folder: Path, stop: StopRequest | None = None) -> list[events.Event]:
     told: list[events.Event] = []
-    assert spec.family is not None
-    assert comparing.run(spec, spec.family, folder, told.append, stop or StopRequest()) == "completed"
+    assert spec.run_group is not None
+    assert comparing.run(spec, spec.run_group, folder, told.append, stop or StopRequest()) == "completed"
     return told
 
 
@@ -76,14 +76,14 @@ def test_the_better_student_is_told_with_its_interval_and_pictures(leave: Leave,
     spec = paired_runs.comparison_spec([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)])
     told = compare(spec, tmp_path)
     pictures = {artifact.name for artifact in of(events.Artifact, told)} - {"report.json"}
-    assert pictures == {"curves.png", "precision-recall.png", "detections.png"}
+    assert pictures == {"curves.png", "precision-restore_warnings.png", "detections.png"}
     for name in pictures:
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 300
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
     assert (report.status, report.verdict, report.verdict_by) == ("complete", "improved", "images")
-    assert report.comparison is not None and report.comparison.over_seeds is None
-    assert 0 < report.comparison.over_images.low < report.comparison.gain < report.comparison.over_images.high
+    assert report.comparison is not None and report.comparison.seed_interval is None
+    assert 0 < report.comparison.image_interval.low < report.comparison.gain < report.comparison.image_interval.high
     assert [row.role for row in report.rows] == ["teacher", "baseline", "student", "gain"]
     assert report.facts == {"student_parameters": 5}
     [fact] = of(events.Facts, told)
@@ -99,7 +99,7 @@ def test_a_picture_that_fails_does_not_cost_the_proof(
     monkeypatch.setattr(comparing.curves, "draw", fails)
     told = compare(paired_runs.comparison_spec([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)]), tmp_path)
     names = [artifact.name for artifact in of(events.Artifact, told)]
-    assert names == ["report.json", "precision-recall.png", "detections.png"]
+    assert names == ["report.json", "precision-restore_warnings.png", "detections.png"]
     assert any("curves.png could not be drawn" in log.message for log in of(events.Log, told))
 
 
@@ -111,7 +111,7 @@ def test_class_names_with_dollars_are_drawn_as_they_are(leave: Leave, tmp_path: 
         category["name"] = f"US$\\x$ {number}"
     annotations.write_text(json.dumps(content))
     named = tuple(category["name"] for category in content["categories"])
-    for file in [run.detections for run in spec.family.runs] + [spec.family.teacher]:
+    for file in [run.detections for run in spec.run_group.runs] + [spec.run_group.teacher]:
         found = detections.read(file)
         file.write_bytes(pack(Detections(found.rows, found.images, named, digest(annotations))))
     spec = spec.model_copy(update={"val": spec.val.model_copy(update={"annotations": annotations})})
@@ -143,7 +143,7 @@ def test_a_run_against_itself_differs_in_nothing(leave: Leave, tmp_path: Path) -
     compare(paired_runs.comparison_spec([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)]), tmp_path)
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
     assert report.comparison is not None and report.verdict == "no_difference"
-    assert (report.comparison.over_images.low, report.comparison.over_images.high) == (0.0, 0.0)
+    assert (report.comparison.image_interval.low, report.comparison.image_interval.high) == (0.0, 0.0)
 
 
 def test_seeds_are_paired_and_their_luck_is_measured(leave: Leave, tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_seeds_are_paired_and_their_luck_is_measured(leave: Leave, tmp_path: Pat
     baselines = [leave("baseline", seed, 4.0) for seed in range(3)]
     compare(paired_runs.comparison_spec(students, baselines), tmp_path)
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
-    assert report.comparison is not None and report.comparison.over_seeds is not None
+    assert report.comparison is not None and report.comparison.seed_interval is not None
     assert [pair.seed for pair in report.comparison.pairs] == [0, 1, 2]
-    assert (report.comparison.over_seeds.n, report.verdict_by) == (3, "seeds")
+    assert (report.comparison.seed_interval.n, report.verdict_by) == (3, "seeds")
     assert report.comparison.gain == pytest.approx(np.mean([pair.gain for pair in report.comparison.pairs]))
 
 
@@ -240,8 +240,8 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) ->
 
 def test_what_a_rewind_voided_is_not_drawn(leave: Leave) -> None:
     spec = paired_runs.comparison_spec([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)])
-    assert spec.family is not None
-    assert spec.family.runs[0].curves == {"train/loss": [(1, 2.0), (2, 1.0)], "val/bbox_mAP": [(1, 0.2)]}
+    assert spec.run_group is not None
+    assert spec.run_group.runs[0].curves == {"train/loss": [(1, 2.0), (2, 1.0)], "val/bbox_mAP": [(1, 0.2)]}
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

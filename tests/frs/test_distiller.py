@@ -146,11 +146,11 @@ def test_a_student_that_is_the_teacher_has_no_feature_term() -> None:
     for convolution in model.adapter.convolutions.values():
         nn.init.dirac_(convolution.weight)
         nn.init.zeros_(convolution.bias)
-    assert model.teach(batch()).terms["feature"].item() == 0
+    assert model.forward_both(batch()).terms["feature"].item() == 0
 
 
 def test_a_term_of_weight_zero_is_not_computed() -> None:
-    assert distiller(weights=LossWeights(1.0, 0.0)).teach(batch()).terms.keys() == {"feature"}
+    assert distiller(weights=LossWeights(1.0, 0.0)).forward_both(batch()).terms.keys() == {"feature"}
 
 
 def test_levels_are_matched_by_stride() -> None:
@@ -158,7 +158,7 @@ def test_levels_are_matched_by_stride() -> None:
     model = Distiller(detector("faster_rcnn"), teacher, Distillation(), LossWeights(1.0, 0.0), 1)
     assert strides(model.student) == (4, 8, 16, 32, 64)
     assert model.strides == (8, 16, 32, 64)
-    assert torch.isfinite(model.teach(batch()).terms["feature"])
+    assert torch.isfinite(model.forward_both(batch()).terms["feature"])
 
 
 def test_no_common_stride_is_refused() -> None:

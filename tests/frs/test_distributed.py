@@ -87,11 +87,11 @@ def gradient(model: Distiller, loss: Tensor) -> Tensor:
 
 
 def one_step(model: Distiller) -> Found:
-    lesson = model.teach(batch())
-    task, _ = model.student.parse_losses(lesson.losses)
-    found: Found = {name: process_group.all_reduce_mean(term.detach()) for name, term in lesson.terms.items()}
-    found |= {f"gradient of {name}": gradient(model, term) for name, term in lesson.terms.items()}
-    return found | {"whole gradient": gradient(model, task + model.weigh(lesson.terms))}
+    outputs = model.forward_both(batch())
+    task, _ = model.student.parse_losses(outputs.losses)
+    found: Found = {name: process_group.all_reduce_mean(term.detach()) for name, term in outputs.terms.items()}
+    found |= {f"gradient of {name}": gradient(model, term) for name, term in outputs.terms.items()}
+    return found | {"whole gradient": gradient(model, task + model.weigh(outputs.terms))}
 
 
 def train(model: Distiller) -> Found:
@@ -210,12 +210,12 @@ def losses(told: list[events.Event]) -> dict[int, Any]:
 
 def scores(spec: ResolvedSpec, folder: Path) -> Scores:
     """Of an untrained student that is sure of everything."""
-    made = TrainingSetup(spec, folder, lambda event: None)
-    made.read_data()
+    setup = TrainingSetup(spec, folder, lambda event: None)
+    setup.read_data()
     torch.manual_seed(0)
-    student = loading.load_detector(spec.student, made.data.classes, spec.models)
+    student = loading.load_detector(spec.student, setup.data.classes, spec.models)
     student.rpn_head.test_cfg.score_thr = student.roi_head.test_cfg.score_thr = 0.0
-    return made.evaluate(student)
+    return setup.evaluate(student)
 
 
 @pytest.fixture(scope="module")

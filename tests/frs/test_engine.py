@@ -213,7 +213,7 @@ def test_a_missing_image_is_refused_by_name(train: Train, data: Path) -> None:
     image.unlink()
     with pytest.raises(BadDataset, match=image.name):
         train(job(dataset="holed"))
-    told = train(job(dataset="holed", max_bad_share=0.1, schedule={"max_steps": 1}))
+    told = train(job(dataset="holed", max_invalid_fraction=0.1, schedule={"max_steps": 1}))
     assert any(image.name in log.message for log in of(events.Log, told))
 
 
@@ -287,5 +287,5 @@ def test_a_data_set_with_one_bad_box_can_be_trained_without_its_image(train: Tra
     annotations.write_text(json.dumps(content))
     with pytest.raises(BadDataset, match=r"box 1 .*is empty"):
         train(job(dataset="boxed"))
-    told = train(job(dataset="boxed", max_bad_share=0.2, schedule={"max_steps": 1}))
+    told = train(job(dataset="boxed", max_invalid_fraction=0.2, schedule={"max_steps": 1}))
     assert facts(told)["training_images"] == 5

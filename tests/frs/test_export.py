@@ -84,12 +84,12 @@ def test_the_weights_are_named_by_their_hash_and_hold_no_times_or_paths(train: T
 
 def test_the_safetensors_twin_holds_the_same_tensors(train: Train, tmp_path: Path) -> None:
     files = exported(tmp_path / "run", train(job(schedule={"max_steps": 1})))
-    state, twin = (
+    state, safetensors_copy = (
         weights.read(files["student.pth"])["state_dict"],
         safetensors.torch.load_file(files["student.safetensors"]),
     )
-    assert state.keys() == twin.keys()
-    assert all(torch.equal(state[name], twin[name]) for name in state)
+    assert state.keys() == safetensors_copy.keys()
+    assert all(torch.equal(state[name], safetensors_copy[name]) for name in state)
 
 
 RUNNER = """

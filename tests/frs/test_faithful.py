@@ -65,7 +65,7 @@ def test_the_teacher_is_untouched_after_a_resume() -> None:
     "teacher",
     [
         described("fcos", neck_channels=48),  # other pixels: caffe's, not divided by the deviation
-        described("gfl", backbone={"depth": 34, "width": 16}, neck_channels=64, head_convs=2),
+        described("gfl", backbone={"depth": 34, "width": 16}, neck_channels=64, stacked_convs=2),
         described("gfl", backbone={"depth": 50, "width": 8, "norm": "gn"}),
     ],
 )

@@ -9,12 +9,12 @@ from frs import events
 from frs.dataset.coco import CocoFile, read
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.dataset.trainable import labelled_images, trainable_boxes
-from frs.detectors.builder import base_config
+from frs.detectors.builder import load_base_config
 from frs.engine.trainer import _to_frs_error
 from frs.spec import ConfigDetector, Schedule
 from frs.training.batches import DetectionImages, TrainingLoaders, training_pipeline
 
-GFL = base_config(ConfigDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))
+GFL = load_base_config(ConfigDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))
 SCHEDULE = Schedule(image_size=(96, 96), batch_size=2)
 
 

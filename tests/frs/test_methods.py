@@ -85,25 +85,25 @@ def test_every_so_many_steps_shares_coverage_and_agreement_are_told(architecture
 def test_a_share_is_the_weighted_terms_gradient_over_the_tasks() -> None:
     model = distiller(weights=LossWeights(0.01, 0.1, ramp_from=-2), diagnose_every=1)
     logs = optimise(model)[0]
-    lesson = distiller(weights=LossWeights(0.01, 0.1, ramp_from=-2)).train().teach(batch())
-    task, _ = model.student.parse_losses(lesson.losses)
+    outputs = distiller(weights=LossWeights(0.01, 0.1, ramp_from=-2)).train().forward_both(batch())
+    task, _ = model.student.parse_losses(outputs.losses)
     norms = []
-    for loss in (task, 0.5 * 0.01 * lesson.terms["feature"]):  # half way up the ramp of 4 steps
-        gradients = torch.autograd.grad(loss, lesson.pyramid, retain_graph=True)
+    for loss in (task, 0.5 * 0.01 * outputs.terms["feature"]):  # half way up the ramp of 4 steps
+        gradients = torch.autograd.grad(loss, outputs.pyramid, retain_graph=True)
         norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm())
     assert logs["share_feature"].item() == pytest.approx((norms[1] / norms[0]).item(), rel=1e-4)
 
 
 def test_a_student_that_agrees_with_its_teacher_agrees_wholly() -> None:
-    lesson = distiller().teach(batch())
-    lesson.logits = {stride: seen.logits for stride, seen in lesson.seen.items()}
-    assert agreement(lesson).item() == pytest.approx(1)
+    outputs = distiller().forward_both(batch())
+    outputs.logits = {stride: seen.logits for stride, seen in outputs.teacher_levels.items()}
+    assert agreement(outputs).item() == pytest.approx(1)
 
 
 def test_unlabelled_images_teach_by_the_terms_alone() -> None:
     plain, extra = distiller(), batch()
     extra["inputs"] = [255 - image for image in extra["inputs"]]
-    alone, both = plain.teach(batch()), plain.teach(batch() | {"unlabelled": extra})
+    alone, both = plain.forward_both(batch()), plain.forward_both(batch() | {"unlabelled": extra})
     for name, losses in alone.losses.items():
         torch.testing.assert_close(both.losses[name], losses, msg=name)
     assert all(both.terms[name] != alone.terms[name] for name in both.terms)
@@ -112,7 +112,7 @@ def test_unlabelled_images_teach_by_the_terms_alone() -> None:
 
 def test_unlabelled_images_like_the_labelled_ones_change_nothing() -> None:
     model = distiller()
-    alone, both = model.teach(batch()), model.teach(batch() | {"unlabelled": batch()})
+    alone, both = model.forward_both(batch()), model.forward_both(batch() | {"unlabelled": batch()})
     for name in alone.terms:
         torch.testing.assert_close(both.terms[name], alone.terms[name])
 

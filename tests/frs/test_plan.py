@@ -119,7 +119,7 @@ def test_a_spec_that_the_engine_finds_at_fault_is_no_failed_check_but_a_bad_spec
 
 def test_a_job_stops_where_a_plan_goes_on() -> None:
     ran: list[str] = []
-    made: dict[str, object] = {}
+    setup: dict[str, object] = {}
 
     def fails() -> StepResult:
         ran.append("fails")
@@ -127,7 +127,7 @@ def test_a_job_stops_where_a_plan_goes_on() -> None:
 
     def makes() -> StepResult:
         ran.append("makes")
-        made["thing"] = 1
+        setup["thing"] = 1
         return StepResult("Made.")
 
     steps = [
@@ -136,7 +136,7 @@ def test_a_job_stops_where_a_plan_goes_on() -> None:
         SetupStep("c", makes),
         SetupStep("d", lambda: StepResult("Careful.", warning=True), ("thing",)),
     ]
-    found = checks.run_all(steps, made)
+    found = checks.run_all(steps, setup)
     assert [(check.code, check.level, check.ok) for check in found] == [
         ("class_mismatch", "error", False),
         ("b", "info", False),
@@ -150,14 +150,14 @@ def test_a_job_stops_where_a_plan_goes_on() -> None:
 
 
 def test_a_sample_of_the_validation_images_is_spread_over_all(data: Path, models: Path) -> None:
-    made = TrainingSetup(
+    setup = TrainingSetup(
         resolve(JobSpec.model_validate(job()), data, models),
         Path(),
         lambda _: None,
     )
-    made.read_data()
-    train = made.data.train
-    assert train.sample(4).kept == [0, 3, 7, 10] and train.sample(99).kept == train.kept
+    setup.read_data()
+    train = setup.data.train
+    assert train.sample(4).valid == [0, 3, 7, 10] and train.sample(99).valid == train.valid
     assert set(train.sample(4).ids) < set(train.ids)
 
 
@@ -165,6 +165,6 @@ def test_a_validation_split_with_nothing_left_is_refused(planned: Any, data: Pat
     shutil.copytree(data / "tiny", data / "blind", dirs_exist_ok=True)
     for image in (data / "blind" / "val").iterdir():
         image.unlink()
-    forecast = planned(dataset="blind", max_bad_share=0.99)
+    forecast = planned(dataset="blind", max_invalid_fraction=0.99)
     assert errors(forecast) == [BadDataset.code]
     assert json.loads(forecast.model_dump_json())["ok"] is False

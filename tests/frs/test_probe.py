@@ -20,7 +20,7 @@ from frs.preflight.probe import Probe, ProbeConfig, check_gradients, check_memor
 from frs.preflight.setup import TrainingSetup
 from frs.training import memory
 
-ONCE = ProbeConfig(nullcontext, states=2, repeats=1, foresee=False)
+ONCE = ProbeConfig(nullcontext, states=2, repeats=1, estimate_memory=False)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -93,14 +93,14 @@ def test_a_tiny_run_is_probed_by_a_single_step(
 
 
 def test_a_term_without_a_gradient_stops_the_run_by_name(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    teach = Distiller.teach
+    teach = Distiller.forward_both
 
     def deaf(self: Any, data: Any) -> Any:
-        lesson = teach(self, data)
-        lesson.terms["logit"] = lesson.terms["logit"].detach()
-        return lesson
+        outputs = teach(self, data)
+        outputs.terms["logit"] = outputs.terms["logit"].detach()
+        return outputs
 
-    monkeypatch.setattr(Distiller, "teach", deaf)
+    monkeypatch.setattr(Distiller, "forward_both", deaf)
     with pytest.raises(NoGradient, match="from: logit"):
         train(job())
 

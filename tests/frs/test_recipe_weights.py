@@ -19,5 +19,5 @@ def test_the_demos_teacher_comes_with_the_package_and_fits_its_recipe(tmp_path: 
 
 
 def test_its_recipe_trains_that_very_detector() -> None:
-    made, used = RECIPES["shapes_teacher"].spec.student, RECIPES["shapes_gfl"].spec.teacher
-    assert made.model_copy(update={"init": "random"}) == used.model_copy(update={"init": "random"})
+    setup, used = RECIPES["shapes_teacher"].spec.student, RECIPES["shapes_gfl"].spec.teacher
+    assert setup.model_copy(update={"init": "random"}) == used.model_copy(update={"init": "random"})

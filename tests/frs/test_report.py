@@ -25,7 +25,7 @@ def compared(low: float, high: float, seeds: tuple[float, float, int] | None = N
     )
     over = SeedInterval(low=seeds[0], high=seeds[1], n=seeds[2], level=0.95, mean=0.1) if seeds else None
     pairs = [Pair(seed=seed, student=0.5, baseline=0.4, gain=0.1) for seed in range(seeds[2] if seeds else 1)]
-    return Comparison(gain=0.1, over_images=images, over_seeds=over, pairs=pairs)
+    return Comparison(gain=0.1, image_interval=images, seed_interval=over, pairs=pairs)
 
 
 def report(

@@ -84,9 +84,9 @@ def test_seeds_are_as_many_pairs_and_true_is_one() -> None:
     "change",
     [
         {"schedule": {"epochs": True}},
-        {"schedule": {"epochs": 1, "flip": False}},
+        {"schedule": {"epochs": 1, "flip_prob": False}},
         {"schedule": {"epochs": 1, "image_size": [64, True]}},
-        {"max_bad_share": True},
+        {"max_invalid_fraction": True},
         {"baseline": 1},
         {"distillation": {"accept_weak_teacher": "yes"}},
     ],

@@ -131,7 +131,7 @@ def test_auto_keeps_where_it_repays(train: Train, tmp_path: Path) -> None:
 
 
 def test_images_of_several_shapes_are_not_kept(train: Train, tmp_path: Path) -> None:
-    scales = {"scales": [[96, 96], [64, 64]], "epochs": 5}
+    scales = {"train_sizes": [[96, 96], [64, 64]], "epochs": 5}
     assert not facts(train(job(schedule=scales), tmp_path / "auto"))["teacher_cache"]
     with pytest.raises(InvalidSpec, match="one shape"):
         train(job(schedule=scales, distillation={"teacher_cache": "on"}), tmp_path / "on")

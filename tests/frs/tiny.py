@@ -14,13 +14,19 @@ class Killed(BaseException):
 
 
 def described(architecture: str = "gfl", **changes: Any) -> dict[str, Any]:
-    tiny = {"backbone": {"depth": 18, "width": 8, "norm": "gn"}, "neck_channels": 16, "head_convs": 1}
+    tiny = {"backbone": {"depth": 18, "width": 8, "norm": "gn"}, "neck_channels": 16, "stacked_convs": 1}
     return {"architecture": architecture} | tiny | changes
 
 
 def job(**changes: Any) -> dict[str, Any]:
     """A spec that distils in a second; `schedule` and `distillation` are merged, the rest replaced."""
-    schedule = {"epochs": 2, "batch_size": 4, "image_size": [96, 96], "optimizer": {"name": "adamw"}, "clip_norm": 10}
+    schedule = {
+        "epochs": 2,
+        "batch_size": 4,
+        "image_size": [96, 96],
+        "optimizer": {"name": "adamw"},
+        "max_grad_norm": 10,
+    }
     distillation = {"feature_weight": 1e-4, "logit_weight": 0.1, "accept_weak_teacher": True}
     base = {"dataset": "tiny", "teacher": described(neck_channels=32), "student": described()}
     merged = {"schedule": schedule | changes.pop("schedule", {})}

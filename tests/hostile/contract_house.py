@@ -112,7 +112,9 @@ def _as_file(_: Any, value: Any) -> bytes:
 def _jobs(service: Any) -> Iterator[str]:
     """One in each state, or two."""
     yield service.submit(DISTILL)["id"]
-    service._do(worker_registry.register, "worker", host="here", version="1", slots=2, gpus=[{"index": 0, "name": "A"}])
+    service._do(
+        worker_registry.register, "worker", host="here", version="1", concurrency=2, gpus=[{"index": 0, "name": "A"}]
+    )
     running = service.claim(service.submit(TRAIN)["id"])
     _learn(service, running)
     yield running.job_id

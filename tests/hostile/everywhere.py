@@ -24,7 +24,7 @@ JOB: Body = {
         "batch_size": 2,
         "image_size": [64, 64],
         "optimizer": {"name": "adamw"},
-        "policy": {"name": "cosine", "warmup_steps": "auto"},
+        "lr_schedule": {"name": "cosine", "warmup_steps": "auto"},
         "precision": "fp32",
     },
     "distillation": {"feature_weight": "auto", "logit_weight": "auto", "warmup_steps": "auto", "adapter": "1x1", "teacher_cache": "off"},

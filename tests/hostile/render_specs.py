@@ -35,7 +35,7 @@ def _render(spec: JobSpec) -> str:
     said = []
     for detector in (spec.student, spec.teacher):
         if isinstance(detector, ConfigDetector | DescribedDetector):
-            stock = builder.base_config(detector)
+            stock = builder.load_base_config(detector)
             plan = schedule.resolve_schedule(spec.schedule, stock, 100)
             said.append(builder.model_config(detector, 4).__repr__())
             said.append(repr(training_pipeline(spec.schedule, stock)) + repr(test_pipeline(spec.schedule, stock)))

@@ -56,7 +56,7 @@ def populated(template, tmp_path_factory):
 def attacked(populated, serve, monkeypatch) -> Iterator["Attacked"]:
     """The service as a process, with a copy of its own of what `populated` made."""
     data, ids, document = populated
-    monkeypatch.setenv("FRS_UNKNOWN_KEYS_PER_MINUTE", "1000000")
+    monkeypatch.setenv("FRS_AUTH_FAILURES_PER_MINUTE", "1000000")
     monkeypatch.setenv("FRS_MAX_ACTIVE_JOBS", "1000000")
     with serve(data) as live, requests.Session() as session:
         yield Attacked(live, session, house.operations(document), ids)

@@ -83,7 +83,17 @@ WORDS = [
     *("name", "owner", "scopes", "kind", "dataset", "unlabelled", "student", "teacher", "schedule", "baseline", "init"),
     *("resources", "distillation", "tags", "metadata", "architecture", "config", "detector", "job", "weights", "train"),
     *("val", "images", "annotations", "description", "classes", "expires_at", "expires_in_days", "max_active_jobs"),
-    *("optimizer", "learning_rate", "policy", "milestones", "seed", "priority", "max_bad_share", "__class__", "$ref"),
+    *(
+        "optimizer",
+        "learning_rate",
+        "lr_schedule",
+        "milestones",
+        "seed",
+        "priority",
+        "max_invalid_fraction",
+        "__class__",
+        "$ref",
+    ),
 ]
 
 

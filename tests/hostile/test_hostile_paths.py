@@ -39,7 +39,7 @@ def alone() -> None:
 @pytest.fixture
 def outside(service) -> str:
     """A file beside the data folder, and links inside that lead to it."""
-    service.client.app.state.context.hints.close()  # its thread writes to the broker's folder when it likes
+    service.client.app.state.context.wakeups.close()  # its thread writes to the broker's folder when it likes
     root = service.settings.data.parent
     (root / "secret.pth").write_text(SECRET)
     for folder in (

@@ -56,7 +56,7 @@ def fail(house, job_id):
     house.do(lifecycle.finish, house.claim(job_id), JobStatus.FAILED, EndReason.DIVERGED)
 
 
-def family(house):
+def run_group(house):
     """Ids: the job, its baseline, their comparison."""
     parent = house.do(lifecycle.add, FAMILY, dataset_id="ds_shapes").id
     children = [
@@ -72,7 +72,7 @@ def test_a_stop_that_is_accepted_while_the_job_starts_is_noted(house, between):
     leases = []
     between(lambda: leases.append(house.claim(job_id)))
     assert house.do(actions.stop, job_id).stop_requested_at is not None
-    assert house.do(lifecycle.renew, leases[0], 60).wish is RequestedAction.STOP
+    assert house.do(lifecycle.renew, leases[0], 60).requested_action is RequestedAction.STOP
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
@@ -116,7 +116,7 @@ def test_a_teacher_resumed_while_its_students_are_looked_at_does_not_fail_them(h
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_a_child_that_is_being_resumed_is_not_deleted_with_its_parent(house):
-    *runs, compare = family(house)
+    *runs, compare = run_group(house)
     for run in runs:
         fail(house, run)
     house.do(lifecycle.fail_dependents)
@@ -132,7 +132,7 @@ def test_a_child_that_is_being_resumed_is_not_deleted_with_its_parent(house):
 
 
 def test_a_run_is_not_deleted_while_its_comparison_waits(house):
-    parent, baseline, compare = family(house)
+    parent, baseline, compare = run_group(house)
     house.do(lifecycle.finish, house.claim(baseline), JobStatus.SUCCEEDED, EndReason.COMPLETED)
     with pytest.raises(JobInUse, match=compare):
         house.do(actions.delete, baseline)

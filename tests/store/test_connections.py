@@ -30,13 +30,13 @@ def test_sqlite_is_durable_and_checks_references(house):
 
 def test_what_is_no_json_is_refused(house):
     with pytest.raises((StatementError, ValueError)):
-        house.do(lambda session: setattr(session.get(Dataset, "ds_shapes"), "report", {"share": math.nan}))
+        house.do(lambda session: setattr(session.get(Dataset, "ds_shapes"), "check_result", {"share": math.nan}))
 
 
 def test_a_document_comes_back_as_it_was(house):
     report = {"text": "\u00fc\u2028\U0001f600", "none": None, "numbers": [1, 0.1, 1e300]}
-    house.do(lambda session: setattr(session.get(Dataset, "ds_shapes"), "report", report))
-    [stored] = house.rows(select(Dataset.report))
+    house.do(lambda session: setattr(session.get(Dataset, "ds_shapes"), "check_result", report))
+    [stored] = house.rows(select(Dataset.check_result))
     assert json.dumps(stored) == json.dumps(report)
 
 

@@ -79,9 +79,23 @@ def test_init_in_several_processes_at_once(settings):
     assert len(stored_keys(settings)) == 1
 
 
+LEFT_BY_0004 = {
+    *("remove_index ix_errands_status_created_at", "remove_table errands"),
+    *("remove_column jobs.forgiven", "remove_column workers.slots", "remove_column workers.lacks"),
+    "remove_column datasets.report",
+}
+"""What the revision replaced and a worker of the version before still uses."""
+
+
+def _name(difference):
+    operation, *about = difference
+    return f"{operation} {about[1]}.{about[2].name}" if operation == "remove_column" else f"{operation} {about[0].name}"
+
+
 def test_migrations_make_the_tables_of_the_code(house):
     with house.database.engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+    assert {_name(difference) for difference in differences} == LEFT_BY_0004
 
 
 def test_migrations_go_down_and_up_again(house):

@@ -55,7 +55,7 @@ def test_a_renewed_lease_ends_later(house):
     lease = house.start()
     renewal = house.do(lifecycle.renew, lease, 600)
     assert renewal.lease.expires_at > lease.expires_at + 500
-    assert renewal.wish is RequestedAction.NONE
+    assert renewal.requested_action is RequestedAction.NONE
 
 
 def test_a_job_given_back_waits_for_its_delay_and_says_why(house):
@@ -85,7 +85,7 @@ def test_a_running_job_is_asked_to_end_once(house):
     lease = house.start()
     for _ in range(2):
         assert house.do(actions.cancel, lease.job_id).status == JobStatus.RUNNING
-    assert house.do(lifecycle.renew, lease, 60).wish is RequestedAction.CANCEL
+    assert house.do(lifecycle.renew, lease, 60).requested_action is RequestedAction.CANCEL
     assert house.rows(select(Event.type).order_by(Event.seq)) == ["status", "status", "cancel_requested"]
 
 

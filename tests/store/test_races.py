@@ -98,7 +98,7 @@ def test_cancel_and_claim_both_tell_the_truth(house):
         if lease is None:
             assert cancelled.status == JobStatus.CANCELLED
         else:
-            assert house.do(lifecycle.renew, lease, 60).wish is RequestedAction.CANCEL
+            assert house.do(lifecycle.renew, lease, 60).requested_action is RequestedAction.CANCEL
 
 
 def test_two_reapers_take_a_lost_job_back_once(house):

@@ -68,10 +68,10 @@ def visible(settings: Settings) -> list[str]:
     return sorted(path.name for path in settings.uploads_root.iterdir() if path.name not in (".lock", ".unpacking"))
 
 
-@pytest.mark.parametrize("val_share", [None, 0.1, 0.29, 0.5])
-def test_a_key_says_what_an_archive_is_converted_by(val_share):
-    key = archive_key("a" * 64, val_share, ".tar.gz")
-    assert parse_archive_key(key) == ("a" * 64, val_share)
+@pytest.mark.parametrize("val_fraction", [None, 0.1, 0.29, 0.5])
+def test_a_key_says_what_an_archive_is_converted_by(val_fraction):
+    key = archive_key("a" * 64, val_fraction, ".tar.gz")
+    assert parse_archive_key(key) == ("a" * 64, val_fraction)
 
 
 def test_every_machine_makes_the_same_annotations_of_an_archive(tmp_path, artifacts, key):

@@ -36,10 +36,10 @@ TRY_AGAIN = 75
 class Stub:
     def __init__(self, spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> None:
         self.spec, self.workdir, self.emit = spec, workdir, emit
-        self.wishes = spec.job.metadata
+        self.requested_actions = spec.job.metadata
         self.attempt = workdir.name
-        self.steps = int(self.wishes.get("steps", "20"))
-        self.every = int(self.wishes.get("checkpoint_every", "5"))
+        self.steps = int(self.requested_actions.get("steps", "20"))
+        self.every = int(self.requested_actions.get("checkpoint_every", "5"))
         self.stopping = False
         self.step, self.weight = self.newest()
 
@@ -88,12 +88,12 @@ class Stub:
 
     def train_step(self) -> None:
         step = self.step + 1
-        if self.wishes.get("crash_at") == str(step) and self.crashes_now():
+        if self.requested_actions.get("crash_at") == str(step) and self.crashes_now():
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.wishes.get("hang_at") == str(step):
+        if self.requested_actions.get("hang_at") == str(step):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(3600)
-        time.sleep(float(self.wishes.get("seconds", "0.002")))
+        time.sleep(float(self.requested_actions.get("seconds", "0.002")))
         self.weight += random.Random(f"{self.spec.job.schedule.seed}/{step}").random()
         self.step = step
         self.emit(events.Metrics(step=step, epoch=0, values={"train/loss": self.weight, "train/empty": None}))
@@ -101,34 +101,36 @@ class Stub:
         self.emit(events.Progress(epoch=0, epochs=1, step=step, steps=self.steps, fraction=share))
 
     def crashes_now(self) -> bool:
-        attempts = self.wishes.get("crash_attempts", "1")
+        attempts = self.requested_actions.get("crash_attempts", "1")
         return attempts == "all" or self.attempt in attempts.split(",")
 
     def misbehave(self) -> None:
-        if "sleep_in" in self.wishes:
+        if "sleep_in" in self.requested_actions:
             time.sleep(3600)
-        if "exhaust" in self.wishes:
+        if "exhaust" in self.requested_actions:
             resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
             bytearray(1 << 31)
-        if "say" in self.wishes:
-            print(self.wishes["say"])
-        if "spawn" in self.wishes:
+        if "say" in self.requested_actions:
+            print(self.requested_actions["say"])
+        if "spawn" in self.requested_actions:
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], close_fds=False)
             self.emit(events.Facts(values={"spawned": child.pid}))
-        for number in range(int(self.wishes.get("flood", "0"))):
+        for number in range(int(self.requested_actions.get("flood", "0"))):
             print(f"line {number}")
-        if "outside" in self.wishes:
-            self.announce("training", Path(self.wishes["outside"]), sha256(Path(self.wishes["outside"])))
-        if "garbage" in self.wishes:
+        if "outside" in self.requested_actions:
+            self.announce(
+                "training", Path(self.requested_actions["outside"]), sha256(Path(self.requested_actions["outside"]))
+            )
+        if "garbage" in self.requested_actions:
             garbage()
-        if "exit" in self.wishes:
+        if "exit" in self.requested_actions:
             print("last words", file=sys.stderr)
-            raise SystemExit(int(self.wishes["exit"]))
+            raise SystemExit(int(self.requested_actions["exit"]))
 
     def finish(self, end_reason: str = "completed") -> int:
-        if "fail" in self.wishes:
-            problem = events.ErrorInfo(code=self.wishes["fail"], message="As the test wished.")
-            self.emit(events.Outcome(status="failed", end_reason=self.wishes["fail"], error=problem))
+        if "fail" in self.requested_actions:
+            problem = events.ErrorInfo(code=self.requested_actions["fail"], message="As the test wished.")
+            self.emit(events.Outcome(status="failed", end_reason=self.requested_actions["fail"], error=problem))
             return 1
         scores = {"bbox_mAP": 0.5, "bbox_mAP_l": None}
         self.emit(
@@ -144,7 +146,7 @@ class Stub:
             )
         )
         student = write(self.workdir / "student" / "student.pth", json.dumps({"weight": self.weight}))
-        digest = "0" * 64 if "lie" in self.wishes else sha256(student)
+        digest = "0" * 64 if "lie" in self.requested_actions else sha256(student)
         self.announce("student", student, digest, ("best", "last"))
         self.emit(events.Outcome(status="succeeded", end_reason=end_reason))
         return 0
@@ -153,7 +155,7 @@ class Stub:
         text = json.dumps({"step": self.step, "weight": self.weight})
         digest = hashlib.sha256(text.encode()).hexdigest()
         folder = self.workdir / "checkpoints"
-        if self.wishes.get("hang_saving") == str(self.step):
+        if self.requested_actions.get("hang_saving") == str(self.step):
             (folder / ".half.tmp").write_text(text[: len(text) // 2])
             time.sleep(3600)
         path = write(folder / f"step_{self.step:08d}-{digest[:8]}.pth", text)
@@ -196,16 +198,16 @@ def garbage() -> None:
     sys.stdout.flush()
 
 
-def errand(emit: events.Emit, values: dict[str, object]) -> int:
-    """Ends as the file or the spec wishes: a word in it is a code to refuse with, or `sleep`."""
-    wish = str(values.pop("wish", ""))
-    if wish == "sleep":
+def worker_request(emit: events.Emit, values: dict[str, object]) -> int:
+    """Ends as the file or the spec requested_actions: a word in it is a code to refuse with, or `sleep`."""
+    requested_action = str(values.pop("requested_action", ""))
+    if requested_action == "sleep":
         emit(events.Phase(phase="probing"))
         time.sleep(3600)
-    if wish == "die":
+    if requested_action == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    if wish:
-        problem = events.ErrorInfo(code=wish, message="As the test wished.")
+    if requested_action:
+        problem = events.ErrorInfo(code=requested_action, message="As the test wished.")
         emit(events.Outcome(status="failed", error=problem))
         return 1
     emit(events.Facts(values=values))
@@ -215,15 +217,17 @@ def errand(emit: events.Emit, values: dict[str, object]) -> int:
 
 def plan(options: argparse.Namespace, emit: events.Emit) -> int:
     spec = ResolvedSpec.model_validate_json(options.spec.read_bytes())
-    return errand(emit, {"ok": True, "wish": spec.job.metadata.get("wish", "")})
+    return worker_request(emit, {"ok": True, "requested_action": spec.job.metadata.get("requested_action", "")})
 
 
 def import_weights(options: argparse.Namespace, emit: events.Emit) -> int:
     content = options.source.read_text()
     assert sha256(options.source) == options.sha256
     write(options.target, f"imported {content}")
-    wish = content if content in ("die", "sleep", "weights_unreadable") else ""
-    return errand(emit, {"sha256": sha256(options.target), "classes": ["box"], "wish": wish})
+    requested_action = content if content in ("die", "sleep", "weights_unreadable") else ""
+    return worker_request(
+        emit, {"sha256": sha256(options.target), "classes": ["box"], "requested_action": requested_action}
+    )
 
 
 if __name__ == "__main__":

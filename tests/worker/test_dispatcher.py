@@ -28,7 +28,7 @@ def test_a_hint_is_quicker_than_the_next_look(house):
 
 def test_as_many_jobs_run_at_a_time_as_there_are_slots(house):
     submitted = [house.submit(steps=10_000, seconds=0.01) for _ in range(3)]
-    with dispatching(house, slots=2):
+    with dispatching(house, concurrency=2):
         until(lambda: len(house.trainers()) == 2)
         time.sleep(0.5)
         assert sorted(house.job(job_id).status for job_id in submitted) == ["queued", "running", "running"]
@@ -60,7 +60,7 @@ def test_the_folder_of_a_running_attempt_stays(house):
 
 def test_its_file_is_young_only_while_it_reaches_the_database(house, tmp_path, monkeypatch):
     alive = tmp_path / "alive"
-    with dispatching(house, alive_file=alive, poll_seconds=0.1):
+    with dispatching(house, heartbeat_file=alive, poll_seconds=0.1):
         until(alive.exists)
         monkeypatch.setattr(Dispatcher, "_turn", lambda _: 1 / 0)
         time.sleep(0.5)

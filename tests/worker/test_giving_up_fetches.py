@@ -1,10 +1,10 @@
-"""What takes long to fetch outlasts neither a wish, nor the grace, nor the lease."""
+"""What takes long to fetch outlasts neither a requested_action, nor the grace, nor the lease."""
 
 import hashlib
 
 import pytest
 from sqlalchemy import select, update
-from test_errands import add_probe, add_upload
+from test_worker_requests import add_probe, add_upload
 from worker_house import STUB, dispatching, in_background, until
 
 from store.artifacts.folder import ArtifactFolder
@@ -13,7 +13,7 @@ from store.db.tables import Attempt, Dataset, Job, WorkerRequest
 from store.jobs import actions
 from store.requests import worker_requests
 from worker.attempt import work_folder
-from worker.attempt.worker_request import RequestRun as RunningErrand
+from worker.attempt.worker_request import RequestRun
 
 STEPS = 20
 
@@ -69,21 +69,21 @@ def test_a_worker_that_stops_gives_the_job_back_and_counts_no_attempt(house, nee
 
 
 @pytest.mark.parametrize("kind", ["probe", "import"])
-def test_an_errand_is_given_back_while_files_are_fetched(house, fetches, kind):
+def test_a_worker_request_is_given_back_while_files_are_fetched(house, fetches, kind):
     if kind == "probe":
         needs_an_archive(house)
         add_probe(house)
     else:
         add_upload(house, "weights")
     lease = house.do(worker_requests.claim, "tests", 60)
-    running = RunningErrand(house.database, house.settings, lease, STUB)
+    running = RequestRun(house.database, house.settings, lease, STUB)
     thread = in_background(running)
     until(lambda: fetches)
     running.release()
     thread.join(10)
     assert not thread.is_alive()
-    [errand] = house.rows(select(WorkerRequest))
-    assert (errand.status, errand.attempt) == ("queued", 0)
+    [worker_request] = house.rows(select(WorkerRequest))
+    assert (worker_request.status, worker_request.attempt) == ("queued", 0)
 
 
 def test_who_lost_the_lease_meanwhile_deletes_nothing_of_its_successors(house, monkeypatch):

@@ -85,7 +85,7 @@ def visible_to(house: House, job_id: str) -> str | None:
 def test_each_trainer_sees_its_own_gpus_and_no_job_is_taken_for_which_none_are_free(house, dispatcher):
     large, small, cpu, later = (submit(house, devices) for devices in (2, None, 0, 2))
     assert [visible_to(house, job_id) for job_id in (large, small, cpu)] == ["0,1", "2", ""]
-    until(lambda: house.rows(select(Worker.slots)) == [4])
+    until(lambda: house.rows(select(Worker.concurrency)) == [4])
     assert house.job(later).status == "queued"
     house.cancel(large)
     assert visible_to(house, later) == "0,1"

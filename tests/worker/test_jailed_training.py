@@ -16,7 +16,7 @@ TINY = {
     "architecture": "gfl",
     "backbone": {"depth": 18, "width": 8, "norm": "gn"},
     "neck_channels": 16,
-    "head_convs": 1,
+    "stacked_convs": 1,
 }
 SPEC = {
     "kind": "train",
@@ -37,7 +37,7 @@ def test_two_processes_train_in_a_jail_listen_to_nobody_and_keep_no_secret(house
     house.do(lambda session: session.add(Dataset(id="ds_drawn", name="drawn", **paths)))
     before = listening()
     job_id = house.do(lifecycle.add, JobSpec.model_validate(SPEC), dataset_id="ds_drawn").id
-    settings = house.settings.model_copy(update={"hang_seconds": 240.0})
+    settings = house.settings.model_copy(update={"stall_timeout_seconds": 240.0})
     running = in_background(Supervisor(house.database, settings, house.claim()))
     opened = set()
     while running.is_alive():

@@ -66,24 +66,24 @@ def lose_a_job(house):
     return job_id
 
 
-def goes_on(house, alive_file):
+def goes_on(house, heartbeat_file):
     """Through a few turns."""
-    until(alive_file.exists)
+    until(heartbeat_file.exists)
     for _ in range(3):
-        seen_at, touched = house.rows(select(Worker.seen_at)), alive_file.stat().st_mtime_ns
+        seen_at, touched = house.rows(select(Worker.seen_at)), heartbeat_file.stat().st_mtime_ns
         until(lambda seen_at=seen_at: house.rows(select(Worker.seen_at)) > seen_at)
-        until(lambda touched=touched: alive_file.stat().st_mtime_ns > touched)
+        until(lambda touched=touched: heartbeat_file.stat().st_mtime_ns > touched)
 
 
 def test_it_goes_on_while_it_hashes_and_takes_the_job_then(house, hashing, tmp_path):
     job_id = house.submit(steps=3)
-    with dispatching(house, alive_file=tmp_path / "alive"):
+    with dispatching(house, heartbeat_file=tmp_path / "alive"):
         until(hashing.is_asked.is_set)
         goes_on(house, tmp_path / "alive")
         lost_id = lose_a_job(house)
         house.until_status(lost_id, "queued")
         assert (house.job(job_id).status, house.waiting(job_id).code) == ("queued", "waiting_for_worker")
-        assert house.rows(select(Worker.lacks)) == [[]], "what nobody has looked at yet is not lacking"
+        assert house.rows(select(Worker.missing)) == [[]], "what nobody has looked at yet is not lacking"
         hashing.answers.set()
         house.until_status(job_id, "succeeded")
 
@@ -106,7 +106,7 @@ def test_what_is_lacking_is_not_told_at_the_next_heartbeat_but_at_once(house, tm
 
 def test_it_reaps_while_its_work_folder_hangs(house, disk, monkeypatch, tmp_path):
     monkeypatch.setattr(work_folder, "attempts", disk.waits(work_folder.attempts))
-    with dispatching(house, alive_file=tmp_path / "alive"):
+    with dispatching(house, heartbeat_file=tmp_path / "alive"):
         until(disk.is_asked.is_set)
         goes_on(house, tmp_path / "alive")
         house.until_status(lose_a_job(house), "succeeded")
@@ -130,7 +130,7 @@ def test_no_gpu_is_kept_meanwhile(house, hashing):
     house.do(lambda session: session.execute(update(Job).where(Job.id == large).values(waited)))
     chosen = JobSelector(house.database, Availability(house.settings))
     assert chosen.jobs(GpuCapacity(gpus=4, free=1)) == [small]
-    assert chosen.leaving.jobs == {large}, "a claim must leave it, too"
+    assert chosen.exclusions.jobs == {large}, "a claim must leave it, too"
     hashing.answers.set()
     until(lambda: chosen.jobs(GpuCapacity(gpus=4, free=1)) == [])
 

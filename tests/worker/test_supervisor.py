@@ -190,7 +190,7 @@ def test_what_was_said_while_the_database_was_away_is_written_later(house):
 
 def test_a_silent_trainer_counts_as_hung_and_shows_where(house):
     job_id = house.submit(hang_at=10)
-    house.supervisor(hang_step_seconds=1.0).run()
+    house.supervisor(step_stall_timeout_seconds=1.0).run()
     job = house.job(job_id)
     assert (job.status, job.end_reason) == ("failed", "hung")
     assert "train_step" in job.error["message"]
@@ -198,7 +198,7 @@ def test_a_silent_trainer_counts_as_hung_and_shows_where(house):
 
 def test_silence_before_training_is_borne_longer_and_told_as_what_it_is(house):
     job_id = house.submit(sleep_in="loading")
-    house.supervisor(hang_seconds=1.0, hang_step_seconds=0.2).run()
+    house.supervisor(stall_timeout_seconds=1.0, step_stall_timeout_seconds=0.2).run()
     assert "for 1 seconds while loading" in house.job(job_id).error["message"]
 
 
@@ -217,9 +217,9 @@ def test_a_trainer_that_gets_no_memory_says_so_with_its_traceback(house):
 
 
 def test_every_failure_has_a_next_step(house):
-    for wishes in ({"fail": "diverged"}, {"exit": 3}, {"lie": 1}, {"fail": "no such reason"}):
-        error = house.run(**wishes).error
-        assert error["code"] and error["message"] and error["hint"], wishes
+    for requested_actions in ({"fail": "diverged"}, {"exit": 3}, {"lie": 1}, {"fail": "no such reason"}):
+        error = house.run(**requested_actions).error
+        assert error["code"] and error["message"] and error["hint"], requested_actions
 
 
 def test_too_little_space_sends_the_job_back_before_it_begins(house):

@@ -16,7 +16,7 @@ from store.db.tables import Attempt, Dataset, Job, WorkerRequest
 from store.jobs import actions
 from store.requests import worker_requests
 from store.states import RequestKind
-from worker.attempt.worker_request import RequestRun as RunningErrand
+from worker.attempt.worker_request import RequestRun
 from worker.dispatch import dispatcher
 
 LOGGING = "import runpy, sys; open({log!r}, 'a').write('x'); runpy.run_module('frs.dataset.upload.convert', run_name='__main__')"
@@ -63,7 +63,7 @@ def unpacked(root):
 def test_jobs_that_need_a_set_at_the_same_time_unpack_it_once_on_each_host(house, uploaded, conversions, tmp_path):
     for number, name in enumerate(("one", "two"), 1):
         submitted = [house.submit(steps=3) for _ in range(3)]
-        with dispatching(house, uploads_root=tmp_path / name, slots=3):
+        with dispatching(house, uploads_root=tmp_path / name, concurrency=3):
             for job_id in submitted:
                 house.until_status(job_id, "succeeded")
         assert unpacked(tmp_path / name) == [uploaded]
@@ -111,7 +111,7 @@ def add_probe(house):
     request = {"spec": spec.model_dump(mode="json"), "dataset_id": "ds_shapes"}
     house.do(worker_requests.add, RequestKind.PROBE, request, owner="admin")
     lease = house.do(worker_requests.claim, "tests", 60)
-    return RunningErrand(house.database, house.settings, lease, STUB)
+    return RequestRun(house.database, house.settings, lease, STUB)
 
 
 def test_a_probe_unpacks_what_it_needs(house, uploaded):

@@ -29,7 +29,7 @@ def submit_a_newer_job(house):
 
 
 def lacking(house):
-    return [lack["key"] for lacks in house.rows(select(Worker.lacks)) for lack in lacks]
+    return [lack["key"] for lacks in house.rows(select(Worker.missing)) for lack in lacks]
 
 
 def test_a_job_of_a_newer_version_is_left_to_a_worker_that_can_read_it(house):

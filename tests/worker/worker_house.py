@@ -36,8 +36,8 @@ SHORT = {
     "reap_seconds": 0.3,
     "poll_seconds": 0.1,
     "grace_seconds": 3,
-    "hang_seconds": 60,
-    "hang_step_seconds": 60,
+    "stall_timeout_seconds": 60,
+    "step_stall_timeout_seconds": 60,
     "min_free_mb": 1,
 }
 
@@ -62,9 +62,9 @@ class House:
         paths |= {f"{half}_annotations": f"shapes/{half}.json" for half in ("train", "val")}
         self.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)))
 
-    def submit(self, spec: dict[str, Any] | None = None, **wishes: object) -> str:
+    def submit(self, spec: dict[str, Any] | None = None, **requested_actions: object) -> str:
         job = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, **(spec or {})}
-        job["metadata"] = {name: str(value) for name, value in wishes.items()}
+        job["metadata"] = {name: str(value) for name, value in requested_actions.items()}
         return self.do(lifecycle.add, JobSpec.model_validate(job), dataset_id="ds_shapes").id
 
     def claim(self) -> Lease:
@@ -77,9 +77,9 @@ class House:
         settings = self.settings.model_copy(update=changes)
         return Supervisor(self.database, settings, self.claim(), STUB)
 
-    def run(self, **wishes: object) -> Job:
-        """A job with these wishes after one attempt."""
-        job_id = self.submit(**wishes)
+    def run(self, **requested_actions: object) -> Job:
+        """A job with these requested_actions after one attempt."""
+        job_id = self.submit(**requested_actions)
         self.supervisor().run()
         return self.job(job_id)
 
@@ -93,8 +93,10 @@ class House:
     def job_in(self, session: Session, job_id: str) -> Job:
         return session.get_one(Job, job_id)
 
-    def without_wish(self, spec: dict[str, Any], wish: str) -> dict[str, Any]:
-        return spec | {"metadata": {name: value for name, value in spec["metadata"].items() if name != wish}}
+    def without_wish(self, spec: dict[str, Any], requested_action: str) -> dict[str, Any]:
+        return spec | {
+            "metadata": {name: value for name, value in spec["metadata"].items() if name != requested_action}
+        }
 
     def stop_requested(self, job_id: str) -> Update:
         """As if somebody had asked while it still ran."""

@@ -35,7 +35,7 @@ class Heartbeat:
         heed: Callable[[RequestedAction], None],
     ) -> None:
         """`heed` is told what is asked of the job, again and again."""
-        self.wish = RequestedAction.NONE
+        self.requested_action = RequestedAction.NONE
         self.lost = False
         self._database, self._settings, self._lease, self._trainer = database, settings, lease, trainer
         self._heed = heed
@@ -65,9 +65,11 @@ class Heartbeat:
                 self._log.exception("no heartbeat")
 
     def _beat(self) -> None:
-        self.wish = max(self.wish, self._renew() if time.monotonic() >= self._renew_at else self._look())
-        if self.wish:
-            self._heed(self.wish)
+        self.requested_action = max(
+            self.requested_action, self._renew() if time.monotonic() >= self._renew_at else self._look()
+        )
+        if self.requested_action:
+            self._heed(self.requested_action)
 
     def _renew(self) -> RequestedAction:
         started = time.monotonic()
@@ -76,7 +78,7 @@ class Heartbeat:
             session.commit()
         self._renew_at = started + self._settings.heartbeat_seconds
         self._trainer.prolong(started + self._settings.fence_seconds)
-        return renewal.wish
+        return renewal.requested_action
 
     def _look(self) -> RequestedAction:
         """What is asked of the job; cheap, writes nothing. Raises LeaseLost."""

@@ -43,7 +43,7 @@ def resolve_job(session: Session, settings: Settings, job: Job, inputs: AttemptI
         student=_described(spec) if compares else _detector(session, settings, job, spec.student, inputs),
         teacher=_detector(session, settings, job, spec.teacher, inputs) if spec.teacher else None,
         models=settings.models_root,
-        family=resolve_run_group(session, job, inputs) if compares else None,
+        run_group=resolve_run_group(session, job, inputs) if compares else None,
     )
 
 

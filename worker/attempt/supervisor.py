@@ -58,11 +58,11 @@ class Supervisor:
         self.trainer = TrainerProcess(
             [*command, "train", "--spec", str(self.folder / work_folder.SPEC), "--workdir", str(self.folder)],
             live_until=time.monotonic() + settings.fence_seconds,
-            hang_seconds=settings.hang_seconds,
+            stall_timeout_seconds=settings.stall_timeout_seconds,
             gpus=gpus,
         )
         self.heartbeat = Heartbeat(database, settings, lease, self.trainer, self._heed_wish)
-        self.journal = AttemptRecorder(
+        self.recorder = AttemptRecorder(
             database, self.artifacts, lease, self.folder, give_up=lambda: self.trainer.fenced
         )
         self.output = Output()
@@ -90,20 +90,20 @@ class Supervisor:
 
     def _run(self) -> None:
         _log.info("attempt begins")
-        ending = self._ending()
+        ending = self._finalizer()
         self.trainer.end()
         if self.heartbeat.lost:
             raise LeaseLost("Noticed by the heartbeat.")
-        _log.info("attempt ends", status=self.journal.write(ending))
+        _log.info("attempt ends", status=self.recorder.write(ending))
 
-    def _ending(self) -> Finalizer:
+    def _finalizer(self) -> Finalizer:
         try:
             self._prepare()
             self.trainer.start()
             self._follow()
             return self._judge()
         except Abandoned:
-            cancelled = self.heartbeat.wish is RequestedAction.CANCEL
+            cancelled = self.heartbeat.requested_action is RequestedAction.CANCEL
             return finalizer.cancelled() if cancelled else finalizer.given_back(attempt_counts=False)
         except LeaseLost:
             raise
@@ -120,9 +120,9 @@ class Supervisor:
             _log.exception("supervisor failed")
             return finalizer.failed(EndReason.INTERNAL_ERROR, f"The supervisor failed: {type(error).__name__}.")
 
-    def _heed_wish(self, wish: RequestedAction) -> None:
+    def _heed_wish(self, requested_action: RequestedAction) -> None:
         """Called by the heartbeat for as long as it is wished."""
-        match wish:
+        match requested_action:
             case RequestedAction.CANCEL:
                 self.trainer.stop(within=min(CANCEL_GRACE_SECONDS, self.settings.grace_seconds))
             case RequestedAction.PAUSE:
@@ -132,9 +132,9 @@ class Supervisor:
 
     def _prepare(self) -> None:
         work_folder.check_space(self.settings)
-        for upload_key in self.journal.read(self._upload_keys):
+        for upload_key in self.recorder.read(self._upload_keys):
             unpacking.unpack_dataset(self.settings, self.artifacts, upload_key, self._is_not_wanted)
-        spec, inputs, checkpoints, keys = self.journal.read(self._look_up)
+        spec, inputs, checkpoints, keys = self.recorder.read(self._look_up)
         if self._is_not_wanted():  # else it might delete what its successor has put
             raise Abandoned
         self.artifacts.keep_only(self.lease.job_id, keys)  # earlier attempts can add no row any more
@@ -145,7 +145,10 @@ class Supervisor:
         return [dataset.upload_key for dataset in datasets if dataset.upload_key]
 
     def _is_not_wanted(self) -> bool:
-        asked_to_go = self._released.is_set() or self.heartbeat.wish in (RequestedAction.CANCEL, RequestedAction.PAUSE)
+        asked_to_go = self._released.is_set() or self.heartbeat.requested_action in (
+            RequestedAction.CANCEL,
+            RequestedAction.PAUSE,
+        )
         return asked_to_go or self.heartbeat.lost or self.trainer.fenced
 
     def _look_up(self, session: Session) -> tuple[ResolvedSpec, AttemptInputs, list[tables.Checkpoint], set[str]]:
@@ -159,20 +162,20 @@ class Supervisor:
             if self._silenced:
                 continue
             if line is None:
-                self.journal.flush()
+                self.recorder.flush()
             else:
                 self._take(line)
         if not self._silenced:
-            self.journal.add(*self.output.end())
-            self.journal.flush()
+            self.recorder.add(*self.output.end())
+            self.recorder.flush()
 
     @property
     def _silenced(self) -> bool:
-        return self.heartbeat.lost or self.heartbeat.wish is RequestedAction.CANCEL
+        return self.heartbeat.lost or self.heartbeat.requested_action is RequestedAction.CANCEL
 
     def _take(self, line: Line) -> None:
         if line.source == "output":
-            self.journal.add(*self.output.take(line.data))
+            self.recorder.add(*self.output.take(line.data))
         else:
             self._heed(_parse(line.data))
 
@@ -181,29 +184,33 @@ class Supervisor:
             case Outcome():
                 self.outcome = event
             case Checkpoint() | Artifact():
-                self.journal.keep(event)
+                self.recorder.keep(event)
             case Phase():
                 self.phase = event.phase
-                self.trainer.hang_seconds = self._patience
-                self.journal.add(event)
+                self.trainer.stall_timeout_seconds = self._patience
+                self.recorder.add(event)
             case Log():
-                self.journal.add(event.model_copy(update={"message": escape_control(event.message)}))
+                self.recorder.add(event.model_copy(update={"message": escape_control(event.message)}))
             case _:
-                self.journal.add(event)
+                self.recorder.add(event)
 
     @property
     def _patience(self) -> float:
-        return self.settings.hang_step_seconds if self.phase == "training" else self.settings.hang_seconds
+        return (
+            self.settings.step_stall_timeout_seconds
+            if self.phase == "training"
+            else self.settings.stall_timeout_seconds
+        )
 
     def _judge(self) -> Finalizer:
-        if self.heartbeat.wish is RequestedAction.CANCEL:
+        if self.heartbeat.requested_action is RequestedAction.CANCEL:
             return finalizer.cancelled()
-        if self.outcome and self.outcome.status == "succeeded" and self.journal.refused:
-            return finalizer.failed_with(EndReason.INTERNAL_ERROR, self.journal.refused)
+        if self.outcome and self.outcome.status == "succeeded" and self.recorder.refused:
+            return finalizer.failed_with(EndReason.INTERNAL_ERROR, self.recorder.refused)
         if self.outcome is None and self.trainer.hung:
             return finalizer.stalled(self._patience, self.phase, self.output.tail)
         asked_to_go = (
-            self._released.is_set() or self.heartbeat.wish is RequestedAction.PAUSE
+            self._released.is_set() or self.heartbeat.requested_action is RequestedAction.PAUSE
         )  # perhaps before it could listen
         if self.outcome is None and (self.trainer.killed or asked_to_go):
             return finalizer.given_back(attempt_counts=False)

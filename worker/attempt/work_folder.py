@@ -71,7 +71,7 @@ def remove(folder: Path) -> None:
 
 
 def attempts(work_root: Path) -> list[tuple[str, int]]:
-    """Job or errand, and number, of every attempt that has a folder."""
+    """Job or worker_request, and number, of every attempt that has a folder."""
     return [(path.parent.name, int(path.name)) for path in _folders(work_root)]
 
 

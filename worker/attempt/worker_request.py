@@ -1,4 +1,4 @@
-"""Runs one errand to its end: a process of the engine, fenced and killed as a trainer is, and what it found written down."""
+"""Runs one worker_request to its end: a process of the engine, fenced and killed as a trainer is, and what it found written down."""
 
 import errno
 import threading
@@ -61,7 +61,7 @@ class RequestRun:
         gpus: Sequence[str] | None = None,
     ) -> None:
         self.settings, self.lease = settings, lease
-        self.folder = settings.work_root / lease.errand_id / str(lease.attempt)
+        self.folder = settings.work_root / lease.worker_request_id / str(lease.attempt)
         self.artifacts = open_artifacts(settings)
         self.output = Output()
         self.found: Document = {}
@@ -81,11 +81,13 @@ class RequestRun:
             self._trainer.stop(within=0)
 
     def run(self) -> None:
-        with structlog.contextvars.bound_contextvars(errand_id=self.lease.errand_id, attempt=self.lease.attempt):
+        with structlog.contextvars.bound_contextvars(
+            worker_request_id=self.lease.worker_request_id, attempt=self.lease.attempt
+        ):
             try:
                 self._settle(self._end, self._problem())
             except RetryLater as again:
-                _log.warning("errand put off", said=str(again))
+                _log.warning("worker_request put off", said=str(again))
                 self._settle(
                     partial(worker_requests.retry_later, delay=again.delay, attempt_counts=again.attempt_counts)
                 )
@@ -130,7 +132,7 @@ class RequestRun:
         return ErrorInfo(code="internal_error", message=said, hint="See the worker's log.")
 
     def _probe(self) -> list[str]:
-        asked = probe_job(self.lease.errand_id, self.lease.request, self.lease.owner)
+        asked = probe_job(self.lease.worker_request_id, self.lease.request, self.lease.owner)
         inputs = AttemptInputs(self.folder)
         with self._database.read() as session:
             keys = [dataset.upload_key for dataset in queries.datasets_of(session, asked)]
@@ -155,7 +157,7 @@ class RequestRun:
         trainer = self._trainer = TrainerProcess(
             [*self._command, *arguments],
             live_until=now + self.settings.fence_seconds,
-            hang_seconds=self.settings.errand_seconds,
+            stall_timeout_seconds=self.settings.request_timeout_seconds,
             gpus=self._gpus,
         )
         if self._released.is_set():
@@ -163,7 +165,7 @@ class RequestRun:
         trainer.start()
         for line in trainer.lines(patience=min(1.0, self.settings.heartbeat_seconds)):
             self._renew_when_due()
-            if time.monotonic() - now > self.settings.errand_seconds:
+            if time.monotonic() - now > self.settings.request_timeout_seconds:
                 self._timed_out = True
                 trainer.stop(within=0)
             if line is not None:

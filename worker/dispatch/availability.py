@@ -40,7 +40,7 @@ class Availability:
 
     def __init__(self, settings: Settings, tell: Callable[[], None] = lambda: None) -> None:
         """`tell` is called, by that thread, when something has been found out."""
-        self._shelves, self._tell = FileChecks(settings), tell
+        self._file_checks, self._tell = FileChecks(settings), tell
         self._looks: dict[Requirement, _CheckState] = {}
         self._wanted: SimpleQueue[Requirement | None] = SimpleQueue()
         self._found: SimpleQueue[tuple[Requirement, str | None]] = SimpleQueue()
@@ -50,7 +50,7 @@ class Availability:
         """No more looks, but for the one under way."""
         self._wanted.put(None)
 
-    def lacks_any(self, needs: Iterable[Requirement]) -> bool | None:
+    def misses_any(self, needs: Iterable[Requirement]) -> bool | None:
         """Asks for all of them, to tell of all. None: that is not known yet."""
         self._take_in()
         looks = [self._asked(need) for need in needs]
@@ -106,7 +106,7 @@ class Availability:
 
     def _look_on(self) -> None:
         while (need := self._wanted.get()) is not None:
-            self._found.put((need, self._shelves.fault(need)))
+            self._found.put((need, self._file_checks.fault(need)))
             self._tell()
 
 

@@ -58,10 +58,10 @@ class Dispatcher:
         self.command = command
         self._settings, self._database = settings, database
         self._gpus = gpus.gpu_ids()
-        self._slots = settings.slots or max(1, len(self._gpus))
+        self._slots = settings.concurrency or max(1, len(self._gpus))
         self._woken = threading.Event()
-        self._stock = Availability(settings, tell=self.wake)
-        self._choice = JobSelector(database, self._stock)
+        self._availability = Availability(settings, tell=self.wake)
+        self._selector = JobSelector(database, self._availability)
         self._chores = [
             PeriodicTask("sweeping", partial(reaper.remove_work_folders, settings, database), settings.reap_seconds),
             PeriodicTask("sweeping uploads", partial(reaper.remove_unused_uploads, settings, database), SWEEP_SECONDS),
@@ -101,7 +101,7 @@ class Dispatcher:
                 _log.warning("dispatcher", error=f"{type(error).__name__}: {error}"[:500])
             self._woken.wait(self._pause(failures))
             self._woken.clear()
-        self._stock.close()
+        self._availability.close()
         self._release()
 
     def _turn(self) -> None:
@@ -116,7 +116,7 @@ class Dispatcher:
             held.thread.start()
 
     def _show_life(self) -> None:
-        file = self._settings.alive_file
+        file = self._settings.heartbeat_file
         if file is not None:
             part = file.with_name(f"{file.name}.part")
             part.write_text(f"{int(time.clock_gettime(time.CLOCK_BOOTTIME))}\n")
@@ -124,26 +124,26 @@ class Dispatcher:
 
     def _check_in_when_due(self) -> None:
         """At once where it lacks something else than it told."""
-        if time.monotonic() < self._check_in_at and self._stock.told() == self._told:
+        if time.monotonic() < self._check_in_at and self._availability.told() == self._told:
             return
         self._check_in_at = time.monotonic() + self._settings.heartbeat_seconds
         self._check_in(draining=False)
-        self._choice.jobs(
+        self._selector.jobs(
             GpuCapacity(len(self._gpus), len(self._gpus))
         )  # to tell, though busy, what it will have to leave
 
     def _check_in(self, draining: bool) -> None:
-        state, self._told = gpus.gpu_states(), self._stock.told()
+        state, self._told = gpus.gpu_states(), self._availability.told()
         with self._database.write() as session:
             worker_registry.register(
                 session,
                 self.owner,
                 host=socket.gethostname(),
                 version=version("frs"),
-                slots=self._slots,
+                concurrency=self._slots,
                 gpus=state,
                 draining=draining,
-                lacks=self._told,
+                missing=self._told,
             )
             session.commit()
 
@@ -152,32 +152,36 @@ class Dispatcher:
         return self._slots - len(self._running)
 
     def _claim(self) -> Slot | None:
-        """An errand before a job: it takes seconds."""
+        """An worker_request before a job: it takes seconds."""
         taken = {gpu for held in self._running for gpu in held.gpus}
         free = [gpu for gpu in self._gpus if gpu not in taken]
-        room = GpuCapacity(gpus=len(self._gpus), free=len(free))
-        lease = self._claim_errand(room) or self._claim_job(room)
+        capacity = GpuCapacity(gpus=len(self._gpus), free=len(free))
+        lease = self._claim_worker_request(capacity) or self._claim_job(capacity)
         if lease is None:
             return None
         needed = min(1, len(self._gpus)) if lease.devices is None else lease.devices
         return self._held(lease, free[:needed])
 
-    def _claim_errand(self, room: GpuCapacity) -> RequestLease | None:
-        return self._claimed(worker_requests.claim, room, among) if (among := self._choice.errands(room)) else None
+    def _claim_worker_request(self, capacity: GpuCapacity) -> RequestLease | None:
+        return (
+            self._claimed(worker_requests.claim, capacity, among)
+            if (among := self._selector.worker_requests(capacity))
+            else None
+        )
 
-    def _claim_job(self, room: GpuCapacity) -> Lease | None:
+    def _claim_job(self, capacity: GpuCapacity) -> Lease | None:
         for _ in range(CLAIM_TRIES):
-            among = self._choice.jobs(room)
+            among = self._selector.jobs(capacity)
             if not among:
                 return None
-            lease = self._claimed(partial(lifecycle.claim, leaving=self._choice.leaving), room, among)
+            lease = self._claimed(partial(lifecycle.claim, exclusions=self._selector.exclusions), capacity, among)
             if lease is not None:
                 return lease
         return None
 
-    def _claimed(self, claim: Callable[..., T], room: GpuCapacity, among: Sequence[str]) -> T:
+    def _claimed(self, claim: Callable[..., T], capacity: GpuCapacity, among: Sequence[str]) -> T:
         with self._database.write() as session:
-            lease = claim(session, self.owner, self._settings.lease_seconds, room=room, among=among)
+            lease = claim(session, self.owner, self._settings.lease_seconds, capacity=capacity, among=among)
             session.commit()
         return lease
 

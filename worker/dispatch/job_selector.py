@@ -1,4 +1,4 @@
-"""Which of the jobs and errands in line this worker may take: those it has everything for. The others it leaves alone.
+"""Which of the jobs and worker_requests in line this worker may take: those it has everything for. The others it leaves alone.
 
 The line is read in a short transaction, and then it is asked what is known of the disk; nobody waits for a disk here.
 """
@@ -35,7 +35,7 @@ class JobSelector:
     """Only one thread may use it."""
 
     def __init__(self, database: Database, its_stock: Availability) -> None:
-        self._database, self._stock = database, its_stock
+        self._database, self._availability = database, its_stock
         self._left: dict[str, float] = {}
         """Until when, by id."""
         self._put_off: set[str] = set()
@@ -45,19 +45,19 @@ class JobSelector:
         self._logged: set[str] = set()
 
     @property
-    def leaving(self) -> ClaimExclusions:
+    def exclusions(self) -> ClaimExclusions:
         now = time.monotonic()
         self._left = {id: until for id, until in self._left.items() if until > now}
-        return ClaimExclusions(frozenset(self._left) | self._put_off, self._stock.lacking())
+        return ClaimExclusions(frozenset(self._left) | self._put_off, self._availability.lacking())
 
-    def jobs(self, room: GpuCapacity) -> list[str]:
+    def jobs(self, capacity: GpuCapacity) -> list[str]:
         """Ids of the first that this worker can run, in line."""
         self._put_off.clear()
         for limit in _LIMITS:
             if len(self._left) + len(self._put_off) > _MAX_EXCLUSIONS:
                 break
             with self._database.read() as session:
-                ahead = queue.peek(session, room, self.leaving, limit)
+                ahead = queue.peek(session, capacity, self.exclusions, limit)
                 overtaken = [ahead.overtaken] if ahead.overtaken else []
                 self._look_up(session, [*overtaken, *ahead.next])
             held_up = any(map(self._must_leave, overtaken))
@@ -66,15 +66,15 @@ class JobSelector:
                 return found[:MAX_CANDIDATES]
         return []
 
-    def errands(self, room: GpuCapacity) -> list[str]:
+    def worker_requests(self, capacity: GpuCapacity) -> list[str]:
         """As `jobs`."""
         self._put_off.clear()
         for limit in _LIMITS:
             with self._database.read() as session:
-                ahead = worker_requests.look_ahead(session, room, self.leaving.jobs, limit)
-                for errand in ahead:
-                    self._remember(session, errand)
-            found = [errand.id for errand in ahead if not self._must_leave(errand.id)]
+                ahead = worker_requests.look_ahead(session, capacity, self.exclusions.jobs, limit)
+                for worker_request in ahead:
+                    self._remember(session, worker_request)
+            found = [worker_request.id for worker_request in ahead if not self._must_leave(worker_request.id)]
             if found or not ahead:
                 return found[:MAX_CANDIDATES]
         return []
@@ -88,7 +88,7 @@ class JobSelector:
 
     def _remember(self, session: Session, row: Job | WorkerRequest) -> None:
         try:
-            needs = requirements_of(session, row) if isinstance(row, Job) else _of_an_errand(session, row)
+            needs = requirements_of(session, row) if isinstance(row, Job) else _request_requirements(session, row)
         except SQLAlchemyError:  # the others' would fail as well
             raise
         except Exception as error:
@@ -100,15 +100,15 @@ class JobSelector:
 
     def _must_leave(self, id: str) -> bool:
         _, needs = self._needs.get(id, (0.0, ()))
-        lacks = self._stock.lacks_any(needs)
-        if lacks is None:
+        missing = self._availability.misses_any(needs)
+        if missing is None:
             self._put_off.add(id)
-        elif lacks:
+        elif missing:
             self._left[id] = time.monotonic() + availability.RECHECK_SECONDS
-        return lacks is not False
+        return missing is not False
 
 
-def _of_an_errand(session: Session, errand: WorkerRequest) -> tuple[Requirement, ...]:
-    if errand.kind is not RequestKind.PROBE:
+def _request_requirements(session: Session, worker_request: WorkerRequest) -> tuple[Requirement, ...]:
+    if worker_request.kind is not RequestKind.PROBE:
         return ()
-    return requirements_of(session, probe_job(errand.id, errand.request, errand.owner))
+    return requirements_of(session, probe_job(worker_request.id, worker_request.request, worker_request.owner))

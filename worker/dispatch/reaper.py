@@ -42,5 +42,7 @@ def remove_unused_uploads(settings: Settings, database: Database) -> None:
 
 def _running(session: Session) -> list[tuple[str, int]]:
     of_jobs = select(Job.id, Job.attempt).where(Job.status == JobStatus.RUNNING)
-    of_errands = select(WorkerRequest.id, WorkerRequest.attempt).where(WorkerRequest.status == RequestStatus.RUNNING)
-    return [(id, attempt) for query in (of_jobs, of_errands) for id, attempt in session.execute(query)]
+    of_worker_requests = select(WorkerRequest.id, WorkerRequest.attempt).where(
+        WorkerRequest.status == RequestStatus.RUNNING
+    )
+    return [(id, attempt) for query in (of_jobs, of_worker_requests) for id, attempt in session.execute(query)]

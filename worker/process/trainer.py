@@ -33,13 +33,18 @@ ABORT_SECONDS = 5.0
 
 class TrainerProcess:
     def __init__(
-        self, command: Sequence[str], *, live_until: float, hang_seconds: float, gpus: Sequence[str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        live_until: float,
+        stall_timeout_seconds: float,
+        gpus: Sequence[str] | None = None,
     ) -> None:
         """`live_until`: on the monotonic clock; it is killed then unless somebody calls `prolong`."""
         self.exit_code: int | None = None
         """As of `subprocess`; None also after a trainer that was never started."""
         self.hung = False
-        """It was silent for `hang_seconds`, and was ended for that."""
+        """It was silent for `stall_timeout_seconds`, and was ended for that."""
         self.killed = False
         """It did not end by itself in the time it had, or had none."""
         self._command = command
@@ -47,7 +52,7 @@ class TrainerProcess:
         self._stop_by: float | None = None
         self._told = False
         self._gpus = gpus
-        self.hang_seconds = hang_seconds
+        self.stall_timeout_seconds = stall_timeout_seconds
         """Silence after which it counts as hung."""
         self._heard = 0.0
         self._waiting: queue.SimpleQueue[list[Line] | None] = queue.SimpleQueue()
@@ -121,7 +126,7 @@ class TrainerProcess:
         elif self._stop_by is not None and not self._told:
             self._told = True
             process.terminate()  # the trainer alone: it needs its loaders to get to a checkpoint
-        elif now - self._heard > self.hang_seconds and not self.hung:
+        elif now - self._heard > self.stall_timeout_seconds and not self.hung:
             self.hung = self._told = True
             process.send_signal(signal.SIGABRT)
             self.stop(within=ABORT_SECONDS)

@@ -1,4 +1,4 @@
-"""Precision over recall, as COCO has it: the mean over the classes of the best precision at each of 101 recalls."""
+"""Precision over restore_warnings, as COCO has it: the mean over the classes of the best precision at each of 101 recalls."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +23,7 @@ def draw(sides: Sides) -> Figure:
             precision = precision_at(matches, threshold)
             label = f"{LABELS[role]}, AP {100 * precision.mean():.1f}"
             axes.plot(RECALLS, precision, color=COLOURS[role], linewidth=1.4, label=label)
-        axes.set(title=title, xlabel="recall", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
+        axes.set(title=title, xlabel="restore_warnings", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
     figure.axes[0].set_ylabel("precision, mean over classes")
     return figure

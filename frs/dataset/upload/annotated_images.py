@@ -57,11 +57,11 @@ class AnnotationErrors:
             raise BadDataset(" ".join(self.first) + more, "Correct these files and upload the archive again.")
 
 
-def write_coco(annotated: AnnotatedDataset, target: Path, val_share: float | None) -> None:
+def write_coco(annotated: AnnotatedDataset, target: Path, val_fraction: float | None) -> None:
     """Moves the pictures into `train/` and `val/` below `target` and writes `annotations/`. Raises NoValidationSplit."""
     train, val = annotated.train, annotated.val
     if val is None:
-        aside = split_off_validation([picture.name for picture in train], val_share)
+        aside = split_off_validation([picture.name for picture in train], val_fraction)
         train, val = (
             [picture for picture in annotated.train if (picture.name in aside) is chosen] for chosen in (False, True)
         )

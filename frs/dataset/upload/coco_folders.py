@@ -23,12 +23,12 @@ def is_layout(folder: Path) -> bool:
     return _find(folder, ("train",)) is not None
 
 
-def convert(folder: Path, target: Path, val_share: float | None) -> None:
+def convert(folder: Path, target: Path, val_fraction: float | None) -> None:
     """Moves everything to its place below `target`. Raises BadDataset, NoValidationSplit."""
     train, val = _find(folder, ("train",)), _find(folder, ("val", "valid"))
     assert train, "is_here says so"
     if val is None:
-        _split_training(train, target, val_share)
+        _split_training(train, target, val_fraction)
     elif val.images == train.images:
         for split, half in (("train", train), ("val", val)):
             _move_listed(half.images, _content(half), target, split)
@@ -64,9 +64,9 @@ def _take_over(half: _Split, target: Path, split: str) -> None:
     half.images.rename(target / split)
 
 
-def _split_training(half: _Split, target: Path, val_share: float | None) -> None:
+def _split_training(half: _Split, target: Path, val_fraction: float | None) -> None:
     content = _content(half)
-    aside = split_off_validation(_file_names(content), val_share)
+    aside = split_off_validation(_file_names(content), val_fraction)
     for split in ("train", "val"):
         images = [image for image in content["images"] if (_file_name(image) in aside) is (split == "val")]
         ids = {image["id"] for image in images if isinstance(image, dict) and is_id(image.get("id"))}

@@ -41,9 +41,9 @@ def main(arguments: Sequence[str]) -> int:
 OVER_LIMIT = "What the archive holds does not fit into memory."
 
 
-def _convert_upload(archive: Path, folder: Path, caps: ArchiveLimits, val_share: float | None) -> None:
+def _convert_upload(archive: Path, folder: Path, caps: ArchiveLimits, val_fraction: float | None) -> None:
     unpack(archive, folder / "archive", caps)
-    layouts.convert(folder / "archive", folder / "set", val_share)
+    layouts.convert(folder / "archive", folder / "set", val_fraction)
     for split in ("train", "val"):
         coco.read(annotations_file(folder / "set", split))  # as the check will, which has no limit of its own
 

@@ -19,19 +19,19 @@ _READERS: dict[Layout, tuple[Callable[[Path], bool], Callable[[Path], AnnotatedD
 _SHOWN = 8
 
 
-def convert(source: Path, target: Path, val_share: float | None = None) -> Layout:
+def convert(source: Path, target: Path, val_fraction: float | None = None) -> Layout:
     """Moves the pictures of `source` below `target`, which is new; what is left of `source` is of no use.
 
-    `val_share`: of the training images, set aside where there is no validation half.
+    `val_fraction`: of the training images, set aside where there is no validation half.
     Raises LayoutUnknown, NoValidationSplit, or BadDataset that names file and line.
     """
     folder, layout = _recognised(source)
     target.mkdir(parents=True)
     if layout == "coco":
-        coco_folders.convert(folder, target, val_share)
+        coco_folders.convert(folder, target, val_fraction)
     else:
         _, read = _READERS[layout]
-        annotated_images.write_coco(read(folder), target, val_share)
+        annotated_images.write_coco(read(folder), target, val_fraction)
     return layout
 
 

@@ -44,8 +44,8 @@ class TinySet:
         return check_split(self.folder / "train", self.file, **options)
 
     def only_problem(self, **options: Any) -> DatasetIssue:
-        (problem,) = self.check(**options).problems
-        return problem
+        (issue,) = self.check(**options).issues
+        return issue
 
 
 @pytest.fixture

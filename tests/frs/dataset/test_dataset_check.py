@@ -13,7 +13,7 @@ def test_a_good_set_has_no_problems(tiny):
     tiny.box(0, 0, 100, 200, category_id=2, image_id=2, iscrowd=1)
     tiny.image("c.png")
     report = tiny.check()
-    assert (report.problems, report.problem_counts, report.bad_images, report.bad_share) == ([], {}, 0, 0)
+    assert (report.issues, report.issue_counts, report.invalid_images, report.invalid_fraction) == ([], {}, 0, 0)
     assert report.accepted()
     assert report.depth == "decoded"
     assert report.counts.model_dump() == {"images": 3, "images_without_boxes": 1, "boxes": 3, "crowd": 1}
@@ -44,14 +44,14 @@ def test_a_good_set_has_no_problems(tiny):
 )
 def test_a_wrong_box_is_named_by_file_and_number(tiny, bbox, code, message):
     tiny.box(*bbox)
-    problem = tiny.only_problem()
-    assert (problem.code, problem.message) == (code, message)
-    assert (problem.file, problem.image_id, problem.annotation_id) == ("a.png", 1, 2)
+    issue = tiny.only_problem()
+    assert (issue.code, issue.message) == (code, message)
+    assert (issue.file, issue.image_id, issue.annotation_id) == ("a.png", 1, 2)
 
 
 def test_a_box_may_reach_a_pixel_beyond_its_image(tiny):
     tiny.box(-1, -1, 42, 32)
-    assert tiny.check().problems == []
+    assert tiny.check().issues == []
 
 
 @pytest.mark.parametrize("change", [{"area": "12"}, {"area": -1}, {"iscrowd": 2}, {"iscrowd": "yes"}])
@@ -68,55 +68,55 @@ def test_an_unknown_category_is_a_problem(tiny, category):
 
 def test_a_box_of_an_unknown_image_is_a_problem(tiny):
     tiny.box(image_id=99)
-    problem = tiny.only_problem()
-    assert (problem.code, problem.annotation_id) == ("image_unknown", 2)
-    assert "99" in problem.message
+    issue = tiny.only_problem()
+    assert (issue.code, issue.annotation_id) == ("image_unknown", 2)
+    assert "99" in issue.message
 
 
 def test_a_box_without_an_id_is_blamed_on_its_image(tiny):
     tiny.box(id=None)
-    problem = tiny.only_problem()
-    assert (problem.code, problem.image_id) == ("annotation_invalid", 1)
+    issue = tiny.only_problem()
+    assert (issue.code, issue.image_id) == ("annotation_invalid", 1)
 
 
 def test_a_repeated_box_id_is_a_problem(tiny):
     tiny.box(id=1)
-    problem = tiny.only_problem()
-    assert (problem.code, problem.annotation_id) == ("annotation_id_duplicate", 1)
+    issue = tiny.only_problem()
+    assert (issue.code, issue.annotation_id) == ("annotation_id_duplicate", 1)
 
 
 def test_a_repeated_image_id_is_a_problem(tiny):
     tiny.image("b.png", id=1)
-    problem = tiny.only_problem()
-    assert (problem.code, problem.image_id, problem.file) == ("image_id_duplicate", 1, "b.png")
+    issue = tiny.only_problem()
+    assert (issue.code, issue.image_id, issue.file) == ("image_id_duplicate", 1, "b.png")
 
 
 @pytest.mark.parametrize("name", ["a.png", "./a.png", "sub/../a.png"])
 def test_a_file_listed_twice_is_a_problem(tiny, name):
     (tiny.folder / "train" / "sub").mkdir()
     tiny.image(name)
-    problem = tiny.only_problem()
-    assert (problem.code, problem.image_id) == ("image_listed_twice", 2)
+    issue = tiny.only_problem()
+    assert (issue.code, issue.image_id) == ("image_listed_twice", 2)
 
 
 @pytest.mark.parametrize("change", [{"width": 0}, {"height": "30"}, {"file_name": None}, {"file_name": "a\0b"}])
 def test_an_unusable_image_entry_is_a_problem_and_its_boxes_are_not(tiny, change):
     tiny.image("b.png", **change)
     tiny.box(image_id=2)
-    problem = tiny.only_problem()
-    assert (problem.code, problem.image_id) == ("image_invalid", 2)
+    issue = tiny.only_problem()
+    assert (issue.code, issue.image_id) == ("image_invalid", 2)
 
 
 def test_a_set_without_boxes_is_a_problem(tiny):
     tiny.annotations = []
     report = tiny.check()
-    assert [problem.code for problem in report.problems] == ["boxes_missing"]
+    assert [issue.code for issue in report.issues] == ["boxes_missing"]
     assert not report.accepted(0.5)
 
 
-@pytest.mark.parametrize("twin", [{"id": 2, "name": "cow"}, {"id": 3, "name": "dog"}])
-def test_a_category_listed_twice_is_never_accepted(tiny, twin):
-    tiny.categories.append(twin)
+@pytest.mark.parametrize("safetensors_copy", [{"id": 2, "name": "cow"}, {"id": 3, "name": "dog"}])
+def test_a_category_listed_twice_is_never_accepted(tiny, safetensors_copy):
+    tiny.categories.append(safetensors_copy)
     assert tiny.only_problem().code == "category_duplicate"
     assert not tiny.check().accepted(0.99)
 
@@ -128,7 +128,7 @@ def test_bad_images_are_counted_once_and_named(tiny):
     tiny.box(90, 90, 5, 5, image_id=3)
     (tiny.folder / "train" / "4.png").unlink()
     report = tiny.check()
-    assert (report.bad_images, report.bad_share, report.bad_image_ids) == (2, 0.5, [3, 4])
+    assert (report.invalid_images, report.invalid_fraction, report.invalid_image_ids) == (2, 0.5, [3, 4])
 
 
 @pytest.mark.parametrize(("share", "accepted"), [(0, False), (0.2, False), (0.25, True), (0.5, True)])
@@ -151,9 +151,9 @@ def test_no_code_hides_another_where_only_some_are_listed(tiny):
     tiny.box(99, 0, 5, 5)
     tiny.image("gone.png").unlink()
     report = tiny.check(limit=5)
-    codes = [problem.code for problem in report.problems]
+    codes = [issue.code for issue in report.issues]
     assert sorted(codes) == ["box_empty"] * 3 + ["box_outside", "image_missing"]
-    assert report.problem_counts == {"box_empty": 30, "box_outside": 1, "image_missing": 1}
+    assert report.issue_counts == {"box_empty": 30, "box_outside": 1, "image_missing": 1}
 
 
 def test_progress_reaches_the_number_of_images(tiny):
@@ -166,7 +166,7 @@ def test_progress_reaches_the_number_of_images(tiny):
 def test_image_files_are_left_alone_when_not_asked_for(tiny):
     (tiny.folder / "train" / "a.png").unlink()
     report = tiny.check(read_images=False)
-    assert (report.problems, report.depth) == ([], "annotations")
+    assert (report.issues, report.depth) == ([], "annotations")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "instances_train.json", "x" * 300, "a\0b"])
@@ -195,6 +195,6 @@ def test_ids_may_differ_between_the_halves(tiny):
 def test_real_photographs_have_no_problems(split, images):
     folder = Path(os.environ["FRS_TEST_DATA"]) / "bccd"
     report = check_split(folder / split, folder / "annotations" / f"instances_{split}.json")
-    assert report.problems == []
+    assert report.issues == []
     assert report.class_names == ("RBC", "WBC", "Platelets")
     assert report.counts.images == images

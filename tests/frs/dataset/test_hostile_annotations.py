@@ -1,4 +1,4 @@
-"""Annotation files made to do harm: the answer is a report or a BadDataset, and it can be sent as JSON."""
+"""Annotation files setup to do harm: the answer is a report or a BadDataset, and it can be sent as JSON."""
 
 import json
 from collections.abc import Callable
@@ -81,8 +81,8 @@ def answer(tiny: Any, content: bytes) -> str:
         assert len(refusal.message) < 500
         said = refusal.message
     else:
-        assert all(len(problem.message) < 500 for problem in report.problems)
-        assert all(problem.message.isprintable() for problem in report.problems)
+        assert all(len(issue.message) < 500 for issue in report.issues)
+        assert all(issue.message.isprintable() for issue in report.issues)
         said = report.model_dump_json()
     said.encode("utf-8")
     assert str(tiny.folder) not in said
@@ -153,8 +153,8 @@ def test_every_cut_of_a_file_is_answered(tiny):
 def test_a_thousand_repeats_list_a_few_and_count_all(tiny):
     document = {key: entries * 1000 for key, entries in GOOD.items()}
     said = json.loads(answer(tiny, json.dumps(document).encode()))
-    assert len(said["problems"]) == 200
-    assert said["problem_counts"] == {
+    assert len(said["issues"]) == 200
+    assert said["issue_counts"] == {
         "category_duplicate": 999,
         "image_id_duplicate": 999,
         "annotation_id_duplicate": 999,
@@ -169,4 +169,4 @@ def test_what_is_no_file_is_a_bad_dataset(tiny, name):
 
 def test_control_characters_do_not_reach_a_message(tiny):
     said = answer(tiny, json.dumps(GOOD | {"annotations": [{"id": 1, "image_id": "\x1b[31m\r\n"}]}).encode())
-    assert "\\x1b" in json.loads(said)["problems"][0]["message"]
+    assert "\\x1b" in json.loads(said)["issues"][0]["message"]

@@ -38,7 +38,7 @@ def assert_same(folder: Path, source: Path) -> None:
     for half in HALVES:
         assert all_boxes(folder, half) == all_boxes(source, half)
         reports.append(check_split(folder / half, folder / "annotations" / f"instances_{half}.json"))
-        assert reports[-1].problems == []
+        assert reports[-1].issues == []
     check_pair(*reports)
 
 
@@ -148,7 +148,7 @@ def test_a_broken_picture_is_left_to_the_check(drawn, tmp_path):
         next(folder.rglob("000001.jpg")).write_bytes(b"broken")
         convert(folder, tmp_path / f"{write.__name__}-ours")
         ours = tmp_path / f"{write.__name__}-ours"
-        codes = check_split(ours / "train", ours / "annotations/instances_train.json").problem_counts
+        codes = check_split(ours / "train", ours / "annotations/instances_train.json").issue_counts
         assert codes == {"image_unreadable": 1}
 
 
@@ -166,17 +166,15 @@ def test_without_a_validation_half_a_share_can_be_set_aside(drawn, tmp_path, wri
     again = shutil.copytree(folder, tmp_path / "again")
     with pytest.raises(BadDataset) as refusal:
         convert(shutil.copytree(folder, tmp_path / "refused"), tmp_path / "not")
-    assert (refusal.value.code, "val_share" in refusal.value.hint) == ("no_validation_split", True)
+    assert (refusal.value.code, "val_fraction" in refusal.value.hint) == ("no_validation_split", True)
     convert(folder, tmp_path / "ours", 0.25)
-    convert(again, tmp_path / "twin", 0.25)
+    convert(again, tmp_path / "safetensors_copy", 0.25)
     train, val = (all_boxes(tmp_path / "ours", half) for half in HALVES)
     assert (len(train), len(val)) == (6, 2)
     assert train | val == all_boxes(drawn, "train")
-    assert val == all_boxes(tmp_path / "twin", "val")
+    assert val == all_boxes(tmp_path / "safetensors_copy", "val")
     for half in HALVES:
-        assert (
-            check_split(tmp_path / "ours" / half, tmp_path / f"ours/annotations/instances_{half}.json").problems == []
-        )
+        assert check_split(tmp_path / "ours" / half, tmp_path / f"ours/annotations/instances_{half}.json").issues == []
 
 
 @pytest.mark.parametrize(
@@ -247,7 +245,7 @@ def test_a_coco_file_moves_nothing_from_outside(coco, tmp_path, name):
     (coco / "annotations/instances_train.json").write_text(json.dumps(content))
     convert(coco, tmp_path / "ours")
     assert (tmp_path / "secret.txt").exists()
-    codes = check_split(tmp_path / "ours/train", tmp_path / "ours/annotations/instances_train.json").problem_counts
+    codes = check_split(tmp_path / "ours/train", tmp_path / "ours/annotations/instances_train.json").issue_counts
     assert codes["image_outside_folder"] == 1
 
 
@@ -323,4 +321,4 @@ def test_real_boxes_survive_the_way_through_another_layout(tmp_path, write):
     for half in HALVES:
         assert all_boxes(tmp_path / "ours", half) == all_boxes(source, half)
         report = check_split(tmp_path / "ours" / half, tmp_path / f"ours/annotations/instances_{half}.json")
-        assert (report.problems, report.counts.images) == ([], {"train": 205, "val": 87}[half])
+        assert (report.issues, report.counts.images) == ([], {"train": 205, "val": 87}[half])

@@ -26,8 +26,8 @@ def png_claiming(width: int, height: int) -> bytes:
 
 def test_a_missing_file_is_named(tiny):
     tiny.image("gone.png").unlink()
-    problem = tiny.only_problem()
-    assert (problem.code, problem.message) == ("image_missing", "gone.png is not in the images folder.")
+    issue = tiny.only_problem()
+    assert (issue.code, issue.message) == ("image_missing", "gone.png is not in the images folder.")
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "sub", "loop.png", "pipe.png"])
@@ -43,7 +43,7 @@ def test_what_is_no_file_is_missing(tiny, name):
 @pytest.mark.parametrize("name", ["b.png", "b.jpg", "b.bmp", "b.webp"])
 def test_the_usual_formats_are_read(tiny, name):
     tiny.image(name)
-    assert tiny.check().problems == []
+    assert tiny.check().issues == []
 
 
 @pytest.mark.parametrize("name", ["b.png", "b.jpg", "b.bmp", "b.webp"])
@@ -89,7 +89,7 @@ def test_a_file_that_may_not_be_read_is_told_without_its_path(tiny, monkeypatch)
 def test_broken_exif_data_do_no_harm(tiny):
     path = tiny.image("b.jpg", (50, 60))
     Image.open(path).copy().save(path, exif=b"Exif\0\0" + b"nonsense" * 9)
-    assert tiny.check().problems == []
+    assert tiny.check().issues == []
 
 
 def test_large_sets_are_known_by_their_headers(tiny):
@@ -97,13 +97,13 @@ def test_large_sets_are_known_by_their_headers(tiny):
     tiny.image("c.jpg", (50, 50), width=51)
     report = tiny.check(decode_up_to=2)
     assert report.depth == "headers"
-    assert [problem.code for problem in report.problems] == ["image_size_differs"]
+    assert [issue.code for issue in report.issues] == ["image_size_differs"]
 
 
 def test_a_size_other_than_the_annotations_say_is_a_problem(tiny):
     tiny.image("b.png", (50, 60), width=60, height=50)
-    problem = tiny.only_problem()
-    assert (problem.code, problem.message) == (
+    issue = tiny.only_problem()
+    assert (issue.code, issue.message) == (
         "image_size_differs",
         "b.png is 50x60; the annotations say 60x50.",
     )
@@ -119,7 +119,7 @@ def test_a_turned_photograph_counts_as_it_is_trained_on(tiny, name):
         f"{name} is 60x50 once turned as its EXIF orientation says; the annotations say 50x60."
     )
     tiny.images[1] |= {"width": 60, "height": 50}
-    assert tiny.check().problems == []
+    assert tiny.check().issues == []
 
 
 @pytest.mark.parametrize("name", ["../out.png", "sub/../../out.png", "/etc/hostname", "link.png", "linked/out.png"])
@@ -128,8 +128,8 @@ def test_nothing_outside_the_folder_is_read(tiny, name):
     (tiny.folder / "train" / "link.png").symlink_to(tiny.folder / "out.png")
     (tiny.folder / "train" / "linked").symlink_to(tiny.folder)
     tiny.images[1]["file_name"] = name
-    problem = tiny.only_problem()
-    assert (problem.code, problem.image_id) == ("image_outside_folder", 2)
+    issue = tiny.only_problem()
+    assert (issue.code, issue.image_id) == ("image_outside_folder", 2)
 
 
 def test_a_folder_with_the_same_beginning_is_outside(tiny):
@@ -142,7 +142,7 @@ def test_a_link_that_stays_inside_and_a_linked_folder_are_fine(tiny):
     (tiny.folder / "train" / "b.png").symlink_to("c.png")
     (tiny.folder / "train").rename(tiny.folder / "elsewhere")
     (tiny.folder / "train").symlink_to(tiny.folder / "elsewhere")
-    assert tiny.check().problems == []
+    assert tiny.check().issues == []
 
 
 @pytest.mark.parametrize("side", [8_001, 20_000, 60_000, 2**31 - 1])
@@ -154,8 +154,8 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tiny, side):
 
 def test_the_most_pixels_can_be_said(tiny):
     tiny.image("b.png", (100, 100))
-    problem = tiny.only_problem(max_pixels=9_999)
-    assert (problem.code, problem.message) == (
+    issue = tiny.only_problem(max_pixels=9_999)
+    assert (issue.code, issue.message) == (
         "image_too_large",
         "b.png is too large to be read: 100x100, at most 9,999 pixels.",
     )
@@ -173,9 +173,9 @@ def test_a_jpeg_of_a_thousand_scans_is_not_decoded(tiny):
     content = stream.getvalue()
     scan = content[content.rindex(b"\xff\xda") : -2]
     tiny.image("b.jpg", (64, 64)).write_bytes(content[:-2] + scan * 1000 + b"\xff\xd9")
-    problem = tiny.only_problem()
-    assert problem.code == "image_too_large"
-    assert "scans" in problem.message
+    issue = tiny.only_problem()
+    assert issue.code == "image_too_large"
+    assert "scans" in issue.message
 
 
 @pytest.mark.parametrize("name", ["b.png", "b.jpg", "b.bmp", "b.webp"])
@@ -188,7 +188,7 @@ def test_no_mutilated_file_stops_the_check(tiny, name):
         mutant[place : place + 1 + number % 3] = bytes([number * 37 % 256]) * (number % 4)
         tiny.image(f"{number}{name}", (64, 48)).write_bytes(mutant)
     report = tiny.check()
-    assert {problem.code for problem in report.problems} <= {
+    assert {issue.code for issue in report.issues} <= {
         "image_size_differs",
         "image_too_large",
         "image_unreadable",

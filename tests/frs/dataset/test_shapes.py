@@ -55,7 +55,7 @@ def test_a_drawn_set_passes_its_own_check(tmp_path, size):
     ]
     check_pair(*halves)
     for report in halves:
-        assert report.problems == []
+        assert report.issues == []
         assert report.class_names == ("circle", "square", "triangle", "star")
         assert all(row.boxes > 5 for row in report.classes)
         assert report.counts.images_without_boxes == 0

@@ -30,9 +30,9 @@ def add(house, row):
     house.do(lambda session: session.add(row))
 
 
-def check_in(house, host, *, gpus=(), lacks=()):
-    entries = [{"key": key, "owner": "admin", "message": message} for key, message in lacks]
-    house.do(worker_registry.register, host, host=host, version="1", slots=1, gpus=list(gpus), lacks=entries)
+def check_in(house, host, *, gpus=(), missing=()):
+    entries = [{"key": key, "owner": "admin", "message": message} for key, message in missing]
+    house.do(worker_registry.register, host, host=host, version="1", concurrency=1, gpus=list(gpus), missing=entries)
 
 
 def waits(house, job_id):
@@ -73,15 +73,15 @@ def test_weights_are_needed_where_they_are_files(house):
 
 def test_a_job_that_one_worker_has_everything_for_waits_for_that_worker(house):
     job_id = submit(house)
-    check_in(house, "one", lacks=[("ds_shapes", "lacks it.")])
-    check_in(house, "two", lacks=[("ds_other", "lacks another.")])
+    check_in(house, "one", missing=[("ds_shapes", "lacks it.")])
+    check_in(house, "two", missing=[("ds_other", "lacks another.")])
     assert waits(house, job_id) == ("waiting_for_worker", "The next free worker takes it.")
 
 
 def test_a_job_that_no_worker_has_the_data_for_says_who_lacks_what(house):
     job_id = submit(house)
     for host in ("one", "two"):
-        check_in(house, host, lacks=[("ds_other", "lacks another."), ("ds_shapes", "lacks x of data set shapes.")])
+        check_in(house, host, missing=[("ds_other", "lacks another."), ("ds_shapes", "lacks x of data set shapes.")])
     code, message = waits(house, job_id)
     assert code == "dataset_not_on_worker"
     assert message == "one lacks x of data set shapes. two lacks x of data set shapes."
@@ -92,8 +92,8 @@ def test_a_job_that_no_worker_has_the_data_for_says_who_lacks_what(house):
 def test_many_workers_of_one_host_are_named_once_and_many_hosts_not_all(house):
     job_id = submit(house)
     for host in ("one", "two", "three", "four", "five"):
-        check_in(house, host, lacks=[("ds_shapes", "lacks it.")])
-    house.do(worker_registry.register, "twin", host="one", version="1", slots=1, gpus=[], lacks=[
+        check_in(house, host, missing=[("ds_shapes", "lacks it.")])
+    house.do(worker_registry.register, "twin", host="one", version="1", concurrency=1, gpus=[], missing=[
         {"key": "ds_shapes", "owner": "admin", "message": "lacks it."}
     ])  # fmt: skip
     assert waits(house, job_id)[1].endswith("And 2 more workers.")
@@ -103,17 +103,17 @@ def test_many_workers_of_one_host_are_named_once_and_many_hosts_not_all(house):
 def test_a_worker_that_is_too_small_is_of_no_account(house):
     job_id = submit(house, resources={"devices": 1})
     check_in(house, "small")
-    check_in(house, "large", gpus=[GPU], lacks=[("ds_shapes", "lacks it.")])
+    check_in(house, "large", gpus=[GPU], missing=[("ds_shapes", "lacks it.")])
     assert waits(house, job_id) == ("dataset_not_on_worker", "large lacks it.")
 
 
 def test_a_worker_of_the_version_before_says_nothing_and_may_have_it(house):
     job_id = submit(house)
-    check_in(house, "new", lacks=[("ds_shapes", "lacks it.")])
+    check_in(house, "new", missing=[("ds_shapes", "lacks it.")])
     check_in(house, "old")
     house.do(
         lambda session: session.execute(
-            update(worker_registry.Worker).where(worker_registry.Worker.id == "old").values(lacks=None)
+            update(worker_registry.Worker).where(worker_registry.Worker.id == "old").values(missing=None)
         )
     )
     assert waits(house, job_id)[0] == "waiting_for_worker"

@@ -9,7 +9,7 @@ from store.states import RequestKind, RequestStatus
 
 
 @pytest.fixture
-def errand_id(house):
+def worker_request_id(house):
     return house.do(worker_requests.add, RequestKind.PROBE, {}, owner="me").id
 
 
@@ -17,12 +17,12 @@ def claim(house):
     return house.do(worker_requests.claim, "worker", 60)
 
 
-def read(house, errand_id):
+def read(house, worker_request_id):
     with house.database.read() as session:
-        return session.get(WorkerRequest, errand_id)
+        return session.get(WorkerRequest, worker_request_id)
 
 
-def test_whoever_gave_an_errand_back_cannot_touch_it_again(house, errand_id):
+def test_whoever_gave_a_worker_request_back_cannot_touch_it_again(house, worker_request_id):
     earlier = claim(house)
     house.do(worker_requests.give_back, earlier)
     later = claim(house)
@@ -34,25 +34,25 @@ def test_whoever_gave_an_errand_back_cannot_touch_it_again(house, errand_id):
         with pytest.raises(LeaseLost):
             house.do(use)
     house.do(worker_requests.finish, later, result={"from": "later"})
-    done = read(house, errand_id)
+    done = read(house, worker_request_id)
     assert (done.status, done.result, done.attempt) == (RequestStatus.SUCCEEDED, {"from": "later"}, 1)
 
 
-def test_an_errand_three_workers_died_over_ends_and_says_when(house, errand_id):
+def test_a_worker_request_three_workers_died_over_ends_and_says_when(house, worker_request_id):
     for _ in range(worker_requests.MAX_ATTEMPTS):
         assert claim(house)
         house.do(lambda session: session.execute(update(WorkerRequest).values(lease_expires_at=1.0)))
     assert claim(house) is None
-    ended = read(house, errand_id)
+    ended = read(house, worker_request_id)
     assert (ended.status, ended.error["code"]) == (RequestStatus.FAILED, "poison")
     assert ended.finished_at >= ended.created_at
 
 
 def test_what_ended_a_week_ago_is_forgotten_and_nothing_else(house):
     old, new, waiting = (house.do(worker_requests.add, RequestKind.PROBE, {}, owner="me").id for _ in range(3))
-    for errand_id in (old, new):
+    for worker_request_id in (old, new):
         lease = house.do(worker_requests.claim, "worker", 60)
-        assert lease.errand_id == errand_id
+        assert lease.worker_request_id == worker_request_id
         house.do(worker_requests.finish, lease, result={})
     aged = (
         update(WorkerRequest)
@@ -64,11 +64,11 @@ def test_what_ended_a_week_ago_is_forgotten_and_nothing_else(house):
     assert set(house.rows(select(WorkerRequest.id))) == {new, waiting}
 
 
-def test_an_errand_can_be_left_to_others(house):
+def test_a_worker_request_can_be_left_to_others(house):
     first, second = (house.do(worker_requests.add, RequestKind.PROBE, {}, owner="me").id for _ in range(2))
     with house.database.read() as session:
-        ahead = [errand.id for errand in worker_requests.look_ahead(session, CPU_ONLY, {first}, 10)]
+        ahead = [worker_request.id for worker_request in worker_requests.look_ahead(session, CPU_ONLY, {first}, 10)]
     assert ahead == [second]
-    assert house.do(worker_requests.claim, "worker", 60, among=ahead).errand_id == second
+    assert house.do(worker_requests.claim, "worker", 60, among=ahead).worker_request_id == second
     assert house.do(worker_requests.claim, "worker", 60, among=ahead) is None
     assert read(house, first).attempt == 0

@@ -66,7 +66,7 @@ def test_files_put_in_place_later_are_noticed(house, elsewhere, looks_often):
         until(lambda: code_of(house, job_id) == "dataset_not_on_worker")
         shutil.copytree(house.settings.datasets_root, elsewhere["datasets_root"], dirs_exist_ok=True)
         house.until_status(job_id, "succeeded")
-        until(lambda: house.rows(select(Worker.lacks)) == [[]])
+        until(lambda: house.rows(select(Worker.missing)) == [[]])
 
 
 def test_another_content_is_not_the_data_set_that_was_registered(house, elsewhere, looks_often):
@@ -137,30 +137,30 @@ def test_a_busy_worker_says_what_it_will_lack(house, elsewhere):
 def test_a_probe_is_left_to_others_too(house, elsewhere):
     spec = {"kind": "train", "dataset": "shapes", "student": GFL}
     request = {"spec": JobSpec.model_validate(spec).model_dump(mode="json"), "dataset_id": "ds_shapes"}
-    errand_id = house.do(worker_requests.add, RequestKind.PROBE, request, owner="admin").id
+    worker_request_id = house.do(worker_requests.add, RequestKind.PROBE, request, owner="admin").id
 
     def probe():
-        return house.rows(select(WorkerRequest).where(WorkerRequest.id == errand_id))[0]
+        return house.rows(select(WorkerRequest).where(WorkerRequest.id == worker_request_id))[0]
 
     with dispatching(house, **elsewhere):
-        until(lambda: house.rows(select(Worker.lacks)) not in ([], [[]]))
+        until(lambda: house.rows(select(Worker.missing)) not in ([], [[]]))
         assert (probe().status, probe().attempt) == ("queued", 0)
         with dispatching(house):
             until(lambda: probe().status == "succeeded")
 
 
 class Patient:
-    """A choice by one who waits until all that is asked of its stock is known."""
+    """A selector by one who waits until all that is asked of its stock is known."""
 
     def __init__(self, house, **changes):
         self.stock = Availability(house.settings.model_copy(update=changes))
-        self.choice = JobSelector(house.database, self.stock)
+        self.selector = JobSelector(house.database, self.stock)
 
-    def jobs(self, room=CPU_ONLY):
+    def jobs(self, capacity=CPU_ONLY):
         while True:
             until(self.knows_all)
-            found = self.choice.jobs(room)
-            if self.knows_all() and not self.choice._put_off:
+            found = self.selector.jobs(capacity)
+            if self.knows_all() and not self.selector._put_off:
                 return found
 
     def knows_all(self):
@@ -196,12 +196,12 @@ def test_to_tell_of_a_lack_is_not_to_ask_for_it(house, elsewhere, looks_often):
     chosen = Patient(house, **elsewhere)
     for _ in range(3):
         until(
-            lambda: chosen.jobs() == [] and chosen.choice.leaving.datasets == {"ds_shapes"}
+            lambda: chosen.jobs() == [] and chosen.selector.exclusions.datasets == {"ds_shapes"}
         )  # for a moment: it may pass
         for _ in range(4):
             time.sleep(0.1)
             assert [told["key"] for told in chosen.stock.told()] == ["ds_shapes"]
-        assert chosen.choice.leaving.datasets == chosen.choice.leaving.jobs == frozenset()
+        assert chosen.selector.exclusions.datasets == chosen.selector.exclusions.jobs == frozenset()
 
 
 def test_a_lack_that_nobody_asks_about_any_more_is_told_no_more(house, elsewhere, monkeypatch):

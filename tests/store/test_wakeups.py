@@ -13,10 +13,10 @@ JOB = "job_00000000000000000000000000"
 
 def test_hints_are_sent_in_order():
     sent = []
-    hints = Wakeups(sent.append)
+    wakeups = Wakeups(sent.append)
     for number in range(5):
-        hints.enqueue(str(number))
-    hints.close()
+        wakeups.enqueue(str(number))
+    wakeups.close()
     assert sent == ["0", "1", "2", "3", "4"]
 
 
@@ -27,22 +27,22 @@ def test_a_dead_broker_costs_the_request_nothing():
         attempts.append(job_id)
         raise ConnectionError("no broker")
 
-    hints = Wakeups(send)
-    hints.enqueue("a")
-    hints.enqueue("b")
-    hints.close()
+    wakeups = Wakeups(send)
+    wakeups.enqueue("a")
+    wakeups.enqueue("b")
+    wakeups.close()
     assert attempts == ["a", "b"]
 
 
 def test_hints_too_many_are_dropped_at_once():
     gate = threading.Event()
-    hints = Wakeups(lambda _: gate.wait(), size=2)
+    wakeups = Wakeups(lambda _: gate.wait(), size=2)
     start = time.monotonic()
     for _ in range(100):
-        hints.enqueue(JOB)
+        wakeups.enqueue(JOB)
     assert time.monotonic() - start < 0.5
     gate.set()
-    hints.close()
+    wakeups.close()
 
 
 def test_a_hint_is_a_json_message_in_the_data_folder(tmp_path):

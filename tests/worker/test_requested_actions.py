@@ -103,7 +103,7 @@ def test_a_pause_that_kills_a_trainer_before_it_listens_counts_against_nobody(ho
     job_id = house.submit(steps=10_000, crash_at=5)
     supervisor = house.supervisor()
     house.do(actions.pause, job_id)
-    supervisor.heartbeat.wish = RequestedAction.PAUSE
+    supervisor.heartbeat.requested_action = RequestedAction.PAUSE
     supervisor.run()
     [end] = house.rows(select(Attempt.end).where(Attempt.job_id == job_id))
     assert (house.job(job_id).status, end) == ("paused", "released")

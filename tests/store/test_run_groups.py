@@ -19,7 +19,7 @@ SPEC = JobSpec.model_validate(
 
 
 @pytest.fixture
-def family(house):
+def run_group(house):
     """Ids: parent, its two baselines, its sibling, the comparison."""
 
     def add(spec, parent=None):
@@ -35,16 +35,16 @@ def settle(house, job_id, status=JobStatus.SUCCEEDED):
     house.do(lifecycle.finish, house.claim(job_id), status, reason)
 
 
-def test_the_comparison_is_claimed_once_all_runs_have_succeeded(house, family):
-    *runs, compare = family
+def test_the_comparison_is_claimed_once_all_runs_have_succeeded(house, run_group):
+    *runs, compare = run_group
     for run in runs:
         assert house.do(lifecycle.claim, "worker", 60, compare) is None
         settle(house, run)
     assert house.claim().job_id == compare
 
 
-def test_it_says_what_it_waits_for(house, family):
-    *runs, compare = family
+def test_it_says_what_it_waits_for(house, run_group):
+    *runs, compare = run_group
     settle(house, runs[0])
     reason = house.do(waiting.waiting_reason, house.job(compare))
     assert reason.code == WaitingReason.RUNS and reason.message.startswith("3 of the runs")
@@ -54,27 +54,27 @@ def test_it_says_what_it_waits_for(house, family):
 
 
 @pytest.mark.parametrize("lost", range(4))
-def test_it_fails_with_any_run_it_needs_and_alone(house, family, lost):
-    *runs, compare = family
+def test_it_fails_with_any_run_it_needs_and_alone(house, run_group, lost):
+    *runs, compare = run_group
     settle(house, runs[lost], JobStatus.FAILED)
     assert house.do(lifecycle.fail_dependents) == [compare]
     assert house.job(compare).end_reason == EndReason.DEPENDENCY_FAILED
     assert runs[0] in house.job(compare).error["message"]
 
 
-def test_a_cancelled_run_fails_it_too(house, family):
-    house.do(actions.cancel, family[1])
-    assert house.do(lifecycle.fail_dependents) == [family[-1]]
+def test_a_cancelled_run_fails_it_too(house, run_group):
+    house.do(actions.cancel, run_group[1])
+    assert house.do(lifecycle.fail_dependents) == [run_group[-1]]
 
 
-def test_another_familys_failure_is_none_of_its_business(house, family):
+def test_another_familys_failure_is_none_of_its_business(house, run_group):
     settle(house, house.submit(), JobStatus.FAILED)
     assert house.do(lifecycle.fail_dependents) == []
-    assert house.claim().job_id == family[0]
+    assert house.claim().job_id == run_group[0]
 
 
-def test_the_runs_come_by_seed_the_parent_first(house, family):
-    parent, first, second, sibling_id, compare = family
+def test_the_runs_come_by_seed_the_parent_first(house, run_group):
+    parent, first, second, sibling_id, compare = run_group
     runs = house.do(queries.compared_runs, house.job(compare))
     assert runs[0].id == parent and {run.id for run in runs[:2]} == {parent, first}
     assert {run.id for run in runs[2:]} == {second, sibling_id}

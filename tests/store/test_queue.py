@@ -17,13 +17,15 @@ def submit(house: House, devices: int | None, waited: float = 0.0, priority: int
 
 
 def claim(house: House, gpus: int, free: int, **more: object) -> str | None:
-    lease = house.do(lifecycle.claim, "worker", 60, room=GpuCapacity(gpus, free), **more)
+    lease = house.do(lifecycle.claim, "worker", 60, capacity=GpuCapacity(gpus, free), **more)
     return lease and lease.job_id
 
 
-def ahead(house: House, gpus: int, free: int, leaving: ClaimExclusions = NO_EXCLUSIONS, limit: int = 10) -> QueueHead:
+def ahead(
+    house: House, gpus: int, free: int, exclusions: ClaimExclusions = NO_EXCLUSIONS, limit: int = 10
+) -> QueueHead:
     with house.database.read() as session:
-        return peek(session, GpuCapacity(gpus, free), leaving, limit)
+        return peek(session, GpuCapacity(gpus, free), exclusions, limit)
 
 
 def test_a_job_that_does_not_fit_is_left_to_others(house):
@@ -93,10 +95,10 @@ def test_looking_ahead_shows_what_would_be_claimed(house):
 
 def test_what_is_left_to_others_is_neither_seen_nor_taken(house):
     first, second = submit(house, 0), submit(house, 0)
-    leaving = ClaimExclusions(jobs=frozenset({first}))
-    assert ahead(house, gpus=0, free=0, leaving=leaving).next == [second]
-    assert claim(house, gpus=0, free=0, leaving=leaving) == second
-    assert claim(house, gpus=0, free=0, leaving=leaving) is None
+    exclusions = ClaimExclusions(jobs=frozenset({first}))
+    assert ahead(house, gpus=0, free=0, exclusions=exclusions).next == [second]
+    assert claim(house, gpus=0, free=0, exclusions=exclusions) == second
+    assert claim(house, gpus=0, free=0, exclusions=exclusions) is None
     assert house.job(first).attempt == 0 and house.history(first) == ["queued"]
     assert claim(house, gpus=0, free=0) == first
 
@@ -104,9 +106,9 @@ def test_what_is_left_to_others_is_neither_seen_nor_taken(house):
 def test_all_jobs_of_a_data_set_are_left_to_others_at_once(house):
     for _ in range(3):
         submit(house, 0)
-    leaving = ClaimExclusions(datasets=frozenset({"ds_shapes"}))
-    assert ahead(house, gpus=0, free=0, leaving=leaving).next == []
-    assert claim(house, gpus=0, free=0, leaving=leaving) is None
+    exclusions = ClaimExclusions(datasets=frozenset({"ds_shapes"}))
+    assert ahead(house, gpus=0, free=0, exclusions=exclusions).next == []
+    assert claim(house, gpus=0, free=0, exclusions=exclusions) is None
 
 
 def test_of_the_jobs_looked_at_the_first_that_is_still_there_is_taken(house):
@@ -120,14 +122,14 @@ def test_no_gpu_is_kept_for_a_job_that_is_left_to_others(house):
     large = submit(house, 4, waited=RESERVATION_SECONDS + 60)
     small = submit(house, 1)
     assert ahead(house, gpus=4, free=1) == QueueHead([], large)
-    leaving = ClaimExclusions(jobs=frozenset({large}))
-    assert ahead(house, gpus=4, free=1, leaving=leaving) == QueueHead([small], None)
-    assert claim(house, gpus=4, free=1, leaving=leaving) == small
+    exclusions = ClaimExclusions(jobs=frozenset({large}))
+    assert ahead(house, gpus=4, free=1, exclusions=exclusions) == QueueHead([small], None)
+    assert claim(house, gpus=4, free=1, exclusions=exclusions) == small
 
 
 def test_behind_a_job_left_to_others_gpus_are_kept_for_the_next_large_one(house):
     large, larger = (submit(house, 4, waited=2 * RESERVATION_SECONDS) for _ in range(2))
     submit(house, 1)
-    leaving = ClaimExclusions(jobs=frozenset({large}))
-    assert ahead(house, gpus=4, free=1, leaving=leaving) == QueueHead([], larger)
-    assert claim(house, gpus=4, free=1, leaving=leaving) is None
+    exclusions = ClaimExclusions(jobs=frozenset({large}))
+    assert ahead(house, gpus=4, free=1, exclusions=exclusions) == QueueHead([], larger)
+    assert claim(house, gpus=4, free=1, exclusions=exclusions) is None

@@ -58,10 +58,10 @@ def test_a_comparison_gets_detections_and_thinned_curves_and_needs_no_weights(ho
         spec = resolve_job(session, house.settings, house.job(compare), inputs)
     inputs.fetch(house.artifacts, lambda: False)
     assert spec.teacher is None and spec.student.weights is None
-    student, alone = spec.family.runs
+    student, alone = spec.run_group.runs
     assert (student.role, student.seed, alone.role, alone.seed) == ("student", 5, "baseline", 5)
     assert student.detections.read_text() == f"{parent} detections-student.npz"
-    assert spec.family.teacher.read_text() == f"{parent} detections-teacher.npz"
+    assert spec.run_group.teacher.read_text() == f"{parent} detections-teacher.npz"
     assert student.curves.keys() == {"train/loss", "val/bbox_mAP"}
     assert student.curves["val/bbox_mAP"] == [(999, 0.5)], "an evaluation is never thinned out"
     assert 400 <= len(student.curves["train/loss"]) <= 500
