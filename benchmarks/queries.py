@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
-from served import POSTGRESQL, SQLITE, Served, cpu, serving
+from service_process import POSTGRESQL, SQLITE, ServiceProcess, cpu, serving
 from sqlalchemy import text
 
 from frs.spec import JobSpec
@@ -49,17 +49,17 @@ def main() -> None:
 def measure(kind: str = SQLITE, scale: float = 1.0, repeats: int = REPEATS) -> dict[str, Any]:
     """p50, p95 and the API's own processor time in milliseconds for each kind of request, and how many rows there were."""
     jobs, curves = int(JOBS * scale), max(1, int(CURVES * scale))
-    with serving(kind) as served:
+    with serving(kind) as service_process:
         began = time.monotonic()
-        _fill(served.database, jobs, curves, max(1, int(LONG * scale)))
+        _fill(service_process.database, jobs, curves, max(1, int(LONG * scale)))
         found: dict[str, Any] = {"fill_seconds": time.monotonic() - began, "jobs": jobs}
-        found["metrics"] = _count(served.database, "metrics")
-        with served.api() as pid:
-            found |= _of_curves(served, pid, curves, repeats)
-            found |= _of_lists(served, pid, "queued", repeats)
+        found["metrics"] = _count(service_process.database, "metrics")
+        with service_process.api() as pid:
+            found |= _of_curves(service_process, pid, curves, repeats)
+            found |= _of_lists(service_process, pid, "queued", repeats)
             ended = "UPDATE jobs SET status = 'succeeded', end_reason = 'completed', finished_at = created_at + 9"
-            _do(served.database, ended, *_tidy(kind))
-            found |= _of_lists(served, pid, "ended", repeats)
+            _do(service_process.database, ended, *_tidy(kind))
+            found |= _of_lists(service_process, pid, "ended", repeats)
     return found
 
 
@@ -85,8 +85,8 @@ def _fill(database: Database, jobs: int, curves: int, long: int) -> None:
     _do(database, "CREATE INDEX ix_metrics_job_id_seq ON metrics (job_id, seq)", *_tidy(kind))
 
 
-def _of_curves(served: Served, pid: int, curves: int, repeats: int) -> dict[str, Any]:
-    client = _client(served, served.key)
+def _of_curves(service_process: ServiceProcess, pid: int, curves: int, repeats: int) -> dict[str, Any]:
+    client = _client(service_process, service_process.key)
     numbers = np.random.default_rng(0).integers(1, curves + 1, repeats)
     found = {"curves, first": _times(pid, client, (_curves(job) for job in range(1, curves + 1)))}
     found["curves, again"] = _times(pid, client, (_curves(int(job)) for job in numbers))
@@ -95,8 +95,8 @@ def _of_curves(served: Served, pid: int, curves: int, repeats: int) -> dict[str,
     return found
 
 
-def _of_lists(served: Served, pid: int, status: str, repeats: int) -> dict[str, Any]:
-    everybodys, own = _client(served, served.key), _client(served, TOKEN)
+def _of_lists(service_process: ServiceProcess, pid: int, status: str, repeats: int) -> dict[str, Any]:
+    everybodys, own = _client(service_process, service_process.key), _client(service_process, TOKEN)
     cursor = everybodys.get("/jobs", params={"limit": 50}).json()["next_cursor"]
     return {
         f"jobs {status}, newest": _times(pid, everybodys, ["/jobs"] * repeats),
@@ -119,8 +119,8 @@ def _times(pid: int, client: httpx2.Client, paths: Iterable[str]) -> dict[str, f
     }
 
 
-def _client(served: Served, token: str) -> httpx2.Client:
-    return httpx2.Client(base_url=served.url, headers={"Authorization": f"Bearer {token}"}, timeout=120)
+def _client(service_process: ServiceProcess, token: str) -> httpx2.Client:
+    return httpx2.Client(base_url=service_process.url, headers={"Authorization": f"Bearer {token}"}, timeout=120)
 
 
 def _curves(job: int) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from served import Served, cpu, serving
+from service_process import ServiceProcess, cpu, serving
 from sqlalchemy import text
 
 from frs.spec import JobSpec
@@ -48,17 +48,19 @@ def main() -> None:
 def measure(clients: int = CLIENTS, jobs: int = CLIENTS, seconds: float = SECONDS) -> dict[str, Any]:
     """Delays in seconds from before the event's transaction ended, resident bytes a client, the share of a core the API took, events that came and should have."""
     _allow_files(2 * clients + 200)
-    with serving("sqlite", FRS_MAX_STREAMS_PER_KEY=str(clients)) as served:
-        ids = _fill(served, jobs)
-        with served.api() as pid:
-            return asyncio.run(_listen(served, pid, [ids[number % jobs] for number in range(clients)], seconds))
+    with serving("sqlite", FRS_MAX_STREAMS_PER_KEY=str(clients)) as service_process:
+        ids = _fill(service_process, jobs)
+        with service_process.api() as pid:
+            return asyncio.run(
+                _listen(service_process, pid, [ids[number % jobs] for number in range(clients)], seconds)
+            )
 
 
-async def _listen(served: Served, pid: int, ids: list[str], seconds: float) -> dict[str, Any]:
+async def _listen(service_process: ServiceProcess, pid: int, ids: list[str], seconds: float) -> dict[str, Any]:
     before, ending = _resident(pid), threading.Event()
-    listeners = await _connect(served, ids)
+    listeners = await _connect(service_process, ids)
     commits: list[float] = []
-    writer = threading.Thread(target=_write, args=(served, ending, commits), daemon=True)
+    writer = threading.Thread(target=_write, args=(service_process, ending, commits), daemon=True)
     writer.start()
     await asyncio.sleep(SETTLE_SECONDS)
     for listener in listeners:
@@ -110,28 +112,31 @@ class Listener(asyncio.Protocol):
         self.transport.close()
 
 
-async def _connect(served: Served, ids: list[str]) -> list[Listener]:
+async def _connect(service_process: ServiceProcess, ids: list[str]) -> list[Listener]:
     listeners: list[Listener] = []
-    loop, key = asyncio.get_running_loop(), served.key
+    loop, key = asyncio.get_running_loop(), service_process.key
     for start in range(0, len(ids), AT_A_TIME):
         requests = [
             f"GET /jobs/{id}/stream?from=now HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
             for id in ids[start : start + AT_A_TIME]
         ]
         made = await asyncio.gather(
-            *(loop.create_connection(lambda r=request: Listener(r), "127.0.0.1", served.port) for request in requests)
+            *(
+                loop.create_connection(lambda r=request: Listener(r), "127.0.0.1", service_process.port)
+                for request in requests
+            )
         )
         listeners += [listener for _, listener in made]
         assert all(await asyncio.gather(*(listener.answered for _, listener in made))), "a stream was refused"
     return listeners
 
 
-def _write(served: Served, ending: threading.Event, commits: list[float]) -> None:
+def _write(service_process: ServiceProcess, ending: threading.Event, commits: list[float]) -> None:
     """A tenth of the jobs every tenth of a second; `commits` gets the seconds each transaction took."""
     due = time.monotonic()
     group = 0
     while not ending.is_set():
-        with served.database.write() as session:
+        with service_process.database.write() as session:
             of_the_group = {"groups": GROUPS, "group": group % GROUPS}
             session.execute(text(NUMBER), of_the_group)
             session.execute(text(WRITE), of_the_group | {"at": (began := time.time())})
@@ -141,9 +146,9 @@ def _write(served: Served, ending: threading.Event, commits: list[float]) -> Non
         ending.wait(max(0.0, due - time.monotonic()))
 
 
-def _fill(served: Served, count: int) -> list[str]:
+def _fill(service_process: ServiceProcess, count: int) -> list[str]:
     paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
-    with served.database.write() as session:
+    with service_process.database.write() as session:
         session.add(Dataset(id="ds_shapes", name="shapes", **paths))
         session.flush()
         for number in range(count):

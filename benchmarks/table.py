@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
-from served import has_postgresql
+from service_process import has_postgresql
 
 HERE = Path(__file__).parent
 STEP_GOALS = {"retinanet": 1.40, "gfl": 1.50, "fcos": 1.50, "faster_rcnn": 1.40}

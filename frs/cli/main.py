@@ -1,5 +1,7 @@
 """The engine on its own: `python -m frs train spec.yaml`, `plan`, `check`, `shapes`."""
 
+from frs.isolation.early import JAIL
+
 import os
 import sys
 from pathlib import Path
@@ -20,7 +22,6 @@ from frs.dataset.shapes.drawing import draw_dataset
 from frs.errors import FrsError, InvalidSpec
 from frs.evaluation.report import Report
 from frs.isolation import jail
-from frs.isolation.early import JAIL
 from frs.isolation.process import die_with_parent
 from frs.recipes import RECIPES
 from frs.resolved import ResolvedSpec, resolve

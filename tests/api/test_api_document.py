@@ -32,7 +32,7 @@ def test_every_problem_is_documented_where_it_occurs(operations):
 
 def test_problems_are_all_of_one_shape(app, operations):
     document = app.openapi()
-    problem = {"$ref": "#/components/schemas/ProblemDocument"}
+    problem = {"$ref": "#/components/schemas/ProblemDetails"}
     for operation in operations.values():
         for status, answer in operation["responses"].items():
             if status >= "400":
@@ -43,7 +43,7 @@ def test_problems_are_all_of_one_shape(app, operations):
                 )
                 assert told["content"]["application/problem+json"]["schema"] == problem
                 assert told["description"]
-    assert "detail" in document["components"]["schemas"]["ProblemDocument"]["required"]
+    assert "detail" in document["components"]["schemas"]["ProblemDetails"]["required"]
 
 
 @pytest.mark.parametrize(

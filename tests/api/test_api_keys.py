@@ -119,8 +119,8 @@ async def test_an_answer_that_lasts_hears_of_the_revocation(service, anyio_backe
 @pytest.mark.anyio
 async def test_of_many_requests_at_once_one_looks_the_key_up(service, anyio_backend, monkeypatch):
     key, asked = made(service), []
-    find = auth_middleware.keys.find
-    monkeypatch.setattr(auth_middleware.keys, "find", lambda *arguments: asked.append(1) or find(*arguments))
+    find = auth_middleware.api_keys.find
+    monkeypatch.setattr(auth_middleware.api_keys, "find", lambda *arguments: asked.append(1) or find(*arguments))
     known = KeyCache(service.database)
     async with create_task_group() as tasks:
         for _ in range(100):

@@ -136,7 +136,7 @@ def test_the_document_shows_the_spec_its_examples_and_problems(refusing):
                 told = answer if "content" in answer else shared[answer["$ref"].rpartition("/")[2]]
                 assert "application/problem+json" in told["content"]
             assert operation["security"] == ([] if path.startswith("/health") else [{"HTTPBearer": []}])
-    assert "code" in document["components"]["schemas"]["ProblemDocument"]["properties"]
+    assert "code" in document["components"]["schemas"]["ProblemDetails"]["properties"]
     text = json.dumps(document)
     for reference in {part.split('"')[0] for part in text.split('"$ref": "#/components/schemas/')[1:]}:
         assert reference in document["components"]["schemas"]

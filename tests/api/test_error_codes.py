@@ -12,7 +12,7 @@ from api.http import errors as problems
 from store.states import EndReason, WaitingReason
 
 ROOT = Path(__file__).parents[2]
-PLACES = {"Refusal": 1, "InvalidField": 1, "NotFound": 0, "_unauthorised": 0}
+PLACES = {"ApiError": 1, "InvalidField": 1, "NotFoundError": 0, "_unauthorised": 0}
 """Which argument of a call is a code."""
 CHECKS_OF_PLANS = "api/plans/checks.py"
 """Names checks by the fields they look at."""
@@ -61,7 +61,7 @@ def test_every_refusal_is_made_with_a_hint():
         (file.name, node.lineno, len(node.args) + len(node.keywords) - len({"errors", "headers"} & _keywords(node)))
         for file in sorted((ROOT / "api").rglob("*.py"))
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Call) and _name(node) in ("Refusal", "InvalidField")
+        if isinstance(node, ast.Call) and _name(node) in ("ApiError", "InvalidField")
     ]
     assert len(made) > 20
     assert [call for call in made if call[2] < 4] == []
@@ -70,7 +70,7 @@ def test_every_refusal_is_made_with_a_hint():
 @pytest.mark.parametrize(
     ("source", "codes"),
     [
-        ('raise Refusal(409, "name_taken", "x", "y")', {"name_taken"}),
+        ('raise ApiError(409, "name_taken", "x", "y")', {"name_taken"}),
         ('raise InvalidField("loc", "no_such_thing", "x", "y")', {"no_such_thing"}),
         ('named_file(root, path, "loc", code="weights_not_found")', {"weights_not_found"}),
         ('def f(*, code: str = "files_not_found"): ...', {"files_not_found"}),

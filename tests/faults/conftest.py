@@ -11,17 +11,17 @@ import pytest
 for _folder in ("store", "worker", "api"):
     sys.path.insert(0, str(Path(__file__).parents[1] / _folder))  # for their houses
 
-import worker_house  # noqa: E402
-from estate import Estate  # noqa: E402
+import worker_harness  # noqa: E402
+from database_harness import harness, postgresql, sqlite, url  # noqa: E402
 from object_storage import bucket, object_storage  # noqa: E402
 from servers import Postgres, Redis, postgres_binaries, temporary_folder  # noqa: E402
-from store_house import house, postgresql, sqlite, url  # noqa: E402
+from service_harness import ServiceHarness  # noqa: E402
 
 from store.db.database import open_database  # noqa: E402
 from store.initialise import initialise  # noqa: E402
 from store.settings import Settings  # noqa: E402
 
-__all__ = ["bucket", "house", "object_storage", "postgresql", "sqlite", "url"]
+__all__ = ["bucket", "harness", "object_storage", "postgresql", "sqlite", "url"]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,11 +41,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workshop(template: Path, tmp_path: Path) -> Iterator[worker_house.House]:
-    """As `house` of the worker's tests: real files and real processes, a stub for a trainer."""
+def workshop(template: Path, tmp_path: Path) -> Iterator[worker_harness.WorkerHarness]:
+    """As `harness` of the worker's tests: real files and real processes, a stub for a trainer."""
     data = shutil.copytree(template, tmp_path / "data")
-    settings = Settings(data=data, **worker_house.SHORT)
-    workshop = worker_house.House(settings, open_database(settings.database_url))
+    settings = Settings(data=data, **worker_harness.SHORT)
+    workshop = worker_harness.WorkerHarness(settings, open_database(settings.database_url))
     workshop.add_dataset()
     yield workshop
     workshop.database.engine.dispose()
@@ -53,10 +53,10 @@ def workshop(template: Path, tmp_path: Path) -> Iterator[worker_house.House]:
 
 
 @pytest.fixture
-def estate_with(tmp_path: Path) -> Iterator[Callable[..., Estate]]:
+def service_with(tmp_path: Path) -> Iterator[Callable[..., ServiceHarness]]:
     """Opens a service with these settings; closes it after the test."""
     with ExitStack() as estates:
-        yield lambda **settings: estates.enter_context(Estate(tmp_path, **settings))
+        yield lambda **settings: estates.enter_context(ServiceHarness(tmp_path, **settings))
 
 
 @pytest.fixture

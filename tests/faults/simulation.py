@@ -38,7 +38,7 @@ REPEATED_WITHIN = 20.0
 PATIENCE = 6000.0
 
 
-class Away(Exception):
+class ProcessGone(Exception):
     """The database did not answer; nobody knows whether it did as asked."""
 
 
@@ -52,7 +52,7 @@ class Clock:
         return self.now
 
 
-class World:
+class SimulatedService:
     def __init__(self, seed: int, database: Database, clock: Clock, folder: Path) -> None:
         """`database` goes by `clock`; what an earlier world left there goes."""
         self.random = random.Random(seed)
@@ -105,19 +105,19 @@ class World:
         peaceful: bool = False,
         **named: Any,
     ) -> Any:
-        """Commits; `then(result)` notes what has been committed, also where the answer is lost. Raises Away."""
+        """Commits; `then(result)` notes what has been committed, also where the answer is lost. Raises ProcessGone."""
         if not peaceful and self.by_chance(0.01):
             self._away_until = self.now + self.random.uniform(5, 120)
         if self.now < self._away_until and self.stormy and not peaceful:
-            raise Away
+            raise ProcessGone
         with self.database.write() as session:
             result = function(session, *arguments, **named)
             if not peaceful and self.by_chance(0.02):
-                raise Away
+                raise ProcessGone
             session.commit()
         then(result)
         if not peaceful and self.by_chance(0.03):
-            raise Away
+            raise ProcessGone
         return result
 
     def jobs(self) -> list[Job]:
@@ -129,7 +129,7 @@ class World:
 class User:
     """Asks until answered, then does something else."""
 
-    world: World
+    world: SimulatedService
     name: str
     posts: int = 0
 
@@ -158,7 +158,7 @@ class User:
             self.world.acknowledged.append(earlier.job_id)
         except IntegrityError:  # the teacher has been deleted: the service refuses such a post
             return
-        except Away:
+        except ProcessGone:
             self.world.later(self.world.random.uniform(1, REPEATED_WITHIN), lambda: self._post(key, teacher))
         else:
             self.world.acknowledged.append(job.id)
@@ -183,7 +183,7 @@ class User:
 
         if name == "delete":
             self.world.deleted.append(job_id)
-        with suppress(FrsError, Away):
+        with suppress(FrsError, ProcessGone):
             self.world.do(getattr(actions, name), job_id, then=committed, **named)
 
     def _finish(self) -> None:
@@ -213,7 +213,7 @@ class Attempt:
 class Worker:
     """One slot. Its clock is off by days, and nobody may notice."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: SimulatedService, name: str) -> None:
         self.world, self.name = world, name
         self.offset = world.random.uniform(-5e5, 5e5)
         self.attempt: Attempt | None = None
@@ -246,7 +246,7 @@ class Worker:
             world.do(lifecycle.requeue_expired)
             world.do(lifecycle.fail_dependents)
             lease = world.do(lifecycle.claim, self.name, LEASE)
-        except Away:
+        except ProcessGone:
             lease = None
         if lease:
             self.attempt = Attempt(lease, self.clock + FENCE, self.clock + HEARTBEAT)
@@ -271,7 +271,7 @@ class Worker:
             renewal = self.world.do(lifecycle.renew, attempt.lease, LEASE)
         except LeaseLost:
             self.attempt = None
-        except Away:
+        except ProcessGone:
             pass
         else:
             attempt.renew_at, attempt.fence_at = began + HEARTBEAT, began + FENCE
@@ -309,7 +309,7 @@ class Worker:
     def _begin(self, attempt: Attempt) -> None:
         try:
             kept = self.world.do(recording.newest_checkpoints, attempt.lease.job_id)
-        except Away:
+        except ProcessGone:
             return
         attempt.step = kept[0].step if kept else 0
         attempt.pending.append(events.Rewound(to_step=attempt.step))
@@ -328,7 +328,7 @@ class Worker:
                 self.attempt = None
         except LeaseLost:
             self.attempt = None
-        except Away:
+        except ProcessGone:
             if self.clock > attempt.fence_at:
                 self.attempt = None
 
@@ -365,7 +365,7 @@ def _settled(status: Any, reason: EndReason) -> Callable[..., Any]:
     return lambda session, lease: lifecycle.finish(session, lease, status, reason)
 
 
-def _file(world: World, attempt: Attempt, kind: Any) -> events.Checkpoint:
+def _file(world: SimulatedService, attempt: Attempt, kind: Any) -> events.Checkpoint:
     """The same content at the same step in every attempt, as training repeats exactly."""
     data = f"{attempt.lease.job_id} {kind} {attempt.step}".encode()
     path = world.folder / f"{attempt.lease.job_id}_{kind}_{attempt.step}.pth"
@@ -377,6 +377,6 @@ def _file(world: World, attempt: Attempt, kind: Any) -> events.Checkpoint:
     )
 
 
-def _forget(world: World, keys: Any) -> None:
+def _forget(world: SimulatedService, keys: Any) -> None:
     for key in sorted(keys):
         world.artifacts.delete(key)

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from faulty import Faults, hasty
 from scripted import ScriptedTrainer
 from sqlalchemy import func, select, update
-from worker_house import SHORT, House
+from worker_harness import SHORT, WorkerHarness
 
 from api.app import create_app
 from store.db.database import open_database
@@ -31,14 +31,14 @@ SPEC = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}
 
 
 @pytest.fixture
-def faulty_house(url: str, tmp_path: Path) -> Iterator[House]:
+def faulty_house(url: str, tmp_path: Path) -> Iterator[WorkerHarness]:
     settings = Settings(data=tmp_path / "data", database_url=url, **SHORT)
     for root in (settings.work_root, settings.artifacts_root):
         root.mkdir(parents=True)
-    house = House(settings, hasty(open_database(url)))
-    house.add_dataset()
-    yield house
-    house.database.engine.dispose()
+    harness = WorkerHarness(settings, hasty(open_database(url)))
+    harness.add_dataset()
+    yield harness
+    harness.database.engine.dispose()
 
 
 @pytest.fixture(autouse=True)
@@ -48,66 +48,68 @@ def no_waiting_and_no_chatter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         yield
 
 
-def a_worker_s_turn(house: House) -> None:
+def a_worker_s_turn(harness: WorkerHarness) -> None:
     """As the dispatcher's: whatever it raises, another turn follows."""
-    house.do(lifecycle.requeue_expired)
-    house.do(lifecycle.fail_dependents)
-    lease = house.do(lifecycle.claim, "worker", house.settings.lease_seconds)
+    harness.do(lifecycle.requeue_expired)
+    harness.do(lifecycle.fail_dependents)
+    lease = harness.do(lifecycle.claim, "worker", harness.settings.lease_seconds)
     if lease:
-        supervisor = Supervisor(house.database, house.settings, lease)
+        supervisor = Supervisor(harness.database, harness.settings, lease)
         ScriptedTrainer(supervisor)
         supervisor.run()
 
 
-def finish(house: House, job_id: str) -> int:
+def finish(harness: WorkerHarness, job_id: str) -> int:
     """Turns without faults until it has ended, leases running out between them; how many that took."""
     for turn in count():
-        if house.job(job_id).status.is_terminal:
+        if harness.job(job_id).status.is_terminal:
             return turn
         assert turn < 3, "it ought to have ended by now"
         past = update(Job).where(Job.lease_expires_at.is_not(None)).values(lease_expires_at=1.0)
-        house.do(lambda session: session.execute(past))  # noqa: B023
-        a_worker_s_turn(house)
+        harness.do(lambda session: session.execute(past))  # noqa: B023
+        a_worker_s_turn(harness)
     raise AssertionError
 
 
-def curve(house: House, job_id: str) -> set[tuple[Any, ...]]:
+def curve(harness: WorkerHarness, job_id: str) -> set[tuple[Any, ...]]:
     columns = select(Metric.key, Metric.step, Metric.epoch, Metric.value).where(Metric.job_id == job_id)
-    with house.database.read() as session:
+    with harness.database.read() as session:
         return set(session.execute(columns).tuples())
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_job_succeeds_whichever_call_of_its_worker_fails(faulty_house, when):
-    house = faulty_house
-    undisturbed = house.submit()
-    assert finish(house, undisturbed) == 1
-    faults = Faults(house.database, when)
+    harness = faulty_house
+    undisturbed = harness.submit()
+    assert finish(harness, undisturbed) == 1
+    faults = Faults(harness.database, when)
     seen = set()
-    every = 1 if house.database.engine.dialect.name == "sqlite" else 7
+    every = 1 if harness.database.engine.dialect.name == "sqlite" else 7
     for number in range(1, MANY, every):
-        job_id = house.submit()
+        job_id = harness.submit()
         with faults.at(number), suppress(Exception):
-            a_worker_s_turn(house)
+            a_worker_s_turn(harness)
         seen.add(faults.fired)
-        finish(house, job_id)
-        job = house.job(job_id)
+        finish(harness, job_id)
+        job = harness.job(job_id)
         told = f"call {number}, {faults.fired}, {when} it took effect"
         assert (job.status, job.end_reason) == (JobStatus.SUCCEEDED, "completed"), told
-        assert curve(house, job_id) == curve(house, undisturbed), told
+        assert curve(harness, job_id) == curve(harness, undisturbed), told
         if not faults.fired:
             break
     assert number > 50 and {"do_execute", "do_commit"} <= seen
-    expected = oracle.Expected(acknowledged=house.rows(select(Job.id)))
-    oracle.check(house.database, house.artifacts, expected)
-    assert no_file_without_a_row(house)
+    expected = oracle.Expected(acknowledged=harness.rows(select(Job.id)))
+    oracle.check(harness.database, harness.artifacts, expected)
+    assert no_file_without_a_row(harness)
 
 
-def no_file_without_a_row(house: House) -> bool:
+def no_file_without_a_row(harness: WorkerHarness) -> bool:
     keys = {
-        path.relative_to(house.artifacts.root).as_posix() for path in house.artifacts.root.rglob("*") if path.is_file()
+        path.relative_to(harness.artifacts.root).as_posix()
+        for path in harness.artifacts.root.rglob("*")
+        if path.is_file()
     }
-    named = {row.key for table in (oracle.Checkpoint, oracle.Artifact) for row in house.rows(select(table))}
+    named = {row.key for table in (oracle.Checkpoint, oracle.Artifact) for row in harness.rows(select(table))}
     assert keys == named
     return True
 
@@ -119,10 +121,10 @@ def client(template: Path, tmp_path: Path, url: str) -> Iterator[TestClient]:
     with TestClient(app, raise_server_exceptions=False) as client:
         client.headers["Authorization"] = f"Bearer {(data / 'api-key').read_text().strip()}"
         settings = Settings(data=data, **SHORT)
-        house = House(settings, app.state.context.database)
-        house.add_dataset()
+        harness = WorkerHarness(settings, app.state.context.database)
+        harness.add_dataset()
         ready = update(Dataset).values(status=DatasetStatus.READY, classes=["box"])
-        house.do(lambda session: session.execute(ready))
+        harness.do(lambda session: session.execute(ready))
         yield client
 
 

@@ -24,11 +24,11 @@ def many(fast, slow):
 
 
 @pytest.mark.parametrize(("processes", "rounds"), many((8, 50), (32, 1000)))
-def test_of_many_processes_claiming_one_job_one_wins(house, processes, rounds):
+def test_of_many_processes_claiming_one_job_one_wins(harness, processes, rounds):
     spawn = multiprocessing.get_context("spawn")
-    job_ids = [house.submit() for _ in range(rounds)]
+    job_ids = [harness.submit() for _ in range(rounds)]
     barrier, won = spawn.Barrier(processes), spawn.Queue()
-    started = [spawn.Process(target=claim_all, args=(house.url, job_ids, barrier, won)) for _ in range(processes)]
+    started = [spawn.Process(target=claim_all, args=(harness.url, job_ids, barrier, won)) for _ in range(processes)]
     for process in started:
         process.start()
     winners = [won.get(timeout=250) for _ in job_ids]
@@ -36,21 +36,21 @@ def test_of_many_processes_claiming_one_job_one_wins(house, processes, rounds):
         process.join()
         assert process.exitcode == 0
     assert sorted(winners) == sorted(job_ids) and won.empty()
-    assert house.rows(select(func.count()).select_from(Attempt)) == [rounds]
-    oracle.check(house.database)
+    assert harness.rows(select(func.count()).select_from(Attempt)) == [rounds]
+    oracle.check(harness.database)
 
 
 @pytest.mark.parametrize("rounds", many([50], [1000]))
-def test_cancel_and_completion_at_once_are_one_end_and_both_told_true(house, rounds):
+def test_cancel_and_completion_at_once_are_one_end_and_both_told_true(harness, rounds):
     for _ in range(rounds):
-        lease = house.start()
+        lease = harness.start()
         cancelled, settled = at_once(
-            partial(house.do, actions.cancel, lease.job_id),
-            partial(house.do, lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
+            partial(harness.do, actions.cancel, lease.job_id),
+            partial(harness.do, lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
         )
         refused = isinstance(cancelled, ActionNotAllowed)
         assert settled == (JobStatus.SUCCEEDED if refused else JobStatus.CANCELLED)
-    oracle.check(house.database, None, oracle.Expected(acknowledged=house.rows(select(Job.id))))
+    oracle.check(harness.database, None, oracle.Expected(acknowledged=harness.rows(select(Job.id))))
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -65,21 +65,21 @@ def test_fifty_posts_at_once_under_one_key_are_one_job(client):  # noqa: F811
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_eight_writers_wait_for_one_that_holds_the_lock_for_five_seconds(house):
+def test_eight_writers_wait_for_one_that_holds_the_lock_for_five_seconds(harness):
     def hold(session):
         session.scalars(select(Job)).all()
         time.sleep(5)
 
-    answers = at_once(partial(house.do, hold), *[house.submit] * 8)
+    answers = at_once(partial(harness.do, hold), *[harness.submit] * 8)
     assert not [answer for answer in answers if isinstance(answer, Exception)]
-    assert len(house.rows(select(Job))) == 8
+    assert len(harness.rows(select(Job))) == 8
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_number_that_is_none_leaves_valid_json(house, value):
-    lease = house.start()
-    house.do(recording.record, lease, [events.Facts(values={"loss": value}), events.Log(message=str(value))])
-    house.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED)
-    facts = house.job(lease.job_id).facts
+def test_a_number_that_is_none_leaves_valid_json(harness, value):
+    lease = harness.start()
+    harness.do(recording.record, lease, [events.Facts(values={"loss": value}), events.Log(message=str(value))])
+    harness.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED)
+    facts = harness.job(lease.job_id).facts
     assert facts == {"loss": None} and json.dumps(facts, allow_nan=False)
-    oracle.check(house.database)
+    oracle.check(harness.database)

@@ -16,13 +16,13 @@ HOUR = 3600.0
 
 @pytest.mark.parametrize("offset", [-30 * 24 * HOUR, -HOUR, HOUR, 30 * 24 * HOUR])
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_leases_and_times_go_by_the_database_s_clock(house, monkeypatch, offset):
+def test_leases_and_times_go_by_the_database_s_clock(harness, monkeypatch, offset):
     true = time.time
     monkeypatch.setattr(time, "time", lambda: true() + offset)
     monkeypatch.setattr(time, "time_ns", lambda: int((true() + offset) * 1e9))
-    lease = house.start()
+    lease = harness.start()
     assert lease.expires_at == pytest.approx(true() + 60, abs=30)
-    times = [*house.rows(select(Event.at)), *house.rows(select(Attempt.started_at))]
+    times = [*harness.rows(select(Event.at)), *harness.rows(select(Attempt.started_at))]
     assert times == pytest.approx([true()] * len(times), abs=30)
 
 

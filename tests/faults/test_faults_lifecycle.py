@@ -9,13 +9,13 @@ from typing import Any
 
 import oracle
 import pytest
+from database_harness import NewDatabase
 from faulty import hasty
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from model import Model, ModelJob, Refused
 from sqlalchemy import select, update
-from store_house import NewDatabase
 
 from frs import events
 from frs.errors import FrsError

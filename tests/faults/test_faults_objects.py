@@ -9,12 +9,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from estate import Estate, losses_of, spec
 from failing_storage import FailingStorage
 from object_storage import SECRET, Bucket
 from oracle import Expected, check
+from service_harness import ServiceHarness, losses_of, spec
 from sqlalchemy import select, update
-from worker_house import House, in_background, until
+from worker_harness import WorkerHarness, in_background, until
 
 from store.artifacts import object_storage
 from store.artifacts.object_storage import PART_BYTES, ArtifactObjects
@@ -55,10 +55,10 @@ def put(objects: ArtifactObjects, tmp_path: Path) -> Callable[[bytes], None]:
 
 
 @pytest.fixture
-def shop(workshop: House, storage: FailingStorage, bucket: Bucket) -> House:
+def shop(workshop: WorkerHarness, storage: FailingStorage, bucket: Bucket) -> WorkerHarness:
     """A workshop whose artifacts lie behind the failing storage."""
     settings = workshop.settings.model_copy(update={"artifacts_url": bucket.url})
-    return House(settings, workshop.database)
+    return WorkerHarness(settings, workshop.database)
 
 
 def sha256(content: bytes) -> str:
@@ -140,7 +140,7 @@ def test_nothing_is_fetched_that_the_disk_cannot_hold(put, objects, storage, tmp
 
 
 @pytest.mark.parametrize("how", ["503", "403", "silence", "broken off"])
-def test_a_job_waits_for_the_store_and_then_goes_on(shop: House, storage: FailingStorage, how: str) -> None:
+def test_a_job_waits_for_the_store_and_then_goes_on(shop: WorkerHarness, storage: FailingStorage, how: str) -> None:
     job_id = shop.submit(steps=100, seconds=0.03)
     thread = in_background(shop.supervisor())
     until(lambda: checkpoints(shop, job_id))
@@ -154,7 +154,9 @@ def test_a_job_waits_for_the_store_and_then_goes_on(shop: House, storage: Failin
 
 
 @pytest.mark.parametrize("how", ["503", "silence", "cut short", "truncated"])
-def test_a_checkpoint_that_cannot_be_fetched_is_waited_for(shop: House, storage: FailingStorage, how: str) -> None:
+def test_a_checkpoint_that_cannot_be_fetched_is_waited_for(
+    shop: WorkerHarness, storage: FailingStorage, how: str
+) -> None:
     job_id = shop.run(steps=STEPS, crash_at=13).id
     supervisor = shop.supervisor()
     with storage.fails(how, "GET", part="_00000010_"):
@@ -164,7 +166,7 @@ def test_a_checkpoint_that_cannot_be_fetched_is_waited_for(shop: House, storage:
     assert starts(shop, job_id) == [0, None, 10], "no step is lost, and no attempt used up"
 
 
-def test_no_job_fails_of_what_somebody_else_has_laid_into_its_folder(shop: House, bucket: Bucket) -> None:
+def test_no_job_fails_of_what_somebody_else_has_laid_into_its_folder(shop: WorkerHarness, bucket: Bucket) -> None:
     job_id = shop.submit(steps=STEPS)
     bucket.lay(f"{job_id}/.DS_Store")
     shop.supervisor().run()
@@ -172,7 +174,7 @@ def test_no_job_fails_of_what_somebody_else_has_laid_into_its_folder(shop: House
     assert f"{job_id}/.DS_Store" not in bucket.objects()
 
 
-def test_weights_that_cannot_be_fetched_are_waited_for(shop: House, storage: FailingStorage) -> None:
+def test_weights_that_cannot_be_fetched_are_waited_for(shop: WorkerHarness, storage: FailingStorage) -> None:
     first = shop.run(steps=STEPS)
     spec = {"kind": "distill", "teacher": {"job": first.id}}
     job_id = shop.submit(spec, steps=STEPS)
@@ -182,7 +184,7 @@ def test_weights_that_cannot_be_fetched_are_waited_for(shop: House, storage: Fai
     goes_on(shop, job_id)
 
 
-def test_weights_that_are_gone_fail_the_job_and_say_whose(shop: House, bucket: Bucket) -> None:
+def test_weights_that_are_gone_fail_the_job_and_say_whose(shop: WorkerHarness, bucket: Bucket) -> None:
     first = shop.run(steps=STEPS)
     job_id = shop.submit({"kind": "distill", "teacher": {"job": first.id}}, steps=STEPS)
     [student] = [key for key in bucket.objects() if "student" in key]
@@ -194,7 +196,7 @@ def test_weights_that_are_gone_fail_the_job_and_say_whose(shop: House, bucket: B
 
 
 def test_a_checkpoint_that_has_changed_is_passed_over(
-    shop: House, storage: FailingStorage, bucket: Bucket, tmp_path: Path
+    shop: WorkerHarness, storage: FailingStorage, bucket: Bucket, tmp_path: Path
 ) -> None:
     job_id = shop.run(steps=STEPS, crash_at=13).id
     [key] = [key for key in bucket.objects() if "_00000010_" in key]
@@ -208,79 +210,79 @@ def test_a_checkpoint_that_has_changed_is_passed_over(
 
 
 def test_the_api_says_so_and_never_serves_a_part_as_the_whole(
-    estate_with: Callable[..., Estate], storage: FailingStorage, bucket: Bucket
+    service_with: Callable[..., ServiceHarness], storage: FailingStorage, bucket: Bucket
 ) -> None:
-    estate = estate_with(artifacts_url=bucket.url)
-    estate.api()
-    worker = estate.worker()
-    job_id = estate.post(steps=5)
-    estate.until_ended([job_id])
+    service_harness = service_with(artifacts_url=bucket.url)
+    service_harness.api()
+    worker = service_harness.worker()
+    job_id = service_harness.post(steps=5)
+    service_harness.until_ended([job_id])
     worker.terminate()
-    estate.all_is_well([job_id], losses_of(5))
-    [student] = estate.house.rows(select(Checkpoint).where(Checkpoint.kind == "student"))
+    service_harness.all_is_well([job_id], losses_of(5))
+    [student] = service_harness.harness.rows(select(Checkpoint).where(Checkpoint.kind == "student"))
     path, key = f"/checkpoints/{student.id}/content", f"{student.key.rpartition('/')[2]}"
-    whole = estate.ask("GET", path)
+    whole = service_harness.ask("GET", path)
     assert whole is not None and sha256(whole.content) == student.sha256
-    part = estate.ask("GET", path, headers={"Range": "bytes=2-4"})
+    part = service_harness.ask("GET", path, headers={"Range": "bytes=2-4"})
     assert part is not None and (part.status_code, part.content) == (206, whole.content[2:5])
     with storage.fails("503", "HEAD", part=key):
-        refused = estate.ask("GET", path)
+        refused = service_harness.ask("GET", path)
     assert refused is not None and (refused.status_code, refused.json()["code"]) == (503, "storage_unavailable")
     for how in ("503", "cut short", "truncated"):
         with storage.fails(how, "GET", part=key):
-            assert estate.ask("GET", path) is None, how
-    again = estate.ask("GET", path)
+            assert service_harness.ask("GET", path) is None, how
+    again = service_harness.ask("GET", path)
     assert again is not None and again.content == whole.content
     with storage.fails("503"):
-        assert estate.ask("GET", "/health/ready").status_code == 200  # type: ignore[union-attr]
-        assert estate.ask("POST", "/jobs", json=spec()).status_code == 201  # type: ignore[union-attr]
+        assert service_harness.ask("GET", "/health/ready").status_code == 200  # type: ignore[union-attr]
+        assert service_harness.ask("POST", "/jobs", json=spec()).status_code == 201  # type: ignore[union-attr]
 
 
 def test_another_worker_on_another_machine_goes_on_from_the_store(
-    estate_with: Callable[..., Estate], bucket: Bucket, tmp_path: Path
+    service_with: Callable[..., ServiceHarness], bucket: Bucket, tmp_path: Path
 ) -> None:
     """It shares the database, the data sets and the bucket, and no other file."""
-    estate = estate_with(artifacts_url=bucket.url)
-    estate.api()
-    first = estate.worker()
-    job_id = estate.post(steps=60, seconds=0.03)
-    until(lambda: len(checkpoints(estate.house, job_id)) == 2)
+    service_harness = service_with(artifacts_url=bucket.url)
+    service_harness.api()
+    first = service_harness.worker()
+    job_id = service_harness.post(steps=60, seconds=0.03)
+    until(lambda: len(checkpoints(service_harness.harness, job_id)) == 2)
     first.kill()
-    until(lambda: estate.house.trainers() == [], 5)
+    until(lambda: service_harness.harness.trainers() == [], 5)
     elsewhere = tmp_path / "elsewhere"
-    shared = estate.settings.model_dump(include={"database_url", "datasets_root", "artifacts_url"})
+    shared = service_harness.settings.model_dump(include={"database_url", "datasets_root", "artifacts_url"})
     initialise(Settings(data=elsewhere, **shared))
-    estate.worker(data=elsewhere, **shared)
-    estate.until_ended([job_id])
-    estate.all_is_well([job_id], losses_of(60))
-    lost, succeeded = attempts(estate.house, job_id)
+    service_harness.worker(data=elsewhere, **shared)
+    service_harness.until_ended([job_id])
+    service_harness.all_is_well([job_id], losses_of(60))
+    lost, succeeded = attempts(service_harness.harness, job_id)
     assert (lost.end, succeeded.end) == (AttemptEnd.LOST, AttemptEnd.SUCCEEDED)
     assert succeeded.start_step >= 10
     until(lambda: list((elsewhere / "work").iterdir()) == [])
-    assert not (estate.settings.data / "artifacts").exists() and not (elsewhere / "artifacts").exists()
+    assert not (service_harness.settings.data / "artifacts").exists() and not (elsewhere / "artifacts").exists()
 
 
-def waits_for_storage(shop: House, job_id: str) -> None:
+def waits_for_storage(shop: WorkerHarness, job_id: str) -> None:
     job = shop.job(job_id)
     assert (job.status, job.status_reason_code) == ("queued", "waiting_for_storage")
     assert "store of artifacts" in job.status_reason_message and "canary" not in job.status_reason_message
     shop.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(not_before=None)))
 
 
-def goes_on(shop: House, job_id: str, steps: int = STEPS) -> None:
+def goes_on(shop: WorkerHarness, job_id: str, steps: int = STEPS) -> None:
     shop.supervisor().run()
     assert shop.job(job_id).status == "succeeded"
     assert shop.losses(job_id) == losses_of(steps)
     check(shop.database, shop.artifacts, Expected(acknowledged=[job_id]))
 
 
-def checkpoints(house: House, job_id: str) -> list[Checkpoint]:
-    return list(house.rows(select(Checkpoint).where(Checkpoint.job_id == job_id)))
+def checkpoints(harness: WorkerHarness, job_id: str) -> list[Checkpoint]:
+    return list(harness.rows(select(Checkpoint).where(Checkpoint.job_id == job_id)))
 
 
-def starts(house: House, job_id: str) -> list[int | None]:
-    return [attempt.start_step for attempt in attempts(house, job_id)]
+def starts(harness: WorkerHarness, job_id: str) -> list[int | None]:
+    return [attempt.start_step for attempt in attempts(harness, job_id)]
 
 
-def attempts(house: House, job_id: str) -> list[Attempt]:
-    return list(house.rows(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)))
+def attempts(harness: WorkerHarness, job_id: str) -> list[Attempt]:
+    return list(harness.rows(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)))

@@ -27,17 +27,17 @@ SPEC = {"kind": "train", "dataset": "old", "tags": ["a", "b"], "resources": {"de
 
 
 @pytest.fixture
-def old(house):
+def old(harness):
     """The tables of revision 0001, with something in each."""
-    house.do(lambda session: session.delete(session.get(Dataset, "ds_shapes")))
-    schema.downgrade(house.database, "0001")
-    with house.database.write() as session:
+    harness.do(lambda session: session.delete(session.get(Dataset, "ds_shapes")))
+    schema.downgrade(harness.database, "0001")
+    with harness.database.write() as session:
         tables = reflected(session.connection())
         for name in TABLES:
             for row in rows_of(name):
                 session.execute(tables[name].insert().values(row))
         session.commit()
-    return house
+    return harness
 
 
 def reflected(connection: Connection) -> dict[str, Table]:
@@ -79,9 +79,9 @@ def job(id: str, *, status: str = "queued", **more: object) -> dict:
     return values | {"status": status, "attempt": int(status == "running"), "facts": {}, "last_event": 3} | held | more
 
 
-def contents(house, columns=None) -> dict[str, list[dict]]:
+def contents(harness, columns=None) -> dict[str, list[dict]]:
     """Of all tables, in the columns given, else in all of them."""
-    with house.database.read() as session:
+    with harness.database.read() as session:
         tables = reflected(session.connection())
         found = {}
         for name, table in tables.items():
@@ -90,8 +90,8 @@ def contents(house, columns=None) -> dict[str, list[dict]]:
     return found
 
 
-def columns_of(house) -> dict[str, list[str]]:
-    with house.database.read() as session:
+def columns_of(harness) -> dict[str, list[str]]:
+    with harness.database.read() as session:
         return {name: sorted(table.c.keys()) for name, table in reflected(session.connection()).items()}
 
 
@@ -182,10 +182,10 @@ OLD_COMPARISON = {
 
 
 @pytest.fixture
-def revision_0003(house):
+def revision_0003(harness):
     """The tables of revision 0003, with one row under each name that revision 0004 replaces."""
-    house.do(lambda session: session.delete(session.get(Dataset, "ds_shapes")))
-    schema.downgrade(house.database, "0003")
+    harness.do(lambda session: session.delete(session.get(Dataset, "ds_shapes")))
+    schema.downgrade(harness.database, "0003")
     paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
     at, of_owner = {"created_at": 5.0}, {"owner": "alice"}
     request = {"kind": "probe", "request": {"spec": OLD_SPEC, "dataset_id": "ds_old"}, "status": "queued", "attempt": 0}
@@ -201,13 +201,13 @@ def revision_0003(house):
         | {"started_at": 5.0, "seen_at": 5.0, "lacks": [{"key": "k", "owner": "alice", "message": "m"}]},
         "errands": {"id": "plan_old", **request, **at, **of_owner},
     }
-    with house.database.write() as session:
+    with harness.database.write() as session:
         metadata = MetaData()
         metadata.reflect(session.connection(), only=list(rows))
         for name, row in rows.items():
             session.execute(metadata.tables[name].insert().values(row))
         session.commit()
-    return house
+    return harness
 
 
 def test_data_of_revision_0003_have_the_standard_names_afterwards(revision_0003):

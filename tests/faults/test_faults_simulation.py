@@ -10,10 +10,10 @@ from pathlib import Path
 import oracle
 import pytest
 from _pytest.mark import ParameterSet
+from database_harness import NewDatabase
 from faulty import hasty
-from simulation import STEPS, Clock, User, Worker, World
+from simulation import STEPS, Clock, SimulatedService, User, Worker
 from sqlalchemy import select
-from store_house import NewDatabase
 
 from store.db.database import Database, open_database
 from store.db.tables import Metric
@@ -23,8 +23,8 @@ FAST, CHUNK = 500, 50
 SLOW, LARGE_CHUNK = 5000, 500
 
 
-def simulate(seed: int, database: Database, clock: Clock, folder: Path) -> World:
-    world = World(seed, database, clock, folder)
+def simulate(seed: int, database: Database, clock: Clock, folder: Path) -> SimulatedService:
+    world = SimulatedService(seed, database, clock, folder)
     for name in ("one", "another"):
         world.later(world.random.uniform(0, 10), User(world, name).step)
     for number in range(2):
@@ -33,7 +33,7 @@ def simulate(seed: int, database: Database, clock: Clock, folder: Path) -> World
     return world
 
 
-def judge(world: World) -> None:
+def judge(world: SimulatedService) -> None:
     expected = oracle.Expected(acknowledged=world.acknowledged, deleted=world.deleted, accepted=world.accepted)
     oracle.check(world.database, world.artifacts, expected)
     for job in world.jobs():

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from estate import Estate, losses_of
-from worker_house import pause
+from service_harness import ServiceHarness, losses_of
+from worker_harness import pause
 
 STEPS = 50
 LEASE = {"heartbeat_seconds": 0.3, "fence_seconds": 1.2, "lease_seconds": 2.0}
@@ -20,23 +20,27 @@ SLEEPS = 3
 @pytest.mark.parametrize(
     "seeds", [range(5), pytest.param(range(5, 55), marks=[pytest.mark.slow, pytest.mark.timeout(1800)])], ids=len
 )
-def test_whoever_sleeps_past_its_lease_changes_nothing(estate_with: Callable[..., Estate], seeds: range) -> None:
-    estate = estate_with(**LEASE)
-    workers = [estate.worker(), estate.worker()]
+def test_whoever_sleeps_past_its_lease_changes_nothing(
+    service_with: Callable[..., ServiceHarness], seeds: range
+) -> None:
+    service_harness = service_with(**LEASE)
+    workers = [service_harness.worker(), service_harness.worker()]
     done: list[str] = []
     for seed in seeds:
-        jobs = [estate.house.submit(steps=STEPS, seconds=0.03, checkpoint_every=2) for _ in range(2)]
-        estate.house.until_step(jobs[0], 5)
-        put_to_sleep(estate, workers, random.Random(seed))
-        estate.until_ended(jobs, 60)
+        jobs = [service_harness.harness.submit(steps=STEPS, seconds=0.03, checkpoint_every=2) for _ in range(2)]
+        service_harness.harness.until_step(jobs[0], 5)
+        put_to_sleep(service_harness, workers, random.Random(seed))
+        service_harness.until_ended(jobs, 60)
         done += jobs
         try:
-            estate.all_is_well(done, losses_of(STEPS))
+            service_harness.all_is_well(done, losses_of(STEPS))
         except AssertionError as error:
             raise AssertionError(f"seed {seed}") from error
 
 
-def put_to_sleep(estate: Estate, workers: list[subprocess.Popen[bytes]], chance: random.Random) -> None:
+def put_to_sleep(
+    service_harness: ServiceHarness, workers: list[subprocess.Popen[bytes]], chance: random.Random
+) -> None:
     """Each for a time of its own, so that two may sleep at once."""
     asleep: list[tuple[float, subprocess.Popen[bytes]]] = []
     for _ in range(SLEEPS):
@@ -45,7 +49,7 @@ def put_to_sleep(estate: Estate, workers: list[subprocess.Popen[bytes]], chance:
         awake = [worker for worker in workers if worker not in [sleeper for _, sleeper in asleep]]
         if awake:
             sleeper = chance.selector(awake)
-            pause(estate.house, sleeper)
+            pause(service_harness.harness, sleeper)
             asleep.append((time.monotonic() + chance.uniform(0.2, LONGEST), sleeper))
     for until, sleeper in sorted(asleep, key=lambda entry: entry[0]):
         time.sleep(max(0, until - time.monotonic()))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import oracle
 import pytest
-from estate import losses_of
+from service_harness import losses_of
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
-from worker_house import House
+from worker_harness import WorkerHarness
 
 from store.artifacts.folder import ArtifactFolder
 from store.db.tables import Attempt, Job
@@ -24,13 +24,13 @@ class Died(BaseException):
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_a_truncated_checkpoint_is_passed_over(workshop: House, cut: int) -> None:
+def test_a_truncated_checkpoint_is_passed_over(workshop: WorkerHarness, cut: int) -> None:
     goes_on_from_the_older_one(workshop, lambda content: content[:cut])
 
 
 @pytest.mark.parametrize("place", [0, 8, 17, -1])
 @pytest.mark.parametrize("bit", [0, 6])
-def test_a_checkpoint_with_a_flipped_bit_is_passed_over(workshop: House, place: int, bit: int) -> None:
+def test_a_checkpoint_with_a_flipped_bit_is_passed_over(workshop: WorkerHarness, place: int, bit: int) -> None:
     def flip(content: bytes) -> bytes:
         flipped = bytearray(content)
         flipped[place] ^= 1 << bit
@@ -41,7 +41,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_passed_over(workshop: House, place: 
 
 @pytest.mark.parametrize("moment", ["linked", "verified", "renamed"])
 def test_nothing_is_left_of_a_file_whose_worker_died_before_its_row(
-    workshop: House, moment: str, monkeypatch: pytest.MonkeyPatch
+    workshop: WorkerHarness, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = workshop.submit(steps=STEPS, crash_at=CRASH)
     with monkeypatch.context() as patches:
@@ -55,17 +55,17 @@ def test_nothing_is_left_of_a_file_whose_worker_died_before_its_row(
     all_is_well(workshop, job_id)
 
 
-def goes_on_from_the_older_one(house: House, damage: Callable[[bytes], bytes]) -> None:
-    job_id = house.run(steps=STEPS, crash_at=CRASH).id
-    newest, older = house.do(recording.newest_checkpoints, job_id)
+def goes_on_from_the_older_one(harness: WorkerHarness, damage: Callable[[bytes], bytes]) -> None:
+    job_id = harness.run(steps=STEPS, crash_at=CRASH).id
+    newest, older = harness.do(recording.newest_checkpoints, job_id)
     assert (older.step, newest.step) == (OLDER, NEWEST)
-    path = house.artifacts.path(newest.key)
+    path = harness.artifacts.path(newest.key)
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(damage(content))
-    house.supervisor().run()
-    assert starts(house, job_id) == [0, OLDER]
-    all_is_well(house, job_id, rewound_further=[job_id])
+    harness.supervisor().run()
+    assert starts(harness, job_id) == [0, OLDER]
+    all_is_well(harness, job_id, rewound_further=[job_id])
 
 
 def dies_at(step: int, moment: str, patches: pytest.MonkeyPatch) -> None:
@@ -89,24 +89,24 @@ def take_back(session: Session, job_id: str) -> None:
     assert lifecycle.requeue_expired(session) == [job_id]
 
 
-def all_is_well(house: House, job_id: str, **broken: list[str]) -> None:
-    job = house.job(job_id)
+def all_is_well(harness: WorkerHarness, job_id: str, **broken: list[str]) -> None:
+    job = harness.job(job_id)
     assert (job.status, job.end_reason) == ("succeeded", "completed")
-    assert house.losses(job_id) == losses_of(STEPS)
-    oracle.check(house.database, house.artifacts, oracle.Expected(acknowledged=[job_id], **broken))
-    assert files_of(house) == keys_of(house, job_id), "a file without a row"
-    assert list(house.settings.work_root.iterdir()) == []
+    assert harness.losses(job_id) == losses_of(STEPS)
+    oracle.check(harness.database, harness.artifacts, oracle.Expected(acknowledged=[job_id], **broken))
+    assert files_of(harness) == keys_of(harness, job_id), "a file without a row"
+    assert list(harness.settings.work_root.iterdir()) == []
 
 
-def starts(house: House, job_id: str) -> list[int]:
-    return list(house.rows(select(Attempt.start_step).where(Attempt.job_id == job_id).order_by(Attempt.number)))
+def starts(harness: WorkerHarness, job_id: str) -> list[int]:
+    return list(harness.rows(select(Attempt.start_step).where(Attempt.job_id == job_id).order_by(Attempt.number)))
 
 
-def files_of(house: House) -> set[str]:
-    root = house.artifacts.root
+def files_of(harness: WorkerHarness) -> set[str]:
+    root = harness.artifacts.root
     return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
 
 
-def keys_of(house: House, job_id: str) -> set[str]:
-    with house.database.read() as session:
+def keys_of(harness: WorkerHarness, job_id: str) -> set[str]:
+    with harness.database.read() as session:
         return recording.keys_in_use(session, job_id)

@@ -20,7 +20,7 @@ from frs.evaluation.coco_scores import score
 from frs.evaluation.detections import Detections, pack
 from frs.evaluation.report import Report
 from frs.files import digest
-from frs.resolved import ResolvedSpec, resolve
+from frs.resolved import FinishedRun, ResolvedSpec, resolve
 from frs.spec import JobSpec
 from frs.training.stop_request import Interrupted, StopRequest
 
@@ -167,7 +167,7 @@ def test_the_interval_over_seeds_is_students() -> None:
 @pytest.mark.parametrize(("students", "baselines"), [([0], [1]), ([0, 1], [0]), ([], []), ([0, 0], [0, 0])])
 def test_seeds_without_their_pair_are_refused(students: list[int], baselines: list[int]) -> None:
     seeds = {"student": students, "baseline": baselines}
-    runs = [comparing.Run(role=role, seed=seed, detections=Path("x")) for role in seeds for seed in seeds[role]]  # type: ignore[arg-type]
+    runs = [FinishedRun(role=role, seed=seed, detections=Path("x")) for role in seeds for seed in seeds[role]]  # type: ignore[arg-type]
     with pytest.raises(RunsDiffer):
         comparing.pair_runs(runs)
 

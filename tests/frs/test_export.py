@@ -1,4 +1,4 @@
-"""The student leaves the house: plain mmdet, with nothing of ours but the operators, gets the same numbers."""
+"""The student leaves the harness: plain mmdet, with nothing of ours but the operators, gets the same numbers."""
 
 import json
 import subprocess

@@ -1,10 +1,11 @@
 from pathlib import Path
 
+from frs import recipes
 from frs.detectors import builder, weights
 from frs.recipes import RECIPES
 from frs.spec import DescribedDetector, InitFromFile
 
-FOLDER = Path(builder.__file__).parent / "recipes" / "weights"
+FOLDER = Path(recipes.__file__).parent / "weights"
 
 
 def test_the_demos_teacher_comes_with_the_package_and_fits_its_recipe(tmp_path: Path) -> None:

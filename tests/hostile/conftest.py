@@ -56,7 +56,7 @@ def client_of(app: FastAPI, key: Callable[..., Any]) -> Callable[..., TestClient
 
 
 @dataclass(frozen=True)
-class Live:
+class ServiceProcess:
     port: int
     token: str
     pid: int
@@ -79,20 +79,20 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def live(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def live(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """`python -m api`, as it is run."""
     with _served(shutil.copytree(template, tmp_path_factory.mktemp("live") / "data")) as live:
         yield live
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Callable[[Path], AbstractContextManager[Live]]:
+def serve(tmp_path: Path) -> Callable[[Path], AbstractContextManager[ServiceProcess]]:
     """The same on a copy of a folder of data, with the environment of the moment."""
     return lambda data: _served(shutil.copytree(data, tmp_path / "data"))
 
 
 @contextmanager
-def _served(data: Path) -> Iterator[Live]:
+def _served(data: Path) -> Iterator[ServiceProcess]:
     settings = Settings(data=data)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -100,7 +100,7 @@ def _served(data: Path) -> Iterator[Live]:
     environment = os.environ | {"FRS_DATA": str(settings.data), "FRS_PARENT_PID": str(os.getpid())}
     log = (settings.data / "api.log").open("wb")
     process = subprocess.Popen([sys.executable, "-m", "api", "--port", str(port)], env=environment, stderr=log)
-    live = Live(port, settings.api_key_file.read_text().strip(), process.pid)
+    live = ServiceProcess(port, settings.api_key_file.read_text().strip(), process.pid)
     try:
         _wait_until_ready(live)
         yield live
@@ -111,7 +111,7 @@ def _served(data: Path) -> Iterator[Live]:
     assert b"Traceback" not in (settings.data / "api.log").read_bytes()
 
 
-def _wait_until_ready(live: Live) -> None:
+def _wait_until_ready(live: ServiceProcess) -> None:
     for _ in range(300):
         try:
             if httpx2.get(f"{live.url}/health/ready").is_success:

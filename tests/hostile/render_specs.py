@@ -18,7 +18,7 @@ from frs.errors import FrsError
 from frs.training.batches import test_pipeline, training_pipeline
 from frs.spec import DescribedDetector, JobSpec, ConfigDetector
 from pydantic import ValidationError
-from watchman import Watchman
+from audit_hook import AuditHook
 
 CANARY = os.environ["FRS_CANARY_SECRET"]
 WORK = Path(sys.argv[1])
@@ -46,10 +46,10 @@ def _render(spec: JobSpec) -> str:
 
 rendered: dict[str, str] = {}
 render(JobSpec.model_validate(JOB))
-watchman = Watchman()
+audit_hook = AuditHook()
 valid, refused, hits = 0, 0, []
 for line in sys.stdin:
-    with watchman.watching([WORK, Path(tempfile.gettempdir())]) as seen:
+    with audit_hook.watching([WORK, Path(tempfile.gettempdir())]) as seen:
         try:
             text = render(JobSpec.model_validate(json.loads(line)))
             valid += 1

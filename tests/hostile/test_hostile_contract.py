@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import contract_house as house
+import contract_harness as harness
 import httpx2
 import pytest
 import requests
@@ -47,19 +47,19 @@ Draw = tuple[Case, int]
 def populated(template, tmp_path_factory):
     """A folder of data in which something of every kind is there, and the ids."""
     here = Settings(data=shutil.copytree(template, tmp_path_factory.mktemp("contract") / "data"))
-    fixtures = house.api_fixtures()
+    fixtures = harness.api_fixtures()
     with fixtures.serving(create_app(here), here) as service:
-        return here.data, house.populate(service), service.get("/openapi.json")
+        return here.data, harness.populate(service), service.get("/openapi.json")
 
 
 @pytest.fixture
-def attacked(populated, serve, monkeypatch) -> Iterator["Attacked"]:
+def attacked(populated, serve, monkeypatch) -> Iterator["ContractTarget"]:
     """The service as a process, with a copy of its own of what `populated` made."""
     data, ids, document = populated
     monkeypatch.setenv("FRS_AUTH_FAILURES_PER_MINUTE", "1000000")
     monkeypatch.setenv("FRS_MAX_ACTIVE_JOBS", "1000000")
     with serve(data) as live, requests.Session() as session:
-        yield Attacked(live, session, house.operations(document), ids)
+        yield ContractTarget(live, session, harness.operations(document), ids)
 
 
 @pytest.mark.parametrize("cases", CASES)
@@ -75,7 +75,7 @@ def test_every_answer_is_as_the_document_says(attacked, cases):
     print(f"\n{sent} requests to {len(attacked.sent)} operations; answers: {dict(sorted(attacked.statuses.items()))}")
     assert not attacked.failures, "\n\n".join(attacked.failures[:20])
     assert sent >= cases
-    assert set(attacked.sent) == {house.label(operation) for operation in attacked.operations}
+    assert set(attacked.sent) == {harness.label(operation) for operation in attacked.operations}
     assert attacked.never_succeeded() == []
 
 
@@ -102,11 +102,11 @@ def test_a_method_that_is_not_documented_is_refused_by_name_of_those_that_are(at
 
 
 @dataclass
-class Attacked:
+class ContractTarget:
     live: Any
     session: requests.Session
     operations: list[APIOperation]
-    ids: house.Ids
+    ids: harness.Ids
     sent: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     succeeded: set[str] = field(default_factory=set)
@@ -116,7 +116,7 @@ class Attacked:
         self, operation: APIOperation, mode: GenerationMode, wanted: list[Any], most: int, keys: Any = ...
     ) -> None:
         """With at most so many different cases, always the same ones."""
-        given_ids = {name: self.ids[name][0] for name in house.parameters(operation) if name in self.ids}
+        given_ids = {name: self.ids[name][0] for name in harness.parameters(operation) if name in self.ids}
         negative = mode is GenerationMode.NEGATIVE
         narrow = {"path_parameters": given_ids} if negative and given_ids and _is_wide(operation) else {}
 
@@ -154,11 +154,11 @@ class Attacked:
     def never_succeeded(self) -> list[str]:
         """Of those that look or delete, and of those of whose bodies an acceptable one is known."""
         return sorted(
-            house.label(operation)
+            harness.label(operation)
             for operation in self.operations
-            if house.label(operation) not in self.succeeded
-            and set(house.parameters(operation)) <= self.ids.keys()
-            and (operation.method.lower() in ("get", "delete") or house.acceptable(operation))
+            if harness.label(operation) not in self.succeeded
+            and set(harness.parameters(operation)) <= self.ids.keys()
+            and (operation.method.lower() in ("get", "delete") or harness.acceptable(operation))
         )
 
     def _make_real(self, case: Case, number: int) -> None:
@@ -169,7 +169,7 @@ class Attacked:
                 case.path_parameters[name] = self.ids[name][chosen % len(self.ids[name])]
             for name in self.ids.keys() & (case.query or {}).keys():
                 case.query[name] = self.ids[name][chosen % len(self.ids[name])]
-        body = house.acceptable(case.operation)
+        body = harness.acceptable(case.operation)
         if body and isinstance(case.body, dict) and number % 3:
             fields = sorted(case.body)
             if fields and number % 3 == 1:
@@ -178,7 +178,7 @@ class Attacked:
             case.body = body
 
     def _send(self, case: Case, wanted: list[Any], key: str | None) -> None:
-        label = house.label(case.operation)
+        label = harness.label(case.operation)
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         response = case.call(base_url=self.live.url, session=self.session, headers=headers)
         self.sent[label] += 1
@@ -194,7 +194,7 @@ class Attacked:
 
 def _refused_for_the_key(_: Any, response: Any, case: Case) -> None:
     if response.status_code != 401 or response.json()["code"] not in ("key_missing", "unknown_key"):
-        raise Failure(operation=house.label(case.operation), title="let in", message=response.text)
+        raise Failure(operation=harness.label(case.operation), title="let in", message=response.text)
 
 
 def _is_wide(operation: APIOperation) -> bool:

@@ -17,7 +17,7 @@ SHARED = {"/recipes/{name}"}
 
 
 @dataclass(frozen=True)
-class Hers:
+class OtherOwner:
     """What alice has: ids, and the names she gave."""
 
     client: TestClient
@@ -47,7 +47,7 @@ class Hers:
 
 
 @pytest.fixture
-def alice(service, client_of) -> Hers:
+def alice(service, client_of) -> OtherOwner:
     client = client_of("alice")
     hers = replace(service, client=client)
     dataset = client.post("/datasets", json={"name": "alices", **_files()}).json()
@@ -61,7 +61,7 @@ def alice(service, client_of) -> Hers:
     detector = client.post("/detectors", json={"name": "alices", "job": lease.job_id}).json()
     plan = client.post("/jobs/plan?probe=true", json=spec).json()
     waiting = hers.submit(spec)["id"]
-    return Hers(client, lease.job_id, waiting, checkpoint, dataset["id"], detector["id"], plan["id"])
+    return OtherOwner(client, lease.job_id, waiting, checkpoint, dataset["id"], detector["id"], plan["id"])
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_every_route_answers_another_owner_as_if_nothing_were_there(app, alice, 
         if not route.parameters or route.path in SHARED or "admin" in route.scopes:
             continue
         unknown = set(route.parameters) - alice.ids.keys()
-        assert not unknown, f"say in Hers.ids what of hers {unknown} of {route.path} can be"
+        assert not unknown, f"say in OtherOwner.ids what of hers {unknown} of {route.path} can be"
         body = BODIES.get(f"{route.method} {route.path}", {})
         for value in ({}, {"job_id": alice.waiting}, {"dataset": "alices", "detector": "alices"}):
             ids = alice.ids | value
@@ -200,7 +200,7 @@ def _anything(parameter: str) -> str:
     return f"{prefixes[parameter]}{MISSING}" if parameter in prefixes else "nothing"
 
 
-def _all_she_has(app, alice: Hers) -> dict[str, Any]:
+def _all_she_has(app, alice: OtherOwner) -> dict[str, Any]:
     """Every GET of hers, which has to be there; streams apart, which need not end."""
     shown = {}
     for route in closed(app):

@@ -4,9 +4,9 @@ from itertools import product
 from typing import Any
 
 import pytest
+from audit_hook import AuditHook
 from everywhere import BODIES, Request, places, with_parameter, with_value
 from pydantic import ValidationError
-from watchman import Watchman
 
 from api.datasets.schemas import DatasetCreate
 from api.detectors.schemas import DetectorCreate
@@ -14,7 +14,7 @@ from frs.spec import JobSpec
 
 SECRET = "canary-outside-41d2"
 MODELS: dict[str, Any] = {"/jobs": JobSpec, "/datasets": DatasetCreate, "/detectors": DetectorCreate}
-watchman = Watchman()
+audit_hook = AuditHook()
 
 
 def strings(outside: str) -> list[str]:
@@ -33,7 +33,7 @@ def strings(outside: str) -> list[str]:
 @pytest.fixture(autouse=True)
 def alone() -> None:
     """Before the service begins, for its threads are watched."""
-    watchman.ignore_who_is_here()
+    audit_hook.ignore_who_is_here()
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def outside(service) -> str:
 
 
 def ask(service, request: Request) -> None:
-    with watchman.watching([service.settings.data]) as seen:
+    with audit_hook.watching([service.settings.data]) as seen:
         response = service.client.request(request.method, request.path, json=request.body)
     assert response.status_code < 500, (request, response.text)
     assert not seen, (request, seen)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit_hook import AuditHook
 from everywhere import JOB, REFERENCES, places, with_value
-from watchman import Watchman
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -125,8 +125,8 @@ def test_nothing_in_a_spec_is_ever_run_imported_or_expanded(said):
 
 def test_the_watchman_sees_what_it_should(tmp_path):
     """Else the test above would prove nothing."""
-    watchman = Watchman()
-    with watchman.watching([tmp_path]) as seen:
+    audit_hook = AuditHook()
+    with audit_hook.watching([tmp_path]) as seen:
         (tmp_path / "fine").touch()
         os.system("true")  # noqa: S605
         subprocess.run(["true"], check=True)

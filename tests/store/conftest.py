@@ -1,4 +1,4 @@
+from database_harness import harness, postgresql, sqlite, url
 from object_storage import bucket, object_storage
-from store_house import house, postgresql, sqlite, url
 
-__all__ = ["bucket", "house", "object_storage", "postgresql", "sqlite", "url"]
+__all__ = ["bucket", "harness", "object_storage", "postgresql", "sqlite", "url"]

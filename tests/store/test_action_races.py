@@ -52,97 +52,97 @@ def meanwhile(first, second):
     return answers[0]
 
 
-def fail(house, job_id):
-    house.do(lifecycle.finish, house.claim(job_id), JobStatus.FAILED, EndReason.DIVERGED)
+def fail(harness, job_id):
+    harness.do(lifecycle.finish, harness.claim(job_id), JobStatus.FAILED, EndReason.DIVERGED)
 
 
-def run_group(house):
+def run_group(harness):
     """Ids: the job, its baseline, their comparison."""
-    parent = house.do(lifecycle.add, FAMILY, dataset_id="ds_shapes").id
+    parent = harness.do(lifecycle.add, FAMILY, dataset_id="ds_shapes").id
     children = [
-        house.do(lifecycle.add, spec(FAMILY), dataset_id="ds_shapes", parent_id=parent)
+        harness.do(lifecycle.add, spec(FAMILY), dataset_id="ds_shapes", parent_id=parent)
         for spec in (baseline_of, comparison_of)
     ]
     return parent, *(child.id for child in children)
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_stop_that_is_accepted_while_the_job_starts_is_noted(house, between):
-    job_id = house.submit()
+def test_a_stop_that_is_accepted_while_the_job_starts_is_noted(harness, between):
+    job_id = harness.submit()
     leases = []
-    between(lambda: leases.append(house.claim(job_id)))
-    assert house.do(actions.stop, job_id).stop_requested_at is not None
-    assert house.do(lifecycle.renew, leases[0], 60).requested_action is RequestedAction.STOP
+    between(lambda: leases.append(harness.claim(job_id)))
+    assert harness.do(actions.stop, job_id).stop_requested_at is not None
+    assert harness.do(lifecycle.renew, leases[0], 60).requested_action is RequestedAction.STOP
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 @pytest.mark.parametrize(("action", "status"), [(actions.pause, "paused"), (actions.cancel, "cancelled")])
-def test_an_action_that_meets_a_resumed_job_acts_on_it(house, between, action, status):
-    job_id = house.submit()
-    house.do(actions.cancel, job_id)
-    between(lambda: house.do(actions.resume, job_id))
-    assert house.do(action, job_id).status == status
-    assert house.job(job_id).status == status
+def test_an_action_that_meets_a_resumed_job_acts_on_it(harness, between, action, status):
+    job_id = harness.submit()
+    harness.do(actions.cancel, job_id)
+    between(lambda: harness.do(actions.resume, job_id))
+    assert harness.do(action, job_id).status == status
+    assert harness.job(job_id).status == status
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("action", [actions.resume, actions.delete])
-def test_an_action_that_meets_a_job_that_has_just_ended_acts_on_it(house, between, action):
-    job_id = house.submit()
-    lease = house.claim(job_id)
-    between(lambda: house.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED))
-    house.do(action, job_id)
-    assert house.rows(select(Job.status)) == ([JobStatus.QUEUED] if action is actions.resume else [])
+def test_an_action_that_meets_a_job_that_has_just_ended_acts_on_it(harness, between, action):
+    job_id = harness.submit()
+    lease = harness.claim(job_id)
+    between(lambda: harness.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED))
+    harness.do(action, job_id)
+    assert harness.rows(select(Job.status)) == ([JobStatus.QUEUED] if action is actions.resume else [])
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_student_failed_while_its_teacher_is_resumed_is_resumed_with_it(house):
-    teacher = house.submit()
-    student = house.submit(teacher_job_id=teacher)
-    fail(house, teacher)
-    resume = partial(house.do, actions.resume, teacher)
-    meanwhile(house.uncommitted(lifecycle.fail_dependents), resume)
-    assert house.job(teacher).status == house.job(student).status == JobStatus.QUEUED
+def test_a_student_failed_while_its_teacher_is_resumed_is_resumed_with_it(harness):
+    teacher = harness.submit()
+    student = harness.submit(teacher_job_id=teacher)
+    fail(harness, teacher)
+    resume = partial(harness.do, actions.resume, teacher)
+    meanwhile(harness.uncommitted(lifecycle.fail_dependents), resume)
+    assert harness.job(teacher).status == harness.job(student).status == JobStatus.QUEUED
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_teacher_resumed_while_its_students_are_looked_at_does_not_fail_them(house):
-    teacher = house.submit()
-    student = house.submit(teacher_job_id=teacher)
-    fail(house, teacher)
-    meanwhile(house.uncommitted(actions.resume, teacher), partial(house.do, lifecycle.fail_dependents))
-    assert house.job(teacher).status == house.job(student).status == JobStatus.QUEUED
+def test_a_teacher_resumed_while_its_students_are_looked_at_does_not_fail_them(harness):
+    teacher = harness.submit()
+    student = harness.submit(teacher_job_id=teacher)
+    fail(harness, teacher)
+    meanwhile(harness.uncommitted(actions.resume, teacher), partial(harness.do, lifecycle.fail_dependents))
+    assert harness.job(teacher).status == harness.job(student).status == JobStatus.QUEUED
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_child_that_is_being_resumed_is_not_deleted_with_its_parent(house):
-    *runs, compare = run_group(house)
+def test_a_child_that_is_being_resumed_is_not_deleted_with_its_parent(harness):
+    *runs, compare = run_group(harness)
     for run in runs:
-        fail(house, run)
-    house.do(lifecycle.fail_dependents)
+        fail(harness, run)
+    harness.do(lifecycle.fail_dependents)
 
     def delete():
         try:
-            return house.do(actions.delete, runs[0])
+            return harness.do(actions.delete, runs[0])
         except JobInUse as refusal:
             return refusal
 
-    assert isinstance(meanwhile(house.uncommitted(actions.resume, runs[1]), delete), JobInUse)
-    assert set(house.rows(select(Job.id))) == {*runs, compare}
+    assert isinstance(meanwhile(harness.uncommitted(actions.resume, runs[1]), delete), JobInUse)
+    assert set(harness.rows(select(Job.id))) == {*runs, compare}
 
 
-def test_a_run_is_not_deleted_while_its_comparison_waits(house):
-    parent, baseline, compare = run_group(house)
-    house.do(lifecycle.finish, house.claim(baseline), JobStatus.SUCCEEDED, EndReason.COMPLETED)
+def test_a_run_is_not_deleted_while_its_comparison_waits(harness):
+    parent, baseline, compare = run_group(harness)
+    harness.do(lifecycle.finish, harness.claim(baseline), JobStatus.SUCCEEDED, EndReason.COMPLETED)
     with pytest.raises(JobInUse, match=compare):
-        house.do(actions.delete, baseline)
-    house.do(actions.cancel, compare)
-    house.do(actions.delete, baseline)
-    assert set(house.rows(select(Job.id))) == {parent, compare}
+        harness.do(actions.delete, baseline)
+    harness.do(actions.cancel, compare)
+    harness.do(actions.delete, baseline)
+    assert set(harness.rows(select(Job.id))) == {parent, compare}
 
 
-def test_an_action_not_allowed_says_what_is(house):
-    job_id = house.submit()
+def test_an_action_not_allowed_says_what_is(harness):
+    job_id = harness.submit()
     with pytest.raises(ActionNotAllowed) as refusal:
-        house.do(actions.resume, job_id)
+        harness.do(actions.resume, job_id)
     assert [str(action) for action in refusal.value.allowed_actions] == ["cancel", "pause"]

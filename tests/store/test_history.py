@@ -15,14 +15,14 @@ def log(message: str) -> events.Log:
     return events.Log(message=message)
 
 
-def entries(house, spans):
-    return house.do(history.entries, spans)
+def entries(harness, spans):
+    return harness.do(history.entries, spans)
 
 
-def test_events_and_batches_of_metrics_come_in_one_order(house):
-    lease = house.start()
-    house.do(recording.record, lease, [metrics(1), log("a"), metrics(2)])
-    found = entries(house, {lease.job_id: (0, 100)})[lease.job_id]
+def test_events_and_batches_of_metrics_come_in_one_order(harness):
+    lease = harness.start()
+    harness.do(recording.record, lease, [metrics(1), log("a"), metrics(2)])
+    found = entries(harness, {lease.job_id: (0, 100)})[lease.job_id]
     assert [(entry.seq, entry.type) for entry in found] == [
         (1, "status"),
         (2, "status"),
@@ -34,37 +34,37 @@ def test_events_and_batches_of_metrics_come_in_one_order(house):
     assert (found[3].data["message"], found[3].data["attempt"]) == ("a", 1)
 
 
-def test_each_job_has_a_span_of_its_own(house):
-    one, two = house.start(), house.start()
+def test_each_job_has_a_span_of_its_own(harness):
+    one, two = harness.start(), harness.start()
     for lease in (one, two):
-        house.do(recording.record, lease, [log(str(number)) for number in range(5)])
-    found = entries(house, {one.job_id: (2, 4), two.job_id: (5, 7)})
+        harness.do(recording.record, lease, [log(str(number)) for number in range(5)])
+    found = entries(harness, {one.job_id: (2, 4), two.job_id: (5, 7)})
     assert {job_id: [entry.seq for entry in of_it] for job_id, of_it in found.items()} == {
         one.job_id: [3, 4],
         two.job_id: [6, 7],
     }
 
 
-def test_a_page_has_so_many_events_and_batches_whatever_was_made_void(house):
-    lease = house.start()
+def test_a_page_has_so_many_events_and_batches_whatever_was_made_void(harness):
+    lease = harness.start()
     for step in range(1, 8):
-        house.do(recording.record, lease, [metrics(step)])  # numbers 3 to 9
-    house.do(recording.record, lease, [events.Rewound(to_step=1), metrics(2), metrics(3)])  # 10 to 12
+        harness.do(recording.record, lease, [metrics(step)])  # numbers 3 to 9
+    harness.do(recording.record, lease, [events.Rewound(to_step=1), metrics(2), metrics(3)])  # 10 to 12
     ends, after = [], 0
     while after < 12:
-        after = house.do(history.end_of_page, lease.job_id, after, 12, 2)
+        after = harness.do(history.end_of_page, lease.job_id, after, 12, 2)
         ends.append(after)
     assert ends == [2, 11, 12]
 
 
-def test_the_state_says_how_far_a_job_is(house):
-    lease = house.start()
+def test_the_state_says_how_far_a_job_is(harness):
+    lease = harness.start()
     progress = events.Progress(epoch=1, epochs=2, step=3, steps=4, fraction=0.5)
-    house.do(recording.record, lease, [progress, metrics(1)])
-    state = house.do(history.states, [lease.job_id, "job_of_nobody"])[lease.job_id]
+    harness.do(recording.record, lease, [progress, metrics(1)])
+    state = harness.do(history.states, [lease.job_id, "job_of_nobody"])[lease.job_id]
     assert (state.newest, state.status, state.end_reason) == (3, JobStatus.RUNNING, None)
     assert events.Progress.model_validate_json(state.progress or "").step == 3
-    house.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.HUNG)
-    assert house.do(history.states, [lease.job_id])[lease.job_id] == State(
+    harness.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.HUNG)
+    assert harness.do(history.states, [lease.job_id])[lease.job_id] == State(
         4, JobStatus.FAILED, EndReason.HUNG, state.progress
     )

@@ -92,26 +92,26 @@ def _name(difference):
     return f"{operation} {about[1]}.{about[2].name}" if operation == "remove_column" else f"{operation} {about[0].name}"
 
 
-def test_migrations_make_the_tables_of_the_code(house):
-    with house.database.engine.connect() as connection:
+def test_migrations_make_the_tables_of_the_code(harness):
+    with harness.database.engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)
     assert {_name(difference) for difference in differences} == LEFT_BY_0004
 
 
-def test_migrations_go_down_and_up_again(house):
-    schema.downgrade(house.database, "base")
+def test_migrations_go_down_and_up_again(harness):
+    schema.downgrade(harness.database, "base")
     with pytest.raises(DatabaseNotReady):
-        schema.check(house.database)
-    schema.upgrade(house.database)
-    schema.check(house.database)
-    assert house.rows(select(Metric)) == []
+        schema.check(harness.database)
+    schema.upgrade(harness.database)
+    schema.check(harness.database)
+    assert harness.rows(select(Metric)) == []
 
 
-def test_a_later_version_s_database_is_good_enough(house):
-    with house.database.engine.connect() as connection:
+def test_a_later_version_s_database_is_good_enough(harness):
+    with harness.database.engine.connect() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
         connection.commit()
-    schema.check(house.database)
+    schema.check(harness.database)
 
 
 def test_an_empty_database_is_not_ready(tmp_path):

@@ -15,101 +15,103 @@ from store.states import Action, AttemptEnd, EndReason, JobStatus, WaitingReason
 TRAINING = Checkpoint(kind="training", path="a.pth", sha256="a" * 64, bytes=1, step=10, epoch=1)
 
 
-def expire(house, lease):
-    house.do(lambda session: session.execute(update(Job).where(Job.id == lease.job_id).values(lease_expires_at=1.0)))
+def expire(harness, lease):
+    harness.do(lambda session: session.execute(update(Job).where(Job.id == lease.job_id).values(lease_expires_at=1.0)))
 
 
-def test_a_job_is_queued_claimed_and_settled(house):
-    lease = house.start()
-    running = house.job(lease.job_id)
+def test_a_job_is_queued_claimed_and_settled(harness):
+    lease = harness.start()
+    running = harness.job(lease.job_id)
     assert (running.status, running.attempt, running.lease_owner) == (JobStatus.RUNNING, 1, "worker")
     assert running.lease_expires_at == lease.expires_at > running.started_at
 
-    assert house.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.SUCCEEDED
-    ended = house.job(lease.job_id)
+    assert harness.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.SUCCEEDED
+    ended = harness.job(lease.job_id)
     assert ended.end_reason == EndReason.COMPLETED
     assert ended.lease_owner is None and ended.lease_expires_at is None
     assert ended.created_at <= ended.started_at <= ended.finished_at
-    assert house.rows(select(Attempt.end)) == [AttemptEnd.SUCCEEDED]
-    assert house.history(lease.job_id) == ["queued", "running", "succeeded"]
+    assert harness.rows(select(Attempt.end)) == [AttemptEnd.SUCCEEDED]
+    assert harness.history(lease.job_id) == ["queued", "running", "succeeded"]
 
 
-def test_events_are_numbered_without_gaps(house):
-    lease = house.start()
-    house.do(lifecycle.renew, lease, 60)
-    house.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED, ErrorInfo(code="diverged", message="NaN."))
-    assert house.rows(select(Event.seq).order_by(Event.seq)) == [1, 2, 3]
-    assert house.job(lease.job_id).last_event == 3
-    [last] = house.rows(select(Event).where(Event.seq == 3))
+def test_events_are_numbered_without_gaps(harness):
+    lease = harness.start()
+    harness.do(lifecycle.renew, lease, 60)
+    harness.do(
+        lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED, ErrorInfo(code="diverged", message="NaN.")
+    )
+    assert harness.rows(select(Event.seq).order_by(Event.seq)) == [1, 2, 3]
+    assert harness.job(lease.job_id).last_event == 3
+    [last] = harness.rows(select(Event).where(Event.seq == 3))
     assert last.data == {"status": "failed", "reason": "diverged", "message": "NaN."}
 
 
-def test_priority_comes_first_then_age(house):
-    first, second, urgent = house.submit(), house.submit(), house.submit()
-    house.do(lambda session: session.execute(update(Job).where(Job.id == urgent).values(priority=1)))
-    assert [house.claim().job_id for _ in range(3)] == [urgent, first, second]
-    assert house.do(lifecycle.claim, "worker", 60) is None
+def test_priority_comes_first_then_age(harness):
+    first, second, urgent = harness.submit(), harness.submit(), harness.submit()
+    harness.do(lambda session: session.execute(update(Job).where(Job.id == urgent).values(priority=1)))
+    assert [harness.claim().job_id for _ in range(3)] == [urgent, first, second]
+    assert harness.do(lifecycle.claim, "worker", 60) is None
 
 
-def test_a_renewed_lease_ends_later(house):
-    lease = house.start()
-    renewal = house.do(lifecycle.renew, lease, 600)
+def test_a_renewed_lease_ends_later(harness):
+    lease = harness.start()
+    renewal = harness.do(lifecycle.renew, lease, 600)
     assert renewal.lease.expires_at > lease.expires_at + 500
     assert renewal.requested_action is RequestedAction.NONE
 
 
-def test_a_job_given_back_waits_for_its_delay_and_says_why(house):
-    lease = house.start()
+def test_a_job_given_back_waits_for_its_delay_and_says_why(harness):
+    lease = harness.start()
     given_back = (lease, WaitingReason.STORAGE, "The disk is full.")
-    assert house.do(lifecycle.requeue, *given_back, delay=60, attempt_counts=False) == JobStatus.QUEUED
-    assert house.do(lifecycle.claim, "worker", 60) is None
-    reason = house.do(waiting.waiting_reason, house.job(lease.job_id))
+    assert harness.do(lifecycle.requeue, *given_back, delay=60, attempt_counts=False) == JobStatus.QUEUED
+    assert harness.do(lifecycle.claim, "worker", 60) is None
+    reason = harness.do(waiting.waiting_reason, harness.job(lease.job_id))
     assert (reason.code, reason.message) == (WaitingReason.STORAGE, "The disk is full.")
 
-    house.do(lambda session: session.execute(update(Job).values(not_before=1.0)))
-    assert house.claim().attempt == 2
-    assert house.do(waiting.waiting_reason, house.job(lease.job_id)) is None
-    assert house.rows(select(Attempt.end).order_by(Attempt.number)) == [AttemptEnd.RELEASED, None]
+    harness.do(lambda session: session.execute(update(Job).values(not_before=1.0)))
+    assert harness.claim().attempt == 2
+    assert harness.do(waiting.waiting_reason, harness.job(lease.job_id)) is None
+    assert harness.rows(select(Attempt.end).order_by(Attempt.number)) == [AttemptEnd.RELEASED, None]
 
 
-def test_a_waiting_job_is_cancelled_at_once(house):
-    job_id = house.submit()
-    cancelled = house.do(actions.cancel, job_id)
+def test_a_waiting_job_is_cancelled_at_once(harness):
+    job_id = harness.submit()
+    cancelled = harness.do(actions.cancel, job_id)
     assert cancelled.status == JobStatus.CANCELLED
     assert cancelled.created_at <= cancelled.cancel_requested_at <= cancelled.finished_at
-    assert house.job(job_id).end_reason == EndReason.CANCELLED_BY_USER
-    assert house.do(lifecycle.claim, "worker", 60) is None
+    assert harness.job(job_id).end_reason == EndReason.CANCELLED_BY_USER
+    assert harness.do(lifecycle.claim, "worker", 60) is None
 
 
-def test_a_running_job_is_asked_to_end_once(house):
-    lease = house.start()
+def test_a_running_job_is_asked_to_end_once(harness):
+    lease = harness.start()
     for _ in range(2):
-        assert house.do(actions.cancel, lease.job_id).status == JobStatus.RUNNING
-    assert house.do(lifecycle.renew, lease, 60).requested_action is RequestedAction.CANCEL
-    assert house.rows(select(Event.type).order_by(Event.seq)) == ["status", "status", "cancel_requested"]
+        assert harness.do(actions.cancel, lease.job_id).status == JobStatus.RUNNING
+    assert harness.do(lifecycle.renew, lease, 60).requested_action is RequestedAction.CANCEL
+    assert harness.rows(select(Event.type).order_by(Event.seq)) == ["status", "status", "cancel_requested"]
 
 
-def test_an_accepted_cancel_wins_over_what_the_trainer_says(house):
-    lease = house.start()
-    house.do(actions.cancel, lease.job_id)
-    assert house.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.CANCELLED
-    assert house.job(lease.job_id).end_reason == EndReason.CANCELLED_BY_USER
+def test_an_accepted_cancel_wins_over_what_the_trainer_says(harness):
+    lease = harness.start()
+    harness.do(actions.cancel, lease.job_id)
+    assert harness.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.CANCELLED
+    assert harness.job(lease.job_id).end_reason == EndReason.CANCELLED_BY_USER
 
 
-def test_an_accepted_cancel_ends_a_job_that_is_given_back(house):
-    lease = house.start()
-    house.do(actions.cancel, lease.job_id)
-    assert house.do(lifecycle.requeue, lease, attempt_counts=False) == JobStatus.CANCELLED
+def test_an_accepted_cancel_ends_a_job_that_is_given_back(harness):
+    lease = harness.start()
+    harness.do(actions.cancel, lease.job_id)
+    assert harness.do(lifecycle.requeue, lease, attempt_counts=False) == JobStatus.CANCELLED
 
 
-def test_an_ended_job_cannot_be_cancelled(house):
-    lease = house.start()
-    house.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+def test_an_ended_job_cannot_be_cancelled(harness):
+    lease = harness.start()
+    harness.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
     with pytest.raises(ActionNotAllowed) as refusal:
-        house.do(actions.cancel, lease.job_id)
+        harness.do(actions.cancel, lease.job_id)
     assert refusal.value.allowed_actions == [Action.DELETE]
     with pytest.raises(JobNotFound):
-        house.do(actions.cancel, "job_00000000000000000000000000")
+        harness.do(actions.cancel, "job_00000000000000000000000000")
 
 
 def test_each_state_offers_its_actions():
@@ -124,112 +126,112 @@ def test_each_state_offers_its_actions():
     }
 
 
-def test_an_expired_lease_puts_the_job_back_and_its_holder_is_refused(house):
-    lease = house.start()
-    assert house.do(lifecycle.requeue_expired) == []
-    expire(house, lease)
-    assert house.do(lifecycle.requeue_expired) == [lease.job_id]
-    assert house.rows(select(Attempt.end)) == [AttemptEnd.LOST]
-    second = house.claim()
+def test_an_expired_lease_puts_the_job_back_and_its_holder_is_refused(harness):
+    lease = harness.start()
+    assert harness.do(lifecycle.requeue_expired) == []
+    expire(harness, lease)
+    assert harness.do(lifecycle.requeue_expired) == [lease.job_id]
+    assert harness.rows(select(Attempt.end)) == [AttemptEnd.LOST]
+    second = harness.claim()
     assert second.attempt == 2
     with pytest.raises(LeaseLost):
-        house.do(lifecycle.renew, lease, 60)
+        harness.do(lifecycle.renew, lease, 60)
     with pytest.raises(LeaseLost):
-        house.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+        harness.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
     with pytest.raises(LeaseLost):
-        house.do(lifecycle.requeue, lease, attempt_counts=True)
-    assert house.job(lease.job_id).attempt == 2
-    assert house.history(lease.job_id) == ["queued", "running", "queued", "running"]
+        harness.do(lifecycle.requeue, lease, attempt_counts=True)
+    assert harness.job(lease.job_id).attempt == 2
+    assert harness.history(lease.job_id) == ["queued", "running", "queued", "running"]
 
 
-def test_a_job_that_ended_or_waits_again_takes_nothing_from_its_last_attempt(house):
-    settled, given_back = house.start(), house.start()
-    house.do(lifecycle.finish, settled, JobStatus.SUCCEEDED, EndReason.COMPLETED)
-    house.do(lifecycle.requeue, given_back, attempt_counts=False)
+def test_a_job_that_ended_or_waits_again_takes_nothing_from_its_last_attempt(harness):
+    settled, given_back = harness.start(), harness.start()
+    harness.do(lifecycle.finish, settled, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+    harness.do(lifecycle.requeue, given_back, attempt_counts=False)
     for lease in (settled, given_back):
         with pytest.raises(LeaseLost):
-            house.do(lifecycle.renew, lease, 60)
+            harness.do(lifecycle.renew, lease, 60)
         with pytest.raises(LeaseLost):
-            house.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.INTERNAL_ERROR)
-    assert house.history(settled.job_id) == ["queued", "running", "succeeded"]
-    assert house.history(given_back.job_id) == ["queued", "running", "queued"]
+            harness.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.INTERNAL_ERROR)
+    assert harness.history(settled.job_id) == ["queued", "running", "succeeded"]
+    assert harness.history(given_back.job_id) == ["queued", "running", "queued"]
 
 
-def test_a_lost_job_whose_cancel_was_accepted_ends_as_cancelled(house):
-    lease = house.start()
-    house.do(actions.cancel, lease.job_id)
-    expire(house, lease)
-    assert house.do(lifecycle.requeue_expired) == []
-    assert house.job(lease.job_id).status == JobStatus.CANCELLED
+def test_a_lost_job_whose_cancel_was_accepted_ends_as_cancelled(harness):
+    lease = harness.start()
+    harness.do(actions.cancel, lease.job_id)
+    expire(harness, lease)
+    assert harness.do(lifecycle.requeue_expired) == []
+    assert harness.job(lease.job_id).status == JobStatus.CANCELLED
 
 
-def test_three_lost_attempts_without_a_checkpoint_are_poison(house):
-    job_id = house.submit()
+def test_three_lost_attempts_without_a_checkpoint_are_poison(harness):
+    job_id = harness.submit()
     for _ in range(3):
-        expire(house, house.claim(job_id))
-        house.do(lifecycle.requeue_expired)
-    job = house.job(job_id)
+        expire(harness, harness.claim(job_id))
+        harness.do(lifecycle.requeue_expired)
+    job = harness.job(job_id)
     assert (job.status, job.end_reason, job.error["code"]) == (JobStatus.FAILED, EndReason.POISON, "poison")
 
 
-def test_a_checkpoint_or_a_release_in_good_order_keeps_a_job_from_being_poison(house):
-    job_id = house.submit()
+def test_a_checkpoint_or_a_release_in_good_order_keeps_a_job_from_being_poison(harness):
+    job_id = harness.submit()
     for number in range(1, 7):
-        lease = house.claim(job_id)
+        lease = harness.claim(job_id)
         if number == 3:
-            house.do(record_checkpoint, lease, TRAINING, "a/b")
-        house.do(lifecycle.requeue, lease, attempt_counts=number != 4)
-    assert house.job(job_id).status == JobStatus.QUEUED  # died since attempt 3: 5 and 6, while 4 does not count
-    assert house.do(lifecycle.requeue, house.claim(job_id), attempt_counts=True) == JobStatus.FAILED
+            harness.do(record_checkpoint, lease, TRAINING, "a/b")
+        harness.do(lifecycle.requeue, lease, attempt_counts=number != 4)
+    assert harness.job(job_id).status == JobStatus.QUEUED  # died since attempt 3: 5 and 6, while 4 does not count
+    assert harness.do(lifecycle.requeue, harness.claim(job_id), attempt_counts=True) == JobStatus.FAILED
 
 
-def test_a_student_waits_for_its_teacher(house):
-    teacher = house.submit()
-    student = house.submit(teacher_job_id=teacher)
-    lease = house.claim()
+def test_a_student_waits_for_its_teacher(harness):
+    teacher = harness.submit()
+    student = harness.submit(teacher_job_id=teacher)
+    lease = harness.claim()
     assert lease.job_id == teacher
-    assert house.do(lifecycle.claim, "worker", 60, student) is None
-    assert house.do(waiting.waiting_reason, house.job(student)).code == WaitingReason.TEACHER
+    assert harness.do(lifecycle.claim, "worker", 60, student) is None
+    assert harness.do(waiting.waiting_reason, harness.job(student)).code == WaitingReason.TEACHER
 
-    house.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
-    assert house.do(lifecycle.fail_dependents) == []
-    assert house.do(waiting.waiting_reason, house.job(student)).code == WaitingReason.WORKER
-    assert house.claim().job_id == student
+    harness.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+    assert harness.do(lifecycle.fail_dependents) == []
+    assert harness.do(waiting.waiting_reason, harness.job(student)).code == WaitingReason.WORKER
+    assert harness.claim().job_id == student
 
 
-def test_a_student_fails_with_its_teacher(house):
-    teacher = house.submit()
-    student = house.submit(teacher_job_id=teacher)
-    house.do(actions.cancel, teacher)
-    assert house.do(lifecycle.fail_dependents) == [student]
-    job = house.job(student)
+def test_a_student_fails_with_its_teacher(harness):
+    teacher = harness.submit()
+    student = harness.submit(teacher_job_id=teacher)
+    harness.do(actions.cancel, teacher)
+    assert harness.do(lifecycle.fail_dependents) == [student]
+    job = harness.job(student)
     assert (job.status, job.end_reason) == (JobStatus.FAILED, EndReason.DEPENDENCY_FAILED)
     assert teacher in job.error["message"]
 
 
-def test_the_same_request_under_the_same_key_is_one_job(house):
-    owner = house.do(api_keys.add, "me", api_keys.new_token()).id
-    job_id = house.submit(key_id=owner, idempotency=Idempotency("k", "digest"))
+def test_the_same_request_under_the_same_key_is_one_job(harness):
+    owner = harness.do(api_keys.add, "me", api_keys.new_token()).id
+    job_id = harness.submit(key_id=owner, idempotency=Idempotency("k", "digest"))
     with pytest.raises(AlreadySubmitted) as earlier:
-        house.submit(key_id=owner, idempotency=Idempotency("k", "digest"))
+        harness.submit(key_id=owner, idempotency=Idempotency("k", "digest"))
     assert earlier.value.job_id == job_id
     with pytest.raises(IdempotencyKeyReused):
-        house.submit(key_id=owner, idempotency=Idempotency("k", "another"))
-    assert house.rows(select(Job.id)) == [job_id]
+        harness.submit(key_id=owner, idempotency=Idempotency("k", "another"))
+    assert harness.rows(select(Job.id)) == [job_id]
 
 
-def test_different_owners_may_use_the_same_idempotency_key(house):
-    jobs_of_both = {house.submit(owner=owner, idempotency=Idempotency("k", "digest")) for owner in ("me", "you")}
+def test_different_owners_may_use_the_same_idempotency_key(harness):
+    jobs_of_both = {harness.submit(owner=owner, idempotency=Idempotency("k", "digest")) for owner in ("me", "you")}
     assert len(jobs_of_both) == 2
 
 
-def test_the_history_says_why_a_job_is_in_the_queue_again(house):
-    lease = house.start()
-    house.do(lifecycle.requeue, lease, attempt_counts=True)
-    expire(house, house.claim())
-    house.do(lifecycle.requeue_expired)
-    house.do(lifecycle.requeue, house.claim(), attempt_counts=False)
-    events = house.rows(select(Event).where(Event.type == "status").order_by(Event.seq))
+def test_the_history_says_why_a_job_is_in_the_queue_again(harness):
+    lease = harness.start()
+    harness.do(lifecycle.requeue, lease, attempt_counts=True)
+    expire(harness, harness.claim())
+    harness.do(lifecycle.requeue_expired)
+    harness.do(lifecycle.requeue, harness.claim(), attempt_counts=False)
+    events = harness.rows(select(Event).where(Event.type == "status").order_by(Event.seq))
     assert [event.data["message"] for event in events if event.data["status"] == "queued"] == [
         None,
         "Attempt 1: its trainer died.",

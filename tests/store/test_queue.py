@@ -1,135 +1,135 @@
 """Who is next, where a worker has GPUs."""
 
 import pytest
+from database_harness import DatabaseHarness
 from sqlalchemy import update
-from store_house import House
 
 from store.db.tables import Job
 from store.jobs import lifecycle
 from store.scheduling.queue import NO_EXCLUSIONS, RESERVATION_SECONDS, ClaimExclusions, GpuCapacity, QueueHead, peek
 
 
-def submit(house: House, devices: int | None, waited: float = 0.0, priority: int = 0) -> str:
-    job_id = house.submit()
+def submit(harness: DatabaseHarness, devices: int | None, waited: float = 0.0, priority: int = 0) -> str:
+    job_id = harness.submit()
     changes = {"devices": devices, "created_at": Job.created_at - waited, "priority": priority}
-    house.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(changes)))
+    harness.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(changes)))
     return job_id
 
 
-def claim(house: House, gpus: int, free: int, **more: object) -> str | None:
-    lease = house.do(lifecycle.claim, "worker", 60, capacity=GpuCapacity(gpus, free), **more)
+def claim(harness: DatabaseHarness, gpus: int, free: int, **more: object) -> str | None:
+    lease = harness.do(lifecycle.claim, "worker", 60, capacity=GpuCapacity(gpus, free), **more)
     return lease and lease.job_id
 
 
 def ahead(
-    house: House, gpus: int, free: int, exclusions: ClaimExclusions = NO_EXCLUSIONS, limit: int = 10
+    harness: DatabaseHarness, gpus: int, free: int, exclusions: ClaimExclusions = NO_EXCLUSIONS, limit: int = 10
 ) -> QueueHead:
-    with house.database.read() as session:
+    with harness.database.read() as session:
         return peek(session, GpuCapacity(gpus, free), exclusions, limit)
 
 
-def test_a_job_that_does_not_fit_is_left_to_others(house):
-    submit(house, 4)
-    two = submit(house, 2)
-    assert claim(house, gpus=2, free=2) == two
-    assert claim(house, gpus=2, free=2) is None
+def test_a_job_that_does_not_fit_is_left_to_others(harness):
+    submit(harness, 4)
+    two = submit(harness, 2)
+    assert claim(harness, gpus=2, free=2) == two
+    assert claim(harness, gpus=2, free=2) is None
 
 
-def test_a_job_that_asks_for_nothing_takes_a_gpu_where_there_are_some(house):
-    anything = submit(house, None)
-    assert claim(house, gpus=2, free=0) is None
-    assert claim(house, gpus=0, free=0) == anything
+def test_a_job_that_asks_for_nothing_takes_a_gpu_where_there_are_some(harness):
+    anything = submit(harness, None)
+    assert claim(harness, gpus=2, free=0) is None
+    assert claim(harness, gpus=0, free=0) == anything
 
 
-def test_a_job_for_the_cpu_fits_anywhere(house):
-    cpu = submit(house, 0)
-    assert claim(house, gpus=2, free=0) == cpu
+def test_a_job_for_the_cpu_fits_anywhere(harness):
+    cpu = submit(harness, 0)
+    assert claim(harness, gpus=2, free=0) == cpu
 
 
-def test_small_jobs_overtake_a_large_one_for_a_while(house):
-    submit(house, 4)
-    small = submit(house, 1)
-    assert claim(house, gpus=4, free=1) == small
+def test_small_jobs_overtake_a_large_one_for_a_while(harness):
+    submit(harness, 4)
+    small = submit(harness, 1)
+    assert claim(harness, gpus=4, free=1) == small
 
 
-def test_a_large_job_is_not_overtaken_for_ever(house):
-    large = submit(house, 4, waited=RESERVATION_SECONDS + 60)
-    small = submit(house, 1)
-    assert claim(house, gpus=4, free=1) is None, "the GPU is kept until all four are free"
-    assert claim(house, gpus=4, free=4) == large
-    assert claim(house, gpus=4, free=1) == small
+def test_a_large_job_is_not_overtaken_for_ever(harness):
+    large = submit(harness, 4, waited=RESERVATION_SECONDS + 60)
+    small = submit(harness, 1)
+    assert claim(harness, gpus=4, free=1) is None, "the GPU is kept until all four are free"
+    assert claim(harness, gpus=4, free=4) == large
+    assert claim(harness, gpus=4, free=1) == small
 
 
-def test_a_small_job_that_came_first_does_not_wait_for_large_ones(house):
-    small = submit(house, 1, waited=2 * RESERVATION_SECONDS)
-    submit(house, 4, waited=RESERVATION_SECONDS + 60)
-    assert claim(house, gpus=4, free=1) == small
+def test_a_small_job_that_came_first_does_not_wait_for_large_ones(harness):
+    small = submit(harness, 1, waited=2 * RESERVATION_SECONDS)
+    submit(harness, 4, waited=RESERVATION_SECONDS + 60)
+    assert claim(harness, gpus=4, free=1) == small
 
 
 @pytest.mark.parametrize("waited", [0, 2 * RESERVATION_SECONDS])
-def test_a_job_too_large_for_this_worker_holds_nobody_up(house, waited):
-    submit(house, 8, waited)
-    small = submit(house, 1)
-    assert claim(house, gpus=4, free=1) == small
+def test_a_job_too_large_for_this_worker_holds_nobody_up(harness, waited):
+    submit(harness, 8, waited)
+    small = submit(harness, 1)
+    assert claim(harness, gpus=4, free=1) == small
 
 
-def test_a_job_of_a_higher_priority_may_overtake_one_that_has_waited(house):
-    submit(house, 4, waited=2 * RESERVATION_SECONDS)
-    urgent = submit(house, 1, priority=1)
-    assert claim(house, gpus=4, free=1) == urgent
+def test_a_job_of_a_higher_priority_may_overtake_one_that_has_waited(harness):
+    submit(harness, 4, waited=2 * RESERVATION_SECONDS)
+    urgent = submit(harness, 1, priority=1)
+    assert claim(harness, gpus=4, free=1) == urgent
 
 
-def test_a_job_without_gpus_need_not_wait_for_a_large_one(house):
-    submit(house, 4, waited=2 * RESERVATION_SECONDS)
-    without = submit(house, 0)
-    assert claim(house, gpus=4, free=1) == without
+def test_a_job_without_gpus_need_not_wait_for_a_large_one(harness):
+    submit(harness, 4, waited=2 * RESERVATION_SECONDS)
+    without = submit(harness, 0)
+    assert claim(harness, gpus=4, free=1) == without
 
 
-def test_looking_ahead_shows_what_would_be_claimed(house):
-    jobs_in_line = [submit(house, 0, priority=priority) for priority in (0, 5, 0)]
+def test_looking_ahead_shows_what_would_be_claimed(harness):
+    jobs_in_line = [submit(harness, 0, priority=priority) for priority in (0, 5, 0)]
     in_order = [jobs_in_line[n] for n in (1, 0, 2)]
-    assert ahead(house, gpus=0, free=0) == QueueHead(in_order, None)
-    assert ahead(house, gpus=0, free=0, limit=2).next == in_order[:2]
-    assert [claim(house, gpus=0, free=0) for _ in in_order] == in_order
+    assert ahead(harness, gpus=0, free=0) == QueueHead(in_order, None)
+    assert ahead(harness, gpus=0, free=0, limit=2).next == in_order[:2]
+    assert [claim(harness, gpus=0, free=0) for _ in in_order] == in_order
 
 
-def test_what_is_left_to_others_is_neither_seen_nor_taken(house):
-    first, second = submit(house, 0), submit(house, 0)
+def test_what_is_left_to_others_is_neither_seen_nor_taken(harness):
+    first, second = submit(harness, 0), submit(harness, 0)
     exclusions = ClaimExclusions(jobs=frozenset({first}))
-    assert ahead(house, gpus=0, free=0, exclusions=exclusions).next == [second]
-    assert claim(house, gpus=0, free=0, exclusions=exclusions) == second
-    assert claim(house, gpus=0, free=0, exclusions=exclusions) is None
-    assert house.job(first).attempt == 0 and house.history(first) == ["queued"]
-    assert claim(house, gpus=0, free=0) == first
+    assert ahead(harness, gpus=0, free=0, exclusions=exclusions).next == [second]
+    assert claim(harness, gpus=0, free=0, exclusions=exclusions) == second
+    assert claim(harness, gpus=0, free=0, exclusions=exclusions) is None
+    assert harness.job(first).attempt == 0 and harness.history(first) == ["queued"]
+    assert claim(harness, gpus=0, free=0) == first
 
 
-def test_all_jobs_of_a_data_set_are_left_to_others_at_once(house):
+def test_all_jobs_of_a_data_set_are_left_to_others_at_once(harness):
     for _ in range(3):
-        submit(house, 0)
+        submit(harness, 0)
     exclusions = ClaimExclusions(datasets=frozenset({"ds_shapes"}))
-    assert ahead(house, gpus=0, free=0, exclusions=exclusions).next == []
-    assert claim(house, gpus=0, free=0, exclusions=exclusions) is None
+    assert ahead(harness, gpus=0, free=0, exclusions=exclusions).next == []
+    assert claim(harness, gpus=0, free=0, exclusions=exclusions) is None
 
 
-def test_of_the_jobs_looked_at_the_first_that_is_still_there_is_taken(house):
-    first, second, third = (submit(house, 0) for _ in range(3))
-    claim(house, gpus=0, free=0, among=[first])
-    assert claim(house, gpus=0, free=0, among=[third, second, first]) == second
-    assert claim(house, gpus=0, free=0, among=[first, second]) is None
+def test_of_the_jobs_looked_at_the_first_that_is_still_there_is_taken(harness):
+    first, second, third = (submit(harness, 0) for _ in range(3))
+    claim(harness, gpus=0, free=0, among=[first])
+    assert claim(harness, gpus=0, free=0, among=[third, second, first]) == second
+    assert claim(harness, gpus=0, free=0, among=[first, second]) is None
 
 
-def test_no_gpu_is_kept_for_a_job_that_is_left_to_others(house):
-    large = submit(house, 4, waited=RESERVATION_SECONDS + 60)
-    small = submit(house, 1)
-    assert ahead(house, gpus=4, free=1) == QueueHead([], large)
+def test_no_gpu_is_kept_for_a_job_that_is_left_to_others(harness):
+    large = submit(harness, 4, waited=RESERVATION_SECONDS + 60)
+    small = submit(harness, 1)
+    assert ahead(harness, gpus=4, free=1) == QueueHead([], large)
     exclusions = ClaimExclusions(jobs=frozenset({large}))
-    assert ahead(house, gpus=4, free=1, exclusions=exclusions) == QueueHead([small], None)
-    assert claim(house, gpus=4, free=1, exclusions=exclusions) == small
+    assert ahead(harness, gpus=4, free=1, exclusions=exclusions) == QueueHead([small], None)
+    assert claim(harness, gpus=4, free=1, exclusions=exclusions) == small
 
 
-def test_behind_a_job_left_to_others_gpus_are_kept_for_the_next_large_one(house):
-    large, larger = (submit(house, 4, waited=2 * RESERVATION_SECONDS) for _ in range(2))
-    submit(house, 1)
+def test_behind_a_job_left_to_others_gpus_are_kept_for_the_next_large_one(harness):
+    large, larger = (submit(harness, 4, waited=2 * RESERVATION_SECONDS) for _ in range(2))
+    submit(harness, 1)
     exclusions = ClaimExclusions(jobs=frozenset({large}))
-    assert ahead(house, gpus=4, free=1, exclusions=exclusions) == QueueHead([], larger)
-    assert claim(house, gpus=4, free=1, exclusions=exclusions) is None
+    assert ahead(harness, gpus=4, free=1, exclusions=exclusions) == QueueHead([], larger)
+    assert claim(harness, gpus=4, free=1, exclusions=exclusions) is None

@@ -19,62 +19,62 @@ SPEC = JobSpec.model_validate(
 
 
 @pytest.fixture
-def run_group(house):
+def run_group(harness):
     """Ids: parent, its two baselines, its sibling, the comparison."""
 
     def add(spec, parent=None):
-        return house.do(lifecycle.add, spec, dataset_id="ds_shapes", parent_id=parent).id
+        return harness.do(lifecycle.add, spec, dataset_id="ds_shapes", parent_id=parent).id
 
     parent = add(SPEC)
     children = [baseline_of(SPEC), baseline_of(SPEC, 1), seed_variant(SPEC, 1), comparison_of(SPEC)]
     return [parent, *(add(child, parent) for child in children)]
 
 
-def settle(house, job_id, status=JobStatus.SUCCEEDED):
+def settle(harness, job_id, status=JobStatus.SUCCEEDED):
     reason = EndReason.COMPLETED if status == JobStatus.SUCCEEDED else EndReason.DIVERGED
-    house.do(lifecycle.finish, house.claim(job_id), status, reason)
+    harness.do(lifecycle.finish, harness.claim(job_id), status, reason)
 
 
-def test_the_comparison_is_claimed_once_all_runs_have_succeeded(house, run_group):
+def test_the_comparison_is_claimed_once_all_runs_have_succeeded(harness, run_group):
     *runs, compare = run_group
     for run in runs:
-        assert house.do(lifecycle.claim, "worker", 60, compare) is None
-        settle(house, run)
-    assert house.claim().job_id == compare
+        assert harness.do(lifecycle.claim, "worker", 60, compare) is None
+        settle(harness, run)
+    assert harness.claim().job_id == compare
 
 
-def test_it_says_what_it_waits_for(house, run_group):
+def test_it_says_what_it_waits_for(harness, run_group):
     *runs, compare = run_group
-    settle(house, runs[0])
-    reason = house.do(waiting.waiting_reason, house.job(compare))
+    settle(harness, runs[0])
+    reason = harness.do(waiting.waiting_reason, harness.job(compare))
     assert reason.code == WaitingReason.RUNS and reason.message.startswith("3 of the runs")
     for run in runs[1:]:
-        settle(house, run)
-    assert house.do(waiting.waiting_reason, house.job(compare)).code == WaitingReason.WORKER
+        settle(harness, run)
+    assert harness.do(waiting.waiting_reason, harness.job(compare)).code == WaitingReason.WORKER
 
 
 @pytest.mark.parametrize("lost", range(4))
-def test_it_fails_with_any_run_it_needs_and_alone(house, run_group, lost):
+def test_it_fails_with_any_run_it_needs_and_alone(harness, run_group, lost):
     *runs, compare = run_group
-    settle(house, runs[lost], JobStatus.FAILED)
-    assert house.do(lifecycle.fail_dependents) == [compare]
-    assert house.job(compare).end_reason == EndReason.DEPENDENCY_FAILED
-    assert runs[0] in house.job(compare).error["message"]
+    settle(harness, runs[lost], JobStatus.FAILED)
+    assert harness.do(lifecycle.fail_dependents) == [compare]
+    assert harness.job(compare).end_reason == EndReason.DEPENDENCY_FAILED
+    assert runs[0] in harness.job(compare).error["message"]
 
 
-def test_a_cancelled_run_fails_it_too(house, run_group):
-    house.do(actions.cancel, run_group[1])
-    assert house.do(lifecycle.fail_dependents) == [run_group[-1]]
+def test_a_cancelled_run_fails_it_too(harness, run_group):
+    harness.do(actions.cancel, run_group[1])
+    assert harness.do(lifecycle.fail_dependents) == [run_group[-1]]
 
 
-def test_another_familys_failure_is_none_of_its_business(house, run_group):
-    settle(house, house.submit(), JobStatus.FAILED)
-    assert house.do(lifecycle.fail_dependents) == []
-    assert house.claim().job_id == run_group[0]
+def test_another_familys_failure_is_none_of_its_business(harness, run_group):
+    settle(harness, harness.submit(), JobStatus.FAILED)
+    assert harness.do(lifecycle.fail_dependents) == []
+    assert harness.claim().job_id == run_group[0]
 
 
-def test_the_runs_come_by_seed_the_parent_first(house, run_group):
+def test_the_runs_come_by_seed_the_parent_first(harness, run_group):
     parent, first, second, sibling_id, compare = run_group
-    runs = house.do(queries.compared_runs, house.job(compare))
+    runs = harness.do(queries.compared_runs, harness.job(compare))
     assert runs[0].id == parent and {run.id for run in runs[:2]} == {parent, first}
     assert {run.id for run in runs[2:]} == {second, sibling_id}

@@ -154,39 +154,39 @@ def test_a_conversion_that_was_killed_says_nothing_of_the_archive(tmp_path, arti
 
 
 @pytest.fixture
-def unpacked(house, tmp_path, artifacts, key, monkeypatch) -> Settings:
+def unpacked(harness, tmp_path, artifacts, key, monkeypatch) -> Settings:
     """A machine that has unpacked the archive of the one data set."""
     monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", -1)
-    house.do(lambda session: session.execute(update(Dataset).values(upload_key=key)))
+    harness.do(lambda session: session.execute(update(Dataset).values(upload_key=key)))
     settings = host(tmp_path, "one")
     unpacking.unpack_dataset(settings, artifacts, key, never)
     return settings
 
 
-def test_what_no_row_refers_to_is_swept(house, unpacked):
+def test_what_no_row_refers_to_is_swept(harness, unpacked):
     (unpacked.uploads_root / "somebody elses").mkdir()
-    assert unpacking.remove_unused(unpacked, house.database) == []
+    assert unpacking.remove_unused(unpacked, harness.database) == []
     [folder, theirs] = visible(unpacked)
-    house.do(lambda session: session.execute(delete(Dataset)))
-    assert unpacking.remove_unused(unpacked, house.database) == [folder]
+    harness.do(lambda session: session.execute(delete(Dataset)))
+    assert unpacking.remove_unused(unpacked, harness.database) == [folder]
     assert visible(unpacked) == [theirs]
 
 
-def test_one_that_is_being_registered_is_not_swept(house, unpacked):
+def test_one_that_is_being_registered_is_not_swept(harness, unpacked):
     """The folder is there before the row, but never for anybody who holds the lock."""
-    with house.database.read() as session:
+    with harness.database.read() as session:
         row = dict(session.execute(Dataset.__table__.select()).mappings().one())
-    house.do(lambda session: session.execute(delete(Dataset)))
+    harness.do(lambda session: session.execute(delete(Dataset)))
     with ThreadPoolExecutor(1) as threads:
         with exclusive_lock(unpacked.uploads_root):
-            swept = threads.submit(unpacking.remove_unused, unpacked, house.database)
+            swept = threads.submit(unpacking.remove_unused, unpacked, harness.database)
             time.sleep(0.2)
-            house.do(lambda session: session.execute(Dataset.__table__.insert().values(row)))
+            harness.do(lambda session: session.execute(Dataset.__table__.insert().values(row)))
         assert swept.result() == []
     assert visible(unpacked) != []
 
 
-def test_a_folder_of_the_last_hour_is_not_swept(house, unpacked, monkeypatch):
+def test_a_folder_of_the_last_hour_is_not_swept(harness, unpacked, monkeypatch):
     monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", 3600)
-    house.do(lambda session: session.execute(delete(Dataset)))
-    assert unpacking.remove_unused(unpacked, house.database) == []
+    harness.do(lambda session: session.execute(delete(Dataset)))
+    assert unpacking.remove_unused(unpacked, harness.database) == []

@@ -13,77 +13,77 @@ from store.states import DetectorStatus
 PROBLEM = ErrorInfo(code="weights_unreadable", message="It holds code.")
 
 
-def add_detector(house, name, key="uploads/a.bin", status=DetectorStatus.IMPORTING, **values):
+def add_detector(harness, name, key="uploads/a.bin", status=DetectorStatus.IMPORTING, **values):
     row = {"id": f"det_{name}", "name": name, "description": {}, "sha256": "a" * 64, "weights_key": key}
-    house.do(lambda session: session.add(Detector(**row, status=status, **values)))
+    harness.do(lambda session: session.add(Detector(**row, status=status, **values)))
     return f"det_{name}"
 
 
-def detector(house, detector_id):
-    with house.database.read() as session:
+def detector(harness, detector_id):
+    with harness.database.read() as session:
         return session.get_one(Detector, detector_id)
 
 
-def used(house, key):
-    with house.database.read() as session:
+def used(harness, key):
+    with harness.database.read() as session:
         return uploads.is_referenced(session, key)
 
 
-def test_an_accepted_detector_has_its_new_weights_and_frees_the_upload(house):
-    detector_id = add_detector(house, "one", classes=["told"])
-    assert house.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, None) == ["uploads/a.bin"]
-    row = detector(house, detector_id)
+def test_an_accepted_detector_has_its_new_weights_and_frees_the_upload(harness):
+    detector_id = add_detector(harness, "one", classes=["told"])
+    assert harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, None) == ["uploads/a.bin"]
+    row = detector(harness, detector_id)
     assert (row.status, row.weights_key, row.sha256) == (DetectorStatus.READY, "uploads/b.safetensors", "b" * 64)
     assert row.classes == ["told"]
 
 
-def test_what_the_file_says_of_its_classes_counts_more(house):
-    detector_id = add_detector(house, "one", classes=["told"])
-    house.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, ["cat", "dog"])
-    assert detector(house, detector_id).classes == ["cat", "dog"]
+def test_what_the_file_says_of_its_classes_counts_more(harness):
+    detector_id = add_detector(harness, "one", classes=["told"])
+    harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, ["cat", "dog"])
+    assert detector(harness, detector_id).classes == ["cat", "dog"]
 
 
-def test_a_refused_detector_keeps_the_reason_alone(house):
-    detector_id = add_detector(house, "one")
-    assert house.do(uploads.refuse_import, detector_id, PROBLEM) == ["uploads/a.bin"]
-    row = detector(house, detector_id)
+def test_a_refused_detector_keeps_the_reason_alone(harness):
+    detector_id = add_detector(harness, "one")
+    assert harness.do(uploads.refuse_import, detector_id, PROBLEM) == ["uploads/a.bin"]
+    row = detector(harness, detector_id)
     assert (row.status, row.error["code"]) == (DetectorStatus.REFUSED, "weights_unreadable")
 
 
-def test_an_upload_that_another_detector_waits_for_is_kept(house):
-    one, two = add_detector(house, "one"), add_detector(house, "two")
-    assert house.do(uploads.refuse_import, one, PROBLEM) == []
-    assert house.do(uploads.accept_import, two, "uploads/b.safetensors", "b" * 64, None) == ["uploads/a.bin"]
+def test_an_upload_that_another_detector_waits_for_is_kept(harness):
+    one, two = add_detector(harness, "one"), add_detector(harness, "two")
+    assert harness.do(uploads.refuse_import, one, PROBLEM) == []
+    assert harness.do(uploads.accept_import, two, "uploads/b.safetensors", "b" * 64, None) == ["uploads/a.bin"]
 
 
 @pytest.mark.parametrize("status", [DetectorStatus.READY, DetectorStatus.REFUSED])
-def test_the_second_answer_changes_nothing(house, status):
-    detector_id = add_detector(house, "one", "uploads/b.safetensors", status)
-    assert house.do(uploads.accept_import, detector_id, "uploads/c.safetensors", "c" * 64, None) == [
+def test_the_second_answer_changes_nothing(harness, status):
+    detector_id = add_detector(harness, "one", "uploads/b.safetensors", status)
+    assert harness.do(uploads.accept_import, detector_id, "uploads/c.safetensors", "c" * 64, None) == [
         "uploads/c.safetensors"
     ]
-    assert house.do(uploads.refuse_import, detector_id, PROBLEM) == []
-    assert detector(house, detector_id).status == status
-    assert detector(house, detector_id).weights_key == "uploads/b.safetensors"
+    assert harness.do(uploads.refuse_import, detector_id, PROBLEM) == []
+    assert detector(harness, detector_id).status == status
+    assert detector(harness, detector_id).weights_key == "uploads/b.safetensors"
 
 
-def test_the_same_weights_accepted_twice_are_not_deleted(house):
+def test_the_same_weights_accepted_twice_are_not_deleted(harness):
     for name in ("one", "two"):
-        detector_id = add_detector(house, name)
-        keys = house.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, None)
+        detector_id = add_detector(harness, name)
+        keys = harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, None)
         assert "uploads/b.safetensors" not in keys
-    assert house.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, None) == []
+    assert harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, None) == []
 
 
-def test_weights_of_a_detector_that_is_gone_are_nobodys(house):
-    assert house.do(uploads.accept_import, "det_gone", "uploads/b.safetensors", "b" * 64, None) == [
+def test_weights_of_a_detector_that_is_gone_are_nobodys(harness):
+    assert harness.do(uploads.accept_import, "det_gone", "uploads/b.safetensors", "b" * 64, None) == [
         "uploads/b.safetensors"
     ]
-    assert house.do(uploads.refuse_import, "det_gone", PROBLEM) == []
+    assert harness.do(uploads.refuse_import, "det_gone", PROBLEM) == []
 
 
-def test_a_key_is_used_while_any_row_has_it(house):
-    job_id = house.submit()
+def test_a_key_is_used_while_any_row_has_it(harness):
+    job_id = harness.submit()
     sides = {"train_images": "", "train_annotations": "", "val_images": "", "val_annotations": ""}
     rows = [
         Dataset(name="mine", upload_key="uploads/a.zip", **sides),
@@ -100,8 +100,12 @@ def test_a_key_is_used_while_any_row_has_it(house):
             metrics={},
         ),
     ]
-    house.do(lambda session: session.add_all(rows))
-    assert (used(house, "uploads/a.zip"), used(house, "jobs/a"), used(house, "uploads/b.zip")) == (True, True, False)
+    harness.do(lambda session: session.add_all(rows))
+    assert (used(harness, "uploads/a.zip"), used(harness, "jobs/a"), used(harness, "uploads/b.zip")) == (
+        True,
+        True,
+        False,
+    )
 
 
 def test_an_uploaded_set_lies_in_a_folder_of_its_own(tmp_path: Path):

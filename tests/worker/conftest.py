@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from worker_house import SHORT, House
+from worker_harness import SHORT, WorkerHarness
 
 from store.db.database import open_database
 from store.initialise import initialise
@@ -18,10 +18,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def house(template: Path, tmp_path: Path) -> Iterator[House]:
+def harness(template: Path, tmp_path: Path) -> Iterator[WorkerHarness]:
     data = shutil.copytree(template, tmp_path / "data")
-    house = House(Settings(data=data, **SHORT), open_database(Settings(data=data).database_url))
-    house.add_dataset()
-    yield house
-    house.database.engine.dispose()
-    assert house.trainers() == [], "a process was left behind"
+    harness = WorkerHarness(Settings(data=data, **SHORT), open_database(Settings(data=data).database_url))
+    harness.add_dataset()
+    yield harness
+    harness.database.engine.dispose()
+    assert harness.trainers() == [], "a process was left behind"

@@ -3,7 +3,7 @@ import time
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
-from worker_house import dispatching, until
+from worker_harness import dispatching, until
 
 from store.db.tables import Attempt
 from store.jobs import lifecycle
@@ -11,56 +11,56 @@ from worker.attempt import work_folder
 from worker.dispatch.dispatcher import Dispatcher
 
 
-def test_jobs_are_found_in_the_database_and_run_one_after_another(house):
-    submitted = [house.submit(steps=3) for _ in range(3)]
-    with dispatching(house):
+def test_jobs_are_found_in_the_database_and_run_one_after_another(harness):
+    submitted = [harness.submit(steps=3) for _ in range(3)]
+    with dispatching(harness):
         for job_id in submitted:
-            house.until_status(job_id, "succeeded")
+            harness.until_status(job_id, "succeeded")
 
 
-def test_a_hint_is_quicker_than_the_next_look(house):
-    with dispatching(house, poll_seconds=60) as dispatcher:
+def test_a_hint_is_quicker_than_the_next_look(harness):
+    with dispatching(harness, poll_seconds=60) as dispatcher:
         time.sleep(0.3)
-        job_id = house.submit(steps=3)
+        job_id = harness.submit(steps=3)
         dispatcher.wake()
-        house.until_status(job_id, "succeeded", 10)
+        harness.until_status(job_id, "succeeded", 10)
 
 
-def test_as_many_jobs_run_at_a_time_as_there_are_slots(house):
-    submitted = [house.submit(steps=10_000, seconds=0.01) for _ in range(3)]
-    with dispatching(house, concurrency=2):
-        until(lambda: len(house.trainers()) == 2)
+def test_as_many_jobs_run_at_a_time_as_there_are_slots(harness):
+    submitted = [harness.submit(steps=10_000, seconds=0.01) for _ in range(3)]
+    with dispatching(harness, concurrency=2):
+        until(lambda: len(harness.trainers()) == 2)
         time.sleep(0.5)
-        assert sorted(house.job(job_id).status for job_id in submitted) == ["queued", "running", "running"]
-    assert house.trainers() == []
-    assert [house.job(job_id).status for job_id in submitted] == ["queued"] * 3
+        assert sorted(harness.job(job_id).status for job_id in submitted) == ["queued", "running", "running"]
+    assert harness.trainers() == []
+    assert [harness.job(job_id).status for job_id in submitted] == ["queued"] * 3
 
 
-def test_a_lost_job_is_taken_back_and_its_folder_removed(house):
-    job_id = house.submit(steps=3)
-    house.do(lifecycle.claim, "a dead worker", 0.0)
-    left = house.settings.work_root / job_id / "1"
+def test_a_lost_job_is_taken_back_and_its_folder_removed(harness):
+    job_id = harness.submit(steps=3)
+    harness.do(lifecycle.claim, "a dead worker", 0.0)
+    left = harness.settings.work_root / job_id / "1"
     left.mkdir(parents=True)
-    with dispatching(house):
-        house.until_status(job_id, "succeeded")
+    with dispatching(harness):
+        harness.until_status(job_id, "succeeded")
         until(lambda: not left.exists())
 
 
-def test_the_folder_of_a_running_attempt_stays(house):
-    job_id = house.submit()
-    house.claim()
-    folder = house.settings.work_root / job_id / "1"
+def test_the_folder_of_a_running_attempt_stays(harness):
+    job_id = harness.submit()
+    harness.claim()
+    folder = harness.settings.work_root / job_id / "1"
     folder.mkdir(parents=True)
-    with dispatching(house):
+    with dispatching(harness):
         time.sleep(1)
     assert folder.exists()
     work_folder.remove(folder)
     assert not folder.parent.exists()
 
 
-def test_its_file_is_young_only_while_it_reaches_the_database(house, tmp_path, monkeypatch):
+def test_its_file_is_young_only_while_it_reaches_the_database(harness, tmp_path, monkeypatch):
     alive = tmp_path / "alive"
-    with dispatching(house, heartbeat_file=alive, poll_seconds=0.1):
+    with dispatching(harness, heartbeat_file=alive, poll_seconds=0.1):
         until(alive.exists)
         monkeypatch.setattr(Dispatcher, "_turn", lambda _: 1 / 0)
         time.sleep(0.5)
@@ -69,8 +69,8 @@ def test_its_file_is_young_only_while_it_reaches_the_database(house, tmp_path, m
         assert alive.stat().st_mtime_ns == last
 
 
-@pytest.mark.parametrize("call", ["claim", "requeue_lost"])
-def test_errors_of_the_database_do_not_end_the_dispatcher(house, monkeypatch, call):
+@pytest.mark.parametrize("call", ["claim", "requeue_expired"])
+def test_errors_of_the_database_do_not_end_the_dispatcher(harness, monkeypatch, call):
     failures = []
     real = getattr(lifecycle, call)
 
@@ -81,26 +81,26 @@ def test_errors_of_the_database_do_not_end_the_dispatcher(house, monkeypatch, ca
         return real(*arguments, **named)
 
     monkeypatch.setattr(lifecycle, call, sometimes)
-    job_id = house.submit(steps=3)
-    with dispatching(house):
-        house.until_status(job_id, "succeeded")
+    job_id = harness.submit(steps=3)
+    with dispatching(harness):
+        harness.until_status(job_id, "succeeded")
         until(lambda: len(failures) == 3)
 
 
-def test_a_trainer_that_dies_once_costs_nobody_anything(house):
-    job_id = house.submit(steps=20, crash_at=13)
-    with dispatching(house):
-        house.until_status(job_id, "succeeded")
+def test_a_trainer_that_dies_once_costs_nobody_anything(harness):
+    job_id = harness.submit(steps=20, crash_at=13)
+    with dispatching(harness):
+        harness.until_status(job_id, "succeeded")
     ends = select(Attempt.end).where(Attempt.job_id == job_id).order_by(Attempt.number)
-    assert house.rows(ends) == ["crashed", "succeeded"]
-    assert sorted(house.steps(job_id)) == list(range(1, 21))
+    assert harness.rows(ends) == ["crashed", "succeeded"]
+    assert sorted(harness.steps(job_id)) == list(range(1, 21))
 
 
-def test_a_dispatcher_that_was_stopped_claims_nothing(house):
-    with dispatching(house) as dispatcher:
+def test_a_dispatcher_that_was_stopped_claims_nothing(harness):
+    with dispatching(harness) as dispatcher:
         dispatcher.stop()
         dispatcher.join()
-        job_id = house.submit()
+        job_id = harness.submit()
         dispatcher.wake()
         time.sleep(0.5)
-        assert house.job(job_id).status == "queued"
+        assert harness.job(job_id).status == "queued"

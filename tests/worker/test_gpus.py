@@ -8,7 +8,7 @@ from typing import Any
 import pynvml
 import pytest
 from sqlalchemy import select
-from worker_house import House, until
+from worker_harness import WorkerHarness, until
 
 from store.db.tables import Worker
 from worker.dispatch.dispatcher import Dispatcher
@@ -64,48 +64,48 @@ def test_what_a_gpu_does_not_tell_is_null(four):
     assert (third["memory_used"], third["utilization"], fourth["memory_total"]) == (2 << 30, 20, None)
 
 
-def submit(house: House, devices: int | None) -> str:
-    return house.submit({"resources": {"devices": devices}}, steps=10_000, seconds=0.01)
+def submit(harness: WorkerHarness, devices: int | None) -> str:
+    return harness.submit({"resources": {"devices": devices}}, steps=10_000, seconds=0.01)
 
 
 @pytest.fixture
-def dispatcher(four, house: House):
-    dispatcher = Dispatcher(house.settings, house.database, STUB)
+def dispatcher(four, harness: WorkerHarness):
+    dispatcher = Dispatcher(harness.settings, harness.database, STUB)
     dispatcher.start()
     yield dispatcher
     dispatcher.stop()
     dispatcher.join()
 
 
-def visible_to(house: House, job_id: str) -> str | None:
-    until(lambda: house.steps(job_id))
-    return house.artifact(job_id, "environ.json").get("CUDA_VISIBLE_DEVICES")
+def visible_to(harness: WorkerHarness, job_id: str) -> str | None:
+    until(lambda: harness.steps(job_id))
+    return harness.artifact(job_id, "environ.json").get("CUDA_VISIBLE_DEVICES")
 
 
-def test_each_trainer_sees_its_own_gpus_and_no_job_is_taken_for_which_none_are_free(house, dispatcher):
-    large, small, cpu, later = (submit(house, devices) for devices in (2, None, 0, 2))
-    assert [visible_to(house, job_id) for job_id in (large, small, cpu)] == ["0,1", "2", ""]
-    until(lambda: house.rows(select(Worker.concurrency)) == [4])
-    assert house.job(later).status == "queued"
-    house.cancel(large)
-    assert visible_to(house, later) == "0,1"
+def test_each_trainer_sees_its_own_gpus_and_no_job_is_taken_for_which_none_are_free(harness, dispatcher):
+    large, small, cpu, later = (submit(harness, devices) for devices in (2, None, 0, 2))
+    assert [visible_to(harness, job_id) for job_id in (large, small, cpu)] == ["0,1", "2", ""]
+    until(lambda: harness.rows(select(Worker.concurrency)) == [4])
+    assert harness.job(later).status == "queued"
+    harness.cancel(large)
+    assert visible_to(harness, later) == "0,1"
 
 
-def test_a_job_for_more_gpus_than_any_worker_has_says_so(house, dispatcher):
-    huge = submit(house, 8)
-    until(lambda: house.rows(select(Worker)))
-    reason = house.waiting(huge)
+def test_a_job_for_more_gpus_than_any_worker_has_says_so(harness, dispatcher):
+    huge = submit(harness, 8)
+    until(lambda: harness.rows(select(Worker)))
+    reason = harness.waiting(huge)
     assert (reason.code, reason.message) == ("waiting_for_device", "It asks for 8 GPUs; no worker has more than 4.")
     assert "GET /workers" in reason.hint
 
 
-def test_a_worker_says_that_it_is_there_and_when_it_goes(house, four):
-    dispatcher = Dispatcher(house.settings, house.database, STUB)
+def test_a_worker_says_that_it_is_there_and_when_it_goes(harness, four):
+    dispatcher = Dispatcher(harness.settings, harness.database, STUB)
     dispatcher.start()
-    until(lambda: house.rows(select(Worker)))
-    [worker] = house.rows(select(Worker))
+    until(lambda: harness.rows(select(Worker)))
+    [worker] = harness.rows(select(Worker))
     assert (worker.id, worker.draining, len(worker.gpus)) == (dispatcher.owner, False, 4)
-    until(lambda: house.rows(select(Worker))[0].seen_at > worker.seen_at)
+    until(lambda: harness.rows(select(Worker))[0].seen_at > worker.seen_at)
     dispatcher.stop()
     dispatcher.join()
-    assert house.rows(select(Worker)) == []
+    assert harness.rows(select(Worker)) == []

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from worker_house import House, in_background
+from worker_harness import WorkerHarness, in_background
 
 from frs.events import Log
 from worker.process.output import escape_control
@@ -61,31 +61,31 @@ for text in json.load(sys.stdin):
         assert not any(char in line for char in CONTROL)
 
 
-def test_what_a_trainer_says_cannot_either(house):
+def test_what_a_trainer_says_cannot_either(harness):
     for char in CONTROL:
         assert char not in escape_control(f"a{char}b")
     texts = [FORGED[0] + "".join(CONTROL[:60]), "".join(CONTROL[60:]), *FORGED[-3:]]
-    said = "".join("".join(house.logs(house.run(steps=1, say=text).id)) for text in texts)
+    said = "".join("".join(harness.logs(harness.run(steps=1, say=text).id)) for text in texts)
     assert "forged" in said and not any(char in said for char in CONTROL)
     assert Log(message=escape_control("\x1b[2J")).message == "\\x1b[2J"
 
 
-def test_no_secret_of_ours_reaches_a_trainer_or_what_it_leaves(house, monkeypatch):
-    (house.settings.data / "api-key").write_text("canary-9-9d2e")
+def test_no_secret_of_ours_reaches_a_trainer_or_what_it_leaves(harness, monkeypatch):
+    (harness.settings.data / "api-key").write_text("canary-9-9d2e")
     for name, secret in SECRETS.items():
         monkeypatch.setenv(name, secret)
     monkeypatch.setenv("CANARY_10", "canary-10-9d2e")
-    job_id = house.submit(steps=5)
-    house.supervisor().run()
-    seen = house.artifact(job_id, "environ.json")
+    job_id = harness.submit(steps=5)
+    harness.supervisor().run()
+    seen = harness.artifact(job_id, "environ.json")
     assert seen["FRS_JAIL"] == "1" and LEAK not in json.dumps(seen)
-    written = [path for path in house.settings.artifacts_root.rglob("*") if path.is_file()]
-    written += [house.settings.data / "frs.db"]
+    written = [path for path in harness.settings.artifacts_root.rglob("*") if path.is_file()]
+    written += [harness.settings.data / "frs.db"]
     assert len(written) > 2
     for path in written:
         assert LEAK.encode() not in path.read_bytes(), path
-    assert LEAK not in repr(house.settings.model_copy(update={"database_url": SECRETS["FRS_DATABASE_URL"]}))
-    assert LEAK not in "".join(house.logs(job_id))
+    assert LEAK not in repr(harness.settings.model_copy(update={"database_url": SECRETS["FRS_DATABASE_URL"]}))
+    assert LEAK not in "".join(harness.logs(job_id))
 
 
 def listening() -> set[tuple[str, int, int]]:
@@ -105,12 +105,12 @@ def _is_loopback(address: str) -> bool:
     return words[-1][0] == 127 or b"".join(words) == bytes(15) + b"\x01"
 
 
-def test_nothing_listens_beyond_the_loopback_while_a_job_runs(house: House):
+def test_nothing_listens_beyond_the_loopback_while_a_job_runs(harness: WorkerHarness):
     before = listening()
-    job_id = house.submit(steps=200, seconds=0.01)
-    supervisor = house.supervisor()
+    job_id = harness.submit(steps=200, seconds=0.01)
+    supervisor = harness.supervisor()
     running = in_background(supervisor)
-    house.until_step(job_id, 10)
+    harness.until_step(job_id, 10)
     assert listening() <= before
     supervisor.release()
     running.join()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import redis
-from worker_house import STUB, House, until
+from worker_harness import STUB, WorkerHarness, until
 
 from store.scheduling.wakeups import QUEUE, broker_folders, celery_app, wakeup_sender
 from store.settings import Settings
@@ -48,8 +48,8 @@ def _answers(port: int) -> bool:
 
 
 @pytest.fixture
-def settings(house: House, broker: str) -> Settings:
-    return house.settings.model_copy(update={"broker_url": broker, "poll_seconds": 300.0})
+def settings(harness: WorkerHarness, broker: str) -> Settings:
+    return harness.settings.model_copy(update={"broker_url": broker, "poll_seconds": 300.0})
 
 
 @pytest.fixture
@@ -134,16 +134,16 @@ def put(settings: Settings) -> Callable[[bytes], None]:
     return into_redis if settings.broker_url.startswith("redis") else into_a_folder
 
 
-def test_no_message_runs_code_or_stops_the_worker(house, settings, worker, put, tmp_path):
+def test_no_message_runs_code_or_stops_the_worker(harness, settings, worker, put, tmp_path):
     hint = wakeup_sender(celery_app(settings))
-    first = house.submit(steps=2)
+    first = harness.submit(steps=2)
     hint(first)
-    house.until_status(first, "succeeded", 40)
+    harness.until_status(first, "succeeded", 40)
     for message in messages(tmp_path / "canary"):
         put(json.dumps(message).encode())
-    second = house.submit(steps=2)
+    second = harness.submit(steps=2)
     hint(second)
-    house.until_status(second, "succeeded", 40)
+    harness.until_status(second, "succeeded", 40)
     assert worker.poll() is None and not (tmp_path / "canary").exists()
     log = (tmp_path / "worker.log").read_text()
     assert all(json.loads(line) for line in log.splitlines()), "logs are JSON, line by line"

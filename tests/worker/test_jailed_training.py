@@ -4,7 +4,7 @@ import sys
 
 import pytest
 from test_hostile_leaks import LEAK, SECRETS, listening
-from worker_house import House, in_background
+from worker_harness import WorkerHarness, in_background
 
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.spec import JobSpec
@@ -28,27 +28,27 @@ SPEC = {
 
 
 @pytest.mark.slow
-def test_two_processes_train_in_a_jail_listen_to_nobody_and_keep_no_secret(house: House, monkeypatch):
+def test_two_processes_train_in_a_jail_listen_to_nobody_and_keep_no_secret(harness: WorkerHarness, monkeypatch):
     for name, secret in SECRETS.items():
         monkeypatch.setenv(name, secret)
-    draw_dataset(house.settings.datasets_root / "drawn", train=8, val=2, size=64)
+    draw_dataset(harness.settings.datasets_root / "drawn", train=8, val=2, size=64)
     paths = {f"{half}_images": f"drawn/{half}" for half in ("train", "val")}
     paths |= {f"{half}_annotations": f"drawn/annotations/instances_{half}.json" for half in ("train", "val")}
-    house.do(lambda session: session.add(Dataset(id="ds_drawn", name="drawn", **paths)))
+    harness.do(lambda session: session.add(Dataset(id="ds_drawn", name="drawn", **paths)))
     before = listening()
-    job_id = house.do(lifecycle.add, JobSpec.model_validate(SPEC), dataset_id="ds_drawn").id
-    settings = house.settings.model_copy(update={"stall_timeout_seconds": 240.0})
-    running = in_background(Supervisor(house.database, settings, house.claim()))
+    job_id = harness.do(lifecycle.add, JobSpec.model_validate(SPEC), dataset_id="ds_drawn").id
+    settings = harness.settings.model_copy(update={"stall_timeout_seconds": 240.0})
+    running = in_background(Supervisor(harness.database, settings, harness.claim()))
     opened = set()
     while running.is_alive():
         opened |= listening() - before
         running.join(0.2)
-    logs = house.logs(job_id)
-    assert house.job(job_id).status == "succeeded", logs
+    logs = harness.logs(job_id)
+    assert harness.job(job_id).status == "succeeded", logs
     assert opened == set()
     [said] = [line for line in logs if "network" in line]
     assert said == "The trainer runs without network." or "this kernel does not allow" in said
-    written = [path for path in house.settings.artifacts_root.rglob("*") if path.is_file()]
+    written = [path for path in harness.settings.artifacts_root.rglob("*") if path.is_file()]
     assert any(path.suffix == ".pth" for path in written)
     for path in written:
         assert LEAK.encode() not in path.read_bytes(), path

@@ -16,40 +16,40 @@ from worker.attempt.resolve import resolve_job
 GFL = {"architecture": "gfl", "init": "random"}
 
 
-def rendered(house, **spec):
-    return resolved(house, house.job(house.submit(spec)))
+def rendered(harness, **spec):
+    return resolved(harness, harness.job(harness.submit(spec)))
 
 
-def resolved(house, job):
+def resolved(harness, job):
     """With its artifacts beside it."""
-    inputs = AttemptInputs(house.settings.work_root / job.id)
-    with house.database.read() as session:
-        spec = resolve_job(session, house.settings, job, inputs)
-    inputs.fetch(house.artifacts, lambda: False)
+    inputs = AttemptInputs(harness.settings.work_root / job.id)
+    with harness.database.read() as session:
+        spec = resolve_job(session, harness.settings, job, inputs)
+    inputs.fetch(harness.artifacts, lambda: False)
     return spec
 
 
-def weights(house, name="teacher.pth"):
-    path = house.settings.models_root / name
+def weights(harness, name="teacher.pth"):
+    path = harness.settings.models_root / name
     path.write_bytes(b"weights")
     return path, hashlib.sha256(b"weights").hexdigest()
 
 
-def register(house, **where):
+def register(harness, **where):
     row = {"id": "det_teacher", "name": "teacher", "description": {"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}}
-    house.do(lambda session: session.add(Detector(**row, sha256="abc", **where)))
+    harness.do(lambda session: session.add(Detector(**row, sha256="abc", **where)))
 
 
-def test_a_data_set_becomes_paths_below_its_root(house):
-    spec = rendered(house)
-    root = house.settings.datasets_root / "shapes"
+def test_a_data_set_becomes_paths_below_its_root(harness):
+    spec = rendered(harness)
+    root = harness.settings.datasets_root / "shapes"
     assert (spec.train.images, spec.val.annotations) == (root / "train", root / "val.json")
-    assert spec.models == house.settings.models_root
+    assert spec.models == harness.settings.models_root
 
 
-def test_paths_of_an_uploaded_data_set_are_below_what_it_was_unpacked_to(house):
-    root = house.settings.uploads_root / "abc-val10"
-    shutil.copytree(house.settings.datasets_root / "shapes", root)
+def test_paths_of_an_uploaded_data_set_are_below_what_it_was_unpacked_to(harness):
+    root = harness.settings.uploads_root / "abc-val10"
+    shutil.copytree(harness.settings.datasets_root / "shapes", root)
 
     def upload(session):
         dataset = session.scalars(select(Dataset)).one()
@@ -57,58 +57,58 @@ def test_paths_of_an_uploaded_data_set_are_below_what_it_was_unpacked_to(house):
         dataset.train_images, dataset.train_annotations = "train", "train.json"
         dataset.val_images, dataset.val_annotations = "val", "val.json"
 
-    house.do(upload)
-    spec = rendered(house)
+    harness.do(upload)
+    spec = rendered(harness)
     assert (spec.train.images, spec.val.annotations) == (root / "train", root / "val.json")
 
 
 @pytest.mark.parametrize("status", ["importing", "refused"])
-def test_a_detector_that_has_not_come_in_is_not_rendered(house, status):
-    register(house, weights_key="uploads/abc.bin", status=status)
+def test_a_detector_that_has_not_come_in_is_not_rendered(harness, status):
+    register(harness, weights_key="uploads/abc.bin", status=status)
     with pytest.raises(WeightsNotFound, match=status):
-        rendered(house, kind="evaluate", student={"detector": "teacher"})
+        rendered(harness, kind="evaluate", student={"detector": "teacher"})
 
 
 @pytest.mark.parametrize("name", ["teacher", "det_teacher"])
-def test_a_registered_detector_brings_its_description_and_its_file(house, name):
-    path, _ = weights(house)
-    register(house, weights_file="teacher.pth")
-    spec = rendered(house, kind="distill", teacher={"detector": name}, student=GFL)
+def test_a_registered_detector_brings_its_description_and_its_file(harness, name):
+    path, _ = weights(harness)
+    register(harness, weights_file="teacher.pth")
+    spec = rendered(harness, kind="distill", teacher={"detector": name}, student=GFL)
     assert (spec.teacher.weights, spec.teacher.sha256) == (path, "abc")
     assert spec.teacher.description.config == "mmdet::gfl/gfl_r50_fpn_1x_coco.py"
     assert spec.teacher.description.init == InitFromDetector(detector="teacher"), "needs no ImageNet file"
 
 
-def test_a_registered_detector_may_lie_in_the_artifacts(house):
-    path, sha256 = weights(house)
-    house.artifacts.put(path, "detectors/teacher.pth", sha256)
-    register(house, weights_key="detectors/teacher.pth")
-    spec = rendered(house, kind="evaluate", student={"detector": "teacher"})
-    assert spec.student.weights.samefile(house.artifacts.path("detectors/teacher.pth")), "a link costs nothing"
-    assert spec.student.weights.is_relative_to(house.settings.work_root)
+def test_a_registered_detector_may_lie_in_the_artifacts(harness):
+    path, sha256 = weights(harness)
+    harness.artifacts.put(path, "detectors/teacher.pth", sha256)
+    register(harness, weights_key="detectors/teacher.pth")
+    spec = rendered(harness, kind="evaluate", student={"detector": "teacher"})
+    assert spec.student.weights.samefile(harness.artifacts.path("detectors/teacher.pth")), "a link costs nothing"
+    assert spec.student.weights.is_relative_to(harness.settings.work_root)
 
 
-def test_the_student_of_a_job_is_its_last_one(house):
-    first = house.run(steps=5)
-    spec = rendered(house, kind="distill", teacher={"job": first.id}, student=GFL)
+def test_the_student_of_a_job_is_its_last_one(harness):
+    first = harness.run(steps=5)
+    spec = rendered(harness, kind="distill", teacher={"job": first.id}, student=GFL)
     assert spec.teacher.weights.read_text().startswith('{"weight"')
     assert spec.teacher.sha256 == hashlib.sha256(spec.teacher.weights.read_bytes()).hexdigest()
     assert spec.teacher.description.architecture == "gfl"
 
 
-def test_a_description_may_start_from_a_file_or_from_a_detector(house):
-    path, _ = weights(house)
-    register(house, weights_file="teacher.pth")
-    from_file = rendered(house, student={**GFL, "init": {"weights": "teacher.pth"}}).student
-    from_detector = rendered(house, student={**GFL, "init": {"detector": "teacher"}}).student
+def test_a_description_may_start_from_a_file_or_from_a_detector(harness):
+    path, _ = weights(harness)
+    register(harness, weights_file="teacher.pth")
+    from_file = rendered(harness, student={**GFL, "init": {"weights": "teacher.pth"}}).student
+    from_detector = rendered(harness, student={**GFL, "init": {"detector": "teacher"}}).student
     assert (from_file.weights, from_file.sha256) == (path, None)
     assert (from_detector.weights, from_detector.sha256) == (path, "abc")
     assert from_detector.description.architecture == "gfl"
 
 
 @pytest.mark.parametrize("init", ["random", "imagenet"])
-def test_random_and_imagenet_need_no_file(house, init):
-    assert rendered(house, student={**GFL, "init": init}).student.weights is None
+def test_random_and_imagenet_need_no_file(harness, init):
+    assert rendered(harness, student={**GFL, "init": init}).student.weights is None
 
 
 @pytest.mark.parametrize(
@@ -120,61 +120,61 @@ def test_random_and_imagenet_need_no_file(house, init):
         {**GFL, "init": {"detector": "nobody"}},
     ],
 )
-def test_missing_weights_are_said_to_be_missing(house, student):
+def test_missing_weights_are_said_to_be_missing(harness, student):
     with pytest.raises(WeightsNotFound):
-        rendered(house, kind="evaluate", student=student)
+        rendered(harness, kind="evaluate", student=student)
 
 
-def test_a_deleted_artifact_is_missing_too(house):
-    register(house, weights_key="detectors/teacher.pth")
+def test_a_deleted_artifact_is_missing_too(harness):
+    register(harness, weights_key="detectors/teacher.pth")
     with pytest.raises(WeightsNotFound):
-        rendered(house, kind="evaluate", student={"detector": "teacher"})
+        rendered(harness, kind="evaluate", student={"detector": "teacher"})
 
 
-def test_a_link_out_of_the_data_sets_root_is_refused(house, tmp_path):
-    images = house.settings.datasets_root / "shapes" / "train"
+def test_a_link_out_of_the_data_sets_root_is_refused(harness, tmp_path):
+    images = harness.settings.datasets_root / "shapes" / "train"
     images.rmdir()
     images.symlink_to(tmp_path)
     with pytest.raises(InvalidSpec):
-        rendered(house)
+        rendered(harness)
 
 
-def test_missing_images_are_a_missing_data_set(house):
-    (house.settings.datasets_root / "shapes" / "train").rmdir()
+def test_missing_images_are_a_missing_data_set(harness):
+    (harness.settings.datasets_root / "shapes" / "train").rmdir()
     with pytest.raises(DatasetNotFound) as error:
-        rendered(house)
-    assert isinstance(error.value, FrsError) and str(house.settings.data) not in error.value.message
+        rendered(harness)
+    assert isinstance(error.value, FrsError) and str(harness.settings.data) not in error.value.message
 
 
-def of(house, owner, *scopes):
+def of(harness, owner, *scopes):
     """What makes a job that owner's, posted with such a key."""
-    key = house.do(api_keys.add, owner, f"token of {owner}", owner=owner, scopes=scopes or [Scope.SUBMIT])
+    key = harness.do(api_keys.add, owner, f"token of {owner}", owner=owner, scopes=scopes or [Scope.SUBMIT])
     return {"owner": owner, "key_id": key.id}
 
 
-def rendered_for(house, posted, **spec):
+def rendered_for(harness, posted, **spec):
     spec = JobSpec.model_validate({"kind": "evaluate", "dataset": "shapes", **spec})
-    job = house.do(lifecycle.add, spec, dataset_id="ds_shapes", **posted)
-    return resolved(house, job)
+    job = harness.do(lifecycle.add, spec, dataset_id="ds_shapes", **posted)
+    return resolved(harness, job)
 
 
 @pytest.mark.parametrize("name", ["teacher", "det_teacher"])
-def test_another_owners_detector_is_not_there(house, name):
-    weights(house)
-    register(house, weights_file="teacher.pth", owner="alice")
+def test_another_owners_detector_is_not_there(harness, name):
+    weights(harness)
+    register(harness, weights_file="teacher.pth", owner="alice")
     student = {"detector": name}
     with pytest.raises(WeightsNotFound):
-        rendered_for(house, of(house, "bob"), student=student)
-    assert rendered_for(house, of(house, "alice"), student=student).student.sha256 == "abc"
-    assert rendered_for(house, of(house, "boss", Scope.ADMIN), student=student).student.sha256 == "abc"
+        rendered_for(harness, of(harness, "bob"), student=student)
+    assert rendered_for(harness, of(harness, "alice"), student=student).student.sha256 == "abc"
+    assert rendered_for(harness, of(harness, "boss", Scope.ADMIN), student=student).student.sha256 == "abc"
 
 
 @pytest.mark.parametrize("name", ["more", "ds_more"])
-def test_another_owners_images_are_not_there(house, name):
+def test_another_owners_images_are_not_there(harness, name):
     paths = {f"{half}_images": f"shapes/{half}" for half in ("train", "val")}
     paths |= {f"{half}_annotations": f"shapes/{half}.json" for half in ("train", "val")}
-    house.do(lambda session: session.add(Dataset(id="ds_more", name="more", owner="alice", **paths)))
+    harness.do(lambda session: session.add(Dataset(id="ds_more", name="more", owner="alice", **paths)))
     spec = {"kind": "distill", "student": GFL, "teacher": GFL, "unlabelled": name}
     with pytest.raises(DatasetNotFound):
-        rendered_for(house, of(house, "bob"), **spec)
-    assert rendered_for(house, of(house, "alice"), **spec).unlabelled is not None
+        rendered_for(harness, of(harness, "bob"), **spec)
+    assert rendered_for(harness, of(harness, "alice"), **spec).unlabelled is not None

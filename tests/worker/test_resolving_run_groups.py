@@ -24,39 +24,39 @@ SPEC = JobSpec.model_validate(
 
 
 @pytest.fixture
-def ids(house):
+def ids(harness):
     """Of the parent, its baseline and their comparison."""
 
     def add(spec, parent=None):
-        return house.do(lifecycle.add, spec, dataset_id="ds_shapes", parent_id=parent).id
+        return harness.do(lifecycle.add, spec, dataset_id="ds_shapes", parent_id=parent).id
 
     parent = add(SPEC)
     return parent, add(baseline_of(SPEC), parent), add(comparison_of(SPEC), parent)
 
 
-def leave(house, job_id, *names):
+def leave(harness, job_id, *names):
     """Runs the job far enough that it leaves these artifacts and a curve of 1,000 steps."""
-    lease = house.do(lifecycle.claim, "tests", 60, job_id)
+    lease = harness.do(lifecycle.claim, "tests", 60, job_id)
     for name in names:
-        path = house.settings.work_root / f"{job_id}-{name}"
+        path = harness.settings.work_root / f"{job_id}-{name}"
         path.write_bytes(f"{job_id} {name}".encode())
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         told = events.Artifact(name=name, path=name, sha256=sha256, bytes=path.stat().st_size)
         key = recording.artifact_key(lease, told)
-        house.artifacts.put(path, key, sha256)
-        house.do(recording.record_artifact, lease, told, key)
+        harness.artifacts.put(path, key, sha256)
+        harness.do(recording.record_artifact, lease, told, key)
     curve = [events.Metrics(step=n, epoch=0, values={"train/loss": 1.0, "train/lr": 1.0}) for n in range(1, 1001)]
-    house.do(recording.record, lease, [*curve, events.Metrics(step=999, epoch=0, values={"val/bbox_mAP": 0.5})])
+    harness.do(recording.record, lease, [*curve, events.Metrics(step=999, epoch=0, values={"val/bbox_mAP": 0.5})])
 
 
-def test_a_comparison_gets_detections_and_thinned_curves_and_needs_no_weights(house, ids):
+def test_a_comparison_gets_detections_and_thinned_curves_and_needs_no_weights(harness, ids):
     parent, baseline, compare = ids
-    leave(house, parent, "detections-student.npz", "detections-teacher.npz")
-    leave(house, baseline, "detections-student.npz")
-    inputs = AttemptInputs(house.settings.work_root / compare)
-    with house.database.read() as session:
-        spec = resolve_job(session, house.settings, house.job(compare), inputs)
-    inputs.fetch(house.artifacts, lambda: False)
+    leave(harness, parent, "detections-student.npz", "detections-teacher.npz")
+    leave(harness, baseline, "detections-student.npz")
+    inputs = AttemptInputs(harness.settings.work_root / compare)
+    with harness.database.read() as session:
+        spec = resolve_job(session, harness.settings, harness.job(compare), inputs)
+    inputs.fetch(harness.artifacts, lambda: False)
     assert spec.teacher is None and spec.student.weights is None
     student, alone = spec.run_group.runs
     assert (student.role, student.seed, alone.role, alone.seed) == ("student", 5, "baseline", 5)
@@ -67,8 +67,8 @@ def test_a_comparison_gets_detections_and_thinned_curves_and_needs_no_weights(ho
     assert 400 <= len(student.curves["train/loss"]) <= 500
 
 
-def test_a_run_without_detections_cannot_be_compared(house, ids):
+def test_a_run_without_detections_cannot_be_compared(harness, ids):
     parent, baseline, compare = ids
-    leave(house, parent, "detections-student.npz", "detections-teacher.npz")
-    with house.database.read() as session, pytest.raises(DetectionsUnusable, match=baseline):
-        resolve_run_group(session, house.job(compare), AttemptInputs(house.settings.work_root))
+    leave(harness, parent, "detections-student.npz", "detections-teacher.npz")
+    with harness.database.read() as session, pytest.raises(DetectionsUnusable, match=baseline):
+        resolve_run_group(session, harness.job(compare), AttemptInputs(harness.settings.work_root))

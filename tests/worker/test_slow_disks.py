@@ -6,7 +6,7 @@ import time
 
 import pytest
 from sqlalchemy import select, update
-from worker_house import dispatching, until
+from worker_harness import dispatching, until
 
 from store.artifacts.folder import ArtifactFolder
 from store.db.tables import Dataset, Job, Worker
@@ -39,105 +39,107 @@ def disk():
 
 
 @pytest.fixture
-def hashing(house, disk, monkeypatch):
+def hashing(harness, disk, monkeypatch):
     """The data set's annotations have to be hashed, and that hangs until the disk answers."""
     hashes = dict.fromkeys(("train", "val"), hashlib.sha256(b"{}").hexdigest())
-    house.do(lambda session: session.execute(update(Dataset).values(hashes=hashes)))
+    harness.do(lambda session: session.execute(update(Dataset).values(hashes=hashes)))
     monkeypatch.setattr(file_checks, "digest", disk.waits(file_checks.digest))
     return disk
 
 
-def add_uploaded(house):
+def add_uploaded(harness):
     """A data set for which no disk has to be looked at."""
     paths = {f"{half}_{what}": half for half in ("train", "val") for what in ("images", "annotations")}
-    house.do(lambda session: session.add(Dataset(id="ds_up", name="up", upload_key=f"uploads/{'a' * 64}.zip", **paths)))
+    harness.do(
+        lambda session: session.add(Dataset(id="ds_up", name="up", upload_key=f"uploads/{'a' * 64}.zip", **paths))
+    )
 
 
-def submit_to(house, dataset_id):
-    job_id = house.submit()
-    house.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(dataset_id=dataset_id)))
+def submit_to(harness, dataset_id):
+    job_id = harness.submit()
+    harness.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(dataset_id=dataset_id)))
     return job_id
 
 
-def lose_a_job(house):
-    job_id = house.submit()
+def lose_a_job(harness):
+    job_id = harness.submit()
     lost = {"status": "running", "attempt": 1, "lease_owner": "dead", "lease_expires_at": 1.0}
-    house.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(lost)))
+    harness.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(lost)))
     return job_id
 
 
-def goes_on(house, heartbeat_file):
+def goes_on(harness, heartbeat_file):
     """Through a few turns."""
     until(heartbeat_file.exists)
     for _ in range(3):
-        seen_at, touched = house.rows(select(Worker.seen_at)), heartbeat_file.stat().st_mtime_ns
-        until(lambda seen_at=seen_at: house.rows(select(Worker.seen_at)) > seen_at)
+        seen_at, touched = harness.rows(select(Worker.seen_at)), heartbeat_file.stat().st_mtime_ns
+        until(lambda seen_at=seen_at: harness.rows(select(Worker.seen_at)) > seen_at)
         until(lambda touched=touched: heartbeat_file.stat().st_mtime_ns > touched)
 
 
-def test_it_goes_on_while_it_hashes_and_takes_the_job_then(house, hashing, tmp_path):
-    job_id = house.submit(steps=3)
-    with dispatching(house, heartbeat_file=tmp_path / "alive"):
+def test_it_goes_on_while_it_hashes_and_takes_the_job_then(harness, hashing, tmp_path):
+    job_id = harness.submit(steps=3)
+    with dispatching(harness, heartbeat_file=tmp_path / "alive"):
         until(hashing.is_asked.is_set)
-        goes_on(house, tmp_path / "alive")
-        lost_id = lose_a_job(house)
-        house.until_status(lost_id, "queued")
-        assert (house.job(job_id).status, house.waiting(job_id).code) == ("queued", "waiting_for_worker")
-        assert house.rows(select(Worker.missing)) == [[]], "what nobody has looked at yet is not lacking"
+        goes_on(harness, tmp_path / "alive")
+        lost_id = lose_a_job(harness)
+        harness.until_status(lost_id, "queued")
+        assert (harness.job(job_id).status, harness.waiting(job_id).code) == ("queued", "waiting_for_worker")
+        assert harness.rows(select(Worker.missing)) == [[]], "what nobody has looked at yet is not lacking"
         hashing.answers.set()
-        house.until_status(job_id, "succeeded")
+        harness.until_status(job_id, "succeeded")
 
 
-def test_what_is_found_out_late_is_not_left_until_the_next_poll(house, hashing):
-    job_id = house.submit(steps=3)
-    with dispatching(house, poll_seconds=300):
+def test_what_is_found_out_late_is_not_left_until_the_next_poll(harness, hashing):
+    job_id = harness.submit(steps=3)
+    with dispatching(harness, poll_seconds=300):
         until(hashing.is_asked.is_set)
         time.sleep(0.5)  # the turn that asked is over
         hashing.answers.set()
-        house.until_status(job_id, "succeeded")
+        harness.until_status(job_id, "succeeded")
 
 
-def test_what_is_lacking_is_not_told_at_the_next_heartbeat_but_at_once(house, tmp_path):
-    job_id = house.submit()
+def test_what_is_lacking_is_not_told_at_the_next_heartbeat_but_at_once(harness, tmp_path):
+    job_id = harness.submit()
     seldom = {"heartbeat_seconds": 300, "fence_seconds": 400, "lease_seconds": 500, "poll_seconds": 300}
-    with dispatching(house, datasets_root=tmp_path / "elsewhere", **seldom):
-        until(lambda: house.waiting(job_id).code == "dataset_not_on_worker")
+    with dispatching(harness, datasets_root=tmp_path / "elsewhere", **seldom):
+        until(lambda: harness.waiting(job_id).code == "dataset_not_on_worker")
 
 
-def test_it_reaps_while_its_work_folder_hangs(house, disk, monkeypatch, tmp_path):
+def test_it_reaps_while_its_work_folder_hangs(harness, disk, monkeypatch, tmp_path):
     monkeypatch.setattr(work_folder, "attempts", disk.waits(work_folder.attempts))
-    with dispatching(house, heartbeat_file=tmp_path / "alive"):
+    with dispatching(harness, heartbeat_file=tmp_path / "alive"):
         until(disk.is_asked.is_set)
-        goes_on(house, tmp_path / "alive")
-        house.until_status(lose_a_job(house), "succeeded")
+        goes_on(harness, tmp_path / "alive")
+        harness.until_status(lose_a_job(harness), "succeeded")
         disk.answers.set()
 
 
-def test_a_job_that_needs_no_look_is_taken_meanwhile(house, hashing):
-    add_uploaded(house)
-    first, second = house.submit(), submit_to(house, "ds_up")
-    chosen = JobSelector(house.database, Availability(house.settings))
+def test_a_job_that_needs_no_look_is_taken_meanwhile(harness, hashing):
+    add_uploaded(harness)
+    first, second = harness.submit(), submit_to(harness, "ds_up")
+    chosen = JobSelector(harness.database, Availability(harness.settings))
     for _ in range(2):
         assert chosen.jobs(GpuCapacity(0, 0)) == [second]
     hashing.answers.set()
     until(lambda: chosen.jobs(GpuCapacity(0, 0)) == [first, second])
 
 
-def test_no_gpu_is_kept_meanwhile(house, hashing):
-    add_uploaded(house)
-    large, small = house.submit(), submit_to(house, "ds_up")
+def test_no_gpu_is_kept_meanwhile(harness, hashing):
+    add_uploaded(harness)
+    large, small = harness.submit(), submit_to(harness, "ds_up")
     waited = {"devices": 4, "created_at": Job.created_at - 2 * queue.RESERVATION_SECONDS}
-    house.do(lambda session: session.execute(update(Job).where(Job.id == large).values(waited)))
-    chosen = JobSelector(house.database, Availability(house.settings))
+    harness.do(lambda session: session.execute(update(Job).where(Job.id == large).values(waited)))
+    chosen = JobSelector(harness.database, Availability(harness.settings))
     assert chosen.jobs(GpuCapacity(gpus=4, free=1)) == [small]
     assert chosen.exclusions.jobs == {large}, "a claim must leave it, too"
     hashing.answers.set()
     until(lambda: chosen.jobs(GpuCapacity(gpus=4, free=1)) == [])
 
 
-def test_what_was_found_holds_while_it_is_looked_up_anew_but_not_for_ever(house, disk, monkeypatch):
-    job_id = house.submit()
-    chosen = JobSelector(house.database, Availability(house.settings))
+def test_what_was_found_holds_while_it_is_looked_up_anew_but_not_for_ever(harness, disk, monkeypatch):
+    job_id = harness.submit()
+    chosen = JobSelector(harness.database, Availability(harness.settings))
     until(lambda: chosen.jobs(GpuCapacity(0, 0)) == [job_id])
     monkeypatch.setattr(file_checks, "inside", disk.waits(file_checks.inside))
     monkeypatch.setattr(availability, "RENEW_SECONDS", 0.0)

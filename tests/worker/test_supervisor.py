@@ -4,7 +4,7 @@ import threading
 import time
 
 from sqlalchemy import select, update
-from worker_house import alive, in_background, until
+from worker_harness import alive, in_background, until
 
 from store.db.tables import Attempt, Checkpoint, Job
 from store.jobs import actions
@@ -12,59 +12,59 @@ from store.jobs.recording import newest_checkpoints
 from worker.attempt.supervisor import Supervisor
 
 
-def test_a_job_succeeds_with_every_metric_and_every_file(house):
-    job = house.run(steps=20)
+def test_a_job_succeeds_with_every_metric_and_every_file(harness):
+    job = harness.run(steps=20)
     assert (job.status, job.end_reason, job.error) == ("succeeded", "completed", None)
-    assert sorted(house.steps(job.id)) == list(range(1, 21))
+    assert sorted(harness.steps(job.id)) == list(range(1, 21))
     assert job.progress["step"] == 20 and job.facts["parameters"] == 1
-    checkpoints = house.rows(
+    checkpoints = harness.rows(
         select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.step, Checkpoint.kind)
     )
     assert [(row.kind, row.step) for row in checkpoints] == [("training", 15), ("student", 20), ("training", 20)]
-    assert all(house.artifacts.path(row.key).stat().st_size == row.bytes for row in checkpoints)
-    files = [path.name for path in (house.settings.artifacts_root / job.id).rglob("*") if path.is_file()]
+    assert all(harness.artifacts.path(row.key).stat().st_size == row.bytes for row in checkpoints)
+    files = [path.name for path in (harness.settings.artifacts_root / job.id).rglob("*") if path.is_file()]
     assert len(files) == 4, "pruned checkpoints are gone, and no temporary file is left"
-    assert list(house.settings.work_root.iterdir()) == []
+    assert list(harness.settings.work_root.iterdir()) == []
 
 
-def test_a_trainer_killed_at_a_step_goes_on_from_its_newest_checkpoint(house):
-    whole = house.run(steps=20)
-    job = house.run(steps=20, crash_at=13)
+def test_a_trainer_killed_at_a_step_goes_on_from_its_newest_checkpoint(harness):
+    whole = harness.run(steps=20)
+    job = harness.run(steps=20, crash_at=13)
     assert job.status == "queued"
-    house.supervisor().run()
-    assert house.statuses(job.id) == ["queued", "running", "queued", "running", "succeeded"]
-    assert sorted(house.steps(job.id)) == list(range(1, 21))
-    assert house.losses(job.id) == house.losses(whole.id)
+    harness.supervisor().run()
+    assert harness.statuses(job.id) == ["queued", "running", "queued", "running", "succeeded"]
+    assert sorted(harness.steps(job.id)) == list(range(1, 21))
+    assert harness.losses(job.id) == harness.losses(whole.id)
     starts = select(Attempt.start_step).where(Attempt.job_id == job.id).order_by(Attempt.number)
-    assert house.rows(starts) == [0, 10]
+    assert harness.rows(starts) == [0, 10]
 
 
-def test_three_deaths_without_progress_are_poison(house):
-    job_id = house.submit(crash_at=3, crash_attempts="all")
+def test_three_deaths_without_progress_are_poison(harness):
+    job_id = harness.submit(crash_at=3, crash_attempts="all")
     for _ in range(3):
-        house.supervisor().run()
-    job = house.job(job_id)
+        harness.supervisor().run()
+    job = harness.job(job_id)
     assert (job.status, job.end_reason) == ("failed", "poison")
 
 
-def test_a_checkpoint_whose_file_is_lost_is_passed_over(house):
-    job = house.run(steps=20, crash_at=13)
-    newest, _ = house.do(newest_checkpoints, job.id)
-    house.artifacts.delete(newest.key)
-    house.supervisor().run()
-    assert house.job(job.id).status == "succeeded"
-    assert sorted(house.steps(job.id)) == list(range(1, 21))
+def test_a_checkpoint_whose_file_is_lost_is_passed_over(harness):
+    job = harness.run(steps=20, crash_at=13)
+    newest, _ = harness.do(newest_checkpoints, job.id)
+    harness.artifacts.delete(newest.key)
+    harness.supervisor().run()
+    assert harness.job(job.id).status == "succeeded"
+    assert sorted(harness.steps(job.id)) == list(range(1, 21))
 
 
-def test_no_session_is_open_while_artifacts_travel(house, monkeypatch):
-    job = house.run(steps=20, crash_at=13)
-    supervisor, seen = house.supervisor(heartbeat_seconds=3), []  # no beat comes between
+def test_no_session_is_open_while_artifacts_travel(harness, monkeypatch):
+    job = harness.run(steps=20, crash_at=13)
+    supervisor, seen = harness.supervisor(heartbeat_seconds=3), []  # no beat comes between
 
     def watched(name):
         use = getattr(supervisor.artifacts, name)
 
         def use_and_look(*arguments):
-            seen.append((name, house.database.engine.pool.checkedout()))
+            seen.append((name, harness.database.engine.pool.checkedout()))
             return use(*arguments)
 
         monkeypatch.setattr(supervisor.artifacts, name, use_and_look)
@@ -72,224 +72,224 @@ def test_no_session_is_open_while_artifacts_travel(house, monkeypatch):
     for name in ("fetch", "put", "keep_only", "delete"):
         watched(name)
     supervisor.run()
-    assert house.job(job.id).status == "succeeded"
+    assert harness.job(job.id).status == "succeeded"
     assert {("fetch", 0), ("put", 0), ("keep_only", 0), ("delete", 0)} == set(seen)
 
 
-def test_a_later_step_of_an_earlier_attempt_is_not_gone_on_from(house):
-    job = house.run(steps=20, crash_at=13, crash_attempts="1,2")
-    house.supervisor().run()
+def test_a_later_step_of_an_earlier_attempt_is_not_gone_on_from(harness):
+    job = harness.run(steps=20, crash_at=13, crash_attempts="1,2")
+    harness.supervisor().run()
     older = update(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.step == 5).values(attempt=2)
-    house.do(lambda session: session.execute(older))
-    house.supervisor().run()
+    harness.do(lambda session: session.execute(older))
+    harness.supervisor().run()
     starts = select(Attempt.start_step).where(Attempt.job_id == job.id).order_by(Attempt.number)
-    assert house.rows(starts) == [0, 10, 5]
-    assert sorted(house.steps(job.id)) == list(range(1, 21))
+    assert harness.rows(starts) == [0, 10, 5]
+    assert sorted(harness.steps(job.id)) == list(range(1, 21))
 
 
-def test_cancel_kills_a_deaf_trainer_and_nothing_is_written_after_it(house):
-    job_id = house.submit(steps=1000, hang_at=10)
-    supervisor = house.supervisor(grace_seconds=0.5)
+def test_cancel_kills_a_deaf_trainer_and_nothing_is_written_after_it(harness):
+    job_id = harness.submit(steps=1000, hang_at=10)
+    supervisor = harness.supervisor(grace_seconds=0.5)
     thread = in_background(supervisor)
-    house.until_step(job_id, 9)
+    harness.until_step(job_id, 9)
     asked = time.monotonic()
-    house.do(actions.cancel, job_id)
-    house.until_status(job_id, "cancelled")
+    harness.do(actions.cancel, job_id)
+    harness.until_status(job_id, "cancelled")
     assert time.monotonic() - asked < 5
-    assert house.trainers() == []
-    before = house.last_event(job_id)
+    assert harness.trainers() == []
+    before = harness.last_event(job_id)
     thread.join()
-    assert house.last_event(job_id) == before
-    assert house.job(job_id).end_reason == "cancelled_by_user"
+    assert harness.last_event(job_id) == before
+    assert harness.job(job_id).end_reason == "cancelled_by_user"
 
 
-def test_release_loses_no_step_and_no_attempt(house):
-    whole = house.run(steps=60)
-    job_id = house.submit(steps=60, seconds=0.03)
-    supervisor = house.supervisor()
+def test_release_loses_no_step_and_no_attempt(harness):
+    whole = harness.run(steps=60)
+    job_id = harness.submit(steps=60, seconds=0.03)
+    supervisor = harness.supervisor()
     thread = in_background(supervisor)
-    house.until_step(job_id, 7)
+    harness.until_step(job_id, 7)
     supervisor.release()
     thread.join()
-    [end] = house.rows(select(Attempt.end).where(Attempt.job_id == job_id))
-    assert (house.job(job_id).status, end) == ("queued", "released")
-    reached = max(house.steps(job_id))
-    house.supervisor().run()
+    [end] = harness.rows(select(Attempt.end).where(Attempt.job_id == job_id))
+    assert (harness.job(job_id).status, end) == ("queued", "released")
+    reached = max(harness.steps(job_id))
+    harness.supervisor().run()
     starts = select(Attempt.start_step).where(Attempt.job_id == job_id).order_by(Attempt.number)
-    assert house.rows(starts) == [0, reached]
-    assert house.losses(job_id) == house.losses(whole.id)
+    assert harness.rows(starts) == [0, reached]
+    assert harness.losses(job_id) == harness.losses(whole.id)
 
 
-def test_a_trainer_that_ignores_a_release_is_killed_after_the_grace_period(house):
-    job_id = house.submit(hang_at=10)
-    supervisor = house.supervisor(grace_seconds=0.5)
+def test_a_trainer_that_ignores_a_release_is_killed_after_the_grace_period(harness):
+    job_id = harness.submit(hang_at=10)
+    supervisor = harness.supervisor(grace_seconds=0.5)
     thread = in_background(supervisor)
-    house.until_step(job_id, 9)
+    harness.until_step(job_id, 9)
     supervisor.release()
     thread.join(10)
-    [end] = house.rows(select(Attempt.end).where(Attempt.job_id == job_id))
-    assert (house.job(job_id).status, end) == ("queued", "released")
+    [end] = harness.rows(select(Attempt.end).where(Attempt.job_id == job_id))
+    assert (harness.job(job_id).status, end) == ("queued", "released")
 
 
-def test_a_release_before_the_trainer_has_started_gives_the_job_back(house):
-    job_id = house.submit()
-    supervisor = house.supervisor()
+def test_a_release_before_the_trainer_has_started_gives_the_job_back(harness):
+    job_id = harness.submit()
+    supervisor = harness.supervisor()
     supervisor.release()
     supervisor.run()
-    assert house.statuses(job_id) == ["queued", "running", "queued"]
+    assert harness.statuses(job_id) == ["queued", "running", "queued"]
 
 
-def test_a_lost_lease_stops_the_trainer_and_nothing_more_is_written(house):
-    job_id = house.submit(steps=10_000, seconds=0.01)
-    thread = in_background(house.supervisor())
-    house.until_step(job_id, 5)
+def test_a_lost_lease_stops_the_trainer_and_nothing_more_is_written(harness):
+    job_id = harness.submit(steps=10_000, seconds=0.01)
+    thread = in_background(harness.supervisor())
+    harness.until_step(job_id, 5)
     taken = update(Job).where(Job.id == job_id).values(attempt=2, lease_owner="another")
-    house.do(lambda session: session.execute(taken))
-    before = house.last_event(job_id)
+    harness.do(lambda session: session.execute(taken))
+    before = harness.last_event(job_id)
     thread.join(5)
-    assert not thread.is_alive() and house.trainers() == []
-    assert house.last_event(job_id) == before
-    assert house.job(job_id).lease_owner == "another"
+    assert not thread.is_alive() and harness.trainers() == []
+    assert harness.last_event(job_id) == before
+    assert harness.job(job_id).lease_owner == "another"
 
 
-def test_without_a_renewal_the_trainer_dies_before_the_lease_ends(house, monkeypatch):
-    job_id = house.submit(steps=10_000, seconds=0.01)
-    supervisor = house.supervisor(fence_seconds=1.0)
+def test_without_a_renewal_the_trainer_dies_before_the_lease_ends(harness, monkeypatch):
+    job_id = harness.submit(steps=10_000, seconds=0.01)
+    supervisor = harness.supervisor(fence_seconds=1.0)
     monkeypatch.setattr(supervisor.heartbeat, "_renew", lambda: False)
     started = time.monotonic()
     supervisor.run()
     assert 0.9 < time.monotonic() - started < 4
-    [end] = house.rows(select(Attempt.end).where(Attempt.job_id == job_id))
-    assert (house.job(job_id).status, end) == ("queued", "released")
+    [end] = harness.rows(select(Attempt.end).where(Attempt.job_id == job_id))
+    assert (harness.job(job_id).status, end) == ("queued", "released")
 
 
-def test_the_trainer_is_killed_on_time_while_the_database_does_not_answer(house):
-    house.submit(steps=10_000, seconds=0.01)
-    supervisor = house.supervisor(fence_seconds=1.5)
+def test_the_trainer_is_killed_on_time_while_the_database_does_not_answer(harness):
+    harness.submit(steps=10_000, seconds=0.01)
+    supervisor = harness.supervisor(fence_seconds=1.5)
     thread = in_background(supervisor)
-    until(lambda: house.trainers())
-    with house.database.write() as session:  # holds the only write lock
+    until(lambda: harness.trainers())
+    with harness.database.write() as session:  # holds the only write lock
         session.connection()
-        until(lambda: not house.trainers(), 5)
+        until(lambda: not harness.trainers(), 5)
     thread.join(15)
     assert not thread.is_alive()
 
 
-def test_what_was_said_while_the_database_was_away_is_written_later(house):
-    job_id = house.submit(steps=60, seconds=0.02)
-    supervisor = house.supervisor()
+def test_what_was_said_while_the_database_was_away_is_written_later(harness):
+    job_id = harness.submit(steps=60, seconds=0.02)
+    supervisor = harness.supervisor()
     thread = in_background(supervisor)
-    house.until_step(job_id, 5)
-    with house.database.write() as session:
+    harness.until_step(job_id, 5)
+    with harness.database.write() as session:
         session.connection()
         time.sleep(1.5)
     thread.join()
-    assert house.job(job_id).status == "succeeded"
-    assert sorted(house.steps(job_id)) == list(range(1, 61))
+    assert harness.job(job_id).status == "succeeded"
+    assert sorted(harness.steps(job_id)) == list(range(1, 61))
 
 
-def test_a_silent_trainer_counts_as_hung_and_shows_where(house):
-    job_id = house.submit(hang_at=10)
-    house.supervisor(step_stall_timeout_seconds=1.0).run()
-    job = house.job(job_id)
+def test_a_silent_trainer_counts_as_hung_and_shows_where(harness):
+    job_id = harness.submit(hang_at=10)
+    harness.supervisor(step_stall_timeout_seconds=1.0).run()
+    job = harness.job(job_id)
     assert (job.status, job.end_reason) == ("failed", "hung")
     assert "train_step" in job.error["message"]
 
 
-def test_silence_before_training_is_borne_longer_and_told_as_what_it_is(house):
-    job_id = house.submit(sleep_in="loading")
-    house.supervisor(stall_timeout_seconds=1.0, step_stall_timeout_seconds=0.2).run()
-    assert "for 1 seconds while loading" in house.job(job_id).error["message"]
+def test_silence_before_training_is_borne_longer_and_told_as_what_it_is(harness):
+    job_id = harness.submit(sleep_in="loading")
+    harness.supervisor(stall_timeout_seconds=1.0, step_stall_timeout_seconds=0.2).run()
+    assert "for 1 seconds while loading" in harness.job(job_id).error["message"]
 
 
-def test_a_trainer_killed_for_want_of_memory_is_not_tried_again(house, monkeypatch):
+def test_a_trainer_killed_for_want_of_memory_is_not_tried_again(harness, monkeypatch):
     kills = iter([0, 1])
-    monkeypatch.setattr("worker.attempt.supervisor.oom_kills", lambda: next(kills))
-    job = house.run(crash_at=3)
+    monkeypatch.setattr("worker.attempt.supervisor.oom_kill_count", lambda: next(kills))
+    job = harness.run(crash_at=3)
     assert (job.status, job.end_reason, job.error["code"]) == ("failed", "out_of_memory", "out_of_memory")
     assert "batch_size" in job.error["hint"]
 
 
-def test_a_trainer_that_gets_no_memory_says_so_with_its_traceback(house):
-    job = house.run(exhaust=1)
+def test_a_trainer_that_gets_no_memory_says_so_with_its_traceback(harness):
+    job = harness.run(exhaust=1)
     assert (job.status, job.end_reason) == ("failed", "out_of_memory")
     assert "MemoryError" in job.error["message"]
 
 
-def test_every_failure_has_a_next_step(house):
+def test_every_failure_has_a_next_step(harness):
     for requested_actions in ({"fail": "diverged"}, {"exit": 3}, {"lie": 1}, {"fail": "no such reason"}):
-        error = house.run(**requested_actions).error
+        error = harness.run(**requested_actions).error
         assert error["code"] and error["message"] and error["hint"], requested_actions
 
 
-def test_too_little_space_sends_the_job_back_before_it_begins(house):
-    job_id = house.submit()
-    house.supervisor(min_free_mb=1 << 40).run()
-    job = house.job(job_id)
+def test_too_little_space_sends_the_job_back_before_it_begins(harness):
+    job_id = harness.submit()
+    harness.supervisor(min_free_mb=1 << 40).run()
+    job = harness.job(job_id)
     assert (job.status, job.status_reason_code) == ("queued", "waiting_for_storage")
-    assert house.steps(job_id) == [] and "MB are free" in job.status_reason_message
+    assert harness.steps(job_id) == [] and "MB are free" in job.status_reason_message
 
 
-def test_processes_the_trainer_leaves_behind_die_with_it(house):
-    job = house.run(spawn=1)
+def test_processes_the_trainer_leaves_behind_die_with_it(harness):
+    job = harness.run(spawn=1)
     assert job.status == "succeeded"
     assert not alive(job.facts["spawned"])
-    job = house.run(spawn=1, crash_at=3)
-    until(lambda: not alive(house.job(job.id).facts["spawned"]))
+    job = harness.run(spawn=1, crash_at=3)
+    until(lambda: not alive(harness.job(job.id).facts["spawned"]))
 
 
-def test_the_trainer_lives_in_a_session_of_its_own(house):
-    house.submit(hang_at=2)
-    supervisor = house.supervisor(grace_seconds=0.2)
+def test_the_trainer_lives_in_a_session_of_its_own(harness):
+    harness.submit(hang_at=2)
+    supervisor = harness.supervisor(grace_seconds=0.2)
     thread = in_background(supervisor)
-    until(lambda: house.trainers())
-    [pid] = house.trainers()
+    until(lambda: harness.trainers())
+    [pid] = harness.trainers()
     until(lambda: os.getsid(pid) == pid and os.getpgid(pid) == pid)
     supervisor.release()
     thread.join()
 
 
-def test_a_trainer_told_to_stop_by_somebody_else_is_given_back(house):
-    job_id = house.submit(steps=10_000, seconds=0.01)
-    thread = in_background(house.supervisor())
-    house.until_step(job_id, 5)
-    os.kill(house.trainers()[0], signal.SIGTERM)
+def test_a_trainer_told_to_stop_by_somebody_else_is_given_back(harness):
+    job_id = harness.submit(steps=10_000, seconds=0.01)
+    thread = in_background(harness.supervisor())
+    harness.until_step(job_id, 5)
+    os.kill(harness.trainers()[0], signal.SIGTERM)
     thread.join()
-    assert house.job(job_id).status == "queued"
+    assert harness.job(job_id).status == "queued"
 
 
-def test_a_command_that_does_not_exist_fails_the_job(house):
-    job_id = house.submit()
-    Supervisor(house.database, house.settings, house.claim(), ["/no/such/program"]).run()
-    job = house.job(job_id)
+def test_a_command_that_does_not_exist_fails_the_job(harness):
+    job_id = harness.submit()
+    Supervisor(harness.database, harness.settings, harness.claim(), ["/no/such/program"]).run()
+    job = harness.job(job_id)
     assert (job.status, job.end_reason) == ("failed", "internal_error")
     assert "No such file" in job.error["message"]
 
 
-def test_a_full_disk_sends_the_job_back_to_wait_for_storage(house, monkeypatch):
+def test_a_full_disk_sends_the_job_back_to_wait_for_storage(harness, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    job_id = house.submit(steps=10_000, seconds=0.01)
-    supervisor = house.supervisor()
+    job_id = harness.submit(steps=10_000, seconds=0.01)
+    supervisor = harness.supervisor()
     monkeypatch.setattr(supervisor.artifacts, "put", full)
     supervisor.run()
-    job = house.job(job_id)
+    job = harness.job(job_id)
     assert (job.status, job.status_reason_code) == ("queued", "waiting_for_storage")
     assert "No space left" in job.status_reason_message
     assert job.not_before is not None
 
 
-def test_cancel_and_completion_at_once_end_the_job_once(house):
+def test_cancel_and_completion_at_once_end_the_job_once(harness):
     for delay in (0.0, 0.05, 0.1, 0.15):
-        job_id = house.submit(steps=20, seconds=0.01)
-        thread = in_background(house.supervisor())
-        house.until_step(job_id, 1)
+        job_id = harness.submit(steps=20, seconds=0.01)
+        thread = in_background(harness.supervisor())
+        harness.until_step(job_id, 1)
         threading.Event().wait(delay)
         try:
-            house.do(actions.cancel, job_id)
+            harness.do(actions.cancel, job_id)
         except Exception as error:
             assert getattr(error, "code", "") == "action_not_allowed"
         thread.join()
-        assert house.job(job_id).status in ("cancelled", "succeeded")
-        assert sum(status in ("cancelled", "succeeded") for status in house.statuses(job_id)) == 1
+        assert harness.job(job_id).status in ("cancelled", "succeeded")
+        assert sum(status in ("cancelled", "succeeded") for status in harness.statuses(job_id)) == 1

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 from sqlalchemy import delete, select, update
-from worker_house import STUB, dispatching, until
+from worker_harness import STUB, dispatching, until
 
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.spec import JobSpec
@@ -23,7 +23,7 @@ LOGGING = "import runpy, sys; open({log!r}, 'a').write('x'); runpy.run_module('f
 
 
 @pytest.fixture
-def uploaded(house, tmp_path):
+def uploaded(harness, tmp_path):
     """The one data set is an upload; its archive is in the artifacts. Says what its folder is called."""
     folder = tmp_path / "drawn"
     draw_dataset(folder, train=3, val=2, size=32)
@@ -34,11 +34,11 @@ def uploaded(house, tmp_path):
     sha256 = hashlib.sha256(stream.getvalue()).hexdigest()
     source = tmp_path / "archive"
     source.write_bytes(stream.getvalue())
-    house.artifacts.put(source, f"uploads/{sha256}.zip", sha256)
+    harness.artifacts.put(source, f"uploads/{sha256}.zip", sha256)
     paths = {f"{half}_images": half for half in ("train", "val")}
     paths |= {f"{half}_annotations": f"annotations/instances_{half}.json" for half in ("train", "val")}
     row = {**paths, "upload_key": f"uploads/{sha256}.zip"}
-    house.do(lambda session: session.execute(update(Dataset).values(row)))
+    harness.do(lambda session: session.execute(update(Dataset).values(row)))
     return sha256
 
 
@@ -60,81 +60,81 @@ def unpacked(root):
     return sorted(path.name for path in root.iterdir() if path.name not in (".lock", ".unpacking"))
 
 
-def test_jobs_that_need_a_set_at_the_same_time_unpack_it_once_on_each_host(house, uploaded, conversions, tmp_path):
+def test_jobs_that_need_a_set_at_the_same_time_unpack_it_once_on_each_host(harness, uploaded, conversions, tmp_path):
     for number, name in enumerate(("one", "two"), 1):
-        submitted = [house.submit(steps=3) for _ in range(3)]
-        with dispatching(house, uploads_root=tmp_path / name, concurrency=3):
+        submitted = [harness.submit(steps=3) for _ in range(3)]
+        with dispatching(harness, uploads_root=tmp_path / name, concurrency=3):
             for job_id in submitted:
-                house.until_status(job_id, "succeeded")
+                harness.until_status(job_id, "succeeded")
         assert unpacked(tmp_path / name) == [uploaded]
         assert conversions() == number
-    assert unpacked(house.settings.uploads_root) == []
-    assert len(house.rows(select(Attempt))) == 6
+    assert unpacked(harness.settings.uploads_root) == []
+    assert len(harness.rows(select(Attempt))) == 6
 
 
-def test_the_lease_is_renewed_while_an_archive_is_unpacked(house, uploaded, slow):
-    job_id = house.submit()
-    with dispatching(house, lease_seconds=1.5, fence_seconds=1.2):
-        house.until_status(job_id, "running")
-        before = house.job(job_id).lease_expires_at
-        until(lambda: (house.job(job_id).lease_expires_at or 0) > before + 2)
-        assert (house.job(job_id).attempt, house.trainers()) == (1, [])
+def test_the_lease_is_renewed_while_an_archive_is_unpacked(harness, uploaded, slow):
+    job_id = harness.submit()
+    with dispatching(harness, lease_seconds=1.5, fence_seconds=1.2):
+        harness.until_status(job_id, "running")
+        before = harness.job(job_id).lease_expires_at
+        until(lambda: (harness.job(job_id).lease_expires_at or 0) > before + 2)
+        assert (harness.job(job_id).attempt, harness.trainers()) == (1, [])
 
 
 @pytest.mark.parametrize(("action", "status"), [("cancel", "cancelled"), ("pause", "paused")])
-def test_a_wish_is_heeded_while_an_archive_is_unpacked(house, uploaded, slow, action, status):
-    job_id = house.submit()
-    with dispatching(house):
-        house.until_status(job_id, "running")
-        house.do(getattr(actions, action), job_id)
-        house.until_status(job_id, status, 10)
-    assert unpacked(house.settings.uploads_root) == []
+def test_a_wish_is_heeded_while_an_archive_is_unpacked(harness, uploaded, slow, action, status):
+    job_id = harness.submit()
+    with dispatching(harness):
+        harness.until_status(job_id, "running")
+        harness.do(getattr(actions, action), job_id)
+        harness.until_status(job_id, status, 10)
+    assert unpacked(harness.settings.uploads_root) == []
 
 
-def test_a_worker_that_stops_gives_the_job_back_at_once(house, uploaded, slow):
-    job_id = house.submit()
-    with dispatching(house, grace_seconds=20) as running:
-        house.until_status(job_id, "running")
+def test_a_worker_that_stops_gives_the_job_back_at_once(harness, uploaded, slow):
+    job_id = harness.submit()
+    with dispatching(harness, grace_seconds=20) as running:
+        harness.until_status(job_id, "running")
         running.stop()
-        house.until_status(job_id, "queued", 10)
-    assert house.rows(select(Attempt.end)) == ["released"]
+        harness.until_status(job_id, "queued", 10)
+    assert harness.rows(select(Attempt.end)) == ["released"]
 
 
-def test_a_job_whose_archive_is_gone_says_so(house, uploaded):
-    house.artifacts.delete(f"uploads/{uploaded}.zip")
-    ended = house.run()
+def test_a_job_whose_archive_is_gone_says_so(harness, uploaded):
+    harness.artifacts.delete(f"uploads/{uploaded}.zip")
+    ended = harness.run()
     assert (ended.status, ended.end_reason, ended.error["code"]) == ("failed", "bad_dataset", "dataset_not_found")
 
 
-def add_probe(house):
+def add_probe(harness):
     spec = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
     request = {"spec": spec.model_dump(mode="json"), "dataset_id": "ds_shapes"}
-    house.do(worker_requests.add, RequestKind.PROBE, request, owner="admin")
-    lease = house.do(worker_requests.claim, "tests", 60)
-    return RequestRun(house.database, house.settings, lease, STUB)
+    harness.do(worker_requests.add, RequestKind.PROBE, request, owner="admin")
+    lease = harness.do(worker_requests.claim, "tests", 60)
+    return RequestRun(harness.database, harness.settings, lease, STUB)
 
 
-def test_a_probe_unpacks_what_it_needs(house, uploaded):
-    add_probe(house).run()
-    assert house.rows(select(WorkerRequest.status)) == ["succeeded"]
-    assert unpacked(house.settings.uploads_root) == [uploaded]
+def test_a_probe_unpacks_what_it_needs(harness, uploaded):
+    add_probe(harness).run()
+    assert harness.rows(select(WorkerRequest.status)) == ["succeeded"]
+    assert unpacked(harness.settings.uploads_root) == [uploaded]
 
 
-def test_a_probe_given_back_while_it_unpacks_counts_no_attempt(house, uploaded, slow):
-    running = add_probe(house)
+def test_a_probe_given_back_while_it_unpacks_counts_no_attempt(harness, uploaded, slow):
+    running = add_probe(harness)
     running.release()
     running.run()
-    [probe] = house.rows(select(WorkerRequest))
+    [probe] = harness.rows(select(WorkerRequest))
     assert (probe.status, probe.attempt) == ("queued", 0)
 
 
-def test_what_was_unpacked_goes_once_the_data_set_is_deleted(house, uploaded, monkeypatch):
+def test_what_was_unpacked_goes_once_the_data_set_is_deleted(harness, uploaded, monkeypatch):
     monkeypatch.setattr(dispatcher, "SWEEP_SECONDS", 0.2)
     monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", -1)
-    job_id = house.submit(steps=3)
-    with dispatching(house):
-        house.until_status(job_id, "succeeded")
-        assert unpacked(house.settings.uploads_root) == [uploaded]
-        house.do(lambda session: session.execute(delete(Job)))
-        house.do(lambda session: session.execute(delete(Dataset)))
-        until(lambda: unpacked(house.settings.uploads_root) == [])
+    job_id = harness.submit(steps=3)
+    with dispatching(harness):
+        harness.until_status(job_id, "succeeded")
+        assert unpacked(harness.settings.uploads_root) == [uploaded]
+        harness.do(lambda session: session.execute(delete(Job)))
+        harness.do(lambda session: session.execute(delete(Dataset)))
+        until(lambda: unpacked(harness.settings.uploads_root) == [])

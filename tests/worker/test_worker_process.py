@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from worker_house import STUB, pause, until
+from worker_harness import STUB, pause, until
 
 from store.db.tables import Attempt
 from store.jobs import actions
@@ -21,12 +21,12 @@ LEASE = {"heartbeat_seconds": 0.3, "fence_seconds": 1.5, "lease_seconds": 2.5}
 
 
 @pytest.fixture
-def start(house, tmp_path):
+def start(harness, tmp_path):
     """Starts a worker; ends it after the test."""
     started = []
 
     def start_worker(**changes):
-        settings = house.settings.model_copy(update={**LEASE, **changes})
+        settings = harness.settings.model_copy(update={**LEASE, **changes})
         told = {f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
         with (tmp_path / f"worker{len(started)}.log").open("w") as log:
             process = subprocess.Popen([sys.executable, WORKER], env={**os.environ, **told}, stdout=log, stderr=log)
@@ -37,91 +37,91 @@ def start(house, tmp_path):
     for process in started:
         process.kill()
         process.wait()
-    until(lambda: house.trainers() == [], 5)
+    until(lambda: harness.trainers() == [], 5)
 
 
-def starts(house, job_id):
-    return house.rows(select(Attempt.start_step).where(Attempt.job_id == job_id).order_by(Attempt.number))
+def starts(harness, job_id):
+    return harness.rows(select(Attempt.start_step).where(Attempt.job_id == job_id).order_by(Attempt.number))
 
 
-def test_after_kill_9_of_a_worker_its_trainer_dies_and_another_worker_finishes_the_job(house, start):
-    whole = house.run(steps=40)
-    job_id = house.submit(steps=40, seconds=0.04)
+def test_after_kill_9_of_a_worker_its_trainer_dies_and_another_worker_finishes_the_job(harness, start):
+    whole = harness.run(steps=40)
+    job_id = harness.submit(steps=40, seconds=0.04)
     worker = start()
-    house.until_step(job_id, 12)
+    harness.until_step(job_id, 12)
     worker.kill()
-    until(lambda: house.trainers() == [], 2)
+    until(lambda: harness.trainers() == [], 2)
     start()
-    house.until_status(job_id, "succeeded")
-    assert house.losses(job_id) == house.losses(whole.id)
-    first, second = starts(house, job_id)
+    harness.until_status(job_id, "succeeded")
+    assert harness.losses(job_id) == harness.losses(whole.id)
+    first, second = starts(harness, job_id)
     assert first == 0 and second >= 10 and second % 5 == 0
 
 
-def test_a_worker_that_slept_past_its_lease_writes_nothing_more(house, start):
-    whole = house.run(steps=40)
-    job_id = house.submit(steps=40, seconds=0.04)
+def test_a_worker_that_slept_past_its_lease_writes_nothing_more(harness, start):
+    whole = harness.run(steps=40)
+    job_id = harness.submit(steps=40, seconds=0.04)
     sleeper = start()
-    house.until_step(job_id, 7)
-    pause(house, sleeper)
+    harness.until_step(job_id, 7)
+    pause(harness, sleeper)
     start()
-    until(lambda: house.job(job_id).attempt == 2)
-    house.until_step(job_id, 20)
+    until(lambda: harness.job(job_id).attempt == 2)
+    harness.until_step(job_id, 20)
     sleeper.send_signal(signal.SIGCONT)
-    house.until_status(job_id, "succeeded")
-    assert house.losses(job_id) == house.losses(whole.id)
-    assert house.statuses(job_id) == ["queued", "running", "queued", "running", "succeeded"]
-    until(lambda: house.trainers() == [], 3)
+    harness.until_status(job_id, "succeeded")
+    assert harness.losses(job_id) == harness.losses(whole.id)
+    assert harness.statuses(job_id) == ["queued", "running", "queued", "running", "succeeded"]
+    until(lambda: harness.trainers() == [], 3)
 
 
-def test_sigterm_gives_the_job_back_without_losing_a_step(house, start):
-    whole = house.run(steps=40)
-    job_id = house.submit(steps=40, seconds=0.04)
+def test_sigterm_gives_the_job_back_without_losing_a_step(harness, start):
+    whole = harness.run(steps=40)
+    job_id = harness.submit(steps=40, seconds=0.04)
     worker = start()
-    house.until_step(job_id, 7)
+    harness.until_step(job_id, 7)
     worker.terminate()
     assert worker.wait(10) == 0
-    assert house.job(job_id).status == "queued" and house.trainers() == []
-    reached = max(house.steps(job_id))
-    house.supervisor().run()
-    assert starts(house, job_id) == [0, reached]
-    assert house.losses(job_id) == house.losses(whole.id)
+    assert harness.job(job_id).status == "queued" and harness.trainers() == []
+    reached = max(harness.steps(job_id))
+    harness.supervisor().run()
+    assert starts(harness, job_id) == [0, reached]
+    assert harness.losses(job_id) == harness.losses(whole.id)
 
 
-def test_jobs_run_with_the_broker_dead_from_the_start(house, start):
-    job_id = house.submit(steps=3)
+def test_jobs_run_with_the_broker_dead_from_the_start(harness, start):
+    job_id = harness.submit(steps=3)
     worker = start(broker_url="redis://:hush@127.0.0.1:1/0")
-    house.until_status(job_id, "succeeded")
+    harness.until_status(job_id, "succeeded")
     worker.terminate()
     assert worker.wait(15) == 0
 
 
-def test_forged_messages_are_ignored_and_a_true_hint_is_taken(house, start, tmp_path):
+def test_forged_messages_are_ignored_and_a_true_hint_is_taken(harness, start, tmp_path):
     start(poll_seconds=120)
     log = tmp_path / "worker0.log"
-    broker = celery_app(house.settings)
-    first = house.submit(steps=2)
+    broker = celery_app(harness.settings)
+    first = harness.submit(steps=2)
     wakeup_sender(broker)(first)
-    house.until_status(first, "succeeded")
+    harness.until_status(first, "succeeded")
     broker.send_task("os.system", args=["true"])
     broker.send_task("celery.map", args=[{"task": "train"}, [[1]]])
     for arguments in ([], [1], [None], [{"a": 1}], ["../../etc/passwd"], ["job_" + "x" * 100_000], ["a", "b"]):
         broker.send_task("train", args=arguments)
     broker.send_task("train", args=["job_" + "0" * 26])
-    second = house.submit(steps=2)
+    second = harness.submit(steps=2)
     wakeup_sender(broker)(second)
-    house.until_status(second, "succeeded", 30)
+    harness.until_status(second, "succeeded", 30)
     assert all(json.loads(line) for line in log.read_text().splitlines()), "logs are JSON, line by line"
 
 
-def test_cancel_reaches_the_trainer_of_another_process(house, start):
-    job_id = house.submit(steps=10_000, seconds=0.01)
+def test_cancel_reaches_the_trainer_of_another_process(harness, start):
+    job_id = harness.submit(steps=10_000, seconds=0.01)
     start()
-    house.until_step(job_id, 5)
+    harness.until_step(job_id, 5)
     asked = time.monotonic()
-    house.do(actions.cancel, job_id)
-    house.until_status(job_id, "cancelled")
-    assert time.monotonic() - asked < 5 and house.trainers() == []
+    harness.do(actions.cancel, job_id)
+    harness.until_status(job_id, "cancelled")
+    assert time.monotonic() - asked < 5 and harness.trainers() == []
 
 
 def test_the_worker_needs_no_torch_and_knows_one_task(tmp_path):

@@ -24,7 +24,7 @@ SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
 
 @dataclass(frozen=True)
-class Served:
+class ServiceProcess:
     settings: Settings
     database: Database
     """Without foreign keys on SQLite, to be filled fast."""
@@ -64,14 +64,14 @@ class Served:
 
 
 @contextmanager
-def serving(kind: str, **more: str) -> Iterator[Served]:
+def serving(kind: str, **more: str) -> Iterator[ServiceProcess]:
     """`more`: settings of the API, as in its environment."""
     with tempfile.TemporaryDirectory(prefix="frs-bench-") as folder, _url(kind, Path(folder)) as url:
         settings = Settings(data=Path(folder), database_url=url)
         initialise(settings)
         environment = os.environ | {"FRS_DATA": folder, "FRS_DATABASE_URL": url} | more
         database = open_database(url, foreign_keys=False)
-        yield Served(settings, database, free_port(), environment)
+        yield ServiceProcess(settings, database, free_port(), environment)
         database.engine.dispose()
 
 

@@ -34,7 +34,7 @@ CODE = Path(__file__).parents[2]
 OURS = (CODE, Path(sys.prefix), Path(sys.base_prefix), Path("/usr/share/zoneinfo"), Path("/dev/null"), Path("/usr/lib"))  # fmt: skip
 
 
-class Watchman:
+class AuditHook:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self._roots: tuple[Path, ...] | None = None

@@ -92,16 +92,16 @@ def migrate(url: str) -> None:
 
 
 @pytest.fixture
-def house(url: str) -> Iterator["House"]:
-    house = House(url, open_database(url))
+def harness(url: str) -> Iterator["DatabaseHarness"]:
+    harness = DatabaseHarness(url, open_database(url))
     paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
-    house.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)))
-    yield house
-    house.database.engine.dispose()
+    harness.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)))
+    yield harness
+    harness.database.engine.dispose()
 
 
 @dataclass(frozen=True)
-class House:
+class DatabaseHarness:
     """A database and short words for what tests do to it."""
 
     url: str

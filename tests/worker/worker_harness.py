@@ -1,4 +1,4 @@
-"""A house with a real database, real files and real processes; only the trainer is a stub."""
+"""A harness with a real database, real files and real processes; only the trainer is a stub."""
 
 import json
 import os
@@ -43,7 +43,7 @@ SHORT = {
 
 
 @dataclass(frozen=True)
-class House:
+class WorkerHarness:
     settings: Settings
     database: Database
 
@@ -147,9 +147,9 @@ class House:
 
 
 @contextmanager
-def dispatching(house: House, **changes: Any) -> Iterator[Dispatcher]:
+def dispatching(harness: WorkerHarness, **changes: Any) -> Iterator[Dispatcher]:
     """`changes`: of the settings, as on another host."""
-    dispatcher = Dispatcher(house.settings.model_copy(update=changes), house.database, STUB)
+    dispatcher = Dispatcher(harness.settings.model_copy(update=changes), harness.database, STUB)
     dispatcher.start()
     try:
         yield dispatcher
@@ -165,12 +165,12 @@ def until(true: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
-def pause(house: House, process: subprocess.Popen[bytes]) -> None:
+def pause(harness: WorkerHarness, process: subprocess.Popen[bytes]) -> None:
     """Stops it, but not while it holds SQLite's one write lock, for then nobody could go on."""
     while True:
         process.send_signal(signal.SIGSTOP)
         until(lambda: _is_stopped(process.pid))  # on a busy machine its threads go on for a while
-        database = sqlite3.connect(house.settings.data / "frs.db", timeout=0.2)
+        database = sqlite3.connect(harness.settings.data / "frs.db", timeout=0.2)
         try:
             database.execute("BEGIN IMMEDIATE")
             return

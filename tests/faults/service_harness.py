@@ -16,7 +16,7 @@ import oracle
 from oracle import Expected
 from servers import free_port
 from sqlalchemy import func, select, update
-from worker_house import SHORT, STUB, House, until
+from worker_harness import SHORT, STUB, WorkerHarness, until
 
 from store.db.database import open_database
 from store.db.tables import Dataset, Job
@@ -32,15 +32,15 @@ PASSING = (429, 500, 502, 503, 504, 507)
 """What a client tries again."""
 
 
-class Estate:
+class ServiceHarness:
     def __init__(self, logs: Path, **settings: Any) -> None:
         """On SQLite, with the broker and everything else in a data folder, unless the settings say otherwise."""
         self.settings = Settings(**{"data": logs / "data", **SHORT, **LEASE, **settings})
         self.logs = logs
         initialise(self.settings)
-        self.house = House(self.settings, open_database(self.settings.database_url))
-        self.house.add_dataset()
-        self.house.do(
+        self.harness = WorkerHarness(self.settings, open_database(self.settings.database_url))
+        self.harness.add_dataset()
+        self.harness.do(
             lambda session: session.execute(update(Dataset).values(status=DatasetStatus.READY, classes=["box"]))
         )
         self.port = free_port()
@@ -60,8 +60,8 @@ class Estate:
             child.kill()
             child.wait()
         self._http.close()
-        self.house.database.engine.dispose()
-        until(lambda: self.house.trainers() == [], 10)
+        self.harness.database.engine.dispose()
+        until(lambda: self.harness.trainers() == [], 10)
 
     def api(self) -> subprocess.Popen[bytes]:
         process = self._start(sys.executable, "-m", "api", "--port", str(self.port))
@@ -103,21 +103,21 @@ class Estate:
 
     def all_is_well(self, job_ids: Sequence[str], losses: Sequence[float]) -> None:
         """Each acknowledged job has succeeded, with these losses, and every invariant holds."""
-        oracle.check(self.house.database, self.house.artifacts, Expected(acknowledged=job_ids))
+        oracle.check(self.harness.database, self.harness.artifacts, Expected(acknowledged=job_ids))
         for job_id in job_ids:
-            job = self.house.job(job_id)
+            job = self.harness.job(job_id)
             assert job.status == JobStatus.SUCCEEDED, (job_id, job.status, job.end_reason, job.error)
-            assert self.house.losses(job_id) == losses
+            assert self.harness.losses(job_id) == losses
 
     def no_jobs_but(self, job_ids: Sequence[str]) -> None:
-        assert set(self.house.rows(select(Job.id))) == set(job_ids)
+        assert set(self.harness.rows(select(Job.id))) == set(job_ids)
 
     def _unended(self, job_ids: Collection[str]) -> int:
         ended = [status for status in JobStatus if status.is_terminal]
         try:
             return (
                 len(job_ids)
-                - self.house.rows(select(func.count()).where(Job.id.in_(job_ids), Job.status.in_(ended)))[0]
+                - self.harness.rows(select(func.count()).where(Job.id.in_(job_ids), Job.status.in_(ended)))[0]
             )
         except Exception:
             return -1
