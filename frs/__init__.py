@@ -1,3 +1,6 @@
-"""Feature-Richness Score distillation of object detectors. Importing this package imports no torch."""
+"""Feature-Richness Score distillation of object detectors.
+
+Importing this package does not import torch.
+"""
 
 __version__ = "0.1.0"

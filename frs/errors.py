@@ -1,10 +1,13 @@
-"""Everything that can go wrong in words a user can act on: a stable code, what happened, what to do next."""
+"""Expected failures: each has a stable code, a message and a hint that names the next step."""
 
 from typing import ClassVar
 
 
 class FrsError(Exception):
-    """Base of every expected failure. `code` is part of the API; `message` says what, `hint` the next step."""
+    """Base class of every expected failure.
+
+    `code` is part of the API, `message` describes the failure, and `hint` names the next step.
+    """
 
     code: ClassVar[str] = "internal_error"
     end_reason: ClassVar[str] = "internal_error"
@@ -20,130 +23,172 @@ class FrsError(Exception):
 
 
 class InvalidSpec(FrsError):
+    """The job spec is invalid."""
+
     code = "invalid_spec"
-    hint_by_default = "See GET /recipes or `frs recipes` for specs that work."
+    hint_by_default = "See GET /recipes or `frs recipes` for valid specs."
 
 
 class BadDataset(FrsError):
+    """The data set has errors."""
+
     code = "bad_dataset"
     end_reason = "bad_dataset"
     hint_by_default = "Correct the data set, then run `python -m frs check` on it."
 
 
 class DatasetNotFound(BadDataset):
+    """The data set does not exist."""
+
     code = "dataset_not_found"
 
 
 class ArchiveRefused(BadDataset):
-    """It was made to do harm, or could have been."""
+    """The archive contains entries that are unsafe to unpack."""
 
     code = "archive_refused"
-    hint_by_default = "Pack plain files and folders anew: no links, no `..`, no two names that differ in case alone."
+    hint_by_default = (
+        "Create the archive again from plain files and folders: no links, no `..`, no names that differ only in case."
+    )
 
 
 class ArchiveTooLarge(ArchiveRefused):
+    """The archive exceeds a size limit."""
+
     code = "archive_too_large"
     hint_by_default = (
-        "Leave out what is not needed, or put the data set in the folder of data sets and register it there."
+        "Remove files that are not needed, or copy the data set to the service's data set folder and register it there."
     )
 
 
 class ArchiveUnreadable(BadDataset):
+    """The archive is incomplete, damaged or of an unsupported format."""
+
     code = "archive_unreadable"
-    hint_by_default = "Send a .zip (stored or deflated, no password), .tar or .tar.gz file, whole."
+    hint_by_default = "Send a complete .zip (stored or deflated, no password), .tar or .tar.gz file."
 
 
 class LayoutUnknown(BadDataset):
+    """The archive's folder layout is none of the supported ones."""
+
     code = "layout_unknown"
-    hint_by_default = "Pack the data set in COCO, Pascal VOC or YOLO layout; the documentation shows their folders."
+    hint_by_default = "Use the COCO, Pascal VOC or YOLO layout; the documentation shows their folders."
 
 
 class NoValidationSplit(BadDataset):
+    """The data set has no validation split."""
+
     code = "no_validation_split"
-    hint_by_default = "Add a validation half, or send `val_fraction=0.1` (`--val-fraction 0.1`) to have a tenth of the images set aside for it."
+    hint_by_default = (
+        "Add a validation split, or send `val_fraction=0.1` (`--val-fraction 0.1`) to use 10 % of the images for it."
+    )
 
 
 class BadTeacher(FrsError):
+    """The teacher cannot be used."""
+
     code = "bad_teacher"
     end_reason = "bad_teacher"
     hint_by_default = "Choose another teacher, or export this one again."
 
 
 class WeightsNotFound(FrsError):
+    """The weights file does not exist."""
+
     code = "weights_not_found"
     end_reason = "bad_teacher"
-    hint_by_default = (
-        "Put the file under the models folder, or set `init: random` to start from random weights on purpose."
-    )
+    hint_by_default = "Put the file into the models folder, or set `init: random` to start from random weights."
 
 
 class WeightsUnreadable(BadTeacher):
+    """The weights file is damaged or of an unsupported format."""
+
     code = "weights_unreadable"
-    hint_by_default = "Weights are a torch file that holds a `state_dict` of tensors, or a .safetensors file."
+    hint_by_default = "Provide a torch file that holds a `state_dict` of tensors, or a .safetensors file."
 
 
 class WeightsRefused(BadTeacher):
+    """The weights file holds more than dense tensors of finite numbers."""
+
     code = "weights_refused"
-    hint_by_default = "Weights are dense tensors of finite numbers and nothing else: export the detector again."
+    hint_by_default = "Export the detector again: a weights file may only hold dense tensors of finite numbers."
 
 
 class TeacherWeightsMismatch(BadTeacher):
+    """The weights do not fit the detector's description."""
+
     code = "teacher_weights_mismatch"
-    hint_by_default = "Describe the detector these weights were trained with: same config, same classes."
+    hint_by_default = "Describe the detector that these weights were trained with: same config, same classes."
 
 
 class ClassMismatch(FrsError):
+    """Teacher, training split and validation split have different classes."""
+
     code = "class_mismatch"
     end_reason = "teacher_refused"
     hint_by_default = (
-        "Teacher, training file and validation file must have the same classes; order is by ascending category id."
+        "Use the same classes in teacher, training file and validation file; their order is by ascending category id."
     )
 
 
 class TeacherNotCompetent(FrsError):
+    """The teacher's mAP on the validation split is no better than chance."""
+
     code = "teacher_not_competent"
     end_reason = "teacher_refused"
-    hint_by_default = "Train the teacher longer, or set `distillation.accept_weak_teacher: true` to go on regardless."
+    hint_by_default = "Train the teacher longer, or set `distillation.accept_weak_teacher: true` to continue anyway."
 
 
 class StrideMismatch(FrsError):
+    """The pyramids of teacher and student have no stride in common."""
+
     code = "stride_mismatch"
     end_reason = "teacher_refused"
     hint_by_default = "Choose a teacher whose pyramid shares strides with the student's."
 
 
 class HeadMismatch(FrsError):
+    """The class logits of teacher and student cannot be compared."""
+
     code = "head_mismatch"
     end_reason = "teacher_refused"
     hint_by_default = "Choose a teacher with the student's head, or set `distillation.logit_weight: 0`."
 
 
 class NoGradient(FrsError):
+    """A term has no gradient with respect to the student."""
+
     code = "no_gradient"
     end_reason = "teacher_refused"
-    hint_by_default = (
-        "Leave that term out by a weight of 0, or choose another teacher: this one has nothing to tell by it."
-    )
+    hint_by_default = "Set that term's weight to 0, or choose another teacher."
 
 
 class UnsupportedDetector(FrsError):
+    """The detector's architecture cannot be distilled."""
+
     code = "unsupported_detector"
     hint_by_default = (
-        "Distillation needs a detector with a neck and a sigmoid dense head (RetinaNet, GFL, FCOS, Faster R-CNN)."
+        "Use a detector with a neck and a sigmoid dense head (RetinaNet, GFL, FCOS, Faster R-CNN) for distillation."
     )
 
 
 class PrecisionUnsupported(FrsError):
+    """The device does not support the requested precision."""
+
     code = "precision_unsupported"
     hint_by_default = "Use `precision: auto`, `fp32` or `bf16`."
 
 
 class DeviceUnavailable(FrsError):
+    """The requested devices are not available."""
+
     code = "device_unavailable"
-    hint_by_default = "Ask for fewer `resources.devices`, or leave it out."
+    hint_by_default = "Request fewer `resources.devices`, or omit the field."
 
 
 class Diverged(FrsError):
+    """A loss is no longer finite."""
+
     code = "diverged"
     end_reason = "diverged"
     hint_by_default = (
@@ -152,31 +197,43 @@ class Diverged(FrsError):
 
 
 class OutOfMemory(FrsError):
+    """The GPU or the host has run out of memory."""
+
     code = "out_of_memory"
     end_reason = "out_of_memory"
     hint_by_default = "Lower `schedule.batch_size` or `schedule.image_size`."
 
 
 class BatchTooLarge(OutOfMemory):
+    """A batch does not fit into memory."""
+
     code = "batch_too_large"
-    hint_by_default = "Set `schedule.batch_size` to what fits, or lower `schedule.image_size`."
+    hint_by_default = "Set `schedule.batch_size` to the size that fits, or lower `schedule.image_size`."
 
 
 class StorageFull(FrsError):
+    """The disk is full."""
+
     code = "storage_full"
-    hint_by_default = "Free space; the job goes on by itself from its last checkpoint."
+    hint_by_default = "Free disk space; the job then resumes from its last checkpoint."
 
 
 class CheckpointUnusable(FrsError):
+    """The work folder holds a checkpoint of another spec or format."""
+
     code = "checkpoint_unusable"
     hint_by_default = "Start again in an empty work folder."
 
 
 class DetectionsUnusable(FrsError):
+    """A run's detections are missing, damaged or of another version."""
+
     code = "detections_unusable"
-    hint_by_default = "Detections come from a run of this version: train again, in an empty work folder."
+    hint_by_default = "Train again in an empty work folder: detections must come from a run of this version."
 
 
 class RunsDiffer(FrsError):
+    """The runs cannot be compared with each other."""
+
     code = "runs_differ"
-    hint_by_default = "Compare runs on one data set: as many students as baselines, of the same seeds."
+    hint_by_default = "Compare runs on one data set: as many students as baselines, with the same seeds."

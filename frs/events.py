@@ -1,6 +1,7 @@
-"""The line protocol between a trainer and whoever watches it: one JSON object per line.
+"""The event protocol of a trainer: one JSON object per line.
 
-The engine emits `Event`s; the supervisor reads them from a pipe (`parse`), the command line draws them as a bar.
+The engine emits `Event`s. The worker's supervisor reads them from a pipe with `parse`; the command line draws them as a
+progress bar.
 """
 
 import time
@@ -10,6 +11,7 @@ from typing import Annotated, Literal, TextIO
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, TypeAdapter
 
 MAX_LINE = 1 << 20
+"""Maximum length of a line, in bytes."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 MetricKey = Annotated[str, StringConstraints(pattern=r"^[a-z]+/[A-Za-z0-9_.]+$", max_length=100)]
 Role = Literal["teacher", "student"]
@@ -18,38 +20,44 @@ Role = Literal["teacher", "student"]
 class _Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
     time: Number = Field(default_factory=time.time)
-    """Seconds since 1970, on the trainer's clock."""
+    """Seconds since 1970, by the trainer's clock."""
 
 
 class Phase(_Event):
-    """What the trainer is busy with: checking, loading, probing, calibrating, training, evaluating, exporting."""
+    """A new phase: checking, loading, probing, calibrating, training, evaluating, exporting and others."""
 
     type: Literal["phase"] = "phase"
     phase: Annotated[str, StringConstraints(pattern=r"^[a-z ]+$", max_length=64)]
 
 
 class Rewound(_Event):
-    """Training (re)starts at `to_step`; every metric of a later step is void."""
+    """Training starts or resumes at `to_step`; metrics of later steps are void."""
 
     type: Literal["rewound"] = "rewound"
     to_step: Annotated[int, Field(ge=0)]
 
 
 class Progress(_Event):
+    """Progress of training."""
+
     type: Literal["progress"] = "progress"
     epoch: int
     epochs: int
     step: int
     steps: int
     fraction: Number
+    """Completed fraction of training, 0 to 1."""
     phase_fraction: Number | None = None
-    """How much of the phase at hand is done, for long work between steps."""
+    """Completed fraction of the current phase, 0 to 1; emitted by long work between steps."""
     eta_seconds: Number | None = None
     images_per_second: Number | None = None
 
 
 class Metrics(_Event):
-    """Values of one step, one row each: `train/...`, `val/...`. Null: a size without objects."""
+    """Values of one step, by key (`train/...`, `val/...`).
+
+    A value is null if it is not finite, or for an object size without objects.
+    """
 
     type: Literal["metrics"] = "metrics"
     step: Annotated[int, Field(ge=0)]
@@ -58,7 +66,7 @@ class Metrics(_Event):
 
 
 class Evaluation(_Event):
-    """COCO metrics of one detector on the validation split. A size without objects is null."""
+    """COCO metrics of one detector on the validation split, 0 to 1; null for an object size without objects."""
 
     type: Literal["evaluation"] = "evaluation"
     role: Role
@@ -69,16 +77,16 @@ class Evaluation(_Event):
     images: int
     detections: int
     last: bool = False
-    """The one that counts: the end of training, or a teacher's or `evaluate` job's only one."""
+    """Whether the evaluation is final: the one after training, or the only one of a teacher or `evaluate` job."""
 
 
 class Checkpoint(_Event):
-    """A file that is whole: written, fsynced, hashed and renamed before it is announced."""
+    """A complete checkpoint file: written, fsynced, hashed and renamed before this event is emitted."""
 
     type: Literal["checkpoint"] = "checkpoint"
     kind: Literal["training", "student"]
     path: str
-    """Relative to the work folder."""
+    """Path relative to the work folder."""
     sha256: str
     bytes: int
     step: int
@@ -88,36 +96,41 @@ class Checkpoint(_Event):
 
 
 class Artifact(_Event):
-    """A deliverable that is no checkpoint: the resolved config, the safetensors safetensors_copy."""
+    """A result file other than a checkpoint, such as the resolved config or the safetensors copy."""
 
     type: Literal["artifact"] = "artifact"
     name: str
     path: str
+    """Path relative to the work folder."""
     sha256: str
     bytes: int
 
 
 class Facts(_Event):
-    """What the report needs and only the engine knows: parameters, chosen weights, hashes, versions."""
+    """Values for the report that only the engine has: parameters, chosen weights, hashes, versions."""
 
     type: Literal["facts"] = "facts"
     values: dict[str, object]
 
 
 class Log(_Event):
+    """A log message."""
+
     type: Literal["log"] = "log"
     level: Literal["debug", "info", "warning", "error"] = "info"
     message: Annotated[str, Field(max_length=16_384)]
 
 
 class ErrorInfo(BaseModel):
+    """An error as it is sent on the wire."""
+
     code: str
     message: str
     hint: str = ""
 
 
 class Outcome(_Event):
-    """The last line of a trainer that ended in an orderly way."""
+    """The last event of a trainer that ended in an orderly way."""
 
     type: Literal["outcome"] = "outcome"
     status: Literal["succeeded", "failed", "interrupted"]
@@ -131,12 +144,12 @@ _event: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Discriminator("type")]
 
 
 def parse(line: str | bytes) -> Event:
-    """One line of the protocol. Raises ValueError (pydantic's) for anything else; the trainer's output is data."""
+    """Return the event of one line. Raise ValueError (pydantic's) if the line is not a valid event."""
     return _event.validate_json(line)
 
 
 def lines_to(stream: TextIO) -> Emit:
-    """The JSON lines reader: every event on its own line, flushed, so that it can be a pipe."""
+    """Return an `Emit` that writes each event to `stream` as a JSON line and flushes it."""
 
     def emit(event: Event) -> None:
         stream.write(event.model_dump_json() + "\n")
@@ -146,6 +159,8 @@ def lines_to(stream: TextIO) -> Emit:
 
 
 def to_all(*sinks: Emit) -> Emit:
+    """Return an `Emit` that passes each event to all `sinks`."""
+
     def emit(event: Event) -> None:
         for sink in sinks:
             sink(event)

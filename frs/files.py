@@ -1,4 +1,4 @@
-"""What a file hashes to, and that it is still there after a power cut."""
+"""File hashes and durable writes."""
 
 import hashlib
 import os
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def digest(path: Path) -> str:
-    """SHA-256, in hex."""
+    """Return the file's SHA-256 as lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
-    """Content of a file, or names in a folder, are on the disk when it returns."""
+    """Flush a file's content, or a folder's directory entries, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Weights that others publish and the paper's recipes name: `published.yaml`. Nothing here downloads them."""
+"""The published weights that the paper's recipes use, listed in `published.yaml`. This module downloads nothing."""
 
 from functools import cache
 from importlib.resources import files
@@ -8,30 +8,34 @@ from pydantic import BaseModel, ConfigDict
 
 
 class PublishedFile(BaseModel):
+    """A weights file that its authors publish."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
     file: str
-    """Its name under the models folder, where recipes look for it."""
+    """File name in the models folder, as recipes refer to it."""
     urls: tuple[str, ...]
-    """The publisher's first; the others hold the same file."""
+    """Download addresses: the publisher's, then mirrors of the same file."""
     recipes: tuple[str, ...]
-    """Those that need it."""
+    """Names of the recipes that use the file."""
 
     @property
     def sha256_prefix(self) -> str:
+        """First 8 hex digits of the file's SHA-256, taken from its name."""
         return self.file.removesuffix(".pth").rpartition("-")[2]
 
 
 @cache
 def published_files() -> tuple[PublishedFile, ...]:
+    """Return the entries of `published.yaml`."""
     return tuple(PublishedFile(**row) for row in yaml.safe_load(files("frs").joinpath("published.yaml").read_text()))
 
 
 def published_names() -> list[str]:
-    """What can be asked for: recipes, then files."""
+    """Return the names that `files_for` accepts: recipes, then files."""
     recipes = sorted({recipe for row in published_files() for recipe in row.recipes})
     return [*recipes, *(row.file for row in published_files())]
 
 
 def files_for(name: str) -> list[PublishedFile]:
-    """The file of that name, or all that the recipe of that name needs; empty where there is no such."""
+    """Return the file called `name`, or the files that the recipe `name` uses; empty if there is neither."""
     return [row for row in published_files() if name == row.file or name in row.recipes]

@@ -1,4 +1,4 @@
-"""The resolved spec: a job spec with every reference turned into files. What the engine runs."""
+"""The resolved spec, which the engine runs: a job spec with every reference replaced by files."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -15,87 +15,87 @@ from frs.spec import (
     RelativePath,
 )
 
+MAP = "val/bbox_mAP"
+
 
 class _Resolved(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class SplitFiles(_Resolved):
-    """Images and boxes of one half of a data set."""
+    """The files of one split of a data set."""
 
     images: Path
+    """Folder of images."""
     annotations: Path
+    """COCO annotation file."""
 
 
 class ResolvedDetector(_Resolved):
+    """A detector's description and the file of its weights."""
+
     description: ConfigDetector | DescribedDetector
     weights: Path | None = None
-    """File to load; absent where `description.init` is `random` or `imagenet`."""
+    """Weights file to load; None if `description.init` is `random` or `imagenet`."""
     sha256: str | None = None
-    """What that file must hash to, where it is known."""
-
-
-MAP = "val/bbox_mAP"
+    """Expected SHA-256 of the weights file, if it is known."""
 
 
 class FinishedRun(_Resolved):
-    """A run that has ended, as far as a comparison needs it."""
+    """The results of a run that a comparison uses."""
 
     role: Literal["student", "baseline"]
     seed: int
     detections: Path
     curves: dict[str, list[tuple[int, float | None]]] = {}
-    """Metrics by key as (step, value), ascending, thinned out."""
-
-
-def is_drawn(key: str) -> bool:
-    """Whether a metric belongs to a run's curves: mAP and the terms of the loss."""
-    return key == MAP or (key.startswith("train/") and ("loss" in key or "distill" in key))
+    """Metrics by key as (step, value) pairs in ascending order of steps, subsampled."""
 
 
 class RunGroup(_Resolved):
-    """The runs a comparison compares: of every seed a student and a baseline."""
+    """The runs of a comparison: a student and a baseline for every seed."""
 
     runs: tuple[FinishedRun, ...]
     teacher: Path | None = None
-    """Its detections."""
+    """File of the teacher's detections."""
     facts: dict[str, Any] = {}
-    """Of the first student's run, for the report."""
+    """Facts of the first student's run, for the report."""
 
 
 class ResolvedSpec(_Resolved):
+    """A job spec and the files it refers to."""
+
     job: JobSpec
     train: SplitFiles
     val: SplitFiles
     unlabelled: SplitFiles | None = None
-    """Its images teach through the teacher alone."""
+    """Images that only the distillation terms use, without boxes."""
     student: ResolvedDetector
     teacher: ResolvedDetector | None = None
     models: Path
-    """Folder of weights; ImageNet backbones are looked up here."""
+    """Folder of weights, which also holds the ImageNet backbones."""
     run_group: RunGroup | None = None
-    """Only for kind `compare`."""
+    """The runs to compare; only for kind `compare`."""
 
 
 def resolve(job: JobSpec, data: Path, models: Path) -> ResolvedSpec:
-    """Resolves `job` for the engine used alone: data sets are folders under `data`, weights files under `models`.
+    """Resolve `job` without the service: data sets are folders in `data`, weights are files in `models`.
 
-    Raises DatasetNotFound, WeightsNotFound, or InvalidSpec for references only the service knows.
+    Raises DatasetNotFound, WeightsNotFound, or InvalidSpec for references that only the service can resolve.
     """
     folder = inside(data, job.dataset)
     return ResolvedSpec(
         job=job,
-        train=_split(folder, "train"),
-        val=_split(folder, "val"),
-        unlabelled=_split(inside(data, job.unlabelled), "train") if job.unlabelled else None,
-        student=_detector(job.student, models),
-        teacher=_detector(job.teacher, models) if job.teacher else None,
+        train=_split_files(folder, "train"),
+        val=_split_files(folder, "val"),
+        unlabelled=_split_files(inside(data, job.unlabelled), "train") if job.unlabelled else None,
+        student=_resolve_detector(job.student, models),
+        teacher=_resolve_detector(job.teacher, models) if job.teacher else None,
         models=models,
     )
 
 
 def inside(root: Path, relative: RelativePath) -> Path:
-    """`root / relative`, links followed. Raises InvalidSpec when that lies outside `root`."""
+    """Return `root / relative` with links resolved. Raise InvalidSpec if the path is outside `root`."""
     path = (root / relative).resolve()
     if not path.is_relative_to(root.resolve()):
         raise InvalidSpec(f"{relative!r} lies outside its folder.", "Name a file or folder below it.")
@@ -103,30 +103,37 @@ def inside(root: Path, relative: RelativePath) -> Path:
 
 
 def weights_file(models: Path, relative: RelativePath) -> Path:
+    """Return the path of a weights file in the models folder. Raise WeightsNotFound if it does not exist."""
     path = inside(models, relative)
     if not path.is_file():
         raise WeightsNotFound(f"No file {relative!r} in the models folder.")
     return path
 
 
-def _split(folder: Path, name: str) -> SplitFiles:
+def is_drawn(key: str) -> bool:
+    """Return whether a metric is part of a run's curves: validation mAP and the terms of the loss."""
+    return key == MAP or (key.startswith("train/") and ("loss" in key or "distill" in key))
+
+
+def _split_files(folder: Path, name: str) -> SplitFiles:
     split = SplitFiles(images=folder / name, annotations=folder / "annotations" / f"instances_{name}.json")
     if not split.images.is_dir() or not split.annotations.is_file():
         raise DatasetNotFound(
             f"Data set {folder.name!r} has no {name}/ with annotations/instances_{name}.json.",
-            "A data set is a folder with train/, val/ and annotations/instances_{train,val}.json; name its parent with --data.",
+            "A data set is a folder with train/, val/ and annotations/instances_{train,val}.json; "
+            "name its parent with --data.",
         )
     return split
 
 
-def _detector(ref: DetectorRef, models: Path) -> ResolvedDetector:
+def _resolve_detector(ref: DetectorRef, models: Path) -> ResolvedDetector:
     if not isinstance(ref, ConfigDetector | DescribedDetector):
         raise InvalidSpec(
-            "Registered detectors and other jobs are known to the service only.",
+            "Only the service can resolve registered detectors and other jobs.",
             "Describe the detector, with `init: {weights: FILE}`, or post the job to the service.",
         )
     if isinstance(ref.init, InitFromFile):
         return ResolvedDetector(description=ref, weights=weights_file(models, ref.init.weights))
     if ref.init not in ("random", "imagenet"):
-        raise InvalidSpec("`init: {detector}` is known to the service only.", "Use `init: {weights: FILE}`.")
+        raise InvalidSpec("Only the service can resolve `init: {detector}`.", "Use `init: {weights: FILE}`.")
     return ResolvedDetector(description=ref)

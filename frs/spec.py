@@ -1,4 +1,4 @@
-"""The job spec: what a user asks for. Typed data, frozen, nothing unknown accepted, importable without torch."""
+"""The job spec: the fields of a job. Frozen models that accept no unknown field; importing them needs no torch."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -23,7 +23,7 @@ Name = Annotated[
     str, StringConstraints(min_length=1, max_length=_NAME_LENGTH, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]*$")
 ]
 Kind = Literal["distill", "train", "evaluate", "compare"]
-"""`compare` is the service's own: it ends a job with a `baseline`, and nobody can post one."""
+"""`compare` is internal: the service creates it for a job with a `baseline`, and the API rejects it."""
 Architecture = Literal["retinanet", "gfl", "fcos", "faster_rcnn"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Method = Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "none"]
@@ -37,102 +37,124 @@ TERMS: dict[Method, tuple[TermName, ...]] = {
     "pkd": ("feature",),
     "none": (),
 }
-"""What a method compares: pyramid features, class logits. `frs.distillation.methods` says how."""
+"""The terms of each method: pyramid features, class logits. `frs.distillation.methods` defines masks and distances."""
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Literal["auto", "paper"]
 Priority = Annotated[int, Field(ge=-100, le=100)]
 Tags = Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=32)]
 Metadata = dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]]
 
 
-def _inside_the_root(path: str) -> str:
+def _require_relative_path(path: str) -> str:
     parts = PurePosixPath(path).parts
     if not parts or path.startswith(("/", "~")) or ".." in parts or "\\" in path or "\0" in path or "://" in path:
         raise ValueError("must be a relative path inside the configured folder, without '..' and not a URL")
     return path
 
 
-RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_inside_the_root)]
+RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_require_relative_path)]
 
 
 class Spec(BaseModel):
-    """Base of every part of a spec."""
+    """Base class of every part of a spec."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     @field_validator("*", mode="before")
     @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Pydantic takes it for 0 or 1. A text that says a number is welcome: YAML reads `1e-3` as one."""
+    def _reject_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Reject true and false for a number, which pydantic would convert to 1 and 0.
+
+        Numeric text stays valid: YAML reads `1e-3` as text.
+        """
         if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
-            wanted = list(_leaves(cls.model_fields[info.field_name or ""].annotation))
-            if (int in wanted or float in wanted) and bool not in wanted:
+            types = list(_leaf_types(cls.model_fields[info.field_name or ""].annotation))
+            if (int in types or float in types) and bool not in types:
                 raise ValueError("must be a number, not true or false")
         return value
 
 
-def _leaves(annotation: Any) -> Iterator[Any]:
-    parts = get_args(annotation)
-    for part in parts:
-        yield from _leaves(part)
-    if not parts:
+def _leaf_types(annotation: Any) -> Iterator[Any]:
+    arguments = get_args(annotation)
+    for argument in arguments:
+        yield from _leaf_types(argument)
+    if not arguments:
         yield annotation
 
 
 class InitFromDetector(Spec):
+    """Initial weights from a registered detector."""
+
     detector: Name
+    """Id or name of the registered detector."""
 
 
 class InitFromFile(Spec):
+    """Initial weights from a file."""
+
     weights: RelativePath
-    """File under the models folder."""
+    """Path of the weights file, relative to the models folder."""
 
 
 Init = Literal["random", "imagenet"] | InitFromDetector | InitFromFile
 
 
 class DetectorByName(Spec):
-    """A registered detector, with its own weights."""
+    """A registered detector with its own weights."""
 
     detector: Name
+    """Id or name of the registered detector."""
 
 
 class DetectorOfJob(Spec):
-    """The student that job trained; a queued job waits for it."""
+    """The student that another job trained. A queued job waits for that job."""
 
     job: Annotated[str, StringConstraints(pattern=r"^job_[0-9a-z]{26}$")]
+    """Id of the job."""
 
 
 class ConfigDetector(Spec):
-    """A detector by the name of a stock mmdet config."""
+    """A detector from an mmdet config."""
 
     config: Annotated[str, StringConstraints(pattern=r"^mmdet::[a-z0-9_]+/[A-Za-z0-9_.-]+\.py$", max_length=200)]
+    """Name of a config that ships with mmdet, for example `mmdet::gfl/gfl_r50_fpn_1x_coco.py`."""
     init: Init = "imagenet"
+    """Initial weights: `random`, `imagenet` (backbone only), `{detector: NAME}` or `{weights: FILE}`."""
 
 
 class Backbone(Spec):
+    """The backbone of a described detector."""
+
     type: Literal["ResNet"] = "ResNet"
+    """Backbone family."""
     depth: Literal[18, 34, 50, 101] = 50
+    """Number of layers; 50 and 101 use bottleneck blocks."""
     width: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = 64
-    """Channels of the stem; stage i has width * 2**i (times 4 with bottlenecks, depth >= 50)."""
+    """Channels of the stem. Stage i has width * 2**i channels, times 4 with bottleneck blocks."""
     norm: Literal["frozen_bn", "gn"] = "frozen_bn"
-    """`frozen_bn` as stock mmdet: running statistics stay as they are. `gn`: group norm, 8 groups, also in the neck."""
+    """Normalisation. `frozen_bn`: batch norm with fixed running statistics, as in mmdet's configs. `gn`: group norm
+    with 8 groups, also in the neck."""
 
 
 class DescribedDetector(Spec):
-    """A detector by description; whatever is not said is as in the architecture's base config."""
+    """A detector by description. Absent fields take the values of the architecture's base config."""
 
     architecture: Architecture
+    """Detector architecture."""
     backbone: Backbone = Backbone()
+    """Backbone."""
     neck_channels: Annotated[int, Field(ge=16, le=512, multiple_of=16)] = 256
+    """Channels of every pyramid level."""
     stacked_convs: Annotated[int, Field(ge=1, le=8)] | None = None
+    """Convolutions in each branch of the head. Absent: the base config's number."""
     init: Init = "random"
+    """Initial weights: `random`, `imagenet` (backbone only), `{detector: NAME}` or `{weights: FILE}`."""
 
 
 DetectorDescription = ConfigDetector | DescribedDetector
 _DETECTOR_KEYS = {"detector": "detector", "job": "job", "config": "config", "architecture": "architecture"}
 
 
-def _detector_kind(value: Any) -> str | None:
+def _detector_tag(value: Any) -> str | None:
     keys = value.keys() if isinstance(value, dict) else type(value).model_fields if isinstance(value, Spec) else ()
     return next((tag for key, tag in _DETECTOR_KEYS.items() if key in keys), None)
 
@@ -143,158 +165,195 @@ DetectorRef = Annotated[
     | Annotated[ConfigDetector, Tag("config")]
     | Annotated[DescribedDetector, Tag("architecture")],
     Discriminator(
-        _detector_kind,
+        _detector_tag,
         custom_error_type="detector_unclear",
-        custom_error_message="Say which detector: one of the keys `detector`, `job`, `config` or `architecture`.",
+        custom_error_message="A detector needs one of the keys `detector`, `job`, `config` or `architecture`.",
     ),
 ]
 
 
 class Optimizer(Spec):
+    """The optimizer."""
+
     name: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer algorithm."""
     learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
-    """Per step of `batch_size` images. Absent: SGD the stock value scaled by batch size / 16, AdamW 1e-3."""
+    """Learning rate per step of `batch_size` images. Absent: for SGD the base config's rate scaled by `batch_size` over
+    the base config's batch size (16); for AdamW 0.001."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD; AdamW ignores it."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Weight decay. Absent: the base config's for SGD, 0.05 for AdamW."""
 
 
 class LrSchedule(Spec):
-    """Learning rate over the steps: a linear warm-up, then by `name`."""
+    """Learning rate over the steps: a linear warm-up, then the schedule `name`."""
 
     name: Literal["step", "cosine"] = "step"
+    """`step`: divided by 10 after each milestone. `cosine`: cosine annealing to a hundredth of the initial rate."""
     milestones: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-    """Epochs after which the rate falls tenfold. Absent: the base config's, in proportion to the epochs."""
+    """Epochs after which the rate is divided by 10. Absent: the base config's, scaled to the number of epochs."""
     warmup_steps: Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"] = "auto"
-    """`auto` = min(500, 5 % of the steps)."""
+    """Steps of the linear warm-up. `auto`: min(500, 5 % of the steps)."""
 
 
-Side = Annotated[int, Field(ge=32, le=4096)]
-Size = tuple[Side, Side]
+SideLength = Annotated[int, Field(ge=32, le=4096)]
+Size = tuple[SideLength, SideLength]
 
 
 class Schedule(Spec):
+    """The training schedule."""
+
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Passes over the training images. Absent: the base config's number."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
-    """Ends the run after so many steps, wherever in the epochs that is."""
+    """Maximum number of training steps; training ends there, also within an epoch."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Images in each training step, over all processes."""
     optimizer: Optimizer = Optimizer()
+    """Optimizer."""
     lr_schedule: LrSchedule = LrSchedule()
+    """Learning-rate schedule."""
     max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 35.0
-    """Largest gradient norm; null turns clipping off."""
+    """Gradients are clipped to this norm; null turns clipping off."""
     image_size: Size | None = None
-    """[width, height] that images are scaled into, keeping their shape. Absent: the base config's, 1333 x 800."""
+    """[width, height] in pixels that images are scaled into; the aspect ratio is kept. Absent: the base config's size,
+    1333 x 800."""
     train_sizes: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)] | None = None
-    """Training sizes, one drawn for each image. Absent: `image_size` alone."""
+    """Sizes for training, [width, height] in pixels; one is drawn at random for each image. Absent: `image_size`."""
     flip_prob: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Probability that a training image is flipped horizontally."""
     precision: Precision = "auto"
-    """`auto` = bf16 on a GPU that has it, else fp32."""
+    """Floating-point precision of the forward passes. `auto`: bf16 on a GPU that supports it, otherwise fp32."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the run's random numbers."""
     evaluate_every: Annotated[int, Field(ge=1)] = 1
-    """Epochs between evaluations; there is always one at the end."""
+    """Epochs between evaluations on the validation split. The end of training is always evaluated."""
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
-    """Steps between checkpoints. Absent: one at the end of every epoch."""
+    """Steps between checkpoints. Absent: within an epoch, every 10 minutes. The end of an epoch always has one."""
 
 
 class Distillation(Spec):
+    """The weights of the distillation terms and how the teacher is used."""
+
     feature_weight: Weight = "auto"
+    """Weight of the feature term. `auto`: calibrated after the learning-rate warm-up; `paper`: the paper's."""
     logit_weight: Weight = "auto"
+    """Weight of the logit term. `auto`: calibrated after the learning-rate warm-up; `paper`: the paper's."""
     warmup_steps: Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"] = "auto"
-    """Steps over which the terms ramp from 0 to their weight; `auto` = min(500, 5 % of the steps)."""
+    """Steps over which the terms ramp up from 0 to their weight. `auto`: min(500, 5 % of the steps)."""
     adapter: Literal["1x1", "3x3"] = "3x3"
+    """Kernel of the convolution that maps the student's features to the teacher's channels."""
     accept_weak_teacher: StrictBool = False
+    """Whether to train under a teacher whose mAP on the validation split is below 0.01."""
     teacher_cache: Literal["auto", "on", "off"] = "auto"
-    """Keeps the teacher's outputs on disk between epochs. `auto`: where all images are scaled to one shape, there are
-    enough epochs for it to repay, and a quarter of the free disk holds them."""
+    """Whether to cache the teacher's outputs on disk between epochs. `auto`: if all training images are scaled to one
+    shape, training has at least 4 epochs, and the outputs fit into a quarter of the free disk space."""
 
     @model_validator(mode="after")
-    def _some_weight(self) -> "Distillation":
+    def _require_a_weight(self) -> "Distillation":
         if self.feature_weight == 0 and self.logit_weight == 0:
             raise ValueError("feature_weight and logit_weight are both 0: use method `none` or kind `train`")
         return self
 
 
 class Resources(Spec):
+    """The devices and processes of a job."""
+
     devices: Annotated[int, Field(ge=0, le=64)] | None = None
-    """GPUs, each with a process that has its share of every batch. Absent: one if there is any, else the CPU. 0: the CPU."""
+    """Number of GPUs; each has a process that trains on its share of every batch. 0: the CPU. Absent: one GPU if the
+    machine has any, otherwise the CPU."""
     processes: Annotated[int, Field(ge=1, le=16)] = 1
-    """On the CPU: processes that have their share of every batch."""
+    """Number of processes on the CPU; each trains on its share of every batch."""
     loader_workers: Annotated[int, Field(ge=0, le=32)] | None = None
-    """Processes that read images, for each that trains. Absent: 4 with a GPU, else 0."""
+    """Processes that read images, for each training process. Absent: 4 with a GPU, otherwise 0."""
     max_minutes: Annotated[int, Field(ge=1)] | None = None
+    """Time limit of training in minutes; training then ends early and the student is evaluated. Absent: no limit."""
 
     @property
     def trainers(self) -> int:
-        """Processes that the job is run by."""
+        """Number of processes that train."""
         return self.devices or self.processes
 
     @model_validator(mode="after")
-    def _processes_are_for_the_cpu(self) -> "Resources":
+    def _reject_processes_beside_devices(self) -> "Resources":
         if self.devices and self.processes > 1:
-            raise ValueError("`processes` is for the CPU: each of the `devices` has a process anyway")
+            raise ValueError("`processes` is for the CPU: each of the `devices` has one process")
         return self
 
 
-DISTILLATION_METHODS = {"teacher", "method", "unlabelled", "distillation", "baseline"}
-"""Fields that a student trained alone has no use for."""
+DISTILLATION_FIELDS = {"teacher", "method", "unlabelled", "distillation", "baseline"}
+"""Fields of a distillation; a job without a teacher does not have them."""
 
 
 class BaselineSeeds(Spec):
+    """Several pairs of runs."""
+
     seeds: Annotated[int, Field(ge=1, le=32)]
-    """Pairs of runs, of the seeds `schedule.seed`, `schedule.seed` + 1 and so on."""
+    """Number of pairs; their seeds are `schedule.seed`, `schedule.seed` + 1 and so on."""
 
 
 class JobSpec(Spec):
-    """One job. `distill` trains `student` under `teacher`, `train` trains `student` alone, `evaluate` scores `student`."""
+    """One job."""
 
     name: Name | None = None
+    """Display name of the job."""
     kind: Kind = "distill"
+    """`distill`: train `student` under `teacher`. `train`: train `student` without a teacher. `evaluate`: compute the
+    COCO metrics of `student` on the validation split."""
     method: Method = "frs"
-    """What the student is compared by: `frs`, its halves `feature` and `logit`; the same terms under other masks,
-    `uniform` and `boxes`; `pkd`, standardised features; `none`, the student alone beside the teacher's numbers."""
+    """Distillation method. `frs`: the paper's feature and logit term, under its richness mask; `feature` and `logit`: one
+    of the two terms; `uniform` and `boxes`: both terms, under a uniform mask or inside the ground-truth boxes; `pkd`:
+    distance of standardised features (PKD); `none`: no distillation, but the report lists the teacher's metrics."""
     dataset: Name
     """Id or name of a registered data set."""
     unlabelled: Name | None = None
-    """Id or name of a second data set whose training images, boxes ignored, teach through the teacher alone: up to
-    `batch_size` of them in each step, beside those of `dataset`."""
+    """Id or name of a second data set. The distillation terms, and nothing else, use its training images without boxes:
+    up to `batch_size` of them in each step, in addition to the images of `dataset`."""
     teacher: DetectorRef | None = None
+    """The teacher; required by kind `distill`."""
     student: DetectorRef
+    """The student; for kind `evaluate`, the detector to evaluate."""
     schedule: Schedule = Schedule()
+    """Training schedule."""
     distillation: Distillation = Distillation()
+    """Distillation settings."""
     baseline: StrictBool | BaselineSeeds = False
-    """Also train the student alone, same seed and schedule, as a job of its own; the report compares.
-
-    With `{seeds: n}` n pairs of runs, so that the report can tell the gain from the luck of training.
-    """
+    """Whether to train the baseline too: the same student, seed and schedule without a teacher, as a separate job. The
+    report compares the two. `{seeds: n}` trains n pairs of runs; the report then covers the variation between seeds."""
     resources: Resources = Resources()
+    """Devices and processes."""
     priority: Priority = 0
-    """Jobs of a higher one are taken first; `PATCH /jobs/{id}` changes it. The engine alone has no use for it."""
+    """Priority in the queue; higher values start first. `PATCH /jobs/{id}` changes it. The engine ignores it."""
     max_invalid_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the data set's images that may have issues and be left out."""
+    """Maximum fraction of the data set's images that may have issues; these images are excluded."""
     tags: Tags = ()
+    """Tags, for filters."""
     metadata: Annotated[Metadata, Field(max_length=32)] = {}
+    """Key-value pairs that are stored with the job and not interpreted."""
 
     @model_validator(mode="after")
-    def _parts_fit_the_kind(self) -> "JobSpec":
+    def _check_consistency(self) -> "JobSpec":
         if self.kind == "distill" and self.teacher is None:
-            raise ValueError("kind `distill` needs a `teacher`; kind `train` trains the student alone")
+            raise ValueError("kind `distill` needs a `teacher`; use kind `train` for a student without one")
         if self.pairs and self.schedule.seed + self.pairs > 2**32:
-            raise ValueError("`schedule.seed` is too large for so many seeds")
+            raise ValueError("`schedule.seed` is too large for this number of seeds")
         if self.kind != "distill" and (self.teacher is not None or self.baseline):
             raise ValueError(f"`teacher` and `baseline` belong to kind `distill`, not `{self.kind}`")
-        self._nothing_is_said_in_vain()
-        self._method_has_something_to_do()
+        self._reject_unused_fields()
+        self._check_method()
         if self.kind != "evaluate" and self.schedule.batch_size % self.resources.trainers:
             raise ValueError(
-                f"`schedule.batch_size`, {self.schedule.batch_size}, is shared by {self.resources.trainers} processes:"
-                " it must be divisible by that"
+                f"`schedule.batch_size`, {self.schedule.batch_size}, is split over {self.resources.trainers} processes:"
+                " it must be divisible by their number"
             )
         if self.kind != "evaluate" and not isinstance(self.student, ConfigDetector | DescribedDetector):
             raise ValueError(
-                "`student` is a description (`config` or `architecture`); start it from weights with `init`"
+                "`student` must be a description (`config` or `architecture`); use `init` to start it from weights"
             )
         return self
 
-    def _nothing_is_said_in_vain(self) -> None:
+    def _reject_unused_fields(self) -> None:
         if self.kind != "distill" and (self.method != "frs" or self.distillation != Distillation()):
             raise ValueError(f"`method` and `distillation` belong to kind `distill`, not `{self.kind}`")
         if self.kind == "evaluate" and self.resources.max_minutes is not None:
@@ -302,16 +361,16 @@ class JobSpec(Spec):
         if self.method == "none" and self.distillation.teacher_cache == "on":
             raise ValueError("method `none` has no use for `teacher_cache`")
         if self.method == "boxes" and self.unlabelled:
-            raise ValueError("method `boxes` looks inside boxes, and `unlabelled` images have none")
+            raise ValueError("method `boxes` needs boxes, and `unlabelled` images have none")
 
-    def _method_has_something_to_do(self) -> None:
+    def _check_method(self) -> None:
         terms = TERMS[self.method]
         weights: dict[TermName, Weight] = {
             "feature": self.distillation.feature_weight,
             "logit": self.distillation.logit_weight,
         }
         if terms and not any(weights[term] for term in terms):
-            raise ValueError(f"method `{self.method}` has the {terms[0]} term alone, and its weight is 0")
+            raise ValueError(f"method `{self.method}` has only the {terms[0]} term, and its weight is 0")
         unused = [
             f"{name}_weight" for name, weight in weights.items() if name not in terms and weight not in ("auto", 0)
         ]
@@ -320,39 +379,39 @@ class JobSpec(Spec):
         if self.method == "pkd" and "paper" in weights.values():
             raise ValueError("the paper has no weights for method `pkd`; use `auto` or a number")
         if self.unlabelled and (self.kind != "distill" or not terms):
-            raise ValueError("`unlabelled` images are for distillation: kind `distill` and a method other than `none`")
+            raise ValueError("`unlabelled` images need kind `distill` and a method other than `none`")
 
     @property
     def pairs(self) -> int:
-        """Pairs of runs it asks for; 0 without a baseline."""
+        """Number of student-baseline pairs; 0 without a baseline."""
         return self.baseline.seeds if isinstance(self.baseline, BaselineSeeds) else int(self.baseline)
 
 
 def baseline_of(spec: JobSpec, number: int = 0) -> JobSpec:
-    """The baseline of pair `number`: the same student on the same data, schedule and seed, without a teacher."""
-    fields = spec.model_dump(exclude=DISTILLATION_METHODS)
-    return JobSpec.model_validate(fields | {"kind": "train"} | _as_run(spec, "-baseline", number))
+    """Return the baseline of pair `number`: same student, data, schedule and seed, no teacher."""
+    fields = spec.model_dump(exclude=DISTILLATION_FIELDS)
+    return JobSpec.model_validate(fields | {"kind": "train"} | _name_and_seed(spec, "-baseline", number))
 
 
 def seed_variant(spec: JobSpec, number: int) -> JobSpec:
-    """The distilled student of pair `number`, a run by itself."""
-    return JobSpec.model_validate(spec.model_dump() | {"baseline": False} | _as_run(spec, "", number))
+    """Return the distilled student of pair `number` as a job without a baseline."""
+    return JobSpec.model_validate(spec.model_dump() | {"baseline": False} | _name_and_seed(spec, "", number))
 
 
 def comparison_of(spec: JobSpec) -> JobSpec:
-    """The job that compares the runs of `spec` once they have ended."""
-    fields = spec.model_dump(exclude=DISTILLATION_METHODS)
+    """Return the job that compares the runs of `spec` after they have ended."""
+    fields = spec.model_dump(exclude=DISTILLATION_FIELDS)
     resources = spec.resources.model_copy(update={"max_minutes": None})
     return JobSpec.model_validate(
-        fields | {"kind": "compare", "name": _renamed(spec, "-comparison"), "resources": resources.model_dump()}
+        fields | {"kind": "compare", "name": _suffixed_name(spec, "-comparison"), "resources": resources.model_dump()}
     )
 
 
-def _as_run(spec: JobSpec, suffix: str, number: int) -> dict[str, Any]:
+def _name_and_seed(spec: JobSpec, suffix: str, number: int) -> dict[str, Any]:
     seed = spec.schedule.seed + number
-    name = _renamed(spec, suffix + (f"-seed{seed}" if spec.pairs > 1 and (suffix or number) else ""))
+    name = _suffixed_name(spec, suffix + (f"-seed{seed}" if spec.pairs > 1 and (suffix or number) else ""))
     return {"name": name, "schedule": spec.schedule.model_dump() | {"seed": seed}}
 
 
-def _renamed(spec: JobSpec, suffix: str) -> str | None:
+def _suffixed_name(spec: JobSpec, suffix: str) -> str | None:
     return spec.name and spec.name[: _NAME_LENGTH - len(suffix)] + suffix

@@ -1,4 +1,4 @@
-"""Specs as people keep them: a YAML or JSON file, with `--set key=value` changes on top."""
+"""Spec files: YAML or JSON, with changes of the form `KEY=VALUE` (`--set`) applied to them."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ Content = dict[str, Any]
 
 
 def read(path: Path) -> Content:
-    """Raises InvalidSpec for what is no file, no YAML or no mapping."""
+    """Return the file's content. Raise InvalidSpec if it is unreadable, not YAML or not a mapping."""
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -19,29 +19,33 @@ def read(path: Path) -> Content:
     except yaml.YAMLError as error:
         raise InvalidSpec(f"{path} is neither YAML nor JSON: {error}.") from None
     if not isinstance(content, dict):
-        raise InvalidSpec(f"{path} holds no job spec.")
+        raise InvalidSpec(f"{path} does not contain a job spec.")
     return content
 
 
 def apply_changes(content: Content, changes: list[str]) -> Content:
-    """`schedule.max_steps=2` and the like; values are YAML. Raises InvalidSpec."""
-    for text in changes:
-        key, equals, value = text.partition("=")
+    """Return `content` with changes such as `schedule.max_steps=2` applied; values are YAML.
+
+    Raises InvalidSpec if a change has no `=`, an invalid value, or a key below a field that is not a mapping.
+    """
+    for change in changes:
+        key, equals, value = change.partition("=")
         if not equals:
-            raise InvalidSpec(f"--set {text}: expected KEY=VALUE.", "For example --set schedule.epochs=4.")
-        content = _with(content, key.split("."), _value(text, value), text)
+            raise InvalidSpec(f"--set {change}: expected KEY=VALUE.", "For example --set schedule.epochs=4.")
+        content = _set_field(content, key.split("."), _parse_value(change, value), change)
     return content
 
 
-def _with(content: Any, path: list[str], value: Any, text: str) -> Content:
+def _set_field(content: Any, path: list[str], value: Any, change: str) -> Content:
     if not isinstance(content, dict):
-        raise InvalidSpec(f"--set {text}: {path[0]!r} is below something that has no fields.")
-    first, *rest = path
-    return {**content, first: _with(content.get(first) or {}, rest, value, text) if rest else value}
+        raise InvalidSpec(f"--set {change}: the field above {path[0]!r} has no fields of its own.")
+    first, *remaining = path
+    new_value = _set_field(content.get(first) or {}, remaining, value, change) if remaining else value
+    return {**content, first: new_value}
 
 
-def _value(text: str, value: str) -> Any:
+def _parse_value(change: str, value: str) -> Any:
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError:
-        raise InvalidSpec(f"--set {text}: the value is no YAML.") from None
+        raise InvalidSpec(f"--set {change}: the value is not valid YAML.") from None
