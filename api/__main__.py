@@ -1,4 +1,4 @@
-"""`python -m api`: serves the API in this process."""
+"""Command `python -m api`: serve the API in this process."""
 
 import argparse
 import ipaddress
@@ -15,10 +15,15 @@ from frs.errors import FrsError
 from frs.isolation.process import die_with_parent, hide_memory
 
 GRACE_SECONDS = 5
+"""Time that open requests get to finish at shutdown."""
 _log = logging.getLogger("api")
 
 
 def main() -> None:
+    """Start the server and run it until a signal stops it.
+
+    Exits with the error message if the database is not ready, and with uvicorn's exit code if the port cannot be bound.
+    """
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
@@ -31,7 +36,10 @@ def main() -> None:
     except FrsError as error:
         raise SystemExit(f"{error.code}: {error}") from None
     if not is_loopback(arguments.host):
-        _log.warning("Keys and data cross the network in the clear: put something that ends TLS in front.")
+        _log.warning(
+            "The API is reachable from the network without encryption, so API keys and data are sent in plain text. "
+            "Run it behind a reverse proxy that terminates TLS."
+        )
     config = uvicorn.Config(
         app,
         host=arguments.host,
@@ -48,16 +56,20 @@ def main() -> None:
 
 
 class Server(uvicorn.Server):
+    """A uvicorn server that ends the event streams before it waits for open responses at shutdown."""
+
     def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
         super().__init__(config)
         self._end_streams = end_streams
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._end_streams()  # it waits for answers to end, and these would not by themselves
+        """End the event streams, then shut down."""
+        self._end_streams()  # uvicorn waits for open responses, and a stream does not end by itself
         await super().shutdown(sockets)
 
 
 def is_loopback(host: str) -> bool:
+    """Return whether `host` is a loopback address or `localhost`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

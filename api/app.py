@@ -1,4 +1,7 @@
-"""The web service: routes, gate, problem documents. `create_app()` needs a database that `store init` has made."""
+"""The FastAPI application: routes, middleware and error handlers.
+
+`create_app()` needs a database that `python -m store init` has initialised.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -42,32 +45,37 @@ from store.artifacts import local_files
 from store.settings import Settings
 
 _THREADS = 200
-"""For requests. Many more than connections, so that whoever finds none free is told so after the pool's time limit,
-instead of waiting unheard for a thread."""
-_documents_the_key = Depends(
-    HTTPBearer(auto_error=False, description="An API key. Checked by `api.http.auth_middleware`.")
-)
+"""Size of the thread pool for endpoints.
+
+There are many more threads than database connections. A request without a free connection therefore gets a 503 after
+the connection pool's timeout instead of waiting for a thread without a time limit.
+"""
+_bearer_scheme = Depends(HTTPBearer(auto_error=False, description="An API key, sent as `Authorization: Bearer KEY`."))
+"""Adds the security scheme to the OpenAPI document; `AuthMiddleware` checks the key."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Raises DatabaseNotReady."""
+    """Return the application, with an open database connection pool.
+
+    Raises DatabaseNotReady if the database cannot be reached, lacks tables or has no API key.
+    """
     context = open_context(settings or Settings())
-    registry = collector.registry_of(context)
+    registry = collector.build_registry(context)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = _THREADS
         local_files.remove_stale(context.settings.uploads_root)
         checks.resume(context.database, context.settings)
-        streaming = asyncio.create_task(context.streams.run())
+        stream_task = asyncio.create_task(context.streams.run())
         yield
-        streaming.cancel()
+        stream_task.cancel()
         context.close()
 
-    app = _Service(
+    app = _App(
         title="Feature-Richness distillation",
         version=version("frs"),
-        summary="Train a small detector under a large one, with the proof that it helped.",
+        summary="Distil a large object detector into a small one and measure the gain.",
         lifespan=lifespan,
         redirect_slashes=False,
         redoc_url=None,
@@ -79,7 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(AuthMiddleware, database=context.database, settings=context.settings),
             Middleware(JsonBodyMiddleware),
         ],
-        exception_handlers={HTTPException: _answer_problem, RequestValidationError: _answer_problem},
+        exception_handlers={HTTPException: _handle_error, RequestValidationError: _handle_error},
     )
     app.state.context, app.state.registry = context, registry
     for resource in (
@@ -98,18 +106,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         monitoring,
         health,
     ):
-        app.include_router(resource.router, dependencies=[_documents_the_key])
+        app.include_router(resource.router, dependencies=[_bearer_scheme])
     return app
 
 
-class _Service(FastAPI):
+class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, with the required scopes and the error responses added."""
         if self.openapi_schema is None:
-            openapi_document.complete(super().openapi(), self.routes)
+            openapi_document.complete_schema(super().openapi(), self.routes)
         return super().openapi()
 
 
-async def _answer_problem(request: Request, error: Exception) -> Response:
+async def _handle_error(request: Request, error: Exception) -> Response:
     response = errors.problem_response(error, request.state.request_id)
     if response.status_code == 405:
         response.headers["Allow"] = _allowed_methods(request)
@@ -117,8 +126,8 @@ async def _answer_problem(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> str:
-    """Of all routes of this path: the framework names only the first one's."""
+    """Return the methods of all routes of this path; Starlette lists only those of the first route."""
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
-    here = (methods for path, methods in paths.items() if compile_path(path)[0].match(request.scope["path"]))
-    methods = {method.upper() for operations in here for method in operations} or {"GET", "HEAD"}
+    matches = (operations for path, operations in paths.items() if compile_path(path)[0].match(request.scope["path"]))
+    methods = {method.upper() for operations in matches for method in operations} or {"GET", "HEAD"}
     return ", ".join(sorted(methods))

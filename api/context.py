@@ -1,4 +1,4 @@
-"""What every endpoint may need, made once at the start."""
+"""Objects that endpoints share; they are created once, when the application starts."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,26 +18,32 @@ from store.settings import Settings
 
 @dataclass(frozen=True)
 class Context:
+    """Settings, database, artifact storage and the in-memory state of one API process."""
+
     settings: Settings
     database: Database
     artifacts: Artifacts
     wakeups: Wakeups
     streams: Streams
-    curves: MetricCache
+    metric_cache: MetricCache
 
     def close(self) -> None:
+        """Close the wake-up sender and the database connections."""
         self.wakeups.close()
         self.database.engine.dispose()
 
 
 def open_context(settings: Settings) -> Context:
-    """Raises DatabaseNotReady where `python -m store init` has not been run."""
+    """Return the context of an API process.
+
+    Raises DatabaseNotReady if the database cannot be reached, or if `python -m store init` has not been run.
+    """
     database = open_database(settings.database_url)
     try:
         schema.check(database)
         with database.read() as session:
             if not api_keys.any_exist(session):
-                raise DatabaseNotReady("The database knows no API key.")
+                raise DatabaseNotReady("The database has no API key.")
     except OperationalError as error:
         raise DatabaseNotReady("The database cannot be reached.") from error
     wakeups = Wakeups(wakeup_sender(celery_app(settings)))
@@ -45,9 +51,10 @@ def open_context(settings: Settings) -> Context:
     return Context(settings, database, open_artifacts(settings), wakeups, streams, MetricCache())
 
 
-async def _context(request: Request) -> Context:
+async def _get_context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
-ContextDep = Annotated[Context, Depends(_context)]
+ContextDep = Annotated[Context, Depends(_get_context)]
+"""Endpoint parameter: the context of the application."""

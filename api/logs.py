@@ -1,4 +1,4 @@
-"""The log: one JSON object a line, control characters escaped."""
+"""Logging: one JSON object per line, with control characters escaped."""
 
 import logging
 from typing import Any
@@ -7,10 +7,11 @@ import structlog
 
 
 def configure() -> None:
+    """Send all log records of the process to stderr as JSON, from level INFO on."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), _named_as_usual],
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), _add_logger_name],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.stdlib.add_log_level,
@@ -23,6 +24,7 @@ def configure() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
-def _named_as_usual(_: Any, __: str, event: Any) -> Any:
+def _add_logger_name(_: Any, __: str, event: Any) -> Any:
+    """Add the name of the logger, as structlog does for its own loggers."""
     event["logger"] = event["_record"].name
     return event

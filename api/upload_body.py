@@ -1,4 +1,4 @@
-"""Bodies that are files: written to the uploads folder as they come, counted and hashed on the way."""
+"""Request bodies that are files: streamed to the uploads folder, with their size and SHA-256 computed on the way."""
 
 import errno
 import hashlib
@@ -16,87 +16,101 @@ from starlette.requests import ClientDisconnect
 from api.context import ContextDep
 from api.http.auth import Submitter
 from api.http.errors import ApiError
-from store.artifacts.local_files import temporary
+from store.artifacts.local_files import temporary_path
 
 IDLE_SECONDS = 60
-"""A client that sends nothing for so long is given up."""
+"""An upload is aborted when the client sends nothing for this long."""
 _BLOCK = 1 << 20
+"""Bytes that are written to the file at a time."""
 
 Sha256 = Annotated[
     str | None,
-    Header(alias="X-Content-SHA256", pattern="^[0-9a-f]{64}$", description="What the body must hash to, in hex."),
+    Header(alias="X-Content-SHA256", pattern="^[0-9a-f]{64}$", description="Expected SHA-256 of the body, in hex."),
 ]
 
 
 @dataclass(frozen=True)
 class Upload:
+    """A received file."""
+
     path: Path
-    """Gone once the request is answered."""
+    """Temporary file; it is deleted after the response."""
     sha256: str
+    """SHA-256 of the content, lower-case hex."""
 
 
 def receive_upload(check: Callable[..., Any], media_types: Collection[str]) -> Any:
-    """For a parameter of an endpoint: the body as an `Upload`. `check` is a dependency that may refuse before it is read."""
+    """Return the annotation of an endpoint parameter that receives the body as an `Upload`.
+
+    `check` is a dependency that runs before the body is read, so that it can reject the request early.
+    """
 
     async def receive(
         request: Request,
-        here: ContextDep,
+        context: ContextDep,
         caller: Submitter,
         checked: Annotated[Any, Depends(check)],
         x_content_sha256: Sha256 = None,
     ) -> AsyncGenerator[Upload]:
-        most = here.settings.max_upload_bytes
-        _refuse_by_headers(request, media_types, most)
-        with temporary(here.settings.uploads_root) as part:
-            _refuse_if_no_space(request, part.parent)
-            sha256 = await _write(request, part, most)
+        max_bytes = context.settings.max_upload_bytes
+        _check_headers(request, media_types, max_bytes)
+        with temporary_path(context.settings.uploads_root) as path:
+            _check_free_space(request, path.parent)
+            sha256 = await _write(request, path, max_bytes)
             if x_content_sha256 not in (None, sha256):
-                raise ApiError(422, "hash_differs", "The body does not hash to what was announced.", "Send it again.")
-            yield Upload(part, sha256)
+                detail = "The SHA-256 of the body differs from the header `X-Content-SHA256`."
+                raise ApiError(422, "hash_differs", detail, "Send the file again.")
+            yield Upload(path, sha256)
 
     return Depends(receive)
 
 
 def upload_schema(media_types: Collection[str]) -> dict[str, Any]:
-    """For `openapi_extra=`."""
+    """Return the `openapi_extra=` of an endpoint whose body is a file of one of these types."""
     binary = {"schema": {"type": "string", "format": "binary"}}
     return {"requestBody": {"required": True, "content": dict.fromkeys(media_types, binary)}}
 
 
-def _refuse_by_headers(request: Request, media_types: Collection[str], most: int) -> None:
+def _check_headers(request: Request, media_types: Collection[str], max_bytes: int) -> None:
+    """Raise ApiError, 415 for another content type, 413 for a `Content-Length` over the limit."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in media_types:
         hint = f"Send `Content-Type: {'` or `'.join(media_types)}`."
-        raise ApiError(415, "unsupported_media_type", "The body is not said to be a file of a known type.", hint)
-    if _announced(request) > most:
-        raise _too_large(most)
+        raise ApiError(415, "unsupported_media_type", "The `Content-Type` of the body is not supported here.", hint)
+    if _content_length(request) > max_bytes:
+        raise _too_large(max_bytes)
 
 
-def _refuse_if_no_space(request: Request, folder: Path) -> None:
-    if _announced(request) > shutil.disk_usage(folder).free:
+def _check_free_space(request: Request, folder: Path) -> None:
+    """Raise OSError, ENOSPC, if the body is larger than the free space."""
+    if _content_length(request) > shutil.disk_usage(folder).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _announced(request: Request) -> int:
+def _content_length(request: Request) -> int:
+    """Return the `Content-Length`; 0 if it is absent or invalid."""
     text = request.headers.get("content-length", "")
     return int(text) if text.isdigit() and len(text) < 19 else 0
 
 
-async def _write(request: Request, part: Path, most: int) -> str:
-    """The SHA-256 of what came. Raises ApiError."""
+async def _write(request: Request, path: Path, max_bytes: int) -> str:
+    """Write the body to `path` and return its SHA-256. Raises ApiError."""
     digest, size = hashlib.sha256(), 0
-    with part.open("xb") as file:
+    with path.open("xb") as file:
         async for block in _blocks(request.stream()):
             size += len(block)
-            if size > most:
-                raise _too_large(most)
-            await to_thread.run_sync(_keep, file, digest, block)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            await to_thread.run_sync(_write_block, file, digest, block)
     if not size:
-        raise ApiError(400, "body_missing", "The request has no body.", "Send the file as the request's body.")
+        raise ApiError(400, "body_missing", "The request has no body.", "Send the file as the request body.")
     return digest.hexdigest()
 
 
 async def _blocks(stream: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    """What comes, in pieces that are worth a thread's time. Raises ApiError where nothing comes any more."""
+    """Yield the body in blocks of at least 1 MiB, so that a thread is used once per block.
+
+    Raises ApiError if the client stalls or disconnects.
+    """
     block = bytearray()
     try:
         while True:
@@ -109,16 +123,18 @@ async def _blocks(stream: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
             if chunk is None:
                 return
     except TimeoutError as error:
-        raise ApiError(408, "upload_stalled", f"Nothing came for {IDLE_SECONDS} s.", "Send the file again.") from error
+        detail = f"The client sent nothing for {IDLE_SECONDS} s."
+        raise ApiError(408, "upload_stalled", detail, "Send the file again.") from error
     except ClientDisconnect as error:
-        raise ApiError(400, "upload_broken_off", "The client has gone.", "Send the file again.") from error
+        detail = "The client disconnected before the end of the body."
+        raise ApiError(400, "upload_broken_off", detail, "Send the file again.") from error
 
 
-def _keep(file: BinaryIO, digest: Any, block: bytes) -> None:
+def _write_block(file: BinaryIO, digest: Any, block: bytes) -> None:
     digest.update(block)
     file.write(block)
 
 
-def _too_large(most: int) -> ApiError:
-    hint = "Leave out what is not needed, or raise FRS_MAX_UPLOAD_BYTES."
-    return ApiError(413, "upload_too_large", f"The body has more than {most:,} bytes.", hint)
+def _too_large(max_bytes: int) -> ApiError:
+    hint = "Send a smaller file, or raise the setting FRS_MAX_UPLOAD_BYTES."
+    return ApiError(413, "upload_too_large", f"The body has more than {max_bytes:,} bytes.", hint)

@@ -1,0 +1,1 @@
+"""Health checks and version: endpoints `/health/live`, `/health/ready` and `/version`."""

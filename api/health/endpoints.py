@@ -1,3 +1,5 @@
+"""Endpoints of health checks and of the version."""
+
 from fastapi import APIRouter
 
 from api.context import ContextDep
@@ -10,18 +12,18 @@ router = APIRouter(tags=["health"])
 
 @router.get("/health/live")
 async def live() -> Health:
-    """The process answers. Needs no key."""
-    return Health()  # without a thread, of which none may be free
+    """Return 200 if the process responds. Requires no key."""
+    return Health()  # an async endpoint, because all threads may be in use
 
 
 @router.get("/health/ready")
-def ready(here: ContextDep) -> Health:
-    """The database answers, too, and has the tables this version needs; 503 otherwise. Needs no key."""
-    service.check(here.database)
+def ready(context: ContextDep) -> Health:
+    """Return 200 if the database responds and has the tables of this version, else 503. Requires no key."""
+    service.check_database(context.database)
     return Health()
 
 
 @router.get("/version")
 def version(_: Reader) -> Version:
-    """Of the service and of what it speaks."""
-    return service.version()
+    """Return the versions of the service and of Python."""
+    return service.get_version()

@@ -1,3 +1,5 @@
+"""Check the database and return version numbers."""
+
 import platform
 from importlib.metadata import version as version_of
 
@@ -9,13 +11,16 @@ from store.db.database import Database
 from store.errors import DatabaseNotReady
 
 
-def check(database: Database) -> None:
-    """Raises DatabaseNotReady unless the database answers and has the tables this code needs."""
+def check_database(database: Database) -> None:
+    """Raise DatabaseNotReady unless the database responds and has the tables of this version."""
     try:
         schema.check(database)
     except OperationalError as error:
-        raise DatabaseNotReady("The database cannot be reached.", "Look whether it runs.") from error
+        raise DatabaseNotReady(
+            "The database cannot be reached.", "Check that the database server is running."
+        ) from error
 
 
-def version() -> Version:
+def get_version() -> Version:
+    """Return the versions of the service and of Python."""
     return Version(frs=version_of("frs"), python=platform.python_version())

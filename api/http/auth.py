@@ -1,4 +1,7 @@
-"""Who asks: the API key a request came with, and what it opens. Every route outside `gate.OPEN` names one of these."""
+"""The caller of a request: its API key, owner and scope.
+
+Every route outside `auth_middleware.PUBLIC_PATHS` declares `Reader`, `Submitter` or `Admin` as a parameter.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,60 +17,74 @@ from store.db.api_keys import Scope
 from store.db.tables import Dataset, Detector, Job, WorkerRequest
 
 Owned = Job | Dataset | Detector | WorkerRequest
+"""Rows that belong to an owner."""
 
 
 @dataclass(frozen=True)
 class Caller:
+    """The API key of a request, and the rows it gives access to."""
+
     key_id: str
     owner: str
     scope: Scope
-    """The widest that the key has."""
+    """The widest scope of the key."""
     max_active_jobs: int | None = None
+    """Limit of the key; None: the limit of the settings."""
     requests_per_minute: int | None = None
+    """Limit of the key; None: the limit of the settings."""
 
     @property
     def is_admin(self) -> bool:
+        """Whether the key has the scope `admin`."""
         return self.scope is Scope.ADMIN
 
     def may_see(self, row: Owned) -> bool:
+        """Return whether the caller owns the row or is an admin."""
         return self.is_admin or row.owner == self.owner
 
-    def dataset(self, session: Session, id_or_name: str) -> Dataset | None:
-        return queries.find_dataset(session, id_or_name, self.owner, everybodys=self.is_admin)
+    def find_dataset(self, session: Session, id_or_name: str) -> Dataset | None:
+        """Return the data set of this id or name; None if there is none that the caller may see."""
+        return queries.find_dataset(session, id_or_name, self.owner, all_owners=self.is_admin)
 
-    def detector(self, session: Session, id_or_name: str) -> Detector | None:
-        return queries.find_detector(session, id_or_name, self.owner, everybodys=self.is_admin)
+    def find_detector(self, session: Session, id_or_name: str) -> Detector | None:
+        """Return the detector of this id or name; None if there is none that the caller may see."""
+        return queries.find_detector(session, id_or_name, self.owner, all_owners=self.is_admin)
 
-    def job(self, session: Session, job_id: str) -> Job | None:
+    def find_job(self, session: Session, job_id: str) -> Job | None:
+        """Return the job of this id; None if there is none that the caller may see."""
         job = session.get(Job, job_id)
         return job if job is not None and self.may_see(job) else None
 
     def visible(self, table: type[Owned]) -> ColumnElement[bool]:
-        """For the WHERE of every query: the caller's own, or everybody's for an admin."""
+        """Return the WHERE condition for the rows that the caller may see: their own, or all rows for an admin."""
         return true() if self.is_admin else table.owner == self.owner
 
 
 RecheckKey = Callable[[], Awaitable[Caller]]
+"""Look the key up again. Raises ApiError, 401, if it was revoked or has expired."""
 
 
-def _needs(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
+def _require_scope(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     async def caller_with_scope(request: Request) -> Caller:
         caller: Caller = request.state.caller
         if not caller.scope.includes(scope):
-            hint = "Use a key that has it; an admin makes one with POST /api-keys."
-            raise ApiError(403, "scope_missing", f"This needs a key with the scope `{scope}`.", hint)
+            hint = "Use a key that has this scope; an admin creates keys with POST /api-keys."
+            raise ApiError(403, "scope_missing", f"This request needs a key with the scope `{scope}`.", hint)
         return caller
 
     return caller_with_scope
 
 
-async def _recheck(request: Request) -> RecheckKey:
+async def _get_recheck(request: Request) -> RecheckKey:
     recheck: RecheckKey = request.state.recheck
     return recheck
 
 
-KeyStillValid = Annotated[RecheckKey, Depends(_recheck)]
-"""For answers that last: `await still_known()` raises ApiError, 401, once the key was revoked or has expired."""
-Reader = Annotated[Caller, Depends(_needs(Scope.READ))]
-Submitter = Annotated[Caller, Depends(_needs(Scope.SUBMIT))]
-Admin = Annotated[Caller, Depends(_needs(Scope.ADMIN))]
+KeyStillValid = Annotated[RecheckKey, Depends(_get_recheck)]
+"""For long-lived responses: `await recheck_key()` raises ApiError, 401, once the key was revoked or has expired."""
+Reader = Annotated[Caller, Depends(_require_scope(Scope.READ))]
+"""Endpoint parameter: a caller with the scope `read` or wider."""
+Submitter = Annotated[Caller, Depends(_require_scope(Scope.SUBMIT))]
+"""Endpoint parameter: a caller with the scope `submit` or wider."""
+Admin = Annotated[Caller, Depends(_require_scope(Scope.ADMIN))]
+"""Endpoint parameter: a caller with the scope `admin`."""

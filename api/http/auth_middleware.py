@@ -1,4 +1,4 @@
-"""Who comes in: the right Host and a known key, seen to before a route is looked for or a body is read."""
+"""Authentication: check the Host header and the API key before routing and before the body is read."""
 
 import time
 from collections.abc import Callable
@@ -17,99 +17,109 @@ from store.db.database import Database
 from store.settings import Settings
 
 PUBLIC_PATHS = frozenset({"/health/live", "/health/ready", "/docs", "/openapi.json"})
+"""Paths that need no API key."""
 KEY_CACHE_SECONDS = 1.0
-"""A revoked key is refused after at most so long."""
+"""Lifetime of a cached key: a revoked key is rejected after at most this time."""
 
 
 class AuthMiddleware:
+    """Reject requests with another host name, without a valid API key, or over the rate limit.
+
+    Puts the `Caller` and a function that checks the key again into the state of the request.
+    """
+
     def __init__(self, app: ASGIApp, database: Database, settings: Settings) -> None:
         self.app = app
-        self.known = KeyCache(database)
+        self.key_cache = KeyCache(database)
         self.settings = settings
         self.allowed_hosts = frozenset(host.lower() for host in settings.allowed_hosts)
         self.requests, self.failures = TokenBuckets(), TokenBuckets()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check an HTTP request and pass it on. Raises ApiError."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
         if self.allowed_hosts and _hostname(headers.get("host", "")) not in self.allowed_hosts:
-            hint = "An operator adds names in `FRS_ALLOWED_HOSTS`."
-            raise ApiError(400, "host_not_allowed", "This service does not answer under that host name.", hint)
+            hint = "Use a host name listed in the setting `FRS_ALLOWED_HOSTS`, or ask the operator to add this one."
+            raise ApiError(400, "host_not_allowed", "The host name of the request is not allowed.", hint)
         if scope["path"] not in PUBLIC_PATHS:
-            await self._let_in(scope, _token(headers))
+            await self._authenticate(scope, _token(headers))
         return await self.app(scope, receive, send)
 
-    async def _let_in(self, scope: Scope, token: str) -> None:
+    async def _authenticate(self, scope: Scope, token: str) -> None:
         try:
-            caller = await self.known.caller(token)
+            caller = await self.key_cache.get_caller(token)
         except ApiError:
-            self._note_failure(scope)
+            self._count_failure(scope)
             raise
         per_minute = caller.requests_per_minute or self.settings.requests_per_minute
         if per_minute and (wait := self.requests.take(caller.key_id, per_minute)):
             raise rate_limited(f"This key allows {per_minute} requests a minute.", wait)
-        scope["state"] |= {"caller": caller, "recheck": partial(self.known.caller, token)}
+        scope["state"] |= {"caller": caller, "recheck": partial(self.key_cache.get_caller, token)}
 
-    def _note_failure(self, scope: Scope) -> None:
-        """Raises ApiError, 429: whoever guesses hears no more than that."""
+    def _count_failure(self, scope: Scope) -> None:
+        """Count a failed authentication of the client's network. Raises ApiError, 429, over the limit."""
         address = client_network(scope["client"][0]) if scope.get("client") else "unknown"
         wait = self.failures.take(address, self.settings.auth_failures_per_minute)
         if wait:
             raise rate_limited(
-                "Too many unknown keys came from this address.", wait, "Use a key that is valid."
+                "Too many requests with an invalid API key came from this address.", wait, "Use a valid API key."
             ) from None
 
 
 class KeyCache:
-    """Callers by their tokens' digest, each looked up once a second at most."""
+    """Callers by the digest of their token; each is read from the database at most once a second."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database, self._clock = database, clock
-        self._known: dict[str, tuple[Caller, float]] = {}
-        self._asking: WeakValueDictionary[str, Lock] = WeakValueDictionary()
+        self._entries: dict[str, tuple[Caller, float]] = {}
+        """Caller and expiry time by token digest."""
+        self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
 
-    async def caller(self, token: str) -> Caller:
-        """Raises ApiError, 401, for a key that is unknown, has expired or was revoked."""
+    async def get_caller(self, token: str) -> Caller:
+        """Return the caller of a token. Raises ApiError, 401, if the key is unknown, has expired or was revoked."""
         digest = api_keys.token_digest(token)
-        remembered = self._remembered(digest)
-        if remembered is not None:
-            return remembered
-        async with self._asking.setdefault(digest, Lock()):  # of many requests with one key, the first asks
-            found = self._remembered(digest) or await to_thread.run_sync(self._look_up, token, digest)
-        if found is None:
+        cached = self._get_cached(digest)
+        if cached is not None:
+            return cached
+        async with self._locks.setdefault(digest, Lock()):  # concurrent requests with one key share one query
+            caller = self._get_cached(digest) or await to_thread.run_sync(self._load, token, digest)
+        if caller is None:
             raise _unauthorised("unknown_key", "This API key is unknown, has expired or was revoked.")
-        return found
+        return caller
 
-    def _remembered(self, digest: str) -> Caller | None:
-        caller, until = self._known.get(digest, (None, 0.0))
-        return caller if self._clock() < until else None
+    def _get_cached(self, digest: str) -> Caller | None:
+        caller, expires_at = self._entries.get(digest, (None, 0.0))
+        return caller if self._clock() < expires_at else None
 
-    def _look_up(self, token: str, digest: str) -> Caller | None:
-        until = self._clock() + KEY_CACHE_SECONDS  # from before the question: a slow answer is no longer believed
+    def _load(self, token: str, digest: str) -> Caller | None:
+        expires_at = self._clock() + KEY_CACHE_SECONDS  # counted from before the query, in case the query is slow
         with self._database.read() as session:
             key = api_keys.find(session, token)
         if key is None:
-            self._known.pop(digest, None)
+            self._entries.pop(digest, None)
             return None
         caller = Caller(key.id, key.owner, api_keys.widest_scope(key), key.max_active_jobs, key.requests_per_minute)
-        self._known[digest] = caller, until
+        self._entries[digest] = caller, expires_at
         return caller
 
 
 def _token(headers: Headers) -> str:
-    sent = headers.getlist("authorization")
-    scheme, _, token = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
+    """Return the bearer token. Raises ApiError, 401, unless there is exactly one."""
+    values = headers.getlist("authorization")
+    scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
     if scheme.lower() != "bearer" or not token.strip():
-        raise _unauthorised("key_missing", "This needs an API key.")
+        raise _unauthorised("key_missing", "This request needs an API key.")
     return token.strip()
 
 
 def _unauthorised(code: str, detail: str) -> ApiError:
-    hint = "Send `Authorization: Bearer KEY`; the first key is in the file `api-key` of the service's data folder."
+    hint = "Send `Authorization: Bearer KEY`. The first key is in the file `api-key` of the service's data folder."
     return ApiError(401, code, detail, hint, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _hostname(host: str) -> str:
+    """Return the host without its port, in lower case."""
     name, colon, port = host.rpartition(":")
     return (name if colon and port.isdigit() else host).lower()

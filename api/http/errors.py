@@ -1,4 +1,4 @@
-"""Everything that goes wrong, as `application/problem+json` (RFC 9457). Never a traceback, a path, SQL or the input."""
+"""Error responses as `application/problem+json` (RFC 9457), without tracebacks, paths, SQL or input values."""
 
 import errno
 import logging
@@ -28,35 +28,37 @@ STATUS_OF_CODE = {
     "job_not_found": 404,
     "last_admin_key": 409,
 }
-"""Of errors that are not about the request's content, which is 422."""
+"""HTTP status by error code; errors that are not listed are 422."""
 _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
-_RETRY = {"Retry-After": "2"}
+_RETRY_AFTER = {"Retry-After": "2"}
 _log = logging.getLogger(__name__)
 
 
 class ProblemDetails(BaseModel):
-    """What every answer from 400 on looks like."""
+    """Body of every response with a status of 400 or more."""
 
     type: str = "about:blank"
+    """Problem type of RFC 9457; `code` identifies the problem."""
     title: str
-    """The status in words."""
+    """Reason phrase of the HTTP status."""
     status: int
+    """HTTP status code."""
     detail: str
-    """What happened."""
+    """What is wrong."""
     code: str
-    """Stable: for programs."""
+    """Stable error code for programs."""
     hint: str
     """What to do next."""
     errors: list[FieldError]
-    """Field by field, where the request's content is at fault."""
+    """The invalid fields of the request, if any."""
     request_id: str
-    """Also in the header `X-Request-Id` and in the log."""
+    """Id of the request, also in the header `X-Request-Id` and in the log."""
     allowed_actions: list[str] | None = None
-    """What the job can take now, where it could not take this."""
+    """Actions that the job allows in its present status; only for the code `action_not_allowed`."""
 
 
 class ApiError(Exception):
-    """An answer of 400 or more."""
+    """An error response, with a status of 400 or more."""
 
     def __init__(
         self,
@@ -75,34 +77,36 @@ class ApiError(Exception):
 
 
 class NotFoundError(ApiError):
+    """A resource that does not exist or that the caller may not see (404)."""
+
     def __init__(self, code: str, detail: str, hint: str) -> None:
         super().__init__(404, code, detail, hint)
 
 
 class InvalidField(ApiError):
-    """A field that names something that is not there, or that does not fit."""
+    """A field of the request that refers to a missing or unsuitable resource (422)."""
 
     def __init__(self, loc: str, code: str, detail: str, hint: str, *, errors: Sequence[FieldError] = ()) -> None:
         super().__init__(422, code, detail, hint, errors=errors or [FieldError(loc=loc, code=code, message=detail)])
 
 
 def problem_response(error: Exception, request_id: str) -> Response:
-    """The problem document for any exception; those that are our fault are logged with their traceback."""
-    refusal = _to_api_error(error)
-    if refusal.status >= 500:
-        _log.error("%s: %s", refusal.code, type(error).__name__, exc_info=error, extra={"request_id": request_id})
+    """Return the problem document of an exception; server errors are logged with their traceback."""
+    api_error = _to_api_error(error)
+    if api_error.status >= 500:
+        _log.error("%s: %s", api_error.code, type(error).__name__, exc_info=error, extra={"request_id": request_id})
     problem = ProblemDetails(
-        title=HTTPStatus(refusal.status).phrase,
-        status=refusal.status,
-        detail=refusal.detail,
-        code=refusal.code,
-        hint=refusal.hint,
-        errors=refusal.errors,
+        title=HTTPStatus(api_error.status).phrase,
+        status=api_error.status,
+        detail=api_error.detail,
+        code=api_error.code,
+        hint=api_error.hint,
+        errors=api_error.errors,
         request_id=request_id,
-        allowed_actions=None if refusal.allowed_actions is None else list(refusal.allowed_actions),
+        allowed_actions=None if api_error.allowed_actions is None else list(api_error.allowed_actions),
     )
     body = problem.model_dump_json(exclude={"allowed_actions"} if problem.allowed_actions is None else None)
-    return Response(body, refusal.status, refusal.headers, "application/problem+json")
+    return Response(body, api_error.status, api_error.headers, "application/problem+json")
 
 
 def _to_api_error(error: Exception) -> ApiError:
@@ -116,45 +120,52 @@ def _to_api_error(error: Exception) -> ApiError:
         case RequestValidationError():
             return _invalid_request(error)
         case HTTPException():
-            return _of_the_framework(error)
+            return _from_http_exception(error)
         case PoolTimeout():
-            return ApiError(503, "busy", "Too many requests at once.", "Try again in 2 seconds.", headers=_RETRY)
+            return ApiError(
+                503,
+                "busy",
+                "Too many requests at once.",
+                "Try again in 2 seconds.",
+                headers=_RETRY_AFTER,
+            )
         case DBAPIError() | OSError():
-            return _of_storage(error)
+            return _from_storage_error(error)
         case _:
             return _internal()
 
 
 def _invalid_request(error: RequestValidationError) -> ApiError:
-    if any(fault["loc"][0] == "path" for fault in error.errors()):
-        return NotFoundError("not_found", "There is nothing under this path.", "See /docs for the paths.")
-    faults = field_errors(error)
-    first = faults[0]
+    if any(detail["loc"][0] == "path" for detail in error.errors()):
+        return NotFoundError("not_found", "There is no resource under this path.", "See /docs for the paths.")
+    errors = field_errors(error)
+    first = errors[0]
     detail = f"{first.loc}: {first.message}" if first.loc else first.message
-    return ApiError(422, "invalid_request", detail, "See /docs for the fields and what they take.", errors=faults)
+    return ApiError(422, "invalid_request", detail, "See /docs for the fields and their values.", errors=errors)
 
 
-def _of_the_framework(error: HTTPException) -> ApiError:
+def _from_http_exception(error: HTTPException) -> ApiError:
     code = _CODE_OF_STATUS.get(error.status_code, "bad_request")
     detail = HTTPStatus(error.status_code).description or HTTPStatus(error.status_code).phrase
     return ApiError(error.status_code, code, f"{detail}.", "See /docs for the paths.", headers=error.headers)
 
 
-def _of_storage(error: DBAPIError | OSError) -> ApiError:
+def _from_storage_error(error: DBAPIError | OSError) -> ApiError:
     if _is_full(error):
-        return ApiError(507, "storage_full", "There is no space left to store this.", "Free space, then try again.")
+        return ApiError(507, "storage_full", "The storage is full.", "Free disk space, then try again.")
     match error:
         case ArtifactsUnavailable():
-            detail = "The store of artifacts does not answer."
-            return ApiError(503, "storage_unavailable", detail, "Try again in 2 seconds.", headers=_RETRY)
+            detail = "The artifact storage does not respond."
+            return ApiError(503, "storage_unavailable", detail, "Try again in 2 seconds.", headers=_RETRY_AFTER)
         case DataError():
-            return ApiError(422, "invalid_request", "A value cannot be stored.", "See /docs for what fields take.")
+            detail = "The database cannot store a value of the request."
+            return ApiError(422, "invalid_request", detail, "See /docs for the fields and their values.")
         case IntegrityError():
-            hint = "Look at what the request refers to, then try again."
-            return ApiError(409, "conflict", "What the request refers to has changed meanwhile.", hint)
+            hint = "Look at the resources that the request refers to, then try again."
+            return ApiError(409, "conflict", "A resource that the request refers to has changed meanwhile.", hint)
         case OperationalError() | InterfaceError():
             hint = "Try again in 2 seconds; see /health/ready."
-            return ApiError(503, "database_unavailable", "The database does not answer.", hint, headers=_RETRY)
+            return ApiError(503, "database_unavailable", "The database does not respond.", hint, headers=_RETRY_AFTER)
         case _:
             return _internal()
 
@@ -169,5 +180,5 @@ def _is_full(error: DBAPIError | OSError) -> bool:
 
 
 def _internal() -> ApiError:
-    hint = "Try again; if it stays, report it with the request_id, under which the log says more."
-    return ApiError(500, "internal_error", "This should not have happened.", hint)
+    hint = "Try again. If the error persists, report it with its request_id, which is also in the log."
+    return ApiError(500, "internal_error", "An internal error occurred.", hint)

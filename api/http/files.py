@@ -1,4 +1,4 @@
-"""Files as answers, and files that requests name."""
+"""File responses with ranges and ETags, and paths of files that requests refer to."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.http import ranges
 from api.http.errors import InvalidField
-from api.http.openapi import problem
+from api.http.openapi import problem_schema
 from frs.errors import InvalidSpec
 from frs.resolved import inside
 from store.artifacts.storage import Artifacts
@@ -22,129 +22,142 @@ from store.db.tables import Artifact, Checkpoint
 from store.errors import ArtifactCorrupt, ArtifactsUnavailable
 
 BINARY = "application/octet-stream"
+"""Media type of a file without a more specific one."""
 _BLOCK = 1 << 18
 _log = logging.getLogger(__name__)
 
 
-async def _part(
-    range: Annotated[str | None, Header(description="Such as `bytes=0-1023`.")] = None,
-    if_none_match: Annotated[str | None, Header(description="The ETag of what is there already.")] = None,
+async def _range_headers(
+    range: Annotated[str | None, Header(description="Byte range, such as `bytes=0-1023`.")] = None,
+    if_none_match: Annotated[str | None, Header(description="ETag of the copy that the client has.")] = None,
 ) -> None:
-    """Read by `file_response`."""
+    """Declare the headers; `file_response` reads them from the request."""
 
 
-RANGE_HEADERS = Depends(_part)
-"""Documents the headers that `file_response` heeds."""
+RANGE_HEADERS = Depends(_range_headers)
+"""Endpoint dependency: documents the request headers that `file_response` evaluates."""
 
 
 def content_response(media_type: str) -> dict[int | str, dict[str, Any]]:
-    """For `responses=`: what the body of a 200 is."""
+    """Return the `responses=` of an endpoint whose 200 has this media type."""
     schema = {"type": "string"} | ({} if media_type.startswith("text/") else {"format": "binary"})
     return {200: {"content": {media_type: {"schema": schema}}}}
 
 
 def range_responses(media_type: str) -> dict[int | str, dict[str, Any]]:
-    """For `responses=`: all that `file_response` answers."""
-    whole = content_response(media_type)
-    return whole | {
-        206: whole[200] | {"description": "The part that `Range` named."},
-        304: {"description": "The client has this very content."},
-        416: problem(416),
+    """Return the `responses=` of an endpoint that answers with `file_response`."""
+    full = content_response(media_type)
+    return full | {
+        206: full[200] | {"description": "The part of the file that `Range` requests."},
+        304: {"description": "The client's copy is current."},
+        416: problem_schema(416),
     }
 
 
 def file_response(
     request: Request,
     artifacts: Artifacts,
-    kept: Checkpoint | Artifact,
+    file: Checkpoint | Artifact,
     *,
     filename: str | None = None,
     media_type: str = BINARY,
 ) -> Response:
-    """The file, or the `Range` of it that was asked for; nothing where the client has this very content.
+    """Return the file, the part that `Range` requests, or a 304 if `If-None-Match` has the file's ETag.
 
-    Raises ArtifactNotFound, ArtifactsUnavailable, ArtifactCorrupt, Refusal for a range that the file has not.
+    The ETag is the SHA-256 of the content. Raises ArtifactNotFound, ArtifactsUnavailable, ArtifactCorrupt, and ApiError
+    for an invalid range.
     """
-    etag = f'"{kept.sha256}"'
+    etag = f'"{file.sha256}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    part = ranges.requested_range(request.headers, kept.bytes, etag)
-    start, stop = part or (0, kept.bytes)
+    byte_range = ranges.requested_range(request.headers, file.bytes, etag)
+    start, stop = byte_range or (0, file.bytes)
     headers |= {"Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
-    if part:
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{kept.bytes}"
+    if byte_range:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.bytes}"
     if filename:
-        headers["Content-Disposition"] = f'attachment; filename="{safe_name(filename)}"'
-    content = _opened(artifacts, kept)
-    return _Part(content, start, stop, status_code=206 if part else 200, headers=headers, media_type=media_type)
+        headers["Content-Disposition"] = f'attachment; filename="{safe_filename(filename)}"'
+    content = _open(artifacts, file)
+    status = 206 if byte_range else 200
+    return _FileResponse(content, start, stop, status_code=status, headers=headers, media_type=media_type)
 
 
 def delete_files(artifacts: Artifacts, *keys: str) -> None:
-    """Of files that no row names any more: where they cannot be deleted, some too many harm nobody."""
-    for done, key in enumerate(keys):
+    """Delete files that no row refers to any more. Best effort: a file that cannot be deleted is logged and left."""
+    for count, key in enumerate(keys):
         try:
             artifacts.delete(key)
-        except ArtifactsUnavailable as error:  # each of the others would wait as long
-            _log.warning("%d files not deleted: %s", len(keys) - done, error.strerror, extra={"keys": keys[done:]})
+        except ArtifactsUnavailable as error:  # the other files would time out as well
+            _log.warning("%d files not deleted: %s", len(keys) - count, error.strerror, extra={"keys": keys[count:]})
             return
         except OSError as error:
             _log.warning("file not deleted: %s", error.strerror, extra={"key": key})
 
 
-class _Part(StreamingResponse):
-    def __init__(self, content: BinaryIO, start: int, stop: int, **told: Any) -> None:
-        super().__init__(_read(content, start, stop), **told)
+class _FileResponse(StreamingResponse):
+    def __init__(self, content: BinaryIO, start: int, stop: int, **options: Any) -> None:
+        super().__init__(_read(content, start, stop), **options)
         self._content = content
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
-        finally:  # also where the client has left
+        finally:  # also after the client has disconnected
             self._content.close()
 
 
-def _opened(artifacts: Artifacts, kept: Checkpoint | Artifact) -> BinaryIO:
-    content = artifacts.open(kept.key)
+def _open(artifacts: Artifacts, file: Checkpoint | Artifact) -> BinaryIO:
+    content = artifacts.open(file.key)
     size = content.seek(0, os.SEEK_END)
-    if size != kept.bytes:
+    if size != file.bytes:
         content.close()
-        raise ArtifactCorrupt(f"The file has {size} bytes of {kept.bytes}.")
+        raise ArtifactCorrupt(f"The file has {size} bytes instead of {file.bytes}.")
     return content
 
 
 def _read(content: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
-    """Less than was promised breaks the answer off, so nobody takes it for the whole."""
+    """Yield the bytes from `start` to `stop`.
+
+    Raises ArtifactCorrupt if the file ends early; the broken response then shows that it is incomplete.
+    """
     content.seek(start)
     while start < stop:
         block = content.read(min(_BLOCK, stop - start))
         if not block:
-            raise ArtifactCorrupt("The file has become shorter while it was read.")
+            raise ArtifactCorrupt("The file became shorter while it was read.")
         start += len(block)
         yield block
 
 
-def safe_name(name: str) -> str:
+def safe_filename(name: str) -> str:
+    """Return the name with every run of characters outside `A-Za-z0-9_.-` replaced by `_`."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "file"
 
 
-def named_folder(root: Path, relative: str, loc: str) -> Path:
-    """Raises InvalidField unless there is such a folder inside `root`, links followed."""
-    return _named(root, relative, loc, "folder", Path.is_dir, "files_not_found")
+def resolve_folder(root: Path, relative: str, loc: str) -> Path:
+    """Return the folder `relative` inside `root`.
+
+    Raises InvalidField for the field `loc` if there is no such folder inside `root` after links are followed.
+    """
+    return _resolve(root, relative, loc, "folder", Path.is_dir, "files_not_found")
 
 
-def named_file(root: Path, relative: str, loc: str, *, code: str = "files_not_found") -> Path:
-    """Raises InvalidField unless there is such a file inside `root`, links followed."""
-    return _named(root, relative, loc, "file", Path.is_file, code)
+def resolve_file(root: Path, relative: str, loc: str, *, code: str = "files_not_found") -> Path:
+    """Return the file `relative` inside `root`.
+
+    Raises InvalidField for the field `loc` if there is no such file inside `root` after links are followed.
+    """
+    return _resolve(root, relative, loc, "file", Path.is_file, code)
 
 
-def _named(root: Path, relative: str, loc: str, what: str, is_there: Callable[[Path], bool], code: str) -> Path:
+def _resolve(root: Path, relative: str, loc: str, kind: str, exists: Callable[[Path], bool], code: str) -> Path:
     try:
         path = inside(root, relative)
-        found = is_there(path)
-    except (InvalidSpec, OSError, RuntimeError):  # outside, a name too long, links in a circle
-        found = False
-    if not found:
-        detail = f"`{loc}` names no {what} below the folder that the service looks in."
-        raise InvalidField(loc, code, detail, f"Put the {what} there, or correct its path, relative to that folder.")
+        is_valid = exists(path)
+    except (InvalidSpec, OSError, RuntimeError):  # a path outside, a name that is too long, a cycle of links
+        is_valid = False
+    if not is_valid:
+        detail = f"`{loc}` names no {kind} below the folder that the service reads."
+        raise InvalidField(loc, code, detail, f"Put the {kind} there, or correct its path, relative to that folder.")
     return path

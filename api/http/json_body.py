@@ -1,4 +1,7 @@
-"""What a request's body may be: at most 1 MiB of strict JSON, uploads apart. NaN, infinities, lone surrogates and U+0000 are none."""
+"""JSON request bodies: at most 1 MiB of strict JSON, except for uploads.
+
+NaN, infinities, lone surrogates and U+0000 are rejected.
+"""
 
 import json
 import re
@@ -10,47 +13,51 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http.errors import ApiError
 
 MAX_BYTES = 1 << 20
+"""Maximum size of a JSON body."""
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 STREAMED = frozenset({("POST", "/datasets/upload"), ("POST", "/detectors/upload")})
-"""The routes whose bodies are files. They count for themselves, see `api.upload_body`."""
-_WITH_A_BODY = ("POST", "PUT", "PATCH", "DELETE")
+"""Method and path of the routes whose bodies are files; `api.upload_body` limits their size."""
+_METHODS_WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
 
 
 class JsonBodyMiddleware:
+    """Read the body of a request and reject it unless it is strict JSON, before the endpoint parses it."""
+
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in _WITH_A_BODY or _is_streamed(scope):
+        """Check the body and pass the request on. Raises ApiError."""
+        if scope["type"] != "http" or scope["method"] not in _METHODS_WITH_BODY or _is_streamed(scope):
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
         body = await _read(headers, receive)
         if body is None:
             return None
         if body:
-            _refuse_other_types(headers)
+            _check_content_type(headers)
             parse(body)
-        return await self.app(scope, _again(body, receive), send)
+        return await self.app(scope, _replay(body, receive), send)
 
 
 def parse(body: bytes) -> Any:
-    """Strict JSON. Raises ApiError, 400."""
+    """Return the parsed body. Raises ApiError, 400, unless it is strict JSON."""
     try:
         content = json.loads(body.decode())
         text = json.dumps(content, allow_nan=False, ensure_ascii=False)
         text.encode()
         if _NUL.search(text):
-            raise ValueError("PostgreSQL keeps no such text")
+            raise ValueError("PostgreSQL cannot store U+0000")
     except (ValueError, RecursionError) as error:
-        hint = "No NaN, no infinities, no lone surrogates, no U+0000, not nested deeply."
+        hint = "Send UTF-8 JSON without NaN, infinities, lone surrogates, U+0000 or deep nesting."
         raise ApiError(400, "invalid_json", "The body is not strict JSON.", hint) from error
     return content
 
 
 async def _read(headers: Headers, receive: Receive) -> bytes | None:
-    """None where the client has gone. Raises ApiError, 413."""
-    announced = headers.get("content-length", "0")
-    if announced.isdigit() and (len(announced) > 9 or int(announced) > MAX_BYTES):
+    """Return the body; None if the client has disconnected. Raises ApiError, 413, if the body is too large."""
+    content_length = headers.get("content-length", "0")
+    if content_length.isdigit() and (len(content_length) > 9 or int(content_length) > MAX_BYTES):
         raise _too_large()
     body = bytearray()
     while True:
@@ -68,25 +75,25 @@ def _is_streamed(scope: Scope) -> bool:
     return (scope["method"], scope["path"]) in STREAMED
 
 
-def _refuse_other_types(headers: Headers) -> None:
+def _check_content_type(headers: Headers) -> None:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         hint = "Send `Content-Type: application/json`."
-        raise ApiError(415, "unsupported_media_type", "The body is not said to be JSON.", hint)
+        raise ApiError(415, "unsupported_media_type", "The `Content-Type` of the body is not JSON.", hint)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Gives the body out once more, then goes on with what `receive` says."""
-    given = False
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a receive function that yields the body first, then the messages of `receive`."""
+    is_replayed = False
 
     async def receive_again() -> Message:
-        nonlocal given
-        if given:
+        nonlocal is_replayed
+        if is_replayed:
             return await receive()
-        given = True
+        is_replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive_again
 
 
 def _too_large() -> ApiError:
-    return ApiError(413, "body_too_large", f"The body has more than {MAX_BYTES >> 20} MiB.", "Send less at once.")
+    return ApiError(413, "body_too_large", f"The body has more than {MAX_BYTES >> 20} MiB.", "Send a smaller body.")

@@ -1,4 +1,4 @@
-"""Lists by keyset: a cursor says after which row the next page begins, so rows added meanwhile shift nothing."""
+"""Keyset pagination: a cursor names the last row of a page, so rows added in between do not shift the next page."""
 
 import base64
 import binascii
@@ -14,24 +14,27 @@ from sqlalchemy.orm import Session
 from api.http.errors import InvalidField
 from store.db.tables import ApiKey, Dataset, Detector, Job
 
-Limit = Annotated[int, Query(ge=1, le=200)]
+Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of rows on the page.")]
 T = TypeVar("T", Job, Dataset, Detector, ApiKey)
-Cursor = Annotated[str | None, Query(min_length=1, max_length=200, description="`next_cursor` of the page before.")]
+Cursor = Annotated[str | None, Query(min_length=1, max_length=200, description="`next_cursor` of the previous page.")]
 
 
 def newest_first(
     session: Session, query: Select[T], table: type[T], limit: int, cursor: str | None
 ) -> tuple[Sequence[T], str | None]:
-    """A page of rows, and the cursor of the next. Raises InvalidField for a cursor that is none of ours."""
-    place = tuple_(table.created_at, table.id)
+    """Return a page of rows, newest first, and the cursor of the next page; None on the last page.
+
+    Raises InvalidField if the cursor is invalid.
+    """
+    sort_key = tuple_(table.created_at, table.id)
     if cursor is not None:
-        query = query.where(_before(place, cursor))
+        query = query.where(_before(sort_key, cursor))
     rows = session.scalars(query.order_by(table.created_at.desc(), table.id.desc()).limit(limit + 1)).all()
     return rows[:limit], _encode(rows[limit - 1]) if len(rows) > limit else None
 
 
-def number(cursor: str | None) -> int:
-    """The cursor of a list whose rows are numbered. Raises InvalidField."""
+def parse_sequence_cursor(cursor: str | None) -> int:
+    """Return the sequence number in the cursor of a numbered list; 0 without a cursor. Raises InvalidField."""
     if cursor is None:
         return 0
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 15):
@@ -39,14 +42,14 @@ def number(cursor: str | None) -> int:
     return int(cursor)
 
 
-def _before(place: Tuple, cursor: str) -> ColumnElement[bool]:
+def _before(sort_key: Tuple, cursor: str) -> ColumnElement[bool]:
     try:
         created_at, id = json.loads(base64.urlsafe_b64decode(cursor))
     except (ValueError, TypeError, RecursionError, binascii.Error) as error:
         raise _invalid() from error
     if not (isinstance(created_at, float) and math.isfinite(created_at) and isinstance(id, str) and id.isascii()):
         raise _invalid()
-    return place < (created_at, id)
+    return sort_key < (created_at, id)
 
 
 def _encode(row: Job | Dataset | Detector | ApiKey) -> str:
@@ -54,4 +57,9 @@ def _encode(row: Job | Dataset | Detector | ApiKey) -> str:
 
 
 def _invalid() -> InvalidField:
-    return InvalidField("cursor", "invalid_cursor", "Not a cursor of this list.", "Use `next_cursor` as it came.")
+    return InvalidField(
+        "cursor",
+        "invalid_cursor",
+        "This is not a cursor of this list.",
+        "Send `next_cursor` of the previous page unchanged.",
+    )

@@ -1,24 +1,27 @@
-"""The part of a file that a request asks for. Of several ranges at once none is heeded: the answer is the whole file."""
+"""The HTTP `Range` header. Multiple ranges are not supported: the response is then the whole file."""
 
 from starlette.datastructures import Headers
 
 from api.http.errors import ApiError
 
-_HINT = "Ask for `bytes=FIRST-LAST` inside the file, or without `Range`."
+_HINT = "Request `bytes=FIRST-LAST` within the size of the file, or leave `Range` out."
 
 
 def requested_range(headers: Headers, size: int, etag: str) -> tuple[int, int] | None:
-    """From its first byte to behind its last; None: the whole. Raises ApiError for a range that the file has not."""
-    wanted = headers.get("range")
-    if wanted is None or headers.get("if-range", etag) != etag:
+    """Return the first byte and the byte after the last one; None for the whole file.
+
+    Raises ApiError, 416, if the range is outside the file, and 400 if the header is malformed.
+    """
+    value = headers.get("range")
+    if value is None or headers.get("if-range", etag) != etag:
         return None
-    unit, _, ranges = wanted.partition("=")
+    unit, _, ranges = value.partition("=")
     if unit.strip().lower() != "bytes" or "-" not in ranges:
         raise _malformed()
-    return None if "," in ranges else _part(ranges, size)
+    return None if "," in ranges else _parse(ranges, size)
 
 
-def _part(text: str, size: int) -> tuple[int, int]:
+def _parse(text: str, size: int) -> tuple[int, int]:
     first, _, last = (word.strip() for word in text.partition("-"))
     if not all(word.isascii() and word.isdecimal() and len(word) < 20 for word in (first, last) if word):
         raise _malformed()
@@ -30,7 +33,11 @@ def _part(text: str, size: int) -> tuple[int, int]:
         raise _malformed()
     if start >= size:
         raise ApiError(
-            416, "invalid_range", "The file has no such range.", _HINT, headers={"Content-Range": f"bytes */{size}"}
+            416,
+            "invalid_range",
+            f"The range is outside the file, which has {size} bytes.",
+            _HINT,
+            headers={"Content-Range": f"bytes */{size}"},
         )
     if start >= stop:
         raise _malformed()
@@ -38,4 +45,4 @@ def _part(text: str, size: int) -> tuple[int, int]:
 
 
 def _malformed() -> ApiError:
-    return ApiError(400, "invalid_range", "The file has no such range.", _HINT)
+    return ApiError(400, "invalid_range", "The header `Range` is malformed.", _HINT)

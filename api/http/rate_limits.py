@@ -1,4 +1,4 @@
-"""How often somebody may come: a token bucket each, in this process."""
+"""Rate limits: one token bucket per client, in the memory of this process."""
 
 import ipaddress
 import math
@@ -8,37 +8,41 @@ from collections.abc import Callable
 
 from api.http.errors import ApiError
 
-_REMEMBERED = 10_000
+_MAX_CLIENTS = 10_000
 
 
 class TokenBuckets:
-    """Each holds a minute's worth and fills evenly; of those not seen for longest, the fill is forgotten."""
+    """Token buckets that hold the requests of one minute and refill evenly.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, remembered: int = _REMEMBERED) -> None:
-        self._clock, self._remembered = clock, remembered
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """By who comes: tokens, and when there were so many."""
+    At most `max_clients` buckets are kept. The least recently used one is dropped, and its client gets a full one.
+    """
 
-    def take(self, who: str, per_minute: int) -> float:
-        """Takes a token, or says in how many seconds there is one; 0.0 where it was there."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic, max_clients: int = _MAX_CLIENTS) -> None:
+        self._clock, self._max_clients = clock, max_clients
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """By client: number of tokens, and the time at which it was computed."""
+
+    def take(self, client: str, per_minute: int) -> float:
+        """Take a token and return 0.0, or return the seconds until the next token is available."""
         present, rate = self._clock(), per_minute / 60
-        left, since = self._left.pop(who, (float(per_minute), present))
-        left = min(float(per_minute), left + (present - since) * rate)
-        taken = left >= 1
-        self._left[who] = (left - 1 if taken else left, present)
-        if len(self._left) > self._remembered:
-            self._left.popitem(last=False)
-        return 0.0 if taken else (1 - left) / rate
+        tokens, since = self._buckets.pop(client, (float(per_minute), present))
+        tokens = min(float(per_minute), tokens + (present - since) * rate)
+        is_allowed = tokens >= 1
+        self._buckets[client] = (tokens - 1 if is_allowed else tokens, present)
+        if len(self._buckets) > self._max_clients:
+            self._buckets.popitem(last=False)
+        return 0.0 if is_allowed else (1 - tokens) / rate
 
 
 def rate_limited(detail: str, wait: float, hint: str = "") -> ApiError:
+    """Return the 429 error with a `Retry-After` of `wait` seconds, rounded up."""
     seconds = max(1, math.ceil(wait))
-    hint = hint or f"Try again in {seconds} s; an admin can make a key that allows more."
+    hint = hint or f"Try again in {seconds} s. An admin can create a key with a higher limit."
     return ApiError(429, "rate_limited", detail, hint, headers={"Retry-After": str(seconds)})
 
 
 def client_network(address: str) -> str:
-    """What one client can have to itself: an IPv4 address, an IPv6 /64."""
+    """Return the network that is counted as one client: the address itself for IPv4, its /64 for IPv6."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Around every request: an id, an answer whatever happens, one line in the log."""
+"""Request ids, error responses and the request log."""
 
 import logging
 import secrets
@@ -15,10 +15,13 @@ _log = logging.getLogger(__name__)
 
 
 class RequestLogMiddleware:
+    """Give each request an id, turn exceptions into problem documents, and write one log line per request."""
+
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass an HTTP request on and log it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         request_id = f"req_{secrets.token_hex(10)}"
@@ -36,9 +39,9 @@ class RequestLogMiddleware:
             await self.app(scope, receive, send_with_id)
         except Exception as error:
             if status:
-                raise  # half an answer is out: nothing but closing the connection tells that it is not whole
+                raise  # the response has begun: only a closed connection shows the client that it is incomplete
             await problem_response(error, request_id)(scope, receive, send_with_id)
         finally:
-            facts = {"method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id}
-            _log.info("request", extra={**facts, "seconds": round(time.perf_counter() - began, 4)})
+            fields = {"method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id}
+            _log.info("request", extra={**fields, "seconds": round(time.perf_counter() - began, 4)})
         return None

@@ -1,4 +1,4 @@
-"""What answers of several resources are made of."""
+"""Schemas and parameter types that several resources share."""
 
 import re
 from datetime import UTC, datetime
@@ -14,31 +14,36 @@ def _from_seconds(value: Any) -> Any:
     return datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else value
 
 
-def _written_out(value: Any) -> Any:
-    """Pydantic would read a bare number as seconds, or as milliseconds where it is large."""
+def _require_iso_format(value: Any) -> Any:
+    """Reject bare numbers, which pydantic would read as seconds, or as milliseconds if they are large."""
     if not isinstance(value, datetime) and not _DATE.match(str(value)):
         raise ValueError("must be a time such as 2026-11-24T12:00:00Z")
     return value
 
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
-RequestTime = Annotated[AwareDatetime, BeforeValidator(_written_out)]
-"""A time in a request: RFC 3339, with its offset."""
+RequestTime = Annotated[AwareDatetime, BeforeValidator(_require_iso_format)]
+"""A time in a request: RFC 3339 with an offset."""
 ResponseTime = Annotated[datetime, BeforeValidator(_from_seconds)]
-"""RFC 3339, UTC; made from seconds since 1970, as the database keeps them."""
+"""A time in a response: RFC 3339 in UTC, converted from the database's seconds since 1970."""
 T = TypeVar("T")
 JobId = Annotated[str, Path(pattern=r"^job_[0-9a-z]{26}$")]
 KeyId = Annotated[str, Path(pattern=r"^key_[0-9a-z]{26}$")]
 CheckpointId = Annotated[str, Path(pattern=r"^ckpt_[0-9a-z]{26}$")]
 ArtifactName = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
-IdOrName = Annotated[Name, Path(description="Its id or its name.")]
+IdOrName = Annotated[Name, Path(description="The id or the name.")]
 
 
 class ResponseModel(BaseModel):
+    """Base of the response schemas: immutable, built from database rows, documented by attribute docstrings."""
+
     model_config = ConfigDict(frozen=True, from_attributes=True, protected_namespaces=(), use_attribute_docstrings=True)
 
 
 class Page(ResponseModel, Generic[T]):
+    """One page of a list."""
+
     data: list[T]
+    """Rows of the page."""
     next_cursor: str | None = None
-    """Give it back as `cursor` for the next page; null on the last one."""
+    """Value of `cursor` for the next page; null on the last page."""

@@ -1,4 +1,4 @@
-"""pydantic's findings in our words: which field, what is wrong with it, nothing of the input repeated."""
+"""Validation errors of pydantic as `FieldError`: field, code and message, without the input."""
 
 import re
 from collections.abc import Sequence
@@ -7,67 +7,75 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
-MOST = 50
-"""Faults told in one answer."""
-_AN_OBJECT = ("model_type", "model_attributes_type", "dict_type")
-_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+MAX_ERRORS = 50
+"""Maximum number of errors in one response."""
+_OBJECT_TYPES = ("model_type", "model_attributes_type", "dict_type")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class FieldError(BaseModel):
+    """One invalid field of a request."""
+
     loc: str
     """Dotted path of the field, such as `teacher.backbone.depth`; empty for the request as a whole."""
     code: str
+    """Stable code for programs."""
     message: str
+    """What is wrong with the field."""
 
 
 def field_errors(error: RequestValidationError) -> list[FieldError]:
-    """Each once, the most telling first."""
-    first = error.errors()[: 4 * MOST]
-    faults = {(fault.loc, fault.message): fault for fault in (_fault(found, error.body) for found in first)}
-    return sorted(_without_echoes(list(faults.values())), key=lambda fault: fault.code == "missing")[:MOST]
+    """Return the errors without duplicates, at most 50; missing fields come last."""
+    details = error.errors()[: 4 * MAX_ERRORS]
+    unique = {(item.loc, item.message): item for item in (_field_error(detail, error.body) for detail in details)}
+    return sorted(_without_union_noise(list(unique.values())), key=lambda item: item.code == "missing")[:MAX_ERRORS]
 
 
-def _without_echoes(faults: Sequence[FieldError]) -> list[FieldError]:
-    """Of a union, pydantic tells what speaks against each part: what goes deepest is about the part that was meant."""
-    deeper = {fault.loc.rpartition(".")[0] for fault in faults if "." in fault.loc}
-    known = {fault.loc for fault in faults if fault.code != "extra_forbidden"}
+def _without_union_noise(errors: Sequence[FieldError]) -> list[FieldError]:
+    """Drop the errors of union members that the client did not mean.
+
+    Pydantic reports errors for every member of a union. The error with the deepest path belongs to the intended member.
+    """
+    parents = {error.loc.rpartition(".")[0] for error in errors if "." in error.loc}
+    known = {error.loc for error in errors if error.code != "extra_forbidden"}
     return [
-        fault
-        for fault in faults
-        if fault.loc not in deeper and not (fault.code == "extra_forbidden" and fault.loc in known)
+        error
+        for error in errors
+        if error.loc not in parents and not (error.code == "extra_forbidden" and error.loc in known)
     ]
 
 
-def _fault(found: Any, body: Any) -> FieldError:
-    where, *path = found["loc"]
-    fields = _fields(path, body, is_missing=found["type"] == "missing") if where == "body" else path
-    message = "Must be a JSON object." if found["type"] in _AN_OBJECT else found["msg"].removeprefix("Value error, ")
-    return FieldError(loc=".".join(map(_shown, fields)), code=found["type"], message=message)
+def _field_error(detail: Any, body: Any) -> FieldError:
+    source, *path = detail["loc"]
+    fields = _field_path(path, body, is_missing=detail["type"] == "missing") if source == "body" else path
+    is_object = detail["type"] in _OBJECT_TYPES
+    message = "Must be a JSON object." if is_object else detail["msg"].removeprefix("Value error, ")
+    return FieldError(loc=".".join(map(_safe_name, fields)), code=detail["type"], message=message)
 
 
-def _fields(path: Sequence[str | int], value: Any, *, is_missing: bool) -> list[str | int]:
-    """The keys and indices of `path` that lead through `value`; the others are pydantic's names for parts of a union.
+def _field_path(path: Sequence[str | int], value: Any, *, is_missing: bool) -> list[str | int]:
+    """Return the keys and indices of `path` that exist in `value`, without pydantic's names of union members.
 
-    One that could be either is what lets more of the path lead somewhere.
+    An element that could be either is treated as the one that lets more of the path exist in `value`.
     """
     if not path:
         return []
-    step, rest = path[0], path[1:]
-    if is_missing and not rest:
-        return [step]
-    without = _fields(rest, value, is_missing=is_missing)
-    if not _leads(step, value):
-        return without
-    along = [step, *_fields(rest, value[step], is_missing=is_missing)]
-    return along if len(along) > len(without) else without
+    name, remainder = path[0], path[1:]
+    if is_missing and not remainder:
+        return [name]
+    without_name = _field_path(remainder, value, is_missing=is_missing)
+    if not _contains(value, name):
+        return without_name
+    with_name = [name, *_field_path(remainder, value[name], is_missing=is_missing)]
+    return with_name if len(with_name) > len(without_name) else without_name
 
 
-def _leads(step: str | int, value: Any) -> bool:
+def _contains(value: Any, name: str | int) -> bool:
     if isinstance(value, dict):
-        return step in value
-    return isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value)
+        return name in value
+    return isinstance(value, list) and isinstance(name, int) and 0 <= name < len(value)
 
 
-def _shown(step: str | int) -> str:
-    """A field nobody knows is named by the request; only a plain name is repeated."""
-    return str(step) if _PLAIN.fullmatch(str(step)) else "?"
+def _safe_name(name: str | int) -> str:
+    """Return the name, or `?` if it is not a plain one: the name of an unknown field comes from the request."""
+    return str(name) if _PLAIN_NAME.fullmatch(str(name)) else "?"

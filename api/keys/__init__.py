@@ -1,0 +1,1 @@
+"""API keys: endpoints under `/api-keys`."""

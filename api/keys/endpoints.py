@@ -1,3 +1,5 @@
+"""Endpoints of API keys."""
+
 from fastapi import APIRouter, Response
 
 from api.context import ContextDep
@@ -11,27 +13,31 @@ router = APIRouter(prefix="/api-keys", tags=["api-keys"])
 
 
 @router.post("", status_code=201)
-def create(here: ContextDep, _: Admin, response: Response, request: KeyCreate) -> NewKey:
-    """Makes a key. Its token is in this answer and nowhere else."""
-    key = service.create(here.database, request)
+def create(context: ContextDep, _: Admin, response: Response, request: KeyCreate) -> NewKey:
+    """Create an API key. The response contains the token, which is not stored and cannot be retrieved later."""
+    key = service.create_key(context.database, request)
     response.headers["Location"] = f"/api-keys/{key.id}"
     response.headers["Cache-Control"] = "no-store"
     return key
 
 
 @router.get("")
-def list_keys(here: ContextDep, _: Admin, limit: Limit = 50, cursor: Cursor = None) -> Page[Key]:
-    """Newest first, with those that were revoked or have expired."""
-    return service.listing(here.database, limit, cursor)
+def list_keys(context: ContextDep, _: Admin, limit: Limit = 50, cursor: Cursor = None) -> Page[Key]:
+    """List all keys, newest first, including revoked and expired ones."""
+    return service.list_keys(context.database, limit, cursor)
 
 
 @router.get("/{key_id}")
-def get_key(here: ContextDep, _: Admin, key_id: KeyId) -> Key:
-    """Whose it is, what it opens and until when; never its token."""
-    return service.find(here.database, key_id)
+def get_key(context: ContextDep, _: Admin, key_id: KeyId) -> Key:
+    """Return the owner, scopes, limits and expiry time of a key, but not its token."""
+    return service.get_key(context.database, key_id)
 
 
 @router.delete("/{key_id}", status_code=204)
-def revoke(here: ContextDep, _: Admin, key_id: KeyId) -> None:
-    """Within a second nobody comes in with it any more; its owner's jobs go on. The last admin key stays."""
-    service.revoke(here.database, key_id)
+def revoke(context: ContextDep, _: Admin, key_id: KeyId) -> None:
+    """Revoke a key. Idempotent.
+
+    Requests with the key are rejected within a second. The jobs of its owner continue. The last valid admin key cannot
+    be revoked (409).
+    """
+    service.revoke_key(context.database, key_id)

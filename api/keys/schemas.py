@@ -1,4 +1,4 @@
-"""API keys as the API takes and shows them: the token once, its hash never."""
+"""Request and response schemas of API keys."""
 
 from typing import Annotated, Self
 
@@ -13,41 +13,53 @@ Number = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class KeyCreate(Spec):
+    """A new API key."""
+
     name: Name
-    """What it is for; need not be unique."""
+    """Purpose of the key; need not be unique."""
     owner: Owner
-    """Keys of one owner see the same jobs, data sets and detectors."""
+    """Owner of the key. All keys of an owner have access to the same jobs, data sets and detectors."""
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=3)] = (Scope.SUBMIT,)
-    """`read` looks, `submit` also posts, changes and deletes, `admin` also sees every owner's and makes keys."""
+    """`read` permits reading; `submit` also creating, changing and deleting; `admin` also keys and all owners' rows."""
     max_active_jobs: Number | None = None
-    """Jobs of its owner that may wait, run or pause at a time; null: as `FRS_MAX_ACTIVE_JOBS` says."""
+    """Maximum number of queued, running and paused jobs of the owner; null: the setting `FRS_MAX_ACTIVE_JOBS`."""
     requests_per_minute: Number | None = None
-    """Null: as `FRS_REQUESTS_PER_MINUTE` says."""
+    """Maximum number of requests a minute; null: the setting `FRS_REQUESTS_PER_MINUTE`."""
     expires_at: RequestTime | None = None
+    """Expiry time; null: the key does not expire, unless `expires_in_days` is given."""
     expires_in_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
-    """In place of `expires_at`. Without either it never expires."""
+    """Lifetime in days, as an alternative to `expires_at`."""
 
     @model_validator(mode="after")
-    def _one_end(self) -> Self:
+    def _check_expiry(self) -> Self:
         if self.expires_at and self.expires_in_days:
             raise ValueError("give `expires_at` or `expires_in_days`, not both")
         return self
 
 
 class Key(ResponseModel):
+    """An API key, without its token."""
+
     id: str
     name: str
+    """Purpose of the key."""
     prefix: str
-    """The token's first characters, to tell keys apart by."""
+    """First characters of the token, to recognise the key by."""
     owner: str
     scopes: list[Scope]
     max_active_jobs: int | None
+    """Maximum number of queued, running and paused jobs of the owner; null: the setting `FRS_MAX_ACTIVE_JOBS`."""
     requests_per_minute: int | None
+    """Maximum number of requests a minute; null: the setting `FRS_REQUESTS_PER_MINUTE`."""
     created_at: ResponseTime
     expires_at: ResponseTime | None
+    """Null: the key does not expire."""
     revoked_at: ResponseTime | None
+    """Null: the key was not revoked."""
 
 
 class NewKey(Key):
+    """A newly created API key, with its token."""
+
     token: str
-    """Shown this once: `Authorization: Bearer TOKEN`."""
+    """Secret for the header `Authorization: Bearer TOKEN`; shown only in this response."""

@@ -1,3 +1,5 @@
+"""Create, list and revoke API keys."""
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -9,13 +11,16 @@ from store.db import api_keys
 from store.db.database import Database, now
 from store.db.tables import ApiKey
 
-_SECONDS_A_DAY = 86_400.0
-_MOST_DAYS = 36_500
-"""A later end is as good as none, and the last years of the calendar are none in every zone."""
+_SECONDS_PER_DAY = 86_400.0
+_MAX_DAYS = 36_500
+"""Longest lifetime of a key; a later expiry time is reduced to it.
+
+The last years of the calendar cannot be represented in every time zone.
+"""
 
 
-def create(database: Database, request: KeyCreate) -> NewKey:
-    """Raises InvalidField for an end that is past."""
+def create_key(database: Database, request: KeyCreate) -> NewKey:
+    """Create a key and return it with its token. Raises InvalidField if the expiry time is in the past."""
     token = api_keys.new_token()
     limits = {"max_active_jobs": request.max_active_jobs, "requests_per_minute": request.requests_per_minute}
     with database.write() as session:
@@ -25,7 +30,7 @@ def create(database: Database, request: KeyCreate) -> NewKey:
             token,
             owner=request.owner,
             scopes=request.scopes,
-            expires_at=_end(session, request),
+            expires_at=_expiry_time(session, request),
             **limits,
         )
         session.refresh(key)
@@ -33,38 +38,42 @@ def create(database: Database, request: KeyCreate) -> NewKey:
     return NewKey(**dict(Key.model_validate(key)), token=token)
 
 
-def listing(database: Database, limit: int, cursor: str | None) -> Page[Key]:
+def list_keys(database: Database, limit: int, cursor: str | None) -> Page[Key]:
+    """Return a page of keys, newest first. Raises InvalidField for an invalid cursor."""
     with database.read() as session:
         rows, next_cursor = newest_first(session, select(ApiKey), ApiKey, limit, cursor)
     return Page(data=[Key.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
-def find(database: Database, key_id: str) -> Key:
+def get_key(database: Database, key_id: str) -> Key:
+    """Return a key. Raises NotFoundError."""
     with database.read() as session:
-        return Key.model_validate(_row(session, key_id))
+        return Key.model_validate(_get_row(session, key_id))
 
 
-def revoke(database: Database, key_id: str) -> None:
-    """Once more does nothing. Raises LastAdminKey."""
+def revoke_key(database: Database, key_id: str) -> None:
+    """Revoke a key. Idempotent. Raises NotFoundError, LastAdminKey."""
     with database.write() as session:
-        api_keys.revoke(session, _row(session, key_id))
+        api_keys.revoke(session, _get_row(session, key_id))
         session.commit()
 
 
-def _row(session: Session, key_id: str) -> ApiKey:
+def _get_row(session: Session, key_id: str) -> ApiKey:
     key = session.get(ApiKey, key_id)
     if key is None:
-        raise NotFoundError("key_not_found", "No such API key.", "See GET /api-keys.")
+        raise NotFoundError("key_not_found", "There is no API key of this id.", "See GET /api-keys.")
     return key
 
 
-def _end(session: Session, request: KeyCreate) -> float | None:
+def _expiry_time(session: Session, request: KeyCreate) -> float | None:
+    """Return the expiry time in seconds since 1970; None: the key does not expire."""
     present = session.scalars(select(now())).one()
     if request.expires_in_days:
-        return present + request.expires_in_days * _SECONDS_A_DAY
+        return present + request.expires_in_days * _SECONDS_PER_DAY
     if request.expires_at is None:
         return None
-    end = request.expires_at.timestamp()
-    if end <= present:
-        raise InvalidField("expires_at", "already_expired", "This time is past.", "Name a later one, or leave it out.")
-    return min(end, present + _MOST_DAYS * _SECONDS_A_DAY)
+    expires_at = request.expires_at.timestamp()
+    if expires_at <= present:
+        hint = "Send a later time, or leave it out."
+        raise InvalidField("expires_at", "already_expired", "This time is in the past.", hint)
+    return min(expires_at, present + _MAX_DAYS * _SECONDS_PER_DAY)

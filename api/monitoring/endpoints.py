@@ -1,3 +1,5 @@
+"""Endpoint of Prometheus metrics."""
+
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -9,7 +11,9 @@ router = APIRouter(tags=["monitoring"])
 
 @router.get("/metrics", response_class=Response, responses=files.content_response("text/plain"))
 def scrape(_: Admin, request: Request) -> Response:
-    """For Prometheus: the queue, jobs, attempts, workers and their GPUs as the database knows them, requests and streams of
-    this process.
+    """Return metrics in the Prometheus text format.
+
+    Metrics of the queue, jobs, attempts, workers and GPUs come from the database; metrics of requests and streams are
+    those of the process that answers.
     """
     return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,3 +1,5 @@
+"""Endpoint of the job queue."""
+
 from fastapi import APIRouter
 
 from api.context import ContextDep
@@ -10,10 +12,10 @@ router = APIRouter(prefix="/queue", tags=["queue"])
 
 
 @router.get("")
-def get_queue(here: ContextDep, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Queue:
-    """The line: who is next, and what each waits for; beside it what is running.
+def get_queue(context: ContextDep, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Queue:
+    """List the queued jobs in the order in which workers take them, and the running jobs.
 
-    By priority, then age. A job whose teacher is not there yet, or that no worker has room for, is passed over until
-    then and keeps its place.
+    Jobs are sorted by priority, then by age. A job whose teacher is not trained yet, or that does not fit any worker's
+    free GPUs, is skipped and keeps its position.
     """
-    return service.read(here.database, caller, limit, cursor)
+    return service.read_queue(context.database, caller, limit, cursor)

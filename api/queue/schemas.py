@@ -1,37 +1,45 @@
-"""The line before the workers, as the API shows it."""
+"""Response schemas of the job queue."""
 
 from api.http.schemas import Page, ResponseModel, ResponseTime
 from api.jobs.schemas import Progress, StatusReason
 
 
 class QueuedJob(ResponseModel):
+    """A job that waits for a worker."""
+
     position: int
-    """1 is next. Jobs of other owners count."""
+    """Position in the queue, from 1; jobs of other owners count."""
     job_id: str
     name: str | None
     owner: str
     priority: int
+    """Jobs of higher priority start first."""
     devices: int | None
-    """GPUs it asks for; null: one where there are any."""
+    """Number of GPUs requested; null: one on a worker with GPUs, else the CPU."""
     status_reason: StatusReason
-    """What it waits for."""
+    """What the job waits for."""
     created_at: ResponseTime
 
 
 class RunningJob(ResponseModel):
+    """A job that a worker runs."""
+
     job_id: str
     name: str | None
     owner: str
     priority: int
+    """Jobs of higher priority start first."""
     devices: int | None
+    """Number of GPUs requested; null: one on a worker with GPUs, else the CPU."""
     attempt: int
+    """Number of the attempt, from 1."""
     phase: str | None
     progress: Progress | None
     started_at: ResponseTime | None
 
 
 class Counts(ResponseModel):
-    """Jobs of all owners."""
+    """Number of jobs of all owners, by status."""
 
     queued: int
     running: int
@@ -39,8 +47,11 @@ class Counts(ResponseModel):
 
 
 class Queue(Page[QueuedJob]):
-    """Of another owner's jobs no more than how many they are, unless the caller is an admin."""
+    """Queued and running jobs.
+
+    Of other owners' jobs only the number is visible, unless the caller is an admin.
+    """
 
     running: list[RunningJob]
-    """The same on every page."""
+    """Running jobs; the same on every page."""
     counts: Counts

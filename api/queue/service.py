@@ -1,3 +1,5 @@
+"""Read a page of the job queue."""
+
 import base64
 import binascii
 import json
@@ -20,52 +22,52 @@ from store.states import JobStatus
 _COUNTED = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED)
 
 
-class QueuePlace(NamedTuple):
-    """Where in the line a job stands, whoever comes or goes."""
+class QueueSortKey(NamedTuple):
+    """Sort key of a job in the queue; it does not change when other jobs are added or removed."""
 
     priority: int
     created_at: float
     id: str
 
 
-def read(database: Database, caller: Caller, limit: int, cursor: str | None) -> Queue:
-    """Raises InvalidField for a cursor that is none of ours."""
+def read_queue(database: Database, caller: Caller, limit: int, cursor: str | None) -> Queue:
+    """Return a page of the queue with the jobs that the caller may see. Raises InvalidField for an invalid cursor."""
     after = _decode(cursor) if cursor else None
     with database.read() as session:
-        rows = queue.in_order(session, caller.visible(Job), limit=limit + 1, after=after)
+        rows = queue.jobs_in_order(session, caller.visible(Job), limit=limit + 1, after=after)
         page = rows[:limit]
         return Queue(
-            data=_waiting(session, page),
+            data=_queued_jobs(session, page),
             next_cursor=_encode(page[-1]) if len(rows) > limit else None,
-            running=_running(session, caller),
-            counts=_counts(session),
+            running=_running_jobs(session, caller),
+            counts=_count_jobs(session),
         )
 
 
-def _waiting(session: Session, jobs: Sequence[Job]) -> list[QueuedJob]:
+def _queued_jobs(session: Session, jobs: Sequence[Job]) -> list[QueuedJob]:
     positions = queue.positions(session, [job.id for job in jobs])
     reasons = waiting_reasons(session, jobs)
-    still = [job for job in jobs if job.id in positions]  # one may have been taken since
+    queued = [job for job in jobs if job.id in positions]  # a worker may have claimed a job since the first query
     return [
-        QueuedJob.model_validate(_facts(job) | {"position": positions[job.id], "status_reason": reasons[job.id]})
-        for job in still
+        QueuedJob.model_validate(_job_fields(job) | {"position": positions[job.id], "status_reason": reasons[job.id]})
+        for job in queued
     ]
 
 
-def _running(session: Session, caller: Caller) -> list[RunningJob]:
-    these = (Job.status == JobStatus.RUNNING, caller.visible(Job))
-    jobs = session.scalars(select(Job).where(*these).order_by(Job.started_at, Job.id))
-    more = ("attempt", "phase", "progress", "started_at")
-    return [RunningJob.model_validate(_facts(job) | {name: getattr(job, name) for name in more}) for job in jobs]
+def _running_jobs(session: Session, caller: Caller) -> list[RunningJob]:
+    conditions = (Job.status == JobStatus.RUNNING, caller.visible(Job))
+    jobs = session.scalars(select(Job).where(*conditions).order_by(Job.started_at, Job.id))
+    names = ("attempt", "phase", "progress", "started_at")
+    return [RunningJob.model_validate(_job_fields(job) | {name: getattr(job, name) for name in names}) for job in jobs]
 
 
-def _counts(session: Session) -> Counts:
+def _count_jobs(session: Session) -> Counts:
     query = select(Job.status, func.count()).where(Job.status.in_(_COUNTED)).group_by(Job.status)
-    found = {row[0]: row[1] for row in session.execute(query)}
-    return Counts(**{status.value: found.get(status, 0) for status in _COUNTED})
+    counts = {row[0]: row[1] for row in session.execute(query)}
+    return Counts(**{status.value: counts.get(status, 0) for status in _COUNTED})
 
 
-def _facts(job: Job) -> dict[str, Any]:
+def _job_fields(job: Job) -> dict[str, Any]:
     names = ("name", "owner", "priority", "devices", "created_at")
     return {"job_id": job.id} | {name: getattr(job, name) for name in names}
 
@@ -74,18 +76,23 @@ def _encode(job: Job) -> str:
     return base64.urlsafe_b64encode(json.dumps([job.priority, job.created_at, job.id]).encode()).decode()
 
 
-def _decode(cursor: str) -> QueuePlace:
+def _decode(cursor: str) -> QueueSortKey:
     try:
         priority, created_at, id = json.loads(base64.urlsafe_b64decode(cursor))
     except (ValueError, TypeError, RecursionError, binascii.Error) as error:
         raise _invalid() from error
-    is_ours = (
+    is_valid = (
         type(priority) is int and abs(priority) <= 1000 and isinstance(created_at, float) and math.isfinite(created_at)
     )
-    if not (is_ours and isinstance(id, str) and id.isascii()):
+    if not (is_valid and isinstance(id, str) and id.isascii()):
         raise _invalid()
-    return QueuePlace(priority, created_at, id)
+    return QueueSortKey(priority, created_at, id)
 
 
 def _invalid() -> InvalidField:
-    return InvalidField("cursor", "invalid_cursor", "Not a cursor of this list.", "Use `next_cursor` as it came.")
+    return InvalidField(
+        "cursor",
+        "invalid_cursor",
+        "This is not a cursor of this list.",
+        "Send `next_cursor` of the previous page unchanged.",
+    )

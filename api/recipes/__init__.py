@@ -1,0 +1,1 @@
+"""Ready-made job specs: endpoints under `/recipes`."""

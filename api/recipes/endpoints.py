@@ -1,3 +1,5 @@
+"""Endpoints of recipes."""
+
 from fastapi import APIRouter
 
 from api.http.auth import Reader
@@ -10,11 +12,11 @@ router = APIRouter(prefix="/recipes", tags=["recipes"])
 
 @router.get("")
 def list_recipes(_: Reader) -> Page[Recipe]:
-    """The paper's pairs and small ones, each with a spec that is ready for `POST /jobs`."""
-    return service.listing()
+    """List the recipes: the teacher-student pairs of the paper and smaller ones, each with a spec for `POST /jobs`."""
+    return service.list_recipes()
 
 
 @router.get("/{name}")
 def get_recipe(_: Reader, name: str) -> Recipe:
-    """One of them, by its name."""
-    return service.find(name)
+    """Return a recipe by its name."""
+    return service.get_recipe(name)

@@ -1,4 +1,4 @@
-"""Recipes as the API shows them."""
+"""Response schemas of recipes."""
 
 from typing import Any
 
@@ -7,11 +7,13 @@ from frs.recipes import Published, PublishedWeights
 
 
 class Recipe(ResponseModel):
+    """A ready-made job spec, with the results that the paper publishes for it, if any."""
+
     name: str
     title: str
     published: Published | None
-    """The paper's numbers; null for recipes that are not the paper's."""
+    """Results published in the paper; null for recipes that are not from the paper."""
     teacher_weights: PublishedWeights | None
-    """File that `spec.teacher` wants to find in the folder of models."""
+    """File with the teacher's weights that `spec.teacher` expects in the folder of models."""
     spec: dict[str, Any]
-    """For `POST /jobs`; what it leaves out takes its default."""
+    """Job spec for `POST /jobs`; omitted fields take their defaults."""

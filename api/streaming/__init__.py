@@ -1,0 +1,1 @@
+"""Server-sent event streams of jobs, and the cache of metric curves."""

@@ -1,6 +1,7 @@
-"""Curves that are looked at again and again: kept thinned out, so that only what is new has to be read.
+"""Cache of downsampled metric curves: a repeated request reads only the points added since the last one.
 
-A long curve takes the database longer to read than anybody waits. Jobs not asked for lately are forgotten.
+Reading a long curve from the database takes too long for an interactive chart. The least recently used jobs are
+evicted.
 """
 
 import threading
@@ -17,69 +18,81 @@ from sqlalchemy.orm import Session
 from store.db.tables import Event, Metric
 
 FINE = 1000
-"""Points of a curve that are kept; it grows to twice as many before it is thinned out again."""
-MAX_CACHED_JOBS = 3_000_000
-"""Points of all curves together, 16 bytes each."""
-VOIDING = ("rewound", "status")
-"""Events after which points may be gone: a later attempt, a retry."""
+"""Points per cached curve; a curve grows to twice as many before it is downsampled again."""
+MAX_CACHED_POINTS = 3_000_000
+"""Maximum number of cached points of all jobs, 16 bytes each."""
+INVALIDATING_EVENTS = ("rewound", "status")
+"""Types of the events after which points may have been deleted: a later attempt, a retry."""
 
-Places = NDArray[np.int64]
+Steps = NDArray[np.int64]
 Values = NDArray[np.float64]
-"""NaN, which the database does not take, where there is none."""
+"""NaN stands for a null; the database stores no NaN."""
 
 
 @dataclass
 class Curve:
-    steps: Places
+    """One metric of a job over training steps."""
+
+    steps: Steps
     values: Values
     count: int = 0
-    """Points there are; fewer are here where some were left out."""
+    """Number of points before downsampling."""
 
     def __post_init__(self) -> None:
         self.count = self.count or len(self.steps)
 
-    def thinned(self, most: int) -> "Curve":
-        kept = thin_out(self.steps, self.values, most)
-        return Curve(self.steps[kept], self.values[kept], self.count)
+    def downsampled(self, max_points: int) -> "Curve":
+        """Return the curve with at most `max_points` points."""
+        indices = downsample(self.steps, self.values, max_points)
+        return Curve(self.steps[indices], self.values[indices], self.count)
 
-    def kept(self) -> "Curve":
-        return self.thinned(FINE) if len(self.steps) > 2 * FINE else self
+    def compacted(self) -> "Curve":
+        """Return the curve to cache: downsampled if it has more than twice `FINE` points."""
+        return self.downsampled(FINE) if len(self.steps) > 2 * FINE else self
 
-    def and_then(self, more: "Curve") -> "Curve":
-        steps, values = np.concatenate([self.steps, more.steps]), np.concatenate([self.values, more.values])
-        return Curve(steps, values, self.count + more.count).kept()
+    def extended(self, later: "Curve") -> "Curve":
+        """Return the curve with later points appended."""
+        steps, values = np.concatenate([self.steps, later.steps]), np.concatenate([self.values, later.values])
+        return Curve(steps, values, self.count + later.count).compacted()
 
 
-def thin_out(steps: Places, values: Values, most: int) -> Places:
-    """Which at most `most` to keep: the first, the last, and from 4 on the lowest and highest of every stretch between."""
-    count, stretches = len(steps), (most - 2) // 2
-    if count <= most:
+def downsample(steps: Steps, values: Values, max_points: int) -> Steps:
+    """Return the indices of at most `max_points` points that preserve the shape of the curve.
+
+    The first and the last point are always kept. The points between them are divided into `(max_points - 2) // 2` bins
+    of equal width in steps, and the lowest and the highest value of each bin are kept.
+    """
+    count, bins = len(steps), (max_points - 2) // 2
+    if count <= max_points:
         return np.arange(count)
     ends, inner = np.array([0, count - 1]), steps[1:-1]
-    if not stretches:
+    if not bins:
         return ends
-    stretch = (inner - inner[0]) * stretches // (inner[-1] - inner[0] + 1)
-    starts = np.flatnonzero(np.diff(stretch, prepend=-1))
+    bin_of_point = (inner - inner[0]) * bins // (inner[-1] - inner[0] + 1)
+    starts = np.flatnonzero(np.diff(bin_of_point, prepend=-1))
     lengths = np.diff(starts, append=len(inner))
-    low, high = (np.where(np.isnan(values[1:-1]), other, values[1:-1]) for other in (np.inf, -np.inf))
+    low, high = (np.where(np.isnan(values[1:-1]), fill, values[1:-1]) for fill in (np.inf, -np.inf))
     lowest = low == np.repeat(np.minimum.reduceat(low, starts), lengths)
     highest = high == np.repeat(np.maximum.reduceat(high, starts), lengths)
-    kept = [1 + _first_of_each(stretch, hits) for hits in (lowest, highest)]
-    return np.unique(np.concatenate([ends, *kept]))
+    extremes = [1 + _first_in_bins(bin_of_point, mask) for mask in (lowest, highest)]
+    return np.unique(np.concatenate([ends, *extremes]))
 
 
-def read(session: Session, job_id: str, keys: Sequence[str] | None, since: int, newest: int) -> dict[str, Curve]:
-    """Points written after number `since`, whole. A key without any is left out."""
+def read_curves(session: Session, job_id: str, keys: Sequence[str] | None, since: int, newest: int) -> dict[str, Curve]:
+    """Return the curves of a job, not downsampled, with the points written after sequence number `since`.
+
+    Keys without points are absent.
+    """
     if since:
-        found = _since(session, job_id, since, newest)
-        return {key: found[key] for key in (dict.fromkeys(keys) if keys else sorted(found)) if key in found}
-    wanted = dict.fromkeys(keys) if keys else _keys(session, job_id)
-    curves = ((key, _whole(session, job_id, key, newest)) for key in wanted)
+        new = _read_since(session, job_id, since, newest)
+        return {key: new[key] for key in (dict.fromkeys(keys) if keys else sorted(new)) if key in new}
+    selected = dict.fromkeys(keys) if keys else _read_keys(session, job_id)
+    curves = ((key, _read_curve(session, job_id, key, newest)) for key in selected)
     return {key: curve for key, curve in curves if curve.count}
 
 
 @dataclass
-class _Job:
+class _CachedJob:
     newest: int
     curves: dict[str, Curve] = field(default_factory=dict)
 
@@ -89,85 +102,95 @@ class _Job:
 
 
 class MetricCache:
-    def __init__(self, remembered: int = MAX_CACHED_JOBS) -> None:
-        self._remembered = remembered
-        self._jobs: OrderedDict[str, _Job] = OrderedDict()
+    """Downsampled curves of the jobs that were requested last. Thread-safe."""
+
+    def __init__(self, max_points: int = MAX_CACHED_POINTS) -> None:
+        self._max_points = max_points
+        self._jobs: OrderedDict[str, _CachedJob] = OrderedDict()
         self._points = 0
         self._lock = threading.Lock()
 
-    def of(self, session: Session, job_id: str, newest: int) -> dict[str, Curve]:
-        """All of a job up to number `newest`, of long ones no more points than a chart needs."""
+    def get(self, session: Session, job_id: str, newest: int) -> dict[str, Curve]:
+        """Return all curves of a job up to sequence number `newest`, each with at most twice `FINE` points."""
         with self._lock:
-            known = self._jobs.get(job_id)
-        job = _brought_up(session, job_id, known, newest) if known else None
+            cached = self._jobs.get(job_id)
+        job = _update(session, job_id, cached, newest) if cached else None
         if job is None:
-            whole = read(session, job_id, None, 0, newest)
-            job = _Job(newest, {key: curve.kept() for key, curve in whole.items()})
-        self._remember(job_id, job)
+            curves = read_curves(session, job_id, None, 0, newest)
+            job = _CachedJob(newest, {key: curve.compacted() for key, curve in curves.items()})
+        self._store(job_id, job)
         return job.curves
 
-    def _remember(self, job_id: str, job: _Job) -> None:
+    def _store(self, job_id: str, job: _CachedJob) -> None:
         with self._lock:
-            known = self._jobs.pop(job_id, None)
-            self._points -= known.points if known else 0
-            newer = known if known and known.newest > job.newest else job  # somebody else was here meanwhile
+            cached = self._jobs.pop(job_id, None)
+            self._points -= cached.points if cached else 0
+            # Another request may have stored newer points meanwhile.
+            newer = cached if cached and cached.newest > job.newest else job
             self._jobs[job_id] = newer
             self._points += newer.points
-            while self._points > self._remembered and len(self._jobs) > 1:
+            while self._points > self._max_points and len(self._jobs) > 1:
                 self._points -= self._jobs.popitem(last=False)[1].points
 
 
-def _brought_up(session: Session, job_id: str, known: _Job, newest: int) -> _Job | None:
-    """With what is new; None where that voids what was there."""
-    if known.newest >= newest:
-        return known
-    since = (Event.job_id == job_id, Event.seq > known.newest, Event.seq <= newest, Event.type.in_(VOIDING))
-    if session.scalar(select(Event.seq).where(*since).limit(1)) is not None:
+def _update(session: Session, job_id: str, cached: _CachedJob, newest: int) -> _CachedJob | None:
+    """Return the job with the new points; None if the cached points are invalid and have to be read again."""
+    if cached.newest >= newest:
+        return cached
+    invalidating = (
+        Event.job_id == job_id,
+        Event.seq > cached.newest,
+        Event.seq <= newest,
+        Event.type.in_(INVALIDATING_EVENTS),
+    )
+    if session.scalar(select(Event.seq).where(*invalidating).limit(1)) is not None:
         return None
-    curves = dict(known.curves)
-    for key, more in _since(session, job_id, known.newest, newest).items():
+    curves = dict(cached.curves)
+    for key, later in _read_since(session, job_id, cached.newest, newest).items():
         curve = curves.get(key)
-        if curve and more.steps[0] <= curve.steps[-1]:
+        if curve and later.steps[0] <= curve.steps[-1]:
             return None
-        curves[key] = curve.and_then(more) if curve else more
-    return _Job(newest, dict(sorted(curves.items())))
+        curves[key] = curve.extended(later) if curve else later
+    return _CachedJob(newest, dict(sorted(curves.items())))
 
 
-def _keys(session: Session, job_id: str) -> Iterator[str]:
-    """Each found from the one before: a handful of look-ups in the index where a job has a million rows."""
+def _read_keys(session: Session, job_id: str) -> Iterator[str]:
+    """Yield the metric keys of a job, each with one index look-up, instead of scanning up to a million rows."""
     key = session.scalar(select(func.min(Metric.key)).where(Metric.job_id == job_id))
     while key is not None:
         yield key
         key = session.scalar(select(func.min(Metric.key)).where(Metric.job_id == job_id, Metric.key > key))
 
 
-def _whole(session: Session, job_id: str, key: str, newest: int) -> Curve:
-    these = (Metric.job_id == job_id, Metric.key == key, Metric.seq <= newest)
-    rows = _rows(session, select(Metric.step, Metric.value).where(*these).order_by(Metric.step))
-    return _curve(rows)
+def _read_curve(session: Session, job_id: str, key: str, newest: int) -> Curve:
+    conditions = (Metric.job_id == job_id, Metric.key == key, Metric.seq <= newest)
+    rows = _fetch_rows(session, select(Metric.step, Metric.value).where(*conditions).order_by(Metric.step))
+    return _to_curve(rows)
 
 
-def _since(session: Session, job_id: str, since: int, newest: int) -> dict[str, Curve]:
-    these = (Metric.job_id == job_id, Metric.seq > since, Metric.seq <= newest)
+def _read_since(session: Session, job_id: str, since: int, newest: int) -> dict[str, Curve]:
+    conditions = (Metric.job_id == job_id, Metric.seq > since, Metric.seq <= newest)
     by_key: dict[str, list[Any]] = {}
-    for key, *point in _rows(session, select(Metric.key, Metric.step, Metric.value).where(*these).order_by(Metric.seq)):
+    query = select(Metric.key, Metric.step, Metric.value).where(*conditions).order_by(Metric.seq)
+    for key, *point in _fetch_rows(session, query):
         by_key.setdefault(key, []).append(point)
-    return {key: _curve(sorted(points, key=lambda point: point[0])) for key, points in by_key.items()}
+    return {key: _to_curve(sorted(points, key=lambda point: point[0])) for key, points in by_key.items()}
 
 
-def _rows(session: Session, query: Executable) -> Sequence[Any]:
-    """As the driver gives them: wrapped as usual, a hundred thousand take three times as long."""
+def _fetch_rows(session: Session, query: Executable) -> Sequence[Any]:
+    """Return the rows of the database driver; wrapping 100,000 rows in SQLAlchemy objects takes three times as long."""
     cursor = session.connection().execute(query).cursor
     assert cursor is not None
     rows: Sequence[Any] = cursor.fetchall()
     return rows
 
 
-def _curve(rows: Sequence[Any]) -> Curve:
+def _to_curve(rows: Sequence[Any]) -> Curve:
     steps = np.fromiter((step for step, _ in rows), dtype=np.int64, count=len(rows))
     return Curve(steps, np.array([value for _, value in rows], dtype=np.float64))
 
 
-def _first_of_each(stretch: Places, hits: NDArray[np.bool_]) -> Places:
-    found = np.flatnonzero(hits)
-    return found[np.unique(stretch[found], return_index=True)[1]]
+def _first_in_bins(bin_of_point: Steps, mask: NDArray[np.bool_]) -> Steps:
+    """Return the first index in each bin at which `mask` is true."""
+    indices = np.flatnonzero(mask)
+    return indices[np.unique(bin_of_point[indices], return_index=True)[1]]

@@ -1,7 +1,8 @@
-"""Live streams of jobs: one reader a process asks the database what is new, each client has a bounded queue.
+"""Live event streams of jobs: one reader per process polls the database, and each client has a bounded queue.
 
-Whoever does not keep up loses its queue, never an event: it reads on from the database, where it was. So do clients
-that come late or again, until they have caught up with the reader. The one asynchronous part of the service.
+The queue of a client that does not keep up is cleared, but no event is lost: the client continues from the database,
+after the last event sent to it. New and reconnecting clients read from the database as well, until they have caught up
+with the reader. This is the only asynchronous part of the service.
 """
 
 import asyncio
@@ -19,203 +20,223 @@ from api.http.auth import Caller, RecheckKey
 from api.http.errors import ApiError
 from api.streaming import history
 from api.streaming.history import State
-from api.streaming.subscribers import PING_SECONDS, Channel, NumberedEvent, Subscriber, wire
+from api.streaming.subscribers import PING_SECONDS, Channel, NumberedEvent, Subscriber, encode_event
 from store.db.database import Database
 
 POLL_SECONDS = 0.25
+"""Interval at which the reader queries the database."""
 MAINTENANCE_SECONDS = 0.5
-"""Between two looks whether the keys are still good; a key is remembered for a second besides."""
-DATABASE_TIMEOUT_SECONDS = 1.0
-"""For a client to take its last event before its connection is cut."""
-PAGE = 200
-"""Events, and batches of metrics, that are read at a time for one that is behind."""
+"""Interval at which keys are checked and pings are sent; a key is also cached for one second."""
+CLOSE_TIMEOUT_SECONDS = 1.0
+"""Time that a client has to receive its last event before its connection is closed."""
+PAGE_SIZE = 200
+"""Events, and batches of metrics, that are read at a time for a client that is behind."""
 MAX_SPAN = 50
-"""As many numbers of each job the reader reads at a time."""
+"""Sequence numbers of each job that the reader reads at a time."""
 JOBS_PER_QUERY = 500
-"""Jobs the reader asks about in one query."""
+"""Jobs in one query of the reader."""
 MAX_STREAMS = 5_000
-"""Streams of one process."""
+"""Maximum number of streams of one process."""
 RECONNECT = b"retry: 1000\n\n"
+"""Field `retry` of server-sent events: clients reconnect after 1 s."""
 _log = logging.getLogger(__name__)
 
 
 class Streams:
-    """`run` for as long as the service lives."""
+    """The open streams of one process, and the reader that feeds them.
 
-    def __init__(self, database: Database, most_per_key: int) -> None:
-        self._database, self._most_per_key = database, most_per_key
+    `run` has to run for the lifetime of the service.
+    """
+
+    def __init__(self, database: Database, max_per_key: int) -> None:
+        self._database, self._max_per_key = database, max_per_key
         self._channels: dict[str, Channel] = {}
-        self._of_key: Counter[str] = Counter()
-        self._ended = False
-        self._followed = asyncio.Event()
-        self._reading = CapacityLimiter(1)
-        self.paging = CapacityLimiter(4)
-        """Threads for clients that come: after a restart all do at once, and others want connections too."""
+        self._count_by_key: Counter[str] = Counter()
+        self._is_closed = False
+        self._has_subscribers = asyncio.Event()
+        self._reader_limiter = CapacityLimiter(1)
+        self.page_limiter = CapacityLimiter(4)
+        """Limits the database connections of clients that catch up: after a restart, all clients reconnect at once."""
 
     @property
     def open(self) -> int:
-        return self._of_key.total()
+        """Number of open streams."""
+        return self._count_by_key.total()
 
-    def follow(self, job_id: str, state: State, after: int, caller: Caller, still_known: RecheckKey) -> "EventStream":
-        """Raises ApiError where there are too many already."""
-        self._refuse_too_many(caller)
+    def follow(self, job_id: str, state: State, after: int, caller: Caller, recheck_key: RecheckKey) -> "EventStream":
+        """Return the stream of a job after sequence number `after`.
+
+        Raises ApiError, 429 or 503, if there are too many streams or the process shuts down.
+        """
+        self._check_limits(caller)
         channel = self._channels.get(job_id) or self._channels.setdefault(job_id, Channel(job_id, state))
-        follower = Subscriber(channel, min(after, state.newest), caller.key_id, still_known, self._read_page)
-        channel.followers.add(follower)
-        self._of_key[caller.key_id] += 1
-        self._followed.set()
-        return EventStream(follower, partial(self._leave, follower))
+        subscriber = Subscriber(channel, min(after, state.newest), caller.key_id, recheck_key, self._read_page)
+        channel.subscribers.add(subscriber)
+        self._count_by_key[caller.key_id] += 1
+        self._has_subscribers.set()
+        return EventStream(subscriber, partial(self._remove, subscriber))
 
     def end(self) -> None:
-        """Ends every stream now and lets no new one begin, so that the process can: clients come back to the next."""
-        self._ended = True
-        for follower in self._followers():
-            follower.close()
+        """Close all streams and reject new ones, so that the process can exit; clients reconnect to the next one."""
+        self._is_closed = True
+        for subscriber in self._subscribers():
+            subscriber.close()
 
     async def run(self) -> None:
+        """Read new events and maintain the streams until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._read_on())
-            group.create_task(self._attend())
+            group.create_task(self._read_forever())
+            group.create_task(self._maintain())
 
-    async def _read_on(self) -> None:
-        while await self._followed.wait():
+    async def _read_forever(self) -> None:
+        while await self._has_subscribers.wait():
             try:
                 is_behind = await self._read_once()
-            except Exception as error:  # whatever the database does, the reader lives
+            except Exception as error:  # the reader survives every database error
                 _log.warning("streams", extra={"error": f"{type(error).__name__}: {error}"[:500]})
                 is_behind = False
             await asyncio.sleep(0 if is_behind else POLL_SECONDS)
 
     async def _read_once(self) -> bool:
-        """Whether there is more."""
+        """Read what is new for all channels; return whether there is more to read."""
         channels, is_behind = list(self._channels.values()), False
         for start in range(0, len(channels), JOBS_PER_QUERY):
-            is_behind |= await self._read_some(channels[start : start + JOBS_PER_QUERY])
+            is_behind |= await self._read_channels(channels[start : start + JOBS_PER_QUERY])
         return is_behind
 
-    async def _read_some(self, channels: Sequence[Channel]) -> bool:
-        known = {channel.job_id: channel.seq for channel in channels}
-        found = await to_thread.run_sync(_look, self._database, known, limiter=self._reading)
+    async def _read_channels(self, channels: Sequence[Channel]) -> bool:
+        positions = {channel.job_id: channel.seq for channel in channels}
+        updates = await to_thread.run_sync(_read_updates, self._database, positions, limiter=self._reader_limiter)
         is_behind = False
         for channel in channels:
-            if channel.job_id not in found:
+            if channel.job_id not in updates:
                 _close(channel, "job_not_found", "The job was deleted.")
                 continue
-            state, upto, news = found[channel.job_id]
-            channel.take(state, upto, news)
-            is_behind |= upto < state.newest
+            state, last, events = updates[channel.job_id]
+            channel.publish(state, last, events)
+            is_behind |= last < state.newest
         return is_behind
 
-    async def _attend(self) -> None:
+    async def _maintain(self) -> None:
         while True:
             await asyncio.sleep(MAINTENANCE_SECONDS)
             now = time.monotonic()
-            for follower in self._followers():
+            for subscriber in self._subscribers():
                 if (
-                    follower.last_words is not None
-                    and now - follower.closed_at > DATABASE_TIMEOUT_SECONDS
-                    and follower.task
+                    subscriber.final_event is not None
+                    and now - subscriber.closed_at > CLOSE_TIMEOUT_SECONDS
+                    and subscriber.task
                 ):
-                    follower.task.cancel()
-                elif now - follower.pinged_at >= PING_SECONDS:
-                    follower.ping()
-            await self._close_those_of_bad_keys()
+                    subscriber.task.cancel()
+                elif now - subscriber.pinged_at >= PING_SECONDS:
+                    subscriber.ping()
+            await self._close_streams_of_invalid_keys()
 
-    async def _close_those_of_bad_keys(self) -> None:
-        for key_id, still_known in {follower.key_id: follower.still_known for follower in self._followers()}.items():
+    async def _close_streams_of_invalid_keys(self) -> None:
+        rechecks = {subscriber.key_id: subscriber.recheck_key for subscriber in self._subscribers()}
+        for key_id, recheck_key in rechecks.items():
             try:
-                await still_known()
-            except ApiError as refusal:
-                for follower in self._followers():
-                    if follower.key_id == key_id:
-                        follower.close(_closed(refusal.code, refusal.detail))
-            except Exception as error:  # nobody knows: the key stays good until the database says otherwise
+                await recheck_key()
+            except ApiError as invalid:
+                for subscriber in self._subscribers():
+                    if subscriber.key_id == key_id:
+                        subscriber.close(_closed_event(invalid.code, invalid.detail))
+            except Exception as error:  # the key counts as valid until the database responds
                 _log.warning("streams", extra={"error": type(error).__name__})
 
     async def _read_page(self, job_id: str, after: int, newest: int) -> tuple[int, Sequence[NumberedEvent]]:
-        return await to_thread.run_sync(_page, self._database, job_id, after, newest, limiter=self.paging)
+        return await to_thread.run_sync(_read_page, self._database, job_id, after, newest, limiter=self.page_limiter)
 
-    def _refuse_too_many(self, caller: Caller) -> None:
-        if self._ended or self.open >= MAX_STREAMS:
+    def _check_limits(self, caller: Caller) -> None:
+        if self._is_closed or self.open >= MAX_STREAMS:
             hint = "Try again in 2 seconds, or poll GET /jobs/{id}."
-            raise ApiError(503, "too_many_streams", "No more streams now.", hint, headers={"Retry-After": "2"})
-        if self._of_key[caller.key_id] >= self._most_per_key:
-            detail = f"This key has {self._most_per_key} streams open."
-            raise ApiError(429, "too_many_streams", detail, "Close one first.", headers={"Retry-After": "2"})
+            detail = "The service cannot open more event streams."
+            raise ApiError(503, "too_many_streams", detail, hint, headers={"Retry-After": "2"})
+        if self._count_by_key[caller.key_id] >= self._max_per_key:
+            detail = f"This key has {self._max_per_key} open event streams, the maximum."
+            raise ApiError(429, "too_many_streams", detail, "Close one, then try again.", headers={"Retry-After": "2"})
 
-    def _followers(self) -> list[Subscriber]:
-        return [follower for channel in self._channels.values() for follower in channel.followers]
+    def _subscribers(self) -> list[Subscriber]:
+        return [subscriber for channel in self._channels.values() for subscriber in channel.subscribers]
 
-    def _leave(self, follower: Subscriber) -> None:
-        channel = follower.channel
-        channel.followers.discard(follower)
-        self._of_key[follower.key_id] -= 1
-        if not channel.followers and self._channels.get(channel.job_id) is channel:
+    def _remove(self, subscriber: Subscriber) -> None:
+        channel = subscriber.channel
+        channel.subscribers.discard(subscriber)
+        self._count_by_key[subscriber.key_id] -= 1
+        if not channel.subscribers and self._channels.get(channel.job_id) is channel:
             del self._channels[channel.job_id]
         if not self._channels:
-            self._followed.clear()
+            self._has_subscribers.clear()
 
 
 class EventStream(Response):
-    """Not the framework's: there every client would format every event anew, in tasks of its own."""
+    """Response that sends the events of a subscriber.
+
+    Starlette's and FastAPI's streaming responses would format every event once per client, in additional tasks.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, follower: Subscriber, leave: Callable[[], None]) -> None:
+    def __init__(self, subscriber: Subscriber, remove: Callable[[], None]) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._follower, self._leave = follower, leave
+        self.subscriber, self.remove = subscriber, remove
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._follower.task = asyncio.current_task()
-        leaving = asyncio.create_task(self._notice_leaving(receive))
+        """Send events until the stream ends or the client disconnects."""
+        self.subscriber.task = asyncio.current_task()
+        disconnect_task = asyncio.create_task(self._wait_for_disconnect(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": RECONNECT, "more_body": True})
-            while (chunk := await self._follower.next()) is not None:
+            while (chunk := await self.subscriber.next()) is not None:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except asyncio.CancelledError:
-            if self._follower.last_words is None:
+            if self.subscriber.final_event is None:
                 raise
         finally:
-            leaving.cancel()
-            self._leave()
+            disconnect_task.cancel()
+            self.remove()
 
-    async def _notice_leaving(self, receive: Receive) -> None:
+    async def _wait_for_disconnect(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._follower.close()
+        self.subscriber.close()
 
 
-def _look(database: Database, known: Mapping[str, int]) -> dict[str, tuple[State, int, Sequence[NumberedEvent]]]:
+def _read_updates(
+    database: Database, positions: Mapping[str, int]
+) -> dict[str, tuple[State, int, Sequence[NumberedEvent]]]:
+    """Return the state of each job, the last sequence number read, and the events up to it."""
     with database.read() as session:
-        states = history.states(session, known)
+        states = history.read_states(session, positions)
         spans = {
-            job_id: (known[job_id], min(state.newest, known[job_id] + MAX_SPAN))
+            job_id: (positions[job_id], min(state.newest, positions[job_id] + MAX_SPAN))
             for job_id, state in states.items()
-            if state.newest > known[job_id]
+            if state.newest > positions[job_id]
         }
-        news = history.entries(session, spans) if spans else {}
-    upto = dict(known) | {job_id: end for job_id, (_, end) in spans.items()}
-    return {job_id: (state, upto[job_id], _numbered(news.get(job_id, ()))) for job_id, state in states.items()}
+        entries = history.read_entries(session, spans) if spans else {}
+    last = dict(positions) | {job_id: end for job_id, (_, end) in spans.items()}
+    return {job_id: (state, last[job_id], _encode(entries.get(job_id, ()))) for job_id, state in states.items()}
 
 
-def _page(database: Database, job_id: str, after: int, newest: int) -> tuple[int, Sequence[NumberedEvent]]:
+def _read_page(database: Database, job_id: str, after: int, newest: int) -> tuple[int, Sequence[NumberedEvent]]:
+    """Return the last sequence number of the page after `after`, and the events up to it."""
     with database.read() as session:
-        upto = history.end_of_page(session, job_id, after, newest, PAGE)
-        found = history.entries(session, {job_id: (after, upto)})
-    return upto, _numbered(found.get(job_id, ()))
+        last = history.end_of_page(session, job_id, after, newest, PAGE_SIZE)
+        entries = history.read_entries(session, {job_id: (after, last)})
+    return last, _encode(entries.get(job_id, ()))
 
 
-def _numbered(entries: Sequence[history.Entry]) -> list[NumberedEvent]:
-    return [(entry.seq, wire(entry.type, entry.data, str(entry.seq))) for entry in entries]
+def _encode(entries: Sequence[history.Entry]) -> list[NumberedEvent]:
+    return [(entry.seq, encode_event(entry.type, entry.data, str(entry.seq))) for entry in entries]
 
 
 def _close(channel: Channel, code: str, detail: str) -> None:
-    for follower in channel.followers:
-        follower.close(_closed(code, detail))
+    for subscriber in channel.subscribers:
+        subscriber.close(_closed_event(code, detail))
 
 
-def _closed(code: str, detail: str) -> bytes:
-    return wire("closed", {"code": code, "detail": detail})
+def _closed_event(code: str, detail: str) -> bytes:
+    return encode_event("closed", {"code": code, "detail": detail})

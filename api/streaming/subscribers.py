@@ -1,4 +1,4 @@
-"""Who follows a job's stream, and what waits for each."""
+"""Subscribers of event streams and their queues."""
 
 import asyncio
 import json
@@ -15,119 +15,132 @@ from api.http.auth import RecheckKey
 from api.streaming.history import State
 
 PING_SECONDS = 15.0
-QUEUE = 256
-"""Events that wait for a client."""
-PAUSE_SECONDS = 1.0
-"""After a database that did not answer."""
+"""Interval at which a comment is sent on an idle stream."""
+QUEUE_SIZE = 256
+"""Maximum number of events that wait for one client."""
+RETRY_SECONDS = 1.0
+"""Wait after a database error before the query is repeated."""
 _log = logging.getLogger(__name__)
 
 NumberedEvent = tuple[int, bytes]
-"""An event as it is sent, under its number."""
+"""The sequence number of an event, and the event as bytes of the stream."""
 ReadPage = Callable[[str, int, int], Awaitable[tuple[int, Sequence[NumberedEvent]]]]
-"""Of a job, after a number, as far as another at most: how far it goes, and what there is."""
+"""Read a page of events of a job.
+
+Takes the job id, the sequence number to start after and the last one allowed; returns the last sequence number of the
+page and its events.
+"""
 
 
 class Channel:
-    """What the reader last saw of one job, and who follows it."""
+    """One job: its latest state, as read by the reader, and its subscribers."""
 
-    __slots__ = ("end", "followers", "job_id", "progress", "seq")
+    __slots__ = ("end", "job_id", "progress", "seq", "subscribers")
 
     def __init__(self, job_id: str, state: State) -> None:
         self.job_id, self.seq = job_id, state.newest
-        self.followers: set[Subscriber] = set()
+        self.subscribers: set[Subscriber] = set()
         self.progress = self.end = b""
-        self.see(state)
+        self.update(state)
 
-    def see(self, state: State) -> bool:
-        """Whether there is anything new to say besides events."""
+    def update(self, state: State) -> bool:
+        """Store the state; return whether `progress` or `end` has changed."""
         progress = format_sse_event(event="progress", data_str=state.progress) if state.progress else b""
-        said = {"status": state.status, "end_reason": state.end_reason}
-        end = wire("end", said) if state.status.is_terminal and self.seq >= state.newest else b""
+        data = {"status": state.status, "end_reason": state.end_reason}
+        end = encode_event("end", data) if state.status.is_terminal and self.seq >= state.newest else b""
         before, (self.progress, self.end) = (self.progress, self.end), (progress, end)
         return before != (progress, end)
 
-    def take(self, state: State, upto: int, news: Sequence[NumberedEvent]) -> None:
-        self.seq = upto
-        if self.see(state) or news:
-            for follower in self.followers:
-                follower.push(news)
+    def publish(self, state: State, last: int, events: Sequence[NumberedEvent]) -> None:
+        """Pass the events up to sequence number `last` to all subscribers."""
+        self.seq = last
+        if self.update(state) or events:
+            for subscriber in self.subscribers:
+                subscriber.push(events)
 
 
 class Subscriber:
-    """One client of one job."""
+    """One client of one channel."""
 
-    __slots__ = ("_behind", "_over", "_progress", "_queue", "_read", "_woken", "still_known", "channel", "closed_at",
-                 "key_id", "last_words", "pinged_at", "seq", "task")  # fmt: skip
+    __slots__ = ("_is_behind", "_is_over", "_progress", "_queue", "_read_page", "_wakeup", "channel", "closed_at",
+                 "final_event", "key_id", "pinged_at", "recheck_key", "seq", "task")  # fmt: skip
 
-    def __init__(self, channel: Channel, after: int, key_id: str, still_known: RecheckKey, read: ReadPage) -> None:
-        self.channel, self.seq, self.key_id, self.still_known = channel, after, key_id, still_known
+    def __init__(self, channel: Channel, after: int, key_id: str, recheck_key: RecheckKey, read_page: ReadPage) -> None:
+        self.channel, self.seq, self.key_id, self.recheck_key = channel, after, key_id, recheck_key
         self.task: asyncio.Task[Any] | None = None
-        self.last_words: bytes | None = None
+        self.final_event: bytes | None = None
         self.closed_at = self.pinged_at = time.monotonic()
-        self._read = read
+        self._read_page = read_page
         self._queue: deque[NumberedEvent] = deque()
-        self._behind, self._over = True, False
+        self._is_behind, self._is_over = True, False
         self._progress = b""
-        self._woken = asyncio.Event()
+        self._wakeup = asyncio.Event()
 
-    def push(self, news: Sequence[NumberedEvent]) -> None:
-        if not self._behind and len(self._queue) + len(news) > QUEUE:
-            self._behind = True
+    def push(self, events: Sequence[NumberedEvent]) -> None:
+        """Queue events and wake the client; a queue that is full is cleared, and the client reads the database."""
+        if not self._is_behind and len(self._queue) + len(events) > QUEUE_SIZE:
+            self._is_behind = True
             self._queue.clear()
-        if not self._behind:
-            self._queue += news
-        self._woken.set()
+        if not self._is_behind:
+            self._queue += events
+        self._wakeup.set()
 
-    def close(self, last_words: bytes = b"") -> None:
-        if self.last_words is None:
-            self.last_words, self.closed_at = last_words, time.monotonic()
-            self._woken.set()
+    def close(self, final_event: bytes = b"") -> None:
+        """End the stream with this event; later calls have no effect."""
+        if self.final_event is None:
+            self.final_event, self.closed_at = final_event, time.monotonic()
+            self._wakeup.set()
 
     def ping(self) -> None:
-        self._woken.set()
+        """Wake the client, so that it sends a comment on an idle stream."""
+        self._wakeup.set()
 
     async def next(self) -> bytes | None:
-        """What to send; None once the stream has ended."""
-        while not self._over:
-            self._woken.clear()
-            if self.last_words is not None:
-                self._over = True
-                return self.last_words or None
-            if found := await self._catch_up() if self._is_behind() else self._news():
+        """Return the next bytes to send; None at the end of the stream."""
+        while not self._is_over:
+            self._wakeup.clear()
+            if self.final_event is not None:
+                self._is_over = True
+                return self.final_event or None
+            if chunk := await self._catch_up() if self._check_behind() else self._take_queued():
                 self.pinged_at = time.monotonic()
-                return found
-            if not self._behind:
-                await self._woken.wait()
+                return chunk
+            if not self._is_behind:
+                await self._wakeup.wait()
         return None
 
-    def _is_behind(self) -> bool:
-        """Once it is where the reader is, its queue has what follows without a gap."""
-        self._behind = self._behind and self.seq < self.channel.seq
-        return self._behind
+    def _check_behind(self) -> bool:
+        """Return whether the client still reads from the database.
+
+        After it has reached the position of the reader, its queue continues without a gap.
+        """
+        self._is_behind = self._is_behind and self.seq < self.channel.seq
+        return self._is_behind
 
     async def _catch_up(self) -> bytes:
         try:
-            self.seq, page = await self._read(self.channel.job_id, self.seq, self.channel.seq)
+            self.seq, page = await self._read_page(self.channel.job_id, self.seq, self.channel.seq)
         except SQLAlchemyError as error:
             _log.warning("stream", extra={"error": type(error).__name__})
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
             return b""
-        return b"".join(wire for _, wire in page)
+        return b"".join(event for _, event in page)
 
-    def _news(self) -> bytes:
-        parts = [wire for seq, wire in self._queue if seq > self.seq]
+    def _take_queued(self) -> bytes:
+        parts = [event for seq, event in self._queue if seq > self.seq]
         self._queue.clear()
         self.seq = max(self.seq, self.channel.seq)
         if self._progress != self.channel.progress:
             self._progress = self.channel.progress
             parts.append(self._progress)
         if self.channel.end:
-            self._over = True
+            self._is_over = True
             parts.append(self.channel.end)
         if not parts and time.monotonic() - self.pinged_at >= PING_SECONDS:
             parts.append(KEEPALIVE_COMMENT)
         return b"".join(parts)
 
 
-def wire(type: str, data: Any, id: str | None = None) -> bytes:
+def encode_event(type: str, data: Any, id: str | None = None) -> bytes:
+    """Return a server-sent event whose data is JSON."""
     return format_sse_event(event=type, data_str=json.dumps(data), id=id)

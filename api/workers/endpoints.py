@@ -1,3 +1,5 @@
+"""Endpoint of the workers."""
+
 from fastapi import APIRouter
 
 from api.context import ContextDep
@@ -10,6 +12,6 @@ router = APIRouter(prefix="/workers", tags=["workers"])
 
 
 @router.get("")
-def list_workers(here: ContextDep, caller: Reader) -> Page[Worker]:
-    """Those that were heard of within the last minute, on one page, the oldest first."""
-    return service.listing(here.database, caller)
+def list_workers(context: ContextDep, caller: Reader) -> Page[Worker]:
+    """List the workers with a heartbeat in the last minute, oldest first, on one page."""
+    return service.list_workers(context.database, caller)

@@ -1,36 +1,38 @@
-"""Workers as the API shows them."""
+"""Response schemas of workers."""
 
 from api.http.schemas import ResponseModel, ResponseTime
 
 
 class Gpu(ResponseModel):
-    """Null: the worker could not find it out."""
+    """A GPU of a worker; a value is null if the worker cannot measure it."""
 
     index: int | None = None
     name: str | None = None
     memory_total: int | None = None
     """Bytes."""
     memory_used: int | None = None
-    """Bytes, by whatever runs on it."""
+    """Bytes in use by all processes."""
     utilization: float | None = None
-    """Percent."""
+    """Utilization in percent."""
 
 
 class Worker(ResponseModel):
+    """A registered worker."""
+
     id: str
     host: str
     version: str
     concurrency: int
-    """Jobs it runs at a time."""
+    """Maximum number of jobs that the worker runs at a time."""
     gpus: list[Gpu]
     draining: bool
-    """It takes no more jobs and gives back what it has."""
+    """Whether the worker is shutting down: it takes no new jobs and returns its running jobs to the queue."""
     missing: list[str]
-    """What the caller's jobs in the queue need and it has not, in sentences that its host begins."""
+    """Requirements of the caller's queued jobs that the worker does not meet; the host is the subject of each text."""
     running: int
-    """Jobs it runs at present."""
+    """Number of jobs that the worker runs now."""
     job_ids: list[str]
-    """Those of them that the caller may see."""
+    """Ids of the running jobs that the caller may see."""
     started_at: ResponseTime
     seen_at: ResponseTime
-    """When it last said that it is there; after a minute of silence it is left out."""
+    """Time of the last heartbeat; a worker is no longer listed one minute after it."""

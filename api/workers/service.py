@@ -1,3 +1,5 @@
+"""List the registered workers."""
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -9,30 +11,31 @@ from store.db.database import Database
 from store.scheduling import worker_registry
 
 
-def listing(database: Database, caller: Caller) -> Page[Worker]:
+def list_workers(database: Database, caller: Caller) -> Page[Worker]:
+    """Return the workers with a heartbeat in the last minute, with the job ids that the caller may see."""
     with database.read() as session:
         workers = worker_registry.alive(session)
-        held = worker_registry.jobs_of(session, [worker.id for worker in workers])
-        visible = _visible(session, caller, [job_id for job_ids in held.values() for job_id in job_ids])
-        return Page(data=[_shown(caller, worker, held[worker.id], visible) for worker in workers])
+        running = worker_registry.jobs_of(session, [worker.id for worker in workers])
+        visible = _visible_job_ids(session, caller, [job_id for job_ids in running.values() for job_id in job_ids])
+        return Page(data=[_to_schema(caller, worker, running[worker.id], visible) for worker in workers])
 
 
-def _visible(session: Session, caller: Caller, job_ids: list[str]) -> set[str]:
+def _visible_job_ids(session: Session, caller: Caller, job_ids: list[str]) -> set[str]:
     job = tables.Job
     return set(session.scalars(select(job.id).where(job.id.in_(job_ids), caller.visible(job))))
 
 
-def _shown(caller: Caller, worker: tables.Worker, held: list[str], visible: set[str]) -> Worker:
-    found = {
-        "running": len(held),
-        "job_ids": [job_id for job_id in held if job_id in visible],
+def _to_schema(caller: Caller, worker: tables.Worker, running: list[str], visible: set[str]) -> Worker:
+    computed = {
+        "running": len(running),
+        "job_ids": [job_id for job_id in running if job_id in visible],
         "missing": _missing(caller, worker),
     }
-    columns = {name: getattr(worker, name) for name in Worker.model_fields if name not in found}
-    return Worker.model_validate(columns | found)
+    columns = {name: getattr(worker, name) for name in Worker.model_fields if name not in computed}
+    return Worker.model_validate(columns | computed)
 
 
 def _missing(caller: Caller, worker: tables.Worker) -> list[str]:
-    """Of many jobs that it lacks the same for, once."""
-    told = (lack for lack in worker.missing or [] if caller.is_admin or lack["owner"] == caller.owner)
-    return list(dict.fromkeys(lack["message"] for lack in told))
+    """Return the messages of the caller's unmet requirements without duplicates."""
+    visible = (item for item in worker.missing or [] if caller.is_admin or item["owner"] == caller.owner)
+    return list(dict.fromkeys(item["message"] for item in visible))
