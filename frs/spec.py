@@ -302,9 +302,10 @@ class JobSpec(Spec):
     """`distill`: train `student` under `teacher`. `train`: train `student` without a teacher. `evaluate`: compute the
     COCO metrics of `student` on the validation split."""
     method: Method = "frs"
-    """Distillation method. `frs`: the paper's feature and logit term, under its richness mask; `feature` and `logit`: one
-    of the two terms; `uniform` and `boxes`: both terms, under a uniform mask or inside the ground-truth boxes; `pkd`:
-    distance of standardised features (PKD); `none`: no distillation, but the report lists the teacher's metrics."""
+    """Distillation method. `frs`: the paper's feature and logit term, under its richness mask; `feature` and `logit`:
+    one of the two terms; `uniform` and `boxes`: both terms, under a uniform mask or inside the ground-truth boxes;
+    `pkd`: distance of standardised features (PKD); `none`: no distillation, but the report lists the teacher's
+    metrics."""
     dataset: Name
     """Id or name of a registered data set."""
     unlabelled: Name | None = None

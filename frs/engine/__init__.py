@@ -1,0 +1,1 @@
+"""The engine: the training loop, its hook, checkpoints, result files and the trainer process."""

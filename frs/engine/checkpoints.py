@@ -1,4 +1,4 @@
-"""Training checkpoints: everything a run needs to go on as if it had never stopped. The two newest are kept."""
+"""Training checkpoints. A resumed run equals an uninterrupted one; the two newest checkpoints are kept."""
 
 import random
 from pathlib import Path
@@ -19,15 +19,18 @@ KEEP = 2
 
 
 class Checkpoints:
+    """The checkpoints in a folder, all of runs with the same `identity`."""
+
     def __init__(self, folder: Path, identity: str) -> None:
-        """`identity` stands for the spec: a checkpoint of another spec is refused."""
         self.folder = folder
         self.identity = identity
+        """Hash of the spec and its inputs; a checkpoint with another identity is rejected."""
 
-    def save(self, runner: Any, memory: dict[str, Any], random_states: list[dict[str, Any]]) -> SavedFile:
-        """The runner's state after `runner.iter` steps. `memory` is whatever else the run must remember.
+    def save(self, runner: Any, loop_state: dict[str, Any], random_states: list[dict[str, Any]]) -> SavedFile:
+        """Write the runner's state after `runner.iter` steps and delete all but the newest checkpoints.
 
-        `random_states`: of every process, as from `random_state`.
+        `loop_state` holds the values that `restore` returns; `random_states` has the `random_state()` of every process,
+        in the order of ranks.
         """
         content = {
             "format": FORMAT,
@@ -38,14 +41,17 @@ class Checkpoints:
             "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
             "random": random_states[0],
             "random_of_others": random_states[1:],
-            "memory": memory,
+            "memory": loop_state,
         }
-        written = weights.write(content, self.folder / f"step_{runner.iter:08d}-{{sha8}}.pth")
+        saved = weights.write(content, self.folder / f"step_{runner.iter:08d}-{{sha8}}.pth")
         self._prune()
-        return written
+        return saved
 
     def newest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that is whole. One cut short or altered is passed over. Raises CheckpointUnusable."""
+        """Return the newest intact checkpoint, or None. Truncated and altered files are skipped.
+
+        Raises CheckpointUnusable if it belongs to another spec or format.
+        """
         for path in reversed(self._files()):
             try:
                 content = weights.read(path)
@@ -62,13 +68,16 @@ class Checkpoints:
         return sorted(self.folder.glob("step_*.pth"))
 
     def _prune(self) -> None:
-        cut_short = self.folder.glob(".step_*.tmp")
-        for path in [*self._files()[:-KEEP], *cut_short]:
+        incomplete = self.folder.glob(".step_*.tmp")
+        for path in [*self._files()[:-KEEP], *incomplete]:
             path.unlink()
 
 
 def restore(runner: Any, content: dict[str, Any]) -> dict[str, Any]:
-    """Puts the runner back where the checkpoint was taken and returns its `memory`."""
+    """Set the runner to the state of the checkpoint and return the checkpoint's `loop_state`.
+
+    A process without a random state in the checkpoint gets a new seed from the step and its rank.
+    """
     runner.model.load_state_dict(content["model"])
     runner.optim_wrapper.load_state_dict(content["optimizer"])
     for scheduler, state in zip(runner.param_schedulers, content["schedulers"], strict=True):
@@ -83,12 +92,15 @@ def restore(runner: Any, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def random_states_in(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of every process that the run had when the checkpoint was taken."""
+    """Return the random states in a checkpoint, one for each process of the run that wrote it."""
     return [content["random"], *content.get("random_of_others", [])]
 
 
 def random_state() -> dict[str, Any]:
-    """Python's, NumPy's, torch's and the process's GPU's global generators, as plain values and tensors."""
+    """Return the state of the global generators of Python, NumPy, torch and the process's GPU.
+
+    The state consists of plain values and tensors, so that it can be read without unpickling.
+    """
     _, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -99,6 +111,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
+    """Set the global generators to a state from `random_state`."""
     random.setstate(state["python"])
     np.random.set_state(("MT19937", state["numpy"]["keys"].numpy().astype(np.uint32), *state["numpy"]["rest"]))
     torch.set_rng_state(state["torch"])

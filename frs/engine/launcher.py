@@ -1,8 +1,8 @@
-"""One job on several processes of this machine: starts them, hears them, ends them, and speaks for all.
+"""Run one job as several processes on this machine, which appear as one trainer: one event stream, one exit code.
 
-torchrun's launcher starts and watches them. It is given a function to run, not a command: a command would get a session
-of its own, out of reach of whoever kills the trainer's group, and no pipe. They meet at a file, so nothing listens
-on a network.
+torchrun's launcher starts and monitors the processes. It is given a function, not a command: a command would run in its
+own session, beyond the signals sent to the trainer's process group, and without a pipe. The processes rendezvous
+through a file, so nothing listens on a network.
 """
 
 import logging
@@ -32,18 +32,18 @@ from frs.resolved import ResolvedSpec
 from frs.training import process_group
 from frs.training.devices import choose_device
 
-TICK = 0.1
-CHUNK = 1 << 16
+POLL_SECONDS = 0.1
+CHUNK_BYTES = 1 << 16
 GRACE_SECONDS = 5
-"""For the others, once a process has failed."""
+"""Time for the other processes to end after one has failed, in seconds."""
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGABRT)
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform.startswith("linux") else {}
 
 
 def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
-    """As `trainer.run`, on as many processes as the spec says; one outcome for all of them.
+    """Run `spec` like `trainer.run`, on as many processes as the spec requests, and emit a single outcome.
 
-    Where a process was killed, this one ends by the same signal.
+    If a process was killed by a signal and none reported a failure, this process ends by the same signal.
     """
     try:
         choose_device(spec.job.resources)
@@ -52,45 +52,45 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     with tempfile.TemporaryDirectory(dir=workdir.resolve(), prefix=".processes-") as folder:
         group = TrainerProcesses(spec, workdir, Path(folder))
         try:
-            with _signals_for(group):
-                outcomes = [event for event in group.told() if not _passed_on(event, emit)]
+            with _forward_signals(group):
+                outcomes = [event for event in group.stream_events() if not _forward_event(event, emit)]
         finally:
             group.end()
-    return _end(emit, outcomes, group)
+    return _report_outcome(emit, outcomes, group)
 
 
 class TrainerProcesses:
-    """The processes of a job, started by a thread that lives as long as they do."""
+    """The processes of a job. A thread starts them and lives as long as they do."""
 
     def __init__(self, spec: ResolvedSpec, workdir: Path, folder: Path) -> None:
         self.size = spec.job.resources.trainers
         self.killed_by: int | None = None
-        """Signal that ended the first process to fail, if one did."""
+        """Signal that killed the first process to fail, or None."""
         self.signals: list[int] = []
-        """For all of them, as soon as there are any."""
+        """Signals to send to all processes once they are running."""
         self._pipes = [Pipe(duplex=False) for _ in range(self.size)]
         self._unread = {reader: b"" for reader, _ in self._pipes}
         writers = [writer for _, writer in self._pipes]
         arguments = (spec.model_dump_json(), str(workdir), str(folder / "group"), writers)
         self._thread = threading.Thread(target=self._launch, args=(folder / "launch", arguments), name="launcher")
 
-    def told(self) -> Iterator[events.Event]:
-        """Starts them; everything they tell, until they have ended."""
+    def stream_events(self) -> Iterator[events.Event]:
+        """Start the processes and yield their events until they have ended."""
         _start_with_signals_blocked(self._thread)
         while self._thread.is_alive():
-            self._signal()
-            yield from self._read(TICK)
+            self._send_signals()
+            yield from self._read(POLL_SECONDS)
         while wait(list(self._unread), 0):
             yield from self._read(0)
 
     def end(self) -> None:
-        """Kills what still runs."""
+        """Kill the processes that are still running."""
         while self._thread.is_alive():
             for child in active_children():
                 child.kill()
-            self._thread.join(TICK)
+            self._thread.join(POLL_SECONDS)
 
-    def _signal(self) -> None:
+    def _send_signals(self) -> None:
         running = [child.pid for child in active_children() if child.pid is not None]
         while running and self.signals:
             number = self.signals.pop(0)
@@ -99,13 +99,13 @@ class TrainerProcesses:
                     os.kill(pid, number)
 
     def _read(self, timeout: float) -> Iterator[events.Event]:
-        """Whole lines alone: a process may be killed within one."""
+        """Yield the events of complete lines only: a process may be killed while it writes a line."""
         for reader in wait(list(self._unread), timeout):
             assert isinstance(reader, Connection)
-            *lines, self._unread[reader] = (self._unread[reader] + os.read(reader.fileno(), CHUNK)).split(b"\n")
+            *lines, self._unread[reader] = (self._unread[reader] + os.read(reader.fileno(), CHUNK_BYTES)).split(b"\n")
             yield from map(events.parse, lines)
 
-    def _launch(self, meeting_place: Path, arguments: tuple[object, ...]) -> None:
+    def _launch(self, rendezvous: Path, arguments: tuple[object, ...]) -> None:
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
         logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.CRITICAL)
         os.environ.update(LOOPBACK | {PARENT: str(os.getpid())})
@@ -117,11 +117,11 @@ class TrainerProcesses:
             nproc_per_node=self.size,
             run_id="frs",
             rdzv_backend="c10d",
-            rdzv_endpoint=str(meeting_place),
+            rdzv_endpoint=str(rendezvous),
             rdzv_configs={"store_type": "file", "keep_alive_interval": 600},
             local_addr="127.0.0.1",
             max_restarts=0,
-            monitor_interval=TICK,
+            monitor_interval=POLL_SECONDS,
             logs_specs=DefaultLogsSpecs(),
             shutdown_timeout=GRACE_SECONDS,
         )
@@ -133,13 +133,16 @@ class TrainerProcesses:
 
 
 def run_process(spec: str, workdir: str, store: str, writers: Sequence[Connection]) -> None:
-    """What each process runs; torchrun's variables say which it is. Rank 0 tells everything, the others an outcome."""
+    """Run one process of a job; torchrun's environment variables define its rank.
+
+    Rank 0 emits all its events, the other ranks only their outcome.
+    """
     die_with_parent()
     rank, resolved = int(os.environ["RANK"]), ResolvedSpec.model_validate_json(spec)
-    tell = events.lines_to(os.fdopen(os.dup(writers[rank].fileno()), "w"))
+    emit = events.lines_to(os.fdopen(os.dup(writers[rank].fileno()), "w"))
     try:
         with process_group.process_group(rank, len(writers), Path(store), gpus=torch.cuda.is_available()):
-            code = trainer.run(resolved, Path(workdir), tell if rank == 0 else lambda event: _only_outcome(event, tell))
+            code = trainer.run(resolved, Path(workdir), emit if rank == 0 else lambda event: _emit_outcome(event, emit))
             if code not in (0, trainer.EXIT_INTERRUPTED):
                 raise SystemExit(code)
     except KeyboardInterrupt:
@@ -147,16 +150,16 @@ def run_process(spec: str, workdir: str, store: str, writers: Sequence[Connectio
     except Exception as error:
         if not process_group.is_peer_lost(error):
             raise
-        _wait_for_the_end()
+        _wait_to_be_ended()
 
 
-def _only_outcome(event: events.Event, tell: events.Emit) -> None:
+def _emit_outcome(event: events.Event, emit: events.Emit) -> None:
     if isinstance(event, Outcome):
-        tell(event)
+        emit(event)
 
 
-def _wait_for_the_end() -> None:
-    """For a process that lost another: the launcher must see that one's end first, and ends us then."""
+def _wait_to_be_ended() -> None:
+    """Wait after another process was lost: the launcher must see that process end first, and then ends this one."""
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
@@ -165,8 +168,11 @@ def _wait_for_the_end() -> None:
 
 
 @contextmanager
-def _signals_for(group: TrainerProcesses) -> Iterator[None]:
-    """A request to stop goes to every process; a terminal's SIGINT, which they get too, as one that may come twice."""
+def _forward_signals(group: TrainerProcesses) -> Iterator[None]:
+    """Forward stop requests to every process.
+
+    SIGINT is forwarded as SIGTERM: a terminal sends SIGINT to the processes too, and a second SIGINT would end them.
+    """
 
     def forward(number: int, _: FrameType | None) -> None:
         group.signals.append(signal.SIGTERM if number == signal.SIGINT else number)
@@ -176,41 +182,49 @@ def _signals_for(group: TrainerProcesses) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None: the fault handler's, which is not Python's
+            signal.signal(number, handler or signal.SIG_DFL)  # None: a handler not set from Python, the faulthandler's
 
 
 def _start_with_signals_blocked(thread: threading.Thread) -> None:
-    """What the thread starts has them blocked too, until `StopRequest.on_signals`: none is lost while it imports."""
-    resource_tracker.ensure_running()  # which unblocks them, where it is started only with the first process
+    """Start the thread with SIGTERM and SIGINT blocked.
+
+    The processes it starts inherit the mask until `StopRequest.on_signals`, so no signal is lost while they import.
+    """
+    resource_tracker.ensure_running()  # it would unblock the signals if it started with the first process
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     thread.start()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _passed_on(event: events.Event, emit: events.Emit) -> bool:
+def _forward_event(event: events.Event, emit: events.Emit) -> bool:
+    """Emit the event unless it is an outcome, and return whether it was emitted."""
     if isinstance(event, Outcome):
         return False
     emit(event)
     return True
 
 
-def _end(emit: events.Emit, told: Sequence[events.Event], group: TrainerProcesses) -> int:
-    """The earliest failure is the job's; without one a signal; else what all say alike."""
-    outcomes = [event for event in told if isinstance(event, Outcome)]
+def _report_outcome(emit: events.Emit, collected: Sequence[events.Event], group: TrainerProcesses) -> int:
+    """Emit the job's outcome and return the exit code.
+
+    The earliest failure is the job's; without one, the signal that killed a process; otherwise the outcome that all
+    processes have in common.
+    """
+    outcomes = [event for event in collected if isinstance(event, Outcome)]
     failures = sorted((o for o in outcomes if o.status == "failed"), key=lambda outcome: outcome.time)
     if not failures and group.killed_by is not None:
-        return _exit_with(group.killed_by)
+        return _end_by_signal(group.killed_by)
     if not failures and len(outcomes) < group.size:
         return trainer.report_failure(
-            emit, FrsError("One of the job's processes ended without a word.", "See the job's log.")
+            emit, FrsError("One of the job's processes ended without an outcome.", "See the job's log.")
         )
     outcome = failures[0] if failures else max(outcomes, key=lambda outcome: outcome.time)
     emit(outcome)
     return {"succeeded": 0, "interrupted": trainer.EXIT_INTERRUPTED, "failed": 1}[outcome.status]
 
 
-def _exit_with(number: int) -> int:
-    """Whoever started us sees how the process ended; the shell's way to say it where we live on."""
+def _end_by_signal(number: int) -> int:
+    """End this process by the signal, so that its parent sees the cause; return the shell's code if it survives."""
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""The training loop: steps, not epochs, so that it starts at any of them. mmengine's cannot start in mid-epoch."""
+"""The training loop. It counts steps, so that a run can resume within an epoch, which mmengine's loops cannot."""
 
 from typing import Any
 
@@ -10,30 +10,32 @@ from frs.training.schedule import ResolvedSchedule
 
 
 class StepLoop(BaseLoop):
-    """Runs the steps from `iter` on, with mmengine's hooks.
+    """Run the training steps from `iter` on and call mmengine's hooks.
 
-    `dataloader(first, end)` gives the batches of those steps. `before_train` hooks may set `iter`, the step
-    to go on from.
+    `dataloader(first, end)` yields the batches of steps `first` to `end` - 1. A `before_train` hook may set `iter` to
+    the step at which a run resumes.
     """
 
-    def __init__(self, runner: Any, dataloader: TrainingLoaders, plan: ResolvedSchedule) -> None:
+    def __init__(self, runner: Any, dataloader: TrainingLoaders, resolved_schedule: ResolvedSchedule) -> None:
         self._runner = runner
         self.dataloader = dataloader
-        self.plan = plan
-        self.max_epochs, self.max_iters = plan.epochs, plan.steps
+        self.resolved_schedule = resolved_schedule
+        self.max_epochs, self.max_iters = resolved_schedule.epochs, resolved_schedule.steps
         self.iter = 0
-        """Steps done."""
+        """Number of completed steps."""
         self.ended = False
-        """Set by a hook to end training after the step at hand, or before the first."""
+        """A hook sets this to end training after the current step, or before the first."""
 
     @property
     def epoch(self) -> int:
-        return self.iter // self.plan.steps_per_epoch
+        """Number of completed epochs."""
+        return self.iter // self.resolved_schedule.steps_per_epoch
 
     def run(self) -> nn.Module:
+        """Train to the last step, or until `ended` is set, and return the model."""
         self.runner.call_hook("before_train")
-        for batch in [] if self.ended else self.dataloader(self.iter, self.plan.steps):
-            starts_epoch = self.iter % self.plan.steps_per_epoch == 0
+        for batch in [] if self.ended else self.dataloader(self.iter, self.resolved_schedule.steps):
+            starts_epoch = self.iter % self.resolved_schedule.steps_per_epoch == 0
             self.run_iter(batch, starts_epoch)
             if self.ended:
                 break
@@ -41,13 +43,14 @@ class StepLoop(BaseLoop):
         return self.runner.model
 
     def run_iter(self, batch: Any, starts_epoch: bool) -> None:
+        """Run one training step and its hooks."""
         if starts_epoch:
             self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        position = self.iter % self.plan.steps_per_epoch
+        position = self.iter % self.resolved_schedule.steps_per_epoch
         self.runner.call_hook("before_train_iter", batch_idx=position, data_batch=batch)
         logs = self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
         self.iter += 1
         self.runner.call_hook("after_train_iter", batch_idx=position, data_batch=batch, outputs=logs)
-        if self.iter % self.plan.steps_per_epoch == 0 or self.iter == self.plan.steps:
+        if self.iter % self.resolved_schedule.steps_per_epoch == 0 or self.iter == self.resolved_schedule.steps:
             self.runner.call_hook("after_train_epoch")

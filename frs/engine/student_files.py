@@ -1,4 +1,4 @@
-"""The student as plain mmdet weights: loads with mmdet alone, without this package."""
+"""The student's result files: plain mmdet weights and config that load with mmdet, without this package."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from frs.training.batches import Pipeline
 
 
 class StudentWriter:
-    """Writes `<name>-<first 8 of the file's sha256>.pth`, its safetensors safetensors_copy and the resolved config."""
+    """Write `<name>-<first 8 digits of the file's SHA-256>.pth`, its safetensors copy and the resolved config."""
 
     def __init__(
         self, folder: Path, name: str, model: ConfigDict, classes: tuple[str, ...], pipeline: Pipeline
@@ -26,18 +26,24 @@ class StudentWriter:
         self.model, self.classes, self.pipeline = model, classes, pipeline
 
     def weights(self, student: nn.Module) -> SavedFile:
-        """`meta` (mmdet's own keys alone: no times, no paths) and `state_dict`, on the CPU."""
+        """Write `state_dict`, on the CPU, and `meta` with mmdet's own keys.
+
+        `meta` holds neither times nor paths, so that equal students give equal files.
+        """
         state = {key: tensor.cpu() for key, tensor in student.state_dict().items()}
         meta = {"dataset_meta": {"classes": self.classes}}
         return weights.write({"meta": meta, "state_dict": state}, self.folder / f"{self.name}-{{sha8}}.pth")
 
     def safetensors_copy(self, student: nn.Module, file: SavedFile) -> SavedFile:
-        """The same tensors as safetensors, beside `file`."""
+        """Write the same tensors as safetensors, next to `file`."""
         state = {key: tensor.cpu().contiguous().clone() for key, tensor in student.state_dict().items()}
         return weights.write_bytes(safetensors.torch.save(state), file.path.with_suffix(".safetensors"))
 
     def config(self, file: SavedFile, val: SplitFiles) -> SavedFile:
-        """An mmdet config that builds the student; run from the data set's folder, `Runner.test()` evaluates it."""
+        """Write an mmdet config that builds the student, next to `file`.
+
+        mmengine's `Runner.test()` evaluates it on the validation split if it runs in the data set's folder.
+        """
         text = Config(self._config(val)).pretty_text
         return weights.write_bytes(text.encode(), file.path.with_suffix(".py"))
 

@@ -1,4 +1,4 @@
-"""The trainer process: runs the engine and turns however it ends into one outcome line and an exit code."""
+"""The trainer process: run the engine and turn its end into one outcome event and an exit code."""
 
 import errno
 import logging
@@ -17,13 +17,16 @@ from frs.training import process_group
 from frs.training.stop_request import Interrupted, StopRequest
 
 EXIT_INTERRUPTED = 75
-"""Exit code of a run that was asked to stop and left a checkpoint (EX_TEMPFAIL)."""
+"""Exit code of a run that was interrupted and left a checkpoint (EX_TEMPFAIL)."""
 
 
 def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
-    """Exit code 0 after success, `EXIT_INTERRUPTED` after an interruption, 1 after a failure.
+    """Run `spec` and return the exit code.
 
-    Where another of the job's processes has gone, that error is raised and no outcome told: why is for that one to say.
+    The exit code is 0 after success, `EXIT_INTERRUPTED` after an interruption and 1 after a failure.
+
+    If another process of the job was lost, the exception propagates and no outcome is emitted: the lost process reports
+    the reason.
     """
     silence_libraries()
     stop = StopRequest(spec.job.resources.max_minutes, workdir).on_signals()
@@ -40,37 +43,38 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     return 0
 
 
+def report_failure(emit: events.Emit, error: FrsError) -> int:
+    """Emit a failed outcome and return exit code 1."""
+    error_info = events.ErrorInfo(code=error.code, message=error.message[:4000], hint=error.hint)
+    emit(events.Outcome(status="failed", end_reason=error.end_reason, error=error_info))
+    return 1
+
+
+def silence_libraries() -> None:
+    """Suppress warnings and log messages of mmengine and torch about states that are intended here."""
+    warnings.filterwarnings("ignore")
+    MMLogger.get_instance("frs", log_level="ERROR").setLevel(logging.ERROR)
+
+
 def _to_frs_error(error: Exception) -> FrsError:
-    """The error in words a user can act on; one that nobody expected also leaves its traceback in the log."""
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    """Return the exception as an FrsError. Print the traceback of an unexpected one to the log."""
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
     match error:
         case FrsError() if error.message.startswith("Caught "):
             return _from_loader_error(error)
         case FrsError():
             return error
         case torch.OutOfMemoryError() | MemoryError():
-            return OutOfMemory(said)
-        case RuntimeError() if "DefaultCPUAllocator" in said:
-            return OutOfMemory(said)
+            return OutOfMemory(message)
+        case RuntimeError() if "DefaultCPUAllocator" in message:
+            return OutOfMemory(message)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            return StorageFull(f"No space is left: {error.strerror}.")
+            return StorageFull(f"The disk is full: {error.strerror}.")
     traceback.print_exception(error)
-    return FrsError(f"{type(error).__name__}: {said}", "See the job's log.")
+    return FrsError(f"{type(error).__name__}: {message}", "See the job's log.")
 
 
 def _from_loader_error(error: FrsError) -> FrsError:
-    """Torch makes an error of a loader's process anew, with that process's traceback as its message."""
+    """Restore an error of a data-loader process, which torch re-raises with that process's traceback as message."""
     last = error.message.strip().splitlines()[-1].partition(": ")[2]
     return type(error)(last.removesuffix(error.hint_by_default).strip())
-
-
-def report_failure(emit: events.Emit, error: FrsError) -> int:
-    problem = events.ErrorInfo(code=error.code, message=error.message[:4000], hint=error.hint)
-    emit(events.Outcome(status="failed", end_reason=error.end_reason, error=problem))
-    return 1
-
-
-def silence_libraries() -> None:
-    """Mmengine and torch tell of things that are as intended here."""
-    warnings.filterwarnings("ignore")
-    MMLogger.get_instance("frs", log_level="ERROR").setLevel(logging.ERROR)

@@ -1,0 +1,1 @@
+"""The checks, probes and estimates that run before training."""

@@ -1,4 +1,4 @@
-"""What must hold before the first epoch, as a list of named steps: a job stops at the first that fails, a plan runs all."""
+"""Setup steps with a code and a result. A job stops at the first failure; a plan runs all steps."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Level = Literal["error", "warning", "info"]
 
 
 class StepResult(NamedTuple):
-    """What a step that did not fail has to say."""
+    """The result of a step that did not fail."""
 
     message: str
     warning: bool = False
@@ -20,48 +20,59 @@ class StepResult(NamedTuple):
 
 @dataclass(frozen=True)
 class SetupStep:
-    """One thing to make or to measure; it raises FrsError where that does not hold."""
+    """A step that builds, checks or measures one thing."""
 
     code: str
-    """Names the step where it holds; where it does not, the error's own code does."""
+    """Code of the step's check. A failed check has the error's code instead."""
     run: Callable[[], StepResult]
+    """Run the step. Raises FrsError if the check fails."""
     needs: tuple[str, ...] = ()
-    """What steps before it must have setup."""
+    """Attributes of the setup that earlier steps must have set."""
 
 
 class Check(BaseModel):
+    """The result of one check."""
+
     model_config = ConfigDict(frozen=True)
 
     code: str
+    """Code of the check, or the error code if it failed."""
     level: Level
-    """`error` prevents the job, `warning` is kept in its report, `info` is neither, also where it could not be looked at."""
+    """`error`: the job cannot run. `warning`: the job can run, and its report keeps the message. `info`: the check
+    passed, or was skipped because an earlier one failed."""
     ok: bool
+    """Whether the check passed without a warning."""
     message: str
+    """Result of the check."""
     hint: str = ""
+    """What to do about an error."""
 
 
 def run_until_first_error(steps: Iterable[SetupStep]) -> None:
-    """Raises the FrsError of the first step that fails."""
+    """Run the steps. Raise the FrsError of the first one that fails."""
     for step in steps:
         step.run()
 
 
 def run_all(steps: Iterable[SetupStep], setup: Mapping[str, object]) -> list[Check]:
-    """One result for each step; one that lacks what it needs in `setup`, which the steps themselves fill, is passed over."""
-    return [_result(step, all(name in setup for name in step.needs)) for step in steps]
+    """Run all steps and return a check for each. A step is skipped if `setup` lacks one of its `needs`.
+
+    `setup` is a live view of the attributes that the steps set.
+    """
+    return [_run_step(step, all(name in setup for name in step.needs)) for step in steps]
 
 
-def _result(step: SetupStep, possible: bool) -> Check:
+def _run_step(step: SetupStep, possible: bool) -> Check:
     if not possible:
-        return Check(code=step.code, level="info", ok=False, message="Not looked at, because of what failed before.")
+        return Check(code=step.code, level="info", ok=False, message="Skipped because an earlier check failed.")
     try:
-        found = step.run()
+        result = step.run()
     except FrsError as error:
         return failed_check(error)
-    return Check(
-        code=step.code, level="warning" if found.warning else "info", ok=not found.warning, message=found.message
-    )
+    level: Level = "warning" if result.warning else "info"
+    return Check(code=step.code, level=level, ok=not result.warning, message=result.message)
 
 
 def failed_check(error: FrsError) -> Check:
+    """Return the check of a step that raised `error`."""
     return Check(code=error.code, level="error", ok=False, message=error.message, hint=error.hint)

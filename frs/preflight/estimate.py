@@ -1,4 +1,4 @@
-"""What is known of a job before it runs. Importable without torch."""
+"""The estimate of a job before it runs. This module does not import torch."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,40 +9,58 @@ FLOPS_CONVENTION = "one multiply-add is one FLOP; convolutions and matrix produc
 
 
 class DetectorCost(BaseModel):
+    """The cost of a detector's prediction for one image."""
+
     model_config = ConfigDict(frozen=True)
 
     parameters: int
+    """Number of parameters."""
     flops: int
-    """As `flops_convention` of the plan says."""
+    """FLOPs, counted by the estimate's `flops_convention`."""
     latency_ms: float
+    """Median time of a prediction in ms."""
 
 
 class Estimate(BaseModel):
-    """Null: it could not be found out, and a check says why."""
+    """Checks, cost and duration of a job. A value is null if it could not be measured; a check gives the reason."""
 
     model_config = ConfigDict(frozen=True)
 
     ok: bool
+    """Whether no check failed."""
     checks: list[Check]
+    """Results of the checks, in order."""
     device: str | None = None
+    """Name of the device."""
     precision: str | None = None
+    """Precision of the forward passes: `fp32`, `bf16` or `fp16`."""
     classes: list[str] | None = None
+    """Class names in the order of the labels."""
     training_images: int | None = None
+    """Training images with boxes that are used."""
     validation_images: int | None = None
+    """Validation images that are used."""
     epochs: int | None = None
+    """Epochs of the schedule."""
     steps: int | None = None
+    """Training steps of the schedule."""
     teacher: DetectorCost | None = None
+    """Cost of the teacher."""
     student: DetectorCost | None = None
+    """Cost of the student."""
     flops_convention: str = FLOPS_CONVENTION
+    """How FLOPs are counted."""
     seconds_per_step: float | None = None
-    """With the reading of images, as far as the processes that read them do not keep up. Of a job on several processes, one's
-    share, without what they tell each other."""
+    """Time of a training step in s, including the reading of images as far as the loader processes are slower than
+    training. With several processes, the time of one process without communication."""
     estimated_seconds: float | None = None
-    """Training and every evaluation, these at the teacher's rate where there is one, which the student beats."""
+    """Time of training and all evaluations in s. Evaluations are counted at the teacher's speed if there is a teacher;
+    the student is faster."""
     peak_memory_mb: float | None = None
+    """Peak memory of a training step in MiB."""
 
     @property
     def exit_code(self) -> int:
-        """0 all well, 1 a check failed, 2 the spec itself is at fault."""
+        """Exit code of the plan command: 0 if no check failed, 1 if one failed, 2 if the spec is invalid."""
         codes = [check.code for check in self.checks if check.level == "error"]
         return 0 if not codes else 2 if InvalidSpec.code in codes else 1

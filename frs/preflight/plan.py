@@ -1,4 +1,4 @@
-"""What a job would be, found out before it spends: every check, both detectors' weight, time and memory."""
+"""The plan of a job: run every check and measure a few steps, without training."""
 
 from pathlib import Path
 
@@ -15,55 +15,56 @@ from frs.training import versions
 from frs.training.batches import test_size
 
 MAX_TEACHER_IMAGES = 200
-"""Validation images that the teacher is measured on, evenly from all of them; a job measures it on all."""
+"""Number of validation images, evenly spaced over all, that the teacher is evaluated on; a job evaluates it on all."""
 TIMED_STEPS = 4
-"""The first warms up."""
+"""Training steps of the probe; the first is a warm-up and not timed."""
 
 
 def estimate(spec: ResolvedSpec, emit: events.Emit) -> Estimate:
-    """Runs every check that can run, takes a few steps, and writes nothing."""
+    """Run all checks that can run, measure a few training steps and return the estimate. Writes no files."""
     try:
         setup = TrainingSetup(spec, Path(), emit)
-    except FrsError as error:  # no such device, precision or base config
+    except FrsError as error:  # the device, precision or base config is not available
         return Estimate(ok=False, checks=[checks.failed_check(error)])
-    found = checks.run_all(setup.preparations(), vars(setup))
-    found += checks.run_all(setup.trials(TIMED_STEPS, MAX_TEACHER_IMAGES), vars(setup))
-    done = vars(setup)
-    student = _side(setup, setup.student) if "student" in done else None
-    teacher = _side(setup, setup.teacher.detector) if "teacher" in done else None
-    step = _seconds_per_step(setup) if "probed" in done else None
+    results = checks.run_all(setup.setup_steps(), vars(setup))
+    results += checks.run_all(setup.trial_steps(TIMED_STEPS, MAX_TEACHER_IMAGES), vars(setup))
+    available = vars(setup)
+    student = _detector_cost(setup, setup.student) if "student" in available else None
+    teacher = _detector_cost(setup, setup.teacher.detector) if "teacher" in available else None
+    step_seconds = _seconds_per_step(setup) if "probe_result" in available else None
     return Estimate(
-        ok=not any(check.level == "error" for check in found),
-        checks=found,
+        ok=not any(check.level == "error" for check in results),
+        checks=results,
         device=versions.device_name(setup.device),
         precision=setup.precision,
-        classes=list(setup.data.classes) if "data" in done else None,
-        training_images=len(setup.data.labelled) if "data" in done else None,
-        validation_images=len(setup.data.val.valid) if "data" in done else None,
-        epochs=setup.plan.epochs if "plan" in done else None,
-        steps=setup.plan.steps if "plan" in done else None,
+        classes=list(setup.data.classes) if "data" in available else None,
+        training_images=len(setup.data.labelled) if "data" in available else None,
+        validation_images=len(setup.data.val.valid) if "data" in available else None,
+        epochs=setup.resolved_schedule.epochs if "resolved_schedule" in available else None,
+        steps=setup.resolved_schedule.steps if "resolved_schedule" in available else None,
         teacher=teacher,
         student=student,
-        seconds_per_step=step,
-        estimated_seconds=_estimate(setup, step, student) if step and student else None,
-        peak_memory_mb=setup.probed.peak_bytes / 2**20 if "probed" in done else None,
+        seconds_per_step=step_seconds,
+        estimated_seconds=_total_seconds(setup, step_seconds, student) if step_seconds and student else None,
+        peak_memory_mb=setup.probe_result.peak_bytes / 2**20 if "probe_result" in available else None,
     )
 
 
-def _side(setup: TrainingSetup, detector: nn.Module) -> DetectorCost:
-    found = complexity(detector, test_size(setup.job.schedule, setup.base_config))
-    return DetectorCost.model_validate(vars(found))
+def _detector_cost(setup: TrainingSetup, detector: nn.Module) -> DetectorCost:
+    measured = complexity(detector, test_size(setup.job.schedule, setup.base_config))
+    return DetectorCost.model_validate(vars(measured))
 
 
 def _seconds_per_step(setup: TrainingSetup) -> float:
     if setup.workers == 0:
-        return setup.probed.seconds + setup.loading_seconds
-    return max(setup.probed.seconds, setup.loading_seconds / setup.workers)
+        return setup.probe_result.seconds + setup.loading_seconds
+    return max(setup.probe_result.seconds, setup.loading_seconds / setup.workers)
 
 
-def _estimate(setup: TrainingSetup, step: float, student: DetectorCost) -> float:
-    schedule, plan = setup.job.schedule, setup.plan
-    evaluations = 1 + (plan.steps - 1) // (plan.steps_per_epoch * schedule.evaluate_every)
-    image = vars(setup).get("seconds_per_image", student.latency_ms / 1000)
-    teachers = 1 if setup.spec.teacher else 0
-    return plan.steps * step + (evaluations + teachers) * len(setup.data.val.valid) * image
+def _total_seconds(setup: TrainingSetup, step_seconds: float, student: DetectorCost) -> float:
+    schedule = setup.resolved_schedule
+    evaluations = 1 + (schedule.steps - 1) // (schedule.steps_per_epoch * setup.job.schedule.evaluate_every)
+    image_seconds = vars(setup).get("seconds_per_image", student.latency_ms / 1000)
+    teacher_evaluations = 1 if setup.spec.teacher else 0
+    validation_images = len(setup.data.val.valid)
+    return schedule.steps * step_seconds + (evaluations + teacher_evaluations) * validation_images * image_seconds

@@ -1,6 +1,6 @@
-"""One real training step before the first: does a gradient arrive, does the batch fit, how long does it take?
+"""A training step before training: it checks that gradients arrive and that the batch fits, and measures the time.
 
-It leaves no trace: a run with the probe equals one without, tensor by tensor.
+The probe preserves all state: a run with the probe equals one without it, tensor by tensor.
 """
 
 import time
@@ -24,81 +24,83 @@ from frs.training.process_group import all_reduce_max, world_size
 Batch = dict[str, Any]
 T = TypeVar("T")
 Precision = Callable[[], AbstractContextManager[object]]
-REPEATS_END_AFTER = 5.0
-"""Seconds in which steps are repeated for their median."""
+MAX_SECONDS = 5.0
+"""Time after which no further step is timed."""
 
 
 @dataclass(frozen=True)
 class Probe:
+    """The measurements of a probe."""
+
     seconds: float
-    """A step without the reading of its images: forward and backward pass of the student, forward pass of the teacher."""
+    """Time of a step in s without reading its images: the student's forward and backward pass and the teacher's forward
+    pass."""
     peak_bytes: int
-    """With the optimizer's state: on a GPU of tensors, else of the whole process."""
+    """Peak memory including the optimizer's state: of the tensors on a GPU, otherwise of the whole process."""
     gradients: dict[str, float]
-    """Norm of the gradient from the task and from each term."""
+    """Norm of the gradient of the task loss and of each term."""
 
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """How a probe is setup."""
+    """The settings of a probe."""
 
     precision: Precision
-    """The context that training's forward passes run in."""
+    """Context of the forward passes."""
     states: int
     """Tensors that the optimizer keeps for each parameter."""
     repeats: int
-    """Steps to time, the first ones left out where there are more than one."""
+    """Number of steps. If there are several, the first is not timed."""
     estimate_memory: bool
-    """Whether the CPU's memory is foreseen from batches of one and two images."""
+    """Whether to estimate the memory on the CPU from batches of one and two images before the full batch runs."""
 
 
-def probe(model: nn.Module, batch: Batch, trial: ProbeConfig) -> Probe:
-    """Takes steps on a raw batch as the data loader gives it. Raises BatchTooLarge.
+def probe(model: nn.Module, batch: Batch, config: ProbeConfig) -> Probe:
+    """Run training steps on a raw batch of the data loader. Raise BatchTooLarge if it does not fit into memory.
 
-    Its images are as large as that batch's: with `train_sizes`, another batch may need more.
+    The batch's images have the sizes drawn for them: with `train_sizes`, another batch may need more memory.
     """
     device = next(model.parameters()).device
-    state_bytes = trial.states * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    state_bytes = config.states * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     with preserve_state(model):
         model.train()
         if device.type == "cuda":
-            return _on_gpu(model, batch, trial, device, state_bytes)
+            return _probe_gpu(model, batch, config, device, state_bytes)
         size = len(batch["inputs"])
-        if trial.estimate_memory and size > 2:
-            peaks = [memory.peak_bytes(partial(step, model, part(batch, n), trial.precision), device) for n in (1, 2)]
-            check_memory(size, peaks[0] + state_bytes, peaks[1] - peaks[0], _available())
-        return _measured(model, batch, trial, device, state_bytes)
+        if config.estimate_memory and size > 2:
+            peaks = [
+                memory.peak_bytes(partial(run_step, model, first_images(batch, n), config.precision), device)
+                for n in (1, 2)
+            ]
+            check_memory(size, peaks[0] + state_bytes, peaks[1] - peaks[0], _available_bytes())
+        return _measure(model, batch, config, device, state_bytes)
 
 
-def _available() -> int | None:
-    """This process's part of what is free."""
-    free = memory.available_bytes()
-    return None if free is None else free // world_size()
+def check_gradients(result: Probe) -> None:
+    """Raise NoGradient naming the terms whose gradient is 0."""
+    without_gradient = [name for name, norm in result.gradients.items() if norm == 0]
+    if without_gradient:
+        raise NoGradient(f"No gradient reaches the student from: {', '.join(without_gradient)}.")
 
 
-def check_gradients(found: Probe) -> None:
-    """Raises NoGradient naming the term."""
-    silent = [name for name, norm in found.gradients.items() if norm == 0]
-    if silent:
-        raise NoGradient(f"No gradient reaches the student from: {', '.join(silent)}.")
+def check_memory(batch_size: int, first: int, each: int, available: int | None) -> None:
+    """Raise BatchTooLarge if a step on `batch_size` images needs more memory than there is.
 
-
-def check_memory(batch_size: int, one: int, each: int, available: int | None) -> None:
-    """`one`: bytes the process holds at the peak of a step on one image; `each`: more for every further image.
-
-    Raises BatchTooLarge.
+    `first` is the process's peak in bytes in a step on one image, `each` the additional bytes of every further image,
+    and `available` the free memory in bytes (None: unknown, nothing is checked).
     """
     if available is None:
         return
     limit = memory.resident_bytes() + available
-    needed = one + max(0, each) * (batch_size - 1)
-    if needed > limit:
-        fitting = 1 + (limit - one) // each if each > 0 and one <= limit else 0
-        raise _too_large(batch_size, fitting, f"; it needs about {needed / 2**30:.1f} GiB of {limit / 2**30:.1f}")
+    required = first + max(0, each) * (batch_size - 1)
+    if required > limit:
+        fitting = 1 + (limit - first) // each if each > 0 and first <= limit else 0
+        reason = f"; it needs about {required / 2**30:.1f} GiB of {limit / 2**30:.1f}"
+        raise _batch_too_large(batch_size, fitting, reason)
 
 
 def largest_fitting(fits: Callable[[int], bool], too_large: int) -> int:
-    """The largest batch below `too_large` that fits; 0 where not even one image does."""
+    """Return the largest batch size below `too_large` that fits, by bisection; 0 if not even one image fits."""
     low, high = 0, too_large
     while high - low > 1:
         middle = (low + high) // 2
@@ -106,10 +108,10 @@ def largest_fitting(fits: Callable[[int], bool], too_large: int) -> int:
     return low
 
 
-def step(model: nn.Module, batch: Batch, precision: Precision) -> tuple[float, dict[str, float]]:
-    """Seconds of a forward and a backward pass, and the gradient norms, which are not part of that time.
+def run_step(model: nn.Module, batch: Batch, precision: Precision) -> tuple[float, dict[str, float]]:
+    """Return the seconds of a forward and a backward pass, and the gradient norms, whose computation is not timed.
 
-    Norms are those at the student's pyramid; of a student alone, those of its parameters.
+    The norms are taken at the student's pyramid if the model is a distiller, otherwise over the student's parameters.
     """
     device = next(model.parameters()).device
     started = _now(device)
@@ -128,56 +130,67 @@ def step(model: nn.Module, batch: Batch, precision: Precision) -> tuple[float, d
     return seconds, norms
 
 
-def part(batch: Batch, images: int) -> Batch:
-    """The first so many images of a raw batch."""
-    return {name: part(held, images) if isinstance(held, dict) else held[:images] for name, held in batch.items()}
+def first_images(batch: Batch, images: int) -> Batch:
+    """Return the first `images` images of a raw batch."""
+    return {
+        name: first_images(values, images) if isinstance(values, dict) else values[:images]
+        for name, values in batch.items()
+    }
 
 
-def _measured(model: nn.Module, batch: Batch, trial: ProbeConfig, device: torch.device, state_bytes: int) -> Probe:
-    taken: list[tuple[float, dict[str, float]]] = []
-    peak = memory.peak_bytes(lambda: taken.append(step(model, batch, trial.precision)), device)
+def _available_bytes() -> int | None:
+    """Return this process's share of the free memory in bytes, or None if it is unknown."""
+    free = memory.available_bytes()
+    return None if free is None else free // world_size()
+
+
+def _measure(model: nn.Module, batch: Batch, config: ProbeConfig, device: torch.device, state_bytes: int) -> Probe:
+    steps: list[tuple[float, dict[str, float]]] = []
+    peak = memory.peak_bytes(lambda: steps.append(run_step(model, batch, config.precision)), device)
     started = time.monotonic()
-    while len(taken) < trial.repeats and time.monotonic() - started < REPEATS_END_AFTER:
-        taken.append(step(model, batch, trial.precision))
-    timed = [seconds for seconds, _ in taken[1:] or taken]
-    return Probe(median(timed), peak + state_bytes, taken[0][1])
+    while len(steps) < config.repeats and time.monotonic() - started < MAX_SECONDS:
+        steps.append(run_step(model, batch, config.precision))
+    timed = [seconds for seconds, _ in steps[1:] or steps]
+    return Probe(median(timed), peak + state_bytes, steps[0][1])
 
 
-def _on_gpu(model: nn.Module, batch: Batch, trial: ProbeConfig, device: torch.device, state_bytes: int) -> Probe:
-    ballast = torch.empty(state_bytes, dtype=torch.uint8, device=device)  # where the optimizer's state will be
+def _probe_gpu(model: nn.Module, batch: Batch, config: ProbeConfig, device: torch.device, state_bytes: int) -> Probe:
+    reserved = torch.empty(state_bytes, dtype=torch.uint8, device=device)  # memory of the optimizer's later state
 
     def fits(images: int) -> bool:
         model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-        return _tried(partial(step, model, part(batch, images), trial.precision)) is not None
+        return (
+            _none_if_out_of_memory(partial(run_step, model, first_images(batch, images), config.precision)) is not None
+        )
 
-    found = _tried(lambda: _measured(model, batch, trial, device, 0))
-    [failed] = all_reduce_max(found is None)
-    if failed and world_size() > 1:  # looking for one that fits would have to go in step
+    result = _none_if_out_of_memory(lambda: _measure(model, batch, config, device, 0))
+    [failed] = all_reduce_max(result is None)
+    if failed and world_size() > 1:  # the processes would have to search for the size that fits in lockstep
         raise BatchTooLarge(f"batch_size {len(batch['inputs']) * world_size()} does not fit {world_size()} devices.")
-    if found is None:
+    if result is None:
         size = len(batch["inputs"])
         fitting = largest_fitting(fits, size)
         torch.cuda.empty_cache()
-        raise _too_large(size, fitting)
-    del ballast
-    return found
+        raise _batch_too_large(size, fitting)
+    del reserved
+    return result
 
 
-def _tried(work: Callable[[], T]) -> T | None:
-    """None where the GPU's memory did not suffice; the tensors of the attempt are gone by then."""
+def _none_if_out_of_memory(work: Callable[[], T]) -> T | None:
+    """Return the result of `work`, or None if the GPU ran out of memory; the attempt's tensors are then freed."""
     try:
         return work()
     except torch.OutOfMemoryError:
         return None
 
 
-def _too_large(batch_size: int, fitting: int, why: str = "") -> BatchTooLarge:
+def _batch_too_large(batch_size: int, fitting: int, reason: str = "") -> BatchTooLarge:
     batch_size, fitting = batch_size * world_size(), fitting * world_size()
     if fitting:
-        return BatchTooLarge(f"batch_size {batch_size} does not fit{why}; {fitting} does.")
+        return BatchTooLarge(f"batch_size {batch_size} does not fit{reason}; {fitting} does.")
     return BatchTooLarge(
-        f"batch_size {batch_size} does not fit{why}; nor does {world_size()}.", "Lower `schedule.image_size`."
+        f"batch_size {batch_size} does not fit{reason}; nor does {world_size()}.", "Lower `schedule.image_size`."
     )
 
 
