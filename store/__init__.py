@@ -1,1 +1,1 @@
-"""What the API and the workers both remember: settings, tables, the life of a job, artifacts, the queue."""
+"""State shared by the API and the workers: settings, database tables, job lifecycle, scheduling, artifacts."""

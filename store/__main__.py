@@ -1,7 +1,8 @@
-"""`python -m store init`: folders, tables, the first API key. Safe to run at every start, by any number of processes.
+"""`python -m store init`: create folders, tables and the first API key. Idempotent, in any number of processes.
 
-The others are steps of `docker/backup.py`, on the folder of artifacts: `backup-begin`, `backup-pack` (a tar to standard output),
-`backup-end`; `restore-unpack` (from standard input), `restore-replace`, `restore-discard`.
+The other commands are steps of `docker/backup.py` on the artifacts folder: `backup-begin`, `backup-pack` (writes a tar
+to standard output), `backup-end`, `restore-unpack` (reads it from standard input), `restore-replace` and
+`restore-discard`.
 """
 
 import argparse
@@ -24,23 +25,25 @@ STEPS: dict[str, Callable[[Path, int], None]] = {
     "restore-replace": lambda root, _: backup.replace_artifacts(root),
     "restore-discard": lambda root, _: backup.discard(root),
 }
+"""The backup and restore commands; each gets the artifacts folder and `--bytes`."""
 
 
 def main() -> None:
+    """Run the command given on the command line."""
     parser = argparse.ArgumentParser(prog="python -m store", description=__doc__)
     parser.add_argument("command", choices=["init", *STEPS])
-    parser.add_argument("--bytes", type=int, default=0, help="of what is to be unpacked")
+    parser.add_argument("--bytes", type=int, default=0, help="size of the unpacked files, for restore-unpack")
     arguments = parser.parse_args()
     try:
         settings = Settings()
     except ValidationError as error:
-        raise SystemExit("; ".join(fault["msg"] for fault in error.errors())) from None
+        raise SystemExit("; ".join(detail["msg"] for detail in error.errors())) from None
     if arguments.command == "init":
         initialise(settings)
         print(f"ready: data in {settings.data}, API key in {settings.api_key_file}")
         return
     if settings.artifacts_root is None:
-        raise SystemExit("The artifacts are in object storage, whose own backup is theirs.")
+        raise SystemExit("The artifacts are in object storage: back them up with the tools of that storage.")
     try:
         STEPS[arguments.command](settings.artifacts_root, arguments.bytes)
     except FrsError as error:

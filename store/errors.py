@@ -1,4 +1,4 @@
-"""What the store refuses, in the words of `frs.errors`: a stable code, what happened, what to do next."""
+"""Errors raised by the store, as subclasses of `frs.errors.FrsError`: a stable code, a message, a hint."""
 
 import errno
 from collections.abc import Sequence
@@ -8,76 +8,96 @@ from store.states import Action, JobStatus
 
 
 class JobNotFound(FrsError):
+    """No job has that id."""
+
     code = "job_not_found"
     hint_by_default = "See GET /jobs."
 
 
 class LeaseLost(FrsError):
-    """The job has ended, or another attempt holds it. Whoever sees this stops its trainer and writes nothing more."""
+    """The attempt no longer holds the job: the job ended, or another attempt runs.
+
+    The caller stops its trainer and writes nothing more.
+    """
 
     code = "lease_lost"
-    hint_by_default = "Stop this attempt's trainer; the job goes on without it."
+    hint_by_default = "Stop this attempt's trainer; the job continues without it."
 
 
 class ActionNotAllowed(FrsError):
+    """The action is not allowed in the job's status."""
+
     code = "action_not_allowed"
     hint_by_default = "See `allowed_actions` of the job."
 
     def __init__(self, action: Action, status: JobStatus, allowed_actions: Sequence[Action]) -> None:
         allowed = ", ".join(allowed_actions) or "none"
-        super().__init__(f"A {status} job takes no {action}.", f"Allowed now: {allowed}.")
+        super().__init__(f"Action `{action}` is not allowed on a {status} job.", f"Allowed now: {allowed}.")
         self.allowed_actions = list(allowed_actions)
 
 
 class JobInUse(FrsError):
+    """A job that has not ended needs the job that is to be deleted."""
+
     code = "job_in_use"
-    hint_by_default = "Cancel or delete the jobs that need it first."
+    hint_by_default = "First cancel or delete the jobs that need it."
 
 
 class IdempotencyKeyReused(FrsError):
+    """The idempotency key was used for a different request."""
+
     code = "idempotency_key_reused"
     hint_by_default = "Send a new Idempotency-Key with a new request, or the same request with the same key."
 
 
 class AlreadySubmitted(Exception):
-    """The same request under the same idempotency key: answer with the job it made the first time."""
+    """The same request was sent before under the same idempotency key; answer with the job it created."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"Job {job_id} was made by this very request.")
+        super().__init__(f"This request has already created job {job_id}.")
         self.job_id = job_id
 
 
 class LastAdminKey(FrsError):
+    """Revoking the key would leave no valid admin key."""
+
     code = "last_admin_key"
-    hint_by_default = "Make another admin key with POST /api-keys first."
+    hint_by_default = "First create another admin key with POST /api-keys."
 
 
 class InvalidKey(FrsError):
-    """An artifact key that could name something outside the artifacts folder."""
+    """The artifact key is malformed or could name a file outside the artifacts folder."""
 
     code = "invalid_artifact_key"
     hint_by_default = "See GET /jobs/{id}/artifacts."
 
 
 class ArtifactNotFound(FrsError):
+    """No artifact is stored under that key."""
+
     code = "artifact_not_found"
     hint_by_default = "See GET /jobs/{id}/artifacts."
 
 
 class ArtifactCorrupt(FrsError):
-    """The bytes are not the announced ones."""
+    """The bytes do not have the expected size or SHA-256."""
 
     code = "artifact_corrupt"
-    hint_by_default = "Its storage has changed it: `retry` the job, or restore the file."
+    hint_by_default = "The stored file has changed: `retry` the job, or restore the file."
 
 
 class ArtifactsUnavailable(OSError):
-    """Where they are kept does not answer, or refuses us: what somebody sees to, and worth waiting for."""
+    """The artifact storage does not answer or denies access.
 
-    def __init__(self, said: str) -> None:
-        super().__init__(errno.EIO, said)
+    An operator has to act; jobs wait and are retried.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.EIO, message)
 
 
 class DatabaseNotReady(FrsError):
+    """The database has no tables or tables of an older revision."""
+
     code = "database_not_ready"
     hint_by_default = "Run `python -m store init`."

@@ -1,4 +1,4 @@
-"""Create what must exist before anything runs: folders, tables, the first API key. Any number of processes may ask at once."""
+"""Create the folders, the tables and the first API key; safe to run in several processes at once."""
 
 import fcntl
 from collections.abc import Iterable, Iterator
@@ -13,27 +13,33 @@ from store.settings import Settings
 
 
 def initialise(settings: Settings) -> None:
-    """Idempotent. Never shows the key."""
+    """Create the folders, migrate the database and ensure that the first API key exists.
+
+    Idempotent. Never prints the key.
+    """
     make_folders(settings)
     database = open_database(settings.database_url)
-    with _only_one(settings.data / "init.lock"):
+    with _exclusive(settings.data / "init.lock"):
         upgrade(database)
         with database.write() as session:
-            api_keys.ensure_file(session, settings.api_key_file)
+            api_keys.ensure_key_file(session, settings.api_key_file)
             session.commit()
     database.engine.dispose()
 
 
 def make_folders(settings: Settings) -> None:
-    """Those of the service. Data sets and detectors that lie elsewhere are their owner's to put there."""
+    """Create the folders of the service.
+
+    Folders of data sets and models outside `data` are not created: their owner provides them.
+    """
     for folder in _folders(settings):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def _folders(settings: Settings) -> Iterable[Path]:
     yield settings.data
-    given = (settings.datasets_root, settings.models_root)
-    yield from (folder for folder in given if folder.is_relative_to(settings.data))
+    input_roots = (settings.datasets_root, settings.models_root)
+    yield from (folder for folder in input_roots if folder.is_relative_to(settings.data))
     yield from (settings.uploads_root, settings.work_root)
     if settings.artifacts_root:
         yield settings.artifacts_root
@@ -42,8 +48,8 @@ def _folders(settings: Settings) -> Iterable[Path]:
 
 
 @contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """One process of this machine at a time."""
+def _exclusive(lock: Path) -> Iterator[None]:
+    """Hold the lock file, which one process of this machine can hold at a time."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

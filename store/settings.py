@@ -1,4 +1,4 @@
-"""The process environment (`FRS_...`). Everything has a place under one data folder unless told otherwise."""
+"""Settings of the API and the workers, read from environment variables with the prefix `FRS_`."""
 
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -9,7 +9,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
 EXAMPLE_PASSWORD = "change-me"
+"""The placeholder password of `.env.example`; settings that contain it are invalid."""
 Folder = Annotated[Path, AfterValidator(Path.absolute)]
+"""A path, made absolute relative to the working directory."""
 
 
 def _split(value: Any) -> Any:
@@ -21,81 +23,105 @@ def _below_data(name: str) -> Any:
 
 
 class Settings(BaseSettings):
+    """All settings; `FRS_DATA` sets `data`, and so on. By default every file lies below `data`."""
+
     model_config = SettingsConfigDict(env_prefix="FRS_", frozen=True, hide_input_in_errors=True)
 
     data: Folder = Path("data").absolute()
+    """Folder of all files of the service. Default: `data` in the working directory."""
     datasets_root: Folder = _below_data("datasets")
+    """Folder of the data sets that are registered by path; their paths are relative to it. Default: `datasets` below
+    `data`."""
     models_root: Folder = _below_data("models")
+    """Folder of weights files that specs and detectors refer to by path. Default: `models` below `data`."""
     uploads_root: Folder = _below_data("uploads")
-    """Where uploaded data sets are unpacked."""
+    """Folder that uploaded data sets are unpacked into. Default: `uploads` below `data`."""
     work_root: Folder = _below_data("work")
-    """Where trainers keep what is not finished."""
+    """Folder of the unfinished files of running attempts. Default: `work` below `data`."""
     artifacts_url: str = Field(default_factory=lambda fields: (fields["data"] / "artifacts").as_uri(), repr=False)
-    """A folder, its `file://` URL, or `s3://BUCKET/PREFIX`: object storage that speaks S3, its address and credentials
-    from `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and the like."""
+    """Storage of checkpoints and deliverables: a folder, its `file://` URL, or `s3://BUCKET/PREFIX` for S3-compatible
+    object storage. The endpoint and credentials come from `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
+    `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and the other standard AWS variables. Default: `artifacts` below `data`."""
     database_url: str = Field(default_factory=lambda fields: _sqlite_url(fields["data"] / "frs.db"), repr=False)
-    """`sqlite:///...` or `postgresql://...`; not in the repr, for it may hold a password."""
+    """Database: `sqlite:///...` or `postgresql://...`. Excluded from the repr because it may contain a password.
+    Default: the SQLite file `frs.db` below `data`."""
     broker_url: str = Field(default="filesystem://", repr=False)
-    """`redis://...`, or `filesystem://`: folders below `data`, no server."""
+    """Celery broker of the wake-up messages: `redis://...`, or `filesystem://` for folders below `data` without a
+    server. Default: `filesystem://`."""
 
     api_key_file: Folder = _below_data("api-key")
-    """The first key: made by `python -m store init` where it is not there."""
+    """File of the first API key; `python -m store init` creates it if it does not exist. Default: `api-key` below
+    `data`."""
     heartbeat_file: Path | None = None
-    """Where a worker writes the seconds since boot, at every turn in which it reached the database: for a health check."""
+    """File for health checks of a worker: the worker writes the seconds since boot into it whenever it has reached the
+    database. Default: none."""
 
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
-    """`Host` names the API answers under, separated by commas; all where there are none."""
+    """Accepted values of the `Host` header, separated by commas. Default: empty, which accepts every host."""
 
     max_streams_per_key: PositiveInt = 100
-    """Streams of events that one API key may have open in one process."""
+    """Maximum number of event streams that one API key may have open in one API process."""
     max_active_jobs: PositiveInt = 1000
-    """Of one owner: jobs that have not ended. A key may say otherwise; so for the next."""
+    """Maximum number of jobs of one owner that have not ended. An API key may override it."""
     requests_per_minute: PositiveInt | None = None
-    """Of one key, in one API process; null: as many as it likes."""
+    """Maximum number of requests per minute of one API key in one API process. An API key may override it. Default:
+    unlimited."""
     auth_failures_per_minute: PositiveInt = 60
-    """From one address, before it is answered 429 instead of 401. Valid keys come in from there all the same."""
+    """Maximum number of requests per minute with an invalid API key from one address; further ones are answered 429
+    instead of 401. Requests with a valid key from that address are still accepted."""
     max_upload_bytes: PositiveInt = 20_000_000_000
-    """Of one archive of a data set, or of one detector's weights."""
+    """Maximum size of one upload in bytes: a data set's archive or a detector's weights."""
 
     concurrency: PositiveInt | None = None
-    """Jobs a worker runs at a time. Absent: as many as it has GPUs, else one."""
+    """Number of jobs that a worker runs at a time. Default: the number of its GPUs, or 1 without GPUs."""
     heartbeat_seconds: PositiveFloat = 10
+    """Seconds between two renewals of a lease."""
     fence_seconds: PositiveFloat = 45
-    """A worker that could not renew for so long, on its own clock, kills its trainer."""
+    """Seconds, on the worker's own clock, without a successful renewal after which the worker kills its trainer. Must
+    lie between `heartbeat_seconds` and `lease_seconds`."""
     lease_seconds: PositiveFloat = 60
+    """Seconds until a lease expires unless it is renewed; the job is then returned to the queue."""
     reap_seconds: PositiveFloat = 15
+    """Seconds between two searches for expired leases and unused work folders."""
     poll_seconds: PositiveFloat = 2
+    """Mean seconds between two queries of an idle worker for new jobs; longer after database failures."""
     grace_seconds: PositiveFloat = 30
-    """From SIGTERM to SIGKILL for a trainer."""
+    """Seconds between SIGTERM and SIGKILL for a trainer, in which it can save a checkpoint."""
     stall_timeout_seconds: PositiveFloat = 1800
-    """A trainer silent for so long counts as hung; it tells its progress within long evaluations too."""
+    """Seconds without an event after which a trainer counts as hung. Trainers also report progress during long
+    evaluations."""
     step_stall_timeout_seconds: PositiveFloat = 900
-    """The same while it trains: within a step, or while it writes a checkpoint."""
+    """Like `stall_timeout_seconds`, for the phase `training`: within a step, or while a checkpoint is written."""
     request_timeout_seconds: PositiveFloat = 900
-    """For a plan's probe, or for the import of a detector."""
+    """Timeout in seconds of a plan's probe or of the import of a detector."""
     min_free_mb: NonNegativeInt = 200
-    """Less space than this in the data folder, and jobs wait for storage."""
+    """Minimum free space in MiB on the disks of `work_root` and the artifacts folder; below it, jobs wait with the
+    reason `waiting_for_storage`."""
 
     @model_validator(mode="after")
-    def _no_password_is_the_examples(self) -> Self:
+    def _reject_example_password(self) -> Self:
         for name in ("database_url", "broker_url"):
             if urlsplit(getattr(self, name)).password == EXAMPLE_PASSWORD:
-                raise ValueError(f"FRS_{name.upper()} has the password of .env.example: run `make env`")
+                raise ValueError(f"FRS_{name.upper()} contains the password of .env.example: run `make env`")
         return self
 
     @model_validator(mode="after")
-    def _fence_falls_before_the_lease_ends(self) -> Self:
+    def _check_lease_order(self) -> Self:
         if not self.heartbeat_seconds < self.fence_seconds < self.lease_seconds:
-            raise ValueError("must be in this order: heartbeat_seconds < fence_seconds < lease_seconds")
+            raise ValueError("invalid order: required is heartbeat_seconds < fence_seconds < lease_seconds")
         return self
 
     @property
     def artifacts_root(self) -> Path | None:
-        """None: they lie in object storage. Raises ValueError."""
+        """The folder of the artifacts, or None if they are in object storage.
+
+        Raises ValueError if the URL's scheme is not supported.
+        """
         return None if urlsplit(self.artifacts_url).scheme == "s3" else _folder(self.artifacts_url)
 
     @property
     def broker_folder(self) -> Path:
+        """The folder of the `filesystem://` broker."""
         return self.data / "broker"
 
 
@@ -106,5 +132,5 @@ def _sqlite_url(path: Path) -> str:
 def _folder(url: str) -> Path:
     parts = urlsplit(url)
     if parts.scheme not in ("", "file"):
-        raise ValueError(f"FRS_ARTIFACTS_URL: {parts.scheme}:// is not supported; name a folder or s3://BUCKET/PREFIX")
+        raise ValueError(f"FRS_ARTIFACTS_URL: {parts.scheme}:// is not supported; set a folder or s3://BUCKET/PREFIX")
     return Path(unquote(parts.path) if parts.scheme else url).absolute()

@@ -1,79 +1,122 @@
-"""The states of a job, why it waits, why it ended, and which action is allowed when. Closed lists, all text."""
+"""Closed lists of states, reasons and actions, all stored as text, and the table of allowed actions."""
 
 from enum import StrEnum
 
 
 class JobStatus(StrEnum):
+    """State of a job."""
+
     QUEUED = "queued"
+    """Waits for a worker; `WaitingReason` is the cause."""
     RUNNING = "running"
+    """One attempt runs under a lease."""
     PAUSED = "paused"
+    """Taken out of the queue by a user until `resume`."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
     @property
     def is_terminal(self) -> bool:
+        """Whether the job has ended: succeeded, failed or cancelled."""
         return self in TERMINAL
 
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
+"""Statuses of a job that has ended. `resume` and `retry` can queue a failed or cancelled job again."""
 
 
 class WaitingReason(StrEnum):
     """Why a queued job waits."""
 
     TEACHER = "waiting_for_teacher"
+    """The job that trains its teacher has not succeeded."""
     RUNS = "waiting_for_runs"
+    """A comparison waits for the runs it compares."""
     DEVICE = "waiting_for_device"
+    """No worker has as many GPUs as the job requests."""
     WORKER = "waiting_for_worker"
+    """No worker runs, or all of them are busy."""
     DATASET = "dataset_not_on_worker"
+    """No suitable worker has the registered files of the data set."""
     WEIGHTS = "weights_not_on_worker"
+    """No suitable worker has the registered weights file."""
     SPEC = "spec_unknown_to_worker"
+    """The job's spec was written by another version that no suitable worker can read."""
     STORAGE = "waiting_for_storage"
+    """A disk has too little free space, or the artifact storage is unavailable."""
     RETRY_BACKOFF = "retry_backoff"
+    """The job is retried after a delay."""
 
 
 WAITING_HINTS: dict[WaitingReason, str] = {
-    WaitingReason.TEACHER: "Nothing to do: it starts when that job has succeeded. Or cancel it and name another teacher.",
-    WaitingReason.RUNS: "Nothing to do: it starts when all of them have succeeded.",
-    WaitingReason.DEVICE: "See GET /workers; ask for fewer `resources.devices`, or start a worker with more GPUs.",
+    WaitingReason.TEACHER: (
+        "No action is needed: the job starts when the teacher's job has succeeded. "
+        "Or cancel it and submit it with another teacher."
+    ),
+    WaitingReason.RUNS: "No action is needed: the job starts when all runs have succeeded.",
+    WaitingReason.DEVICE: (
+        "See GET /workers; request fewer GPUs with `resources.devices`, or start a worker with more GPUs."
+    ),
     WaitingReason.WORKER: "See GET /workers and GET /queue; start a worker with `frs up` or `python -m worker`.",
-    WaitingReason.DATASET: "Put the very files that were registered below `FRS_DATASETS_ROOT` of a worker, which looks again within a minute; changed ones need a new name.",
-    WaitingReason.WEIGHTS: "Put the very file that was named below `FRS_MODELS_ROOT` of a worker, which looks again within a minute.",
-    WaitingReason.SPEC: "See GET /workers for their versions; start a worker of the version that took the job.",
-    WaitingReason.STORAGE: "Free space in the data folder; the job goes on by itself.",
-    WaitingReason.RETRY_BACKOFF: "Nothing to do: it is tried again by itself.",
+    WaitingReason.DATASET: (
+        "Copy the files exactly as registered below `FRS_DATASETS_ROOT` of a worker, which checks again within a "
+        "minute; register changed files under a new name."
+    ),
+    WaitingReason.WEIGHTS: (
+        "Copy the file exactly as registered below `FRS_MODELS_ROOT` of a worker, which checks again within a minute."
+    ),
+    WaitingReason.SPEC: "See GET /workers for their versions; start a worker of the version that accepted the job.",
+    WaitingReason.STORAGE: "Free disk space in the data folder; the job then continues automatically.",
+    WaitingReason.RETRY_BACKOFF: "No action is needed: the job is retried automatically.",
 }
+"""The next step for the user, by waiting reason."""
 
 
 class EndReason(StrEnum):
+    """Why a job ended."""
+
     COMPLETED = "completed"
+    """All steps were done."""
     STOPPED_EARLY = "stopped_early"
+    """A user sent `stop`; the weights trained so far are kept and evaluated."""
     TIME_LIMIT = "time_limit"
+    """`resources.max_minutes` were over; the weights trained so far are kept and evaluated."""
     CANCELLED_BY_USER = "cancelled_by_user"
+    """A user sent `cancel`."""
     DIVERGED = "diverged"
+    """The loss was not finite."""
     OUT_OF_MEMORY = "out_of_memory"
+    """GPU or host memory ran out."""
     BAD_DATASET = "bad_dataset"
+    """The data set is missing or cannot be trained on."""
     BAD_TEACHER = "bad_teacher"
+    """The teacher's weights cannot be used."""
     TEACHER_REFUSED = "teacher_refused"
+    """The teacher does not match the student or is not good enough to distil from; the job's `error` has the cause."""
     DEPENDENCY_FAILED = "dependency_failed"
+    """The teacher's job or a compared run failed or was cancelled."""
     HUNG = "hung"
+    """The trainer sent no event within the stall timeout."""
     POISON = "poison"
+    """Several attempts in a row died without a new training checkpoint."""
     INTERNAL_ERROR = "internal_error"
+    """An unexpected error."""
 
 
 class AttemptEnd(StrEnum):
-    """How one attempt ended; the first three are also how the job did."""
+    """How one attempt ended. The first three values are also the status of the job."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
     CRASHED = "crashed"
-    """The trainer died; its supervisor gave the job back."""
+    """The trainer died; its supervisor returned the job to the queue."""
     LOST = "lost"
-    """The lease expired: nobody was left to give the job back."""
+    """The lease expired before the worker returned the job."""
     RELEASED = "released"
-    """Given back in good order, such as on a deploy or for want of storage; not held against the job."""
+    """The worker returned the job cleanly, for example on a deploy or when storage ran out; does not count as a
+    failure."""
 
 
 WITHOUT_PROGRESS = frozenset({AttemptEnd.CRASHED, AttemptEnd.LOST})
@@ -81,25 +124,39 @@ WITHOUT_PROGRESS = frozenset({AttemptEnd.CRASHED, AttemptEnd.LOST})
 
 
 class DatasetStatus(StrEnum):
+    """State of a registered data set."""
+
     CHECKING = "checking"
+    """The check is running."""
     READY = "ready"
+    """The data set can be trained on."""
     HAS_PROBLEMS = "has_problems"
+    """The check found errors."""
 
 
 class DetectorStatus(StrEnum):
+    """State of a registered detector."""
+
     READY = "ready"
+    """The detector can be used."""
     IMPORTING = "importing"
+    """The upload has not been read by a worker yet."""
     REFUSED = "refused"
+    """The upload is invalid; `Detector.error` contains the cause."""
 
 
 class RequestKind(StrEnum):
+    """Kind of a worker request."""
+
     PROBE = "probe"
-    """What a plan would cost, by a few steps of it."""
+    """Measure time and memory of a plan by running a few of its steps."""
     IMPORT = "import"
-    """Reading an uploaded detector in a jail."""
+    """Read an uploaded detector in an isolated process."""
 
 
 class RequestStatus(StrEnum):
+    """State of a worker request."""
+
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -107,12 +164,20 @@ class RequestStatus(StrEnum):
 
 
 class Action(StrEnum):
+    """An action that a user can request on a job."""
+
     CANCEL = "cancel"
+    """End the job without a result."""
     STOP = "stop"
+    """End training at the next step; keep and evaluate the weights trained so far."""
     PAUSE = "pause"
+    """Save a checkpoint and leave the worker until `resume`."""
     RESUME = "resume"
+    """Queue the job again, to continue from the newest checkpoint."""
     RETRY = "retry"
+    """Queue the job again, to start from scratch."""
     DELETE = "delete"
+    """Delete the job with its files."""
 
 
 ALLOWED: dict[Action, frozenset[JobStatus]] = {
@@ -123,8 +188,9 @@ ALLOWED: dict[Action, frozenset[JobStatus]] = {
     Action.RETRY: frozenset({JobStatus.FAILED, JobStatus.CANCELLED}),
     Action.DELETE: TERMINAL,
 }
-"""The one table of which action a job takes in which state."""
+"""The statuses in which each action is allowed; the only such table."""
 
 
 def allowed_actions(status: JobStatus) -> list[Action]:
+    """Return the actions allowed in that status, in the order of `Action`."""
     return [action for action, statuses in ALLOWED.items() if status in statuses]

@@ -1,0 +1,1 @@
+"""Artifacts: storage in a folder or in object storage, backups, uploads and their unpacking."""

@@ -1,7 +1,7 @@
-"""The artifacts' part of a backup: all that the rows of a database dump name, from a folder that is in use meanwhile.
+"""Online backup of the artifacts folder: all files that the rows of a database dump refer to.
 
-A row is written after its file, and a file deleted after its row. So it is enough that nothing deleted since `begin` is
-really gone when `pack` reads: it is set aside until `end`.
+A row is inserted after its file is stored, and a file is deleted after its row. The backup is therefore complete if
+every file deleted between `begin` and `end` is moved to a trash folder, which `pack` reads as well.
 """
 
 import os
@@ -16,31 +16,35 @@ from store.artifacts import keys
 from store.errors import InvalidKey
 
 TRASH = ".deleted"
-"""Below the folder of artifacts, while a backup is made; no key begins with a dot."""
+"""Trash folder below the artifacts folder; exists during a backup. Artifact keys never begin with a dot."""
 _SLASH = "%"
-"""In the names of what is set aside; no key has one."""
+"""Replaces `/` in the names of files in the trash; artifact keys never contain it."""
 _UNPACKED, _REPLACED = ".restored", ".replaced"
 
 
 def begin(root: Path) -> None:
-    """From now on what is deleted is set aside."""
-    end(root)  # what a killed backup left
+    """Start a backup: from now on, deleted files are moved to the trash."""
+    end(root)  # remove the trash of a killed backup
     (root / TRASH).mkdir()
 
 
 def end(root: Path) -> None:
+    """End the backup: delete the trash."""
     shutil.rmtree(root / TRASH, ignore_errors=True)
 
 
 def move_to_trash(root: Path, name: str) -> None:
-    """Raises FileNotFoundError where nothing is to be set aside. One folder for all: never made again once it is gone."""
+    """Move a file to the trash. Raise FileNotFoundError if there is no such file or no backup is running.
+
+    The trash is a single folder that is never created here, so a late deletion cannot restore it after `end`.
+    """
     (root / name).rename(root / TRASH / name.replace("/", _SLASH))
 
 
 def pack(root: Path, stream: BinaryIO) -> None:
-    """Everything since `begin`, as a tar. Files come and go meanwhile."""
+    """Write all artifacts since `begin` to the stream as a tar. Files may be added and deleted meanwhile."""
     with tarfile.open(fileobj=stream, mode="w|") as archive:
-        for folder in (root, root / TRASH):  # in this order: what leaves the first is then in the second
+        for folder in (root, root / TRASH):  # in this order: a file that leaves the first folder is in the second
             for path in _files(folder):
                 key = path.relative_to(folder).as_posix().replace(_SLASH, "/")
                 if keys.is_valid(key):
@@ -48,14 +52,14 @@ def pack(root: Path, stream: BinaryIO) -> None:
 
 
 def unpack(root: Path, stream: BinaryIO, size: int) -> None:
-    """Beside what is there. `size`: bytes that it will take.
+    """Unpack a tar written by `pack` next to the existing artifacts; `size` is the unpacked size in bytes.
 
-    Raises StorageFull before anything is written, InvalidKey for an archive that `pack` has not made.
+    Raises StorageFull before anything is written, and InvalidKey if the archive was not written by `pack`.
     """
     root.mkdir(parents=True, exist_ok=True)
     discard(root)
     if size > shutil.disk_usage(root).free:
-        raise StorageFull(f"The artifacts take {size >> 20} MB beside those that are there; too little is free.")
+        raise StorageFull(f"The artifacts need {size >> 20} MB next to the existing ones; too little space is free.")
     (root / _UNPACKED).mkdir()
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
@@ -64,12 +68,12 @@ def unpack(root: Path, stream: BinaryIO, size: int) -> None:
 
 
 def discard(root: Path) -> None:
-    """What `unpack` has left, whole or not."""
+    """Delete the output of `unpack`, complete or not."""
     shutil.rmtree(root / _UNPACKED, ignore_errors=True)
 
 
 def replace_artifacts(root: Path) -> None:
-    """What was unpacked, in place of what is there. Goes on where it was killed."""
+    """Replace the artifacts by the unpacked ones. After a kill, another call continues."""
     replaced, unpacked = root / _REPLACED, root / _UNPACKED
     if not replaced.is_dir() and unpacked.is_dir():
         replaced.with_suffix(".part").mkdir(exist_ok=True)
@@ -83,7 +87,7 @@ def replace_artifacts(root: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Under keys: nothing half written, set aside or unpacked."""
+    """Yield the stored files; names with a leading dot are unfinished, in the trash or unpacked."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
@@ -92,7 +96,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def _add(archive: tarfile.TarFile, path: Path, key: str) -> None:
     try:
         file = path.open("rb")
-    except FileNotFoundError:  # deleted since: it is aside
+    except FileNotFoundError:  # deleted meanwhile: it is in the trash
         return
     with file:
         archive.addfile(archive.gettarinfo(arcname=key, fileobj=file), file)
@@ -102,7 +106,7 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) ->
     keys.check(member.name)
     content = archive.extractfile(member) if member.isreg() else None
     if content is None:
-        raise InvalidKey("An archive of artifacts holds files only.")
+        raise InvalidKey("An archive of artifacts contains regular files only.")
     target = folder / member.name
     target.parent.mkdir(parents=True, exist_ok=True)
     with content, target.open("xb") as file:

@@ -1,4 +1,7 @@
-"""Artifacts in a folder. A file is there whole or not at all: put under a temporary name, synced, verified, renamed."""
+"""Artifacts in a folder.
+
+Writes are atomic: a file is written under a temporary name, synced, verified and renamed.
+"""
 
 import secrets
 from collections.abc import Collection
@@ -13,20 +16,22 @@ from store.artifacts.backup import move_to_trash
 from store.artifacts.local_files import Abandoned, IsAbandoned
 from store.errors import ArtifactCorrupt, ArtifactNotFound, InvalidKey
 
-_COPIED_AT_ONCE = 8 << 20
+_COPY_BYTES = 8 << 20
 
 
 class ArtifactFolder:
-    """As `store.artifacts.storage.Artifacts` says; hard-linked where the file system allows it."""
+    """`store.artifacts.storage.Artifacts` in a folder; files are hard-linked if the file system supports it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     @cached_property
     def root(self) -> Path:
+        """The folder, with symbolic links resolved."""
         return self._root.resolve()
 
     def put(self, source: Path, key: str, sha256: str) -> None:
+        """Store `source` under `key`; see `Artifacts.put`."""
         path = self._locate(key)
         _make_folder(path.parent)
         part = path.with_name(f".{secrets.token_hex(8)}.part")
@@ -40,34 +45,40 @@ class ArtifactFolder:
             part.unlink(missing_ok=True)
 
     def fetch(
-        self, key: str, sha256: str, target: Path, give_up: IsAbandoned = lambda: False, size: int | None = None
+        self, key: str, sha256: str, target: Path, is_abandoned: IsAbandoned = lambda: False, size: int | None = None
     ) -> None:
-        """Trusts the disk: a link costs nothing, and the trainer hashes what it reads."""
-        _link_or_copy(self.path(key), target, give_up)
+        """Link or copy the file to `target`; see `Artifacts.fetch`.
+
+        The hash is not checked here: the trainer hashes the files that it reads.
+        """
+        _link_or_copy(self.path(key), target, is_abandoned)
 
     def path(self, key: str) -> Path:
-        """Raises ArtifactNotFound."""
+        """Return the path of the file. Raise ArtifactNotFound."""
         path = self._locate(key)
         if not path.is_file():
             raise ArtifactNotFound(f"No artifact {key!r}.")
         return path
 
     def open(self, key: str) -> BinaryIO:
+        """Open the file for reading; see `Artifacts.open`."""
         return self.path(key).open("rb")
 
     def delete(self, key: str) -> None:
+        """Delete the file; see `Artifacts.delete`."""
         self._locate(key)
         self._delete(key)
 
     def keep_only(self, folder: str, keys: Collection[str]) -> None:
+        """Delete all other files of the folder; see `Artifacts.keep_only`."""
         for path in self._locate(f"{folder}/any").parent.rglob("*"):
             key = path.relative_to(self.root).as_posix()
             if key not in keys and not path.is_dir():
                 self._delete(key)
 
     def _delete(self, name: str) -> None:
-        """Really, or out of sight while a backup is made. Half put files have no key, and such names, too."""
-        with suppress(FileNotFoundError):  # as mostly: no backup is made
+        """Delete the file, or move it to the trash during a backup; `name` may be that of a partly written file."""
+        with suppress(FileNotFoundError):  # usually: no backup is running
             move_to_trash(self.root, name)
         (self.root / name).unlink(missing_ok=True)
 
@@ -75,31 +86,31 @@ class ArtifactFolder:
         artifact_keys.check(key)
         path = self.root / key
         if path.resolve() != path:
-            raise InvalidKey("An artifact's key leads through no link.")
+            raise InvalidKey("The path of an artifact must not contain symbolic links.")
         return path
 
 
 def _make_folder(folder: Path) -> None:
-    """Like `mkdir -p`, and the folders are still there after a power cut."""
+    """Create the folder like `mkdir -p`, and sync its parents so that it survives a power cut."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync(folder.parent)
 
 
-def _link_or_copy(source: Path, target: Path, give_up: IsAbandoned = lambda: False) -> None:
-    """Raises Abandoned; then, as after any error, there is no target."""
+def _link_or_copy(source: Path, target: Path, is_abandoned: IsAbandoned = lambda: False) -> None:
+    """Make `target` a hard link to `source`, or a copy. Raise Abandoned. After an error there is no target."""
     try:
         target.hardlink_to(source)
     except OSError:  # another file system, or one without hard links
-        _copy(source, target, give_up)
+        _copy(source, target, is_abandoned)
 
 
-def _copy(source: Path, target: Path, give_up: IsAbandoned) -> None:
+def _copy(source: Path, target: Path, is_abandoned: IsAbandoned) -> None:
     try:
         with source.open("rb") as file, target.open("wb") as copy:
-            while content := file.read(_COPIED_AT_ONCE):
-                if give_up():
+            while content := file.read(_COPY_BYTES):
+                if is_abandoned():
                     raise Abandoned
                 copy.write(content)
     except BaseException:
@@ -108,5 +119,5 @@ def _copy(source: Path, target: Path, give_up: IsAbandoned) -> None:
 
 
 def _verify(path: Path, sha256: str) -> None:
-    if (found := digest(path)) != sha256:
-        raise ArtifactCorrupt(f"The file hashes to {found[:12]}..., announced was {sha256[:12]}...")
+    if (actual := digest(path)) != sha256:
+        raise ArtifactCorrupt(f"The SHA-256 of the file is {actual[:12]}..., expected {sha256[:12]}...")

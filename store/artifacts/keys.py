@@ -1,4 +1,4 @@
-"""Under which keys artifacts may be kept."""
+"""Validation of artifact keys."""
 
 import re
 
@@ -9,10 +9,13 @@ _KEY = re.compile(rf"{_NAME}(/{_NAME})+")
 
 
 def is_valid(key: str) -> bool:
+    """Return whether the key is one or more folders and a name, without leading dots, spaces or special characters."""
     return _KEY.fullmatch(key) is not None
 
 
 def check(key: str) -> None:
-    """Raises InvalidKey."""
+    """Raise InvalidKey unless the key is valid."""
     if not is_valid(key):
-        raise InvalidKey("An artifact's key is folders and a name, without dots in front, links or spaces.")
+        raise InvalidKey(
+            "An artifact key consists of folders and a name separated by `/`: letters, digits, `_`, `-` and inner dots."
+        )

@@ -1,4 +1,4 @@
-"""A folder that processes of one machine share: names for what is not finished, and one at a time at what others look at."""
+"""A folder shared by the processes of one machine: temporary names and an exclusive lock."""
 
 import fcntl
 import secrets
@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TextIO
 
 IsAbandoned = Callable[[], bool]
-"""Asked again and again while something is waited for."""
+"""Polled during a wait; True if the result is no longer needed."""
 _PART = ".part"
 _STALE_SECONDS = 86_400
-_TICK = 0.1
+_POLL_SECONDS = 0.1
 
 
 class Abandoned(Exception):
-    """Nobody wants any more what was waited for."""
+    """The result is no longer needed: `IsAbandoned` returned True."""
 
 
 @contextmanager
-def temporary(root: Path) -> Iterator[Path]:
-    """A name below `root` for a file or a folder that is gone afterwards."""
+def temporary_path(root: Path) -> Iterator[Path]:
+    """Yield an unused path below `root` for a file or a folder, which is deleted at the end."""
     root.mkdir(parents=True, exist_ok=True)
     part = root / f".{secrets.token_hex(8)}{_PART}"
     try:
@@ -32,6 +32,7 @@ def temporary(root: Path) -> Iterator[Path]:
 
 
 def discard(path: Path) -> None:
+    """Delete the file or folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -39,22 +40,22 @@ def discard(path: Path) -> None:
 
 
 @contextmanager
-def exclusive_lock(root: Path, lock: str = ".lock", give_up: IsAbandoned | None = None) -> Iterator[None]:
-    """No other thread or process of this machine is in here: between what is on the disk and what rows say of it.
+def exclusive_lock(root: Path, lock: str = ".lock", is_abandoned: IsAbandoned | None = None) -> Iterator[None]:
+    """Hold the lock of the folder against all other threads and processes of this machine.
 
-    Raises Abandoned.
+    It keeps the files on the disk and the rows that refer to them consistent. Raises Abandoned.
     """
     root.mkdir(parents=True, exist_ok=True)
     with (root / lock).open("w") as file:
-        if give_up is None:
+        if is_abandoned is None:
             fcntl.flock(file, fcntl.LOCK_EX)
         else:
-            _wait_for(file, give_up)
+            _poll_lock(file, is_abandoned)
         yield
 
 
 def remove_stale(root: Path) -> None:
-    """Removes what processes left that were killed in the middle."""
+    """Delete temporary files older than a day, which killed processes left behind."""
     if root.is_dir():
         stale = filesystem_time(root) - _STALE_SECONDS
         for path in root.iterdir():
@@ -63,17 +64,17 @@ def remove_stale(root: Path) -> None:
 
 
 def filesystem_time(root: Path) -> float:
-    """What time it is for files there, which may be another machine's."""
-    with temporary(root) as probe:
+    """Return the time of the file system of `root`, which may be on another machine, in seconds since 1970 UTC."""
+    with temporary_path(root) as probe:
         probe.touch()
         return probe.lstat().st_mtime
 
 
-def _wait_for(file: TextIO, give_up: IsAbandoned) -> None:
+def _poll_lock(file: TextIO, is_abandoned: IsAbandoned) -> None:
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if give_up():
+            if is_abandoned():
                 raise Abandoned from None
-            time.sleep(_TICK)
+            time.sleep(_POLL_SECONDS)

@@ -1,7 +1,7 @@
-"""Artifacts in object storage that speaks S3. Its errors become ArtifactsUnavailable, which says no secret.
+"""Artifacts in S3-compatible object storage.
 
-Retries and time limits are bounded for each request, and a file travels as many: nothing here outlasts a slow link, and
-nothing hangs.
+Its errors become ArtifactsUnavailable, without secrets. Retries and timeouts apply to each request, and a file is
+transferred in several requests: large files work over slow links, and no call hangs.
 """
 
 import errno
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
 PART_BYTES = 5 << 20
-"""The least that S3 takes; 10,000 of them are 50 GB."""
-_PARTS_AT_ONCE = 2
+"""Size of a part of a multipart upload: the minimum of S3. The maximum of 10,000 parts is 50 GB."""
+_PARALLEL_PARTS = 2
 _READ_BYTES = 8 << 20
 _BUFFER_BYTES = 1 << 20
 CLIENT: "ClientConfig" = {
@@ -38,27 +38,31 @@ CLIENT: "ClientConfig" = {
     "read_timeout": timedelta(seconds=20),
     "timeout": timedelta(seconds=60),
 }
-"""Of one request. The second bounds a silence, and so an upload of one part."""
+"""Timeouts of one request. `read_timeout` limits the time without data, and thereby the upload of one part."""
 RETRY: "RetryConfig" = {
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=30),
     "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=4), "base": 2},
 }
+"""Retries of one request."""
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _KIND = re.compile(r"kind: (\w{1,32})")
 
 
 class ArtifactObjects:
-    """As `store.artifacts.storage.Artifacts` says."""
+    """`store.artifacts.storage.Artifacts` in object storage."""
 
     def __init__(self, url: str) -> None:
-        """`s3://BUCKET/PREFIX`; everything else is in the environment, as AWS's own tools know it. Raises ValueError."""
+        """Open `s3://BUCKET/PREFIX`, configured by the standard `AWS_...` variables. Raise ValueError if invalid."""
         self._name = url
         self._store = _store(url)
 
     def put(self, source: Path, key: str, sha256: str) -> None:
-        """Each part goes with its checksum, and the object appears once the last byte has been hashed."""
+        """Store `source` under `key`; see `Artifacts.put`.
+
+        Each part is sent with its checksum, and the object becomes visible after the last byte has been hashed.
+        """
         artifact_keys.check(key)
         with source.open("rb") as file:
             parts = _parts(file, sha256)
@@ -66,21 +70,22 @@ class ArtifactObjects:
                 if os.fstat(file.fileno()).st_size <= PART_BYTES:
                     obstore.put(self._store, key, b"".join(parts), use_multipart=False)
                 else:
-                    obstore.put(self._store, key, parts, chunk_size=PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
+                    obstore.put(self._store, key, parts, chunk_size=PART_BYTES, max_concurrency=_PARALLEL_PARTS)
             sent = file.tell()
-        kept = self._size(key)
-        if kept != sent:
-            raise ArtifactsUnavailable(f"{self._name} kept {kept} bytes of {sent}")
+        stored = self._size(key)
+        if stored != sent:
+            raise ArtifactsUnavailable(f"{self._name} stored {stored} bytes of {sent}")
 
     def fetch(
-        self, key: str, sha256: str, target: Path, give_up: IsAbandoned = lambda: False, size: int | None = None
+        self, key: str, sha256: str, target: Path, is_abandoned: IsAbandoned = lambda: False, size: int | None = None
     ) -> None:
+        """Download the file to `target`; see `Artifacts.fetch`."""
         part, digest = target.with_name(f".{target.name}.part"), hashlib.sha256()
         try:
             with self.open(key) as source, part.open("wb") as file:
                 _check_size(source, size, target.parent)
                 while content := source.read(_READ_BYTES):
-                    if give_up():
+                    if is_abandoned():
                         raise Abandoned
                     digest.update(content)
                     file.write(content)
@@ -90,18 +95,23 @@ class ArtifactObjects:
             part.unlink(missing_ok=True)
 
     def open(self, key: str) -> BinaryIO:
+        """Open the object for reading; see `Artifacts.open`."""
         artifact_keys.check(key)
         return cast(BinaryIO, io.BufferedReader(_Object(self._store, self._name, key, self._size(key)), _BUFFER_BYTES))
 
     def delete(self, key: str) -> None:
+        """Delete the object; see `Artifacts.delete`."""
         artifact_keys.check(key)
         self._delete(key)
 
     def keep_only(self, folder: str, keys: Collection[str]) -> None:
-        """Parts of uploads that were never completed are not listed; a rule of the bucket removes them."""
+        """Delete all other objects of the folder; see `Artifacts.keep_only`.
+
+        Incomplete multipart uploads are not listed; a lifecycle rule of the bucket removes them.
+        """
         artifact_keys.check(f"{folder}/any")
         for key in set(self._keys(folder)) - set(keys):
-            self._delete(key)  # whatever its name: somebody else may have laid it there
+            self._delete(key)  # any name, valid key or not: other programs may have stored it
 
     def _delete(self, key: str) -> None:
         with _translate_errors(self._name):
@@ -112,7 +122,10 @@ class ArtifactObjects:
             return [object["path"] for page in obstore.list(self._store, folder) for object in page]
 
     def _size(self, key: str) -> int:
-        """Raises ArtifactNotFound; a bucket that is missing says the same of every object, but not when it is listed."""
+        """Return the size in bytes. Raise ArtifactNotFound.
+
+        A missing bucket also answers 404 for every object; listing it distinguishes the two.
+        """
         with _translate_errors(self._name):
             try:
                 return obstore.head(self._store, key)["size"]
@@ -122,11 +135,11 @@ class ArtifactObjects:
 
 
 class _Object(io.RawIOBase):
-    """Read range by range, each with its own retries."""
+    """A seekable stream of an object, read by range requests with their own retries."""
 
     def __init__(self, store: S3Store, name: str, key: str, size: int) -> None:
         self._store, self._name, self._key = store, name, key
-        self._size, self._at = size, 0
+        self._size, self._position = size, 0
 
     def readable(self) -> bool:
         return True
@@ -135,35 +148,35 @@ class _Object(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        wanted = min(len(buffer), max(0, self._size - self._at))
-        if wanted == 0:
+        length = min(len(buffer), max(0, self._size - self._position))
+        if length == 0:
             return 0
         with _translate_errors(self._name):
-            content = memoryview(obstore.get_range(self._store, self._key, start=self._at, length=wanted))
-        if len(content) != wanted:
-            raise ArtifactsUnavailable(f"{self._name} gave {len(content)} bytes of {wanted}")
-        buffer[:wanted] = content
-        self._at += wanted
-        return wanted
+            content = memoryview(obstore.get_range(self._store, self._key, start=self._position, length=length))
+        if len(content) != length:
+            raise ArtifactsUnavailable(f"{self._name} returned {len(content)} bytes of {length}")
+        buffer[:length] = content
+        self._position += length
+        return length
 
 
 def _store(url: str) -> S3Store:
     parts = urlsplit(url)
     if parts.netloc != parts.hostname or parts.query or parts.fragment:
         raise ValueError(
-            "FRS_ARTIFACTS_URL: s3:// takes BUCKET/PREFIX alone; keys come from AWS_ACCESS_KEY_ID and so on"
+            "FRS_ARTIFACTS_URL: use s3://BUCKET/PREFIX only; set credentials with AWS_ACCESS_KEY_ID and so on"
         )
     allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
     endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
     if endpoint.startswith("http:") and not allow_http:
-        raise ValueError("AWS_ENDPOINT_URL is not https: set AWS_ALLOW_HTTP=true if that is meant")
+        raise ValueError("AWS_ENDPOINT_URL is not https: set AWS_ALLOW_HTTP=true to allow http")
     return S3Store(
         parts.netloc,
         prefix=parts.path.strip("/") or None,
@@ -174,7 +187,7 @@ def _store(url: str) -> S3Store:
 
 
 def _parts(file: BinaryIO, sha256: str) -> Iterator[bytes]:
-    """Where they do not hash to it, ArtifactCorrupt comes in the place of their end: the upload is given up then."""
+    """Yield the parts of the file; raise ArtifactCorrupt at the end if the hash differs, which aborts the upload."""
     digest = hashlib.sha256()
     while content := file.read(PART_BYTES):
         digest.update(content)
@@ -183,23 +196,23 @@ def _parts(file: BinaryIO, sha256: str) -> Iterator[bytes]:
 
 
 def _check_size(source: BinaryIO, size: int | None, folder: Path) -> None:
-    """Before anything is fetched: what an object says of itself may be wrong. Raises ArtifactCorrupt, OSError: ENOSPC."""
-    told = source.seek(0, os.SEEK_END)
+    """Raise ArtifactCorrupt if the object has another size, OSError (ENOSPC) if it does not fit on the disk."""
+    actual = source.seek(0, os.SEEK_END)
     source.seek(0)
-    if size not in (None, told):
-        raise ArtifactCorrupt(f"The file has {told} bytes of {size}.")
-    if told > shutil.disk_usage(folder).free:
+    if size not in (None, actual):
+        raise ArtifactCorrupt(f"The file has {actual} bytes instead of {size}.")
+    if actual > shutil.disk_usage(folder).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _verify(found: str, announced: str) -> None:
-    if found != announced:
-        raise ArtifactCorrupt(f"The file hashes to {found[:12]}..., announced was {announced[:12]}...")
+def _verify(actual: str, expected: str) -> None:
+    if actual != expected:
+        raise ArtifactCorrupt(f"The SHA-256 of the file is {actual[:12]}..., expected {expected[:12]}...")
 
 
 @contextmanager
 def _translate_errors(name: str) -> Iterator[None]:
-    """Nothing of what the other side said is repeated but its status and code: the rest may name keys."""
+    """Raise the storage's errors as ArtifactsUnavailable, with status and code only: the rest may contain secrets."""
     try:
         yield
     except (BaseError, FileNotFoundError) as error:

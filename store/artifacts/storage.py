@@ -1,4 +1,4 @@
-"""Files that outlive an attempt: checkpoints and deliverables, each under its key, in a folder or in object storage."""
+"""Storage of artifacts (checkpoints, deliverables, uploads), each under a key, in a folder or in object storage."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -11,38 +11,40 @@ from store.settings import Settings
 
 
 class Artifacts(Protocol):
-    """Raises InvalidKey for what is no key, ArtifactsUnavailable where they lie elsewhere and cannot be reached.
+    """Interface of an artifact storage.
 
-    May take as long as a file takes to travel: never call it with a database session open.
+    All methods raise InvalidKey for an invalid key, and ArtifactsUnavailable if object storage cannot be reached. They
+    may take as long as the transfer of a file: never call them with an open database session.
     """
 
     def put(self, source: Path, key: str, sha256: str) -> None:
-        """Keeps `source` under `key`, whole or not at all, replacing what was there; returns when it is safe.
+        """Store `source` under `key` atomically, replacing an earlier file; return when it is durable.
 
-        Never write into `source` afterwards; replace it. Raises ArtifactCorrupt if its bytes do not hash to `sha256`,
-        and then nothing has changed.
+        Afterwards never write into `source`, but replace it: it may be hard-linked. Raises ArtifactCorrupt if its
+        SHA-256 is not `sha256`; nothing has changed then.
         """
 
     def fetch(
-        self, key: str, sha256: str, target: Path, give_up: IsAbandoned = lambda: False, size: int | None = None
+        self, key: str, sha256: str, target: Path, is_abandoned: IsAbandoned = lambda: False, size: int | None = None
     ) -> None:
-        """Makes `target`, whose folder is there, a file with that content, to be read only. `size`: where it is known.
+        """Create the file `target`, in an existing folder, with the content of `key`. Never write into it.
 
-        Raises ArtifactNotFound, ArtifactCorrupt where what came over a network has another size or does not hash to
-        `sha256`, OSError: ENOSPC for what has no capacity, before it comes, GivenUp.
+        Raises ArtifactNotFound; ArtifactCorrupt if a downloaded file has another size than `size` (if given) or
+        another SHA-256; OSError (ENOSPC), before the download, if it does not fit on the disk; Abandoned if
+        `is_abandoned` returns True.
         """
 
     def open(self, key: str) -> BinaryIO:
-        """Seekable. Raises ArtifactNotFound."""
+        """Open the file for reading; the stream is seekable. Raise ArtifactNotFound."""
 
     def delete(self, key: str) -> None:
-        """What is not there need not be deleted."""
+        """Delete the file, if it exists."""
 
     def keep_only(self, folder: str, keys: Collection[str]) -> None:
-        """Deletes what else is in that folder: files of killed processes, half put or put and never told of."""
+        """Delete all files of the folder except `keys`: partly stored or unreferenced files of killed processes."""
 
 
 def open_artifacts(settings: Settings) -> Artifacts:
-    """Raises ValueError for an address that is none."""
+    """Return the storage of `settings.artifacts_url`. Raise ValueError if the URL is invalid."""
     root = settings.artifacts_root
     return ArtifactObjects(settings.artifacts_url) if root is None else ArtifactFolder(root)

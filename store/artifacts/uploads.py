@@ -1,6 +1,6 @@
-"""What clients have sent: where a data set's files lie, whether an upload is still needed, how a detector comes in.
+"""Uploads: folders and keys of uploaded files, whether they are still referenced, the end of a detector's import.
 
-Nothing here touches files; the functions that take a session leave the commit to their caller.
+No function accesses files. Those that take a session leave the commit to their caller.
 """
 
 from collections.abc import Sequence
@@ -15,34 +15,34 @@ from store.settings import Settings
 from store.states import DetectorStatus
 
 
-def root_of(settings: Settings, dataset: Dataset) -> Path:
-    """The folder that the data set's paths are relative to."""
-    return folder_of(settings, dataset.upload_key) if dataset.upload_key else settings.datasets_root
+def dataset_root(settings: Settings, dataset: Dataset) -> Path:
+    """Return the folder that the data set's paths are relative to."""
+    return unpacked_folder(settings, dataset.upload_key) if dataset.upload_key else settings.datasets_root
 
 
-def folder_of(settings: Settings, upload_key: str) -> Path:
-    """Where the archive kept under this key was unpacked to."""
+def unpacked_folder(settings: Settings, upload_key: str) -> Path:
+    """Return the folder that the archive with this key is unpacked into."""
     return settings.uploads_root / Path(upload_key).name.partition(".")[0]
 
 
 def archive_key(sha256: str, val_fraction: float | None, suffix: str) -> str:
-    """Where the archive of a data set goes in the artifacts; it says all that its conversion depends on."""
+    """Return the artifact key of a data set's archive; it contains everything that the conversion depends on."""
     return f"uploads/{sha256}{f'-val{round(100 * val_fraction)}' if val_fraction else ''}{suffix}"
 
 
 def parse_archive_key(archive_key: str) -> tuple[str, float | None]:
-    """The archive's SHA-256, and the share of its training images set aside for validation."""
+    """Return the archive's SHA-256 and the fraction of its training images that are split off for validation."""
     sha256, _, percent = Path(archive_key).name.partition(".")[0].partition("-val")
     return sha256, int(percent) / 100 if percent else None
 
 
 def weights_key(detector_id: str, sha256: str) -> str:
-    """Where the imported weights of an uploaded detector go in the artifacts."""
+    """Return the artifact key of the imported weights of an uploaded detector."""
     return f"{detector_id}/{sha256[:12]}.safetensors"
 
 
 def is_referenced(session: Session, key: str) -> bool:
-    """Whether a row needs the artifact `key`."""
+    """Return whether a row refers to the artifact `key`; refused detectors do not count."""
     weights = exists().where(Detector.weights_key == key, Detector.status != DetectorStatus.REFUSED)
     others = (exists().where(column == key) for column in (Dataset.upload_key, Checkpoint.key, Artifact.key))
     return session.scalar(select(or_(weights, *others))) or False
@@ -51,10 +51,11 @@ def is_referenced(session: Session, key: str) -> bool:
 def accept_import(
     session: Session, detector_id: str, key: str, sha256: str, classes: Sequence[str] | None
 ) -> list[str]:
-    """The detector is ready: its weights are the artifact `key`. Classes that the file does not name stay as told.
+    """Mark the detector as ready, with the artifact `key` as its weights.
 
-    Returns the keys that nobody needs any more, to delete after the commit: the upload's, or `key` itself where the
-    detector was deleted meanwhile.
+    Without `classes` from the file, the classes given at the upload remain. Returns the keys that are no longer
+    referenced, which the caller deletes after the commit: the upload's, or `key` itself if the detector was deleted
+    meanwhile.
     """
     detector = _importing(session, detector_id)
     if detector is None:
@@ -66,19 +67,19 @@ def accept_import(
     return _unused(session, upload_key)
 
 
-def refuse_import(session: Session, detector_id: str, problem: ErrorInfo) -> list[str]:
-    """The detector stays, to say why. Returns the keys to delete after the commit."""
+def refuse_import(session: Session, detector_id: str, error: ErrorInfo) -> list[str]:
+    """Mark the detector as refused, with the error; return the keys that the caller deletes after the commit."""
     detector = _importing(session, detector_id)
     if detector is None:
         return []
-    detector.status, detector.error = DetectorStatus.REFUSED, problem.model_dump()
+    detector.status, detector.error = DetectorStatus.REFUSED, error.model_dump()
     session.flush()
     return _unused(session, str(detector.weights_key))
 
 
 def _importing(session: Session, detector_id: str) -> Detector | None:
-    this_one = select(Detector).where(Detector.id == detector_id, Detector.status == DetectorStatus.IMPORTING)
-    return session.scalar(this_one.with_for_update(), execution_options={"populate_existing": True})
+    query = select(Detector).where(Detector.id == detector_id, Detector.status == DetectorStatus.IMPORTING)
+    return session.scalar(query.with_for_update(), execution_options={"populate_existing": True})
 
 
 def _unused(session: Session, key: str) -> list[str]:

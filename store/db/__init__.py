@@ -1,0 +1,1 @@
+"""Database: connections, tables, schema revisions, common queries, API keys."""

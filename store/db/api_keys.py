@@ -1,4 +1,7 @@
-"""API keys: 256 random bits each. The database keeps a SHA-256, which is enough for something nobody can guess."""
+"""API keys: 256 random bits each.
+
+The database stores their SHA-256; random tokens need no slow password hash.
+"""
 
 import hashlib
 import hmac
@@ -17,25 +20,28 @@ from store.db.tables import DEFAULT_OWNER, ApiKey
 from store.errors import LastAdminKey
 
 PREFIX_LENGTH = 8
+"""Number of characters of a token that are stored in clear, to identify the key in lists."""
 _VALID = (ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now()))
 
 
 class Scope(StrEnum):
-    """What a key may do; each includes the ones before it."""
+    """What a key may do; each scope includes the ones before it."""
 
     READ = "read"
-    """Look at its owner's jobs, data sets and detectors."""
+    """Read the jobs, data sets and detectors of its owner."""
     SUBMIT = "submit"
-    """Post, change and delete them."""
+    """Create, change and delete them."""
     ADMIN = "admin"
-    """See and change those of every owner, make and revoke keys, look at the whole service."""
+    """Read and change those of every owner, create and revoke keys, read the state of the whole service."""
 
     def includes(self, other: "Scope") -> bool:
+        """Return whether this scope allows all that `other` allows."""
         order = list(Scope)
         return order.index(self) >= order.index(other)
 
 
 def new_token() -> str:
+    """Return a new random token."""
     return f"frs_{secrets.token_urlsafe(32)}"
 
 
@@ -48,7 +54,10 @@ def add(
     scopes: Sequence[Scope] = (Scope.ADMIN,),
     **limits: Any,
 ) -> ApiKey:
-    """`limits`: `max_active_jobs`, `requests_per_minute`, `expires_at`."""
+    """Add a key for the token and return it.
+
+    `limits` are the columns `max_active_jobs`, `requests_per_minute` and `expires_at`.
+    """
     key = ApiKey(
         name=name,
         prefix=token[:PREFIX_LENGTH],
@@ -63,18 +72,25 @@ def add(
 
 
 def find(session: Session, token: str) -> ApiKey | None:
-    """The key, unless it was revoked or has expired. Looked up by digest: its timing says nothing about the token."""
-    wanted = token_digest(token)
-    key = session.scalar(select(ApiKey).where(ApiKey.sha256 == wanted, *_VALID))
-    return key if key is not None and hmac.compare_digest(key.sha256, wanted) else None
+    """Return the valid key of the token, or None if it is unknown, revoked or expired.
+
+    The lookup is by digest, so that its timing reveals nothing about the token.
+    """
+    digest = token_digest(token)
+    key = session.scalar(select(ApiKey).where(ApiKey.sha256 == digest, *_VALID))
+    return key if key is not None and hmac.compare_digest(key.sha256, digest) else None
 
 
 def any_exist(session: Session) -> bool:
+    """Return whether there is any key, valid or not."""
     return session.scalar(select(ApiKey.id).limit(1)) is not None
 
 
 def revoke(session: Session, key: ApiKey) -> None:
-    """Once more does nothing. Raises LastAdminKey where nobody could make another key afterwards."""
+    """Revoke the key. Idempotent.
+
+    Raises LastAdminKey if no valid admin key would be left.
+    """
     if key.revoked_at is not None:
         return
     valid = session.scalars(select(ApiKey).where(*_VALID).order_by(ApiKey.id).with_for_update()).all()
@@ -85,23 +101,26 @@ def revoke(session: Session, key: ApiKey) -> None:
 
 
 def lock_owner(session: Session, owner: str) -> None:
-    """Until the transaction ends, nobody else counts this owner's jobs. On SQLite there is one writer anyway."""
+    """Serialise the transactions that count this owner's jobs; a no-op on SQLite, which has a single writer."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(owner, 0))))
 
 
 def widest_scope(key: ApiKey) -> Scope:
+    """Return the widest scope of the key."""
     return max((Scope(scope) for scope in key.scopes), key=list(Scope).index)
 
 
 def token_digest(token: str) -> str:
+    """Return the SHA-256 of the token, lower-case hex."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def ensure_file(session: Session, path: Path) -> None:
-    """Makes the first key, readable by its owner alone, or makes an existing file's key known to the database.
+def ensure_key_file(session: Session, path: Path) -> None:
+    """Create the file of the first key (mode 0600) unless it exists, and add its key to the database.
 
-    The file comes first: after a crash between the two, the next call finds it. A revoked key stays revoked.
+    The file is written first, so that after a crash between the two steps the next call completes them. A revoked key
+    stays revoked.
     """
     if not path.exists():
         _write_private(path, new_token())

@@ -1,4 +1,7 @@
-"""Commits whose answer never came. PostgreSQL can be asked later what became of a transaction; SQLite's answer always comes."""
+"""Commits whose acknowledgement was lost.
+
+PostgreSQL can report later whether a transaction was committed; a commit on SQLite is always acknowledged.
+"""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -10,34 +13,38 @@ T = TypeVar("T")
 
 
 class RetryableTransaction(Generic[T]):
-    """A function and its commit, made once however often it is called, for callers that try again.
+    """A function and its commit that take effect once, however often a retrying caller calls them.
 
-    Without this a batch of events whose commit was made, but not acknowledged, would be written a second time.
+    Without it, a batch of events whose commit succeeded without an acknowledgement would be written twice.
     """
 
     def __init__(self, function: Callable[[Session], T]) -> None:
         self._function = function
-        self._number: str | None = None
-        """Of the transaction whose commit was asked for last."""
+        self._transaction_id: str | None = None
+        """The transaction whose commit was attempted last."""
 
     def __call__(self, session: Session) -> T:
-        if self._number is None or not _was_committed(session, self._number):
+        """Call the function and commit, unless that was committed before; return the function's result."""
+        if self._transaction_id is None or not _was_committed(session, self._transaction_id):
             self._result = self._function(session)
-            self._number = _number_of(session)
+            self._transaction_id = _current_transaction_id(session)
             session.commit()
         return self._result
 
 
-def _number_of(session: Session) -> str | None:
+def _current_transaction_id(session: Session) -> str | None:
     if session.get_bind().dialect.name != "postgresql":
         return None
     return session.execute(text("SELECT CAST(pg_current_xact_id() AS text)")).scalar_one()
 
 
-def _was_committed(session: Session, number: str) -> bool:
-    """Raises TimeoutError while that is not settled: its backend may still be at work."""
-    asked = text("SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))")
-    status = session.execute(asked, {"number": number}).scalar_one()
+def _was_committed(session: Session, transaction_id: str) -> bool:
+    """Return whether the transaction was committed.
+
+    Raises TimeoutError while it is in progress: its server process may still be running.
+    """
+    query = text("SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))")
+    status = session.execute(query, {"number": transaction_id}).scalar_one()
     if status == "in progress":
-        raise exc.TimeoutError("An earlier commit is still under way.")
+        raise exc.TimeoutError("An earlier commit is still in progress.")
     return status == "committed"

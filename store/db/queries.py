@@ -1,4 +1,4 @@
-"""How what a spec refers to is found: a data set or detector by id or name, a job's last student, jobs by tag or run_group."""
+"""Common queries: data sets and detectors by id or name, a job's last student, jobs by tag or run group."""
 
 from typing import TypeVar
 
@@ -12,32 +12,37 @@ from store.db.tables import ApiKey, Checkpoint, Dataset, Detector, Job
 from store.states import JobStatus
 
 COMPARE = "compare"
+"""`Job.kind` of a comparison."""
 Named = TypeVar("Named", Dataset, Detector)
 
 
-def find_dataset(session: Session, id_or_name: str, owner: str, *, everybodys: bool = False) -> Dataset | None:
-    """Among the owner's, or with `everybodys` among all, where the owner's own name wins."""
-    return _find(session, Dataset, id_or_name, owner, everybodys)
+def find_dataset(session: Session, id_or_name: str, owner: str, *, all_owners: bool = False) -> Dataset | None:
+    """Return the owner's data set with that id or name, or None.
+
+    With `all_owners`, also those of other owners; a name of the owner's own wins.
+    """
+    return _find(session, Dataset, id_or_name, owner, all_owners)
 
 
-def find_detector(session: Session, id_or_name: str, owner: str, *, everybodys: bool = False) -> Detector | None:
-    """As `find_dataset`."""
-    return _find(session, Detector, id_or_name, owner, everybodys)
+def find_detector(session: Session, id_or_name: str, owner: str, *, all_owners: bool = False) -> Detector | None:
+    """Return the owner's detector with that id or name, or None; `all_owners` as in `find_dataset`."""
+    return _find(session, Detector, id_or_name, owner, all_owners)
 
 
-def sees_everybodys(session: Session, job: Job) -> bool:
-    """Whether the job was posted by an admin, whose specs may name what others own."""
+def sees_all_owners(session: Session, job: Job) -> bool:
+    """Return whether an admin submitted the job; its spec may then refer to rows of other owners."""
     key = session.get(ApiKey, job.key_id) if job.key_id else None
     return key is not None and api_keys.widest_scope(key) is api_keys.Scope.ADMIN
 
 
 def last_student(session: Session, job_id: str) -> Checkpoint | None:
+    """Return the job's student checkpoint with the label `last`, or None."""
     students = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.kind == "student")
     return next((student for student in session.scalars(students) if "last" in student.labels), None)
 
 
 def has_tag(session: Session, tag: str) -> ColumnElement[bool]:
-    """Of the jobs that carry that very tag."""
+    """Return the condition that a job has exactly that tag."""
     if session.get_bind().dialect.name == "sqlite":
         tags = func.json_each(Job.tags).table_valued("value")
         return exists().where(tags.c.value == tag)
@@ -46,36 +51,39 @@ def has_tag(session: Session, tag: str) -> ColumnElement[bool]:
 
 
 def datasets_of(session: Session, job: Job) -> list[Dataset]:
-    """What a job trains and is scored on, then, if it names one, what it looks at without boxes. Raises DatasetNotFound."""
-    named = job.spec.get("unlabelled")
-    found = [session.get(Dataset, job.dataset_id) if job.dataset_id else None]
-    if named:
-        found.append(find_dataset(session, named, job.owner, everybodys=sees_everybodys(session, job)))
-    if None in found:
-        raise DatasetNotFound("A data set that it names is not registered any more.", "See GET /datasets.")
-    return [dataset for dataset in found if dataset]
+    """Return the job's data set, followed by its unlabelled data set if the spec names one.
+
+    Raises DatasetNotFound if one of them is no longer registered.
+    """
+    unlabelled = job.spec.get("unlabelled")
+    datasets = [session.get(Dataset, job.dataset_id) if job.dataset_id else None]
+    if unlabelled:
+        datasets.append(find_dataset(session, unlabelled, job.owner, all_owners=sees_all_owners(session, job)))
+    if None in datasets:
+        raise DatasetNotFound("A data set of the job is no longer registered.", "See GET /datasets.")
+    return [dataset for dataset in datasets if dataset]
 
 
 def is_used_unlabelled(session: Session, dataset: Dataset) -> bool:
-    """Whether a job that has not ended looks at its images without their boxes."""
-    named = refers_to(Job.spec["unlabelled"].as_string(), dataset)
+    """Return whether a job that has not ended uses the data set as `unlabelled`."""
+    is_unlabelled = refers_to(Job.spec["unlabelled"].as_string(), dataset)
     active = Job.status.not_in([status for status in JobStatus if status.is_terminal])
-    return session.scalar(select(exists().where(named, active))) or False
+    return session.scalar(select(exists().where(is_unlabelled, active))) or False
 
 
 def refers_to(reference: ColumnElement[str], row: Dataset | Detector) -> ColumnElement[bool]:
-    """Whether that place of a job's spec means `row`: by its id, or by its name where the owner is the same."""
+    """Return the condition that a field of a job's spec refers to `row`: by id, or by name if the owner is the same."""
     return or_(reference == row.id, and_(reference == row.name, Job.owner == row.owner))
 
 
 def children(session: Session, job_id: str) -> list[Job]:
-    """Baselines, siblings and the comparison of a job, by seed."""
+    """Return the baselines, seed variants and the comparison of a job, ordered by seed."""
     by_seed = Job.spec["schedule"]["seed"].as_integer()
     return list(session.scalars(select(Job).where(Job.parent_id == job_id).order_by(by_seed, Job.id)))
 
 
 def compared_runs(session: Session, comparison: Job) -> list[Job]:
-    """What a comparison compares: the job that asked for it first, then its children by seed."""
+    """Return the runs of a comparison: its parent job, then the parent's other children by seed."""
     parent = session.get(Job, comparison.parent_id) if comparison.parent_id else None
     if parent is None:
         return []
@@ -83,14 +91,14 @@ def compared_runs(session: Session, comparison: Job) -> list[Job]:
 
 
 def is_compared(run: type[Job] | AliasedClass[Job], comparison: type[Job] | AliasedClass[Job]) -> ColumnElement[bool]:
-    """Whether `comparison` needs `run`."""
+    """Return the condition that `run` is one of the runs of `comparison`."""
     relatives = or_(run.id == comparison.parent_id, run.parent_id == comparison.parent_id)
     return and_(comparison.kind == COMPARE, relatives, run.id != comparison.id)
 
 
-def _find(session: Session, table: type[Named], id_or_name: str, owner: str, everybodys: bool) -> Named | None:
-    """An id wins over a name, the owner's over others', the oldest of those."""
+def _find(session: Session, table: type[Named], id_or_name: str, owner: str, all_owners: bool) -> Named | None:
+    """Return the best match: ids before names, then the owner's rows before others, then the oldest."""
     is_own = table.owner == owner
     query = select(table).where(or_(table.id == id_or_name, table.name == id_or_name))
     best_first = query.order_by((table.id == id_or_name).desc(), is_own.desc(), table.created_at, table.id).limit(1)
-    return session.scalar(best_first if everybodys else best_first.where(is_own))
+    return session.scalar(best_first if all_owners else best_first.where(is_own))

@@ -1,4 +1,4 @@
-"""The tables' revision: upgrade, downgrade and check."""
+"""Schema revision of the database: upgrade, downgrade and check."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,30 +15,31 @@ from store.db.database import Database, open_database
 from store.errors import DatabaseNotReady
 
 _ADVISORY_LOCK = 0x667273
-"""`frs`: one migration at a time on a PostgreSQL that several hosts share."""
+"""`frs` in ASCII: allows one migration at a time on a PostgreSQL shared by several hosts."""
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Migrates in one transaction."""
+    """Upgrade to the revision in one transaction."""
     _migrate(database, command.upgrade, revision)
 
 
 def downgrade(database: Database, revision: str) -> None:
+    """Downgrade to the revision in one transaction."""
     _migrate(database, command.downgrade, revision)
 
 
 def check(database: Database) -> None:
-    """Raises DatabaseNotReady where tables lack something this code needs; tables of a later version are fine."""
+    """Raise DatabaseNotReady if the database has no tables or an older revision; a later revision is accepted."""
     head, older = _revisions()
     with database.engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-    if found is None or found in older:
-        raise DatabaseNotReady(f"The database is at revision {found or 'none'}, this version needs {head}.")
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current is None or current in older:
+        raise DatabaseNotReady(f"The database is at revision {current or 'none'}; this version needs {head}.")
 
 
 def _migrate(database: Database, change: Callable[[Config, str], None], revision: str) -> None:
     config = _config()
-    with _migrating(database) as session:
+    with _migration_session(database) as session:
         if session.get_bind().dialect.name == "postgresql":
             session.execute(text("SET LOCAL statement_timeout = 0"))
             session.execute(text("SET LOCAL lock_timeout = 0"))
@@ -49,21 +50,24 @@ def _migrate(database: Database, change: Callable[[Config, str], None], revision
 
 
 @contextmanager
-def _migrating(database: Database) -> Iterator[Session]:
-    """On SQLite without foreign keys: a table is altered by making it anew, which would delete what refers to it."""
+def _migration_session(database: Database) -> Iterator[Session]:
+    """Open a session for migrations, on SQLite without foreign keys.
+
+    On SQLite a table is altered by recreating it, which would delete the rows that refer to it.
+    """
     if database.engine.dialect.name != "sqlite":
         with database.write() as session:
             yield session
         return
-    own = open_database(database.engine.url.render_as_string(hide_password=False), foreign_keys=False)
-    with own.write() as session:
+    separate = open_database(database.engine.url.render_as_string(hide_password=False), foreign_keys=False)
+    with separate.write() as session:
         yield session
-    own.engine.dispose()
+    separate.engine.dispose()
 
 
 @cache
 def _revisions() -> tuple[str | None, frozenset[str]]:
-    """The newest revision this code knows, and all before it; read once, for readiness is asked for often."""
+    """Return the newest revision of this code and all earlier ones; cached because readiness is checked often."""
     scripts = ScriptDirectory.from_config(_config())
     head = scripts.get_current_head()
     return head, frozenset(script.revision for script in scripts.walk_revisions() if script.revision != head)

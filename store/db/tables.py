@@ -1,4 +1,7 @@
-"""The tables. Times are seconds since 1970 UTC on the database's clock; enums are text, never native types."""
+"""The tables.
+
+Times are seconds since 1970 UTC on the database's clock. Enums are stored as text, not as native enum types.
+"""
 
 import enum
 from functools import partial
@@ -31,12 +34,15 @@ from store.states import (
 )
 
 Document = dict[str, Any]
-_OF_A_JOB = partial(ForeignKey, "jobs.id", ondelete="CASCADE")
+"""A JSON object."""
+_JOB_ID = partial(ForeignKey, "jobs.id", ondelete="CASCADE")
 DEFAULT_OWNER = "admin"
-"""Of the first key, and of what was there before keys had owners."""
+"""Owner of the first key, and of rows that were created before keys had owners."""
 
 
 class Base(DeclarativeBase):
+    """Base class of all tables: names of constraints, column types."""
+
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -61,61 +67,80 @@ class Base(DeclarativeBase):
 
 
 class Job(Base):
-    """What a user asked for, and how far it is. Changed only by `store.jobs.lifecycle` and `store.jobs.recording`."""
+    """A job as submitted, and its state. Only `store.jobs` changes it."""
 
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "job"))
     name: Mapped[str | None]
+    """Display name from the spec, or as changed since."""
     kind: Mapped[str]
+    """`kind` of the spec."""
     spec: Mapped[Document]
-    """A `frs.spec.JobSpec`, every default spelt out; never changed."""
+    """A `frs.spec.JobSpec` with all defaults filled in; never changed."""
     owner: Mapped[str] = mapped_column(default=DEFAULT_OWNER, server_default=DEFAULT_OWNER)
-    """That of the key it was posted with: who may see it."""
+    """Owner of the API key that submitted the job; determines who can see it."""
     tags: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
-    """The spec's at first, then what its owner made of them."""
+    """Tags from the spec, or as changed since."""
     devices: Mapped[int | None]
-    """GPUs the spec asks for; null: one where there are any."""
+    """Number of GPUs requested; null: one if the worker has any."""
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    """The data set to train or evaluate on."""
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
-    """The job this one is a baseline, a sibling of another seed or the comparison of."""
+    """For a baseline, a seed variant or a comparison: the job it was created with."""
     teacher_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
-    """The job whose student this one needs; it waits until that has succeeded."""
+    """The job that trains the teacher; this job waits until it has succeeded."""
     priority: Mapped[int] = mapped_column(default=0)
+    """Jobs of higher priority are claimed first."""
     created_at: Mapped[float] = mapped_column(default=now())
     started_at: Mapped[float | None]
     """Start of the first attempt."""
     finished_at: Mapped[float | None]
+    """When the job ended."""
 
     status: Mapped[JobStatus] = mapped_column(default=JobStatus.QUEUED)
     status_reason_code: Mapped[WaitingReason | None]
+    """Why the job waits, if it was returned to the queue for that reason; otherwise derived on request."""
     status_reason_message: Mapped[str | None]
+    """Message for `status_reason_code`."""
     status_reason_since: Mapped[float | None]
+    """When the job began to wait for that reason."""
     end_reason: Mapped[EndReason | None]
+    """Why the job ended; null until then."""
     error: Mapped[Document | None]
-    """A `frs.events.ErrorInfo`."""
+    """A `frs.events.ErrorInfo`, if the job failed."""
     cancel_requested_at: Mapped[float | None]
+    """When `cancel` was accepted; null: not requested."""
     pause_requested_at: Mapped[float | None]
+    """When `pause` was accepted; null: not requested."""
     stop_requested_at: Mapped[float | None]
+    """When `stop` was accepted; null: not requested."""
     not_before: Mapped[float | None]
-    """No worker takes it earlier."""
+    """No worker claims the job before this time; null: no delay."""
 
     attempt: Mapped[int] = mapped_column(default=0)
-    """Number of the newest attempt: the fencing token that every write of a running job carries."""
+    """Number of the newest attempt: the fencing token checked by every write of a running job."""
     failures_reset_at_attempt: Mapped[int] = mapped_column(default=0, server_default="0")
-    """Attempts up to this number no longer count towards `poison`: somebody resumed or retried the job since."""
+    """Attempts up to this number no longer count towards `poison`, because the job was resumed or retried since."""
     lease_owner: Mapped[str | None]
+    """Id of the worker that runs the job; null unless it is running."""
     lease_expires_at: Mapped[float | None]
+    """When the lease expires unless it is renewed; null unless the job is running."""
 
     phase: Mapped[str | None]
+    """Newest phase of the trainer; null unless the job is running."""
     progress: Mapped[Document | None]
+    """Newest `frs.events.Progress`."""
     facts: Mapped[Document] = mapped_column(default=dict)
+    """Merged values of all `frs.events.Facts`."""
     last_event: Mapped[int] = mapped_column(default=0)
     """Number of the newest event or batch of metrics."""
 
     key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"))
-    """Who asked for it."""
+    """The API key that submitted the job."""
     idempotency_key: Mapped[str | None]
+    """The request's `Idempotency-Key`."""
     idempotency_digest: Mapped[str | None]
+    """Digest of the request's content, to detect a different request under the same key."""
 
     __table_args__ = (
         UniqueConstraint("key_id", "idempotency_key"),
@@ -132,43 +157,52 @@ class Attempt(Base):
     """One execution of a job under one lease."""
 
     __tablename__ = "attempts"
-    job_id: Mapped[str] = mapped_column(_OF_A_JOB(), primary_key=True)
+    job_id: Mapped[str] = mapped_column(_JOB_ID(), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Counts from 1 within the job."""
     owner: Mapped[str]
+    """Id of the worker."""
     started_at: Mapped[float] = mapped_column(default=now())
     ended_at: Mapped[float | None]
     end: Mapped[AttemptEnd | None]
+    """How the attempt ended; null while it runs."""
     start_step: Mapped[int | None]
-    """Step it went on from; null until the trainer said so."""
+    """Step that the attempt continued from; null until the trainer has reported it."""
 
 
 class Event(Base):
-    """The history of a job, numbered without gaps together with its batches of metrics."""
+    """The history of a job. Events and batches of metrics share one numbering without gaps."""
 
     __tablename__ = "events"
-    job_id: Mapped[str] = mapped_column(_OF_A_JOB(), primary_key=True)
+    job_id: Mapped[str] = mapped_column(_JOB_ID(), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Number within the job, from 1."""
     attempt: Mapped[int]
+    """Attempt that wrote the event; 0 before the first one."""
     type: Mapped[str]
-    """`status`, `cancel_requested`, or the type of a `frs.events` event."""
+    """`status`, `changed`, `cancel_requested` and the like, or the type of a `frs.events` event."""
     at: Mapped[float] = mapped_column(default=now())
     data: Mapped[Document]
+    """Content of the event; its keys depend on `type`."""
 
     __table_args__ = ({"sqlite_with_rowid": False},)
 
 
 class Metric(Base):
+    """The value of one metric at one training step."""
+
     __tablename__ = "metrics"
-    job_id: Mapped[str] = mapped_column(_OF_A_JOB(), primary_key=True)
+    job_id: Mapped[str] = mapped_column(_JOB_ID(), primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
+    """Name of the metric, such as `train/loss`."""
     step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     epoch: Mapped[int]
     value: Mapped[float | None]
-    """Null: an evaluation that had nothing of that size to find."""
+    """Null: the evaluation had no objects of that size."""
     at: Mapped[float]
     attempt: Mapped[int]
     seq: Mapped[int]
-    """Number of the batch it came in: values written after number n have a larger one."""
+    """Number of the batch; values written after event n have a larger one."""
 
     __table_args__ = (
         CheckConstraint("abs(value) <= 1e308", name="finite"),
@@ -178,103 +212,130 @@ class Metric(Base):
 
 
 class Evaluation(Base):
-    """COCO numbers of one detector at one step; `last` marks the ones that count."""
+    """COCO metrics of one detector at one step."""
 
     __tablename__ = "evaluations"
-    job_id: Mapped[str] = mapped_column(_OF_A_JOB(), primary_key=True)
+    job_id: Mapped[str] = mapped_column(_JOB_ID(), primary_key=True)
     role: Mapped[str] = mapped_column(primary_key=True)
+    """Evaluated detector, such as `student` or `teacher`."""
     step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     last: Mapped[bool] = mapped_column(primary_key=True, autoincrement=False)
+    """Whether this is the final evaluation, whose numbers are the result."""
     epoch: Mapped[int]
     attempt: Mapped[int]
     metrics: Mapped[Document]
+    """Metric values by name."""
     per_class: Mapped[Document]
+    """AP by class name."""
     images: Mapped[int]
+    """Number of images evaluated."""
     detections: Mapped[int]
+    """Number of detections scored."""
     at: Mapped[float]
 
 
 class Checkpoint(Base):
-    """A file that is in the artifacts, whole, before its row is."""
+    """A checkpoint. Its file is completely stored in the artifacts before the row is inserted."""
 
     __tablename__ = "checkpoints"
     id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "ckpt"))
-    job_id: Mapped[str] = mapped_column(_OF_A_JOB())
+    job_id: Mapped[str] = mapped_column(_JOB_ID())
     attempt: Mapped[int]
+    """Attempt that wrote it."""
     kind: Mapped[Literal["training", "student"]] = mapped_column(
         Enum("training", "student", native_enum=False, length=32)
     )
+    """`training`: state to resume from; `student`: weights."""
     labels: Mapped[list[str]]
-    """`best`, `last`; each held by one student of the job."""
+    """`best`, `last`; each belongs to one student checkpoint of the job."""
     step: Mapped[int]
     epoch: Mapped[int]
     key: Mapped[str]
+    """Artifact key of the file."""
     sha256: Mapped[str]
+    """SHA-256 of the file, lower-case hex."""
     bytes: Mapped[int] = mapped_column(BigInteger)
+    """Size of the file."""
     metrics: Mapped[Document]
+    """Validation metrics at that step."""
     created_at: Mapped[float] = mapped_column(default=now())
 
     __table_args__ = (UniqueConstraint("job_id", "key"),)
 
 
 class Artifact(Base):
-    """A deliverable that is no checkpoint."""
+    """A deliverable of a job other than a checkpoint."""
 
     __tablename__ = "artifacts"
-    job_id: Mapped[str] = mapped_column(_OF_A_JOB(), primary_key=True)
+    job_id: Mapped[str] = mapped_column(_JOB_ID(), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
+    """Name of the deliverable, unique within the job."""
     key: Mapped[str]
+    """Artifact key of the file."""
     sha256: Mapped[str]
+    """SHA-256 of the file, lower-case hex."""
     bytes: Mapped[int] = mapped_column(BigInteger)
+    """Size of the file."""
     created_at: Mapped[float] = mapped_column(default=now())
 
 
 class Dataset(Base):
-    """A COCO data set; paths are relative to the data sets' root, or to the folder an upload was unpacked in."""
+    """A COCO data set. Paths are relative to `FRS_DATASETS_ROOT`, or to the folder that an upload was unpacked into."""
 
     __tablename__ = "datasets"
     id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "ds"))
     name: Mapped[str]
+    """Unique within the owner."""
     owner: Mapped[str] = mapped_column(default=DEFAULT_OWNER, server_default=DEFAULT_OWNER)
     upload_key: Mapped[str | None]
-    """Artifact of the archive it was uploaded as; null: it lies below the data sets' root."""
+    """Artifact key of the uploaded archive; null for a data set below `FRS_DATASETS_ROOT`."""
     train_images: Mapped[str]
+    """Folder of the training images."""
     train_annotations: Mapped[str]
+    """COCO annotation file of the training split."""
     val_images: Mapped[str]
+    """Folder of the validation images."""
     val_annotations: Mapped[str]
+    """COCO annotation file of the validation split."""
     hashes: Mapped[Document | None]
-    """SHA-256 of each half's annotation file as it was checked; null for an upload, and for what is older than this."""
+    """SHA-256 of the annotation file of each split (`train`, `val`) at the time of the check; null for an upload and
+    for rows older than this column."""
     status: Mapped[DatasetStatus] = mapped_column(default=DatasetStatus.CHECKING)
     check_result: Mapped[Document | None]
+    """Result of the newest check."""
     classes: Mapped[list[str] | None]
+    """Class names in label order."""
     created_at: Mapped[float] = mapped_column(default=now())
 
     __table_args__ = (UniqueConstraint("owner", "name"),)
 
 
 class Detector(Base):
-    """Architecture and weights: a file of the models folder, or what a job left in the artifacts."""
+    """Architecture and weights: a file in the models folder, or a file in the artifacts."""
 
     __tablename__ = "detectors"
     id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "det"))
     name: Mapped[str]
+    """Unique within the owner."""
     owner: Mapped[str] = mapped_column(default=DEFAULT_OWNER, server_default=DEFAULT_OWNER)
     status: Mapped[DetectorStatus] = mapped_column(
         default=DetectorStatus.READY, server_default=DetectorStatus.READY.value
     )
-    """An upload is `importing` until a worker has read it in its jail."""
+    """An uploaded detector is `importing` until a worker has read it in isolation."""
     error: Mapped[Document | None]
     """Why an upload was refused: a `frs.events.ErrorInfo`."""
     description: Mapped[Document]
     """A `frs.spec.StockDetector` or `DescribedDetector`."""
     weights_file: Mapped[str | None]
-    """Relative to the models folder."""
+    """Path of the weights relative to the models folder."""
     weights_key: Mapped[str | None]
-    """Key of an artifact."""
+    """Artifact key of the weights."""
     sha256: Mapped[str]
+    """SHA-256 of the weights file, lower-case hex."""
     classes: Mapped[list[str] | None]
+    """Class names in label order; null if unknown."""
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
-    """The job that trained it."""
+    """The job that trained the detector."""
     created_at: Mapped[float] = mapped_column(default=now())
 
     __table_args__ = (
@@ -284,60 +345,77 @@ class Detector(Base):
 
 
 class ApiKey(Base):
+    """An API key. The token itself is not stored."""
+
     __tablename__ = "api_keys"
     id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "key"))
     name: Mapped[str]
     prefix: Mapped[str]
-    """The first characters, to tell keys apart by; too few to guess the rest from."""
+    """First characters of the token, which identify the key in lists; too few to guess the token."""
     sha256: Mapped[str] = mapped_column(unique=True)
+    """SHA-256 of the token, lower-case hex."""
     owner: Mapped[str] = mapped_column(default=DEFAULT_OWNER, server_default=DEFAULT_OWNER)
-    """Keys of one owner see the same jobs, data sets and detectors."""
+    """Keys of one owner share jobs, data sets and detectors."""
     scopes: Mapped[list[str]] = mapped_column(default=lambda: ["admin"], server_default='["admin"]')
-    """Of `store.db.api_keys.Scope`."""
+    """Values of `store.db.api_keys.Scope`."""
     max_active_jobs: Mapped[int | None]
-    """Jobs of its owner that may wait or run at a time; null: as the settings say."""
+    """Maximum number of jobs of the owner that have not ended; null: `FRS_MAX_ACTIVE_JOBS`."""
     requests_per_minute: Mapped[int | None]
+    """Maximum number of requests per minute of this key; null: `FRS_REQUESTS_PER_MINUTE`."""
     created_at: Mapped[float] = mapped_column(default=now())
     expires_at: Mapped[float | None]
+    """The key is invalid from this time on; null: never."""
     revoked_at: Mapped[float | None]
+    """When the key was revoked; null: not revoked."""
 
 
 class Worker(Base):
-    """A worker process, as it last said itself."""
+    """A worker process, as it registered itself last."""
 
     __tablename__ = "workers"
     id: Mapped[str] = mapped_column(primary_key=True)
-    """The owner of its leases."""
+    """Also the `lease_owner` of its jobs."""
     host: Mapped[str]
+    """Host name."""
     version: Mapped[str]
+    """Version of the service."""
     concurrency: Mapped[int]
+    """Number of jobs it runs at a time."""
     gpus: Mapped[list[Document]] = mapped_column(default=list)
-    """`{index, name, memory_total, memory_used, utilization}` each; bytes and percent, null where not known."""
+    """One `{index, name, memory_total, memory_used, utilization}` per GPU, in bytes and percent; null where unknown."""
     draining: Mapped[bool] = mapped_column(default=False)
-    """It takes no more jobs and gives back what it has."""
+    """Whether it claims no more jobs and returns the running ones to the queue."""
     missing: Mapped[list[Document] | None]
-    """What jobs in the queue need and it has not: `{key, owner, message}` each, as `store.scheduling.requirements.Requirement`."""
+    """Requirements of queued jobs that it does not meet: `{key, owner, message}` of each
+    `store.scheduling.requirements.Requirement`."""
     started_at: Mapped[float] = mapped_column(default=now())
     seen_at: Mapped[float] = mapped_column(default=now())
+    """Time of the newest registration."""
 
 
 class WorkerRequest(Base):
-    """Work of seconds that needs a worker and is no job: a plan's probe, the import of an uploaded detector."""
+    """A task of seconds that needs a worker but is not a job: a plan's probe, or the import of an uploaded detector."""
 
     __tablename__ = "worker_requests"
     id: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[RequestKind]
     owner: Mapped[str]
+    """Owner of the API key that requested it."""
     request: Mapped[Document]
+    """Arguments of the task; the keys depend on `kind`."""
     devices: Mapped[int | None]
-    """As a job's."""
+    """Number of GPUs requested, as in `Job.devices`."""
     status: Mapped[RequestStatus] = mapped_column(default=RequestStatus.QUEUED)
     attempt: Mapped[int] = mapped_column(default=0)
+    """Number of claims; a claim that was returned cleanly does not count."""
     lease_owner: Mapped[str | None]
+    """Token of the current claim; null unless it is claimed."""
     lease_expires_at: Mapped[float | None]
+    """When the claim expires unless it is renewed."""
     result: Mapped[Document | None]
+    """Result of the task; null until it has succeeded."""
     error: Mapped[Document | None]
-    """A `frs.events.ErrorInfo`."""
+    """A `frs.events.ErrorInfo`, if the task failed."""
     created_at: Mapped[float] = mapped_column(default=now())
     finished_at: Mapped[float | None]
 

@@ -1,0 +1,1 @@
+"""Jobs: state transitions, leases, user actions, and the records an attempt writes."""

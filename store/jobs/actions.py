@@ -1,7 +1,7 @@
-"""What an owner may ask of a job, as the one table in `store.states` allows it; see there for what is asked when.
+"""User actions on a job. `store.states.ALLOWED` lists the statuses in which each action is allowed.
 
-Like `store.jobs.lifecycle`: each begins with one guarded UPDATE and leaves the commit to its caller. Each raises JobNotFound, or
-ActionNotAllowed with what is allowed instead. What has been asked already may be asked again.
+As in `store.jobs.lifecycle`, each action begins with one guarded UPDATE and leaves the commit to its caller. Each
+raises JobNotFound, or ActionNotAllowed with the actions that are allowed. Repeating an accepted request has no effect.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from store.states import ALLOWED, Action, EndReason, JobStatus, allowed_actions
 
 
 def cancel(session: Session, job_id: str) -> Job:
-    """Ends a waiting or paused job at once; asks the worker of a running one to end it."""
+    """Cancel a queued or paused job immediately; request it from the worker of a running one."""
     job = _request_action(session, job_id, Action.CANCEL, Job.cancel_requested_at)
     if job.status not in (JobStatus.RUNNING, JobStatus.CANCELLED):
         end_job(session, job, JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER)
@@ -29,12 +29,12 @@ def cancel(session: Session, job_id: str) -> Job:
 
 
 def stop(session: Session, job_id: str) -> Job:
-    """Asks the worker to end it at the next step, keep and evaluate what it has learned."""
+    """Request the worker to end training at the next step and to keep and evaluate the weights."""
     return _request_action(session, job_id, Action.STOP, Job.stop_requested_at)
 
 
 def pause(session: Session, job_id: str) -> Job:
-    """Takes a waiting job out of the queue at once; asks the worker of a running one for a checkpoint and its slot."""
+    """Pause a queued job immediately; request a running one to save a checkpoint and release its slot."""
     job = _request_action(session, job_id, Action.PAUSE, Job.pause_requested_at)
     if job.status == JobStatus.QUEUED:
         move_to(session, job, JobStatus.PAUSED)
@@ -42,9 +42,9 @@ def pause(session: Session, job_id: str) -> Job:
 
 
 def resume(session: Session, job_id: str) -> Job:
-    """Back to the queue, to go on from the newest checkpoint; attempts that died before no longer count.
+    """Queue the job again, to continue from its newest checkpoint; earlier failed attempts no longer count.
 
-    With it, all that failed only for want of it.
+    Jobs that failed only because this one had failed are queued again as well.
     """
     job = _lock_for_action(session, job_id, Action.RESUME, failures_reset_at_attempt=Job.attempt)
     move_to(session, job, JobStatus.QUEUED)
@@ -53,11 +53,14 @@ def resume(session: Session, job_id: str) -> Job:
 
 
 def retry(session: Session, job_id: str) -> tuple[Job, list[str]]:
-    """As `resume`, but to begin from scratch. Returns with it the keys of its files, to delete after the commit."""
+    """Queue the job again, to start from scratch; otherwise like `resume`.
+
+    Returns the job and the artifact keys of its files, which the caller deletes after the commit.
+    """
     job = _lock_for_action(
         session, job_id, Action.RETRY, failures_reset_at_attempt=Job.attempt, started_at=None, progress=None, facts={}
     )
-    keys = _files(session, [job.id])
+    keys = _file_keys(session, [job.id])
     for table in (Checkpoint, Artifact, Metric, Evaluation):
         session.execute(delete_from(table).where(table.job_id == job.id))
     move_to(session, job, JobStatus.QUEUED)
@@ -66,25 +69,25 @@ def retry(session: Session, job_id: str) -> tuple[Job, list[str]]:
 
 
 def change(session: Session, job_id: str, **values: Any) -> Job:
-    """Sets `name`, `tags` or `priority`, in any state."""
-    changed = update_returning(session, Job.id == job_id, **values)
-    if not changed:
+    """Set `name`, `tags` or `priority`, in any status."""
+    jobs = update_returning(session, Job.id == job_id, **values)
+    if not jobs:
         raise JobNotFound(f"No job {job_id}.")
-    [job] = changed
+    [job] = jobs
     add_event(session, job, "changed", values)
     return job
 
 
 def delete(session: Session, job_id: str) -> list[str]:
-    """Forgets the job and the jobs it brought along. Returns the keys of their files that no detector uses.
+    """Delete the job and its run group. Return the artifact keys of their files that no detector uses.
 
-    Raises JobInUse where one of them has not ended, or another job still needs its student or compares it.
+    Raises JobInUse if one of the run group has not ended, or if another job needs the student of one or compares it.
     """
     job = _lock_for_action(session, job_id, Action.DELETE, events=0)
     run_group = [job, *update_returning(session, Job.parent_id == job.id, events=0)]
     _check_not_in_use(session, run_group)
     ids = [member.id for member in run_group]
-    keys = _files(session, ids)
+    keys = _file_keys(session, ids)
     session.execute(update(Job).where(Job.teacher_job_id.in_(ids)).values(teacher_job_id=None))
     session.execute(delete_from(Job).where(Job.id.in_(ids)))
     session.expire_all()
@@ -92,11 +95,11 @@ def delete(session: Session, job_id: str) -> list[str]:
 
 
 def _request_action(session: Session, job_id: str, action: Action, column: InstrumentedAttribute[float | None]) -> Job:
-    """The job with that request noted; one that it was asked of before, as it is."""
-    can_be = (Job.id == job_id, Job.status.in_(ALLOWED[action]), column.is_(None))
-    asked: dict[str, Any] = {column.key: now()}
+    """Record the time of the request in `column` and return the job; a job with that request is returned unchanged."""
+    is_new = (Job.id == job_id, Job.status.in_(ALLOWED[action]), column.is_(None))
+    requested_at: dict[str, Any] = {column.key: now()}
     while True:
-        for job in update_returning(session, *can_be, **asked):
+        for job in update_returning(session, *is_new, **requested_at):
             if job.status == JobStatus.RUNNING:
                 add_event(session, job, f"{action}_requested", {})
             return job
@@ -106,6 +109,7 @@ def _request_action(session: Session, job_id: str, action: Action, column: Instr
 
 
 def _lock_for_action(session: Session, job_id: str, action: Action, *, events: int = 1, **values: Any) -> Job:
+    """Lock the job in a status that allows the action, update it and return it."""
     while True:
         for job in update_returning(
             session, Job.id == job_id, Job.status.in_(ALLOWED[action]), events=events, **values
@@ -115,23 +119,27 @@ def _lock_for_action(session: Session, job_id: str, action: Action, *, events: i
 
 
 def _current_job(session: Session, job_id: str, action: Action) -> Job:
-    """The job that could not be locked. One that takes the action has changed since: it is to be tried again."""
-    job = _existing(session, job_id)
+    """Return the job that could not be locked, if its status allows the action by now: the caller tries again.
+
+    Raises ActionNotAllowed otherwise.
+    """
+    job = _read_job(session, job_id)
     if job.status not in ALLOWED[action]:
         raise ActionNotAllowed(action, job.status, allowed_actions(job.status))
     return job
 
 
 def _revive_dependents(session: Session, job: Job) -> None:
-    wanted = aliased(Job)
-    compares = exists(select(wanted.id).where(wanted.id == job.id, is_compared(wanted, Job)).correlate(Job))
-    orphaned = (Job.status == JobStatus.FAILED, Job.end_reason == EndReason.DEPENDENCY_FAILED)
-    for dependent in update_returning(session, *orphaned, or_(Job.teacher_job_id == job.id, compares)):
+    """Queue the jobs again that failed because of this job, and recursively their dependents."""
+    run = aliased(Job)
+    compares = exists(select(run.id).where(run.id == job.id, is_compared(run, Job)).correlate(Job))
+    has_failed = (Job.status == JobStatus.FAILED, Job.end_reason == EndReason.DEPENDENCY_FAILED)
+    for dependent in update_returning(session, *has_failed, or_(Job.teacher_job_id == job.id, compares)):
         move_to(session, dependent, JobStatus.QUEUED)
         _revive_dependents(session, dependent)
 
 
-def _existing(session: Session, job_id: str) -> Job:
+def _read_job(session: Session, job_id: str) -> Job:
     job = session.get(Job, job_id, populate_existing=True)
     if job is None:
         raise JobNotFound(f"No job {job_id}.")
@@ -141,20 +149,19 @@ def _existing(session: Session, job_id: str) -> Job:
 def _check_not_in_use(session: Session, run_group: Sequence[Job]) -> None:
     for member in run_group:
         if not member.status.is_terminal:
-            raise JobInUse(
-                f"Job {member.id}, which it brought along, is {member.status}.", "Cancel it, or wait for it."
-            )
+            raise JobInUse(f"Job {member.id} of its run group is {member.status}.", "Cancel it, or wait for it.")
     ids = [member.id for member in run_group]
     run = aliased(Job)
     compares = exists(select(run.id).where(run.id.in_(ids), is_compared(run, Job)).correlate(Job))
     needs = or_(Job.teacher_job_id.in_(ids), compares)
     active = (Job.id.not_in(ids), Job.status.not_in(ALLOWED[Action.DELETE]))
-    waiting = session.scalar(select(Job.id).where(needs, *active).limit(1))
-    if waiting:
-        raise JobInUse(f"Job {waiting} still needs its results.", "Cancel that job, or wait for it.")
+    dependent = session.scalar(select(Job.id).where(needs, *active).limit(1))
+    if dependent:
+        raise JobInUse(f"Job {dependent} still needs its results.", "Cancel that job, or wait for it.")
 
 
-def _files(session: Session, job_ids: Sequence[str]) -> list[str]:
+def _file_keys(session: Session, job_ids: Sequence[str]) -> list[str]:
+    """Return the artifact keys of the jobs' files that no detector uses."""
     keys: list[str] = []
     for table in (Checkpoint, Artifact):
         used = exists().where(Detector.weights_key == table.key)

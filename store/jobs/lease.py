@@ -1,4 +1,4 @@
-"""The fence: a running job belongs to one attempt, and every write says which attempt it comes from."""
+"""Leases and fencing: a running job belongs to one attempt, and every write is checked against its attempt number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,28 +22,31 @@ class Lease:
     owner: str
     expires_at: float
     devices: int | None = None
-    """GPUs the job asks for; None: one where there are any."""
+    """Number of GPUs requested; None: one if the worker has any."""
 
 
 class RequestedAction(IntEnum):
-    """What is asked of a running job; the strongest counts."""
+    """The action requested of a running job; the highest value takes precedence."""
 
     NONE = 0
     STOP = 1
-    """End at the next step, keep, evaluate."""
+    """End at the next step; keep and evaluate the weights."""
     PAUSE = 2
-    """Leave a checkpoint and give the slot back."""
+    """Save a checkpoint and release the slot."""
     CANCEL = 3
+    """End without a result."""
 
 
 @dataclass(frozen=True)
 class Renewal:
+    """The result of a lease renewal."""
+
     lease: Lease
     requested_action: RequestedAction
 
 
 def requested_action(job: Job | Row[*tuple[Any, ...]]) -> RequestedAction:
-    """Of a job, or of a row with its three `..._requested_at` columns."""
+    """Return the action requested of a job, or of a row with its three `..._requested_at` columns."""
     if job.cancel_requested_at is not None:
         return RequestedAction.CANCEL
     if job.pause_requested_at is not None:
@@ -52,7 +55,10 @@ def requested_action(job: Job | Row[*tuple[Any, ...]]) -> RequestedAction:
 
 
 def lock_attempt(session: Session, lease: Lease, *, events: int = 1, **values: Any) -> Job:
-    """The job, locked, if that attempt still runs; `events` and `values` as in `update_returning`. Raises LeaseLost."""
+    """Lock the job, update it and return it; `events` and `values` as in `update_returning`.
+
+    Raises LeaseLost unless the attempt still runs.
+    """
     this_attempt = (Job.id == lease.job_id, Job.attempt == lease.attempt, Job.status == JobStatus.RUNNING)
     for job in update_returning(session, *this_attempt, events=events, **values):
         return job
@@ -62,10 +68,10 @@ def lock_attempt(session: Session, lease: Lease, *, events: int = 1, **values: A
 def update_returning(
     session: Session, *conditions: ColumnElement[bool], events: int = 1, **values: Any
 ) -> Sequence[Job]:
-    """The jobs that meet the conditions, with `values` set and the next `events` event numbers taken.
+    """Update the jobs that meet the conditions and return them.
 
-    One guarded UPDATE. Their rows are locked until the transaction ends, so whatever follows in it concerns jobs that
-    nobody else can touch.
+    One guarded UPDATE sets `values` and reserves the next `events` event numbers. The rows are locked until the
+    transaction ends, so no other transaction changes them in the meantime.
     """
     statement = update(Job).where(*conditions).values(last_event=Job.last_event + events, **values).returning(Job)
     fresh = {"populate_existing": True, "synchronize_session": False}

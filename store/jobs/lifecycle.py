@@ -1,8 +1,8 @@
-"""The life of a job: queued, running under a lease, ended. The database is the truth, messages are wakeups.
+"""The lifecycle of a job: queued, running under a lease, ended.
 
 Every function takes a session of `Database.write` and leaves the commit to its caller, so that a transition, its event
-and whatever else belongs to it stand or fall together. Every transition begins with one guarded UPDATE, see
-`store.jobs.lease.lock`.
+and related changes are atomic. Every transition begins with one guarded UPDATE, see `store.jobs.lease`. The database
+is authoritative; messages only wake workers.
 """
 
 from collections.abc import Collection
@@ -28,7 +28,7 @@ from store.states import AttemptEnd, EndReason, JobStatus, WaitingReason
 
 @dataclass(frozen=True)
 class Idempotency:
-    """The client's `Idempotency-Key`, and a digest of the request it came with."""
+    """The client's `Idempotency-Key`, and a digest of the request that it was sent with."""
 
     key: str
     digest: str
@@ -45,10 +45,10 @@ def add(
     key_id: str | None = None,
     idempotency: Idempotency | None = None,
 ) -> Job:
-    """A new job in the queue; references must have been checked.
+    """Add a job to the queue and return it; the caller has checked its references.
 
-    Raises AlreadySubmitted where this owner has made this request before, and IdempotencyKeyReused where the request
-    was another one.
+    Raises AlreadySubmitted if the owner has sent the same request with this idempotency key before, and
+    IdempotencyKeyReused if that request was a different one.
     """
     values = {
         "id": ids.new_id("job"),
@@ -68,7 +68,7 @@ def add(
     }
     job = session.scalar(insert(session, Job).on_conflict_do_nothing().returning(Job), values)
     if job is None:
-        assert idempotency, "only an idempotency key makes two jobs collide"
+        assert idempotency, "only an idempotency key can conflict"
         check_idempotency(session, owner, idempotency)
     assert job is not None
     add_status_event(session, job)
@@ -76,14 +76,14 @@ def add(
 
 
 def check_idempotency(session: Session, owner: str, idempotency: Idempotency) -> None:
-    """Raises AlreadySubmitted or IdempotencyKeyReused, as `add` does, before references are checked once more."""
+    """Raise AlreadySubmitted or IdempotencyKeyReused as `add` does; called before the references are checked again."""
     same_key = (Job.owner == owner, Job.idempotency_key == idempotency.key)
     earlier = session.scalar(select(Job).where(*same_key))
     if earlier is None:
         return
     if earlier.idempotency_digest == idempotency.digest:
         raise AlreadySubmitted(earlier.id)
-    raise IdempotencyKeyReused("This Idempotency-Key was sent before with another request.")
+    raise IdempotencyKeyReused("This Idempotency-Key was used for a different request.")
 
 
 def claim(
@@ -96,15 +96,16 @@ def claim(
     among: Collection[str] | None = None,
     exclusions: ClaimExclusions = NO_EXCLUSIONS,
 ) -> Lease | None:
-    """The next job that fits the capacity (or that one, if it can run), now running under a new attempt. None: nothing to do.
+    """Start a new attempt of the next job that fits the capacity; return its lease, or None if there is no such job.
 
-    By priority, then age. One statement, so one of many claimers gets it. `among`: of these alone; `exclusions`: for none
-    of those is any GPU kept.
+    The order is by priority, then age. `job_id` or `among` restrict the choice to these ids. Jobs in `exclusions` are
+    skipped, and no GPUs are reserved for them. A single statement claims the job, so that only one of several
+    concurrent workers gets it.
     """
-    these = [job_id] if job_id else among
-    taken = update_returning(
+    candidates = [job_id] if job_id else among
+    jobs = update_returning(
         session,
-        Job.id == lock_next(session, capacity, these, exclusions),
+        Job.id == lock_next(session, capacity, candidates, exclusions),
         Job.status == JobStatus.QUEUED,
         status=JobStatus.RUNNING,
         attempt=Job.attempt + 1,
@@ -116,16 +117,16 @@ def claim(
         status_reason_message=None,
         status_reason_since=None,
     )
-    if not taken:
+    if not jobs:
         return None
-    [job] = taken
+    [job] = jobs
     session.add(Attempt(job_id=job.id, number=job.attempt, owner=owner))
     add_status_event(session, job)
     return _lease_of(job)
 
 
 def renew(session: Session, lease: Lease, lease_seconds: float) -> Renewal:
-    """Raises LeaseLost when the attempt no longer holds the job."""
+    """Extend the lease and return it with the requested action. Raise LeaseLost if the job is held no longer."""
     job = lock_attempt(session, lease, events=0, lease_expires_at=now() + lease_seconds)
     return Renewal(_lease_of(job), requested_action(job))
 
@@ -137,7 +138,10 @@ def finish(
     end_reason: EndReason,
     error: ErrorInfo | None = None,
 ) -> JobStatus:
-    """Ends the job; says how, for a cancel that was accepted earlier wins. Raises LeaseLost."""
+    """End the job and return its status, which is `cancelled` if a cancel was accepted earlier.
+
+    Raises LeaseLost.
+    """
     job = lock_attempt(session, lease)
     if job.cancel_requested_at is not None:
         status, end_reason, error = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER, None
@@ -155,47 +159,49 @@ def requeue(
     delay: float = 0.0,
     attempt_counts: bool,
 ) -> JobStatus:
-    """Gives the job back to the queue, for `delay` seconds to nobody; says where it went. Raises LeaseLost.
+    """Return the job to the queue, for `delay` seconds not to be claimed; return its new status.
 
-    A job whose cancel was accepted ends as cancelled instead, one whose pause was accepted is paused. `attempt_counts` is for a trainer that died: the third in
-    a row without a newer training checkpoint ends the job as `poison`.
+    A job whose cancel was accepted is cancelled instead; one whose pause was accepted is paused. `attempt_counts` means
+    that the trainer died: the third such attempt in a row without a newer training checkpoint ends the job as `poison`.
+
+    Raises LeaseLost.
     """
-    how = AttemptEnd.CRASHED if attempt_counts else AttemptEnd.RELEASED
-    return return_to_queue(session, lock_attempt(session, lease), how, reason, message, delay)
+    end = AttemptEnd.CRASHED if attempt_counts else AttemptEnd.RELEASED
+    return return_to_queue(session, lock_attempt(session, lease), end, reason, message, delay)
 
 
 def requeue_expired(session: Session) -> list[str]:
-    """Takes back every job whose lease has expired; returns those that are in the queue again.
+    """Take back all jobs whose lease has expired; return the ids of those that are queued again.
 
-    The others end, as cancelled where that was accepted or as `poison`, or are paused where that was.
+    The others are cancelled or paused if that was accepted, or fail as `poison`.
     """
     lost = update_returning(session, Job.status == JobStatus.RUNNING, Job.lease_expires_at < now())
     return [job.id for job in lost if return_to_queue(session, job, AttemptEnd.LOST) == JobStatus.QUEUED]
 
 
 def fail_dependents(session: Session) -> list[str]:
-    """Fails every queued job whose teacher's job, or a run it compares, has failed or was cancelled; returns their ids."""
-    lost = session.scalars(_failed_dependencies()).all()
-    if not lost:
+    """Fail all queued jobs whose teacher's job or compared run has failed or was cancelled; return their ids."""
+    failed = session.scalars(_failed_dependencies()).all()
+    if not failed:
         return []
     run = aliased(Job)
-    incomparable = exists(select(run.id).where(is_compared(run, Job), run.id.in_(lost)).correlate(Job))
-    hopeless = or_(Job.teacher_job_id.in_(lost), incomparable)
-    orphans = update_returning(session, Job.status == JobStatus.QUEUED, hopeless)
-    for job in orphans:
-        end_job(session, job, JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, _dependency_failed(job))
-    return [job.id for job in orphans]
+    compares = exists(select(run.id).where(is_compared(run, Job), run.id.in_(failed)).correlate(Job))
+    needs_failed = or_(Job.teacher_job_id.in_(failed), compares)
+    dependents = update_returning(session, Job.status == JobStatus.QUEUED, needs_failed)
+    for job in dependents:
+        end_job(session, job, JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, _dependency_error(job))
+    return [job.id for job in dependents]
 
 
 @cache
 def _failed_dependencies() -> Select[str]:
-    """Jobs that have not succeeded and that queued ones need; locked, so that nobody resumes them in the meantime."""
-    waits, run = aliased(Job), aliased(Job)
-    queued = waits.status == JobStatus.QUEUED
-    teachers = select(waits.teacher_job_id).where(queued, waits.teacher_job_id.is_not(None))
-    runs = select(run.id).where(queued, is_compared(run, waits))
-    lost = Job.status.in_([JobStatus.FAILED, JobStatus.CANCELLED])
-    query = select(Job.id).where(lost, Job.id.in_(union(teachers, runs))).order_by(Job.id)
+    """Return the query of failed and cancelled jobs that queued jobs depend on; it locks them against a resume."""
+    dependent, run = aliased(Job), aliased(Job)
+    queued = dependent.status == JobStatus.QUEUED
+    teachers = select(dependent.teacher_job_id).where(queued, dependent.teacher_job_id.is_not(None))
+    runs = select(run.id).where(queued, is_compared(run, dependent))
+    failed = Job.status.in_([JobStatus.FAILED, JobStatus.CANCELLED])
+    query = select(Job.id).where(failed, Job.id.in_(union(teachers, runs))).order_by(Job.id)
     return query.with_for_update(read=True)
 
 
@@ -204,12 +210,12 @@ def _lease_of(job: Job) -> Lease:
     return Lease(job.id, job.attempt, job.lease_owner, job.lease_expires_at, job.devices)
 
 
-def _dependency_failed(job: Job) -> ErrorInfo:
-    needed = f"Job {job.teacher_job_id}, whose student this job needs,"
+def _dependency_error(job: Job) -> ErrorInfo:
+    dependency = f"Job {job.teacher_job_id}, which trains the teacher,"
     if job.kind == COMPARE:
-        needed = f"A run of job {job.parent_id}'s comparison"
+        dependency = f"A run of the comparison of job {job.parent_id}"
     return ErrorInfo(
         code="dependency_failed",
-        message=f"{needed} did not succeed.",
-        hint="See why it ended, then post the jobs again.",
+        message=f"{dependency} did not succeed.",
+        hint="See why it ended, then `retry` or `resume` it: this job is then queued again.",
     )

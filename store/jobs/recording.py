@@ -1,6 +1,7 @@
-"""What a running attempt writes. Every write begins with `lock_attempt`, so one from a lost attempt changes nothing.
+"""Records written by a running attempt: events, metrics, checkpoints, artifacts.
 
-Each function takes a session of `Database.write` and leaves the commit to its caller. Raises LeaseLost.
+Every write begins with `lock_attempt`, which raises LeaseLost, so an attempt that lost its lease changes nothing. Each
+function takes a session of `Database.write` and leaves the commit to its caller.
 """
 
 from collections.abc import Sequence
@@ -19,13 +20,13 @@ from store.jobs.lease import Lease, lock_attempt
 from store.jobs.transitions import add_event
 
 PersistedEvent = Phase | Rewound | Progress | Metrics | Evaluation | Facts | Log
-"""Events that need no file; for the others there are `record_checkpoint` and `record_artifact`."""
+"""Events without a file; for the others see `record_checkpoint` and `record_artifact`."""
 LatestOnlyEvent = Progress | Facts
-"""Only their newest state is kept."""
+"""Events of which only the newest state is stored, without a number."""
 
 
 def record(session: Session, lease: Lease, batch: Sequence[PersistedEvent]) -> None:
-    """Writes a batch in its order. Metrics become rows of their own table, numbered like the events around them."""
+    """Write a batch of events in order. Metrics are rows of their own table, numbered together with the events."""
     numbered = sum(not isinstance(event, LatestOnlyEvent) for event in batch)
     job = lock_attempt(session, lease, events=numbered)
     writer = _EventWriter(session, job, first=job.last_event - numbered + 1)
@@ -35,9 +36,9 @@ def record(session: Session, lease: Lease, batch: Sequence[PersistedEvent]) -> N
 
 
 def record_checkpoint(session: Session, lease: Lease, checkpoint: events.Checkpoint, key: str) -> str:
-    """The id of a checkpoint whose file is in the artifacts under `key` already; the same file again keeps its id.
+    """Record a checkpoint whose file is already stored under `key`; return its id.
 
-    A label moves to the student that was announced with it last.
+    The same file recorded again keeps its id. A label moves to the student that was recorded with it last.
     """
     job = lock_attempt(session, lease)
     _take_labels(session, job.id, checkpoint)
@@ -53,9 +54,9 @@ def record_checkpoint(session: Session, lease: Lease, checkpoint: events.Checkpo
 
 
 def record_artifact(session: Session, lease: Lease, artifact: events.Artifact, key: str) -> list[str]:
-    """A deliverable whose file is in the artifacts under `key` already; replaces an earlier one of that name.
+    """Record a deliverable whose file is already stored under `key`; it replaces an earlier one of that name.
 
-    Returns the key of that one's file, to delete after the commit.
+    Returns the keys of the replaced files, which the caller deletes after the commit.
     """
     job = lock_attempt(session, lease)
     superseded = _superseded(session, job.id, artifact.name, key)
@@ -66,27 +67,32 @@ def record_artifact(session: Session, lease: Lease, artifact: events.Artifact, k
 
 
 def checkpoint_key(lease: Lease, checkpoint: events.Checkpoint) -> str:
-    """Where its file goes in the artifacts. Another content is another key, so no row ever names a file half replaced;
+    """Return the artifact key of a checkpoint's file.
 
-    another attempt too, so what one deletes late is nothing that a later one has made again.
+    The key contains the SHA-256, so that no row refers to a partly replaced file, and the attempt, so that a late
+    deletion by one attempt does not remove a file that a later attempt has written again.
     """
     name = f"{checkpoint.kind}_{checkpoint.step:08d}_{checkpoint.sha256[:12]}"
     return f"{lease.job_id}/checkpoints/{name}_{lease.attempt}{PurePosixPath(checkpoint.path).suffix}"
 
 
 def artifact_key(lease: Lease, artifact: events.Artifact) -> str:
+    """Return the artifact key of a deliverable's file; see `checkpoint_key`."""
     return f"{lease.job_id}/artifacts/{artifact.sha256[:12]}_{lease.attempt}{PurePosixPath(artifact.path).suffix}"
 
 
 def newest_checkpoints(session: Session, job_id: str) -> list[tables.Checkpoint]:
-    """The job's training checkpoints, newest first: what a later attempt wrote voids an earlier attempt's later step."""
+    """Return the job's training checkpoints, newest first.
+
+    A checkpoint of a later attempt is newer than those of earlier attempts, whatever its step.
+    """
     training = (tables.Checkpoint.job_id == job_id, tables.Checkpoint.kind == "training")
     newest_first = (tables.Checkpoint.attempt.desc(), tables.Checkpoint.step.desc())
     return list(session.scalars(select(tables.Checkpoint).where(*training).order_by(*newest_first)))
 
 
 def keys_in_use(session: Session, job_id: str) -> set[str]:
-    """Of the job's files: of its own rows, and of detectors published from it."""
+    """Return the artifact keys of the job's checkpoints and artifacts, and of detectors published from it."""
     published = tables.Detector.weights_key
     queries = (
         select(tables.Checkpoint.key).where(tables.Checkpoint.job_id == job_id),
@@ -97,9 +103,9 @@ def keys_in_use(session: Session, job_id: str) -> set[str]:
 
 
 def prune_checkpoints(session: Session, lease: Lease, keep: int = 2) -> list[str]:
-    """Forgets all but the `keep` newest training checkpoints, and students that hold no label any more.
+    """Delete all but the `keep` newest training checkpoints, and the students without a label.
 
-    Returns the keys of their files, to delete after the commit.
+    Returns the artifact keys of their files, which the caller deletes after the commit.
     """
     job = lock_attempt(session, lease, events=0)
     students = select(tables.Checkpoint).where(tables.Checkpoint.job_id == job.id, tables.Checkpoint.kind == "student")
@@ -112,7 +118,7 @@ def prune_checkpoints(session: Session, lease: Lease, keep: int = 2) -> list[str
 
 
 class _EventWriter:
-    """Gives the events of one batch their numbers; metrics wait, to be written in one go."""
+    """Numbers the events of one batch and writes them; metrics are collected and written in one statement."""
 
     def __init__(self, session: Session, job: Job, first: int) -> None:
         self.session = session
@@ -147,8 +153,8 @@ class _EventWriter:
         self.session.flush()
 
     def _metrics(self, event: Metrics) -> None:
-        of_all = {"job_id": self.job.id, "step": event.step, "epoch": event.epoch, **self._stamp()}
-        self.metrics += [{**of_all, "key": key, "value": value} for key, value in event.values.items()]
+        common = {"job_id": self.job.id, "step": event.step, "epoch": event.epoch, **self._stamp()}
+        self.metrics += [{**common, "key": key, "value": value} for key, value in event.values.items()]
         self.seq += 1
 
     def _evaluation(self, event: Evaluation) -> None:
@@ -194,16 +200,14 @@ def _take_labels(session: Session, job_id: str, checkpoint: events.Checkpoint) -
 
 
 def _superseded(session: Session, job_id: str, name: str, key: str) -> list[str]:
-    """Files of that name other than `key`, unless another name stands for the same content."""
-    mine, other = tables.Artifact, aliased(tables.Artifact)
-    shared = exists().where(other.job_id == job_id, other.key == mine.key, other.name != name)
-    return list(
-        session.scalars(select(mine.key).where(mine.job_id == job_id, mine.name == name, mine.key != key, ~shared))
-    )
+    """Return the keys under that name other than `key`, except those that another name shares."""
+    row, other = tables.Artifact, aliased(tables.Artifact)
+    shared = exists().where(other.job_id == job_id, other.key == row.key, other.name != name)
+    return list(session.scalars(select(row.key).where(row.job_id == job_id, row.name == name, row.key != key, ~shared)))
 
 
 def _upsert(session: Session, table: type[tables.Base], rows: list[Document]) -> None:
-    """Inserts rows, or replaces those with the same primary key."""
+    """Insert rows, or replace those with the same primary key."""
     columns = table.__table__.columns
     statement = insert(session, table.__table__)
     statement = statement.on_conflict_do_update(

@@ -1,0 +1,1 @@
+"""Worker requests: short tasks that need a worker but are not jobs."""

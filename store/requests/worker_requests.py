@@ -1,6 +1,7 @@
-"""Work of seconds that needs a worker and is no job. Leased and fenced as jobs are, and simpler: no events, no files.
+"""Worker requests: tasks of seconds that need a worker but are not jobs.
 
-Every function takes a session of `Database.write` and leaves the commit to its caller.
+They are leased and fenced as jobs are, but have no events and no files. Every function takes a session of
+`Database.write` and leaves the commit to its caller.
 """
 
 import secrets
@@ -22,28 +23,31 @@ from store.states import RequestKind, RequestStatus
 
 T = TypeVar("T")
 MAX_ATTEMPTS = 3
-"""So many workers may die over an worker_request."""
+"""A request fails as `poison` after this many of its claims expired."""
 RETENTION_SECONDS = 7 * 86_400.0
-"""For whoever asked to look at what was found."""
+"""Ended requests are kept this long, so that clients can read the result."""
 _PREFIX: dict[RequestKind, ids.Prefix] = {RequestKind.PROBE: "plan", RequestKind.IMPORT: "import"}
 
 
 @dataclass(frozen=True)
 class RequestLease:
+    """The right to execute one claim of a worker request."""
+
     worker_request_id: str
     attempt: int
     kind: RequestKind
     owner: str
-    """Whose it is."""
+    """Owner of the request, not of the lease."""
     request: Document
     devices: int | None
     token: str
-    """Of this one claim: the attempts of worker_requests do not only grow."""
+    """Identifies this claim; the attempt number does not, because `give_back` decreases it."""
 
 
 def add(
     session: Session, kind: RequestKind, request: Document, *, owner: str, devices: int | None = 0
 ) -> WorkerRequest:
+    """Add a request to the queue and return it; `devices` as in `Job.devices`."""
     worker_request = WorkerRequest(
         id=ids.new_id(_PREFIX[kind]), kind=kind, owner=owner, request=request, devices=devices
     )
@@ -52,10 +56,8 @@ def add(
     return worker_request
 
 
-def look_ahead(
-    session: Session, capacity: GpuCapacity, exclusions: Collection[str], limit: int
-) -> Sequence[WorkerRequest]:
-    """What `claim` chooses from."""
+def peek(session: Session, capacity: GpuCapacity, exclusions: Collection[str], limit: int) -> Sequence[WorkerRequest]:
+    """Return the first `limit` requests that `claim` chooses from, oldest first, without locking them."""
     return session.scalars(
         _claimable(select(WorkerRequest), capacity).where(WorkerRequest.id.not_in(exclusions)).limit(limit)
     ).all()
@@ -69,12 +71,16 @@ def claim(
     *,
     among: Collection[str] | None = None,
 ) -> RequestLease | None:
-    """The oldest that nobody has, or that somebody had and lost, and that fits the capacity; `among`: of these alone."""
+    """Claim the oldest request that fits the capacity and is queued or has an expired lease; return its lease.
+
+    `among` restricts the choice to these ids. Returns None if there is no such request, or if it has exceeded
+    `MAX_ATTEMPTS` and therefore failed.
+    """
     token = f"{owner}/{secrets.token_hex(4)}"
     oldest = _claimable(select(WorkerRequest.id), capacity)
     if among is not None:
         oldest = oldest.where(WorkerRequest.id.in_(among))
-    taken = session.scalar(
+    worker_request = session.scalar(
         update(WorkerRequest)
         .where(WorkerRequest.id == oldest.limit(1).with_for_update(skip_locked=True).scalar_subquery())
         .values(
@@ -86,28 +92,36 @@ def claim(
         .returning(WorkerRequest),
         execution_options={"populate_existing": True, "synchronize_session": False},
     )
-    if taken is None:
+    if worker_request is None:
         return None
-    if taken.attempt > MAX_ATTEMPTS:
-        _give_up(session, taken)
+    if worker_request.attempt > MAX_ATTEMPTS:
+        _fail_as_poison(session, worker_request)
         return None
-    return RequestLease(taken.id, taken.attempt, taken.kind, taken.owner, taken.request, taken.devices, token)
+    return RequestLease(
+        worker_request.id,
+        worker_request.attempt,
+        worker_request.kind,
+        worker_request.owner,
+        worker_request.request,
+        worker_request.devices,
+        token,
+    )
 
 
 def renew(session: Session, lease: RequestLease, lease_seconds: float) -> None:
-    """Raises LeaseLost."""
+    """Extend the lease. Raise LeaseLost."""
     _lock_attempt(session, lease, lease_expires_at=now() + lease_seconds)
 
 
 def finish(
     session: Session, lease: RequestLease, *, result: Document | None = None, error: ErrorInfo | None = None
 ) -> None:
-    """Exactly one of the two. Raises LeaseLost."""
+    """End the request with exactly one of `result` and `error`. Raise LeaseLost."""
     _finish(_lock_attempt(session, lease, finished_at=now()), result, error)
 
 
 def give_back(session: Session, lease: RequestLease) -> None:
-    """To be taken by another worker; not held against it. Raises LeaseLost."""
+    """Return the request to the queue without counting the attempt. Raise LeaseLost."""
     worker_request = _lock_attempt(session, lease, attempt=WorkerRequest.attempt - 1)
     worker_request.status, worker_request.lease_owner, worker_request.lease_expires_at = (
         RequestStatus.QUEUED,
@@ -117,13 +131,13 @@ def give_back(session: Session, lease: RequestLease) -> None:
 
 
 def retry_later(session: Session, lease: RequestLease, delay: float, *, attempt_counts: bool) -> None:
-    """To be taken by any worker after `delay` seconds: its lease runs out then. Raises LeaseLost."""
+    """Let any worker claim the request after `delay` seconds, when its lease expires. Raise LeaseLost."""
     attempt = WorkerRequest.attempt if attempt_counts else WorkerRequest.attempt - 1
     _lock_attempt(session, lease, attempt=attempt, lease_owner=None, lease_expires_at=now() + delay)
 
 
 def delete_old(session: Session) -> None:
-    """What ended so long ago that nobody asks for it any more."""
+    """Delete the requests that ended more than `RETENTION_SECONDS` ago."""
     ended = WorkerRequest.status.in_([RequestStatus.SUCCEEDED, RequestStatus.FAILED])
     session.execute(delete(WorkerRequest).where(ended, WorkerRequest.finished_at < now() - RETENTION_SECONDS))
 
@@ -134,27 +148,29 @@ def _claimable(query: Select[T], capacity: GpuCapacity) -> Select[T]:
     return query.where(or_(WorkerRequest.status == RequestStatus.QUEUED, lost), fits).order_by(WorkerRequest.created_at)
 
 
-def _give_up(session: Session, worker_request: WorkerRequest) -> None:
-    problem = ErrorInfo(code="poison", message=f"{MAX_ATTEMPTS} workers died over it.", hint="See the workers' logs.")
+def _fail_as_poison(session: Session, worker_request: WorkerRequest) -> None:
+    message = f"{MAX_ATTEMPTS} workers died while executing the request."
+    error = ErrorInfo(code="poison", message=message, hint="See the logs of the workers.")
     if worker_request.kind is RequestKind.IMPORT:
-        uploads.refuse_import(session, worker_request.request["detector_id"], problem)
+        uploads.refuse_import(session, worker_request.request["detector_id"], error)
     worker_request.finished_at = time_of(session)
-    _finish(worker_request, error=problem)
+    _finish(worker_request, error=error)
 
 
 def _lock_attempt(session: Session, lease: RequestLease, **values: Any) -> WorkerRequest:
+    """Lock the request, set `values` and return it. Raise LeaseLost unless this claim still holds it."""
     this_claim = (
         WorkerRequest.id == lease.worker_request_id,
         WorkerRequest.lease_owner == lease.token,
         WorkerRequest.status == RequestStatus.RUNNING,
     )
-    held = session.scalar(
+    worker_request = session.scalar(
         update(WorkerRequest).where(*this_claim).values(**values).returning(WorkerRequest),
         execution_options={"populate_existing": True, "synchronize_session": False},
     )
-    if held is None:
-        raise LeaseLost(f"Attempt {lease.attempt} no longer holds worker_request {lease.worker_request_id}.")
-    return held
+    if worker_request is None:
+        raise LeaseLost(f"Attempt {lease.attempt} no longer holds worker request {lease.worker_request_id}.")
+    return worker_request
 
 
 def _finish(worker_request: WorkerRequest, result: Document | None = None, error: ErrorInfo | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Scheduling: queue order, job requirements, waiting reasons, the worker registry, wake-up messages."""

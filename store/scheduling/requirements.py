@@ -1,4 +1,4 @@
-"""What a job needs on the disks of the worker that runs it, beyond what workers fetch from the artifacts."""
+"""Files that a job requires on the disks of its worker, in addition to artifacts, which workers fetch themselves."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,96 +8,103 @@ from sqlalchemy.orm import Session
 
 from frs.errors import DatasetNotFound
 from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, InitFromDetector, InitFromFile, JobSpec
-from store.db.queries import COMPARE, datasets_of, find_detector, sees_everybodys
+from store.db.queries import COMPARE, datasets_of, find_detector, sees_all_owners
 from store.db.tables import Dataset, Document, Job
 from store.states import WaitingReason
 
-_HALVES = ("train", "val")
-_LONGEST_PLACE = 100
+_SPLITS = ("train", "val")
+_MAX_FIELD_LENGTH = 100
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """Files and folders that belong together; below the folder of data sets, or of models for weights."""
+    """Files and folders that belong together, or the ability to read a job's spec."""
 
     key: str
-    """The id of a data set that is trained on; of others a text that is no such id."""
+    """Id of the data set or detector, or another text that identifies the requirement. Only for the data set that a
+    job trains on is the key a data set's id."""
     owner: str
-    """Who may hear of it."""
-    code: WaitingReason
-    """Of a job that waits for it."""
-    what: str
-    """In words, after the path."""
+    """Owner whose users may see the requirement."""
+    reason: WaitingReason
+    """Waiting reason of a job whose requirement no worker meets."""
+    label: str
+    """Text that follows a file's path in messages, such as ` of data set shapes`; for an unreadable spec, the name of
+    the unknown field."""
     files: tuple[tuple[str, str | None], ...] = ()
-    """Each with its SHA-256, where that is known."""
+    """Path and, if known, SHA-256 of each file; relative to the data sets' or the models folder."""
     folders: tuple[str, ...] = ()
+    """Paths of folders, relative likewise."""
 
 
 def requirements_of(session: Session, job: Job) -> tuple[Requirement, ...]:
-    """Without what is not there for anybody: the attempt will tell."""
+    """Return the requirements of the job.
+
+    Rows that no longer exist are not listed: the attempt fails with the error.
+    """
     try:
         spec = JobSpec.model_validate(job.spec)
         datasets = datasets_of(session, job)
     except ValidationError as error:
-        return (unreadable_spec(job.id, job.owner, _place(error)),)
+        return (unreadable_spec(job.id, job.owner, _unknown_field(error)),)
     except DatasetNotFound:
         return ()
-    sides = [] if spec.kind == COMPARE else [side for side in (spec.student, spec.teacher) if side]
-    return (*_of_datasets(datasets), *(need for side in sides for need in _of_a_detector(session, job, side)))
+    detectors = [] if spec.kind == COMPARE else [ref for ref in (spec.student, spec.teacher) if ref]
+    detector_files = (item for ref in detectors for item in _detector_requirements(session, job, ref))
+    return (*_dataset_requirements(datasets), *detector_files)
 
 
 def probe_job(id: str, request: Document, owner: str) -> Job:
-    """What the probe of that id asks for, as a job that is in no table; its spec may be another version's."""
+    """Return the probe request as a job that is in no table; its spec may be of another version."""
     spec, references = request["spec"], {"dataset_id": request["dataset_id"], "key_id": request.get("key_id")}
     return Job(id=id, spec=spec, devices=spec.get("resources", {}).get("devices"), owner=owner, **references)
 
 
-def unreadable_spec(id: str, owner: str, what: str) -> Requirement:
-    """Of a job or probe that this version cannot read; `what`: it stumbles over."""
-    return Requirement(spec_key(id), owner, WaitingReason.SPEC, what)
+def unreadable_spec(id: str, owner: str, label: str) -> Requirement:
+    """Return the requirement of a job or probe whose spec this version cannot read; `label` names the field."""
+    return Requirement(spec_key(id), owner, WaitingReason.SPEC, label)
 
 
 def spec_key(id: str) -> str:
-    """Of the need for somebody who can read the spec of that job or probe."""
+    """Return the key of the requirement to read the spec of that job or probe."""
     return f"spec/{id}"
 
 
-def _place(error: ValidationError) -> str:
-    """The first place in the spec that is unknown."""
+def _unknown_field(error: ValidationError) -> str:
+    """Return the dotted name of the first invalid field of the spec."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return ".".join(map(str, first["loc"]))[:_LONGEST_PLACE] or first["type"]
+    return ".".join(map(str, first["loc"]))[:_MAX_FIELD_LENGTH] or first["type"]
 
 
-def _of_datasets(datasets: list[Dataset]) -> Iterator[Requirement]:
-    """The first with both halves, another one with its training half."""
+def _dataset_requirements(datasets: list[Dataset]) -> Iterator[Requirement]:
+    """Yield both splits of the first data set, and the training split of the second."""
     for number, dataset in enumerate(datasets):
         if dataset.upload_key:
             continue
-        halves, known = _HALVES[: 1 if number else 2], dataset.hashes or {}
+        splits, hashes = _SPLITS[: 1 if number else 2], dataset.hashes or {}
         yield Requirement(
             key=f"{dataset.id}/train" if number else dataset.id,
             owner=dataset.owner,
-            code=WaitingReason.DATASET,
-            what=f" of data set {dataset.name}",
-            files=tuple((getattr(dataset, f"{half}_annotations"), known.get(half)) for half in halves),
-            folders=tuple(getattr(dataset, f"{half}_images") for half in halves),
+            reason=WaitingReason.DATASET,
+            label=f" of data set {dataset.name}",
+            files=tuple((getattr(dataset, f"{split}_annotations"), hashes.get(split)) for split in splits),
+            folders=tuple(getattr(dataset, f"{split}_images") for split in splits),
         )
 
 
-def _of_a_detector(session: Session, job: Job, ref: DetectorRef) -> Iterator[Requirement]:
+def _detector_requirements(session: Session, job: Job, ref: DetectorRef) -> Iterator[Requirement]:
     if isinstance(ref, DetectorByName):
-        yield from _of_a_registered_one(session, job, ref.detector)
+        yield from _registered_weights(session, job, ref.detector)
     elif isinstance(ref, DetectorOfJob):
         return
     elif isinstance(ref.init, InitFromDetector):
-        yield from _of_a_registered_one(session, job, ref.init.detector)
+        yield from _registered_weights(session, job, ref.init.detector)
     elif isinstance(ref.init, InitFromFile):
         file = ref.init.weights
         yield Requirement(f"weights/{file}", job.owner, WaitingReason.WEIGHTS, "", ((file, None),))
 
 
-def _of_a_registered_one(session: Session, job: Job, name: str) -> Iterator[Requirement]:
-    row = find_detector(session, name, job.owner, everybodys=sees_everybodys(session, job))
+def _registered_weights(session: Session, job: Job, name: str) -> Iterator[Requirement]:
+    row = find_detector(session, name, job.owner, all_owners=sees_all_owners(session, job))
     if row is not None and row.weights_file is not None:
         files = ((row.weights_file, row.sha256),)
         yield Requirement(row.id, row.owner, WaitingReason.WEIGHTS, f" of detector {row.name}", files)

@@ -1,4 +1,4 @@
-"""Why a job waits: stored where somebody decided it, otherwise derived from what it waits for."""
+"""Why a job waits: the stored reason if there is one, otherwise derived from its dependencies and the workers."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,12 +13,14 @@ from store.scheduling import worker_registry
 from store.scheduling.requirements import probe_job, requirements_of, spec_key
 from store.states import WAITING_HINTS, JobStatus, RequestStatus, WaitingReason
 
-_TOLD = 3
-"""Workers that a message names."""
+_MAX_WORKERS_NAMED = 3
+"""Maximum number of workers that a message names."""
 
 
 @dataclass(frozen=True)
 class StatusReason:
+    """Why a job or a probe waits."""
+
     code: WaitingReason
     message: str
     since: float
@@ -26,22 +28,26 @@ class StatusReason:
 
     @property
     def hint(self) -> str:
+        """The next step for the user."""
         return WAITING_HINTS[self.code]
 
 
 def waiting_reason(session: Session, job: Job) -> StatusReason | None:
-    """Why a queued job waits; None for any other."""
+    """Return why the job waits, or None if it is not queued."""
     return waiting_reasons(session, [job]).get(job.id)
 
 
 def waiting_reasons(session: Session, jobs: Sequence[Job]) -> dict[str, StatusReason]:
-    """Of those that are queued, by id: of many at the price of three look-ups, and of more where every worker missing something."""
+    """Return why the queued ones of the jobs wait, by id.
+
+    Three queries for any number of jobs; more if every worker misses requirements.
+    """
     queued = [job for job in jobs if job.status == JobStatus.QUEUED]
-    undecided = [job for job in queued if not job.status_reason_code]
-    teachers, runs = _teachers(session, undecided), _unfinished_runs(session, undecided)
-    workers = worker_registry.alive(session) if undecided else []
+    without_reason = [job for job in queued if not job.status_reason_code]
+    teachers, runs = _teachers(session, without_reason), _unfinished_runs(session, without_reason)
+    workers = worker_registry.alive(session) if without_reason else []
     reasons = {job.id: reason for job in queued if (reason := _stored_reason(job))}
-    for job in undecided:
+    for job in without_reason:
         code, message = (
             _teacher_reason(teachers.get(job.teacher_job_id or ""))
             or _runs_reason(runs.get(job.parent_id or "", []) if job.kind == COMPARE else [])
@@ -52,7 +58,7 @@ def waiting_reasons(session: Session, jobs: Sequence[Job]) -> dict[str, StatusRe
 
 
 def probe_waiting_reason(session: Session, worker_request: WorkerRequest) -> StatusReason | None:
-    """Why a plan's probe waits; None for one that does not."""
+    """Return why the probe of a plan waits, or None if it is not queued."""
     if worker_request.status != RequestStatus.QUEUED:
         return None
     job = probe_job(worker_request.id, worker_request.request, worker_request.owner)
@@ -60,27 +66,33 @@ def probe_waiting_reason(session: Session, worker_request: WorkerRequest) -> Sta
 
 
 def worker_reason(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str]:
-    """What is left to wait for once all else is there; `workers`: those alive."""
+    """Return reason and message for a job that waits only for a worker; `workers` are those alive."""
     if not workers:
         return WaitingReason.WORKER, "No worker is running."
-    most = max(len(worker.gpus) for worker in workers)
-    if (job.devices or 0) > most:
-        return WaitingReason.DEVICE, f"It asks for {job.devices} GPUs; no worker has more than {most}."
-    able = [worker for worker in workers if len(worker.gpus) >= (job.devices or 0)]
-    return _missing_files_reason(session, job, able) or (WaitingReason.WORKER, "The next free worker takes it.")
+    max_gpus = max(len(worker.gpus) for worker in workers)
+    if (job.devices or 0) > max_gpus:
+        return WaitingReason.DEVICE, f"The job requests {job.devices} GPUs; no worker has more than {max_gpus}."
+    large_enough = [worker for worker in workers if len(worker.gpus) >= (job.devices or 0)]
+    return _missing_files_reason(session, job, large_enough) or (
+        WaitingReason.WORKER,
+        "The next free worker takes it.",
+    )
 
 
 def _missing_files_reason(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str] | None:
-    """Only where every one of them has said that it missing some."""
+    """Return the reason if every one of the workers has reported a missing requirement of the job, else None."""
     if not all(worker.missing for worker in workers):
         return None
-    codes = {need.key: need.code for need in requirements_of(session, job)} | {spec_key(job.id): WaitingReason.SPEC}
-    missing = [[entry for entry in worker.missing or [] if entry["key"] in codes] for worker in workers]
+    reasons = {item.key: item.reason for item in requirements_of(session, job)} | {spec_key(job.id): WaitingReason.SPEC}
+    missing = [[entry for entry in worker.missing or [] if entry["key"] in reasons] for worker in workers]
     if not all(missing):
         return None
-    said = {f"{worker.host} {found[0]['message']}": None for worker, found in zip(workers, missing, strict=True)}
-    more = f" And {len(said) - _TOLD} more workers." if len(said) > _TOLD else ""
-    return codes[missing[0][0]["key"]], " ".join([*said][:_TOLD]) + more
+    sentences = {
+        f"{worker.host} {entry['message']}": None for worker, [entry, *_] in zip(workers, missing, strict=True)
+    }
+    others = len(sentences) - _MAX_WORKERS_NAMED
+    suffix = f" And {others} more workers." if others > 0 else ""
+    return reasons[missing[0][0]["key"]], " ".join([*sentences][:_MAX_WORKERS_NAMED]) + suffix
 
 
 def _stored_reason(job: Job) -> StatusReason | None:
@@ -98,11 +110,12 @@ def _teacher_reason(teacher: Row[str, JobStatus] | None) -> tuple[WaitingReason,
 def _runs_reason(unfinished: Sequence[str]) -> tuple[WaitingReason, str] | None:
     if not unfinished:
         return None
-    message = f"{len(unfinished)} of the runs it compares have not ended, first job {unfinished[0]}."
+    message = f"{len(unfinished)} of the runs to compare have not succeeded yet, first job {unfinished[0]}."
     return WaitingReason.RUNS, message
 
 
 def _teachers(session: Session, jobs: Sequence[Job]) -> dict[str, Row[str, JobStatus]]:
+    """Return id and status of the jobs that train the teachers, by id."""
     ids = {job.teacher_job_id for job in jobs if job.teacher_job_id}
     if not ids:
         return {}
@@ -110,7 +123,10 @@ def _teachers(session: Session, jobs: Sequence[Job]) -> dict[str, Row[str, JobSt
 
 
 def _unfinished_runs(session: Session, jobs: Sequence[Job]) -> dict[str, list[str]]:
-    """Ids of what comparisons still need, by the job that asked for it: that one first, then its children by seed."""
+    """Return the ids of the runs that comparisons among the jobs wait for, by the id of the comparison's parent.
+
+    The parent comes first, then its children by seed.
+    """
     parents = {job.parent_id for job in jobs if job.kind == COMPARE and job.parent_id}
     if not parents:
         return {}

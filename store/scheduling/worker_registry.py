@@ -1,4 +1,4 @@
-"""Which workers there are: each says so itself, about as often as it renews its leases."""
+"""The worker registry: each worker registers itself about as often as it renews its leases."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +11,11 @@ from store.db.tables import Document, Job, Worker
 from store.states import JobStatus
 
 ALIVE_SECONDS = 60.0
-"""A worker that said nothing for so long is gone."""
-SILENT_SECONDS = 3600.0
-"""So long somebody is told of it."""
+"""A worker whose registration is older than this counts as dead."""
+RECENTLY_SEEN_SECONDS = 3600.0
+"""Dead workers are listed by `recently_seen` for this long."""
 RETENTION_SECONDS = 86_400.0
+"""Registrations older than this are deleted."""
 
 
 def register(
@@ -28,45 +29,49 @@ def register(
     draining: bool = False,
     missing: Sequence[Document] = (),
 ) -> None:
-    said: dict[str, Any] = {
+    """Insert or update the worker's registration; the arguments are the columns of `Worker`."""
+    values: dict[str, Any] = {
         "host": host,
         "version": version,
         "concurrency": concurrency,
         "gpus": gpus,
         "draining": draining,
     }
-    said |= {"missing": list(missing)}
-    statement = insert(session, Worker).values(id=id, **said, seen_at=now())
-    session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=said | {"seen_at": now()}))
+    values |= {"missing": list(missing)}
+    statement = insert(session, Worker).values(id=id, **values, seen_at=now())
+    session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values | {"seen_at": now()}))
     session.execute(delete(Worker).where(Worker.seen_at < now() - RETENTION_SECONDS))
 
 
 def deregister(session: Session, id: str) -> None:
-    """It has ended in good order."""
+    """Delete the registration of a worker that ends cleanly."""
     session.execute(delete(Worker).where(Worker.id == id))
 
 
 def alive(session: Session) -> Sequence[Worker]:
-    """Oldest first."""
+    """Return the workers that are alive, oldest first."""
     query = select(Worker).where(_is_alive()).order_by(Worker.started_at, Worker.id)
     return session.scalars(query).all()
 
 
 def recently_seen(session: Session) -> Sequence[Worker]:
-    """The alive, and for an hour those that fell silent, unless another was started on their host since."""
+    """Return the workers that are alive, and those that died within the last hour.
+
+    A dead worker is omitted if another one was started on its host since.
+    """
     another = aliased(Worker)
     replaced = exists().where(another.host == Worker.host, another.started_at > Worker.seen_at)
-    lately = Worker.seen_at > now() - SILENT_SECONDS
-    return session.scalars(select(Worker).where(lately, or_(_is_alive(), ~replaced))).all()
+    is_recent = Worker.seen_at > now() - RECENTLY_SEEN_SECONDS
+    return session.scalars(select(Worker).where(is_recent, or_(_is_alive(), ~replaced))).all()
 
 
 def jobs_of(session: Session, worker_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Ids of the jobs each of them runs."""
-    held: dict[str, list[str]] = {id: [] for id in worker_ids}
+    """Return the ids of the running jobs by worker id; every given worker has an entry."""
+    jobs: dict[str, list[str]] = {id: [] for id in worker_ids}
     running = select(Job.lease_owner, Job.id).where(Job.status == JobStatus.RUNNING, Job.lease_owner.in_(worker_ids))
     for worker_id, job_id in session.execute(running.order_by(Job.id)):
-        held[str(worker_id)].append(job_id)
-    return held
+        jobs[str(worker_id)].append(job_id)
+    return jobs
 
 
 def _is_alive() -> ColumnElement[bool]:

@@ -1,1 +1,4 @@
-"""Changes of the tables, oldest first. Each works with the version of the code before it: expand, later contract."""
+"""Schema revisions, oldest first.
+
+Each revision works with the previous version of the code: expand in one revision, contract in a later one.
+"""

@@ -1,4 +1,7 @@
-"""Alembic's entry point: on the connection that `store.db.schema` hands over, else on the one of `FRS_DATABASE_URL`."""
+"""Alembic's entry point.
+
+Migrates on the connection that `store.db.schema` passes in, or on a new connection to `FRS_DATABASE_URL`.
+"""
 
 from alembic import context
 from sqlalchemy import Connection
@@ -9,14 +12,15 @@ from store.settings import Settings
 
 
 def migrate(connection: Connection) -> None:
+    """Run the requested revisions in one transaction; on SQLite, alter tables by recreating them."""
     is_sqlite = connection.dialect.name == "sqlite"
     context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=is_sqlite)
     with context.begin_transaction():
         context.run_migrations()
 
 
-if (handed_over := context.config.attributes.get("connection")) is not None:
-    migrate(handed_over)
+if (existing_connection := context.config.attributes.get("connection")) is not None:
+    migrate(existing_connection)
 else:
     with open_database(Settings().database_url).write() as session:
         migrate(session.connection())
