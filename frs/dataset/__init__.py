@@ -1,0 +1,1 @@
+"""COCO data sets: read, check and convert annotations and images, and draw synthetic ones."""

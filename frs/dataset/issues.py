@@ -1,4 +1,4 @@
-"""What is wrong with a data set: issues named by a code, counted in full, listed up to a limit."""
+"""Data-set issues: each has a code; all are counted, and up to a limit they are listed."""
 
 import reprlib
 from collections import Counter
@@ -40,21 +40,31 @@ BOX_CODES: frozenset[IssueCode] = frozenset(
         "image_unknown",
     }
 )
-"""What does not matter where only the images are used."""
+"""Codes that are irrelevant if only the images are used, as for unlabelled images."""
 
 
 class DatasetIssue(BaseModel):
+    """One error in a data set."""
+
     model_config = ConfigDict(frozen=True)
     code: IssueCode
+    """Kind of the issue."""
     message: str
+    """One sentence that names the file and the box."""
     file: str | None = None
-    """The image's name in the annotation file."""
+    """Image file name as in the annotation file; null if the issue concerns no image entry."""
     image_id: int | None = None
+    """Image id as in the annotation file."""
     annotation_id: int | None = None
+    """Box id as in the annotation file."""
 
 
 class IssueCollector:
-    """Collects issues. However many there are, it keeps `limit` of each code and the ids of the images they touch."""
+    """Collector of issues in bounded memory.
+
+    It counts every issue by code, keeps the first `limit` issues of each code and the ids of all images that have
+    issues. Issues whose code is in `ignored` are dropped.
+    """
 
     def __init__(self, limit: int = 200, ignored: frozenset[IssueCode] = frozenset()) -> None:
         self.limit, self.ignored = limit, ignored
@@ -71,6 +81,7 @@ class IssueCollector:
         image_id: int | None = None,
         annotation_id: int | None = None,
     ) -> None:
+        """Count an issue, and keep it unless `limit` issues of its code are kept already."""
         if code in self.ignored:
             return
         self.counts[code] += 1
@@ -81,12 +92,18 @@ class IssueCollector:
             self._kept.append((self.counts[code], issue))
 
     def listed(self) -> list[DatasetIssue]:
-        """At most `limit`, the first of every code before the second of any: no code hides another."""
+        """Return at most `limit` issues: the first of every code, then the second of every code, and so on.
+
+        In this order, a frequent code does not push a rare one off the list.
+        """
         return [issue for _, issue in sorted(self._kept, key=lambda kept: kept[0])][: self.limit]
 
 
 def printable(value: object, length: int = 120) -> str:
-    """`value` for a message: short, on one line, control characters and lone surrogates escaped."""
+    """Return `value` as text for a message: on one line, at most `length` characters before escaping.
+
+    Longer text is cut and ends in "..."; control characters and lone surrogates are escaped.
+    """
     text = value if isinstance(value, str) else reprlib.repr(value)
     text = text if len(text) <= length else text[:length] + "..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""What is in a data set, in numbers, and what is wrong with it."""
+"""Report of a data-set check: counts, sizes and issues."""
 
 from typing import Literal
 
@@ -10,96 +10,123 @@ from frs.dataset.issues import BOX_CODES, DatasetIssue, IssueCode, IssueCollecto
 from frs.dataset.trainable import labelled_images
 
 Depth = Literal["annotations", "headers", "decoded"]
+"""How far a check read the image files: not at all, their headers, or completely."""
 
 _SMALL, _MEDIUM = 32**2, 96**2
+"""COCO's limits of small and medium boxes, in square pixels."""
 
 
-class _Part(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Counts(_Part):
+class Counts(_FrozenModel):
+    """Numbers of images and boxes."""
+
     images: int
-    """Listed in the annotation file, usable or not."""
+    """Images listed in the annotation file, including invalid entries."""
     images_without_boxes: int
+    """Valid image entries without a valid box."""
     boxes: int
+    """Valid boxes, including crowds."""
     crowd: int
+    """Boxes with `iscrowd: 1`."""
 
 
-class ClassCount(_Part):
+class ClassCount(_FrozenModel):
+    """Numbers of boxes and images of one class."""
+
     id: int
+    """Category id in the annotation file."""
     name: str
     boxes: int
+    """Boxes of this class."""
     images: int
+    """Images with at least one box of this class."""
 
 
-class BoxSizes(_Part):
-    """Boxes by COCO's sizes: area below 32 x 32, below 96 x 96, the rest."""
+class BoxSizes(_FrozenModel):
+    """Numbers of boxes by COCO's sizes: area below 32 x 32 pixels, below 96 x 96 pixels, and larger."""
 
     small: int
     medium: int
     large: int
 
 
-class ImageSizes(_Part):
+class ImageSizes(_FrozenModel):
+    """Range of image sizes in pixels, as annotated."""
+
     min_width: int
     max_width: int
     min_height: int
     max_height: int
 
 
-class Report(_Part):
+class Report(_FrozenModel):
+    """Result of checking one split."""
+
     counts: Counts
     classes: list[ClassCount]
-    """By ascending category id: the order of the labels."""
+    """Classes by ascending category id, which is the order of the labels."""
     box_sizes: BoxSizes
     image_sizes: ImageSizes | None
+    """Null if the split has no valid image entry."""
     depth: Depth
-    """How far image files were read."""
+    """How far image files were read: not at all (`annotations`), their `headers`, or completely (`decoded`)."""
     issues: list[DatasetIssue]
-    """The first of each kind; `issue_counts` has all."""
+    """The first issues of each code; `issue_counts` counts all of them."""
     issue_counts: dict[IssueCode, int]
+    """Number of issues by code."""
     invalid_images: int
+    """Images that have issues, including invalid entries."""
     invalid_fraction: float
+    """`invalid_images` as a fraction of all listed images, 0 to 1."""
     invalid_image_ids: list[int]
+    """Ids of the images that have issues, ascending."""
     labelled_images: int | None = None
-    """Images that training uses once the bad ones are left out. Null: an earlier version made this report."""
+    """Images used for training once the invalid ones are excluded; null in reports of earlier versions."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        """Class names in the order of the labels."""
         return tuple(row.name for row in self.classes)
 
     def accepted(self, max_invalid_fraction: float = 0.0) -> bool:
-        """Whether to train on it, leaving the bad images out. Some issues no image can be blamed for."""
+        """Return whether training may use the split without its invalid images.
+
+        A split with issues is accepted if `max_invalid_fraction` is above 0 and not exceeded. A duplicate category or
+        a split without boxes concerns no single image, so it is never accepted.
+        """
         if not self.issue_counts:
             return True
-        beyond_images = {"category_duplicate", "boxes_missing"} & self.issue_counts.keys()
-        return not beyond_images and 0 < max_invalid_fraction >= self.invalid_fraction
+        never_accepted = {"category_duplicate", "boxes_missing"} & self.issue_counts.keys()
+        return not never_accepted and 0 < max_invalid_fraction >= self.invalid_fraction
 
 
 def usable_without_boxes(report: Report, max_invalid_fraction: float = 0.0) -> bool:
-    """Whether the images alone may be used, whatever is wrong with boxes."""
+    """Return whether the images may be used without their boxes; issues of boxes are ignored."""
     return not report.issue_counts.keys() - BOX_CODES or 0 < max_invalid_fraction >= report.invalid_fraction
 
 
-def build_report(coco: CocoFile, found: IssueCollector, depth: Depth) -> Report:
-    bad = coco.images_listed - len(coco.images) + sum(image.id in found.image_ids for image in coco.images)
+def build_report(coco: CocoFile, issues: IssueCollector, depth: Depth) -> Report:
+    """Return the report on the content of an annotation file and the issues collected from it."""
+    invalid = coco.images_listed - len(coco.images) + sum(image.id in issues.image_ids for image in coco.images)
     return Report(
-        counts=_counts(coco),
-        classes=_classes(coco),
-        box_sizes=_box_sizes(coco),
-        image_sizes=_image_sizes(coco),
+        counts=_count_entries(coco),
+        classes=_count_classes(coco),
+        box_sizes=_count_box_sizes(coco),
+        image_sizes=_measure_images(coco),
         depth=depth,
-        issues=found.listed(),
-        issue_counts=dict(found.counts),
-        invalid_images=bad,
-        invalid_fraction=bad / coco.images_listed,
-        invalid_image_ids=sorted(found.image_ids),
-        labelled_images=len(labelled_images(coco, found.image_ids)),
+        issues=issues.listed(),
+        issue_counts=dict(issues.counts),
+        invalid_images=invalid,
+        invalid_fraction=invalid / coco.images_listed,
+        invalid_image_ids=sorted(issues.image_ids),
+        labelled_images=len(labelled_images(coco, issues.image_ids)),
     )
 
 
-def _counts(coco: CocoFile) -> Counts:
+def _count_entries(coco: CocoFile) -> Counts:
     return Counts(
         images=coco.images_listed,
         images_without_boxes=len(coco.images) - len(np.unique(coco.boxes.image)),
@@ -108,7 +135,7 @@ def _counts(coco: CocoFile) -> Counts:
     )
 
 
-def _classes(coco: CocoFile) -> list[ClassCount]:
+def _count_classes(coco: CocoFile) -> list[ClassCount]:
     boxes = np.bincount(coco.boxes.label, minlength=len(coco.classes))
     pairs = np.unique(coco.boxes.image.astype(np.int64) * len(coco.classes) + coco.boxes.label)
     images = np.bincount(pairs % len(coco.classes), minlength=len(coco.classes))
@@ -118,13 +145,13 @@ def _classes(coco: CocoFile) -> list[ClassCount]:
     ]
 
 
-def _box_sizes(coco: CocoFile) -> BoxSizes:
+def _count_box_sizes(coco: CocoFile) -> BoxSizes:
     area = coco.boxes.area
-    small, medium = int((area < _SMALL).sum()), int((area < _MEDIUM).sum())
-    return BoxSizes(small=small, medium=medium - small, large=len(area) - medium)
+    below_small, below_medium = int((area < _SMALL).sum()), int((area < _MEDIUM).sum())
+    return BoxSizes(small=below_small, medium=below_medium - below_small, large=len(area) - below_medium)
 
 
-def _image_sizes(coco: CocoFile) -> ImageSizes | None:
+def _measure_images(coco: CocoFile) -> ImageSizes | None:
     if not coco.images:
         return None
     widths, heights = zip(*((image.width, image.height) for image in coco.images), strict=True)

@@ -1,10 +1,10 @@
-"""A job's two splits, read and checked before anything is trained."""
+"""Training, validation and unlabelled split of a job, read and checked before training."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from frs.dataset import coco
-from frs.dataset.check import Progress, check_pair, check_split
+from frs.dataset.check import ProgressCallback, check_pair, check_split
 from frs.dataset.coco import CocoFile
 from frs.dataset.report import Report
 from frs.dataset.trainable import labelled_images
@@ -15,66 +15,73 @@ from frs.resolved import ResolvedSpec, SplitFiles
 
 @dataclass(frozen=True)
 class LoadedSplit:
-    """One split: its content and the images left out for their issues."""
+    """One split: its annotations, and the images excluded from it."""
 
     files: SplitFiles
+    """Paths of the images folder and the annotation file."""
     coco: CocoFile
     excluded: frozenset[int]
+    """Ids of the images that are not used: those with issues, and those that `sample` dropped."""
     sha256: str
-    """Of the annotation file."""
+    """SHA-256 of the annotation file, lower-case hex."""
     report: Report
 
     @property
     def valid(self) -> list[int]:
-        """Indices of the images that are whole."""
+        """Indices of the images that are used."""
         return [i for i, image in enumerate(self.coco.images) if image.id not in self.excluded]
 
     def sample(self, images: int) -> "LoadedSplit":
-        """At most so many of the images, evenly from the whole."""
+        """Return the split reduced to at most `images` valid images, evenly spaced over all of them."""
         valid = self.valid
         chosen = {valid[len(valid) * i // images] for i in range(images)} if len(valid) > images else set(valid)
-        rest = {self.coco.images[i].id for i in valid if i not in chosen}
-        return replace(self, excluded=self.excluded | rest)
+        dropped = {self.coco.images[i].id for i in valid if i not in chosen}
+        return replace(self, excluded=self.excluded | dropped)
 
     @property
     def ids(self) -> list[int]:
+        """Ids of the images that are used."""
         return [self.coco.images[i].id for i in self.valid]
 
 
 @dataclass(frozen=True)
 class LoadedSplits:
+    """All splits of a job."""
+
     train: LoadedSplit
     val: LoadedSplit
     unlabelled: LoadedSplit | None = None
-    """Boxes dropped."""
+    """Split without boxes, for training with the distillation terms only."""
 
     @property
     def splits(self) -> dict[str, LoadedSplit]:
+        """The splits that the job has, by name."""
         splits = {"train": self.train, "val": self.val, "unlabelled": self.unlabelled}
         return {name: split for name, split in splits.items() if split is not None}
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the labels."""
         return self.train.coco.classes
 
     @cached_property
     def labelled(self) -> list[int]:
-        """Indices of the training images: those with boxes, as stock mmdet has it."""
+        """Indices of the training images: those with trainable boxes, by mmdet's rule."""
         return labelled_images(self.train.coco, self.train.excluded)
 
 
-def load_splits(spec: ResolvedSpec, progress: Progress) -> LoadedSplits:
-    """The splits without the images that have issues, and the unlabelled images without their boxes.
+def load_splits(spec: ResolvedSpec, progress: ProgressCallback) -> LoadedSplits:
+    """Return the splits of a job, without the images that have issues; the unlabelled split without its boxes.
 
-    Raises BadDataset where nothing is left, ClassMismatch where the splits differ.
+    Raises BadDataset if no training or validation image is left, ClassMismatch if the classes of the splits differ.
     """
     files = {"train": spec.train, "val": spec.val} | ({"unlabelled": spec.unlabelled} if spec.unlabelled else {})
     reports = {
-        name: check_split(part.images, part.annotations, boxes=name != "unlabelled", progress=progress)
-        for name, part in files.items()
+        name: check_split(split.images, split.annotations, boxes=name != "unlabelled", progress=progress)
+        for name, split in files.items()
     }
     check_pair(reports["train"], reports["val"])
-    splits = {name: _load_split(part, reports[name]) for name, part in files.items()}
+    splits = {name: _load_split(split, reports[name]) for name, split in files.items()}
     if "unlabelled" in splits:
         splits["unlabelled"] = replace(splits["unlabelled"], coco=splits["unlabelled"].coco.without_boxes())
     data = LoadedSplits(**splits)
@@ -86,21 +93,24 @@ def load_splits(spec: ResolvedSpec, progress: Progress) -> LoadedSplits:
 
 
 def describe_excluded(data: LoadedSplits, max_invalid_fraction: float) -> list[str]:
-    """What is left out of each split, in words. Raises BadDataset naming file and box where it is more than allowed."""
-    told = []
+    """Return one message for each split that has excluded images.
+
+    Raises BadDataset, naming files and boxes, if a split exceeds `max_invalid_fraction` or is not acceptable at all.
+    """
+    messages = []
     for name, split in data.splits.items():
-        said = _describe_issues(name, split.report)
-        if said and not split.report.accepted(max_invalid_fraction):
-            raise BadDataset(said)
-        told += [f"{said} They are left out."] if said else []
-    return told
+        text = _describe_issues(name, split.report)
+        if text and not split.report.accepted(max_invalid_fraction):
+            raise BadDataset(text)
+        messages += [f"{text} These images are excluded."] if text else []
+    return messages
 
 
 def _describe_issues(name: str, report: Report) -> str:
     if not report.issue_counts:
         return ""
-    listed = " ".join(issue.message for issue in report.issues[:5])
-    return f"The {name} split has issues in {report.invalid_images} of {report.counts.images} images: {listed}"
+    first_messages = " ".join(issue.message for issue in report.issues[:5])
+    return f"The {name} split has issues in {report.invalid_images} of {report.counts.images} images: {first_messages}"
 
 
 def _load_split(files: SplitFiles, report: Report) -> LoadedSplit:

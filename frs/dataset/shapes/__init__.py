@@ -1,0 +1,1 @@
+"""Synthetic data sets of drawn shapes in COCO layout."""

@@ -1,4 +1,4 @@
-"""A drawn data set in COCO layout, for trying things out where no other is at hand: the same for the same seed."""
+"""Writer of synthetic data sets in COCO layout, for demos and tests; the same seed gives the same files."""
 
 import io
 import json
@@ -13,10 +13,11 @@ from PIL import Image
 from frs.dataset.shapes.scene import NAMES, DrawnObject, draw_scene
 from frs.errors import BadDataset
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
+"""Receives the number of images finished so far and the total number of images."""
 
 _EDITION = 1
-"""Counts up whenever the same seed comes to look different."""
+"""Version of the drawing code; incremented when the same seed gives different images."""
 _SPLITS = ("train", "val")
 
 
@@ -27,49 +28,52 @@ def draw_dataset(
     val: int = 150,
     size: int = 160,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> None:
-    """Draws `train/`, `val/` and `annotations/` below `folder`, unless exactly that is there already.
+    """Draw a data set into `train/`, `val/` and `annotations/` below `folder`; skip the splits that exist already.
 
-    A scene depends on seed, split and its number alone: a smaller set is the beginning of a larger one.
-    `progress(done, images)`. Raises BadDataset rather than overwrite a data set that was not drawn.
+    `train` and `val` are numbers of images, `size` is the side of an image in pixels. An image depends only on seed,
+    split and its number, so a smaller data set is the beginning of a larger one. `progress(done, images)` is called
+    after each image.
+
+    Raises BadDataset if `folder` holds annotations of a data set that was not drawn by this function.
     """
     done = 0
     for split, count in zip(_SPLITS, (train, val), strict=True):
-        for _ in _drawn(folder, split, count, size, seed):
+        for _ in _draw_split(folder, split, count, size, seed):
             done += 1
             if progress:
                 progress(done, train + val)
 
 
-def _drawn(folder: Path, split: str, count: int, size: int, seed: int) -> Iterator[None]:
-    """Yields after every picture; the annotation file comes last and says by its presence that all are there."""
+def _draw_split(folder: Path, split: str, count: int, size: int, seed: int) -> Iterator[None]:
+    """Draw one split, yielding after every image. The annotation file is written last, so it marks a complete split."""
     annotations = folder / "annotations" / f"instances_{split}.json"
-    order = {"edition": _EDITION, "split": split, "images": count, "size": size, "seed": seed}
-    document = _document(order)
-    if _order_of(annotations) == order and _all_there(folder / split, count):
+    parameters = {"edition": _EDITION, "split": split, "images": count, "size": size, "seed": seed}
+    document = _new_document(parameters)
+    if _read_parameters(annotations) == parameters and _all_exist(folder / split, count):
         yield from (None for _ in range(count))
         return
     annotations.unlink(missing_ok=True)
     for number in range(count):
         scene = draw_scene(default_rng([seed, _SPLITS.index(split), number]), size)
-        _write(folder / split / _name(number), _jpeg(scene.picture))
-        _add(document, number, size, scene.objects)
+        _write(folder / split / _file_name(number), _encode_jpeg(scene.image))
+        _add_image(document, number, size, scene.objects)
         yield
     _write(annotations, json.dumps(document).encode())
 
 
-def _document(order: dict[str, Any]) -> dict[str, Any]:
+def _new_document(parameters: dict[str, Any]) -> dict[str, Any]:
     return {
-        "info": {"description": "DrawnObject shapes", "drawn": order},
+        "info": {"description": "Drawn shapes", "drawn": parameters},
         "images": [],
         "annotations": [],
         "categories": [{"id": number, "name": name} for number, name in enumerate(NAMES, 1)],
     }
 
 
-def _add(document: dict[str, Any], number: int, size: int, objects: tuple[DrawnObject, ...]) -> None:
-    image = {"id": number + 1, "file_name": _name(number), "width": size, "height": size}
+def _add_image(document: dict[str, Any], number: int, size: int, objects: tuple[DrawnObject, ...]) -> None:
+    image = {"id": number + 1, "file_name": _file_name(number), "width": size, "height": size}
     document["images"].append(image)
     for drawn in objects:
         annotation = {
@@ -83,27 +87,28 @@ def _add(document: dict[str, Any], number: int, size: int, objects: tuple[DrawnO
         document["annotations"].append(annotation)
 
 
-def _order_of(annotations: Path) -> object:
+def _read_parameters(annotations: Path) -> object:
+    """Return the parameters that a drawn annotation file records, or None if there is no file."""
     if not annotations.exists():
         return None
     try:
         return json.loads(annotations.read_text())["info"]["drawn"]
     except (ValueError, KeyError, TypeError) as error:
-        text = f"{annotations.name} is there already and belongs to a data set that was not drawn."
-        raise BadDataset(text, "Name a new folder to draw in.") from error
+        text = f"The folder already holds {annotations.name} of a data set that was not drawn."
+        raise BadDataset(text, "Choose a new folder for the drawn data set.") from error
 
 
-def _all_there(folder: Path, count: int) -> bool:
-    return all((folder / _name(number)).is_file() for number in range(count))
+def _all_exist(folder: Path, count: int) -> bool:
+    return all((folder / _file_name(number)).is_file() for number in range(count))
 
 
-def _name(number: int) -> str:
+def _file_name(number: int) -> str:
     return f"{number + 1:06d}.jpg"
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def _encode_jpeg(image: Image.Image) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=92, subsampling=0)
+    image.save(stream, "JPEG", quality=92, subsampling=0)
     return stream.getvalue()
 
 

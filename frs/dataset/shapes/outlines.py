@@ -1,20 +1,22 @@
-"""Outlines of what is drawn: the four classes, and shapes that look like one of them and are none."""
+"""Outlines of the drawn shapes: four classes, and look-alikes that resemble a class but belong to none."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 Points = NDArray[np.float64]
-_FINE = 4
+"""(N, 2): corners x, y of an outline of radius 1 around the origin."""
+_OVERSAMPLING = 4
+"""Subpixels per pixel side when a shape is rasterised."""
 
 
 def _regular(corners: int) -> Points:
-    turn = 2 * np.pi * np.arange(corners) / corners
-    return np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    angles = 2 * np.pi * np.arange(corners) / corners
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _star(tips: int, waist: float) -> Points:
-    return _regular(2 * tips) * np.where(np.arange(2 * tips) % 2, waist, 1.0)[:, None]
+def _star(tips: int, inner_radius: float) -> Points:
+    return _regular(2 * tips) * np.where(np.arange(2 * tips) % 2, inner_radius, 1.0)[:, None]
 
 
 CLASSES: dict[str, Points] = {
@@ -36,20 +38,21 @@ LOOK_ALIKES: dict[str, Points] = {
 
 
 def coverage(outline: Points, radius: float, angle: float, hollow: float = 0.0) -> NDArray[np.float32]:
-    """How far each pixel of a square patch is covered, 0 to 1, by the outline around its centre.
+    """Return (S, S), the fraction of each pixel that the outline covers, 0 to 1, around the centre of a square patch.
 
-    `hollow`: the share of the radius that is left out inside.
+    `radius` is in pixels, `angle` in radians. `hollow` is the radius of a hole of the same outline, as a fraction of
+    `radius`; 0 gives a solid shape. S = 2 ceil(radius) + 3.
     """
     side = 2 * int(np.ceil(radius)) + 3
-    patch = Image.new("L", (side * _FINE, side * _FINE))
-    pen = ImageDraw.Draw(patch)
-    for scale, ink in ((1.0, 255), (hollow, 0)):
+    patch = Image.new("L", (side * _OVERSAMPLING, side * _OVERSAMPLING))
+    draw = ImageDraw.Draw(patch)
+    for scale, value in ((1.0, 255), (hollow, 0)):
         if scale:
-            pen.polygon(_placed(outline, radius * scale, angle, side), fill=ink)
-    return np.asarray(patch.reduce(_FINE), dtype=np.float32) / np.float32(255)
+            draw.polygon(_transform(outline, radius * scale, angle, side), fill=value)
+    return np.asarray(patch.reduce(_OVERSAMPLING), dtype=np.float32) / np.float32(255)
 
 
-def _placed(outline: Points, radius: float, angle: float, side: int) -> list[tuple[float, float]]:
+def _transform(outline: Points, radius: float, angle: float, side: int) -> list[tuple[float, float]]:
     cos, sin = np.cos(angle), np.sin(angle)
-    points = (outline @ np.array([(cos, sin), (-sin, cos)]) * radius + side / 2) * _FINE - 0.5
+    points = (outline @ np.array([(cos, sin), (-sin, cos)]) * radius + side / 2) * _OVERSAMPLING - 0.5
     return [(float(x), float(y)) for x, y in points]

@@ -1,4 +1,4 @@
-"""Pictures with boxes as the readers of other layouts hand them on, and how they become our COCO layout."""
+"""Annotated images, the common result of the Pascal VOC and YOLO readers, and the writer of our COCO layout."""
 
 import hashlib
 import json
@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 from frs.dataset.issues import printable
 from frs.errors import BadDataset, NoValidationSplit
 
-_TOLD = 5
+_LISTED_ERRORS = 5
 
 
 class Box(NamedTuple):
+    """Box of one object: class name and corners in pixels."""
+
     label: str
     left: float
     top: float
@@ -23,9 +25,11 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class AnnotatedImage:
+    """Image file with its size in pixels and its boxes."""
+
     path: Path
     name: str
-    """Below the half's folder."""
+    """File name relative to the folder of the split."""
     width: int
     height: int
     boxes: tuple[Box, ...]
@@ -33,100 +37,119 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class AnnotatedDataset:
+    """Classes and images of an uploaded data set."""
+
     classes: tuple[str, ...]
     train: Sequence[AnnotatedImage]
     val: Sequence[AnnotatedImage] | None
+    """None if the upload has no validation split."""
 
 
 @dataclass
 class AnnotationErrors:
-    """Collects what is wrong with annotations: a client should not have to upload again for every line."""
+    """Collector of annotation errors, so that one response lists several of them."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
+    """The first errors, one sentence each."""
 
     def add(self, text: str) -> None:
+        """Count an error, and keep its text if it is one of the first."""
         self.count += 1
-        if self.count <= _TOLD:
+        if self.count <= _LISTED_ERRORS:
             self.first.append(text)
 
-    def refuse(self) -> None:
-        """Raises BadDataset if there were any."""
+    def raise_if_any(self) -> None:
+        """Raise BadDataset with the first errors and the number of the others, if there are any."""
         if self.count:
-            more = f" And {self.count - _TOLD:,} more." if self.count > _TOLD else ""
-            raise BadDataset(" ".join(self.first) + more, "Correct these files and upload the archive again.")
+            others = f" And {self.count - _LISTED_ERRORS:,} more." if self.count > _LISTED_ERRORS else ""
+            raise BadDataset(" ".join(self.first) + others, "Correct these files and upload the archive again.")
 
 
 def write_coco(annotated: AnnotatedDataset, target: Path, val_fraction: float | None) -> None:
-    """Moves the pictures into `train/` and `val/` below `target` and writes `annotations/`. Raises NoValidationSplit."""
+    """Write the data set below `target` in our COCO layout; the image files are moved.
+
+    The layout is `train/`, `val/`, `annotations/instances_train.json` and `annotations/instances_val.json`. Without a
+    validation split, `val_fraction` of the training images become one.
+
+    Raises NoValidationSplit if there is no validation split and no `val_fraction`, BadDataset if a split has no images
+    or an image is listed twice.
+    """
     train, val = annotated.train, annotated.val
     if val is None:
-        aside = split_off_validation([picture.name for picture in train], val_fraction)
+        val_names = split_off_validation([image.name for image in train], val_fraction)
         train, val = (
-            [picture for picture in annotated.train if (picture.name in aside) is chosen] for chosen in (False, True)
+            [image for image in annotated.train if (image.name in val_names) is chosen] for chosen in (False, True)
         )
-    _refuse_duplicate_names([*train, *val])
-    for split, pictures in (("train", train), ("val", val)):
-        if not pictures:
-            raise BadDataset(f"The {split} half holds no pictures.")
-        move(((picture.path, picture.name) for picture in pictures), target / split)
-        write_json(annotations_file(target, split), _document(annotated.classes, pictures))
+    _refuse_duplicate_images([*train, *val])
+    for split, images in (("train", train), ("val", val)):
+        if not images:
+            raise BadDataset(f"The {split} split has no images.")
+        move_files(((image.path, image.name) for image in images), target / split)
+        write_json(annotations_file(target, split), _build_document(annotated.classes, images))
 
 
-def split_off_validation(names: Sequence[str], share: float | None) -> set[str]:
-    """Which pictures become the validation half: the same ones for the same names. Raises NoValidationSplit."""
-    if share is None:
-        raise NoValidationSplit("The data set has no validation half.")
+def split_off_validation(names: Sequence[str], fraction: float | None) -> set[str]:
+    """Return the names of the images that become the validation split.
+
+    The choice depends only on the names, so every machine makes the same one. At least one image is left in each split.
+
+    Raises NoValidationSplit without a `fraction`, or if there are fewer than two images.
+    """
+    if fraction is None:
+        raise NoValidationSplit("The data set has no validation split.")
     if len(names) < 2:
-        raise NoValidationSplit("One picture cannot be shared out.", "Add pictures.")
-    at_random = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    return set(at_random[: min(max(1, round(share * len(names))), len(names) - 1)])
+        raise NoValidationSplit("A single image cannot be divided into two splits.", "Add images.")
+    shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    return set(shuffled[: min(max(1, round(fraction * len(names))), len(names) - 1)])
 
 
 def annotations_file(target: Path, split: str) -> Path:
+    """Return the path of a split's annotation file in our COCO layout."""
     return target / "annotations" / f"instances_{split}.json"
 
 
 def write_json(path: Path, document: Any) -> None:
+    """Write compact JSON, and create the folder if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, separators=(",", ":")), "utf-8")
 
 
-def move(pairs: Iterable[tuple[Path, str]], folder: Path) -> None:
-    """Moves files to their names below `folder`."""
+def move_files(pairs: Iterable[tuple[Path, str]], folder: Path) -> None:
+    """Move each file to its name relative to `folder`; missing folders are created."""
     folder.mkdir(parents=True, exist_ok=True)
     for path, name in pairs:
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(place)
+        destination = folder / name
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(destination)
 
 
-def _refuse_duplicate_names(pictures: Sequence[AnnotatedImage]) -> None:
-    seen: set[Path] = set()
-    for picture in pictures:
-        if picture.path in seen:
-            raise BadDataset(f"{printable(picture.name)} is listed twice.", "List a picture in one half, once.")
-        seen.add(picture.path)
+def _refuse_duplicate_images(images: Sequence[AnnotatedImage]) -> None:
+    paths: set[Path] = set()
+    for image in images:
+        if image.path in paths:
+            raise BadDataset(f"{printable(image.name)} is listed twice.", "List each image once, in one split.")
+        paths.add(image.path)
 
 
-def _document(classes: Sequence[str], pictures: Sequence[AnnotatedImage]) -> dict[str, Any]:
-    ids = {name: number for number, name in enumerate(classes, 1)}
-    images: list[dict[str, Any]] = []
+def _build_document(classes: Sequence[str], images: Sequence[AnnotatedImage]) -> dict[str, Any]:
+    category_ids = {name: number for number, name in enumerate(classes, 1)}
+    entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, picture in enumerate(pictures, 1):
-        images.append({"id": image_id, "file_name": picture.name, "width": picture.width, "height": picture.height})
-        for box in picture.boxes:
-            annotations.append(_annotation(len(annotations) + 1, image_id, ids[box.label], box))
-    categories = [{"id": number, "name": name} for name, number in ids.items()]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    for image_id, image in enumerate(images, 1):
+        entries.append({"id": image_id, "file_name": image.name, "width": image.width, "height": image.height})
+        for box in image.boxes:
+            annotations.append(_build_annotation(len(annotations) + 1, image_id, category_ids[box.label], box))
+    categories = [{"id": number, "name": name} for name, number in category_ids.items()]
+    return {"images": entries, "annotations": annotations, "categories": categories}
 
 
-def _annotation(number: int, image_id: int, category_id: int, box: Box) -> dict[str, Any]:
+def _build_annotation(annotation_id: int, image_id: int, category_id: int, box: Box) -> dict[str, Any]:
     left, top, width, height = (
         round(value, 3) for value in (box.left, box.top, box.right - box.left, box.bottom - box.top)
     )
     return {
-        "id": number,
+        "id": annotation_id,
         "image_id": image_id,
         "category_id": category_id,
         "bbox": [left, top, width, height],

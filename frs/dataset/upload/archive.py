@@ -1,4 +1,4 @@
-"""Unpacks the zip or tar file of a stranger: pictures and annotations only, as plain files, in a folder of their own."""
+"""Unpacking of an untrusted .zip or .tar file: only images and annotations, as regular files, in a new folder."""
 
 import shutil
 import unicodedata
@@ -15,7 +15,9 @@ from frs.dataset.upload.zip_members import zip_members
 from frs.errors import ArchiveRefused, ArchiveTooLarge, ArchiveUnreadable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-WANTED = IMAGE_SUFFIXES | {".json", ".xml", ".txt", ".yaml", ".yml"}
+"""Suffixes of image files, lower case."""
+ACCEPTED_SUFFIXES = IMAGE_SUFFIXES | {".json", ".xml", ".txt", ".yaml", ".yml"}
+"""Suffixes of the files that are unpacked, lower case; all other files are skipped."""
 DEFAULT_LIMITS = ArchiveLimits()
 Suffix = Literal[".zip", ".tar", ".tar.gz"]
 _READERS: dict[Suffix, Callable[[BinaryIO, ArchiveLimits], Iterator[Member]]] = {
@@ -24,33 +26,38 @@ _READERS: dict[Suffix, Callable[[BinaryIO, ArchiveLimits], Iterator[Member]]] = 
     ".tar.gz": tar_gz_members,
 }
 _NAME_BYTES = 1024
-_TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""They make a name read otherwise than it is."""
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Bidirectional control characters: they make a displayed name differ from the stored one."""
 
 
 @dataclass
 class UnpackResult:
+    """Counts of what was unpacked."""
+
     files: int = 0
+    """Files written."""
     bytes: int = 0
-    left_out: int = 0
-    """Files of other kinds, archives within the archive among them."""
+    """Bytes written."""
+    skipped: int = 0
+    """Files of other kinds, including archives within the archive; they are not written."""
 
 
-def unpack(archive: Path, target: Path, caps: ArchiveLimits = DEFAULT_LIMITS) -> UnpackResult:
-    """Makes the folder `target`, which is there whole or not at all.
+def unpack(archive: Path, target: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> UnpackResult:
+    """Unpack the archive into the new folder `target`; on failure the folder is removed.
 
-    Raises ArchiveUnreadable, ArchiveRefused, ArchiveTooLarge.
+    Raises ArchiveUnreadable if the archive is damaged or of another format, ArchiveRefused if it has unsafe entries,
+    ArchiveTooLarge if it exceeds `limits`.
     """
     target.mkdir(parents=True)
     try:
-        return _unpack(archive, target, caps)
+        return _unpack(archive, target, limits)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
 
 
-def suffix(archive: Path) -> Suffix:
-    """What its content is, whatever its name. Raises ArchiveUnreadable."""
+def detect_suffix(archive: Path) -> Suffix:
+    """Return the archive's format by its content, whatever its name. Raises ArchiveUnreadable if it is none of them."""
     with archive.open("rb") as file:
         head = file.read(512)
     if head.startswith(b"PK"):
@@ -59,88 +66,90 @@ def suffix(archive: Path) -> Suffix:
         return ".tar.gz"
     if head[257:262] == b"ustar":
         return ".tar"
-    raise ArchiveUnreadable("This is no .zip, .tar or .tar.gz file.")
+    raise ArchiveUnreadable("The file is not a .zip, .tar or .tar.gz archive.")
 
 
-def _unpack(archive: Path, target: Path, caps: ArchiveLimits) -> UnpackResult:
-    done, names = UnpackResult(), _Names(caps)
-    for number, member in enumerate(_members(archive, caps), 1):
-        if number > caps.members:
-            raise ArchiveTooLarge(f"The archive has more than {caps.members:,} members.")
-        parts = names.parts(member.name)
+def _unpack(archive: Path, target: Path, limits: ArchiveLimits) -> UnpackResult:
+    result, names = UnpackResult(), _MemberNames(limits)
+    for number, member in enumerate(_read_members(archive, limits), 1):
+        if number > limits.members:
+            raise ArchiveTooLarge(f"The archive has more than {limits.members:,} members.")
+        parts = names.split(member.name)
         if member.is_folder:
             continue
-        if not _is_wanted(parts):
-            done.left_out += 1
+        if not _is_accepted(parts):
+            result.skipped += 1
             continue
         names.claim(parts)
-        done.files += 1
-        _write(member, target.joinpath(*parts), done, caps)
-    if not done.files:
-        raise ArchiveUnreadable("The archive holds no pictures and no annotations.")
-    return done
+        result.files += 1
+        _write_member(member, target.joinpath(*parts), result, limits)
+    if not result.files:
+        raise ArchiveUnreadable("The archive holds no images and no annotations.")
+    return result
 
 
-def _members(archive: Path, caps: ArchiveLimits) -> Iterator[Member]:
-    read = _READERS[suffix(archive)]
+def _read_members(archive: Path, limits: ArchiveLimits) -> Iterator[Member]:
+    read = _READERS[detect_suffix(archive)]
     with archive.open("rb") as file, archive_errors():
-        yield from read(file, caps)
+        yield from read(file, limits)
 
 
 @dataclass
-class _Names:
-    caps: ArchiveLimits
-    _spelt: dict[str, str] = field(default_factory=dict)
-    """By what is left of a path where case and Unicode forms do not count."""
+class _MemberNames:
+    """Validator of member names; it also detects two names of the same file."""
 
-    def parts(self, name: str) -> list[str]:
-        """Raises ArchiveRefused for a name that could lead out of a folder, here or elsewhere."""
-        if not is_text(name, _NAME_BYTES) or _TURNS_TEXT.intersection(name) or "\\" in name:
-            raise ArchiveRefused(
-                f"The archive holds a name with characters that names should not have: {printable(name)}."
-            )
+    limits: ArchiveLimits
+    _spelling_by_key: dict[str, str] = field(default_factory=dict)
+    """Paths and their folders, by a key that ignores case and Unicode normalisation form."""
+
+    def split(self, name: str) -> list[str]:
+        """Return the parts of a path. Raises ArchiveRefused if it could lead out of a folder, on any system."""
+        if not is_text(name, _NAME_BYTES) or _BIDI_CONTROLS.intersection(name) or "\\" in name:
+            raise ArchiveRefused(f"The archive holds a name with characters that are not allowed: {printable(name)}.")
         for form in (name, unicodedata.normalize("NFKC", name)):
             if form.startswith("/") or ".." in form.split("/") or form[1:3] == ":/":
                 raise ArchiveRefused(f"{printable(name)} leads out of the archive's own folder.")
         parts = [part for part in name.split("/") if part not in ("", ".")]
-        if len(parts) - 1 > self.caps.depth:
-            raise ArchiveTooLarge(f"{printable(name)} lies deeper than {self.caps.depth} folders.")
-        if any(len(part.encode()) > self.caps.name_bytes for part in parts):
-            raise ArchiveTooLarge(f"{printable(name)} has a name of more than {self.caps.name_bytes} bytes.")
+        if len(parts) - 1 > self.limits.depth:
+            raise ArchiveTooLarge(f"{printable(name)} lies deeper than {self.limits.depth} folders.")
+        if any(len(part.encode()) > self.limits.name_bytes for part in parts):
+            raise ArchiveTooLarge(f"{printable(name)} has a name of more than {self.limits.name_bytes} bytes.")
         return parts
 
     def claim(self, parts: list[str]) -> None:
-        """Raises ArchiveRefused where another file has that name, or one that some file systems take for it."""
+        """Reserve a path. Raises ArchiveRefused if a file system could take it for a path that is reserved already."""
         for end in range(1, len(parts) + 1):
-            spelt = "/".join(parts[:end]) + ("/" if end < len(parts) else "")
-            folded = unicodedata.normalize("NFKC", spelt).casefold().rstrip("/")
-            before = self._spelt.get(folded)
-            if before is not None and (before != spelt or end == len(parts)):
-                raise ArchiveRefused(f"{printable(spelt)} is there twice, before as {printable(before)}.")
-            self._spelt[folded] = spelt
+            spelling = "/".join(parts[:end]) + ("/" if end < len(parts) else "")
+            key = unicodedata.normalize("NFKC", spelling).casefold().rstrip("/")
+            earlier = self._spelling_by_key.get(key)
+            if earlier is not None and (earlier != spelling or end == len(parts)):
+                raise ArchiveRefused(
+                    f"The archive holds {printable(spelling)} twice; the first entry is {printable(earlier)}."
+                )
+            self._spelling_by_key[key] = spelling
 
 
-def _is_wanted(parts: list[str]) -> bool:
-    """Not what macOS and editors leave behind: `__MACOSX/._1.jpg` is no picture."""
+def _is_accepted(parts: list[str]) -> bool:
+    """Return whether a file is unpacked: not if hidden or left by macOS, as `__MACOSX/._1.jpg`, which is no image."""
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return bool(parts) and not hidden and PurePosixPath(parts[-1]).suffix.lower() in WANTED
+    return bool(parts) and not hidden and PurePosixPath(parts[-1]).suffix.lower() in ACCEPTED_SUFFIXES
 
 
-def _write(member: Member, path: Path, done: UnpackResult, caps: ArchiveLimits) -> None:
+def _write_member(member: Member, path: Path, result: UnpackResult, limits: ArchiveLimits) -> None:
     size = 0
-    if member.size > caps.member_bytes:
-        raise _too_large(member, caps)
+    if member.size > limits.member_bytes:
+        raise _member_too_large(member, limits)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         for chunk in member.chunks:
             size += len(chunk)
-            done.bytes += len(chunk)
-            if size > caps.member_bytes:
-                raise _too_large(member, caps)
-            if done.bytes > caps.bytes:
-                raise ArchiveTooLarge(f"The archive unpacks to more than {caps.bytes >> 20:,} MiB.")
+            result.bytes += len(chunk)
+            if size > limits.member_bytes:
+                raise _member_too_large(member, limits)
+            if result.bytes > limits.bytes:
+                raise ArchiveTooLarge(f"The archive unpacks to more than {limits.bytes >> 20:,} MiB.")
             file.write(chunk)
 
 
-def _too_large(member: Member, caps: ArchiveLimits) -> ArchiveTooLarge:
-    return ArchiveTooLarge(f"{printable(member.name)} has more than {caps.member_bytes >> 20:,} MiB.")
+def _member_too_large(member: Member, limits: ArchiveLimits) -> ArchiveTooLarge:
+    return ArchiveTooLarge(f"{printable(member.name)} has more than {limits.member_bytes >> 20:,} MiB.")

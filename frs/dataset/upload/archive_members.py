@@ -1,4 +1,4 @@
-"""What the readers of zip and tar files share: what an archive may hold, and how its members are handed on."""
+"""Common parts of the zip and tar readers: limits, members and error conversion."""
 
 import gzip
 import struct
@@ -14,15 +14,19 @@ from frs.dataset.issues import printable
 from frs.errors import ArchiveTooLarge, ArchiveUnreadable
 
 CHUNK = 1 << 18
-_ANY_RATIO = 16 << 20
-"""So much may unpack from next to nothing: it does no harm."""
+"""Bytes read at once."""
+_UNLIMITED_RATIO_BYTES = 16 << 20
+"""Unpacked size up to which any compression ratio is harmless."""
 
 
 class NegativeSeek(OSError):
-    """zipfile looks for some of its records before a file's beginning, and catches this."""
+    """A seek to before the beginning of the file.
+
+    zipfile tries this for some of its records on malformed files, and catches OSError.
+    """
 
 
-_BROKEN = (
+_ARCHIVE_EXCEPTIONS = (
     NegativeSeek,
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -33,44 +37,51 @@ _BROKEN = (
     ValueError,
     LookupError,
     OverflowError,
-    RuntimeError,  # with it RecursionError, and NotImplementedError
+    RuntimeError,  # includes RecursionError and NotImplementedError
 )
-"""What the standard library raises on files that are no archives, or are broken, or were broken on purpose."""
+"""Exceptions that the standard library raises on files that are not archives, are damaged or are malicious."""
 
 
 @dataclass(frozen=True)
 class ArchiveLimits:
+    """Limits of an archive that is unpacked."""
+
     members: int = 300_000
+    """Number of files and folders."""
     bytes: int = 40 << 30
-    """Of all that is written."""
+    """Bytes of all unpacked files together."""
     member_bytes: int = 2 << 30
+    """Bytes of one unpacked file."""
     ratio: int = 200
-    """Bytes that one byte of the archive may stand for, on the average."""
+    """Unpacked bytes per packed byte, on average."""
     depth: int = 10
-    """Folders within folders."""
+    """Levels of nested folders."""
     name_bytes: int = 255
-    """Of one folder's or file's name."""
+    """Bytes in the name of one folder or file."""
 
 
 class Member(NamedTuple):
+    """One entry of an archive."""
+
     name: str
     is_folder: bool
     size: int
-    """As the archive says."""
+    """Unpacked bytes, as stated in the archive."""
     chunks: Iterator[bytes]
-    """To be read before the next member, or not at all."""
+    """Content; to be consumed before the next member is requested, or not at all."""
 
 
 @contextmanager
 def archive_errors() -> Iterator[None]:
-    """Raises ArchiveUnreadable for whatever the standard library raises."""
+    """Raise ArchiveUnreadable instead of the standard library's exceptions on damaged archives."""
     try:
         yield
-    except _BROKEN as error:
+    except _ARCHIVE_EXCEPTIONS as error:
         reason = printable(str(error) or type(error).__name__)
-        raise ArchiveUnreadable(f"The archive is broken or cut off: {reason}.") from error
+        raise ArchiveUnreadable(f"The archive is damaged or incomplete: {reason}.") from error
 
 
-def refuse_ratio(unpacked: int, packed: int, caps: ArchiveLimits) -> None:
-    if unpacked > _ANY_RATIO and unpacked > caps.ratio * packed:
-        raise ArchiveTooLarge(f"The archive unpacks to more than {caps.ratio} times its size.")
+def refuse_ratio(unpacked: int, packed: int, limits: ArchiveLimits) -> None:
+    """Raise ArchiveTooLarge if `packed` bytes unpack to more bytes than the compression ratio's limit allows."""
+    if unpacked > _UNLIMITED_RATIO_BYTES and unpacked > limits.ratio * packed:
+        raise ArchiveTooLarge(f"The archive unpacks to more than {limits.ratio} times its size.")

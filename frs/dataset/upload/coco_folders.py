@@ -1,13 +1,16 @@
-"""COCO in the folders that it comes in: ours, the original's and Roboflow's. Boxes stay as they are, for the check."""
+"""COCO data sets in our folders, those of the original COCO and those of Roboflow.
+
+Boxes are not changed; the data-set check reports the invalid ones.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from frs.dataset.coco import document
+from frs.dataset.coco import load_document
 from frs.dataset.fields import is_id, is_text
 from frs.dataset.issues import printable
-from frs.dataset.upload.annotated_images import annotations_file, move, split_off_validation, write_json
+from frs.dataset.upload.annotated_images import annotations_file, move_files, split_off_validation, write_json
 from frs.errors import BadDataset
 
 Document = dict[str, Any]
@@ -20,28 +23,33 @@ class _Split(NamedTuple):
 
 
 def is_layout(folder: Path) -> bool:
-    return _find(folder, ("train",)) is not None
+    """Return whether the folder holds a COCO training split."""
+    return _find_split(folder, ("train",)) is not None
 
 
 def convert(folder: Path, target: Path, val_fraction: float | None) -> None:
-    """Moves everything to its place below `target`. Raises BadDataset, NoValidationSplit."""
-    train, val = _find(folder, ("train",)), _find(folder, ("val", "valid"))
-    assert train, "is_here says so"
+    """Move images and annotations to their places below `target`, in our COCO layout.
+
+    Without a validation split, `val_fraction` of the training images become one. Raises BadDataset if an annotation
+    file is unusable, NoValidationSplit if there is no validation split and no `val_fraction`.
+    """
+    train, val = _find_split(folder, ("train",)), _find_split(folder, ("val", "valid"))
+    assert train, "is_layout() returned True"
     if val is None:
-        _split_training(train, target, val_fraction)
+        _divide_training(train, target, val_fraction)
     elif val.images == train.images:
-        for split, half in (("train", train), ("val", val)):
-            _move_listed(half.images, _content(half), target, split)
+        for name, split in (("train", train), ("val", val)):
+            _move_listed_images(split.images, _load_content(split), target, name)
     else:
-        for split, half in (("train", train), ("val", val)):
-            _take_over(half, target, split)
+        for name, split in (("train", train), ("val", val)):
+            _move_split(split, target, name)
 
 
-def _find(folder: Path, names: tuple[str, ...]) -> _Split | None:
-    return next((half for name in names for half in _places(folder, name) if _is_there(half)), None)
+def _find_split(folder: Path, names: tuple[str, ...]) -> _Split | None:
+    return next((split for name in names for split in _candidates(folder, name) if _exists(split)), None)
 
 
-def _places(folder: Path, name: str) -> Iterator[_Split]:
+def _candidates(folder: Path, name: str) -> Iterator[_Split]:
     for year in ("", "2017", "2014"):
         annotations = folder / "annotations" / f"instances_{name}{year}.json"
         for images in (folder / f"{name}{year}", folder / "images" / f"{name}{year}", folder / "images"):
@@ -49,63 +57,65 @@ def _places(folder: Path, name: str) -> Iterator[_Split]:
     yield _Split(folder / name, folder / name / _ROBOFLOW)
 
 
-def _is_there(half: _Split) -> bool:
-    return half.images.is_dir() and half.annotations.is_file()
+def _exists(split: _Split) -> bool:
+    return split.images.is_dir() and split.annotations.is_file()
 
 
-def _take_over(half: _Split, target: Path, split: str) -> None:
-    place = annotations_file(target, split)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if half.annotations.name == _ROBOFLOW:
-        write_json(place, _content(half))
-        half.annotations.unlink()
-    else:
-        half.annotations.rename(place)
-    half.images.rename(target / split)
-
-
-def _split_training(half: _Split, target: Path, val_fraction: float | None) -> None:
-    content = _content(half)
-    aside = split_off_validation(_file_names(content), val_fraction)
-    for split in ("train", "val"):
-        images = [image for image in content["images"] if (_file_name(image) in aside) is (split == "val")]
+def _divide_training(train: _Split, target: Path, val_fraction: float | None) -> None:
+    content = _load_content(train)
+    val_names = split_off_validation(_get_file_names(content), val_fraction)
+    for name in ("train", "val"):
+        images = [image for image in content["images"] if (_get_file_name(image) in val_names) is (name == "val")]
         ids = {image["id"] for image in images if isinstance(image, dict) and is_id(image.get("id"))}
         boxes = [box for box in content["annotations"] if isinstance(box, dict) and box.get("image_id") in ids]
-        _move_listed(half.images, content | {"images": images, "annotations": boxes}, target, split)
+        _move_listed_images(train.images, content | {"images": images, "annotations": boxes}, target, name)
 
 
-def _move_listed(folder: Path, content: Document, target: Path, split: str) -> None:
-    """Moves the pictures that are listed from a folder that several halves share."""
-    write_json(annotations_file(target, split), content)
+def _move_listed_images(folder: Path, content: Document, target: Path, name: str) -> None:
+    """Move the images that are listed in `content` out of a folder that several splits share."""
+    write_json(annotations_file(target, name), content)
     root = folder.resolve()
-    there = ((root / name, name) for name in dict.fromkeys(_file_names(content)) if (root / name).is_file())
-    move(there, target / split)
+    file_names = dict.fromkeys(_get_file_names(content))
+    existing = ((root / file_name, file_name) for file_name in file_names if (root / file_name).is_file())
+    move_files(existing, target / name)
 
 
-def _content(half: _Split) -> Document:
-    content = document(half.annotations, printable(half.annotations.name))
+def _move_split(split: _Split, target: Path, name: str) -> None:
+    """Move a split whose images have a folder of their own."""
+    destination = annotations_file(target, name)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    if split.annotations.name == _ROBOFLOW:
+        write_json(destination, _load_content(split))
+        split.annotations.unlink()
+    else:
+        split.annotations.rename(destination)
+    split.images.rename(target / name)
+
+
+def _load_content(split: _Split) -> Document:
+    content = load_document(split.annotations, printable(split.annotations.name))
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise BadDataset(f"{printable(half.annotations.name)} has no list of `{key}`.")
-    if half.annotations.name == _ROBOFLOW:
-        content["categories"] = _without_placeholder(content["categories"], content["annotations"])
+            raise BadDataset(f"{printable(split.annotations.name)} has no list of `{key}`.")
+    if split.annotations.name == _ROBOFLOW:
+        content["categories"] = _drop_placeholder(content["categories"], content["annotations"])
     return content
 
 
-def _without_placeholder(categories: list[Any], boxes: list[Any]) -> list[Any]:
-    """Roboflow lists the project itself as category 0, which no box has."""
+def _drop_placeholder(categories: list[Any], boxes: list[Any]) -> list[Any]:
+    """Drop category 0 if no box uses it: Roboflow lists the project itself as that category."""
     used = any(isinstance(box, dict) and box.get("category_id") == 0 for box in boxes)
     if used or len(categories) < 2 or not all(isinstance(category, dict) for category in categories):
         return categories
     return [category for category in categories if (category.get("id"), category.get("supercategory")) != (0, "none")]
 
 
-def _file_names(content: Document) -> list[str]:
-    return [name for name in map(_file_name, content["images"]) if name]
+def _get_file_names(content: Document) -> list[str]:
+    return [name for name in map(_get_file_name, content["images"]) if name]
 
 
-def _file_name(image: Any) -> str:
-    """Empty where it is none, or leads out of the folder: that is for the check to tell."""
+def _get_file_name(image: Any) -> str:
+    """Return the image's file name; empty if it is invalid or leads out of the folder, which the check reports."""
     name = image.get("file_name") if isinstance(image, dict) else None
     if not isinstance(name, str) or not is_text(name, 1024) or name.startswith("/") or ".." in name.split("/"):
         return ""

@@ -1,6 +1,7 @@
-"""Unpacks and converts an upload in a process of its own: `python -m frs.dataset.upload.convert ARCHIVE FOLDER MAX_BYTES [SHARE]`.
+"""Command `python -m frs.dataset.upload.convert ARCHIVE FOLDER MAX_BYTES [VAL_FRACTION]`: unpack and convert an upload.
 
-A few megabytes can describe more boxes, or deeper JSON, than memory holds; here it ends this process alone.
+It runs in a process of its own with a memory limit: an archive of a few megabytes can describe more boxes, or deeper
+JSON, than memory holds, and then only this process ends.
 """
 
 import json
@@ -18,38 +19,41 @@ from frs.errors import ArchiveTooLarge, FrsError
 from frs.isolation.process import die_with_parent
 
 MEMORY_BYTES = 4 << 30
-"""Of addresses, which is more than it uses."""
+"""Limit of the address space, which is larger than the memory in use."""
+OVER_LIMIT = "The content of the archive does not fit into memory."
+"""Message for an archive that exceeds the memory limit."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Leaves the data set in `FOLDER/set`. What stood in the way goes to the output: code, message and hint, or an errno."""
-    archive, folder, max_bytes, *share = arguments
+    """Write the data set to `FOLDER/set` and return the exit status, 0 or 1.
+
+    On failure, standard output receives a JSON object: `code`, `message` and `hint`, or the `errno` of an OSError.
+    """
+    archive, folder, max_bytes, *options = arguments
     try:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         _convert_upload(
-            Path(archive), Path(folder), ArchiveLimits(bytes=int(max_bytes)), float(share[0]) if share else None
+            Path(archive), Path(folder), ArchiveLimits(bytes=int(max_bytes)), float(options[0]) if options else None
         )
     except FrsError as error:
-        return _report_errors(code=error.code, message=error.message, hint=error.hint)
+        return _report_error(code=error.code, message=error.message, hint=error.hint)
     except MemoryError:
-        return _report_errors(code=ArchiveTooLarge.code, message=OVER_LIMIT, hint=ArchiveTooLarge.hint_by_default)
+        return _report_error(code=ArchiveTooLarge.code, message=OVER_LIMIT, hint=ArchiveTooLarge.hint_by_default)
     except OSError as error:
-        return _report_errors(errno=error.errno)
+        return _report_error(errno=error.errno)
     return 0
 
 
-OVER_LIMIT = "What the archive holds does not fit into memory."
-
-
-def _convert_upload(archive: Path, folder: Path, caps: ArchiveLimits, val_fraction: float | None) -> None:
-    unpack(archive, folder / "archive", caps)
+def _convert_upload(archive: Path, folder: Path, limits: ArchiveLimits, val_fraction: float | None) -> None:
+    unpack(archive, folder / "archive", limits)
     layouts.convert(folder / "archive", folder / "set", val_fraction)
     for split in ("train", "val"):
-        coco.read(annotations_file(folder / "set", split))  # as the check will, which has no limit of its own
+        # The data-set check reads this file without a memory limit; a file that is too large fails here instead.
+        coco.read(annotations_file(folder / "set", split))
 
 
-def _report_errors(**what: object) -> int:
-    json.dump(what, sys.stdout)
+def _report_error(**fields: object) -> int:
+    json.dump(fields, sys.stdout)
     return 1
 
 

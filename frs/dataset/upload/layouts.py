@@ -1,4 +1,4 @@
-"""Which layout an unpacked data set has, and its conversion into ours: `train/`, `val/`, `annotations/`."""
+"""Detection of an unpacked data set's layout, and conversion to ours: `train/`, `val/`, `annotations/`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,22 +10,25 @@ from frs.dataset.upload.annotated_images import AnnotatedDataset
 from frs.errors import LayoutUnknown
 
 Layout = Literal["coco", "voc", "yolo"]
-_WRAPPERS = 4
-"""Folders around the data set that are looked into, each alone in the one before."""
+_MAX_WRAPPERS = 4
+"""Levels of folders that are searched, if each holds only one folder."""
 _READERS: dict[Layout, tuple[Callable[[Path], bool], Callable[[Path], AnnotatedDataset]]] = {
     "voc": (voc.is_layout, voc.read),
     "yolo": (yolo.is_layout, yolo.read),
 }
-_SHOWN = 8
+_LISTED_NAMES = 8
 
 
 def convert(source: Path, target: Path, val_fraction: float | None = None) -> Layout:
-    """Moves the pictures of `source` below `target`, which is new; what is left of `source` is of no use.
+    """Convert the data set in `source` to our COCO layout in the new folder `target`, and return its original layout.
 
-    `val_fraction`: of the training images, set aside where there is no validation half.
-    Raises LayoutUnknown, NoValidationSplit, or BadDataset that names file and line.
+    Image files are moved, so `source` is unusable afterwards. Without a validation split, `val_fraction` of the
+    training images become one.
+
+    Raises LayoutUnknown if the layout is not supported, NoValidationSplit if there is no validation split and no
+    `val_fraction`, BadDataset with file and line if annotations are invalid.
     """
-    folder, layout = _recognised(source)
+    folder, layout = _find_dataset(source)
     target.mkdir(parents=True)
     if layout == "coco":
         coco_folders.convert(folder, target, val_fraction)
@@ -35,20 +38,21 @@ def convert(source: Path, target: Path, val_fraction: float | None = None) -> La
     return layout
 
 
-def _recognised(folder: Path) -> tuple[Path, Layout]:
-    for _ in range(_WRAPPERS):
-        if layout := _layout(folder):
+def _find_dataset(folder: Path) -> tuple[Path, Layout]:
+    """Return the folder of the data set, which may lie within single folders, and its layout."""
+    for _ in range(_MAX_WRAPPERS):
+        if layout := _detect_layout(folder):
             return folder, layout
-        inner = sorted(folder.iterdir())
-        folders = [path for path in inner if path.is_dir()]
+        entries = sorted(folder.iterdir())
+        folders = [path for path in entries if path.is_dir()]
         if len(folders) != 1:
             break
         [folder] = folders
-    names = ", ".join(printable(path.name, 40) for path in sorted(folder.iterdir())[:_SHOWN])
-    raise LayoutUnknown(f"This is no data set in a layout that is known. At its top lie: {names or 'nothing'}.")
+    names = ", ".join(printable(path.name, 40) for path in sorted(folder.iterdir())[:_LISTED_NAMES])
+    raise LayoutUnknown(f"The data set's layout is not supported. Its top folder holds: {names or 'nothing'}.")
 
 
-def _layout(folder: Path) -> Layout | None:
+def _detect_layout(folder: Path) -> Layout | None:
     if coco_folders.is_layout(folder):
         return "coco"
-    return next((layout for layout, (is_here, _) in _READERS.items() if is_here(folder)), None)
+    return next((layout for layout, (is_layout, _) in _READERS.items() if is_layout(folder)), None)

@@ -1,4 +1,4 @@
-"""The members of a tar file, packed or not, trusting nothing it says of itself."""
+"""Reader of tar files, gzip-compressed or not; it relies on nothing that the file states about itself."""
 
 import gzip
 import io
@@ -10,61 +10,70 @@ from frs.dataset.issues import printable
 from frs.dataset.upload.archive_members import CHUNK, ArchiveLimits, Member, archive_errors, refuse_ratio
 from frs.errors import ArchiveRefused, ArchiveTooLarge, ArchiveUnreadable
 
-_HEADER = 1 << 20
-"""Most bytes that may describe one member."""
+_HEADER_BYTES = 1 << 20
+"""Largest size of the headers of one member."""
 
 
-def tar_gz_members(file: BinaryIO, caps: ArchiveLimits) -> Iterator[Member]:
+def tar_gz_members(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
+    """Yield the members of a .tar.gz file.
+
+    Raises ArchiveUnreadable, ArchiveRefused for links, devices and sparse files, ArchiveTooLarge.
+    """
+
     def inflate(size: int) -> bytes:
         content = stream.read(size)
-        refuse_ratio(stream.tell(), file.tell(), caps)
-        if stream.tell() > caps.bytes:
-            raise ArchiveTooLarge(f"The archive unpacks to more than {caps.bytes >> 20:,} MiB.")
+        refuse_ratio(stream.tell(), file.tell(), limits)
+        if stream.tell() > limits.bytes:
+            raise ArchiveTooLarge(f"The archive unpacks to more than {limits.bytes >> 20:,} MiB.")
         return content
 
     with gzip.GzipFile(fileobj=file) as stream:
-        tape = _ForwardStream(inflate)
-        yield from _members_on(tape, caps)
-        tape.run_out()  # the checksum comes last
+        forward = _ForwardStream(inflate)
+        yield from _read_members(forward)
+        forward.read_to_end()  # verifies the checksum at the end
 
 
-def tar_members(file: BinaryIO, caps: ArchiveLimits) -> Iterator[Member]:
-    return _members_on(_ForwardStream(file.read), caps)
+def tar_members(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
+    """Yield the members of a .tar file.
+
+    Raises ArchiveUnreadable, and ArchiveRefused for links, devices and sparse files.
+    """
+    return _read_members(_ForwardStream(file.read))
 
 
 class _ForwardStream(io.RawIOBase):
-    """Goes forward only. tarfile may read `_HEADER` bytes between two members: more no header needs."""
+    """Stream without backward seeks, on which tarfile may read at most `_HEADER_BYTES` between two members."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
-        self._read, self._place, self._headers_left, self.last = read, 0, 0, b""
+        self._read, self._position, self._header_bytes_left, self.last = read, 0, 0, b""
 
     def next_member(self) -> None:
-        self._headers_left = _HEADER
+        self._header_bytes_left = _HEADER_BYTES
 
     def read(self, size: int = -1, /) -> bytes:
-        self._headers_left -= size
-        if size < 0 or self._headers_left < 0:
-            raise ArchiveRefused(f"A header of the archive has more than {_HEADER >> 20} MiB.")
-        self.last = self.take(size)
+        self._header_bytes_left -= size
+        if size < 0 or self._header_bytes_left < 0:
+            raise ArchiveRefused(f"A header of the archive has more than {_HEADER_BYTES >> 20} MiB.")
+        self.last = self.read_content(size)
         return self.last
 
-    def take(self, size: int) -> bytes:
+    def read_content(self, size: int) -> bytes:
         content = self._read(size)
-        self._place += len(content)
+        self._position += len(content)
         return content
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
-    def seek(self, place: int, whence: int = 0, /) -> int:
-        if place < self._place:
-            raise ValueError("a member lies before the one that it follows")
-        while self._place < place and self.take(min(CHUNK, place - self._place)):
+    def seek(self, position: int, whence: int = 0, /) -> int:
+        if position < self._position:
+            raise ValueError("a member lies before the previous one")
+        while self._position < position and self.read_content(min(CHUNK, position - self._position)):
             pass
-        return self._place
+        return self._position
 
-    def run_out(self) -> None:
-        while self.take(CHUNK):
+    def read_to_end(self) -> None:
+        while self.read_content(CHUNK):
             pass
 
 
@@ -72,33 +81,33 @@ class _Archive(tarfile.TarFile):
     members: list[tarfile.TarInfo]
 
     def forget(self) -> None:
-        """What came with the members so far: it would all be kept."""
+        """Drop the headers read so far; TarFile keeps all of them."""
         self.members, self.pax_headers = [], {}
 
 
-def _members_on(tape: _ForwardStream, caps: ArchiveLimits) -> Iterator[Member]:
-    tape.next_member()
-    with _Archive(fileobj=tape) as archive:
+def _read_members(stream: _ForwardStream) -> Iterator[Member]:
+    stream.next_member()
+    with _Archive(fileobj=stream) as archive:
         while (entry := archive.next()) is not None:
-            _refuse_no_file(entry)
-            yield Member(entry.name, entry.isdir(), entry.size, _taken(tape, entry))
+            _refuse_special(entry)
+            yield Member(entry.name, entry.isdir(), entry.size, _read_content(stream, entry))
             archive.forget()
-            tape.next_member()
-    if tape.last.strip(b"\0") or not tape.last:  # tarfile takes any end for the end
-        raise ArchiveUnreadable("The archive is cut off, or broken between two of its files.")
+            stream.next_member()
+    if stream.last.strip(b"\0") or not stream.last:  # tarfile accepts an archive without its end marker
+        raise ArchiveUnreadable("The archive is incomplete, or damaged between two of its files.")
 
 
-def _refuse_no_file(entry: tarfile.TarInfo) -> None:
+def _refuse_special(entry: tarfile.TarInfo) -> None:
     if not (entry.isreg() or entry.isdir()) or entry.issparse():
-        raise ArchiveRefused(f"{printable(entry.name)} is a link, a device or has holes.")
+        raise ArchiveRefused(f"{printable(entry.name)} is a link, a device or a sparse file.")
 
 
-def _taken(tape: _ForwardStream, entry: tarfile.TarInfo) -> Iterator[bytes]:
+def _read_content(stream: _ForwardStream, entry: tarfile.TarInfo) -> Iterator[bytes]:
     with archive_errors():
-        tape.seek(entry.offset_data)
-        left = entry.size
-        while left and (chunk := tape.take(min(CHUNK, left))):
-            left -= len(chunk)
+        stream.seek(entry.offset_data)
+        remaining = entry.size
+        while remaining and (chunk := stream.read_content(min(CHUNK, remaining))):
+            remaining -= len(chunk)
             yield chunk
-    if left:
-        raise ArchiveUnreadable(f"The archive is cut off within {printable(entry.name)}.")
+    if remaining:
+        raise ArchiveUnreadable(f"The archive ends within {printable(entry.name)}.")

@@ -1,7 +1,7 @@
 """Pascal VOC: `JPEGImages/`, `Annotations/*.xml`, `ImageSets/Main/{train,val}.txt`.
 
-Corners are counted from 1 and belong to the box, as in VOC itself; in sets where some box begins at 0 they are taken
-as they are, for so other tools write them.
+In VOC, corners are counted from 1 and belong to the box, so they are shifted by one pixel. If any box of the data set
+begins at 0, corners are used as they are: other tools write them that way.
 """
 
 import math
@@ -24,92 +24,93 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class _AnnotationFile(NamedTuple):
-    picture: Path
+    image: Path
     width: int
     height: int
     boxes: list[Box]
-    """As written."""
-
-
-def is_layout(folder: Path) -> bool:
-    return all((folder / name).is_dir() for name in ("JPEGImages", "Annotations", "ImageSets/Main"))
-
-
-def read(folder: Path) -> AnnotatedDataset:
-    """Raises BadDataset, naming file and line."""
-    faults = AnnotationErrors()
-    files = {
-        path.stem: path for path in sorted((folder / "JPEGImages").iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES
-    }
-    halves = [_read_split(folder, split, files, faults) for split in ("train", "val")]
-    faults.refuse()
-    train, val = halves
-    if train is None:
-        raise BadDataset("There is no ImageSets/Main/train.txt.", "List the training pictures there, one name a line.")
-    boxes = [box for half in halves for described in half or () for box in described.boxes]
-    first = 0 if any(min(box.left, box.top) < 1 for box in boxes) else 1
-    return AnnotatedDataset(
-        classes=tuple(sorted({box.label for box in boxes})),
-        train=_pictures(train, first),
-        val=None if val is None else _pictures(val, first),
-    )
-
-
-def _read_split(
-    folder: Path, split: str, files: dict[str, Path], faults: AnnotationErrors
-) -> list[_AnnotationFile] | None:
-    listing = folder / "ImageSets" / "Main" / f"{split}.txt"
-    if not listing.is_file():
-        return None
-    described = (_read_annotation(folder, name, where, files, faults) for name, where in _listed(listing))
-    return [one for one in described if one]
-
-
-def _listed(listing: Path) -> Iterator[tuple[str, str]]:
-    """Names, each with its place for a message."""
-    try:
-        lines = listing.read_text("utf-8-sig").splitlines()
-    except ValueError as error:
-        raise BadDataset(f"ImageSets/Main/{listing.name} is no text.") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield line.split()[0], f"ImageSets/Main/{listing.name}, line {number}"
-
-
-def _read_annotation(
-    folder: Path, name: str, where: str, files: dict[str, Path], faults: AnnotationErrors
-) -> _AnnotationFile | None:
-    picture, xml = files.get(name), folder / "Annotations" / f"{name}.xml"
-    try:
-        if picture is None or not xml.is_file():
-            what = (
-                f"picture {printable(name)} in JPEGImages" if picture is None else f"Annotations/{printable(name)}.xml"
-            )
-            raise _InvalidAnnotation(f"{where}: there is no {what}")
-        return _read(xml, picture)
-    except _InvalidAnnotation as error:
-        faults.add(f"{error}.")
-        return None
+    """Boxes with corners as in the file."""
 
 
 class _InvalidAnnotation(Exception):
     pass
 
 
-def _read(xml: Path, picture: Path) -> _AnnotationFile:
+def is_layout(folder: Path) -> bool:
+    """Return whether the folder has the three folders of Pascal VOC."""
+    return all((folder / name).is_dir() for name in ("JPEGImages", "Annotations", "ImageSets/Main"))
+
+
+def read(folder: Path) -> AnnotatedDataset:
+    """Return the annotated images. Raises BadDataset with the files and lines of the first errors."""
+    errors = AnnotationErrors()
+    image_by_stem = {
+        path.stem: path for path in sorted((folder / "JPEGImages").iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES
+    }
+    train, val = (_read_split(folder, split, image_by_stem, errors) for split in ("train", "val"))
+    errors.raise_if_any()
+    if train is None:
+        raise BadDataset("There is no ImageSets/Main/train.txt.", "List the training images there, one name a line.")
+    boxes = [box for split in (train, val) for file in split or () for box in file.boxes]
+    origin = 0 if any(min(box.left, box.top) < 1 for box in boxes) else 1
+    return AnnotatedDataset(
+        classes=tuple(sorted({box.label for box in boxes})),
+        train=_shift_boxes(train, origin),
+        val=None if val is None else _shift_boxes(val, origin),
+    )
+
+
+def _read_split(
+    folder: Path, split: str, image_by_stem: dict[str, Path], errors: AnnotationErrors
+) -> list[_AnnotationFile] | None:
+    image_set = folder / "ImageSets" / "Main" / f"{split}.txt"
+    if not image_set.is_file():
+        return None
+    files = (_read_annotation(folder, name, where, image_by_stem, errors) for name, where in _read_names(image_set))
+    return [file for file in files if file]
+
+
+def _read_names(image_set: Path) -> Iterator[tuple[str, str]]:
+    """Yield the listed image names, each with its file and line for messages."""
     try:
-        root = _parsed(xml)
-        width, height = _size(root, picture)
-        return _AnnotationFile(picture, width, height, [_box(element) for element in root.iter("object")])
+        lines = image_set.read_text("utf-8-sig").splitlines()
+    except ValueError as error:
+        raise BadDataset(f"ImageSets/Main/{image_set.name} is not UTF-8 text.") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield line.split()[0], f"ImageSets/Main/{image_set.name}, line {number}"
+
+
+def _read_annotation(
+    folder: Path, name: str, where: str, image_by_stem: dict[str, Path], errors: AnnotationErrors
+) -> _AnnotationFile | None:
+    """Return the annotations of one image, or None after adding an error."""
+    image, xml = image_by_stem.get(name), folder / "Annotations" / f"{name}.xml"
+    try:
+        if image is None or not xml.is_file():
+            missing = (
+                f"image {printable(name)} in JPEGImages" if image is None else f"Annotations/{printable(name)}.xml"
+            )
+            raise _InvalidAnnotation(f"{where}: there is no {missing}")
+        return _read_xml(xml, image)
+    except _InvalidAnnotation as error:
+        errors.add(f"{error}.")
+        return None
+
+
+def _read_xml(xml: Path, image: Path) -> _AnnotationFile:
+    try:
+        root = _parse(xml)
+        width, height = _get_size(root, image)
+        return _AnnotationFile(image, width, height, [_get_box(element) for element in root.iter("object")])
     except _InvalidAnnotation as error:
         raise _InvalidAnnotation(f"Annotations/{printable(xml.name)}{error}") from error
 
 
-def _parsed(xml: Path) -> ElementTree.Element:
-    """Without entities of its own: with them a few lines become gigabytes, or what lies in other files."""
+def _parse(xml: Path) -> ElementTree.Element:
+    """Parse XML without declarations: entities can expand a few lines to gigabytes, or read other files."""
     if xml.stat().st_size > _MAX_BYTES:
         raise _InvalidAnnotation(f" has more than {_MAX_BYTES >> 20} MiB")
-    builder = _Builder()
+    builder = _LimitedBuilder()
     parser = expat.ParserCreate()
     parser.StartElementHandler, parser.EndElementHandler = builder.start_element, builder.end_element
     parser.CharacterDataHandler = builder.data
@@ -121,7 +122,9 @@ def _parsed(xml: Path) -> ElementTree.Element:
     return builder.close()
 
 
-class _Builder(ElementTree.TreeBuilder):
+class _LimitedBuilder(ElementTree.TreeBuilder):
+    """Tree builder that limits the depth of nesting."""
+
     depth = 0
 
     def start_element(self, tag: str, attributes: dict[str, str]) -> None:
@@ -136,33 +139,33 @@ class _Builder(ElementTree.TreeBuilder):
 
 
 def _refuse_declarations(*_: object) -> None:
-    raise _InvalidAnnotation(" declares a document type or entities, which annotations have no need of")
+    raise _InvalidAnnotation(" declares a document type or entities, which are not allowed")
 
 
-def _size(root: ElementTree.Element, picture: Path) -> tuple[int, int]:
-    """The picture's own; that of a broken one as written, so that the check can tell of it."""
-    written = tuple(int(_number(root, f"size/{side}", default=0)) for side in ("width", "height"))
-    found = image_files.image_size(picture)
-    if found is None:
-        return max(1, written[0]), max(1, written[1])
-    if all(written) and written != found:
+def _get_size(root: ElementTree.Element, image: Path) -> tuple[int, int]:
+    """Return the image file's own size; for an unreadable image the annotated size, so that the check reports it."""
+    annotated = tuple(int(_get_number(root, f"size/{side}", default=0)) for side in ("width", "height"))
+    actual = image_files.read_image_size(image)
+    if actual is None:
+        return max(1, annotated[0]), max(1, annotated[1])
+    if all(annotated) and annotated != actual:
         raise _InvalidAnnotation(
-            f" says {written[0]}x{written[1]}, but {printable(picture.name)} is {found[0]}x{found[1]}"
+            f" says {annotated[0]}x{annotated[1]}, but {printable(image.name)} is {actual[0]}x{actual[1]}"
         )
-    return found
+    return actual
 
 
-def _box(element: ElementTree.Element) -> Box:
+def _get_box(element: ElementTree.Element) -> Box:
     label = (element.findtext("name") or "").strip()
     if not is_text(label, 200):
         raise _InvalidAnnotation(" has an object without a name of 1 to 200 characters")
     box = element.find("bndbox")
     if box is None:
         raise _InvalidAnnotation(f" has an object, {printable(label)}, without a bndbox")
-    return Box(label, *(_number(box, corner) for corner in _CORNERS))
+    return Box(label, *(_get_number(box, corner) for corner in _CORNERS))
 
 
-def _number(element: ElementTree.Element, path: str, default: float | None = None) -> float:
+def _get_number(element: ElementTree.Element, path: str, default: float | None = None) -> float:
     text = element.findtext(path)
     if text is None and default is not None:
         return default
@@ -171,15 +174,17 @@ def _number(element: ElementTree.Element, path: str, default: float | None = Non
     except ValueError:
         value = math.nan
     if not abs(value) < 1e9:
-        raise _InvalidAnnotation(f" has `{path}` {printable(text)}, which is no number")
+        raise _InvalidAnnotation(f" has `{path}` {printable(text)}, which is not a number below 1e9 in magnitude")
     return value
 
 
-def _pictures(half: Sequence[_AnnotationFile], first: int) -> list[AnnotatedImage]:
-    def moved(box: Box) -> Box:
-        return box._replace(left=box.left - first, top=box.top - first)
+def _shift_boxes(files: Sequence[_AnnotationFile], origin: int) -> list[AnnotatedImage]:
+    """Return the images with boxes that count pixels from 0; `origin` is the first pixel's number in the files."""
+
+    def shift(box: Box) -> Box:
+        return box._replace(left=box.left - origin, top=box.top - origin)
 
     return [
-        AnnotatedImage(one.picture, one.picture.name, one.width, one.height, tuple(map(moved, one.boxes)))
-        for one in half
+        AnnotatedImage(file.image, file.image.name, file.width, file.height, tuple(map(shift, file.boxes)))
+        for file in files
     ]

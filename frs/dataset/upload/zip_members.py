@@ -1,4 +1,4 @@
-"""The members of a zip file, trusting nothing it says of itself."""
+"""Reader of zip files; it relies on nothing that the file states about itself."""
 
 import io
 import stat
@@ -11,33 +11,41 @@ from frs.dataset.issues import printable
 from frs.dataset.upload.archive_members import CHUNK, ArchiveLimits, Member, NegativeSeek, archive_errors, refuse_ratio
 from frs.errors import ArchiveRefused, ArchiveTooLarge, ArchiveUnreadable
 
-_DIRECTORY = 64 << 20
-"""Most bytes of the table of contents."""
+_DIRECTORY_BYTES = 64 << 20
+"""Largest size of the central directory."""
 _LOCAL_HEADER = 30
+"""Bytes of a local file header without its variable part."""
 
 
-def zip_members(file: BinaryIO, caps: ArchiveLimits) -> Iterator[Member]:
-    with zipfile.ZipFile(_WithShortReads(file, caps)) as archive:
+def zip_members(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
+    """Yield the members of a .zip file.
+
+    Raises ArchiveUnreadable, ArchiveRefused for links, devices and overlapping entries, ArchiveTooLarge.
+    """
+    with zipfile.ZipFile(_LimitedReader(file, limits)) as archive:
         entries = archive.infolist()
         _refuse_overlaps(entries, archive.start_dir)
         for entry in entries:
             _refuse_special(entry)
-            yield Member(entry.orig_filename, entry.is_dir(), entry.file_size, _inflated(archive, entry, caps))
+            yield Member(entry.orig_filename, entry.is_dir(), entry.file_size, _read_content(archive, entry, limits))
 
 
-class _WithShortReads(io.BufferedReader):
-    """zipfile reads the whole table of contents at once, however long it is, and makes an object of every entry."""
+class _LimitedReader(io.BufferedReader):
+    """Reader that limits the size of the central directory.
 
-    def __init__(self, file: BinaryIO, caps: ArchiveLimits) -> None:
+    zipfile reads the whole directory at once, whatever its size, and creates an object for every entry.
+    """
+
+    def __init__(self, file: BinaryIO, limits: ArchiveLimits) -> None:
         super().__init__(io.FileIO(file.fileno(), closefd=False))
-        self._caps = caps
+        self._limits = limits
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _DIRECTORY:
-            raise ArchiveTooLarge(f"The archive's table of contents has more than {_DIRECTORY >> 20} MiB.")
+        if size is not None and size > _DIRECTORY_BYTES:
+            raise ArchiveTooLarge(f"The archive's central directory has more than {_DIRECTORY_BYTES >> 20} MiB.")
         content = super().read(size)
-        if len(content) > CHUNK and content.count(b"PK\1\2") > self._caps.members:
-            raise ArchiveTooLarge(f"The archive has more than {self._caps.members:,} members.")
+        if len(content) > CHUNK and content.count(b"PK\1\2") > self._limits.members:
+            raise ArchiveTooLarge(f"The archive has more than {self._limits.members:,} members.")
         return content
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -48,7 +56,7 @@ class _WithShortReads(io.BufferedReader):
 
 
 def _refuse_overlaps(entries: list[zipfile.ZipInfo], end: int) -> None:
-    """Entries that share their bytes are a bomb of any ratio."""
+    """Raise ArchiveRefused if entries share bytes, which allows a zip bomb of any ratio."""
     starts = sorted((entry.header_offset, entry.compress_size) for entry in entries)
     for (start, size), (following, _) in pairwise([*starts, (end, 0)]):
         if start + _LOCAL_HEADER + size > following:
@@ -63,16 +71,16 @@ def _refuse_special(entry: zipfile.ZipInfo) -> None:
         raise ArchiveUnreadable(f"{printable(entry.orig_filename)} is encrypted.")
 
 
-def _inflated(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, caps: ArchiveLimits) -> Iterator[bytes]:
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack without bounds
+def _read_content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: ArchiveLimits) -> Iterator[bytes]:
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # other methods unpack without a bound
         raise ArchiveUnreadable(f"{printable(entry.orig_filename)} is neither stored nor deflated.")
     size = 0
     with archive_errors(), archive.open(entry) as content:
         while chunk := content.read(CHUNK):
             size += len(chunk)
-            refuse_ratio(size, entry.compress_size, caps)
+            refuse_ratio(size, entry.compress_size, limits)
             yield chunk
     if size != entry.file_size:
         raise ArchiveUnreadable(
-            f"{printable(entry.orig_filename)} is said to have {entry.file_size:,} bytes, has {size:,}."
+            f"{printable(entry.orig_filename)} unpacks to {size:,} bytes, but the archive states {entry.file_size:,}."
         )
