@@ -1,9 +1,13 @@
-"""Import this before anything that starts threads, as numpy does: only a process of one thread can leave its network."""
+"""Isolation at import: isolate this process if its environment requests it.
+
+Import this module before any module that starts threads, such as numpy: only a single-threaded process can leave its
+network namespace.
+"""
 
 import os
 
 from frs.isolation import jail
 
 JAIL = jail.isolate_if_requested()
-"""What the worker's trainer got; None for a process that was not told to lock itself in."""
-os.environ.pop(jail.JAIL, None)  # children are born inside, and several of them must share one loopback
+"""Result of the isolation; None if the environment does not request one."""
+os.environ.pop(jail.JAIL, None)  # child processes inherit the isolation, and those of one job must share a loopback

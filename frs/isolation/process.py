@@ -1,4 +1,4 @@
-"""Processes among their children: a child ends with its parent, and cannot read what the parent knows."""
+"""Protection between parent and child processes: a child ends with its parent, and cannot read its memory."""
 
 import ctypes
 import os
@@ -6,14 +6,14 @@ import signal
 import sys
 
 PARENT = "FRS_PARENT_PID"
-"""Set by whoever starts a child that must not outlive it."""
+"""Environment variable: process id of the parent, set for a child that must not outlive it."""
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 
 
 def die_with_parent() -> None:
-    """Asks the kernel to kill this process when the thread that started it ends. Nothing happens but on Linux.
+    """Make the kernel kill this process when the thread that started it ends. Linux only; elsewhere it does nothing.
 
-    The parent may have gone before the request: then its pid is no longer ours to wait for, and we end at once.
+    Raises SystemExit if the parent has ended before the call.
     """
     parent = os.environ.get(PARENT)
     if parent is None or not sys.platform.startswith("linux"):
@@ -24,6 +24,9 @@ def die_with_parent() -> None:
 
 
 def hide_memory() -> None:
-    """No other process of this user can read our memory or environment any more, nor trace us. Linux only; root still can."""
+    """Prevent other processes of this user from reading this process's memory or environment and from tracing it.
+
+    Linux only. Root can still do both.
+    """
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
