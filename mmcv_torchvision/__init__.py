@@ -1,6 +1,7 @@
-"""mmcv's compiled operators, made of torch and torchvision: `import mmcv_torchvision`, then use mmcv or mmdet as usual.
+"""mmcv's compiled operators, implemented with torch and torchvision.
 
-Where mmcv was installed with its own compiled operators, those are used and this changes nothing.
+Import `mmcv_torchvision`, then use mmcv or mmdet as usual. If mmcv is installed with its own compiled operators, those
+are used and this package changes nothing.
 """
 
 from mmcv_torchvision.extension import install

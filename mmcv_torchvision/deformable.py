@@ -1,7 +1,8 @@
-"""Deformable convolution, version 1 (offsets) and 2 (offsets and a mask), by torchvision's one kernel for both.
+"""Deformable convolution, version 1 (offsets) and version 2 (offsets and a mask), both by torchvision's kernel.
 
-Offsets are (y, x) pairs per kernel cell in both libraries. Conventions are those of mmcv/ops/csrc/pytorch/deform_conv.cpp
-and modulated_deform_conv.cpp; their scratch buffers (`columns`, `ones`) and `im2col_step` have no use here.
+Offsets are (y, x) pairs per kernel cell in both libraries. The conventions are those of
+mmcv/ops/csrc/pytorch/deform_conv.cpp and modulated_deform_conv.cpp. Their scratch buffers (`columns`, `ones`) and
+`im2col_step` are ignored.
 """
 
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from mmcv_torchvision.precision import at_least_float32
 
 
 class Geometry(NamedTuple):
-    """In the order of torchvision's arguments."""
+    """Geometry of the convolution, in the order of torchvision's arguments."""
 
     stride_h: int
     stride_w: int
@@ -27,7 +28,7 @@ class Geometry(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """In the order of torchvision's results."""
+    """Gradients of the operands, in the order of torchvision's results."""
 
     input: Tensor
     weight: Tensor
@@ -56,7 +57,10 @@ def deform_conv_forward(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """(N, C, H, W), (O, C / group, kH, kW), (N, 2 * deformable_group * kH * kW, H', W') -> `output` (N, O, H', W')."""
+    """Write the convolution, version 1, into `output` (N, O, H', W').
+
+    `input` is (N, C, H, W), `weight` (O, C / group, kH, kW), `offset` (N, 2 * deformable_group * kH * kW, H', W').
+    """
     geometry = Geometry(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     output.copy_(_convolve(input, weight, offset, None, None, geometry))
 
@@ -82,7 +86,7 @@ def deform_conv_backward_input(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Writes `gradInput` and `gradOffset`, shaped as `input` and `offset`."""
+    """Write `gradInput` and `gradOffset`, of the shapes of `input` and `offset`."""
     geometry = Geometry(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     gradients = _differentiate(gradOutput, input, weight, offset, None, None, geometry)
     gradInput.copy_(gradients.input)
@@ -110,7 +114,10 @@ def deform_conv_backward_parameters(
     scale: float,
     im2col_step: int,
 ) -> None:
-    """Adds to `gradWeight` (O, C / group, kH, kW). The weight itself is not given and not needed: it enters linearly."""
+    """Add the weight's gradient, times `scale`, to `gradWeight` (O, C / group, kH, kW).
+
+    The convolution is linear in the weight, so the gradient does not depend on its value, and mmcv does not pass it.
+    """
     geometry = Geometry(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     any_weight = torch.zeros_like(gradWeight)
     gradients = _differentiate(gradOutput, input, any_weight, offset, None, None, geometry)
@@ -139,7 +146,11 @@ def modulated_deform_conv_forward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """As `deform_conv_forward`, with `mask` (N, deformable_group * kernel_h * kernel_w, H', W') and `bias` (O,)."""
+    """Write the convolution, version 2, into `output` (N, O, H', W').
+
+    Operands are as in `deform_conv_forward`, with `mask` (N, deformable_group * kernel_h * kernel_w, H', W') and `bias`
+    (O,).
+    """
     geometry = Geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     output.copy_(_convolve(input, weight, offset, mask, bias if with_bias else None, geometry))
 
@@ -171,7 +182,7 @@ def modulated_deform_conv_backward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Writes the five `grad_*`, each shaped as what it is the gradient of; without bias, `grad_bias` stays as it is."""
+    """Write the gradients into `grad_*`, each of its operand's shape; without bias, `grad_bias` is not changed."""
     geometry = Geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     gradients = _differentiate(grad_output, input, weight, offset, mask, bias if with_bias else None, geometry)
     grad_input.copy_(gradients.input)
@@ -185,7 +196,7 @@ def modulated_deform_conv_backward(
 def _convolve(
     input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None, geometry: Geometry
 ) -> Tensor:
-    operands = _operands(input, weight, offset, mask, bias)
+    operands = _prepare_operands(input, weight, offset, mask, bias)
     return torch.ops.torchvision.deform_conv2d(*operands, *geometry, mask is not None)
 
 
@@ -198,14 +209,14 @@ def _differentiate(
     bias: Tensor | None,
     geometry: Geometry,
 ) -> Gradients:
-    grad, *operands = at_least_float32(grad_output, *_operands(input, weight, offset, mask, bias))
+    grad, *operands = at_least_float32(grad_output, *_prepare_operands(input, weight, offset, mask, bias))
     return Gradients(*torch.ops.torchvision._deform_conv2d_backward(grad, *operands, *geometry, mask is not None))
 
 
-def _operands(
+def _prepare_operands(
     input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """In torchvision's order, of one dtype; it takes zeros where there is no mask or no bias."""
+    """Return the operands in torchvision's order and in one dtype; an absent mask or bias becomes zeros."""
     mask = input.new_zeros((len(input), 1)) if mask is None else mask
     bias = input.new_zeros(len(weight)) if bias is None else bias
     return at_least_float32(input, weight, offset, mask, bias)

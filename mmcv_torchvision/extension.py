@@ -1,4 +1,4 @@
-"""The module `mmcv._ext`, for an mmcv that was installed without it."""
+"""Substitute of the module `mmcv._ext`, for an mmcv installed without compiled operators."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,17 +12,19 @@ import torch
 import torchvision
 
 from mmcv_torchvision import boxes, deformable, focal, pooling
-from mmcv_torchvision.unavailable import unavailable
+from mmcv_torchvision.unavailable import make_stub
 
 EXTENSION = "mmcv._ext"
+"""Name of the module with mmcv's compiled operators."""
 
 
 def get_compiler_version() -> str:
+    """Return a description of this package in place of a compiler version."""
     return f"not compiled: mmcv_torchvision over torchvision {torchvision.__version__}"
 
 
 def get_compiling_cuda_version() -> str:
-    """The CUDA release torch was built for; mmcv's own words where there is none."""
+    """Return the CUDA version torch was built with; without one, "not available" as mmcv does."""
     return torch.version.cuda or "not available"
 
 
@@ -50,31 +52,33 @@ OPERATORS: tuple[Callable[..., Any], ...] = (
 
 
 class ExtensionFinder(MetaPathFinder, Loader):
-    """Finds `mmcv._ext` after every other finder has failed, so a compiled one always comes first."""
+    """Import finder of `mmcv._ext`; it is the last one, so a compiled extension takes precedence."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        """Return the spec of `mmcv._ext`, or None for any other module."""
         if fullname != EXTENSION:
             return None
         return spec_from_loader(fullname, self, origin="mmcv_torchvision")
 
     def exec_module(self, module: ModuleType) -> None:
+        """Add the operators to the module; any other name gives a stub that raises when called."""
         module.__dict__.update({operator.__name__: operator for operator in OPERATORS})
-        module.__dict__["__getattr__"] = _any_other_operator
+        module.__dict__["__getattr__"] = _get_missing_operator
 
 
 def install() -> None:
-    """From now on `import mmcv._ext` succeeds, before or after mmcv was imported."""
+    """Make `import mmcv._ext` succeed, whether or not mmcv has been imported already. Idempotent."""
     if FINDER not in sys.meta_path:
         sys.meta_path.append(FINDER)
 
 
-def _any_other_operator(name: str) -> Callable[..., Any]:
-    """`mmcv.ops` asks for all of its names at import and asserts that each is there."""
+def _get_missing_operator(name: str) -> Callable[..., Any]:
+    """Return a stub for an operator without an implementation; `mmcv.ops` requires all of its operators at import."""
     if name.startswith("_"):
         raise AttributeError(f"module {EXTENSION!r} has no attribute {name!r}")
-    return unavailable(name)
+    return make_stub(name)
 
 
 FINDER = ExtensionFinder()

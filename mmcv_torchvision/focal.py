@@ -1,8 +1,8 @@
-"""Focal loss (Lin et al. 2017) and its derivative, each written into a tensor the caller made.
+"""Focal loss (Lin et al., ICCV 2017) and its gradient, each written into a tensor that the caller allocates.
 
-Conventions are those of mmcv/ops/csrc/common/cuda/*_focal_loss_cuda_kernel.cuh, which has no CPU version: `target` (N,)
-holds class indices, of which one outside 0..C-1 (C is the background) matches no class, and `weight` (C,) or empty
-weighs a row by its target's class. A row without a class has weight 1 (mmcv reads past the end there).
+The conventions are those of mmcv/ops/csrc/common/cuda/*_focal_loss_cuda_kernel.cuh, which has no CPU version. `target`
+(N,) holds class indices; an index outside 0..C-1 (C is the background) matches no class. `weight` (C,) gives each row
+the weight of its target's class; it may be empty. A row without a class has weight 1 (mmcv reads out of bounds there).
 """
 
 import torch
@@ -12,19 +12,21 @@ from torch.nn.functional import logsigmoid
 from mmcv_torchvision.precision import at_least_float32
 
 SMALLEST = torch.finfo(torch.float32).tiny
-"""mmcv's FLT_MIN: keeps log away from 0."""
+"""Lower bound of the logarithm's argument, mmcv's FLT_MIN."""
 
 
 @torch.no_grad()
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Logits (N, C) -> `output` (N, C): -a * (1 - p)**gamma * log(p), p the probability of the right answer.
+    """Write the loss of logits (N, C) into `output` (N, C): -a * (1 - p)**gamma * log(p).
 
-    Exact at every logit, as mmdet's CPU version; mmcv's kernel jumps to a log of 87 once 1 - p rounds to 0 (at 17).
+    p is the probability of the correct answer; a is `alpha` for the target class and 1 - `alpha` for the others (Lin et
+    al., equation 5). The result is exact at every logit, as in mmdet's CPU version; in mmcv's kernel, -log(p) jumps to
+    87 at a logit of about 17, where 1 - p rounds to 0.
     """
     (logits,) = at_least_float32(input)
-    positive, factor = _sides(logits, target, weight, alpha)
+    positive, factor = _compute_factors(logits, target, weight, alpha)
     margin = torch.where(positive, logits, -logits)
     output.copy_(-factor * torch.sigmoid(-margin) ** gamma * logsigmoid(margin))
 
@@ -33,9 +35,9 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Logits (N, C) -> `grad_input` (N, C), the loss's derivative by each logit."""
+    """Write the loss's derivative by each logit (N, C) into `grad_input` (N, C)."""
     (logits,) = at_least_float32(input)
-    positive, factor = _sides(logits, target, weight, alpha)
+    positive, factor = _compute_factors(logits, target, weight, alpha)
     margin = torch.where(positive, logits, -logits)
     right, wrong = torch.sigmoid(margin), torch.sigmoid(-margin)
     slope = factor * wrong**gamma * (wrong - gamma * right * logsigmoid(margin))
@@ -46,9 +48,9 @@ def sigmoid_focal_loss_backward(
 def softmax_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Probabilities (N, C), already a softmax -> `output` (N,); 0 where the target is negative."""
+    """Write the loss of softmax probabilities (N, C) into `output` (N,); it is 0 where the target is negative."""
     (probabilities,) = at_least_float32(input)
-    right = _of_target(probabilities, target)
+    right = _select_target(probabilities, target)
     loss = -alpha * (1 - right) ** gamma * right.clamp(min=SMALLEST).log()
     output.copy_(loss * _row_weight(loss, target, weight) * (target >= 0))
 
@@ -57,34 +59,40 @@ def softmax_focal_loss_forward(
 def softmax_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Probabilities (N, C) -> `grad_input` (N, C), by the logits before the softmax; `buff` (N,) is scratch."""
+    """Write the derivative by the logits before the softmax into `grad_input` (N, C).
+
+    `input` holds the softmax probabilities (N, C); the scratch buffer `buff` (N,) is ignored.
+    """
     (probabilities,) = at_least_float32(input)
-    right = _of_target(probabilities, target)
+    right = _select_target(probabilities, target)
     wrong = 1 - right
     slope = alpha * (gamma * wrong ** (gamma - 1) * right * right.clamp(min=SMALLEST).log() - wrong**gamma)
     slope = slope * _row_weight(slope, target, weight) * (target >= 0)
     grad_input.copy_(slope[:, None] * (_is_target(probabilities, target).to(slope) - probabilities))
 
 
-def _sides(logits: Tensor, target: Tensor, weight: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """(N, C) each: whether a logit should be high; and what its loss is multiplied by."""
+def _compute_factors(logits: Tensor, target: Tensor, weight: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Return whether each logit belongs to the target class, and the factor of its loss: (N, C) each."""
     positive = _is_target(logits, target)
     factor = torch.where(positive, logits.new_full((), alpha), logits.new_full((), 1 - alpha))
     return positive, factor * _row_weight(logits, target, weight)[:, None]
 
 
 def _is_target(scores: Tensor, target: Tensor) -> Tensor:
-    """(N, C), (N,) -> (N, C) bool."""
+    """Return a mask of the target class of each row: (N, C), (N,) -> (N, C)."""
     return target[:, None] == torch.arange(scores.shape[1], device=scores.device)
 
 
-def _of_target(probabilities: Tensor, target: Tensor) -> Tensor:
-    """(N, C), (N,) -> (N,); class 0 where the target is negative, for the caller to mask."""
+def _select_target(probabilities: Tensor, target: Tensor) -> Tensor:
+    """Return the target's probability: (N, C), (N,) -> (N,).
+
+    For a negative target, it is the probability of class 0, which the caller masks.
+    """
     return probabilities.gather(1, target.clamp(min=0)[:, None])[:, 0]
 
 
 def _row_weight(like: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """(N,), by each row's target; 1 without weights or without a class."""
+    """Return the weight (N,) of each row's target class; 1 without weights or without a class."""
     if not weight.numel():
         return like.new_ones(len(target))
     has_class = (target >= 0) & (target < len(weight))

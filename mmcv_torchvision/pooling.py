@@ -1,18 +1,19 @@
-"""RoI align. A roi is (image index, x1, y1, x2, y2); conventions are those of mmcv/ops/csrc/pytorch/roi_align.cpp."""
+"""RoI align, with the conventions of mmcv/ops/csrc/pytorch/roi_align.cpp. A RoI is (image index, x1, y1, x2, y2)."""
 
 import torch
 import torchvision  # noqa: F401 (registers torch.ops.torchvision)
 from torch import Tensor
 
 from mmcv_torchvision.precision import at_least_float32
-from mmcv_torchvision.unavailable import OperatorUnavailable, unavailable
+from mmcv_torchvision.unavailable import OperatorUnavailable, make_stub
 
 AVERAGE = 1
-"""`mmcv.ops.roi_align` translates its pool mode to 0 (max) or 1 (avg)."""
+"""Value of `pool_mode` for average pooling, as `mmcv.ops.roi_align` passes it; 0 is max pooling."""
 
-OTHER_NUMBERS = "torchvision's RoI pool rounds a roi to whole cells first and mmcv's does not"
-roi_pool_forward = unavailable("roi_pool_forward", OTHER_NUMBERS)
-roi_pool_backward = unavailable("roi_pool_backward", OTHER_NUMBERS)
+ROUNDING = "torchvision's RoI pool rounds a RoI to whole cells first, and mmcv's does not"
+"""Reason why torchvision's RoI pool is not used."""
+roi_pool_forward = make_stub("roi_pool_forward", ROUNDING)
+roi_pool_backward = make_stub("roi_pool_backward", ROUNDING)
 
 
 @torch.no_grad()
@@ -29,8 +30,12 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """(N, C, H, W), (R, 5) -> `output` (R, C, aligned_height, aligned_width). `argmax_*` are for the max mode."""
-    _only_average("roi_align_forward", pool_mode)
+    """Write pooled features into `output` (R, C, aligned_height, aligned_width).
+
+    `input` is (N, C, H, W), `rois` (R, 5). `argmax_*`, of mmcv's max mode, are ignored. Raises OperatorUnavailable for
+    the max mode.
+    """
+    _require_average("roi_align_forward", pool_mode)
     features, boxes = at_least_float32(input, rois)
     output.copy_(
         torch.ops.torchvision.roi_align(
@@ -53,8 +58,8 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """(R, C, aligned_height, aligned_width), (R, 5) -> `grad_input` (N, C, H, W)."""
-    _only_average("roi_align_backward", pool_mode)
+    """Write the gradient of `grad_output` (R, C, aligned_height, aligned_width) into `grad_input` (N, C, H, W)."""
+    _require_average("roi_align_backward", pool_mode)
     grad, boxes = at_least_float32(grad_output, rois)
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
@@ -63,6 +68,6 @@ def roi_align_backward(
     )
 
 
-def _only_average(operator: str, pool_mode: int) -> None:
+def _require_average(operator: str, pool_mode: int) -> None:
     if pool_mode != AVERAGE:
-        raise OperatorUnavailable(operator, "torchvision aligns rois by average only, pool_mode='max' is mmcv's own")
+        raise OperatorUnavailable(operator, "torchvision aligns RoIs by average only, without pool_mode='max'")

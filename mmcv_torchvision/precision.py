@@ -1,4 +1,4 @@
-"""Which dtype an operator computes in."""
+"""Choice of the dtype that an operator computes in."""
 
 from functools import reduce
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in one common dtype: float32, or float64 if any of them is.
+    """Return the tensors in one common dtype: float32, or float64 if any of them is.
 
-    torchvision's kernels want one dtype and know half precision only here and there, while callers under autocast hand
-    in both; and areas of boxes overflow float16 from 256 pixels square.
+    torchvision's kernels require a single dtype, and only some of them support half precision, while callers under
+    autocast pass both. In float16, the area of a box overflows from 256 x 256 pixels.
     """
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
     return tuple(tensor.to(dtype) for tensor in tensors)

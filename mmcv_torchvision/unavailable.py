@@ -1,13 +1,14 @@
-"""What stands in for an operator that torchvision does not have."""
+"""Stubs of operators that torchvision does not have."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-NOT_IN_TORCHVISION = "torchvision has nothing to make it of"
+NOT_IN_TORCHVISION = "torchvision has no equivalent"
+"""Reason why most operators are unavailable."""
 
 
 class OperatorUnavailable(NotImplementedError):
-    """Raised when such an operator is called, never when it is imported."""
+    """The operator that was called is not available; importing it does not raise."""
 
     code = "operator_unavailable"
 
@@ -20,8 +21,8 @@ class OperatorUnavailable(NotImplementedError):
         super().__init__(f"mmcv's operator {operator} is not available: {reason}. {self.hint}")
 
 
-def unavailable(operator: str, reason: str = NOT_IN_TORCHVISION) -> Callable[..., NoReturn]:
-    """A function of that name which raises `OperatorUnavailable` whatever it is called with."""
+def make_stub(operator: str, reason: str = NOT_IN_TORCHVISION) -> Callable[..., NoReturn]:
+    """Return a function named `operator` that raises OperatorUnavailable for any arguments."""
 
     def operator_unavailable(*args: Any, **kwargs: Any) -> NoReturn:
         raise OperatorUnavailable(operator, reason)
