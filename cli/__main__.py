@@ -1,3 +1,5 @@
+"""`python -m cli`, which is the `frs` command."""
+
 from cli.main import app
 
 app()

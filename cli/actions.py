@@ -1,4 +1,4 @@
-"""What is asked of a job after it was posted: stop, pause, resume, retry, set, delete."""
+"""Commands that change an existing job: stop, pause, resume, retry, edit, delete."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,34 +15,38 @@ app = typer.Typer()
 
 @app.command()
 def stop(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """End a running job at its next step, keep and evaluate what it has learned."""
-    _act("stop", id, data, json_)
+    """Stop a running job at its next step, then save and evaluate its student."""
+    _post_action("stop", id, data, json_)
 
 
 @app.command()
 def pause(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """Give a job's slot to others; `frs resume` goes on from where it was."""
-    _act("pause", id, data, json_)
+    """Pause a job and free its slot; `frs resume` continues it."""
+    _post_action("pause", id, data, json_)
 
 
 @app.command()
 def resume(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """Put a paused, failed or cancelled job back into the queue, to go on from its last checkpoint."""
-    _act("resume", id, data, json_)
+    """Requeue a paused, failed or cancelled job to continue from its last checkpoint."""
+    _post_action("resume", id, data, json_)
 
 
 @app.command()
 def retry(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """Put a failed or cancelled job back into the queue, to begin from scratch: what it made is deleted."""
-    _act("retry", id, data, json_)
+    """Requeue a failed or cancelled job to start from scratch; its previous results are deleted."""
+    _post_action("retry", id, data, json_)
 
 
-@app.command("edit")
-def change(
+@app.command()
+def edit(
     id: JobId,
-    name: Annotated[str | None, typer.Option(help="A new name; '' takes it away.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="All tags it is to have; '' alone for none.")] = None,
-    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="Jobs of a higher one are first.")] = None,
+    name: Annotated[str | None, typer.Option(help="New name; '' removes the name.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Tag to set; repeatable, replaces all tags. '' removes them.")
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option(min=-100, max=100, help="Jobs with a higher priority run first.")
+    ] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
@@ -60,24 +64,24 @@ def change(
 @app.command()
 def delete(
     id: JobId,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     keep_artifacts: Annotated[
-        bool, typer.Option("--keep-artifacts", help="Leave checkpoints and other files where they are.")
+        bool, typer.Option("--keep-artifacts", help="Keep checkpoints and other files on disk.")
     ] = False,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """Forget a job that has ended, with its baselines, siblings and comparison, and delete their files."""
+    """Delete a job that has ended, its baselines, seed runs and comparison, and their files."""
     files = "keep" if keep_artifacts else "delete"
     if not yes:
         typer.confirm(
-            f"Delete job {id} and those it brought along{'' if keep_artifacts else ', files and all'}?",
+            f"Delete job {id} and its derived jobs{'' if keep_artifacts else ', including their files'}?",
             abort=True,
             err=True,
         )
     call_service(data, lambda client: client.delete(f"/jobs/{id}", artifacts=files))
-    show({"deleted": id, "artifacts": files}, lambda told: f"Deleted {told['deleted']}.", json_)
+    show({"deleted": id, "artifacts": files}, lambda answer: f"Deleted {answer['deleted']}.", json_)
 
 
-def _act(action: str, id: str, data: Path, as_json: bool) -> None:
+def _post_action(action: str, id: str, data: Path, as_json: bool) -> None:
     show(call_service(data, lambda client: client.post(f"/jobs/{id}/{action}")), render.job, as_json)

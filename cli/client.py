@@ -15,17 +15,21 @@ from cli.sse import StreamEvent, parse
 DEFAULT_URL = "http://127.0.0.1:8000"
 Json = dict[str, Any]
 READ_TIMEOUT_SECONDS = 45.0
-"""A stream says something every 15 s; one silent for so long is dead."""
+"""Read timeout of an event stream. The service sends a keep-alive every 15 s."""
 RECONNECT_SECONDS = 120.0
-"""So long a stream that broke off waits for the service to come back."""
+"""Time in which a broken stream must reconnect, before `Client.events` raises."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
+"""First and longest pause between two reconnects, in seconds; each pause is twice the one before."""
 TOO_MANY, NOT_NOW = 429, 503
 OPENED = "opened"
-_PIECE = 1 << 18
+_CHUNK_BYTES = 1 << 18
 
 
 class ServiceError(Exception):
-    """What the service answered, or why it could not be asked, in words for the person at the terminal."""
+    """A request that failed: the service's error, or the reason that it did not answer, as text for the terminal.
+
+    `hint` names the next step; `details` has one line per invalid field.
+    """
 
     def __init__(self, message: str, hint: str = "", details: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -33,30 +37,45 @@ class ServiceError(Exception):
 
 
 class Client:
+    """A connection to the service at `url` with the API key `key`.
+
+    Every method raises ServiceError if the service returns an error or does not answer.
+    """
+
     def __init__(self, url: str, key: str, timeout: float = 60.0) -> None:
         self.url = url.rstrip("/")
         self._http = httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=timeout)
 
     @classmethod
-    def here(cls, data: Path) -> "Client":
-        """`FRS_URL` and `FRS_API_KEY`, or what `frs up` left in the data folder. Raises ServiceError."""
+    def from_environment(cls, data: Path) -> "Client":
+        """Return a client for `FRS_URL` and `FRS_API_KEY`, by default those that `frs up` wrote to the data folder.
+
+        Raises ServiceError if there is no API key.
+        """
         url, key = os.environ.get("FRS_URL"), os.environ.get("FRS_API_KEY")
-        return cls(url or _left(data, "url") or DEFAULT_URL, key or _left(data, "api-key") or _no_key(data))
+        return cls(
+            url or _read_optional(data, "url") or DEFAULT_URL,
+            key or _read_optional(data, "api-key") or _raise_no_key(data),
+        )
 
     def get(self, path: str, **query: Any) -> Json:
-        return self._json("GET", path, params={name: value for name, value in query.items() if value is not None})
+        """Send a GET request and return the JSON body. Query parameters that are None are omitted."""
+        return self._request("GET", path, params={name: value for name, value in query.items() if value is not None})
 
     def post(self, path: str, body: Json | None = None) -> Json:
-        return self._json("POST", path, json=body)
+        """Send a POST request with a JSON body and return the JSON body of the response."""
+        return self._request("POST", path, json=body)
 
     def patch(self, path: str, body: Json) -> Json:
-        return self._json("PATCH", path, json=body)
+        """Send a PATCH request with a JSON body and return the JSON body of the response."""
+        return self._request("PATCH", path, json=body)
 
     def delete(self, path: str, **query: Any) -> Json:
-        return self._json("DELETE", path, params=query)
+        """Send a DELETE request and return the JSON body, `{}` if it is empty."""
+        return self._request("DELETE", path, params=query)
 
     def each(self, path: str, **query: Any) -> Iterator[Json]:
-        """All items of a list, page by page."""
+        """Yield all items of a list; one request per page."""
         cursor: str | None = None
         while True:
             page = self.get(path, **query, cursor=cursor)
@@ -66,110 +85,121 @@ class Client:
                 return
 
     def events(self, job_id: str, since: int = 0) -> Iterator[StreamEvent]:
-        """What happens to a job, after number `since`, until it has ended: nothing is missing, nothing comes twice.
+        """Yield the job's events after number `since` until the job has ended, without gaps or duplicates.
 
-        It comes back by itself where the service goes away for a while. Raises ServiceError where that takes too
-        long, where the key is no longer good, and where there is no such job.
+        Reconnects if the stream breaks. Raises ServiceError if the service does not come back within
+        `RECONNECT_SECONDS`, if it does not answer the first request, if the key expires or is revoked, and if there is
+        no such job.
         """
-        seen, pause, until = since, FIRST_PAUSE, 0.0  # a service that was never there is not waited for
+        last_id, pause, deadline = since, FIRST_PAUSE, 0.0  # 0: no reconnect before the first connection
         while True:
             try:
-                for event in self._stream(f"/jobs/{job_id}/stream", seen):
-                    pause, until = FIRST_PAUSE, math.inf
+                for event in self._stream(f"/jobs/{job_id}/stream", last_id):
+                    pause, deadline = FIRST_PAUSE, math.inf
                     if event.type == "end":
                         return
                     if event.type == "closed":
                         raise ServiceError(f"{event.data['code']}: {event.data['detail']}")
                     if event.type != OPENED:
-                        seen = event.id or seen
+                        last_id = event.id or last_id
                         yield event
             except httpx2.RequestError as error:
-                until = min(until, time.monotonic() + RECONNECT_SECONDS)
-                if time.monotonic() > until:
+                deadline = min(deadline, time.monotonic() + RECONNECT_SECONDS)
+                if time.monotonic() > deadline:
                     raise self._unreachable(error) from None
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def download(self, path: str, target: Path) -> None:
-        """Writes the answer to `target`, which is whole or absent."""
+        """Write the response body to `target` atomically: the file is complete or absent."""
         part = target.with_name(f".{target.name}.part")
         try:
-            with self._http.stream("GET", path) as answer:
-                if answer.is_error:
-                    answer.read()
-                    raise _refused(answer)
+            with self._http.stream("GET", path) as response:
+                if response.is_error:
+                    response.read()
+                    raise _service_error(response)
                 with part.open("wb") as file:
-                    for chunk in answer.iter_bytes():
+                    for chunk in response.iter_bytes():
                         file.write(chunk)
         except httpx2.RequestError as error:
             part.unlink(missing_ok=True)
             raise self._unreachable(error) from None
         part.replace(target)
 
-    def _stream(self, path: str, seen: int) -> Iterator[StreamEvent]:
-        silence = httpx2.Timeout(READ_TIMEOUT_SECONDS)
-        with self._http.stream("GET", path, headers={"Last-Event-ID": str(seen)}, timeout=silence) as answer:
-            if answer.status_code in (TOO_MANY, NOT_NOW):
-                raise httpx2.ReadError(f"It answers {answer.status_code}")
-            if answer.is_error:
-                answer.read()
-                raise _refused(answer)
-            yield StreamEvent(OPENED, {}, None)
-            yield from parse(answer.iter_lines())
-
     def upload(
         self, path: str, file: Path, media_type: str, progress: Callable[[int], None] = lambda _: None, **query: Any
     ) -> Json:
-        """Sends the file as it is read. `progress(bytes)` after every piece; the answer may take its time."""
+        """Stream the file as the body of a POST request and return the JSON body of the response.
+
+        `progress` is called with the size in bytes of each chunk sent. There is no read timeout: the service answers
+        once it has processed the file.
+        """
         with file.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         headers = {"Content-Type": media_type, "Content-Length": str(file.stat().st_size), "X-Content-SHA256": sha256}
         params = {name: value for name, value in query.items() if value is not None}
-        patient = httpx2.Timeout(60.0, read=None)
-        return self._json(
-            "POST", path, params=params, content=_pieces(file, progress), headers=headers, timeout=patient
+        return self._request(
+            "POST",
+            path,
+            params=params,
+            content=_chunks(file, progress),
+            headers=headers,
+            timeout=httpx2.Timeout(60.0, read=None),
         )
 
-    def _json(self, method: str, path: str, **request: Any) -> Json:
+    def _stream(self, path: str, last_id: int) -> Iterator[StreamEvent]:
+        timeout = httpx2.Timeout(READ_TIMEOUT_SECONDS)
+        with self._http.stream("GET", path, headers={"Last-Event-ID": str(last_id)}, timeout=timeout) as response:
+            if response.status_code in (TOO_MANY, NOT_NOW):
+                raise httpx2.ReadError(f"HTTP {response.status_code}")
+            if response.is_error:
+                response.read()
+                raise _service_error(response)
+            yield StreamEvent(OPENED, {}, None)
+            yield from parse(response.iter_lines())
+
+    def _request(self, method: str, path: str, **options: Any) -> Json:
         try:
-            answer = self._http.request(method, path, **request)
+            response = self._http.request(method, path, **options)
         except httpx2.RequestError as error:
             raise self._unreachable(error) from None
-        if answer.is_error:
-            raise _refused(answer)
-        body: Json = answer.json() if answer.content else {}
+        if response.is_error:
+            raise _service_error(response)
+        body: Json = response.json() if response.content else {}
         return body
 
     def _unreachable(self, error: Exception) -> ServiceError:
-        why = str(error) or type(error).__name__
-        return ServiceError(f"No service answers at {self.url}: {why}.", "Start one with `frs up`, or set FRS_URL.")
+        reason = str(error) or type(error).__name__
+        return ServiceError(
+            f"No service answers at {self.url}: {reason}.", "Start the service with `frs up`, or set FRS_URL."
+        )
 
 
-def _pieces(file: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
+def _chunks(file: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
     with file.open("rb") as content:
-        while piece := content.read(_PIECE):
-            yield piece
-            progress(len(piece))
+        while chunk := content.read(_CHUNK_BYTES):
+            yield chunk
+            progress(len(chunk))
 
 
-def _refused(answer: httpx2.Response) -> ServiceError:
+def _service_error(response: httpx2.Response) -> ServiceError:
     try:
-        problem = answer.json()
-        details = tuple(f"{error['loc']}: {error['message']}" for error in problem.get("errors") or ())
-        return ServiceError(f"{problem['code']}: {problem['detail']}", problem.get("hint") or "", details)
+        body = response.json()
+        details = tuple(f"{error['loc']}: {error['message']}" for error in body.get("errors") or ())
+        return ServiceError(f"{body['code']}: {body['detail']}", body.get("hint") or "", details)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return ServiceError(f"The service answered {answer.status_code}, which is no problem it describes.")
+        return ServiceError(f"The service answered HTTP {response.status_code} without an error description.")
 
 
-def _left(data: Path, name: str) -> str | None:
+def _read_optional(data: Path, name: str) -> str | None:
     try:
         return (data / name).read_text().strip()
     except OSError:
         return None
 
 
-def _no_key(data: Path) -> str:
+def _raise_no_key(data: Path) -> str:
     raise ServiceError(
-        f"No API key: neither FRS_API_KEY is set nor is there a {data / 'api-key'}.",
-        "Name the data folder of `frs up` with --data or FRS_DATA.",
+        f"No API key: FRS_API_KEY is not set and {data / 'api-key'} does not exist.",
+        "Set FRS_API_KEY, or name the data folder of `frs up` with --data or FRS_DATA.",
     )

@@ -1,4 +1,4 @@
-"""Jobs side by side."""
+"""`frs compare`: jobs side by side."""
 
 from typing import Annotated
 
@@ -14,10 +14,10 @@ app = typer.Typer()
 @app.command()
 def compare(
     ids: Annotated[list[str], typer.Argument(metavar="ID ID...", autocompletion=job_ids)],
-    keys: Annotated[str | None, typer.Option(help="Curves, separated by commas [all].")] = None,
+    keys: Annotated[str | None, typer.Option(help="Metric keys, comma-separated [default: all].")] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """Two to sixteen jobs: where their specs differ, how their curves end, their students' numbers."""
+    """Compare 2 to 16 jobs: spec differences, last metric values and evaluation results."""
     query = {"jobs": ",".join(ids), "keys": keys}
     show(call_service(data, lambda client: client.get("/compare", **query)), side_by_side.draw, json_)

@@ -1,4 +1,4 @@
-"""`frs demo`: from nothing to a distilled student with its proof, in minutes on two CPU cores."""
+"""`frs demo`: distil a small detector on generated data, in minutes on two CPU cores."""
 
 import shutil
 import socket
@@ -20,45 +20,23 @@ TRAIN_IMAGES, VAL_IMAGES = 400, 150
 LOOPBACK = "127.0.0.1"
 
 
-def run(data: Path, screen: Console) -> bool:
-    """Whether both runs succeeded. Raises ServiceError."""
-    screen.print("[bold]1. Data[/]: drawn scenes, four classes among look-alikes")
-    with drawing_bar("drawing") as tick:
-        draw_dataset(data / "datasets" / "shapes", train=TRAIN_IMAGES, val=VAL_IMAGES, progress=tick)
-    _bring_teacher(data / "models")
-    screen.print("[bold]2. LocalService[/]: API and worker, SQLite, one data folder")
+def run(data: Path, console: Console) -> bool:
+    """Run the demo in the folder `data` and return whether both training runs succeeded.
+
+    Raises ServiceError if the service does not start or a request fails.
+    """
+    console.print("[bold]1. Data[/]: generated scenes with four classes and look-alike distractors")
+    with drawing_bar("drawing") as progress:
+        draw_dataset(data / "datasets" / "shapes", train=TRAIN_IMAGES, val=VAL_IMAGES, progress=progress)
+    _copy_teacher_weights(data / "models")
+    console.print("[bold]2. Service[/]: API and worker, SQLite, one data folder")
     with LocalService(data, LOOPBACK, free_port(), None, None) as service:
-        screen.print(f"   {service.url}/docs", highlight=False)
-        return _distil(Client.here(data), data / "student", screen)
+        console.print(f"   {service.url}/docs", highlight=False)
+        return _distil(Client.from_environment(data), data / "student", console)
 
 
-def _distil(client: Client, to: Path, screen: Console) -> bool:
-    if "shapes" not in {row["name"] for row in client.each("/datasets")}:
-        client.post("/datasets", {"name": "shapes"})
-    job = client.post("/jobs", client.get(f"/recipes/{RECIPE}")["spec"])
-    [baseline] = job["baseline_job_ids"]
-    screen.print(f"[bold]3. The student under its teacher[/]: {job['id']}")
-    distilled = follow(client, job["id"], screen)
-    screen.print(f"[bold]4. The same student alone[/], same seed and schedule: {baseline}")
-    alone = follow(client, baseline, screen)
-    if not distilled["status"] == alone["status"] == "succeeded":
-        return False
-    follow(client, job["comparison_job_id"], screen)
-    _prove(client, job, to, screen)
-    return True
-
-
-def _prove(client: Client, job: Json, to: Path, screen: Console) -> None:
-    screen.print("[bold]5. Proof[/]: COCO numbers on the validation images, in percent")
-    report = client.get(f"/jobs/{job['id']}/report")
-    screen.print(render.report(report), highlight=False)
-    screen.print("The student's weights, their safetensors twin, its config, the report and its pictures:")
-    for file in pull(client, job["id"], to, "last"):
-        screen.print(f"   {file}", highlight=False)
-
-
-def _bring_teacher(models: Path) -> None:
-    """The teacher's weights come with the package; its recipe `shapes_teacher` made them."""
+def _copy_teacher_weights(models: Path) -> None:
+    """Copy the packaged teacher weights, which the recipe `shapes_teacher` trained, into the models folder."""
     models.mkdir(parents=True, exist_ok=True)
     for weights in files("frs.recipes").joinpath("weights").iterdir():
         with as_file(weights) as file:
@@ -66,7 +44,33 @@ def _bring_teacher(models: Path) -> None:
 
 
 def free_port() -> int:
+    """Return a TCP port that is free on the loopback interface."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _distil(client: Client, output: Path, console: Console) -> bool:
+    if "shapes" not in {row["name"] for row in client.each("/datasets")}:
+        client.post("/datasets", {"name": "shapes"})
+    job = client.post("/jobs", client.get(f"/recipes/{RECIPE}")["spec"])
+    [baseline_id] = job["baseline_job_ids"]
+    console.print(f"[bold]3. Student with distillation[/]: {job['id']}")
+    distilled = follow(client, job["id"], console)
+    console.print(f"[bold]4. Baseline: the same student without a teacher[/], same seed and schedule: {baseline_id}")
+    baseline = follow(client, baseline_id, console)
+    if not distilled["status"] == baseline["status"] == "succeeded":
+        return False
+    follow(client, job["comparison_job_id"], console)
+    _print_results(client, job, output, console)
+    return True
+
+
+def _print_results(client: Client, job: Json, output: Path, console: Console) -> None:
+    console.print("[bold]5. Result[/]: COCO metrics on the validation images, in percent")
+    report = client.get(f"/jobs/{job['id']}/report")
+    console.print(render.report(report), highlight=False)
+    console.print("Student weights (also as safetensors), config, report and report images:")
+    for file in pull(client, job["id"], output, "last"):
+        console.print(f"   {file}", highlight=False)

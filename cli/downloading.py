@@ -1,4 +1,4 @@
-"""One file from where it is published into a folder: gone on with where it broke off, checked, and there whole or not at all."""
+"""Download one published file into a folder: resumable, verified, and atomic."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,117 +9,124 @@ import httpx2
 from frs.files import digest, sync
 
 TRIES, PAUSE_SECONDS = 5, 1.0
-"""Without a byte more; every byte that comes counts anew."""
+"""Consecutive tries without progress before a download fails, and the pause between two tries."""
 TIMEOUT_SECONDS = 30.0
 RANGE_NOT_SATISFIABLE, PARTIAL = 416, 206
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and, where it is known, how many there will be."""
+"""Called with the number of bytes received and the total size in bytes, None if unknown."""
 
 
 class DownloadError(Exception):
+    """A download that failed; `hint` names the next step."""
+
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         self.message, self.hint = message, hint
 
 
 def fetch(urls: Sequence[str], target: Path, prefix: str, progress: Progress, *, any_hash: bool = False) -> str:
-    """The file's sha256, which begins with `prefix` unless `any_hash`; kept in `FILE.sha256`, too. Raises DownloadError."""
+    """Download `target` from the first URL that has it and return its SHA-256.
+
+    The hash is also written to `TARGET.sha256`, and a partial download is kept as `TARGET.part` and resumed.
+    Raises DownloadError if no URL has the file, if the hash does not start with `prefix` (unless `any_hash`), or if
+    the folder is not writable.
+    """
     part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        sha256 = _checked(urls, part, "" if any_hash else prefix, progress)
-        _keep(part, target, sha256)
+        sha256 = _download_verified(urls, part, "" if any_hash else prefix, progress)
+        _commit(part, target, sha256)
     except OSError as error:
         raise DownloadError(
             f"{target} cannot be written: {error.strerror or error}.",
-            "Name a folder with space that you may write to: --output DIR.",
+            "Name a writable folder with enough free space: --output DIR.",
         ) from None
     return sha256
 
 
 def recorded_sha256(path: Path) -> str:
-    """What `FILE.sha256` says beside it; empty where there is none."""
+    """Return the hash recorded in `PATH.sha256`; empty if there is no such file."""
     try:
-        return _note(path).read_text().partition(" ")[0]
+        return _hash_file(path).read_text().partition(" ")[0]
     except OSError:
         return ""
 
 
-def _checked(urls: Sequence[str], part: Path, prefix: str, progress: Progress) -> str:
-    started_before = part.exists()
-    url = _bring(urls, part, progress)
+def _download_verified(urls: Sequence[str], part: Path, prefix: str, progress: Progress) -> str:
+    resumed = part.exists()
+    url = _download_from_any(urls, part, progress)
     sha256 = digest(part)
-    if started_before and not sha256.startswith(prefix):  # perhaps the beginning was of something else
+    if resumed and not sha256.startswith(prefix):  # the partial file may belong to another version: start over
         part.unlink()
-        url = _bring(urls, part, progress)
+        url = _download_from_any(urls, part, progress)
         sha256 = digest(part)
     if sha256.startswith(prefix):
         return sha256
-    told, size = _looks(part), part.stat().st_size
+    content, size = _content_note(part), part.stat().st_size
     part.unlink()
     raise DownloadError(
-        f"{url} is not the file its name says: its sha256 begins with {sha256[:8]} instead of {prefix} "
-        f"({size:,} bytes{told}). It was removed.",
-        "Try again, or another source with --mirror URL. Where you know that the published name is wrong: --any-hash.",
+        f"{url} is not the expected file: its SHA-256 starts with {sha256[:8]} instead of {prefix} "
+        f"({size:,} bytes{content}). It was removed.",
+        "Try again or use another source: --mirror URL. If the published name is known to be wrong: --any-hash.",
     )
 
 
-def _bring(urls: Sequence[str], part: Path, progress: Progress) -> str:
-    """The first of the addresses that has it. Raises DownloadError, saying what each of them answered."""
-    failed = []
+def _download_from_any(urls: Sequence[str], part: Path, progress: Progress) -> str:
+    """Return the first URL that has the file. Raises DownloadError with the failure of each URL."""
+    failures = []
     for url in urls:
         try:
-            _persist(url, part, progress)
+            _download_with_retries(url, part, progress)
             return url
         except httpx2.HTTPError as error:
-            failed.append(f"{url}: {_why(error)}")
-    begun = f" {part.stat().st_size:,} bytes are kept; the next try goes on from there." if _size(part) else ""
+            failures.append(f"{url}: {_reason(error)}")
+    kept = f" {part.stat().st_size:,} bytes are kept; the next try resumes there." if _size(part) else ""
     raise DownloadError(
-        "\n".join(failed),
-        f"Try again.{begun} Without network: fetch that file elsewhere and put it at {part.with_suffix('')}.",
+        "\n".join(failures),
+        f"Try again.{kept} Without network access: download the file elsewhere and put it at {part.with_suffix('')}.",
     )
 
 
-def _persist(url: str, part: Path, progress: Progress) -> None:
-    """Goes on after it broke off, as long as bytes come. Raises HTTPError."""
-    left = TRIES
+def _download_with_retries(url: str, part: Path, progress: Progress) -> None:
+    """Resume after each interruption while the file grows. Raises HTTPError after `TRIES` tries without progress."""
+    tries_left = TRIES
     while True:
-        before = _size(part)
+        size_before = _size(part)
         try:
             return _receive(url, part, progress)
         except httpx2.TransportError:
-            left = TRIES if _size(part) > before else left - 1
-            if left == 0 or before == _size(part) == 0:  # it never began: no network, or no such host
+            tries_left = TRIES if _size(part) > size_before else tries_left - 1
+            if tries_left == 0 or size_before == _size(part) == 0:  # nothing received: no network or unknown host
                 raise
             time.sleep(PAUSE_SECONDS)
 
 
 def _receive(url: str, part: Path, progress: Progress) -> None:
-    have = _size(part)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with httpx2.stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=True) as answer:
-        if have and answer.status_code == RANGE_NOT_SATISFIABLE:  # it is all there, or of something else
+    offset = _size(part)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
+    with httpx2.stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=True) as response:
+        if offset and response.status_code == RANGE_NOT_SATISFIABLE:  # complete, or larger than the published file
             return
-        answer.raise_for_status()
-        have = have if answer.status_code == PARTIAL else 0
-        coming = answer.headers.get("Content-Length")
-        total = have + int(coming) if coming else None
-        progress(have, total)
-        with part.open("ab" if have else "wb") as file:
-            for piece in answer.iter_raw():
-                file.write(piece)
+        response.raise_for_status()
+        offset = offset if response.status_code == PARTIAL else 0
+        length = response.headers.get("Content-Length")
+        total = offset + int(length) if length else None
+        progress(offset, total)
+        with part.open("ab" if offset else "wb") as file:
+            for chunk in response.iter_raw():
+                file.write(chunk)
                 progress(file.tell(), total)
 
 
-def _keep(part: Path, target: Path, sha256: str) -> None:
+def _commit(part: Path, target: Path, sha256: str) -> None:
     sync(part)
-    _note(target).write_text(f"{sha256}  {target.name}\n")
+    _hash_file(target).write_text(f"{sha256}  {target.name}\n")
     part.replace(target)
     sync(target.parent)
 
 
-def _note(path: Path) -> Path:
-    """As `sha256sum --check` reads it."""
+def _hash_file(path: Path) -> Path:
+    """Return the path of the hash file, which is in the format of `sha256sum --check`."""
     return path.with_name(f"{path.name}.sha256")
 
 
@@ -127,12 +134,12 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _looks(part: Path) -> str:
+def _content_note(part: Path) -> str:
     with part.open("rb") as file:
         return ", a web page" if file.read(512).lstrip()[:1] == b"<" else ""
 
 
-def _why(error: httpx2.HTTPError) -> str:
+def _reason(error: httpx2.HTTPError) -> str:
     if isinstance(error, httpx2.HTTPStatusError):
-        return f"it answers {error.response.status_code}"
+        return f"HTTP {error.response.status_code}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,4 +1,4 @@
-"""`frs keys`: who may use the service. Needs an admin's key, such as the one `frs up` leaves in the data folder."""
+"""`frs keys`: manage API keys. Needs an admin key, such as the one `frs up` writes to the data folder."""
 
 from typing import Annotated
 
@@ -6,23 +6,27 @@ import typer
 
 from cli import render
 from cli.client import Client, Json
-from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, rows, screen, show
+from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, render_rows, show, stdout
 
-app = typer.Typer(no_args_is_help=True, help="API keys: who may use the service, and for what.")
+app = typer.Typer(no_args_is_help=True, help="Manage API keys.")
 
 
 @app.command("add")
 def add(
-    name: Annotated[str, typer.Argument(help="What the key is for.")],
-    owner: Annotated[str | None, typer.Option(help="Whose jobs and data sets it opens [NAME].")] = None,
+    name: Annotated[str, typer.Argument(help="Name of the key, for your reference.")],
+    owner: Annotated[
+        str | None, typer.Option(help="Owner whose jobs and data sets the key can access [default: NAME].")
+    ] = None,
     scope: Annotated[str, typer.Option(help="read, submit or admin; each includes the ones before it.")] = "submit",
-    max_active_jobs: Annotated[int | None, typer.Option(help="Jobs of its owner that have not ended.")] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(help="How often it may ask.")] = None,
-    expires_days: Annotated[float | None, typer.Option(help="It ends by itself after so many days.")] = None,
+    max_active_jobs: Annotated[
+        int | None, typer.Option(help="Maximum number of jobs of the owner that have not ended.")
+    ] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Rate limit of the key.")] = None,
+    expires_days: Annotated[float | None, typer.Option(help="Lifetime of the key in days.")] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """Make a key. Its token is shown this once."""
+    """Create an API key. The token is shown only once."""
     body: Json = {
         "name": name,
         "owner": owner or name,
@@ -34,25 +38,25 @@ def add(
     key = call_service(data, lambda client: client.post("/api-keys", body))
     show(key, lambda key: key["token"], json_)
     if not json_:
-        screen.print(
-            f"Key {key['id']} of {key['owner']}. The token above is not shown again; whoever has it sets:",
+        stdout.print(
+            f"Key {key['id']} of {key['owner']}. The token above is not shown again. To use it:",
             highlight=False,
         )
-        screen.print("  export FRS_API_KEY=<token>", highlight=False)
+        stdout.print("  export FRS_API_KEY=<token>", highlight=False)
 
 
 @app.command("list")
 def list_keys(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """All keys, newest first; never their tokens."""
-    show(call_service(data, lambda client: {"data": list(client.each("/api-keys"))}), rows(render.keys), json_)
+    """List API keys, newest first, without their tokens."""
+    show(call_service(data, lambda client: {"data": list(client.each("/api-keys"))}), render_rows(render.keys), json_)
 
 
 @app.command("revoke")
 def revoke(id: Annotated[str, typer.Argument(metavar="ID")], data: DataFolder = DEFAULT_DATA_DIR) -> None:
-    """Shut a key out for good, within a second. Its owner's jobs go on."""
+    """Revoke an API key for good, within 1 s. The owner's jobs continue."""
 
     def delete(client: Client) -> Json:
         return client.delete(f"/api-keys/{id}")
 
     call_service(data, delete)
-    screen.print(f"Key {id} is revoked.", highlight=False)
+    stdout.print(f"Key {id} is revoked.", highlight=False)

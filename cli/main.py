@@ -1,4 +1,4 @@
-"""The `frs` command: run the service, post jobs, follow them, fetch what they made."""
+"""Run the distillation service, post and follow jobs, and download their results."""
 
 import json
 import signal
@@ -8,16 +8,12 @@ from typing import Annotated
 import typer
 
 from cli import actions, compare, keys, models, plan, render, uploading
-from cli import demo as demonstration
-from cli import queue as line
-from cli.arguments import Changes, JobId, SpecSource, content_of, job_ids, recipe_names
+from cli import demo as demo_run
+from cli import queue as queue_commands
+from cli.arguments import Changes, JobId, SpecSource, job_ids, load_spec, recipe_names
 from cli.client import Client, Json, ServiceError
-from cli.pulling import pull as fetch
-from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, problems, screen
-from cli.terminal import call_service as _answer
-from cli.terminal import fail as _fail
-from cli.terminal import rows as _rows
-from cli.terminal import show as _show
+from cli.pulling import pull as pull_student
+from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, fail, render_rows, show, stderr, stdout
 from cli.up import LocalService
 from cli.watching import derived_job_ids, follow
 from frs import spec_file
@@ -25,48 +21,50 @@ from frs.errors import FrsError
 from frs.isolation.process import hide_memory
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
-datasets = typer.Typer(no_args_is_help=True, help="COCO-format data sets the service can train on.")
-detectors = typer.Typer(no_args_is_help=True, help="Teachers and published students.")
+datasets = typer.Typer(no_args_is_help=True, help="Manage data sets.")
+detectors = typer.Typer(no_args_is_help=True, help="Manage detectors: teachers and published students.")
 app.add_typer(datasets, name="datasets")
 app.add_typer(detectors, name="detectors")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
-for more in (actions, plan, compare, line):
-    app.add_typer(more.app)
+for module in (actions, plan, compare, queue_commands):
+    app.add_typer(module.app)
 
 
 @app.command()
 def up(
-    data: Annotated[Path, typer.Option(envvar="FRS_DATA", help="Where everything is kept.")] = DEFAULT_DATA_DIR,
+    data: Annotated[
+        Path, typer.Option(envvar="FRS_DATA", help="Data folder: database, jobs, artifacts, logs.")
+    ] = DEFAULT_DATA_DIR,
     port: int = 8000,
     host: str = "127.0.0.1",
-    datasets: Annotated[Path | None, typer.Option(help="Folder of data sets [<data>/datasets].")] = None,
-    models: Annotated[Path | None, typer.Option(help="Folder of weights [<data>/models].")] = None,
+    datasets: Annotated[Path | None, typer.Option(help="Data set folder [default: <data>/datasets].")] = None,
+    models: Annotated[Path | None, typer.Option(help="Models folder [default: <data>/models].")] = None,
 ) -> None:
-    """Run the service here: API and worker, nothing else to install. Ctrl-C ends it; running jobs go on next time."""
-    for ending in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs start with it ignored
-        signal.signal(ending, signal.default_int_handler)
+    """Run the API and a worker on this machine. Ctrl-C stops them; running jobs continue at the next start."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     try:
-        hide_memory()  # its environment, too, may hold the keys of object storage
+        hide_memory()  # the environment may contain credentials of the object storage
         with LocalService(data, host, port, datasets, models) as service:
-            screen.print(f"frs is up at {service.url} (docs: {service.url}/docs)", highlight=False)
-            screen.print(
-                f"key: {service.data / 'api-key'}   logs: {service.data / 'logs'}   Ctrl-C ends it", highlight=False
+            stdout.print(f"frs is up at {service.url} (docs: {service.url}/docs)", highlight=False)
+            stdout.print(
+                f"key: {service.data / 'api-key'}   logs: {service.data / 'logs'}   Ctrl-C stops it", highlight=False
             )
-            service.watch(lambda said: problems.print(said, style="yellow", highlight=False, markup=False))
+            service.watch(lambda message: stderr.print(message, style="yellow", highlight=False, markup=False))
     except KeyboardInterrupt:
-        screen.print("frs has ended.")
+        stdout.print("frs has stopped.")
     except ServiceError as error:
-        _fail(error)
+        fail(error)
 
 
 @app.command()
-def demo(data: Annotated[Path, typer.Option(help="Where the demo keeps everything.")] = Path("demo")) -> None:
-    """Distil a small detector on drawn data, start to end, and show the proof."""
+def demo(data: Annotated[Path, typer.Option(help="Data folder of the demo.")] = Path("demo")) -> None:
+    """Distil a small detector on generated data and compare it with its baseline."""
     try:
-        succeeded = demonstration.run(data, screen)
+        succeeded = demo_run.run(data, stdout)
     except (ServiceError, FrsError) as error:
-        _fail(error)
+        fail(error)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     raise typer.Exit(0 if succeeded else 1)
@@ -76,18 +74,18 @@ def demo(data: Annotated[Path, typer.Option(help="Where the demo keeps everythin
 def submit(
     spec: SpecSource,
     set_: Changes = None,
-    wait: Annotated[bool, typer.Option(help="Follow the job, its baselines and their comparison to the end.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait for the job, its baselines and its comparison.")] = False,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """Post a job."""
+    """Post a job to the queue."""
 
     def post(client: Client) -> Json:
-        job = client.post("/jobs", content_of(client, spec, set_))
+        job = client.post("/jobs", load_spec(client, spec, set_))
         return _wait(client, job, quiet=json_) if wait else job
 
-    job = _answer(data, post)
-    _show(job, render.job, json_)
+    job = call_service(data, post)
+    show(job, render.job, json_)
     raise typer.Exit(1 if wait and job["status"] != "succeeded" else 0)
 
 
@@ -98,64 +96,74 @@ def jobs(
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """The newest jobs."""
-    _show(_answer(data, lambda client: client.get("/jobs", status=status, limit=limit)), _rows(render.jobs), json_)
+    """List the newest jobs."""
+    show(
+        call_service(data, lambda client: client.get("/jobs", status=status, limit=limit)),
+        render_rows(render.jobs),
+        json_,
+    )
 
 
 @app.command()
 def job(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """One job: state, progress, why it waits or how it ended."""
-    _show(_answer(data, lambda client: client.get(f"/jobs/{id}")), render.job, json_)
+    """Show a job: status, progress, and the reason it waits or ended."""
+    show(call_service(data, lambda client: client.get(f"/jobs/{id}")), render.job, json_)
 
 
 @app.command()
 def watch(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """Follow a job with a live bar. Ctrl-C stops watching, not the job."""
-    job = _answer(data, lambda client: follow(client, id, None if json_ else screen))
+    """Follow a job with a progress bar. Ctrl-C stops watching, not the job."""
+    job = call_service(data, lambda client: follow(client, id, None if json_ else stdout))
     if json_:
-        _show(job, render.job, json_)
+        show(job, render.job, json_)
     raise typer.Exit(0 if job["status"] == "succeeded" else 1)
 
 
 @app.command()
-def metrics(id: JobId, keys: str | None = None, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """A job's metric series; --keys takes a comma-separated list."""
-    _show(_answer(data, lambda client: client.get(f"/jobs/{id}/metrics", keys=keys)), render.metrics, json_)
+def metrics(
+    id: JobId,
+    keys: Annotated[str | None, typer.Option(help="Metric keys, comma-separated [default: all].")] = None,
+    data: DataFolder = DEFAULT_DATA_DIR,
+    json_: AsJson = False,
+) -> None:
+    """Show a job's metric series."""
+    show(call_service(data, lambda client: client.get(f"/jobs/{id}/metrics", keys=keys)), render.metrics, json_)
 
 
 @app.command()
 def logs(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """What a job's trainer said."""
-    lines = _answer(data, lambda client: {"data": list(client.each(f"/jobs/{id}/logs", limit=200))})
-    _show(lines, lambda answer: "\n".join(line["message"] for line in answer["data"]), json_)
+    """Print the log messages of a job's trainer."""
+    lines = call_service(data, lambda client: {"data": list(client.each(f"/jobs/{id}/logs", limit=200))})
+    show(lines, lambda answer: "\n".join(line["message"] for line in answer["data"]), json_)
 
 
 @app.command()
 def report(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """Teacher, student alone, student with FRS, gain with its interval, and the verdict."""
-    answer = _answer(data, lambda client: client.get(f"/jobs/{id}/report"))
-    _show(answer, render.report, json_)
+    """Show a job's report: teacher, baseline, student, gain with confidence interval, and the verdict."""
+    answer = call_service(data, lambda client: client.get(f"/jobs/{id}/report"))
+    show(answer, render.report, json_)
 
 
 @app.command()
 def cancel(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """End a job now."""
-    _show(_answer(data, lambda client: client.post(f"/jobs/{id}/cancel")), render.job, json_)
+    """Cancel a job immediately."""
+    show(call_service(data, lambda client: client.post(f"/jobs/{id}/cancel")), render.job, json_)
 
 
 @app.command()
 def pull(
     id: JobId,
     output: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("students"),
-    best: Annotated[bool, typer.Option(help="The student of the highest mAP instead of the last.")] = False,
+    best: Annotated[bool, typer.Option(help="Pull the student with the highest mAP instead of the last.")] = False,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """Fetch a job's student: weights, their safetensors twin, the config, the report and its pictures."""
-    files = _answer(
-        data, lambda client: {"files": [str(file) for file in fetch(client, id, output, "best" if best else "last")]}
+    """Download a job's student: weights (also as safetensors), config, report and report images."""
+    files = call_service(
+        data,
+        lambda client: {"files": [str(file) for file in pull_student(client, id, output, "best" if best else "last")]},
     )
-    _show(files, lambda answer: "\n".join(answer["files"]), json_)
+    show(files, lambda answer: "\n".join(answer["files"]), json_)
 
 
 @app.command()
@@ -164,26 +172,32 @@ def recipes(
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """Ready specs: the paper's pairs and small ones. With a name, that spec."""
+    """List the built-in specs, or print the one called NAME."""
     if name is None:
-        _show(_answer(data, lambda client: client.get("/recipes")), _rows(render.recipes), json_)
+        show(call_service(data, lambda client: client.get("/recipes")), render_rows(render.recipes), json_)
     else:
-        recipe = _answer(data, lambda client: client.get(f"/recipes/{name}"))
-        _show(recipe, lambda answer: json.dumps(answer["spec"], indent=2), json_)
+        recipe = call_service(data, lambda client: client.get(f"/recipes/{name}"))
+        show(recipe, lambda answer: json.dumps(answer["spec"], indent=2), json_)
 
 
 @datasets.command("add")
 def add_dataset(
     name: str,
-    train: Annotated[str | None, typer.Option(help="Training images, below the data sets' root [NAME/train].")] = None,
-    train_annotations: Annotated[str | None, typer.Option(help="[NAME/annotations/instances_train.json]")] = None,
-    val: Annotated[str | None, typer.Option(help="[NAME/val]")] = None,
-    val_annotations: Annotated[str | None, typer.Option(help="[NAME/annotations/instances_val.json]")] = None,
+    train: Annotated[
+        str | None, typer.Option(help="Training image folder, relative to the data set folder [default: NAME/train].")
+    ] = None,
+    train_annotations: Annotated[
+        str | None, typer.Option(help="Training annotations [default: NAME/annotations/instances_train.json].")
+    ] = None,
+    val: Annotated[str | None, typer.Option(help="Validation image folder [default: NAME/val].")] = None,
+    val_annotations: Annotated[
+        str | None, typer.Option(help="Validation annotations [default: NAME/annotations/instances_val.json].")
+    ] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """Register a data set below the data sets' root; every file and box is checked."""
-    halves = {
+    """Register a data set in the data set folder. Every file and box is checked."""
+    splits = {
         "train": {
             "images": train or f"{name}/train",
             "annotations": train_annotations or f"{name}/annotations/instances_train.json",
@@ -193,8 +207,8 @@ def add_dataset(
             "annotations": val_annotations or f"{name}/annotations/instances_val.json",
         },
     }
-    answer = _answer(data, lambda client: client.post("/datasets", {"name": name, **halves}))
-    _show(answer, render.dataset, json_)
+    answer = call_service(data, lambda client: client.post("/datasets", {"name": name, **splits}))
+    show(answer, render.dataset, json_)
 
 
 @datasets.command("upload")
@@ -202,27 +216,30 @@ def upload_dataset(
     name: str,
     source: Annotated[Path, typer.Argument(metavar="ARCHIVE_OR_FOLDER", exists=True)],
     val_fraction: Annotated[
-        float | None, typer.Option(help="Share of the training images to validate on, where there is no such half.")
+        float | None,
+        typer.Option(help="Fraction of the training images to use for validation, if there is no validation split."),
     ] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """Send a data set in COCO, Pascal VOC or YOLO layout: a .zip, .tar or .tar.gz file, or a folder."""
-    bar = None if json_ else screen
-    answer = _answer(data, lambda client: uploading.dataset(client, name, source, val_fraction, bar))
-    _show(answer, render.dataset, json_)
+    """Upload a data set in COCO, Pascal VOC or YOLO layout: a folder or a .zip, .tar or .tar.gz file."""
+    bar = None if json_ else stdout
+    answer = call_service(data, lambda client: uploading.upload_dataset(client, name, source, val_fraction, bar))
+    show(answer, render.dataset, json_)
 
 
 @datasets.command("list")
 def list_datasets(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """Registered data sets."""
-    _show(_answer(data, lambda client: {"data": list(client.each("/datasets"))}), _rows(render.datasets), json_)
+    """List registered data sets."""
+    show(
+        call_service(data, lambda client: {"data": list(client.each("/datasets"))}), render_rows(render.datasets), json_
+    )
 
 
 @datasets.command("check")
 def check_dataset(id: str, data: DataFolder = DEFAULT_DATA_DIR) -> None:
-    """The check report of a data set, by id or name, as JSON."""
-    _show(_answer(data, lambda client: client.get(f"/datasets/{id}/check")), str, as_json=True)
+    """Print the check report of a data set, given by id or name, as JSON."""
+    show(call_service(data, lambda client: client.get(f"/datasets/{id}/check")), str, as_json=True)
 
 
 @detectors.command("add")
@@ -230,57 +247,63 @@ def add_detector(
     name: str,
     job: Annotated[str | None, typer.Option(help="Publish the student of this job.", autocompletion=job_ids)] = None,
     description: Annotated[
-        Path | None, typer.Option(help="File with its description (`config` or `architecture`).")
+        Path | None, typer.Option(help="YAML or JSON file that describes the detector (`config` or `architecture`).")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="File below the models folder.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights file, relative to the models folder.")] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """Register a detector: a job's student, or a description with a weights file."""
+    """Register a detector: a job's student, or a description and a weights file."""
     body: Json = {"name": name, "job": job, "weights": weights}
 
     def post(client: Client) -> Json:
         body["description"] = spec_file.read(description) if description else None
         return client.post("/detectors", {key: value for key, value in body.items() if value is not None})
 
-    _show(_answer(data, post), lambda row: f"{row['id']}  {row['name']}", json_)
+    show(call_service(data, post), lambda row: f"{row['id']}  {row['name']}", json_)
 
 
 @detectors.command("upload")
 def upload_detector(
     name: str,
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A torch file or a .safetensors file.")],
-    config: Annotated[str | None, typer.Option(help="Such as mmdet::gfl/gfl_r50_fpn_1x_coco.py.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="Instead of --config, with the options below.")] = None,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="PyTorch or safetensors file.")],
+    config: Annotated[str | None, typer.Option(help="mmdet config, e.g. mmdet::gfl/gfl_r50_fpn_1x_coco.py.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Architecture, instead of --config; use with the options below.")
+    ] = None,
     depth: int | None = None,
     width: int | None = None,
     norm: str | None = None,
     neck_channels: int | None = None,
     stacked_convs: int | None = None,
-    classes: Annotated[str | None, typer.Option(help="Separated by commas, if the file does not name them.")] = None,
-    wait: Annotated[bool, typer.Option(help="Until a worker has read the file.")] = True,
+    classes: Annotated[
+        str | None, typer.Option(help="Class names, comma-separated, if the file does not contain them.")
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until a worker has imported the file.")] = True,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """Send a detector's weights."""
-    described = {"config": config, "architecture": architecture, "depth": depth, "width": width, "norm": norm}
-    described |= {"neck_channels": neck_channels, "stacked_convs": stacked_convs, "classes": classes}
-    bar = None if json_ else screen
-    row = _answer(data, lambda client: uploading.detector(client, name, file, described, wait=wait, screen=bar))
-    _show(row, lambda row: f"{row['id']}  {row['name']}  {row['status']}", json_)
+    """Upload a detector's weights."""
+    description = {"config": config, "architecture": architecture, "depth": depth, "width": width, "norm": norm}
+    description |= {"neck_channels": neck_channels, "stacked_convs": stacked_convs, "classes": classes}
+    bar = None if json_ else stdout
+    row = call_service(
+        data, lambda client: uploading.upload_detector(client, name, file, description, wait=wait, console=bar)
+    )
+    show(row, lambda row: f"{row['id']}  {row['name']}  {row['status']}", json_)
 
 
 @detectors.command("list")
 def list_detectors(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """Registered detectors."""
-    rows = _answer(data, lambda client: {"data": list(client.each("/detectors"))})
-    _show(
+    """List registered detectors."""
+    rows = call_service(data, lambda client: {"data": list(client.each("/detectors"))})
+    show(
         rows, lambda answer: "\n".join(f"{row['id']}  {row['name']}  {row['status']}" for row in answer["data"]), json_
     )
 
 
 def _wait(client: Client, job: Json, quiet: bool) -> Json:
-    job = follow(client, job["id"], None if quiet else screen)
-    for other in derived_job_ids(job):
-        follow(client, other, None if quiet else screen)
+    job = follow(client, job["id"], None if quiet else stdout)
+    for derived_id in derived_job_ids(job):
+        follow(client, derived_id, None if quiet else stdout)
     return job

@@ -1,4 +1,4 @@
-"""Published weights: which there are, and bringing them into the models folder."""
+"""`frs models`: list published weights and download them into the models folder."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,105 +11,108 @@ from rich.table import Table
 
 from cli import downloading
 from cli.downloading import DownloadError
-from cli.terminal import DEFAULT_DATA_DIR, problems, screen
+from cli.terminal import DEFAULT_DATA_DIR, stderr, stdout
 from frs import published_weights
 from frs.files import digest
 from frs.published_weights import PublishedFile
 
-app = typer.Typer(no_args_is_help=True, help="Published weights that the paper's recipes need.")
+app = typer.Typer(no_args_is_help=True, help="Download the published weights that the paper's recipes use.")
 Output = Annotated[
-    Path | None, typer.Option(envvar="FRS_MODELS_ROOT", help="The models folder [<data>/models].", file_okay=False)
+    Path | None, typer.Option(envvar="FRS_MODELS_ROOT", help="Models folder [default: <data>/models].", file_okay=False)
 ]
 Data = Annotated[Path, typer.Option("--data", envvar="FRS_DATA", help="Data folder of `frs up`.")]
 
 
-def known(incomplete: str) -> list[str]:
+def complete_names(incomplete: str) -> list[str]:
+    """Return the names of recipes and published files that start with `incomplete`."""
     return [name for name in published_weights.published_names() if name.startswith(incomplete)]
 
 
 @app.command("list")
 def list_models(output: Output = None, data: Data = DEFAULT_DATA_DIR) -> None:
-    """Which published weights the recipes need, and which of them are there."""
+    """List the published weights that the recipes use, and whether each is in the models folder."""
     folder = output or data / "models"
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("file", no_wrap=True)  # it is what pull takes
+    table.add_column("file", no_wrap=True)  # copied to `frs models pull`
     table.add_column("needed by")
     table.add_column(f"in {folder}", overflow="fold")
     for row in published_weights.published_files():
         table.add_row(row.file, "\n".join(row.recipes), _state(row, folder / row.file))
-    screen.print(table, highlight=False, markup=False)
+    stdout.print(table, highlight=False, markup=False)
 
 
 @app.command()
 def pull(
-    names: Annotated[list[str], typer.Argument(metavar="RECIPE_OR_FILE...", autocompletion=known)],
+    names: Annotated[list[str], typer.Argument(metavar="RECIPE_OR_FILE...", autocompletion=complete_names)],
     output: Output = None,
     data: Data = DEFAULT_DATA_DIR,
-    mirror: Annotated[str | None, typer.Option(help="A folder with the same files, over HTTP: URL/FILE.")] = None,
-    any_hash: Annotated[bool, typer.Option("--any-hash", help="Keep it, whatever its sha256 is.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be fetched.")] = False,
+    mirror: Annotated[
+        str | None, typer.Option(help="Download from this HTTP folder with the same files: URL/FILE.")
+    ] = None,
+    any_hash: Annotated[bool, typer.Option("--any-hash", help="Keep the file even if its SHA-256 differs.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be downloaded without downloading it.")
+    ] = False,
 ) -> None:
-    """Bring what a recipe needs into the models folder. What is there stays; what broke off goes on."""
+    """Download the weights of a recipe into the models folder. Present files are kept, partial downloads resumed."""
     folder = output or data / "models"
     try:
-        succeeded = [_pulled(row, folder / row.file, mirror, any_hash, dry_run) for row in _wanted(names)]
+        succeeded = [_pull_file(row, folder / row.file, mirror, any_hash, dry_run) for row in _files_for(names)]
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     raise typer.Exit(0 if all(succeeded) else 1)
 
 
-def _wanted(names: list[str]) -> list[PublishedFile]:
+def _files_for(names: list[str]) -> list[PublishedFile]:
     for name in names:
         if not published_weights.files_for(name):
-            problems.print(f"No recipe and no published file is called {name!r}.", style="red", highlight=False)
-            problems.print(
-                f"There are: {', '.join(published_weights.published_names())}.", highlight=False, markup=False
-            )
+            stderr.print(f"No recipe and no published file is called {name!r}.", style="red", highlight=False)
+            stderr.print(f"Available: {', '.join(published_weights.published_names())}.", highlight=False, markup=False)
             raise typer.Exit(1)
     return list(dict.fromkeys(row for name in names for row in published_weights.files_for(name)))
 
 
-def _pulled(row: PublishedFile, target: Path, mirror: str | None, any_hash: bool, dry_run: bool) -> bool:
-    """Whether it is there now, or would be."""
+def _pull_file(row: PublishedFile, target: Path, mirror: str | None, any_hash: bool, dry_run: bool) -> bool:
+    """Return whether the file is present afterwards, or would be without `dry_run`."""
     urls = [f"{mirror.rstrip('/')}/{row.file}"] if mirror else row.urls
     state = _state(row, target)
-    if state == "there":
-        _say(f"{target}: there")
+    if state == "present":
+        _print_line(f"{target}: present")
         return True
     if state == "another file":
-        problems.print(f"{target} is another file: its sha256 does not begin with {row.sha256_prefix}.", style="red")
-        problems.print("Move it away, and pull again; nothing was changed.", highlight=False)
+        stderr.print(f"{target} is another file: its SHA-256 does not start with {row.sha256_prefix}.", style="red")
+        stderr.print("Move it away and pull again. Nothing was changed.", highlight=False)
         return False
     if dry_run:
-        _say(f"{target} from {urls[0]}")
+        _print_line(f"{target} from {urls[0]}")
         return True
     try:
-        with _bar(row.file) as progress:
+        with _progress_bar(row.file) as progress:
             sha256 = downloading.fetch(urls, target, row.sha256_prefix, progress, any_hash=any_hash)
     except DownloadError as error:
-        problems.print(error.message, style="red", highlight=False, markup=False, soft_wrap=True)
-        problems.print(error.hint, highlight=False, markup=False, soft_wrap=True)
+        stderr.print(error.message, style="red", highlight=False, markup=False, soft_wrap=True)
+        stderr.print(error.hint, highlight=False, markup=False, soft_wrap=True)
         return False
-    _say(f"{target}: sha256 {sha256}")
+    _print_line(f"{target}: sha256 {sha256}")
     return True
 
 
 def _state(row: PublishedFile, target: Path) -> str:
     if not target.is_file():
         part = target.with_name(f"{target.name}.part")
-        return f"begun, {part.stat().st_size:,} bytes" if part.is_file() else "missing"
+        return f"partial, {part.stat().st_size:,} bytes" if part.is_file() else "missing"
     sha256 = digest(target)
-    right = sha256.startswith(row.sha256_prefix) or sha256 == downloading.recorded_sha256(target)
-    return "there" if right else "another file"
+    matches = sha256.startswith(row.sha256_prefix) or sha256 == downloading.recorded_sha256(target)
+    return "present" if matches else "another file"
 
 
 @contextmanager
-def _bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
+def _progress_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=problems, transient=True) as progress:
+    with Progress(*columns, TimeRemainingColumn(), console=stderr, transient=True) as progress:
         task = progress.add_task(name, total=None)
-        yield lambda have, total: progress.update(task, completed=have, total=total)
+        yield lambda received, total: progress.update(task, completed=received, total=total)
 
 
-def _say(line: str) -> None:
-    screen.print(line, highlight=False, markup=False, soft_wrap=True)
+def _print_line(line: str) -> None:
+    stdout.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What a job would be, before it is posted."""
+"""`frs plan`: check a job before it is posted."""
 
 import time
 from typing import Annotated, Any
@@ -7,9 +7,9 @@ import typer
 from rich.console import Group
 
 from cli import render
-from cli.arguments import Changes, SpecSource, content_of
+from cli.arguments import Changes, SpecSource, load_spec
 from cli.client import Client, Json, ServiceError
-from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, problems, show
+from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show, stderr
 from frs.cli import plan_tables
 from frs.preflight.estimate import Estimate
 
@@ -21,35 +21,37 @@ app = typer.Typer()
 def plan(
     spec: SpecSource,
     set_: Changes = None,
-    probe: Annotated[bool, typer.Option("--probe", help="Let a worker build it and take a few steps.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Estimate time and memory: a worker builds the job and runs a few steps.")
+    ] = False,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """Check a job without posting it; with --probe, what it would cost. Ends with 1 where something prevents it."""
+    """Check a job without posting it. The exit status is 1 if a check fails."""
 
-    def ask(client: Client) -> Json:
-        content = content_of(client, spec, set_)
-        return _probed(client, content) if probe else client.post("/jobs/plan", content)
+    def request(client: Client) -> Json:
+        content = load_spec(client, spec, set_)
+        return _probe(client, content) if probe else client.post("/jobs/plan", content)
 
-    found = call_service(data, ask)
-    show(found, _forecast if probe else render.plan, json_)
-    raise typer.Exit(0 if (found["result"] if probe else found)["ok"] else 1)
+    answer = call_service(data, request)
+    show(answer, _render_estimate if probe else render.plan, json_)
+    raise typer.Exit(0 if (answer["result"] if probe else answer)["ok"] else 1)
 
 
-def _probed(client: Client, content: Json) -> Json:
-    """Raises ServiceError where the worker could not do it."""
-    found = client.post("/jobs/plan?probe=true", content)
-    with problems.status("waiting for a worker") as status:
-        while found["status"] in ("queued", "running"):
-            waits = found["status_reason"]
-            status.update(f"waiting: {waits['message']}" if waits else "building, and taking a few steps")
+def _probe(client: Client, content: Json) -> Json:
+    """Return the plan once a worker has probed it. Raises ServiceError if the probe fails."""
+    plan = client.post("/jobs/plan?probe=true", content)
+    with stderr.status("waiting for a worker") as status:
+        while plan["status"] in ("queued", "running"):
+            reason = plan["status_reason"]
+            status.update(f"waiting: {reason['message']}" if reason else "building the job and running a few steps")
             time.sleep(POLL_SECONDS)
-            found = client.get(f"/plans/{found['id']}")
-    if found["status"] == "failed":
-        error = found["error"] or {"code": "internal_error", "message": "The worker does not say why.", "hint": ""}
+            plan = client.get(f"/plans/{plan['id']}")
+    if plan["status"] == "failed":
+        error = plan["error"] or {"code": "internal_error", "message": "The worker reported no reason.", "hint": ""}
         raise ServiceError(f"{error['code']}: {error['message']}", error["hint"])
-    return found
+    return plan
 
 
-def _forecast(found: Json) -> Any:
-    return Group(*plan_tables.tables(Estimate.model_validate(found["result"])))
+def _render_estimate(plan: Json) -> Any:
+    return Group(*plan_tables.tables(Estimate.model_validate(plan["result"])))

@@ -1,4 +1,4 @@
-"""Fetching what a job made, each file whole and with the hash the service announced."""
+"""Download a job's student. Each file is complete and has the SHA-256 that the service reports."""
 
 import hashlib
 import json
@@ -11,9 +11,10 @@ Label = Literal["best", "last"]
 
 
 def pull(client: Client, job_id: str, to: Path, label: Label) -> list[Path]:
-    """Writes student weights and report into `to`; of the last student also its safetensors twin, config and pictures.
+    """Write the student's weights and the report to the folder `to` and return the paths of the written files.
 
-    Raises ServiceError when there is no student yet or a file arrives damaged.
+    For the last student, the safetensors copy, the config and the report images are written as well.
+    Raises ServiceError if the job has no student yet or a file arrives damaged.
     """
     student = next((row for row in client.each(f"/jobs/{job_id}/checkpoints") if label in row["labels"]), None)
     if student is None:
@@ -21,30 +22,33 @@ def pull(client: Client, job_id: str, to: Path, label: Label) -> list[Path]:
     to.mkdir(parents=True, exist_ok=True)
     name = (client.get(f"/jobs/{job_id}")["name"] or "student").replace(" ", "_")
     weights = to / f"{name}-{student['sha256'][:8]}.pth"
-    _fetch(client, f"/checkpoints/{student['id']}/content", weights, student["sha256"])
+    _download(client, f"/checkpoints/{student['id']}/content", weights, student["sha256"])
     report = to / f"{weights.stem}-report.json"
     report.write_text(json.dumps(client.get(f"/jobs/{job_id}/report"), indent=2) + "\n")
-    return [weights, report, *(_twins(client, job_id, weights) if label == "last" else [])]
+    return [weights, report, *(_download_artifacts(client, job_id, weights) if label == "last" else [])]
 
 
-def _twins(client: Client, job_id: str, weights: Path) -> list[Path]:
-    fetched = []
+def _download_artifacts(client: Client, job_id: str, weights: Path) -> list[Path]:
+    paths = []
     for artifact in client.each(f"/jobs/{job_id}/artifacts"):
         target = _target(artifact["name"], weights)
         if target is not None:
-            _fetch(client, f"/jobs/{job_id}/artifacts/{artifact['name']}", target, artifact["sha256"])
-            fetched.append(target)
-    return fetched
+            _download(client, f"/jobs/{job_id}/artifacts/{artifact['name']}", target, artifact["sha256"])
+            paths.append(target)
+    return paths
 
 
 def _target(name: str, weights: Path) -> Path | None:
-    """Twin and config under the weights' name, pictures under it and their own; detections stay where they are."""
+    """Return the local path of an artifact, or None if it is not downloaded, such as detections.
+
+    The safetensors copy and the config take the stem of the weights file; images append their own name to it.
+    """
     if name.startswith("student"):
         return weights.with_suffix(Path(name).suffix)
     return weights.with_name(f"{weights.stem}-{name}") if name.endswith(".png") else None
 
 
-def _fetch(client: Client, path: str, target: Path, sha256: str) -> None:
+def _download(client: Client, path: str, target: Path, sha256: str) -> None:
     client.download(path, target)
     if hashlib.sha256(target.read_bytes()).hexdigest() != sha256:
         target.unlink()

@@ -1,4 +1,4 @@
-"""What people read at the terminal."""
+"""Render the service's answers as tables for the terminal."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -14,12 +14,13 @@ from frs.cli.progress import duration
 from frs.evaluation.report import Report
 from frs.preflight.checks import Check
 
-_OF_A_JOB = ("id", "name", "kind", "owner", "tags", "priority", "parent_id")
-_OF_ITS_STATE = ("status", "phase", "end_reason", "attempt", "queue_position")
+_JOB_FIELDS = ("id", "name", "kind", "owner", "tags", "priority", "parent_id")
+_STATE_FIELDS = ("status", "phase", "end_reason", "attempt", "queue_position")
 COLOURS = {"succeeded": "green", "running": "cyan", "failed": "red", "cancelled": "yellow"}
 
 
 def jobs(rows: Iterable[Json]) -> Table:
+    """Return a table with one row per job."""
     table = _table("id", "status", "done", "kind", "age", "name", folds="name")
     for job in rows:
         progress = f"{100 * job['progress']['fraction']:.0f} %" if job["progress"] else ""
@@ -29,8 +30,9 @@ def jobs(rows: Iterable[Json]) -> Table:
 
 
 def job(job: Json) -> Table:
+    """Return a table of one job's fields: state, progress, error, derived jobs."""
     table = Table(show_header=False, box=None)
-    for name in _OF_A_JOB + _OF_ITS_STATE:
+    for name in _JOB_FIELDS + _STATE_FIELDS:
         if job[name] not in (None, []):
             table.add_row(name, _text(", ".join(job[name]) if isinstance(job[name], list) else job[name]))
     for name in ("status_reason", "error"):
@@ -49,7 +51,7 @@ def job(job: Json) -> Table:
 
 
 def plan(answer: Json) -> Group:
-    """Every check, then what the job would be."""
+    """Return the checks of a plan, then the size of the job and its place in the queue."""
     table = Table(show_header=False, box=None)
     for name in ("training_images", "epochs", "steps", "jobs", "queue_position"):
         if answer[name] is not None:
@@ -59,47 +61,51 @@ def plan(answer: Json) -> Group:
 
 
 def queue(answer: Json) -> Group:
+    """Return a table of queued jobs, the running jobs and the number of jobs per status."""
     table = _table("place", "id", "priority", "GPUs", "waits for", "age", "name", folds="name")
     for row in answer["data"]:
         devices = "" if row["devices"] is None else str(row["devices"])
-        told = (row["status_reason"]["code"], _age(row["created_at"]), _text(row["name"]))
-        table.add_row(str(row["position"]), row["job_id"], str(row["priority"]), devices, *told)
+        texts = (row["status_reason"]["code"], _age(row["created_at"]), _text(row["name"]))
+        table.add_row(str(row["position"]), row["job_id"], str(row["priority"]), devices, *texts)
     running = [Text(f"running {row['job_id']}  {row['phase'] or ''}  {row['name'] or ''}") for row in answer["running"]]
     counts = Text(", ".join(f"{count} {status}" for status, count in answer["counts"].items()))
     return Group(table, *running, counts)
 
 
 def workers(rows: Iterable[Json]) -> Group:
+    """Return a table of workers, then the files each one is missing."""
     table = _table("id", "host", "version", "runs", "concurrency", "GPUs", "seen", folds="GPUs")
     missing: list[Text] = []
     for row in rows:
         gpus = "; ".join(map(_gpu, row["gpus"])) or "none"
         seen = f"{_age(row['seen_at'])} ago{', draining' if row['draining'] else ''}"
-        places = (str(row["running"]), str(row["concurrency"]))
-        table.add_row(_text(row["id"]), _text(row["host"]), _text(row["version"]), *places, _text(gpus), seen)
-        missing += [Text(f"{row['host']} {lack}") for lack in row["missing"]]
+        slots = (str(row["running"]), str(row["concurrency"]))
+        table.add_row(_text(row["id"]), _text(row["host"]), _text(row["version"]), *slots, _text(gpus), seen)
+        missing += [Text(f"{row['host']} {message}") for message in row["missing"]]
     return Group(table, *missing)
 
 
 def report(answer: Json) -> Group:
-    """The paper's table with the gain's interval, and the verdict."""
+    """Return the paper's table with the confidence interval of the gain, then the verdict."""
     report = Report.model_validate(answer)
     return Group(report_text.table(report), Text(report_text.conclusion(report)))
 
 
 def metrics(answer: Json) -> Table:
+    """Return a table with one row per metric series."""
     table = _table("key", "count", "first", "last", "min", "max")
-    for line in answer["series"]:
-        first = next((value for value in line["y"] if value is not None), None)
+    for series in answer["series"]:
+        first = next((value for value in series["y"] if value is not None), None)
         table.add_row(
-            line["key"],
-            str(line["count"]),
-            *(_number(value) for value in (first, line["last"], line["min"], line["max"])),
+            series["key"],
+            str(series["count"]),
+            *(_number(value) for value in (first, series["last"], series["min"], series["max"])),
         )
     return table
 
 
 def datasets(rows: Iterable[Json]) -> Table:
+    """Return a table with one row per data set."""
     table = _table("id", "name", "status", "classes", folds="classes")
     for row in rows:
         table.add_row(row["id"], _text(row["name"]), row["status"], _text(", ".join(row["classes"] or [])))
@@ -107,12 +113,13 @@ def datasets(rows: Iterable[Json]) -> Table:
 
 
 def dataset(row: Json) -> Group:
-    """One data set with what is wrong with it."""
+    """Return the row of one data set, then its issues."""
     return Group(datasets([row]), *(Text(f"{issue['code']}: {issue['message']}") for issue in row["issues"]))
 
 
 def recipes(rows: Iterable[Json]) -> Table:
-    table = _table("name", "what", "paper: teacher", "alone", "distilled", folds="what")
+    """Return a table of recipes with the mAP that the paper reports, in percent."""
+    table = _table("name", "title", "paper: teacher", "baseline", "distilled", folds="title")
     for row in rows:
         published = row["published"] or {}
         numbers = [published.get(name) for name in ("teacher", "student_alone", "student_distilled")]
@@ -121,16 +128,17 @@ def recipes(rows: Iterable[Json]) -> Table:
 
 
 def keys(rows: Iterable[Json]) -> Table:
-    table = _table("id", "begins", "owner", "scopes", "ends", "name", folds="name")
+    """Return a table with one row per API key; of the token, only its prefix."""
+    table = _table("id", "prefix", "owner", "scopes", "expires", "name", folds="name")
     for row in rows:
-        ends = "revoked" if row["revoked_at"] else (row["expires_at"] or "")
+        expiry = "revoked" if row["revoked_at"] else (row["expires_at"] or "")
         scopes = ", ".join(row["scopes"])
-        table.add_row(row["id"], _text(row["prefix"]), _text(row["owner"]), scopes, ends, _text(row["name"]))
+        table.add_row(row["id"], _text(row["prefix"]), _text(row["owner"]), scopes, expiry, _text(row["name"]))
     return table
 
 
 def _table(*headings: str, folds: str = "") -> Table:
-    """`folds`: the column that gives way on a narrow terminal."""
+    """Return an empty table. The column `folds` wraps on a narrow terminal; the others do not."""
     table = Table(box=None, header_style="bold")
     for heading in headings:
         table.add_column(heading, overflow="fold", no_wrap=heading != folds)
@@ -152,8 +160,8 @@ def _age(created_at: str) -> str:
 
 def _progress(progress: Json) -> str:
     eta = progress["eta_seconds"]
-    left = f", {duration(eta)} left" if eta else ""
-    return f"epoch {progress['epoch']}/{progress['epochs']}, step {progress['step']}/{progress['steps']}{left}"
+    time_left = f", {duration(eta)} left" if eta else ""
+    return f"epoch {progress['epoch']}/{progress['epochs']}, step {progress['step']}/{progress['steps']}{time_left}"
 
 
 def _number(value: float | None) -> str:
@@ -161,5 +169,5 @@ def _number(value: float | None) -> str:
 
 
 def _text(value: Any) -> Text:
-    """As it is: what users typed is no markup."""
+    """Return the value as literal text: users' text is not interpreted as markup."""
     return Text("" if value is None else str(value))

@@ -1,4 +1,4 @@
-"""A comparison of jobs for people: one column a job."""
+"""Render a comparison of jobs as tables with one column per job."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,42 +10,47 @@ from rich.text import Text
 
 from cli.client import Json
 
-_SHOWN = ("name", "status", "kind", "method", "parameters", "flops", "latency_ms")
-_NUMBERS = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
+_FACTS = ("name", "status", "kind", "method", "parameters", "flops", "latency_ms")
+_METRICS = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
 
 
 def draw(answer: Json) -> Group:
-    """The best numbers are marked with a star."""
+    """Return tables of facts, spec differences, last metric values and evaluations. A star marks the best values."""
     jobs = [job["id"] for job in answer["jobs"]]
-    facts = ((name, [_said(job[name]) for job in answer["jobs"]]) for name in _SHOWN)
-    differences = ((row["path"], [_said(value) for value in row["values"]]) for row in answer["differences"])
-    ends = ((curve["key"], [_said(_last(y)) for y in curve["y"]]) for curve in answer["curves"])
-    parts = {"": facts, "spec": differences, "last value": ends, "evaluation": _numbers(jobs, answer["evaluations"])}
-    return Group(*(_table(title, jobs, rows) for title, rows in parts.items()))
+    facts = ((name, [_cell(job[name]) for job in answer["jobs"]]) for name in _FACTS)
+    differences = ((row["path"], [_cell(value) for value in row["values"]]) for row in answer["differences"])
+    last_values = ((curve["key"], [_cell(_last(y)) for y in curve["y"]]) for curve in answer["curves"])
+    sections = {
+        "": facts,
+        "spec": differences,
+        "last value": last_values,
+        "evaluation": _evaluation_rows(jobs, answer["evaluations"]),
+    }
+    return Group(*(_table(title, jobs, rows) for title, rows in sections.items()))
 
 
-def _numbers(jobs: Sequence[str], evaluations: Sequence[Json]) -> list[tuple[str, list[str]]]:
+def _evaluation_rows(jobs: Sequence[str], evaluations: Sequence[Json]) -> list[tuple[str, list[str]]]:
     by_job = {row["job_id"]: row for row in evaluations}
     return [
-        (name, [_score(by_job.get(job), "metrics", "best", name) for job in jobs]) for name in _NUMBERS if by_job
+        (name, [_score(by_job.get(job), "metrics", "best", name) for job in jobs]) for name in _METRICS if by_job
     ] + [
         (name, [_score(by_job.get(job), "per_class", "best_classes", name) for job in jobs])
         for name in dict.fromkeys(name for row in evaluations for name in row["per_class"])
     ]
 
 
-def _score(row: Json | None, part: str, marks: str, name: str) -> str:
-    value = row[part].get(name) if row else None
+def _score(row: Json | None, section: str, best: str, name: str) -> str:
+    value = row[section].get(name) if row else None
     if row is None or value is None:
         return "-"
-    return f"{100 * value:.1f}{' *' if name in row[marks] else ''}"
+    return f"{100 * value:.1f}{' *' if name in row[best] else ''}"
 
 
 def _table(title: str, jobs: Sequence[str], rows: Iterable[tuple[str, list[str]]]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column(title, overflow="fold")
-    for job in jobs:
-        table.add_column(job, overflow="fold")
+    for job_id in jobs:
+        table.add_column(job_id, overflow="fold")
     for name, values in rows:
         table.add_row(Text(name), *(Text(value) for value in values))
     return table
@@ -55,7 +60,7 @@ def _last(values: Sequence[float | None]) -> float | None:
     return next((value for value in reversed(values) if value is not None), None)
 
 
-def _said(value: Any) -> str:
+def _cell(value: Any) -> str:
     match value:
         case None:
             return "-"

@@ -1,4 +1,4 @@
-"""Server-sent events as a client reads them."""
+"""Parse server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -6,14 +6,18 @@ from typing import Any, NamedTuple
 
 
 class StreamEvent(NamedTuple):
+    """One event of a job's stream."""
+
     type: str
+    """Event type: the stream's `event` field."""
     data: dict[str, Any]
+    """Decoded JSON of the `data` field."""
     id: int | None
-    """Its number; what has none is told again to whoever comes back."""
+    """Event number. Events without a number are sent again after each reconnect."""
 
 
 def parse(lines: Iterable[str]) -> Iterator[StreamEvent]:
-    """Of the stream's lines; an event that broke off in its middle is none."""
+    """Yield the events in the stream's lines. An event without its terminating blank line is dropped."""
     fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")

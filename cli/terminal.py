@@ -1,4 +1,4 @@
-"""What every command does alike: ask the service, show the answer, say what went wrong."""
+"""Shared by all commands: call the service, print the answer, print errors."""
 
 import json
 import sys
@@ -13,16 +13,17 @@ from cli.client import Client, Json, ServiceError
 from frs.errors import FrsError
 
 DataFolder = Annotated[
-    Path, typer.Option("--data", envvar="FRS_DATA", help="Data folder of `frs up`: where the key lies.")
+    Path, typer.Option("--data", envvar="FRS_DATA", help="Data folder of `frs up`, which holds the API key.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="The service's answer as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
 DEFAULT_DATA_DIR = Path("data")
-screen, problems = Console(), Console(stderr=True)
+stdout, stderr = Console(), Console(stderr=True)
 
 
-def call_service(data: Path, ask: Callable[[Client], Json]) -> Json:
+def call_service(data: Path, request: Callable[[Client], Json]) -> Json:
+    """Return `request(client)`. Print the error and exit with 1 if it fails, with 130 on Ctrl-C."""
     try:
-        return ask(Client.here(data))
+        return request(Client.from_environment(data))
     except (ServiceError, FrsError) as error:
         fail(error)
     except KeyboardInterrupt:
@@ -30,22 +31,25 @@ def call_service(data: Path, ask: Callable[[Client], Json]) -> Json:
 
 
 def fail(error: Any) -> NoReturn:
-    problems.print(error.message, style="red", highlight=False, markup=False)
+    """Print the error's message, details and hint to stderr and exit with 1."""
+    stderr.print(error.message, style="red", highlight=False, markup=False)
     for line in (*getattr(error, "details", ()), error.hint):
         if line:
-            problems.print(line, highlight=False, markup=False)
+            stderr.print(line, highlight=False, markup=False)
     raise typer.Exit(1)
 
 
 def show(answer: Json, draw: Callable[[Json], Any], as_json: bool) -> None:
+    """Print `answer` as JSON, or as `draw` renders it."""
     if as_json:
         json.dump(answer, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        drawn = draw(answer)
-        is_text = isinstance(drawn, str)  # what trainers and users wrote: no markup, and no line broken
-        screen.print(drawn, highlight=False, markup=not is_text, soft_wrap=is_text)
+        rendered = draw(answer)
+        is_text = isinstance(rendered, str)  # text from trainers and users: no markup, no line wrapping
+        stdout.print(rendered, highlight=False, markup=not is_text, soft_wrap=is_text)
 
 
-def rows(draw: Callable[[Iterable[Json]], Any]) -> Callable[[Json], Any]:
+def render_rows(draw: Callable[[Iterable[Json]], Any]) -> Callable[[Json], Any]:
+    """Return a function that renders the rows of a list answer (`{"data": [...]}`) with `draw`."""
     return lambda answer: draw(answer["data"])

@@ -1,4 +1,4 @@
-"""`frs up`: the whole service on one machine, as two child processes that end with us."""
+"""`frs up`: run the API and a worker on one machine, as child processes of this one."""
 
 import os
 import signal
@@ -16,14 +16,17 @@ from cli.client import ServiceError
 from frs.isolation.process import PARENT
 
 GRACE_SECONDS = 45.0
-"""For a worker to let its trainer write a checkpoint, before it is killed."""
+"""Time between SIGTERM and SIGKILL, in which the worker's trainers write their checkpoints."""
 READY_SECONDS = 60.0
-IN_VAIN, IN_VAIN_SECONDS = 5, 60.0
-"""A child that ends so often within so long is not started again."""
+MAX_EXITS, EXIT_WINDOW_SECONDS = 5, 60.0
+"""A child that exits this often within this time is not restarted."""
 
 
 class LocalService:
-    """API and worker over one data folder. A context manager: leaving it ends both, and waits until they have."""
+    """The API and a worker on one data folder.
+
+    A context manager: entering starts both and waits until they are ready; leaving stops both and waits for their end.
+    """
 
     def __init__(self, data: Path, host: str, port: int, datasets: Path | None, models: Path | None) -> None:
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -34,7 +37,7 @@ class LocalService:
         self.environment |= {"FRS_MODELS_ROOT": str(models.absolute())} if models else {}
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self._arguments: dict[str, tuple[str, ...]] = {}
-        self._ends: defaultdict[str, list[float]] = defaultdict(list)
+        self._exit_times: defaultdict[str, list[float]] = defaultdict(list)
 
     def __enter__(self) -> "LocalService":
         _check_port(self.host, self.port)
@@ -52,16 +55,19 @@ class LocalService:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def watch(self, tell: Callable[[str], None]) -> None:
-        """Returns never: starts a child that ended by itself again, and says so. Raises ServiceError where that is in vain."""
+    def watch(self, report: Callable[[str], None]) -> None:
+        """Restart each child that exits and call `report` with a message. Never returns.
+
+        Raises ServiceError if a child exits `MAX_EXITS` times within `EXIT_WINDOW_SECONDS`.
+        """
         while True:
             for name, child in list(self.children.items()):
                 if child.poll() is not None:
-                    self._start_again(name, child.returncode, tell)
+                    self._restart(name, child.returncode, report)
             time.sleep(0.5)
 
     def stop(self) -> None:
-        """SIGTERM to both, SIGKILL to whoever outlives the grace."""
+        """Send SIGTERM to both children, and SIGKILL to those still running after `GRACE_SECONDS`."""
         for child in self.children.values():
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
@@ -74,12 +80,15 @@ class LocalService:
                 child.wait()
 
     def log_of(self, name: str) -> Path:
+        """Return the path of the log file of the child `name`: `api` or `worker`."""
         return self.data / "logs" / f"{name}.log"
 
     def _run(self, *module: str) -> None:
-        done = subprocess.run([sys.executable, "-m", *module], env=self.environment, capture_output=True, text=True)
-        if done.returncode:
-            raise ServiceError(f"`python -m {' '.join(module)}` failed: {done.stderr.strip()[-2000:]}")
+        completed = subprocess.run(
+            [sys.executable, "-m", *module], env=self.environment, capture_output=True, text=True
+        )
+        if completed.returncode:
+            raise ServiceError(f"`python -m {' '.join(module)}` failed: {completed.stderr.strip()[-2000:]}")
 
     def _start(self, name: str, *arguments: str) -> None:
         self._arguments[name] = arguments
@@ -92,17 +101,8 @@ class LocalService:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for us; we tell them in order
+                start_new_session=True,  # Ctrl-C reaches only this process, which stops the children in order
             )
-
-    def _start_again(self, name: str, code: int, tell: Callable[[str], None]) -> None:
-        now = time.monotonic()
-        recent = self._ends[name] = [*(end for end in self._ends[name] if now - end < IN_VAIN_SECONDS), now]
-        if len(recent) >= IN_VAIN:
-            said = f"The {name} ended {IN_VAIN} times within {IN_VAIN_SECONDS:.0f} s, last with code {code}."
-            raise ServiceError(said, f"See {self.log_of(name)}.")
-        tell(f"The {name} ended with code {code} and is started again; see {self.log_of(name)}.")
-        self._start(name, *self._arguments[name])
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -119,7 +119,17 @@ class LocalService:
     def _check_children(self) -> None:
         for name, child in self.children.items():
             if child.poll() is not None:
-                raise ServiceError(f"The {name} ended with code {child.returncode}.", f"See {self.log_of(name)}.")
+                raise ServiceError(f"The {name} exited with code {child.returncode}.", f"See {self.log_of(name)}.")
+
+    def _restart(self, name: str, code: int, report: Callable[[str], None]) -> None:
+        now = time.monotonic()
+        recent = [*(exit_time for exit_time in self._exit_times[name] if now - exit_time < EXIT_WINDOW_SECONDS), now]
+        self._exit_times[name] = recent
+        if len(recent) >= MAX_EXITS:
+            message = f"The {name} exited {MAX_EXITS} times within {EXIT_WINDOW_SECONDS:.0f} s, last with code {code}."
+            raise ServiceError(message, f"See {self.log_of(name)}.")
+        report(f"The {name} exited with code {code} and is restarted; see {self.log_of(name)}.")
+        self._start(name, *self._arguments[name])
 
 
 def _check_port(host: str, port: int) -> None:

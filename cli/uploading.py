@@ -1,4 +1,4 @@
-"""Sending files: a data set as an archive or a folder, a detector's weights."""
+"""Upload a data set (archive or folder) or a detector's weights."""
 
 import tempfile
 import time
@@ -11,24 +11,35 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from cli.client import Client, Json, ServiceError
-from frs.dataset.upload.archive import WANTED, suffix
+from frs.dataset.upload.archive import ACCEPTED_SUFFIXES, detect_suffix
 from frs.errors import ArchiveUnreadable
 
 _MEDIA_TYPES = {".zip": "application/zip", ".tar": "application/x-tar", ".tar.gz": "application/gzip"}
-_FIRST_DAY = (1980, 1, 1, 0, 0, 0)
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _POLL_SECONDS = 1.0
 
 
-def dataset(client: Client, name: str, source: Path, val_fraction: float | None, screen: Console | None) -> Json:
-    """Raises ServiceError, FrsError."""
-    with _as_archive(source) as archive, _bar(archive, screen) as progress:
-        media_type = _MEDIA_TYPES[suffix(archive)]
+def upload_dataset(
+    client: Client, name: str, source: Path, val_fraction: float | None, console: Console | None
+) -> Json:
+    """Upload a data set and return its row. Draw a progress bar on `console` unless it is None.
+
+    Raises FrsError if `source` is not a supported archive or has no data set files, and ServiceError if the service
+    refuses it.
+    """
+    with _as_archive(source) as archive, _progress_bar(archive, console) as progress:
+        media_type = _MEDIA_TYPES[detect_suffix(archive)]
         return client.upload("/datasets/upload", archive, media_type, progress, name=name, val_fraction=val_fraction)
 
 
-def detector(client: Client, name: str, file: Path, description: Json, *, wait: bool, screen: Console | None) -> Json:
-    """Raises ServiceError where the service refuses the file, now or once it has read it."""
-    with _bar(file, screen) as progress:
+def upload_detector(
+    client: Client, name: str, file: Path, description: Json, *, wait: bool, console: Console | None
+) -> Json:
+    """Upload a detector's weights and return its row; with `wait`, once a worker has imported them.
+
+    Raises ServiceError if the service refuses the file, during the upload or the import.
+    """
+    with _progress_bar(file, console) as progress:
         row = client.upload("/detectors/upload", file, "application/octet-stream", progress, name=name, **description)
     while wait and row["status"] == "importing":
         time.sleep(_POLL_SECONDS)
@@ -50,21 +61,24 @@ def _as_archive(source: Path) -> Iterator[Path]:
 
 
 def _pack(folder: Path, archive: Path) -> None:
-    """The same folder makes the same archive. Pictures are packed already, so nothing is packed further."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in WANTED and path.is_file())
+    """Write the data set files of `folder` to `archive`. Equal folders give equal archives.
+
+    Nothing is compressed: images already are.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ACCEPTED_SUFFIXES and path.is_file())
     if not paths:
-        raise ArchiveUnreadable(f"{folder} holds no pictures and no annotations.", "Name the folder of a data set.")
-    with zipfile.ZipFile(archive, "w") as packed:
+        raise ArchiveUnreadable(f"{folder} contains no images and no annotations.", "Name the folder of a data set.")
+    with zipfile.ZipFile(archive, "w") as target:
         for path in paths:
-            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _FIRST_DAY)
-            entry.file_size = path.stat().st_size  # so that one of gigabytes gets the header it needs
-            with path.open("rb") as content, packed.open(entry, "w") as target:
-                while piece := content.read(1 << 20):
-                    target.write(piece)
+            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _ZIP_EPOCH)
+            entry.file_size = path.stat().st_size  # files of several GiB need a ZIP64 header
+            with path.open("rb") as content, target.open(entry, "w") as output:
+                while chunk := content.read(1 << 20):
+                    output.write(chunk)
 
 
 @contextmanager
-def _bar(file: Path, screen: Console | None) -> Iterator[Callable[[int], None]]:
+def _progress_bar(file: Path, console: Console | None) -> Iterator[Callable[[int], None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -72,6 +86,6 @@ def _bar(file: Path, screen: Console | None) -> Iterator[Callable[[int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=screen, disable=screen is None, transient=True) as progress:
+    with Progress(*columns, console=console, disable=console is None, transient=True) as progress:
         task = progress.add_task(file.name, total=file.stat().st_size)
-        yield lambda sent: progress.advance(task, sent)
+        yield lambda sent_bytes: progress.advance(task, sent_bytes)

@@ -1,4 +1,4 @@
-"""Following a job to its end: the engine's own progress bar, fed from the job's stream."""
+"""Follow a job until it ends, with the engine's progress bar fed from the job's event stream."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -12,56 +12,59 @@ from frs.cli.progress import Bar
 
 
 def follow(client: Client, job_id: str, console: Console | None) -> Json:
-    """The job once it has ended; with a console, its bar and evaluations meanwhile. Ctrl-C leaves the job running."""
+    """Wait until the job has ended and return it. With a console, draw a progress bar and print the evaluations.
+
+    Ctrl-C does not stop the job. Raises ServiceError if the stream cannot be read (`Client.events`).
+    """
     path = f"/jobs/{job_id}"
     since: int = client.get(f"{path}/metrics", max_points=2)["next_since"]
     with Bar(console) if console else nullcontext() as bar:
         if bar:
-            _show(bar, _so_far(client, path, since))
+            _draw(bar, _past_events(client, path, since))
         while True:
-            for news in client.events(job_id, since=since):
-                since = news.id if news.id is not None else since
+            for stream_event in client.events(job_id, since=since):
+                since = stream_event.id if stream_event.id is not None else since
                 if bar:
-                    _show(bar, _told(client, path, news))
+                    _draw(bar, _engine_events(client, path, stream_event))
             job = client.get(path)
-            if job["is_terminal"]:  # or it was resumed just now
+            if job["is_terminal"]:  # otherwise it was resumed just now
                 if bar:
                     bar(_outcome(job))
                 return job
 
 
 def derived_job_ids(job: Json) -> list[str]:
-    """Ids of the jobs it brought along, in the order they end."""
-    last = [job["comparison_job_id"]] if job["comparison_job_id"] else []
-    return [*job["seed_job_ids"], *job["baseline_job_ids"], *last]
+    """Return the ids of the seed runs, baselines and comparison created with the job, in the order they end."""
+    comparison = [job["comparison_job_id"]] if job["comparison_job_id"] else []
+    return [*job["seed_job_ids"], *job["baseline_job_ids"], *comparison]
 
 
-def _show(bar: Bar, told: Iterator[events.Event]) -> None:
-    for event in told:
+def _draw(bar: Bar, job_events: Iterator[events.Event]) -> None:
+    for event in job_events:
         bar(event)
 
 
-def _so_far(client: Client, path: str, since: int) -> Iterator[events.Event]:
-    """What a bar shows of the time before it was there: the evaluations, and how the job stands."""
+def _past_events(client: Client, path: str, since: int) -> Iterator[events.Event]:
+    """Yield what happened before the stream starts: the evaluations up to `since` and the job's current state."""
     for event in client.each(f"{path}/events", limit=200):
         if event["type"] == "evaluation" and event["seq"] <= since:
             yield _evaluation(event["data"])
     yield from _state(client.get(path))
 
 
-def _told(client: Client, path: str, news: StreamEvent) -> Iterator[events.Event]:
-    """A stream's event as the job's trainer told it."""
-    match news.type:
+def _engine_events(client: Client, path: str, stream_event: StreamEvent) -> Iterator[events.Event]:
+    """Convert an event of the stream to the trainer's events."""
+    match stream_event.type:
         case "status":
-            yield from _state(client.get(path))  # which also says what a queued job waits for
+            yield from _state(client.get(path))  # includes the reason a queued job waits
         case "phase":
-            yield events.Phase(phase=news.data["phase"])
+            yield events.Phase(phase=stream_event.data["phase"])
         case "progress":
-            yield events.Progress(**news.data)
+            yield events.Progress(**stream_event.data)
         case "metric":
-            yield events.Metrics(**{name: news.data[name] for name in ("step", "epoch", "values")})
+            yield events.Metrics(**{name: stream_event.data[name] for name in ("step", "epoch", "values")})
         case "evaluation":
-            yield _evaluation(news.data)
+            yield _evaluation(stream_event.data)
 
 
 def _state(job: Json) -> Iterator[events.Event]:
@@ -71,8 +74,8 @@ def _state(job: Json) -> Iterator[events.Event]:
 
 
 def _evaluation(data: Json) -> events.Evaluation:
-    known = {name: data[name] for name in events.Evaluation.model_fields if name in data}
-    return events.Evaluation(**known, per_class={})
+    fields = {name: data[name] for name in events.Evaluation.model_fields if name in data}
+    return events.Evaluation(**fields, per_class={})
 
 
 def _outcome(job: Json) -> events.Outcome:

@@ -1,4 +1,4 @@
-"""A real API without a worker, and the `frs` command against it."""
+"""Fixtures: an API process without a worker, and the `frs` command run against it."""
 
 import os
 import shutil
@@ -24,8 +24,8 @@ from frs.dataset.shapes.drawing import draw_dataset
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("data")
     draw_dataset(folder / "datasets" / "shapes", train=4, val=2, size=64)
-    shutil.copytree(folder / "datasets" / "shapes", folder / "datasets" / "holed")
-    sorted((folder / "datasets" / "holed" / "train").iterdir())[0].unlink()
+    shutil.copytree(folder / "datasets" / "shapes", folder / "datasets" / "incomplete")
+    sorted((folder / "datasets" / "incomplete" / "train").iterdir())[0].unlink()
     environment = os.environ | {"FRS_DATA": str(folder)}
     subprocess.run([sys.executable, "-m", "store", "init"], env=environment, check=True)
     with socket.socket() as probe:
@@ -53,7 +53,7 @@ def wait_until_ready(url: str) -> None:
 @pytest.fixture
 def frs(data: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("FRS_DATA", str(data))
-    for console in (terminal.screen, terminal.problems):  # which ask for COLUMNS once, at whoever imports them first
+    for console in (terminal.stdout, terminal.stderr):  # rich reads COLUMNS once, at import
         monkeypatch.setattr(console, "_width", 200)
 
     def run(*arguments: object, code: int = 0) -> Result:

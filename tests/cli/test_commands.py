@@ -1,4 +1,4 @@
-"""The `frs` command against a real API without a worker: jobs stay in the queue."""
+"""The `frs` command against an API without a worker: jobs stay queued."""
 
 import json
 from pathlib import Path
@@ -15,21 +15,21 @@ from frs.evaluation.report import Row, Scores, build
 STUDENT = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16}
 
 
-def submitted(frs: Any, tmp_path: Path, **changes: Any) -> dict[str, Any]:
+def submit(frs: Any, tmp_path: Path, **changes: Any) -> dict[str, Any]:
     spec = {"kind": "train", "dataset": "shapes", "student": STUDENT} | changes
     (tmp_path / "spec.yaml").write_text(json.dumps(spec))
     return json.loads(frs("submit", tmp_path / "spec.yaml", "--json").output)
 
 
-def test_a_data_set_is_registered_and_what_is_wrong_is_shown(frs: Any) -> None:
-    assert "has_problems" in (output := frs("datasets", "add", "holed").output)
+def test_datasets_add_registers_a_data_set_and_prints_its_issues(frs: Any) -> None:
+    assert "has_problems" in (output := frs("datasets", "add", "incomplete").output)
     assert "image_missing" in output
     assert "circle" in frs("datasets", "list").output
-    assert json.loads(frs("datasets", "check", "holed").output)
+    assert json.loads(frs("datasets", "check", "incomplete").output)
 
 
-def test_a_job_is_posted_listed_shown_and_cancelled(frs: Any, shapes: None, tmp_path: Path) -> None:
-    job = submitted(frs, tmp_path, name="one")
+def test_a_job_is_submitted_listed_shown_and_cancelled(frs: Any, shapes: None, tmp_path: Path) -> None:
+    job = submit(frs, tmp_path, name="one")
     assert job["status"] == "queued"
     assert job["id"] in frs("jobs").output
     assert "waiting_for_worker" in frs("job", job["id"]).output
@@ -38,7 +38,7 @@ def test_a_job_is_posted_listed_shown_and_cancelled(frs: Any, shapes: None, tmp_
     assert json.loads(frs("jobs", "--status", "cancelled", "--json").output)["data"]
 
 
-def test_set_changes_a_field(frs: Any, shapes: None, tmp_path: Path) -> None:
+def test_submit_with_set_overrides_a_spec_field(frs: Any, shapes: None, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(json.dumps({"kind": "train", "dataset": "shapes", "student": STUDENT}))
     answer = frs(
         "submit", tmp_path / "spec.yaml", "--set", "schedule.max_steps=3", "--set", "name=three", "--json"
@@ -47,7 +47,7 @@ def test_set_changes_a_field(frs: Any, shapes: None, tmp_path: Path) -> None:
     assert (spec["schedule"]["max_steps"], spec["name"]) == (3, "three")
 
 
-def test_a_refused_spec_names_its_field(frs: Any, shapes: None, tmp_path: Path) -> None:
+def test_submit_names_the_invalid_spec_field(frs: Any, shapes: None, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text("{dataset: shapes, kind: train, student: {architecture: yolo}}")
     assert "student.architecture" in frs("submit", tmp_path / "spec.yaml", code=1).stderr
 
@@ -58,60 +58,60 @@ def test_recipes_are_listed_and_printed(frs: Any) -> None:
     assert "not_found" in frs("recipes", "nonsense", code=1).stderr
 
 
-def test_what_a_job_has_not_made_yet_is_said(frs: Any, shapes: None, tmp_path: Path) -> None:
-    job = submitted(frs, tmp_path)
+def test_a_queued_job_has_no_student_report_metrics_or_logs(frs: Any, shapes: None, tmp_path: Path) -> None:
+    job = submit(frs, tmp_path)
     assert "no student yet" in frs("pull", job["id"], "--output", tmp_path, code=1).stderr
     assert "Partial" in frs("report", job["id"]).output
     assert json.loads(frs("metrics", job["id"], "--json").output)["series"] == []
     assert frs("logs", job["id"]).output.strip() == ""
 
 
-def test_an_unknown_job_is_no_traceback(frs: Any) -> None:
+def test_an_unknown_job_prints_an_error_without_a_traceback(frs: Any) -> None:
     assert "job_not_found" in frs("job", "job_00000000000000000000000000", code=1).stderr
 
 
-def test_without_a_service_the_next_step_is_named(frs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_service_the_error_suggests_frs_up(frs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRS_URL", "http://127.0.0.1:9")
     assert "frs up" in frs("jobs", code=1).stderr
 
 
-def test_without_a_key_the_next_step_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_the_error_names_the_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FRS_API_KEY", raising=False)
     with pytest.raises(ServiceError, match="api-key"):
-        Client.here(tmp_path)
+        Client.from_environment(tmp_path)
 
 
-def test_up_refuses_a_port_that_is_taken(frs: Any, data: Path) -> None:
+def test_up_refuses_a_port_in_use(frs: Any, data: Path) -> None:
     port = (data / "url").read_text().rpartition(":")[2]
     assert "another --port" in frs("up", "--data", data, "--port", port, code=1).stderr
 
 
-def test_the_reports_table_is_in_percent_with_a_signed_gain() -> None:
+def test_the_report_table_is_in_percent_with_a_signed_gain() -> None:
     metrics = dict.fromkeys(report_text.NUMBERS.values(), 0.25) | {"bbox_mAP_l": None}
-    alone = build([Scores(metrics=metrics, per_class={})], None, [], pairs=0, wants_teacher=False, facts={})
-    gain = alone.model_copy(update={"rows": [Row(role="gain", metrics=metrics)]})
-    table = report_text.table(gain)
+    student_report = build([Scores(metrics=metrics, per_class={})], None, [], pairs=0, expects_teacher=False, facts={})
+    gain_report = student_report.model_copy(update={"rows": [Row(role="gain", metrics=metrics)]})
+    table = report_text.table(gain_report)
     assert [list(column.cells) for column in table.columns][1:] == [["+25.0"]] * 5 + [["-"]]
     console = Console(width=80, record=True)
-    console.print(render.report(gain.model_dump(mode="json")))
+    console.print(render.report(gain_report.model_dump(mode="json")))
     assert "no_baseline" in console.export_text()
 
 
-def test_a_key_is_made_used_and_revoked(frs: Any, shapes: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_created_used_and_revoked(frs: Any, shapes: None, monkeypatch: pytest.MonkeyPatch) -> None:
     output = frs("keys", "add", "alice", "--scope", "read", "--expires-days", "1").output
     token, key_id = output.splitlines()[0], output.split("Key ")[1].split()[0]
     assert token.startswith("frs_") and "FRS_API_KEY" in output
-    listed = frs("keys", "list").output
-    assert key_id in listed and token not in listed
+    key_list = frs("keys", "list").output
+    assert key_id in key_list and token not in key_list
     monkeypatch.setenv("FRS_API_KEY", token)
-    assert "shapes" not in frs("datasets", "list").output, "these are another owner's"
+    assert "shapes" not in frs("datasets", "list").output, "data sets of another owner are hidden"
     assert "scope_missing" in frs("datasets", "add", "shapes", code=1).stderr
     assert "scope_missing" in frs("keys", "list", code=1).stderr
     monkeypatch.delenv("FRS_API_KEY")
     assert "revoked" in frs("keys", "revoke", key_id).output
-    assert "last_admin_key" in frs("keys", "revoke", first_key(frs), code=1).stderr
+    assert "last_admin_key" in frs("keys", "revoke", first_key_id(frs), code=1).stderr
 
 
-def first_key(frs: Any) -> str:
+def first_key_id(frs: Any) -> str:
     rows = json.loads(frs("keys", "list", "--json").output)["data"]
     return next(row["id"] for row in rows if row["name"] == "first key")

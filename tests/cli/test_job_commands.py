@@ -1,4 +1,4 @@
-"""What the `frs` command does to jobs, plans, comparisons and the line; the test plays the worker."""
+"""`frs` commands for jobs, plans, comparisons and the queue; the tests act as the worker."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ from store.states import EndReason, JobStatus
 
 STUDENT = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16}
 SPEC = {"kind": "train", "dataset": "shapes", "student": STUDENT, "schedule": {"epochs": 2, "batch_size": 2}}
-FORECAST = {
+ESTIMATE = {
     "ok": True,
     "checks": [{"code": "schedule", "level": "info", "ok": True, "message": "2 steps."}],
     "steps": 2,
@@ -54,11 +54,11 @@ def do(database: Database) -> Callable[..., Any]:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Callable[..., Path]:
-    def written(**changes: Any) -> Path:
+    def write_spec(**changes: Any) -> Path:
         (tmp_path / "spec.json").write_text(json.dumps(SPEC | changes))
         return tmp_path / "spec.json"
 
-    return written
+    return write_spec
 
 
 @pytest.fixture
@@ -88,14 +88,14 @@ def test_a_job_is_paused_and_resumed(frs: Any, submitted: Any) -> None:
     assert "Allowed now: cancel, pause" in frs("resume", id, code=1).stderr.replace("\n", " ")
 
 
-def test_a_running_job_is_stopped_and_a_failed_one_retried(frs: Any, do: Any, claimed: Any) -> None:
+def test_a_running_job_is_stopped_and_a_failed_job_retried(frs: Any, do: Any, claimed: Any) -> None:
     lease = claimed()
     assert "running" in frs("stop", lease.job_id).output
     do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED)
     assert json.loads(frs("retry", lease.job_id, "--json").output)["status"] == "queued"
 
 
-def test_set_changes_what_is_named_and_nothing_else(frs: Any, submitted: Any) -> None:
+def test_edit_changes_only_the_named_fields(frs: Any, submitted: Any) -> None:
     id = submitted(name="before", tags=["old"])
     output = frs("edit", id, "--name", "after", "--priority", 3).output
     assert "after" in output and "old" in output
@@ -105,7 +105,7 @@ def test_set_changes_what_is_named_and_nothing_else(frs: Any, submitted: Any) ->
     assert (job["name"], job["tags"], job["priority"]) == (None, [], 3)
 
 
-def test_delete_asks_first(frs: Any, submitted: Any) -> None:
+def test_delete_asks_for_confirmation(frs: Any, submitted: Any) -> None:
     id = submitted()
     frs("cancel", id)
     declined = CliRunner().invoke(app, ["delete", id], input="n\n")
@@ -116,21 +116,21 @@ def test_delete_asks_first(frs: Any, submitted: Any) -> None:
     assert "job_not_found" in frs("job", id, code=1).stderr
 
 
-def test_delete_with_yes_asks_nobody_and_a_job_that_has_not_ended_stays(frs: Any, submitted: Any) -> None:
+def test_delete_with_yes_skips_the_confirmation_and_refuses_an_active_job(frs: Any, submitted: Any) -> None:
     id = submitted()
     assert "action_not_allowed" in frs("delete", id, "--yes", code=1).stderr
     frs("cancel", id)
-    told = json.loads(frs("delete", id, "--yes", "--keep-artifacts", "--json").output)
-    assert told == {"deleted": id, "artifacts": "keep"}
+    answer = json.loads(frs("delete", id, "--yes", "--keep-artifacts", "--json").output)
+    assert answer == {"deleted": id, "artifacts": "keep"}
 
 
 def test_a_waiting_job_shows_code_message_and_hint(frs: Any, submitted: Any) -> None:
     output = frs("job", submitted()).output
-    for said in ("waiting_for_worker", "No worker is running.", "GET /workers"):
-        assert said in output
+    for text in ("waiting_for_worker", "No worker is running.", "GET /workers"):
+        assert text in output
 
 
-def test_a_plan_shows_its_checks_and_ends_by_them(frs: Any, spec: Any) -> None:
+def test_plan_prints_its_checks_and_exits_with_1_if_one_fails(frs: Any, spec: Any) -> None:
     output = frs("plan", spec(), "--set", "schedule.epochs=3").output
     assert "schedule" in output and "6 steps" in output and "waiting_for_worker" in output
     assert json.loads(frs("plan", spec(), "--json").output)["steps"] == 4
@@ -139,44 +139,44 @@ def test_a_plan_shows_its_checks_and_ends_by_them(frs: Any, spec: Any) -> None:
     assert "error" in frs("plan", "shapes_gfl", "--set", "dataset=nowhere", code=1).output
 
 
-def settle_next_probe(do: Any, **how: Any) -> threading.Thread:
-    """A worker that takes the first probe there is."""
+def finish_next_probe(do: Any, **outcome: Any) -> threading.Thread:
+    """Start a worker thread that claims the next probe and finishes it with `outcome`."""
 
     def work() -> None:
         while (lease := do(worker_requests.claim, "worker", 60.0)) is None:
             time.sleep(0.02)
-        do(worker_requests.finish, lease, **how)
+        do(worker_requests.finish, lease, **outcome)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
 
 
-def test_a_probe_is_waited_for_and_its_cost_drawn(frs: Any, do: Any, spec: Any) -> None:
-    worker = settle_next_probe(do, result=FORECAST)
+def test_plan_waits_for_the_probe_and_prints_its_estimate(frs: Any, do: Any, spec: Any) -> None:
+    worker = finish_next_probe(do, result=ESTIMATE)
     output = frs("plan", spec(), "--probe").output
     worker.join(20)
-    for said in ("2 steps, 1 epochs", "0.25 s", "512 MiB"):
-        assert said in output
+    for text in ("2 steps, 1 epochs", "0.25 s", "512 MiB"):
+        assert text in output
 
 
-def test_a_probe_that_cannot_be_made_says_why(frs: Any, do: Any, spec: Any) -> None:
+def test_plan_prints_the_reason_of_a_failed_probe(frs: Any, do: Any, spec: Any) -> None:
     assert "dataset_not_found" in frs("plan", spec(dataset="nowhere"), "--probe", code=1).stderr
-    problem = events.ErrorInfo(code="out_of_memory", message="It does not fit.", hint="Lower the batch.")
-    worker = settle_next_probe(do, error=problem)
-    told = frs("plan", spec(), "--probe", code=1).stderr
+    error = events.ErrorInfo(code="out_of_memory", message="It does not fit.", hint="Lower the batch.")
+    worker = finish_next_probe(do, error=error)
+    output = frs("plan", spec(), "--probe", code=1).stderr
     worker.join(20)
-    assert "out_of_memory" in told and "Lower the batch." in told
+    assert "out_of_memory" in output and "Lower the batch." in output
 
 
-def test_jobs_are_compared_with_the_best_marked(frs: Any, do: Any, claimed: Any) -> None:
+def test_compare_marks_the_best_scores(frs: Any, do: Any, claimed: Any) -> None:
     a, b = claimed(name="one"), claimed(name="two", schedule={"epochs": 2, "batch_size": 4})
     evaluate(do, a, 0.25)
     evaluate(do, b, 0.5)
     do(recording.record, a, [events.Metrics(step=2, epoch=1, values={"train/loss": 1.5})])
     output = frs("compare", a.job_id, b.job_id).output
-    for said in ("schedule.batch_size", "train/loss", "1.5", "25.0", "50.0 *", "circle"):
-        assert said in output
+    for text in ("schedule.batch_size", "train/loss", "1.5", "25.0", "50.0 *", "circle"):
+        assert text in output
     assert "25.0 *" not in output
     answer = json.loads(frs("compare", a.job_id, b.job_id, "--keys", "train/none", "--json").output)
     assert answer["curves"] == []
@@ -186,7 +186,7 @@ def test_jobs_are_compared_with_the_best_marked(frs: Any, do: Any, claimed: Any)
 def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, claimed: Any) -> None:
     first, running = submitted(name="urgent", priority=100), claimed(name="busy")
     gpu = {"index": 0, "name": "A GPU", "memory_total": 8 << 30, "memory_used": 2 << 30, "utilization": 50}
-    lacks = [{"key": "ds_1", "owner": "admin", "message": "lacks cells/val of data set cells."}]
+    missing = [{"key": "ds_1", "owner": "admin", "message": "lacks cells/val of data set cells."}]
     do(
         worker_registry.register,
         "worker",
@@ -195,20 +195,20 @@ def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, 
         concurrency=2,
         gpus=[gpu],
         draining=True,
-        missing=lacks,
+        missing=missing,
     )
     queue, workers = frs("queue").output, frs("workers").output
     assert queue.index(first) < queue.index(f"running {running.job_id}")
     assert "urgent" in queue and "waiting_for_worker" in queue
-    for said in ("nearby", "A GPU, 2.0 of 8 GiB, 50 %", "draining", "nearby lacks cells/val of data set cells."):
-        assert said in workers
+    for text in ("nearby", "A GPU, 2.0 of 8 GiB, 50 %", "draining", "nearby lacks cells/val of data set cells."):
+        assert text in workers
     answer = json.loads(frs("queue", "--limit", 1, "--json").output)
     assert answer["data"][0]["job_id"] == first
     assert json.loads(frs("workers", "--json").output)["data"][0]["running"] >= 1
     do(worker_registry.deregister, "worker")
 
 
-def test_the_tab_key_offers_ids(frs: Any, submitted: Any) -> None:
+def test_job_ids_are_completed(frs: Any, submitted: Any) -> None:
     id = submitted()
     assert id in job_ids("job_")
     assert job_ids("nothing") == []

@@ -1,3 +1,5 @@
+"""`frs models`: downloads from a local file server."""
+
 import hashlib
 import os
 import socket
@@ -7,29 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from publisher import Publisher, publishing
+from file_server import FileServer, serve_files
 from typer.testing import CliRunner, Result
 
 from cli import downloading, terminal
 from cli.main import app
-from cli.models import known
+from cli.models import complete_names
 from frs import published_weights
 from frs.published_weights import PublishedFile
 
 BODY = os.urandom(50_000)
-SHA = hashlib.sha256(BODY).hexdigest()
-NAME = f"teacher-{SHA[:8]}.pth"
+SHA256 = hashlib.sha256(BODY).hexdigest()
+NAME = f"teacher-{SHA256[:8]}.pth"
 Frs = Callable[..., Result]
 
 
 @pytest.fixture
-def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
-    with publishing() as publisher:
-        publisher.files[NAME] = BODY
-        row = PublishedFile(file=NAME, urls=(f"{publisher.url}/{NAME}",), recipes=("a_recipe",))
+def file_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    with serve_files() as file_server:
+        file_server.files[NAME] = BODY
+        row = PublishedFile(file=NAME, urls=(f"{file_server.url}/{NAME}",), recipes=("a_recipe",))
         monkeypatch.setattr(published_weights, "published_files", lambda: (row,))
         monkeypatch.setattr(downloading, "PAUSE_SECONDS", 0)
-        yield publisher
+        yield file_server
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def models(tmp_path: Path) -> Path:
 @pytest.fixture
 def frs(models: Path, monkeypatch: pytest.MonkeyPatch) -> Frs:
     monkeypatch.setenv("FRS_MODELS_ROOT", str(models))
-    for console in (terminal.screen, terminal.problems):
+    for console in (terminal.stdout, terminal.stderr):
         monkeypatch.setattr(console, "_width", 200)
 
     def run(*arguments: Any, code: int = 0) -> Result:
@@ -52,93 +54,97 @@ def frs(models: Path, monkeypatch: pytest.MonkeyPatch) -> Frs:
     return run
 
 
-def test_what_a_recipe_needs_is_brought_whole(frs: Frs, publisher: Publisher, models: Path) -> None:
-    assert SHA in frs("pull", "a_recipe").output
+def test_pull_downloads_and_verifies_the_files_of_a_recipe(frs: Frs, file_server: FileServer, models: Path) -> None:
+    assert SHA256 in frs("pull", "a_recipe").output
     assert (models / NAME).read_bytes() == BODY
     assert sorted(path.name for path in models.iterdir()) == [NAME, f"{NAME}.sha256"]
     subprocess.run(["sha256sum", "--check", "--strict", f"{NAME}.sha256"], cwd=models, check=True)
 
 
-def test_what_is_there_and_right_is_not_brought_again(frs: Frs, publisher: Publisher, models: Path) -> None:
+def test_a_present_file_is_not_downloaded_again(frs: Frs, file_server: FileServer, models: Path) -> None:
     frs("pull", NAME)
-    assert ": there" in frs("pull", NAME, "a_recipe").output
-    assert len(publisher.asked) == 1
+    assert ": present" in frs("pull", NAME, "a_recipe").output
+    assert len(file_server.requests) == 1
 
 
-def test_it_goes_on_where_it_broke_off(frs: Frs, publisher: Publisher, models: Path) -> None:
-    publisher.break_after = [10_000, 20_000]
+def test_a_broken_download_resumes(frs: Frs, file_server: FileServer, models: Path) -> None:
+    file_server.break_after = [10_000, 20_000]
     frs("pull", NAME)
-    assert [asked for _, asked in publisher.asked] == [None, "bytes=10000-", "bytes=30000-"]
+    assert [byte_range for _, byte_range in file_server.requests] == [None, "bytes=10000-", "bytes=30000-"]
     assert (models / NAME).read_bytes() == BODY
 
 
-def test_it_goes_on_after_it_was_killed(frs: Frs, publisher: Publisher, models: Path) -> None:
+def test_a_partial_file_of_an_earlier_run_resumes(frs: Frs, file_server: FileServer, models: Path) -> None:
     models.mkdir()
     (models / f"{NAME}.part").write_bytes(BODY[:40_000])
-    assert "begun, 40,000 bytes" in frs("list").output
+    assert "partial, 40,000 bytes" in frs("list").output
     frs("pull", NAME)
-    assert publisher.asked == [(NAME, "bytes=40000-")]
+    assert file_server.requests == [(NAME, "bytes=40000-")]
     assert (models / NAME).read_bytes() == BODY
     assert not (models / f"{NAME}.part").exists()
 
 
-def test_a_whole_part_is_only_renamed(frs: Frs, publisher: Publisher, models: Path) -> None:
+def test_a_complete_partial_file_is_only_renamed(frs: Frs, file_server: FileServer, models: Path) -> None:
     models.mkdir()
     (models / f"{NAME}.part").write_bytes(BODY)
     frs("pull", NAME)
     assert (models / NAME).read_bytes() == BODY
 
 
-@pytest.mark.parametrize("begun", [b"of something else", b"longer " * 20_000])
-def test_a_part_of_something_else_is_begun_anew(begun: bytes, frs: Frs, publisher: Publisher, models: Path) -> None:
+@pytest.mark.parametrize("partial", [b"of something else", b"longer " * 20_000])
+def test_a_partial_file_of_other_content_is_downloaded_again(
+    partial: bytes, frs: Frs, file_server: FileServer, models: Path
+) -> None:
     models.mkdir()
-    (models / f"{NAME}.part").write_bytes(begun)
+    (models / f"{NAME}.part").write_bytes(partial)
     frs("pull", NAME)
     assert (models / NAME).read_bytes() == BODY
 
 
-def test_a_publisher_without_ranges_is_asked_for_all_of_it(frs: Frs, publisher: Publisher, models: Path) -> None:
-    publisher.takes_ranges, publisher.break_after = False, [10_000]
+def test_a_server_without_range_support_sends_the_whole_file(frs: Frs, file_server: FileServer, models: Path) -> None:
+    file_server.supports_ranges, file_server.break_after = False, [10_000]
     frs("pull", NAME)
     assert (models / NAME).read_bytes() == BODY
 
 
-def test_one_that_breaks_off_for_ever_leaves_what_it_sent(frs: Frs, publisher: Publisher, models: Path) -> None:
-    publisher.break_after = [10_000] + [0] * 50
+def test_a_download_that_keeps_breaking_off_fails_and_keeps_its_partial_file(
+    frs: Frs, file_server: FileServer, models: Path
+) -> None:
+    file_server.break_after = [10_000] + [0] * 50
     output = frs("pull", NAME, code=1).output
     assert "10,000 bytes are kept" in output
     assert [path.name for path in models.iterdir()] == [f"{NAME}.part"]
 
 
-def test_another_body_is_refused_and_removed(frs: Frs, publisher: Publisher, models: Path) -> None:
-    publisher.files[NAME] = b"<html>Please sign in</html>"
+def test_a_file_with_another_hash_is_refused_and_removed(frs: Frs, file_server: FileServer, models: Path) -> None:
+    file_server.files[NAME] = b"<html>Please sign in</html>"
     output = frs("pull", NAME, code=1).output
-    assert "instead of" in output and "a web page" in output and publisher.url in output
+    assert "instead of" in output and "a web page" in output and file_server.url in output
     assert list(models.iterdir()) == []
 
 
-def test_another_body_is_kept_where_that_is_wished_and_is_right_from_then_on(
-    frs: Frs, publisher: Publisher, models: Path
+def test_any_hash_keeps_a_file_with_another_hash_and_later_accepts_it(
+    frs: Frs, file_server: FileServer, models: Path
 ) -> None:
-    publisher.files[NAME] = b"published under a wrong name"
+    file_server.files[NAME] = b"published under a wrong name"
     frs("pull", NAME, "--any-hash")
-    assert ": there" in frs("pull", NAME).output
+    assert ": present" in frs("pull", NAME).output
     assert (models / NAME).read_bytes() == b"published under a wrong name"
 
 
-def test_a_file_of_another_content_is_left_alone(frs: Frs, publisher: Publisher, models: Path) -> None:
+def test_an_existing_file_of_other_content_is_not_overwritten(frs: Frs, file_server: FileServer, models: Path) -> None:
     models.mkdir()
     (models / NAME).write_bytes(b"somebody's own")
     assert "another file" in frs("pull", NAME, code=1).output
     assert "another file" in frs("list").output
     assert (models / NAME).read_bytes() == b"somebody's own"
-    assert publisher.asked == []
+    assert file_server.requests == []
 
 
-def test_without_network_it_says_what_to_fetch_and_where_to_put_it(
+def test_without_network_the_error_names_the_url_and_the_target_path(
     frs: Frs, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as taken:  # bound and not listening: refused
+    with socket.socket() as taken:  # bound but not listening: connections are refused
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/{NAME}"
         row = PublishedFile(file=NAME, urls=(url,), recipes=("a_recipe",))
@@ -147,42 +153,46 @@ def test_without_network_it_says_what_to_fetch_and_where_to_put_it(
     assert url in output and f"put it at {models / NAME}" in output
 
 
-def test_the_next_address_is_tried(frs: Frs, publisher: Publisher, models: Path, monkeypatch: Any) -> None:
-    urls = (f"{publisher.url}/gone.pth", f"{publisher.url}/{NAME}")
+def test_the_next_url_is_tried_after_a_failure(
+    frs: Frs, file_server: FileServer, models: Path, monkeypatch: Any
+) -> None:
+    urls = (f"{file_server.url}/gone.pth", f"{file_server.url}/{NAME}")
     row = PublishedFile(file=NAME, urls=urls, recipes=("a_recipe",))
     monkeypatch.setattr(published_weights, "published_files", lambda: (row,))
     frs("pull", NAME)
     assert (models / NAME).read_bytes() == BODY
-    publisher.files.clear()
+    file_server.files.clear()
     (models / NAME).unlink()
     output = frs("pull", NAME, code=1).output
-    assert all(f"{url}: it answers 404" in output for url in urls)
+    assert all(f"{url}: HTTP 404" in output for url in urls)
 
 
-def test_a_mirror_is_asked_instead(frs: Frs, publisher: Publisher, models: Path, monkeypatch: Any) -> None:
+def test_a_mirror_replaces_the_published_urls(
+    frs: Frs, file_server: FileServer, models: Path, monkeypatch: Any
+) -> None:
     row = PublishedFile(file=NAME, urls=(f"http://nowhere.invalid/{NAME}",), recipes=("a_recipe",))
     monkeypatch.setattr(published_weights, "published_files", lambda: (row,))
-    frs("pull", NAME, "--mirror", f"{publisher.url}/deep/")
+    frs("pull", NAME, "--mirror", f"{file_server.url}/deep/")
     assert (models / NAME).read_bytes() == BODY
 
 
-def test_a_dry_run_asks_nobody(frs: Frs, publisher: Publisher, models: Path) -> None:
-    assert f"{models / NAME} from {publisher.url}/{NAME}" in frs("pull", "a_recipe", "--dry-run").output
-    assert publisher.asked == [] and not models.exists()
+def test_a_dry_run_sends_no_requests(frs: Frs, file_server: FileServer, models: Path) -> None:
+    assert f"{models / NAME} from {file_server.url}/{NAME}" in frs("pull", "a_recipe", "--dry-run").output
+    assert file_server.requests == [] and not models.exists()
 
 
-def test_an_unknown_name_is_told_the_known_ones(frs: Frs) -> None:
+def test_an_unknown_name_lists_the_known_names(frs: Frs) -> None:
     output = frs("pull", "gfl_r101", code=1).output
     assert "gfl_r101_r50_1x" in output and "resnet50-0676ba61.pth" in output
 
 
-def test_a_folder_that_cannot_be_written_is_said(frs: Frs, publisher: Publisher, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_an_error(frs: Frs, file_server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "cannot be written" in frs("pull", NAME, "--output", tmp_path / "file" / "models", code=1).output
 
 
 def test_names_are_completed() -> None:
-    assert known("gfl") == [
+    assert complete_names("gfl") == [
         "gfl_r101_r50_1x",
         "gfl_r101_r50_2x",
         "gfl_r101_fpn_mstrain_2x_coco_20200629_200126-dd12f847.pth",
