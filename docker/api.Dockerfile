@@ -1,14 +1,14 @@
-# The API, the command line and the migrations: no torch. Build from the repository's root.
+# Image of the API, the command line and the migrations, without torch. Build context: the repository root.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
-FROM ${PYTHON_IMAGE} AS packages
+FROM ${PYTHON_IMAGE} AS dependencies
 ARG PIP_INDEX_URL=https://pypi.org/simple
 RUN python -m venv /opt/frs
 COPY docker/api.lock /locks/
 RUN /opt/frs/bin/pip install --no-cache-dir --no-deps --require-hashes --requirement /locks/api.lock \
  && /opt/frs/bin/pip uninstall --quiet --yes pip setuptools
 
-FROM ${PYTHON_IMAGE} AS ours
+FROM ${PYTHON_IMAGE} AS package
 ARG PIP_INDEX_URL=https://pypi.org/simple
 RUN python -m venv /opt/frs
 COPY docker/build.lock /locks/
@@ -24,14 +24,14 @@ COPY cli cli
 RUN /opt/frs/bin/pip install --no-deps --no-build-isolation --prefix /ours .
 
 FROM ${PYTHON_IMAGE}
-# init and the health check's shell without their read bits: what nobody may read, /proc tells nobody about, and their
-# environment holds our passwords
+# tini and the health check's shell are not readable (0711), so /proc does not show their environment, which contains
+# passwords, to other processes.
 RUN apt-get update -q && apt-get install -y -q --no-install-recommends tini \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin && chmod 0711 /usr/bin/tini && install --mode 0711 /bin/bash /usr/local/bin/probe \
  && useradd --uid 10001 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin frs \
  && install --directory --owner frs --group frs /data
-COPY --from=packages /opt/frs /opt/frs
-COPY --from=ours /ours /opt/frs
+COPY --from=dependencies /opt/frs /opt/frs
+COPY --from=package /ours /opt/frs
 ENV PATH=/opt/frs/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 FRS_DATA=/data
 USER 10001:10001
 WORKDIR /data
