@@ -95,6 +95,27 @@ def delete_files(artifacts: Artifacts, *keys: str) -> None:
             _log.warning("file not deleted: %s", error.strerror, extra={"key": key})
 
 
+def safe_filename(name: str) -> str:
+    """Return the name with every run of characters outside `A-Za-z0-9_.-` replaced by `_`."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "file"
+
+
+def resolve_folder(root: Path, relative: str, loc: str) -> Path:
+    """Return the folder `relative` inside `root`.
+
+    Raises InvalidField for the field `loc` if there is no such folder inside `root` after links are followed.
+    """
+    return _resolve(root, relative, loc, "folder", Path.is_dir, "files_not_found")
+
+
+def resolve_file(root: Path, relative: str, loc: str, *, code: str = "files_not_found") -> Path:
+    """Return the file `relative` inside `root`.
+
+    Raises InvalidField for the field `loc` if there is no such file inside `root` after links are followed.
+    """
+    return _resolve(root, relative, loc, "file", Path.is_file, code)
+
+
 class _FileResponse(StreamingResponse):
     def __init__(self, content: BinaryIO, start: int, stop: int, **options: Any) -> None:
         super().__init__(_read(content, start, stop), **options)
@@ -128,27 +149,6 @@ def _read(content: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
             raise ArtifactCorrupt("The file became shorter while it was read.")
         start += len(block)
         yield block
-
-
-def safe_filename(name: str) -> str:
-    """Return the name with every run of characters outside `A-Za-z0-9_.-` replaced by `_`."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "file"
-
-
-def resolve_folder(root: Path, relative: str, loc: str) -> Path:
-    """Return the folder `relative` inside `root`.
-
-    Raises InvalidField for the field `loc` if there is no such folder inside `root` after links are followed.
-    """
-    return _resolve(root, relative, loc, "folder", Path.is_dir, "files_not_found")
-
-
-def resolve_file(root: Path, relative: str, loc: str, *, code: str = "files_not_found") -> Path:
-    """Return the file `relative` inside `root`.
-
-    Raises InvalidField for the field `loc` if there is no such file inside `root` after links are followed.
-    """
-    return _resolve(root, relative, loc, "file", Path.is_file, code)
 
 
 def _resolve(root: Path, relative: str, loc: str, kind: str, exists: Callable[[Path], bool], code: str) -> Path:

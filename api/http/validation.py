@@ -37,11 +37,11 @@ def _without_union_noise(errors: Sequence[FieldError]) -> list[FieldError]:
     Pydantic reports errors for every member of a union. The error with the deepest path belongs to the intended member.
     """
     parents = {error.loc.rpartition(".")[0] for error in errors if "." in error.loc}
-    known = {error.loc for error in errors if error.code != "extra_forbidden"}
+    specific = {error.loc for error in errors if error.code != "extra_forbidden"}
     return [
         error
         for error in errors
-        if error.loc not in parents and not (error.code == "extra_forbidden" and error.loc in known)
+        if error.loc not in parents and not (error.code == "extra_forbidden" and error.loc in specific)
     ]
 
 

@@ -46,8 +46,13 @@ class DatabaseCollector(Collector):
         """Yield all metrics."""
         with self._context.database.read() as session:
             workers = worker_registry.alive(session)
-            metrics = [*_queue(session), _waiting(session, workers), *_counts(session), *_speed(session)]
-            metrics += [*_workers(workers), *_each_worker(session, workers)]
+            metrics = [
+                *_queue_metrics(session),
+                _waiting_metric(session, workers),
+                *_count_metrics(session),
+                *_speed_metrics(session),
+            ]
+            metrics += [*_worker_metrics(workers), *_per_worker_metrics(session, workers)]
         yield from metrics
         yield from self._process_metrics()
 
@@ -58,13 +63,13 @@ class DatabaseCollector(Collector):
         yield InfoMetricFamily("frs_build", "Version of the service.", {"version": version("frs")})
 
 
-def _queue(session: Session) -> Iterator[Metric]:
+def _queue_metrics(session: Session) -> Iterator[Metric]:
     oldest = session.scalar(select(func.min(Job.created_at)).where(Job.status == JobStatus.QUEUED))
     age = 0.0 if oldest is None else max(0.0, time_of(session) - oldest)
     yield _gauge("queue_oldest_seconds", "Seconds since the oldest queued job was submitted.", age)
 
 
-def _waiting(session: Session, workers: Sequence[Worker]) -> Metric:
+def _waiting_metric(session: Session, workers: Sequence[Worker]) -> Metric:
     """Count queued jobs by the reasons that an operator can act on, with queries that an index answers."""
     queued = Job.status == JobStatus.QUEUED
     stored = select(Job.status_reason_code, func.count()).where(queued).group_by(Job.status_reason_code)
@@ -77,7 +82,7 @@ def _waiting(session: Session, workers: Sequence[Worker]) -> Metric:
     return _labelled("jobs_waiting", documentation, "reason", REPORTED_REASONS, counts)
 
 
-def _counts(session: Session) -> Iterator[Metric]:
+def _count_metrics(session: Session) -> Iterator[Metric]:
     by_status = _count_by(session, Job.status)
     yield _gauge("queue_depth", "Queued jobs.", by_status.get(JobStatus.QUEUED, 0))
     yield _labelled("jobs", "Jobs by status.", "status", JobStatus, by_status)
@@ -95,7 +100,7 @@ def _counts(session: Session) -> Iterator[Metric]:
     )
 
 
-def _speed(session: Session) -> Iterator[Metric]:
+def _speed_metrics(session: Session) -> Iterator[Metric]:
     batch_size = Job.spec["schedule"]["batch_size"].as_integer()
     running = select(Job.progress, batch_size).where(Job.status == JobStatus.RUNNING, Job.progress.is_not(None))
     rows = session.execute(running).all()
@@ -108,7 +113,7 @@ def _speed(session: Session) -> Iterator[Metric]:
     yield seconds
 
 
-def _workers(workers: Sequence[Worker]) -> Iterator[Metric]:
+def _worker_metrics(workers: Sequence[Worker]) -> Iterator[Metric]:
     yield _gauge("workers_alive", "Workers with a heartbeat in the last minute.", len(workers))
     yield _gauge(
         "worker_concurrency",
@@ -120,7 +125,7 @@ def _workers(workers: Sequence[Worker]) -> Iterator[Metric]:
     yield _gpu_metric(workers, "utilization", "gpu_utilization_percent", "Utilization of a GPU of a worker in percent.")
 
 
-def _each_worker(session: Session, workers: Sequence[Worker]) -> Iterator[Metric]:
+def _per_worker_metrics(session: Session, workers: Sequence[Worker]) -> Iterator[Metric]:
     running_jobs, now = worker_registry.jobs_of(session, [worker.id for worker in workers]), time_of(session)
     running = GaugeMetricFamily("frs_worker_jobs", "Jobs that a worker runs.", labels=["worker", "host"])
     documentation = "Seconds since the last heartbeat of a worker; reported for one hour after it."
