@@ -1,4 +1,4 @@
-"""Every test has a service of its own: a real database and drawn data sets in a temporary folder."""
+"""Fixtures: each test has its own service, with a real database and a drawn data set in a temporary folder."""
 
 import hashlib
 import json
@@ -25,11 +25,12 @@ from store.settings import Settings
 from store.states import EndReason, JobStatus
 
 TRAIN = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
-SIX = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
+MAP_METRICS = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An initialised data folder with the data set `shapes` and a weights file, copied for each service."""
     data = tmp_path_factory.mktemp("template") / "data"
     settings = Settings(data=data)
     initialise(settings)
@@ -40,36 +41,40 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(template: Path, tmp_path: Path) -> Settings:
+    """Settings with a fresh copy of the template as the data folder."""
     return Settings(data=shutil.copytree(template, tmp_path / "data"))
 
 
 @pytest.fixture
 def app(settings: Settings) -> FastAPI:
+    """The application."""
     return create_app(settings)
 
 
 @pytest.fixture
 def service(app: FastAPI, settings: Settings) -> Iterator["Service"]:
-    with serving(app, settings) as service:
+    """The running service of one test."""
+    with serve_app(app, settings) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
-def refusing(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Service"]:
-    """One for all tests of a file whose requests leave nothing behind."""
-    settings = Settings(data=shutil.copytree(template, tmp_path_factory.mktemp("refusing") / "data"))
-    with serving(create_app(settings), settings) as service:
+def shared_service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Service"]:
+    """One service for all tests of a module whose requests change nothing."""
+    settings = Settings(data=shutil.copytree(template, tmp_path_factory.mktemp("shared") / "data"))
+    with serve_app(create_app(settings), settings) as service:
         yield service
 
 
 @pytest.fixture
 def serve() -> Callable[..., Any]:
-    """`with serve(app, settings) as service`."""
-    return serving
+    """Context manager: `with serve(app, settings) as service`."""
+    return serve_app
 
 
 @contextmanager
-def serving(app: FastAPI, settings: Settings) -> Iterator["Service"]:
+def serve_app(app: FastAPI, settings: Settings) -> Iterator["Service"]:
+    """Run the application with the first admin key as the client's key."""
     with TestClient(app) as client:
         client.headers["Authorization"] = f"Bearer {settings.api_key_file.read_text().strip()}"
         yield Service(client, settings, app.state.context.database, app.state.context.artifacts)
@@ -77,13 +82,13 @@ def serving(app: FastAPI, settings: Settings) -> Iterator["Service"]:
 
 @pytest.fixture
 def shapes(service: "Service") -> dict[str, Any]:
-    """The drawn data set, registered."""
+    """The drawn data set, registered through the API."""
     return service.register("shapes")
 
 
 @dataclass(frozen=True)
 class Service:
-    """The API, and short words for what users and workers do to it."""
+    """The API under test, with helpers for the actions of users and workers."""
 
     client: TestClient
     settings: Settings
@@ -91,12 +96,13 @@ class Service:
     artifacts: Artifacts
 
     def get(self, path: str, **options: Any) -> Any:
+        """Return the JSON of a GET that succeeds."""
         response = self.client.get(path, **options)
         assert response.status_code == 200, response.text
         return response.json()
 
-    def refused(self, response: Any, status: int, code: str) -> Any:
-        """The problem document, which has to be a whole one."""
+    def assert_problem(self, response: Any, status: int, code: str) -> Any:
+        """Return the problem document, after checking its status, code and fields."""
         assert response.status_code == status, response.text
         assert response.headers["content-type"] == "application/problem+json"
         problem = response.json()
@@ -107,35 +113,40 @@ class Service:
         return problem
 
     def register(self, name: str, **files: Any) -> Any:
+        """Register a data set and return it."""
         response = self.client.post("/datasets", json={"name": name, **files})
         assert response.status_code == 201, response.text
         return response.json()
 
     def submit(self, spec: dict[str, Any] | None = None, **changes: Any) -> Any:
+        """Submit a job and return it."""
         response = self.client.post("/jobs", json={**(spec or TRAIN), **changes})
         assert response.status_code == 201, response.text
         return response.json()
 
-    def altered_copy(self, name: str, alter: Callable[[Path, dict[str, Any]], None]) -> None:
-        """A copy of the drawn data set, its training half altered: `alter(folder, annotation document)`."""
+    def copy_dataset_altered(self, name: str, alter: Callable[[Path, dict[str, Any]], None]) -> None:
+        """Copy the drawn data set and alter its training split with `alter(folder, annotations)`."""
         folder = shutil.copytree(self.settings.datasets_root / "shapes", self.settings.datasets_root / name)
         file = folder / "annotations" / "instances_train.json"
         document = json.loads(file.read_text())
         alter(folder, document)
         file.write_text(json.dumps(document))
 
-    # what a worker does
+    # Actions of a worker.
 
     def claim(self, job_id: str) -> Lease:
-        lease = self._do(lifecycle.claim, "worker", 60.0, job_id)
+        """Claim a queued job and return its lease."""
+        lease = self.transact(lifecycle.claim, "worker", 60.0, job_id)
         assert lease is not None
         return lease
 
     def record(self, lease: Lease, *batch: recording.PersistedEvent) -> None:
-        self._do(recording.record, lease, batch)
+        """Record events of an attempt."""
+        self.transact(recording.record, lease, batch)
 
     def evaluate(self, lease: Lease, role: events.Role, mAP: float, *, step: int = 10) -> None:
-        scores = dict.fromkeys(SIX, mAP) | {"bbox_mAP_l": None}
+        """Record an evaluation in which every metric is `mAP`, except for `bbox_mAP_l`, which is null."""
+        scores = dict.fromkeys(MAP_METRICS, mAP) | {"bbox_mAP_l": None}
         per_class = {"circle": mAP, "square": mAP, "triangle": mAP, "star": mAP}
         event = events.Evaluation(
             role=role, step=step, epoch=1, metrics=scores, per_class=per_class, images=3, detections=9, last=True
@@ -143,39 +154,43 @@ class Service:
         self.record(lease, event)
 
     def checkpoint(self, lease: Lease, content: bytes = b"0123456789", kind: str = "student") -> str:
-        sha256, path = self._file(lease, content)
+        """Store a checkpoint and return its id."""
+        sha256, path = self._write_file(lease, content)
         labels = ("best", "last") if kind == "student" else ()
         event = events.Checkpoint(
             kind=kind, path="a.pth", sha256=sha256, bytes=len(content), step=10, epoch=1, labels=labels
         )
         key = recording.checkpoint_key(lease, event)
         self.artifacts.put(path, key, sha256)
-        return self._do(recording.record_checkpoint, lease, event, key)
+        return self.transact(recording.record_checkpoint, lease, event, key)
 
     def artifact(self, lease: Lease, name: str, content: bytes) -> None:
-        sha256, path = self._file(lease, content)
+        """Store an artifact."""
+        sha256, path = self._write_file(lease, content)
         event = events.Artifact(name=name, path=name, sha256=sha256, bytes=len(content))
         key = recording.artifact_key(lease, event)
         self.artifacts.put(path, key, sha256)
-        self._do(recording.record_artifact, lease, event, key)
+        self.transact(recording.record_artifact, lease, event, key)
 
-    def settle(self, lease: Lease, status: JobStatus = JobStatus.SUCCEEDED, **how: Any) -> None:
-        self._do(lifecycle.finish, lease, status, how.pop("end_reason", EndReason.COMPLETED), **how)
+    def finish(self, lease: Lease, status: JobStatus = JobStatus.SUCCEEDED, **options: Any) -> None:
+        """End an attempt and its job."""
+        self.transact(lifecycle.finish, lease, status, options.pop("end_reason", EndReason.COMPLETED), **options)
 
-    def trained(self, **changes: Any) -> str:
-        """The id of a job that has succeeded and left a student."""
+    def succeeded_job(self, **changes: Any) -> str:
+        """Submit a job, finish it with a student checkpoint, and return its id."""
         lease = self.claim(self.submit(**changes)["id"])
         self.checkpoint(lease)
-        self.settle(lease)
+        self.finish(lease)
         return lease.job_id
 
-    def _do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    def transact(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Return `function(session, ...)`, called in one committed transaction."""
         with self.database.write() as session:
             result = function(session, *arguments, **named)
             session.commit()
         return result
 
-    def _file(self, lease: Lease, content: bytes) -> tuple[str, Path]:
+    def _write_file(self, lease: Lease, content: bytes) -> tuple[str, Path]:
         sha256 = hashlib.sha256(content).hexdigest()
         path = self.settings.work_root / f"{lease.job_id}-{sha256}"
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What the OpenAPI document promises; tests/hostile/test_hostile_contract.py holds the service to it."""
+"""The OpenAPI document; tests/hostile/test_hostile_contract.py checks that the service conforms to it."""
 
 import pytest
 
@@ -7,42 +7,43 @@ from api.http.auth_middleware import PUBLIC_PATHS
 
 @pytest.fixture
 def operations(app):
+    """By method and path."""
     paths = app.openapi()["paths"]
     return {(method, path): operation for path, methods in paths.items() for method, operation in methods.items()}
 
 
-def test_every_operation_says_what_it_is_for(operations):
+def test_every_operation_has_a_summary_and_a_description(operations):
     assert len(operations) > 40
-    for where, operation in operations.items():
-        purpose = operation["description"].partition("Needs a key")[0].strip()
-        assert operation["summary"], where
-        assert len(purpose) > 10, where
+    for key, operation in operations.items():
+        description = operation["description"].partition("Requires a key")[0].strip()
+        assert operation["summary"], key
+        assert len(description) > 10, key
 
 
-def test_every_problem_is_documented_where_it_occurs(operations):
+def test_every_operation_lists_its_possible_errors(operations):
     for (method, path), operation in operations.items():
-        answers = operation["responses"].keys()
-        assert "default" not in answers
-        assert {"400", "500", "503"} <= answers
-        assert ({"401", "429"} <= answers) == (path not in PUBLIC_PATHS), path
-        assert ("404" in answers) >= ("{" in path), path
-        assert ("409" in answers) == (method != "get"), path
-        assert ("422" in answers) >= ("requestBody" in operation), path
+        statuses = operation["responses"].keys()
+        assert "default" not in statuses
+        assert {"400", "500", "503"} <= statuses
+        assert ({"401", "429"} <= statuses) == (path not in PUBLIC_PATHS), path
+        assert ("404" in statuses) >= ("{" in path), path
+        assert ("409" in statuses) == (method != "get"), path
+        assert ("422" in statuses) >= ("requestBody" in operation), path
 
 
-def test_problems_are_all_of_one_shape(app, operations):
+def test_all_errors_have_the_same_schema(app, operations):
     document = app.openapi()
     problem = {"$ref": "#/components/schemas/ProblemDetails"}
     for operation in operations.values():
-        for status, answer in operation["responses"].items():
+        for status, response in operation["responses"].items():
             if status >= "400":
-                told = (
-                    document["components"]["responses"][answer["$ref"].rpartition("/")[2]]
-                    if "$ref" in answer
-                    else answer
+                resolved = (
+                    document["components"]["responses"][response["$ref"].rpartition("/")[2]]
+                    if "$ref" in response
+                    else response
                 )
-                assert told["content"]["application/problem+json"]["schema"] == problem
-                assert told["description"]
+                assert resolved["content"]["application/problem+json"]["schema"] == problem
+                assert resolved["description"]
     assert "detail" in document["components"]["schemas"]["ProblemDetails"]["required"]
 
 
@@ -55,19 +56,19 @@ def test_problems_are_all_of_one_shape(app, operations):
         ("post", "/api-keys", "admin"),
     ],
 )
-def test_the_scope_that_an_operation_needs_is_told(operations, method, path, scope):
+def test_the_required_scope_of_an_operation_is_documented(operations, method, path, scope):
     operation = operations[method, path]
-    assert operation["description"].endswith(f"Needs a key with the scope `{scope}`.")
+    assert operation["description"].endswith(f"Requires a key with the scope `{scope}`.")
     assert ("403" in operation["responses"]) == (scope != "read")
 
 
-def test_an_open_operation_needs_no_key(operations):
+def test_public_operations_have_no_security_requirement(operations):
     assert all(
         (operation.get("security") == []) == (path in PUBLIC_PATHS) for (_, path), operation in operations.items()
     )
 
 
-def test_a_file_can_be_had_in_parts(operations):
+def test_range_requests_of_files_are_documented(operations):
     operation = operations["get", "/checkpoints/{checkpoint_id}/content"]
     assert {"200", "206", "304", "416"} <= operation["responses"].keys()
     assert {"range", "if-none-match"} <= {parameter["name"] for parameter in operation["parameters"]}

@@ -1,3 +1,5 @@
+"""Rate limits and job quotas."""
+
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,7 +10,7 @@ from api.http.auth import KeyStillValid
 from api.http.rate_limits import TokenBuckets, client_network
 
 TRAIN = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
-FAMILY = {
+RUN_GROUP = {
     "dataset": "shapes",
     "student": {"architecture": "gfl"},
     "teacher": {"architecture": "gfl", "init": {"weights": "teacher.pth"}},
@@ -26,7 +28,7 @@ class Clock:
 
 @pytest.fixture
 def client_with(service):
-    """A client with a new key, its owner's data set registered."""
+    """Return a function that creates a key and returns a client with it."""
 
     def make(owner="alice", **limits):
         body = {"name": owner, "owner": owner, **limits}
@@ -37,12 +39,13 @@ def client_with(service):
     return make
 
 
-def registered(client):
+def with_dataset(client):
+    """Return the client after registering a data set for its owner."""
     assert client.post("/datasets", json={"name": "shapes"}).status_code == 201
     return client
 
 
-def test_a_bucket_holds_a_minutes_worth_and_fills_evenly():
+def test_a_bucket_holds_the_tokens_of_one_minute_and_refills_evenly():
     clock = Clock()
     buckets = TokenBuckets(clock)
     assert [buckets.take("a", 3) for _ in range(3)] == [0.0] * 3
@@ -56,11 +59,11 @@ def test_a_bucket_holds_a_minutes_worth_and_fills_evenly():
     assert [buckets.take("a", 3) > 0 for _ in range(4)] == [False, False, False, True]
 
 
-def test_buckets_are_only_so_many():
-    buckets = TokenBuckets(Clock(), remembered=10)
+def test_the_number_of_buckets_is_limited():
+    buckets = TokenBuckets(Clock(), max_clients=10)
     for number in range(1000):
         buckets.take(str(number), 1)
-    assert buckets.take("999", 1) > 0, "it was seen a moment ago"
+    assert buckets.take("999", 1) > 0, "the most recent client is kept"
     assert buckets.take("0", 1) == 0.0
 
 
@@ -73,105 +76,105 @@ def test_buckets_are_only_so_many():
         ("testclient", "testclient", True),
     ],
 )
-def test_an_address_is_what_one_client_can_have_to_itself(one, other, same):
+def test_ipv6_addresses_of_one_64_prefix_count_as_one_client(one, other, same):
     assert (client_network(one) == client_network(other)) == same
 
 
-def test_a_key_that_asks_too_often_is_told_when_to_come_back(service, client_with):
+def test_a_key_over_its_rate_limit_gets_429_with_retry_after(service, client_with):
     alice, bob = client_with("alice", requests_per_minute=3), client_with("bob")
     for _ in range(3):
         assert alice.get("/version").status_code == 200
-    problem = service.refused(refused := alice.get("/version"), 429, "rate_limited")
-    assert 1 <= int(refused.headers["retry-after"]) <= 20
+    problem = service.assert_problem(response := alice.get("/version"), 429, "rate_limited")
+    assert 1 <= int(response.headers["retry-after"]) <= 20
     assert "3 requests a minute" in problem["detail"]
     assert bob.get("/version").status_code == 200
-    assert alice.get("/health/ready").status_code == 200, "which needs no key"
+    assert alice.get("/health/ready").status_code == 200, "the path is public"
 
 
-def test_the_settings_limit_keys_that_say_nothing(settings):
+def test_the_setting_limits_keys_without_a_rate_limit(settings):
     key = {"Authorization": f"Bearer {settings.api_key_file.read_text().strip()}"}
     with TestClient(create_app(settings.model_copy(update={"requests_per_minute": 2}))) as client:
         assert [client.get("/version", headers=key).status_code for _ in range(3)] == [200, 200, 429]
 
 
-def test_too_often_is_said_before_the_body_is_looked_at(client_with):
+def test_the_rate_limit_is_checked_before_the_body(client_with):
     alice = client_with(requests_per_minute=1)
     alice.get("/version")
     assert alice.post("/jobs", content=b"{" * (2 << 20)).status_code == 429
 
 
-def test_whoever_guesses_keys_is_slowed_down_and_nobody_else(service):
-    """From one address, as all of these are."""
-    wrong = [
+def test_guessing_keys_is_rate_limited_without_affecting_valid_keys(service):
+    """All requests come from one address."""
+    statuses = [
         service.client.get("/jobs", headers={"Authorization": f"Bearer frs_{number}"}).status_code
         for number in range(service.settings.auth_failures_per_minute + 20)
     ]
-    assert wrong[:60] == [401] * 60
-    assert wrong[-10:] == [429] * 10
-    slowed = service.client.get("/jobs", headers={"Authorization": "Bearer frs_"})
-    assert int(slowed.headers["retry-after"]) >= 1
+    assert statuses[:60] == [401] * 60
+    assert statuses[-10:] == [429] * 10
+    limited = service.client.get("/jobs", headers={"Authorization": "Bearer frs_"})
+    assert int(limited.headers["retry-after"]) >= 1
     assert service.client.get("/jobs").status_code == 200
     with TestClient(service.client.app) as client:
-        assert client.get("/jobs").status_code == 401, "who shows no key guesses none"
+        assert client.get("/jobs").status_code == 401, "a request without a key is not a guess"
 
 
-def test_jobs_that_have_not_ended_are_only_so_many(service, client_with):
-    alice = registered(client_with(max_active_jobs=2))
+def test_the_number_of_active_jobs_is_limited(service, client_with):
+    alice = with_dataset(client_with(max_active_jobs=2))
     ids = [alice.post("/jobs", json=TRAIN).json()["id"] for _ in range(2)]
-    problem = service.refused(alice.post("/jobs", json=TRAIN), 429, "quota_exceeded")
+    problem = service.assert_problem(alice.post("/jobs", json=TRAIN), 429, "quota_exceeded")
     assert "2 jobs of alice have not ended" in problem["detail"]
     assert "cancel" in problem["hint"]
     alice.post(f"/jobs/{ids[0]}/cancel")
     assert alice.post("/jobs", json=TRAIN).status_code == 201
-    assert registered(client_with("bob", max_active_jobs=1)).post("/jobs", json=TRAIN).status_code == 201
+    assert with_dataset(client_with("bob", max_active_jobs=1)).post("/jobs", json=TRAIN).status_code == 201
 
 
-def test_a_family_counts_whole_and_is_taken_whole_or_not_at_all(service, client_with):
-    alice = registered(client_with(max_active_jobs=5))
+def test_a_run_group_is_accepted_or_rejected_as_a_whole(service, client_with):
+    alice = with_dataset(client_with(max_active_jobs=5))
     alice.post("/jobs", json=TRAIN)
-    service.refused(alice.post("/jobs", json=FAMILY), 429, "quota_exceeded")
-    [only] = alice.get("/jobs").json()["data"]
-    alice.post(f"/jobs/{only['id']}/cancel")
-    assert alice.post("/jobs", json=FAMILY).status_code == 201
+    service.assert_problem(alice.post("/jobs", json=RUN_GROUP), 429, "quota_exceeded")
+    [job] = alice.get("/jobs").json()["data"]
+    alice.post(f"/jobs/{job['id']}/cancel")
+    assert alice.post("/jobs", json=RUN_GROUP).status_code == 201
     assert len(alice.get("/jobs").json()["data"]) == 6
 
 
 @pytest.mark.parametrize("action", ["resume", "retry"])
-def test_a_job_that_ended_comes_back_only_where_there_is_room(service, client_with, action):
-    alice = registered(client_with(max_active_jobs=1))
+def test_an_ended_job_restarts_only_within_the_quota(service, client_with, action):
+    alice = with_dataset(client_with(max_active_jobs=1))
     first = alice.post("/jobs", json=TRAIN).json()["id"]
     alice.post(f"/jobs/{first}/cancel")
     second = alice.post("/jobs", json=TRAIN).json()["id"]
-    service.refused(alice.post(f"/jobs/{first}/{action}"), 429, "quota_exceeded")
+    service.assert_problem(alice.post(f"/jobs/{first}/{action}"), 429, "quota_exceeded")
     alice.post(f"/jobs/{second}/pause")
-    assert alice.post(f"/jobs/{second}/resume").status_code == 202, "it never left"
+    assert alice.post(f"/jobs/{second}/resume").status_code == 202, "a paused job counts as active"
     alice.post(f"/jobs/{second}/cancel")
     assert alice.post(f"/jobs/{first}/{action}").status_code == 202
 
 
-def test_a_request_made_before_is_answered_though_the_quota_is_full(client_with):
-    alice, key = registered(client_with(max_active_jobs=1)), {"Idempotency-Key": "one"}
+def test_a_repeated_idempotent_request_succeeds_at_the_quota(client_with):
+    alice, key = with_dataset(client_with(max_active_jobs=1)), {"Idempotency-Key": "one"}
     first = alice.post("/jobs", json=TRAIN, headers=key)
     assert alice.post("/jobs", json=TRAIN, headers=key).json() == first.json()
 
 
-def test_the_settings_limit_owners_whose_key_says_nothing(settings):
+def test_the_setting_limits_owners_whose_key_has_no_quota(settings):
     with TestClient(create_app(settings.model_copy(update={"max_active_jobs": 1}))) as client:
         client.headers["Authorization"] = f"Bearer {settings.api_key_file.read_text().strip()}"
-        registered(client)
+        with_dataset(client)
         assert [client.post("/jobs", json=TRAIN).status_code for _ in range(2)] == [201, 429]
 
 
-def test_twenty_at_once_get_no_more_than_there_is(client_with):
-    alice = registered(client_with(max_active_jobs=5))
+def test_concurrent_submissions_do_not_exceed_the_quota(client_with):
+    alice = with_dataset(client_with(max_active_jobs=5))
     with ThreadPoolExecutor(20) as threads:
-        answers = list(threads.map(lambda _: alice.post("/jobs", json=TRAIN).status_code, range(20)))
-    assert sorted(answers) == [201] * 5 + [429] * 15
+        statuses = list(threads.map(lambda _: alice.post("/jobs", json=TRAIN).status_code, range(20)))
+    assert sorted(statuses) == [201] * 5 + [429] * 15
 
 
-def test_an_endpoint_can_ask_whether_its_key_is_still_known(service):
+def test_an_endpoint_can_check_its_key_again(service):
     @service.client.app.get("/lasting")
-    async def lasting(still_known: KeyStillValid) -> str:
-        return (await still_known()).owner
+    async def lasting(recheck_key: KeyStillValid) -> str:
+        return (await recheck_key()).owner
 
     assert service.get("/lasting") == "admin"

@@ -1,3 +1,5 @@
+"""Metric series of a job: downsampling, caching and CSV."""
+
 import csv
 import io
 import math
@@ -6,30 +8,31 @@ import random
 import numpy as np
 import pytest
 
-from api.streaming.metric_cache import MetricCache, thin_out
+from api.streaming.metric_cache import MetricCache, downsample
 from frs import events
 
 
 @pytest.fixture
 def running(service, shapes):
+    """The lease of a running job."""
     return service.claim(service.submit()["id"])
 
 
 def record(service, lease, steps, **values):
-    """One `Metrics` per step; `values` are functions of it, of keys below `train/`."""
-    named = {f"train/{key}": value for key, value in values.items()}
+    """Record one `Metrics` event per step; `values` maps keys below `train/` to functions of the step."""
+    functions = {f"train/{key}": value for key, value in values.items()}
     batch = [
-        events.Metrics(step=step, epoch=step // 10 + 1, values={key: value(step) for key, value in named.items()})
+        events.Metrics(step=step, epoch=step // 10 + 1, values={key: value(step) for key, value in functions.items()})
         for step in steps
     ]
     service.record(lease, *batch)
 
 
-def test_a_metric_is_a_series(service, running):
+def test_each_metric_is_a_series_with_statistics(service, running):
     record(service, running, range(1, 4), loss=lambda step: 4.0 - step, lr=lambda step: 0.1)
-    found = service.get(f"/jobs/{running.job_id}/metrics")
-    assert [series["key"] for series in found["series"]] == ["train/loss", "train/lr"]
-    assert found["series"][0] == {
+    metrics = service.get(f"/jobs/{running.job_id}/metrics")
+    assert [series["key"] for series in metrics["series"]] == ["train/loss", "train/lr"]
+    assert metrics["series"][0] == {
         "key": "train/loss",
         "x": [1, 2, 3],
         "y": [3.0, 2.0, 1.0],
@@ -41,27 +44,27 @@ def test_a_metric_is_a_series(service, running):
     }
 
 
-def test_keys_are_chosen(service, running):
+def test_the_keys_parameter_selects_series(service, running):
     record(service, running, [1], a=lambda _: 1.0, b=lambda _: 2.0, c=lambda _: 3.0)
-    found = service.get(f"/jobs/{running.job_id}/metrics", params={"keys": "train/c,train/a,nope,train/c"})
-    assert [series["key"] for series in found["series"]] == ["train/c", "train/a"]
+    metrics = service.get(f"/jobs/{running.job_id}/metrics", params={"keys": "train/c,train/a,nope,train/c"})
+    assert [series["key"] for series in metrics["series"]] == ["train/c", "train/a"]
 
 
 def test_x_is_step_epoch_or_time(service, running):
     record(service, running, [9, 10], a=lambda _: 1.0)
     path = f"/jobs/{running.job_id}/metrics"
-    by = {x: service.get(path, params={"x": x})["series"][0]["x"] for x in ("step", "epoch", "time")}
-    assert (by["step"], by["epoch"]) == ([9, 10], [1, 2])
-    assert all(time > 1.7e9 for time in by["time"])
+    by_axis = {x: service.get(path, params={"x": x})["series"][0]["x"] for x in ("step", "epoch", "time")}
+    assert (by_axis["step"], by_axis["epoch"]) == ([9, 10], [1, 2])
+    assert all(time > 1.7e9 for time in by_axis["time"])
 
 
-def test_a_size_without_objects_is_null(service, running):
+def test_a_metric_without_a_value_is_null(service, running):
     record(service, running, [1, 2], mAP_l=lambda _: None)
     [series] = service.get(f"/jobs/{running.job_id}/metrics")["series"]
     assert (series["y"], series["min"], series["max"], series["last"]) == ([None, None], None, None, None)
 
 
-def test_since_gives_what_is_new(service, running):
+def test_since_returns_only_new_points(service, running):
     path = f"/jobs/{running.job_id}/metrics"
     record(service, running, [1, 2], a=lambda step: float(step))
     first = service.get(path)
@@ -77,7 +80,7 @@ def test_a_job_without_metrics_has_no_series(service, shapes):
     assert service.get(f"/jobs/{job['id']}/metrics")["series"] == []
 
 
-def test_a_long_curve_is_thinned_out_and_keeps_its_extremes(service, running):
+def test_a_long_curve_is_downsampled_and_keeps_its_extremes(service, running):
     def loss(step):
         return {777: 99.0, 1500: -5.0}.get(step, math.sin(step))
 
@@ -92,38 +95,38 @@ def test_a_long_curve_is_thinned_out_and_keeps_its_extremes(service, running):
     assert series["x"] == sorted(series["x"])
 
 
-@pytest.mark.parametrize("most", [4, 5, 10, 499])
+@pytest.mark.parametrize("max_points", [4, 5, 10, 499])
 @pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 11, 500, 1237])
-def test_thinning_out_never_exceeds_its_bound_nor_loses_an_end(length, most):
+def test_downsampling_keeps_the_bound_the_ends_and_the_extremes(length, max_points):
     numbers = random.Random(0)
     points = [(step, None if numbers.random() < 0.2 else numbers.random()) for step in range(length)]
-    kept = thinned(points, most)
+    sample = downsampled(points, max_points)
     values = [y for _, y in points if y is not None]
-    assert len(kept) <= max(most, 0)
-    assert kept[:1] == points[:1]
-    assert kept[-1:] == points[-1:]
-    assert len(set(kept)) == len(kept)
-    assert min((y for _, y in kept if y is not None), default=None) == min(values, default=None)
-    assert max((y for _, y in kept if y is not None), default=None) == max(values, default=None)
+    assert len(sample) <= max(max_points, 0)
+    assert sample[:1] == points[:1]
+    assert sample[-1:] == points[-1:]
+    assert len(set(sample)) == len(sample)
+    assert min((y for _, y in sample if y is not None), default=None) == min(values, default=None)
+    assert max((y for _, y in sample if y is not None), default=None) == max(values, default=None)
 
 
-def test_two_points_are_the_ends():
-    assert thinned([(step, float(step)) for step in range(9)], 2) == [(0, 0.0), (8, 8.0)]
+def test_a_sample_of_two_points_is_the_ends():
+    assert downsampled([(step, float(step)) for step in range(9)], 2) == [(0, 0.0), (8, 8.0)]
 
 
-def thinned(points, most):
+def downsampled(points, max_points):
     steps = np.array([step for step, _ in points], dtype=np.int64)
     values = np.array([np.nan if value is None else value for _, value in points])
-    return [points[number] for number in thin_out(steps, values, most)]
+    return [points[index] for index in downsample(steps, values, max_points)]
 
 
-def test_stretches_are_of_equal_width_however_dense_the_points():
+def test_bins_have_equal_width_for_any_density_of_points():
     points = [(step, 0.0) for step in (*range(1000), *range(1000, 100_000, 1000), 100_000)]
-    steps = [step for step, _ in thinned(points, 50)]
+    steps = [step for step, _ in downsampled(points, 50)]
     assert sum(step > 1000 for step in steps) > 20
 
 
-def test_what_is_new_joins_what_was_there(service, running):
+def test_new_points_extend_the_cached_curve(service, running):
     path = f"/jobs/{running.job_id}/metrics"
     for first in range(0, 5000, 500):
         record(service, running, range(first, first + 500), a=lambda step: math.sin(step) * (9 if step == 777 else 1))
@@ -134,10 +137,10 @@ def test_what_is_new_joins_what_was_there(service, running):
     values = [math.sin(step) * (9 if step == 777 else 1) for step in range(5000)]
     assert (series["min"], series["max"]) == (min(values), max(values))
     assert {min(values), max(values)} <= set(series["y"])
-    assert max(np.diff(series["x"])) < 100, "no part of the curve is thinner than the others"
+    assert max(np.diff(series["x"])) < 100, "the density is uniform along the curve"
 
 
-def test_points_made_void_are_gone_at_once(service, running):
+def test_invalidated_points_disappear_at_once(service, running):
     path = f"/jobs/{running.job_id}/metrics"
     record(service, running, range(10), a=lambda step: 1.0, b=lambda step: 2.0)
     service.get(path)
@@ -147,7 +150,7 @@ def test_points_made_void_are_gone_at_once(service, running):
     assert [series["last"] for series in service.get(path)["series"]] == [7.0, 2.0]
 
 
-def test_a_step_told_again_replaces_what_was_there(service, running):
+def test_a_step_recorded_again_replaces_the_point(service, running):
     path = f"/jobs/{running.job_id}/metrics"
     record(service, running, range(10), a=lambda step: 1.0)
     service.get(path)
@@ -156,29 +159,29 @@ def test_a_step_told_again_replaces_what_was_there(service, running):
     assert (series["count"], series["y"][3], series["last"]) == (10, 5.0, 1.0)
 
 
-def test_jobs_not_asked_for_lately_are_forgotten(service, shapes):
-    curves = MetricCache(remembered=25)
+def test_the_least_recently_used_jobs_are_evicted(service, shapes):
+    cache = MetricCache(max_points=25)
     with service.database.read() as session:
         for _ in range(4):
             lease = service.claim(service.submit()["id"])
             record(service, lease, range(10), a=lambda step: 1.0)
             session.rollback()
-            assert len(curves.of(session, lease.job_id, 100)["train/a"].steps) == 10
-    assert len(curves._jobs) == 2
-    assert curves._points == 20
+            assert len(cache.get(session, lease.job_id, 100)["train/a"].steps) == 10
+    assert len(cache._jobs) == 2
+    assert cache._points == 20
 
 
 @pytest.mark.parametrize("x", ["epoch", "time"])
-def test_a_long_curve_has_its_epochs_and_times(service, running, x):
+def test_a_long_curve_has_epochs_and_times(service, running, x):
     record(service, running, range(3000), a=lambda step: float(step % 7))
-    found = service.get(f"/jobs/{running.job_id}/metrics", params={"x": x})["series"][0]
+    series = service.get(f"/jobs/{running.job_id}/metrics", params={"x": x})["series"][0]
     steps = service.get(f"/jobs/{running.job_id}/metrics")["series"][0]["x"]
-    assert len(found["x"]) == len(steps)
+    assert len(series["x"]) == len(steps)
     if x == "epoch":
-        assert found["x"] == [step // 10 + 1 for step in steps]
+        assert series["x"] == [step // 10 + 1 for step in steps]
 
 
-def test_metrics_come_as_csv(service, running):
+def test_metrics_are_available_as_csv(service, running):
     record(service, running, [1, 2], a=lambda step: step / 2, b=lambda _: None)
     response = service.client.get(f"/jobs/{running.job_id}/metrics", headers={"Accept": "text/csv"})
     assert response.headers["content-type"].startswith("text/csv")

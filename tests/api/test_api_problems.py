@@ -1,3 +1,5 @@
+"""Problem documents of invalid requests, missing resources and failures."""
+
 import errno
 import logging
 import time
@@ -27,21 +29,21 @@ from api.jobs import service as jobs_service
         ({"surplus": 1}, "surplus", "extra_forbidden"),
     ],
 )
-def test_a_malformed_spec_is_422_and_names_the_field(refusing, change, loc, code):
+def test_an_invalid_spec_is_422_and_names_the_field(shared_service, change, loc, code):
     spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}} | change
-    problem = refusing.refused(refusing.client.post("/jobs", json=spec), 422, "invalid_request")
-    assert {"loc": loc, "code": code} in [{"loc": e["loc"], "code": e["code"]} for e in problem["errors"]]
+    problem = shared_service.assert_problem(shared_service.client.post("/jobs", json=spec), 422, "invalid_request")
+    assert {"loc": loc, "code": code} in [{"loc": error["loc"], "code": error["code"]} for error in problem["errors"]]
     assert loc in problem["detail"]
 
 
-def test_a_missing_field_is_named(refusing):
-    problem = refusing.refused(refusing.client.post("/jobs", json={}), 422, "invalid_request")
-    assert [e["loc"] for e in problem["errors"]] == ["dataset", "student"]
+def test_a_missing_field_is_named(shared_service):
+    problem = shared_service.assert_problem(shared_service.client.post("/jobs", json={}), 422, "invalid_request")
+    assert [error["loc"] for error in problem["errors"]] == ["dataset", "student"]
 
 
-def test_a_field_nobody_knows_is_repeated_only_if_it_is_a_plain_name(refusing):
-    problem = refusing.refused(
-        refusing.client.post("/jobs", json={"<script>": 1, "../../x": 2}), 422, "invalid_request"
+def test_an_unknown_field_is_repeated_only_if_it_is_a_plain_name(shared_service):
+    problem = shared_service.assert_problem(
+        shared_service.client.post("/jobs", json={"<script>": 1, "../../x": 2}), 422, "invalid_request"
     )
     assert "script" not in str(problem)
     assert "../" not in str(problem)
@@ -50,16 +52,16 @@ def test_a_field_nobody_knows_is_repeated_only_if_it_is_a_plain_name(refusing):
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=201", "limit=x", "status=nope", "created_after=yesterday", "created_before=0", "kind=x"]
 )
-def test_a_wrong_query_is_422_and_names_the_parameter(refusing, query):
-    problem = refusing.refused(refusing.client.get(f"/jobs?{query}"), 422, "invalid_request")
+def test_an_invalid_query_is_422_and_names_the_parameter(shared_service, query):
+    problem = shared_service.assert_problem(shared_service.client.get(f"/jobs?{query}"), 422, "invalid_request")
     assert problem["errors"][0]["loc"].split(".")[0] == query.split("=")[0]
 
 
 @pytest.mark.parametrize(
     "path", ["/nope", "/jobs/", "/jobs/x", "/jobs/job_..", "/datasets/..%2fx", "/checkpoints/ckpt_1", "/recipes/x/y"]
 )
-def test_what_is_not_there_is_404(refusing, path):
-    refusing.refused(refusing.client.get(path), 404, "not_found")
+def test_an_unknown_path_is_404(shared_service, path):
+    shared_service.assert_problem(shared_service.client.get(path), 404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -75,8 +77,8 @@ def test_what_is_not_there_is_404(refusing, path):
         ("/recipes/nope", "recipe_not_found"),
     ],
 )
-def test_an_id_of_nothing_is_404(refusing, path, code):
-    assert refusing.refused(refusing.client.get(path), 404, code)["hint"]
+def test_an_unknown_id_is_404(shared_service, path, code):
+    assert shared_service.assert_problem(shared_service.client.get(path), 404, code)["hint"]
 
 
 @pytest.mark.parametrize(
@@ -89,45 +91,45 @@ def test_an_id_of_nothing_is_404(refusing, path, code):
         ("POST", "/docs", "GET, HEAD"),
     ],
 )
-def test_405_names_all_methods_of_the_path(refusing, method, path, allow):
-    response = refusing.client.request(method, path)
-    refusing.refused(response, 405, "method_not_allowed")
+def test_405_lists_all_methods_of_the_path(shared_service, method, path, allow):
+    response = shared_service.client.request(method, path)
+    shared_service.assert_problem(response, 405, "method_not_allowed")
     assert response.headers["allow"] == allow
 
 
-def test_a_fault_of_ours_tells_nothing_but_its_request_id(service, monkeypatch, caplog):
+def test_an_internal_error_reveals_only_its_request_id(service, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("SELECT secret FROM /srv/data")
 
     monkeypatch.setattr(jobs_service, "listing", fail)
     with caplog.at_level(logging.ERROR, "api.http.errors"):
         response = service.client.get("/jobs")
-    problem = service.refused(response, 500, "internal_error")
+    problem = service.assert_problem(response, 500, "internal_error")
     assert "secret" not in response.text
     assert "/srv" not in response.text
-    [logged] = [entry for entry in caplog.records if entry.name == "api.http.errors"]
-    assert logged.request_id == problem["request_id"]
-    assert logged.exc_info
+    [record] = [entry for entry in caplog.records if entry.name == "api.http.errors"]
+    assert record.request_id == problem["request_id"]
+    assert record.exc_info
 
 
-def test_with_all_connections_taken_the_answer_is_503_within_seconds(service):
-    service.client.get("/version")  # the key is known for a second
+def test_a_request_without_a_free_connection_is_503_within_seconds(service):
+    service.client.get("/version")  # the key is cached for a second
     connections = [service.database.engine.connect() for _ in range(15)]
     start = time.monotonic()
     response = service.client.get("/jobs")
-    took = time.monotonic() - start
+    seconds = time.monotonic() - start
     for connection in connections:
         connection.close()
-    service.refused(response, 503, "busy")
+    service.assert_problem(response, 503, "busy")
     assert response.headers["retry-after"]
-    assert took < 3
+    assert seconds < 3
     assert service.client.get("/jobs").status_code == 200
 
 
-@pytest.mark.parametrize("fault", ["of the file system", "of SQLite"])
-def test_a_full_disk_is_507(service, monkeypatch, fault):
+@pytest.mark.parametrize("source", ["file system", "SQLite"])
+def test_a_full_disk_is_507(service, monkeypatch, source):
     def fail(*_):
-        if fault == "of the file system":
+        if source == "file system":
             raise OSError(errno.ENOSPC, "No space left on device", "/srv/data/frs.db")
         error = Exception("database or disk is full")
         error.sqlite_errorcode = 13
@@ -136,20 +138,20 @@ def test_a_full_disk_is_507(service, monkeypatch, fault):
     monkeypatch.setattr(jobs_service, "submit", fail)
     spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
     response = service.client.post("/jobs", json=spec)
-    service.refused(response, 507, "storage_full")
+    service.assert_problem(response, 507, "storage_full")
     assert "/srv" not in response.text
 
 
-def test_a_database_that_does_not_answer_is_503(service, monkeypatch):
+def test_an_unavailable_database_is_503(service, monkeypatch):
     def fail(*_):
         raise OperationalError("SELECT", {}, Exception("connection to 10.0.0.1 refused"))
 
     monkeypatch.setattr(jobs_service, "listing", fail)
     response = service.client.get("/jobs")
-    service.refused(response, 503, "database_unavailable")
+    service.assert_problem(response, 503, "database_unavailable")
     assert "10.0.0.1" not in response.text
 
 
-def test_every_answer_has_a_request_id_of_its_own(service):
+def test_every_response_has_its_own_request_id(service):
     ids = [service.client.get("/version").headers["x-request-id"] for _ in range(3)]
     assert len(set(ids)) == 3

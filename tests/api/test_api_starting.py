@@ -1,3 +1,5 @@
+"""Startup, shutdown, health checks and the OpenAPI document."""
+
 import json
 import os
 import signal
@@ -20,13 +22,13 @@ from store.errors import DatabaseNotReady
 from store.settings import Settings
 
 
-def test_the_api_needs_no_torch():
+def test_the_api_imports_no_torch():
     code = "import sys, api.app; print([m for m in ('torch', 'mmengine', 'mmdet', 'mmcv') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
-def test_without_a_key_in_the_database_it_does_not_start(settings):
+def test_it_does_not_start_without_an_api_key(settings):
     with open_database(settings.database_url).write() as session:
         session.execute(delete(ApiKey))
         session.commit()
@@ -34,30 +36,30 @@ def test_without_a_key_in_the_database_it_does_not_start(settings):
         create_app(settings)
 
 
-def test_it_needs_no_file_of_the_first_key(settings):
+def test_it_starts_without_the_file_of_the_first_key(settings):
     settings.api_key_file.unlink()
     create_app(settings)
 
 
-def test_without_a_database_it_does_not_start(settings):
+def test_it_does_not_start_without_a_database(settings):
     (settings.data / "frs.db").unlink()
     with pytest.raises(DatabaseNotReady, match="store init"):
         create_app(settings)
 
 
-def test_in_an_empty_folder_it_says_what_to_do(tmp_path):
+def test_in_an_empty_folder_it_prints_the_init_command(tmp_path):
     command = [sys.executable, "-m", "api", "--port", "1"]
     environment = os.environ | {"FRS_DATA": str(tmp_path / "none")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 1
-    assert "python -m store init" in done.stderr
-    assert "Traceback" not in done.stderr
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert process.returncode == 1
+    assert "python -m store init" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
-def test_it_serves_logs_json_and_ends_on_sigterm(settings: Settings):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_it_serves_logs_json_and_stops_on_sigterm(settings: Settings):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     command = [sys.executable, "-m", "api", "--host", "0.0.0.0", "--port", str(port)]
     environment = os.environ | {"FRS_DATA": str(settings.data), "FRS_PARENT_PID": str(os.getpid())}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -79,6 +81,7 @@ def test_it_serves_logs_json_and_ends_on_sigterm(settings: Settings):
 
 
 def wait_for(url):
+    """Return the status of the first response."""
     deadline = time.monotonic() + 20
     while True:
         try:
@@ -95,33 +98,33 @@ def wait_for(url):
 @pytest.mark.parametrize(
     ("host", "loopback"), [("127.0.0.1", 1), ("::1", 1), ("localhost", 1), ("0.0.0.0", 0), ("host", 0)]
 )
-def test_loopback_is_told_from_the_network(host, loopback):
+def test_loopback_addresses_are_recognised(host, loopback):
     assert is_loopback(host) == bool(loopback)
 
 
-def test_it_says_whether_it_is_ready(service):
+def test_readiness_requires_a_migrated_database(service):
     assert service.get("/health/live") == service.get("/health/ready") == {"status": "ok"}
     with service.database.write() as session:
         session.connection().exec_driver_sql("DELETE FROM alembic_version")
         session.commit()
-    service.refused(service.client.get("/health/ready"), 503, "database_not_ready")
+    service.assert_problem(service.client.get("/health/ready"), 503, "database_not_ready")
     assert service.get("/health/live") == {"status": "ok"}
 
 
-def test_it_says_its_version(refusing):
-    assert refusing.get("/version").keys() == {"frs", "python"}
+def test_the_version_is_returned(shared_service):
+    assert shared_service.get("/version").keys() == {"frs", "python"}
 
 
-def test_recipes_are_ready_specs(refusing):
-    recipes = refusing.get("/recipes")["data"]
+def test_recipes_have_valid_specs(shared_service):
+    recipes = shared_service.get("/recipes")["data"]
     assert len(recipes) >= 5
     for recipe in recipes:
         JobSpec.model_validate(recipe["spec"])
-        assert refusing.get(f"/recipes/{recipe['name']}") == recipe
+        assert shared_service.get(f"/recipes/{recipe['name']}") == recipe
 
 
-def test_the_document_shows_the_spec_its_examples_and_problems(refusing):
-    document = refusing.get("/openapi.json")
+def test_the_document_describes_the_spec_with_examples_and_errors(shared_service):
+    document = shared_service.get("/openapi.json")
     body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]
     assert body["schema"] == {"$ref": "#/components/schemas/JobSpec"}
     assert body["examples"]
@@ -130,11 +133,11 @@ def test_the_document_shows_the_spec_its_examples_and_problems(refusing):
     shared = document["components"]["responses"]
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            answers = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
-            assert {"400", "500", "503"} <= answers.keys()
-            for answer in answers.values():
-                told = answer if "content" in answer else shared[answer["$ref"].rpartition("/")[2]]
-                assert "application/problem+json" in told["content"]
+            errors = {status: response for status, response in operation["responses"].items() if int(status) >= 400}
+            assert {"400", "500", "503"} <= errors.keys()
+            for response in errors.values():
+                resolved = response if "content" in response else shared[response["$ref"].rpartition("/")[2]]
+                assert "application/problem+json" in resolved["content"]
             assert operation["security"] == ([] if path.startswith("/health") else [{"HTTPBearer": []}])
     assert "code" in document["components"]["schemas"]["ProblemDetails"]["properties"]
     text = json.dumps(document)

@@ -1,4 +1,4 @@
-"""The stream of a job: replayed, live, resumed. What happens when the API restarts is in tests/faults."""
+"""Event streams of jobs: replay, live events and resumption. Restarts of the API are tested in tests/faults."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ import pytest
 from api.http.auth import Caller
 from api.http.errors import ApiError
 from api.streaming import history, subscribers
-from api.streaming import streams as stream
+from api.streaming import streams as streams_module
 from api.streaming.streams import Streams
 from cli.sse import parse
 from frs import events
@@ -18,31 +18,45 @@ from store.db.tables import Job
 from store.jobs import actions
 from store.states import JobStatus
 
-NUMBERED = ["status", "status", "rewound", "phase", "metric", "log", "evaluation", "checkpoint", "artifact", "status"]
+NUMBERED_TYPES = [
+    "status",
+    "status",
+    "rewound",
+    "phase",
+    "metric",
+    "log",
+    "evaluation",
+    "checkpoint",
+    "artifact",
+    "status",
+]
 
 
 @pytest.fixture
 def running(service, shapes):
+    """The lease of a running job."""
     return service.claim(service.submit()["id"])
 
 
 def metrics(*steps):
+    """One `Metrics` event per step."""
     return [
         events.Metrics(step=step, epoch=1, values={"train/loss": float(step), "val/bbox_mAP_l": None}) for step in steps
     ]
 
 
-def a_life(service, lease):
+def record_whole_job(service, lease):
+    """Record one event of every type and finish the job."""
     service.record(lease, events.Rewound(to_step=0), events.Phase(phase="training"), *metrics(1))
     service.record(lease, events.Progress(epoch=1, epochs=1, step=1, steps=9, fraction=0.1), events.Log(message="a\nb"))
     service.evaluate(lease, "student", 0.5)
     service.checkpoint(lease)
     service.artifact(lease, "a.json", b"{}")
-    service.settle(lease)
+    service.finish(lease)
 
 
 def read(service, job_id, **options):
-    """The whole stream of a job that has ended."""
+    """Return all events of the stream of a job that has ended."""
     response = service.client.get(f"/jobs/{job_id}/stream", **options)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/event-stream")
@@ -50,166 +64,166 @@ def read(service, job_id, **options):
 
 
 def test_a_job_that_has_ended_is_replayed_to_its_end(service, running):
-    a_life(service, running)
-    told = read(service, running.job_id)
-    assert [event.type for event in told] == [*NUMBERED, "progress", "end"]
-    assert [event.id for event in told] == [*range(1, len(NUMBERED) + 1), None, None]
-    assert told[-1].data == {"status": "succeeded", "end_reason": "completed"}
-    assert told[-2].data["step"] == 1
+    record_whole_job(service, running)
+    stream = read(service, running.job_id)
+    assert [event.type for event in stream] == [*NUMBERED_TYPES, "progress", "end"]
+    assert [event.id for event in stream] == [*range(1, len(NUMBERED_TYPES) + 1), None, None]
+    assert stream[-1].data == {"status": "succeeded", "end_reason": "completed"}
+    assert stream[-2].data["step"] == 1
 
 
 def test_metrics_of_a_step_are_one_event(service, running):
-    a_life(service, running)
+    record_whole_job(service, running)
     [metric] = [event for event in read(service, running.job_id) if event.type == "metric"]
     assert metric.data.items() >= {"step": 1, "epoch": 1, "attempt": 1}.items()
     assert metric.data["values"] == {"train/loss": 1.0, "val/bbox_mAP_l": None}
     assert metric.data["at"].endswith("Z")
 
 
-@pytest.mark.parametrize("how", [{"headers": {"Last-Event-ID": "7"}}, {"params": {"since": 7}}])
-def test_it_goes_on_after_a_number(service, running, how):
-    a_life(service, running)
-    assert [event.id for event in read(service, running.job_id, **how) if event.id] == [8, 9, 10]
+@pytest.mark.parametrize("options", [{"headers": {"Last-Event-ID": "7"}}, {"params": {"since": 7}}])
+def test_a_stream_continues_after_a_sequence_number(service, running, options):
+    record_whole_job(service, running)
+    assert [event.id for event in read(service, running.job_id, **options) if event.id] == [8, 9, 10]
 
 
-def test_what_a_client_saw_last_counts_more_than_where_it_began(service, running):
-    a_life(service, running)
+def test_last_event_id_takes_precedence_over_query_parameters(service, running):
+    record_whole_job(service, running)
     options = {"headers": {"Last-Event-ID": "9"}, "params": {"since": 2, "from": "now"}}
     assert [event.id for event in read(service, running.job_id, **options) if event.id] == [10]
 
 
-def test_from_now_on_nothing_old_is_told(service, running):
-    a_life(service, running)
-    told = read(service, running.job_id, params={"from": "now"})
-    assert [event.type for event in told] == ["progress", "end"]
+def test_from_now_skips_past_events(service, running):
+    record_whole_job(service, running)
+    stream = read(service, running.job_id, params={"from": "now"})
+    assert [event.type for event in stream] == ["progress", "end"]
 
 
-def test_a_long_history_comes_in_pages_without_a_gap(service, running, monkeypatch):
-    monkeypatch.setattr(stream, "PAGE", 3)
+def test_a_long_history_is_read_in_pages_without_a_gap(service, running, monkeypatch):
+    monkeypatch.setattr(streams_module, "PAGE_SIZE", 3)
     for step in range(1, 12):
         service.record(running, *metrics(step), *[events.Log(message="x")] * (step % 3))
-    service.settle(running)
+    service.finish(running)
     newest = service.get(f"/jobs/{running.job_id}/metrics")["next_since"]
     assert [event.id for event in read(service, running.job_id) if event.id] == list(range(1, newest + 1))
 
 
-def test_metrics_measured_anew_come_under_new_numbers(service, running):
+def test_metrics_recorded_again_have_new_sequence_numbers(service, running):
     service.record(running, events.Rewound(to_step=0), *metrics(1, 2, 3))  # 3, 4, 5, 6
     service.record(running, events.Rewound(to_step=1), *metrics(2, 3))  # 7, 8, 9
-    service.settle(running)
-    told = {event.id: event.data.get("step") for event in read(service, running.job_id) if event.type == "metric"}
-    assert told == {4: 1, 8: 2, 9: 3}, "the void ones are gone"
+    service.finish(running)
+    steps = {event.id: event.data.get("step") for event in read(service, running.job_id) if event.type == "metric"}
+    assert steps == {4: 1, 8: 2, 9: 3}, "invalidated metrics are absent"
 
 
 @pytest.mark.parametrize(
-    "how", [{"headers": {"Last-Event-ID": "x"}}, {"headers": {"Last-Event-ID": "-1"}}, {"params": {"from": "here"}}]
+    "options", [{"headers": {"Last-Event-ID": "x"}}, {"headers": {"Last-Event-ID": "-1"}}, {"params": {"from": "here"}}]
 )
-def test_a_place_that_is_none_is_refused(service, running, how):
-    response = service.client.get(f"/jobs/{running.job_id}/stream", **how)
-    service.refused(response, 422, "invalid_request")
+def test_an_invalid_start_position_is_rejected(service, running, options):
+    response = service.client.get(f"/jobs/{running.job_id}/stream", **options)
+    service.assert_problem(response, 422, "invalid_request")
 
 
-def test_a_number_from_the_future_waits_for_what_comes_next(service, running):
-    a_life(service, running)
+def test_a_sequence_number_beyond_the_last_waits_for_new_events(service, running):
+    record_whole_job(service, running)
     assert [event.type for event in read(service, running.job_id, params={"since": 10**9})] == ["progress", "end"]
 
 
-# live: on the loop of the test
+# Live streams, on the event loop of the test.
 
 
 @asynccontextmanager
-async def streaming(service, most=100):
-    streams = Streams(service.database, most)
+async def streaming(service, max_per_key=100):
+    streams = Streams(service.database, max_per_key)
     task = asyncio.create_task(streams.run())
     yield streams
     task.cancel()
 
 
-async def still_known():
-    """The key is good."""
+async def recheck_key():
+    """Accept the key."""
 
 
 def state_of(service, job_id):
     with service.database.read() as session:
-        return history.states(session, [job_id])[job_id]
+        return history.read_states(session, [job_id])[job_id]
 
 
-def begin(streams, service, job_id, after=0):
-    return streams.follow(job_id, state_of(service, job_id), after, Caller("key_1", "admin", Scope.ADMIN), still_known)
+def open_stream(streams, service, job_id, after=0):
+    return streams.follow(job_id, state_of(service, job_id), after, Caller("key_1", "admin", Scope.ADMIN), recheck_key)
 
 
-def follow(streams, service, job_id, after=0):
-    return begin(streams, service, job_id, after)._follower
+def subscribe(streams, service, job_id, after=0):
+    return open_stream(streams, service, job_id, after).subscriber
 
 
-async def told_by(follower, enough):
-    """Events until `enough(events)`, or all."""
-    found = []
-    while not enough(found) and (chunk := await asyncio.wait_for(follower.next(), 20)) is not None:
-        found += parse(chunk.decode().split("\n"))
-    return found
+async def receive(subscriber, is_enough):
+    """Return the events until `is_enough(events)` or the end of the stream."""
+    received = []
+    while not is_enough(received) and (chunk := await asyncio.wait_for(subscriber.next(), 20)) is not None:
+        received += parse(chunk.decode().split("\n"))
+    return received
 
 
-def test_what_happens_is_told_at_once_and_progress_only_when_it_changed(service, running):
+def test_events_are_sent_at_once_and_progress_only_when_it_changes(service, running):
     async def live():
         async with streaming(service) as streams:
-            follower = follow(streams, service, running.job_id)
-            assert [event.id for event in await told_by(follower, lambda told: len(told) == 2)] == [1, 2]
+            subscriber = subscribe(streams, service, running.job_id)
+            assert [event.id for event in await receive(subscriber, lambda received: len(received) == 2)] == [1, 2]
             for step in (1, 1, 2):
                 progress = events.Progress(epoch=1, epochs=1, step=step, steps=9, fraction=0.1)
                 service.record(running, progress)
-                await asyncio.sleep(3 * stream.POLL_SECONDS)
+                await asyncio.sleep(3 * streams_module.POLL_SECONDS)
             service.record(running, *metrics(1))
-            service.settle(running)
-            return await told_by(follower, lambda _: False)
+            service.finish(running)
+            return await receive(subscriber, lambda _: False)
 
-    told = asyncio.run(live())
-    assert [event.data["step"] for event in told if event.type == "progress"] in ([1, 2], [2])
-    assert [event.id for event in told if event.id] == [3, 4]
-    assert told[-1].type == "end"
+    received = asyncio.run(live())
+    assert [event.data["step"] for event in received if event.type == "progress"] in ([1, 2], [2])
+    assert [event.id for event in received if event.id] == [3, 4]
+    assert received[-1].type == "end"
 
 
-def test_one_that_does_not_read_loses_its_queue_but_no_event(service, running):
+def test_a_slow_client_loses_its_queue_but_no_event(service, running):
     async def live():
         async with streaming(service) as streams:
-            follower = follow(streams, service, running.job_id)
-            await told_by(follower, lambda told: len(told) == 2)
-            waiting = asyncio.create_task(told_by(follower, bool))
+            subscriber = subscribe(streams, service, running.job_id)
+            await receive(subscriber, lambda received: len(received) == 2)
+            waiting = asyncio.create_task(receive(subscriber, bool))
             await asyncio.sleep(0)
             service.record(running, *metrics(1))
-            [first] = await waiting  # it has caught up: from its queue
-            for step in range(2, 2 * subscribers.QUEUE):
+            [first] = await waiting  # the client has caught up, so the event comes from its queue
+            for step in range(2, 2 * subscribers.QUEUE_SIZE):
                 service.record(running, *metrics(step))
-            while follower.channel.seq < 2 * subscribers.QUEUE + 1:
+            while subscriber.channel.seq < 2 * subscribers.QUEUE_SIZE + 1:
                 await asyncio.sleep(0.05)
-            assert len(follower._queue) == 0
-            service.settle(running)
-            return [first, *await told_by(follower, lambda _: False)]
+            assert len(subscriber._queue) == 0
+            service.finish(running)
+            return [first, *await receive(subscriber, lambda _: False)]
 
-    told = asyncio.run(live())
-    assert [event.id for event in told if event.id] == list(range(3, 2 * subscribers.QUEUE + 3))
+    received = asyncio.run(live())
+    assert [event.id for event in received if event.id] == list(range(3, 2 * subscribers.QUEUE_SIZE + 3))
 
 
-def test_a_client_ahead_of_the_reader_hears_nothing_twice(service, running):
+def test_a_client_ahead_of_the_reader_receives_no_event_twice(service, running):
     async def live():
         streams = Streams(service.database, 100)
-        begin(streams, service, running.job_id)  # the reader has seen numbers 1 and 2
+        open_stream(streams, service, running.job_id)  # the reader is at sequence number 2
         service.record(running, *metrics(1, 2))
-        ahead = follow(streams, service, running.job_id, 4)
-        waiting = asyncio.create_task(told_by(ahead, lambda told: told and told[-1].id == 5))
+        ahead = subscribe(streams, service, running.job_id, 4)
+        waiting = asyncio.create_task(receive(ahead, lambda received: received and received[-1].id == 5))
         await asyncio.sleep(0)
         reading = asyncio.create_task(streams.run())
         while ahead.channel.seq < 4:
             await asyncio.sleep(0.05)
         service.record(running, *metrics(3))
-        told = await waiting
+        received = await waiting
         reading.cancel()
-        return told
+        return received
 
     assert [event.id for event in asyncio.run(live())] == [5]
 
 
-def test_clients_that_come_at_different_times_see_the_same(service, running):
+def test_clients_that_connect_at_different_times_receive_the_same_events(service, running):
     async def live():
         async with streaming(service) as streams:
             reading = []
@@ -217,28 +231,28 @@ def test_clients_that_come_at_different_times_see_the_same(service, running):
                 service.record(running, *metrics(step))
                 if step % 10 == 0:
                     reading.append(
-                        asyncio.create_task(told_by(follow(streams, service, running.job_id), lambda _: False))
+                        asyncio.create_task(receive(subscribe(streams, service, running.job_id), lambda _: False))
                     )
                 await asyncio.sleep(0.02)
-            service.settle(running)
+            service.finish(running)
             return await asyncio.gather(*reading)
 
-    for told in asyncio.run(live()):
-        assert [event.id for event in told if event.id] == list(range(1, 63))
+    for received in asyncio.run(live()):
+        assert [event.id for event in received if event.id] == list(range(1, 63))
 
 
-def test_a_job_taken_up_again_is_followed_anew(service, running):
-    service.settle(running, JobStatus.FAILED)
+def test_a_resumed_job_has_a_live_stream_again(service, running):
+    service.finish(running, JobStatus.FAILED)
     last = read(service, running.job_id)[-2].id
 
     async def live():
         async with streaming(service) as streams:
-            service._do(actions.resume, running.job_id)
-            follower = follow(streams, service, running.job_id, last)
+            service.transact(actions.resume, running.job_id)
+            subscriber = subscribe(streams, service, running.job_id, last)
             lease = service.claim(running.job_id)
-            await told_by(follower, lambda told: len(told) == 2)
-            service.settle(lease)
-            return await told_by(follower, lambda _: False)
+            await receive(subscriber, lambda received: len(received) == 2)
+            service.finish(lease)
+            return await receive(subscriber, lambda _: False)
 
     assert [event.type for event in asyncio.run(live())] == ["status", "end"]
 
@@ -246,72 +260,72 @@ def test_a_job_taken_up_again_is_followed_anew(service, running):
 def test_a_deleted_job_closes_its_stream(service, running):
     async def live():
         async with streaming(service) as streams:
-            follower = follow(streams, service, running.job_id)
-            await told_by(follower, lambda told: len(told) == 2)
-            service._do(lambda session: session.delete(session.get(Job, running.job_id)))
-            return await told_by(follower, lambda _: False)
+            subscriber = subscribe(streams, service, running.job_id)
+            await receive(subscriber, lambda received: len(received) == 2)
+            service.transact(lambda session: session.delete(session.get(Job, running.job_id)))
+            return await receive(subscriber, lambda _: False)
 
     [last] = asyncio.run(live())
     assert (last.type, last.data["code"]) == ("closed", "job_not_found")
 
 
-def test_silence_is_broken_by_a_ping(service, running, monkeypatch):
+def test_an_idle_stream_sends_a_ping(service, running, monkeypatch):
     monkeypatch.setattr(subscribers, "PING_SECONDS", 0.1)
-    monkeypatch.setattr(stream, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(streams_module, "PING_SECONDS", 0.1)
 
     async def live():
         async with streaming(service) as streams:
-            follower = follow(streams, service, running.job_id)
-            await follower.next()
-            return await asyncio.wait_for(follower.next(), 20)
+            subscriber = subscribe(streams, service, running.job_id)
+            await subscriber.next()
+            return await asyncio.wait_for(subscriber.next(), 20)
 
     assert asyncio.run(live()) == b": ping\n\n"
 
 
-def test_a_key_has_so_many_streams_at_most(service, running):
+def test_the_number_of_streams_per_key_is_limited(service, running):
     async def live():
-        async with streaming(service, most=2) as streams:
-            first, _ = (begin(streams, service, running.job_id) for _ in range(2))
-            with pytest.raises(ApiError) as refused:
-                begin(streams, service, running.job_id)
-            first._leave()
-            begin(streams, service, running.job_id)
-            return refused.value
+        async with streaming(service, max_per_key=2) as streams:
+            first, _ = (open_stream(streams, service, running.job_id) for _ in range(2))
+            with pytest.raises(ApiError) as raised:
+                open_stream(streams, service, running.job_id)
+            first.remove()
+            open_stream(streams, service, running.job_id)
+            return raised.value
 
-    refusal = asyncio.run(live())
-    assert (refusal.status, refusal.code) == (429, "too_many_streams")
+    error = asyncio.run(live())
+    assert (error.status, error.code) == (429, "too_many_streams")
 
 
-def test_a_process_has_so_many_streams_at_most_and_none_when_it_ends(service, running, monkeypatch):
-    monkeypatch.setattr(stream, "MAX_STREAMS", 1)
+def test_the_number_of_streams_per_process_is_limited_and_none_open_at_shutdown(service, running, monkeypatch):
+    monkeypatch.setattr(streams_module, "MAX_STREAMS", 1)
 
     async def live():
         async with streaming(service) as streams:
-            first = begin(streams, service, running.job_id)
+            first = open_stream(streams, service, running.job_id)
             with pytest.raises(ApiError) as too_many:
-                begin(streams, service, running.job_id)
+                open_stream(streams, service, running.job_id)
             streams.end()
-            assert await asyncio.wait_for(first._follower.next(), 20) is None
-            first._leave()
+            assert await asyncio.wait_for(first.subscriber.next(), 20) is None
+            first.remove()
             with pytest.raises(ApiError) as ending:
-                begin(streams, service, running.job_id)
+                open_stream(streams, service, running.job_id)
             return too_many.value, ending.value
 
-    for refusal in asyncio.run(live()):
-        assert (refusal.status, refusal.code) == (503, "too_many_streams")
+    for error in asyncio.run(live()):
+        assert (error.status, error.code) == (503, "too_many_streams")
 
 
-def test_a_database_that_does_not_answer_is_waited_for(service, running, monkeypatch):
-    monkeypatch.setattr(subscribers, "PAUSE_SECONDS", 0.05)
-    page, failures = stream._page, []
+def test_a_failed_query_is_retried(service, running, monkeypatch):
+    monkeypatch.setattr(subscribers, "RETRY_SECONDS", 0.05)
+    read_page, failures = streams_module._read_page, []
 
-    def fails_once(*arguments):
+    def fail_once(*arguments):
         if not failures:
             failures.append(time.monotonic())
             raise subscribers.SQLAlchemyError("away")
-        return page(*arguments)
+        return read_page(*arguments)
 
-    monkeypatch.setattr(stream, "_page", fails_once)
-    service.settle(running)
+    monkeypatch.setattr(streams_module, "_read_page", fail_once)
+    service.finish(running)
     assert [event.id for event in read(service, running.job_id) if event.id] == [1, 2, 3]
     assert failures
