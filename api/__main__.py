@@ -1,4 +1,4 @@
-"""Command `python -m api`: serve the API in this process."""
+"""Serve the API in this process (`python -m api`)."""
 
 import argparse
 import ipaddress

@@ -107,7 +107,7 @@ async def _write(request: Request, path: Path, max_bytes: int) -> str:
 
 
 async def _blocks(stream: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the body in blocks of at least 1 MiB, so that a thread is used once per block.
+    """Yield the body in blocks of at least 1 MiB, except the last, so that each use of a thread is worthwhile.
 
     Raises ApiError if the client stalls or disconnects.
     """

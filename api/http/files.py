@@ -96,7 +96,10 @@ def delete_files(artifacts: Artifacts, *keys: str) -> None:
 
 
 def safe_filename(name: str) -> str:
-    """Return the name with every run of characters outside `A-Za-z0-9_.-` replaced by `_`."""
+    """Return the name with every run of characters outside `A-Za-z0-9_.-` replaced by `_`.
+
+    Leading and trailing dots and underscores are removed; an empty result becomes `file`.
+    """
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "file"
 
 

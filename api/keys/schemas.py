@@ -9,7 +9,7 @@ from frs.spec import Name, Spec
 from store.db.api_keys import Scope
 
 Owner = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
-Number = Annotated[int, Field(ge=1, le=1_000_000)]
+KeyLimit = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class KeyCreate(Spec):
@@ -21,9 +21,9 @@ class KeyCreate(Spec):
     """Owner of the key. All keys of an owner have access to the same jobs, data sets and detectors."""
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=3)] = (Scope.SUBMIT,)
     """`read` permits reading; `submit` also creating, changing and deleting; `admin` also keys and all owners' rows."""
-    max_active_jobs: Number | None = None
+    max_active_jobs: KeyLimit | None = None
     """Maximum number of queued, running and paused jobs of the owner; null: the setting `FRS_MAX_ACTIVE_JOBS`."""
-    requests_per_minute: Number | None = None
+    requests_per_minute: KeyLimit | None = None
     """Maximum number of requests a minute; null: the setting `FRS_REQUESTS_PER_MINUTE`."""
     expires_at: RequestTime | None = None
     """Expiry time; null: the key does not expire, unless `expires_in_days` is given."""
