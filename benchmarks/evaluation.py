@@ -40,10 +40,10 @@ import json, sys, time
 from pathlib import Path
 import numpy as np
 from frs.dataset.coco import read
-from frs.evaluation.coco_scores import evaluated
+from frs.evaluation.coco_scores import run_evaluation
 
 started = time.perf_counter()
-evaluation = evaluated(np.load(sys.argv[2]), read(Path(sys.argv[1])))
+evaluation = run_evaluation(np.load(sys.argv[2]), read(Path(sys.argv[1])))
 print(json.dumps({"seconds": time.perf_counter() - started, "numbers": list(evaluation.stats[:12])}))
 """
 

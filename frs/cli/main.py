@@ -1,4 +1,4 @@
-"""The engine on its own: `python -m frs train spec.yaml`, `plan`, `check`, `shapes`."""
+"""Run the engine without the service: `python -m frs train spec.yaml`, `plan`, `check`, `shapes`."""
 
 from frs.isolation.early import JAIL
 
@@ -28,39 +28,40 @@ from frs.resolved import ResolvedSpec, resolve
 from frs.spec import JobSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, help=__doc__, pretty_exceptions_enable=False)
-screen, problems = Console(), Console(stderr=True)
-SpecFile = Annotated[Path | None, typer.Option(help="Resolved spec (JSON), as the worker writes it.", hidden=True)]
+output_console, error_console = Console(), Console(stderr=True)
+SpecFile = Annotated[Path | None, typer.Option(help="Resolved spec (JSON) from the worker.", hidden=True)]
 EventsDescriptor = Annotated[int | None, typer.Option(help="Write events to this file descriptor.", hidden=True)]
 
 
 @app.command()
 def train(
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="SPEC", help="Job spec (YAML or JSON), or a recipe's name.")
+        Path | None, typer.Argument(metavar="SPEC", help="Job spec (YAML or JSON) or the name of a recipe.")
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder of data sets.")] = Path("data"),
     models: Annotated[Path, typer.Option(help="Folder of weights.")] = Path("models"),
     workdir: Annotated[
-        Path | None, typer.Option(help="Where checkpoints and results go; the run goes on from what is there.")
+        Path | None, typer.Option(help="Folder of checkpoints and results; the run resumes from its newest checkpoint.")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: schedule.max_steps=2.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a field, for example schedule.max_steps=2."),
     ] = None,
     spec: SpecFile = None,
     events_fd: EventsDescriptor = None,
-    json_: Annotated[bool, typer.Option("--json", help="Events as JSON lines instead of a bar.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print events as JSON lines instead of a bar.")] = False,
 ) -> None:
-    """Run a job spec here, without the service."""
+    """Train, evaluate or distil a job spec on this machine, without the service."""
     if events_fd is not None and spec is not None and workdir is not None:
-        tell = _telling(events_fd)
-        raise SystemExit(_run(ResolvedSpec.model_validate_json(spec.read_bytes()), workdir, tell))
+        emit = _worker_emit(events_fd)
+        raise SystemExit(_run(ResolvedSpec.model_validate_json(spec.read_bytes()), workdir, emit))
     if recipe is None:
         raise typer.BadParameter("Name a spec file or a recipe.", param_hint="SPEC")
     try:
         job = read_spec(str(recipe), set_ or [])
         resolved = resolve(job, data, models)
     except FrsError as error:
-        raise SystemExit(_explain(error)) from None
+        raise SystemExit(_print_error(error)) from None
     folder = workdir or Path("runs") / (job.name or "job").replace(" ", "-")
     code = _run_pairs(resolved, folder, json_) if job.pairs else _run_in(folder, resolved, json_)
     if not json_:
@@ -71,37 +72,40 @@ def train(
 @app.command()
 def plan(
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="SPEC", help="Job spec (YAML or JSON), or a recipe's name.")
+        Path | None, typer.Argument(metavar="SPEC", help="Job spec (YAML or JSON) or the name of a recipe.")
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder of data sets.")] = Path("data"),
     models: Annotated[Path, typer.Option(help="Folder of weights.")] = Path("models"),
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: schedule.batch_size=2.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a field, for example schedule.batch_size=2."),
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
     spec: SpecFile = None,
     events_fd: EventsDescriptor = None,
 ) -> None:
-    """Check a job spec and take a few steps of it: what it would cost, and what prevents it."""
+    """Check a job spec and run a few training steps; print the checks and the estimated cost."""
     if events_fd is not None and spec is not None:
-        raise SystemExit(_plan_for_the_worker(spec, _telling(events_fd)))
+        raise SystemExit(_plan_for_worker(spec, _worker_emit(events_fd)))
     if recipe is None:
         raise typer.BadParameter("Name a spec file or a recipe.", param_hint="SPEC")
     try:
         resolved = resolve(read_spec(str(recipe), set_ or []), data, models)
     except FrsError as error:
-        raise SystemExit(_explain(error)) from None
+        raise SystemExit(_print_error(error)) from None
     raise SystemExit(_plan(resolved, json_))
 
 
 @app.command()
 def compare(
-    student: Annotated[list[Path], typer.Option(help="Work folder of a distilled run; one for each seed.")],
-    baseline: Annotated[list[Path], typer.Option(help="Work folder of the same student trained alone, same seeds.")],
+    student: Annotated[list[Path], typer.Option(help="Work folder of a distilled run; repeat for each seed.")],
+    baseline: Annotated[
+        list[Path], typer.Option(help="Work folder of the baseline with the same seed; repeat for each seed.")
+    ],
     output: Annotated[Path, typer.Option(help="Folder for report and pictures.")] = Path("runs/comparison"),
-    json_: Annotated[bool, typer.Option("--json", help="Events as JSON lines instead of a bar.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print events as JSON lines instead of a bar.")] = False,
 ) -> None:
-    """Compare runs that have ended: report, intervals and pictures."""
+    """Compare finished runs: report, confidence intervals and pictures."""
     raise SystemExit(_compare(student, baseline, output, json_))
 
 
@@ -109,14 +113,14 @@ def compare(
 def check(
     images: Annotated[Path, typer.Argument(help="Folder of images.")],
     annotations: Annotated[Path, typer.Argument(help="COCO annotation file.")],
-    json_: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the complete report as JSON.")] = False,
 ) -> None:
-    """Check one split of a data set: every file, every box."""
+    """Check every file and every box of one split of a data set."""
     try:
-        with drawing_bar("checking") as tick:
-            report = check_split(images, annotations, progress=tick)
+        with drawing_bar("checking") as progress:
+            report = check_split(images, annotations, progress=progress)
     except FrsError as error:
-        raise SystemExit(_explain(error)) from None
+        raise SystemExit(_print_error(error)) from None
     if json_:
         typer.echo(report.model_dump_json(indent=2))
     else:
@@ -131,37 +135,40 @@ def check(
 
 @app.command()
 def shapes(
-    folder: Annotated[Path, typer.Argument(help="Where to draw.")],
-    train: Annotated[int, typer.Option(min=1)] = 400,
-    val: Annotated[int, typer.Option(min=1)] = 150,
+    folder: Annotated[Path, typer.Argument(help="Folder of the new data set.")],
+    train: Annotated[int, typer.Option(min=1, help="Number of training images.")] = 400,
+    val: Annotated[int, typer.Option(min=1, help="Number of validation images.")] = 150,
     size: Annotated[int, typer.Option(min=64, max=1024, help="Width and height in pixels.")] = 160,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawing.")] = 0,
 ) -> None:
     """Draw a data set of shapes in COCO layout."""
-    with drawing_bar("drawing") as tick:
-        draw_dataset(folder, train=train, val=val, size=size, seed=seed, progress=tick)
+    with drawing_bar("drawing") as progress:
+        draw_dataset(folder, train=train, val=val, size=size, seed=seed, progress=progress)
     typer.echo(f"{train} training and {val} validation images in {folder}")
 
 
 @app.command()
 def import_weights(
-    source: Annotated[Path, typer.Argument(help="A torch or safetensors file from anywhere.")],
+    source: Annotated[Path, typer.Argument(help="A torch or safetensors file; it may be untrusted.")],
     target: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
-    sha256: Annotated[str | None, typer.Option(help="What SOURCE must hash to.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of SOURCE.")] = None,
     events_fd: EventsDescriptor = None,
 ) -> None:
-    """Take tensors and class names out of a file, without network and within bounds; says so as one JSON object."""
+    """Convert the tensors and class names of an untrusted file to safetensors; print the result as one JSON object.
+
+    The conversion runs without network and with limits on memory, time and file size.
+    """
     die_with_parent()
     if JAIL is None:
         jail.restart_isolated()
     from frs.detectors import import_weights as weights_import
 
-    tell = None if events_fd is None else _telling(events_fd)
-    raise SystemExit(weights_import.run(source, target, sha256, tell))
+    emit = None if events_fd is None else _worker_emit(events_fd)
+    raise SystemExit(weights_import.run(source, target, sha256, emit))
 
 
 def read_spec(name: str, changes: list[str]) -> JobSpec:
-    """A spec from a file or a recipe, with `--set` changes. Raises InvalidSpec naming the field."""
+    """Return the spec of a file or recipe with `--set` changes applied. Raise InvalidSpec naming the invalid fields."""
     if name in RECIPES:
         content = RECIPES[name].spec_as_dict()
     elif Path(name).is_file():
@@ -171,21 +178,24 @@ def read_spec(name: str, changes: list[str]) -> JobSpec:
     try:
         spec = JobSpec.model_validate(spec_file.apply_changes(content, changes))
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
-        raise InvalidSpec(f"{name}: {said}.") from None
+        issues = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
+        raise InvalidSpec(f"{name}: {issues}.") from None
     if spec.kind == "compare":
-        raise InvalidSpec("Runs are compared by `python -m frs compare`.", "Or set `baseline` in a `distill` spec.")
+        raise InvalidSpec(
+            "Kind `compare` cannot be run from a spec.",
+            "Use `python -m frs compare`, or set `baseline` in a `distill` spec.",
+        )
     return spec
 
 
 def _run_pairs(spec: ResolvedSpec, folder: Path, json_: bool) -> int:
-    """Every run that has not ended yet, one after the other, then their comparison."""
+    """Run the runs that have not succeeded yet one after the other, then compare all."""
     runs = list(paired_runs.planned_runs(spec))
     for run in runs:
         try:
             done = paired_runs.is_done(folder / run.name, run.spec)
         except FrsError as error:
-            return _explain(error)
+            return _print_error(error)
         if not done and (code := _run_in(folder / run.name, run.spec, json_)):
             return code
     folders = {role: [folder / run.name for run in runs if run.role == role] for role in ("student", "baseline")}
@@ -196,32 +206,32 @@ def _compare(students: list[Path], baselines: list[Path], output: Path, json_: b
     try:
         spec = paired_runs.comparison_spec(students, baselines)
     except FrsError as error:
-        return _explain(error)
+        return _print_error(error)
     code = _run_in(output, spec, json_)
     if not code and not json_:
         report = Report.model_validate_json((output / "report.json").read_bytes())
-        screen.print(report_text.table(report))
-        screen.print(report_text.conclusion(report), highlight=False, markup=False)
+        output_console.print(report_text.table(report))
+        output_console.print(report_text.conclusion(report), highlight=False, markup=False)
     return code
 
 
 def _run_in(folder: Path, spec: ResolvedSpec, json_: bool) -> int:
-    """With a bar or JSON lines, and everything told kept in the folder."""
+    """Run `spec` with a bar or JSON lines, and log its events in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / paired_runs.JOURNAL).open("a") as journal:
+    with (folder / paired_runs.EVENT_LOG).open("a") as event_log:
         if json_:
-            code = _run(spec, folder, events.to_all(events.lines_to(journal), events.lines_to(sys.stdout)))
+            code = _run(spec, folder, events.to_all(events.lines_to(event_log), events.lines_to(sys.stdout)))
         else:
             with Bar() as bar:
-                code = _run(spec, folder, events.to_all(events.lines_to(journal), bar))
-    if code == 0:  # before, the folder may be another spec's, which the engine refuses to touch
+                code = _run(spec, folder, events.to_all(events.lines_to(event_log), bar))
+    if code == 0:  # until then the folder may belong to another spec, whose checkpoints the engine rejects
         (folder / paired_runs.SPEC).write_text(spec.model_dump_json())
     return code
 
 
 def _run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     _hide_gpus(spec)
-    # torch takes seconds, and `check` does without
+    # torch takes seconds to import, and `check` does not need it
     if spec.job.resources.trainers > 1 and spec.run_group is None:
         from frs.engine.launcher import run
     else:
@@ -236,50 +246,50 @@ def _plan(spec: ResolvedSpec, json_: bool) -> int:
     from frs.preflight import plan
 
     trainer.silence_libraries()
-    with problems.status("starting") as status:
-        forecast = plan.estimate(spec, lambda event: _tell_phase(event, status))
+    with error_console.status("starting") as status:
+        estimate = plan.estimate(spec, lambda event: _show_phase(event, status))
     if json_:
-        typer.echo(forecast.model_dump_json(indent=2))
+        typer.echo(estimate.model_dump_json(indent=2))
     else:
-        for table in plan_tables.tables(forecast):
+        for table in plan_tables.tables(estimate):
             Console().print(table, "")
-    return forecast.exit_code
+    return estimate.exit_code
 
 
-def _plan_for_the_worker(file: Path, tell: events.Emit) -> int:
+def _plan_for_worker(file: Path, emit: events.Emit) -> int:
     spec = ResolvedSpec.model_validate_json(file.read_bytes())
     _hide_gpus(spec)
     from frs.engine import trainer
     from frs.preflight import plan
 
     trainer.silence_libraries()
-    forecast = plan.estimate(spec, tell)
-    tell(events.Facts(values=forecast.model_dump(mode="json")))
-    tell(events.Outcome(status="succeeded"))
+    estimate = plan.estimate(spec, emit)
+    emit(events.Facts(values=estimate.model_dump(mode="json")))
+    emit(events.Outcome(status="succeeded"))
     return 0
 
 
-def _telling(events_fd: int) -> events.Emit:
-    """For a process of the worker's, which must not outlive it."""
+def _worker_emit(events_fd: int) -> events.Emit:
+    """Return an `Emit` to the worker's pipe, and make this process end with the worker."""
     die_with_parent()
-    tell = events.lines_to(os.fdopen(events_fd, "w", buffering=1))
+    emit = events.lines_to(os.fdopen(events_fd, "w", buffering=1))
     if JAIL is not None:
-        tell(events.Log(message=str(JAIL)))
-    return tell
+        emit(events.Log(message=str(JAIL)))
+    return emit
 
 
-def _tell_phase(event: events.Event, status: Status) -> None:
+def _show_phase(event: events.Event, status: Status) -> None:
     if isinstance(event, events.Phase):
         status.update(event.phase)
 
 
 def _hide_gpus(spec: ResolvedSpec) -> None:
     if spec.job.resources.devices == 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # mmengine takes a GPU wherever it sees one, and looks when imported
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # mmengine uses any visible GPU, and checks at import
 
 
-def _explain(error: FrsError) -> int:
-    problems.print(f"[red]{error.code}[/]: {escape(error.message)}", highlight=False)
+def _print_error(error: FrsError) -> int:
+    error_console.print(f"[red]{error.code}[/]: {escape(error.message)}", highlight=False)
     if error.hint:
-        problems.print(error.hint, highlight=False, markup=False)
+        error_console.print(error.hint, highlight=False, markup=False)
     return 2

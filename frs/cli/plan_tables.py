@@ -1,4 +1,4 @@
-"""A plan for people: what was checked, and what the job would cost."""
+"""Terminal tables of an estimate: the checks, and the cost of the job."""
 
 from rich.table import Table
 from rich.text import Text
@@ -10,25 +10,28 @@ from frs.preflight.estimate import Estimate
 _STYLE = {"error": "red", "warning": "yellow", "info": "green"}
 
 
-def tables(forecast: Estimate) -> list[Table]:
-    return [checks(forecast.checks), cost(forecast)]
+def tables(estimate: Estimate) -> list[Table]:
+    """Return the tables of an estimate."""
+    return [checks(estimate.checks), cost(estimate)]
 
 
-def checks(found: list[Check]) -> Table:
+def checks(results: list[Check]) -> Table:
+    """Return the table of checks with their results."""
     table = Table(box=None, pad_edge=False)
-    for column in ("", "check", "found"):
+    for column in ("", "check", "result"):
         table.add_column(column, overflow="fold")
-    for check in found:
+    for check in results:
         hint = f" {check.hint}" if check.hint else ""
         table.add_row(_mark(check), Text(check.code), Text(check.message + hint))
     return table
 
 
-def cost(forecast: Estimate) -> Table:
+def cost(estimate: Estimate) -> Table:
+    """Return the table of sizes, times and memory; unknown values are omitted."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in _rows(forecast).items():
+    for name, value in _cost_rows(estimate).items():
         if value:
             table.add_row(name, Text(value))
     return table
@@ -40,28 +43,31 @@ def _mark(check: Check) -> Text:
     return Text("ok" if check.ok else check.level, _STYLE[check.level])
 
 
-def _rows(forecast: Estimate) -> dict[str, str | None]:
+def _cost_rows(estimate: Estimate) -> dict[str, str | None]:
+    seconds = estimate.estimated_seconds
     return {
-        "images": _said("{:,} to train on, {:,} to validate on", forecast.training_images, forecast.validation_images),
-        "classes": ", ".join(forecast.classes or []),
-        "schedule": _said("{:,} steps, {:,} epochs", forecast.steps, forecast.epochs),
-        "parameters": _sides(forecast, "parameters", 1e6, "million"),
-        "FLOPs": _sides(forecast, "flops", 1e9, "billion multiply-adds"),
-        "latency": _sides(forecast, "latency_ms", 1, "ms"),
-        "a step": _said("{:.3g} s", forecast.seconds_per_step),
-        "in all": f"about {duration(forecast.estimated_seconds)}" if forecast.estimated_seconds is not None else None,
-        "peak memory": _said("{:,.0f} MiB", forecast.peak_memory_mb),
-        "precision": forecast.precision,
-        "device": forecast.device,
+        "images": _format(
+            "{:,} to train on, {:,} to validate on", estimate.training_images, estimate.validation_images
+        ),
+        "classes": ", ".join(estimate.classes or []),
+        "schedule": _format("{:,} steps, {:,} epochs", estimate.steps, estimate.epochs),
+        "parameters": _format_detectors(estimate, "parameters", 1e6, "million"),
+        "FLOPs": _format_detectors(estimate, "flops", 1e9, "billion multiply-adds"),
+        "latency": _format_detectors(estimate, "latency_ms", 1, "ms"),
+        "step time": _format("{:.3g} s", estimate.seconds_per_step),
+        "total time": f"about {duration(seconds)}" if seconds is not None else None,
+        "peak memory": _format("{:,.0f} MiB", estimate.peak_memory_mb),
+        "precision": estimate.precision,
+        "device": estimate.device,
     }
 
 
-def _said(text: str, *values: float | None) -> str | None:
-    return None if None in values else text.format(*values)
+def _format(template: str, *values: float | None) -> str | None:
+    return None if None in values else template.format(*values)
 
 
-def _sides(forecast: Estimate, name: str, unit: float, called: str) -> str | None:
-    """Teacher and student side by side."""
-    sides = {"teacher": forecast.teacher, "student": forecast.student}
-    told = [f"{role} {getattr(side, name) / unit:,.3g}" for role, side in sides.items() if side is not None]
-    return f"{', '.join(told)} {called}" if told else None
+def _format_detectors(estimate: Estimate, field: str, scale: float, unit: str) -> str | None:
+    """Return the field's value for teacher and student in `unit`; None if there is neither."""
+    costs = {"teacher": estimate.teacher, "student": estimate.student}
+    values = [f"{role} {getattr(cost, field) / scale:,.3g}" for role, cost in costs.items() if cost is not None]
+    return f"{', '.join(values)} {unit}" if values else None

@@ -1,4 +1,4 @@
-"""A bar for people: the same events that a service reads as JSON lines."""
+"""A terminal progress bar, drawn from the events that the service reads as JSON lines."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,10 @@ from frs import events
 
 
 class Bar:
-    """Draws epoch, loss terms, images/s, time left and memory; prints evaluations, warnings and the outcome."""
+    """A progress bar that is called with events.
+
+    It shows epoch, loss terms, images/s, time left and memory, and prints evaluations, log messages and the outcome.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -22,12 +25,12 @@ class Bar:
             BarColumn(bar_width=16),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TimeElapsedColumn(table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            TextColumn("{task.fields[details]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=self.console,
             expand=True,
         )
-        self.task = self.bar.add_task("starting", total=None, told="")
-        self.told: dict[str, str] = {}
+        self.task = self.bar.add_task("starting", total=None, details="")
+        self.details: dict[str, str] = {}
 
     def __enter__(self) -> "Bar":
         self.bar.start()
@@ -43,70 +46,71 @@ class Bar:
             case events.Phase():
                 self.bar.update(self.task, description=event.phase)
             case events.Progress():
-                self._progress(event)
+                self._show_progress(event)
             case events.Metrics():
-                self._metrics(event)
+                self._show_metrics(event)
             case events.Evaluation():
-                self._say(evaluation_line(event))
+                self._print(evaluation_line(event))
             case events.Log():
-                self._say(event.message, "yellow" if event.level in ("warning", "error") else "dim")
+                self._print(event.message, "yellow" if event.level in ("warning", "error") else "dim")
             case events.Outcome():
-                self._outcome(event)
+                self._show_outcome(event)
 
-    def _progress(self, event: events.Progress) -> None:
-        self.told["epoch"] = f"epoch {event.epoch}/{event.epochs}" if event.epochs else ""
-        self.told["phase"] = f"{100 * event.phase_fraction:.0f} %" if event.phase_fraction is not None else ""
-        self.told["rate"] = f"{event.images_per_second:.1f} images/s" if event.images_per_second else ""
-        self.told["eta"] = f"{duration(event.eta_seconds)} left" if event.eta_seconds is not None else ""
-        self.bar.update(self.task, completed=event.step, total=event.steps or None, told=self._line())
+    def _show_progress(self, event: events.Progress) -> None:
+        self.details["epoch"] = f"epoch {event.epoch}/{event.epochs}" if event.epochs else ""
+        self.details["phase"] = f"{100 * event.phase_fraction:.0f} %" if event.phase_fraction is not None else ""
+        self.details["rate"] = f"{event.images_per_second:.1f} images/s" if event.images_per_second else ""
+        self.details["eta"] = f"{duration(event.eta_seconds)} left" if event.eta_seconds is not None else ""
+        self.bar.update(self.task, completed=event.step, total=event.steps or None, details=self._details_line())
 
-    def _metrics(self, event: events.Metrics) -> None:
-        shown = {key: value for key, value in event.values.items() if value is not None and key.startswith("train/")}
+    def _show_metrics(self, event: events.Metrics) -> None:
+        values = {key: value for key, value in event.values.items() if value is not None and key.startswith("train/")}
         terms = [
             f"{key.removeprefix('train/')} {value:.3g}"
-            for key, value in shown.items()
+            for key, value in values.items()
             if "loss" in key or "distill" in key
         ]
         if terms:
-            self.told["terms"] = ", ".join(terms)
-            self.told["memory"] = f"{shown.get('train/memory_mb', 0):.0f} MB"
-            self.bar.update(self.task, told=self._line())
+            self.details["terms"] = ", ".join(terms)
+            self.details["memory"] = f"{values.get('train/memory_mb', 0):.0f} MB"
+            self.bar.update(self.task, details=self._details_line())
 
-    def _line(self) -> str:
-        return " · ".join(
-            filter(None, (self.told.get(key) for key in ("phase", "epoch", "eta", "rate", "terms", "memory")))
-        )
+    def _details_line(self) -> str:
+        keys = ("phase", "epoch", "eta", "rate", "terms", "memory")
+        return " · ".join(filter(None, (self.details.get(key) for key in keys)))
 
-    def _outcome(self, event: events.Outcome) -> None:
-        self.bar.update(self.task, description=event.status, told="")
+    def _show_outcome(self, event: events.Outcome) -> None:
+        self.bar.update(self.task, description=event.status, details="")
         if event.error:
-            self._say(f"{event.error.code}: {event.error.message}", "red")
-            self._say(event.error.hint, "")
+            self._print(f"{event.error.code}: {event.error.message}", "red")
+            self._print(event.error.hint, "")
 
-    def _say(self, text: str, style: str = "") -> None:
+    def _print(self, text: str, style: str = "") -> None:
         if text:
             self.console.print(text, style=style, highlight=False, markup=False)
 
 
 def evaluation_line(event: events.Evaluation) -> str:
-    numbers = ", ".join(
+    """Return an evaluation's metrics as one line of text."""
+    metrics = ", ".join(
         f"{name.removeprefix('bbox_')} {'-' if value is None else f'{value:.3f}'}"
         for name, value in event.metrics.items()
     )
-    return f"{event.role}, epoch {event.epoch}: {numbers}"
+    return f"{event.role}, epoch {event.epoch}: {metrics}"
 
 
 def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    """Return a duration as `minutes:seconds`, from an hour on as `hours:minutes:seconds`."""
+    minutes, seconds_left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{seconds_left:02d}" if hours else f"{minutes}:{seconds_left:02d}"
 
 
 @contextmanager
-def drawing_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work that calls back with (done, total)."""
+def drawing_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Draw a progress bar and yield its callback `progress(done, total)`."""
     with Progress(
-        TextColumn(what), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True
+        TextColumn(description), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True
     ) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""The report as people read it at the terminal."""
+"""The report as text for the terminal."""
 
 from rich.table import Table
 
@@ -17,23 +17,23 @@ _COSTS = {"parameters": (1e6, "M parameters"), "flops": (1e9, "GFLOPs"), "latenc
 
 
 def table(report: Report) -> Table:
-    """The paper's table: teacher, student alone, student with FRS, gain; COCO numbers in percent."""
-    drawn = Table(box=None, header_style="bold")
+    """Return the table of the paper: teacher, student alone, distilled student, gain; COCO metrics in percent."""
+    result = Table(box=None, header_style="bold")
     for heading in ("", *NUMBERS):
-        drawn.add_column(heading, no_wrap=True)
+        result.add_column(heading, no_wrap=True)
     for row in report.rows:
-        signed = "+.1f" if row.role == "gain" else ".1f"
-        cells = [_percent(row.metrics.get(name), signed) for name in NUMBERS.values()]
-        drawn.add_row(_label(row.role, report), *cells, style="bold" if row.role in ("student", "gain") else "")
+        number_format = "+.1f" if row.role == "gain" else ".1f"
+        cells = [_percent(row.metrics.get(name), number_format) for name in NUMBERS.values()]
+        result.add_row(_label(row.role, report), *cells, style="bold" if row.role in ("student", "gain") else "")
     if report.comparison:
         intervals = report.comparison.image_interval.by_number
-        drawn.add_row("  from", *(_bound(intervals.get(name), "low") for name in NUMBERS.values()), style="dim")
-        drawn.add_row("  to", *(_bound(intervals.get(name), "high") for name in NUMBERS.values()), style="dim")
-    return drawn
+        result.add_row("  from", *(_bound(intervals.get(name), "low") for name in NUMBERS.values()), style="dim")
+        result.add_row("  to", *(_bound(intervals.get(name), "high") for name in NUMBERS.values()), style="dim")
+    return result
 
 
 def conclusion(report: Report) -> str:
-    """The verdict with what it rests on, or why there is none yet."""
+    """Return the verdict with its intervals, caveat and costs, or the runs that a partial report lacks."""
     if report.status == "partial":
         return "\n".join(["Partial: not every run has ended.", *_missing(report)])
     costs = [*_costs(report), *_weights(report), *_warnings(report)]
@@ -59,11 +59,11 @@ def _missing(report: Report) -> list[str]:
 def _intervals(comparison: Comparison) -> list[str]:
     images, seeds = comparison.image_interval, comparison.seed_interval
     lines = [
-        f"Gain in mAP {100 * comparison.gain:+.1f}, {_between(images)} with {100 * images.level:.0f} % confidence "
+        f"Gain in mAP {100 * comparison.gain:+.1f}, {_range(images)} with {100 * images.level:.0f} % confidence "
         f"over {images.images} validation images ({images.resamples:,} resamples, from/to above)"
     ]
     if seeds:
-        lines.append(f"and {_between(seeds)} over {seeds.n} seeds (Student's t):")
+        lines.append(f"and {_range(seeds)} over {seeds.n} seeds (Student's t):")
         lines += [
             f"  seed {pair.seed}: {100 * pair.baseline:.1f} alone, {100 * pair.student:.1f} distilled, "
             f"{100 * pair.gain:+.1f}"
@@ -73,22 +73,22 @@ def _intervals(comparison: Comparison) -> list[str]:
 
 
 def _costs(report: Report) -> list[str]:
-    """Parameters, FLOPs and latency, as far as they were measured."""
+    """Return the measured parameters, FLOPs and latency, one line each."""
     lines = []
-    for what, (unit, name) in _COSTS.items():
-        sides = {role: report.facts.get(f"{role}_{what}") for role in ("teacher", "student")}
-        told = [f"{role} {value / unit:.3g}" for role, value in sides.items() if isinstance(value, int | float)]
-        lines += [f"{name}: {', '.join(told)}"] if told else []
+    for fact, (scale, unit) in _COSTS.items():
+        values = {role: report.facts.get(f"{role}_{fact}") for role in ("teacher", "student")}
+        texts = [f"{role} {value / scale:.3g}" for role, value in values.items() if isinstance(value, int | float)]
+        lines += [f"{unit}: {', '.join(texts)}"] if texts else []
     return lines
 
 
 def _weights(report: Report) -> list[str]:
-    """Each term's weight, and what it was found by where it was not given."""
+    """Return each term's weight, with its calibration target and the paper's weight if there are any."""
     facts = report.facts
     used, paper, shares = (facts.get(name) or {} for name in ("weights", "weights_paper", "weights_shares"))
     return [
         f"{term} weight: {used[term]:.3g}"
-        + (f", for {shares[term]:g} times the task's gradient when it was found" if term in shares else "")
+        + (f", calibrated to {shares[term]:g} times the task's gradient" if term in shares else "")
         + (f" (the paper's: {paper[term]:g})" if term in paper else "")
         for term in ("feature", "logit")
         if used.get(term)
@@ -99,7 +99,7 @@ def _warnings(report: Report) -> list[str]:
     return [f"Warning: {text}" for text in report.facts.get("warnings") or []]
 
 
-def _between(interval: Interval) -> str:
+def _range(interval: Interval) -> str:
     return f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
 
 
@@ -107,5 +107,5 @@ def _bound(interval: Interval | None, end: str) -> str:
     return _percent(getattr(interval, end) if interval else None, "+.1f")
 
 
-def _percent(value: float | None, form: str) -> str:
-    return "-" if value is None else format(100 * value, form)
+def _percent(value: float | None, number_format: str) -> str:
+    return "-" if value is None else format(100 * value, number_format)

@@ -1,0 +1,1 @@
+"""Comparison of finished runs: paired runs, gains with their intervals, pictures."""

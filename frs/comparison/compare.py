@@ -1,6 +1,6 @@
-"""Compares the runs of a run_group: report, intervals and pictures, from what each run found on the validation images."""
+"""Compare the runs of a run group: report, confidence intervals and pictures from their detections."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,146 +26,160 @@ from frs.training.event_reporter import EventReporter
 from frs.training.stop_request import Interrupted, StopRequest
 
 ProgressCallback = Callable[[int, int], None]
-_KINDS = ("student", "baseline")
+_ROLES = ("student", "baseline")
 
 
 @dataclass(frozen=True, eq=False)
 class RunScores:
-    """One run's numbers, on the images as they are and on each resample."""
+    """The scores of one run on the original images and on each resample."""
 
     run: FinishedRun
     scores: Scores
     resampled: dict[str, NDArray[np.float64]]
+    """COCO metrics by name, each (resamples,)."""
 
     @property
     def mAP(self) -> float:
+        """Box mAP on the original images, 0 to 1."""
         return self.scores.metrics["bbox_mAP"] or 0.0
 
 
 def run(spec: ResolvedSpec, run_group: RunGroup, workdir: Path, emit: events.Emit, stop: StopRequest) -> str:
-    """Emits `report.json` and the pictures as artifacts and the comparison as a fact; returns the end reason.
+    """Emit the report and pictures as artifacts and the comparison as a fact; return the end reason.
 
-    Raises DetectionsUnusable, RunsDiffer, BadDataset, Interrupted.
+    Raises DetectionsUnusable, RunsDiffer or BadDataset if the runs cannot be compared, Interrupted if `stop` requests
+    an interruption.
     """
     reporter = EventReporter(emit, workdir)
 
-    def tick(done: int, total: int) -> None:
+    def progress(done: int, total: int) -> None:
         reporter.phase_progress(done, total)
-        if stop.why == "interrupted":
+        if stop.reason == "interrupted":
             raise Interrupted
 
     runs = pair_runs(run_group.runs)
     reporter.phase("matching")
-    court = ComparisonData(spec, tick)
-    teacher = court.seen(run_group.teacher) if run_group.teacher else None
+    data = ComparisonData(spec, progress)
+    teacher = data.match(run_group.teacher) if run_group.teacher else None
     reporter.phase("resampling")
-    judged = [court.judge(run) for run in runs]
-    found = _report(judged, court.scores(teacher) if teacher else None, len(court.images), run_group)
+    run_scores = [data.score_run(run) for run in runs]
+    teacher_scores = data.scores(teacher.matches) if teacher else None
+    result = _build_report(run_scores, teacher_scores, len(data.images), run_group)
     reporter.artifact(
-        "report.json", weights.write_bytes(found.model_dump_json(indent=2).encode(), workdir / "report.json")
+        "report.json", weights.write_bytes(result.model_dump_json(indent=2).encode(), workdir / "report.json")
     )
-    reporter.facts(comparison=found.model_dump(mode="json")["comparison"])
+    reporter.facts(comparison=result.model_dump(mode="json")["comparison"])
     reporter.phase("drawing")
-    sides = ({"teacher": teacher} if teacher else {}) | {
-        role: court.seen(next(run.detections for run in runs if run.role == role)) for role in ("baseline", "student")
+    matched = ({"teacher": teacher} if teacher else {}) | {
+        role: data.match(next(run.detections for run in runs if run.role == role)) for role in ("baseline", "student")
     }
-    for name, draw in court.pictures(runs, sides, found).items():
+    for name, draw in data.pictures(runs, matched, result).items():
         try:
             reporter.artifact(name, weights.write_bytes(draw(), workdir / name))
-        except (ValueError, OSError, Image.DecompressionBombError) as error:  # no picture is worth the proof
+        except (ValueError, OSError, Image.DecompressionBombError) as error:  # a failed picture does not fail the job
             reporter.log(f"{name} could not be drawn: {type(error).__name__}: {error}.", "warning")
     return "completed"
 
 
 class ComparisonData:
-    """The validation images and their objects, against which every run is held."""
+    """The validation images and objects that all runs are matched against."""
 
-    def __init__(self, spec: ResolvedSpec, tick: ProgressCallback) -> None:
-        self.folder, self.tick = spec.val.images, tick
+    def __init__(self, spec: ResolvedSpec, progress: ProgressCallback) -> None:
+        self.folder, self.progress = spec.val.images, progress
         self.truth: CocoFile = coco.read(spec.val.annotations)
         self.sha256 = digest(spec.val.annotations)
         self.images: NDArray[np.int64] = np.zeros(0, np.int64)
-        """Ids of those that were looked at: known from the first run that is read."""
-        self.times: bootstrap.Multiplicities = np.zeros((0, 0), np.int64)
+        """(images,): ids of the evaluated images; set from the first run that is read."""
+        self.multiplicities: bootstrap.Multiplicities = np.zeros((0, 0), np.int64)
 
-    def seen(self, path: Path) -> MatchedDetections:
-        """Raises DetectionsUnusable, RunsDiffer."""
-        found = detections.read(path)
-        self._check(found, path.name)
-        return MatchedDetections(found.rows, matching.match(self.truth, found.rows, self.images, self.tick))
+    def match(self, path: Path) -> MatchedDetections:
+        """Read a run's detections and match them. Raise DetectionsUnusable or RunsDiffer if they do not fit."""
+        run_detections = detections.read(path)
+        self._check(run_detections, path.name)
+        matches = matching.match(self.truth, run_detections.rows, self.images, self.progress)
+        return MatchedDetections(run_detections.rows, matches)
 
-    def judge(self, run: FinishedRun) -> RunScores:
-        matches = self.seen(run.detections).matches
-        precisions = bootstrap.average_precisions(matches, self.times, self.tick)
-        return RunScores(run, self._scores(matches), bootstrap.coco_numbers(precisions))
+    def score_run(self, run: FinishedRun) -> RunScores:
+        """Return the run's scores on the original images and on each resample."""
+        matches = self.match(run.detections).matches
+        precisions = bootstrap.average_precisions(matches, self.multiplicities, self.progress)
+        return RunScores(run, self.scores(matches), bootstrap.coco_metrics(precisions))
 
-    def scores(self, seen: MatchedDetections) -> Scores:
-        return self._scores(seen.matches)
-
-    def pictures(
-        self, runs: Sequence[FinishedRun], sides: dict[str, MatchedDetections], found: Report
-    ) -> dict[str, Callable[[], bytes]]:
-        teacher = next((row.metrics["bbox_mAP"] for row in found.rows if row.role == "teacher"), None)
-        matches = {role: seen.matches for role, seen in sides.items()}
-        return {
-            "curves.png": partial(curves.draw, runs, teacher),
-            "precision-restore_warnings.png": partial(precision_recall.draw, matches),
-            "detections.png": partial(side_by_side.draw, self.truth, self.folder, self.images, sides),
-        }
-
-    def _scores(self, matches: Sequence[matching.ClassMatches]) -> Scores:
-        precisions = bootstrap.each_once(matches)
-        six = {name: float(value[0]) for name, value in bootstrap.coco_numbers(precisions).items()}
-        per_class = zip((of_class.name for of_class in matches), bootstrap.per_class(precisions), strict=True)
+    def scores(self, matches: Sequence[matching.ClassMatches]) -> Scores:
+        """Return the COCO metrics on the original images."""
+        precisions = bootstrap.point_estimate(matches)
+        metrics = {name: float(value[0]) for name, value in bootstrap.coco_metrics(precisions).items()}
+        names = (class_matches.name for class_matches in matches)
         return Scores(
-            metrics={name: None if np.isnan(value) else value for name, value in six.items()}, per_class=dict(per_class)
+            metrics={name: None if np.isnan(value) else value for name, value in metrics.items()},
+            per_class=dict(zip(names, bootstrap.class_precisions(precisions), strict=True)),
         )
 
-    def _check(self, found: Detections, name: str) -> None:
-        if found.annotations_sha256 != self.sha256:
-            raise RunsDiffer(f"{name} was found on another annotation file than the validation split's.")
-        if found.classes != self.truth.classes:
+    def pictures(
+        self, runs: Sequence[FinishedRun], matched: Mapping[str, MatchedDetections], result: Report
+    ) -> dict[str, Callable[[], bytes]]:
+        """Return the functions that draw the pictures, by file name. `matched` has the detections by role."""
+        teacher_mAP = next((row.metrics["bbox_mAP"] for row in result.rows if row.role == "teacher"), None)
+        matches = {role: role_detections.matches for role, role_detections in matched.items()}
+        return {
+            "curves.png": partial(curves.draw, runs, teacher_mAP),
+            "precision-recall.png": partial(precision_recall.draw, matches),
+            "detections.png": partial(side_by_side.draw, self.truth, self.folder, self.images, matched),
+        }
+
+    def _check(self, run_detections: Detections, name: str) -> None:
+        """Raise RunsDiffer if the detections are of other annotations, classes or images than those before."""
+        if run_detections.annotations_sha256 != self.sha256:
+            raise RunsDiffer(f"{name} belongs to another annotation file than the validation split's.")
+        if run_detections.classes != self.truth.classes:
             raise RunsDiffer(f"{name} has other classes than the validation split.")
-        if not len(self.times):
-            known = {image.id for image in self.truth.images}
-            if not len(found.images) or not known.issuperset(found.images.tolist()):
-                raise RunsDiffer(f"{name} was found on images the validation split does not have.")
-            self.images, self.times = found.images, bootstrap.draw_resamples(len(found.images))
-        if not np.array_equal(found.images, self.images):
-            raise RunsDiffer(f"{name} was found on other images than the runs before it.")
+        if not len(self.multiplicities):
+            listed = {image.id for image in self.truth.images}
+            if not len(run_detections.images) or not listed.issuperset(run_detections.images.tolist()):
+                raise RunsDiffer(f"{name} has images that the validation split does not have.")
+            self.images = run_detections.images
+            self.multiplicities = bootstrap.draw_resamples(len(run_detections.images))
+        if not np.array_equal(run_detections.images, self.images):
+            raise RunsDiffer(f"{name} has other images than the previous runs.")
 
 
 def pair_runs(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """By kind and seed, students first. Raises RunsDiffer unless every seed has one student and one baseline."""
-    ordered = sorted(runs, key=lambda run: (_KINDS.index(run.role), run.seed))
-    seeds = {role: [run.seed for run in ordered if run.role == role] for role in _KINDS}
+    """Return the runs by role and seed, students first.
+
+    Raises RunsDiffer unless every seed has one student and one baseline.
+    """
+    ordered = sorted(runs, key=lambda run: (_ROLES.index(run.role), run.seed))
+    seeds = {role: [run.seed for run in ordered if run.role == role] for role in _ROLES}
     if not ordered or seeds["student"] != seeds["baseline"] or len(set(seeds["student"])) < len(seeds["student"]):
-        said = " and ".join(f"{role}s of seeds {values}" for role, values in seeds.items())
-        raise RunsDiffer(f"There are {said}.")
+        listed = " and ".join(f"{role}s with seeds {values}" for role, values in seeds.items())
+        raise RunsDiffer(f"The runs do not form pairs: {listed}.")
     return ordered
 
 
-def compare(judged: Sequence[RunScores], images: int) -> Comparison:
-    """`judged`: students, then baselines, both by seed."""
-    half = len(judged) // 2
-    sides = list(zip(judged[:half], judged[half:], strict=True))
+def compare(run_scores: Sequence[RunScores], images: int) -> Comparison:
+    """Return the comparison of students and baselines on `images` validation images.
+
+    `run_scores` has the students, then the baselines, both by seed. Raises RunsDiffer if there are no objects.
+    """
+    count = len(run_scores) // 2
+    run_pairs = list(zip(run_scores[:count], run_scores[count:], strict=True))
     pairs = [
-        Pair(seed=ours.run.seed, student=ours.mAP, baseline=theirs.mAP, gain=ours.mAP - theirs.mAP)
-        for ours, theirs in sides
+        Pair(seed=student.run.seed, student=student.mAP, baseline=baseline.mAP, gain=student.mAP - baseline.mAP)
+        for student, baseline in run_pairs
     ]
     by_number = {
         name: bootstrap.interval(
-            np.mean([ours.resampled[name] - theirs.resampled[name] for ours, theirs in sides], axis=0)
+            np.mean([student.resampled[name] - baseline.resampled[name] for student, baseline in run_pairs], axis=0)
         )
         for name in report.NAMES
     }
-    decisive = by_number["bbox_mAP"]
-    if decisive is None:
-        raise RunsDiffer("The validation split has no objects to compare the runs by.")
+    mAP_interval = by_number["bbox_mAP"]
+    if mAP_interval is None:
+        raise RunsDiffer("The validation split has no objects, so the runs cannot be compared.")
     return Comparison(
         gain=float(np.mean([pair.gain for pair in pairs])),
         image_interval=ImageInterval(
-            **decisive.model_dump(),
+            **mAP_interval.model_dump(),
             level=bootstrap.LEVEL,
             resamples=bootstrap.RESAMPLES,
             images=images,
@@ -173,23 +187,23 @@ def compare(judged: Sequence[RunScores], images: int) -> Comparison:
         ),
         seed_interval=seed_interval([pair.gain for pair in pairs]),
         pairs=pairs,
-        step_mismatch=step_mismatch([(ours.run, theirs.run) for ours, theirs in sides]),
+        step_mismatch=step_mismatch([(student.run, baseline.run) for student, baseline in run_pairs]),
     )
 
 
-def step_mismatch(sides: Sequence[tuple[FinishedRun, FinishedRun]]) -> str | None:
-    """What to say where a time limit ended one of a pair before the other."""
-    steps = [[(run.curves.get(MAP) or [(0, None)])[-1][0] for run in pair] for pair in sides]
-    told = [
-        f"seed {ours.seed}: {own} steps distilled, {other} alone"
-        for (ours, _), (own, other) in zip(sides, steps, strict=True)
-        if own != other
+def step_mismatch(run_pairs: Sequence[tuple[FinishedRun, FinishedRun]]) -> str | None:
+    """Return a message about pairs with different numbers of steps (after a time limit); None if there are none."""
+    steps = [[(run.curves.get(MAP) or [(0, None)])[-1][0] for run in pair] for pair in run_pairs]
+    mismatches = [
+        f"seed {student.seed}: {student_steps} steps with distillation, {baseline_steps} without"
+        for (student, _), (student_steps, baseline_steps) in zip(run_pairs, steps, strict=True)
+        if student_steps != baseline_steps
     ]
-    return f"The runs are not of the same length ({'; '.join(told)})." if told else None
+    return f"The runs of a pair have different lengths ({'; '.join(mismatches)})." if mismatches else None
 
 
 def seed_interval(gains: Sequence[float], level: float = bootstrap.LEVEL) -> SeedInterval | None:
-    """Student's t interval of the mean gain; None for a single pair."""
+    """Return Student's t interval of the mean gain; None for a single pair."""
     if len(gains) < 2:
         return None
     mean, error = float(np.mean(gains)), float(stats.sem(gains))
@@ -197,14 +211,14 @@ def seed_interval(gains: Sequence[float], level: float = bootstrap.LEVEL) -> See
     return SeedInterval(mean=mean, low=mean - reach, high=mean + reach, level=level, n=len(gains))
 
 
-def _report(judged: Sequence[RunScores], teacher: Scores | None, images: int, run_group: RunGroup) -> Report:
-    half = len(judged) // 2
+def _build_report(run_scores: Sequence[RunScores], teacher: Scores | None, images: int, run_group: RunGroup) -> Report:
+    count = len(run_scores) // 2
     return report.build(
-        [run.scores for run in judged[:half]],
+        [run.scores for run in run_scores[:count]],
         teacher,
-        [run.scores for run in judged[half:]],
-        pairs=half,
-        wants_teacher=teacher is not None,
+        [run.scores for run in run_scores[count:]],
+        pairs=count,
+        expects_teacher=teacher is not None,
         facts=run_group.facts,
-        comparison=compare(judged, images),
+        comparison=compare(run_scores, images),
     )

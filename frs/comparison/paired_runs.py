@@ -1,4 +1,4 @@
-"""Paired runs of the engine alone: which there are, in which folders, and what a finished one has left."""
+"""Paired runs of the command line: their specs, their work folders and the results of finished ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,41 +12,47 @@ from frs.errors import CheckpointUnusable, DetectionsUnusable
 from frs.resolved import FinishedRun, ResolvedSpec, RunGroup, is_drawn
 from frs.spec import baseline_of, comparison_of, seed_variant
 
-SPEC, JOURNAL = "spec.json", "events.jsonl"
+SPEC, EVENT_LOG = "spec.json", "events.jsonl"
 _Role = Literal["student", "baseline"]
 
 
 @dataclass(frozen=True)
 class PlannedRun:
+    """One run of a pair."""
+
     role: _Role
     seed: int
     spec: ResolvedSpec
 
     @property
     def name(self) -> str:
+        """Name of the run's work folder."""
         return f"{self.role}-seed{self.seed}"
 
 
 def planned_runs(spec: ResolvedSpec) -> Iterator[PlannedRun]:
-    """Student, then baseline, seed by seed."""
+    """Yield the runs of a spec with a baseline: seed by seed, student before baseline."""
     for number in range(spec.job.pairs):
         student, baseline = seed_variant(spec.job, number), baseline_of(spec.job, number)
         yield PlannedRun("student", student.schedule.seed, spec.model_copy(update={"job": student}))
-        without = spec.model_copy(update={"job": baseline, "teacher": None})
-        yield PlannedRun("baseline", baseline.schedule.seed, without)
+        baseline_spec = spec.model_copy(update={"job": baseline, "teacher": None})
+        yield PlannedRun("baseline", baseline.schedule.seed, baseline_spec)
 
 
 def is_done(folder: Path, spec: ResolvedSpec) -> bool:
-    """Whether that very run has ended well there. Raises CheckpointUnusable where another spec was run."""
+    """Return whether a run of `spec` has succeeded in `folder`. Raise CheckpointUnusable if it ran another spec."""
     if not (folder / SPEC).is_file():
         return False
     if (folder / SPEC).read_text() != spec.model_dump_json():
         raise CheckpointUnusable(f"{folder} holds a run of another spec.")
-    return _ended_well(folder)
+    return _has_succeeded(folder)
 
 
 def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> ResolvedSpec:
-    """A comparison of the runs in these folders. Raises DetectionsUnusable where one is not finished."""
+    """Return the spec of a comparison of the runs in these work folders.
+
+    Raises DetectionsUnusable if a folder holds no run, or one that has not succeeded.
+    """
     runs = [_run(folder, "student") for folder in students] + [_run(folder, "baseline") for folder in baselines]
     first, teacher = _spec(students[0]), students[0] / "detections-teacher.npz"
     facts: dict[str, Any] = {}
@@ -58,31 +64,31 @@ def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> Reso
 
 def _run(folder: Path, role: _Role) -> FinishedRun:
     seed = _spec(folder).job.schedule.seed
-    if not _ended_well(folder):
-        raise DetectionsUnusable(f"The run in {folder} has not ended well.", "FinishedRun it to its end first.")
+    if not _has_succeeded(folder):
+        raise DetectionsUnusable(f"The run in {folder} has not succeeded.", "Run it to its end first.")
     return FinishedRun(role=role, seed=seed, detections=folder / "detections-student.npz", curves=_curves(folder))
 
 
-def _ended_well(folder: Path) -> bool:
-    told = list(_read_events(folder))
-    return bool(told) and isinstance(told[-1], events.Outcome) and told[-1].status == "succeeded"
+def _has_succeeded(folder: Path) -> bool:
+    logged = list(_read_events(folder))
+    return bool(logged) and isinstance(logged[-1], events.Outcome) and logged[-1].status == "succeeded"
 
 
 def _spec(folder: Path) -> ResolvedSpec:
     try:
         return ResolvedSpec.model_validate_json((folder / SPEC).read_bytes())
     except (OSError, ValidationError):
-        hint = "Name work folders of `python -m frs train` that have ended."
-        raise DetectionsUnusable(f"{folder} is no work folder: it has no {SPEC} of a run.", hint) from None
+        hint = "Name work folders of finished `python -m frs train` runs."
+        raise DetectionsUnusable(f"{folder} is not a work folder: it has no valid {SPEC}.", hint) from None
 
 
 def _curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
-    """Of every attempt what the next one did not go back behind."""
+    """Return the run's metrics by key as (step, value) pairs, without the points that a rewind made void."""
     points: dict[str, dict[int, float | None]] = {}
     for event in _read_events(folder):
         if isinstance(event, events.Rewound):
-            kept = event.to_step
-            points = {key: {step: y for step, y in curve.items() if step <= kept} for key, curve in points.items()}
+            last = event.to_step
+            points = {key: {step: y for step, y in curve.items() if step <= last} for key, curve in points.items()}
         elif isinstance(event, events.Metrics):
             for key in filter(is_drawn, event.values):
                 points.setdefault(key, {})[event.step] = event.values[key]
@@ -90,9 +96,9 @@ def _curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
 
 
 def _read_events(folder: Path) -> Iterator[events.Event]:
-    """What the run said; a last line that was cut off when it was killed is passed over."""
+    """Yield the events that the run logged. Invalid lines, such as an incomplete last one, are skipped."""
     try:
-        lines = (folder / JOURNAL).read_text().splitlines()
+        lines = (folder / EVENT_LOG).read_text().splitlines()
     except OSError:
         return
     for line in lines:

@@ -1,0 +1,1 @@
+"""COCO evaluation, the bootstrap over validation images, and the report that compares runs."""

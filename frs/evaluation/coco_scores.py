@@ -1,4 +1,4 @@
-"""COCO evaluation with faster-coco-eval: the six numbers and per-class AP, at full precision."""
+"""COCO evaluation with faster-coco-eval: the six COCO metrics and the AP of each class, not rounded."""
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
@@ -21,60 +21,67 @@ ProgressCallback = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Scores:
+    """COCO metrics of one detector."""
+
     metrics: dict[str, float | None]
-    """The six numbers by mmdet's names, 0 to 1; null for a size without objects."""
+    """The six COCO metrics by mmdet's names, 0 to 1; None for a size without objects."""
     per_class: dict[str, float | None]
+    """mAP of each class, 0 to 1; None for a class without objects."""
     images: int
+    """Number of evaluated images."""
     detections: int
+    """Number of detections."""
 
     @property
     def mAP(self) -> float:
+        """Box mAP, 0 to 1; 0 if there are no objects."""
         return self.metrics["bbox_mAP"] or 0.0
 
 
 @torch.no_grad()
-def detect(detector: Detector, batches: DataLoader[Any], tick: ProgressCallback) -> NDArray[np.float64]:
-    """Detections of a detector as rows (image id, x, y, width, height, score, label), in pixels of the original image.
+def detect(detector: Detector, batches: DataLoader[Any], progress: ProgressCallback) -> NDArray[np.float64]:
+    """Return the detections as rows (image id, x, y, width, height, score, label): (detections, 7).
 
-    `tick(done, batches)` is called after each batch.
+    Boxes are in pixels of the original image. `progress(done, batches)` is called for each batch.
     """
     detector.eval()
     rows = [np.zeros((0, 7))]
     for done, batch in enumerate(batches, 1):
-        tick(done, len(batches))
+        progress(done, len(batches))
         for sample in detector.test_step(batch):
-            found = sample.pred_instances
-            boxes = found.bboxes.cpu().numpy().astype(np.float64)
+            instances = sample.pred_instances
+            boxes = instances.bboxes.cpu().numpy().astype(np.float64)
             boxes[:, 2:] -= boxes[:, :2]
             image = np.full((len(boxes), 1), sample.img_id)
-            rows.append(
-                np.hstack([image, boxes, found.scores.cpu().numpy()[:, None], found.labels.cpu().numpy()[:, None]])
-            )
+            scores, labels = instances.scores.cpu().numpy()[:, None], instances.labels.cpu().numpy()[:, None]
+            rows.append(np.hstack([image, boxes, scores, labels]))
     return np.concatenate(rows)
 
 
 def score(detections: NDArray[np.float64], truth: CocoFile, images: Iterable[int] | None = None) -> Scores:
-    """COCO metrics of detections (rows as from `detect`) against `truth`, over the images of these ids or all of them.
+    """Return the COCO metrics of `detections` (rows as from `detect`) on the images with the ids `images` (None: all).
 
-    No detections score 0.
+    Without detections, every metric that has objects is 0.
     """
-    evaluation = evaluated(detections, truth, images)
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # thresholds, recalls, classes
+    evaluation = run_evaluation(detections, truth, images)
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (thresholds, recalls, classes)
     return Scores(
-        metrics=dict(zip(NAMES, map(_absent_is_null, evaluation.stats[:6]), strict=True)),
+        metrics=dict(zip(NAMES, map(_none_if_undefined, evaluation.stats[:6]), strict=True)),
         per_class={name: _mean(precision[:, :, k]) for k, name in enumerate(truth.classes)},
         images=len(evaluation.params.imgIds),
         detections=len(detections),
     )
 
 
-def evaluated(detections: NDArray[np.float64], truth: CocoFile, images: Iterable[int] | None = None) -> COCOeval_faster:
-    """COCO's own evaluation after its run: `stats` are its twelve numbers, -1 for what there is none of."""
+def run_evaluation(
+    detections: NDArray[np.float64], truth: CocoFile, images: Iterable[int] | None = None
+) -> COCOeval_faster:
+    """Return a COCO evaluation after its run. Its `stats` are the twelve COCO metrics; -1 is undefined."""
     results = detections.copy()
     results[:, 6] = np.asarray(truth.category_ids)[detections[:, 6].astype(int)]
-    with _uncollected():
-        known = COCO(_as_coco(truth))
-        evaluation = COCOeval_faster(known, known.loadRes(results), "bbox", print_function=_silent)
+    with _garbage_collection_disabled():
+        annotations = COCO(_to_coco(truth))
+        evaluation = COCOeval_faster(annotations, annotations.loadRes(results), "bbox", print_function=_print_nothing)
         if images is not None:
             evaluation.params.imgIds = sorted(images)
         evaluation.run()
@@ -82,8 +89,8 @@ def evaluated(detections: NDArray[np.float64], truth: CocoFile, images: Iterable
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """COCO's code makes a dictionary of every box; looking through them for cycles takes a third of the time."""
+def _garbage_collection_disabled() -> Iterator[None]:
+    """Disable garbage collection: COCO's code creates a dictionary per box, and tracing them takes 1/3 of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -93,9 +100,10 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _as_coco(truth: CocoFile) -> dict[str, Any]:
-    """What evaluation needs of an annotation file, with an area for every box and ids from 1: COCO's code takes a match
-    with id 0 for none, and mixes up boxes of one id.
+def _to_coco(truth: CocoFile) -> dict[str, Any]:
+    """Return the annotations in COCO format, with an area for every box and ids from 1.
+
+    COCO's code interprets id 0 as no match, and confuses boxes with equal ids.
     """
     boxes = truth.boxes
     columns = (column.tolist() for column in (boxes.image, boxes.label, boxes.xywh, boxes.area, boxes.crowd))
@@ -116,14 +124,15 @@ def _as_coco(truth: CocoFile) -> dict[str, Any]:
     }
 
 
-def _silent(*_: object) -> None:
+def _print_nothing(*_: object) -> None:
     pass
 
 
-def _absent_is_null(value: float) -> float | None:
+def _none_if_undefined(value: float) -> float | None:
     return None if value < 0 or np.isnan(value) else float(value)
 
 
 def _mean(precision: NDArray[np.float64]) -> float | None:
+    """Return the mean of the defined precisions (thresholds, recalls); None if there are none."""
     valid = precision[precision > -1]
     return float(valid.mean()) if valid.size else None

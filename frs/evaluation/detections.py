@@ -1,4 +1,4 @@
-"""What a detector found on the validation split, kept so that detectors can be compared image by image later."""
+"""Files of a detector's detections on the validation split, for later comparisons image by image."""
 
 import io
 from dataclasses import dataclass
@@ -10,31 +10,41 @@ from numpy.typing import NDArray
 from frs.errors import DetectionsUnusable
 
 Rows = NDArray[np.float64]
-"""(image id, x, y, width, height, score, label), as from `frs.evaluation.coco_scores.detect`."""
+"""(detections, 7): image id, x, y, width, height, score, label, as from `frs.evaluation.coco_scores.detect`."""
 _COLUMNS = {"image": np.int64, "corners": np.float32, "score": np.float32, "label": np.int32}
 _FACTS = {"images": np.int64, "classes": np.str_, "annotations_sha256": np.str_}
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
+    """A detector's detections and the images they belong to."""
+
     rows: Rows
     images: NDArray[np.int64]
-    """Ids of the images that were looked at, ascending; also those without any detection."""
+    """(images,): ids of the evaluated images, ascending, including images without detections."""
     classes: tuple[str, ...]
+    """Class names in the order of the labels."""
     annotations_sha256: str
-    """Of the annotation file the image ids and labels refer to."""
+    """SHA-256 of the annotation file that image ids and labels refer to, lower-case hex."""
 
 
-def pack(found: Detections) -> bytes:
-    """An .npz of plain arrays. Corners in float32 are the detector's own numbers: nothing is lost."""
-    boxes = found.rows[:, 1:5]
+def pack(detections: Detections) -> bytes:
+    """Return the detections as an .npz archive of plain arrays.
+
+    Corners are stored in float32, the detector's own precision, so the round trip is exact.
+    """
+    boxes = detections.rows[:, 1:5]
     columns = {
-        "image": found.rows[:, 0],
+        "image": detections.rows[:, 0],
         "corners": np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]),
-        "score": found.rows[:, 5],
-        "label": found.rows[:, 6],
+        "score": detections.rows[:, 5],
+        "label": detections.rows[:, 6],
     }
-    facts = {"images": found.images, "classes": list(found.classes), "annotations_sha256": found.annotations_sha256}
+    facts = {
+        "images": detections.images,
+        "classes": list(detections.classes),
+        "annotations_sha256": detections.annotations_sha256,
+    }
     arrays = {name: np.asarray(values, dtype=(_COLUMNS | _FACTS)[name]) for name, values in (columns | facts).items()}
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **arrays)
@@ -42,14 +52,14 @@ def pack(found: Detections) -> bytes:
 
 
 def read(path: Path) -> Detections:
-    """Raises DetectionsUnusable for whatever `pack` would not have written."""
+    """Return the detections of a file from `pack`. Raise DetectionsUnusable for any other content."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _COLUMNS | _FACTS}
-    except Exception as error:  # whatever a hostile file makes the reader raise
-        raise DetectionsUnusable(f"{path.name} holds no detections: {type(error).__name__}.") from None
+    except Exception as error:  # a hostile file can make the reader raise any exception
+        raise DetectionsUnusable(f"{path.name} is not a file of detections: {type(error).__name__}.") from None
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise DetectionsUnusable(f"{path.name} holds other things than arrays.")
+        raise DetectionsUnusable(f"{path.name} has entries that are not arrays.")
     _check(arrays, path.name)
     corners = arrays["corners"].astype(np.float64)
     columns = [arrays["image"], corners[:, :2], corners[:, 2:] - corners[:, :2], arrays["score"], arrays["label"]]
@@ -59,16 +69,17 @@ def read(path: Path) -> Detections:
 
 
 def _check(arrays: dict[str, NDArray[np.generic]], name: str) -> None:
+    """Raise DetectionsUnusable if shapes, types or values of the arrays are invalid."""
     count = arrays["image"].shape[:1]
     shapes = {"image": count, "corners": (*count, 4), "score": count, "label": count, "annotations_sha256": ()}
     if any(arrays[key].shape != shape for key, shape in shapes.items()) or len(count) != 1:
-        raise DetectionsUnusable(f"{name} has columns that do not fit together.")
+        raise DetectionsUnusable(f"{name} has columns of different lengths.")
     if any(not np.issubdtype(arrays[key].dtype, kind) for key, kind in (_COLUMNS | _FACTS).items()):
-        raise DetectionsUnusable(f"{name} has columns of another type.")
+        raise DetectionsUnusable(f"{name} has columns of an unexpected type.")
     if not (np.isfinite(arrays["corners"]).all() and np.isfinite(arrays["score"]).all()):
-        raise DetectionsUnusable(f"{name} holds numbers that are not finite.")
+        raise DetectionsUnusable(f"{name} has numbers that are not finite.")
     label, classes = arrays["label"], arrays["classes"]
     if label.size and (label.min() < 0 or label.max() >= len(classes)):
         raise DetectionsUnusable(f"{name} has labels without a class.")
     if not np.isin(arrays["image"], arrays["images"]).all():
-        raise DetectionsUnusable(f"{name} has detections on images it does not list.")
+        raise DetectionsUnusable(f"{name} has detections on images that it does not list.")

@@ -1,6 +1,6 @@
-"""Which detections are right, image by image: COCO's greedy matching at all thresholds and sizes at once.
+"""Matching of detections and objects: COCO's greedy algorithm, at all IoU thresholds and object sizes at once.
 
-faster-coco-eval keeps its own matches inside compiled code, so they are made here once more, from its overlaps.
+faster-coco-eval does not expose its matches, so they are computed here again, from the IoUs of the same library.
 """
 
 from collections.abc import Callable
@@ -14,99 +14,120 @@ from frs.dataset.coco import CocoFile
 from frs.evaluation.detections import Rows
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""(10,): IoU thresholds."""
 SIZES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
-"""Least and greatest area of all, small, medium and large objects, in square pixels."""
-MOST = 100
-"""Detections of one class on one image that count: the highest scores."""
-MISSED, FOUND, IGNORED = 0, 1, 2
+"""(4, 2): minimum and maximum area of all, small, medium and large objects, in square pixels."""
+MAX_DETECTIONS = 100
+"""Number of detections of one class on one image that count, those with the highest scores."""
+FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2
 Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class ClassMatches:
-    """One class on all images; D detections by falling score, I images."""
+    """The matches of one class: D detections by descending score, on I images."""
 
     name: str
+    """Class name."""
     row: NDArray[np.intp]
-    """(D,) place of each detection among the rows."""
+    """(D,): index of each detection among all rows."""
     image: NDArray[np.intp]
-    """(D,) place of each detection's image among the images."""
+    """(D,): index of each detection's image among the images."""
     score: NDArray[np.float64]
+    """(D,): score of each detection."""
     outcome: NDArray[np.int8]
-    """(D, sizes, thresholds): MISSED, FOUND or IGNORED, as a match with a crowd or out of size is."""
+    """(D, sizes, thresholds): FALSE_POSITIVE, TRUE_POSITIVE or IGNORED.
+
+    A detection is ignored if it matches a crowd or an object of another size, or if it has no match and another size.
+    """
     objects: NDArray[np.int64]
-    """(I, sizes) objects to find on each image."""
+    """(I, sizes): number of objects to detect on each image."""
 
 
 def match(
-    truth: CocoFile, rows: Rows, images: NDArray[np.int64], tick: Callable[[int, int], None]
+    truth: CocoFile, rows: Rows, images: NDArray[np.int64], progress: Callable[[int, int], None]
 ) -> list[ClassMatches]:
-    """Matches of every class over the images of these ids (ascending); `tick(done, classes)`."""
-    places = {image.id: index for index, image in enumerate(truth.images)}
-    indices = np.array([places[int(identity)] for identity in images])
-    found = []
+    """Return the matches of every class on the images with the ascending ids `images` (I,).
+
+    `progress(done, classes)` is called after each class.
+    """
+    index_of_id = {image.id: index for index, image in enumerate(truth.images)}
+    indices = np.array([index_of_id[int(image_id)] for image_id in images])
+    matches = []
     for label, name in enumerate(truth.classes):
-        own = np.flatnonzero(rows[:, 6] == label)
-        found.append(_of_class(truth, rows, own, label, name, images, indices))
-        tick(label + 1, len(truth.classes))
-    return found
+        of_class = np.flatnonzero(rows[:, 6] == label)
+        matches.append(_match_class(truth, rows, of_class, label, name, images, indices))
+        progress(label + 1, len(truth.classes))
+    return matches
 
 
-def _of_class(
+def _match_class(
     truth: CocoFile,
     rows: Rows,
-    own: NDArray[np.intp],
+    of_class: NDArray[np.intp],
     label: int,
     name: str,
     images: NDArray[np.int64],
     indices: NDArray[np.intp],
 ) -> ClassMatches:
-    place = np.searchsorted(images, rows[own, 0].astype(np.int64))
-    order = np.lexsort((-rows[own, 5], place))  # by image, there by falling score; equal ones keep their order
-    own, place = own[order], place[order]
-    rows = rows[own]
-    ends = np.searchsorted(place, np.arange(len(images) + 1))
-    kept = np.arange(len(rows)) - ends[place] < MOST
+    """Match the rows `of_class`; `indices` (I,) are the indices of `images` in the annotation file."""
+    image = np.searchsorted(images, rows[of_class, 0].astype(np.int64))
+    order = np.lexsort((-rows[of_class, 5], image))  # by image, then by descending score; ties keep their order
+    of_class, image = of_class[order], image[order]
+    rows = rows[of_class]
+    starts = np.searchsorted(image, np.arange(len(images) + 1))
+    within_limit = np.arange(len(rows)) - starts[image] < MAX_DETECTIONS
     outcome = np.empty((len(rows), len(SIZES), len(THRESHOLDS)), np.int8)
     objects = np.zeros((len(images), len(SIZES)), np.int64)
     for i, index in enumerate(indices):
         boxes = truth.boxes_of(int(index))
         boxes = boxes.take(np.flatnonzero(boxes.label == label))
-        ignored = boxes.crowd | _out_of_size(boxes.area)
+        ignored = boxes.crowd | _other_size(boxes.area)
         objects[i] = (~ignored).sum(axis=1)
-        here = slice(ends[i], min(ends[i + 1], ends[i] + MOST))
-        outcome[here] = _of_image(rows[here, 1:5], boxes.xywh, boxes.crowd, ignored)
-    kept = np.flatnonzero(kept)[np.argsort(-rows[kept, 5], kind="stable")]
-    return ClassMatches(name, own[kept], place[kept], rows[kept, 5], outcome[kept], objects)
+        on_image = slice(starts[i], min(starts[i + 1], starts[i] + MAX_DETECTIONS))
+        outcome[on_image] = _match_image(rows[on_image, 1:5], boxes.xywh, boxes.crowd, ignored)
+    kept = np.flatnonzero(within_limit)[np.argsort(-rows[within_limit, 5], kind="stable")]
+    return ClassMatches(name, of_class[kept], image[kept], rows[kept, 5], outcome[kept], objects)
 
 
-def _of_image(found: Rows, boxes: NDArray[np.float64], crowd: Flags, ignored: Flags) -> NDArray[np.int8]:
-    """(D, sizes, thresholds) outcomes of detections by falling score; `ignored`: (sizes, objects)."""
-    outcome = np.empty((len(found), len(SIZES), len(THRESHOLDS)), np.int8)
-    outcome[:] = np.where(_out_of_size(found[:, 2] * found[:, 3]).T, IGNORED, MISSED)[..., None]
-    if not len(found) or not len(boxes):
+def _match_image(
+    detections: NDArray[np.float64], boxes: NDArray[np.float64], crowd: Flags, ignored: Flags
+) -> NDArray[np.int8]:
+    """Return the outcomes of one image's detections, (D, sizes, thresholds).
+
+    `detections` (D, 4) are boxes by descending score, `boxes` (objects, 4), both x, y, width, height; `crowd` is
+    (objects,) and `ignored` is (sizes, objects).
+    """
+    outcome = np.empty((len(detections), len(SIZES), len(THRESHOLDS)), np.int8)
+    other_size = _other_size(detections[:, 2] * detections[:, 3])
+    outcome[:] = np.where(other_size.T, IGNORED, FALSE_POSITIVE)[..., None]
+    if not len(detections) or not len(boxes):
         return outcome
-    overlaps = np.asarray(mask.iou(found.tolist(), boxes.tolist(), crowd.astype(int).tolist()))
-    free = np.ones((len(SIZES), len(THRESHOLDS), len(boxes)), bool)
+    overlaps = np.asarray(mask.iou(detections.tolist(), boxes.tolist(), crowd.astype(int).tolist()))
+    unmatched = np.ones((len(SIZES), len(THRESHOLDS), len(boxes)), bool)
     for number in np.flatnonzero(overlaps.max(axis=1) >= THRESHOLDS[0] - 1e-9):
-        _take_best(overlaps[number], free, crowd, ignored, outcome[number])
+        _match_detection(overlaps[number], unmatched, crowd, ignored, outcome[number])
     return outcome
 
 
-def _take_best(
-    overlap: NDArray[np.float64], free: Flags, crowd: Flags, ignored: Flags, outcome: NDArray[np.int8]
+def _match_detection(
+    overlap: NDArray[np.float64], unmatched: Flags, crowd: Flags, ignored: Flags, outcome: NDArray[np.int8]
 ) -> None:
-    """The free object of largest overlap, the last of equals, before any that is ignored; a crowd is always free."""
-    reach = free & (overlap >= np.minimum(THRESHOLDS, 1 - 1e-10)[:, None])
-    wanted = reach & ~ignored[:, None]
-    reach = np.where(wanted.any(axis=-1, keepdims=True), wanted, reach)
-    best = len(overlap) - 1 - np.where(reach, overlap, -1.0)[..., ::-1].argmax(axis=-1)
-    size, threshold = np.nonzero(reach.any(axis=-1))
-    taken = best[size, threshold]
-    free[size, threshold, taken] = crowd[taken]
-    outcome[size, threshold] = np.where(ignored[size, taken], IGNORED, FOUND)
+    """Match one detection to the unmatched object with the highest IoU; on ties, to the last.
+
+    Objects that are not ignored take precedence, and a crowd can be matched any number of times. `overlap` (objects,)
+    is the IoU with each object; `unmatched` (sizes, thresholds, objects) and `outcome` (sizes, thresholds) are updated.
+    """
+    candidates = unmatched & (overlap >= np.minimum(THRESHOLDS, 1 - 1e-10)[:, None])
+    preferred = candidates & ~ignored[:, None]
+    candidates = np.where(preferred.any(axis=-1, keepdims=True), preferred, candidates)
+    best = len(overlap) - 1 - np.where(candidates, overlap, -1.0)[..., ::-1].argmax(axis=-1)
+    size, threshold = np.nonzero(candidates.any(axis=-1))
+    matched = best[size, threshold]
+    unmatched[size, threshold, matched] = crowd[matched]
+    outcome[size, threshold] = np.where(ignored[size, matched], IGNORED, TRUE_POSITIVE)
 
 
-def _out_of_size(area: NDArray[np.float64]) -> Flags:
-    """(sizes, boxes)"""
+def _other_size(area: NDArray[np.float64]) -> Flags:
+    """Return whether each area is outside each size's range: (boxes,) -> (sizes, boxes)."""
     return (area < SIZES[:, :1]) | (area > SIZES[:, 1:])

@@ -1,4 +1,4 @@
-"""The proof that distillation paid: teacher, baseline and student side by side. Importable without torch."""
+"""The report of a job: teacher, baseline and student compared. This module does not import torch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -9,8 +9,9 @@ Role = Literal["teacher", "baseline", "student", "gain"]
 Verdict = Literal["improved", "no_difference", "worse", "no_baseline"]
 Metrics = Mapping[str, float | None]
 NAMES = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
+"""The six COCO metrics by mmdet's names."""
 MIN_SEEDS = 3
-"""From so many on, the interval over seeds decides."""
+"""Minimum number of pairs of runs for the verdict to follow the interval over seeds."""
 
 
 class _Part(BaseModel):
@@ -18,94 +19,126 @@ class _Part(BaseModel):
 
 
 class Scores(_Part):
-    """The last evaluation of one detector."""
+    """The final evaluation of one detector."""
 
     metrics: dict[str, float | None]
+    """The six COCO metrics, 0 to 1; null for a size without objects."""
     per_class: dict[str, float | None]
+    """mAP of each class, 0 to 1; null for a class without objects."""
 
 
 class Row(_Part):
+    """The metrics of one role."""
+
     role: Role
+    """`teacher`, `baseline`, `student`, or `gain`: student minus baseline."""
     metrics: dict[str, float | None]
-    """The six COCO numbers, 0 to 1, means over the seeds; of `gain`, student less baseline. Null: a size without objects."""
+    """The six COCO metrics, 0 to 1, as means over the seeds; null for a size without objects."""
 
 
 class Interval(_Part):
+    """A confidence interval."""
+
     low: float
+    """Lower bound."""
     high: float
+    """Upper bound."""
 
 
 class ImageInterval(Interval):
-    """Of the gain in mAP when the validation images are drawn anew, the same ones for student and baseline."""
+    """Bootstrap interval of the gain in mAP: the same resampled validation images for student and baseline."""
 
     level: float
+    """Confidence level, 0 to 1."""
     resamples: int
+    """Number of resamples."""
     images: int
+    """Number of validation images."""
     by_number: dict[str, Interval | None]
-    """For each of the six numbers. Null: a size without objects."""
+    """Interval of the gain in each of the six metrics; null for a size without objects."""
 
 
 class SeedInterval(Interval):
     """Student's t interval of the gain in mAP over the pairs of runs."""
 
     mean: float
+    """Mean gain."""
     level: float
+    """Confidence level, 0 to 1."""
     n: int
+    """Number of pairs."""
 
 
 class Pair(_Part):
-    """Student and baseline of one seed, in mAP."""
+    """mAP of student and baseline with the same seed."""
 
     seed: int
+    """Seed of both runs."""
     student: float
+    """mAP of the student, 0 to 1."""
     baseline: float
+    """mAP of the baseline, 0 to 1."""
     gain: float
+    """Student minus baseline."""
 
 
 class Comparison(_Part):
+    """The gain of the students over the baselines."""
+
     gain: float
-    """In mAP, mean over the pairs."""
+    """Gain in mAP, mean over the pairs."""
     image_interval: ImageInterval
+    """Interval of the gain over the choice of validation images."""
     seed_interval: SeedInterval | None
-    """Null with a single pair."""
+    """Interval of the gain over seeds; null with a single pair."""
     pairs: list[Pair]
+    """The pairs of runs, by seed."""
     step_mismatch: str | None = None
-    """Said where the two runs of a pair did not take as many steps."""
+    """Message about pairs whose runs have different numbers of steps; null if there are none."""
 
     @property
     def decisive(self) -> Interval:
+        """The interval that the verdict follows: over seeds from `MIN_SEEDS` pairs on, otherwise over images."""
         enough = self.seed_interval is not None and self.seed_interval.n >= MIN_SEEDS
         return self.seed_interval if enough and self.seed_interval else self.image_interval
 
 
 class MissingRun(_Part):
-    """A run the report still needs, or will never get."""
+    """A run that the report lacks."""
 
     job_id: str | None
+    """Id of the run's job."""
     what: Literal["student", "baseline", "comparison"]
+    """Role of the run."""
     status: str
+    """Status of the run's job."""
     reason: str | None = None
-    """Why it ended, where it ended without result."""
+    """Reason why the run ended without a result."""
 
 
 class Report(_Part):
+    """The report of a job."""
+
     status: Literal["complete", "partial"]
-    """`partial` until every run it compares has ended in an evaluation and they have been compared."""
+    """`partial` until all runs have been evaluated and compared."""
     waiting_for: list[MissingRun]
-    """Why it is partial. A run that has failed or was cancelled will not come: post the job again."""
+    """Runs that a partial report lacks. A failed or cancelled run gives no result: post the job again."""
     rows: list[Row]
+    """Metrics of teacher, baseline and student, and the gain."""
     per_class: dict[str, dict[Role, float | None]]
+    """mAP of each class by role, 0 to 1; null for a class without objects."""
     gap_closed: float | None
-    """(student - baseline) / (teacher - baseline) in mAP; null where the teacher is not the better one."""
+    """(student - baseline) / (teacher - baseline) in mAP; null unless the teacher is better than the baseline."""
     comparison: Comparison | None
+    """The gain with its intervals; null without a baseline or before the comparison."""
     verdict: Verdict | None
-    """`improved` or `worse` where the interval of the gain in mAP lies above or below 0; null while partial."""
+    """`improved` or `worse` if the interval of the gain in mAP lies above or below 0; null while partial."""
     verdict_by: Literal["images", "seeds"] | None
-    """Which interval decided: over seeds from three pairs of runs on."""
+    """The interval that the verdict follows: over seeds from three pairs of runs on."""
     caveat: str | None
-    """What that interval does not cover, in words."""
+    """What that interval does not cover."""
     facts: dict[str, Any]
-    """Of the student's run: chosen weights, parameters, FLOPs, latency, hashes, versions, device."""
+    """Facts of the student's run: chosen weights, parameters, FLOPs, latency, hashes, versions, device."""
 
 
 def build(
@@ -114,76 +147,84 @@ def build(
     baselines: Sequence[Scores],
     *,
     pairs: int,
-    wants_teacher: bool,
+    expects_teacher: bool,
     facts: Mapping[str, Any],
     comparison: Comparison | None = None,
     waiting_for: Sequence[MissingRun] = (),
 ) -> Report:
-    """`pairs`: baselines the job asks for, 0 for none; what it asks for and is not there yet makes the report partial."""
-    runs = len(students) >= max(1, pairs) and len(baselines) >= pairs and not (wants_teacher and teacher is None)
-    whole = runs and (comparison is not None or not pairs)
-    sides: dict[Role, Scores | None] = {"teacher": teacher, "baseline": _mean(baselines), "student": _mean(students)}
-    sides["gain"] = _gain(sides["student"], sides["baseline"])
-    present = {role: side for role, side in sides.items() if side is not None}
-    compared = comparison if whole else None
+    """Return the report of the evaluated runs.
+
+    `pairs` is the number of baselines that the job requests (0: none). The report is partial if a requested student,
+    baseline, teacher evaluation or comparison is missing.
+    """
+    evaluated = len(students) >= max(1, pairs) and len(baselines) >= pairs and not (expects_teacher and teacher is None)
+    complete = evaluated and (comparison is not None or not pairs)
+    scores: dict[Role, Scores | None] = {"teacher": teacher, "baseline": _mean(baselines), "student": _mean(students)}
+    scores["gain"] = _gain(scores["student"], scores["baseline"])
+    available = {role: role_scores for role, role_scores in scores.items() if role_scores is not None}
+    final_comparison = comparison if complete else None
     return Report(
-        status="complete" if whole else "partial",
-        waiting_for=[] if whole else list(waiting_for),
-        rows=[Row(role=role, metrics=side.metrics) for role, side in present.items()],
+        status="complete" if complete else "partial",
+        waiting_for=[] if complete else list(waiting_for),
+        rows=[Row(role=role, metrics=role_scores.metrics) for role, role_scores in available.items()],
         per_class={
-            name: {role: side.per_class.get(name) for role, side in present.items()}
+            name: {role: role_scores.per_class.get(name) for role, role_scores in available.items()}
             for name in (students[0].per_class if students else {})
         },
-        gap_closed=_gap_closed(sides["student"], teacher, sides["baseline"]),
+        gap_closed=_gap_closed(scores["student"], teacher, scores["baseline"]),
         comparison=comparison,
-        verdict=verdict(compared) if whole else None,
-        verdict_by=_by(compared) if compared else None,
-        caveat=_caveat(compared) if compared else None,
+        verdict=verdict(final_comparison) if complete else None,
+        verdict_by=_verdict_by(final_comparison) if final_comparison else None,
+        caveat=_caveat(final_comparison) if final_comparison else None,
         facts=dict(facts),
     )
 
 
 def verdict(comparison: Comparison | None) -> Verdict:
+    """Return the verdict of a complete report."""
     if comparison is None:
         return "no_baseline"
     return verdict_of(comparison.decisive)
 
 
 def verdict_of(interval: Interval) -> Verdict:
-    """Of a gain."""
+    """Return the verdict for the interval of a gain."""
     return "improved" if interval.low > 0 else "worse" if interval.high < 0 else "no_difference"
 
 
-def _by(comparison: Comparison) -> Literal["images", "seeds"]:
+def _verdict_by(comparison: Comparison) -> Literal["images", "seeds"]:
     return "seeds" if isinstance(comparison.decisive, SeedInterval) else "images"
 
 
 def _caveat(comparison: Comparison) -> str:
-    return " ".join(filter(None, [_not_covered(comparison), comparison.step_mismatch]))
+    return " ".join(filter(None, [_interval_caveat(comparison), comparison.step_mismatch]))
 
 
-def _not_covered(comparison: Comparison) -> str:
-    if _by(comparison) == "seeds":
-        return "The interval covers the luck of training, on these validation images."
+def _interval_caveat(comparison: Comparison) -> str:
+    if _verdict_by(comparison) == "seeds":
+        return "The interval covers the variation between seeds, on these validation images."
     pairs = len(comparison.pairs)
-    seen = "one pair of runs: another seed" if pairs == 1 else f"{pairs} pairs of runs: other seeds"
+    basis = "one pair of runs: another seed" if pairs == 1 else f"{pairs} pairs of runs: other seeds"
     return (
-        "The interval covers the choice of validation images, not the luck of training. "
-        f"It rests on {seen} may give another gain; `baseline: {{seeds: {MIN_SEEDS}}}` or more measures that."
+        "The interval covers the choice of validation images, not the variation between seeds. "
+        f"It is based on {basis} may give another gain; `baseline: {{seeds: {MIN_SEEDS}}}` or more measures that."
     )
 
 
 def _mean(runs: Sequence[Scores]) -> Scores | None:
-    """Over the seeds."""
+    """Return the mean scores over the seeds; None without runs."""
     if not runs:
         return None
     return Scores(metrics=_mean_of([run.metrics for run in runs]), per_class=_mean_of([run.per_class for run in runs]))
 
 
 def _mean_of(runs: Sequence[Metrics]) -> dict[str, float | None]:
+    """Return the mean of each metric; None if a run lacks it."""
     columns = {name: [run.get(name) for run in runs] for name in runs[0]}
-    known = {name: [value for value in values if value is not None] for name, values in columns.items()}
-    return {name: sum(known[name]) / len(values) if known[name] == values else None for name, values in columns.items()}
+    defined = {name: [value for value in values if value is not None] for name, values in columns.items()}
+    return {
+        name: sum(defined[name]) / len(values) if defined[name] == values else None for name, values in columns.items()
+    }
 
 
 def _gain(student: Scores | None, baseline: Scores | None) -> Scores | None:
@@ -195,13 +236,15 @@ def _gain(student: Scores | None, baseline: Scores | None) -> Scores | None:
     )
 
 
-def _difference(ours: Metrics, theirs: Metrics) -> dict[str, float | None]:
-    pairs = {name: (value, theirs.get(name)) for name, value in ours.items()}
+def _difference(student: Metrics, baseline: Metrics) -> dict[str, float | None]:
+    pairs = {name: (value, baseline.get(name)) for name, value in student.items()}
     return {name: None if a is None or b is None else a - b for name, (a, b) in pairs.items()}
 
 
 def _gap_closed(student: Scores | None, teacher: Scores | None, baseline: Scores | None) -> float | None:
     if student is None or teacher is None or baseline is None:
         return None
-    reached, best, alone = (side.metrics["bbox_mAP"] or 0.0 for side in (student, teacher, baseline))
-    return (reached - alone) / (best - alone) if best > alone else None
+    student_mAP, teacher_mAP, baseline_mAP = (
+        scores.metrics["bbox_mAP"] or 0.0 for scores in (student, teacher, baseline)
+    )
+    return (student_mAP - baseline_mAP) / (teacher_mAP - baseline_mAP) if teacher_mAP > baseline_mAP else None

@@ -1,1 +1,1 @@
-"""The proof in pictures, one file a kind: each draws with matplotlib and returns a PNG."""
+"""The pictures of a comparison, one module a kind: each draws with matplotlib and returns a PNG."""

@@ -1,4 +1,4 @@
-"""Training curves: mAP on the validation images over the steps, and the terms of the distilled student's loss."""
+"""Training curves: mAP on the validation images and the terms of the distilled student's loss, by step."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ Curve = list[tuple[int, float | None]]
 
 @picture
 def draw(runs: Sequence[FinishedRun], teacher: float | None) -> Figure:
-    """`teacher`: its mAP, 0 to 1."""
+    """Draw the curves of `runs`. `teacher` is the teacher's mAP, 0 to 1; None: it is not drawn."""
     figure = Figure(figsize=(PAGE, 3.4), layout="constrained")
     precision, losses = figure.subplots(1, 2)
     _draw_precision(precision, runs, teacher)
@@ -33,18 +33,26 @@ def _draw_precision(axes: Axes, runs: Sequence[FinishedRun], teacher: float | No
 
 
 def _draw_runs(axes: Axes, curves: list[Curve], colour: str, label: str) -> None:
-    """One run thick; of several each thin, and their mean thick where all have a point."""
+    """Draw a single run as a thick line; several as thin lines and their mean over common steps as a thick one."""
     several = len(curves) > 1
     for curve in curves:
         x, y = _points(curve)
         style = {"linewidth": 0.7, "alpha": 0.5} if several else {"linewidth": 1.5, "label": label}
         axes.plot(x, 100 * y, color=colour, marker="." if len(x) == 1 else None, **style)
     if several:
-        shared = sorted(set.intersection(*({step for step, _ in curve} for curve in curves)))
-        means = [np.mean([dict(curve)[step] or 0.0 for curve in curves]) for step in shared]
-        text = f"{label}, mean of {len(curves)} seeds"
-        marker = "_" if len(shared) == 1 else None
-        axes.plot(shared, 100 * np.array(means), color=colour, linewidth=1.8, marker=marker, markersize=14, label=text)
+        common_steps = sorted(set.intersection(*({step for step, _ in curve} for curve in curves)))
+        means = [np.mean([dict(curve)[step] or 0.0 for curve in curves]) for step in common_steps]
+        mean_label = f"{label}, mean of {len(curves)} seeds"
+        marker = "_" if len(common_steps) == 1 else None
+        axes.plot(
+            common_steps,
+            100 * np.array(means),
+            color=colour,
+            linewidth=1.8,
+            marker=marker,
+            markersize=14,
+            label=mean_label,
+        )
 
 
 def _draw_losses(axes: Axes, runs: Sequence[FinishedRun]) -> None:
@@ -63,12 +71,12 @@ def _draw_losses(axes: Axes, runs: Sequence[FinishedRun]) -> None:
 
 
 def _points(curve: Curve) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
-    known = [(step, value) for step, value in curve if value is not None]
-    return np.array([step for step, _ in known]), np.array([value for _, value in known], dtype=float)
+    valid = [(step, value) for step, value in curve if value is not None]
+    return np.array([step for step, _ in valid]), np.array([value for _, value in valid], dtype=float)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    """A running mean over a twentieth of the points."""
+    """Return the running mean over 5 % of the points."""
     width = max(1, len(values) // 20)
     sums = np.cumsum(np.pad(values, (width, 0), mode="edge")) if len(values) else values
     return (sums[width:] - sums[:-width]) / width if len(values) else values

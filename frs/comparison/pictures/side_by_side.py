@@ -1,4 +1,4 @@
-"""What teacher, baseline and student say of the images on which baseline and student differ most."""
+"""The detections of teacher, baseline and student on the images where baseline and student differ most."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,124 +11,139 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from frs.comparison.pictures.style import LABELS, PAGE, bare, picture
+from frs.comparison.pictures.style import LABELS, PAGE, hide_frame, picture
 from frs.dataset.coco import CocoFile
 from frs.errors import InvalidSpec
 from frs.evaluation.detections import Rows
-from frs.evaluation.matching import FOUND, MISSED, ClassMatches
+from frs.evaluation.matching import FALSE_POSITIVE, TRUE_POSITIVE, ClassMatches
 from frs.resolved import inside
 
 IMAGES = 6
-SURE = 0.3
-"""Least score that is drawn."""
-_LARGEST = 640
+MIN_SCORE = 0.3
+"""Minimum score of a detection that is drawn and counted."""
+_MAX_SIDE = 640
 _RIGHT, _WRONG, _TRUTH = "#0072B2", "#D55E00", "#009E73"
 
 
 @dataclass(frozen=True, eq=False)
 class MatchedDetections:
-    """One detector's detections and what became of them."""
+    """One detector's detections and their matches."""
 
     rows: Rows
     matches: Sequence[ClassMatches]
 
 
 @picture
-def draw(truth: CocoFile, folder: Path, ids: NDArray[np.int64], sides: Mapping[str, MatchedDetections]) -> Figure:
-    """`sides`: `baseline` and `student`, `teacher` where there is one; `ids`: of the images the matches count."""
-    chosen = differing(sides["student"].matches, sides["baseline"].matches)
-    columns = ["truth", *sides]
+def draw(truth: CocoFile, folder: Path, ids: NDArray[np.int64], matched: Mapping[str, MatchedDetections]) -> Figure:
+    """Draw one row per image: the ground truth, then the detections of each role.
+
+    `matched` has `baseline` and `student`, and `teacher` if there is one; `ids` (images,) are the ids of the images
+    that the matches are on; `folder` holds the images.
+    """
+    selected = most_different_images(matched["student"].matches, matched["baseline"].matches)
+    columns = ["truth", *matched]
     cell = PAGE / len(columns)
-    figure = Figure(figsize=(PAGE, len(chosen) * cell * 1.12 + 0.5), layout="constrained")
-    grid = figure.subplots(len(chosen), len(columns), squeeze=False)
-    places = {image.id: index for index, image in enumerate(truth.images)}
-    for row, place in zip(grid, chosen, strict=True):
-        _draw_row(row, truth, folder, places[int(ids[place])], place, sides)
+    figure = Figure(figsize=(PAGE, len(selected) * cell * 1.12 + 0.5), layout="constrained")
+    grid = figure.subplots(len(selected), len(columns), squeeze=False)
+    index_of_id = {image.id: index for index, image in enumerate(truth.images)}
+    for row, position in zip(grid, selected, strict=True):
+        _draw_row(row, truth, folder, index_of_id[int(ids[position])], position, matched)
     for axes, name in zip(grid[0], columns, strict=True):
-        head = "ground truth" if name == "truth" else LABELS[name]
+        heading = "ground truth" if name == "truth" else LABELS[name]
         above = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "fontweight": "bold"}
-        axes.annotate(head, (0.5, 1), (0, 14), fontsize=9, **above)  # the title says what was found
-    figure.legend(handles=_key(), loc="outside lower center", ncols=3)
+        axes.annotate(heading, (0.5, 1), (0, 14), fontsize=9, **above)  # the axes' title holds the counts
+    figure.legend(handles=_legend_handles(), loc="outside lower center", ncols=3)
     return figure
 
 
-def differing(student: Sequence[ClassMatches], baseline: Sequence[ClassMatches]) -> list[int]:
-    """Places of the images where right less wrong detections differ most, for better or worse."""
-    difference = np.abs(_balance(student) - _balance(baseline))
-    return [int(place) for place in np.argsort(-difference, kind="stable")[:IMAGES]]
+def most_different_images(student: Sequence[ClassMatches], baseline: Sequence[ClassMatches]) -> list[int]:
+    """Return the indices of the images on which student and baseline differ most, in either direction.
+
+    They differ by the number of right minus wrong detections.
+    """
+    difference = np.abs(_right_minus_wrong(student) - _right_minus_wrong(baseline))
+    return [int(position) for position in np.argsort(-difference, kind="stable")[:IMAGES]]
 
 
-def _balance(matches: Sequence[ClassMatches]) -> NDArray[np.float64]:
-    """(images,) right less wrong detections, at IoU 0.5 and a score of `SURE`."""
+def _right_minus_wrong(matches: Sequence[ClassMatches]) -> NDArray[np.float64]:
+    """Return the right minus the wrong detections of each image at IoU 0.5 and `MIN_SCORE`, (images,)."""
     total = np.zeros(len(matches[0].objects))
-    for of_class in matches:
-        sure = of_class.score >= SURE
-        outcome = of_class.outcome[sure, 0, 0]
-        worth = (outcome == FOUND).astype(float) - (outcome == MISSED)
-        total += np.bincount(of_class.image[sure], worth, minlength=len(total))
+    for class_matches in matches:
+        counted = class_matches.score >= MIN_SCORE
+        outcome = class_matches.outcome[counted, 0, 0]
+        balance = (outcome == TRUE_POSITIVE).astype(float) - (outcome == FALSE_POSITIVE)
+        total += np.bincount(class_matches.image[counted], balance, minlength=len(total))
     return total
 
 
 def _draw_row(
-    row: Sequence[Axes], truth: CocoFile, folder: Path, index: int, place: int, sides: Mapping[str, MatchedDetections]
+    row: Sequence[Axes],
+    truth: CocoFile,
+    folder: Path,
+    index: int,
+    position: int,
+    matched: Mapping[str, MatchedDetections],
 ) -> None:
+    """Draw one image. `index` is its index in the annotation file, `position` its index in the matches."""
     image = truth.images[index]
-    picture, scale = _read(folder, image.file_name)
+    picture, scale = _read_image(folder, image.file_name)
     for axes in row:
         axes.imshow(picture)
-        bare(axes)
+        hide_frame(axes)
     boxes = truth.boxes_of(index)
     for box, label in zip(boxes.xywh * scale, boxes.label, strict=True):
         _draw_box(row[0], box, truth.classes[label], _TRUTH, "-")
-    _say(row[0], f"{len(boxes)} objects")
-    for axes, seen in zip(row[1:], sides.values(), strict=True):
-        _draw_seen(axes, seen, place, scale)
+    _set_title(row[0], f"{len(boxes)} objects")
+    for axes, detections in zip(row[1:], matched.values(), strict=True):
+        _draw_detections(axes, detections, position, scale)
 
 
-def _draw_seen(axes: Axes, seen: MatchedDetections, place: int, scale: float) -> None:
+def _draw_detections(axes: Axes, detections: MatchedDetections, position: int, scale: float) -> None:
     right = wrong = objects = 0
-    for of_class in seen.matches:
-        objects += int(of_class.objects[place, 0])
-        for number in np.flatnonzero((of_class.image == place) & (of_class.score >= SURE)):
-            outcome = of_class.outcome[number, 0, 0]
-            box = seen.rows[of_class.row[number], 1:5] * scale
-            found = outcome != MISSED
-            right, wrong = right + int(outcome == FOUND), wrong + int(not found)
-            label = f"{of_class.name} {of_class.score[number]:.2f}"
-            _draw_box(axes, box, label, _RIGHT if found else _WRONG, "-" if found else "--")
-    _say(axes, f"{right} right, {wrong} wrong, {objects - right} missed")
+    for class_matches in detections.matches:
+        objects += int(class_matches.objects[position, 0])
+        for number in np.flatnonzero((class_matches.image == position) & (class_matches.score >= MIN_SCORE)):
+            outcome = class_matches.outcome[number, 0, 0]
+            box = detections.rows[class_matches.row[number], 1:5] * scale
+            acceptable = outcome != FALSE_POSITIVE
+            right, wrong = right + int(outcome == TRUE_POSITIVE), wrong + int(not acceptable)
+            label = f"{class_matches.name} {class_matches.score[number]:.2f}"
+            _draw_box(axes, box, label, _RIGHT if acceptable else _WRONG, "-" if acceptable else "--")
+    _set_title(axes, f"{right} right, {wrong} wrong, {objects - right} missed")
 
 
 def _draw_box(axes: Axes, box: NDArray[np.float64], label: str, colour: str, line: str) -> None:
     axes.add_patch(Rectangle((box[0], box[1]), box[2], box[3], fill=False, edgecolor=colour, linestyle=line, lw=1.1))
-    ground = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-    room = box[1] > 0.06 * axes.get_ylim()[0]
-    above = "bottom" if room else "top"
-    axes.text(max(0, box[0]), max(0, box[1]), label, fontsize=3.6, color="white", va=above, bbox=ground, clip_on=True)
+    background = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
+    fits_above = box[1] > 0.06 * axes.get_ylim()[0]
+    alignment = "bottom" if fits_above else "top"
+    axes.text(
+        max(0, box[0]), max(0, box[1]), label, fontsize=3.6, color="white", va=alignment, bbox=background, clip_on=True
+    )
 
 
-def _say(axes: Axes, text: str) -> None:
+def _set_title(axes: Axes, text: str) -> None:
     axes.set_title(text, fontsize=6.5, pad=2)
 
 
-def _read(folder: Path, name: str) -> tuple[NDArray[np.uint8], float]:
-    """The image no larger than it is drawn, and by what it was scaled; grey where it cannot be read."""
+def _read_image(folder: Path, name: str) -> tuple[NDArray[np.uint8], float]:
+    """Return the image, reduced to the drawn size, and its scale; a grey image if it cannot be read."""
     try:
         with Image.open(inside(folder, name)) as file:
             width = file.width
-            file.thumbnail((_LARGEST, _LARGEST))
+            file.thumbnail((_MAX_SIDE, _MAX_SIDE))
             return np.asarray(file.convert("RGB")), file.width / width
     except (OSError, ValueError, InvalidSpec):
-        return np.full((_LARGEST, _LARGEST, 3), 200, np.uint8), 1.0
+        return np.full((_MAX_SIDE, _MAX_SIDE, 3), 200, np.uint8), 1.0
 
 
-def _key() -> list[Rectangle]:
-    means = {
+def _legend_handles() -> list[Rectangle]:
+    entries = {
         "object": (_TRUTH, "-"),
-        f"right (IoU 0.5, score from {SURE})": (_RIGHT, "-"),
+        f"right (IoU 0.5, score from {MIN_SCORE})": (_RIGHT, "-"),
         "wrong": (_WRONG, "--"),
     }
     return [
         Rectangle((0, 0), 1, 1, fill=False, edgecolor=colour, linestyle=line, label=text)
-        for text, (colour, line) in means.items()
+        for text, (colour, line) in entries.items()
     ]

@@ -1,4 +1,4 @@
-"""How every picture looks: sizes for a printed page, colours that colour-blind readers tell apart (Okabe and Ito)."""
+"""The style of all pictures: sizes for a printed page, colours for colour-blind readers (Okabe and Ito)."""
 
 import io
 from collections.abc import Callable
@@ -15,10 +15,10 @@ COLOURS = {"teacher": "#000000", "baseline": "#D55E00", "student": "#0072B2"}
 LABELS = {"teacher": "teacher", "baseline": "student alone", "student": "student distilled"}
 OTHERS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 PAGE = 7.0
-"""Width in inches."""
+"""Width of a picture in inches."""
 _STYLE: Any = {
     "font.size": 8,
-    "text.parse_math": False,  # class names are anybody's, and may have dollar signs
+    "text.parse_math": False,  # class names are user input and may contain dollar signs
     "axes.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -31,21 +31,21 @@ _STYLE: Any = {
 
 
 def picture(draw: Callable[P, Figure]) -> Callable[P, bytes]:
-    """The figure that `draw` makes, in this style, as PNG."""
+    """Decorate a function that draws a figure: apply the style and return the figure as PNG."""
 
     @wraps(draw)
-    def as_png(*args: P.args, **kwargs: P.kwargs) -> bytes:
+    def draw_png(*args: P.args, **kwargs: P.kwargs) -> bytes:
         with mpl.rc_context(_STYLE):
             figure = draw(*args, **kwargs)
             content = io.BytesIO()
             FigureCanvasAgg(figure).print_png(content)
         return content.getvalue()
 
-    return as_png
+    return draw_png
 
 
-def bare(axes: Axes) -> None:
-    """For an image: no ticks, no grid, no frame."""
+def hide_frame(axes: Axes) -> None:
+    """Remove ticks, grid and frame, as for an image."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
