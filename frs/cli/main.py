@@ -45,13 +45,13 @@ def train(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a field, for example schedule.max_steps=2."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a field, e.g. schedule.max_steps=2."),
     ] = None,
     spec: SpecFile = None,
     events_fd: EventsDescriptor = None,
     json_: Annotated[bool, typer.Option("--json", help="Print events as JSON lines instead of a bar.")] = False,
 ) -> None:
-    """Train, evaluate or distil a job spec on this machine, without the service."""
+    """Run a job spec on this machine, without the service."""
     if events_fd is not None and spec is not None and workdir is not None:
         emit = _worker_emit(events_fd)
         raise SystemExit(_run(ResolvedSpec.model_validate_json(spec.read_bytes()), workdir, emit))
@@ -78,7 +78,7 @@ def plan(
     models: Annotated[Path, typer.Option(help="Folder of weights.")] = Path("models"),
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a field, for example schedule.batch_size=2."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a field, e.g. schedule.batch_size=2."),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
     spec: SpecFile = None,
@@ -99,9 +99,7 @@ def plan(
 @app.command()
 def compare(
     student: Annotated[list[Path], typer.Option(help="Work folder of a distilled run; repeat for each seed.")],
-    baseline: Annotated[
-        list[Path], typer.Option(help="Work folder of the baseline with the same seed; repeat for each seed.")
-    ],
+    baseline: Annotated[list[Path], typer.Option(help="Work folder of a baseline; one for each student, same seed.")],
     output: Annotated[Path, typer.Option(help="Folder for report and pictures.")] = Path("runs/comparison"),
     json_: Annotated[bool, typer.Option("--json", help="Print events as JSON lines instead of a bar.")] = False,
 ) -> None:
