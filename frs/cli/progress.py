@@ -42,6 +42,7 @@ class Bar:
         self.bar.stop()
 
     def __call__(self, event: events.Event) -> None:
+        """Update the bar with an event, or print it."""
         match event:
             case events.Phase():
                 self.bar.update(self.task, description=event.phase)
