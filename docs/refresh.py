@@ -1,6 +1,6 @@
-"""`make docs`: runs every `$ ` command of docs/api.md against a service of its own and writes down what it printed.
+"""`make docs`: run every `$ ` command of docs/api.md against a temporary service and update its output in the page.
 
-Needs curl and jq. The commands share one shell; `$U` is the service's address, `$K` the file with curl's key header.
+Needs curl and jq. The commands share one shell; `$U` is the URL of the service, `$K` the file with curl's key header.
 """
 
 import os
@@ -27,24 +27,24 @@ def main() -> None:
         with LocalService(data, LOOPBACK, free_port(), None, None) as service:
             page = PAGE.read_text()
             with Shell(service, Path(folder)) as shell:
-                blocks = [shell.block(found[1]) for found in FENCE.finditer(page)]
-    fresh = iter(blocks)
-    PAGE.write_text(FENCE.sub(lambda _: f"```console\n{next(fresh)}```", page))
+                blocks = [shell.run_block(match[1]) for match in FENCE.finditer(page)]
+    new_blocks = iter(blocks)
+    PAGE.write_text(FENCE.sub(lambda _: f"```console\n{next(new_blocks)}```", page))
 
 
 class Shell:
-    """One bash for all blocks, so that variables live on."""
+    """One bash process for all blocks, so that variables persist."""
 
     def __init__(self, service: LocalService, folder: Path) -> None:
         key = (service.data / "api-key").read_text().strip()
         (folder / "key").write_text(f"Authorization: Bearer {key}\n")
-        told = {"U": service.url, "K": "@key", "FRS_DATA": str(service.data), "COLUMNS": "120"}
+        variables = {"U": service.url, "K": "@key", "FRS_DATA": str(service.data), "COLUMNS": "120"}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.key, self.url = key, service.url
         self.process = subprocess.Popen(
             ["bash"],
             cwd=folder,
-            env=os.environ | told | {"PATH": path},
+            env=os.environ | variables | {"PATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -58,7 +58,7 @@ class Shell:
         self.process.kill()
         self.process.wait()
 
-    def block(self, text: str) -> str:
+    def run_block(self, text: str) -> str:
         return "".join(f"$ {command}\n{self.run(command)}" for command in commands(text))
 
     def run(self, command: str) -> str:
@@ -66,13 +66,13 @@ class Shell:
         print(f"$ {command}", file=sys.stderr)
         self.process.stdin.write(f"{command}\necho; echo '{END}'\n")
         self.process.stdin.flush()
-        printed = "".join(iter(self.process.stdout.readline, f"{END}\n")).rstrip("\n")
-        hidden = printed.replace(self.key, "frs_...").replace(self.url, "http://localhost:8000")
-        return hidden + "\n" if hidden else ""
+        output = "".join(iter(self.process.stdout.readline, f"{END}\n")).rstrip("\n")
+        redacted = output.replace(self.key, "frs_...").replace(self.url, "http://localhost:8000")
+        return redacted + "\n" if redacted else ""
 
 
 def commands(block: str) -> Iterator[str]:
-    """Each from its `$ ` on, with the lines that a backslash, an open quote or a here-document continues."""
+    """Yield each command after `$ `, with its continuation lines (backslash, open quote or here-document)."""
     lines = iter(block.splitlines())
     for line in lines:
         if line.startswith("$ "):
