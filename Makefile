@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
 
-setup: .venv/.done  ## the environment in .venv, exactly as in requirements.lock, or as in constraints.txt where that does not fit
+setup: .venv/.done  ## create .venv from requirements.lock, or from constraints.txt if the lock is not for this Python or platform
 
 .venv/.done: pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "frs needs Python 3.11 or later: make setup PYTHON=python3.11"; exit 1; }
@@ -17,52 +17,52 @@ setup: .venv/.done  ## the environment in .venv, exactly as in requirements.lock
 	fi
 	@touch $@
 
-demo: setup  ## distil a small detector on drawn data and show the proof
+demo: setup  ## distil a small detector on generated data and compare it with its baseline
 	$(BIN)/frs demo --data demo
 
-test: setup  ## every test that runs in minutes on two cores
+test: setup  ## run the tests (minutes on two cores)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-slow: setup  ## what takes longer
+test-slow: setup  ## run the slow tests
 	$(BIN)/python -m pytest -m slow
 
-test-docker: setup  ## the service in containers, which needs a Docker engine and compose: builds the images, then takes a quarter of an hour
+test-docker: setup  ## test the service in containers: builds the images, then takes 15 min; needs Docker and compose
 	$(BIN)/python -m pytest -m docker --timeout 1800 tests/docker
 
-env:  ## .env with random passwords and the first API key, for docker compose; make env DATASETS=DIR MODELS=DIR
+env:  ## write .env (random passwords) and the first API key for docker compose; make env DATASETS=DIR MODELS=DIR
 	$(PYTHON) docker/env.py $(if $(DATASETS),--datasets "$(DATASETS)") $(if $(MODELS),--models "$(MODELS)")
 
-backup:  ## database and artifacts of the running containers; make backup TO=backup/monday
-	$(PYTHON) docker/backup.py backup "$(or $(TO),$(error where to? make backup TO=backup/monday))"
+backup:  ## back up database and artifacts of the running containers; make backup TO=backup/monday
+	$(PYTHON) docker/backup.py backup "$(or $(TO),$(error TO is not set: make backup TO=backup/monday))"
 
-restore:  ## in place of what is there; make restore FROM=backup/monday
-	$(PYTHON) docker/backup.py restore "$(or $(FROM),$(error from where? make restore FROM=backup/monday))"
+restore:  ## replace database and artifacts with those of a backup; make restore FROM=backup/monday
+	$(PYTHON) docker/backup.py restore "$(or $(FROM),$(error FROM is not set: make restore FROM=backup/monday))"
 
-check: setup  ## what CI runs before the tests
+check: setup  ## run the linters and type checks
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-lock: setup  ## requirements.lock anew from constraints.txt
+lock: setup  ## regenerate requirements.lock from constraints.txt
 	$(BIN)/python .ci/lock.py
 
-audit: setup  ## known vulnerabilities of what is locked; passes only if all of it could be looked up
+audit: setup  ## check the locked packages for known vulnerabilities; fails if a package cannot be looked up
 	$(BIN)/python .ci/audit.py
 
-bench: setup  ## what is fast and how fast: goals and measured; make bench ONLY=evaluation
+bench: setup  ## run the benchmarks and compare them with their goals; make bench ONLY=evaluation
 	$(BIN)/python benchmarks/table.py $(if $(ONLY),--only $(ONLY))
 
-results: setup  ## arms and seeds side by side, for docs/results.md; hours, and goes on when interrupted
+results: setup  ## run the experiments of docs/results.md; takes hours, resumes if interrupted
 	$(BIN)/python benchmarks/results.py --data $(or $(FRS_TEST_DATA),../shared/data)
 
-docs: setup  ## run docs/api.md again and write down what is printed; list the codes of errors
+docs: setup  ## regenerate docs/api.md (command output) and docs/errors.md
 	$(BIN)/python docs/errors.py
 	$(BIN)/python docs/refresh.py
 
-format: setup
+format: setup  ## fix lint errors and format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-clean:
+clean:  ## remove .venv and generated folders
 	rm -rf .venv build demo runs

@@ -1,6 +1,6 @@
-"""`make audit`: known vulnerabilities of what requirements.lock pins. Passes only if every package has been looked up.
+"""`make audit`: check requirements.lock for known vulnerabilities. Pass only if every package was looked up.
 
-pip-audit says "No known vulnerabilities found" also where it could look up nothing: what counts here is its report.
+pip-audit prints "No known vulnerabilities found" even if it could look up nothing, so this script evaluates its report.
 """
 
 import json
@@ -17,40 +17,41 @@ LOCK, EXPLAINED = ROOT / "requirements.lock", ROOT / "docs" / "audit.md"
 
 def main() -> None:
     command = [sys.executable, "-m", "pip_audit", "--disable-pip", "--require-hashes", "--progress-spinner", "off"]
-    ended = subprocess.run([*command, "-r", LOCK, "-f", "json"], capture_output=True, text=True)
+    completed = subprocess.run([*command, "-r", LOCK, "-f", "json"], capture_output=True, text=True)
     try:
-        report = json.loads(ended.stdout)
+        report = json.loads(completed.stdout)
     except ValueError:
-        sys.exit(f"pip-audit gave no report, so nothing has been audited.\n{ended.stderr[-2000:]}")
-    complaints = list(judge(report, pinned(LOCK.read_text()), explained(EXPLAINED.read_text())))
-    sys.exit("\n".join(complaints) if complaints else None)
+        sys.exit(f"pip-audit wrote no report, so nothing was audited.\n{completed.stderr[-2000:]}")
+    failures = list(judge(report, pinned(LOCK.read_text()), explained(EXPLAINED.read_text())))
+    sys.exit("\n".join(failures) if failures else None)
 
 
 def judge(report: Mapping[str, Any], pins: Collection[str], explanations: Collection[tuple[str, str]]) -> Iterator[str]:
-    """What is wrong; nothing where all of `pins` were audited and each finding is among `explanations`."""
-    skipped = {it["name"]: it["skip_reason"] for it in report["dependencies"] if "skip_reason" in it}
-    audited = {_normal(it["name"]): it["vulns"] for it in report["dependencies"] if "vulns" in it}
+    """Yield a message per failure: a pin that was not audited, or a finding without an entry in `explanations`."""
+    skipped = {row["name"]: row["skip_reason"] for row in report["dependencies"] if "skip_reason" in row}
+    audited = {_normal(row["name"]): row["vulns"] for row in report["dependencies"] if "vulns" in row}
     if not audited:
-        yield "0 packages were audited: the vulnerability service cannot be reached, or knows none of them."
+        yield "0 packages were audited: the vulnerability service is unreachable or has data on none of them."
     if skipped:
         name, reason = next(iter(skipped.items()))
         yield f"{len(skipped)} packages were skipped, first {name}: {reason}"
     if missing := set(pins) - audited.keys() - {_normal(name) for name in skipped}:
         yield f"{len(missing)} pinned packages are not in the report, first {min(missing)}."
-    for name, found in audited.items():
-        for finding in found:
-            names = {finding["id"], *finding.get("aliases", ())}
-            if not any((name, known) in explanations for known in names):
+    for name, findings in audited.items():
+        for finding in findings:
+            ids = {finding["id"], *finding.get("aliases", ())}
+            if not any((name, id) in explanations for id in ids):
                 fixed = ", ".join(finding.get("fix_versions", ())) or "no version"
-                yield f"{name}: {finding['id']} is not explained in docs/audit.md; {fixed} mends it."
+                yield f"{name}: {finding['id']} is not explained in docs/audit.md; {fixed} fixes it."
 
 
 def pinned(lock: str) -> set[str]:
+    """Return the normalised names of the packages that a lock file pins."""
     return {_normal(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", lock, re.MULTILINE)}
 
 
 def explained(page: str) -> set[tuple[str, str]]:
-    """Package and finding, of rows such as: | package | `GHSA-...` | why it does not matter here |"""
+    """Return (package, finding) of each table row such as: | package | `GHSA-...` | why it does not matter here |"""
     rows = re.findall(r"^\| *([A-Za-z0-9._-]+) *\| *`([A-Z]+-[\w-]+)` *\| *\S.{19,}\|", page, re.MULTILINE)
     return {(_normal(package), finding) for package, finding in rows}
 

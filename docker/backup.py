@@ -1,7 +1,8 @@
-"""`make backup TO=FOLDER` and `make restore FROM=FOLDER`, of the containers that run. Needs nothing but Python.
+"""`make backup TO=FOLDER` and `make restore FROM=FOLDER` for the running containers. Standard library only.
 
-A backup is a folder: the database's dump, the artifacts unless they are in object storage, what both hash to. The service
-goes on meanwhile. A restore puts both beside what is there, and in its place when they are whole.
+A backup is a folder with a database dump, the artifacts (unless they are in object storage) and the SHA-256 of both.
+The service keeps running meanwhile. A restore first loads both next to the current data and replaces that data once
+both are complete.
 """
 
 import argparse
@@ -19,11 +20,13 @@ from typing import IO
 
 ROOT = Path(__file__).parents[1]
 DUMP, ARTIFACTS, SUMS = "database.dump", "artifacts.tar", "sha256sums"
+STORE_COMMAND = ("run", "--rm", "--no-deps", "-T", "migrate", "python", "-m", "store")
+"""Arguments that run `python -m store` in a new container with the data volume."""
 _BLOCK = 1 << 20
 
 
 class BackupError(Exception):
-    """What keeps it from being done, and the next step."""
+    """The reason that a backup or restore is not possible, and the next step."""
 
 
 def main() -> None:
@@ -32,24 +35,27 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     try:
-        with alone():
+        with exclusive_lock():
             {"backup": backup, "restore": restore}[arguments.action](arguments.folder.absolute())
-    except BackupError as refused:
-        sys.exit(str(refused))
+    except BackupError as error:
+        sys.exit(str(error))
     except subprocess.CalledProcessError as error:
-        sys.exit(f"failed: {' '.join(error.cmd)}")
+        sys.exit(f"Command failed: {' '.join(error.cmd)}")
 
 
 def backup(to: Path) -> None:
-    """Raises BackupError, CalledProcessError; then there is no `to`."""
+    """Write a backup to the folder `to`.
+
+    Raises BackupError or CalledProcessError on failure; `to` then does not exist.
+    """
     if to.exists():
-        raise BackupError(f"{to} is there already; name another folder.")
+        raise BackupError(f"{to} already exists; name another folder.")
     part = to.with_name(f".{to.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True, mode=0o700)
     try:
         if in_object_storage():
-            print("The artifacts are in object storage, whose own backup is theirs; saving the database.")
+            print("The artifacts are in object storage: back up the bucket separately. Saving the database.")
             dump(part / DUMP)
         else:
             store("exec", "api", "backup-begin")
@@ -63,50 +69,55 @@ def backup(to: Path) -> None:
         part.rename(to)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    print(f"{to}: keep .env and .secrets/ too, they are not in it. make restore FROM={to} brings it back.")
+    print(
+        f"Backup written to {to}. It does not include .env and .secrets/: keep them too. "
+        f"To restore: make restore FROM={to}"
+    )
 
 
 def restore(source: Path) -> None:
-    """Raises BackupError, CalledProcessError; until both halves are whole nothing has changed."""
+    """Replace the database and the artifacts with those of a backup.
+
+    Raises BackupError or CalledProcessError on failure. Nothing is replaced until both are loaded completely.
+    """
     check(source)
     compose("up", "--detach", "postgres", "redis")
     wait_for_postgres()
     try:
         sql("DROP DATABASE IF EXISTS restored")
         sql("CREATE DATABASE restored")
-        into = ("pg_restore", "--username=frs", "--dbname=restored", "--no-owner", "--exit-on-error")
-        send(source / DUMP, "exec", "-T", "postgres", *into)
+        command = ("pg_restore", "--username=frs", "--dbname=restored", "--no-owner", "--exit-on-error")
+        send(source / DUMP, "exec", "-T", "postgres", *command)
         if not in_object_storage():
             size = (source / ARTIFACTS).stat().st_size
-            send(source / ARTIFACTS, *IN_DATA, "restore-unpack", "--bytes", str(size))
+            send(source / ARTIFACTS, *STORE_COMMAND, "restore-unpack", "--bytes", str(size))
     except BaseException:
         sql("DROP DATABASE IF EXISTS restored")
-        in_object_storage() or compose(*IN_DATA, "restore-discard")
+        in_object_storage() or compose(*STORE_COMMAND, "restore-discard")
         raise
     compose("stop", "api", "worker")
     sql("DROP DATABASE IF EXISTS frs WITH (FORCE)")
     sql("ALTER DATABASE restored RENAME TO frs")
     if not in_object_storage():
-        compose(*IN_DATA, "restore-replace")
+        compose(*STORE_COMMAND, "restore-replace")
     compose("up", "--detach")
-    print("Restored. Jobs that ran when the backup was made go on from their last checkpoint.")
-
-
-IN_DATA = ("run", "--rm", "--no-deps", "-T", "migrate", "python", "-m", "store")
+    print("Restored. Jobs that ran when the backup was made continue from their last checkpoint.")
 
 
 def check(source: Path) -> None:
-    """Raises BackupError unless it is a whole backup that fits where the artifacts are to go."""
+    """Raise BackupError unless `source` is a complete backup whose artifacts match the configured storage."""
     try:
         listed = dict(line.split()[::-1] for line in (source / SUMS).read_text().splitlines())
     except OSError:
-        raise BackupError(f"{source} is no backup: it has no {SUMS}.") from None
+        raise BackupError(f"{source} is no backup: it does not contain {SUMS}.") from None
     for name, sha256 in listed.items():
         if not (source / name).is_file() or digest(source / name) != sha256:
             raise BackupError(f"{source / name} is damaged; nothing was changed.")
     if (ARTIFACTS in listed) == in_object_storage():
-        here = "in object storage" if in_object_storage() else "in a folder"
-        raise BackupError(f"{source} was made with artifacts elsewhere; .env (FRS_ARTIFACTS_URL) has them {here}.")
+        current = "in object storage" if in_object_storage() else "in a folder"
+        raise BackupError(
+            f"{source} was made with another artifact storage: FRS_ARTIFACTS_URL in .env has them {current}."
+        )
 
 
 def dump(file: Path) -> None:
@@ -120,10 +131,10 @@ def sql(statement: str) -> None:
 
 def wait_for_postgres(seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
-    asked = compose_command("exec", "-T", "postgres", "pg_isready", "--quiet", "--username=frs", "--host=127.0.0.1")
-    while subprocess.run(asked, cwd=ROOT, capture_output=True, check=False).returncode:
+    command = compose_command("exec", "-T", "postgres", "pg_isready", "--quiet", "--username=frs", "--host=127.0.0.1")
+    while subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode:
         if time.monotonic() > deadline:
-            raise BackupError("PostgreSQL does not answer; see docker compose logs postgres.")
+            raise BackupError("PostgreSQL does not answer; run docker compose logs postgres.")
         time.sleep(1)
 
 
@@ -132,33 +143,38 @@ def in_object_storage() -> bool:
 
 
 def environment(name: str) -> str:
-    """As the service's containers get it. Raises BackupError."""
+    """Return the value of an environment variable in the service's containers; empty if it is not set.
+
+    Raises BackupError if there is no .env or the compose file is invalid.
+    """
     if not (ROOT / ".env").is_file():
-        raise BackupError("There is no .env; run make env.")
-    done = subprocess.run(compose_command("config"), cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BackupError(done.stderr.strip())
-    values = [line.partition(": ")[2].strip().strip("'\"") for line in done.stdout.splitlines() if f" {name}: " in line]
+        raise BackupError(f"{ROOT / '.env'} does not exist; run make env.")
+    completed = subprocess.run(compose_command("config"), cwd=ROOT, capture_output=True, text=True, check=False)
+    if completed.returncode:
+        raise BackupError(completed.stderr.strip())
+    values = [
+        line.partition(": ")[2].strip().strip("'\"") for line in completed.stdout.splitlines() if f" {name}: " in line
+    ]
     return values[0] if values else ""
 
 
-def store(how: str, service: str, step: str) -> None:
-    compose(how, "-T", service, "python", "-m", "store", step)
+def store(mode: str, service: str, step: str) -> None:
+    compose(mode, "-T", service, "python", "-m", "store", step)
 
 
 def receive(file: Path, *arguments: str) -> None:
-    """What the command prints."""
+    """Write the output of a compose command to `file`. Raises CalledProcessError if the command fails."""
     with (
         subprocess.Popen(compose_command(*arguments), cwd=ROOT, stdout=subprocess.PIPE) as process,
         file.open("wb") as out,
     ):
         assert process.stdout
         copy(process.stdout, out, file.name)
-    _check(process)
+    _check_exit(process)
 
 
 def send(file: Path, *arguments: str) -> None:
-    """The file, for the command to read."""
+    """Run a compose command with `file` as its input. Raises CalledProcessError if the command fails."""
     with (
         subprocess.Popen(compose_command(*arguments), cwd=ROOT, stdin=subprocess.PIPE) as process,
         file.open("rb") as source,
@@ -167,9 +183,9 @@ def send(file: Path, *arguments: str) -> None:
         try:
             copy(source, process.stdin, file.name)
             process.stdin.close()
-        except BrokenPipeError:  # it ended, and says why
+        except BrokenPipeError:  # the command has ended; its exit status is checked below
             pass
-    _check(process)
+    _check_exit(process)
 
 
 def copy(source: IO[bytes], target: IO[bytes], name: str) -> None:
@@ -194,12 +210,12 @@ def compose_command(*arguments: str) -> list[str]:
 
 @cache
 def _which_compose() -> tuple[str, ...]:
-    """Raises BackupError."""
+    """Return the compose command of this host. Raises BackupError if there is none."""
     if shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
         return ("docker", "compose")
     if shutil.which("docker-compose"):
         return ("docker-compose",)
-    raise BackupError("Neither `docker compose` nor docker-compose is there.")
+    raise BackupError("Neither `docker compose` nor docker-compose is installed.")
 
 
 def digest(file: Path) -> str:
@@ -208,8 +224,8 @@ def digest(file: Path) -> str:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Raises BackupError while another backup or restore of this checkout runs."""
+def exclusive_lock() -> Iterator[None]:
+    """Raise BackupError if another backup or restore of this checkout is running."""
     with Path(__file__).open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -218,7 +234,7 @@ def alone() -> Iterator[None]:
         yield
 
 
-def _check(process: "subprocess.Popen[bytes]") -> None:
+def _check_exit(process: "subprocess.Popen[bytes]") -> None:
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args)
 

@@ -1,4 +1,4 @@
-"""What can be known of the containers without an engine; `make test-docker` tries the rest."""
+"""Checks of the container files that need no Docker engine; `make test-docker` runs the containers."""
 
 import re
 import stat
@@ -21,19 +21,19 @@ CREDENTIALS = (
     ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",),
     ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
 )
-"""The kinds that obstore knows, in its order."""
+"""The kinds of credentials that obstore supports, in its order of precedence."""
 
 
-def parsed(name):
+def parse(name):
     return yaml.safe_load((ROOT / name).read_text())
 
 
-SERVICES = [(base, name) for base in BASES for name in parsed(base)["services"]]
+SERVICES = [(base, name) for base in BASES for name in parse(base)["services"]]
 
 
 @pytest.mark.parametrize(("base", "name"), SERVICES)
-def test_every_service_is_hardened_and_bounded(base, name):
-    service = parsed(base)["services"][name]
+def test_every_service_is_hardened_and_limited(base, name):
+    service = parse(base)["services"][name]
     assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"] and service["pids_limit"] > 0
     assert "max-size" in service["logging"]["options"]
@@ -41,26 +41,26 @@ def test_every_service_is_hardened_and_bounded(base, name):
 
 
 @pytest.mark.parametrize(("base", "name"), SERVICES)
-def test_what_is_published_is_published_on_loopback_unless_said_otherwise(base, name):
-    for port in parsed(base)["services"][name].get("ports", []):
+def test_ports_are_published_on_loopback_by_default(base, name):
+    for port in parse(base)["services"][name].get("ports", []):
         assert re.sub(r"\$\{\w+:-(.*?)\}", r"\1", port).startswith("127.0.0.1:")
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_both_files_run_the_same_services_and_every_one_from_a_base(file):
-    services = parsed(file)["services"]
+def test_both_compose_files_have_the_same_services_and_extend_a_base(file):
+    services = parse(file)["services"]
     assert sorted(services) == sorted(name for _, name in SERVICES)
     assert all((service["extends"]["file"], service["extends"]["service"]) in SERVICES for service in services.values())
 
 
-def test_only_the_one_for_gpu_hosts_wants_gpus():
-    gpu, cpu = (parsed(file)["services"] for file in FILES)
+def test_only_the_gpu_compose_file_reserves_gpus():
+    gpu, cpu = (parse(file)["services"] for file in FILES)
     assert gpu["worker"].pop("deploy")["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
     assert gpu == cpu
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_an_image_runs_as_nobody_under_an_init_that_cannot_be_read(image):
+def test_an_image_runs_unprivileged_under_an_unreadable_init(image):
     last = (ROOT / f"docker/{image}.Dockerfile").read_text().split("\nFROM ")[-1]
     assert "\nUSER 10001:10001\n" in last and "\nHEALTHCHECK " in last
     assert '\n  CMD ["probe", "-c", ' in last and "install --mode 0711 /bin/bash /usr/local/bin/probe" in last
@@ -68,25 +68,25 @@ def test_an_image_runs_as_nobody_under_an_init_that_cannot_be_read(image):
 
 
 def pins(name):
-    """Each with its hashes."""
+    """Return the hashes of each pin of a lock file."""
     text = (ROOT / name).read_text().replace("\\\n", "")
     return {line.split()[0]: line.split()[1:] for line in text.splitlines() if line and line[0] != "#"}
 
 
 @pytest.mark.parametrize("image", [*IMAGES, "build"])
-def test_what_goes_into_an_image_is_a_part_of_the_lock(image):
-    everything, part = pins("requirements.lock"), pins(f"docker/{image}.lock")
-    assert part and part.items() <= everything.items()
+def test_the_lock_of_an_image_is_a_subset_of_the_lock(image):
+    full, subset = pins("requirements.lock"), pins(f"docker/{image}.lock")
+    assert subset and subset.items() <= full.items()
 
 
-def test_the_api_s_image_has_no_torch_and_the_worker_s_all_of_the_api_s():
+def test_the_api_image_has_no_torch_and_the_worker_image_has_all_of_its_packages():
     api, worker = pins("docker/api.lock"), pins("docker/worker.lock")
     assert api.keys() <= worker.keys()
     assert not any(re.match("torch|nvidia-c|onedl", pin) for pin in api)
     assert not any(pin.startswith(("pytest", "moto", "opencv-python==")) for pin in worker)
 
 
-def env(to, *arguments):
+def make_env(to, *arguments):
     command = [sys.executable, ROOT / "docker" / "env.py", "--output", to, "--datasets", to / "d", "--models", to / "m"]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 
@@ -95,50 +95,50 @@ def values(to):
     return dict(re.findall(r"(?m)^(\w+)=(.*)$", (to / ".env").read_text()))
 
 
-def test_make_env_leaves_no_password_of_the_example(tmp_path):
-    assert env(tmp_path).returncode == 0
-    found = values(tmp_path)
+def test_make_env_replaces_the_example_passwords(tmp_path):
+    assert make_env(tmp_path).returncode == 0
+    settings = values(tmp_path)
     assert EXAMPLE_PASSWORD in (ROOT / ".env.example").read_text()
     assert EXAMPLE_PASSWORD not in (tmp_path / ".env").read_text()
-    assert len({found[f"{name}_PASSWORD"] for name in ("POSTGRES", "REDIS", "GRAFANA")}) == 3
-    assert f":{found['POSTGRES_PASSWORD']}@postgres:" in found["FRS_DATABASE_URL"]
-    assert f":{found['REDIS_PASSWORD']}@redis:" in found["FRS_BROKER_URL"]
-    assert found["COMPOSE_FILE"] == (
+    assert len({settings[f"{name}_PASSWORD"] for name in ("POSTGRES", "REDIS", "GRAFANA")}) == 3
+    assert f":{settings['POSTGRES_PASSWORD']}@postgres:" in settings["FRS_DATABASE_URL"]
+    assert f":{settings['REDIS_PASSWORD']}@redis:" in settings["FRS_BROKER_URL"]
+    assert settings["COMPOSE_FILE"] == (
         "docker-compose.yml" if Path("/dev/nvidiactl").exists() else "docker-compose.cpu.yml"
     )
-    assert found["FRS_DATASETS_DIR"] == str(tmp_path / "d") and (tmp_path / "d").is_dir()
+    assert settings["FRS_DATASETS_DIR"] == str(tmp_path / "d") and (tmp_path / "d").is_dir()
 
 
-def test_what_make_env_writes_only_its_owner_can_read(tmp_path):
-    env(tmp_path)
+def test_the_files_of_make_env_are_readable_by_their_owner_only(tmp_path):
+    make_env(tmp_path)
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / ".secrets").stat().st_mode) == 0o700
     assert (tmp_path / ".secrets" / "api-key").read_text().startswith("frs_")
 
 
-def test_make_env_again_changes_nothing(tmp_path):
-    env(tmp_path)
+def test_make_env_refuses_to_overwrite(tmp_path):
+    make_env(tmp_path)
     before = (tmp_path / ".env").read_text(), (tmp_path / ".secrets" / "api-key").read_text()
-    again = env(tmp_path)
+    again = make_env(tmp_path)
     assert again.returncode == 1 and "already" in again.stderr
     assert before == ((tmp_path / ".env").read_text(), (tmp_path / ".secrets" / "api-key").read_text())
 
 
-def test_every_setting_of_the_example_is_one_that_compose_reads():
-    read = "".join((ROOT / name).read_text() for name in (*FILES, *BASES, "docker/compose.share.yml"))
+def test_compose_reads_every_setting_of_the_example():
+    compose_text = "".join((ROOT / name).read_text() for name in (*FILES, *BASES, "docker/compose.share.yml"))
     named = re.findall(r"(?m)^(?:# )?([A-Z_]+)=", (ROOT / ".env.example").read_text())
     assert len(named) > 10
     unread = [
         name
         for name in named
-        if name != "COMPOSE_FILE" and not re.search(rf"\$\{{{name}[:}}]|^ +{name}:", read, re.MULTILINE)
+        if name != "COMPOSE_FILE" and not re.search(rf"\$\{{{name}[:}}]|^ +{name}:", compose_text, re.MULTILINE)
     ]
     assert unread == []
 
 
 @pytest.mark.parametrize("service", ["migrate", "api", "worker"])
-def test_credentials_of_every_kind_arrive_where_they_are_set_and_only_there(service):
-    environment = parsed("docker/compose.base.yml")["services"][service]["environment"]
+def test_credentials_are_passed_on_only_if_set(service):
+    environment = parse("docker/compose.base.yml")["services"][service]["environment"]
     passed_on = {name: value for name, value in environment.items() if name.startswith("AWS_")}
     assert passed_on.keys() >= {name for kind in CREDENTIALS for name in kind}
-    assert set(passed_on.values()) == {None}, "an empty one would be used instead of the next kind"
+    assert set(passed_on.values()) == {None}, "an empty variable would take precedence over the next kind"

@@ -1,3 +1,5 @@
+"""`make lock`: the format and scope of requirements.lock."""
+
 import importlib.util
 from pathlib import Path
 
@@ -14,13 +16,15 @@ def package(name, version, sha256, url="https://files.example/x.whl"):
     return {"metadata": {"name": name, "version": version}, "download_info": file}
 
 
-OURS = {"metadata": {"name": "frs", "version": "0.1.0"}, "download_info": {"url": "file:///here", "dir_info": {}}}
+PROJECT = {"metadata": {"name": "frs", "version": "0.1.0"}, "download_info": {"url": "file:///here", "dir_info": {}}}
 
 
-def test_all_but_ourselves_is_locked_by_hash_and_without_addresses():
-    found = lock.hashes({"install": [OURS, package("b", "2", "22"), package("A", "1", "11", "file:///wheels/a.whl")]})
-    found["b==2"].add("21")
-    lines = lock.text(found).splitlines()[2:]
+def test_all_packages_but_the_project_are_locked_by_hash_without_urls():
+    pin_hashes = lock.hashes(
+        {"install": [PROJECT, package("b", "2", "22"), package("A", "1", "11", "file:///wheels/a.whl")]}
+    )
+    pin_hashes["b==2"].add("21")
+    lines = lock.text(pin_hashes).splitlines()[2:]
     assert lines == [
         "A==1 \\",
         "    --hash=sha256:11",
@@ -30,7 +34,7 @@ def test_all_but_ourselves_is_locked_by_hash_and_without_addresses():
     ]
 
 
-def test_a_package_without_a_hash_is_not_locked():
+def test_a_package_without_a_hash_is_an_error():
     bare = package("a", "1", "11")
     bare["download_info"]["archive_info"] = {}
     with pytest.raises(KeyError):
@@ -38,7 +42,7 @@ def test_a_package_without_a_hash_is_not_locked():
 
 
 @pytest.mark.parametrize(
-    ("here", "fits"),
+    ("platform", "fits"),
     [
         (("linux", "x86_64", "3.11"), True),
         (("linux", "x86_64", "3.13"), True),
@@ -47,5 +51,5 @@ def test_a_package_without_a_hash_is_not_locked():
         (("darwin", "arm64", "3.11"), False),
     ],
 )
-def test_the_lock_is_for_what_its_files_are_for(here, fits):
-    assert lock.fits(*here) == fits
+def test_the_lock_fits_linux_x86_64_and_supported_pythons(platform, fits):
+    assert lock.fits(*platform) == fits

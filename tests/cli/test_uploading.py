@@ -44,7 +44,7 @@ def test_a_data_set_without_a_validation_split_needs_val_fraction(frs: Any, fold
 
 def test_files_that_are_no_archives_are_refused(frs: Any, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_text("hello")
-    assert "no .zip, .tar or .tar.gz" in frs("datasets", "upload", "text", tmp_path / "a.zip", code=1).output
+    assert "not a .zip, .tar or .tar.gz archive" in frs("datasets", "upload", "text", tmp_path / "a.zip", code=1).output
     (tmp_path / "empty").mkdir()
     assert "contains no images" in frs("datasets", "upload", "none", tmp_path / "empty", code=1).output
 
