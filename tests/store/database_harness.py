@@ -1,4 +1,4 @@
-"""Every test of the database runs on SQLite and, where its binaries are installed, on a PostgreSQL of its own."""
+"""Fixtures for tests on a database: SQLite and, if its binaries are installed, a temporary PostgreSQL server."""
 
 import os
 import shutil
@@ -25,19 +25,20 @@ SPEC = JobSpec.model_validate(
     {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
 )
 
-
 NewDatabase = Callable[[Path], str]
-"""Makes a migrated, empty database, in that folder if it is a file; says its URL."""
+"""Create a migrated, empty database, in the given folder if it is a file; return its URL."""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a new database of each kind."""
     new_database: NewDatabase = request.getfixturevalue(request.param)
     return new_database(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def sqlite(tmp_path_factory: pytest.TempPathFactory) -> NewDatabase:
+    """A function that copies a migrated SQLite file."""
     template = tmp_path_factory.mktemp("template") / "frs.db"
     migrate(f"sqlite:///{template}")
 
@@ -49,6 +50,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> NewDatabase:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[NewDatabase]:
+    """A function that creates databases on a temporary PostgreSQL server."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not binaries:
         pytest.skip("PostgreSQL is not installed in /usr/lib/postgresql")
@@ -86,6 +88,7 @@ def postgresql() -> Iterator[NewDatabase]:
 
 
 def migrate(url: str) -> None:
+    """Create the tables."""
     database = open_database(url)
     upgrade(database)
     database.engine.dispose()
@@ -93,6 +96,7 @@ def migrate(url: str) -> None:
 
 @pytest.fixture
 def harness(url: str) -> Iterator["DatabaseHarness"]:
+    """A database with one data set, `ds_shapes`."""
     harness = DatabaseHarness(url, open_database(url))
     paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
     harness.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)))
@@ -102,44 +106,49 @@ def harness(url: str) -> Iterator["DatabaseHarness"]:
 
 @dataclass(frozen=True)
 class DatabaseHarness:
-    """A database and short words for what tests do to it."""
+    """A database and the operations that tests perform on it."""
 
     url: str
     database: Database
 
-    def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Calls `function(session, ...)` and commits."""
+    def do(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """Call `function(session, ...)`, commit, and return the result."""
         with self.database.write() as session:
-            result = function(session, *arguments, **named)
+            result = function(session, *arguments, **keywords)
             session.commit()
         return result
 
     @contextmanager
     def uncommitted(self, function: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], None]]:
-        """Calls `function(session, ...)`; gives the way to commit what it did."""
+        """Call `function(session, ...)` without a commit; yield the function that commits."""
         with self.database.write() as session:
             function(session, *arguments)
             yield session.commit
 
     def submit(self, **references: Any) -> str:
+        """Add a job and return its id."""
         return self.do(lifecycle.add, SPEC, dataset_id="ds_shapes", **references).id
 
     def claim(self, job_id: str | None = None, seconds: float = 60) -> Lease:
+        """Claim that job, or the next one."""
         lease = self.do(lifecycle.claim, "worker", seconds, job_id)
         assert lease is not None
         return lease
 
     def start(self) -> Lease:
+        """Add a job and claim it."""
         return self.claim(self.submit())
 
     def job(self, job_id: str) -> Job:
+        """Read the job."""
         return self.rows(select(Job).where(Job.id == job_id))[0]
 
     def rows(self, query: Select[Any]) -> Sequence[Any]:
+        """Return the first column of the query's rows."""
         with self.database.read() as session:
             return session.scalars(query).all()
 
     def history(self, job_id: str) -> list[str]:
-        """The statuses it went through."""
+        """Return the statuses that the job has had, in order."""
         events = self.rows(select(Event).where(Event.job_id == job_id).order_by(Event.seq))
         return [event.data["status"] for event in events if event.type == "status"]

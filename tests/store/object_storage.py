@@ -1,4 +1,4 @@
-"""Object storage that speaks S3, in this process and on loopback; every test has a bucket of its own."""
+"""Fixtures for tests on S3-compatible object storage: a server in this process, and a new bucket for each test."""
 
 import logging
 import re
@@ -17,30 +17,35 @@ PREFIX = "some/prefix"
 
 @dataclass(frozen=True)
 class Bucket:
+    """A bucket of the test server, and requests that bypass the code under test."""
+
     endpoint: str
     name: str
 
     @property
     def url(self) -> str:
+        """The value of `FRS_ARTIFACTS_URL`."""
         return f"s3://{self.name}/{PREFIX}"
 
     def objects(self) -> list[str]:
-        """Of all objects, without the prefix."""
+        """Return the keys of all objects, without the prefix."""
         return [key.removeprefix(f"{PREFIX}/") for key in re.findall("<Key>([^<]+)</Key>", self.get("?list-type=2"))]
 
     def uploads(self) -> list[str]:
-        """Of all that were begun and neither completed nor aborted."""
+        """Return the keys of all multipart uploads that were neither completed nor aborted."""
         return re.findall("<Key>([^<]+)</Key>", self.get("?uploads"))
 
-    def lay(self, key: str) -> None:
-        """An object that is not by us, below the prefix."""
+    def put_object(self, key: str) -> None:
+        """Store an object below the prefix, as another program would."""
         httpx2.put(f"{self.endpoint}/{self.name}/{PREFIX}/{quote(key)}", content=b"x").raise_for_status()
 
-    def get(self, what: str) -> str:
-        return httpx2.get(f"{self.endpoint}/{self.name}{what}").raise_for_status().text
+    def get(self, path: str) -> str:
+        """Return the response to a GET of the path or query."""
+        return httpx2.get(f"{self.endpoint}/{self.name}{path}").raise_for_status().text
 
 
 def environment(endpoint: str) -> dict[str, str]:
+    """Return the environment variables of a client of the server."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "canary-access-key-id",
@@ -52,7 +57,7 @@ def environment(endpoint: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def object_storage() -> Iterator[str]:
-    """Its address."""
+    """The endpoint of the server."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -63,7 +68,7 @@ def object_storage() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(object_storage: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """Known to this process, and to those it starts, by their environment."""
+    """A new bucket; this process and its children have the credentials in their environment."""
     for name, value in environment(object_storage).items():
         monkeypatch.setenv(name, value)
     bucket = Bucket(object_storage, f"frs-{secrets.token_hex(6)}")

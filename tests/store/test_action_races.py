@@ -1,4 +1,4 @@
-"""What an action says has happened has happened, whoever else was at the same job in the same moment."""
+"""Actions on a job that another transaction changes at the same time take effect as reported."""
 
 import threading
 from functools import partial
@@ -13,7 +13,7 @@ from store.jobs import actions, lifecycle
 from store.jobs.lease import RequestedAction
 from store.states import EndReason, JobStatus
 
-FAMILY = JobSpec.model_validate(
+RUN_GROUP = JobSpec.model_validate(
     {
         "dataset": "shapes",
         "teacher": {"architecture": "gfl", "init": "random"},
@@ -24,32 +24,32 @@ FAMILY = JobSpec.model_validate(
 
 
 @pytest.fixture
-def between(monkeypatch):
-    """Runs something once, when an action has found nothing to lock and looks why."""
+def before_read(monkeypatch):
+    """Run a function once, after an action has found no row to lock and before it reads the job."""
 
-    def once(what):
-        looks = actions._existing
+    def once(function):
+        read_job = actions._read_job
 
-        def look(session, job_id):
-            monkeypatch.setattr(actions, "_existing", looks)
-            what()
-            return looks(session, job_id)
+        def run_then_read(session, job_id):
+            monkeypatch.setattr(actions, "_read_job", read_job)
+            function()
+            return read_job(session, job_id)
 
-        monkeypatch.setattr(actions, "_existing", look)
+        monkeypatch.setattr(actions, "_read_job", run_then_read)
 
     return once
 
 
-def meanwhile(first, second):
-    """`second` begins when `first` has done its work and not committed; the result of `second`."""
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(second()))
+def run_before_commit(first, second):
+    """Start `second` after `first` has made its changes and before its commit; return the result of `second`."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(second()))
     with first as commit:
         thread.start()
         thread.join(1.0)
         commit()
     thread.join()
-    return answers[0]
+    return results[0]
 
 
 def fail(harness, job_id):
@@ -57,65 +57,65 @@ def fail(harness, job_id):
 
 
 def run_group(harness):
-    """Ids: the job, its baseline, their comparison."""
-    parent = harness.do(lifecycle.add, FAMILY, dataset_id="ds_shapes").id
+    """Add a job, its baseline and their comparison; return the ids."""
+    parent = harness.do(lifecycle.add, RUN_GROUP, dataset_id="ds_shapes").id
     children = [
-        harness.do(lifecycle.add, spec(FAMILY), dataset_id="ds_shapes", parent_id=parent)
+        harness.do(lifecycle.add, spec(RUN_GROUP), dataset_id="ds_shapes", parent_id=parent)
         for spec in (baseline_of, comparison_of)
     ]
     return parent, *(child.id for child in children)
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_stop_that_is_accepted_while_the_job_starts_is_noted(harness, between):
+def test_a_stop_accepted_while_the_job_starts_is_recorded(harness, before_read):
     job_id = harness.submit()
     leases = []
-    between(lambda: leases.append(harness.claim(job_id)))
+    before_read(lambda: leases.append(harness.claim(job_id)))
     assert harness.do(actions.stop, job_id).stop_requested_at is not None
     assert harness.do(lifecycle.renew, leases[0], 60).requested_action is RequestedAction.STOP
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 @pytest.mark.parametrize(("action", "status"), [(actions.pause, "paused"), (actions.cancel, "cancelled")])
-def test_an_action_that_meets_a_resumed_job_acts_on_it(harness, between, action, status):
+def test_an_action_concurrent_with_a_resume_takes_effect(harness, before_read, action, status):
     job_id = harness.submit()
     harness.do(actions.cancel, job_id)
-    between(lambda: harness.do(actions.resume, job_id))
+    before_read(lambda: harness.do(actions.resume, job_id))
     assert harness.do(action, job_id).status == status
     assert harness.job(job_id).status == status
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("action", [actions.resume, actions.delete])
-def test_an_action_that_meets_a_job_that_has_just_ended_acts_on_it(harness, between, action):
+def test_an_action_concurrent_with_the_end_of_the_job_takes_effect(harness, before_read, action):
     job_id = harness.submit()
     lease = harness.claim(job_id)
-    between(lambda: harness.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED))
+    before_read(lambda: harness.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED))
     harness.do(action, job_id)
     assert harness.rows(select(Job.status)) == ([JobStatus.QUEUED] if action is actions.resume else [])
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_student_failed_while_its_teacher_is_resumed_is_resumed_with_it(harness):
+def test_a_student_that_fails_while_its_teacher_is_resumed_is_resumed_as_well(harness):
     teacher = harness.submit()
     student = harness.submit(teacher_job_id=teacher)
     fail(harness, teacher)
     resume = partial(harness.do, actions.resume, teacher)
-    meanwhile(harness.uncommitted(lifecycle.fail_dependents), resume)
+    run_before_commit(harness.uncommitted(lifecycle.fail_dependents), resume)
     assert harness.job(teacher).status == harness.job(student).status == JobStatus.QUEUED
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_teacher_resumed_while_its_students_are_looked_at_does_not_fail_them(harness):
+def test_a_teacher_resumed_during_the_dependency_check_does_not_fail_its_students(harness):
     teacher = harness.submit()
     student = harness.submit(teacher_job_id=teacher)
     fail(harness, teacher)
-    meanwhile(harness.uncommitted(actions.resume, teacher), partial(harness.do, lifecycle.fail_dependents))
+    run_before_commit(harness.uncommitted(actions.resume, teacher), partial(harness.do, lifecycle.fail_dependents))
     assert harness.job(teacher).status == harness.job(student).status == JobStatus.QUEUED
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_child_that_is_being_resumed_is_not_deleted_with_its_parent(harness):
+def test_a_child_resumed_concurrently_is_not_deleted_with_its_parent(harness):
     *runs, compare = run_group(harness)
     for run in runs:
         fail(harness, run)
@@ -124,14 +124,14 @@ def test_a_child_that_is_being_resumed_is_not_deleted_with_its_parent(harness):
     def delete():
         try:
             return harness.do(actions.delete, runs[0])
-        except JobInUse as refusal:
-            return refusal
+        except JobInUse as error:
+            return error
 
-    assert isinstance(meanwhile(harness.uncommitted(actions.resume, runs[1]), delete), JobInUse)
+    assert isinstance(run_before_commit(harness.uncommitted(actions.resume, runs[1]), delete), JobInUse)
     assert set(harness.rows(select(Job.id))) == {*runs, compare}
 
 
-def test_a_run_is_not_deleted_while_its_comparison_waits(harness):
+def test_a_run_cannot_be_deleted_while_its_comparison_waits(harness):
     parent, baseline, compare = run_group(harness)
     harness.do(lifecycle.finish, harness.claim(baseline), JobStatus.SUCCEEDED, EndReason.COMPLETED)
     with pytest.raises(JobInUse, match=compare):
@@ -141,8 +141,8 @@ def test_a_run_is_not_deleted_while_its_comparison_waits(harness):
     assert set(harness.rows(select(Job.id))) == {parent, compare}
 
 
-def test_an_action_not_allowed_says_what_is(harness):
+def test_a_disallowed_action_lists_the_allowed_ones(harness):
     job_id = harness.submit()
-    with pytest.raises(ActionNotAllowed) as refusal:
+    with pytest.raises(ActionNotAllowed) as error:
         harness.do(actions.resume, job_id)
-    assert [str(action) for action in refusal.value.allowed_actions] == ["cancel", "pause"]
+    assert [str(action) for action in error.value.allowed_actions] == ["cancel", "pause"]

@@ -1,4 +1,4 @@
-"""What holds of artifacts wherever they are kept."""
+"""Artifact storage in a folder and in object storage."""
 
 import hashlib
 import os
@@ -44,10 +44,10 @@ def objects(bucket):
 
 @pytest.fixture
 def source(tmp_path):
-    return source_of(tmp_path, b"weights")
+    return write_source(tmp_path, b"weights")
 
 
-def source_of(folder, content):
+def write_source(folder, content):
     path = folder / "source"
     path.write_bytes(content)
     return path
@@ -62,13 +62,13 @@ def read(artifacts, key=KEY):
         return file.read()
 
 
-def kept(artifacts, request):
+def stored_keys(artifacts, request):
     if isinstance(artifacts, ArtifactFolder):
         return sorted(p.relative_to(artifacts.root).as_posix() for p in artifacts.root.rglob("*") if p.is_file())
     return sorted(request.getfixturevalue("bucket").objects())
 
 
-def test_a_file_put_is_there_and_can_be_deleted(artifacts, source):
+def test_a_stored_file_can_be_read_and_deleted(artifacts, source):
     artifacts.put(source, KEY, sha256(b"weights"))
     assert read(artifacts) == b"weights"
     artifacts.delete(KEY)
@@ -80,19 +80,19 @@ def test_a_file_put_is_there_and_can_be_deleted(artifacts, source):
 
 
 @pytest.mark.parametrize("size", [0, 1, PART_BYTES, LARGE])
-def test_a_file_comes_back_as_it_was(artifacts, tmp_path, size):
+def test_a_fetched_file_has_the_stored_content(artifacts, tmp_path, size):
     content = os.urandom(size)
-    artifacts.put(source_of(tmp_path, content), KEY, sha256(content))
+    artifacts.put(write_source(tmp_path, content), KEY, sha256(content))
     target = tmp_path / "target"
     artifacts.fetch(KEY, sha256(content), target)
     assert target.read_bytes() == content
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["source", "target"]
 
 
-def test_a_fetch_that_nobody_wants_any_more_ends_and_leaves_nothing(artifacts, tmp_path, monkeypatch):
+def test_an_abandoned_fetch_ends_and_leaves_nothing(artifacts, tmp_path, monkeypatch):
     content = os.urandom(LARGE)
-    artifacts.put(source_of(tmp_path, content), KEY, sha256(content))
-    monkeypatch.setattr(Path, "hardlink_to", Mock(side_effect=OSError))  # so that a folder has to copy
+    artifacts.put(write_source(tmp_path, content), KEY, sha256(content))
+    monkeypatch.setattr(Path, "hardlink_to", Mock(side_effect=OSError))  # forces a folder to copy
     (tmp_path / "target").mkdir()
     for answers in ([True], [False, True]):
         with pytest.raises(Abandoned):
@@ -100,9 +100,9 @@ def test_a_fetch_that_nobody_wants_any_more_ends_and_leaves_nothing(artifacts, t
         assert list((tmp_path / "target").iterdir()) == []
 
 
-def test_a_file_is_read_from_any_place(artifacts, tmp_path):
+def test_a_file_can_be_read_from_any_offset(artifacts, tmp_path):
     content = os.urandom(LARGE)
-    artifacts.put(source_of(tmp_path, content), KEY, sha256(content))
+    artifacts.put(write_source(tmp_path, content), KEY, sha256(content))
     with artifacts.open(KEY) as file:
         assert file.seek(0, os.SEEK_END) == LARGE
         assert file.read(1) == b""
@@ -111,31 +111,31 @@ def test_a_file_is_read_from_any_place(artifacts, tmp_path):
             assert file.read(length) == content[start : start + length]
 
 
-def test_another_content_takes_the_place_of_the_old_one(artifacts, tmp_path):
+def test_a_new_content_replaces_the_old_one(artifacts, tmp_path):
     for content in (b"old", b"newer"):
-        path = source_of(tmp_path, content)
+        path = write_source(tmp_path, content)
         artifacts.put(path, KEY, sha256(content))
         path.unlink()
     assert read(artifacts) == b"newer"
 
 
 @pytest.mark.parametrize("size", [4, LARGE])
-def test_a_file_that_is_not_as_announced_leaves_the_old_one(artifacts, source, tmp_path, request, size):
+def test_a_file_with_another_hash_is_rejected_and_the_old_one_remains(artifacts, source, tmp_path, request, size):
     artifacts.put(source, KEY, sha256(b"weights"))
     source.unlink()
     for key in (KEY, "job_1/checkpoints/other.pth"):
         with pytest.raises(ArtifactCorrupt):
-            artifacts.put(source_of(tmp_path, b"x" * size), key, sha256(b"whole"))
+            artifacts.put(write_source(tmp_path, b"x" * size), key, sha256(b"whole"))
     assert read(artifacts) == b"weights"
-    assert kept(artifacts, request) == [KEY]
+    assert stored_keys(artifacts, request) == [KEY]
 
 
-def test_a_file_that_is_gone_was_not_there_to_be_put(artifacts, source, request):
-    """A trainer has replaced it meanwhile: that says nothing of the store."""
+def test_storing_a_missing_file_raises_file_not_found(artifacts, source, request):
+    """A trainer may have replaced the file; the storage is not at fault."""
     source.unlink()
     with pytest.raises(FileNotFoundError):
         artifacts.put(source, KEY, sha256(b"weights"))
-    assert kept(artifacts, request) == []
+    assert stored_keys(artifacts, request) == []
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_file_that_is_gone_was_not_there_to_be_put(artifacts, source, request)
         "a/.part", "a\\b/c", "a/b\0", "a/b\n", "a/b c", "file:///a/b", "a/ü",
     ],
 )  # fmt: skip
-def test_a_key_that_leads_elsewhere_is_refused(artifacts, source, key):
+def test_an_invalid_key_is_rejected(artifacts, source, key):
     for use in (artifacts.open, artifacts.delete):
         with pytest.raises(InvalidKey):
             use(key)
@@ -154,20 +154,20 @@ def test_a_key_that_leads_elsewhere_is_refused(artifacts, source, key):
             use(source, key, sha256(b"weights"))
 
 
-def test_only_what_is_named_is_kept_of_a_folder_and_others_are_left_alone(artifacts, source, request):
+def test_keep_only_deletes_the_other_files_of_that_folder_alone(artifacts, source, request):
     for key in (KEY, "job_1/artifacts/a.json", "job_10/artifacts/a.json"):
         artifacts.put(source, key, sha256(b"weights"))
     artifacts.keep_only("job_1", {KEY})
-    assert kept(artifacts, request) == [KEY, "job_10/artifacts/a.json"]
+    assert stored_keys(artifacts, request) == [KEY, "job_10/artifacts/a.json"]
     artifacts.keep_only("job_2", {KEY})
     with pytest.raises(InvalidKey):
         artifacts.keep_only("..", set())
 
 
-# in a folder
+# folder
 
 
-def test_a_file_is_copied_where_it_cannot_be_linked(folder, source, tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_linked_is_copied(folder, source, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("another file system")
 
@@ -192,73 +192,73 @@ def test_a_link_out_of_the_folder_is_not_followed(folder, source, tmp_path):
         folder.open("out/source")
 
 
-def test_what_a_killed_process_has_half_put_is_not_kept(folder, source):
+def test_keep_only_deletes_partly_stored_files(folder, source):
     folder.put(source, KEY, sha256(b"weights"))
     (folder.root / "job_1" / "checkpoints" / ".12.part").write_bytes(b"wei")
     folder.keep_only("job_1", {KEY})
     assert [path.name for path in folder.root.rglob("*") if path.is_file()] == ["step_000100.pth"]
 
 
-# in object storage
+# object storage
 
 
-def test_objects_lie_below_the_prefix_alone(objects, bucket, source):
+def test_objects_are_stored_below_the_prefix(objects, bucket, source):
     objects.put(source, KEY, sha256(b"weights"))
     assert f"<Key>some/prefix/{KEY}</Key>" in bucket.get("?list-type=2")
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "checkpoints/a copy.pth", "ü%20?#.txt", "empty/"])
-def test_what_somebody_else_has_laid_there_is_removed_or_passed_over(objects, bucket, source, name):
-    """It is no key of ours, and no job fails of it."""
+def test_foreign_objects_are_removed_or_ignored(objects, bucket, source, name):
+    """Their names are not artifact keys; no job fails because of them."""
     objects.put(source, KEY, sha256(b"weights"))
-    bucket.lay(f"job_1/{name}")
+    bucket.put_object(f"job_1/{name}")
     objects.keep_only("job_1", {KEY})
     assert [key for key in bucket.objects() if not key.endswith("/")] == [KEY]
 
 
-def test_an_upload_that_was_given_up_leaves_no_parts(objects, bucket, tmp_path):
+def test_an_aborted_upload_leaves_no_parts(objects, bucket, tmp_path):
     with pytest.raises(ArtifactCorrupt):
-        objects.put(source_of(tmp_path, b"x" * LARGE), KEY, sha256(b"whole"))
+        objects.put(write_source(tmp_path, b"x" * LARGE), KEY, sha256(b"whole"))
     assert (bucket.uploads(), bucket.objects()) == ([], [])
 
 
-def test_an_object_of_another_content_is_not_fetched(objects, source, tmp_path):
+def test_an_object_with_another_hash_is_not_fetched(objects, source, tmp_path):
     objects.put(source, KEY, sha256(b"weights"))
     with pytest.raises(ArtifactCorrupt):
         objects.fetch(KEY, sha256(b"other"), tmp_path / "target")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
-def test_a_missing_bucket_is_no_missing_object(bucket: Bucket, source):
-    """It is the operator's fault, and no job may fail of it."""
-    nowhere = ArtifactObjects("s3://not-there/prefix")
+def test_a_missing_bucket_is_not_reported_as_a_missing_object(bucket: Bucket, source):
+    """It is a configuration error, because of which no job may fail."""
+    missing = ArtifactObjects("s3://not-there/prefix")
     for use in (
-        lambda: nowhere.put(source, KEY, sha256(b"weights")),
-        lambda: nowhere.fetch(KEY, sha256(b"weights"), source.with_name("target")),
-        lambda: nowhere.open(KEY),
-        lambda: nowhere.keep_only("job_1", set()),
+        lambda: missing.put(source, KEY, sha256(b"weights")),
+        lambda: missing.fetch(KEY, sha256(b"weights"), source.with_name("target")),
+        lambda: missing.open(KEY),
+        lambda: missing.keep_only("job_1", set()),
     ):
         with pytest.raises(ArtifactsUnavailable, match="s3://not-there/prefix answers 404"):
             use()
 
 
 @pytest.mark.parametrize("url", ["s3://key:secret@bucket/x", "s3://bucket/x?secret=1", "s3:///x"])
-def test_an_address_with_more_than_bucket_and_prefix_is_refused_and_not_repeated(url):
+def test_a_url_with_more_than_bucket_and_prefix_is_invalid_and_not_shown(url):
     with pytest.raises(ValueError) as error:
         ArtifactObjects(url)
     assert "secret@" not in str(error.value) and "secret=" not in str(error.value)
 
 
-def test_plain_http_wants_to_be_allowed(bucket, monkeypatch):
+def test_plain_http_must_be_allowed_explicitly(bucket, monkeypatch):
     monkeypatch.delenv("AWS_ALLOW_HTTP")
     with pytest.raises(ValueError, match="AWS_ALLOW_HTTP"):
         ArtifactObjects(bucket.url)
 
 
-def test_no_error_and_no_repr_shows_a_credential(bucket, source):
+def test_errors_and_reprs_contain_no_credentials(bucket, source):
     settings = Settings(artifacts_url=bucket.url)
     artifacts = open_artifacts(settings)
     with pytest.raises(ArtifactsUnavailable) as error:
         ArtifactObjects("s3://not-there").put(source, KEY, sha256(b"weights"))
-    shown = repr([artifacts, vars(artifacts), settings]) + "".join(traceback.format_exception(error.value))
-    assert SECRET not in shown and os.environ["AWS_ACCESS_KEY_ID"] not in shown
+    text = repr([artifacts, vars(artifacts), settings]) + "".join(traceback.format_exception(error.value))
+    assert SECRET not in text and os.environ["AWS_ACCESS_KEY_ID"] not in text

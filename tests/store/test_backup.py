@@ -21,14 +21,14 @@ def artifacts(tmp_path):
     return folder
 
 
-def keep(artifacts, key, content=b"content"):
+def put(artifacts, key, content=b"content"):
     source = artifacts.root.parent / "source"
     source.unlink(missing_ok=True)
     source.write_bytes(content)
     artifacts.put(source, key, hashlib.sha256(content).hexdigest())
 
 
-def packed(artifacts):
+def pack(artifacts):
     stream = io.BytesIO()
     backup.pack(artifacts.root, stream)
     return stream.getvalue()
@@ -44,114 +44,115 @@ def contents(artifacts):
     return {path.relative_to(artifacts.root).as_posix(): path.read_bytes() for path in files}
 
 
-def test_what_is_deleted_while_a_backup_is_made_is_in_it_and_gone_afterwards(artifacts):
+def test_files_deleted_during_a_backup_are_in_it_and_gone_afterwards(artifacts):
     for key in ("job_1/a.pth", "job_1/b.pth", "job_2/c.pth"):
-        keep(artifacts, key, key.encode())
+        put(artifacts, key, key.encode())
     backup.begin(artifacts.root)
     artifacts.delete("job_1/a.pth")
     artifacts.keep_only("job_2", ["job_2/other.pth"])
-    keep(artifacts, "job_1/d.pth", b"job_1/d.pth")
-    found = members(packed(artifacts))
+    put(artifacts, "job_1/d.pth", b"job_1/d.pth")
+    packed = members(pack(artifacts))
     backup.end(artifacts.root)
-    assert found == {f"job_{name}": f"job_{name}".encode() for name in ("1/a.pth", "1/b.pth", "2/c.pth", "1/d.pth")}
+    assert packed == {f"job_{name}": f"job_{name}".encode() for name in ("1/a.pth", "1/b.pth", "2/c.pth", "1/d.pth")}
     assert contents(artifacts).keys() == {"job_1/b.pth", "job_1/d.pth"}
 
 
-def test_what_is_deleted_and_put_again_is_there_afterwards(artifacts):
-    keep(artifacts, "uploads/a.zip")
+def test_a_file_deleted_and_stored_again_exists_afterwards(artifacts):
+    put(artifacts, "uploads/a.zip")
     backup.begin(artifacts.root)
     artifacts.delete("uploads/a.zip")
-    keep(artifacts, "uploads/a.zip")
+    put(artifacts, "uploads/a.zip")
     artifacts.delete("uploads/a.zip")
-    keep(artifacts, "uploads/a.zip")
+    put(artifacts, "uploads/a.zip")
     backup.end(artifacts.root)
     assert contents(artifacts) == {"uploads/a.zip": b"content"}
 
 
-def test_what_is_deleted_as_the_backup_ends_does_not_begin_another(artifacts, monkeypatch):
-    keep(artifacts, "job_1/a.pth")
+def test_a_deletion_concurrent_with_the_end_of_a_backup_does_not_restore_the_trash(artifacts, monkeypatch):
+    put(artifacts, "job_1/a.pth")
     backup.begin(artifacts.root)
-    real = Path.rename
+    rename = Path.rename
 
-    def ends_first(path, target):
+    def end_then_rename(path, target):
         backup.end(artifacts.root)
-        return real(path, target)
+        return rename(path, target)
 
-    monkeypatch.setattr(Path, "rename", ends_first)
+    monkeypatch.setattr(Path, "rename", end_then_rename)
     artifacts.delete("job_1/a.pth")
     assert contents(artifacts) == {} and not (artifacts.root / backup.TRASH).exists()
 
 
-def test_nothing_half_put_is_packed(artifacts):
-    keep(artifacts, "job_1/a.pth")
+def test_partly_stored_files_are_not_packed(artifacts):
+    put(artifacts, "job_1/a.pth")
     (artifacts.root / "job_1" / ".0123.part").write_bytes(b"half")
-    assert members(packed(artifacts)).keys() == {"job_1/a.pth"}
+    assert members(pack(artifacts)).keys() == {"job_1/a.pth"}
 
 
-def test_files_that_go_while_it_packs_are_in_it_all_the_same(artifacts):
-    """Pruning deletes them one by one, at any moment."""
+def test_files_deleted_while_packing_are_in_the_backup(artifacts):
+    """Pruning deletes files one by one at any time."""
     keys = [f"job_{number:03}/a.pth" for number in range(200)]
     for key in keys:
-        keep(artifacts, key, key.encode())
+        put(artifacts, key, key.encode())
     backup.begin(artifacts.root)
     pruning = threading.Thread(target=lambda: [artifacts.delete(key) for key in reversed(keys)])
     pruning.start()
-    found = members(packed(artifacts))
+    packed = members(pack(artifacts))
     pruning.join()
-    assert found == {key: key.encode() for key in keys}
+    assert packed == {key: key.encode() for key in keys}
 
 
-def test_a_killed_backup_holds_nothing_back_after_the_next(artifacts):
-    keep(artifacts, "job_1/a.pth")
+def test_the_trash_of_a_killed_backup_is_deleted_by_the_next(artifacts):
+    put(artifacts, "job_1/a.pth")
     backup.begin(artifacts.root)
     artifacts.delete("job_1/a.pth")
     backup.begin(artifacts.root)
-    assert members(packed(artifacts)) == {}
+    assert members(pack(artifacts)) == {}
     backup.end(artifacts.root)
     assert list(artifacts.root.rglob("*.pth")) == []
 
 
-def test_a_restore_puts_what_was_packed_in_place_of_what_is_there(artifacts):
-    keep(artifacts, "job_1/a.pth")
-    tar = packed(artifacts)
+def test_a_restore_replaces_the_artifacts_by_the_packed_ones(artifacts):
+    put(artifacts, "job_1/a.pth")
+    tar = pack(artifacts)
     before = contents(artifacts)
     artifacts.delete("job_1/a.pth")
-    keep(artifacts, "job_2/later.pth")
+    put(artifacts, "job_2/later.pth")
     backup.unpack(artifacts.root, io.BytesIO(tar), len(tar))
     assert artifacts.path("job_2/later.pth").is_file(), "nothing is replaced yet"
     backup.replace_artifacts(artifacts.root)
     assert contents(artifacts) == before
     backup.replace_artifacts(artifacts.root)
-    assert contents(artifacts) == before, "once more does nothing"
+    assert contents(artifacts) == before, "replacing is idempotent"
 
 
-def test_a_restore_makes_the_folder_where_everything_is_gone(artifacts):
-    keep(artifacts, "job_1/a.pth")
-    tar = packed(artifacts)
+def test_a_restore_creates_a_missing_artifacts_folder(artifacts):
+    put(artifacts, "job_1/a.pth")
+    tar = pack(artifacts)
     shutil.rmtree(artifacts.root)
     backup.unpack(artifacts.root, io.BytesIO(tar), len(tar))
     backup.replace_artifacts(artifacts.root)
     assert contents(artifacts) == {"job_1/a.pth": b"content"}
 
 
-@pytest.mark.parametrize("survives", range(4))
-def test_a_replacement_that_was_killed_is_finished_by_the_next(artifacts, monkeypatch, survives):
+@pytest.mark.parametrize("moves", range(4))
+def test_a_killed_replacement_is_completed_by_the_next(artifacts, monkeypatch, moves):
     for key in ("job_1/a.pth", "job_2/b.pth"):
-        keep(artifacts, key)
-    tar = packed(artifacts)
+        put(artifacts, key)
+    tar = pack(artifacts)
     before = contents(artifacts)
     for key in ("job_3/c.pth", "job_4/d.pth"):
-        keep(artifacts, key)
+        put(artifacts, key)
     backup.unpack(artifacts.root, io.BytesIO(tar), len(tar))
     with monkeypatch.context() as patch:
-        patch.setattr(backup, "_move_all", dies_after(survives, backup._move_all))
+        patch.setattr(backup, "_move_all", killed_after(moves))
         with suppress(KeyboardInterrupt):
             backup.replace_artifacts(artifacts.root)
     backup.replace_artifacts(artifacts.root)
     assert contents(artifacts) == before
 
 
-def dies_after(moves, real):
+def killed_after(moves):
+    """Return a replacement of `backup._move_all` that is interrupted after that many moves in total."""
     left = [moves]
 
     def move_all(source, target):
@@ -166,8 +167,8 @@ def dies_after(moves, real):
     return move_all
 
 
-def test_one_that_does_not_fit_changes_nothing(artifacts):
-    keep(artifacts, "job_1/a.pth")
+def test_a_backup_that_does_not_fit_changes_nothing(artifacts):
+    put(artifacts, "job_1/a.pth")
     before = contents(artifacts)
     with pytest.raises(StorageFull):
         backup.unpack(artifacts.root, io.BytesIO(), 1 << 60)
@@ -182,7 +183,7 @@ def test_one_that_does_not_fit_changes_nothing(artifacts):
         {"name": "job_1/a.pth", "type": tarfile.SYMTYPE, "linkname": "/etc"},
     ],
 )
-def test_an_archive_that_would_write_elsewhere_is_refused(artifacts, tmp_path, member):
+def test_an_archive_that_would_write_outside_the_folder_is_rejected(artifacts, tmp_path, member):
     info = tarfile.TarInfo()
     for name, value in member.items():
         setattr(info, name, value)
@@ -194,7 +195,7 @@ def test_an_archive_that_would_write_elsewhere_is_refused(artifacts, tmp_path, m
     assert not (tmp_path / "outside").exists() and contents(artifacts) == {}
 
 
-def test_what_is_no_artifact_is_not_packed(artifacts):
-    keep(artifacts, "job_1/a.pth")
-    (artifacts.root / "notes").write_text("somebody's")
-    assert members(packed(artifacts)).keys() == {"job_1/a.pth"}
+def test_files_that_are_not_artifacts_are_not_packed(artifacts):
+    put(artifacts, "job_1/a.pth")
+    (artifacts.root / "notes").write_text("not an artifact")
+    assert members(pack(artifacts)).keys() == {"job_1/a.pth"}

@@ -11,7 +11,7 @@ from store.db.database import now, open_database
 from store.db.tables import Dataset, Job
 
 
-def test_the_database_s_clock_tells_seconds_since_1970(harness):
+def test_the_database_clock_returns_seconds_since_1970(harness):
     [at] = harness.rows(select(now()))
     assert at == pytest.approx(time.time(), abs=5)
     time.sleep(0.01)
@@ -20,7 +20,7 @@ def test_the_database_s_clock_tells_seconds_since_1970(harness):
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_sqlite_is_durable_and_checks_references(harness):
+def test_sqlite_is_durable_and_enforces_foreign_keys(harness):
     with harness.database.read() as session:
         pragmas = {
             name: session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous", "foreign_keys")
@@ -28,35 +28,35 @@ def test_sqlite_is_durable_and_checks_references(harness):
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
-def test_what_is_no_json_is_refused(harness):
+def test_nan_in_a_document_is_rejected(harness):
     with pytest.raises((StatementError, ValueError)):
         harness.do(lambda session: setattr(session.get(Dataset, "ds_shapes"), "check_result", {"share": math.nan}))
 
 
-def test_a_document_comes_back_as_it_was(harness):
-    report = {"text": "\u00fc\u2028\U0001f600", "none": None, "numbers": [1, 0.1, 1e300]}
-    harness.do(lambda session: setattr(session.get(Dataset, "ds_shapes"), "check_result", report))
+def test_a_document_is_read_as_written(harness):
+    document = {"text": "\u00fc\u2028\U0001f600", "none": None, "numbers": [1, 0.1, 1e300]}
+    harness.do(lambda session: setattr(session.get(Dataset, "ds_shapes"), "check_result", document))
     [stored] = harness.rows(select(Dataset.check_result))
-    assert json.dumps(stored) == json.dumps(report)
+    assert json.dumps(stored) == json.dumps(document)
 
 
-def test_what_was_not_committed_is_gone(harness):
+def test_uncommitted_changes_are_rolled_back(harness):
     with harness.database.write() as session:
         session.get(Dataset, "ds_shapes").name = "other"
         session.flush()
     assert harness.rows(select(Dataset.name)) == ["shapes"]
 
 
-def test_a_commit_that_fails_leaves_nothing_open(harness):
+def test_a_failed_commit_leaves_no_open_transaction(harness):
     dialect = harness.database.engine.dialect
     commit = dialect.do_commit
 
-    def full(_):
+    def fail_once(_):
         dialect.do_commit = commit
         raise dialect.dbapi.OperationalError("database or disk is full")
 
-    dialect.do_commit = full
+    dialect.do_commit = fail_once
     with pytest.raises(OperationalError):
         harness.submit()
-    kept = [DatabaseHarness(harness.url, open_database(harness.url)).submit(), harness.submit()]
-    assert sorted(harness.rows(select(Job.id))) == sorted(kept)
+    job_ids = [DatabaseHarness(harness.url, open_database(harness.url)).submit(), harness.submit()]
+    assert sorted(harness.rows(select(Job.id))) == sorted(job_ids)

@@ -4,7 +4,7 @@ import time
 from store.db.ids import new_id
 
 
-def test_ids_look_as_in_the_spec_and_sort_by_time():
+def test_ids_have_the_documented_form_and_sort_by_time():
     first = new_id("job")
     time.sleep(0.002)
     second = new_id("job")

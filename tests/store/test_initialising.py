@@ -28,7 +28,7 @@ def stored_keys(settings):
         return session.scalars(select(ApiKey)).all()
 
 
-def test_init_makes_folders_tables_and_a_key_only_its_owner_can_read(settings):
+def test_init_creates_folders_tables_and_a_key_that_only_its_owner_can_read(settings):
     initialise(settings)
     assert stat.S_IMODE(settings.api_key_file.stat().st_mode) == 0o600
     token = settings.api_key_file.read_text().strip()
@@ -38,15 +38,15 @@ def test_init_makes_folders_tables_and_a_key_only_its_owner_can_read(settings):
     assert all(folder.is_dir() for folder in (settings.artifacts_root, settings.work_root, settings.datasets_root))
 
 
-def test_the_key_is_not_in_the_database_nor_printed(settings):
-    done = subprocess.run(INIT, env={"FRS_DATA": str(settings.data)}, capture_output=True, text=True, check=True)
+def test_the_key_is_neither_in_the_database_nor_printed(settings):
+    process = subprocess.run(INIT, env={"FRS_DATA": str(settings.data)}, capture_output=True, text=True, check=True)
     token = settings.api_key_file.read_text().strip()
     secret = token.removeprefix("frs_")
-    assert secret not in done.stdout + done.stderr
+    assert secret not in process.stdout + process.stderr
     assert not [file for file in settings.data.glob("frs.db*") if secret.encode() in file.read_bytes()]
 
 
-def test_init_again_changes_nothing(settings):
+def test_init_is_idempotent(settings):
     initialise(settings)
     token = settings.api_key_file.read_text()
     initialise(settings)
@@ -63,7 +63,7 @@ def test_an_existing_key_file_works_with_a_new_database(settings):
         assert api_keys.find(session, "frs_another") is None
 
 
-def test_a_revoked_key_opens_nothing_and_stays_revoked(settings):
+def test_a_revoked_key_is_invalid_and_stays_revoked_after_init(settings):
     initialise(settings)
     token = settings.api_key_file.read_text().strip()
     with open_database(settings.database_url).write() as session:
@@ -73,9 +73,9 @@ def test_a_revoked_key_opens_nothing_and_stays_revoked(settings):
         assert api_keys.find(session, token) is None
 
 
-def test_init_in_several_processes_at_once(settings):
-    started = [subprocess.Popen(INIT, env={"FRS_DATA": str(settings.data)}) for _ in range(4)]
-    assert [process.wait(timeout=60) for process in started] == [0] * 4
+def test_init_can_run_in_several_processes_concurrently(settings):
+    processes = [subprocess.Popen(INIT, env={"FRS_DATA": str(settings.data)}) for _ in range(4)]
+    assert [process.wait(timeout=60) for process in processes] == [0] * 4
     assert len(stored_keys(settings)) == 1
 
 
@@ -84,15 +84,17 @@ LEFT_BY_0004 = {
     *("remove_column jobs.forgiven", "remove_column workers.slots", "remove_column workers.lacks"),
     "remove_column datasets.report",
 }
-"""What the revision replaced and a worker of the version before still uses."""
+"""Tables and columns that the revision replaced and that a worker of the previous version still uses."""
 
 
 def _name(difference):
-    operation, *about = difference
-    return f"{operation} {about[1]}.{about[2].name}" if operation == "remove_column" else f"{operation} {about[0].name}"
+    operation, *details = difference
+    if operation == "remove_column":
+        return f"{operation} {details[1]}.{details[2].name}"
+    return f"{operation} {details[0].name}"
 
 
-def test_migrations_make_the_tables_of_the_code(harness):
+def test_migrations_create_the_tables_of_the_code(harness):
     with harness.database.engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)
     assert {_name(difference) for difference in differences} == LEFT_BY_0004
@@ -107,7 +109,7 @@ def test_migrations_go_down_and_up_again(harness):
     assert harness.rows(select(Metric)) == []
 
 
-def test_a_later_version_s_database_is_good_enough(harness):
+def test_a_database_of_a_later_revision_is_accepted(harness):
     with harness.database.engine.connect() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
         connection.commit()
@@ -119,7 +121,7 @@ def test_an_empty_database_is_not_ready(tmp_path):
         schema.check(open_database(f"sqlite:///{tmp_path / 'empty.db'}"))
 
 
-def test_everything_lies_under_the_data_folder_unless_told_otherwise(tmp_path, monkeypatch):
+def test_all_files_are_below_the_data_folder_by_default(tmp_path, monkeypatch):
     monkeypatch.setenv("FRS_DATA", str(tmp_path / "a folder"))
     monkeypatch.setenv("FRS_ARTIFACTS_URL", "/elsewhere/artifacts")
     settings = Settings()
@@ -135,52 +137,53 @@ def test_artifacts_in_object_storage_need_no_folder(tmp_path):
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_artifacts_are_kept_nowhere_else(tmp_path):
+def test_other_url_schemes_for_artifacts_are_invalid(tmp_path):
     with pytest.raises(ValueError, match="gs://"):
         initialise(Settings(data=tmp_path, artifacts_url="gs://bucket"))
 
 
-def test_settings_never_show_a_password():
+def test_the_repr_of_settings_contains_no_password():
     settings = Settings(database_url="postgresql://me:secret@host/frs", broker_url="redis://:secret@host")
     assert "secret" not in repr(settings)
 
 
 @pytest.mark.parametrize("name", ["database_url", "broker_url"])
-def test_the_password_of_the_example_is_refused_without_being_shown(tmp_path, name):
-    with pytest.raises(ValidationError, match="run `make env`") as refused:
+def test_the_example_password_is_invalid_and_the_error_does_not_show_the_url(tmp_path, name):
+    with pytest.raises(ValidationError, match="run `make env`") as error:
         Settings(data=tmp_path, **{name: "redis://frs:change-me@somewhere/0"})
-    assert "somewhere" not in str(refused.value)
+    assert "somewhere" not in str(error.value)
 
 
-def test_the_first_key_can_come_from_a_file_that_cannot_be_written(settings, tmp_path):
-    given = tmp_path / "given"
-    given.write_text("frs_given\n")
-    given.chmod(0o444)
-    initialise(settings.model_copy(update={"api_key_file": given}))
+def test_the_first_key_can_come_from_a_read_only_file(settings, tmp_path):
+    key_file = tmp_path / "given"
+    key_file.write_text("frs_given\n")
+    key_file.chmod(0o444)
+    initialise(settings.model_copy(update={"api_key_file": key_file}))
     with open_database(settings.database_url).read() as session:
         assert api_keys.find(session, "frs_given")
     assert not (settings.data / "api-key").exists()
 
 
-def test_init_says_in_a_line_why_it_does_not_start(tmp_path):
+def test_init_prints_invalid_settings_in_one_line(tmp_path):
     environment = {"FRS_DATA": str(tmp_path), "FRS_BROKER_URL": "redis://:change-me@redis/0"}
-    done = subprocess.run(INIT, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert "make env" in done.stderr and "Traceback" not in done.stderr
+    process = subprocess.run(INIT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 1
+    assert "make env" in process.stderr and "Traceback" not in process.stderr
 
 
-def test_folders_of_data_that_lie_elsewhere_are_not_made(tmp_path):
+def test_input_folders_outside_the_data_folder_are_not_created(tmp_path):
     settings = Settings(data=tmp_path / "data", datasets_root=tmp_path / "elsewhere")
     initialise(settings)
     assert not settings.datasets_root.exists() and settings.models_root.is_dir()
 
 
-def test_a_fence_that_falls_after_the_lease_ends_is_refused():
+def test_a_fence_after_the_end_of_the_lease_is_invalid():
     with pytest.raises(ValueError, match="fence_seconds < lease_seconds"):
         Settings(fence_seconds=90)
 
 
-def test_the_store_needs_no_torch():
-    modules = "store.artifacts.storage, store.jobs.lifecycle, store.jobs.recording, store.scheduling.waiting, store.initialise"
-    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+def test_the_store_does_not_import_torch():
+    modules = ("artifacts.storage", "jobs.lifecycle", "jobs.recording", "scheduling.waiting", "initialise")
+    imports = ", ".join(f"store.{module}" for module in modules)
+    code = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

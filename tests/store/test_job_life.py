@@ -19,7 +19,7 @@ def expire(harness, lease):
     harness.do(lambda session: session.execute(update(Job).where(Job.id == lease.job_id).values(lease_expires_at=1.0)))
 
 
-def test_a_job_is_queued_claimed_and_settled(harness):
+def test_a_job_is_queued_claimed_and_finished(harness):
     lease = harness.start()
     running = harness.job(lease.job_id)
     assert (running.status, running.attempt, running.lease_owner) == (JobStatus.RUNNING, 1, "worker")
@@ -46,24 +46,24 @@ def test_events_are_numbered_without_gaps(harness):
     assert last.data == {"status": "failed", "reason": "diverged", "message": "NaN."}
 
 
-def test_priority_comes_first_then_age(harness):
+def test_jobs_are_claimed_by_priority_then_age(harness):
     first, second, urgent = harness.submit(), harness.submit(), harness.submit()
     harness.do(lambda session: session.execute(update(Job).where(Job.id == urgent).values(priority=1)))
     assert [harness.claim().job_id for _ in range(3)] == [urgent, first, second]
     assert harness.do(lifecycle.claim, "worker", 60) is None
 
 
-def test_a_renewed_lease_ends_later(harness):
+def test_a_renewed_lease_expires_later(harness):
     lease = harness.start()
     renewal = harness.do(lifecycle.renew, lease, 600)
     assert renewal.lease.expires_at > lease.expires_at + 500
     assert renewal.requested_action is RequestedAction.NONE
 
 
-def test_a_job_given_back_waits_for_its_delay_and_says_why(harness):
+def test_a_returned_job_waits_for_its_delay_with_a_reason(harness):
     lease = harness.start()
-    given_back = (lease, WaitingReason.STORAGE, "The disk is full.")
-    assert harness.do(lifecycle.requeue, *given_back, delay=60, attempt_counts=False) == JobStatus.QUEUED
+    arguments = (lease, WaitingReason.STORAGE, "The disk is full.")
+    assert harness.do(lifecycle.requeue, *arguments, delay=60, attempt_counts=False) == JobStatus.QUEUED
     assert harness.do(lifecycle.claim, "worker", 60) is None
     reason = harness.do(waiting.waiting_reason, harness.job(lease.job_id))
     assert (reason.code, reason.message) == (WaitingReason.STORAGE, "The disk is full.")
@@ -74,7 +74,7 @@ def test_a_job_given_back_waits_for_its_delay_and_says_why(harness):
     assert harness.rows(select(Attempt.end).order_by(Attempt.number)) == [AttemptEnd.RELEASED, None]
 
 
-def test_a_waiting_job_is_cancelled_at_once(harness):
+def test_a_queued_job_is_cancelled_immediately(harness):
     job_id = harness.submit()
     cancelled = harness.do(actions.cancel, job_id)
     assert cancelled.status == JobStatus.CANCELLED
@@ -83,7 +83,7 @@ def test_a_waiting_job_is_cancelled_at_once(harness):
     assert harness.do(lifecycle.claim, "worker", 60) is None
 
 
-def test_a_running_job_is_asked_to_end_once(harness):
+def test_repeated_cancels_of_a_running_job_are_one_request(harness):
     lease = harness.start()
     for _ in range(2):
         assert harness.do(actions.cancel, lease.job_id).status == JobStatus.RUNNING
@@ -91,14 +91,14 @@ def test_a_running_job_is_asked_to_end_once(harness):
     assert harness.rows(select(Event.type).order_by(Event.seq)) == ["status", "status", "cancel_requested"]
 
 
-def test_an_accepted_cancel_wins_over_what_the_trainer_says(harness):
+def test_an_accepted_cancel_takes_precedence_over_the_outcome(harness):
     lease = harness.start()
     harness.do(actions.cancel, lease.job_id)
     assert harness.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED) == JobStatus.CANCELLED
     assert harness.job(lease.job_id).end_reason == EndReason.CANCELLED_BY_USER
 
 
-def test_an_accepted_cancel_ends_a_job_that_is_given_back(harness):
+def test_an_accepted_cancel_ends_a_returned_job(harness):
     lease = harness.start()
     harness.do(actions.cancel, lease.job_id)
     assert harness.do(lifecycle.requeue, lease, attempt_counts=False) == JobStatus.CANCELLED
@@ -107,16 +107,16 @@ def test_an_accepted_cancel_ends_a_job_that_is_given_back(harness):
 def test_an_ended_job_cannot_be_cancelled(harness):
     lease = harness.start()
     harness.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
-    with pytest.raises(ActionNotAllowed) as refusal:
+    with pytest.raises(ActionNotAllowed) as error:
         harness.do(actions.cancel, lease.job_id)
-    assert refusal.value.allowed_actions == [Action.DELETE]
+    assert error.value.allowed_actions == [Action.DELETE]
     with pytest.raises(JobNotFound):
         harness.do(actions.cancel, "job_00000000000000000000000000")
 
 
-def test_each_state_offers_its_actions():
-    offered = {status.value: [action.value for action in allowed_actions(status)] for status in JobStatus}
-    assert offered == {
+def test_each_status_has_its_allowed_actions():
+    allowed = {status.value: [action.value for action in allowed_actions(status)] for status in JobStatus}
+    assert allowed == {
         "queued": ["cancel", "pause"],
         "running": ["cancel", "stop", "pause"],
         "paused": ["cancel", "resume"],
@@ -126,7 +126,7 @@ def test_each_state_offers_its_actions():
     }
 
 
-def test_an_expired_lease_puts_the_job_back_and_its_holder_is_refused(harness):
+def test_an_expired_lease_returns_the_job_and_its_attempt_can_write_no_more(harness):
     lease = harness.start()
     assert harness.do(lifecycle.requeue_expired) == []
     expire(harness, lease)
@@ -144,17 +144,17 @@ def test_an_expired_lease_puts_the_job_back_and_its_holder_is_refused(harness):
     assert harness.history(lease.job_id) == ["queued", "running", "queued", "running"]
 
 
-def test_a_job_that_ended_or_waits_again_takes_nothing_from_its_last_attempt(harness):
-    settled, given_back = harness.start(), harness.start()
-    harness.do(lifecycle.finish, settled, JobStatus.SUCCEEDED, EndReason.COMPLETED)
-    harness.do(lifecycle.requeue, given_back, attempt_counts=False)
-    for lease in (settled, given_back):
+def test_the_last_attempt_of_an_ended_or_returned_job_can_write_no_more(harness):
+    finished, returned = harness.start(), harness.start()
+    harness.do(lifecycle.finish, finished, JobStatus.SUCCEEDED, EndReason.COMPLETED)
+    harness.do(lifecycle.requeue, returned, attempt_counts=False)
+    for lease in (finished, returned):
         with pytest.raises(LeaseLost):
             harness.do(lifecycle.renew, lease, 60)
         with pytest.raises(LeaseLost):
             harness.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.INTERNAL_ERROR)
-    assert harness.history(settled.job_id) == ["queued", "running", "succeeded"]
-    assert harness.history(given_back.job_id) == ["queued", "running", "queued"]
+    assert harness.history(finished.job_id) == ["queued", "running", "succeeded"]
+    assert harness.history(returned.job_id) == ["queued", "running", "queued"]
 
 
 def test_a_lost_job_whose_cancel_was_accepted_ends_as_cancelled(harness):
@@ -174,14 +174,14 @@ def test_three_lost_attempts_without_a_checkpoint_are_poison(harness):
     assert (job.status, job.end_reason, job.error["code"]) == (JobStatus.FAILED, EndReason.POISON, "poison")
 
 
-def test_a_checkpoint_or_a_release_in_good_order_keeps_a_job_from_being_poison(harness):
+def test_a_checkpoint_or_a_clean_release_prevents_poison(harness):
     job_id = harness.submit()
     for number in range(1, 7):
         lease = harness.claim(job_id)
         if number == 3:
             harness.do(record_checkpoint, lease, TRAINING, "a/b")
         harness.do(lifecycle.requeue, lease, attempt_counts=number != 4)
-    assert harness.job(job_id).status == JobStatus.QUEUED  # died since attempt 3: 5 and 6, while 4 does not count
+    assert harness.job(job_id).status == JobStatus.QUEUED  # since attempt 3, attempts 5 and 6 died; 4 does not count
     assert harness.do(lifecycle.requeue, harness.claim(job_id), attempt_counts=True) == JobStatus.FAILED
 
 
@@ -209,7 +209,7 @@ def test_a_student_fails_with_its_teacher(harness):
     assert teacher in job.error["message"]
 
 
-def test_the_same_request_under_the_same_key_is_one_job(harness):
+def test_the_same_request_with_the_same_idempotency_key_is_one_job(harness):
     owner = harness.do(api_keys.add, "me", api_keys.new_token()).id
     job_id = harness.submit(key_id=owner, idempotency=Idempotency("k", "digest"))
     with pytest.raises(AlreadySubmitted) as earlier:
@@ -221,11 +221,11 @@ def test_the_same_request_under_the_same_key_is_one_job(harness):
 
 
 def test_different_owners_may_use_the_same_idempotency_key(harness):
-    jobs_of_both = {harness.submit(owner=owner, idempotency=Idempotency("k", "digest")) for owner in ("me", "you")}
-    assert len(jobs_of_both) == 2
+    job_ids = {harness.submit(owner=owner, idempotency=Idempotency("k", "digest")) for owner in ("me", "you")}
+    assert len(job_ids) == 2
 
 
-def test_the_history_says_why_a_job_is_in_the_queue_again(harness):
+def test_the_history_contains_why_a_job_was_returned_to_the_queue(harness):
     lease = harness.start()
     harness.do(lifecycle.requeue, lease, attempt_counts=True)
     expire(harness, harness.claim())
@@ -234,7 +234,7 @@ def test_the_history_says_why_a_job_is_in_the_queue_again(harness):
     events = harness.rows(select(Event).where(Event.type == "status").order_by(Event.seq))
     assert [event.data["message"] for event in events if event.data["status"] == "queued"] == [
         None,
-        "Attempt 1: its trainer died.",
-        "Attempt 2: its worker was not heard of any more, and its lease ran out.",
-        "Attempt 3: its worker gave the job back.",
+        "Attempt 1: the trainer died.",
+        "Attempt 2: the worker stopped responding and its lease expired.",
+        "Attempt 3: the worker returned the job to the queue.",
     ]

@@ -1,4 +1,4 @@
-"""Who is next, where a worker has GPUs."""
+"""Which job a worker claims next, by its GPUs and exclusions."""
 
 import pytest
 from database_harness import DatabaseHarness
@@ -16,32 +16,32 @@ def submit(harness: DatabaseHarness, devices: int | None, waited: float = 0.0, p
     return job_id
 
 
-def claim(harness: DatabaseHarness, gpus: int, free: int, **more: object) -> str | None:
-    lease = harness.do(lifecycle.claim, "worker", 60, capacity=GpuCapacity(gpus, free), **more)
+def claim(harness: DatabaseHarness, gpus: int, free: int, **keywords: object) -> str | None:
+    lease = harness.do(lifecycle.claim, "worker", 60, capacity=GpuCapacity(gpus, free), **keywords)
     return lease and lease.job_id
 
 
-def ahead(
+def peek_queue(
     harness: DatabaseHarness, gpus: int, free: int, exclusions: ClaimExclusions = NO_EXCLUSIONS, limit: int = 10
 ) -> QueueHead:
     with harness.database.read() as session:
         return peek(session, GpuCapacity(gpus, free), exclusions, limit)
 
 
-def test_a_job_that_does_not_fit_is_left_to_others(harness):
+def test_a_job_that_does_not_fit_is_skipped(harness):
     submit(harness, 4)
     two = submit(harness, 2)
     assert claim(harness, gpus=2, free=2) == two
     assert claim(harness, gpus=2, free=2) is None
 
 
-def test_a_job_that_asks_for_nothing_takes_a_gpu_where_there_are_some(harness):
-    anything = submit(harness, None)
+def test_a_job_without_a_number_of_gpus_takes_one_if_the_worker_has_any(harness):
+    unspecified = submit(harness, None)
     assert claim(harness, gpus=2, free=0) is None
-    assert claim(harness, gpus=0, free=0) == anything
+    assert claim(harness, gpus=0, free=0) == unspecified
 
 
-def test_a_job_for_the_cpu_fits_anywhere(harness):
+def test_a_cpu_job_fits_every_worker(harness):
     cpu = submit(harness, 0)
     assert claim(harness, gpus=2, free=0) == cpu
 
@@ -52,84 +52,84 @@ def test_small_jobs_overtake_a_large_one_for_a_while(harness):
     assert claim(harness, gpus=4, free=1) == small
 
 
-def test_a_large_job_is_not_overtaken_for_ever(harness):
+def test_free_gpus_are_reserved_for_a_large_job_that_has_waited(harness):
     large = submit(harness, 4, waited=RESERVATION_SECONDS + 60)
     small = submit(harness, 1)
-    assert claim(harness, gpus=4, free=1) is None, "the GPU is kept until all four are free"
+    assert claim(harness, gpus=4, free=1) is None, "the GPU is reserved until all four are free"
     assert claim(harness, gpus=4, free=4) == large
     assert claim(harness, gpus=4, free=1) == small
 
 
-def test_a_small_job_that_came_first_does_not_wait_for_large_ones(harness):
+def test_an_older_small_job_does_not_wait_for_large_ones(harness):
     small = submit(harness, 1, waited=2 * RESERVATION_SECONDS)
     submit(harness, 4, waited=RESERVATION_SECONDS + 60)
     assert claim(harness, gpus=4, free=1) == small
 
 
 @pytest.mark.parametrize("waited", [0, 2 * RESERVATION_SECONDS])
-def test_a_job_too_large_for_this_worker_holds_nobody_up(harness, waited):
+def test_a_job_too_large_for_the_worker_blocks_no_other(harness, waited):
     submit(harness, 8, waited)
     small = submit(harness, 1)
     assert claim(harness, gpus=4, free=1) == small
 
 
-def test_a_job_of_a_higher_priority_may_overtake_one_that_has_waited(harness):
+def test_a_job_of_a_higher_priority_overtakes_one_that_has_waited(harness):
     submit(harness, 4, waited=2 * RESERVATION_SECONDS)
     urgent = submit(harness, 1, priority=1)
     assert claim(harness, gpus=4, free=1) == urgent
 
 
-def test_a_job_without_gpus_need_not_wait_for_a_large_one(harness):
+def test_a_cpu_job_does_not_wait_for_a_large_one(harness):
     submit(harness, 4, waited=2 * RESERVATION_SECONDS)
-    without = submit(harness, 0)
-    assert claim(harness, gpus=4, free=1) == without
+    cpu = submit(harness, 0)
+    assert claim(harness, gpus=4, free=1) == cpu
 
 
-def test_looking_ahead_shows_what_would_be_claimed(harness):
-    jobs_in_line = [submit(harness, 0, priority=priority) for priority in (0, 5, 0)]
-    in_order = [jobs_in_line[n] for n in (1, 0, 2)]
-    assert ahead(harness, gpus=0, free=0) == QueueHead(in_order, None)
-    assert ahead(harness, gpus=0, free=0, limit=2).next == in_order[:2]
+def test_peek_returns_the_jobs_that_would_be_claimed(harness):
+    submitted = [submit(harness, 0, priority=priority) for priority in (0, 5, 0)]
+    in_order = [submitted[n] for n in (1, 0, 2)]
+    assert peek_queue(harness, gpus=0, free=0) == QueueHead(in_order, None)
+    assert peek_queue(harness, gpus=0, free=0, limit=2).next == in_order[:2]
     assert [claim(harness, gpus=0, free=0) for _ in in_order] == in_order
 
 
-def test_what_is_left_to_others_is_neither_seen_nor_taken(harness):
+def test_an_excluded_job_is_neither_peeked_nor_claimed(harness):
     first, second = submit(harness, 0), submit(harness, 0)
     exclusions = ClaimExclusions(jobs=frozenset({first}))
-    assert ahead(harness, gpus=0, free=0, exclusions=exclusions).next == [second]
+    assert peek_queue(harness, gpus=0, free=0, exclusions=exclusions).next == [second]
     assert claim(harness, gpus=0, free=0, exclusions=exclusions) == second
     assert claim(harness, gpus=0, free=0, exclusions=exclusions) is None
     assert harness.job(first).attempt == 0 and harness.history(first) == ["queued"]
     assert claim(harness, gpus=0, free=0) == first
 
 
-def test_all_jobs_of_a_data_set_are_left_to_others_at_once(harness):
+def test_all_jobs_of_an_excluded_data_set_are_skipped(harness):
     for _ in range(3):
         submit(harness, 0)
     exclusions = ClaimExclusions(datasets=frozenset({"ds_shapes"}))
-    assert ahead(harness, gpus=0, free=0, exclusions=exclusions).next == []
+    assert peek_queue(harness, gpus=0, free=0, exclusions=exclusions).next == []
     assert claim(harness, gpus=0, free=0, exclusions=exclusions) is None
 
 
-def test_of_the_jobs_looked_at_the_first_that_is_still_there_is_taken(harness):
+def test_the_first_of_the_given_jobs_that_is_still_queued_is_claimed(harness):
     first, second, third = (submit(harness, 0) for _ in range(3))
     claim(harness, gpus=0, free=0, among=[first])
     assert claim(harness, gpus=0, free=0, among=[third, second, first]) == second
     assert claim(harness, gpus=0, free=0, among=[first, second]) is None
 
 
-def test_no_gpu_is_kept_for_a_job_that_is_left_to_others(harness):
+def test_no_gpu_is_reserved_for_an_excluded_job(harness):
     large = submit(harness, 4, waited=RESERVATION_SECONDS + 60)
     small = submit(harness, 1)
-    assert ahead(harness, gpus=4, free=1) == QueueHead([], large)
+    assert peek_queue(harness, gpus=4, free=1) == QueueHead([], large)
     exclusions = ClaimExclusions(jobs=frozenset({large}))
-    assert ahead(harness, gpus=4, free=1, exclusions=exclusions) == QueueHead([small], None)
+    assert peek_queue(harness, gpus=4, free=1, exclusions=exclusions) == QueueHead([small], None)
     assert claim(harness, gpus=4, free=1, exclusions=exclusions) == small
 
 
-def test_behind_a_job_left_to_others_gpus_are_kept_for_the_next_large_one(harness):
+def test_gpus_are_reserved_for_the_large_job_after_an_excluded_one(harness):
     large, larger = (submit(harness, 4, waited=2 * RESERVATION_SECONDS) for _ in range(2))
     submit(harness, 1)
     exclusions = ClaimExclusions(jobs=frozenset({large}))
-    assert ahead(harness, gpus=4, free=1, exclusions=exclusions) == QueueHead([], larger)
+    assert peek_queue(harness, gpus=4, free=1, exclusions=exclusions) == QueueHead([], larger)
     assert claim(harness, gpus=4, free=1, exclusions=exclusions) is None

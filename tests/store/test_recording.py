@@ -39,13 +39,11 @@ def checkpoint(step, kind="training", labels=(), content="a"):
     return events.Checkpoint(kind=kind, path="x.pth", sha256=sha256, bytes=5, step=step, epoch=1, labels=labels)
 
 
-def announce(harness, lease, *announced):
-    return [
-        harness.do(record_checkpoint, lease, checkpoint, checkpoint_key(lease, checkpoint)) for checkpoint in announced
-    ]
+def record_checkpoints(harness, lease, *rows):
+    return [harness.do(record_checkpoint, lease, row, checkpoint_key(lease, row)) for row in rows]
 
 
-def test_a_batch_is_stored_in_its_order(harness):
+def test_a_batch_is_stored_in_order(harness):
     lease = harness.start()
     progress = Progress(epoch=1, epochs=2, step=5, steps=10, fraction=0.5)
     batch = [Phase(phase="training"), metrics(1), Log(message="hello"), progress, metrics(2), evaluation(2)]
@@ -60,7 +58,7 @@ def test_a_batch_is_stored_in_its_order(harness):
     assert (row.metrics, row.per_class) == ({"bbox_mAP": 0.5, "bbox_mAP_s": None}, {"box": 0.5})
 
 
-def test_the_same_metrics_twice_are_one_row_each(harness):
+def test_repeated_metrics_replace_the_earlier_rows(harness):
     lease = harness.start()
     harness.do(record, lease, [metrics(1), metrics(2)])
     harness.do(record, lease, [metrics(2, value=7.0), metrics(2, value=8.0)])
@@ -68,7 +66,7 @@ def test_the_same_metrics_twice_are_one_row_each(harness):
     assert harness.rows(select(Metric.value).where(Metric.key == "train/loss", Metric.step == 2)) == [8.0]
 
 
-def test_going_back_deletes_what_came_later(harness):
+def test_a_rewind_deletes_later_metrics_and_evaluations(harness):
     lease = harness.start()
     harness.do(record, lease, [*map(metrics, range(1, 6)), evaluation(3), evaluation(5), evaluation(0, role="teacher")])
     harness.do(lifecycle.requeue, lease, attempt_counts=True)
@@ -80,7 +78,7 @@ def test_going_back_deletes_what_came_later(harness):
     assert harness.rows(select(Event.data).where(Event.type == "rewound")) == [{"to_step": 3}]
 
 
-def test_going_back_in_the_middle_of_a_batch_spares_what_follows(harness):
+def test_a_rewind_within_a_batch_keeps_the_events_after_it(harness):
     lease = harness.start()
     harness.do(record, lease, [metrics(1), metrics(2, value=5.0), Rewound(to_step=1), metrics(2, value=6.0)])
     assert harness.rows(select(Metric.value).where(Metric.key == "train/loss").order_by(Metric.step)) == [1.0, 6.0]
@@ -93,7 +91,7 @@ def test_an_evaluation_repeated_by_a_later_attempt_is_replaced(harness):
     assert [row.metrics["bbox_mAP"] for row in harness.rows(select(EvaluationRow))] == [0.6]
 
 
-def test_facts_are_merged_and_hold_no_nan(harness):
+def test_facts_are_merged_and_contain_no_nan(harness):
     lease = harness.start()
     harness.do(record, lease, [Facts(values={"parameters": 5, "flops": math.nan})])
     harness.do(record, lease, [Facts(values={"parameters": 6, "classes": ["a"]})])
@@ -101,22 +99,22 @@ def test_facts_are_merged_and_hold_no_nan(harness):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_only_finite_numbers_become_metrics(harness, value):
+def test_metrics_must_be_finite(harness, value):
     with pytest.raises(ValidationError):
         metrics(1, value)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
-def test_the_table_itself_refuses_what_is_not_finite(harness, value):
+def test_the_table_rejects_infinite_values(harness, value):
     lease = harness.start()
     row = {"job_id": lease.job_id, "key": "k", "step": 1, "epoch": 1, "at": 0.0, "attempt": 1, "seq": 1}
     with pytest.raises(DBAPIError):
         harness.do(lambda session: session.execute(insert(Metric).values(**row, value=value)))
 
 
-def test_nothing_of_a_lost_attempt_is_written(harness):
+def test_a_lost_attempt_writes_nothing(harness):
     lost = harness.start()
-    announce(harness, lost, checkpoint(1))
+    record_checkpoints(harness, lost, checkpoint(1))
     harness.do(lambda session: session.execute(update(Job).values(lease_expires_at=1.0)))
     harness.do(lifecycle.requeue_expired)
     harness.claim()
@@ -138,55 +136,55 @@ def artifact(content="a"):
     return events.Artifact(name="config", path="out/config.yaml", sha256=content * 64, bytes=3)
 
 
-def test_an_artifact_announced_again_replaces_the_earlier_one(harness):
+def test_an_artifact_recorded_again_replaces_the_earlier_one(harness):
     lease = harness.start()
-    unneeded = []
+    superseded = []
     for content in "abb":
-        announced = artifact(content)
-        unneeded += harness.do(record_artifact, lease, announced, artifact_key(lease, announced))
+        row = artifact(content)
+        superseded += harness.do(record_artifact, lease, row, artifact_key(lease, row))
     [row] = harness.rows(select(Artifact))
     assert row.key == f"{lease.job_id}/artifacts/{'b' * 12}_1.yaml"
-    assert unneeded == [f"{lease.job_id}/artifacts/{'a' * 12}_1.yaml"]
+    assert superseded == [f"{lease.job_id}/artifacts/{'a' * 12}_1.yaml"]
 
 
-def test_a_file_that_another_artifact_shares_is_still_needed(harness):
+def test_a_file_shared_with_another_artifact_is_not_superseded(harness):
     lease = harness.start()
-    shared, another = artifact("a"), artifact("a").model_copy(update={"name": "twin"})
-    for announced in (shared, another, artifact("b")):
-        assert harness.do(record_artifact, lease, announced, artifact_key(lease, announced)) == []
+    shared, another = artifact("a"), artifact("a").model_copy(update={"name": "copy"})
+    for row in (shared, another, artifact("b")):
+        assert harness.do(record_artifact, lease, row, artifact_key(lease, row)) == []
 
 
 def test_the_two_newest_training_checkpoints_are_kept(harness):
     lease = harness.start()
-    announce(harness, lease, checkpoint(10), checkpoint(20), checkpoint(30))
+    record_checkpoints(harness, lease, checkpoint(10), checkpoint(20), checkpoint(30))
     [key] = harness.do(prune_checkpoints, lease)
     assert key == f"{lease.job_id}/checkpoints/training_00000010_{'a' * 12}_1.pth"
     assert [row.step for row in harness.do(newest_checkpoints, lease.job_id)] == [30, 20]
 
 
-def test_files_in_use_are_those_with_a_row_and_those_of_published_detectors(harness):
+def test_keys_in_use_are_those_of_rows_and_of_published_detectors(harness):
     lease = harness.start()
-    announce(harness, lease, checkpoint(10))
+    record_checkpoints(harness, lease, checkpoint(10))
     harness.do(record_artifact, lease, artifact("b"), artifact_key(lease, artifact("b")))
-    published, another_jobs = f"{lease.job_id}/checkpoints/s.pth", "job_0/checkpoints/s.pth"
-    for name, key in (("mine", published), ("other", another_jobs)):
+    published, other_job = f"{lease.job_id}/checkpoints/s.pth", "job_0/checkpoints/s.pth"
+    for name, key in (("mine", published), ("other", other_job)):
         row = {"name": name, "description": {}, "sha256": "a", "weights_key": key}
         harness.do(lambda session, row=row: session.add(Detector(**row)))
     in_use = {checkpoint_key(lease, checkpoint(10)), artifact_key(lease, artifact("b")), published}
     assert harness.do(keys_in_use, lease.job_id) == in_use
 
 
-def test_a_later_attempt_s_checkpoint_is_newer_whatever_its_step(harness):
+def test_a_checkpoint_of_a_later_attempt_is_newer_whatever_its_step(harness):
     lease = harness.start()
-    announce(harness, lease, checkpoint(10), checkpoint(20))
+    record_checkpoints(harness, lease, checkpoint(10), checkpoint(20))
     harness.do(lifecycle.requeue, lease, attempt_counts=True)
-    announce(harness, harness.claim(), checkpoint(15))
+    record_checkpoints(harness, harness.claim(), checkpoint(15))
     assert [row.step for row in harness.do(newest_checkpoints, lease.job_id)] == [15, 20, 10]
 
 
-def test_a_label_moves_and_a_student_without_one_is_forgotten(harness):
+def test_a_label_moves_and_a_student_without_one_is_pruned(harness):
     lease = harness.start()
-    first, second = announce(
+    first, second = record_checkpoints(
         harness,
         lease,
         checkpoint(10, "student", ("best", "last"), "a"),
@@ -194,47 +192,47 @@ def test_a_label_moves_and_a_student_without_one_is_forgotten(harness):
     )
     labels = {row.id: row.labels for row in harness.rows(select(Checkpoint))}
     assert labels == {first: ["best"], second: ["last"]}
-    announce(harness, lease, checkpoint(30, "student", ("best", "last"), "c"))
+    record_checkpoints(harness, lease, checkpoint(30, "student", ("best", "last"), "c"))
     assert len(harness.do(prune_checkpoints, lease)) == 2
     assert harness.rows(select(Checkpoint.step)) == [30]
 
 
-def test_the_same_file_announced_again_keeps_its_id(harness):
+def test_the_same_file_recorded_again_keeps_its_id(harness):
     lease = harness.start()
-    [first] = announce(harness, lease, checkpoint(10, "student", ("best",)))
-    [again] = announce(harness, lease, checkpoint(10, "student", ("last",)))
+    [first] = record_checkpoints(harness, lease, checkpoint(10, "student", ("best",)))
+    [again] = record_checkpoints(harness, lease, checkpoint(10, "student", ("last",)))
     assert first == again
     assert harness.rows(select(Checkpoint.labels)) == [["best", "last"]]
 
 
-def test_what_belongs_to_a_job_goes_with_it(harness):
+def test_the_records_of_a_job_are_deleted_with_it(harness):
     lease = harness.start()
     harness.do(record, lease, [metrics(1), evaluation(1)])
-    announce(harness, lease, checkpoint(1))
+    record_checkpoints(harness, lease, checkpoint(1))
     harness.do(lambda session: session.execute(delete(Job)))
     for table in (Attempt, Event, Metric, EvaluationRow, Checkpoint):
         assert harness.rows(select(table)) == []
 
 
-def test_a_batch_of_thousands_is_written_whole(harness):
+def test_a_batch_of_thousands_is_written_completely(harness):
     lease = harness.start()
     keys = [f"train/{name}" for name in "abcde"]
     harness.do(record, lease, [Metrics(step=step, epoch=1, values=dict.fromkeys(keys, 0.5)) for step in range(2000)])
     assert harness.rows(select(func.count()).select_from(Metric)) == [10_000]
 
 
-def test_a_size_without_objects_is_a_row_without_a_value(harness):
+def test_a_metric_without_a_value_is_stored_as_null(harness):
     lease = harness.start()
     harness.do(record, lease, [Metrics(step=1, epoch=1, values={"val/bbox_mAP_l": None})])
     assert harness.rows(select(Metric.value)) == [None]
 
 
-def test_a_checkpoint_made_again_by_a_later_attempt_is_another_file_and_the_newest(harness):
+def test_a_checkpoint_repeated_by_a_later_attempt_is_another_file_and_the_newest(harness):
     lease = harness.start()
-    announce(harness, lease, checkpoint(5), checkpoint(10), checkpoint(15))
+    record_checkpoints(harness, lease, checkpoint(5), checkpoint(10), checkpoint(15))
     harness.do(lifecycle.requeue, lease, attempt_counts=True)
     second = harness.claim()
-    announce(harness, second, checkpoint(10))
+    record_checkpoints(harness, second, checkpoint(10))
     newest, *_ = harness.do(newest_checkpoints, lease.job_id)
     assert (newest.step, newest.attempt) == (10, 2)
     assert checkpoint_key(lease, checkpoint(10)) != checkpoint_key(second, checkpoint(10))

@@ -1,4 +1,4 @@
-"""What a job needs on a worker's disks, and what is said of a job that no worker has it for."""
+"""Requirements of a job on a worker's disks, and the waiting reason if no worker meets them."""
 
 import pytest
 from sqlalchemy import update
@@ -16,118 +16,119 @@ GPU = {"index": 0, "name": "A GPU"}
 
 
 def submit(harness, **spec) -> str:
-    whole = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": GFL, **spec})
-    return harness.do(lifecycle.add, whole, dataset_id="ds_shapes").id
+    job_spec = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": GFL, **spec})
+    return harness.do(lifecycle.add, job_spec, dataset_id="ds_shapes").id
 
 
-def needs(harness, **spec) -> dict[str, Requirement]:
+def requirements(harness, **spec) -> dict[str, Requirement]:
     job = harness.job(submit(harness, **spec))
     with harness.database.read() as session:
-        return {need.key: need for need in requirements_of(session, job)}
+        return {item.key: item for item in requirements_of(session, job)}
 
 
 def add(harness, row):
     harness.do(lambda session: session.add(row))
 
 
-def check_in(harness, host, *, gpus=(), missing=()):
+def register(harness, host, *, gpus=(), missing=()):
     entries = [{"key": key, "owner": "admin", "message": message} for key, message in missing]
     harness.do(worker_registry.register, host, host=host, version="1", concurrency=1, gpus=list(gpus), missing=entries)
 
 
-def waits(harness, job_id):
+def reason_of(harness, job_id):
     with harness.database.read() as session:
         reason = waiting_reason(session, harness.job(job_id))
     return (reason.code, reason.message)
 
 
-def test_a_job_needs_both_halves_of_its_data_set_as_they_were_checked(harness):
+def test_a_job_requires_both_splits_of_its_data_set_as_checked(harness):
     harness.do(lambda session: session.execute(update(Dataset).values(hashes={"train": "abc"}, val_annotations="y")))
-    [need] = needs(harness).values()
-    assert need.files == (("x", "abc"), ("y", None)) and need.folders == ("x", "x")
-    assert (need.key, need.code) == ("ds_shapes", WaitingReason.DATASET)
+    [requirement] = requirements(harness).values()
+    assert requirement.files == (("x", "abc"), ("y", None)) and requirement.folders == ("x", "x")
+    assert (requirement.key, requirement.reason) == ("ds_shapes", WaitingReason.DATASET)
 
 
-def test_an_uploaded_data_set_is_fetched_from_the_artifacts(harness):
+def test_an_uploaded_data_set_is_not_required_on_the_disk(harness):
     harness.do(lambda session: session.execute(update(Dataset).values(upload_key="uploads/a.zip")))
-    assert needs(harness) == {}
+    assert requirements(harness) == {}
 
 
-def test_of_a_set_without_boxes_the_training_half_is_needed(harness):
-    paths = {f"{half}_{what}": f"more/{half}" for half in ("train", "val") for what in ("images", "annotations")}
+def test_only_the_training_split_of_an_unlabelled_data_set_is_required(harness):
+    paths = {f"{split}_{kind}": f"more/{split}" for split in ("train", "val") for kind in ("images", "annotations")}
     add(harness, Dataset(id="ds_more", name="more", hashes={"train": "abc", "val": "def"}, **paths))
-    need = needs(harness, kind="distill", teacher=GFL, unlabelled="more")["ds_more/train"]
-    assert (need.files, need.folders) == ((("more/train", "abc"),), ("more/train",))
+    requirement = requirements(harness, kind="distill", teacher=GFL, unlabelled="more")["ds_more/train"]
+    assert (requirement.files, requirement.folders) == ((("more/train", "abc"),), ("more/train",))
 
 
-def test_weights_are_needed_where_they_are_files(harness):
+def test_weights_are_required_if_they_are_files_in_the_models_folder(harness):
     add(harness, Detector(id="det_file", name="file", description={}, weights_file="t.pth", sha256="abc"))
     add(harness, Detector(id="det_kept", name="kept", description={}, weights_key="k/k", sha256="abc"))
     spec = {"kind": "distill", "student": {**GFL, "init": {"weights": "s.pth"}}}
-    found = needs(harness, **spec, teacher={"detector": "file"})
-    assert found["det_file"].files == (("t.pth", "abc"),)
-    assert found["weights/s.pth"].files == (("s.pth", None),)
-    assert "det_file" in needs(harness, **spec, teacher={**GFL, "init": {"detector": "det_file"}})
-    assert needs(harness, kind="evaluate", student={"detector": "kept"}).keys() == {"ds_shapes"}
+    required = requirements(harness, **spec, teacher={"detector": "file"})
+    assert required["det_file"].files == (("t.pth", "abc"),)
+    assert required["weights/s.pth"].files == (("s.pth", None),)
+    assert "det_file" in requirements(harness, **spec, teacher={**GFL, "init": {"detector": "det_file"}})
+    assert requirements(harness, kind="evaluate", student={"detector": "kept"}).keys() == {"ds_shapes"}
 
 
-def test_a_job_that_one_worker_has_everything_for_waits_for_that_worker(harness):
+def test_a_job_waits_for_the_worker_that_meets_its_requirements(harness):
     job_id = submit(harness)
-    check_in(harness, "one", missing=[("ds_shapes", "lacks it.")])
-    check_in(harness, "two", missing=[("ds_other", "lacks another.")])
-    assert waits(harness, job_id) == ("waiting_for_worker", "The next free worker takes it.")
+    register(harness, "one", missing=[("ds_shapes", "lacks it.")])
+    register(harness, "two", missing=[("ds_other", "lacks another.")])
+    assert reason_of(harness, job_id) == ("waiting_for_worker", "The next free worker takes it.")
 
 
-def test_a_job_that_no_worker_has_the_data_for_says_who_lacks_what(harness):
+def test_the_waiting_reason_names_the_missing_files_of_each_worker(harness):
     job_id = submit(harness)
     for host in ("one", "two"):
-        check_in(harness, host, missing=[("ds_other", "lacks another."), ("ds_shapes", "lacks x of data set shapes.")])
-    code, message = waits(harness, job_id)
+        register(harness, host, missing=[("ds_other", "lacks another."), ("ds_shapes", "lacks x of data set shapes.")])
+    code, message = reason_of(harness, job_id)
     assert code == "dataset_not_on_worker"
     assert message == "one lacks x of data set shapes. two lacks x of data set shapes."
-    check_in(harness, "two")
-    assert waits(harness, job_id)[0] == "waiting_for_worker", "nothing has to be taken back"
+    register(harness, "two")
+    assert reason_of(harness, job_id)[0] == "waiting_for_worker", "a worker that meets the requirements ends the reason"
 
 
-def test_many_workers_of_one_host_are_named_once_and_many_hosts_not_all(harness):
+def test_a_message_names_each_host_once_and_at_most_three(harness):
     job_id = submit(harness)
     for host in ("one", "two", "three", "four", "five"):
-        check_in(harness, host, missing=[("ds_shapes", "lacks it.")])
-    harness.do(worker_registry.register, "twin", host="one", version="1", concurrency=1, gpus=[], missing=[
+        register(harness, host, missing=[("ds_shapes", "lacks it.")])
+    harness.do(worker_registry.register, "second worker", host="one", version="1", concurrency=1, gpus=[], missing=[
         {"key": "ds_shapes", "owner": "admin", "message": "lacks it."}
     ])  # fmt: skip
-    assert waits(harness, job_id)[1].endswith("And 2 more workers.")
-    assert waits(harness, job_id)[1].count("one lacks") == 1
+    assert reason_of(harness, job_id)[1].endswith("And 2 more workers.")
+    assert reason_of(harness, job_id)[1].count("one lacks") == 1
 
 
-def test_a_worker_that_is_too_small_is_of_no_account(harness):
+def test_a_worker_with_too_few_gpus_is_ignored(harness):
     job_id = submit(harness, resources={"devices": 1})
-    check_in(harness, "small")
-    check_in(harness, "large", gpus=[GPU], missing=[("ds_shapes", "lacks it.")])
-    assert waits(harness, job_id) == ("dataset_not_on_worker", "large lacks it.")
+    register(harness, "small")
+    register(harness, "large", gpus=[GPU], missing=[("ds_shapes", "lacks it.")])
+    assert reason_of(harness, job_id) == ("dataset_not_on_worker", "large lacks it.")
 
 
-def test_a_worker_of_the_version_before_says_nothing_and_may_have_it(harness):
+def test_a_worker_of_the_previous_version_may_meet_the_requirements(harness):
     job_id = submit(harness)
-    check_in(harness, "new", missing=[("ds_shapes", "lacks it.")])
-    check_in(harness, "old")
+    register(harness, "new", missing=[("ds_shapes", "lacks it.")])
+    register(harness, "old")
     harness.do(
         lambda session: session.execute(
             update(worker_registry.Worker).where(worker_registry.Worker.id == "old").values(missing=None)
         )
     )
-    assert waits(harness, job_id)[0] == "waiting_for_worker"
+    assert reason_of(harness, job_id)[0] == "waiting_for_worker"
 
 
 @pytest.mark.parametrize("code", ["dataset_not_on_worker", "weights_not_on_worker"])
-def test_each_reason_has_a_next_step(code):
+def test_the_hint_names_the_folder_for_missing_files(code):
     assert "below" in WAITING_HINTS[WaitingReason(code)]
 
 
-def test_of_another_versions_job_a_reader_is_needed(harness):
+def test_a_job_of_another_version_requires_a_worker_that_reads_its_spec(harness):
     job = harness.job(submit(harness))
-    for spec, place in (({**job.spec, "novelty": 1}, "novelty"), ({}, "dataset"), ([], "model_type")):
+    for spec, field in (({**job.spec, "novelty": 1}, "novelty"), ({}, "dataset"), ([], "model_type")):
         job.spec = spec
         with harness.database.read() as session:
-            [need] = requirements_of(session, job)
-        assert (need.key, need.code, need.what) == (f"spec/{job.id}", WaitingReason.SPEC, place)
+            [requirement] = requirements_of(session, job)
+        assert (requirement.key, requirement.reason) == (f"spec/{job.id}", WaitingReason.SPEC)
+        assert requirement.label == field

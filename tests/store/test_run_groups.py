@@ -1,4 +1,4 @@
-"""Jobs that belong together: a comparison waits for the runs it compares, and fails with them."""
+"""Run groups: a comparison waits for the runs it compares, and fails with them."""
 
 import pytest
 
@@ -20,7 +20,7 @@ SPEC = JobSpec.model_validate(
 
 @pytest.fixture
 def run_group(harness):
-    """Ids: parent, its two baselines, its sibling, the comparison."""
+    """The ids of a job, its two baselines, its seed variant and the comparison."""
 
     def add(spec, parent=None):
         return harness.do(lifecycle.add, spec, dataset_id="ds_shapes", parent_id=parent).id
@@ -30,7 +30,7 @@ def run_group(harness):
     return [parent, *(add(child, parent) for child in children)]
 
 
-def settle(harness, job_id, status=JobStatus.SUCCEEDED):
+def finish(harness, job_id, status=JobStatus.SUCCEEDED):
     reason = EndReason.COMPLETED if status == JobStatus.SUCCEEDED else EndReason.DIVERGED
     harness.do(lifecycle.finish, harness.claim(job_id), status, reason)
 
@@ -39,42 +39,42 @@ def test_the_comparison_is_claimed_once_all_runs_have_succeeded(harness, run_gro
     *runs, compare = run_group
     for run in runs:
         assert harness.do(lifecycle.claim, "worker", 60, compare) is None
-        settle(harness, run)
+        finish(harness, run)
     assert harness.claim().job_id == compare
 
 
-def test_it_says_what_it_waits_for(harness, run_group):
+def test_the_comparison_reports_what_it_waits_for(harness, run_group):
     *runs, compare = run_group
-    settle(harness, runs[0])
+    finish(harness, runs[0])
     reason = harness.do(waiting.waiting_reason, harness.job(compare))
     assert reason.code == WaitingReason.RUNS and reason.message.startswith("3 of the runs")
     for run in runs[1:]:
-        settle(harness, run)
+        finish(harness, run)
     assert harness.do(waiting.waiting_reason, harness.job(compare)).code == WaitingReason.WORKER
 
 
-@pytest.mark.parametrize("lost", range(4))
-def test_it_fails_with_any_run_it_needs_and_alone(harness, run_group, lost):
+@pytest.mark.parametrize("failed", range(4))
+def test_the_comparison_alone_fails_with_any_of_its_runs(harness, run_group, failed):
     *runs, compare = run_group
-    settle(harness, runs[lost], JobStatus.FAILED)
+    finish(harness, runs[failed], JobStatus.FAILED)
     assert harness.do(lifecycle.fail_dependents) == [compare]
     assert harness.job(compare).end_reason == EndReason.DEPENDENCY_FAILED
     assert runs[0] in harness.job(compare).error["message"]
 
 
-def test_a_cancelled_run_fails_it_too(harness, run_group):
+def test_a_cancelled_run_fails_the_comparison_too(harness, run_group):
     harness.do(actions.cancel, run_group[1])
     assert harness.do(lifecycle.fail_dependents) == [run_group[-1]]
 
 
-def test_another_familys_failure_is_none_of_its_business(harness, run_group):
-    settle(harness, harness.submit(), JobStatus.FAILED)
+def test_a_failure_outside_the_run_group_does_not_fail_the_comparison(harness, run_group):
+    finish(harness, harness.submit(), JobStatus.FAILED)
     assert harness.do(lifecycle.fail_dependents) == []
     assert harness.claim().job_id == run_group[0]
 
 
-def test_the_runs_come_by_seed_the_parent_first(harness, run_group):
-    parent, first, second, sibling_id, compare = run_group
+def test_the_compared_runs_are_ordered_by_seed_with_the_parent_first(harness, run_group):
+    parent, first, second, seed_variant_id, compare = run_group
     runs = harness.do(queries.compared_runs, harness.job(compare))
     assert runs[0].id == parent and {run.id for run in runs[:2]} == {parent, first}
-    assert {run.id for run in runs[2:]} == {second, sibling_id}
+    assert {run.id for run in runs[2:]} == {second, seed_variant_id}

@@ -1,4 +1,4 @@
-"""Uploaded data sets on machines whose disks are their own."""
+"""Unpacking of uploaded data sets on machines with separate disks."""
 
 import errno
 import hashlib
@@ -44,10 +44,10 @@ def artifacts(tmp_path) -> Artifacts:
 
 @pytest.fixture
 def key(artifacts, content, tmp_path) -> str:
-    return kept(artifacts, content, tmp_path)
+    return put(artifacts, content, tmp_path)
 
 
-def kept(artifacts: Artifacts, content: bytes, tmp_path: Path) -> str:
+def put(artifacts: Artifacts, content: bytes, tmp_path: Path) -> str:
     sha256 = hashlib.sha256(content).hexdigest()
     source = tmp_path / f"{sha256}.zip"
     source.write_bytes(content)
@@ -64,17 +64,17 @@ def never() -> bool:
     return False
 
 
-def visible(settings: Settings) -> list[str]:
+def unpacked_names(settings: Settings) -> list[str]:
     return sorted(path.name for path in settings.uploads_root.iterdir() if path.name not in (".lock", ".unpacking"))
 
 
 @pytest.mark.parametrize("val_fraction", [None, 0.1, 0.29, 0.5])
-def test_a_key_says_what_an_archive_is_converted_by(val_fraction):
+def test_a_key_contains_the_arguments_of_the_conversion(val_fraction):
     key = archive_key("a" * 64, val_fraction, ".tar.gz")
     assert parse_archive_key(key) == ("a" * 64, val_fraction)
 
 
-def test_every_machine_makes_the_same_annotations_of_an_archive(tmp_path, artifacts, key):
+def test_every_machine_converts_an_archive_to_the_same_annotations(tmp_path, artifacts, key):
     one, two = (unpacking.unpack_dataset(host(tmp_path, name), artifacts, key, never) for name in ("one", "two"))
     assert one != two
     for name in ANNOTATIONS:
@@ -82,72 +82,72 @@ def test_every_machine_makes_the_same_annotations_of_an_archive(tmp_path, artifa
     assert len(list((two / "train").iterdir())) == 4
 
 
-def test_many_who_ask_at_once_share_one_conversion(tmp_path, artifacts, key, monkeypatch):
+def test_concurrent_callers_share_one_conversion(tmp_path, artifacts, key, monkeypatch):
     conversions, convert = [], unpacking.convert
-    monkeypatch.setattr(unpacking, "convert", lambda *told: (conversions.append(told), convert(*told)))
+    monkeypatch.setattr(unpacking, "convert", lambda *arguments: (conversions.append(arguments), convert(*arguments)))
     settings = host(tmp_path, "one")
     with ThreadPoolExecutor(4) as threads:
-        asked = [threads.submit(unpacking.unpack_dataset, settings, artifacts, key, never) for _ in range(4)]
-    assert len({ask.result() for ask in asked}) == len(conversions) == 1
-    assert visible(settings) == [Path(key).stem]
+        futures = [threads.submit(unpacking.unpack_dataset, settings, artifacts, key, never) for _ in range(4)]
+    assert len({future.result() for future in futures}) == len(conversions) == 1
+    assert unpacked_names(settings) == [Path(key).stem]
 
 
-def test_a_machine_that_shares_the_folder_may_have_been_faster(tmp_path, artifacts, key, monkeypatch):
+def test_a_folder_created_by_another_machine_meanwhile_is_used(tmp_path, artifacts, key, monkeypatch):
     settings, convert = host(tmp_path, "one"), unpacking.convert
     folder = settings.uploads_root / Path(key).stem
 
-    def convert_late(*told):
-        convert(*told)
+    def convert_late(*arguments):
+        convert(*arguments)
         (folder / "train").mkdir(parents=True)
 
     monkeypatch.setattr(unpacking, "convert", convert_late)
     assert unpacking.unpack_dataset(settings, artifacts, key, never) == folder
-    assert visible(settings) == [folder.name]
+    assert unpacked_names(settings) == [folder.name]
 
 
-def test_who_unpacks_for_nobody_any_more_stops_and_leaves_nothing(tmp_path, artifacts, key, monkeypatch):
+def test_an_abandoned_conversion_stops_and_leaves_nothing(tmp_path, artifacts, key, monkeypatch):
     monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", "import time; time.sleep(60)"))
-    settings, until = host(tmp_path, "one"), time.monotonic() + 0.5
+    settings, deadline = host(tmp_path, "one"), time.monotonic() + 0.5
     with pytest.raises(Abandoned):
-        unpacking.unpack_dataset(settings, artifacts, key, lambda: time.monotonic() > until)
-    assert time.monotonic() < until + 20 and visible(settings) == []
+        unpacking.unpack_dataset(settings, artifacts, key, lambda: time.monotonic() > deadline)
+    assert time.monotonic() < deadline + 20 and unpacked_names(settings) == []
 
 
-def test_who_waits_for_another_need_not_wait_to_the_end(tmp_path):
+def test_an_abandoned_wait_for_the_lock_ends(tmp_path):
     released = threading.Event()
 
-    def hold():
+    def hold_lock():
         with exclusive_lock(tmp_path):
-            held.set()
+            locked.set()
             released.wait(20)
 
-    held = threading.Event()
-    holder = threading.Thread(target=hold)
+    locked = threading.Event()
+    holder = threading.Thread(target=hold_lock)
     holder.start()
-    held.wait(20)
-    with pytest.raises(Abandoned), exclusive_lock(tmp_path, give_up=lambda: True):
+    locked.wait(20)
+    with pytest.raises(Abandoned), exclusive_lock(tmp_path, is_abandoned=lambda: True):
         pass
     released.set()
     holder.join()
 
 
-def test_an_archive_that_is_gone_is_said_to_be(tmp_path, artifacts, key):
+def test_a_missing_archive_is_reported(tmp_path, artifacts, key):
     artifacts.delete(key)
     settings = host(tmp_path, "one")
     with pytest.raises(DatasetNotFound, match="archive"):
         unpacking.unpack_dataset(settings, artifacts, key, never)
-    assert visible(settings) == []
+    assert unpacked_names(settings) == []
 
 
-def test_what_cannot_be_converted_is_a_bad_data_set(tmp_path, artifacts):
-    key = kept(artifacts, b"no archive at all", tmp_path)
+def test_an_archive_that_cannot_be_converted_is_a_bad_data_set(tmp_path, artifacts):
+    key = put(artifacts, b"not an archive", tmp_path)
     with pytest.raises(BadDataset, match="cannot be unpacked"):
         unpacking.unpack_dataset(host(tmp_path, "one"), artifacts, key, never)
 
 
-def test_a_conversion_that_was_killed_says_nothing_of_the_archive(tmp_path, artifacts, key, monkeypatch):
-    suicide = "import os; os.kill(os.getpid(), 9)"
-    monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", suicide))
+def test_a_killed_conversion_does_not_make_the_archive_invalid(tmp_path, artifacts, key, monkeypatch):
+    kill_itself = "import os; os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", kill_itself))
     with pytest.raises(OSError) as error:
         unpacking.unpack_dataset(host(tmp_path, "one"), artifacts, key, never)
     assert error.value.errno == errno.ENOMEM
@@ -155,7 +155,7 @@ def test_a_conversion_that_was_killed_says_nothing_of_the_archive(tmp_path, arti
 
 @pytest.fixture
 def unpacked(harness, tmp_path, artifacts, key, monkeypatch) -> Settings:
-    """A machine that has unpacked the archive of the one data set."""
+    """A machine that has unpacked the archive of the only data set."""
     monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", -1)
     harness.do(lambda session: session.execute(update(Dataset).values(upload_key=key)))
     settings = host(tmp_path, "one")
@@ -163,30 +163,30 @@ def unpacked(harness, tmp_path, artifacts, key, monkeypatch) -> Settings:
     return settings
 
 
-def test_what_no_row_refers_to_is_swept(harness, unpacked):
-    (unpacked.uploads_root / "somebody elses").mkdir()
+def test_folders_without_a_row_are_removed(harness, unpacked):
+    (unpacked.uploads_root / "unrelated folder").mkdir()
     assert unpacking.remove_unused(unpacked, harness.database) == []
-    [folder, theirs] = visible(unpacked)
+    [folder, unrelated] = unpacked_names(unpacked)
     harness.do(lambda session: session.execute(delete(Dataset)))
     assert unpacking.remove_unused(unpacked, harness.database) == [folder]
-    assert visible(unpacked) == [theirs]
+    assert unpacked_names(unpacked) == [unrelated]
 
 
-def test_one_that_is_being_registered_is_not_swept(harness, unpacked):
-    """The folder is there before the row, but never for anybody who holds the lock."""
+def test_a_data_set_that_is_being_registered_is_not_removed(harness, unpacked):
+    """The folder exists before the row, but only while the lock is held."""
     with harness.database.read() as session:
         row = dict(session.execute(Dataset.__table__.select()).mappings().one())
     harness.do(lambda session: session.execute(delete(Dataset)))
     with ThreadPoolExecutor(1) as threads:
         with exclusive_lock(unpacked.uploads_root):
-            swept = threads.submit(unpacking.remove_unused, unpacked, harness.database)
+            removal = threads.submit(unpacking.remove_unused, unpacked, harness.database)
             time.sleep(0.2)
             harness.do(lambda session: session.execute(Dataset.__table__.insert().values(row)))
-        assert swept.result() == []
-    assert visible(unpacked) != []
+        assert removal.result() == []
+    assert unpacked_names(unpacked) != []
 
 
-def test_a_folder_of_the_last_hour_is_not_swept(harness, unpacked, monkeypatch):
+def test_a_folder_younger_than_an_hour_is_not_removed(harness, unpacked, monkeypatch):
     monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", 3600)
     harness.do(lambda session: session.execute(delete(Dataset)))
     assert unpacking.remove_unused(unpacked, harness.database) == []

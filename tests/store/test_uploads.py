@@ -1,4 +1,4 @@
-"""Which uploads are still needed, and what becomes of a detector that a worker has read."""
+"""Whether uploads are still referenced, and the end of a detector's import."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from store.db.tables import Checkpoint, Dataset, Detector
 from store.settings import Settings
 from store.states import DetectorStatus
 
-PROBLEM = ErrorInfo(code="weights_unreadable", message="It holds code.")
+ERROR = ErrorInfo(code="weights_unreadable", message="The file contains code.")
 
 
 def add_detector(harness, name, key="uploads/a.bin", status=DetectorStatus.IMPORTING, **values):
@@ -24,45 +24,45 @@ def detector(harness, detector_id):
         return session.get_one(Detector, detector_id)
 
 
-def used(harness, key):
+def is_referenced(harness, key):
     with harness.database.read() as session:
         return uploads.is_referenced(session, key)
 
 
-def test_an_accepted_detector_has_its_new_weights_and_frees_the_upload(harness):
-    detector_id = add_detector(harness, "one", classes=["told"])
+def test_an_accepted_detector_has_the_imported_weights_and_releases_the_upload(harness):
+    detector_id = add_detector(harness, "one", classes=["given"])
     assert harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, None) == ["uploads/a.bin"]
     row = detector(harness, detector_id)
     assert (row.status, row.weights_key, row.sha256) == (DetectorStatus.READY, "uploads/b.safetensors", "b" * 64)
-    assert row.classes == ["told"]
+    assert row.classes == ["given"]
 
 
-def test_what_the_file_says_of_its_classes_counts_more(harness):
-    detector_id = add_detector(harness, "one", classes=["told"])
+def test_classes_from_the_file_take_precedence(harness):
+    detector_id = add_detector(harness, "one", classes=["given"])
     harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, ["cat", "dog"])
     assert detector(harness, detector_id).classes == ["cat", "dog"]
 
 
-def test_a_refused_detector_keeps_the_reason_alone(harness):
+def test_a_refused_detector_keeps_only_the_error(harness):
     detector_id = add_detector(harness, "one")
-    assert harness.do(uploads.refuse_import, detector_id, PROBLEM) == ["uploads/a.bin"]
+    assert harness.do(uploads.refuse_import, detector_id, ERROR) == ["uploads/a.bin"]
     row = detector(harness, detector_id)
     assert (row.status, row.error["code"]) == (DetectorStatus.REFUSED, "weights_unreadable")
 
 
-def test_an_upload_that_another_detector_waits_for_is_kept(harness):
+def test_an_upload_that_another_import_needs_is_kept(harness):
     one, two = add_detector(harness, "one"), add_detector(harness, "two")
-    assert harness.do(uploads.refuse_import, one, PROBLEM) == []
+    assert harness.do(uploads.refuse_import, one, ERROR) == []
     assert harness.do(uploads.accept_import, two, "uploads/b.safetensors", "b" * 64, None) == ["uploads/a.bin"]
 
 
 @pytest.mark.parametrize("status", [DetectorStatus.READY, DetectorStatus.REFUSED])
-def test_the_second_answer_changes_nothing(harness, status):
+def test_a_second_result_of_an_import_changes_nothing(harness, status):
     detector_id = add_detector(harness, "one", "uploads/b.safetensors", status)
     assert harness.do(uploads.accept_import, detector_id, "uploads/c.safetensors", "c" * 64, None) == [
         "uploads/c.safetensors"
     ]
-    assert harness.do(uploads.refuse_import, detector_id, PROBLEM) == []
+    assert harness.do(uploads.refuse_import, detector_id, ERROR) == []
     assert detector(harness, detector_id).status == status
     assert detector(harness, detector_id).weights_key == "uploads/b.safetensors"
 
@@ -75,18 +75,18 @@ def test_the_same_weights_accepted_twice_are_not_deleted(harness):
     assert harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, None) == []
 
 
-def test_weights_of_a_detector_that_is_gone_are_nobodys(harness):
+def test_weights_of_a_deleted_detector_are_unreferenced(harness):
     assert harness.do(uploads.accept_import, "det_gone", "uploads/b.safetensors", "b" * 64, None) == [
         "uploads/b.safetensors"
     ]
-    assert harness.do(uploads.refuse_import, "det_gone", PROBLEM) == []
+    assert harness.do(uploads.refuse_import, "det_gone", ERROR) == []
 
 
-def test_a_key_is_used_while_any_row_has_it(harness):
+def test_a_key_is_referenced_while_any_row_contains_it(harness):
     job_id = harness.submit()
-    sides = {"train_images": "", "train_annotations": "", "val_images": "", "val_annotations": ""}
+    paths = {"train_images": "", "train_annotations": "", "val_images": "", "val_annotations": ""}
     rows = [
-        Dataset(name="mine", upload_key="uploads/a.zip", **sides),
+        Dataset(name="mine", upload_key="uploads/a.zip", **paths),
         Checkpoint(
             job_id=job_id,
             attempt=1,
@@ -101,15 +101,12 @@ def test_a_key_is_used_while_any_row_has_it(harness):
         ),
     ]
     harness.do(lambda session: session.add_all(rows))
-    assert (used(harness, "uploads/a.zip"), used(harness, "jobs/a"), used(harness, "uploads/b.zip")) == (
-        True,
-        True,
-        False,
-    )
+    keys = ("uploads/a.zip", "jobs/a", "uploads/b.zip")
+    assert [is_referenced(harness, key) for key in keys] == [True, True, False]
 
 
-def test_an_uploaded_set_lies_in_a_folder_of_its_own(tmp_path: Path):
+def test_each_uploaded_data_set_has_its_own_folder(tmp_path: Path):
     settings = Settings(data=tmp_path)
-    assert uploads.root_of(settings, Dataset(upload_key=None)) == settings.datasets_root
+    assert uploads.dataset_root(settings, Dataset(upload_key=None)) == settings.datasets_root
     for key in ("uploads/abc.zip", "uploads/abc.tar.gz"):
-        assert uploads.root_of(settings, Dataset(upload_key=key)) == tmp_path / "uploads" / "abc"
+        assert uploads.dataset_root(settings, Dataset(upload_key=key)) == tmp_path / "uploads" / "abc"

@@ -11,7 +11,7 @@ from store.settings import Settings
 JOB = "job_00000000000000000000000000"
 
 
-def test_hints_are_sent_in_order():
+def test_wakeups_are_sent_in_order():
     sent = []
     wakeups = Wakeups(sent.append)
     for number in range(5):
@@ -20,7 +20,7 @@ def test_hints_are_sent_in_order():
     assert sent == ["0", "1", "2", "3", "4"]
 
 
-def test_a_dead_broker_costs_the_request_nothing():
+def test_a_dead_broker_does_not_delay_or_fail_the_caller():
     attempts = []
 
     def send(job_id):
@@ -34,18 +34,18 @@ def test_a_dead_broker_costs_the_request_nothing():
     assert attempts == ["a", "b"]
 
 
-def test_hints_too_many_are_dropped_at_once():
-    gate = threading.Event()
-    wakeups = Wakeups(lambda _: gate.wait(), size=2)
+def test_wakeups_beyond_the_queue_size_are_dropped_immediately():
+    may_send = threading.Event()
+    wakeups = Wakeups(lambda _: may_send.wait(), size=2)
     start = time.monotonic()
     for _ in range(100):
         wakeups.enqueue(JOB)
     assert time.monotonic() - start < 0.5
-    gate.set()
+    may_send.set()
     wakeups.close()
 
 
-def test_a_hint_is_a_json_message_in_the_data_folder(tmp_path):
+def test_a_wakeup_is_a_json_message_in_the_data_folder(tmp_path):
     settings = Settings(data=tmp_path / "data")
     initialise(settings)
     app = celery_app(settings)
@@ -59,11 +59,11 @@ def test_a_hint_is_a_json_message_in_the_data_folder(tmp_path):
     assert message.payload[0] == [JOB]
 
 
-@pytest.mark.parametrize("broker", ["refuses", "says nothing"])
+@pytest.mark.parametrize("broker", ["refuses", "is silent"])
 def test_a_send_without_a_broker_fails_within_seconds(tmp_path, broker):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        if broker == "says nothing":
+        if broker == "is silent":
             server.listen()
         url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
         send = wakeup_sender(celery_app(Settings(data=tmp_path, broker_url=url)))

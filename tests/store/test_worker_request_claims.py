@@ -22,23 +22,23 @@ def read(harness, worker_request_id):
         return session.get(WorkerRequest, worker_request_id)
 
 
-def test_whoever_gave_a_worker_request_back_cannot_touch_it_again(harness, worker_request_id):
+def test_a_returned_lease_of_a_worker_request_is_invalid(harness, worker_request_id):
     earlier = claim(harness)
     harness.do(worker_requests.give_back, earlier)
     later = claim(harness)
-    for use in (
+    for operation in (
         lambda session: worker_requests.give_back(session, earlier),
         lambda session: worker_requests.renew(session, earlier, 60),
         lambda session: worker_requests.finish(session, earlier, result={"from": "earlier"}),
     ):
         with pytest.raises(LeaseLost):
-            harness.do(use)
+            harness.do(operation)
     harness.do(worker_requests.finish, later, result={"from": "later"})
-    done = read(harness, worker_request_id)
-    assert (done.status, done.result, done.attempt) == (RequestStatus.SUCCEEDED, {"from": "later"}, 1)
+    ended = read(harness, worker_request_id)
+    assert (ended.status, ended.result, ended.attempt) == (RequestStatus.SUCCEEDED, {"from": "later"}, 1)
 
 
-def test_a_worker_request_three_workers_died_over_ends_and_says_when(harness, worker_request_id):
+def test_a_worker_request_fails_after_three_workers_died_and_has_an_end_time(harness, worker_request_id):
     for _ in range(worker_requests.MAX_ATTEMPTS):
         assert claim(harness)
         harness.do(lambda session: session.execute(update(WorkerRequest).values(lease_expires_at=1.0)))
@@ -48,27 +48,27 @@ def test_a_worker_request_three_workers_died_over_ends_and_says_when(harness, wo
     assert ended.finished_at >= ended.created_at
 
 
-def test_what_ended_a_week_ago_is_forgotten_and_nothing_else(harness):
+def test_only_requests_that_ended_a_week_ago_are_deleted(harness):
     old, new, waiting = (harness.do(worker_requests.add, RequestKind.PROBE, {}, owner="me").id for _ in range(3))
     for worker_request_id in (old, new):
         lease = harness.do(worker_requests.claim, "worker", 60)
         assert lease.worker_request_id == worker_request_id
         harness.do(worker_requests.finish, lease, result={})
-    aged = (
+    make_old = (
         update(WorkerRequest)
         .where(WorkerRequest.id == old)
         .values(finished_at=WorkerRequest.finished_at - worker_requests.RETENTION_SECONDS - 60)
     )
-    harness.do(lambda session: session.execute(aged))
+    harness.do(lambda session: session.execute(make_old))
     harness.do(worker_requests.delete_old)
     assert set(harness.rows(select(WorkerRequest.id))) == {new, waiting}
 
 
-def test_a_worker_request_can_be_left_to_others(harness):
+def test_excluded_worker_requests_are_skipped(harness):
     first, second = (harness.do(worker_requests.add, RequestKind.PROBE, {}, owner="me").id for _ in range(2))
     with harness.database.read() as session:
-        ahead = [worker_request.id for worker_request in worker_requests.look_ahead(session, CPU_ONLY, {first}, 10)]
-    assert ahead == [second]
-    assert harness.do(worker_requests.claim, "worker", 60, among=ahead).worker_request_id == second
-    assert harness.do(worker_requests.claim, "worker", 60, among=ahead) is None
+        ids = [worker_request.id for worker_request in worker_requests.peek(session, CPU_ONLY, {first}, 10)]
+    assert ids == [second]
+    assert harness.do(worker_requests.claim, "worker", 60, among=ids).worker_request_id == second
+    assert harness.do(worker_requests.claim, "worker", 60, among=ids) is None
     assert read(harness, first).attempt == 0
