@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from store.jobs.transitions import MAX_FRUITLESS_ATTEMPTS
+from store.jobs.transitions import MAX_ATTEMPTS_WITHOUT_PROGRESS
 from store.states import ALLOWED, WITHOUT_PROGRESS, Action, AttemptEnd, EndReason, JobStatus
 
 KEPT = 2
@@ -89,7 +89,7 @@ class Model:
         job.ends[job.attempt] = how
         if Action.CANCEL in job.requests:
             job.status, job.end_reason = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER
-        elif how in WITHOUT_PROGRESS and self._died_in_vain(job) >= MAX_FRUITLESS_ATTEMPTS:
+        elif how in WITHOUT_PROGRESS and self._died_in_vain(job) >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
             job.status, job.end_reason = JobStatus.FAILED, EndReason.POISON
         elif Action.PAUSE in job.requests:
             self._leave(job, JobStatus.PAUSED)

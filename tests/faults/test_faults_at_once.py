@@ -10,7 +10,7 @@ import oracle
 import pytest
 from sqlalchemy import func, select
 from test_faults_any_call import SPEC, client  # noqa: F401
-from test_races import at_once, claim_all
+from test_races import claim_all, run_concurrently
 
 from frs import events
 from store.db.tables import Attempt, Job
@@ -44,7 +44,7 @@ def test_of_many_processes_claiming_one_job_one_wins(harness, processes, rounds)
 def test_cancel_and_completion_at_once_are_one_end_and_both_told_true(harness, rounds):
     for _ in range(rounds):
         lease = harness.start()
-        cancelled, settled = at_once(
+        cancelled, settled = run_concurrently(
             partial(harness.do, actions.cancel, lease.job_id),
             partial(harness.do, lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED),
         )
@@ -56,7 +56,7 @@ def test_cancel_and_completion_at_once_are_one_end_and_both_told_true(harness, r
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_fifty_posts_at_once_under_one_key_are_one_job(client):  # noqa: F811
     post = partial(client.post, "/jobs", json=SPEC, headers={"Idempotency-Key": "the-same"})
-    answers = at_once(*[post] * 50)
+    answers = run_concurrently(*[post] * 50)
     told = {answer.json()["id"] for answer in answers if answer.status_code == 201}
     assert {answer.status_code for answer in answers} <= {201, 503} and len(told) == 1
     assert post().json()["id"] in told
@@ -70,7 +70,7 @@ def test_eight_writers_wait_for_one_that_holds_the_lock_for_five_seconds(harness
         session.scalars(select(Job)).all()
         time.sleep(5)
 
-    answers = at_once(partial(harness.do, hold), *[harness.submit] * 8)
+    answers = run_concurrently(partial(harness.do, hold), *[harness.submit] * 8)
     assert not [answer for answer in answers if isinstance(answer, Exception)]
     assert len(harness.rows(select(Job))) == 8
 

@@ -168,7 +168,7 @@ def test_a_checkpoint_that_cannot_be_fetched_is_waited_for(
 
 def test_no_job_fails_of_what_somebody_else_has_laid_into_its_folder(shop: WorkerHarness, bucket: Bucket) -> None:
     job_id = shop.submit(steps=STEPS)
-    bucket.lay(f"{job_id}/.DS_Store")
+    bucket.put_object(f"{job_id}/.DS_Store")
     shop.supervisor().run()
     assert (shop.job(job_id).status, shop.losses(job_id)) == ("succeeded", losses_of(STEPS))
     assert f"{job_id}/.DS_Store" not in bucket.objects()

@@ -95,7 +95,10 @@ def test_a_job_for_more_gpus_than_any_worker_has_says_so(harness, dispatcher):
     huge = submit(harness, 8)
     until(lambda: harness.rows(select(Worker)))
     reason = harness.waiting(huge)
-    assert (reason.code, reason.message) == ("waiting_for_device", "It asks for 8 GPUs; no worker has more than 4.")
+    assert (reason.code, reason.message) == (
+        "waiting_for_device",
+        "The job requests 8 GPUs; no worker has more than 4.",
+    )
     assert "GET /workers" in reason.hint
 
 
