@@ -109,7 +109,7 @@ def _get_entries(document: dict[str, Any], key: str, name: str) -> list[Any]:
         raise BadDataset(f"{name} has no `{key}`.")
     entries = document[key]
     if not isinstance(entries, list):
-        raise BadDataset(f"`{key}` in {name} is not a list.")
+        raise BadDataset(f"{name} has `{key}`, which is not a list.")
     if not entries and key != "annotations":
         raise BadDataset(f"{name} lists no {key}.")
     return entries
@@ -135,7 +135,7 @@ def _read_categories(entries: list[Any], name: str, issues: IssueCollector) -> d
 
 def _read_category(entry: Any, number: int, name: str) -> tuple[int, str]:
     if not isinstance(entry, dict) or not is_id(entry.get("id")):
-        raise BadDataset(f"Entry {number} of `categories` in {name} has no integer `id`.")
+        raise BadDataset(f"{name}: entry {number} of `categories` has no integer `id`.")
     if not is_text(entry.get("name"), 200):
-        raise BadDataset(f"Category {entry['id']} in {name} has no `name` of 1 to 200 characters.")
+        raise BadDataset(f"{name}: category {entry['id']} has no `name` of 1 to 200 characters.")
     return entry["id"], entry["name"]

@@ -8,25 +8,25 @@ import pytest
 
 from frs.isolation.process import hide_memory
 
-NOBODY = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
-"""Root reads everything."""
+OTHER_USER = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
+"""User of the reading process; root could read everything."""
 PR_SET_DUMPABLE = 4
 
 
 @contextmanager
-def process_of_nobody(hides):
-    """A fork of this one, under the user that will read it."""
-    ready, says = os.pipe()
+def forked_process(hides):
+    """Yield the pid of a fork of this process, which runs as the user that will read it."""
+    ready, signal_ready = os.pipe()
     pid = os.fork()
     if pid == 0:
-        if NOBODY:
+        if OTHER_USER:
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # changing the user has cleared it
+            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # changing the user cleared it
         if hides:
             hide_memory()
-        os.write(says, b"1")
+        os.write(signal_ready, b"1")
         signal.pause()
         os._exit(0)
     os.read(ready, 1)
@@ -36,11 +36,11 @@ def process_of_nobody(hides):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(ready)
-        os.close(says)
+        os.close(signal_ready)
 
 
 @pytest.mark.parametrize("hides", [False, True])
-def test_what_is_hidden_no_other_process_of_the_same_user_reads(hides):
-    with process_of_nobody(hides) as pid:
-        seen = subprocess.run(["cat", f"/proc/{pid}/environ"], capture_output=True, check=False, **NOBODY)
-    assert (b"PATH=" in seen.stdout) == (not hides)
+def test_another_process_of_the_same_user_cannot_read_hidden_memory(hides):
+    with forked_process(hides) as pid:
+        process = subprocess.run(["cat", f"/proc/{pid}/environ"], capture_output=True, check=False, **OTHER_USER)
+    assert (b"PATH=" in process.stdout) == (not hides)

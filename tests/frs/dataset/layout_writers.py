@@ -1,4 +1,4 @@
-"""Our COCO layout written in the layouts of others, as their tools write them."""
+"""Writers of the Pascal VOC and YOLO layouts, from a data set in our COCO layout."""
 
 import json
 import shutil
@@ -15,8 +15,8 @@ def annotations(folder: Path, split: str) -> Any:
     return json.loads((folder / "annotations" / f"instances_{split}.json").read_text())
 
 
-def listed(folder: Path, split: str) -> Iterator[tuple[Any, list[tuple[str, list[float]]]]]:
-    """Each image with its boxes: class and [x, y, width, height]."""
+def annotated_images(folder: Path, split: str) -> Iterator[tuple[Any, list[tuple[str, list[float]]]]]:
+    """Yield each image entry with its boxes: class and [x, y, width, height]."""
     content = annotations(folder, split)
     names = {category["id"]: category["name"] for category in content["categories"]}
     boxes = defaultdict(list)
@@ -27,46 +27,47 @@ def listed(folder: Path, split: str) -> Iterator[tuple[Any, list[tuple[str, list
 
 
 def all_boxes(folder: Path, split: str) -> Boxes:
-    """Rounded to hundredths of a pixel."""
+    """Return the boxes by file name, rounded to hundredths of a pixel."""
     return {
         image["file_name"]: {(name, tuple(round(value, 2) for value in box)) for name, box in boxes}
-        for image, boxes in listed(folder, split)
+        for image, boxes in annotated_images(folder, split)
     }
 
 
-def write_voc(source: Path, target: Path, first: int = 1) -> Path:
-    """`first`: what the first pixel is called."""
+def write_voc(source: Path, target: Path, origin: int = 1) -> Path:
+    """Write Pascal VOC and return `target`; `origin` is the number of the first pixel."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (target / name).mkdir(parents=True)
     for split in SPLITS:
         lines = []
-        for image, boxes in listed(source, split):
+        for image, boxes in annotated_images(source, split):
             stem = Path(image["file_name"]).stem
             shutil.copy(source / split / image["file_name"], target / "JPEGImages")
-            (target / "Annotations" / f"{stem}.xml").write_text(_voc(image, boxes, first))
+            (target / "Annotations" / f"{stem}.xml").write_text(_format_voc(image, boxes, origin))
             lines.append(stem)
         (target / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(lines) + "\n")
     return target
 
 
-def write_yolo(source: Path, target: Path, order: str = "{kind}/{split}", val: str = "val") -> Path:
+def write_yolo(source: Path, target: Path, folders: str = "{kind}/{split}", val: str = "val") -> Path:
+    """Write YOLO and return `target`; `folders` is the pattern of its folders, `val` the validation split's name."""
     classes = [category["name"] for category in annotations(source, "train")["categories"]]
     for split in SPLITS:
-        called = val if split == "val" else split
-        images, labels = (target / order.format(kind=kind, split=called) for kind in ("images", "labels"))
+        folder = val if split == "val" else split
+        images, labels = (target / folders.format(kind=kind, split=folder) for kind in ("images", "labels"))
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
-        for image, boxes in listed(source, split):
+        for image, boxes in annotated_images(source, split):
             shutil.copy(source / split / image["file_name"], images)
-            lines = [_yolo(image, classes.index(name), box) for name, box in boxes]
+            lines = [_format_yolo(image, classes.index(name), box) for name, box in boxes]
             (labels / image["file_name"]).with_suffix(".txt").write_text("\n".join(lines))
     (target / "data.yaml").write_text(f"train: ../train/images\nnc: {len(classes)}\nnames: {json.dumps(classes)}\n")
     return target
 
 
-def _voc(image: Any, boxes: list[tuple[str, list[float]]], first: int) -> str:
+def _format_voc(image: Any, boxes: list[tuple[str, list[float]]], origin: int) -> str:
     objects = [
-        f"<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>{x + first}</xmin><ymin>{y + first}</ymin>"
+        f"<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>{x + origin}</xmin><ymin>{y + origin}</ymin>"
         f"<xmax>{x + width}</xmax><ymax>{y + height}</ymax></bndbox></object>"
         for name, (x, y, width, height) in boxes
     ]
@@ -74,12 +75,12 @@ def _voc(image: Any, boxes: list[tuple[str, list[float]]], first: int) -> str:
     return f"<annotation><filename>{image['file_name']}</filename>{size}\n" + "\n".join(objects) + "\n</annotation>"
 
 
-def _yolo(image: Any, label: int, box: list[float]) -> str:
+def _format_yolo(image: Any, label: int, box: list[float]) -> str:
     x, y, width, height = box
-    shares = (
+    fractions = (
         (x + width / 2) / image["width"],
         (y + height / 2) / image["height"],
         width / image["width"],
         height / image["height"],
     )
-    return f"{label} " + " ".join(f"{share:.8f}" for share in shares)
+    return f"{label} " + " ".join(f"{fraction:.8f}" for fraction in fractions)

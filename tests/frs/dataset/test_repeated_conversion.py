@@ -1,4 +1,4 @@
-"""Every machine converts an archive by itself: all must come to the same pictures, ids and classes."""
+"""Each machine converts an archive itself; all must get the same images, ids and classes."""
 
 import hashlib
 import os
@@ -14,13 +14,15 @@ from layout_writers import write_voc, write_yolo
 from frs.dataset.shapes.drawing import draw_dataset
 
 
-def as_it_is(source: Path, target: Path) -> Path:
+def copy(source: Path, target: Path) -> Path:
     return shutil.copytree(source, target)
 
 
-def without_validation(layout, names):
+def without_validation(write_layout, names):
+    """Return a writer that removes the validation split's files `names` afterwards."""
+
     def write(source: Path, target: Path) -> Path:
-        layout(source, target)
+        write_layout(source, target)
         for name in names:
             path = target / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -30,18 +32,18 @@ def without_validation(layout, names):
 
 
 LAYOUTS = {
-    "coco": (as_it_is, None),
-    "coco, shared out": (without_validation(as_it_is, ["val", "annotations/instances_val.json"]), "0.3"),
+    "coco": (copy, None),
+    "coco, divided": (without_validation(copy, ["val", "annotations/instances_val.json"]), "0.3"),
     "voc": (write_voc, None),
-    "voc, shared out": (without_validation(write_voc, ["ImageSets/Main/val.txt"]), "0.3"),
+    "voc, divided": (without_validation(write_voc, ["ImageSets/Main/val.txt"]), "0.3"),
     "yolo": (write_yolo, None),
-    "yolo, shared out": (without_validation(write_yolo, ["images/val", "labels/val"]), "0.3"),
+    "yolo, divided": (without_validation(write_yolo, ["images/val", "labels/val"]), "0.3"),
 }
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The halves' pictures are named differently, as some layouts want them to be."""
+    """Drawn data set whose splits share no file name, as some layouts require."""
     folder = tmp_path_factory.mktemp("drawn") / "set"
     draw_dataset(folder, train=9, val=3, size=48)
     annotations = folder / "annotations" / "instances_val.json"
@@ -51,13 +53,15 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def converted(archive: Path, folder: Path, share: str | None, hash_seed: str) -> dict[str, str]:
-    """SHA-256 of every file, by the process that the service starts."""
+def convert(archive: Path, folder: Path, fraction: str | None, hash_seed: str) -> dict[str, str]:
+    """Convert the archive with the service's command and return the SHA-256 of every file."""
     command = [sys.executable, "-m", "frs.dataset.upload.convert", str(archive), str(folder), str(1 << 30)]
-    ended = subprocess.run(
-        [*command, *([share] if share else [])], env={**os.environ, "PYTHONHASHSEED": hash_seed}, capture_output=True
+    process = subprocess.run(
+        [*command, *([fraction] if fraction else [])],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
     )
-    assert ended.returncode == 0, ended.stdout
+    assert process.returncode == 0, process.stdout
     root = folder / "set"
     files = (path for path in root.rglob("*") if path.is_file())
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -65,16 +69,16 @@ def converted(archive: Path, folder: Path, share: str | None, hash_seed: str) ->
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_two_conversions_of_an_archive_give_the_same_bytes(drawn, tmp_path, layout):
-    """In file systems that list names in another order, too: the second archive holds its members the other way round."""
-    write, share = LAYOUTS[layout]
+    """The second archive holds its members in reverse order, so a file system may list them in another order."""
+    write, fraction = LAYOUTS[layout]
     source = write(drawn, tmp_path / "source")
     members = sorted(path for path in source.rglob("*") if path.is_file())
-    found = []
+    conversions = []
     for number, order in enumerate((members, members[::-1])):
         with zipfile.ZipFile(tmp_path / f"{number}.zip", "w") as archive:
             for path in order:
                 archive.write(path, path.relative_to(source))
-        found.append(converted(tmp_path / f"{number}.zip", tmp_path / str(number), share, hash_seed=str(number)))
-    assert found[0] == found[1]
-    assert {"annotations/instances_train.json", "annotations/instances_val.json"} <= found[0].keys()
-    assert len(found[0]) == (9 if share else 9 + 3) + 2
+        conversions.append(convert(tmp_path / f"{number}.zip", tmp_path / str(number), fraction, hash_seed=str(number)))
+    assert conversions[0] == conversions[1]
+    assert {"annotations/instances_train.json", "annotations/instances_val.json"} <= conversions[0].keys()
+    assert len(conversions[0]) == (9 if fraction else 9 + 3) + 2
