@@ -1,3 +1,3 @@
-"""Loaded before the tests, which import `mmcv.ops`: it loads its operators at import."""
+"""Installs the operators before the tests import `mmcv.ops`, which loads its operators at import."""
 
 import mmcv_torchvision  # noqa: F401

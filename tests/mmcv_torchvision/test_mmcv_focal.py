@@ -1,4 +1,4 @@
-"""Focal losses through mmcv's functions, against the paper's formula in NumPy and against numerical derivatives."""
+"""Focal losses, called through mmcv's functions and compared with the paper's formula and numerical derivatives."""
 
 from typing import Any
 
@@ -14,44 +14,45 @@ TARGET = torch.tensor([0, 2, CLASSES, 1, CLASSES, -1])  # CLASSES is the backgro
 WEIGHT = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
 
 
-def logits(grad: bool = False) -> Tensor:
+def draw_logits(grad: bool = False) -> Tensor:
     values = torch.randn(len(TARGET), CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
     return values.requires_grad_(grad)
 
 
 def sigmoid_formula(values: Tensor, gamma: float, alpha: float) -> np.ndarray[Any, Any]:
+    """Return the loss of each logit by equation 5 of Lin et al., ICCV 2017."""
     expected = np.zeros(values.shape)
     for row, column in np.ndindex(*values.shape):
         positive = TARGET[row] == column
         p = 1 / (1 + np.exp(-values[row, column].item()))
-        right, side = (p, alpha) if positive else (1 - p, 1 - alpha)
-        expected[row, column] = -side * (1 - right) ** gamma * np.log(right)
+        right, weight = (p, alpha) if positive else (1 - p, 1 - alpha)
+        expected[row, column] = -weight * (1 - right) ** gamma * np.log(right)
     return expected
 
 
 @pytest.mark.parametrize(("gamma", "alpha"), [(2.0, 0.25), (0.0, 0.5), (1.5, 0.9)])
-def test_sigmoid_focal_loss_is_the_formula(gamma: float, alpha: float) -> None:
-    expected = sigmoid_formula(logits(), gamma, alpha)
-    np.testing.assert_allclose(sigmoid_focal_loss(logits(), TARGET, gamma, alpha, None, "none"), expected)
-    np.testing.assert_allclose(sigmoid_focal_loss(logits(), TARGET, gamma, alpha, None, "sum"), expected.sum())
-    mean = sigmoid_focal_loss(logits(), TARGET, gamma, alpha, None, "mean")
+def test_sigmoid_focal_loss_matches_the_formula(gamma: float, alpha: float) -> None:
+    expected = sigmoid_formula(draw_logits(), gamma, alpha)
+    np.testing.assert_allclose(sigmoid_focal_loss(draw_logits(), TARGET, gamma, alpha, None, "none"), expected)
+    np.testing.assert_allclose(sigmoid_focal_loss(draw_logits(), TARGET, gamma, alpha, None, "sum"), expected.sum())
+    mean = sigmoid_focal_loss(draw_logits(), TARGET, gamma, alpha, None, "mean")
     np.testing.assert_allclose(mean, expected.sum() / len(TARGET))  # per row, not per element
 
 
 def test_sigmoid_focal_loss_weighs_rows_by_their_class() -> None:
     rows = np.array([0.5, 3.0, 1.0, 2.0, 1.0, 1.0])[:, None]
-    loss = sigmoid_focal_loss(logits(), TARGET, 2.0, 0.25, WEIGHT, "none")
-    np.testing.assert_allclose(loss, sigmoid_formula(logits(), 2.0, 0.25) * rows)
+    loss = sigmoid_focal_loss(draw_logits(), TARGET, 2.0, 0.25, WEIGHT, "none")
+    np.testing.assert_allclose(loss, sigmoid_formula(draw_logits(), 2.0, 0.25) * rows)
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT])
 @pytest.mark.parametrize(("gamma", "alpha"), [(2.0, 0.25), (1.5, 0.9)])
-def test_the_gradient_of_sigmoid_focal_loss_is_its_derivative(
+def test_the_gradient_of_sigmoid_focal_loss_matches_its_derivative(
     gamma: float, alpha: float, weight: Tensor | None
 ) -> None:
     for reduction in ("none", "mean", "sum"):
         arguments = (TARGET, gamma, alpha, weight, reduction)
-        assert torch.autograd.gradcheck(lambda x, rest=arguments: sigmoid_focal_loss(x, *rest), logits(grad=True))
+        assert torch.autograd.gradcheck(lambda x, args=arguments: sigmoid_focal_loss(x, *args), draw_logits(grad=True))
 
 
 def test_sigmoid_focal_loss_is_exact_where_the_sigmoid_saturates() -> None:
@@ -66,7 +67,7 @@ def test_sigmoid_focal_loss_is_exact_where_the_sigmoid_saturates() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    values = logits().to(dtype).requires_grad_()
+    values = draw_logits().to(dtype).requires_grad_()
     loss = sigmoid_focal_loss(values, TARGET, 2.0, 0.25, None, "none")
     assert loss.dtype == dtype
     expected = sigmoid_formula(values.detach().double(), 2.0, 0.25)
@@ -76,21 +77,21 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     assert values.grad.dtype == dtype
 
 
-def test_no_rows_give_no_loss() -> None:
-    none = torch.zeros(0, CLASSES, requires_grad=True)
-    loss = sigmoid_focal_loss(none, TARGET[:0], 2.0, 0.25, None, "sum")
+def test_the_loss_of_no_rows_is_0() -> None:
+    empty = torch.zeros(0, CLASSES, requires_grad=True)
+    loss = sigmoid_focal_loss(empty, TARGET[:0], 2.0, 0.25, None, "sum")
     assert loss.item() == 0
     loss.backward()
-    assert none.grad is not None
-    assert none.grad.shape == (0, CLASSES)
+    assert empty.grad is not None
+    assert empty.grad.shape == (0, CLASSES)
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT])
-def test_softmax_focal_loss_is_the_formula_and_its_derivative(weight: Tensor | None) -> None:
+def test_softmax_focal_loss_matches_the_formula_and_its_derivative(weight: Tensor | None) -> None:
     target = torch.tensor([0, 2, 1, 1, 0, -1])  # a negative target is ignored; there is no background
-    right = logits().softmax(1)[torch.arange(5), target[:5]].numpy()
+    right = draw_logits().softmax(1)[torch.arange(5), target[:5]].numpy()
     rows = np.ones(5) if weight is None else weight[target[:5]].numpy()
     expected = [*(-0.25 * (1 - right) ** 2 * np.log(right) * rows), 0.0]
-    np.testing.assert_allclose(softmax_focal_loss(logits(), target, 2.0, 0.25, weight, "none"), expected)
+    np.testing.assert_allclose(softmax_focal_loss(draw_logits(), target, 2.0, 0.25, weight, "none"), expected)
     arguments = (target, 2.0, 0.25, weight, "sum")
-    assert torch.autograd.gradcheck(lambda x: softmax_focal_loss(x, *arguments), logits(grad=True))
+    assert torch.autograd.gradcheck(lambda x: softmax_focal_loss(x, *arguments), draw_logits(grad=True))

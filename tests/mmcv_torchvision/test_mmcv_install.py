@@ -1,4 +1,4 @@
-"""How `mmcv._ext` comes to be. Imports cannot be undone, so some of this runs in an interpreter of its own."""
+"""Installation of `mmcv._ext`. Imports cannot be undone, so some tests run in a new interpreter."""
 
 import os
 import subprocess
@@ -16,14 +16,14 @@ from mmcv_torchvision import OperatorUnavailable, install
 
 
 def run(code: str, *folders: Path) -> str:
-    """What `code` prints where packages in `folders` come before the installed ones."""
+    """Return the output of `code`, with packages in `folders` before the installed ones."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, folders), *sys.path])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()
 
 
-def test_mmdet_imports_and_nothing_else_of_this_project_does() -> None:
+def test_mmdet_can_be_imported_without_the_rest_of_this_project() -> None:
     code = """
 import sys, mmcv_torchvision
 print(sorted({"mmcv", "mmdet", "mmengine"} & set(sys.modules)))
@@ -33,7 +33,7 @@ print(sorted({"frs", "store", "worker", "api", "cli"} & {name.partition(".")[0] 
     assert run(code).splitlines()[-2:] == ["[]", "[]"]
 
 
-def test_a_compiled_extension_is_left_alone(tmp_path: Path) -> None:
+def test_a_compiled_extension_takes_precedence(tmp_path: Path) -> None:
     compiled = tmp_path / "mmcv" / "_ext.py"
     compiled.parent.mkdir()
     (compiled.parent / "__init__.py").touch()
@@ -42,7 +42,7 @@ def test_a_compiled_extension_is_left_alone(tmp_path: Path) -> None:
     assert run(code, tmp_path) == f"True False {compiled}"
 
 
-def test_mmcv_may_be_imported_first_even_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installation_succeeds_after_a_failed_import_of_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     others = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("mmcv_torchvision")]
     monkeypatch.setattr(sys, "meta_path", others)
     monkeypatch.delitem(sys.modules, "mmcv._ext")
@@ -60,15 +60,15 @@ def test_installing_twice_adds_one_finder() -> None:
     assert sys.meta_path == before
 
 
-def test_mmcv_believes_it_has_operators() -> None:
+def test_mmcv_finds_all_of_its_operators() -> None:
     assert check_ops_exist()
     assert "torchvision" in get_compiler_version()
     assert isinstance(get_compiling_cuda_version(), str)
 
 
-def test_an_operator_that_is_missing_says_so_when_called() -> None:
-    with pytest.raises(OperatorUnavailable, match=r"carafe_forward.*pip install") as refused:
+def test_an_unavailable_operator_raises_when_called() -> None:
+    with pytest.raises(OperatorUnavailable, match=r"carafe_forward.*pip install") as error:
         extension.carafe_forward(1, b=2)
-    assert isinstance(refused.value, NotImplementedError)
-    assert refused.value.operator == "carafe_forward"
+    assert isinstance(error.value, NotImplementedError)
+    assert error.value.operator == "carafe_forward"
     assert not hasattr(extension, "__path__")
