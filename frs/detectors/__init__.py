@@ -1,0 +1,1 @@
+"""Detectors: build them from descriptions, load and save weights, access dense heads, import weights files."""

@@ -1,13 +1,16 @@
-"""Import this before mmdet: mmdet looks for mmcv's operators and for pycocotools only once, when first imported."""
+"""Prepare the import of mmdet. Import this module before mmdet.
+
+mmdet binds mmcv's operators and pycocotools once, when it is first imported.
+"""
 
 import io
 from contextlib import redirect_stdout
 
 import faster_coco_eval
 
-import mmcv_torchvision  # noqa: F401 - mmcv's operators, where compiled ones are absent
+import mmcv_torchvision  # noqa: F401 - mmcv's operators, if the compiled ones are not installed
 
-faster_coco_eval.init_as_pycocotools()  # equal numbers, ten times faster, and no error on an empty result list
+faster_coco_eval.init_as_pycocotools()  # same scores, ten times faster, and no error for an empty result list
 
-with redirect_stdout(io.StringIO()):  # it prints that it does without an optional package
+with redirect_stdout(io.StringIO()):  # it prints that an optional package is missing
     import mmdet.datasets  # noqa: F401

@@ -1,4 +1,4 @@
-"""From a detector's description to its mmengine config and to the module. Nothing is downloaded."""
+"""Build mmengine configs and modules from descriptions of detectors. Nothing is downloaded."""
 
 import difflib
 import json
@@ -28,33 +28,43 @@ BASE_CONFIG: dict[Architecture, str] = {
     "fcos": "mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py",
     "faster_rcnn": "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
 }
-"""Whatever a description does not say is as in these."""
+"""Base config of each architecture; it has the values that a description does not set."""
 
-TORCHVISION = {"resnet18": "f37072fd", "resnet34": "b627a593", "resnet50": "0676ba61", "resnet101": "63fe2227"}
-"""First 8 of the sha256 of torchvision's first ImageNet weights, as in their file names."""
+TORCHVISION_SHA256_PREFIXES = {
+    "resnet18": "f37072fd",
+    "resnet34": "b627a593",
+    "resnet50": "0676ba61",
+    "resnet101": "63fe2227",
+}
+"""First 8 hex digits of the SHA-256 of torchvision's first ImageNet weights, as in their file names."""
 BOTTLENECK_EXPANSION = {18: 1, 34: 1, 50: 4, 101: 4}
+"""Output channels of a residual block divided by its inner channels, by depth of the ResNet."""
 
 
 def load_base_config(description: Description) -> Config:
-    """The stock mmdet config behind a description, whole: model, pipelines, schedule. Raises InvalidSpec."""
+    """Return the complete mmdet config of a description: model, pipelines and schedule.
+
+    Raises InvalidSpec if mmdet has no config of that name.
+    """
     name = description.config if isinstance(description, ConfigDetector) else BASE_CONFIG[description.architecture]
     if name not in base_config_names():
-        near = difflib.get_close_matches(name, base_config_names(), n=3)
-        raise InvalidSpec(f"mmdet has no config {name!r}.", f"Near: {', '.join(near)}." if near else "")
+        similar = difflib.get_close_matches(name, base_config_names(), n=3)
+        raise InvalidSpec(f"mmdet has no config {name!r}.", f"Similar names: {', '.join(similar)}." if similar else "")
     return get_config(name)
 
 
 @cache
 def base_config_names() -> frozenset[str]:
+    """Return the names of all configs that mmdet ships, such as `mmdet::gfl/gfl_r50_fpn_1x_coco.py`."""
     folder = Path(mmdet.__file__).parent / ".mim" / "configs"
     return frozenset(f"mmdet::{path.relative_to(folder)}" for path in folder.glob("[a-z]*/*.py"))
 
 
 def model_config(description: Description, classes: int) -> ConfigDict:
-    """The `model` part of a config for so many classes, without anything that would fetch weights."""
+    """Return the `model` part of a config for `classes` classes, without settings that would download weights."""
     model = load_base_config(description).model
     if isinstance(description, DescribedDetector):
-        _describe(model, description)
+        _apply_description(model, description)
     if description.init == "random":
         _unfreeze(model.backbone)
     model.backbone.init_cfg = None
@@ -63,9 +73,9 @@ def model_config(description: Description, classes: int) -> ConfigDict:
 
 
 def build(description: Description, classes: int, models: Path) -> nn.Module:
-    """The detector with its initial weights: random (from torch's global generator), or ImageNet's in the backbone.
+    """Return the detector with random weights from torch's global generator, or with ImageNet weights in the backbone.
 
-    Raises WeightsNotFound when the ImageNet file is not under `models`.
+    Raises WeightsNotFound if the ImageNet weights file is not in the folder `models`.
     """
     register_all_modules(init_default_scope=True)
     detector = MODELS.build(model_config(description, classes))
@@ -76,41 +86,47 @@ def build(description: Description, classes: int, models: Path) -> nn.Module:
 
 
 def class_layers(description: Description, classes: int) -> list[str]:
-    """Keys of the tensors whose shape follows the number of classes, such as `bbox_head.gfl_cls.weight`."""
+    """Return the keys of tensors whose shape depends on the number of classes, such as `bbox_head.gfl_cls.weight`."""
     with torch.random.fork_rng([]), torch.device("meta"):
-        one, more = (MODELS.build(model_config(description, n)).state_dict() for n in (classes, classes + 1))
-    return [key for key, tensor in one.items() if tensor.shape != more[key].shape]
+        state, other = (MODELS.build(model_config(description, n)).state_dict() for n in (classes, classes + 1))
+    return [key for key, tensor in state.items() if tensor.shape != other[key].shape]
 
 
 def imagenet_file(description: Description, models: Path) -> Path:
-    """The backbone's published ImageNet weights, e.g. `resnet50-0676ba61.pth`, under `models`. Raises WeightsNotFound."""
+    """Return the path of the backbone's published ImageNet weights in `models`, such as `resnet50-0676ba61.pth`.
+
+    Raises WeightsNotFound if there are none for this backbone, or if the file is missing.
+    """
     init = load_base_config(description).model.backbone.get("init_cfg") or {}
     published = str(init.get("checkpoint", ""))
     if isinstance(description, DescribedDetector):
         published = published.replace("resnet50", f"resnet{description.backbone.depth}")
     name = _published_files().get(published)
     if name is None:
-        raise WeightsNotFound(f"No ImageNet weights are published for this backbone ({published or 'none named'}).")
+        raise WeightsNotFound(
+            f"No ImageNet weights are published for this backbone ({published or 'its config names none'}).",
+            "Set `init: random`, or choose a backbone with published weights.",
+        )
     if not (models / name).is_file():
         raise WeightsNotFound(
-            f"No ImageNet weights {name} in the models folder.",
-            "Put that published file there, or set `init: random` to start from random weights on purpose.",
+            f"The models folder has no ImageNet weights {name}.",
+            "Put that published file into the folder, or set `init: random` to start from random weights.",
         )
     return models / name
 
 
 @cache
 def _published_files() -> dict[str, str]:
-    """File names by the way configs name them: `torchvision://...` (the first version) and `open-mmlab://...`."""
-    listed = json.loads((Path(mmengine.__file__).parent / "hub" / "openmmlab.json").read_text())
-    ours = {f"torchvision://{name}": f"{name}-{sha}.pth" for name, sha in TORCHVISION.items()}
-    return ours | {f"open-mmlab://{name}": url.rpartition("/")[2] for name, url in listed.items()}
+    """Return file names by their URL in configs: `torchvision://...` (first version) and `open-mmlab://...`."""
+    openmmlab = json.loads((Path(mmengine.__file__).parent / "hub" / "openmmlab.json").read_text())
+    torchvision = {f"torchvision://{name}": f"{name}-{sha}.pth" for name, sha in TORCHVISION_SHA256_PREFIXES.items()}
+    return torchvision | {f"open-mmlab://{name}": url.rpartition("/")[2] for name, url in openmmlab.items()}
 
 
-def _describe(model: ConfigDict, description: DescribedDetector) -> None:
+def _apply_description(model: ConfigDict, description: DescribedDetector) -> None:
     channels = description.neck_channels
     model.neck.out_channels = channels
-    _describe_backbone(model, description.backbone)
+    _apply_backbone(model, description.backbone)
     for head in [model.get("bbox_head"), model.get("rpn_head")]:
         if head:
             head.in_channels = head.feat_channels = channels
@@ -124,7 +140,7 @@ def _describe(model: ConfigDict, description: DescribedDetector) -> None:
         head[key] = description.stacked_convs
 
 
-def _describe_backbone(model: ConfigDict, backbone: Backbone) -> None:
+def _apply_backbone(model: ConfigDict, backbone: Backbone) -> None:
     model.backbone.depth = backbone.depth
     model.backbone.base_channels = model.backbone.stem_channels = backbone.width
     expansion = BOTTLENECK_EXPANSION[backbone.depth]
@@ -132,25 +148,33 @@ def _describe_backbone(model: ConfigDict, backbone: Backbone) -> None:
     if backbone.norm == "gn":
         model.backbone.norm_cfg = {"type": "GN", "num_groups": 8, "requires_grad": True}
         model.backbone.norm_eval = False
-        model.neck.norm_cfg = {"type": "GN", "num_groups": groups(model.neck.out_channels), "requires_grad": True}
+        model.neck.norm_cfg = {
+            "type": "GN",
+            "num_groups": group_norm_groups(model.neck.out_channels),
+            "requires_grad": True,
+        }
 
 
 def _unfreeze(backbone: ConfigDict) -> None:
-    """Frozen random weights never learn; and the last norm of every block starts at 0, which blocks what is before it."""
+    """Train the whole backbone.
+
+    Frozen random weights are never trained, and the last norm of every block starts at 0, which blocks the gradient
+    of the layers before it.
+    """
     backbone.frozen_stages = -1
     backbone.norm_cfg = {**backbone.norm_cfg, "requires_grad": True}
 
 
 def _set_groups(head: ConfigDict, channels: int, default: bool) -> None:
-    """Mmdet's heads with group norm have 32 groups for 256 channels; narrower ones keep 4 channels a group at least."""
+    """Set the groups of a head with group norm: mmdet has 32 for 256 channels; narrower heads get fewer groups."""
     norm = head.get("norm_cfg") or ({"type": "GN", "num_groups": 32, "requires_grad": True} if default else None)
     if norm and norm["type"] == "GN":
-        head.norm_cfg = {**norm, "num_groups": groups(channels)}
+        head.norm_cfg = {**norm, "num_groups": group_norm_groups(channels)}
 
 
-def groups(channels: int) -> int:
-    """Groups of 4 channels at least, and 32 at most."""
-    return max(g for g in range(1, 33) if channels % g == 0 and channels // g >= 4)
+def group_norm_groups(channels: int) -> int:
+    """Return the largest number of groups, at most 32, that divides `channels` into at least 4 channels each."""
+    return max(groups for groups in range(1, 33) if channels % groups == 0 and channels // groups >= 4)
 
 
 def _set_classes(model: ConfigDict, classes: int) -> None:

@@ -1,4 +1,4 @@
-"""What distillation needs to know of a detector's dense head, the same for one and two stages."""
+"""Access to a detector's dense head, the same for one- and two-stage detectors."""
 
 from typing import Any, NamedTuple
 
@@ -10,48 +10,54 @@ Detector = Any
 """An mmdet detector: a module with a backbone, a neck, a dense head, `extract_feat`, `loss` and `predict`."""
 
 CLASS_CONVOLUTION = {"GFLHead": "gfl_cls", "RetinaHead": "retina_cls", "FCOSHead": "conv_cls"}
-"""Last layer of the classification branch of heads whose branch is `cls_convs` and one convolution."""
+"""Last layer of the classification branch, for heads whose branch is `cls_convs` and one convolution."""
 
 
 class ClassMap(NamedTuple):
-    """The meaning of the K channels of a head's logits; two heads can be compared where it is equal."""
+    """The meaning of the K channels of a head's logits. Logits of two heads are comparable if it is equal."""
 
     anchors: int
+    """Number of anchors per location."""
     outputs: int
+    """Number of logits per anchor."""
     objectness: bool
-    """True for a region proposal network: outputs are not classes."""
+    """True for a region proposal network, whose outputs are not classes."""
 
 
 def dense_head(detector: Detector) -> Any:
-    """The head whose logits are distilled: the region proposal network of two stages, the box head of one.
+    """Return the head whose logits are distilled: the RPN of a two-stage detector, the box head of a one-stage one.
 
-    Raises UnsupportedDetector.
+    Raises UnsupportedDetector if there is no neck, no dense head or no sigmoid classification.
     """
     head = getattr(detector, "rpn_head", None) or getattr(detector, "bbox_head", None)
     neck = getattr(detector, "neck", None)
     if not isinstance(head, nn.Module) or not isinstance(neck, nn.Module):
-        raise UnsupportedDetector(f"{type(detector).__name__} has no neck with a dense head.")
+        raise UnsupportedDetector(f"{type(detector).__name__} has no neck or no dense head.")
     if not getattr(head, "use_sigmoid_cls", False):
-        raise UnsupportedDetector(f"{type(head).__name__} does not classify with sigmoids.")
+        raise UnsupportedDetector(f"{type(head).__name__} does not use sigmoid classification.")
     return head
 
 
 def strides(detector: Detector) -> tuple[int, ...]:
-    """Pixels between two locations of each pyramid level, finest first."""
+    """Return the distance of two locations in pixels for each pyramid level, finest level first."""
     return tuple(int(stride[0]) for stride in dense_head(detector).prior_generator.strides)
 
 
 def class_map(detector: Detector) -> ClassMap:
+    """Return the meaning of the detector's logit channels."""
     head = dense_head(detector)
     anchors = head.prior_generator.num_base_priors[0]
     return ClassMap(int(anchors), int(head.cls_out_channels), hasattr(head, "rpn_cls"))
 
 
 def class_logits(detector: Detector, pyramid: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Logits (N, K, H, W) of each level from its features (N, C, H, W), without the box branch where it is known."""
+    """Return the class logits (N, K, H, W) of each level for features (N, C, H, W).
+
+    The box branch is skipped for the heads in `CLASS_CONVOLUTION`.
+    """
     head = dense_head(detector)
-    last = CLASS_CONVOLUTION.get(type(head).__name__)
-    if last is None:
+    class_convolution = CLASS_CONVOLUTION.get(type(head).__name__)
+    if class_convolution is None:
         return tuple(head(pyramid)[0])
-    branch = nn.Sequential(*head.cls_convs, getattr(head, last))
+    branch = nn.Sequential(*head.cls_convs, getattr(head, class_convolution))
     return tuple(branch(features) for features in pyramid)

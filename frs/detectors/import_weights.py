@@ -1,4 +1,4 @@
-"""Weights from anywhere become a safetensors file of ours: tensors and class names, nothing else, within bounds."""
+"""Convert an untrusted weights file to a safetensors file that holds tensors and class names only, within limits."""
 
 import json
 from pathlib import Path
@@ -19,113 +19,127 @@ MAX_TENSORS = 20_000
 MAX_BYTES = 16 << 30
 MAX_CLASSES = 20_000
 MAX_NAME = 300
+"""Longest name of a tensor or class, in characters."""
 _MEMORY, _MEMORY_BASE = 4, 2 << 30
-"""Bytes for each of the file's, and to begin with: what is read, made contiguous, and written is there at once."""
-_SECONDS, _BYTES_A_SECOND = 60, 20_000_000
+"""Memory limit in bytes: `_MEMORY` x file size + `_MEMORY_BASE`.
+
+The tensors as read, as contiguous copies and as written are in memory at the same time.
+"""
+_SECONDS, _BYTES_PER_SECOND = 60, 20_000_000
+"""CPU time limit in seconds: `_SECONDS` + file size / `_BYTES_PER_SECOND`."""
 _GROWTH, _GROWTH_BASE = 2, 1 << 20
-"""Tensors may share memory in the file, and are written one by one."""
+"""Limit on the tensors' bytes: `_GROWTH` x file size + `_GROWTH_BASE`.
+
+The tensors can be larger than the file, because tensors that share memory are written separately.
+"""
 
 
-def run(source: Path, target: Path, sha256: str | None = None, tell: events.Emit | None = None) -> int:
-    """Tells what was written (exit code 0), or why nothing was (1): as events, or printed as one JSON object.
+def run(source: Path, target: Path, sha256: str | None = None, emit: events.Emit | None = None) -> int:
+    """Convert `source` to `target` and return the exit code: 0, or 1 if nothing was written.
 
-    The process is of no use afterwards.
+    The result or the error is emitted as events, or printed as one JSON object if `emit` is None. The resource limits
+    of the process remain in place, so it cannot be used for other work afterwards.
     """
     try:
-        said = _imported(source, target, sha256)
+        facts = _convert(source, target, sha256)
     except FrsError as error:
-        problem = events.ErrorInfo(code=error.code, message=error.message, hint=error.hint)
-        if tell is None:
-            typer.echo(problem.model_dump_json())
+        info = events.ErrorInfo(code=error.code, message=error.message, hint=error.hint)
+        if emit is None:
+            typer.echo(info.model_dump_json())
         else:
-            tell(events.Outcome(status="failed", error=problem))
+            emit(events.Outcome(status="failed", error=info))
         return 1
-    if tell is None:
-        typer.echo(json.dumps(said))
+    if emit is None:
+        typer.echo(json.dumps(facts))
     else:
-        tell(events.Facts(values=said))
-        tell(events.Outcome(status="succeeded"))
+        emit(events.Facts(values=facts))
+        emit(events.Outcome(status="succeeded"))
     return 0
 
 
-def _imported(source: Path, target: Path, sha256: str | None) -> dict[str, Any]:
+def _convert(source: Path, target: Path, sha256: str | None) -> dict[str, Any]:
     if not source.is_file():
-        raise WeightsNotFound(f"There is no file {source.name}.")
-    _lock_in(source.stat().st_size, target.parent)
+        raise WeightsNotFound(f"The file {source.name} does not exist.")
+    _limit_process(source.stat().st_size, target.parent)
     try:
         content = weights.read(source, sha256)
         state, classes = tensors_of(content, source), class_names(content, source.name)
-        return _told(_write(state, classes, target), state, classes)
+        return _facts(_write(state, classes, target), state, classes)
     except resource_limits.CpuTimeExceeded:
-        raise WeightsUnreadable(f"{source.name} took too long to read.") from None
+        raise WeightsUnreadable(f"Reading {source.name} exceeded the CPU time limit.") from None
     except MemoryError:
-        raise WeightsUnreadable(f"{source.name} takes more memory than a file of its size should.") from None
+        raise WeightsUnreadable(f"Reading {source.name} exceeded the memory limit for a file of its size.") from None
     except OSError as error:
         raise StorageFull(f"The weights could not be written: {error.strerror}.") from None
 
 
-def _lock_in(size: int, folder: Path) -> None:
+def _limit_process(size: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)  # threads count as processes, of which there shall be no more
+    torch.set_num_threads(1)  # threads count as processes, whose number is limited
     resource_limits.limit_resources(
         memory=_MEMORY * size + _MEMORY_BASE,
-        seconds=_SECONDS + size // _BYTES_A_SECOND,
-        file_bytes=_largest(size) + weights.MAX_HEADER,
+        seconds=_SECONDS + size // _BYTES_PER_SECOND,
+        file_bytes=_max_tensor_bytes(size) + weights.MAX_HEADER,
     )
     resource_limits.write_only_below(folder)
 
 
 def tensors_of(content: dict[str, Any], source: Path) -> State:
-    """Raises WeightsUnreadable, WeightsRefused."""
+    """Return the tensors of a weights file. Raises WeightsRefused if they violate a limit, or WeightsUnreadable."""
     name, state = source.name, weights.state_of(content, source.name)
     if len(state) > MAX_TENSORS:
-        raise WeightsRefused(f"{name} holds {len(state)} tensors; at most {MAX_TENSORS} are taken.")
-    strange = [key for key, tensor in state.items() if not (_is_a_name(key) and _is_plain(tensor))]
-    if strange:
-        raise WeightsRefused(f"{name} holds tensors that are not plain numbers: {strange[0][:MAX_NAME]!a}.")
-    if sum(_bytes(tensor) for tensor in state.values()) > _largest(source.stat().st_size):
+        raise WeightsRefused(f"{name} has {len(state)} tensors; at most {MAX_TENSORS} are allowed.")
+    invalid = [key for key, tensor in state.items() if not (_is_valid_name(key) and _is_plain(tensor))]
+    if invalid:
+        raise WeightsRefused(
+            f"{name} has tensors with an invalid name or other content than plain numbers: {invalid[0][:MAX_NAME]!a}."
+        )
+    if sum(_bytes(tensor) for tensor in state.values()) > _max_tensor_bytes(source.stat().st_size):
         raise WeightsRefused(f"The tensors of {name} are larger than the file.")
-    weights.refuse_not_finite(state, name)
+    weights.check_finite(state, name)
     return state
 
 
 def class_names(content: dict[str, Any], name: str) -> tuple[str, ...] | None:
-    """Raises WeightsRefused."""
+    """Return the class names of a weights file; None if it has none.
+
+    Raises WeightsRefused if names are invalid or too many.
+    """
     classes = weights.classes_of(content)
-    if classes is not None and (len(classes) > MAX_CLASSES or not all(map(_is_a_name, classes))):
-        raise WeightsRefused(f"{name} holds class names that are none, or too many.")
+    if classes is not None and (len(classes) > MAX_CLASSES or not all(map(_is_valid_name, classes))):
+        raise WeightsRefused(f"{name} has invalid class names, or more than {MAX_CLASSES}.")
     return classes
 
 
 def _write(state: State, classes: tuple[str, ...] | None, target: Path) -> SavedFile:
     metadata = {} if classes is None else {weights.CLASSES: json.dumps(classes)}
-    own = {key: tensor.detach().contiguous().clone() for key, tensor in sorted(state.items())}
-    return weights.write_bytes(safetensors.torch.save(own, metadata), target)
+    copies = {key: tensor.detach().contiguous().clone() for key, tensor in sorted(state.items())}
+    return weights.write_bytes(safetensors.torch.save(copies, metadata), target)
 
 
-def _told(written: SavedFile, state: State, classes: tuple[str, ...] | None) -> dict[str, Any]:
+def _facts(saved: SavedFile, state: State, classes: tuple[str, ...] | None) -> dict[str, Any]:
     return {
-        "sha256": written.sha256,
-        "bytes": written.bytes,
+        "sha256": saved.sha256,
+        "bytes": saved.bytes,
         "tensors": len(state),
         "parameters": sum(tensor.numel() for tensor in state.values()),
         "classes": classes and list(classes),
     }
 
 
-def _is_a_name(text: str) -> bool:
+def _is_valid_name(text: str) -> bool:
     return 0 < len(text) <= MAX_NAME and text.isprintable()
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Dense real numbers in this process's memory."""
-    kind = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided and tensor.device.type == "cpu"
-    return kind and not tensor.is_quantized and not tensor.is_complex()
+    """Return whether the tensor is a dense array of real numbers on the CPU."""
+    dense = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return dense and not tensor.is_quantized and not tensor.is_complex()
 
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _largest(size: int) -> int:
+def _max_tensor_bytes(size: int) -> int:
     return min(MAX_BYTES, _GROWTH * size + _GROWTH_BASE)

@@ -1,4 +1,4 @@
-"""A detector with its weights, which must be weights of the same classes or, for a student in training, need not."""
+"""Load detectors with their weights. The classes must match, except those of a student that is trained."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,45 +6,53 @@ from typing import Any
 
 from torch import nn
 
-from frs.dataset.classes import difference
+from frs.dataset.classes import describe_class_difference
 from frs.detectors import builder, weights
 from frs.errors import ClassMismatch
 from frs.resolved import ResolvedDetector
 
 
-def load_detector(wanted: ResolvedDetector, classes: tuple[str, ...], models: Path) -> nn.Module:
-    """Every tensor from its weights file, if it has one. Raises ClassMismatch, TeacherWeightsMismatch, WeightsUnreadable.
+def load_detector(resolved: ResolvedDetector, classes: tuple[str, ...], models: Path) -> nn.Module:
+    """Return the detector, with every tensor from its weights file if it has one.
 
-    A file that says nothing of classes passes as far as the shapes agree.
+    Raises ClassMismatch if the file has other classes, else TeacherWeightsMismatch, WeightsRefused or
+    WeightsUnreadable. A file without class names is accepted if the shapes match.
     """
-    built = builder.build(wanted.description, len(classes), models)
-    if wanted.weights is not None:
-        content = weights.read(wanted.weights, wanted.sha256)
-        trained = weights.classes_of(content)
-        if text := difference(classes, trained, wanted.weights.name) if trained is not None else None:
+    detector = builder.build(resolved.description, len(classes), models)
+    if resolved.weights is not None:
+        content = weights.read(resolved.weights, resolved.sha256)
+        file_classes = weights.classes_of(content)
+        name = resolved.weights.name
+        if file_classes is not None and (text := describe_class_difference(classes, file_classes, name)):
             raise ClassMismatch(text)
-        weights.load(built, content, wanted.weights.name)
-    return built
+        weights.load(detector, content, name)
+    return detector
 
 
-def load_student(wanted: ResolvedDetector, classes: tuple[str, ...], models: Path) -> tuple[nn.Module, tuple[str, ...]]:
-    """The student, and the class layers of its weights file that were left out because they belong to other classes.
+def load_student(
+    resolved: ResolvedDetector, classes: tuple[str, ...], models: Path
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the student and the keys of class layers that were not loaded because its weights file has other classes.
 
-    Raises TeacherWeightsMismatch for any other tensor that is missing or has another shape, WeightsUnreadable.
+    Raises TeacherWeightsMismatch if any other tensor is missing or has another shape, WeightsRefused,
+    WeightsUnreadable.
     """
-    built = builder.build(wanted.description, len(classes), models)
-    if wanted.weights is None:
-        return built, ()
-    name, content = wanted.weights.name, weights.read(wanted.weights, wanted.sha256)
-    layers = builder.class_layers(wanted.description, len(classes))
-    if not _other_classes(built, content, name, classes, layers):
-        weights.load(built, content, name)
-        return built, ()
-    return built, tuple(weights.load_all_but(built, content, name, layers))
+    student = builder.build(resolved.description, len(classes), models)
+    if resolved.weights is None:
+        return student, ()
+    name, content = resolved.weights.name, weights.read(resolved.weights, resolved.sha256)
+    layers = builder.class_layers(resolved.description, len(classes))
+    if not _classes_differ(student, content, name, classes, layers):
+        weights.load(student, content, name)
+        return student, ()
+    return student, tuple(weights.load_except(student, content, name, layers))
 
 
-def _other_classes(
-    built: nn.Module, content: Mapping[str, Any], name: str, classes: tuple[str, ...], layers: list[str]
+def _classes_differ(
+    student: nn.Module, content: Mapping[str, Any], name: str, classes: tuple[str, ...], layers: list[str]
 ) -> bool:
-    trained = weights.classes_of(content)
-    return trained != classes if trained is not None else not weights.fits(built, content, name, layers)
+    """Return whether a weights file has other classes; a file without class names is judged by its shapes."""
+    file_classes = weights.classes_of(content)
+    if file_classes is not None:
+        return file_classes != classes
+    return not weights.shapes_match(student, content, name, layers)

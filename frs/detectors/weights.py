@@ -1,4 +1,4 @@
-"""Reading and writing weights. Files from outside are data: tensors and plain values, never code."""
+"""Read and write weights files. Files from users are data: tensors and plain values, never code."""
 
 import hashlib
 import io
@@ -19,16 +19,16 @@ from frs.files import digest, sync
 
 State = dict[str, Tensor]
 CLASSES = "classes"
-"""Under this key of its metadata a safetensors file of ours keeps the class names, as a JSON list."""
+"""Key in the metadata of our safetensors files: the class names as a JSON list."""
 
 
-class _Inert:
-    """Stands in for everything that is neither tensor nor plain value; nothing needs those, so nothing makes them.
+class _Placeholder:
+    """Replacement for every object that is neither a tensor nor a plain value; none of them is used.
 
-    NumPy's own types would take sizes, flags and raw memory from the file on trust.
+    NumPy's own types would accept sizes, flags and raw memory from the file without checks.
     """
 
-    def __new__(cls, *_: Any, **__: Any) -> "_Inert":
+    def __new__(cls, *_: Any, **__: Any) -> "_Placeholder":
         return super().__new__(cls)
 
     def __setstate__(self, _: Any) -> None:
@@ -36,59 +36,67 @@ class _Inert:
 
 
 _MMENGINE_TYPES: list[Any] = [
-    (_Inert, name)
+    (_Placeholder, name)
     for name in (
         "mmengine.logging.history_buffer.HistoryBuffer",
         "builtins.getattr",
         "numpy.ndarray",
         "numpy.dtype",
-        *(f"numpy.{core}.multiarray.{what}" for core in ("core", "_core") for what in ("_reconstruct", "scalar")),
+        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
     )
 ]
-"""The names of what every ordinary mmengine training checkpoint holds beside tensors."""
-_STORED_SLACK = 1 << 20
+"""Types, beside tensors, that every ordinary mmengine training checkpoint contains, with their replacement."""
+_ARCHIVE_SLACK_BYTES = 1 << 20
 MAX_HEADER = 100_000_000
-"""Bytes of the longest header of a safetensors file, as the library has it."""
+"""Largest header of a safetensors file in bytes; the safetensors library has the same limit."""
 
 
 class SavedFile(NamedTuple):
+    """A file that was written completely."""
+
     path: Path
     sha256: str
+    """SHA-256 of the content, lower-case hex."""
     bytes: int
+    """Size in bytes."""
 
 
 def read(path: Path, sha256: str | None = None) -> dict[str, Any]:
-    """A torch or safetensors file, whatever its name, as a dictionary, on the CPU. Never runs code from the file.
+    """Return the content of a torch or safetensors file as a dictionary on the CPU. No code from the file runs.
 
-    Raises WeightsUnreadable, also when the file does not hash to `sha256`.
+    The format is detected from the content, not from the name. Raises WeightsUnreadable if the file is not a weights
+    file, or if its hash is not `sha256`.
     """
     if sha256 is not None and digest(path) != sha256:
         raise WeightsUnreadable(f"{path.name} is not the file that was registered: its sha256 differs.")
     try:
         if _is_safetensors(path):
-            return _safetensors(path)
+            return _read_safetensors(path)
         _check_archive(path)
         with torch.serialization.safe_globals(_MMENGINE_TYPES):
             content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
-    except Exception as error:  # whatever a hostile file makes the reader raise
-        raise WeightsUnreadable(f"{path.name} is no weights file: {type(error).__name__}.") from error
+    except Exception as error:  # a malicious file can cause any exception
+        raise WeightsUnreadable(f"{path.name} is not a weights file: {type(error).__name__}.") from error
     if not isinstance(content, dict):
-        raise WeightsUnreadable(f"{path.name} holds a {type(content).__name__}, not a dictionary.")
+        raise WeightsUnreadable(f"{path.name} contains a {type(content).__name__} instead of a dictionary.")
     return content
 
 
 def state_of(content: Mapping[str, Any], name: str) -> State:
-    """The tensors of a weights file: its `state_dict`, or the file itself. Raises WeightsUnreadable."""
+    """Return the tensors of a weights file: its `state_dict`, or its whole content if it has none.
+
+    `name` is the file's name for messages. Raises WeightsUnreadable if there are no tensors, or other objects.
+    """
     state = content.get("state_dict", content)
     if not isinstance(state, Mapping) or not state:
-        raise WeightsUnreadable(f"{name} holds no state_dict.")
+        raise WeightsUnreadable(f"{name} has no state_dict.")
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-        raise WeightsUnreadable(f"The state_dict of {name} holds other things than tensors.")
+        raise WeightsUnreadable(f"The state_dict of {name} contains objects that are not tensors.")
     return dict(state)
 
 
 def classes_of(content: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Class names kept in a weights file's `meta` (mmdet 3 and 2 spellings); None where it keeps none."""
+    """Return the class names in a weights file's `meta` (in the spelling of mmdet 3 or 2); None if it has none."""
     meta = content.get("meta")
     dataset = meta.get("dataset_meta", meta) if isinstance(meta, dict) else {}
     names = (dataset.get("classes") or dataset.get("CLASSES")) if isinstance(dataset, dict) else None
@@ -99,80 +107,94 @@ def classes_of(content: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def load(detector: nn.Module, content: Mapping[str, Any], name: str) -> None:
-    """Loads every key, strictly. Raises WeightsRefused for numbers that are not finite, else TeacherWeightsMismatch
+    """Load every tensor of the detector from a weights file.
 
-    naming what is missing, unknown or of another kind or shape.
+    Raises WeightsRefused if numbers are not finite, and TeacherWeightsMismatch if tensors are missing, unknown or of
+    another type or shape.
     """
     state, own = state_of(content, name), detector.state_dict()
-    refuse_not_finite(state, name)
-    other = [key for key, tensor in state.items() if key in own and _kind(tensor) != _kind(own[key])]
-    if other:
-        raise TeacherWeightsMismatch(f"{name} does not fit the detector: {len(other)} types differ ({other[0]}, ...).")
+    check_finite(state, name)
+    mistyped = [key for key, tensor in state.items() if key in own and _kind(tensor) != _kind(own[key])]
+    if mistyped:
+        raise TeacherWeightsMismatch(
+            f"{name} does not match the detector: {len(mistyped)} types differ ({mistyped[0]}, ...)."
+        )
     try:
         missing, unknown = detector.load_state_dict(state, strict=False)
     except RuntimeError as error:
         shapes = [line.strip() for line in str(error).splitlines()[1:]]
         raise TeacherWeightsMismatch(
-            f"{name} does not fit the detector: {len(shapes)} shapes differ, {shapes[0]}"
+            f"{name} does not match the detector: {len(shapes)} shapes differ, {shapes[0]}"
         ) from error
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unknown:
-        said = "; ".join(
-            f"{len(keys)} {what} ({keys[0]}, ...)"
-            for what, keys in [("missing", missing), ("unknown", unknown)]
+        reasons = "; ".join(
+            f"{len(keys)} {label} ({keys[0]}, ...)"
+            for label, keys in [("missing", missing), ("unknown", unknown)]
             if keys
         )
-        raise TeacherWeightsMismatch(f"{name} does not fit the detector: {said}.")
+        raise TeacherWeightsMismatch(f"{name} does not match the detector: {reasons}.")
 
 
-def load_all_but(detector: nn.Module, content: Mapping[str, Any], name: str, left_out: Collection[str]) -> list[str]:
-    """Loads every key but those, which stay as they are. Returns those the file has. Raises TeacherWeightsMismatch."""
+def load_except(detector: nn.Module, content: Mapping[str, Any], name: str, excluded: Collection[str]) -> list[str]:
+    """Load every tensor except those with the keys `excluded`, and return the excluded keys that the file has.
+
+    Raises WeightsRefused or TeacherWeightsMismatch as `load` does.
+    """
     state, own = state_of(content, name), detector.state_dict()
-    present = sorted(key for key in left_out if key in state)
-    load(detector, state | {key: own[key] for key in left_out}, name)
+    present = sorted(key for key in excluded if key in state)
+    load(detector, state | {key: own[key] for key in excluded}, name)
     return present
 
 
-def fits(detector: nn.Module, content: Mapping[str, Any], name: str, keys: Collection[str]) -> bool:
-    """Whether the file has tensors of the detector's shapes under these keys. Raises WeightsUnreadable."""
+def shapes_match(detector: nn.Module, content: Mapping[str, Any], name: str, keys: Collection[str]) -> bool:
+    """Return whether the file has tensors of the detector's shapes under `keys`. Raises WeightsUnreadable."""
     state, own = state_of(content, name), detector.state_dict()
     return all(key in state and state[key].shape == own[key].shape for key in keys)
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
-    """ImageNet weights; the classifier they end with is left out. Raises TeacherWeightsMismatch."""
+    """Load ImageNet weights from `path` without their classifier.
+
+    Raises TeacherWeightsMismatch if the file lacks tensors of the backbone, WeightsRefused if numbers are not finite,
+    and WeightsUnreadable.
+    """
     state = state_of(read(path), path.name)
-    refuse_not_finite(state, path.name)
+    check_finite(state, path.name)
     own = backbone.state_dict()
-    wanted = {key for key in own if not key.endswith("num_batches_tracked")}
-    fitting = {key: value for key, value in state.items() if key in wanted and value.shape == own[key].shape}
-    if fitting.keys() != wanted:
+    required = {key for key in own if not key.endswith("num_batches_tracked")}
+    matching = {key: value for key, value in state.items() if key in required and value.shape == own[key].shape}
+    if matching.keys() != required:
+        missing = len(required - matching.keys())
         raise TeacherWeightsMismatch(
-            f"{path.name} does not fit the backbone: {len(wanted - fitting.keys())} of {len(wanted)} tensors are missing.",
+            f"{path.name} does not match the backbone: {missing} of {len(required)} tensors are missing.",
             "ImageNet weights exist for ResNets of width 64 with batch norm; use `init: random` for others.",
         )
-    backbone.load_state_dict(fitting, strict=False)
+    backbone.load_state_dict(matching, strict=False)
 
 
-def refuse_not_finite(state: State, name: str) -> None:
-    """Raises WeightsRefused."""
-    found = {key: count for key, tensor in state.items() if (count := _not_finite(tensor))}
-    if found:
+def check_finite(state: State, name: str) -> None:
+    """Raise WeightsRefused if a tensor has numbers that are not finite."""
+    counts = {key: count for key, tensor in state.items() if (count := _count_not_finite(tensor))}
+    if counts:
         raise WeightsRefused(
-            f"{name} holds {sum(found.values())} numbers that are not finite, in {len(found)} tensors "
-            f"({min(found)}, ...)."
+            f"{name} contains {sum(counts.values())} numbers that are not finite, in {len(counts)} tensors "
+            f"({min(counts)}, ...)."
         )
 
 
 def write(content: Mapping[str, Any], path: Path) -> SavedFile:
-    """Writes a torch file whole or not at all; its bytes depend on the content alone."""
-    buffer = io.BytesIO()  # torch.save puts a file's name into its bytes
+    """Write a torch file atomically. Its bytes depend on the content alone."""
+    buffer = io.BytesIO()  # given a path, torch.save writes the file's name into the content
     torch.save(dict(content), buffer)
     return write_bytes(buffer.getvalue(), path)
 
 
 def write_bytes(data: bytes, path: Path) -> SavedFile:
-    """Temporary name, fsync, sha256, rename, fsync of the folder. `{sha8}` in the name becomes the first 8 of the sha256."""
+    """Write a file atomically: temporary name, fsync, rename, fsync of the folder.
+
+    `{sha8}` in the name is replaced by the first 8 hex digits of the SHA-256.
+    """
     sha256 = hashlib.sha256(data).hexdigest()
     path = path.with_name(path.name.replace("{sha8}", sha256[:8]))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,33 +214,34 @@ def _is_safetensors(path: Path) -> bool:
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER
 
 
-def _safetensors(path: Path) -> dict[str, Any]:
+def _read_safetensors(path: Path) -> dict[str, Any]:
     with safetensors.safe_open(path, "pt") as file:
-        state, said = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
     content: dict[str, Any] = {"state_dict": state}
-    with suppress(ValueError, RecursionError):  # other programs may mean other things by that key
-        content["meta"] = {CLASSES: json.loads(said[CLASSES])} if CLASSES in said else {}
+    with suppress(ValueError, RecursionError):  # other programs may use that key for something else
+        content["meta"] = {CLASSES: json.loads(metadata[CLASSES])} if CLASSES in metadata else {}
     return content
 
 
 def _check_archive(path: Path) -> None:
-    """Torch packs nothing that it writes, so nothing may grow in memory; and it does not compare the sums of tensors.
+    """Raise ValueError if a torch archive is compressed or damaged.
 
-    Raises ValueError.
+    torch writes its archives uncompressed, so a compressed one is malicious. torch does not verify the checksums.
     """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size + _STORED_SLACK:
-            raise ValueError("It grows when it is read.")
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size + _ARCHIVE_SLACK_BYTES:
+            raise ValueError("The archive is compressed.")
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} is damaged.")
 
 
-def _not_finite(tensor: Tensor) -> int:
+def _count_not_finite(tensor: Tensor) -> int:
     if not tensor.is_floating_point() or tensor.is_meta or tensor.layout != torch.strided or not tensor.numel():
         return 0
-    # the sum tells of one that is not finite without an array of answers; overflow alone asks for a closer look
+    # a finite sum proves that all numbers are finite, without allocating an array; it may also overflow, so count then
     wide = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
     return 0 if wide.sum(dtype=torch.float64).isfinite() else int((~wide.isfinite()).sum())
 

@@ -1,0 +1,1 @@
+"""Distillation: masks, distances, methods, the teacher, the adapter, calibration and diagnosis."""

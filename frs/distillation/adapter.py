@@ -1,4 +1,4 @@
-"""The adapter: student channels to teacher channels, one convolution for each pyramid level."""
+"""The adapter: one convolution per pyramid level, from student channels to teacher channels."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 
 class Adapter(nn.Module):
+    """Map student features to the teacher's channels with one convolution for each stride in `strides`."""
+
     def __init__(
         self, strides: Iterable[int], student_channels: int, teacher_channels: int, kernel: Literal["1x1", "3x3"]
     ):
@@ -17,5 +19,8 @@ class Adapter(nn.Module):
         )
 
     def forward(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
-        """(N, student channels, H, W) -> (N, teacher channels, H, W) at every level it has a convolution for."""
+        """Return teacher-sized features by stride: (N, student channels, H, W) -> (N, teacher channels, H, W).
+
+        Levels without a convolution are ignored.
+        """
         return {int(stride): convolve(features[int(stride)]) for stride, convolve in self.convolutions.items()}

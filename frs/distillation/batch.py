@@ -1,4 +1,4 @@
-"""One batch seen by teacher and student: what the terms, the calibration and the diagnosis work on."""
+"""The outputs of teacher and student for one batch: the input of the terms, the calibration and the diagnosis."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,26 +10,31 @@ from frs.spec import TermName
 
 
 class TeacherLevel(NamedTuple):
-    """One pyramid level of a batch, as the teacher sees it."""
+    """The teacher's outputs at one pyramid level, and the labelled boxes of the batch."""
 
     features: Tensor
-    """(N, C, H, W)"""
+    """Pyramid features (N, C, H, W)."""
     logits: Tensor
-    """(N, K, H, W)"""
+    """Class logits (N, K, H, W), K = anchors x classes."""
     boxes: Sequence[Tensor]
-    """Of each image, corners (M, 4) in pixels of the network's input."""
+    """Ground-truth boxes of each image: corners (M, 4) in pixels of the network's input."""
     stride: int
+    """Distance between two locations in pixels of the network's input."""
 
 
 @dataclass
 class DistillationBatch:
+    """The outputs of one forward pass of teacher and student over a batch."""
+
     losses: dict[str, Any]
-    """The student's own, of the labelled images."""
+    """Losses of the student's own `loss()`, for the labelled images."""
     pyramid: tuple[Tensor, ...]
-    """The student's features that all gradients pass through; labelled and unlabelled images have tensors of their own."""
+    """Student features (N, C, H, W), through which all gradients pass. Labelled and unlabelled images have separate
+    tensors.
+    """
     logits: Mapping[int, Tensor]
-    """The student's, by stride."""
+    """Student class logits (N, K, H, W), by stride."""
     teacher_levels: Mapping[int, TeacherLevel]
-    """By stride, the levels both have."""
+    """Teacher outputs by stride, for the strides that both detectors have."""
     terms: Mapping[TermName, Tensor]
-    """What pulls the student to the teacher, unweighted."""
+    """Unweighted distillation terms: scalars in fp32."""

@@ -1,8 +1,8 @@
-"""Weights that fit the user's data: each term's gradient at the pyramid is set to a share of the task's.
+"""Calibrate the weights of the terms: scale each term's gradient to a fixed ratio of the task loss's gradient.
 
-The paper's weights hold for its COCO recipes; on other classes, widths or teachers they can be off by 10,000. The
-measurement waits for the end of the learning-rate warm-up and for an adapter fitted to the features at hand: before,
-student features and the adapter's output are noise and mislead by orders of magnitude.
+The paper's weights hold for its COCO recipes; for other classes, widths or teachers they can be wrong by a factor of
+10,000. Calibration runs after the learning-rate warm-up and with an adapter that is fitted to the current features:
+before that, student features and adapter output are noise, and the weights would be wrong by orders of magnitude.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,57 +23,56 @@ from frs.spec import TermName
 from frs.training.preserve_state import preserve_state
 from frs.training.process_group import all_reduce_mean, average_gradients, world_size
 
-Precision = Callable[[], AbstractContextManager[object]]
-SHARES: dict[TermName, float] = {"feature": 30.0, "logit": 1.0}
-"""Gradient norm of each term at the pyramid over the task's, at the time of calibration.
+PrecisionContext = Callable[[], AbstractContextManager[object]]
+TARGET_GRADIENT_RATIOS: dict[TermName, float] = {"feature": 30.0, "logit": 1.0}
+"""Gradient norm of each weighted term at the pyramid, divided by the task loss's, at the time of calibration.
 
-The feature term's falls to a tenth or less as the student follows; the logit term's does not. Found with seeds and
-drawn scenes that no result rests on, GFL, mAP of one run each: drawn shapes 0.268 alone, and 0.283, 0.302, 0.358, 0.425,
-0.507, 0.491 with a feature share of 1, 3, 10, 30, 100, 300; blood cells 0.400 alone, and 0.412, 0.429, 0.404, 0.360 with
-10, 30, 100, 300. A logit share of 3 was no better with one seed and far worse with another.
+The feature term's gradient falls to a tenth or less as the student approaches the teacher; the logit term's does not.
+The values were chosen with GFL, on seeds and drawn scenes that no published result uses, from the mAP of one run each.
+Drawn shapes: 0.268 without distillation, and 0.283, 0.302, 0.358, 0.425, 0.507, 0.491 with a feature ratio of 1, 3, 10,
+30, 100, 300. Blood cells: 0.400 without distillation, and 0.412, 0.429, 0.404, 0.360 with 10, 30, 100, 300. A logit
+ratio of 3 was no better with one seed and far worse with another.
 """
-TINY = 1e-12
-FIT_STEPS = 60
-FIT_RATE = 1e-2
+MIN_GRADIENT_NORM = 1e-12
+ADAPTER_FIT_STEPS = 60
+ADAPTER_LEARNING_RATE = 1e-2
 
 
 def calibrate(
-    distiller: Distiller, batches: Iterable[dict[str, Any]], precision: Precision = nullcontext
+    distiller: Distiller, batches: Iterable[dict[str, Any]], precision: PrecisionContext = nullcontext
 ) -> LossWeights:
-    """Weights for the terms that have none yet, from a few raw batches. Fits the adapter; leaves the student as it was.
+    """Return the weights of all terms, calibrated on a few raw batches where they are not set yet.
 
-    `precision()` is the context that training's forward passes run in.
+    A weight that is set already is kept. The adapter is fitted; the student and the random state are left unchanged.
+    `precision()` returns the context in which training runs its forward passes.
     """
     batches = list(batches)
     with preserve_state(distiller.student):
         if distiller.adapter is not None:
             fit_adapter(distiller, batches)
-        norms = [measure(distiller, batch, precision) for batch in batches]
-    chosen = {name: SHARES[name] * _typical_ratio(norms, name) for name in distiller.terms}
-    known = distiller.weights
+        norms = [measure_gradient_norms(distiller, batch, precision) for batch in batches]
+    calibrated = {name: TARGET_GRADIENT_RATIOS[name] * _mean_norm_ratio(norms, name) for name in distiller.terms}
+    current = distiller.weights
     return LossWeights(
-        feature=chosen.get("feature") if known.feature is None else known.feature,
-        logit=chosen.get("logit") if known.logit is None else known.logit,
+        feature=calibrated.get("feature") if current.feature is None else current.feature,
+        logit=calibrated.get("logit") if current.logit is None else current.logit,
         ramp_from=distiller.step,
     )
 
 
-def _typical_ratio(norms: list[dict[str, float]], term: TermName) -> float:
-    """Task's gradient norm over the term's, over batches that differ by factors: their geometric mean."""
-    return geometric_mean(max(norm["task"], TINY) / max(norm[term], TINY) for norm in norms)
-
-
 def fit_adapter(distiller: Distiller, batches: list[dict[str, Any]]) -> None:
-    """A few steps of Adam on the feature term alone, the student's features held fixed."""
+    """Fit the adapter with a few steps of Adam on the feature term; the student's features are constant."""
     assert distiller.adapter is not None
-    mask, distance = distiller.terms["feature"]
-    views = [_view(distiller, batch) for batch in batches]
-    masks = [{s: mask(seen[s]) for s in seen} for _, seen in views]
-    optimizer = torch.optim.Adam(distiller.adapter.parameters(), lr=FIT_RATE)
-    for step in range(FIT_STEPS):
-        (own, seen), weight = views[step % len(views)], masks[step % len(views)]
-        adapted = distiller.adapter(own)
-        per_level = [weighted_mean(distance(adapted[s], seen[s].features), weight[s]) for s in seen]
+    mask_of, distance = distiller.terms["feature"]
+    outputs = [_forward_without_gradient(distiller, batch) for batch in batches]
+    masks = [{stride: mask_of(levels[stride]) for stride in levels} for _, levels in outputs]
+    optimizer = torch.optim.Adam(distiller.adapter.parameters(), lr=ADAPTER_LEARNING_RATE)
+    for step in range(ADAPTER_FIT_STEPS):
+        (student_features, levels), mask = outputs[step % len(outputs)], masks[step % len(outputs)]
+        adapted = distiller.adapter(student_features)
+        per_level = [
+            weighted_mean(distance(adapted[stride], levels[stride].features), mask[stride]) for stride in levels
+        ]
         optimizer.zero_grad()
         torch.stack(per_level).sum().backward()
         average_gradients(distiller.adapter.parameters())
@@ -81,28 +80,42 @@ def fit_adapter(distiller: Distiller, batches: list[dict[str, Any]]) -> None:
     optimizer.zero_grad()
 
 
-def measure(distiller: Distiller, batch: dict[str, Any], precision: Precision = nullcontext) -> dict[str, float]:
-    """Norm of the gradient that the task loss and each term send into the student's pyramid, over all levels.
+def measure_gradient_norms(
+    distiller: Distiller, batch: dict[str, Any], precision: PrecisionContext = nullcontext
+) -> dict[str, float]:
+    """Return the gradient norms of the task loss ("task") and of each unweighted term at the student's pyramid.
 
-    It is the whole batch's, of which each process has a share: the loss is the mean of theirs, and the pyramid is theirs
-    side by side.
+    A norm covers all levels and the whole batch over all processes. The loss is the mean of the processes' losses, and
+    the pyramid consists of the processes' pyramids, so norm = sqrt(mean over processes of norm^2 / world size).
     """
     with precision():
         outputs = distiller.forward_both(batch)
     task, _ = distiller.student.parse_losses(outputs.losses)
-    own = gradient_norms(outputs, task)
+    local = gradient_norms(outputs, task)
     if world_size() == 1:
-        return {name: float(norm) for name, norm in own.items()}
-    whole = (all_reduce_mean(torch.stack([*own.values()]).double().square()) / world_size()).sqrt()
-    return dict(zip(own, whole.tolist(), strict=True))
+        return {name: float(norm) for name, norm in local.items()}
+    combined = (all_reduce_mean(torch.stack([*local.values()]).double().square()) / world_size()).sqrt()
+    return dict(zip(local, combined.tolist(), strict=True))
+
+
+def _mean_norm_ratio(norms: list[dict[str, float]], term: TermName) -> float:
+    """Return the task's gradient norm divided by the term's, as a geometric mean over batches.
+
+    The ratios of the batches differ by factors, so the geometric mean is the appropriate average.
+    """
+    return geometric_mean(max(norm["task"], MIN_GRADIENT_NORM) / max(norm[term], MIN_GRADIENT_NORM) for norm in norms)
 
 
 @torch.no_grad()
-def _view(distiller: Distiller, batch: dict[str, Any]) -> tuple[dict[int, Tensor], dict[int, TeacherLevel]]:
+def _forward_without_gradient(
+    distiller: Distiller, batch: dict[str, Any]
+) -> tuple[dict[int, Tensor], dict[int, TeacherLevel]]:
+    """Return the student's features (N, C, H, W) and the teacher's outputs, both by stride."""
     features, logits = distiller.teacher.observe(batch["inputs"])
     prepared = distiller.data_preprocessor(batch, False)
     with capture_output(distiller.student.neck) as neck:
         distiller.student.extract_feat(prepared["inputs"])
-    own = dict(zip(strides(distiller.student), neck.output, strict=True))
+    student_features = dict(zip(strides(distiller.student), neck.output, strict=True))
     boxes = [sample.gt_instances.bboxes for sample in prepared["data_samples"]]
-    return own, {s: TeacherLevel(features[s], logits[s], boxes, s) for s in distiller.strides}
+    levels = {stride: TeacherLevel(features[stride], logits[stride], boxes, stride) for stride in distiller.strides}
+    return student_features, levels

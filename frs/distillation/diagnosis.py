@@ -1,4 +1,4 @@
-"""What tells a user why distillation helps or not: how hard each term pulls, what the teacher looks at, who agrees."""
+"""Diagnose a distillation: gradient of each term, richness of the teacher, agreement of teacher and student."""
 
 from collections.abc import Mapping
 
@@ -9,55 +9,71 @@ from frs.distillation.batch import DistillationBatch
 from frs.distillation.losses import richness
 from frs.spec import TermName
 
-SCALES = (2.0**16, 1.0, 2.0**-16)
-"""Powers of two, exact in every precision: half-precision gradients of a small loss vanish, of a large one overflow."""
+GRADIENT_SCALES = (2.0**16, 1.0, 2.0**-16)
+"""Loss scales, tried in order until the gradient norm is finite.
+
+In half precision the gradients of a small loss underflow and those of a large one overflow. Powers of two are exact in
+every precision.
+"""
 
 
-def diagnose(outputs: DistillationBatch, task: Tensor, pulls: Mapping[TermName, float]) -> dict[str, Tensor]:
-    """Series of one step: `share_<term>`, `coverage_<stride>` and, where logits are compared, `agreement`.
+def diagnose(
+    outputs: DistillationBatch, task: Tensor, effective_weights: Mapping[TermName, float]
+) -> dict[str, Tensor]:
+    """Return the diagnostics of one step: `share_<term>`, `coverage_<stride>` and, with a logit term, `agreement`.
 
-    - share: gradient norm of the term times its `pull` (weight and ramp) at the student's pyramid, over the task loss's
-    - coverage: mean richness of a level, 0 to 1
-    - agreement: share of all richness that lies where teacher and student have the same highest logit
+    - share: gradient norm of the term times its effective weight (weight x ramp) at the student's pyramid, divided by
+      the task loss's gradient norm
+    - coverage: mean richness of a level, from 0 to 1
+    - agreement: richness-weighted fraction of locations, from 0 to 1, at which the highest logit of teacher and student
+      is the same channel
 
-    Of several processes each looks at its own share of the batch.
+    With several processes, each computes these values on its own part of the batch.
     """
-    told = shares(outputs, task, pulls)
+    values = gradient_shares(outputs, task, effective_weights)
     with torch.no_grad():
-        told |= {f"coverage_{stride}": richness(seen.logits).mean() for stride, seen in outputs.teacher_levels.items()}
+        values |= {f"coverage_{s}": richness(level.logits).mean() for s, level in outputs.teacher_levels.items()}
         if "logit" in outputs.terms:
-            told["agreement"] = agreement(outputs)
-    return told
+            values["agreement"] = agreement(outputs)
+    return values
 
 
-def shares(outputs: DistillationBatch, task: Tensor, pulls: Mapping[TermName, float]) -> dict[str, Tensor]:
+def gradient_shares(
+    outputs: DistillationBatch, task: Tensor, effective_weights: Mapping[TermName, float]
+) -> dict[str, Tensor]:
+    """Return `share_<term>`: effective weight x gradient norm of the term / gradient norm of the task loss."""
     norms = gradient_norms(outputs, task)
-    return {f"share_{name}": pull * norms[name] / norms["task"].clamp(1e-12) for name, pull in pulls.items()}
+    return {
+        f"share_{name}": weight * norms[name] / norms["task"].clamp(1e-12) for name, weight in effective_weights.items()
+    }
 
 
 def agreement(outputs: DistillationBatch) -> Tensor:
-    rich = {s: richness(seen.logits).squeeze(1) for s, seen in outputs.teacher_levels.items()}
-    same = {s: seen.logits.argmax(1) == outputs.logits[s].argmax(1) for s, seen in outputs.teacher_levels.items()}
-    agreed = torch.stack([(rich[s] * same[s]).sum() for s in rich]).sum()
-    return agreed / torch.stack([level.sum() for level in rich.values()]).sum()
+    """Return the richness-weighted fraction of locations at which teacher and student have the same highest logit."""
+    levels = outputs.teacher_levels
+    rich = {stride: richness(level.logits).squeeze(1) for stride, level in levels.items()}
+    same = {stride: level.logits.argmax(1) == outputs.logits[stride].argmax(1) for stride, level in levels.items()}
+    agreeing = torch.stack([(rich[stride] * same[stride]).sum() for stride in rich]).sum()
+    return agreeing / torch.stack([level.sum() for level in rich.values()]).sum()
 
 
 def gradient_norms(outputs: DistillationBatch, task: Tensor) -> dict[str, Tensor]:
-    """Norm of the gradient that the task loss ("task") and each term, unweighted, send into the student's pyramid, over
-    all its levels. Keeps the graph.
+    """Return the gradient norms of the task loss ("task") and of each unweighted term at the student's pyramid.
+
+    A norm covers all levels. The autograd graph is retained.
     """
-    terms = {str(name): _norm(term, outputs.pyramid) for name, term in outputs.terms.items()}
-    return {"task": _norm(task, outputs.pyramid)} | terms
+    terms = {str(name): _gradient_norm(term, outputs.pyramid) for name, term in outputs.terms.items()}
+    return {"task": _gradient_norm(task, outputs.pyramid)} | terms
 
 
-def _norm(loss: Tensor, pyramid: tuple[Tensor, ...]) -> Tensor:
-    """0 where no gradient arrives."""
+def _gradient_norm(loss: Tensor, pyramid: tuple[Tensor, ...]) -> Tensor:
+    """Return the norm of the gradient of `loss` at the pyramid; 0 if no gradient reaches it."""
     norm = loss.new_zeros(())
-    reached = [level for level in pyramid if level.requires_grad]
-    for scale in SCALES if loss.requires_grad and reached else ():
-        gradients = torch.autograd.grad(loss * scale, reached, retain_graph=True, allow_unused=True)
-        found = [g.float().square().sum() for g in gradients if g is not None]
-        norm = torch.stack(found).sum().sqrt() / scale if found else norm
+    inputs = [level for level in pyramid if level.requires_grad]
+    for scale in GRADIENT_SCALES if loss.requires_grad and inputs else ():
+        gradients = torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True)
+        squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
+        norm = torch.stack(squares).sum().sqrt() / scale if squares else norm
         if torch.isfinite(norm):
             break
     return norm.detach()

@@ -1,4 +1,4 @@
-"""Student, adapter and teacher in one training step, the same for one- and two-stage detectors and every method."""
+"""The distiller: student, adapter and teacher in one training step, for all supported detectors and methods."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from frs.detectors.heads import Detector, class_logits, class_map, dense_head, strides
+from frs.detectors.heads import ClassMap, Detector, class_logits, class_map, dense_head, strides
 from frs.distillation.adapter import Adapter
 from frs.distillation.batch import DistillationBatch, TeacherLevel
 from frs.distillation.capture_output import capture_output
@@ -23,23 +23,28 @@ from frs.spec import Distillation, Method, TermName
 
 @dataclass
 class LossWeights:
-    """How much each term counts once the ramp is up; None until it is calibrated."""
+    """Weights of the terms at the end of the ramp; None until calibrated."""
 
     feature: float | None
+    """Weight alpha of the feature term."""
     logit: float | None
+    """Weight beta of the logit term."""
     ramp_from: int = 0
     """Step at which the ramp starts."""
 
     def of(self, term: TermName) -> float | None:
+        """Return the weight of `term`."""
         return self.feature if term == "feature" else self.logit
 
 
 class Distiller(BaseModel):
-    """Trains `student` with its own loss + ramp * sum of weight * term, over the terms of a method.
+    """Train `student` with loss = task loss + ramp x sum over terms of weight x term, for the terms of `method`.
 
-    The student's `loss()` runs once, unmodified. `state_dict` holds student and adapter; the teacher is no module here.
-    A term of weight 0 is not computed. Raises StrideMismatch, HeadMismatch or UnsupportedDetector when teacher and
-    student do not fit.
+    For method `frs` this is the loss of "Distilling Object Detectors with Feature Richness", NeurIPS 2021:
+    task + ramp x (alpha feature + beta logit). The student's `loss()` runs once, unmodified. `state_dict` holds student
+    and adapter; the teacher is not a submodule. A term of weight 0 is not computed.
+
+    Raises StrideMismatch, HeadMismatch or UnsupportedDetector if teacher and student are incompatible.
     """
 
     def __init__(
@@ -59,57 +64,61 @@ class Distiller(BaseModel):
         self.weights = weights
         self.ramp_steps = ramp_steps
         self.step = 0
-        """Optimisation steps done; set by whoever runs the loop."""
+        """Number of completed optimisation steps; the training loop sets it."""
         self.diagnose_every = diagnose_every
-        """Steps between tellings of gradient shares, coverage and agreement; they cost about half a backward pass."""
+        """Number of steps between two diagnoses; a diagnosis costs about half a backward pass."""
         self.terms: Mapping[TermName, Term] = {
             name: term for name, term in METHODS[method].items() if weights.of(name) != 0
         }
         self.strides = common_strides(student, teacher)
         if "logit" in self.terms:
             check_class_maps(student, teacher)
-        self.adapter = self._adapter(distillation) if "feature" in self.terms else None
-
-    def _adapter(self, distillation: Distillation) -> Adapter:
-        own, theirs = self.student.neck.out_channels, self.teacher.detector.neck.out_channels
-        return Adapter(self.strides, own, theirs, distillation.adapter)
+        self.adapter = self._build_adapter(distillation) if "feature" in self.terms else None
 
     def init_weights(self) -> None:
-        """Nothing: student and adapter come initialised, and the Runner would do it again."""
+        """Do nothing: mmengine's Runner would initialise student and adapter a second time."""
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        """Run the student's `forward` on preprocessed images `inputs` (N, 3, H, W)."""
         return self.student(inputs, data_samples, mode=mode)
 
     def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
+        """Run one optimisation step on a raw batch and return its losses and diagnostics as scalars."""
         with optim_wrapper.optim_context(self):
             outputs = self.forward_both(data)
         task, logs = self.student.parse_losses(outputs.losses)
         loss = task + self.ramp * self.weigh(outputs.terms) if outputs.terms else task
-        told = {f"distill_{name}": term.detach() for name, term in outputs.terms.items()}
+        term_logs = {f"distill_{name}": term.detach() for name, term in outputs.terms.items()}
         if outputs.terms and self.step % self.diagnose_every == 0:
-            told |= diagnose(outputs, task, {name: self.ramp * (self.weights.of(name) or 0.0) for name in self.terms})
+            effective_weights = {name: self.ramp * (self.weights.of(name) or 0.0) for name in self.terms}
+            term_logs |= diagnose(outputs, task, effective_weights)
         optim_wrapper.update_params(loss)
-        return logs | told | {"loss": loss.detach()}
+        return logs | term_logs | {"loss": loss.detach()}
 
     def forward_both(self, data: dict[str, Any]) -> DistillationBatch:
-        """One forward pass of both over a raw batch; under the caller's autocast, the terms in fp32.
+        """Return the outputs of one forward pass of teacher and student over a raw batch.
 
-        `data["unlabelled"]`, where there is one, is a batch of images for the terms alone.
+        `data["unlabelled"]`, if present, is a batch of images that contribute to the terms only. The forward passes run
+        under the caller's autocast; the terms are computed in fp32.
         """
-        extra = data.get("unlabelled", {"inputs": [], "data_samples": []})
-        raw, images = {key: [*data[key], *extra[key]] for key in extra}, len(data["inputs"])
-        seen_features, seen_logits = self.observe(raw)
+        unlabelled = data.get("unlabelled", {"inputs": [], "data_samples": []})
+        raw = {key: [*data[key], *unlabelled[key]] for key in unlabelled}
+        labelled_images = len(data["inputs"])
+        teacher_features, teacher_logits = self.observe(raw)
         batch = self.data_preprocessor(raw, True)
         inputs, samples = batch["inputs"], batch["data_samples"]
         with capture_output(self.student.neck) as neck, capture_output(dense_head(self.student)) as head:
-            losses = self.student(inputs[:images], samples[:images], mode="loss")
+            losses = self.student(inputs[:labelled_images], samples[:labelled_images], mode="loss")
         passes = [(tuple(neck.output), tuple(head.output[0]))]
-        if extra["inputs"]:
-            pyramid = self.student.extract_feat(inputs[images:])
+        if unlabelled["inputs"]:
+            pyramid = self.student.extract_feat(inputs[labelled_images:])
             passes.append((pyramid, class_logits(self.student, pyramid)))
         features, logits = (self._levels(parts) for parts in zip(*passes, strict=True))
         boxes = [sample.gt_instances.bboxes for sample in samples]
-        teacher_levels = {s: TeacherLevel(seen_features[s], seen_logits[s], boxes, s) for s in self.strides}
+        teacher_levels = {
+            stride: TeacherLevel(teacher_features[stride], teacher_logits[stride], boxes, stride)
+            for stride in self.strides
+        }
         with torch.autocast(self._device_type, enabled=False):
             terms = self.compare(features, logits, teacher_levels)
         return DistillationBatch(
@@ -117,6 +126,7 @@ class Distiller(BaseModel):
         )
 
     def observe(self, raw: dict[str, Any]) -> tuple[Levels, Levels]:
+        """Return the teacher's features (N, C, H, W) and logits (N, K, H, W) by stride, using the cache if set."""
         if self.cache is not None:
             return self.cache.observe(raw["inputs"], raw["data_samples"])
         return self.teacher.observe(raw["inputs"])
@@ -124,39 +134,53 @@ class Distiller(BaseModel):
     def compare(
         self, features: Levels, logits: Levels, teacher_levels: Mapping[int, TeacherLevel]
     ) -> dict[TermName, Tensor]:
-        """The terms, summed over the levels both have."""
+        """Return the unweighted terms, each summed over the strides that both detectors have.
+
+        `features` (N, C, H, W) and `logits` (N, K, H, W) are the student's. For method `frs`, with richness S:
+        feature = sum_levels [ sum(S (F_t - adapter(F_s))^2) / sum(S) ],
+        logit = sum_levels [ sum(S BCE(z_s, sigmoid(z_t))) / sum(S) ], less the BCE's minimum (see `divergence`).
+        """
         masks = {
-            mask: {s: mask(teacher_levels[s]) for s in self.strides}
+            mask: {stride: mask(teacher_levels[stride]) for stride in self.strides}
             for mask in {term.mask for term in self.terms.values()}
         }
-        adapted = self.adapter({s: features[s].float() for s in self.strides}) if self.adapter else {}
+        adapted = self.adapter({stride: features[stride].float() for stride in self.strides}) if self.adapter else {}
         terms: dict[TermName, Tensor] = {}
         for name, (mask, distance) in self.terms.items():
-            own = adapted if name == "feature" else logits
-            theirs = {
-                s: teacher_levels[s].features if name == "feature" else teacher_levels[s].logits for s in self.strides
+            student_side = adapted if name == "feature" else logits
+            teacher_side = {
+                stride: teacher_levels[stride].features if name == "feature" else teacher_levels[stride].logits
+                for stride in self.strides
             }
-            per_level = [weighted_mean(distance(own[s], theirs[s]), masks[mask][s]) for s in self.strides]
+            per_level = [
+                weighted_mean(distance(student_side[stride], teacher_side[stride]), masks[mask][stride])
+                for stride in self.strides
+            ]
             terms[name] = torch.stack(per_level).sum()
         return terms
 
     def weigh(self, terms: Mapping[TermName, Tensor]) -> Tensor:
-        """Sum of weight * term; 0 for a weight not known yet."""
+        """Return the sum of weight x term; a weight that is not calibrated yet counts as 0."""
         return torch.stack([(self.weights.of(name) or 0.0) * terms[name] for name in self.terms]).sum()
 
     @property
     def calibrated(self) -> bool:
+        """Whether every term has a weight."""
         return all(self.weights.of(name) is not None for name in self.terms)
 
     @property
     def ramp(self) -> float:
-        """From 0 to 1 over the warm-up, linearly; 0 while a weight is still to be found."""
+        """Factor on all terms: rises linearly from 0 to 1 over `ramp_steps`; 0 until all weights are calibrated."""
         if not self.calibrated:
             return 0.0
         return min(1.0, max(0.0, (self.step - self.weights.ramp_from) / max(1, self.ramp_steps)))
 
+    def _build_adapter(self, distillation: Distillation) -> Adapter:
+        student_channels, teacher_channels = self.student.neck.out_channels, self.teacher.detector.neck.out_channels
+        return Adapter(self.strides, student_channels, teacher_channels, distillation.adapter)
+
     def _levels(self, parts: Any) -> Levels:
-        """By stride, from the levels of one pass, or of two whose images are put together."""
+        """Return the levels of one forward pass by stride, or of two passes concatenated along the batch dimension."""
         levels = (level[0] if len(level) == 1 else torch.cat(level) for level in zip(*parts, strict=True))
         return dict(zip(strides(self.student), levels, strict=True))
 
@@ -166,22 +190,26 @@ class Distiller(BaseModel):
 
 
 def common_strides(student: Detector, teacher: Teacher) -> tuple[int, ...]:
-    """Levels are matched by stride, not by index."""
-    own = strides(student)
-    common = tuple(stride for stride in own if stride in teacher.strides)
+    """Return the strides that both detectors have, by which their levels are matched. Raises StrideMismatch if none."""
+    student_strides = strides(student)
+    common = tuple(stride for stride in student_strides if stride in teacher.strides)
     if not common:
-        raise StrideMismatch(f"Teacher strides {teacher.strides} and student strides {own} have none in common.")
+        raise StrideMismatch(
+            f"The teacher's strides {teacher.strides} and the student's strides {student_strides} have none in common."
+        )
     return common
 
 
 def check_class_maps(student: Detector, teacher: Teacher) -> None:
-    own, theirs = class_map(student), class_map(teacher.detector)
-    if own != theirs:
+    """Raise HeadMismatch if the logit channels of the two detectors have different meanings."""
+    student_map, teacher_map = class_map(student), class_map(teacher.detector)
+    if student_map != teacher_map:
         raise HeadMismatch(
-            f"The logits of teacher and student mean different things: {_describe(theirs)} against {_describe(own)} per location."
+            "The logits of teacher and student have different meanings. Per location, the teacher has "
+            f"{_describe(teacher_map)} and the student has {_describe(student_map)}."
         )
 
 
-def _describe(channels: Any) -> str:
-    what = "objectness" if channels.objectness else f"{channels.outputs} classes"
-    return f"{channels.anchors} anchor(s) x {what}"
+def _describe(channels: ClassMap) -> str:
+    label = "objectness" if channels.objectness else f"{channels.outputs} classes"
+    return f"{channels.anchors} anchor(s) x {label}"

@@ -1,8 +1,9 @@
-"""Methods of distillation, each a handful of terms over one mechanism.
+"""Distillation methods. A method is a set of terms.
 
-A term is the distance between student and teacher at every location, averaged under a mask and summed over the pyramid's
-levels. `feature` compares pyramid features (the student's through the adapter), `logit` the class logits. To add a
-method: a function in `frs.distillation.losses` if it needs a new mask or distance, a line in `METHODS`, its name in `frs.spec`.
+A term is the distance between student and teacher at every location, averaged under a mask and summed over the
+pyramid's levels. `feature` compares pyramid features (the student's after the adapter), `logit` compares class
+logits. To add a method, add a line to `METHODS` and its name to `frs.spec`; a new mask or distance is a function in
+`frs.distillation.losses`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,25 +17,30 @@ from frs.distillation.losses import divergence, inside_boxes, richness, squared_
 from frs.spec import Method, TermName
 
 Mask = Callable[[TeacherLevel], Tensor]
-"""-> (N, 1, H, W), 0 or more, no gradient."""
+"""Return the weights of a level's locations: (N, 1, H, W), not negative, without gradient."""
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""(student's, teacher's) -> (N, 1, H, W)."""
+"""Return the distance of a student's and a teacher's tensor: (N, C, H, W) each -> (N, 1, H, W)."""
 
 
 class Term(NamedTuple):
+    """A mask over locations and the distance that is averaged under it."""
+
     mask: Mask
     distance: Distance
 
 
 def richness_mask(level: TeacherLevel) -> Tensor:
+    """Return the teacher's richness S = max over K of sigmoid(z_t): (N, 1, H, W)."""
     return richness(level.logits)
 
 
 def uniform_mask(level: TeacherLevel) -> Tensor:
+    """Return 1 at every location: (N, 1, H, W)."""
     return torch.ones_like(level.logits[:, :1], dtype=torch.float32)
 
 
 def box_mask(level: TeacherLevel) -> Tensor:
+    """Return 1 where a location's cell touches a ground-truth box, else 0: (N, 1, H, W)."""
     return inside_boxes(level.logits, level.boxes, level.stride)
 
 
@@ -47,4 +53,7 @@ METHODS: dict[Method, Mapping[TermName, Term]] = {
     "pkd": {"feature": Term(uniform_mask, standardised_error)},
     "none": {},
 }
-"""`frs` and its halves; the same terms under other masks, the paper's comparison; PKD; and no distillation at all."""
+"""Terms by method.
+
+`frs`, each of its terms alone, the same terms under other masks (the paper's comparison), PKD, and no distillation.
+"""

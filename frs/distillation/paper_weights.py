@@ -1,9 +1,14 @@
-"""The weights the paper trained with, by dense head. They hold for its COCO recipes only."""
+"""The paper's weights, by dense head. They hold for its COCO recipes only.
+
+Source: "Distilling Object Detectors with Feature Richness", NeurIPS 2021.
+"""
 
 from typing import NamedTuple
 
 
 class PaperWeights(NamedTuple):
+    """Weights of the feature term (alpha) and the logit term (beta)."""
+
     feature: float
     logit: float
 
@@ -14,3 +19,4 @@ PAPER_WEIGHTS = {
     "RPNHead": PaperWeights(0.002, 0.1),
     "FCOSHead": PaperWeights(0.01, 0.05),
 }
+"""Weights by class name of the head; `RPNHead` is Faster R-CNN's."""

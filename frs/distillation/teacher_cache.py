@@ -1,7 +1,7 @@
-"""What the frozen teacher makes of an image, kept on disk between epochs where augmentation comes back to the same pixels.
+"""A disk cache of the frozen teacher's outputs, for runs whose augmentation yields the same pixels in every epoch.
 
-That is so where every image is scaled to one and the same shape and at most flipped: then no batch is padded, and what
-the teacher sees of an image depends on nothing but the image and the flip.
+That is the case if every image is scaled to the same shape and augmented by flips only. Then batches have no padding,
+and the teacher's outputs for an image depend only on the image and the flip.
 """
 
 import errno
@@ -24,119 +24,134 @@ from frs.errors import InvalidSpec
 from frs.spec import JobSpec
 from frs.training.schedule import ResolvedSchedule
 
-WORTH_EPOCHS = 4
-"""`auto` caches from so many on: each flip of an image is then seen twice."""
-SHARE_OF_DISK = 0.25
-"""Of what is free, `auto` takes no more."""
-RESERVE = 2 << 30
-"""Bytes of the disk that are left free in any case: checkpoints and whatever else lives there need room."""
+MIN_EPOCHS = 4
+"""Number of epochs from which `auto` uses a cache: each flip of an image then occurs twice."""
+MAX_DISK_FRACTION = 0.25
+"""Largest fraction of the free disk space that a cache may take with `auto`."""
+RESERVED_DISK_BYTES = 2 << 30
+"""Disk space in bytes that the cache always leaves free, for checkpoints and other files."""
 TeacherOutputs = tuple[Levels, Levels]
+"""Features (N, C, H, W) and class logits (N, K, H, W), by stride."""
 
 
 class TeacherCache:
-    """Answers for `Teacher.observe`; a batch is answered from disk when all its images are there."""
+    """Return the outputs of `Teacher.observe` from files, if all images of a batch are cached."""
 
     def __init__(self, teacher: Teacher, folder: Path) -> None:
         self.teacher, self.folder = teacher, folder
         self.full = False
-        """Set when the disk is: what is there is still read."""
+        """Whether the disk is full; nothing is written then, and existing files are still read."""
         folder.mkdir(parents=True, exist_ok=True)
 
     def observe(self, inputs: list[Tensor], samples: Sequence[Any]) -> TeacherOutputs:
-        """As `Teacher.observe`. `samples` say which image each input is, and how it was flipped."""
+        """Return the teacher's outputs for raw images `inputs` (3, H, W), and cache the missing ones.
+
+        The metadata of `samples` identifies the image of each input and its flip. A single image is not cached.
+        """
         if len(inputs) == 1:  # convolutions of a single image differ in the last digits from those of a batch
             return self.teacher.observe(inputs)
         files = [self.folder / f"{_key(sample)}.safetensors" for sample in samples]
-        kept = [_read(file, inputs[0].device) for file in files]
-        if all(kept):
-            return self._together([image for image in kept if image])
-        seen = self.teacher.observe(inputs)
-        for number, file in enumerate(files):
-            if not kept[number]:
-                self._keep(file, {name: tensor[number] for name, tensor in _named(seen).items()})
-        return seen
+        cached = [_read(file, inputs[0].device) for file in files]
+        if all(cached):
+            return self._stack([image for image in cached if image])
+        outputs = self.teacher.observe(inputs)
+        for index, file in enumerate(files):
+            if not cached[index]:
+                self._write(file, {name: tensor[index] for name, tensor in _tensors_by_name(outputs).items()})
+        return outputs
 
     def remove(self) -> None:
+        """Delete the cache's folder. Errors are ignored."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _together(self, images: list[dict[str, Tensor]]) -> TeacherOutputs:
+    def _stack(self, images: list[dict[str, Tensor]]) -> TeacherOutputs:
         batch = {name: torch.stack([image[name] for image in images]) for name in images[0]}
-        features, logits = ({s: batch[f"{kind}{s}"] for s in self.teacher.strides} for kind in ("feature", "logit"))
+        features, logits = (
+            {stride: batch[f"{kind}{stride}"] for stride in self.teacher.strides} for kind in ("feature", "logit")
+        )
         return features, logits
 
-    def _keep(self, file: Path, image: dict[str, Tensor]) -> None:
-        self.full = self.full or shutil.disk_usage(self.folder).free < RESERVE
+    def _write(self, file: Path, image: dict[str, Tensor]) -> None:
+        """Write the outputs for one image, unless the disk is full."""
+        self.full = self.full or shutil.disk_usage(self.folder).free < RESERVED_DISK_BYTES
         if self.full:
             return
-        part = file.with_suffix(f".{os.getpid()}.part")
+        temporary = file.with_suffix(f".{os.getpid()}.part")
         try:
             content = {name: tensor.cpu().contiguous().clone() for name, tensor in image.items()}
-            part.write_bytes(safetensors.torch.save(content))
-            part.rename(file)
+            temporary.write_bytes(safetensors.torch.save(content))
+            temporary.rename(file)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             self.full = True
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
-def cache_for(
+def open_teacher_cache(
     teacher: Teacher,
     job: JobSpec,
     data: LoadedSplits,
-    plan: ResolvedSchedule,
+    schedule: ResolvedSchedule,
     size: tuple[int, int] | None,
     workdir: Path,
     precision: str,
 ) -> TeacherCache | None:
-    """The cache that the spec asks for; `auto` where it is possible, repays and fits. `size` is [width, height] that every image
-    is scaled into, None where it is drawn anew each time. Raises InvalidSpec where `on` is impossible.
+    """Return the cache that the spec selects, or None.
+
+    With `auto` there is a cache if caching is possible, the run has at least `MIN_EPOCHS` epochs and the cache fits
+    on the disk. `size` is the [width, height] that every image is scaled into, None if each draw of an image has a
+    random size. Raises InvalidSpec if the spec has `teacher_cache: on` and caching is impossible.
     """
-    asked, root = job.distillation.teacher_cache, workdir / "teacher-cache"
+    mode, root = job.distillation.teacher_cache, workdir / "teacher-cache"
     shape = common_shape(data, size) if size else None
-    if asked == "on" and shape is None:
+    if mode == "on" and shape is None:
         raise InvalidSpec(
-            "`teacher_cache: on` needs training images that are all scaled to one shape.",
-            "Use `auto`, which caches where that is so, or images of one shape and no `schedule.train_sizes`.",
+            "`distillation.teacher_cache: on` needs training images that are all scaled to one shape.",
+            "Use `auto`, which caches only if that is so, or use images of one shape and no `schedule.train_sizes`.",
         )
-    if asked == "off" or shape is None:
+    if mode == "off" or shape is None:
         return None
-    if asked == "auto" and (plan.epochs < WORTH_EPOCHS or not _fits(teacher, data, job, shape, workdir)):
+    if mode == "auto" and (schedule.epochs < MIN_EPOCHS or not _fits_on_disk(teacher, data, job, shape, workdir)):
         return None
     return TeacherCache(teacher, root / f"{teacher.fingerprint()[:16]}-{precision}")
 
 
 def common_shape(data: LoadedSplits, size: tuple[int, int]) -> tuple[int, int] | None:
-    """[width, height] of every training image once scaled into `size`; None where they differ."""
-    halves = [(data.train, data.labelled)] + ([(data.unlabelled, data.unlabelled.valid)] if data.unlabelled else [])
-    images = (half.coco.images[index] for half, kept in halves for index in kept)
+    """Return the [width, height] of all training images after scaling into `size`; None if their shapes differ."""
+    splits = [(data.train, data.labelled)] + ([(data.unlabelled, data.unlabelled.valid)] if data.unlabelled else [])
+    images = (split.coco.images[index] for split, indices in splits for index in indices)
     originals = {(image.width, image.height) for image in images}
     shapes = {mmcv.rescale_size(original, tuple(size)) for original in originals}
     return shapes.pop() if len(shapes) == 1 else None
 
 
-def _fits(teacher: Teacher, data: LoadedSplits, job: JobSpec, shape: tuple[int, int], workdir: Path) -> bool:
+def _fits_on_disk(teacher: Teacher, data: LoadedSplits, job: JobSpec, shape: tuple[int, int], workdir: Path) -> bool:
     images = len(data.labelled) + (len(data.unlabelled.valid) if data.unlabelled else 0)
     variants = 1 if job.schedule.flip_prob in (0, 1) else 2
     width, height = shape
     probe = torch.zeros(3, height, width, dtype=torch.uint8, device=next(teacher.detector.parameters()).device)
-    each = sum(tensor.numel() * tensor.element_size() for tensor in _named(teacher.observe([probe])).values())
-    return images * variants * each < SHARE_OF_DISK * shutil.disk_usage(workdir).free
+    outputs = _tensors_by_name(teacher.observe([probe]))
+    bytes_per_image = sum(tensor.numel() * tensor.element_size() for tensor in outputs.values())
+    return images * variants * bytes_per_image < MAX_DISK_FRACTION * shutil.disk_usage(workdir).free
 
 
 def _key(sample: Any) -> str:
+    """Return the file name of an image's outputs: a hash of its path, shape and flip."""
     meta = sample.metainfo
     direction = meta.get("flip_direction") if meta.get("flip") else None
     return hashlib.sha256(repr((meta["img_path"], meta["img_shape"], direction)).encode()).hexdigest()[:32]
 
 
-def _named(seen: TeacherOutputs) -> dict[str, Tensor]:
-    features, logits = seen
-    return {f"feature{s}": tensor for s, tensor in features.items()} | {f"logit{s}": t for s, t in logits.items()}
+def _tensors_by_name(outputs: TeacherOutputs) -> dict[str, Tensor]:
+    features, logits = outputs
+    return {f"feature{stride}": tensor for stride, tensor in features.items()} | {
+        f"logit{stride}": tensor for stride, tensor in logits.items()
+    }
 
 
 def _read(file: Path, device: torch.device) -> dict[str, Tensor] | None:
-    """None for what is not there or not whole."""
+    """Return the tensors of a cache file; None if the file is missing or incomplete."""
     try:
         return safetensors.torch.load_file(file, device=str(device))
     except (OSError, SafetensorError):

@@ -1,4 +1,4 @@
-"""DetectionImages with their boxes, as mmdet's detectors take them."""
+"""Data sets, transform pipelines and data loaders that yield batches in mmdet's format."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,19 +22,24 @@ from frs.training.sampling import BatchSampler, ImageDraw, seeded
 from frs.training.schedule import base_dataset
 
 Pipeline = list[dict[str, Any]]
+"""Configs of mmdet transforms."""
 Batch = dict[str, Any]
-RESIZES = ("Resize", "RandomResize", "RandomChoiceResize")
+"""Raw images (3, H, W) under `inputs`, mmdet samples under `data_samples`."""
+RESIZE_TRANSFORMS = ("Resize", "RandomResize", "RandomChoiceResize")
 
 
 class DetectionImages(Dataset[Any]):
-    """One split through a pipeline of mmdet transforms; every random choice is a function of (seed, epoch, image)."""
+    """One split after a pipeline of mmdet transforms.
+
+    Every random choice is a function of (seed, epoch, image). Raises BadDataset if an image cannot be decoded.
+    """
 
     def __init__(self, coco: CocoFile, folder: Path, pipeline: Pipeline, seed: int, indices: Sequence[int]) -> None:
         self.coco, self.folder, self.seed = coco, folder, seed
         self.indices = np.asarray(indices)
-        """Which of `coco.images`."""
-        self.load, *rest = (TRANSFORMS.build(step) for step in pipeline)
-        self.transform = Compose(rest)
+        """Positions in `coco.images`."""
+        self.load, *transforms = (TRANSFORMS.build(config) for config in pipeline)
+        self.transform = Compose(transforms)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -44,13 +49,16 @@ class DetectionImages(Dataset[Any]):
         record = self.record(int(self.indices[draw.image]))
         try:
             loaded = self.load(record)
-        except (OSError, AssertionError, AttributeError) as error:  # however mmcv says that it cannot decode
+        except (OSError, AssertionError, AttributeError) as error:  # mmcv raises any of these if it cannot decode
             raise BadDataset(f"{Path(record['img_path']).name} cannot be read.") from error
         with seeded(self.seed, draw):
             return self.transform(loaded)
 
     def record(self, index: int) -> dict[str, Any]:
-        """What mmdet's `LoadImageFromFile` and `LoadAnnotations` start from."""
+        """Return the input of mmdet's `LoadImageFromFile` and `LoadAnnotations` for the image at `index`.
+
+        The boxes are corners in pixels of the original image; boxes that training cannot use are left out.
+        """
         image, boxes = self.coco.images[index], self.coco.boxes_of(index)
         boxes = boxes.take(np.flatnonzero(trainable_boxes(boxes, image.width, image.height)))
         corners = np.concatenate([boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:]], axis=1)
@@ -68,6 +76,7 @@ class DetectionImages(Dataset[Any]):
 
 
 def training_pipeline(schedule: Schedule, base_config: Config) -> Pipeline:
+    """Return the transforms for training. Raises InvalidSpec if neither spec nor base config has an image size."""
     return [
         {"type": "LoadImageFromFile"},
         {"type": "LoadAnnotations", "with_bbox": True},
@@ -78,6 +87,7 @@ def training_pipeline(schedule: Schedule, base_config: Config) -> Pipeline:
 
 
 def test_pipeline(schedule: Schedule, base_config: Config) -> Pipeline:
+    """Return the transforms for evaluation."""
     return [
         {"type": "LoadImageFromFile"},
         {"type": "Resize", "scale": test_size(schedule, base_config), "keep_ratio": True},
@@ -86,13 +96,15 @@ def test_pipeline(schedule: Schedule, base_config: Config) -> Pipeline:
 
 
 def test_size(schedule: Schedule, base_config: Config) -> tuple[int, int]:
-    """Width and height that images are scaled into where a detector is measured."""
-    size = schedule.image_size or next(step.scale for step in base_config.test_pipeline if step.type == "Resize")
+    """Return the [width, height] in pixels that images are scaled into for evaluation."""
+    size = schedule.image_size or next(
+        transform.scale for transform in base_config.test_pipeline if transform.type == "Resize"
+    )
     return size[0], size[1]
 
 
 class TrainingLoaders:
-    """`loaders(first, end)`: a loader of the batches of those steps, the same for any number of workers."""
+    """A callable `loaders(first, end)` that returns the batches of those steps, the same for any number of workers."""
 
     def __init__(
         self, images: DetectionImages, schedule: Schedule, workers: int, unlabelled: DetectionImages | None = None
@@ -100,9 +112,10 @@ class TrainingLoaders:
         self.images, self.schedule, self.workers, self.unlabelled = images, schedule, workers, unlabelled
 
     def __call__(self, first: int, end: int) -> Iterable[Batch]:
-        """A batch has `inputs` and `data_samples`, and as many under `unlabelled` where there are such images.
+        """Return this process's part of the batches of the steps `first` to `end` - 1.
 
-        It is this process's share of the step's.
+        A batch has `inputs` and `data_samples`. If there are unlabelled images, it has a batch of them under
+        `unlabelled`.
         """
         labelled = self._loader(self.images, first, end)
         if self.unlabelled is None:
@@ -110,29 +123,36 @@ class TrainingLoaders:
         return _add_unlabelled(labelled, self._loader(self.unlabelled, first, end))
 
     def _loader(self, images: DetectionImages, first: int, end: int) -> DataLoader[Any]:
-        one_of = process_group.rank(), process_group.world_size()
-        batches = BatchSampler(len(images), self.schedule.batch_size, self.schedule.seed, first, end, *one_of)
+        batches = BatchSampler(
+            len(images),
+            self.schedule.batch_size,
+            self.schedule.seed,
+            first,
+            end,
+            process_group.rank(),
+            process_group.world_size(),
+        )
         return _loader(images, self.workers, batch_sampler=batches)
 
     def __len__(self) -> int:
-        """Steps of an epoch; mmengine asks."""
+        """Return the number of steps per epoch, which mmengine reads."""
         return -(-len(self.images) // self.schedule.batch_size)
 
 
 def _add_unlabelled(labelled: Iterable[Batch], unlabelled: Iterable[Batch]) -> Iterator[Batch]:
-    for batch, extra in zip(labelled, unlabelled, strict=True):
-        yield batch | {"unlabelled": extra}
+    for batch, unlabelled_batch in zip(labelled, unlabelled, strict=True):
+        yield batch | {"unlabelled": unlabelled_batch}
 
 
 def test_loader(images: DetectionImages, workers: int) -> DataLoader[Any]:
-    """One image a batch, as stock mmdet evaluates: padding to a batch would change the numbers."""
+    """Return a loader with one image per batch, as in stock mmdet: padding would change the scores."""
     return _loader(images, workers, batch_size=1)
 
 
 def _loader(images: DetectionImages, workers: int, **batching: Any) -> DataLoader[Any]:
-    """With a generator of its own: an iterator draws a seed, which must not move the global one."""
-    own = torch.Generator()
-    return DataLoader(images, num_workers=workers, collate_fn=pseudo_collate, generator=own, **batching)
+    """Return a loader with its own generator, so that its iterator does not advance the global one."""
+    generator = torch.Generator()
+    return DataLoader(images, num_workers=workers, collate_fn=pseudo_collate, generator=generator, **batching)
 
 
 def _training_resize(schedule: Schedule, base_config: Config) -> dict[str, Any]:
@@ -144,8 +164,11 @@ def _training_resize(schedule: Schedule, base_config: Config) -> dict[str, Any]:
         }
     if schedule.image_size:
         return {"type": "Resize", "scale": tuple(schedule.image_size), "keep_ratio": True}
-    resizes = (step for step in base_dataset(base_config).pipeline if step.type in RESIZES)
-    found = next(resizes, None)
-    if found is None:
-        raise InvalidSpec("The base config scales images in a way of its own.", "Set `schedule.image_size`.")
-    return dict(found)
+    transforms = base_dataset(base_config).pipeline
+    resize = next((transform for transform in transforms if transform.type in RESIZE_TRANSFORMS), None)
+    if resize is None:
+        raise InvalidSpec(
+            f"The base config's training pipeline has none of the transforms {', '.join(RESIZE_TRANSFORMS)}.",
+            "Set `schedule.image_size`.",
+        )
+    return dict(resize)

@@ -1,4 +1,4 @@
-"""What the engine tells of its work, with the bookkeeping of who was told what when."""
+"""Emit the engine's events and limit the rate of progress events."""
 
 import time
 from pathlib import Path
@@ -10,82 +10,93 @@ from frs.evaluation.coco_scores import Scores
 from frs.training.schedule import ResolvedSchedule
 
 PROGRESS_SECONDS = 0.5
+"""Minimum interval between two progress events during training, in seconds."""
 KEEPALIVE_SECONDS = 2.0
-"""Within long work between steps, such as an evaluation: a watchdog takes long silence for a hang."""
+"""Minimum interval between two progress events in a phase without steps, such as an evaluation, in seconds.
+
+Without these events the watchdog would take a long phase for a stalled trainer.
+"""
 
 
 class EventReporter:
+    """Emit events with the paths of files relative to `root`."""
+
     def __init__(self, emit: events.Emit, root: Path) -> None:
-        """Files are told by their path below `root`."""
         self.emit, self.root = emit, root
         self._progress = events.Progress(epoch=0, epochs=0, step=0, steps=0, fraction=0.0)
-        self._told = time.monotonic()
+        self._emitted_at = time.monotonic()
         self.warnings: list[str] = []
-        """Kept in the report."""
+        """All warnings of the run, in order, for the report."""
         self._seconds_per_step: float | None = None
 
     def phase(self, name: str) -> None:
+        """Emit the start of a phase."""
         self.emit(events.Phase(phase=name))
         self._progress = self._progress.model_copy(update={"phase_fraction": None})
 
     def log(self, message: str, level: Literal["info", "warning"] = "info") -> None:
+        """Emit a log message."""
         self.emit(events.Log(level=level, message=message))
 
     def warn(self, *messages: str) -> None:
-        """Logs what was not said before, and keeps it for the report."""
+        """Log warnings that were not logged before, and add them to the report."""
         new = [message for message in messages if message not in self.warnings]
         for message in new:
             self.log(message, "warning")
         self.restore_warnings([*self.warnings, *new])
 
     def restore_warnings(self, warnings: list[str]) -> None:
-        """Warnings of attempts before this one come first."""
+        """Insert the warnings of earlier attempts before those of this attempt."""
         self.warnings = list(dict.fromkeys([*warnings, *self.warnings]))
         if self.warnings:
             self.facts(warnings=self.warnings)
 
     def facts(self, **values: object) -> None:
+        """Emit facts for the report."""
         self.emit(events.Facts(values=values))
 
-    def step(self, plan: ResolvedSchedule, step: int, seconds: float, batch_size: int) -> None:
-        """A step that took so long is done."""
+    def step(self, schedule: ResolvedSchedule, step: int, seconds: float, batch_size: int) -> None:
+        """Record that `step` took `seconds`; emit progress if it is due, and always at the last step."""
         before = self._seconds_per_step
         self._seconds_per_step = seconds if before is None else 0.9 * before + 0.1 * seconds
         self._progress = events.Progress(
-            epoch=plan.epoch_of(step),
-            epochs=plan.epochs,
+            epoch=schedule.epoch_of(step),
+            epochs=schedule.epochs,
             step=step,
-            steps=plan.steps,
-            fraction=step / plan.steps,
-            eta_seconds=self._seconds_per_step * (plan.steps - step),
+            steps=schedule.steps,
+            fraction=step / schedule.steps,
+            eta_seconds=self._seconds_per_step * (schedule.steps - step),
             images_per_second=batch_size / max(self._seconds_per_step, 1e-9),
         )
-        if step == plan.steps or time.monotonic() - self._told > PROGRESS_SECONDS:
-            self._tell()
+        if step == schedule.steps or time.monotonic() - self._emitted_at > PROGRESS_SECONDS:
+            self._emit_progress()
 
     def phase_progress(self, done: int, total: int) -> None:
-        """So much of the phase at hand is done."""
-        if time.monotonic() - self._told > KEEPALIVE_SECONDS:
+        """Record that `done` of `total` items of the current phase are complete; emit progress if it is due."""
+        if time.monotonic() - self._emitted_at > KEEPALIVE_SECONDS:
             self._progress = self._progress.model_copy(
                 update={"phase_fraction": done / max(1, total), "time": time.time()}
             )
-            self._tell()
+            self._emit_progress()
 
     def evaluation(self, role: events.Role, scores: Scores, *, step: int = 0, epoch: int = 0, last: bool) -> None:
-        told: dict[str, Any] = {
+        """Emit the scores of a detector."""
+        values: dict[str, Any] = {
             name: getattr(scores, name) for name in ("metrics", "per_class", "images", "detections")
         }
-        self.emit(events.Evaluation(role=role, step=step, epoch=epoch, last=last, **told))
+        self.emit(events.Evaluation(role=role, step=step, epoch=epoch, last=last, **values))
 
-    def checkpoint(self, kind: Literal["training", "student"], written: SavedFile, **facts: Any) -> None:
-        self.emit(events.Checkpoint(kind=kind, **self._file(written), **facts))
+    def checkpoint(self, kind: Literal["training", "student"], saved: SavedFile, **facts: Any) -> None:
+        """Emit that a checkpoint was saved."""
+        self.emit(events.Checkpoint(kind=kind, **self._file(saved), **facts))
 
-    def artifact(self, name: str, written: SavedFile) -> None:
-        self.emit(events.Artifact(name=name, **self._file(written)))
+    def artifact(self, name: str, saved: SavedFile) -> None:
+        """Emit that an artifact was saved."""
+        self.emit(events.Artifact(name=name, **self._file(saved)))
 
-    def _file(self, written: SavedFile) -> dict[str, Any]:
-        return {"path": str(written.path.relative_to(self.root)), "sha256": written.sha256, "bytes": written.bytes}
+    def _file(self, saved: SavedFile) -> dict[str, Any]:
+        return {"path": str(saved.path.relative_to(self.root)), "sha256": saved.sha256, "bytes": saved.bytes}
 
-    def _tell(self) -> None:
-        self._told = time.monotonic()
+    def _emit_progress(self) -> None:
+        self._emitted_at = time.monotonic()
         self.emit(self._progress)

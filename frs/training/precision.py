@@ -1,4 +1,7 @@
-"""fp32, bf16 and fp16: mmengine's mixed-precision wrapper asserts a GPU, ours also runs bf16 on the CPU."""
+"""fp32, bf16 and fp16 training.
+
+mmengine's mixed-precision wrapper requires a GPU; this one also runs bf16 on the CPU.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,30 +15,34 @@ from frs.errors import PrecisionUnsupported
 from frs.spec import Precision
 from frs.training.process_group import average_gradients
 
-Chosen = Literal["fp32", "bf16", "fp16"]
+ResolvedPrecision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose(precision: Precision, device: torch.device) -> Chosen:
-    """`auto` = bf16 on a GPU that has it, else fp32. Raises PrecisionUnsupported for fp16 without a GPU."""
+def choose_precision(precision: Precision, device: torch.device) -> ResolvedPrecision:
+    """Return the precision to train in: `auto` is bf16 on a GPU that supports it, else fp32.
+
+    Raises PrecisionUnsupported for fp16 without a GPU.
+    """
     if precision == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if precision == "fp16" and device.type != "cuda":
-        raise PrecisionUnsupported("Precision fp16 needs a GPU.")
+        raise PrecisionUnsupported("`schedule.precision: fp16` requires a GPU.", "Use `auto`, `bf16` or `fp32`.")
     return precision
 
 
-def autocast(precision: Chosen, device_type: str) -> torch.autocast:
-    """The context that forward passes run in."""
+def autocast(precision: ResolvedPrecision, device_type: str) -> torch.autocast:
+    """Return the context for forward passes; it has no effect in fp32."""
     return torch.autocast(device_type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES)
 
 
 class AutocastOptimWrapper(OptimWrapper):
-    """mmengine's OptimWrapper with the forward pass under autocast, loss scaling for fp16, and gradients averaged over
-    processes before they are clipped.
+    """mmengine's OptimWrapper with autocast for the forward pass and loss scaling for fp16.
+
+    Gradients are averaged over processes before they are clipped.
     """
 
-    def __init__(self, precision: Chosen, device_type: str, **kwargs: Any) -> None:
+    def __init__(self, precision: ResolvedPrecision, device_type: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.device_type = device_type
         self.precision = precision
@@ -43,15 +50,18 @@ class AutocastOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Run the forward pass under autocast."""
         with super().optim_context(model), autocast(self.precision, self.device_type):
             yield
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Compute the gradients of the scaled loss and average them over processes."""
         self.scaler.scale(loss).backward(**kwargs)
         average_gradients(p for group in self.optimizer.param_groups for p in group["params"])
         self._inner_count += 1
 
     def step(self, **kwargs: Any) -> None:
+        """Clip the gradients if configured, and update the parameters."""
         if self.clip_grad_kwargs:
             self.scaler.unscale_(self.optimizer)
             self._clip_grad()
@@ -59,9 +69,11 @@ class AutocastOptimWrapper(OptimWrapper):
         self.scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of the optimizer and of the loss scaler."""
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict()` returned. The scaler's state is empty unless the precision is fp16."""
         self.optimizer.load_state_dict(state_dict["optimizer"])
         if state_dict["scaler"]:
             self.scaler.load_state_dict(state_dict["scaler"])

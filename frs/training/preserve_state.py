@@ -1,4 +1,4 @@
-"""Measuring on a module without leaving a trace: a run that was measured equals one that was not."""
+"""Preserve a module's state during a measurement, so that a run with measurements equals a run without them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +11,12 @@ from frs.training.sampling import ImageDraw, seeded
 
 @contextmanager
 def preserve_state(module: nn.Module) -> Iterator[None]:
-    """Buffers, such as a batch norm's running mean, modes and the random state are afterwards as they were before.
+    """Restore buffers, train or eval modes and the random state after the block.
 
-    Parameters are the caller's to leave alone. Gradients are gone; before training there are none.
+    Buffers include a batch norm's running mean. Parameters are not restored: the block must not change them.
+    Gradients are removed; before training there are none.
     """
-    kept = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     modes = {part: part.training for part in module.modules()}
     gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
@@ -27,4 +28,4 @@ def preserve_state(module: nn.Module) -> Iterator[None]:
             part.training = training
         with torch.no_grad():
             for name, buffer in module.named_buffers():
-                buffer.copy_(kept[name])
+                buffer.copy_(buffers[name])

@@ -1,6 +1,6 @@
-"""What the processes of one job tell each other. Alone, a process gets back what it gave, bit by bit.
+"""Collective operations between the processes of one job. With one process they return their input unchanged.
 
-Each process trains on its share of a step's images; the mean over processes of their losses is the whole batch's.
+Each process trains on its part of a step's images; the mean of the processes' losses is the loss of the whole batch.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,84 +18,90 @@ from torch.distributed import DistError, FileStore, destroy_process_group, init_
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
-"""Longest wait for another process: for the first one writing a checkpoint to a slow disk."""
+"""Longest wait for another process, such as rank 0 that writes a checkpoint to a slow disk."""
 
 
 @contextmanager
-def process_group(rank: int, processes: int, store: Path, gpus: bool) -> Iterator[None]:
-    """One of `world_size` that meet at the file `store`; with `gpus` the process's device is the one of its rank."""
+def process_group(rank: int, world_size: int, store: Path, gpus: bool) -> Iterator[None]:
+    """Join a group of `world_size` processes through the file `store`.
+
+    With `gpus`, the process uses the GPU of its rank.
+    """
     if gpus:
         torch.cuda.set_device(rank)
-    meeting = FileStore(str(store), processes)
-    init_process_group("nccl" if gpus else "gloo", store=meeting, rank=rank, world_size=processes, timeout=TIMEOUT)
+    file_store = FileStore(str(store), world_size)
+    init_process_group("nccl" if gpus else "gloo", store=file_store, rank=rank, world_size=world_size, timeout=TIMEOUT)
     yield
-    destroy_process_group()  # not after an error: NCCL's would wait for the others
+    destroy_process_group()  # not after an error: NCCL would wait for the other processes
 
 
 def world_size() -> int:
+    """Return the number of processes."""
     return dist.get_world_size()
 
 
 def rank() -> int:
-    """From 0. Rank 0 alone tells events and writes files."""
+    """Return this process's rank, from 0. Only rank 0 emits events and writes files."""
     return dist.get_rank()
 
 
 def shard(items: Sequence[T]) -> list[T]:
-    """This process's part of `items`: consecutive ones, in the order of ranks, as even as can be."""
-    first, end = (len(items) * place // world_size() for place in (rank(), rank() + 1))
+    """Return this process's part of `items`: consecutive items, in order of rank, split as evenly as possible."""
+    first, end = (len(items) * position // world_size() for position in (rank(), rank() + 1))
     return list(items[first:end])
 
 
 def all_gather(value: T) -> list[T]:
-    """Everybody's value, by rank, as plain Python objects."""
+    """Return the values of all processes in order of rank. Values are pickled."""
     return dist.all_gather_object(value)
 
 
 def all_reduce_mean(values: Tensor) -> Tensor:
+    """Return the mean of `values` over processes, elementwise."""
     values = values.clone()
     dist.all_reduce(values, op="mean")
     return values
 
 
 def all_reduce_max(*values: float) -> list[float]:
-    """The highest that any process has, of each."""
+    """Return the maximum of each value over processes."""
     if world_size() == 1:
         return list(values)
-    found = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(found, op="max")
-    return found.tolist()
+    maxima = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(maxima, op="max")
+    return maxima.tolist()
 
 
 def broadcast_from_rank0(tensors: Iterable[Tensor]) -> None:
-    """Every process's tensors become rank 0's."""
+    """Overwrite the tensors of every process with those of rank 0."""
     for tensor in tensors:
         dist.broadcast(tensor.detach())
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Each gradient becomes its mean over processes, 0 counting where a process has none; none where nobody has one.
+    """Replace each gradient by its mean over processes.
 
-    One all-reduce of one flat tensor after the backward pass: for a moment the gradients' memory twice, and nothing
-    overlapped with the backward pass.
+    A missing gradient counts as 0; a gradient that is missing in every process stays None. One all-reduce of one flat
+    tensor after the backward pass: it needs the memory of the gradients twice, and does not overlap with the backward
+    pass.
     """
     if world_size() == 1:
         return
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    reached = trained[0].new_tensor([parameter.grad is not None for parameter in trained])
-    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-    flat = torch.cat([*(gradient.reshape(-1) for gradient in own), reached])
+    has_gradient = trained[0].new_tensor([parameter.grad is not None for parameter in trained])
+    local = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+    flat = torch.cat([*(gradient.reshape(-1) for gradient in local), has_gradient])
     dist.all_reduce(flat, op="mean")
-    *averaged, reached = flat.split([*(parameter.numel() for parameter in trained), len(trained)])
-    for parameter, gradient, somewhere in zip(trained, averaged, reached.tolist(), strict=True):
-        parameter.grad = gradient.view_as(parameter) if somewhere else None
+    *averaged, has_gradient = flat.split([*(parameter.numel() for parameter in trained), len(trained)])
+    for parameter, gradient, in_any_process in zip(trained, averaged, has_gradient.tolist(), strict=True):
+        parameter.grad = gradient.view_as(parameter) if in_any_process else None
 
 
 def all_gather_rows(rows: NDArray[Any]) -> NDArray[Any]:
-    """Everybody's rows, in the order of ranks."""
+    """Return the rows of all processes, concatenated in order of rank."""
     return np.concatenate(all_gather(rows))
 
 
 def is_peer_lost(error: Exception) -> bool:
-    """Whether the error only says that another process has gone."""
+    """Return whether the error only means that another process has ended."""
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))

@@ -1,4 +1,4 @@
-"""Which images a step sees, as a function of (seed, step) alone, so that training can start at any step."""
+"""Sample the images of a step as a function of (seed, step) alone, so that training can start at any step."""
 
 import random
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ class ImageDraw(NamedTuple):
 
 
 class BatchSampler:
-    """The batches of the steps `first` to `steps` - 1, across epochs: each epoch a new order of all images.
+    """A batch sampler for torch's DataLoader: the batches of the steps `first` to `steps` - 1.
 
-    A batch sampler for torch's DataLoader. One iterator runs through all epochs, so its workers start once. Of several
-    processes each gets its share of every batch; where the last of an epoch is too short to share out evenly, it is
-    filled up with images of the same epoch.
+    Each epoch is a new permutation of all images. One iterator covers all epochs, so the loader's workers start once.
+    With several processes, each receives an equal part of every batch; if the last batch of an epoch cannot be split
+    evenly, it is filled up with images of the same epoch.
     """
 
     def __init__(
-        self, images: int, batch_size: int, seed: int, first: int, steps: int, rank: int = 0, processes: int = 1
+        self, images: int, batch_size: int, seed: int, first: int, steps: int, rank: int = 0, world_size: int = 1
     ) -> None:
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.first, self.steps = first, steps
-        self.rank, self.processes = rank, processes
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
         return self.steps - self.first
@@ -42,23 +42,24 @@ class BatchSampler:
             epoch, batch = divmod(step, per_epoch)
             if batch == 0 or not order:
                 order = self.order(epoch)
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [ImageDraw(epoch, image) for image in self.share(chosen, order)]
+            images = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [ImageDraw(epoch, image) for image in self.shard(images, order)]
 
     def order(self, epoch: int) -> list[int]:
+        """Return the permutation of all images for `epoch`."""
         return np.random.default_rng([self.seed, epoch]).permutation(self.images).tolist()
 
-    def share(self, batch: list[int], epoch: list[int]) -> list[int]:
-        """This process's part of a batch, as many images as every other's."""
-        missing = -len(batch) % self.processes
-        each = (len(batch) + missing) // self.processes
-        return [*batch, *islice(cycle(epoch), missing)][self.rank * each : (self.rank + 1) * each]
+    def shard(self, batch: list[int], epoch_order: list[int]) -> list[int]:
+        """Return this process's part of a batch: the same number of images in every process."""
+        missing = -len(batch) % self.world_size
+        size = (len(batch) + missing) // self.world_size
+        return [*batch, *islice(cycle(epoch_order), missing)][self.rank * size : (self.rank + 1) * size]
 
 
 @contextmanager
 def seeded(seed: int, draw: ImageDraw) -> Iterator[None]:
-    """Python's, NumPy's and torch's (CPU) global generators set from (seed, epoch, image) inside, as they were after."""
-    python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    """Seed the global generators of Python, NumPy and torch (CPU) from (seed, epoch, image), then restore them."""
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     state = np.random.SeedSequence([seed, draw.epoch, draw.image]).generate_state(3)
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))
@@ -66,6 +67,6 @@ def seeded(seed: int, draw: ImageDraw) -> Iterator[None]:
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)

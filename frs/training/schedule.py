@@ -1,4 +1,4 @@
-"""The schedule with nothing left open: absent fields take the base config's values, epochs become steps."""
+"""Resolve a schedule: absent fields take the base config's values, and epochs are converted to steps."""
 
 import math
 from dataclasses import dataclass
@@ -11,82 +11,93 @@ from frs.spec import Schedule
 from frs.step_counts import count_steps
 
 BASE_BATCH_SIZE = 16
-"""Images a step that the base configs' learning rates are for."""
+"""Batch size for which a base config's learning rate holds, unless the config has `auto_scale_lr`."""
 ADAMW_RATE, ADAMW_DECAY = 1e-3, 0.05
 OPTIMIZER_STATE_TENSORS = {"sgd": 1, "adamw": 2}
-"""Tensors that each keeps for every parameter."""
+"""Number of state tensors per parameter, by optimizer."""
 
 
 @dataclass(frozen=True)
 class ResolvedSchedule:
+    """A schedule in which every value is set."""
+
     epochs: int
     steps: int
     steps_per_epoch: int
     warmup_steps: int
     milestones: tuple[int, ...]
-    """In steps."""
+    """Steps after which the learning rate drops to a tenth."""
     learning_rate: float
     weight_decay: float
 
     def epoch_of(self, step: int) -> int:
-        """Epoch, from 1, in which `step` (from 1) lies; 0 before the first."""
+        """Return the epoch (from 1) that contains `step` (from 1); 0 for step 0."""
         return math.ceil(step / self.steps_per_epoch)
 
 
 def resolve_schedule(schedule: Schedule, base_config: Config, images: int) -> ResolvedSchedule:
-    """The steps of `schedule` over a training set of so many images."""
+    """Return `schedule` in steps for a training set of `images` images.
+
+    Raises InvalidSpec if neither spec nor base config has a number of epochs.
+    """
     epochs = schedule.epochs or _base_epochs(base_config)
     if not epochs:
-        raise InvalidSpec("The base config does not count in epochs.", "Set `schedule.epochs`.")
-    counted = count_steps(schedule, epochs, images)
+        raise InvalidSpec("The base config has no number of epochs.", "Set `schedule.epochs`.")
+    counts = count_steps(schedule, epochs, images)
     optimizer = base_config.optim_wrapper.optimizer
     sgd = schedule.optimizer.name == "sgd"
-    stock_batch = base_config.get("auto_scale_lr", {}).get("base_batch_size", BASE_BATCH_SIZE)
-    rate = optimizer.lr * schedule.batch_size / stock_batch if sgd else ADAMW_RATE
+    base_batch_size = base_config.get("auto_scale_lr", {}).get("base_batch_size", BASE_BATCH_SIZE)
+    rate = optimizer.lr * schedule.batch_size / base_batch_size if sgd else ADAMW_RATE
     decay = optimizer.weight_decay if sgd else ADAMW_DECAY
     return ResolvedSchedule(
-        epochs=counted.epochs,
-        steps=counted.steps,
-        steps_per_epoch=counted.per_epoch,
-        warmup_steps=warmup(schedule.lr_schedule.warmup_steps, counted.steps),
-        milestones=tuple(epoch * counted.per_epoch for epoch in _milestones(schedule, base_config, epochs)),
+        epochs=counts.epochs,
+        steps=counts.steps,
+        steps_per_epoch=counts.per_epoch,
+        warmup_steps=resolve_warmup_steps(schedule.lr_schedule.warmup_steps, counts.steps),
+        milestones=tuple(epoch * counts.per_epoch for epoch in _milestones(schedule, base_config, epochs)),
         learning_rate=schedule.optimizer.learning_rate or rate,
         weight_decay=decay if schedule.optimizer.weight_decay is None else schedule.optimizer.weight_decay,
     )
 
 
-def warmup(asked: int | str, steps: int) -> int:
-    """`auto` = min(500, 5 % of the steps)."""
-    return int(asked) if asked != "auto" else min(500, math.ceil(steps / 20))
+def resolve_warmup_steps(configured: int | str, steps: int) -> int:
+    """Return the number of warm-up steps: `auto` is 5 % of the steps, at most 500."""
+    return int(configured) if configured != "auto" else min(500, math.ceil(steps / 20))
 
 
-def optimizer_config(schedule: Schedule, plan: ResolvedSchedule) -> dict[str, Any]:
-    common = {"lr": plan.learning_rate, "weight_decay": plan.weight_decay}
+def optimizer_config(schedule: Schedule, resolved: ResolvedSchedule) -> dict[str, Any]:
+    """Return the config of the torch optimizer."""
+    common = {"lr": resolved.learning_rate, "weight_decay": resolved.weight_decay}
     if schedule.optimizer.name == "sgd":
         return {"type": "SGD", "momentum": schedule.optimizer.momentum, **common}
     return {"type": "AdamW", **common}
 
 
-def scheduler_configs(schedule: Schedule, plan: ResolvedSchedule) -> list[dict[str, Any]]:
-    """Mmengine parameter schedulers, counted in steps: a linear warm-up, then steps or a cosine to a hundredth."""
-    warmup_steps = plan.warmup_steps if plan.warmup_steps > 1 else 0  # mmengine's LinearLR never ends after one step
+def scheduler_configs(schedule: Schedule, resolved: ResolvedSchedule) -> list[dict[str, Any]]:
+    """Return the configs of mmengine's parameter schedulers, in steps.
+
+    A linear warm-up from a thousandth of the learning rate, then either a drop to a tenth at each milestone or a cosine
+    down to a hundredth.
+    """
+    # mmengine's LinearLR does not end if it has a single step
+    warmup_steps = resolved.warmup_steps if resolved.warmup_steps > 1 else 0
     by_step = {"by_epoch": False}
-    warm = {"type": "LinearLR", "start_factor": 0.001, "begin": 0, "end": warmup_steps, **by_step}
+    warmup = {"type": "LinearLR", "start_factor": 0.001, "begin": 0, "end": warmup_steps, **by_step}
     if schedule.lr_schedule.name == "step":
-        after = {"type": "MultiStepLR", "milestones": list(plan.milestones), "gamma": 0.1, **by_step}
+        main = {"type": "MultiStepLR", "milestones": list(resolved.milestones), "gamma": 0.1, **by_step}
     else:
-        after = {
+        main = {
             "type": "CosineAnnealingLR",
             "begin": warmup_steps,
-            "end": plan.steps,
+            "end": resolved.steps,
             "eta_min_ratio": 0.01,
             **by_step,
         }
-    return [*([warm] if warmup_steps else []), *([after] if warmup_steps < plan.steps else [])]
+    return [*([warmup] if warmup_steps else []), *([main] if warmup_steps < resolved.steps else [])]
 
 
 def base_dataset(base_config: Config) -> ConfigDict:
-    """The base config's training set, without the wrappers that repeat it."""
+    """Return the config of the base config's training set, without the wrappers that repeat it."""
     dataset = base_config.train_dataloader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset
@@ -94,7 +105,7 @@ def base_dataset(base_config: Config) -> ConfigDict:
 
 
 def _base_epochs(base_config: Config) -> int:
-    """Times the stock schedule sees every image; 0 where it counts in steps."""
+    """Return how often the base config's schedule trains on every image; 0 if its length is in steps."""
     times, dataset = base_config.train_cfg.get("max_epochs", 0), base_config.train_dataloader.dataset
     while "dataset" in dataset:
         times, dataset = times * dataset.get("times", 1), dataset.dataset
@@ -102,6 +113,7 @@ def _base_epochs(base_config: Config) -> int:
 
 
 def _milestones(schedule: Schedule, base_config: Config, epochs: int) -> list[int]:
+    """Return the milestones in epochs; those of the base config are scaled to `epochs`."""
     if schedule.lr_schedule.milestones is not None:
         return list(schedule.lr_schedule.milestones)
     stepped = [s for s in base_config.param_scheduler if "milestones" in s]

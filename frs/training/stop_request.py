@@ -1,4 +1,4 @@
-"""A request to end soon, set by a signal, a file or a time limit and looked at between steps."""
+"""A request to stop training, made by a signal, a file or a time limit and checked between steps."""
 
 import signal
 import time
@@ -7,37 +7,43 @@ from typing import Literal
 
 StopReason = Literal["interrupted", "stopped_early", "time_limit"]
 STOP_FILE = "stop-requested"
-"""A file of this name in the work folder: end at the next step, evaluate, and succeed with what was learned.
+"""Name of a file in the work folder that requests to stop at the next step, evaluate, and succeed.
 
-No signal, for one that comes before its handler is set would kill the trainer.
+A signal is not used for this: it would kill a trainer whose handler is not installed yet.
 """
 
 
 class Interrupted(Exception):
-    """Training stopped at a step because somebody asked; a checkpoint of that step is written."""
+    """Training stopped at a step on request; a checkpoint of that step is written."""
 
 
 class StopRequest:
+    """The sources of a stop request: signals, the file `STOP_FILE` in `workdir`, and a limit of `max_minutes`."""
+
     def __init__(self, max_minutes: float | None = None, workdir: Path | None = None) -> None:
-        self.asked = False
+        self.requested = False
+        """Whether an interruption was requested."""
         self.file = workdir / STOP_FILE if workdir else None
         self.deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
 
     def on_signals(self) -> "StopRequest":
-        """SIGTERM and SIGINT become requests, those too that were held back until now; a second SIGINT raises
-        KeyboardInterrupt as usual.
+        """Turn SIGTERM and SIGINT into requests, including signals that were blocked until now, and return self.
+
+        A second SIGINT raises KeyboardInterrupt as usual.
         """
-        signal.signal(signal.SIGTERM, lambda *_: self.ask())
-        signal.signal(signal.SIGINT, lambda *_: self._ask_once())
+        signal.signal(signal.SIGTERM, lambda *_: self.request())
+        signal.signal(signal.SIGINT, lambda *_: self._request_once())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
         return self
 
-    def ask(self) -> None:
-        self.asked = True
+    def request(self) -> None:
+        """Request an interruption: training ends at the next step with a checkpoint."""
+        self.requested = True
 
     @property
-    def why(self) -> StopReason | None:
-        if self.asked:
+    def reason(self) -> StopReason | None:
+        """Reason to stop now; None to continue. An interruption has precedence."""
+        if self.requested:
             return "interrupted"
         if self.file is not None and self.file.exists():
             return "stopped_early"
@@ -45,7 +51,7 @@ class StopRequest:
             return "time_limit"
         return None
 
-    def _ask_once(self) -> None:
-        if self.asked:
+    def _request_once(self) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.ask()
+        self.request()

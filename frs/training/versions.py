@@ -1,4 +1,4 @@
-"""What ran where: for the report."""
+"""Versions of the software and the name of the device, for the report."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -9,10 +9,12 @@ _PACKAGES = ("frs", "torch", "torchvision", "onedl-mmdetection", "onedl-mmengine
 
 
 def versions() -> dict[str, str]:
+    """Return the versions of Python and of the main packages; "absent" for a package that is not installed."""
     return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
 
 
 def device_name(device: torch.device) -> str:
+    """Return the GPU's name, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
