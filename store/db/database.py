@@ -59,7 +59,7 @@ class Database:
 
     engine: Engine
     read: sessionmaker[Session]
-    """Read-only sessions; on SQLite they never wait for a writer."""
+    """Sessions that only read; on SQLite they never wait for a writer."""
     write: sessionmaker[Session]
     """Sessions that write. On SQLite the transaction takes the write lock at its start: after a read it could no longer
     get it."""

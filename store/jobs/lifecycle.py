@@ -126,7 +126,7 @@ def claim(
 
 
 def renew(session: Session, lease: Lease, lease_seconds: float) -> Renewal:
-    """Extend the lease and return it with the requested action. Raise LeaseLost if the job is held no longer."""
+    """Extend the lease; return it with the requested action. Raise LeaseLost if the attempt no longer runs."""
     job = lock_attempt(session, lease, events=0, lease_expires_at=now() + lease_seconds)
     return Renewal(_lease_of(job), requested_action(job))
 
