@@ -55,8 +55,8 @@ class CocoFile:
 def read(annotations: Path, issues: IssueCollector | None = None) -> CocoFile:
     """Return the valid content of a COCO annotation file; add an issue to `issues` for every invalid entry.
 
-    Raises BadDataset if the file is missing, is not JSON, has no list of images, annotations or categories, or has an
-    invalid category.
+    Raises BadDataset if the file is missing, is not JSON, has no list of images, annotations or categories, lists no
+    images or categories, or has an invalid category.
     """
     issues = IssueCollector() if issues is None else issues
     name = printable(annotations.name)

@@ -244,7 +244,7 @@ def test_what_is_no_picture_and_no_annotation_is_counted_and_left_out(tmp_path, 
     names = ["run.sh", "a.zip", "__MACOSX/._a.jpg", ".git/a.txt", "train/.a.jpg", "a", "a.jpg.exe"]
     (tmp_path / "archive").write_bytes(pack(("./train/a.jpg", b"picture"), *((name, inner) for name in names)))
     done = unpack(tmp_path / "archive", tmp_path / "here")
-    assert (done.files, done.bytes, done.left_out) == (1, 7, len(names))
+    assert (done.files, done.bytes, done.skipped) == (1, 7, len(names))
     assert [path for path in everything_in(tmp_path / "here") if path.is_file()] == [tmp_path / "here/train/a.jpg"]
 
 

@@ -25,7 +25,7 @@ from frs.dataset import image_files
 from frs.dataset.coco_images import CocoImage
 path, width, height = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 found = image_files.check_image(path.parent, CocoImage(1, path.name, width, height), decode=True)
-size = image_files.image_size(path)
+size = image_files.read_image_size(path)
 most = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 print(json.dumps([found and found[0], size, most]))
 """

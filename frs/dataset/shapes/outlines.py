@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 Points = NDArray[np.float64]
-"""(N, 2): corners x, y of an outline of radius 1 around the origin."""
+"""(N, 2): corners x, y of an outline around the origin, in units of its radius."""
 _OVERSAMPLING = 4
 """Subpixels per pixel side when a shape is rasterised."""
 
