@@ -21,19 +21,19 @@ class ScriptedTrainer:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.exit_code: int | None = None
-        self.hung = self.killed = self.fenced = False
+        self.stalled = self.killed = self.fenced = False
         self._supervisor = supervisor
         supervisor.trainer = supervisor.heartbeat._trainer = self  # type: ignore[assignment]
 
     def start(self) -> None: ...
 
-    def prolong(self, live_until: float) -> None: ...
+    def extend_fence(self, fence_at: float) -> None: ...
 
     def stop(self, within: float) -> None: ...
 
-    def end(self) -> None: ...
+    def kill(self) -> None: ...
 
-    def lines(self, patience: float) -> Iterator[Line | None]:
+    def lines(self, timeout: float) -> Iterator[Line | None]:
         for event in _script(self._supervisor.folder):
             if event.type == "progress":
                 self._beat()

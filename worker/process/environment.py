@@ -1,4 +1,4 @@
-"""What a trainer may know of its surroundings: an allow-list, so no address, password or key of ours is ever in it."""
+"""The environment variables of a trainer: an allow-list, so that no address, password or key reaches it."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,18 @@ from worker.process.gpus import VISIBLE
 ALLOWED = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", NETWORK}
 )
+"""Variables that a trainer inherits."""
 ALLOWED_PREFIX = "NVIDIA_"
+"""Prefix of further variables that a trainer inherits."""
 
 
-def trainer_environment(ours: Mapping[str, str] = os.environ, gpus: Sequence[str] | None = None) -> dict[str, str]:
-    """`gpus`: those it may use; None: this host has none to give."""
-    allowed = {name: value for name, value in ours.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIX)}
-    chosen = {} if gpus is None else {VISIBLE: ",".join(gpus)}
-    return {**allowed, **chosen, PARENT: str(os.getpid()), JAIL: "1"}
+def trainer_environment(
+    environment: Mapping[str, str] = os.environ, gpus: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Return the variables that a trainer gets.
+
+    `gpus` are the GPUs that it may use; None means that this host has none, and CUDA_VISIBLE_DEVICES stays as it is.
+    """
+    allowed = {name: value for name, value in environment.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIX)}
+    visible = {} if gpus is None else {VISIBLE: ",".join(gpus)}
+    return {**allowed, **visible, PARENT: str(os.getpid()), JAIL: "1"}

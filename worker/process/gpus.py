@@ -1,4 +1,4 @@
-"""The GPUs of this host that its worker may give to trainers: what NVML sees and CUDA_VISIBLE_DEVICES leaves."""
+"""The GPUs that a worker may assign to trainers: those that NVML lists and CUDA_VISIBLE_DEVICES does not hide."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -12,26 +12,32 @@ import pynvml
 from store.db.tables import Document
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""Environment variable that selects the GPUs of a process."""
 
 
 def gpu_ids(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """How a trainer is told of each; none without a driver."""
-    found = [gpu["index"] for gpu in _all()]
+    """Return the GPUs in the form that CUDA_VISIBLE_DEVICES takes; an empty list without a driver.
+
+    Like CUDA, ignore the first entry of the variable that names no GPU, and all after it.
+    """
+    indices = [str(gpu["index"]) for gpu in _all_gpus()]
     visible = environment.get(VISIBLE)
     if visible is None:
-        return [str(index) for index in found]
-    chosen = (name.strip() for name in visible.split(","))
-    known = {str(index) for index in found}
-    return list(takewhile(lambda name: name in known or name.startswith(("GPU-", "MIG-")), chosen))
+        return indices
+    names = (name.strip() for name in visible.split(","))
+    return list(takewhile(lambda name: name in indices or name.startswith(("GPU-", "MIG-")), names))
 
 
 def gpu_states(environment: Mapping[str, str] = os.environ) -> list[Document]:
-    """`{index, name, memory_total, memory_used, utilization}` of each; bytes and percent, null where not told."""
+    """Return `{index, uuid, name, memory_total, memory_used, utilization}` of each GPU.
+
+    Memory is in bytes, utilization in percent; a value that the driver does not report is None.
+    """
     usable = gpu_ids(environment)
-    return [gpu for gpu in _all() if str(gpu["index"]) in usable or gpu["uuid"] in usable]
+    return [gpu for gpu in _all_gpus() if str(gpu["index"]) in usable or gpu["uuid"] in usable]
 
 
-def _all() -> list[Document]:
+def _all_gpus() -> list[Document]:
     if not _has_driver():
         return []
     with _nvml():
@@ -58,20 +64,21 @@ def _nvml() -> Iterator[None]:
 
 def _describe(index: int) -> Document:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = _told(pynvml.nvmlDeviceGetMemoryInfo, handle)
-    rates = _told(pynvml.nvmlDeviceGetUtilizationRates, handle)
+    memory = _query(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    rates = _query(pynvml.nvmlDeviceGetUtilizationRates, handle)
     return {
         "index": index,
-        "uuid": _told(pynvml.nvmlDeviceGetUUID, handle),
-        "name": _told(pynvml.nvmlDeviceGetName, handle),
+        "uuid": _query(pynvml.nvmlDeviceGetUUID, handle),
+        "name": _query(pynvml.nvmlDeviceGetName, handle),
         "memory_total": memory and int(memory.total),
         "memory_used": memory and int(memory.used),
         "utilization": rates and int(rates.gpu),
     }
 
 
-def _told(question: Any, handle: Any) -> Any:
+def _query(function: Any, handle: Any) -> Any:
+    """Return the driver's answer; None where it has none, as for a virtual GPU or a partition of a GPU."""
     try:
-        return question(handle)
-    except pynvml.NVMLError:  # a virtual GPU, or a partition of one, does not tell everything
+        return function(handle)
+    except pynvml.NVMLError:
         return None

@@ -1,15 +1,15 @@
-"""Whether the kernel has killed something of ours for want of memory."""
+"""Detection of processes that the kernel has killed because memory ran out."""
 
 from contextlib import suppress
 from pathlib import Path
 
 EVENTS = Path("/sys/fs/cgroup/memory.events")
-"""Of this container; on a bare host there is none, and nobody is told."""
+"""Memory events of this container's control group. A bare host has no such file, so no kill is detected there."""
 
 
 def oom_kill_count(events: Path = EVENTS) -> int:
-    """Processes killed so far."""
+    """Return the number of processes killed so far; 0 if the file cannot be read."""
     with suppress(OSError, ValueError):
-        told = dict(line.split() for line in events.read_text().splitlines())
-        return int(told.get("oom_kill", 0))
+        counters = dict(line.split() for line in events.read_text().splitlines())
+        return int(counters.get("oom_kill", 0))
     return 0

@@ -1,7 +1,8 @@
-"""The trainer's process, seen from outside: lines come out of it, it can be asked to stop, and it dies on time.
+"""The engine's process: lines are read from it, it can be asked to stop, and it is killed on time.
 
-One thread forks it, reads it, signals it and reaps it, and waits for nothing else: no database, no disk. So a trainer
-is killed on time whatever hangs, and the parent-death signal, which follows the forking thread, means the worker.
+One thread forks, reads, signals and reaps the process, and waits for nothing else: no database, no disk. The trainer is
+therefore killed on time whatever else hangs. The parent-death signal, which the kernel sends when the forking thread
+ends, is sent when the worker ends.
 """
 
 import os
@@ -17,159 +18,171 @@ from io import FileIO
 from typing import cast
 
 from frs.events import MAX_LINE
-from worker.process import environment
+from worker.process.environment import trainer_environment
 from worker.process.pipes import Line, PipeReader
 
 COMMAND = (sys.executable, "-u", "-X", "faulthandler", "-m", "frs")
-"""Unbuffered and with a fault handler: what it says as it dies gets out, and SIGABRT shows every stack."""
+"""Unbuffered, so that the last output before a death is read; the fault handler prints every stack on SIGABRT."""
 POLL_SECONDS = 0.1
+"""Interval of the checks whether the process has ended or must be signalled."""
 MAX_OUTPUT_LINE = 4096
-MAX_QUEUED_LINES = 64
-"""Readings nobody has taken yet, of `worker.process.pipes.CHUNK` each; with more, the trainer's pipes fill and it waits."""
+"""Bytes to which a line of output is truncated."""
+MAX_QUEUED_BATCHES = 64
+"""Unread batches of lines, each of at most `worker.process.pipes.CHUNK` bytes a pipe. When the queue is full, the pipes
+are not read, so they fill and the trainer blocks."""
 DRAIN_SECONDS = 5.0
-"""From the end of the trainer to the end of its pipes, should a stranger hold them open."""
+"""Time to read the pipes after the trainer's end; another process may still hold them open."""
 ABORT_SECONDS = 5.0
+"""Time between SIGABRT, which prints the stacks of a stalled trainer, and SIGKILL."""
 
 
 class TrainerProcess:
+    """A child process of the engine, and the thread that supervises it.
+
+    The thread owns the process and its pipes. The methods may be called from any thread. The process is killed when
+    the fence passes, `stop`'s time ends or `kill` is called; nothing is raised if it cannot be started: the error is
+    among its lines, and `exit_code` is None.
+    """
+
     def __init__(
         self,
         command: Sequence[str],
         *,
-        live_until: float,
+        fence_at: float,
         stall_timeout_seconds: float,
         gpus: Sequence[str] | None = None,
     ) -> None:
-        """`live_until`: on the monotonic clock; it is killed then unless somebody calls `prolong`."""
+        """Prepare the process without starting it. `fence_at` is on the monotonic clock; `extend_fence` moves it."""
         self.exit_code: int | None = None
-        """As of `subprocess`; None also after a trainer that was never started."""
-        self.hung = False
-        """It was silent for `stall_timeout_seconds`, and was ended for that."""
+        """Exit code as of `subprocess`; None while it runs and if it was never started."""
+        self.stalled = False
+        """Whether it was ended because it was silent for `stall_timeout_seconds`."""
         self.killed = False
-        """It did not end by itself in the time it had, or had none."""
-        self._command = command
-        self._fence = live_until
-        self._stop_by: float | None = None
-        self._told = False
-        self._gpus = gpus
+        """Whether it was killed at the fence or at the end of `stop`'s time, or not started because of either."""
         self.stall_timeout_seconds = stall_timeout_seconds
-        """Silence after which it counts as hung."""
-        self._heard = 0.0
-        self._waiting: queue.SimpleQueue[list[Line] | None] = queue.SimpleQueue()
+        """Silence after which it counts as stalled."""
+        self._command = command
+        self._gpus = gpus
+        self._fence_at = fence_at
+        self._kill_at: float | None = None
+        self._signalled = False
+        self._last_line_at = 0.0
+        self._batches: queue.SimpleQueue[list[Line] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
 
     @property
     def fenced(self) -> bool:
-        """Whether its permission to live has run out."""
-        return time.monotonic() > self._fence
+        """Whether the fence has passed, so that the process must be dead."""
+        return time.monotonic() > self._fence_at
 
     def start(self) -> None:
-        """Nothing starts where `stop` came first."""
+        """Start the thread, which starts the process unless `stop` was called or the fence has passed."""
         self._thread.start()
 
-    def lines(self, patience: float) -> Iterator[Line | None]:
-        """Every line until its end; None after `patience` seconds without one."""
+    def lines(self, timeout: float) -> Iterator[Line | None]:
+        """Yield every line until the process has ended; yield None after `timeout` seconds without a line."""
         while True:
             try:
-                found = self._waiting.get(timeout=patience)
+                batch = self._batches.get(timeout=timeout)
             except queue.Empty:
                 yield None
                 continue
-            if found is None:
+            if batch is None:
                 return
-            yield from found
+            yield from batch
 
-    def prolong(self, live_until: float) -> None:
-        self._fence = live_until
+    def extend_fence(self, fence_at: float) -> None:
+        """Let the process live until `fence_at` on the monotonic clock."""
+        self._fence_at = fence_at
 
     def stop(self, within: float) -> None:
-        """SIGTERM now; SIGKILL to the whole group after `within` seconds. Of several calls the earliest end counts."""
-        until = time.monotonic() + within
-        self._stop_by = until if self._stop_by is None else min(until, self._stop_by)
+        """Send SIGTERM now, and SIGKILL to the process group after `within` seconds; of several calls, the earliest."""
+        kill_at = time.monotonic() + within
+        self._kill_at = kill_at if self._kill_at is None else min(kill_at, self._kill_at)
 
-    def end(self) -> None:
-        """Returns when it is dead and reaped, with everything it started in its group."""
+    def kill(self) -> None:
+        """Kill the process and its group; return when the process is dead and reaped."""
         self.stop(within=0)
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
         try:
-            if self._stop_by is None and not self.fenced:
-                self._watch()
+            if self._kill_at is None and not self.fenced:
+                self._supervise()
             else:
-                self.killed = True  # before it was born
+                self.killed = True  # before it was started
         except OSError as error:
-            said = f"The trainer could not be started: {error}"
-            self._waiting.put([Line("output", said.encode())])
+            message = f"The trainer could not be started: {error}"
+            self._batches.put([Line("output", message.encode())])
         finally:
-            self._waiting.put(None)
+            self._batches.put(None)
 
-    def _watch(self) -> None:
+    def _supervise(self) -> None:
         pipes = PipeReader()
-        process = _start(self._command, pipes, environment.trainer_environment(gpus=self._gpus))
-        self._heard = time.monotonic()
+        process = _start(self._command, pipes, trainer_environment(gpus=self._gpus))
+        self._last_line_at = time.monotonic()
         try:
             while process.poll() is None:
-                self._intervene(process)
+                self._signal_when_due(process)
                 self._read(pipes)
         finally:
             _kill_group(process)
             self.exit_code = process.wait()
         self._drain(pipes)
 
-    def _intervene(self, process: subprocess.Popen[bytes]) -> None:
+    def _signal_when_due(self, process: subprocess.Popen[bytes]) -> None:
         now = time.monotonic()
-        if now > min(self._fence, self._stop_by or self._fence):
+        if now > min(self._fence_at, self._kill_at or self._fence_at):
             self.killed = True
             _kill_group(process)
-        elif self._stop_by is not None and not self._told:
-            self._told = True
-            process.terminate()  # the trainer alone: it needs its loaders to get to a checkpoint
-        elif now - self._heard > self.stall_timeout_seconds and not self.hung:
-            self.hung = self._told = True
+        elif self._kill_at is not None and not self._signalled:
+            self._signalled = True
+            process.terminate()  # the trainer alone: it needs its data loaders to reach a checkpoint
+        elif now - self._last_line_at > self.stall_timeout_seconds and not self.stalled:
+            self.stalled = self._signalled = True
             process.send_signal(signal.SIGABRT)
             self.stop(within=ABORT_SECONDS)
 
     def _read(self, pipes: PipeReader) -> None:
-        if self._waiting.qsize() >= MAX_QUEUED_LINES:
-            self._heard = time.monotonic()  # whoever is not listened to is not silent
+        if self._batches.qsize() >= MAX_QUEUED_BATCHES:
+            self._last_line_at = time.monotonic()  # a trainer whose lines are not read does not count as silent
             time.sleep(POLL_SECONDS)
-        elif found := pipes.read(POLL_SECONDS):
-            self._heard = time.monotonic()
-            self._waiting.put(found)
+        elif lines := pipes.read(POLL_SECONDS):
+            self._last_line_at = time.monotonic()
+            self._batches.put(lines)
 
     def _drain(self, pipes: PipeReader) -> None:
         until = time.monotonic() + DRAIN_SECONDS
-        while pipes.open and time.monotonic() < until:
-            self._waiting.put(pipes.read(POLL_SECONDS))
+        while pipes.is_open and time.monotonic() < until:
+            self._batches.put(pipes.read(POLL_SECONDS))
         pipes.close()
 
 
-def _start(command: Sequence[str], pipes: PipeReader, its_environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    ours, theirs = os.pipe()
-    pipes.add("events", FileIO(ours), cap=MAX_LINE)
+def _start(command: Sequence[str], pipes: PipeReader, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    read_end, write_end = os.pipe()
+    pipes.add("events", FileIO(read_end), cap=MAX_LINE)
     try:
         process = subprocess.Popen(
-            [*command, "--events-fd", str(theirs)],
+            [*command, "--events-fd", str(write_end)],
             bufsize=0,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=its_environment,
+            env=environment,
             start_new_session=True,
-            pass_fds=[theirs],
+            pass_fds=[write_end],
         )
     except OSError:
         pipes.close()
         raise
     finally:
-        os.close(theirs)
+        os.close(write_end)
     pipes.add("output", cast(FileIO, process.stdout), cap=MAX_OUTPUT_LINE)
     return process
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """The trainer and whatever it left running."""
+    """Kill the trainer and every process that it left in its group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
