@@ -1,0 +1,1 @@
+"""Dispatch: choosing work, claiming it, and periodic maintenance."""

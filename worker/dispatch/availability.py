@@ -1,4 +1,4 @@
-"""What lies on this worker's disks of what jobs need, as somebody looked up a short while ago."""
+"""Cached results of the file checks: which requirements this worker's disks meet."""
 
 import math
 import threading
@@ -15,100 +15,115 @@ from store.states import WaitingReason
 from worker.dispatch.file_checks import FileChecks
 
 RECHECK_SECONDS = 30.0
-"""So long a finding holds."""
+"""Time for which the result of a check is valid."""
 RENEW_SECONDS = 15.0
-"""From then on whoever asks has it looked up anew, so that there is a new one when it no longer holds."""
+"""Age from which a request for a result starts a new check, so that the new result is there before the old expires."""
 REPORT_SECONDS = 600.0
-"""Nobody hears of a fault any more that no job has asked about for so long."""
+"""Time after the last request for a requirement until its issue is no longer reported."""
 _MAX_REPORTED = 100
 
 
 @dataclass
 class _CheckState:
-    asked_at: float
-    fault: str | None = None
-    at: float = -math.inf
-    is_under_way: bool = False
+    requested_at: float
+    issue: str | None = None
+    checked_at: float = -math.inf
+    is_running: bool = False
 
     @property
-    def holds(self) -> bool:
-        return self.at > time.monotonic() - RECHECK_SECONDS
+    def is_valid(self) -> bool:
+        return self.checked_at > time.monotonic() - RECHECK_SECONDS
 
 
 class Availability:
-    """Only one thread may use it. Another one looks, for a disk may take minutes, or for ever: nobody waits for it."""
+    """The state of every requirement that was requested lately.
 
-    def __init__(self, settings: Settings, tell: Callable[[], None] = lambda: None) -> None:
-        """`tell` is called, by that thread, when something has been found out."""
-        self._file_checks, self._tell = FileChecks(settings), tell
-        self._looks: dict[Requirement, _CheckState] = {}
-        self._wanted: SimpleQueue[Requirement | None] = SimpleQueue()
-        self._found: SimpleQueue[tuple[Requirement, str | None]] = SimpleQueue()
-        self._thread = threading.Thread(target=self._look_on, name="looking", daemon=True)
+    Only the dispatcher's thread may use it. It owns a daemon thread that reads the disks, because a disk may take
+    minutes or hang; no method waits for it. Raises nothing.
+    """
+
+    def __init__(self, settings: Settings, on_result: Callable[[], None] = lambda: None) -> None:
+        """`on_result` is called by the checking thread after every check."""
+        self._file_checks, self._on_result = FileChecks(settings), on_result
+        self._states: dict[Requirement, _CheckState] = {}
+        self._requests: SimpleQueue[Requirement | None] = SimpleQueue()
+        self._results: SimpleQueue[tuple[Requirement, str | None]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run_checks, name="file-checks", daemon=True)
 
     def close(self) -> None:
-        """No more looks, but for the one under way."""
-        self._wanted.put(None)
+        """End the checking thread after the checks that are queued."""
+        self._requests.put(None)
 
-    def misses_any(self, needs: Iterable[Requirement]) -> bool | None:
-        """Asks for all of them, to tell of all. None: that is not known yet."""
-        self._take_in()
-        looks = [self._asked(need) for need in needs]
-        if any(look.fault and look.holds for look in looks):
+    def misses_any(self, requirements: Iterable[Requirement]) -> bool | None:
+        """Request a check of every requirement and return whether any is missing; None if that is not known yet."""
+        self._collect_results()
+        states = [self._request(requirement) for requirement in requirements]
+        if any(state.issue and state.is_valid for state in states):
             return True
-        return False if all(look.holds for look in looks) else None
+        return False if all(state.is_valid for state in states) else None
 
-    def lacking(self) -> frozenset[str]:
-        """Ids of data sets that no job needs to ask for now: one has a moment ago, and they are not known to be here."""
-        self._take_in()
+    def missing_datasets(self) -> frozenset[str]:
+        """Return the ids of data sets that were requested a moment ago and are not known to be available.
+
+        Jobs that train on them need not request them again for now.
+        """
+        self._collect_results()
         recent = time.monotonic() - RECHECK_SECONDS
-        asked = {need: look for need, look in self._looks.items() if look.asked_at > recent}
-        missing = (need for need, look in asked.items() if look.fault or not look.holds)
-        return frozenset(need.key for need in missing if need.code is WaitingReason.DATASET)
+        requested = {key: state for key, state in self._states.items() if state.requested_at > recent}
+        missing = (key for key, state in requested.items() if state.issue or not state.is_valid)
+        return frozenset(requirement.key for requirement in missing if requirement.reason is WaitingReason.DATASET)
 
-    def told(self) -> list[Document]:
-        """For the worker's row: what is lacking still, files before what each of many jobs may be the reason of."""
-        self._take_in()
+    def report(self) -> list[Document]:
+        """Return `{key, owner, message}` of the missing requirements, for the worker's row.
+
+        Files come first: each may delay many jobs, an unreadable spec delays only its own.
+        """
+        self._collect_results()
         now = time.monotonic()
-        self._looks = {need: look for need, look in self._looks.items() if look.asked_at > now - REPORT_SECONDS}
-        lacking = sorted((need for need, look in self._looks.items() if look.fault), key=_is_of_one_job)
-        faults = [(need, self._current(need).fault) for need in lacking]
-        return [{"key": need.key, "owner": need.owner, "message": fault} for need, fault in faults[:_MAX_REPORTED]]
+        self._states = {key: state for key, state in self._states.items() if state.requested_at > now - REPORT_SECONDS}
+        missing = sorted((key for key, state in self._states.items() if state.issue), key=_is_unreadable_spec)
+        issues = [(requirement, self._refreshed(requirement).issue) for requirement in missing]
+        return [
+            {"key": requirement.key, "owner": requirement.owner, "message": issue}
+            for requirement, issue in issues[:_MAX_REPORTED]
+        ]
 
-    def _asked(self, need: Requirement) -> _CheckState:
-        look = self._current(need)
-        look.asked_at = time.monotonic()
-        return look
+    def _request(self, requirement: Requirement) -> _CheckState:
+        state = self._refreshed(requirement)
+        state.requested_at = time.monotonic()
+        return state
 
-    def _current(self, need: Requirement) -> _CheckState:
+    def _refreshed(self, requirement: Requirement) -> _CheckState:
+        """Return the state of the requirement; queue a check if the state is about to expire."""
         now = time.monotonic()
-        look = self._looks.setdefault(need, _CheckState(asked_at=now))
-        if _is_of_one_job(need):
-            look.fault, look.at = f"runs version {version('frs')}, which cannot read a job's spec: {need.what}.", now
-        elif not look.is_under_way and look.at <= now - min(RENEW_SECONDS, RECHECK_SECONDS):
-            look.is_under_way = True
-            self._want(need)
-        return look
+        state = self._states.setdefault(requirement, _CheckState(requested_at=now))
+        if _is_unreadable_spec(requirement):
+            state.issue = f"runs version {version('frs')}, which cannot read a job's spec: {requirement.label}."
+            state.checked_at = now
+        elif not state.is_running and state.checked_at <= now - min(RENEW_SECONDS, RECHECK_SECONDS):
+            state.is_running = True
+            self._queue_check(requirement)
+        return state
 
-    def _want(self, need: Requirement) -> None:
+    def _queue_check(self, requirement: Requirement) -> None:
         if self._thread.ident is None:
             self._thread.start()
-        self._wanted.put(need)
+        self._requests.put(requirement)
 
-    def _take_in(self) -> None:
+    def _collect_results(self) -> None:
         try:
             while True:
-                need, fault = self._found.get_nowait()
-                if look := self._looks.get(need):
-                    look.fault, look.at, look.is_under_way = fault, time.monotonic(), False
+                requirement, issue = self._results.get_nowait()
+                if state := self._states.get(requirement):
+                    state.issue, state.checked_at, state.is_running = issue, time.monotonic(), False
         except Empty:
             return
 
-    def _look_on(self) -> None:
-        while (need := self._wanted.get()) is not None:
-            self._found.put((need, self._file_checks.fault(need)))
-            self._tell()
+    def _run_checks(self) -> None:
+        while (requirement := self._requests.get()) is not None:
+            self._results.put((requirement, self._file_checks.find_issue(requirement)))
+            self._on_result()
 
 
-def _is_of_one_job(need: Requirement) -> bool:
-    return need.code is WaitingReason.SPEC
+def _is_unreadable_spec(requirement: Requirement) -> bool:
+    return requirement.reason is WaitingReason.SPEC

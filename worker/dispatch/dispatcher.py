@@ -1,4 +1,4 @@
-"""The thread that keeps a worker busy: looks for jobs in the database, broker or no broker, and takes back lost ones."""
+"""The main loop of a worker: claim jobs from the database, with or without a broker, and requeue lost ones."""
 
 import os
 import random
@@ -33,19 +33,20 @@ from worker.process import gpus
 from worker.process.trainer import COMMAND
 
 DEREGISTER_SECONDS = 10.0
-"""Beyond `grace_seconds`: for what the trainers said last to be written down."""
+"""Time in addition to `grace_seconds` in which the last events of the trainers are recorded."""
 MAX_POLL_SECONDS = 30.0
+"""Longest pause between two polls of the database, after failures."""
 SWEEP_SECONDS = 600.0
-"""Between looks for unpacked data sets that nobody needs any more."""
+"""Interval of the removal of unpacked data sets that are no longer used."""
 CLAIM_TRIES = 3
-"""Where others have taken every job looked at, before the next look after a pause."""
+"""Selections in a row when other workers have claimed every candidate; then the dispatcher waits for the next poll."""
 T = TypeVar("T")
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What runs in a slot."""
+    """A running attempt of a job or worker request: the run, its thread and its GPUs."""
 
     run: Supervisor | RequestRun
     thread: threading.Thread
@@ -53,177 +54,188 @@ class Slot:
 
 
 class Dispatcher:
+    """Claims jobs and worker requests and runs each in a thread of its own.
+
+    It owns the thread `dispatcher`, which alone uses the selector and the slots, and the threads of the slots. The
+    public methods may be called from any thread and from signal handlers, except `join`. Errors of the database are
+    logged and retried with backoff; nothing is raised.
+    """
+
     def __init__(self, settings: Settings, database: Database, command: Sequence[str] = COMMAND) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        """Id of this worker in leases and in the worker registry."""
         self.command = command
+        """Command line of the engine, without its subcommand."""
         self._settings, self._database = settings, database
         self._gpus = gpus.gpu_ids()
-        self._slots = settings.concurrency or max(1, len(self._gpus))
-        self._woken = threading.Event()
-        self._availability = Availability(settings, tell=self.wake)
+        self._concurrency = settings.concurrency or max(1, len(self._gpus))
+        self._wakeup = threading.Event()
+        self._availability = Availability(settings, on_result=self.wake)
         self._selector = JobSelector(database, self._availability)
-        self._chores = [
-            PeriodicTask("sweeping", partial(reaper.remove_work_folders, settings, database), settings.reap_seconds),
-            PeriodicTask("sweeping uploads", partial(reaper.remove_unused_uploads, settings, database), SWEEP_SECONDS),
+        remove_folders = partial(reaper.remove_work_folders, settings, database)
+        remove_uploads = partial(reaper.remove_unused_uploads, settings, database)
+        self._periodic_tasks = [
+            PeriodicTask("remove work folders", remove_folders, settings.reap_seconds),
+            PeriodicTask("remove unused uploads", remove_uploads, SWEEP_SECONDS),
         ]
-        self._running: list[Slot] = []
-        self._reap_at = self._check_in_at = 0.0
-        self._told: list[Document] = []
-        self._closing = threading.Event()
+        self._slots: list[Slot] = []
+        self._reap_at = self._register_at = 0.0
+        self._reported_missing: list[Document] = []
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Look now: there may be a job, or a slot."""
-        self._woken.set()
+        """Make the thread poll the database now, because there may be a job or a free slot."""
+        self._wakeup.set()
 
     def stop(self) -> None:
-        """Claim no more and give back what runs; returns at once."""
-        self._closing.set()
-        self._woken.set()
+        """Make the thread stop claiming and return the running jobs to the queue. Return at once."""
+        self._stopping.set()
+        self._wakeup.set()
 
     def join(self) -> None:
-        """Waits for what `stop` began; what is not done after the grace period dies with this process."""
+        """Wait for the end of the thread after `stop`. Attempts that outlast the grace period die with this process."""
         if self._thread.is_alive():
             self._thread.join(self._settings.grace_seconds + DEREGISTER_SECONDS)
 
     def _run(self) -> None:
         failures = 0
-        while not self._closing.is_set():
+        while not self._stopping.is_set():
             try:
-                self._turn()
+                self._run_once()
                 failures = 0
-                self._show_life()
-            except Exception as error:  # whatever the database does, this thread lives
+                self._write_heartbeat_file()
+            except Exception as error:  # the thread survives every error of the database
                 failures += 1
-                _log.warning("dispatcher", error=f"{type(error).__name__}: {error}"[:500])
-            self._woken.wait(self._pause(failures))
-            self._woken.clear()
+                _log.warning("The dispatcher failed and will retry.", error=f"{type(error).__name__}: {error}"[:500])
+            self._wakeup.wait(self._poll_delay(failures))
+            self._wakeup.clear()
         self._availability.close()
-        self._release()
+        self._shut_down()
 
-    def _turn(self) -> None:
-        self._check_in_when_due()
+    def _run_once(self) -> None:
+        self._register_when_due()
         if time.monotonic() >= self._reap_at:
             self._reap_at = time.monotonic() + self._settings.reap_seconds
             reaper.reap(self._database)
-        for chore in self._chores:
-            chore.begin_when_due()
-        while not self._closing.is_set() and self._slots_free() and (held := self._claim()):
-            self._running.append(held)
-            held.thread.start()
+        for task in self._periodic_tasks:
+            task.start_when_due()
+        while not self._stopping.is_set() and self._free_slots() and (slot := self._claim()):
+            self._slots.append(slot)
+            slot.thread.start()
 
-    def _show_life(self) -> None:
+    def _write_heartbeat_file(self) -> None:
         file = self._settings.heartbeat_file
         if file is not None:
             part = file.with_name(f"{file.name}.part")
             part.write_text(f"{int(time.clock_gettime(time.CLOCK_BOOTTIME))}\n")
             part.replace(file)
 
-    def _check_in_when_due(self) -> None:
-        """At once where it lacks something else than it told."""
-        if time.monotonic() < self._check_in_at and self._availability.told() == self._told:
+    def _register_when_due(self) -> None:
+        """Update the registry every `heartbeat_seconds`, and at once when the missing requirements have changed."""
+        if time.monotonic() < self._register_at and self._availability.report() == self._reported_missing:
             return
-        self._check_in_at = time.monotonic() + self._settings.heartbeat_seconds
-        self._check_in(draining=False)
-        self._selector.jobs(
-            GpuCapacity(len(self._gpus), len(self._gpus))
-        )  # to tell, though busy, what it will have to leave
+        self._register_at = time.monotonic() + self._settings.heartbeat_seconds
+        self._register(draining=False)
+        # As if all GPUs were free: a busy worker, too, requests the checks of the jobs in the queue and reports them.
+        self._selector.select_jobs(GpuCapacity(len(self._gpus), len(self._gpus)))
 
-    def _check_in(self, draining: bool) -> None:
-        state, self._told = gpus.gpu_states(), self._availability.told()
+    def _register(self, draining: bool) -> None:
+        gpu_states, self._reported_missing = gpus.gpu_states(), self._availability.report()
         with self._database.write() as session:
             worker_registry.register(
                 session,
                 self.owner,
                 host=socket.gethostname(),
                 version=version("frs"),
-                concurrency=self._slots,
-                gpus=state,
+                concurrency=self._concurrency,
+                gpus=gpu_states,
                 draining=draining,
-                missing=self._told,
+                missing=self._reported_missing,
             )
             session.commit()
 
-    def _slots_free(self) -> int:
-        self._running = [held for held in self._running if held.thread.is_alive()]
-        return self._slots - len(self._running)
+    def _free_slots(self) -> int:
+        self._slots = [slot for slot in self._slots if slot.thread.is_alive()]
+        return self._concurrency - len(self._slots)
 
     def _claim(self) -> Slot | None:
-        """An worker_request before a job: it takes seconds."""
-        taken = {gpu for held in self._running for gpu in held.gpus}
-        free = [gpu for gpu in self._gpus if gpu not in taken]
-        capacity = GpuCapacity(gpus=len(self._gpus), free=len(free))
+        """Claim a worker request, which takes seconds, or else a job. Return None if there is nothing to claim."""
+        used_gpus = {gpu for slot in self._slots for gpu in slot.gpus}
+        free_gpus = [gpu for gpu in self._gpus if gpu not in used_gpus]
+        capacity = GpuCapacity(gpus=len(self._gpus), free=len(free_gpus))
         lease = self._claim_worker_request(capacity) or self._claim_job(capacity)
         if lease is None:
             return None
-        needed = min(1, len(self._gpus)) if lease.devices is None else lease.devices
-        return self._held(lease, free[:needed])
+        devices = min(1, len(self._gpus)) if lease.devices is None else lease.devices
+        return self._new_slot(lease, free_gpus[:devices])
 
     def _claim_worker_request(self, capacity: GpuCapacity) -> RequestLease | None:
-        return (
-            self._claimed(worker_requests.claim, capacity, among)
-            if (among := self._selector.worker_requests(capacity))
-            else None
-        )
+        candidates = self._selector.select_worker_requests(capacity)
+        return self._claim_one_of(candidates, worker_requests.claim, capacity) if candidates else None
 
     def _claim_job(self, capacity: GpuCapacity) -> Lease | None:
         for _ in range(CLAIM_TRIES):
-            among = self._selector.jobs(capacity)
-            if not among:
+            candidates = self._selector.select_jobs(capacity)
+            if not candidates:
                 return None
-            lease = self._claimed(partial(lifecycle.claim, exclusions=self._selector.exclusions), capacity, among)
-            if lease is not None:
+            claim = partial(lifecycle.claim, exclusions=self._selector.exclusions)
+            if (lease := self._claim_one_of(candidates, claim, capacity)) is not None:
                 return lease
         return None
 
-    def _claimed(self, claim: Callable[..., T], capacity: GpuCapacity, among: Sequence[str]) -> T:
+    def _claim_one_of(self, candidates: Sequence[str], claim: Callable[..., T], capacity: GpuCapacity) -> T:
         with self._database.write() as session:
-            lease = claim(session, self.owner, self._settings.lease_seconds, capacity=capacity, among=among)
+            lease = claim(session, self.owner, self._settings.lease_seconds, capacity=capacity, among=candidates)
             session.commit()
         return lease
 
-    def _held(self, lease: Lease | RequestLease, its_gpus: Sequence[str]) -> Slot:
-        told = its_gpus if self._gpus else None
+    def _new_slot(self, lease: Lease | RequestLease, assigned_gpus: Sequence[str]) -> Slot:
+        visible_gpus = assigned_gpus if self._gpus else None
         run: Supervisor | RequestRun
         if isinstance(lease, Lease):
-            run = Supervisor(self._database, self._settings, lease, self.command, told)
+            run = Supervisor(self._database, self._settings, lease, self.command, visible_gpus)
         else:
-            run = RequestRun(self._database, self._settings, lease, self.command, told)
-        thread = threading.Thread(target=self._to_its_end, args=[run], name=type(run).__name__.lower(), daemon=True)
-        return Slot(run, thread, its_gpus)
+            run = RequestRun(self._database, self._settings, lease, self.command, visible_gpus)
+        thread = threading.Thread(target=self._run_slot, args=[run], name=type(run).__name__.lower(), daemon=True)
+        return Slot(run, thread, assigned_gpus)
 
-    def _to_its_end(self, run: Supervisor | RequestRun) -> None:
+    def _run_slot(self, run: Supervisor | RequestRun) -> None:
         try:
             run.run()
-        except Exception:  # the lease runs out, and somebody else takes it
-            _log.exception("attempt abandoned")
+        except Exception:  # the lease expires, and another attempt starts
+            _log.exception("An attempt was abandoned.")
         finally:
             self.wake()
 
-    def _pause(self, failures: int) -> float:
-        """At random around `poll_seconds`, so that workers do not ask all at once; longer after failures."""
+    def _poll_delay(self, failures: int) -> float:
+        """Return a random delay around `poll_seconds`, so that workers do not poll all at once; longer after failures.
+
+        The unit is seconds.
+        """
         return min(MAX_POLL_SECONDS, self._settings.poll_seconds * 2 ** min(failures, 10)) * random.uniform(0.75, 1.25)
 
-    def _release(self) -> None:
-        self._tell_the_fleet(partial(self._check_in, draining=True))
-        for held in self._running:
-            held.run.release()
+    def _shut_down(self) -> None:
+        self._try_update_registry(partial(self._register, draining=True))
+        for slot in self._slots:
+            slot.run.release()
         until = time.monotonic() + self._settings.grace_seconds + DEREGISTER_SECONDS
-        for held in self._running:
-            held.thread.join(max(0, until - time.monotonic()))
-        self._tell_the_fleet(self._check_out)
+        for slot in self._slots:
+            slot.thread.join(max(0, until - time.monotonic()))
+        self._try_update_registry(self._deregister)
 
-    def _check_out(self) -> None:
+    def _deregister(self) -> None:
         with self._database.write() as session:
             worker_registry.deregister(session, self.owner)
             session.commit()
 
-    def _tell_the_fleet(self, what: Callable[[], None]) -> None:
-        """As a courtesy: where it cannot be told, silence will tell."""
+    def _try_update_registry(self, update: Callable[[], None]) -> None:
+        """Update the registry, best effort; otherwise the worker's registration expires."""
         try:
-            what()
+            update()
         except Exception as error:
-            _log.warning("fleet not told", error=type(error).__name__)
+            _log.warning("The worker registry could not be updated.", error=type(error).__name__)

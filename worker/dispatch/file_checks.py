@@ -1,4 +1,4 @@
-"""What is wrong with the files and folders below this worker's roots that jobs need, as a look at the disk tells now."""
+"""Checks of required files and folders on this worker's disks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ _log = structlog.get_logger()
 
 
 class FileChecks:
-    """Only one thread may use it."""
+    """Checks requirements against the disks and caches the hashes of files. One thread may use it; raises nothing."""
 
     def __init__(self, settings: Settings) -> None:
         self._roots = {
@@ -28,48 +28,51 @@ class FileChecks:
         self._hashes: dict[Path, tuple[_Version, str]] = {}
         self._logged: set[str] = set()
 
-    def fault(self, need: Requirement) -> str | None:
-        """The first thing that is wrong, as the end of a sentence that begins with the host. May take minutes."""
-        root, name = self._roots[need.code]
-        for thing, path, sha256 in _things(need):
-            where = f"{path}{need.what} below its {name} folder"
+    def find_issue(self, requirement: Requirement) -> str | None:
+        """Return the first issue as the end of a sentence that begins with the host's name; None if there is none.
+
+        A slow disk may delay the result by minutes.
+        """
+        root, folder_name = self._roots[requirement.reason]
+        for prefix, path, sha256 in _entries(requirement):
+            location = f"{path}{requirement.label} below its {folder_name} folder"
             try:
-                found = inside(root, path)
-                if not _is_there(found, is_folder=bool(thing)):
-                    return f"lacks {thing}{where}."
-                if sha256 is not None and self._hash(found) != sha256:
-                    return f"has another content in {where} than was registered."
+                file = inside(root, path)
+                if not _exists(file, is_folder=bool(prefix)):
+                    return f"lacks {prefix}{location}."
+                if sha256 is not None and self._hash(file) != sha256:
+                    return f"has other content in {location} than was registered."
             except InvalidSpec:
-                return f"lacks {thing}{where}."
-            except Exception as error:  # whatever one job's files do, the others' are looked at
+                return f"lacks {prefix}{location}."
+            except Exception as error:  # the files of one job must not prevent the checks for the others
                 reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
-                return self._logged_once(f"cannot read {thing}{where}: {reason}.")
+                return self._logged_once(f"cannot read {prefix}{location}: {reason}.")
         return None
 
     def _hash(self, path: Path) -> str:
-        """Computed once for each version of a file."""
-        facts = path.stat()
-        version = (facts.st_size, facts.st_mtime_ns, facts.st_ino)
-        known = self._hashes.get(path)
-        if known is None or known[0] != version:
-            known = self._hashes[path] = (version, digest(path))
-        return known[1]
+        """Return the SHA-256 of the file, computed once for each version of it."""
+        stat = path.stat()
+        version = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        cached = self._hashes.get(path)
+        if cached is None or cached[0] != version:
+            cached = self._hashes[path] = (version, digest(path))
+        return cached[1]
 
-    def _logged_once(self, fault: str) -> str:
-        if fault not in self._logged:
-            self._logged.add(fault)
-            _log.warning("not to be read", said=fault)
-        return fault
-
-
-def _things(need: Requirement) -> Iterator[tuple[str, str, str | None]]:
-    """What it is called in words if it is a folder, its path, its hash."""
-    yield from (("the folder ", path, None) for path in need.folders)
-    yield from (("", path, sha256) for path, sha256 in need.files)
+    def _logged_once(self, issue: str) -> str:
+        if issue not in self._logged:
+            self._logged.add(issue)
+            _log.warning("A required file cannot be read.", issue=issue)
+        return issue
 
 
-def _is_there(path: Path, is_folder: bool) -> bool:
-    """Raises OSError where that cannot be said."""
+def _entries(requirement: Requirement) -> Iterator[tuple[str, str, str | None]]:
+    """Yield the text before the path in messages (empty for a file), the path, and the SHA-256 if known."""
+    yield from (("the folder ", path, None) for path in requirement.folders)
+    yield from (("", path, sha256) for path, sha256 in requirement.files)
+
+
+def _exists(path: Path, is_folder: bool) -> bool:
+    """Return whether the path is a folder, or a regular file. Raises OSError if that cannot be determined."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

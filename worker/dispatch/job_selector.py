@@ -1,6 +1,6 @@
-"""Which of the jobs and worker_requests in line this worker may take: those it has everything for. The others it leaves alone.
+"""Selection of the queued jobs and worker requests whose requirements this worker meets; it skips the others.
 
-The line is read in a short transaction, and then it is asked what is known of the disk; nobody waits for a disk here.
+The queue is read in a short transaction; then the cached results of the file checks are used. Nothing waits for a disk.
 """
 
 import time
@@ -22,93 +22,101 @@ from worker.dispatch import availability
 from worker.dispatch.availability import Availability
 
 MAX_CANDIDATES = 8
-"""So many are looked at together: where several workers claim at a time, all but one must take another."""
+"""Jobs selected at a time: of several workers that claim at once, all but one must take another job than the first."""
 _LIMITS = (MAX_CANDIDATES, *[8 * MAX_CANDIDATES] * 4, *[64 * MAX_CANDIDATES] * 20)
-"""Of one look after another, while all that is seen must be left: the rest of a long line is for the next turn."""
+"""Rows of each query of one selection, which repeats while all rows must be skipped. The rest of a long queue is left
+to the next selection."""
 _MAX_EXCLUSIONS = 20_000
-"""At a time: databases take so many parameters and not many more."""
-_Remembered = tuple[float, tuple[Requirement, ...]]
+"""Skipped jobs at a time: databases limit the number of a query's parameters."""
+_CachedRequirements = tuple[float, tuple[Requirement, ...]]
 _log = structlog.get_logger()
 
 
 class JobSelector:
-    """Only one thread may use it."""
+    """Selects candidates for a claim and remembers which jobs to skip.
 
-    def __init__(self, database: Database, its_stock: Availability) -> None:
-        self._database, self._availability = database, its_stock
-        self._left: dict[str, float] = {}
-        """Until when, by id."""
-        self._put_off: set[str] = set()
-        """Until the next look at the line: of what they need it is not known yet whether it is here."""
-        self._needs: dict[str, _Remembered] = {}
-        """And until when: the names in a spec may mean something else a while later."""
+    Only the dispatcher's thread may use it. Raises SQLAlchemyError if the database fails.
+    """
+
+    def __init__(self, database: Database, available: Availability) -> None:
+        self._database, self._availability = database, available
+        self._skipped_until: dict[str, float] = {}
+        """Time until which a job is skipped, by id."""
+        self._unchecked: set[str] = set()
+        """Ids skipped until the next selection: their requirements are not checked yet."""
+        self._requirements: dict[str, _CachedRequirements] = {}
+        """Requirements by id, and the time until which they are valid: a name in a spec may later mean another row."""
         self._logged: set[str] = set()
 
     @property
     def exclusions(self) -> ClaimExclusions:
+        """The jobs and data sets that a claim must skip now."""
         now = time.monotonic()
-        self._left = {id: until for id, until in self._left.items() if until > now}
-        return ClaimExclusions(frozenset(self._left) | self._put_off, self._availability.lacking())
+        self._skipped_until = {id: until for id, until in self._skipped_until.items() if until > now}
+        skipped = frozenset(self._skipped_until) | self._unchecked
+        return ClaimExclusions(skipped, self._availability.missing_datasets())
 
-    def jobs(self, capacity: GpuCapacity) -> list[str]:
-        """Ids of the first that this worker can run, in line."""
-        self._put_off.clear()
+    def select_jobs(self, capacity: GpuCapacity) -> list[str]:
+        """Return the ids of the first jobs of the queue that this worker can run, at most `MAX_CANDIDATES`."""
+        self._unchecked.clear()
         for limit in _LIMITS:
-            if len(self._left) + len(self._put_off) > _MAX_EXCLUSIONS:
+            if len(self._skipped_until) + len(self._unchecked) > _MAX_EXCLUSIONS:
                 break
             with self._database.read() as session:
-                ahead = queue.peek(session, capacity, self.exclusions, limit)
-                overtaken = [ahead.overtaken] if ahead.overtaken else []
-                self._look_up(session, [*overtaken, *ahead.next])
-            held_up = any(map(self._must_leave, overtaken))
-            found = [job_id for job_id in ahead.next if not self._must_leave(job_id)]
-            if not held_up and (found or not ahead.next):
-                return found[:MAX_CANDIDATES]
+                head = queue.peek(session, capacity, self.exclusions, limit)
+                reserved_for = [head.reserved_for] if head.reserved_for else []
+                self._load_requirements(session, [*reserved_for, *head.next])
+            drops_reservation = any(map(self._must_skip, reserved_for))
+            job_ids = [job_id for job_id in head.next if not self._must_skip(job_id)]
+            if not drops_reservation and (job_ids or not head.next):
+                return job_ids[:MAX_CANDIDATES]
         return []
 
-    def worker_requests(self, capacity: GpuCapacity) -> list[str]:
-        """As `jobs`."""
-        self._put_off.clear()
+    def select_worker_requests(self, capacity: GpuCapacity) -> list[str]:
+        """Return the ids of the first worker requests that this worker can run, at most `MAX_CANDIDATES`."""
+        self._unchecked.clear()
         for limit in _LIMITS:
             with self._database.read() as session:
-                ahead = worker_requests.look_ahead(session, capacity, self.exclusions.jobs, limit)
-                for worker_request in ahead:
-                    self._remember(session, worker_request)
-            found = [worker_request.id for worker_request in ahead if not self._must_leave(worker_request.id)]
-            if found or not ahead:
-                return found[:MAX_CANDIDATES]
+                requests = worker_requests.peek(session, capacity, self.exclusions.jobs, limit)
+                for request in requests:
+                    self._cache_requirements(session, request)
+            request_ids = [request.id for request in requests if not self._must_skip(request.id)]
+            if request_ids or not requests:
+                return request_ids[:MAX_CANDIDATES]
         return []
 
-    def _look_up(self, session: Session, job_ids: Sequence[str]) -> None:
+    def _load_requirements(self, session: Session, job_ids: Sequence[str]) -> None:
         now = time.monotonic()
-        self._needs = {id: remembered for id, remembered in self._needs.items() if remembered[0] > now}
-        unknown = [id for id in job_ids if id not in self._needs]
-        for job in session.scalars(select(Job).where(Job.id.in_(unknown))) if unknown else ():
-            self._remember(session, job)
+        self._requirements = {id: cached for id, cached in self._requirements.items() if cached[0] > now}
+        uncached = [id for id in job_ids if id not in self._requirements]
+        for job in session.scalars(select(Job).where(Job.id.in_(uncached))) if uncached else ():
+            self._cache_requirements(session, job)
 
-    def _remember(self, session: Session, row: Job | WorkerRequest) -> None:
+    def _cache_requirements(self, session: Session, row: Job | WorkerRequest) -> None:
         try:
-            needs = requirements_of(session, row) if isinstance(row, Job) else _request_requirements(session, row)
-        except SQLAlchemyError:  # the others' would fail as well
+            requirements = _requirements_of_row(session, row)
+        except SQLAlchemyError:  # the queries for the other rows would fail as well
             raise
         except Exception as error:
-            needs = (unreadable_spec(row.id, row.owner, type(error).__name__),)
+            requirements = (unreadable_spec(row.id, row.owner, type(error).__name__),)
             if row.id not in self._logged:
                 self._logged.add(row.id)
-                _log.exception("needs not understood", id=row.id)
-        self._needs[row.id] = (time.monotonic() + availability.RECHECK_SECONDS, needs)
+                _log.exception("The requirements of a job cannot be determined.", id=row.id)
+        self._requirements[row.id] = (time.monotonic() + availability.RECHECK_SECONDS, requirements)
 
-    def _must_leave(self, id: str) -> bool:
-        _, needs = self._needs.get(id, (0.0, ()))
-        missing = self._availability.misses_any(needs)
-        if missing is None:
-            self._put_off.add(id)
-        elif missing:
-            self._left[id] = time.monotonic() + availability.RECHECK_SECONDS
-        return missing is not False
+    def _must_skip(self, id: str) -> bool:
+        _, requirements = self._requirements.get(id, (0.0, ()))
+        is_missing = self._availability.misses_any(requirements)
+        if is_missing is None:
+            self._unchecked.add(id)
+        elif is_missing:
+            self._skipped_until[id] = time.monotonic() + availability.RECHECK_SECONDS
+        return is_missing is not False
 
 
-def _request_requirements(session: Session, worker_request: WorkerRequest) -> tuple[Requirement, ...]:
-    if worker_request.kind is not RequestKind.PROBE:
+def _requirements_of_row(session: Session, row: Job | WorkerRequest) -> tuple[Requirement, ...]:
+    if isinstance(row, Job):
+        return requirements_of(session, row)
+    if row.kind is not RequestKind.PROBE:
         return ()
-    return requirements_of(session, probe_job(worker_request.id, worker_request.request, worker_request.owner))
+    return requirements_of(session, probe_job(row.id, row.request, row.owner))

@@ -1,4 +1,4 @@
-"""What a worker does every so often beside its jobs, such as tidying up."""
+"""Maintenance that a worker repeats beside its jobs, such as the removal of unused files."""
 
 import threading
 import time
@@ -10,15 +10,19 @@ _log = structlog.get_logger()
 
 
 class PeriodicTask:
-    """Done in a thread of its own, for a disk may take its time, and never twice at once."""
+    """A function that runs every `every` seconds in its own thread, because a disk may be slow; never twice at once.
+
+    Only the dispatcher's thread calls it. An error of the function is logged; the next run is the retry.
+    """
 
     def __init__(self, name: str, work: Callable[[], None], every: float) -> None:
-        """`every`: seconds, from one begin to the next."""
+        """`every` is the time from one start to the next, in seconds."""
         self._name, self._work, self._every = name, work, every
         self._due_at = 0.0
         self._thread: threading.Thread | None = None
 
-    def begin_when_due(self) -> None:
+    def start_when_due(self) -> None:
+        """Start the function if it is due and its last run has ended. Return at once."""
         if time.monotonic() < self._due_at or (self._thread is not None and self._thread.is_alive()):
             return
         self._due_at = time.monotonic() + self._every
@@ -28,5 +32,5 @@ class PeriodicTask:
     def _run(self) -> None:
         try:
             self._work()
-        except Exception as error:  # next time
-            _log.warning(f"{self._name} failed", error=f"{type(error).__name__}: {error}"[:500])
+        except Exception as error:
+            _log.warning("A periodic task failed.", task=self._name, error=f"{type(error).__name__}: {error}"[:500])

@@ -1,4 +1,4 @@
-"""What killed workers and deleted data sets have left: jobs without a worker, folders without a row."""
+"""Clean-up after killed workers and deleted data sets: jobs without a worker, folders without a row."""
 
 import structlog
 from sqlalchemy import select
@@ -17,32 +17,32 @@ _log = structlog.get_logger()
 
 
 def reap(database: Database) -> None:
-    """Waits for no disk."""
+    """Requeue jobs with an expired lease, fail dependents of failed jobs, delete old requests. Uses no disk."""
     with database.write() as session:
         lost, orphans = lifecycle.requeue_expired(session), lifecycle.fail_dependents(session)
         worker_requests.delete_old(session)
         session.commit()
     if lost or orphans:
-        _log.info("reaped", lost=lost, orphans=orphans)
+        _log.info("Jobs were reaped.", lost=lost, orphans=orphans)
 
 
 def remove_work_folders(settings: Settings, database: Database) -> None:
-    found = work_folder.attempts(settings.work_root)
+    """Remove the work folders of attempts that no longer run."""
+    attempts = work_folder.list_attempts(settings.work_root)
     with database.read() as session:
         running = _running(session)
-    work_folder.remove_abandoned(settings.work_root, found, running)
+    work_folder.remove_abandoned(settings.work_root, attempts, running)
 
 
 def remove_unused_uploads(settings: Settings, database: Database) -> None:
-    """Waits for whoever registers an upload just now."""
+    """Remove stale upload files and unpacked data sets without a row; wait while an upload is being registered."""
     local_files.remove_stale(settings.uploads_root)
-    if gone := unpacking.remove_unused(settings, database):
-        _log.info("unpacked data sets removed", folders=gone)
+    if removed := unpacking.remove_unused(settings, database):
+        _log.info("Unused unpacked data sets were removed.", folders=removed)
 
 
 def _running(session: Session) -> list[tuple[str, int]]:
-    of_jobs = select(Job.id, Job.attempt).where(Job.status == JobStatus.RUNNING)
-    of_worker_requests = select(WorkerRequest.id, WorkerRequest.attempt).where(
-        WorkerRequest.status == RequestStatus.RUNNING
-    )
-    return [(id, attempt) for query in (of_jobs, of_worker_requests) for id, attempt in session.execute(query)]
+    """Return the id and attempt number of every running job and worker request."""
+    jobs = select(Job.id, Job.attempt).where(Job.status == JobStatus.RUNNING)
+    requests = select(WorkerRequest.id, WorkerRequest.attempt).where(WorkerRequest.status == RequestStatus.RUNNING)
+    return [(id, attempt) for query in (jobs, requests) for id, attempt in session.execute(query)]
