@@ -1,1 +1,1 @@
-"""Runs jobs: claims them, starts the engine as a child process and writes down what it tells."""
+"""The worker: claims jobs, runs the engine as a child process and records its events and files."""

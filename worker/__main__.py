@@ -1,4 +1,4 @@
-"""`python -m worker`: runs jobs until SIGTERM, then gives back what runs."""
+"""`python -m worker`: run jobs until SIGTERM, then return running jobs to the queue."""
 
 from frs.isolation.process import die_with_parent, hide_memory
 from store.initialise import make_folders
@@ -7,6 +7,7 @@ from worker.app import app, settings
 
 
 def main() -> None:
+    """Run the Celery worker in this process. Raise SystemExit with its exit code when it ends."""
     die_with_parent()
     hide_memory()
     make_folders(settings)

@@ -1,4 +1,4 @@
-"""The Celery application of a worker. Its dispatcher starts before the broker is asked for, and without it."""
+"""The Celery application of a worker. Its dispatcher starts before the connection to the broker and works without."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from worker.dispatch.dispatcher import Dispatcher
 settings = Settings()
 app = celery_app(settings)
 app.conf.imports = ["worker.tasks"]
-app.conf.worker_enable_remote_control = False  # a broker carries wakeups, not orders
+app.conf.worker_enable_remote_control = False  # a broker carries wake-ups, no commands
 app.conf.worker_redirect_stdouts = False
 dispatcher = Dispatcher(settings, open_database(settings.database_url))
 
@@ -27,7 +27,7 @@ def _start(**_: Any) -> None:
 
 
 def _stop(**_: Any) -> None:
-    """Called by a signal handler, so it only says so."""
+    """Set the stop flag only: Celery calls this from a signal handler, which must return at once."""
     dispatcher.stop()
 
 

@@ -1,4 +1,4 @@
-"""The only task: a hint that there may be a job. Lost or doubled, it does no harm; the database is the truth."""
+"""The only Celery task: a wake-up that announces a job. The database has the jobs, so it may be lost or repeated."""
 
 import json
 import logging
@@ -14,24 +14,29 @@ _log = logging.getLogger(__name__)
 
 
 def train(job_id: object) -> None:
+    """Wake the dispatcher if `job_id` has the form of a job's id; ignore it otherwise."""
     if isinstance(job_id, str) and _JOB_ID.fullmatch(job_id):
         dispatcher.wake()
 
 
 def consume_wakeups(_: Any, __: Any, consumer: Any) -> Callable[..., None]:
-    """How messages are taken: Celery's own way unpacks more than a hint has, and ends the worker over what it cannot."""
+    """Return the handler of the task's messages: acknowledge, then read the job's id from the JSON body.
 
-    def take(message: Any, _: Any, ack: Callable[..., None], *__: Any, **___: Any) -> None:
+    It replaces Celery's default strategy, which decodes more than a wake-up has and stops the worker on a message that
+    it cannot decode.
+    """
+
+    def handle(message: Any, _: Any, ack: Callable[..., None], *__: Any, **___: Any) -> None:
         ack(_log, consumer.connection_errors)
         try:
             train(json.loads(message.body)[0][0])
-        except Exception as error:  # whatever a forged one makes the reader raise
-            _log.warning("no hint: %s", type(error).__name__)
+        except Exception as error:  # a forged message may make the decoder raise anything
+            _log.warning("A message that is no wake-up was ignored: %s", type(error).__name__)
 
-    return take
+    return handle
 
 
 app.task(train, name=TRAIN, Strategy="worker.tasks:consume_wakeups")
 app.finalize()
 for _name in app.tasks.keys() - {TRAIN}:
-    del app.tasks[_name]  # Celery's own, which call others by name
+    del app.tasks[_name]  # Celery's built-in tasks, which can call other tasks by name

@@ -1,0 +1,1 @@
+"""One attempt of a job or worker request, from its inputs to its final status."""

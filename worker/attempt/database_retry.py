@@ -1,4 +1,4 @@
-"""Which failures of the database pass by themselves, and how long to wait for that."""
+"""Transient failures of the database, and the delays of retries."""
 
 import random
 from collections.abc import Iterator
@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from sqlalchemy import exc
 
 TRANSIENT_ERRORS = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
+"""Errors after which a transaction is retried."""
 
 
 def backoff_delays(first: float = 0.1, longest: float = 5.0) -> Iterator[float]:
-    """Seconds, doubling, each at random between half and whole, so that many waiters do not return at once."""
+    """Yield delays in seconds that double from `first` to `longest`.
+
+    Each is multiplied by a random factor from 0.5 to 1, so that clients do not retry all at once.
+    """
     while True:
         yield first * random.uniform(0.5, 1)
         first = min(2 * first, longest)

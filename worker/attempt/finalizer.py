@@ -1,4 +1,4 @@
-"""How an attempt ends, and what the store is to be told of it."""
+"""The transaction that ends an attempt: which status, end reason and error a job gets."""
 
 import os
 import re
@@ -15,80 +15,93 @@ from store.jobs.lease import Lease
 from store.states import EndReason, JobStatus, WaitingReason
 
 Finalizer = Callable[[Session, Lease], JobStatus]
+"""Writes the end of an attempt and returns the job's new status. Raises LeaseLost."""
 STORAGE_DELAY = 30.0
+"""Seconds until a job that waits for storage may be claimed again."""
 _MAX_MESSAGE = 4000
 _OUT_OF_MEMORY = re.compile(r"^(\w+\.)*(MemoryError|OutOfMemoryError)\b", re.MULTILINE)
-"""As a traceback ends."""
+"""The last line of a traceback when memory ran out."""
+_LOGS_HINT = "See GET /jobs/{id}/logs."
 
 
 def finalizer_for(
     outcome: Outcome | None, exit_code: int | None, tail: str, killed_for_memory: bool = False
 ) -> Finalizer:
-    """The trainer's own word decides; without one, its exit code: killed goes back to the queue, unless for memory."""
+    """Return the finalizer for the trainer's outcome event or, without one, for its exit code.
+
+    A killed trainer's job returns to the queue, unless it was killed because memory ran out. `tail` is the end of the
+    trainer's output.
+    """
     if outcome is not None:
-        return _by(outcome)
+        return _finalizer_for_outcome(outcome)
     if exit_code == os.EX_TEMPFAIL:
-        return given_back(attempt_counts=False)
+        return requeued(attempt_counts=False)
     if (killed_for_memory and exit_code == -signal.SIGKILL) or (exit_code and _OUT_OF_MEMORY.search(tail)):
         return out_of_memory(tail)
     if exit_code is not None and exit_code < 0:
-        return given_back(attempt_counts=True)
+        return requeued(attempt_counts=True)
     how = "could not be started" if exit_code is None else f"ended with exit code {exit_code} and without an outcome"
     return failed(EndReason.INTERNAL_ERROR, f"The trainer {how}.", tail)
 
 
 def cancelled() -> Finalizer:
+    """Return the finalizer of a job that a user has cancelled."""
     return partial(lifecycle.finish, status=JobStatus.CANCELLED, end_reason=EndReason.CANCELLED_BY_USER)
 
 
 def stalled(seconds: float, phase: str, tail: str) -> Finalizer:
-    return failed(EndReason.HUNG, f"The trainer said nothing for {seconds:g} seconds while {phase}.", tail)
+    """Return the finalizer for a trainer that was silent for `seconds` in `phase`."""
+    return failed(EndReason.HUNG, f"The trainer sent no event or output for {seconds:g} seconds while {phase}.", tail)
 
 
 def out_of_memory(tail: str) -> Finalizer:
-    said = f"The trainer ran out of memory.\n{tail[-_MAX_MESSAGE:]}".strip()
-    problem = ErrorInfo(code=OutOfMemory.code, message=said, hint=OutOfMemory.hint_by_default)
-    return failed_with(EndReason.OUT_OF_MEMORY, problem)
+    """Return the finalizer for a trainer that ran out of memory."""
+    message = f"The trainer ran out of memory.\n{tail[-_MAX_MESSAGE:]}".strip()
+    error = ErrorInfo(code=OutOfMemory.code, message=message, hint=OutOfMemory.hint_by_default)
+    return failed_with(EndReason.OUT_OF_MEMORY, error)
 
 
-def given_back(*, attempt_counts: bool) -> Finalizer:
+def requeued(*, attempt_counts: bool) -> Finalizer:
+    """Return the finalizer that returns the job to the queue."""
     return partial(lifecycle.requeue, attempt_counts=attempt_counts)
 
 
-def waiting_for_storage(said: str) -> Finalizer:
+def waiting_for_storage(message: str) -> Finalizer:
+    """Return the finalizer that returns the job to the queue until storage may be available again."""
     return partial(
-        lifecycle.requeue, reason=WaitingReason.STORAGE, message=said, delay=STORAGE_DELAY, attempt_counts=False
+        lifecycle.requeue, reason=WaitingReason.STORAGE, message=message, delay=STORAGE_DELAY, attempt_counts=False
     )
 
 
 def failed(reason: EndReason, message: str, tail: str = "") -> Finalizer:
-    """`tail`: the end of the trainer's output."""
-    said = f"{message}\n{tail[-_MAX_MESSAGE:]}".strip()
-    return failed_with(reason, ErrorInfo(code=reason, message=said, hint="See GET /jobs/{id}/logs."))
+    """Return the finalizer of a failed job; the end of the trainer's output is appended to the message."""
+    full_message = f"{message}\n{tail[-_MAX_MESSAGE:]}".strip()
+    return failed_with(reason, ErrorInfo(code=reason, message=full_message, hint=_LOGS_HINT))
 
 
-def refused(error: FrsError) -> Finalizer:
+def failed_by(error: FrsError) -> Finalizer:
+    """Return the finalizer of a job whose inputs raised the error."""
     reason = _end_reason(error.end_reason, EndReason.INTERNAL_ERROR)
     return failed_with(reason, ErrorInfo(code=error.code, message=error.message, hint=error.hint))
 
 
-def failed_with(reason: EndReason, problem: ErrorInfo) -> Finalizer:
-    """Failed, and never without a next step."""
-    told = problem if problem.hint else problem.model_copy(update={"hint": "See GET /jobs/{id}/logs."})
-    return partial(lifecycle.finish, status=JobStatus.FAILED, end_reason=reason, error=told)
+def failed_with(reason: EndReason, error: ErrorInfo) -> Finalizer:
+    """Return the finalizer of a job that failed with the error; an error without a hint gets a general one."""
+    with_hint = error if error.hint else error.model_copy(update={"hint": _LOGS_HINT})
+    return partial(lifecycle.finish, status=JobStatus.FAILED, end_reason=reason, error=with_hint)
 
 
-def _by(outcome: Outcome) -> Finalizer:
+def _finalizer_for_outcome(outcome: Outcome) -> Finalizer:
     if outcome.status == "interrupted":
-        return given_back(attempt_counts=False)
+        return requeued(attempt_counts=False)
     if outcome.error and outcome.error.code == StorageFull.code:
         return waiting_for_storage(outcome.error.message)
     if outcome.status == "failed":
-        problem = outcome.error or ErrorInfo(code="internal_error", message="The trainer failed without a reason.")
-        return failed_with(_end_reason(outcome.end_reason, EndReason.INTERNAL_ERROR), problem)
+        error = outcome.error or ErrorInfo(code="internal_error", message="The trainer failed without a reason.")
+        return failed_with(_end_reason(outcome.end_reason, EndReason.INTERNAL_ERROR), error)
     reason = _end_reason(outcome.end_reason, EndReason.COMPLETED)
     return partial(lifecycle.finish, status=JobStatus.SUCCEEDED, end_reason=reason)
 
 
-def _end_reason(text: str | None, otherwise: EndReason) -> EndReason:
-    return EndReason(text) if text in set(EndReason) else otherwise
+def _end_reason(text: str | None, default: EndReason) -> EndReason:
+    return EndReason(text) if text in set(EndReason) else default

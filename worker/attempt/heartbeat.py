@@ -1,4 +1,4 @@
-"""Keeps a lease alive, and notices when it is lost or something is asked of its job."""
+"""Renewal of a job's lease, and detection of a lost lease or a requested action."""
 
 import threading
 import time
@@ -20,11 +20,15 @@ from worker.attempt.database_retry import TRANSIENT_ERRORS
 from worker.process.trainer import TrainerProcess
 
 ACTION_POLL_SECONDS = 1.0
-"""Between two looks whether something was asked for."""
+"""Interval of the queries for a requested action."""
 
 
 class Heartbeat:
-    """A thread of its own, as renewals must not wait for a large checkpoint. Each one prolongs the trainer's life."""
+    """Renews the lease every `heartbeat_seconds`; every renewal extends the trainer's fence.
+
+    A context manager that owns the thread `heartbeat`, because renewals must not wait for a large checkpoint. When the
+    lease is lost, the thread stops the trainer, sets `lost` and ends. It raises nothing: transient errors are logged.
+    """
 
     def __init__(
         self,
@@ -32,13 +36,15 @@ class Heartbeat:
         settings: Settings,
         lease: Lease,
         trainer: TrainerProcess,
-        heed: Callable[[RequestedAction], None],
+        on_requested_action: Callable[[RequestedAction], None],
     ) -> None:
-        """`heed` is told what is asked of the job, again and again."""
+        """`on_requested_action` is called by the thread at every beat once an action is requested."""
         self.requested_action = RequestedAction.NONE
+        """The action of highest precedence that was requested so far."""
         self.lost = False
+        """Whether the attempt no longer holds the lease."""
         self._database, self._settings, self._lease, self._trainer = database, settings, lease, trainer
-        self._heed = heed
+        self._on_requested_action = on_requested_action
         self._log = structlog.get_logger().bind(job_id=lease.job_id, attempt=lease.attempt)
         self._renew_at = time.monotonic() + settings.heartbeat_seconds
         self._ended = threading.Event()
@@ -60,16 +66,15 @@ class Heartbeat:
                 self._trainer.stop(within=0)
                 return
             except TRANSIENT_ERRORS as error:
-                self._log.warning("no heartbeat", error=type(error).__name__)
+                self._log.warning("The lease could not be renewed.", error=type(error).__name__)
             except Exception:
-                self._log.exception("no heartbeat")
+                self._log.exception("The lease could not be renewed.")
 
     def _beat(self) -> None:
-        self.requested_action = max(
-            self.requested_action, self._renew() if time.monotonic() >= self._renew_at else self._look()
-        )
+        is_due = time.monotonic() >= self._renew_at
+        self.requested_action = max(self.requested_action, self._renew() if is_due else self._query_action())
         if self.requested_action:
-            self._heed(self.requested_action)
+            self._on_requested_action(self.requested_action)
 
     def _renew(self) -> RequestedAction:
         started = time.monotonic()
@@ -77,11 +82,11 @@ class Heartbeat:
             renewal = lifecycle.renew(session, self._lease, self._settings.lease_seconds)
             session.commit()
         self._renew_at = started + self._settings.heartbeat_seconds
-        self._trainer.prolong(started + self._settings.fence_seconds)
+        self._trainer.extend_fence(started + self._settings.fence_seconds)
         return renewal.requested_action
 
-    def _look(self) -> RequestedAction:
-        """What is asked of the job; cheap, writes nothing. Raises LeaseLost."""
+    def _query_action(self) -> RequestedAction:
+        """Return the requested action by a query that writes nothing. Raises LeaseLost."""
         requests = (Job.cancel_requested_at, Job.pause_requested_at, Job.stop_requested_at)
         columns = select(Job.status, Job.attempt, *requests).where(Job.id == self._lease.job_id)
         with self._database.read() as session:

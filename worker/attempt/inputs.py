@@ -1,4 +1,4 @@
-"""Artifacts that a trainer is to read: asked for while the database is read, fetched once it is left alone."""
+"""Artifacts that a trainer reads: listed while a database session is open, fetched after it is closed."""
 
 from pathlib import Path
 
@@ -8,25 +8,34 @@ from store.artifacts.storage import Artifacts
 from store.errors import ArtifactNotFound
 
 INPUTS_FOLDER = "inputs"
+"""Name of the folder of fetched artifacts in an attempt's work folder."""
 
 
 class AttemptInputs:
-    def __init__(self, folder: Path) -> None:
-        """`folder`: the attempt's; they lie in one folder below it, each under its key."""
-        self._folder = folder / INPUTS_FOLDER
-        self._wanted: dict[str, tuple[str, FrsError, int | None]] = {}
+    """The list of artifacts to fetch into one folder of an attempt. Not thread-safe."""
 
-    def want(self, key: str, sha256: str, gone: FrsError, size: int | None = None) -> Path:
-        """Where it will lie. `gone` is raised later where there is no such artifact; `size`: where it is known."""
-        self._wanted[key] = sha256, gone, size
+    def __init__(self, folder: Path) -> None:
+        """`folder` is the attempt's work folder; the artifacts are fetched into a folder in it, each under its key."""
+        self._folder = folder / INPUTS_FOLDER
+        self._entries: dict[str, tuple[str, FrsError, int | None]] = {}
+
+    def add(self, key: str, sha256: str, missing_error: FrsError, size: int | None = None) -> Path:
+        """List an artifact and return the path that it will have.
+
+        `fetch` raises `missing_error` if the artifact does not exist. `size` is in bytes, if known.
+        """
+        self._entries[key] = sha256, missing_error, size
         return self._folder / key
 
-    def fetch(self, artifacts: Artifacts, give_up: IsAbandoned) -> None:
-        """Raises what `want` was told, ArtifactCorrupt, ArtifactsUnavailable, GivenUp."""
-        for key, (sha256, gone, size) in self._wanted.items():
+    def fetch(self, artifacts: Artifacts, is_abandoned: IsAbandoned) -> None:
+        """Fetch all listed artifacts.
+
+        Raises the `missing_error` of an artifact that does not exist, ArtifactCorrupt, ArtifactsUnavailable, Abandoned.
+        """
+        for key, (sha256, missing_error, size) in self._entries.items():
             path = self._folder / key
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                artifacts.fetch(key, sha256, path, give_up, size)
+                artifacts.fetch(key, sha256, path, is_abandoned, size)
             except ArtifactNotFound:
-                raise gone from None
+                raise missing_error from None

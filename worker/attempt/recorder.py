@@ -1,4 +1,4 @@
-"""Everything one attempt tells the store, in the order its trainer told it."""
+"""Writes of one attempt to the database and the artifacts, in the order of the trainer's events."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,76 +22,88 @@ from store.jobs.recording import PersistedEvent
 from worker.attempt.database_retry import TRANSIENT_ERRORS, backoff_delays
 
 BATCH = 500
+"""Events after which a batch is written."""
 FLUSH_SECONDS = 0.5
+"""Age of the oldest buffered event after which a batch is written."""
 File = Checkpoint | Artifact
 T = TypeVar("T")
 _log = structlog.get_logger()
 
 
 class AttemptRecorder:
-    """Raises LeaseLost, OSError where the artifacts cannot take a file, and nothing else about what a trainer says."""
+    """Buffers and writes the events of an attempt, and stores its files.
+
+    Only the supervisor's thread may use it. Every method may raise LeaseLost, and `store` OSError if the artifacts
+    cannot be written. Invalid events and files are logged and raise nothing.
+    """
 
     def __init__(
-        self, database: Database, artifacts: Artifacts, lease: Lease, folder: Path, give_up: Callable[[], bool]
+        self, database: Database, artifacts: Artifacts, lease: Lease, folder: Path, is_abandoned: Callable[[], bool]
     ) -> None:
-        """`give_up` says when to stop waiting for a database that does not answer."""
-        self.refused: ErrorInfo | None = None
-        """The first deliverable that was not what the trainer said."""
+        """`is_abandoned` returns whether to give up waiting for a database that does not answer."""
+        self.rejection: ErrorInfo | None = None
+        """The error of the first rejected file other than a training checkpoint."""
         self._database, self._artifacts, self._lease = database, artifacts, lease
         self._folder = folder
-        self._give_up = give_up
+        self._is_abandoned = is_abandoned
         self._events: list[PersistedEvent] = []
-        self._since = 0.0
+        self._oldest_at = 0.0
 
     def read(self, function: Callable[[Session], T]) -> T:
-        return self._patiently(self._database.read, function)
+        """Return `function(session)`; retried while the database is away. Raises LeaseLost."""
+        return self._retry_transient(self._database.read, function)
 
     def write(self, function: Callable[..., T], *arguments: Any) -> T:
-        """`function(session, lease, ...)`, committed once; tried again while the database is away. Raises LeaseLost."""
+        """Return `function(session, lease, ...)`, committed once; retried while the database is away.
+
+        Raises LeaseLost.
+        """
         transaction = RetryableTransaction[T](lambda session: function(session, self._lease, *arguments))
-        return self._patiently(self._database.write, transaction)
+        return self._retry_transient(self._database.write, transaction)
 
     def add(self, *events: PersistedEvent) -> None:
+        """Buffer the events; write the buffer if it is large or old."""
         if not self._events:
-            self._since = time.monotonic()
+            self._oldest_at = time.monotonic()
         self._events += events
-        if len(self._events) >= BATCH or time.monotonic() - self._since > FLUSH_SECONDS:
+        if len(self._events) >= BATCH or time.monotonic() - self._oldest_at > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
+        """Write the buffered events."""
         events, self._events = self._events, []
         if events:
-            self._record(events)
+            self._write_events(events)
 
-    def keep(self, file: File) -> None:
-        """Puts a file into the artifacts, then its row into the database: a row means the file is there."""
+    def store(self, file: File) -> None:
+        """Put a file into the artifacts, then its row into the database, so that every row has its file."""
         self.flush()
         try:
-            key = self._key(file)
-            self._artifacts.put(self._find(file), key, file.sha256)
+            key = self._artifact_key(file)
+            self._artifacts.put(self._checked_path(file), key, file.sha256)
         except (FileNotFoundError, ArtifactNotFound):
-            self._gone(file)
+            self._handle_missing(file)
         except (FrsError, ValueError) as error:
-            self._refuse(file, str(error))
+            self._reject(file, str(error))
         else:
-            unneeded: set[str] = set()  # also by a commit that was one although it seemed to fail
-            self.write(_record_file, file, key, unneeded)
-            self._forget(unneeded)
+            unused_keys: set[str] = set()  # filled even if a commit succeeds but seems to fail
+            self.write(_record_file, file, key, unused_keys)
+            self._delete(unused_keys)
 
-    def _patiently(self, sessions: sessionmaker[Session], function: Callable[[Session], T]) -> T:
-        waiting = backoff_delays()
+    def _retry_transient(self, sessions: sessionmaker[Session], function: Callable[[Session], T]) -> T:
+        delays = backoff_delays()
         while True:
             try:
                 with sessions() as session:
                     return function(session)
             except TRANSIENT_ERRORS as error:
-                if self._give_up():
-                    raise LeaseLost("The database has been away for longer than this attempt may run.") from error
-                _log.warning("database away", error=type(error).__name__)
-                time.sleep(next(waiting))
+                if self._is_abandoned():
+                    raise LeaseLost("The database was unavailable for longer than this attempt may run.") from error
+                _log.warning("The database is unavailable; the transaction is retried.", error=type(error).__name__)
+                time.sleep(next(delays))
 
-    def _record(self, events: Sequence[PersistedEvent]) -> None:
-        """Writes a batch; where the database cannot hold it, event by event, for one bad event spoils no other."""
+    def _write_events(self, events: Sequence[PersistedEvent]) -> None:
+        """Write a batch. If the database rejects it, write event by event, so that one bad event loses no other."""
         try:
             self.write(recording.record, events)
         except LeaseLost:
@@ -99,56 +111,61 @@ class AttemptRecorder:
         except Exception as error:
             if len(events) > 1:
                 for event in events:
-                    self._record([event])
+                    self._write_events([event])
             else:
-                said = f"An event of type {events[0].type} cannot be recorded: {type(error).__name__}."
-                self.write(recording.record, [Log(level="warning", message=said)])
+                message = f"An event of type {events[0].type} cannot be recorded: {type(error).__name__}."
+                self.write(recording.record, [Log(level="warning", message=message)])
 
-    def _key(self, file: File) -> str:
+    def _artifact_key(self, file: File) -> str:
         if isinstance(file, Checkpoint):
             return recording.checkpoint_key(self._lease, file)
         return recording.artifact_key(self._lease, file)
 
-    def _find(self, file: File) -> Path:
-        """Raises InvalidSpec for a path outside the work folder, ArtifactNotFound, ArtifactCorrupt."""
+    def _checked_path(self, file: File) -> Path:
+        """Return the file's path.
+
+        Raises InvalidSpec for a path outside the work folder, ArtifactNotFound, ArtifactCorrupt.
+        """
         path = inside(self._folder, file.path)
         if (size := _size(path)) != file.bytes:
-            raise ArtifactCorrupt(f"It has {size} bytes, announced were {file.bytes}.")
+            raise ArtifactCorrupt(f"It has {size} bytes; the trainer reported {file.bytes}.")
         return path
 
-    def _gone(self, file: File) -> None:
+    def _handle_missing(self, file: File) -> None:
         if isinstance(file, Checkpoint) and file.kind == "training":
-            self.add(Log(message=f"The checkpoint of step {file.step} was superseded before it could be kept."))
+            self.add(Log(message=f"The checkpoint of step {file.step} was superseded before it could be stored."))
         else:
-            self._refuse(file, "It is not there.")
+            self._reject(file, "It does not exist.")
 
-    def _refuse(self, file: File, why: str) -> None:
-        said = f"The {file.type} {file.path[:200]!a} was refused. {why[:500]}"
-        _log.warning("file refused", said=said)
-        self.add(Log(level="error", message=said))
+    def _reject(self, file: File, reason: str) -> None:
+        message = f"The {file.type} {file.path[:200]!a} was rejected. {reason[:500]}"
+        _log.warning("A file was rejected.", reason=message)
+        self.add(Log(level="error", message=message))
         if not (isinstance(file, Checkpoint) and file.kind == "training"):
-            self.refused = self.refused or ErrorInfo(code="internal_error", message=said, hint="See the job's log.")
+            self.rejection = self.rejection or ErrorInfo(
+                code="internal_error", message=message, hint="See the job's log."
+            )
 
-    def _forget(self, keys: Iterable[str]) -> None:
+    def _delete(self, keys: Iterable[str]) -> None:
         for key in keys:
             try:
                 self._artifacts.delete(key)
-            except OSError as error:  # a file too many harms nobody
-                _log.warning("artifact not deleted", key=key, error=str(error))
+            except OSError as error:  # a superfluous file does no harm
+                _log.warning("An artifact could not be deleted.", key=key, error=str(error))
 
 
 def _size(path: Path) -> int:
-    """Raises ArtifactNotFound, also for a name no file can have."""
+    """Return the size in bytes. Raises ArtifactNotFound, also for a name that no file can have."""
     with suppress(OSError):
         if path.is_file():
             return path.stat().st_size
-    raise ArtifactNotFound("There is no such file.")
+    raise ArtifactNotFound("The file does not exist.")
 
 
-def _record_file(session: Session, lease: Lease, file: File, key: str, unneeded: set[str]) -> None:
-    """Adds the keys that nobody needs any more."""
+def _record_file(session: Session, lease: Lease, file: File, key: str, unused_keys: set[str]) -> None:
+    """Write the file's row, and add the keys of files that have become unused to `unused_keys`."""
     if isinstance(file, Artifact):
-        unneeded.update(recording.record_artifact(session, lease, file, key))
+        unused_keys.update(recording.record_artifact(session, lease, file, key))
     else:
         recording.record_checkpoint(session, lease, file, key)
-        unneeded.update(recording.prune_checkpoints(session, lease))
+        unused_keys.update(recording.prune_checkpoints(session, lease))

@@ -1,7 +1,4 @@
-"""A job as the engine wants it: ids and names become files and hashes. Raises FrsError with a code.
-
-Artifacts are files only once its `AttemptInputs` have been fetched.
-"""
+"""Resolution of a job's spec for the engine: ids and names become files and hashes."""
 
 from pathlib import Path
 
@@ -19,8 +16,8 @@ from frs.spec import (
     InitFromFile,
     JobSpec,
 )
-from store.artifacts.uploads import root_of
-from store.db.queries import COMPARE, datasets_of, find_detector, last_student, sees_everybodys
+from store.artifacts.uploads import dataset_root
+from store.db.queries import COMPARE, datasets_of, find_detector, last_student, sees_all_owners
 from store.db.tables import Dataset, Detector, Job
 from store.settings import Settings
 from store.states import DetectorStatus
@@ -31,28 +28,33 @@ _description: TypeAdapter[DetectorDescription] = TypeAdapter(DetectorDescription
 
 
 def resolve_job(session: Session, settings: Settings, job: Job, inputs: AttemptInputs) -> ResolvedSpec:
+    """Return the job's spec with the paths of its files, and add the artifacts among them to the inputs.
+
+    Paths of artifacts exist only after `inputs.fetch`. Raises DatasetNotFound, WeightsNotFound, DetectionsUnusable,
+    InvalidSpec.
+    """
     spec = JobSpec.model_validate(job.spec)
-    dataset, *more = datasets_of(session, job)
-    compares = spec.kind == COMPARE
-    root = root_of(settings, dataset)
+    dataset, *unlabelled_datasets = datasets_of(session, job)
+    is_comparison = spec.kind == COMPARE
+    root = dataset_root(settings, dataset)
     return ResolvedSpec(
         job=spec,
         train=_split(root, dataset.name, dataset.train_images, dataset.train_annotations),
         val=_split(root, dataset.name, dataset.val_images, dataset.val_annotations),
-        unlabelled=_unlabelled(settings, more[0]) if more else None,
-        student=_described(spec) if compares else _detector(session, settings, job, spec.student, inputs),
+        unlabelled=_train_split(settings, unlabelled_datasets[0]) if unlabelled_datasets else None,
+        student=_described_student(spec) if is_comparison else _detector(session, settings, job, spec.student, inputs),
         teacher=_detector(session, settings, job, spec.teacher, inputs) if spec.teacher else None,
         models=settings.models_root,
-        run_group=resolve_run_group(session, job, inputs) if compares else None,
+        run_group=resolve_run_group(session, job, inputs) if is_comparison else None,
     )
 
 
-def _unlabelled(settings: Settings, dataset: Dataset) -> SplitFiles:
-    return _split(root_of(settings, dataset), dataset.name, dataset.train_images, dataset.train_annotations)
+def _train_split(settings: Settings, dataset: Dataset) -> SplitFiles:
+    return _split(dataset_root(settings, dataset), dataset.name, dataset.train_images, dataset.train_annotations)
 
 
-def _described(spec: JobSpec) -> ResolvedDetector:
-    """For a comparison, which builds no detector."""
+def _described_student(spec: JobSpec) -> ResolvedDetector:
+    """Return the student without weights, for a comparison, which builds no detector."""
     return ResolvedDetector(description=_description.validate_python(spec.student.model_dump()))
 
 
@@ -60,8 +62,8 @@ def _split(root: Path, name: str, images: str, annotations: str) -> SplitFiles:
     split = SplitFiles(images=inside(root, images), annotations=inside(root, annotations))
     if not split.images.is_dir() or not split.annotations.is_file():
         raise DatasetNotFound(
-            f"The files of data set {name!r} are gone: {images} or {annotations}.",
-            "Put them back below the data sets' root, then post the job again.",
+            f"Data set {name!r} has no folder {images} or no file {annotations}.",
+            "Restore them below the data sets' root, then post the job again.",
         )
     return split
 
@@ -70,19 +72,19 @@ def _detector(
     session: Session, settings: Settings, job: Job, ref: DetectorRef, inputs: AttemptInputs
 ) -> ResolvedDetector:
     if isinstance(ref, DetectorByName):
-        row = _registered(session, job, ref.detector)
+        row = _ready_detector(session, job, ref.detector)
         return _with_weights(settings, row, _description.validate_python(row.description), inputs)
     if isinstance(ref, DetectorOfJob):
         return _student_of(session, ref.job, inputs)
     if isinstance(ref.init, InitFromDetector):
-        return _with_weights(settings, _registered(session, job, ref.init.detector), ref, inputs)
+        return _with_weights(settings, _ready_detector(session, job, ref.init.detector), ref, inputs)
     if isinstance(ref.init, InitFromFile):
         return ResolvedDetector(description=ref, weights=weights_file(settings.models_root, ref.init.weights))
     return ResolvedDetector(description=ref)
 
 
-def _registered(session: Session, job: Job, name: str) -> Detector:
-    row = find_detector(session, name, job.owner, everybodys=sees_everybodys(session, job))
+def _ready_detector(session: Session, job: Job, name: str) -> Detector:
+    row = find_detector(session, name, job.owner, all_owners=sees_all_owners(session, job))
     if row is None:
         raise WeightsNotFound(f"No detector {name!r} is registered.", "See GET /detectors.")
     if row.status != DetectorStatus.READY:
@@ -96,28 +98,30 @@ def _with_weights(
     if row.weights_file is not None:
         weights = weights_file(settings.models_root, row.weights_file)
     else:
-        weights = inputs.want(
-            str(row.weights_key), row.sha256, _no_student(f"The weights of detector {row.name!r} are gone.")
-        )
-    return _loaded(description, row.name, weights, row.sha256)
+        missing_error = _weights_not_found(f"The weights of detector {row.name!r} were deleted.")
+        weights = inputs.add(str(row.weights_key), row.sha256, missing_error)
+    return _with_file(description, row.name, weights, row.sha256)
 
 
 def _student_of(session: Session, job_id: str, inputs: AttemptInputs) -> ResolvedDetector:
     job = session.get(Job, job_id)
     student = last_student(session, job_id)
     if job is None or student is None:
-        raise _no_student(f"Job {job_id} has left no student.")
+        raise _weights_not_found(f"Job {job_id} has no student.")
     description = _description.validate_python(job.spec["student"])
-    gone = _no_student(f"The student of job {job_id} is gone.")
-    weights = inputs.want(student.key, student.sha256, gone, student.bytes)
-    return _loaded(description, job_id, weights, student.sha256)
+    missing_error = _weights_not_found(f"The student of job {job_id} was deleted.")
+    weights = inputs.add(student.key, student.sha256, missing_error, student.bytes)
+    return _with_file(description, job_id, weights, student.sha256)
 
 
-def _loaded(description: DetectorDescription, name: str, weights: Path, sha256: str) -> ResolvedDetector:
-    """`init` says where the weights come from, whatever they were trained from: no ImageNet file is needed for them."""
-    from_here = description.model_copy(update={"init": InitFromDetector(detector=name)})
-    return ResolvedDetector(description=from_here, weights=weights, sha256=sha256)
+def _with_file(description: DetectorDescription, name: str, weights: Path, sha256: str) -> ResolvedDetector:
+    """Return the detector with these weights.
+
+    `init` is replaced by the detector's name: no ImageNet file is required, whatever the weights were trained from.
+    """
+    initialised = description.model_copy(update={"init": InitFromDetector(detector=name)})
+    return ResolvedDetector(description=initialised, weights=weights, sha256=sha256)
 
 
-def _no_student(message: str) -> FrsError:
+def _weights_not_found(message: str) -> FrsError:
     return WeightsNotFound(message, "Train it again, or name another detector.")

@@ -1,4 +1,4 @@
-"""The runs a comparison compares, as files and curves. Raises DetectionsUnusable."""
+"""The runs that a comparison job compares, as detection files and curves."""
 
 from pathlib import Path
 
@@ -12,14 +12,18 @@ from store.db.tables import Artifact, Job, Metric
 from worker.attempt.inputs import AttemptInputs
 
 _POINTS = 400
-"""Of a curve, at most: it is drawn a few hundred pixels wide."""
+"""Approximate number of points of a curve, which is drawn a few hundred pixels wide."""
 _ROLES = {"distill": "student", "train": "baseline"}
 
 
 def resolve_run_group(session: Session, comparison: Job, inputs: AttemptInputs) -> RunGroup:
+    """Return the runs of the comparison and add their detections to the inputs.
+
+    Raises DetectionsUnusable if the runs were deleted or a run has no detections.
+    """
     runs = compared_runs(session, comparison)
     if not runs:
-        raise DetectionsUnusable("The runs to compare are gone.", "Post the job again.")
+        raise DetectionsUnusable("The runs to compare were deleted.", "Post the job again.")
     return RunGroup(
         runs=tuple(_run(session, run, inputs) for run in runs),
         teacher=_detections(session, runs[0], "teacher", inputs),
@@ -39,20 +43,21 @@ def _run(session: Session, job: Job, inputs: AttemptInputs) -> FinishedRun:
 
 
 def _detections(session: Session, job: Job, role: str, inputs: AttemptInputs) -> Path:
-    none = DetectionsUnusable(f"Job {job.id} has left no detections of its {role}.", "Post the job again.")
+    missing_error = DetectionsUnusable(f"Job {job.id} has no detections of its {role}.", "Post the job again.")
     row = session.get(Artifact, (job.id, f"detections-{role}.npz"))
     if row is None:
-        raise none
-    return inputs.want(row.key, row.sha256, none, row.bytes)
+        raise missing_error
+    return inputs.add(row.key, row.sha256, missing_error, row.bytes)
 
 
 def _curves(session: Session, job: Job) -> dict[str, list[tuple[int, float | None]]]:
+    """Return the points of every drawn metric, `(step, value)`; all of mAP, every n-th step of the others."""
     keys = session.scalars(select(Metric.key).where(Metric.job_id == job.id).distinct())
     drawn = [key for key in keys if is_drawn(key)]
     last = session.scalar(select(func.max(Metric.step)).where(Metric.job_id == job.id)) or 0
-    thin = or_(Metric.key == MAP, Metric.step % max(1, last // _POINTS) == 0)
+    is_sampled = or_(Metric.key == MAP, Metric.step % max(1, last // _POINTS) == 0)
     columns = select(Metric.key, Metric.step, Metric.value)
-    query = columns.where(Metric.job_id == job.id, Metric.key.in_(drawn), thin).order_by(Metric.step)
+    query = columns.where(Metric.job_id == job.id, Metric.key.in_(drawn), is_sampled).order_by(Metric.step)
     curves: dict[str, list[tuple[int, float | None]]] = {key: [] for key in drawn}
     for key, step, value in session.execute(query):
         curves[key].append((step, value))

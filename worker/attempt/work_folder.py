@@ -1,6 +1,7 @@
-"""Where one attempt works: a folder of its own, so that a forgotten trainer of an earlier attempt cannot disturb it.
+"""The work folder of an attempt. Each attempt has its own, so that a trainer of an earlier attempt cannot change it.
 
-It begins with what its trainer reads, weights and the committed checkpoints, and nothing else, and is removed in the end: whatever counts is an artifact.
+At first it holds the trainer's inputs only: the spec, the weights and the committed checkpoints. It is removed when the
+attempt ends; everything of value is an artifact by then.
 """
 
 import shutil
@@ -22,10 +23,12 @@ from store.settings import Settings
 from worker.attempt.inputs import AttemptInputs
 
 SPEC = "spec.json"
+"""Name of the resolved spec's file."""
 _log = structlog.get_logger()
 
 
-def folder_of(work_root: Path, lease: Lease) -> Path:
+def attempt_folder(work_root: Path, lease: Lease) -> Path:
+    """Return the path of the attempt's work folder."""
     return work_root / lease.job_id / str(lease.attempt)
 
 
@@ -35,49 +38,56 @@ def prepare(
     inputs: AttemptInputs,
     checkpoints: Sequence[Checkpoint],
     artifacts: Artifacts,
-    give_up: IsAbandoned,
+    is_abandoned: IsAbandoned,
 ) -> None:
-    """`checkpoints`: newest first. The trainer goes on from the one of the highest step, so that must be the newest:
+    """Create the work folder with the spec, the inputs and the checkpoints, which are given newest first.
 
-    an older attempt may have left a later step, which a newer attempt's checkpoint voids. Raises GivenUp.
+    The trainer resumes from the checkpoint of the highest step, so that must be the newest one: later steps of an older
+    attempt are skipped. Raises Abandoned and the errors of `AttemptInputs.fetch`.
     """
     remove(folder)
     (folder / "checkpoints").mkdir(parents=True)
     (folder / SPEC).write_text(spec.model_dump_json())
-    inputs.fetch(artifacts, give_up)
+    inputs.fetch(artifacts, is_abandoned)
     for checkpoint in checkpoints:
         if checkpoint.step <= checkpoints[0].step:
-            _fetch(checkpoint, folder, artifacts, give_up)
+            _fetch(checkpoint, folder, artifacts, is_abandoned)
 
 
-def ask_to_stop(folder: Path) -> None:
-    """Tells the trainer to end at its next step; one that is not there yet is told when it is."""
+def request_stop(folder: Path) -> None:
+    """Request that the trainer ends at its next step. Does nothing while the folder does not exist; call it again."""
     if folder.is_dir():
         (folder / STOP_FILE).touch()
 
 
 def check_space(settings: Settings) -> None:
-    """Raises StorageFull where too little is left to begin: better told now than in the midst of a checkpoint."""
+    """Raise StorageFull if too little space is free to start, instead of failing later at a checkpoint."""
     for root in filter(None, (settings.work_root, settings.artifacts_root)):
         free = shutil.disk_usage(root).free
         if free < settings.min_free_mb << 20:
-            raise StorageFull(f"{free >> 20} MB are free; a job begins with {settings.min_free_mb} MB or more.")
+            raise StorageFull(f"{free >> 20} MB are free; a job requires {settings.min_free_mb} MB to start.")
 
 
 def remove(folder: Path) -> None:
+    """Remove the work folder, and its job's folder if it is the last one. Idempotent."""
     shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):  # another attempt is there
+    with suppress(OSError):  # another attempt has a folder
         folder.parent.rmdir()
 
 
-def attempts(work_root: Path) -> list[tuple[str, int]]:
-    """Job or worker_request, and number, of every attempt that has a folder."""
+def list_attempts(work_root: Path) -> list[tuple[str, int]]:
+    """Return the job's or worker request's id and the attempt number of every work folder."""
     return [(path.parent.name, int(path.name)) for path in _folders(work_root)]
 
 
-def remove_abandoned(work_root: Path, found: Collection[tuple[str, int]], running: Collection[tuple[str, int]]) -> None:
-    """Removes what killed workers left. `running` must have been looked up after `found`: numbers only grow."""
-    for job_id, attempt in set(found) - set(running):
+def remove_abandoned(
+    work_root: Path, attempts: Collection[tuple[str, int]], running: Collection[tuple[str, int]]
+) -> None:
+    """Remove the work folders of attempts that do not run, which killed workers have left.
+
+    `running` must be queried after `attempts` are listed: attempt numbers only increase, so no new folder is removed.
+    """
+    for job_id, attempt in set(attempts) - set(running):
         remove(work_root / job_id / str(attempt))
 
 
@@ -85,9 +95,9 @@ def _folders(work_root: Path) -> Iterator[Path]:
     return (path for path in work_root.glob("*_*/*") if path.name.isdecimal())
 
 
-def _fetch(checkpoint: Checkpoint, folder: Path, artifacts: Artifacts, give_up: IsAbandoned) -> None:
+def _fetch(checkpoint: Checkpoint, folder: Path, artifacts: Artifacts, is_abandoned: IsAbandoned) -> None:
     target = folder / "checkpoints" / f"step_{checkpoint.step:08d}-{checkpoint.sha256[:8]}.pth"
     try:
-        artifacts.fetch(checkpoint.key, checkpoint.sha256, target, give_up, checkpoint.bytes)
-    except (ArtifactNotFound, ArtifactCorrupt) as error:  # the trainer falls back to the older one
-        _log.error("checkpoint missing", key=checkpoint.key, said=error.message)
+        artifacts.fetch(checkpoint.key, checkpoint.sha256, target, is_abandoned, checkpoint.bytes)
+    except (ArtifactNotFound, ArtifactCorrupt) as error:  # the trainer falls back to the older checkpoint
+        _log.error("A checkpoint is missing or corrupt.", key=checkpoint.key, error=error.message)
