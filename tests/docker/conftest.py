@@ -1,3 +1,5 @@
+"""Fixtures: images built from this checkout, and the service in containers."""
+
 import os
 import secrets
 import shutil
@@ -19,14 +21,14 @@ def engine() -> None:
         shutil.which("docker") is None
         or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
     ):
-        pytest.exit("These tests need a Docker engine: none answers `docker info`.", returncode=5)
+        pytest.exit("These tests need a Docker engine: `docker info` failed.", returncode=5)
     if shutil.which(compose_command()[0]) is None:
         pytest.exit("These tests need `docker compose` or docker-compose.", returncode=5)
 
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What git knows of this one, and beside it secrets that no image may hold."""
+    """A copy of the tracked files, plus secret files that must not end up in an image."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in run(["git", "ls-files"], cwd=ROOT).splitlines():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -39,17 +41,17 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def images(engine: None, checkout: Path) -> Images:
-    """What has not changed comes from the engine's cache."""
+    """The images; unchanged layers come from the build cache."""
     return Images(build(checkout, "api"), build(checkout, "worker"))
 
 
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """BCCD where it is at hand (`FRS_TEST_DATA`), else drawn scenes under its name; readable to everybody."""
+    """BCCD from `FRS_TEST_DATA`, else drawn scenes under its name; readable for all users."""
     folder = tmp_path_factory.mktemp("datasets")
-    given = Path(os.environ.get("FRS_TEST_DATA", ROOT.parent / "shared" / "data")) / "bccd"
-    if given.is_dir():
-        shutil.copytree(given, folder / "bccd")
+    bccd = Path(os.environ.get("FRS_TEST_DATA", ROOT.parent / "shared" / "data")) / "bccd"
+    if bccd.is_dir():
+        shutil.copytree(bccd, folder / "bccd")
     else:
         draw_dataset(folder / "bccd", train=60, val=20)
     run(["chmod", "-R", "a+rX", str(folder)])
@@ -64,15 +66,15 @@ def stack_with(
 
         def start(**env: Any) -> Stack:
             name = f"frs-test-{secrets.token_hex(3)}"
-            names = {"FRS_API_IMAGE": images.api, "FRS_WORKER_IMAGE": images.worker}
-            return stacks.enter_context(Stack(name, tmp_path_factory.mktemp(name), datasets, **(names | env)))
+            variables = {"FRS_API_IMAGE": images.api, "FRS_WORKER_IMAGE": images.worker}
+            return stacks.enter_context(Stack(name, tmp_path_factory.mktemp(name), datasets, **(variables | env)))
 
         yield start
 
 
 @pytest.fixture(scope="session")
 def stack(stack_with: Callable[..., Stack]) -> Stack:
-    """One for all that leave it as they found it."""
+    """A stack shared by the tests that do not change its state."""
     stack = stack_with()
     stack.add_bccd()
     return stack

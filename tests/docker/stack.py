@@ -1,4 +1,4 @@
-"""The service in containers, as `docker-compose.cpu.yml` and what `docker/env.py` writes make it, under a name of its own."""
+"""The service in containers: `docker-compose.cpu.yml` with a .env of `docker/env.py`, as its own compose project."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from cli.client import Client, Json
 ROOT = Path(__file__).parents[2]
 CANARY = "canary-3f0c-in-no-image"
 UP_SECONDS = 120
-"""From `up` to healthy, once built."""
+"""Time limit from `up` to healthy, with built images."""
 FILES = ("docker-compose.cpu.yml",)
 SERVICES = ("postgres", "redis", "api", "worker")
 JOB: Json = {
@@ -30,13 +30,13 @@ JOB: Json = {
     "schedule": {"max_steps": 60, "batch_size": 2, "image_size": [160, 128], "checkpoint_every": 10},
     "distillation": {"accept_weak_teacher": True},
 }
-for _side in ("teacher", "student"):
-    JOB[_side]["init"] = "random"
+for _role in ("teacher", "student"):
+    JOB[_role]["init"] = "random"
 
 
 def compose_command() -> list[str]:
-    new = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-    return ["docker", "compose"] if new.returncode == 0 else ["docker-compose"]
+    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    return ["docker", "compose"] if plugin.returncode == 0 else ["docker-compose"]
 
 
 class Images(NamedTuple):
@@ -45,24 +45,24 @@ class Images(NamedTuple):
 
 
 class Stack:
-    """A context manager: leaving it removes containers, networks and volumes."""
+    """A running stack. A context manager: leaving it removes containers, networks and volumes."""
 
     def __init__(
         self, name: str, folder: Path, datasets: Path, *, files: Sequence[str] = FILES, only: str = "", **env: str
     ) -> None:
-        """`only`: the one service that runs here."""
+        """Prepare the stack. `only` is the single service to run; by default all run."""
         self.name, self.folder = name, folder
         self.url = f"http://127.0.0.1:{free_port()}"
         self.source = folder / "source"
-        copy_of_what_compose_reads(self.source)
+        copy_compose_files(self.source)
         arguments = ["--output", str(self.source), "--datasets", str(datasets), "--models", str(folder / "models")]
         subprocess.run([sys.executable, self.source / "docker" / "env.py", *arguments], check=True, capture_output=True)
         self.key = (self.source / ".secrets" / "api-key").read_text().strip()
         env = {"FRS_PUBLISH": self.url.removeprefix("http://"), **env}
-        with (self.source / ".env").open("a") as file_of_env:
-            file_of_env.writelines(f"\n{name}={value}\n" for name, value in env.items())
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("FRS_")}
-        self.environment = clean | {"COMPOSE_PROJECT_NAME": name, "COMPOSE_FILE": ":".join(files)}
+        with (self.source / ".env").open("a") as env_file:
+            env_file.writelines(f"\n{name}={value}\n" for name, value in env.items())
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("FRS_")}
+        self.environment = environment | {"COMPOSE_PROJECT_NAME": name, "COMPOSE_FILE": ":".join(files)}
         self.only = ("--no-deps", only) if only else ()
         self.services = (only,) if only else SERVICES
 
@@ -79,18 +79,18 @@ class Stack:
 
     def up(self, *arguments: str) -> None:
         self.compose("up", "--detach", "--no-build", *arguments, *self.only)
-        self.until_healthy()
+        self.wait_until_healthy()
 
     def compose(self, *arguments: str) -> str:
         return run([*compose_command(), *arguments], cwd=self.source, env=self.environment)
 
     def backup(self, action: str, folder: Path) -> str:
-        """`action`: backup or restore."""
+        """Run docker/backup.py; `action` is backup or restore."""
         script = str(self.source / "docker" / "backup.py")
         return run([sys.executable, script, action, str(folder)], cwd=self.source, env=self.environment)
 
     def setting(self, name: str) -> str:
-        """Of the .env; the last one counts."""
+        """Return the value of a variable in .env; the last assignment counts."""
         return re.findall(rf"(?m)^{name}=(.*)$", (self.source / ".env").read_text())[-1]
 
     def containers(self, service: str) -> list[str]:
@@ -102,14 +102,14 @@ class Stack:
     def inside(self, service: str, *command: str) -> str:
         return run(["docker", "exec", self.containers(service)[0], *command])
 
-    def until_healthy(self) -> None:
+    def wait_until_healthy(self) -> None:
         def healthy() -> bool:
-            found = {name: self.containers(name) for name in self.services}
-            return all(found.values()) and all(
-                inspect(id)["State"]["Health"]["Status"] == "healthy" for ids in found.values() for id in ids
+            containers = {name: self.containers(name) for name in self.services}
+            return all(containers.values()) and all(
+                inspect(id)["State"]["Health"]["Status"] == "healthy" for ids in containers.values() for id in ids
             )
 
-        until(healthy, UP_SECONDS, lambda: self.compose("ps"))
+        wait_until(healthy, UP_SECONDS, lambda: self.compose("ps"))
 
     def add_bccd(self) -> None:
         self.client.post("/datasets", {"name": "bccd"})
@@ -130,36 +130,38 @@ class Stack:
     def step(self, job_id: str) -> int:
         try:
             return (self.job(job_id)["progress"] or {}).get("step") or 0
-        except Exception:  # the service is being restarted
+        except Exception:  # the service is restarting
             return 0
 
-    def until_step(self, job_id: str, step: int) -> None:
-        until(lambda: self.step(job_id) >= step, 300, lambda: self.logs(job_id))
+    def wait_for_step(self, job_id: str, step: int) -> None:
+        wait_until(lambda: self.step(job_id) >= step, 300, lambda: self.logs(job_id))
 
-    def until_ended(self, job_id: str, seconds: float = 600) -> Json:
-        until(lambda: self._ended(job_id), seconds, lambda: self.logs(job_id))
+    def wait_until_ended(self, job_id: str, seconds: float = 600) -> Json:
+        wait_until(lambda: self._ended(job_id), seconds, lambda: self.logs(job_id))
         return self.job(job_id)
 
     def _ended(self, job_id: str) -> bool:
         try:
             return bool(self.job(job_id)["is_terminal"])
-        except Exception:  # the service is being restarted
+        except Exception:  # the service is restarting
             return False
 
     def logs(self, job_id: str) -> str:
-        said = [line["message"] for line in self.client.each(f"/jobs/{job_id}/logs")]
-        return "\n".join([json.dumps(self.job(job_id))[:2000], *said, self.compose("logs", "--tail", "20", "worker")])
+        messages = [line["message"] for line in self.client.each(f"/jobs/{job_id}/logs")]
+        return "\n".join(
+            [json.dumps(self.job(job_id))[:2000], *messages, self.compose("logs", "--tail", "20", "worker")]
+        )
 
 
 def build(checkout: Path, image: str) -> str:
-    """Its name."""
+    """Build an image and return its name."""
     name = f"frs-{image}:test"
     run(["docker", "build", "--quiet", "--file", f"docker/{image}.Dockerfile", "--tag", name, "."], cwd=checkout)
     return name
 
 
-def copy_of_what_compose_reads(to: Path) -> None:
-    """So that no test touches the .env of this checkout."""
+def copy_compose_files(to: Path) -> None:
+    """Copy the files that compose reads, so that no test changes the .env of this checkout."""
     to.mkdir()
     for name in ("docker", "docker-compose.yml", "docker-compose.cpu.yml", ".env.example"):
         source = ROOT / name
@@ -167,20 +169,20 @@ def copy_of_what_compose_reads(to: Path) -> None:
 
 
 def run(command: Sequence[str], **options: Any) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert completed.returncode == 0, f"{' '.join(command)}\n{completed.stdout[-3000:]}\n{completed.stderr[-3000:]}"
+    return completed.stdout
 
 
-def inspect(thing: str) -> Json:
-    found: Json = json.loads(run(["docker", "inspect", thing]))[0]
-    return found
+def inspect(name: str) -> Json:
+    description: Json = json.loads(run(["docker", "inspect", name]))[0]
+    return description
 
 
-def until(condition: Callable[[], bool], seconds: float, why: Callable[[], str] = lambda: "") -> None:
+def wait_until(condition: Callable[[], bool], seconds: float, details: Callable[[], str] = lambda: "") -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s\n{why()}"
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s\n{details()}"
         time.sleep(0.5)
 
 

@@ -1,4 +1,4 @@
-"""S17: what a container is, as the engine tells it and as it looks from inside."""
+"""Hardening of images and containers, checked with `docker inspect` and from inside the containers."""
 
 import json
 import re
@@ -8,13 +8,13 @@ import pytest
 from stack import CANARY, ROOT, Images, Stack, build, inspect, run
 
 pytestmark = pytest.mark.docker
-OURS = ("api", "worker")
-ALL = (*OURS, "postgres", "redis")
+FRS_SERVICES = ("api", "worker")
+ALL = (*FRS_SERVICES, "postgres", "redis")
 API_MB = 400
-"""Over its base."""
+"""Maximum size of the API image without its base image."""
 
 
-def test_the_api_s_image_is_small_and_holds_no_torch(images: Images):
+def test_the_api_image_is_small_and_has_no_torch(images: Images):
     base = re.search(r"^ARG PYTHON_IMAGE=(\S+)", (ROOT / "docker" / "api.Dockerfile").read_text(), re.MULTILINE)
     assert base
     sizes = {name: inspect(name)["Size"] >> 20 for name in (*images, base[1])}
@@ -26,9 +26,9 @@ def test_the_api_s_image_is_small_and_holds_no_torch(images: Images):
     assert run(["docker", "run", "--rm", "--user", "0", images.api, "find", "/", "-xdev", "-iname", "*torch-*"]) == ""
 
 
-@pytest.mark.parametrize("image", OURS)
-def test_a_change_of_our_code_builds_no_package_again(images: Images, checkout: Path, image: str):
-    """So it takes seconds: what pip installed stays, layer by layer, and the code is its last."""
+@pytest.mark.parametrize("image", FRS_SERVICES)
+def test_a_code_change_rebuilds_only_the_last_layer(images: Images, checkout: Path, image: str):
+    """A rebuild takes seconds: the layers of the installed packages are unchanged."""
     before = inspect(getattr(images, image))["RootFS"]["Layers"]
     source = checkout / "store" / "__init__.py"
     text = source.read_text()
@@ -41,11 +41,11 @@ def test_a_change_of_our_code_builds_no_package_again(images: Images, checkout: 
     assert before[:-1] == after[:-1] and before[-1] != after[-1]
 
 
-@pytest.mark.parametrize("image", OURS)
+@pytest.mark.parametrize("image", FRS_SERVICES)
 def test_no_secret_is_in_an_image(images: Images, image: str, tmp_path: Path):
     name = getattr(images, image)
     assert CANARY not in run(["docker", "history", "--no-trunc", name]) + json.dumps(inspect(name))
-    found = run(
+    files = run(
         [
             "docker",
             "run",
@@ -59,11 +59,11 @@ def test_no_secret_is_in_an_image(images: Images, image: str, tmp_path: Path):
             f"grep -rlF {CANARY} /opt /data /etc /tmp || true",
         ]
     )
-    assert found == ""
+    assert files == ""
 
 
 @pytest.mark.parametrize("service", ALL)
-def test_no_container_has_more_than_it_needs(stack: Stack, service: str):
+def test_containers_have_minimal_privileges(stack: Stack, service: str):
     host = stack.inspect(service)["HostConfig"]
     assert host["ReadonlyRootfs"] and not host["Privileged"]
     assert host["CapDrop"] == ["ALL"] and bool(host["CapAdd"]) == (service == "postgres")
@@ -72,8 +72,8 @@ def test_no_container_has_more_than_it_needs(stack: Stack, service: str):
     assert not any("docker.sock" in bind for bind in host["Binds"])
 
 
-@pytest.mark.parametrize("service", OURS)
-def test_inside_it_is_nobody_and_writes_to_its_own_folders_only(stack: Stack, service: str):
+@pytest.mark.parametrize("service", FRS_SERVICES)
+def test_a_container_runs_unprivileged_and_writes_only_to_its_own_folders(stack: Stack, service: str):
     assert stack.inside(service, "id", "-u").strip() == "10001"
     status = dict(line.split(":\t", 1) for line in stack.inside(service, "cat", "/proc/self/status").splitlines())
     assert status["NoNewPrivs"] == "1"
@@ -84,34 +84,34 @@ def test_inside_it_is_nobody_and_writes_to_its_own_folders_only(stack: Stack, se
     stack.inside(service, "sh", "-c", "touch /data/written /tmp/written && rm /data/written /tmp/written")
 
 
-def test_only_the_api_s_port_is_open_and_on_loopback_alone(stack: Stack):
+def test_only_the_api_port_is_published_and_only_on_loopback(stack: Stack):
     published = {service: stack.inspect(service)["NetworkSettings"]["Ports"] for service in ALL}
     open_ports = {service: [p for p in ports.values() if p] for service, ports in published.items()}
-    assert {service: bool(found) for service, found in open_ports.items()} == {name: name == "api" for name in ALL}
+    assert {service: bool(ports) for service, ports in open_ports.items()} == {name: name == "api" for name in ALL}
     assert [binding["HostIp"] for bindings in open_ports["api"] for binding in bindings] == ["127.0.0.1"]
 
 
-def test_a_worker_reaches_nothing_but_the_services(stack: Stack):
+def test_a_worker_reaches_only_the_services(stack: Stack):
     code = "import socket; socket.create_connection(('1.1.1.1', 53), 3)"
     with pytest.raises(AssertionError, match="OSError|unreachable|timed out"):
         stack.inside("worker", "python", "-c", code)
 
 
-def test_a_trainer_knows_no_secret_and_can_read_nobody_else_s(stack: Stack):
-    """For longer than a few health checks take, which come with the container's environment."""
+def test_a_trainer_cannot_read_secrets_of_other_processes(stack: Stack):
+    """Observed over several health checks, whose processes have the container's environment."""
     job_id = stack.submit(schedule__max_steps=100_000)
-    stack.until_step(job_id, 1)
-    seen = json.loads(stack.inside("worker", "python", "-c", LOOKS_AROUND))
+    stack.wait_for_step(job_id, 1)
+    processes = json.loads(stack.inside("worker", "python", "-c", READ_ENVIRONMENTS))
     stack.client.post(f"/jobs/{job_id}/cancel")
-    stack.until_ended(job_id)
-    read, hidden = seen["read"], seen["hidden"]
-    assert any("FRS_JAIL=1" in text for text in read), "the trainer's own"
+    stack.wait_until_ended(job_id)
+    read, hidden = processes["read"], processes["hidden"]
+    assert any("FRS_JAIL=1" in text for text in read), "the trainer's own environment"
     assert {"tini", "python", "probe"} <= set(hidden)
     for secret in (stack.setting("POSTGRES_PASSWORD"), stack.setting("REDIS_PASSWORD"), stack.key):
         assert not any(secret in text for text in read)
 
 
-LOOKS_AROUND = """
+READ_ENVIRONMENTS = """
 import json, os, pathlib, time
 read, hidden, end = set(), set(), time.monotonic() + 35
 while time.monotonic() < end:
@@ -139,7 +139,7 @@ def test_without_a_password_nothing_starts(stack: Stack):
         env.write_text(text)
 
 
-def test_with_the_example_s_password_nothing_of_ours_starts(stack: Stack):
+def test_the_service_does_not_start_with_the_example_password(stack: Stack):
     command = ["docker", "run", "--rm", "--env", "FRS_DATABASE_URL=postgresql://frs:change-me@postgres/frs"]
     for image, module in (
         (stack.inspect("api")["Config"]["Image"], "api"),

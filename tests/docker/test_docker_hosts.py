@@ -1,4 +1,4 @@
-"""Workers with disks of their own, over object storage; and one job in several processes."""
+"""Workers with separate disks and object storage; one job in several processes."""
 
 import socket
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 import torch
 from moto.server import ThreadedMotoServer
 from stack import FILES, Images, Stack, free_port, run
-from test_docker_life import rewound_to, steps_told
+from test_docker_life import recorded_steps, rewound_to
 
 from cli.pulling import pull
 from frs.detectors.weights import read, state_of
@@ -20,7 +20,7 @@ KEY = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing-secret"
 
 @pytest.fixture
 def gateway(images: Images) -> str:
-    """This host's address as containers see it."""
+    """The address of this host as seen from containers."""
     rows = run(["docker", "run", "--rm", images.api, "cat", "/proc/net/route"]).splitlines()[1:]
     [default] = {row.split()[2] for row in rows if row.split()[1] == "00000000"}
     return socket.inet_ntoa(bytes.fromhex(default)[::-1])
@@ -37,29 +37,29 @@ def storage(gateway: str) -> Iterator[dict[str, str]]:
     server.stop()
 
 
-def test_a_job_whose_host_dies_goes_on_at_the_other_from_object_storage(
+def test_a_job_continues_on_another_host_from_object_storage_after_its_host_died(
     stack_with: Callable[..., Stack], storage: dict[str, str], gateway: str
 ):
     ports = {"FRS_SHARE_POSTGRES_PORT": str(free_port()), "FRS_SHARE_REDIS_PORT": str(free_port())}
     shared = {"FRS_SHARE_ADDRESS": gateway, "FRS_INNER_ONLY": "false", **ports}
-    one = stack_with(files=(*FILES, "docker/compose.share.yml"), **storage, **shared)
-    one.add_bccd()
-    job_id = one.submit(schedule__max_steps=300)
-    one.until_step(job_id, 25)
+    first = stack_with(files=(*FILES, "docker/compose.share.yml"), **storage, **shared)
+    first.add_bccd()
+    job_id = first.submit(schedule__max_steps=300)
+    first.wait_for_step(job_id, 25)
     addresses = {
-        "FRS_DATABASE_URL": f"postgresql://frs:{one.setting('POSTGRES_PASSWORD')}@{gateway}:{ports['FRS_SHARE_POSTGRES_PORT']}/frs",
-        "FRS_BROKER_URL": f"redis://:{one.setting('REDIS_PASSWORD')}@{gateway}:{ports['FRS_SHARE_REDIS_PORT']}/0",
+        "FRS_DATABASE_URL": f"postgresql://frs:{first.setting('POSTGRES_PASSWORD')}@{gateway}:{ports['FRS_SHARE_POSTGRES_PORT']}/frs",
+        "FRS_BROKER_URL": f"redis://:{first.setting('REDIS_PASSWORD')}@{gateway}:{ports['FRS_SHARE_REDIS_PORT']}/0",
     }
-    other = stack_with(only="worker", FRS_INNER_ONLY="false", **storage, **addresses)
-    run(["docker", "kill", one.containers("worker")[0]])
-    job = one.until_ended(job_id)
-    assert job["status"] == "succeeded" and job["attempt"] == 2, one.logs(job_id)
-    assert rewound_to(one, job_id)[-1] >= 20
-    assert steps_told(one, job_id) == list(range(1, 301))
-    assert other.inside("worker", "sh", "-c", "ls /data/artifacts 2>/dev/null | wc -l").strip() == "0"
+    second = stack_with(only="worker", FRS_INNER_ONLY="false", **storage, **addresses)
+    run(["docker", "kill", first.containers("worker")[0]])
+    job = first.wait_until_ended(job_id)
+    assert job["status"] == "succeeded" and job["attempt"] == 2, first.logs(job_id)
+    assert rewound_to(first, job_id)[-1] >= 20
+    assert recorded_steps(first, job_id) == list(range(1, 301))
+    assert second.inside("worker", "sh", "-c", "ls /data/artifacts 2>/dev/null | wc -l").strip() == "0"
 
 
-def test_two_processes_learn_what_one_does_with_the_whole_batch(stack: Stack, tmp_path: Path):
+def test_two_processes_train_the_same_student_as_one_with_the_whole_batch(stack: Stack, tmp_path: Path):
     fcos = {"architecture": "fcos", "backbone": {"depth": 18, "width": 16}, "neck_channels": 32, "stacked_convs": 1}
     changes = {
         "teacher": {**fcos, "init": "random"},
@@ -75,13 +75,13 @@ def test_two_processes_learn_what_one_does_with_the_whole_batch(stack: Stack, tm
     students = []
     for processes in (1, 2):
         job_id = stack.submit(**changes, resources={"processes": processes})
-        assert stack.until_ended(job_id)["status"] == "succeeded", stack.logs(job_id)
+        assert stack.wait_until_ended(job_id)["status"] == "succeeded", stack.logs(job_id)
         [weights] = [
             path for path in pull(stack.client, job_id, tmp_path / str(processes), "last") if path.suffix == ".pth"
         ]
         students.append(state_of(read(weights), weights.name))
     one, two = students
     assert one.keys() == two.keys()
-    furthest = max((one[name].double() - two[name].double()).abs().max().item() for name in one)
-    print(f"\nfurthest apart: {furthest:.2e}")
+    max_difference = max((one[name].double() - two[name].double()).abs().max().item() for name in one)
+    print(f"\nmaximum difference: {max_difference:.2e}")
     torch.testing.assert_close(two, one, rtol=0, atol=1e-5)

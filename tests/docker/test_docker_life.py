@@ -1,4 +1,4 @@
-"""Jobs in containers, and what happens to them when these die, are restarted, taken down, wiped and restored."""
+"""Jobs in containers that crash or are restarted, removed, backed up and restored."""
 
 import hashlib
 import re
@@ -11,101 +11,103 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stack import Stack, answers, run, until
+from stack import Stack, answers, run, wait_until
 
 pytestmark = pytest.mark.docker
 
 
-def test_a_job_on_bccd_distils_and_its_student_is_the_one_announced(stack: Stack):
+def test_a_job_on_bccd_succeeds_and_its_student_has_the_reported_hash(stack: Stack):
     job_id = stack.submit()
-    job = stack.until_ended(job_id)
+    job = stack.wait_until_ended(job_id)
     assert job["status"] == "succeeded", stack.logs(job_id)
     [student] = [row for row in stack.client.each(f"/jobs/{job_id}/checkpoints") if "last" in row["labels"]]
-    assert downloaded(stack, student["id"]) == student["sha256"]
-    assert "not found" not in stack.logs(job_id), "something was looked for that the image does not hold"
+    assert downloaded_sha256(stack, student["id"]) == student["sha256"]
+    assert "not found" not in stack.logs(job_id), "the image lacks a file"
 
 
-def test_after_kill_9_the_worker_comes_back_and_the_job_succeeds(stack: Stack):
+def test_after_kill_9_the_worker_restarts_and_the_job_succeeds(stack: Stack):
     job_id = stack.submit(schedule__max_steps=300)
-    stack.until_step(job_id, 15)
+    stack.wait_for_step(job_id, 15)
     stack.inside("worker", "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)")
-    job = stack.until_ended(job_id)
+    job = stack.wait_until_ended(job_id)
     assert job["status"] == "succeeded" and job["attempt"] == 2, stack.logs(job_id)
     assert stack.inspect("worker")["RestartCount"] == 1
-    assert steps_told(stack, job_id) == list(range(1, 301))
+    assert recorded_steps(stack, job_id) == list(range(1, 301))
 
 
-def test_of_two_workers_one_is_killed_and_the_other_finishes_its_job(stack: Stack):
+def test_the_second_worker_finishes_the_job_of_a_killed_one(stack: Stack):
     stack.up("--scale", "worker=2")
     try:
         job_id = stack.submit(schedule__max_steps=300)
-        stack.until_step(job_id, 15)
+        stack.wait_for_step(job_id, 15)
         [holder] = [row["host"] for row in stack.client.each("/workers") if job_id in row["job_ids"]]
         run(["docker", "kill", holder])
-        job = stack.until_ended(job_id)
+        job = stack.wait_until_ended(job_id)
         assert job["status"] == "succeeded" and job["attempt"] == 2, stack.logs(job_id)
-        assert steps_told(stack, job_id) == list(range(1, 301))
+        assert recorded_steps(stack, job_id) == list(range(1, 301))
     finally:
         stack.up("--scale", "worker=1")
 
 
-def test_everything_around_a_job_is_restarted_and_its_events_have_no_gap(stack: Stack):
+def test_the_event_stream_has_no_gap_when_redis_postgres_and_api_are_restarted(stack: Stack):
     job_id = stack.submit(schedule__max_steps=100_000)
-    with listening(stack, job_id) as heard:
+    with record_stream(stack, job_id) as stream_numbers:
         for service in ("redis", "postgres", "api"):
-            stack.until_step(job_id, stack.step(job_id) + 20)
+            stack.wait_for_step(job_id, stack.step(job_id) + 20)
             run(["docker", "restart", stack.containers(service)[0]])
-            until(lambda: answers(f"{stack.url}/health/ready"), 60)
+            wait_until(lambda: answers(f"{stack.url}/health/ready"), 60)
         steps = stack.step(job_id) + 20
-        stack.until_step(job_id, steps)
-        stack.client.post(f"/jobs/{job_id}/stop")  # ends at the next step, and succeeds
-        job = stack.until_ended(job_id)
+        stack.wait_for_step(job_id, steps)
+        stack.client.post(f"/jobs/{job_id}/stop")  # the job succeeds after its next step
+        job = stack.wait_until_ended(job_id)
     assert job["status"] == "succeeded" and job["attempt"] == 1, stack.logs(job_id)
     stored = [row["seq"] for row in stack.client.each(f"/jobs/{job_id}/events")]
-    numbers = [number for number in heard if number is not None]
+    numbers = [number for number in stream_numbers if number is not None]
     assert numbers == list(range(1, max(stored) + 1))
-    told = steps_told(stack, job_id)
-    assert told == list(range(1, len(told) + 1)) and len(told) > steps
+    recorded = recorded_steps(stack, job_id)
+    assert recorded == list(range(1, len(recorded) + 1)) and len(recorded) > steps
 
 
 def test_down_and_up_loses_nothing(stack: Stack):
-    before = everything(stack)
+    before = snapshot(stack)
     assert len(before) >= 1
     stack.compose("down", "--timeout", "30")
     stack.up()
-    assert everything(stack) == before
+    assert snapshot(stack) == before
 
 
 def test_backup_wipe_and_restore_loses_nothing(stack_with: Callable[..., Stack], tmp_path: Path):
     stack = stack_with()
     stack.add_bccd()
     finished, running = stack.submit(schedule__max_steps=20), stack.submit(schedule__max_steps=100_000)
-    stack.until_ended(finished)
-    stack.until_step(running, 30)
+    stack.wait_until_ended(finished)
+    stack.wait_for_step(running, 30)
     stack.backup("backup", tmp_path / "monday")
-    before = everything(stack, finished)
+    before = snapshot(stack, finished)
     stack.compose("down", "--volumes", "--timeout", "5")
     stack.backup("restore", tmp_path / "monday")
-    stack.until_healthy()
-    assert everything(stack, finished) == before
+    stack.wait_until_healthy()
+    assert snapshot(stack, finished) == before
     for row in stack.client.each(f"/jobs/{running}/checkpoints"):
-        assert row["attempt"] == 2 or downloaded(stack, row["id"]) == row["sha256"], "a row without its file"
-    until(lambda: stack.job(running)["attempt"] == 2, 180)
-    until(lambda: rewound_to(stack, running)[1:] != [], 180, lambda: stack.logs(running))
-    assert rewound_to(stack, running)[1] >= 20, "it goes on from a checkpoint of the backup"
+        assert row["attempt"] == 2 or downloaded_sha256(stack, row["id"]) == row["sha256"], (
+            "a checkpoint row without its file"
+        )
+    wait_until(lambda: stack.job(running)["attempt"] == 2, 180)
+    wait_until(lambda: rewound_to(stack, running)[1:] != [], 180, lambda: stack.logs(running))
+    assert rewound_to(stack, running)[1] >= 20, "the job continues from a checkpoint of the backup"
 
 
-def test_while_a_job_prunes_its_checkpoints_a_backup_has_all_that_its_rows_name(stack: Stack, tmp_path: Path):
+def test_a_backup_during_checkpoint_pruning_has_the_file_of_every_row(stack: Stack, tmp_path: Path):
     job_id = stack.submit(schedule__max_steps=100_000, schedule__checkpoint_every=1)
-    stack.until_step(job_id, 5)
+    stack.wait_for_step(job_id, 5)
     stack.backup("backup", tmp_path / "busy")
     stack.client.post(f"/jobs/{job_id}/cancel")
-    stack.until_ended(job_id)
+    stack.wait_until_ended(job_id)
     with tarfile.open(tmp_path / "busy" / "artifacts.tar") as archive:
-        kept = set(archive.getnames())
-    named = keys_in(stack, tmp_path / "busy" / "database.dump")
-    assert any(key.startswith(f"{job_id}/checkpoints/") for key in named)
-    assert named - kept == set()
+        files = set(archive.getnames())
+    keys = checkpoint_keys(stack, tmp_path / "busy" / "database.dump")
+    assert any(key.startswith(f"{job_id}/checkpoints/") for key in keys)
+    assert keys - files == set()
 
 
 def test_a_damaged_backup_changes_nothing(stack: Stack, tmp_path: Path):
@@ -118,8 +120,8 @@ def test_a_damaged_backup_changes_nothing(stack: Stack, tmp_path: Path):
     assert answers(f"{stack.url}/health/ready")
 
 
-def keys_in(stack: Stack, dump: Path) -> set[str]:
-    """Of the files that its checkpoints' rows name."""
+def checkpoint_keys(stack: Stack, dump: Path) -> set[str]:
+    """Return the artifact keys in the checkpoint rows of a database dump."""
     with dump.open("rb") as file:
         command = ["docker", "exec", "--interactive", stack.containers("postgres")[0]]
         rows = run([*command, "pg_restore", "--data-only", "--table=checkpoints", "--file=-"], stdin=file)
@@ -131,43 +133,43 @@ def rewound_to(stack: Stack, job_id: str) -> list[int]:
     return [row["data"]["to_step"] for row in events if row["type"] == "rewound"]
 
 
-def everything(stack: Stack, *job_ids: str) -> dict[str, Any]:
-    """Of these jobs, or of all that have ended: rows, metrics, events, and the hash of every file as it is served."""
+def snapshot(stack: Stack, *job_ids: str) -> dict[str, Any]:
+    """Return rows, metrics, events and checkpoint hashes of these jobs, by default of all that have ended."""
     ids = job_ids or [row["id"] for row in stack.client.each("/jobs") if row["is_terminal"]]
-    return {job_id: _all_of(stack, job_id) for job_id in ids}
+    return {job_id: _job_snapshot(stack, job_id) for job_id in ids}
 
 
-def _all_of(stack: Stack, job_id: str) -> dict[str, Any]:
+def _job_snapshot(stack: Stack, job_id: str) -> dict[str, Any]:
     checkpoints = list(stack.client.each(f"/jobs/{job_id}/checkpoints"))
     return {
         "job": stack.job(job_id),
         "metrics": stack.client.get(f"/jobs/{job_id}/metrics"),
         "events": list(stack.client.each(f"/jobs/{job_id}/events")),
         "checkpoints": checkpoints,
-        "contents": {row["id"]: downloaded(stack, row["id"]) for row in checkpoints},
+        "contents": {row["id"]: downloaded_sha256(stack, row["id"]) for row in checkpoints},
     }
 
 
-def downloaded(stack: Stack, checkpoint_id: str) -> str:
-    """The sha256 of what is served."""
+def downloaded_sha256(stack: Stack, checkpoint_id: str) -> str:
+    """Return the SHA-256 of the downloaded checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "content"
         stack.client.download(f"/checkpoints/{checkpoint_id}/content", target)
         return hashlib.sha256(target.read_bytes()).hexdigest()
 
 
-def steps_told(stack: Stack, job_id: str) -> list[int]:
+def recorded_steps(stack: Stack, job_id: str) -> list[int]:
     [series] = stack.client.get(f"/jobs/{job_id}/metrics", keys="train/loss", max_points=5000)["series"]
     return [int(step) for step in series["x"]]
 
 
 @contextmanager
-def listening(stack: Stack, job_id: str) -> Iterator[list[int | None]]:
-    """Numbers of the events that a client of the stream has heard, to the end of the job."""
-    heard: list[int | None] = []
+def record_stream(stack: Stack, job_id: str) -> Iterator[list[int | None]]:
+    """Yield the list of event numbers that a stream client receives until the job has ended."""
+    numbers: list[int | None] = []
     client = stack.client
-    listener = threading.Thread(target=lambda: heard.extend(event.id for event in client.events(job_id)), daemon=True)
+    listener = threading.Thread(target=lambda: numbers.extend(event.id for event in client.events(job_id)), daemon=True)
     listener.start()
-    yield heard
+    yield numbers
     listener.join(60)
     assert not listener.is_alive()
