@@ -1,9 +1,9 @@
-"""COCO evaluation against pycocotools: 100,000 detections in 2,000 images, each side in a process of its own.
+"""Speed of COCO evaluation relative to pycocotools: 100,000 detections in 2,000 images, one process each.
 
     python benchmarks/evaluation.py --json
 
-A process of its own because `frs.detectors._mmdet_init` puts faster-coco-eval in pycocotools' place. Both times are from files on disk
-to numbers, imports left out.
+Separate processes because `frs.detectors._mmdet_init` replaces pycocotools with faster-coco-eval. Both times are from
+files on disk to metrics, without imports.
 """
 
 import argparse
@@ -22,20 +22,20 @@ IMAGES, PER_IMAGE, CLASSES, SIDE = 2_000, 50, 80, 640
 REFERENCE = """
 import json, sys, time
 import numpy as np
-import pycocotools._mask  # compiled, so this is no stand-in
+import pycocotools._mask  # a compiled module, so this is the real pycocotools
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 started = time.perf_counter()
-known = COCO(sys.argv[1])
+truth = COCO(sys.argv[1])
 rows = np.load(sys.argv[2])
 rows[:, 6] += 1  # label to category
-evaluation = COCOeval(known, known.loadRes(rows), "bbox")
+evaluation = COCOeval(truth, truth.loadRes(rows), "bbox")
 evaluation.evaluate(), evaluation.accumulate(), evaluation.summarize()
 print(json.dumps({"seconds": time.perf_counter() - started, "numbers": list(evaluation.stats)}))
 """
 
-OURS = """
+FRS = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
@@ -53,29 +53,32 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    measured = measure(asked.images, asked.repeats)
-    print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value}" for name, value in measured.items()))
+    options = parser.parse_args()
+    result = measure(options.images, options.repeats)
+    print(json.dumps(result) if options.json else "  ".join(f"{name} {value}" for name, value in result.items()))
 
 
 def measure(images: int = IMAGES, repeats: int = 3) -> dict[str, Any]:
-    """Median seconds of each, their ratio, and how many of the twelve numbers are equal to 1e-9."""
+    """Return the median times in seconds, their ratio, and how many of the 12 metrics agree within 1e-9."""
     with tempfile.TemporaryDirectory() as folder:
         files = write(Path(folder), images)
-        runs = [[_run(script, files) for script in (OURS, REFERENCE)] for _ in range(repeats)]
-    ours, reference = (statistics.median(run[side]["seconds"] for run in runs) for side in (0, 1))
+        runs = [[_run(script, files) for script in (FRS, REFERENCE)] for _ in range(repeats)]
+    frs_seconds, reference_seconds = (statistics.median(run[index]["seconds"] for run in runs) for index in (0, 1))
     equal = np.isclose(runs[0][0]["numbers"], runs[0][1]["numbers"], rtol=0, atol=1e-9)
     return {
-        "ours": ours,
-        "pycocotools": reference,
-        "ratio": reference / ours,
+        "ours": frs_seconds,
+        "pycocotools": reference_seconds,
+        "ratio": reference_seconds / frs_seconds,
         "equal": int(equal.sum()),
         "mAP": runs[0][1]["numbers"][0],
     }
 
 
 def write(folder: Path, images: int) -> tuple[Path, Path]:
-    """An annotation file of seven boxes an image, and detections (image, x, y, w, h, score, label): near boxes and anywhere."""
+    """Write annotations with seven boxes per image and detections, near the boxes and at random; return both paths.
+
+    The columns of the detections are image, x, y, width, height, score, label.
+    """
     random = np.random.default_rng(0)
     truth = _boxes(random, images * 7)
     image, label = np.repeat(np.arange(images), 7), random.integers(0, CLASSES, len(truth))
@@ -99,15 +102,15 @@ def write(folder: Path, images: int) -> tuple[Path, Path]:
 
 
 def _boxes(random: np.random.Generator, count: int) -> Any:
-    """(count, 4) left, top, width, height, of all of COCO's sizes."""
+    """Return boxes (count, 4) as left, top, width, height, in all COCO size ranges."""
     sides = np.exp(random.uniform(np.log(8), np.log(300), (count, 2)))
     return np.concatenate([random.uniform(0, SIDE - sides), sides], axis=1)
 
 
 def _run(script: str, files: tuple[Path, Path]) -> Any:
     command = [sys.executable, "-c", script, *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The floor under a durable POST: FastAPI parses JSON, SQLite inserts one row and syncs it. Nothing else.
+"""The minimal server for a durable POST: FastAPI parses JSON, SQLite inserts one row and syncs it.
 
 FLOOR_DATABASE=floor.db uvicorn --app-dir benchmarks floor:app
 """

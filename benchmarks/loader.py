@@ -1,9 +1,9 @@
-"""How much of a training step is spent waiting for data, with the default number of loader processes.
+"""Fraction of a training step spent waiting for data, with the default number of loader processes.
 
     python benchmarks/loader.py --data ../shared/data/bccd --json
 
-The `small_student` recipe (GFL, ResNet-18 of width 16, 320 pixels, batches of 8) distilling on a data set from disk:
-drawn shapes where no other is named. `share` is the wait for a batch over the step.
+The `small_student` recipe (GFL, ResNet-18 of width 16, 320 pixels, batches of 8) distils on a data set from disk, by
+default drawn shapes. `share` is the wait for a batch divided by the step time.
 """
 
 import argparse
@@ -31,23 +31,23 @@ from frs.training.batches import DetectionImages, TrainingLoaders, training_pipe
 from frs.training.devices import choose_device, loader_workers
 from frs.training.precision import AutocastOptimWrapper
 
-STEPS, WARMING = 24, 4
+STEPS, WARM_UP_STEPS = 24, 4
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=_at_hand(), help="folder of a data set in COCO layout")
+    parser.add_argument("--data", type=Path, default=_default_data(), help="folder of a data set in COCO layout")
     parser.add_argument("--workers", type=int, help="loader processes; the default is the engine's")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     silence_libraries()
-    measured = measure(asked.data, asked.workers, asked.steps)
-    print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value}" for name, value in measured.items()))
+    result = measure(options.data, options.workers, options.steps)
+    print(json.dumps(result) if options.json else "  ".join(f"{name} {value}" for name, value in result.items()))
 
 
 def measure(data: Path | None, workers: int | None = None, steps: int = STEPS) -> dict[str, Any]:
-    """Median seconds waited and stepped, and the wait over the step."""
+    """Return the median wait and step time in seconds, and their ratio `share`."""
     with tempfile.TemporaryDirectory() as drawn:
         if data is None:
             draw_dataset(Path(drawn), train=64, val=2, size=320)
@@ -64,16 +64,16 @@ def _measure(folder: Path, workers: int | None, steps: int) -> dict[str, Any]:
     )
     distiller = pairs.distiller(student, teacher).to(device)
     wrapper = AutocastOptimWrapper("fp32", device.type, optimizer=torch.optim.AdamW(distiller.parameters(), lr=1e-5))
-    waits, takes = [], []
-    batches = iter(_loaders(coco, folder / "train", workers)(0, WARMING + steps))
-    for _ in range(WARMING + steps):
-        asked = time.perf_counter()
+    waits, steps_seconds = [], []
+    batches = iter(_loaders(coco, folder / "train", workers)(0, WARM_UP_STEPS + steps))
+    for _ in range(WARM_UP_STEPS + steps):
+        requested = time.perf_counter()
         batch = next(batches)
-        given = time.perf_counter()
+        received = time.perf_counter()
         distiller.train().train_step(batch, wrapper)["loss"].item()
-        waits.append(given - asked)
-        takes.append(time.perf_counter() - given)
-    wait, step = statistics.median(waits[WARMING:]), statistics.median(takes[WARMING:])
+        waits.append(received - requested)
+        steps_seconds.append(time.perf_counter() - received)
+    wait, step = statistics.median(waits[WARM_UP_STEPS:]), statistics.median(steps_seconds[WARM_UP_STEPS:])
     return {"workers": workers, "wait": wait, "step": step, "share": wait / step}
 
 
@@ -85,7 +85,7 @@ def _loaders(coco: CocoFile, images: Path, workers: int) -> TrainingLoaders:
     )
 
 
-def _at_hand() -> Path | None:
+def _default_data() -> Path | None:
     folder = Path(os.environ.get("FRS_TEST_DATA", "absent")) / "bccd"
     return folder if folder.is_dir() else None
 

@@ -1,8 +1,9 @@
-"""Processor seconds of the API and the worker over the trainer's, in a real small distillation through `frs up`.
+"""CPU time of the API and the worker relative to the trainer's, for a small distillation job with `frs up`.
 
     python benchmarks/overhead.py --json
 
-From the moment the trainer is there to its end, with a user asking for the job every two seconds. On the CPU.
+Measured from the start of the trainer to its end, with a client requesting the job every two seconds. Trains on the
+CPU.
 """
 
 import argparse
@@ -27,13 +28,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    measured = measure(asked.epochs)
-    print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value}" for name, value in measured.items()))
+    options = parser.parse_args()
+    result = measure(options.epochs)
+    print(json.dumps(result) if options.json else "  ".join(f"{name} {value}" for name, value in result.items()))
 
 
 def measure(epochs: int = EPOCHS) -> dict[str, Any]:
-    """Processor seconds of the three, and `share`, those of the service over the trainer's."""
+    """Return the CPU seconds of API, worker and trainer, and `share`: API and worker relative to the trainer."""
     with tempfile.TemporaryDirectory(prefix="frs-load-") as folder:
         data = Path(folder)
         draw_dataset(data / "datasets" / "shapes", train=64, val=8, size=160)
@@ -50,54 +51,54 @@ def measure(epochs: int = EPOCHS) -> dict[str, Any]:
 
 
 def _measure(data: Path, pid: int, epochs: int) -> dict[str, Any]:
-    client = Client.here(data)
+    client = Client.from_environment(data)
     client.post("/datasets", {"name": "shapes"})
     api, worker = (_child(pid, f"-m {name}") for name in ("api", "worker"))
     job_id = client.post("/jobs", _spec(epochs))["id"]
     while (trainer := _child(worker, "train")) == 0:
         time.sleep(0.05)
-    before = {name: _seconds(other) for name, other in (("api", api), ("worker", worker))}
-    began, spent, ask_at = time.monotonic(), 0.0, 0.0
+    before = {name: _cpu_seconds(process_id) for name, process_id in (("api", api), ("worker", worker))}
+    started, spent, next_request = time.monotonic(), 0.0, 0.0
     while Path(f"/proc/{trainer}").exists():
-        spent = max(spent, _seconds(trainer, loaders=True))
-        if time.monotonic() > ask_at:
+        spent = max(spent, _cpu_seconds(trainer, loaders=True))
+        if time.monotonic() > next_request:
             client.get(f"/jobs/{job_id}")
-            ask_at = time.monotonic() + 2
+            next_request = time.monotonic() + 2
         time.sleep(0.1)
-    took = time.monotonic() - began
-    used = {name: _seconds(other) - before[name] for name, other in (("api", api), ("worker", worker))}
+    duration = time.monotonic() - started
+    used = {name: _cpu_seconds(process_id) - before[name] for name, process_id in (("api", api), ("worker", worker))}
     share = (used["api"] + used["worker"]) / spent
     status = client.get(f"/jobs/{job_id}")["status"]
-    return {"share": share, **used, "trainer": spent, "seconds": took, "status": status}
+    return {"share": share, **used, "trainer": spent, "seconds": duration, "status": status}
 
 
 def _spec(epochs: int) -> dict[str, Any]:
     small = {"architecture": "gfl", "backbone": {"depth": 18, "width": 16, "norm": "gn"}, "stacked_convs": 1}
     schedule = {"epochs": epochs, "batch_size": 8, "image_size": [160, 160], "optimizer": {"name": "adamw"}}
-    sides = {"student": small | {"neck_channels": 32}, "teacher": small | {"neck_channels": 64}}
+    detectors = {"student": small | {"neck_channels": 32}, "teacher": small | {"neck_channels": 64}}
     return {
         "kind": "distill",
         "dataset": "shapes",
         "schedule": schedule,
         "distillation": {"accept_weak_teacher": True},
-        **sides,
+        **detectors,
     }
 
 
-def _child(parent: int, said: str) -> int:
-    """The child process with these words on its command line; 0: none yet."""
+def _child(parent: int, words: str) -> int:
+    """Return the id of the child process with `words` on its command line, 0 if there is none."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if int(_stat(folder)[1]) == parent and said in line:
+            if int(_stat(folder)[1]) == parent and words in line:
                 return int(folder.name)
         except OSError:
             continue
     return 0
 
 
-def _seconds(pid: int, *, loaders: bool = False) -> float:
-    """Of the process itself, or with those it has waited for; 0 when it has ended."""
+def _cpu_seconds(pid: int, *, loaders: bool = False) -> float:
+    """Return the CPU time of a process, with `loaders` including its ended children; 0 if the process has ended."""
     try:
         return sum(map(int, _stat(Path(f"/proc/{pid}"))[11 : 15 if loaders else 13])) / os.sysconf("SC_CLK_TCK")
     except OSError:
@@ -105,7 +106,7 @@ def _seconds(pid: int, *, loaders: bool = False) -> float:
 
 
 def _stat(folder: Path) -> list[str]:
-    """What follows the name: state, parent, ..., utime, stime, cutime and cstime at 11 to 14."""
+    """Return the fields of /proc/PID/stat after the name: state, parent, ...; utime to cstime are 11 to 14."""
     return (folder / "stat").read_text().rpartition(")")[2].split()
 
 

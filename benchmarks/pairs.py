@@ -1,4 +1,4 @@
-"""Teachers and students with random weights, and synthetic batches, for whatever is measured here."""
+"""Teachers and students with random weights, and synthetic batches, for the benchmarks."""
 
 from pathlib import Path
 from typing import Any
@@ -25,33 +25,34 @@ CLASSES = 80
 
 
 def student(detector: str, tiny: bool = False, classes: int = CLASSES) -> Any:
-    """The recipe's student; `tiny`: one of the same architecture that takes a step in a blink."""
-    return build(described(detector, 16) if tiny else RECIPES[RECIPE_OF[detector]].spec.student, classes)
+    """Return the recipe's student; with `tiny`, a very small one of the same architecture."""
+    return build(describe(detector, 16) if tiny else RECIPES[RECIPE_OF[detector]].spec.student, classes)
 
 
 def teacher(detector: str, tiny: bool = False, classes: int = CLASSES) -> Any:
-    return build(described(detector, 32) if tiny else RECIPES[RECIPE_OF[detector]].spec.teacher, classes)
+    """Return the recipe's teacher; with `tiny`, a very small one of the same architecture."""
+    return build(describe(detector, 32) if tiny else RECIPES[RECIPE_OF[detector]].spec.teacher, classes)
 
 
 def distiller(student: Any, teacher: Any) -> Distiller:
-    """With both terms at work, and at a step that is not one of the few that are diagnosed."""
-    joined = Distiller(student, Teacher(teacher), Distillation(), LossWeights(1e-4, 1e-2), ramp_steps=1)
-    joined.step = 1
-    return joined
+    """Return a distiller with both loss terms, at a step at which no diagnosis is recorded."""
+    distiller = Distiller(student, Teacher(teacher), Distillation(), LossWeights(1e-4, 1e-2), ramp_steps=1)
+    distiller.step = 1
+    return distiller
 
 
 def build(ref: Any, classes: int) -> Any:
     return builder.build(ref.model_copy(update={"init": "random"}), classes, Path())
 
 
-def described(detector: str, channels: int) -> DescribedDetector:
+def describe(detector: str, channels: int) -> DescribedDetector:
     backbone = {"depth": 18, "width": 8, "norm": "frozen_bn"}
     shape = {"architecture": detector, "backbone": backbone, "neck_channels": channels, "stacked_convs": 1}
     return DescribedDetector.model_validate(shape)
 
 
 def batch(size: tuple[int, int], images: int, classes: int = CLASSES) -> dict[str, Any]:
-    """Noise of (height, width) with eight boxes an image, as the data loader gives it."""
+    """Return a batch as from the data loader: noise of size (height, width) with eight boxes per image."""
     return {
         "inputs": [torch.randint(0, 255, (3, *size), dtype=torch.uint8) for _ in range(images)],
         "data_samples": [_sample(size, classes) for _ in range(images)],
@@ -60,9 +61,9 @@ def batch(size: tuple[int, int], images: int, classes: int = CLASSES) -> dict[st
 
 def _sample(size: tuple[int, int], classes: int) -> DetDataSample:
     sample = DetDataSample(metainfo={"img_shape": size, "ori_shape": size, "scale_factor": (1.0, 1.0)})
-    sides = torch.tensor([size[1], size[0]])
-    corners = torch.rand(8, 2) * sides * 0.6
-    boxes = torch.cat([corners, corners + sides * 0.3], dim=1)
+    extent = torch.tensor([size[1], size[0]])
+    corners = torch.rand(8, 2) * extent * 0.6
+    boxes = torch.cat([corners, corners + extent * 0.3], dim=1)
     sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.randint(0, classes, (8,)))
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
     return sample

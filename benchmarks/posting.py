@@ -1,8 +1,8 @@
-"""Durable `POST /jobs` a second beside the bare floor, and whether kill -9 of the API loses one it acknowledged.
+"""Throughput of durable `POST /jobs` relative to a minimal server, and jobs lost by `kill -9` of the API.
 
     python benchmarks/posting.py --json
 
-Both are asked by `wrk` over loopback, one after the other, several times in turn; `ratio` is the median of the pairs'.
+`wrk` measures both over loopback, alternating several times; `ratio` is the median over the pairs of measurements.
 """
 
 import argparse
@@ -15,15 +15,15 @@ import threading
 from typing import Any
 
 import httpx2
-from latency import until
-from service import SPEC, Service, floor, service
+from latency import wait_until
+from service import SPEC, Service, run_floor, run_service
 from sqlalchemy import select
 
 from store.db.tables import Job
 
 CONNECTIONS, SECONDS, PAIRS = 16, 5, 3
-EACH = 100
-"""Jobs acknowledged between two kills, at least."""
+JOBS_PER_KILL = 100
+"""Minimum number of jobs acknowledged between two kills."""
 _SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -42,26 +42,28 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=SECONDS)
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    measured = measure(asked.seconds, asked.pairs)
-    print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value}" for name, value in measured.items()))
+    options = parser.parse_args()
+    result = measure(options.seconds, options.pairs)
+    print(json.dumps(result) if options.json else "  ".join(f"{name} {value}" for name, value in result.items()))
 
 
 def measure(seconds: int = SECONDS, pairs: int = PAIRS) -> dict[str, Any]:
-    """Requests a second, milliseconds at the 99th percentile, acknowledged jobs and those lost of them."""
-    with floor() as bare, service() as ours:
-        rate(bare, "none", 1)
-        rate(ours.url, ours.key, 1)
-        found = [(rate(bare, "none", seconds), rate(ours.url, ours.key, seconds)) for _ in range(pairs)]
-        acknowledged, lost = killed(ours)
-    middle = statistics.median(ours["rate"] / bare["rate"] for bare, ours in found)
+    """Return requests per second, p99 latencies in milliseconds, and the number of acknowledged and of lost jobs."""
+    with run_floor() as floor_url, run_service() as service:
+        rate(floor_url, "none", 1)
+        rate(service.url, service.key, 1)
+        measurements = [
+            (rate(floor_url, "none", seconds), rate(service.url, service.key, seconds)) for _ in range(pairs)
+        ]
+        acknowledged, lost = kill_api(service)
+    ratio = statistics.median(api["rate"] / floor["rate"] for floor, api in measurements)
     return {
-        "ratio": middle,
-        "floor": statistics.median(bare["rate"] for bare, _ in found),
-        "rate": statistics.median(ours["rate"] for _, ours in found),
-        "p99_floor": statistics.median(bare["p99"] for bare, _ in found),
-        "p99": statistics.median(ours["p99"] for _, ours in found),
-        "failed": sum(ours["failed"] for _, ours in found),
+        "ratio": ratio,
+        "floor": statistics.median(floor["rate"] for floor, _ in measurements),
+        "rate": statistics.median(api["rate"] for _, api in measurements),
+        "p99_floor": statistics.median(floor["p99"] for floor, _ in measurements),
+        "p99": statistics.median(api["p99"] for _, api in measurements),
+        "failed": sum(api["failed"] for _, api in measurements),
         "acknowledged": acknowledged,
         "lost": lost,
     }
@@ -72,35 +74,39 @@ def rate(url: str, key: str, seconds: int) -> dict[str, float]:
         script.write(_SCRIPT.replace("KEY", key).replace("BODY", json.dumps(SPEC)))
         script.flush()
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", script.name, f"{url}/jobs"]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = json.loads(told.splitlines()[-1])
-    return {"rate": found["requests"] / found["microseconds"] * 1e6, "p99": found["p99"], "failed": found["failed"]}
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    summary = json.loads(output.splitlines()[-1])
+    return {
+        "rate": summary["requests"] / summary["microseconds"] * 1e6,
+        "p99": summary["p99"],
+        "failed": summary["failed"],
+    }
 
 
-def killed(ours: Service) -> tuple[int, int]:
-    """Kills the API in mid-load, three times; jobs acknowledged, and those that are not there afterwards."""
+def kill_api(service: Service) -> tuple[int, int]:
+    """Kill the API under load three times. Return the number of acknowledged jobs and of those missing afterwards."""
     acknowledged: set[str] = set()
     for kill in range(1, 4):
-        askers = [threading.Thread(target=_ask, args=[ours, acknowledged]) for _ in range(4)]
-        for asker in askers:
-            asker.start()
-        until(lambda wanted=kill * EACH: len(acknowledged) >= wanted)
-        ours.processes["api"].send_signal(signal.SIGKILL)
-        ours.processes["api"].wait()
-        for asker in askers:
-            asker.join()
-        ours.start_api()
-    with ours.database.read() as session:
-        kept = set(session.scalars(select(Job.id)))
-    return len(acknowledged), len(acknowledged - kept)
+        clients = [threading.Thread(target=_post_jobs, args=[service, acknowledged]) for _ in range(4)]
+        for client in clients:
+            client.start()
+        wait_until(lambda minimum=kill * JOBS_PER_KILL: len(acknowledged) >= minimum)
+        service.processes["api"].send_signal(signal.SIGKILL)
+        service.processes["api"].wait()
+        for client in clients:
+            client.join()
+        service.start_api()
+    with service.database.read() as session:
+        stored = set(session.scalars(select(Job.id)))
+    return len(acknowledged), len(acknowledged - stored)
 
 
-def _ask(ours: Service, acknowledged: set[str]) -> None:
-    """Until nobody answers."""
+def _post_jobs(service: Service, acknowledged: set[str]) -> None:
+    """Post jobs until the API does not answer."""
     try:
-        with ours.client() as client:
-            while (answer := client.post("/jobs", json=SPEC)).status_code == 201:
-                acknowledged.add(answer.json()["id"])
+        with service.client() as client:
+            while (response := client.post("/jobs", json=SPEC)).status_code == 201:
+                acknowledged.add(response.json()["id"])
     except httpx2.RequestError:
         return
 

@@ -1,9 +1,9 @@
-"""Lists and curves over full tables: milliseconds of GET /jobs and GET /jobs/{id}/metrics over HTTP.
+"""Latency of GET /jobs and GET /jobs/{id}/metrics on full tables, in milliseconds over HTTP.
 
     python benchmarks/queries.py --database postgresql --json
 
-100,000 jobs, first all in the queue, then all ended; 100 jobs of 20 curves of 5,000 points each, and one of 20 curves of
-50,000. A curve is long to read the first time, and kept thinned out from then on: both are told.
+100,000 jobs, first all queued, then all ended; 100 jobs with 20 curves of 5,000 points each, and one job with 20
+curves of 50,000 points. The first read of a curve is slow; later reads use the downsampled cache. Both are measured.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
-from service_process import POSTGRESQL, SQLITE, ServiceProcess, cpu, serving
+from service_process import POSTGRESQL, SQLITE, ServiceProcess, cpu_seconds, start_service
 from sqlalchemy import text
 
 from frs.spec import JobSpec
@@ -29,7 +29,8 @@ SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": 
 COUNT = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :count)"
 ID = "'job_000000000000000000' || substr(CAST(100000000 + {} AS TEXT), 2)"
 FILL_JOBS = f"""{COUNT} INSERT INTO jobs
- (id, name, kind, spec, owner, tags, dataset_id, priority, created_at, status, attempt, facts, last_event, failures_reset_at_attempt)
+ (id, name, kind, spec, owner, tags, dataset_id, priority, created_at, status, attempt, facts, last_event,
+ failures_reset_at_attempt)
  SELECT {ID.format("n")}, 'job ' || n, 'train', :spec, CASE WHEN n % 10 = 0 THEN '{OWNER}' ELSE 'admin' END, '[]',
  'ds_shapes', n % 3, 1000000000.0 + n, 'queued', 0, '{{}}', 100000, 0 FROM n"""
 FILL_CURVES = f"""{COUNT} INSERT INTO metrics (job_id, key, step, epoch, value, at, attempt, seq)
@@ -39,28 +40,28 @@ FILL_CURVES = f"""{COUNT} INSERT INTO metrics (job_id, key, step, epoch, value, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database", choices=(SQLITE, POSTGRESQL), default=SQLITE)
-    parser.add_argument("--scale", type=float, default=1.0, help="Of the tables.")
+    parser.add_argument("--scale", type=float, default=1.0, help="scale of the table sizes")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    measured = measure(asked.database, asked.scale)
-    print(json.dumps(measured) if asked.json else "\n".join(f"{name} {value}" for name, value in measured.items()))
+    options = parser.parse_args()
+    result = measure(options.database, options.scale)
+    print(json.dumps(result) if options.json else "\n".join(f"{name} {value}" for name, value in result.items()))
 
 
 def measure(kind: str = SQLITE, scale: float = 1.0, repeats: int = REPEATS) -> dict[str, Any]:
-    """p50, p95 and the API's own processor time in milliseconds for each kind of request, and how many rows there were."""
+    """Return p50, p95 and CPU time of the API in milliseconds for each kind of request, and the number of rows."""
     jobs, curves = int(JOBS * scale), max(1, int(CURVES * scale))
-    with serving(kind) as service_process:
-        began = time.monotonic()
-        _fill(service_process.database, jobs, curves, max(1, int(LONG * scale)))
-        found: dict[str, Any] = {"fill_seconds": time.monotonic() - began, "jobs": jobs}
-        found["metrics"] = _count(service_process.database, "metrics")
-        with service_process.api() as pid:
-            found |= _of_curves(service_process, pid, curves, repeats)
-            found |= _of_lists(service_process, pid, "queued", repeats)
-            ended = "UPDATE jobs SET status = 'succeeded', end_reason = 'completed', finished_at = created_at + 9"
-            _do(service_process.database, ended, *_tidy(kind))
-            found |= _of_lists(service_process, pid, "ended", repeats)
-    return found
+    with start_service(kind) as service:
+        started = time.monotonic()
+        _fill(service.database, jobs, curves, max(1, int(LONG * scale)))
+        result: dict[str, Any] = {"fill_seconds": time.monotonic() - started, "jobs": jobs}
+        result["metrics"] = _count(service.database, "metrics")
+        with service.api() as pid:
+            result |= _measure_curves(service, pid, curves, repeats)
+            result |= _measure_lists(service, pid, "queued", repeats)
+            end_jobs = "UPDATE jobs SET status = 'succeeded', end_reason = 'completed', finished_at = created_at + 9"
+            _execute(service.database, end_jobs, *_vacuum(kind))
+            result |= _measure_lists(service, pid, "ended", repeats)
+    return result
 
 
 def _fill(database: Database, jobs: int, curves: int, long: int) -> None:
@@ -73,8 +74,8 @@ def _fill(database: Database, jobs: int, curves: int, long: int) -> None:
         session.execute(text(FILL_JOBS), {"count": jobs, "spec": SPEC.model_dump_json()})
         session.commit()
     if kind == POSTGRESQL:
-        _do(database, "ALTER TABLE metrics DROP CONSTRAINT fk_metrics_job_id")
-    _do(database, "DROP INDEX ix_metrics_job_id_seq")
+        _execute(database, "ALTER TABLE metrics DROP CONSTRAINT fk_metrics_job_id")
+    _execute(database, "DROP INDEX ix_metrics_job_id_seq")
     for job in range(1, curves + 2):
         with database.write() as session:
             steps = STEPS if job <= curves else long
@@ -82,48 +83,48 @@ def _fill(database: Database, jobs: int, curves: int, long: int) -> None:
                 row = {"job": job, "key": f"train/metric_{number:02d}", "count": steps}
                 session.execute(text(FILL_CURVES), row)
             session.commit()
-    _do(database, "CREATE INDEX ix_metrics_job_id_seq ON metrics (job_id, seq)", *_tidy(kind))
+    _execute(database, "CREATE INDEX ix_metrics_job_id_seq ON metrics (job_id, seq)", *_vacuum(kind))
 
 
-def _of_curves(service_process: ServiceProcess, pid: int, curves: int, repeats: int) -> dict[str, Any]:
-    client = _client(service_process, service_process.key)
+def _measure_curves(service: ServiceProcess, pid: int, curves: int, repeats: int) -> dict[str, Any]:
+    client = _client(service, service.key)
     numbers = np.random.default_rng(0).integers(1, curves + 1, repeats)
-    found = {"curves, first": _times(pid, client, (_curves(job) for job in range(1, curves + 1)))}
-    found["curves, again"] = _times(pid, client, (_curves(int(job)) for job in numbers))
-    found["long curves, first"] = _times(pid, client, [_curves(curves + 1)])
-    found["long curves, again"] = _times(pid, client, [_curves(curves + 1)] * repeats)
-    return found
+    result = {"curves, first": _latencies(pid, client, (_curves_path(job) for job in range(1, curves + 1)))}
+    result["curves, again"] = _latencies(pid, client, (_curves_path(int(job)) for job in numbers))
+    result["long curves, first"] = _latencies(pid, client, [_curves_path(curves + 1)])
+    result["long curves, again"] = _latencies(pid, client, [_curves_path(curves + 1)] * repeats)
+    return result
 
 
-def _of_lists(service_process: ServiceProcess, pid: int, status: str, repeats: int) -> dict[str, Any]:
-    everybodys, own = _client(service_process, service_process.key), _client(service_process, TOKEN)
-    cursor = everybodys.get("/jobs", params={"limit": 50}).json()["next_cursor"]
+def _measure_lists(service: ServiceProcess, pid: int, status: str, repeats: int) -> dict[str, Any]:
+    admin, owner = _client(service, service.key), _client(service, TOKEN)
+    cursor = admin.get("/jobs", params={"limit": 50}).json()["next_cursor"]
     return {
-        f"jobs {status}, newest": _times(pid, everybodys, ["/jobs"] * repeats),
-        f"jobs {status}, 200 on": _times(pid, everybodys, [f"/jobs?limit=200&cursor={cursor}"] * repeats),
-        f"jobs {status}, one owner's": _times(pid, own, ["/jobs"] * repeats),
-        f"jobs {status}, none such": _times(pid, everybodys, ["/jobs?status=failed"] * repeats),
+        f"jobs {status}, newest": _latencies(pid, admin, ["/jobs"] * repeats),
+        f"jobs {status}, 200 on": _latencies(pid, admin, [f"/jobs?limit=200&cursor={cursor}"] * repeats),
+        f"jobs {status}, one owner's": _latencies(pid, owner, ["/jobs"] * repeats),
+        f"jobs {status}, none such": _latencies(pid, admin, ["/jobs?status=failed"] * repeats),
     }
 
 
-def _times(pid: int, client: httpx2.Client, paths: Iterable[str]) -> dict[str, float]:
-    taken, busy = [], cpu(pid)
+def _latencies(pid: int, client: httpx2.Client, paths: Iterable[str]) -> dict[str, float]:
+    latencies, cpu_before = [], cpu_seconds(pid)
     for path in paths:
-        began = time.perf_counter()
+        started = time.perf_counter()
         client.get(path).raise_for_status()
-        taken.append(1000 * (time.perf_counter() - began))
+        latencies.append(1000 * (time.perf_counter() - started))
     return {
-        "p50": float(np.percentile(taken, 50)),
-        "p95": float(np.percentile(taken, 95)),
-        "cpu": 1000 * (cpu(pid) - busy) / len(taken),
+        "p50": float(np.percentile(latencies, 50)),
+        "p95": float(np.percentile(latencies, 95)),
+        "cpu": 1000 * (cpu_seconds(pid) - cpu_before) / len(latencies),
     }
 
 
-def _client(service_process: ServiceProcess, token: str) -> httpx2.Client:
-    return httpx2.Client(base_url=service_process.url, headers={"Authorization": f"Bearer {token}"}, timeout=120)
+def _client(service: ServiceProcess, token: str) -> httpx2.Client:
+    return httpx2.Client(base_url=service.url, headers={"Authorization": f"Bearer {token}"}, timeout=120)
 
 
-def _curves(job: int) -> str:
+def _curves_path(job: int) -> str:
     return f"/jobs/job_000000000000000000{job:08d}/metrics"
 
 
@@ -132,12 +133,12 @@ def _count(database: Database, table: str) -> int:
         return int(session.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
 
 
-def _tidy(kind: str) -> list[str]:
-    """What PostgreSQL would do by itself a minute later."""
+def _vacuum(kind: str) -> list[str]:
+    """Return the statements that autovacuum would run about a minute later."""
     return ["VACUUM ANALYZE"] if kind == POSTGRESQL else []
 
 
-def _do(database: Database, *statements: str) -> None:
+def _execute(database: Database, *statements: str) -> None:
     for statement in statements:
         level = {"isolation_level": "AUTOCOMMIT"} if statement.startswith("VACUUM") else {}
         with database.engine.connect().execution_options(**level) as connection:

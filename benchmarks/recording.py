@@ -1,8 +1,8 @@
-"""Metric rows a second from a trainer that does nothing but report, through the supervisor, to SQLite.
+"""Metric rows per second from a stub trainer, through the supervisor, to SQLite.
 
     python benchmarks/recording.py --json
 
-It tells the second half twice, as after a rewind: the table must not hold a row more.
+The trainer sends the second half twice, as after a rewind: the table must not have duplicate rows.
 """
 
 import argparse
@@ -42,39 +42,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    measured = measure(asked.steps)
-    print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value}" for name, value in measured.items()))
+    options = parser.parse_args()
+    result = measure(options.steps)
+    print(json.dumps(result) if options.json else "  ".join(f"{name} {value}" for name, value in result.items()))
 
 
 def measure(steps: int = STEPS) -> dict[str, Any]:
-    """`rows` written and `told` a second, from the claim to the job's end; `surplus`: rows too many."""
+    """Return `told`, the values sent, `rate`, those per second from claim to end, and `surplus`, the duplicate rows."""
     with tempfile.TemporaryDirectory(prefix="frs-load-") as folder:
         settings = Settings(data=Path(folder) / "data")
         initialise(settings)
         database = open_database(settings.database_url)
         with database.write() as session:
-            session.add(Dataset(id="ds_shapes", name="shapes", status=DatasetStatus.READY, **_drawn(settings)))
+            session.add(Dataset(id="ds_shapes", name="shapes", status=DatasetStatus.READY, **_draw_images(settings)))
             job_id = lifecycle.add(session, JobSpec.model_validate(SPEC), dataset_id="ds_shapes").id
             lease = lifecycle.claim(session, "benchmark", settings.lease_seconds)
             session.commit()
         assert lease is not None
         command = (sys.executable, "-c", TRAINER.format(steps=steps, keys=KEYS))
-        began = time.perf_counter()
+        started = time.perf_counter()
         Supervisor(database, settings, lease, command).run()
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started
         with database.read() as session:
             rows = session.scalars(select(func.count()).select_from(Metric)).one()
             status = session.get_one(Job, job_id).status
         database.engine.dispose()
-    told = (steps + steps - steps // 2) * KEYS
-    return {"rate": told / seconds, "told": told, "surplus": rows - steps * KEYS, "status": str(status)}
+    sent = (steps + steps - steps // 2) * KEYS
+    return {"rate": sent / seconds, "told": sent, "surplus": rows - steps * KEYS, "status": str(status)}
 
 
-def _drawn(settings: Settings) -> dict[str, Any]:
+def _draw_images(settings: Settings) -> dict[str, Any]:
     draw_dataset(settings.datasets_root / "shapes", train=2, val=2, size=64)
-    images = {f"{half}_images": f"shapes/{half}" for half in ("train", "val")}
-    return images | {f"{half}_annotations": f"shapes/annotations/instances_{half}.json" for half in ("train", "val")}
+    images = {f"{split}_images": f"shapes/{split}" for split in ("train", "val")}
+    return images | {f"{split}_annotations": f"shapes/annotations/instances_{split}.json" for split in ("train", "val")}
 
 
 if __name__ == "__main__":

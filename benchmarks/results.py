@@ -1,10 +1,11 @@
-"""Does distillation pay, and which method? Paired runs of many arms and seeds: what `docs/results.md` is written from.
+"""Compare distillation methods in paired runs of several arms and seeds: the experiments of `docs/results.md`.
 
-    python benchmarks/results.py --data DIR [--to runs/results] [--runs-at-once 2] [--tables-only]
+    python benchmarks/results.py --data DIR [--output runs/results] [--runs-at-once 2] [--tables-only]
 
-Writes the tables of what has been reached to `TO/results.md` after every run. Every run is `python -m frs train` with a spec written beside its results. Interrupted, it goes on where it was; a run
-that is done is not run again. Every arm of a seed starts from the same weights and sees the same images in the same
-order, for as many steps, and is scored once, after the last.
+After every run, the tables in `OUTPUT/results.md` are updated. Every run is `python -m frs train` with a spec stored
+next to its results. After an interruption, the script continues; completed runs are not repeated. All arms of a seed
+start from the same weights, use the same images in the same order for the same number of steps, and are evaluated
+once, after the last.
 """
 
 import argparse
@@ -44,7 +45,7 @@ STUDENT: Spec = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "
 
 @dataclass(frozen=True)
 class Study:
-    """One data set with a teacher and a student small enough for CPU cores."""
+    """A data set with a teacher and a student small enough for CPU training."""
 
     name: str
     dataset: str
@@ -52,14 +53,16 @@ class Study:
     epochs: int
     teacher: Spec
     teacher_epochs: int = 0
-    """0: the teacher's weights come with the package."""
+    """0: the teacher's weights are part of the package."""
 
     def teacher_run(self) -> Spec:
+        """Return the spec that trains the teacher."""
         schedule = SCHEDULE | {"epochs": self.teacher_epochs, "image_size": list(self.image_size)}
         student = {key: value for key, value in self.teacher.items() if key != "init"}
         return {"kind": "train", "dataset": self.dataset, "student": student, "schedule": schedule}
 
     def run(self, arm: str, seed: int) -> Spec:
+        """Return the spec of one run."""
         schedule = SCHEDULE | {"epochs": self.epochs, "image_size": list(self.image_size), "seed": seed}
         spec = {"dataset": self.dataset, "student": STUDENT, "schedule": schedule}
         if arm == "none":
@@ -105,6 +108,8 @@ BCCD = Study(
 
 @dataclass(frozen=True)
 class Run:
+    """One run of a study: an arm with a seed."""
+
     study: Study
     arm: str
     seed: int
@@ -116,89 +121,91 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="holds bccd/; shapes are drawn below --output")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder that contains bccd/; shapes are drawn below --output"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/results"))
-    parser.add_argument("--runs-at-once", type=int, default=2, help="each on one thread")
-    parser.add_argument("--tables-only", action="store_true", help="of the runs that are done")
-    asked = parser.parse_args()
-    if asked.tables_only:
-        print(tables(asked.output))
+    parser.add_argument("--runs-at-once", type=int, default=2, help="number of parallel runs, one thread each")
+    parser.add_argument("--tables-only", action="store_true", help="only print the tables of the completed runs")
+    options = parser.parse_args()
+    if options.tables_only:
+        print(tables(options.output))
         return
-    prepare(asked.data, asked.output, asked.runs_at_once)
-    todo = [run for run in runs(SHAPES, BCCD) if not done(asked.output / run.name)]
+    prepare(options.data, options.output, options.runs_at_once)
+    todo = [run for run in runs(SHAPES, BCCD) if not is_complete(options.output / run.name)]
     total = len(list(runs(SHAPES, BCCD)))
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as bar:
         task = bar.add_task("runs", total=total, completed=total - len(todo))
-        with ThreadPoolExecutor(asked.runs_at_once) as pool:
+        with ThreadPoolExecutor(options.runs_at_once) as pool:
             for run, failed in pool.map(
-                lambda run: (run, train(run.study.run(run.arm, run.seed), asked.output, run.name)), todo
+                lambda run: (run, train(run.study.run(run.arm, run.seed), options.output, run.name)), todo
             ):
                 bar.update(task, advance=1, description=run.name)
-                (asked.output / "results.md").write_text(tables(asked.output))
+                (options.output / "results.md").write_text(tables(options.output))
                 if failed:
                     bar.console.print(f"{run.name}: {failed}")
 
 
 def runs(*studies: Study) -> Iterator[Run]:
-    """What says most first: whoever stops early has whole comparisons."""
+    """Yield the most informative runs first, so that an early stop leaves complete comparisons."""
     for arms, seeds in ((FIRST_ARMS, FIRST_SEEDS), (OTHER_ARMS, OTHER_SEEDS)):
         for study in studies:
             yield from (Run(study, arm, seed) for seed in range(seeds) for arm in arms)
 
 
-def prepare(data: Path, to: Path, threads: int) -> None:
-    """Data sets and teachers."""
+def prepare(data: Path, output: Path, threads: int) -> None:
+    """Create the data sets and the teachers' weights."""
     for folder in ("data", "models"):
-        (to / folder).mkdir(parents=True, exist_ok=True)
-    draw_dataset(to / "data" / "shapes", train=400, val=400)
-    if not (to / "data" / "bccd").exists():
-        shutil.copytree(data / "bccd", to / "data" / ".bccd", dirs_exist_ok=True)
-        (to / "data" / ".bccd").rename(to / "data" / "bccd")
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    draw_dataset(output / "data" / "shapes", train=400, val=400)
+    if not (output / "data" / "bccd").exists():
+        shutil.copytree(data / "bccd", output / "data" / ".bccd", dirs_exist_ok=True)
+        (output / "data" / ".bccd").rename(output / "data" / "bccd")
     for weights in files("frs.recipes").joinpath("weights").iterdir():
-        (to / "models" / weights.name).write_bytes(weights.read_bytes())
-    if not (to / "models" / "bccd_teacher.pth").exists():
+        (output / "models" / weights.name).write_bytes(weights.read_bytes())
+    if not (output / "models" / "bccd_teacher.pth").exists():
         print("bccd teacher")
-        if failed := train(BCCD.teacher_run(), to, "bccd/teacher", threads):
+        if failed := train(BCCD.teacher_run(), output, "bccd/teacher", threads):
             raise SystemExit(failed)
-        shutil.copy(last_student(to / "bccd" / "teacher"), to / "models" / "bccd_teacher.pth")
+        shutil.copy(last_student(output / "bccd" / "teacher"), output / "models" / "bccd_teacher.pth")
 
 
-def train(spec: Spec, to: Path, name: str, threads: int = 1) -> str:
-    """Runs it in a process of its own; the last words of one that failed, else nothing."""
-    folder = to / name
+def train(spec: Spec, output: Path, name: str, threads: int = 1) -> str:
+    """Train in a subprocess. Return the end of its output if it failed, else an empty string."""
+    folder = output / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
     command = [sys.executable, "-m", "frs", "train", str(folder / "spec.yaml"), "--workdir", str(folder), "--json"]
-    ended = subprocess.run(
-        [*command, "--data", str(to / "data"), "--models", str(to / "models")],
+    completed = subprocess.run(
+        [*command, "--data", str(output / "data"), "--models", str(output / "models")],
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,
         check=False,
     )
-    return "" if ended.returncode == 0 else (ended.stdout + ended.stderr)[-1000:]
+    return "" if completed.returncode == 0 else (completed.stdout + completed.stderr)[-1000:]
 
 
-def tables(to: Path) -> str:
-    """One table for each data set, of all runs that are done: mAP in percent."""
-    parts = [_table(study, to) for study in (SHAPES, BCCD)]
+def tables(output: Path) -> str:
+    """Return one Markdown table per data set with the completed runs; mAP in percent."""
+    parts = [_table(study, output) for study in (SHAPES, BCCD)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _table(study: Study, to: Path) -> str:
-    reached = {arm: _mAP_by_seed(study, arm, to) for arm in (*FIRST_ARMS, *OTHER_ARMS)}
-    alone = reached["none"]
+def _table(study: Study, output: Path) -> str:
+    scores = {arm: _mAP_by_seed(study, arm, output) for arm in (*FIRST_ARMS, *OTHER_ARMS)}
+    baseline = scores["none"]
     lines = [
         f"| {study.name} | seeds | mAP | gain over `none`, same seeds | 95 % interval | verdict |",
         "|---|---|---|---|---|---|",
     ]
-    teacher = next((mAP for arm in ("frs", *OTHER_ARMS) for mAP in _teacher_mAP(study, arm, to)), None)
+    teacher = next((mAP for arm in ("frs", *OTHER_ARMS) for mAP in _teacher_mAP(study, arm, output)), None)
     if teacher is not None:
         lines.append(f"| the teacher | | {100 * teacher:.1f} | | | |")
-    for arm, by_seed in reached.items():
+    for arm, by_seed in scores.items():
         if by_seed:
             lines.append(
-                _row(arm, by_seed, {seed: mAP - alone[seed] for seed, mAP in by_seed.items() if seed in alone})
+                _row(arm, by_seed, {seed: mAP - baseline[seed] for seed, mAP in by_seed.items() if seed in baseline})
             )
     return "\n".join(lines) if len(lines) > 2 else ""
 
@@ -214,32 +221,32 @@ def _row(arm: str, by_seed: dict[int, float], gains: dict[int, float]) -> str:
     return f"| {' | '.join(cells)} | {100 * interval.mean:+.1f} | {low:+.1f} to {high:+.1f} | {verdict} |"
 
 
-def _mAP_by_seed(study: Study, arm: str, to: Path) -> dict[int, float]:
-    folders = {seed: to / Run(study, arm, seed).name for seed in range(FIRST_SEEDS)}
-    return {seed: _evaluated(folder, "student")[-1] for seed, folder in folders.items() if done(folder)}
+def _mAP_by_seed(study: Study, arm: str, output: Path) -> dict[int, float]:
+    folders = {seed: output / Run(study, arm, seed).name for seed in range(FIRST_SEEDS)}
+    return {seed: _evaluated(folder, "student")[-1] for seed, folder in folders.items() if is_complete(folder)}
 
 
-def _teacher_mAP(study: Study, arm: str, to: Path) -> list[float]:
-    folder = to / Run(study, arm, 0).name
-    return _evaluated(folder, "teacher") if done(folder) else []
+def _teacher_mAP(study: Study, arm: str, output: Path) -> list[float]:
+    folder = output / Run(study, arm, 0).name
+    return _evaluated(folder, "teacher") if is_complete(folder) else []
 
 
 def _evaluated(folder: Path, role: str) -> list[float]:
-    told = (json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines())
+    events = (json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines())
     return [
-        e["metrics"]["bbox_mAP"] or 0.0 for e in told if e["type"] == "evaluation" and e["role"] == role and e["last"]
+        e["metrics"]["bbox_mAP"] or 0.0 for e in events if e["type"] == "evaluation" and e["role"] == role and e["last"]
     ]
 
 
-def done(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     events = folder / "events.jsonl"
     return events.is_file() and OUTCOME in events.read_text().replace(" ", "")
 
 
 def last_student(folder: Path) -> Path:
-    told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     students = [
-        e["path"] for e in told if e["type"] == "checkpoint" and e["kind"] == "student" and "last" in e["labels"]
+        e["path"] for e in events if e["type"] == "checkpoint" and e["kind"] == "student" and "last" in e["labels"]
     ]
     return folder / students[-1]
 

@@ -1,4 +1,4 @@
-"""A service of a benchmark's own: in a temporary folder, on loopback, with a checked data set of drawn shapes."""
+"""Start a service for a benchmark: in a temporary folder, on loopback, with a checked data set of drawn shapes."""
 
 import os
 import socket
@@ -24,11 +24,13 @@ from store.settings import Settings
 ROOT = Path(__file__).parents[1]
 SPEC = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
 STUB = ROOT / "tests" / "worker"
-"""A trainer that is none, for what is to be measured around it."""
+"""Folder of the stub trainer and its worker, for benchmarks of everything but training."""
 
 
 @dataclass
 class Service:
+    """A running service: its settings, port, database and processes by name."""
+
     settings: Settings
     port: int
     database: Database
@@ -46,45 +48,47 @@ class Service:
         return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60)
 
     def start(self, name: str, *command: str) -> None:
-        told = {f"FRS_{key.upper()}": str(value) for key, value in self.settings.model_dump(exclude_unset=True).items()}
+        variables = {
+            f"FRS_{key.upper()}": str(value) for key, value in self.settings.model_dump(exclude_unset=True).items()
+        }
         with (self.settings.data / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, *command],
-                env=os.environ | {"PYTHONPATH": str(ROOT), "FRS_MAX_ACTIVE_JOBS": "1000000"} | told,
+                env=os.environ | {"PYTHONPATH": str(ROOT), "FRS_MAX_ACTIVE_JOBS": "1000000"} | variables,
                 stdout=log,
                 stderr=log,
             )
 
     def start_api(self) -> None:
         self.start("api", "-m", "api", "--port", str(self.port))
-        until_answered(f"{self.url}/health/ready")
+        wait_until_answered(f"{self.url}/health/ready")
 
     def start_stub_worker(self, name: str = "worker") -> None:
         self.start(name, str(STUB / "stub_worker.py"))
 
 
 @contextmanager
-def service(**settings: Any) -> Iterator[Service]:
-    """Its API running and a data set registered; workers are to be started."""
+def run_service(**changes: Any) -> Iterator[Service]:
+    """Yield a service with a running API and a registered data set, without workers."""
     with tempfile.TemporaryDirectory(prefix="frs-load-") as folder:
-        chosen = Settings(data=Path(folder) / "data", **settings)
-        initialise(chosen)
-        draw_dataset(chosen.datasets_root / "shapes", train=8, val=4, size=64)
-        started = Service(chosen, free_port(), open_database(chosen.database_url), {})
+        settings = Settings(data=Path(folder) / "data", **changes)
+        initialise(settings)
+        draw_dataset(settings.datasets_root / "shapes", train=8, val=4, size=64)
+        service = Service(settings, free_port(), open_database(settings.database_url), {})
         try:
-            started.start_api()
-            with started.client() as client:
+            service.start_api()
+            with service.client() as client:
                 client.post("/datasets", json={"name": "shapes"}).raise_for_status()
-            yield started
+            yield service
         finally:
-            for process in started.processes.values():
-                end(process)
-            started.database.engine.dispose()
+            for process in service.processes.values():
+                kill(process)
+            service.database.engine.dispose()
 
 
 @contextmanager
-def floor() -> Iterator[str]:
-    """The address of the bare floor, see `floor.py`."""
+def run_floor() -> Iterator[str]:
+    """Run the minimal server of `floor.py` and yield its URL."""
     with tempfile.TemporaryDirectory(prefix="frs-load-") as folder:
         port = free_port()
         command = ["-m", "uvicorn", "--app-dir", str(Path(__file__).parent), "floor:app", "--no-access-log"]
@@ -93,30 +97,30 @@ def floor() -> Iterator[str]:
             [sys.executable, *command, "--port", str(port), "--log-level", "warning"], env=environment
         )
         try:
-            until_answered(f"http://127.0.0.1:{port}/docs")
+            wait_until_answered(f"http://127.0.0.1:{port}/docs")
             yield f"http://127.0.0.1:{port}"
         finally:
-            end(process)
+            kill(process)
 
 
 @contextmanager
-def redis_server() -> Iterator[str]:
-    """The address of a Redis that keeps nothing."""
+def run_redis() -> Iterator[str]:
+    """Run a Redis server without persistence and yield its URL."""
     port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
     try:
         yield f"redis://127.0.0.1:{port}/0"
     finally:
-        end(process)
+        kill(process)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def kill(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
 
 
-def until_answered(url: str) -> None:
+def wait_until_answered(url: str) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
@@ -128,6 +132,6 @@ def until_answered(url: str) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""A real API process over a database of its own, for benchmarks that come in over HTTP."""
+"""Start an API process on a temporary SQLite or PostgreSQL database, for benchmarks over HTTP."""
 
 import os
 import shutil
@@ -25,9 +25,11 @@ SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
 @dataclass(frozen=True)
 class ServiceProcess:
+    """A temporary service: its settings, its database, and the port and environment of its API process."""
+
     settings: Settings
     database: Database
-    """Without foreign keys on SQLite, to be filled fast."""
+    """On SQLite without foreign keys, so that it can be filled fast."""
     port: int
     environment: dict[str, str]
 
@@ -41,17 +43,17 @@ class ServiceProcess:
 
     @contextmanager
     def api(self) -> Iterator[int]:
-        """Its pid."""
+        """Run the API process and yield its process id."""
         command = [sys.executable, "-m", "api", "--port", str(self.port)]
         process = subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL)
         try:
-            self._wait()
+            self._wait_until_ready()
             yield process.pid
         finally:
             process.terminate()
             process.wait(60)
 
-    def _wait(self) -> None:
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -64,12 +66,12 @@ class ServiceProcess:
 
 
 @contextmanager
-def serving(kind: str, **more: str) -> Iterator[ServiceProcess]:
-    """`more`: settings of the API, as in its environment."""
+def start_service(kind: str, **settings_variables: str) -> Iterator[ServiceProcess]:
+    """Yield a service on a temporary database. `settings_variables` are environment variables of the API."""
     with tempfile.TemporaryDirectory(prefix="frs-bench-") as folder, _url(kind, Path(folder)) as url:
         settings = Settings(data=Path(folder), database_url=url)
         initialise(settings)
-        environment = os.environ | {"FRS_DATA": folder, "FRS_DATABASE_URL": url} | more
+        environment = os.environ | {"FRS_DATA": folder, "FRS_DATABASE_URL": url} | settings_variables
         database = open_database(url, foreign_keys=False)
         yield ServiceProcess(settings, database, free_port(), environment)
         database.engine.dispose()
@@ -82,8 +84,8 @@ def free_port() -> int:
         return port
 
 
-def cpu(pid: int) -> float:
-    """Seconds a process has computed."""
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process in seconds, user and system."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
@@ -103,7 +105,7 @@ def _url(kind: str, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _postgresql() -> Iterator[str]:
-    """Debian's, with its own settings but for the journal: what is measured here is reading."""
+    """Run Debian's PostgreSQL with its default settings except fsync: the benchmarks measure reads."""
     folder = tempfile.mkdtemp(prefix="frs-postgresql-")
     as_postgres: list[str] = []
     if os.geteuid() == 0:

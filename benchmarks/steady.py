@@ -1,8 +1,9 @@
-"""Memory of the API and of a worker over thousands of jobs that do nothing.
+"""Memory of the API and of a worker over thousands of empty jobs.
 
     python benchmarks/steady.py --json
 
-The trainer is one line of shell. `..._slope`: megabytes a thousand jobs, the line through the second half's samples.
+The trainer is one line of shell. `..._slope`: growth in MB per 1,000 jobs, a linear fit to the second half of the
+samples.
 """
 
 import argparse
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latency import until
-from service import SPEC, Service, service
+from latency import wait_until
+from service import SPEC, Service, run_service
 from sqlalchemy import func, select
 
 from store.db.tables import Job
@@ -35,48 +36,53 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=JOBS)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    measured = measure(asked.jobs)
-    print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value}" for name, value in measured.items()))
+    options = parser.parse_args()
+    result = measure(options.jobs)
+    print(json.dumps(result) if options.json else "  ".join(f"{name} {value}" for name, value in result.items()))
 
 
 def measure(jobs: int = JOBS) -> dict[str, Any]:
+    """Return the final resident memory of API and worker in MB and its growth in MB per 1,000 jobs."""
     samples: dict[str, list[float]] = {"api": [], "worker": []}
-    with service(concurrency=4) as ours:
-        ours.start("worker", "-c", WORKER)
-        with ours.client() as client:
+    with run_service(concurrency=4) as service:
+        service.start("worker", "-c", WORKER)
+        with service.client() as client:
             for posted in range(EVERY, jobs + 1, EVERY):
                 for _ in range(EVERY):
                     client.post("/jobs", json=SPEC).raise_for_status()
                 client.get("/jobs", params={"limit": 200}).raise_for_status()
-                until(lambda posted=posted: _ended(ours) == posted, 300)
-                for name, found in samples.items():
-                    found.append(_resident(ours.processes[name].pid))
-                print(posted, {name: round(found[-1], 1) for name, found in samples.items()}, file=sys.stderr)
+                wait_until(lambda posted=posted: _ended(service) == posted, 300)
+                for name, values in samples.items():
+                    values.append(_resident_mb(service.processes[name].pid))
+                print(posted, {name: round(values[-1], 1) for name, values in samples.items()}, file=sys.stderr)
     return {"jobs": jobs} | {
         key: value
-        for name, found in samples.items()
-        for key, value in ((f"{name}_mb", found[-1]), (f"{name}_slope", _slope(found)))
+        for name, values in samples.items()
+        for key, value in ((f"{name}_mb", values[-1]), (f"{name}_slope", _slope(values)))
     }
 
 
-def _ended(ours: Service) -> int:
-    with ours.database.read() as session:
+def _ended(service: Service) -> int:
+    with service.database.read() as session:
         counts = session.execute(select(Job.status, func.count()).group_by(Job.status))
-        ended = {status: count for status, count in counts}  # noqa: C416  (a result has `keys`, which misleads `dict`)
+        ended = {status: count for status, count in counts}  # noqa: C416  (`dict(counts)` would use the `keys` method of the result)
     if ended.get(JobStatus.FAILED):
         raise RuntimeError("jobs failed")
     return ended.get(JobStatus.SUCCEEDED, 0)
 
 
-def _resident(pid: int) -> float:
-    told = Path(f"/proc/{pid}/status").read_text()
-    return int(told.partition("VmRSS:")[2].split()[0]) / 1024
+def _resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def _slope(samples: list[float]) -> float:
-    half = samples[len(samples) // 2 :]
-    return float(np.polyfit(np.arange(len(half)) * EVERY / 1000, half, 1)[0]) if len(half) > 1 else 0.0
+    second_half = samples[len(samples) // 2 :]
+    return (
+        float(np.polyfit(np.arange(len(second_half)) * EVERY / 1000, second_half, 1)[0])
+        if len(second_half) > 1
+        else 0.0
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How much longer a distilled step takes than the plain student's: medians of interleaved repeats in one process.
+"""Time of a distillation step relative to a plain training step: medians of interleaved repeats in one process.
 
     python benchmarks/step.py --detector gfl --json
 
-ResNet-101 to ResNet-50 from base configs with random weights, 256 pixels, 3x3 adapter, fp32. `plain` is the stock
-student's own step with the same optimizer. `authors` is the original formulation: the student's head runs twice, the
-teacher's whole head runs, box branch and all. `*_bytes` is the peak of each in a process of its own, weights included,
-over what a process holds after its imports.
+ResNet-101 to ResNet-50 from base configs with random weights, 256 pixels, 3x3 adapter, fp32. `plain` is a training
+step of mmdet's student with the same optimizer. `authors` is the original formulation: the student's head runs twice,
+and the teacher's whole head runs, including its box branch. `*_bytes` is the peak memory of each in its own process,
+including weights, minus the memory after the imports.
 """
 
 import argparse
@@ -40,22 +40,24 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--peak", choices=VARIANTS, help="only that variant's peak memory in this process, in bytes")
-    parser.add_argument("--tiny", action="store_true", help="detectors that take a step in a blink, to try the script")
+    parser.add_argument(
+        "--peak", choices=VARIANTS, help="print only the peak memory of this variant in this process, in bytes"
+    )
+    parser.add_argument("--tiny", action="store_true", help="very small detectors, to test the script")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     silence_libraries()
-    if asked.peak:
-        print(peak(asked.peak, asked.detector, asked.size, asked.batch, asked.tiny))
+    if options.peak:
+        print(peak(options.peak, options.detector, options.size, options.batch, options.tiny))
         return
-    measured = measure(asked.detector, asked.size, asked.batch, asked.repeats, asked.tiny)
-    print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value:.3g}" for name, value in measured.items()))
+    result = measure(options.detector, options.size, options.batch, options.repeats, options.tiny)
+    print(json.dumps(result) if options.json else "  ".join(f"{name} {value:.3g}" for name, value in result.items()))
 
 
 def measure(
     detector: str, size: int = 256, batch_size: int = 2, repeats: int = 7, tiny: bool = False
 ) -> dict[str, float]:
-    """Median seconds of a step for each variant, their ratios to the plain one, and each one's peak memory in bytes."""
+    """Return the median step time of each variant in seconds, its ratio to `plain`, and its peak memory in bytes."""
     student = pairs.student(detector, tiny)
     distiller = pairs.distiller(student, pairs.teacher(detector, tiny))
     data = pairs.batch((size, size), batch_size)
@@ -71,54 +73,58 @@ def measure(
     plain = medians["plain"]
     ratios = {"ratio": medians["distilled"] / plain, "ratio_authors": medians["authors"] / plain}
     return (
-        medians | ratios | {f"{name}_bytes": _peak_apart(name, detector, size, batch_size, tiny) for name in VARIANTS}
+        medians
+        | ratios
+        | {f"{name}_bytes": _peak_in_subprocess(name, detector, size, batch_size, tiny) for name in VARIANTS}
     )
 
 
 def peak(variant: str, detector: str, size: int, batch_size: int, tiny: bool = False) -> int:
-    """Bytes this process came to hold, from the weights on."""
-    before = _most_bytes()
+    """Return the growth of the peak memory of this process, in bytes, weights included."""
+    before = _peak_bytes()
     student = pairs.student(detector, tiny)
     distiller = pairs.distiller(student, pairs.teacher(detector, tiny)) if variant != "plain" else None
     step = _variant(variant, student, distiller, pairs.batch((size, size), batch_size))
     for _ in range(PEAK_STEPS):
         step()
-    return _most_bytes() - before
+    return _peak_bytes() - before
 
 
-def _peak_apart(variant: str, detector: str, size: int, batch_size: int, tiny: bool) -> int:
+def _peak_in_subprocess(variant: str, detector: str, size: int, batch_size: int, tiny: bool) -> int:
     command = [sys.executable, __file__, "--detector", detector, "--size", str(size), "--batch", str(batch_size)]
     command += ["--peak", variant, *(["--tiny"] if tiny else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(done.stdout.splitlines()[-1])
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(completed.stdout.splitlines()[-1])
 
 
-def _most_bytes() -> int:
-    """Of memory, so far. Linux starts a child's `ru_maxrss` at its parent's, so that one says nothing here."""
+def _peak_bytes() -> int:
+    """Return the peak memory of this process in bytes. `ru_maxrss` is not usable: Linux inherits it from the parent."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-class _Authors:
-    """The same terms the original way."""
+class _AuthorsFormulation:
+    """The same loss terms, computed as in the authors' code."""
 
     def __init__(self, distiller: Distiller) -> None:
         self.distiller = distiller
 
     def train_step(self, data: Any, wrapper: Any) -> None:
-        ours, teacher = self.distiller, self.distiller.teacher.detector
-        batch = ours.data_preprocessor(data, True)
-        with capture_output(ours.student.neck) as neck:
-            losses = ours.student(**batch, mode="loss")
+        distiller, teacher = self.distiller, self.distiller.teacher.detector
+        batch = distiller.data_preprocessor(data, True)
+        with capture_output(distiller.student.neck) as neck:
+            losses = distiller.student(**batch, mode="loss")
         pyramid = neck.output
-        logits = dense_head(ours.student)(pyramid)[0]
+        logits = dense_head(distiller.student)(pyramid)[0]
         with torch.no_grad():
-            seen = teacher.extract_feat(batch["inputs"])
-            seen_logits = dense_head(teacher)(seen)[0]
-        levels = {s: TeacherLevel(f, z, [], s) for s, f, z in zip(ours.strides, seen, seen_logits, strict=True)}
-        own = [dict(zip(ours.strides, tensors, strict=True)) for tensors in (pyramid, logits)]
-        task, _ = ours.student.parse_losses(losses)
-        wrapper.update_params(task + ours.weigh(ours.compare(*own, levels)))
+            features = teacher.extract_feat(batch["inputs"])
+            teacher_logits = dense_head(teacher)(features)[0]
+        levels = {
+            s: TeacherLevel(f, z, [], s) for s, f, z in zip(distiller.strides, features, teacher_logits, strict=True)
+        }
+        student_outputs = [dict(zip(distiller.strides, tensors, strict=True)) for tensors in (pyramid, logits)]
+        task, _ = distiller.student.parse_losses(losses)
+        wrapper.update_params(task + distiller.weigh(distiller.compare(*student_outputs, levels)))
 
 
 def _variant(name: str, student: Any, distiller: Any, data: Any) -> Callable[[], Any]:
@@ -127,7 +133,7 @@ def _variant(name: str, student: Any, distiller: Any, data: Any) -> Callable[[],
             return _step(student, student, data)
         case "distilled":
             return _step(distiller, distiller, data)
-    return _step(distiller, _Authors(distiller), data)
+    return _step(distiller, _AuthorsFormulation(distiller), data)
 
 
 def _step(parameters: Any, model: Any, data: Any) -> Callable[[], Any]:

@@ -1,8 +1,8 @@
-"""Streams of events: how late events come to 2,000 clients of one API process, and what a client costs it.
+"""Delay of streamed events for 2,000 clients of one API process, and the memory and CPU time per client.
 
     python benchmarks/streams.py --jobs 100 --json
 
-Everyone hears of one event a second. API, the clients, and who writes the events share this machine.
+Each client receives one event per second. The API, the clients and the writer of the events share this machine.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from service_process import ServiceProcess, cpu, serving
+from service_process import ServiceProcess, cpu_seconds, start_service
 from sqlalchemy import text
 
 from frs.spec import JobSpec
@@ -31,47 +31,49 @@ AT = re.compile(rb'event: log\ndata: {"at": "([^"]+)"')
 GROUP = "WHERE CAST(substr(id, -2) AS INTEGER) % :groups = :group"
 NUMBER = f"UPDATE jobs SET last_event = last_event + 1 {GROUP}"
 WRITE = f"""INSERT INTO events (job_id, seq, attempt, type, at, data)
- SELECT id, last_event, 0, 'log', :at, '{{"level": "info", "message": "one more second has gone by"}}' FROM jobs {GROUP}"""
+ SELECT id, last_event, 0, 'log', :at, '{{"level": "info", "message": "one more second has gone by"}}'
+ FROM jobs {GROUP}"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=CLIENTS)
-    parser.add_argument("--jobs", type=int, default=CLIENTS, help="That they follow.")
+    parser.add_argument("--jobs", type=int, default=CLIENTS, help="number of jobs that the clients follow")
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    measured = measure(asked.clients, asked.jobs, asked.seconds)
-    print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value}" for name, value in measured.items()))
+    options = parser.parse_args()
+    result = measure(options.clients, options.jobs, options.seconds)
+    print(json.dumps(result) if options.json else "  ".join(f"{name} {value}" for name, value in result.items()))
 
 
 def measure(clients: int = CLIENTS, jobs: int = CLIENTS, seconds: float = SECONDS) -> dict[str, Any]:
-    """Delays in seconds from before the event's transaction ended, resident bytes a client, the share of a core the API took, events that came and should have."""
-    _allow_files(2 * clients + 200)
-    with serving("sqlite", FRS_MAX_STREAMS_PER_KEY=str(clients)) as service_process:
-        ids = _fill(service_process, jobs)
-        with service_process.api() as pid:
-            return asyncio.run(
-                _listen(service_process, pid, [ids[number % jobs] for number in range(clients)], seconds)
-            )
+    """Return delays, memory per client in bytes, CPU cores used by the API, and received and expected events.
+
+    A delay, in seconds, starts before the transaction of the event is committed.
+    """
+    _raise_file_limit(2 * clients + 200)
+    with start_service("sqlite", FRS_MAX_STREAMS_PER_KEY=str(clients)) as service:
+        ids = _fill(service, jobs)
+        with service.api() as pid:
+            return asyncio.run(_listen(service, pid, [ids[number % jobs] for number in range(clients)], seconds))
 
 
-async def _listen(service_process: ServiceProcess, pid: int, ids: list[str], seconds: float) -> dict[str, Any]:
-    before, ending = _resident(pid), threading.Event()
-    listeners = await _connect(service_process, ids)
+async def _listen(service: ServiceProcess, pid: int, ids: list[str], seconds: float) -> dict[str, Any]:
+    memory_before, stop = _resident_bytes(pid), threading.Event()
+    listeners = await _connect(service, ids)
     commits: list[float] = []
-    writer = threading.Thread(target=_write, args=(service_process, ending, commits), daemon=True)
+    writer = threading.Thread(target=_write, args=(service, stop, commits), daemon=True)
     writer.start()
     await asyncio.sleep(SETTLE_SECONDS)
     for listener in listeners:
         listener.delays.clear()
-    busy, began = cpu(pid), time.monotonic()
+    cpu_before, started = cpu_seconds(pid), time.monotonic()
     await asyncio.sleep(seconds)
-    lasted, busy = time.monotonic() - began, cpu(pid) - busy
+    duration, cpu_used = time.monotonic() - started, cpu_seconds(pid) - cpu_before
     delays = np.concatenate([listener.delays for listener in listeners])
-    grown = _resident(pid) - before
-    still_there = sum(not listener.is_closed for listener in listeners)
-    ending.set()
+    memory_growth = _resident_bytes(pid) - memory_before
+    connected = sum(not listener.is_closed for listener in listeners)
+    stop.set()
     writer.join()
     for listener in listeners:
         listener.close()
@@ -80,16 +82,18 @@ async def _listen(service_process: ServiceProcess, pid: int, ids: list[str], sec
         "p99": float(np.percentile(delays, 99)),
         "worst": float(delays.max()),
         "p99_of_writing": float(np.percentile(commits, 99)),
-        "bytes_per_client": grown / len(ids),
-        "cores": busy / lasted,
+        "bytes_per_client": memory_growth / len(ids),
+        "cores": cpu_used / duration,
         "events": len(delays),
-        "expected": len(ids) * lasted,
-        "clients": still_there,
+        "expected": len(ids) * duration,
+        "clients": connected,
         "jobs": len(set(ids)),
     }
 
 
 class Listener(asyncio.Protocol):
+    """A stream client that records the delay of each event."""
+
     def __init__(self, request: bytes) -> None:
         self.request, self.delays = request, list[float]()
         self.is_closed = False
@@ -102,8 +106,8 @@ class Listener(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self.answered.done():
             self.answered.set_result(data.startswith(b"HTTP/1.1 200"))
-        present = time.time()
-        self.delays += [present - datetime.fromisoformat(at.decode()).timestamp() for at in AT.findall(data)]
+        now = time.time()
+        self.delays += [now - datetime.fromisoformat(at.decode()).timestamp() for at in AT.findall(data)]
 
     def connection_lost(self, _: Exception | None) -> None:
         self.is_closed = True
@@ -112,43 +116,40 @@ class Listener(asyncio.Protocol):
         self.transport.close()
 
 
-async def _connect(service_process: ServiceProcess, ids: list[str]) -> list[Listener]:
+async def _connect(service: ServiceProcess, ids: list[str]) -> list[Listener]:
     listeners: list[Listener] = []
-    loop, key = asyncio.get_running_loop(), service_process.key
+    loop, key = asyncio.get_running_loop(), service.key
     for start in range(0, len(ids), AT_A_TIME):
         requests = [
             f"GET /jobs/{id}/stream?from=now HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
             for id in ids[start : start + AT_A_TIME]
         ]
-        made = await asyncio.gather(
-            *(
-                loop.create_connection(lambda r=request: Listener(r), "127.0.0.1", service_process.port)
-                for request in requests
-            )
+        connections = await asyncio.gather(
+            *(loop.create_connection(lambda r=request: Listener(r), "127.0.0.1", service.port) for request in requests)
         )
-        listeners += [listener for _, listener in made]
-        assert all(await asyncio.gather(*(listener.answered for _, listener in made))), "a stream was refused"
+        listeners += [listener for _, listener in connections]
+        assert all(await asyncio.gather(*(listener.answered for _, listener in connections))), "a stream was refused"
     return listeners
 
 
-def _write(service_process: ServiceProcess, ending: threading.Event, commits: list[float]) -> None:
-    """A tenth of the jobs every tenth of a second; `commits` gets the seconds each transaction took."""
+def _write(service: ServiceProcess, stop: threading.Event, commits: list[float]) -> None:
+    """Write an event for a tenth of the jobs every 0.1 s; append each transaction's duration in s to `commits`."""
     due = time.monotonic()
     group = 0
-    while not ending.is_set():
-        with service_process.database.write() as session:
-            of_the_group = {"groups": GROUPS, "group": group % GROUPS}
-            session.execute(text(NUMBER), of_the_group)
-            session.execute(text(WRITE), of_the_group | {"at": (began := time.time())})
+    while not stop.is_set():
+        with service.database.write() as session:
+            parameters = {"groups": GROUPS, "group": group % GROUPS}
+            session.execute(text(NUMBER), parameters)
+            session.execute(text(WRITE), parameters | {"at": (started := time.time())})
             session.commit()
-        commits.append(time.time() - began)
+        commits.append(time.time() - started)
         group, due = group + 1, due + 1 / GROUPS
-        ending.wait(max(0.0, due - time.monotonic()))
+        stop.wait(max(0.0, due - time.monotonic()))
 
 
-def _fill(service_process: ServiceProcess, count: int) -> list[str]:
+def _fill(service: ServiceProcess, count: int) -> list[str]:
     paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
-    with service_process.database.write() as session:
+    with service.database.write() as session:
         session.add(Dataset(id="ds_shapes", name="shapes", **paths))
         session.flush()
         for number in range(count):
@@ -158,14 +159,14 @@ def _fill(service_process: ServiceProcess, count: int) -> list[str]:
     return [f"job_{number:026d}" for number in range(count)]
 
 
-def _resident(pid: int) -> int:
+def _resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _allow_files(wanted: int) -> None:
+def _raise_file_limit(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, soft) if hard < 0 else min(wanted, hard), hard))
+    if soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(count, soft) if hard < 0 else min(count, hard), hard))
 
 
 if __name__ == "__main__":

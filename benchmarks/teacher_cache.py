@@ -1,9 +1,9 @@
-"""A distilled step whose teacher's outputs come from disk, over one whose teacher looks: medians of interleaved repeats.
+"""Time of a distillation step with cached teacher outputs relative to one with a teacher forward pass.
 
     python benchmarks/teacher_cache.py --detector gfl --json
 
-ResNet-101 to ResNet-50 from base configs with random weights, 256 pixels, fp32. The largest difference between the two in
-what the student is told is given as well.
+ResNet-101 to ResNet-50 from base configs with random weights, 256 pixels, fp32; medians of interleaved
+repeats. `difference` is the largest absolute difference of the teacher outputs.
 """
 
 import argparse
@@ -31,19 +31,20 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--tiny", action="store_true", help="detectors that take a step in a blink, to try the script")
+    parser.add_argument("--tiny", action="store_true", help="very small detectors, to test the script")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     silence_libraries()
     with tempfile.TemporaryDirectory() as folder:
-        measured = measure(asked.detector, Path(folder), asked.size, asked.batch, asked.repeats, asked.tiny)
-    print(json.dumps(measured) if asked.json else "  ".join(f"{name} {value:.3g}" for name, value in measured.items()))
+        result = measure(options.detector, Path(folder), options.size, options.batch, options.repeats, options.tiny)
+    print(json.dumps(result) if options.json else "  ".join(f"{name} {value:.3g}" for name, value in result.items()))
 
 
 def measure(detector: str, folder: Path, size: int, images: int, repeats: int, tiny: bool = False) -> dict[str, float]:
+    """Return the median step times in seconds, their ratio, bytes per image in the cache, and `difference`."""
     model = pairs.distiller(pairs.student(detector, tiny), pairs.teacher(detector, tiny)).train()
     data, caches = (
-        _named(pairs.batch((size, size), images)),
+        _with_image_names(pairs.batch((size, size), images)),
         {"looked": None, "cached": TeacherCache(model.teacher, folder)},
     )
     wrapper = AutocastOptimWrapper("fp32", "cpu", optimizer=torch.optim.SGD(model.parameters(), lr=1e-6))
@@ -61,15 +62,15 @@ def measure(detector: str, folder: Path, size: int, images: int, repeats: int, t
 
 
 def _difference(model: Distiller, caches: dict[str, Any], data: dict[str, Any]) -> float:
-    seen = []
+    outputs = []
     for model.cache in caches.values():
         features, logits = model.observe(data)
-        seen.append([*features.values(), *logits.values()])
-    return max(float((one - other).abs().max()) for one, other in zip(*seen, strict=True))
+        outputs.append([*features.values(), *logits.values()])
+    return max(float((first - second).abs().max()) for first, second in zip(*outputs, strict=True))
 
 
-def _named(data: dict[str, Any]) -> dict[str, Any]:
-    """With the names by which the data loader's images are known."""
+def _with_image_names(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the batch with the image names that the data loader sets."""
     for number, sample in enumerate(data["data_samples"]):
         sample.set_metainfo({"img_path": f"{number}.jpg", "flip": False})
     return data

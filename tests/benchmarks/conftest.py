@@ -1,3 +1,5 @@
+"""The benchmarks are scripts: their folder is added to sys.path."""
+
 import sys
 from pathlib import Path
 
@@ -7,9 +9,9 @@ import pytest
 
 from frs.engine.trainer import silence_libraries
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # scripts, as `python benchmarks/step.py` finds them
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # as for `python benchmarks/step.py`
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_chatter() -> None:
+def quiet_libraries() -> None:
     silence_libraries()

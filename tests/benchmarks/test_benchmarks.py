@@ -1,4 +1,4 @@
-"""That the benchmarks run and say what they promise; never how fast."""
+"""The benchmarks run and return the documented values; their speed is not tested."""
 
 import json
 import math
@@ -24,43 +24,42 @@ import teacher_cache
 from frs.dataset.shapes.drawing import draw_dataset
 
 
-def test_a_step_is_measured_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step, "_peak_apart", lambda *_: 1)  # three more processes
-    found = step.measure("gfl", size=64, batch_size=1, repeats=1, tiny=True)
+def test_the_step_benchmark_measures_three_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "_peak_in_subprocess", lambda *_: 1)  # avoids three subprocesses
+    result = step.measure("gfl", size=64, batch_size=1, repeats=1, tiny=True)
     timed = {"plain", "distilled", "authors", "ratio", "ratio_authors"}
-    assert found.keys() == timed | {f"{name}_bytes" for name in step.VARIANTS}
-    assert found["ratio"] == found["distilled"] / found["plain"]
-    assert all(value > 0 for value in found.values())
+    assert result.keys() == timed | {f"{name}_bytes" for name in step.VARIANTS}
+    assert result["ratio"] == result["distilled"] / result["plain"]
+    assert all(value > 0 for value in result.values())
 
 
-def test_a_teacher_costs_memory() -> None:
-    plain, distilled = (step._peak_apart(name, "gfl", 64, 1, tiny=True) for name in ("plain", "distilled"))
+def test_a_distilled_step_needs_more_memory_than_a_plain_one() -> None:
+    plain, distilled = (step._peak_in_subprocess(name, "gfl", 64, 1, tiny=True) for name in ("plain", "distilled"))
     assert 1e6 < plain < distilled
 
 
-def test_the_step_that_is_measured_is_ramped_up_and_not_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_measured_step_has_full_loss_weights_and_no_diagnosis(monkeypatch: pytest.MonkeyPatch) -> None:
     diagnosed = []
     monkeypatch.setattr("frs.distillation.distiller.diagnose", lambda *_: diagnosed.append(1) or {})
     model = step.pairs.distiller(step.pairs.student("gfl", tiny=True).train(), step.pairs.teacher("gfl", tiny=True))
     for _ in range(2):
-        model.train_step(step.pairs.batch((64, 64), 1), Told())
+        model.train_step(step.pairs.batch((64, 64), 1), LossRecorder())
     assert model.ramp == 1 and not diagnosed
 
 
 @pytest.mark.parametrize("detector", table.STEP_GOALS)
 def test_the_authors_formulation_gives_the_same_loss(detector: str) -> None:
-    """Or the two would not be worth comparing."""
     student = step.pairs.student(detector, tiny=True).train()
     distiller = step.pairs.distiller(student, step.pairs.teacher(detector, tiny=True))
-    data, told = step.pairs.batch((64, 64), 1), Told()
-    for model in (distiller, step._Authors(distiller)):
+    data, recorder = step.pairs.batch((64, 64), 1), LossRecorder()
+    for model in (distiller, step._AuthorsFormulation(distiller)):
         step.torch.manual_seed(0)
-        model.train_step(data, told)
-    assert told.losses[0] == pytest.approx(told.losses[1], rel=1e-4)
+        model.train_step(data, recorder)
+    assert recorder.losses[0] == pytest.approx(recorder.losses[1], rel=1e-4)
 
 
-class Told:
-    """An optimizer wrapper that changes nothing and remembers the losses."""
+class LossRecorder:
+    """An optimizer wrapper that records the losses and updates nothing."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -72,59 +71,59 @@ class Told:
         self.losses.append(loss.item())
 
 
-def test_outputs_from_disk_are_the_teachers_own(tmp_path: Path) -> None:
-    found = teacher_cache.measure("gfl", tmp_path, size=64, images=2, repeats=1, tiny=True)
-    assert found["difference"] == 0
-    assert found["bytes_per_image"] > 0 and found["ratio"] == found["cached"] / found["looked"]
+def test_cached_outputs_equal_the_teachers_outputs(tmp_path: Path) -> None:
+    result = teacher_cache.measure("gfl", tmp_path, size=64, images=2, repeats=1, tiny=True)
+    assert result["difference"] == 0
+    assert result["bytes_per_image"] > 0 and result["ratio"] == result["cached"] / result["looked"]
 
 
-def test_all_twelve_numbers_of_evaluation_are_pycocotools() -> None:
-    found = evaluation.measure(images=20, repeats=1)
-    assert found["equal"] == 12
-    assert 0 < found["mAP"] < 1
+def test_all_twelve_metrics_equal_those_of_pycocotools() -> None:
+    result = evaluation.measure(images=20, repeats=1)
+    assert result["equal"] == 12
+    assert 0 < result["mAP"] < 1
 
 
-def test_the_made_data_set_is_sound_and_of_the_size_asked_for() -> None:
-    found = dataset_check.measure(images=12, boxes=50, silent=True)
-    assert (found["images"], found["boxes"], found["issues"]) == (12, 50, {})
+def test_the_generated_data_set_has_no_issues_and_the_requested_size() -> None:
+    result = dataset_check.measure(images=12, boxes=50, quiet=True)
+    assert (result["images"], result["boxes"], result["issues"]) == (12, 50, {})
 
 
-def test_waiting_is_told_as_a_share_of_the_step(tmp_path: Path) -> None:
+def test_the_loader_benchmark_returns_the_wait_as_a_fraction_of_the_step(tmp_path: Path) -> None:
     draw_dataset(tmp_path, train=8, val=2, size=64)
-    found = loader.measure(tmp_path, workers=0, steps=1)
-    assert found["share"] == found["wait"] / found["step"]
-    assert found["wait"] > 0
+    result = loader.measure(tmp_path, workers=0, steps=1)
+    assert result["share"] == result["wait"] / result["step"]
+    assert result["wait"] > 0
 
 
-def test_a_gpus_benchmark_measures_every_variant() -> None:
-    found = gpu.measure("retinanet", tiny=True, repeats=1, deadline=math.inf)
-    assert {"stock", "plain", "distilled", "over_stock", "over_plain", "busy", "loaded_steps"} <= found.keys()
-    assert found["loaded_steps"] == 2
+def test_the_gpu_benchmark_measures_every_variant() -> None:
+    result = gpu.measure("retinanet", tiny=True, repeats=1, deadline=math.inf)
+    assert {"stock", "plain", "distilled", "over_stock", "over_plain", "busy", "loaded_steps"} <= result.keys()
+    assert result["loaded_steps"] == 2
 
 
-def test_a_gpus_benchmark_out_of_time_says_what_it_has() -> None:
-    found = gpu.measure("fcos", tiny=True, repeats=9, deadline=time.monotonic())
-    assert found["over_stock"] > 0
-    assert "loaded_steps" not in found
+def test_the_gpu_benchmark_returns_partial_results_at_its_deadline() -> None:
+    result = gpu.measure("fcos", tiny=True, repeats=9, deadline=time.monotonic())
+    assert result["over_stock"] > 0
+    assert "loaded_steps" not in result
 
 
-def test_lists_and_curves_are_asked_for_over_full_tables() -> None:
-    found = queries.measure(scale=0.001, repeats=2)
-    assert (found["jobs"], found["metrics"]) == (100, 20 * (5_000 + 50))
-    rows = table.queries(found, "sqlite")
+def test_the_query_benchmark_measures_lists_and_curves() -> None:
+    result = queries.measure(scale=0.001, repeats=2)
+    assert (result["jobs"], result["metrics"]) == (100, 20 * (5_000 + 50))
+    rows = table.queries(result, "sqlite")
     assert len(rows) == 4 + 2 * 4
-    assert all(value["p95"] >= value["p50"] > 0 for value in found.values() if isinstance(value, dict))
+    assert all(value["p95"] >= value["p50"] > 0 for value in result.values() if isinstance(value, dict))
 
 
-def test_every_stream_hears_of_an_event_a_second() -> None:
-    found = streams.measure(clients=6, jobs=3, seconds=4)
-    assert (found["clients"], found["jobs"]) == (6, 3)
-    assert 6 <= found["events"] <= 6 * 8
-    assert 0 < found["p50"] <= found["p99"] <= found["worst"]
-    assert len(table.streams(found, "3")) == 3
+def test_every_stream_receives_an_event_per_second() -> None:
+    result = streams.measure(clients=6, jobs=3, seconds=4)
+    assert (result["clients"], result["jobs"]) == (6, 3)
+    assert 6 <= result["events"] <= 6 * 8
+    assert 0 < result["p50"] <= result["p99"] <= result["worst"]
+    assert len(table.streams(result, "3")) == 3
 
 
-def test_the_table_tells_met_from_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_shows_which_goals_are_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "_run", lambda *_: {"seconds": 61.0, "peak_bytes": 1e9})
     monkeypatch.setattr("sys.argv", ["table", "--only", "dataset_check", "--results", str(tmp_path / "results.json")])
     table.main()
@@ -132,31 +131,31 @@ def test_the_table_tells_met_from_missed(tmp_path: Path, monkeypatch: pytest.Mon
     assert [row["met"] for row in rows] == [False, True]
 
 
-def test_posts_are_counted_beside_the_floor_and_after_kill_9() -> None:
+def test_the_posting_benchmark_compares_with_the_floor_and_loses_no_jobs_after_kill_9() -> None:
     if shutil.which("wrk") is None:
         pytest.skip("wrk is not installed")
-    found = posting.measure(seconds=1, pairs=1)
-    assert found["ratio"] == found["rate"] / found["floor"] > 0
-    assert found["acknowledged"] > 0 and found["lost"] == 0
+    result = posting.measure(seconds=1, pairs=1)
+    assert result["ratio"] == result["rate"] / result["floor"] > 0
+    assert result["acknowledged"] > 0 and result["lost"] == 0
 
 
-def test_every_row_told_is_recorded_once() -> None:
-    found = recording.measure(steps=100)
-    assert (found["status"], found["told"], found["surplus"]) == ("succeeded", 1500, 0)
+def test_rows_sent_twice_are_recorded_once() -> None:
+    result = recording.measure(steps=100)
+    assert (result["status"], result["told"], result["surplus"]) == ("succeeded", 1500, 0)
 
 
 def test_claims_and_cancels_are_timed() -> None:
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
-    found = latency.measure(jobs=3, cancels=1)
-    assert min(found["claim"], found["claim_without"], found["cancel"]) > 0
+    result = latency.measure(jobs=3, cancels=1)
+    assert min(result["claim"], result["claim_without"], result["cancel"]) > 0
 
 
-def test_memory_is_sampled_while_jobs_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_sampled_while_jobs_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steady, "EVERY", 5)
-    found = steady.measure(jobs=20)
-    assert found["api_mb"] > 10 and found["worker_mb"] > 10 and "api_slope" in found
+    result = steady.measure(jobs=20)
+    assert result["api_mb"] > 10 and result["worker_mb"] > 10 and "api_slope" in result
 
 
-def test_only_load_is_a_group_of_them() -> None:
+def test_the_load_group_contains_only_benchmarks() -> None:
     assert set(table.GROUPS["load"]) <= set(table.BENCHMARKS)
