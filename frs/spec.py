@@ -57,7 +57,7 @@ RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=255), A
 class Spec(BaseModel):
     """Base class of every part of a spec."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -278,7 +278,7 @@ class Resources(Spec):
     @model_validator(mode="after")
     def _reject_processes_beside_devices(self) -> "Resources":
         if self.devices and self.processes > 1:
-            raise ValueError("`processes` is for the CPU: each of the `devices` has one process")
+            raise ValueError("`processes` applies to CPU training: each of the `devices` has one process")
         return self
 
 

@@ -10,49 +10,49 @@ from frs.engine.checkpoints import FORMAT, Checkpoints, random_state, set_random
 from frs.errors import CheckpointUnusable
 
 
-def written(folder: Path, step: int, identity: str = "spec") -> Path:
-    content = {"format": FORMAT, "identity": identity, "step": step, "filling": torch.zeros(500)}
-    return weights.write(content, folder / f"step_{step:08d}-{{sha8}}.pth").path
+def write_checkpoint(folder: Path, step: int, identity: str = "spec") -> Path:
+    fields = {"format": FORMAT, "identity": identity, "step": step, "filling": torch.zeros(500)}
+    return weights.write(fields, folder / f"step_{step:08d}-{{sha8}}.pth").path
 
 
-def test_the_newest_is_found(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_read(tmp_path: Path) -> None:
     for step in (5, 10):
-        written(tmp_path, step)
-    found = Checkpoints(tmp_path, "spec").newest()
-    assert found is not None and found["step"] == 10
+        write_checkpoint(tmp_path, step)
+    content = Checkpoints(tmp_path, "spec").newest()
+    assert content is not None and content["step"] == 10
 
 
-def test_none_is_none(tmp_path: Path) -> None:
+def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "absent", "spec").newest() is None
 
 
-def test_one_that_is_cut_short_is_passed_over_for_the_older(tmp_path: Path) -> None:
-    written(tmp_path, 5)
-    newest = written(tmp_path, 10)
-    whole = newest.read_bytes()
-    for length in range(0, len(whole), max(1, len(whole) // 40)):
-        newest.write_bytes(whole[:length])
-        found = Checkpoints(tmp_path, "spec").newest()
-        assert found is not None and found["step"] == 5
+def test_a_truncated_checkpoint_is_skipped(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 5)
+    newest = write_checkpoint(tmp_path, 10)
+    original = newest.read_bytes()
+    for length in range(0, len(original), max(1, len(original) // 40)):
+        newest.write_bytes(original[:length])
+        content = Checkpoints(tmp_path, "spec").newest()
+        assert content is not None and content["step"] == 5
 
 
-def test_one_with_a_flipped_bit_is_passed_over(tmp_path: Path) -> None:
-    written(tmp_path, 5)
-    newest = written(tmp_path, 10)
-    whole = newest.read_bytes()
-    for place in range(0, len(whole), max(1, len(whole) // 40)):
-        newest.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        found = Checkpoints(tmp_path, "spec").newest()
-        assert found is not None and found["step"] == 5
+def test_a_checkpoint_with_a_flipped_bit_is_skipped(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 5)
+    newest = write_checkpoint(tmp_path, 10)
+    original = newest.read_bytes()
+    for position in range(0, len(original), max(1, len(original) // 40)):
+        newest.write_bytes(original[:position] + bytes([original[position] ^ 1]) + original[position + 1 :])
+        content = Checkpoints(tmp_path, "spec").newest()
+        assert content is not None and content["step"] == 5
 
 
-def test_another_specs_is_refused(tmp_path: Path) -> None:
-    written(tmp_path, 5, identity="other")
+def test_a_checkpoint_of_another_spec_is_rejected(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 5, identity="other")
     with pytest.raises(CheckpointUnusable, match="another spec"):
         Checkpoints(tmp_path, "spec").newest()
 
 
-def test_random_state_comes_back_from_a_file(tmp_path: Path) -> None:
+def test_a_random_state_survives_a_file(tmp_path: Path) -> None:
     def draw() -> tuple[float, ...]:
         return random.random(), np.random.rand(), np.random.normal(), torch.rand(()).item()
 

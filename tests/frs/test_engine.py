@@ -31,27 +31,27 @@ STEPS_PER_EPOCH = 4  # 14 images, 4 a batch
 NOT_COMPARED = ("train/images_per_second", "train/memory_mb")
 
 
-def series(told: list[events.Event]) -> dict[str, list[int]]:
-    """The steps at which each metric was told, in order."""
+def series(emitted: list[events.Event]) -> dict[str, list[int]]:
+    """Return the steps at which each metric was emitted, in order."""
     steps: dict[str, list[int]] = {}
-    for event in of(events.Metrics, told):
+    for event in of(events.Metrics, emitted):
         for key in event.values:
             steps.setdefault(key, []).append(event.step)
     return steps
 
 
-def values(told: list[events.Event]) -> dict[tuple[int, str], Any]:
-    """Every metric but rates and memory; a later telling of a step replaces an earlier one."""
+def values(emitted: list[events.Event]) -> dict[tuple[int, str], Any]:
+    """Return all metrics except rates and memory; a later event of a step replaces an earlier one."""
     return {
         (event.step, key): value
-        for event in of(events.Metrics, told)
+        for event in of(events.Metrics, emitted)
         for key, value in event.values.items()
         if key not in NOT_COMPARED
     }
 
 
-def facts(told: list[events.Event]) -> dict[str, Any]:
-    return {key: value for event in of(events.Facts, told) for key, value in event.values.items()}
+def facts(emitted: list[events.Event]) -> dict[str, Any]:
+    return {key: value for event in of(events.Facts, emitted) for key, value in event.values.items()}
 
 
 def newest_checkpoint(workdir: Path) -> dict[str, Any]:
@@ -59,6 +59,7 @@ def newest_checkpoint(workdir: Path) -> dict[str, Any]:
 
 
 def assert_equal(one: Any, two: Any, where: str = "") -> None:
+    """Assert that nested values and tensors are equal; `where` is their path."""
     assert type(one) is type(two), where
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, two), where
@@ -68,61 +69,61 @@ def assert_equal(one: Any, two: Any, where: str = "") -> None:
             assert_equal(one[key], two[key], f"{where}.{key}")
     elif isinstance(one, list | tuple):
         assert len(one) == len(two), where
-        for place, pair in enumerate(zip(one, two, strict=True)):
-            assert_equal(*pair, f"{where}[{place}]")
+        for position, pair in enumerate(zip(one, two, strict=True)):
+            assert_equal(*pair, f"{where}[{position}]")
     else:
         assert one == two, where
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_distils_and_tells_every_step(train: Train, architecture: str) -> None:
-    told = train(job(teacher=described(architecture, neck_channels=32), student=described(architecture)))
+def test_every_architecture_distils_and_emits_every_step(train: Train, architecture: str) -> None:
+    emitted = train(job(teacher=described(architecture, neck_channels=32), student=described(architecture)))
     every_step = list(range(1, 2 * STEPS_PER_EPOCH + 1))
-    told_steps = series(told)
+    emitted_steps = series(emitted)
     losses = {"train/loss", "train/loss_cls", "train/loss_bbox", "train/distill_feature", "train/distill_logit"}
     for key in losses | {"train/lr", "train/images_per_second", "train/memory_mb"}:
-        assert told_steps[key] == every_step, key
+        assert emitted_steps[key] == every_step, key
     for key in ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l"):
-        assert told_steps[f"val/{key}"] == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
-    assert [(e.role, e.last) for e in of(events.Evaluation, told)] == [
+        assert emitted_steps[f"val/{key}"] == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
+    assert [(e.role, e.last) for e in of(events.Evaluation, emitted)] == [
         ("teacher", True),
         ("student", False),
         ("student", True),
     ]
 
 
-def test_a_teacher_of_another_architecture_teaches_by_its_features(train: Train) -> None:
-    told = train(job(student=described("faster_rcnn"), distillation={"logit_weight": 0}))
-    assert "train/distill_feature" in series(told) and "train/distill_logit" not in series(told)
+def test_a_teacher_of_another_architecture_needs_only_common_features(train: Train) -> None:
+    emitted = train(job(student=described("faster_rcnn"), distillation={"logit_weight": 0}))
+    assert "train/distill_feature" in series(emitted) and "train/distill_logit" not in series(emitted)
 
 
-def test_auto_weights_are_found_told_and_kept(train: Train, tmp_path: Path) -> None:
-    told = train(job(distillation={"feature_weight": "auto", "logit_weight": "auto"}))
-    chosen = facts(told)["weights"]
+def test_auto_weights_are_calibrated_emitted_and_saved(train: Train, tmp_path: Path) -> None:
+    emitted = train(job(distillation={"feature_weight": "auto", "logit_weight": "auto"}))
+    chosen = facts(emitted)["weights"]
     assert chosen["feature"] > 0 and chosen["logit"] > 0
     assert newest_checkpoint(tmp_path / "run")["memory"]["weights"] == chosen
 
 
-def test_paper_weights_are_the_papers(train: Train) -> None:
-    told = train(job(distillation={"feature_weight": "paper", "logit_weight": "paper"}, schedule={"max_steps": 1}))
-    assert facts(told)["weights"] == {"feature": 0.1, "logit": 0.05, "ramp_from": 0}
+def test_paper_weights_are_those_of_the_paper(train: Train) -> None:
+    emitted = train(job(distillation={"feature_weight": "paper", "logit_weight": "paper"}, schedule={"max_steps": 1}))
+    assert facts(emitted)["weights"] == {"feature": 0.1, "logit": 0.05, "ramp_from": 0}
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 6])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_resumed_run_equals_an_uninterrupted_one(train: Train, tmp_path: Path, stop_at: int, workers: int) -> None:
     spec = job(distillation={"feature_weight": "auto", "logit_weight": "auto"}, resources={"loader_workers": workers})
-    whole = train(spec, tmp_path / "whole")
+    uninterrupted = train(spec, tmp_path / "whole")
     first: list[events.Event] = []
     with pytest.raises(Interrupted):
         first = train(spec, tmp_path / "parts", stop_at=stop_at)
     second = train(spec, tmp_path / "parts")
     assert of(events.Rewound, second)[0].to_step == stop_at
-    remaining = {key: value for key, value in values(whole).items() if key[0] > stop_at}
+    remaining = {key: value for key, value in values(uninterrupted).items() if key[0] > stop_at}
     assert {key: value for key, value in values(second).items() if key[0] > stop_at} == remaining
     one, two = newest_checkpoint(tmp_path / "whole"), newest_checkpoint(tmp_path / "parts")
     assert_equal(one, two)
-    assert facts(second)["weights"] == facts(whole)["weights"]
+    assert facts(second)["weights"] == facts(uninterrupted)["weights"]
     assert not first
 
 
@@ -135,71 +136,71 @@ def test_faster_rcnn_resumes_its_random_sampling(train: Train, tmp_path: Path) -
     assert_equal(newest_checkpoint(tmp_path / "whole"), newest_checkpoint(tmp_path / "parts"))
 
 
-def test_a_run_interrupted_at_an_epochs_end_still_evaluates_it(train: Train, tmp_path: Path) -> None:
+def test_a_run_interrupted_at_the_end_of_an_epoch_still_evaluates_it(train: Train, tmp_path: Path) -> None:
     spec = job()
     with pytest.raises(Interrupted):
         train(spec, stop_at=STEPS_PER_EPOCH)
     assert series(train(spec))["val/bbox_mAP"] == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
 
 
-def test_checkpoints_come_every_so_many_steps_and_two_are_kept(train: Train, tmp_path: Path) -> None:
-    told = train(job(schedule={"checkpoint_every": 3}))
-    assert [e.step for e in of(events.Checkpoint, told) if e.kind == "training"] == [3, 4, 6, 8]
+def test_checkpoints_are_written_every_n_steps_and_two_are_kept(train: Train, tmp_path: Path) -> None:
+    emitted = train(job(schedule={"checkpoint_every": 3}))
+    assert [e.step for e in of(events.Checkpoint, emitted) if e.kind == "training"] == [3, 4, 6, 8]
     kept = sorted((tmp_path / "run" / "checkpoints").iterdir())
     assert [path.name[:13] for path in kept] == ["step_00000006", "step_00000008"]
-    for event in of(events.Checkpoint, told)[-2:]:
+    for event in of(events.Checkpoint, emitted)[-2:]:
         assert weights.digest(tmp_path / "run" / event.path) == event.sha256
 
 
-def test_a_work_folder_of_another_spec_is_refused(train: Train) -> None:
+def test_a_work_folder_of_another_spec_is_rejected(train: Train) -> None:
     train(job(schedule={"max_steps": 1}))
     with pytest.raises(CheckpointUnusable):
         train(job(schedule={"max_steps": 2}))
 
 
-def test_training_alone_runs_the_plain_student(train: Train, tmp_path: Path) -> None:
-    told = train(job(kind="train", teacher=None))
-    assert not any("distill" in key for key in series(told))
+def test_training_without_a_teacher_trains_the_student_itself(train: Train, tmp_path: Path) -> None:
+    emitted = train(job(kind="train", teacher=None))
+    assert not any("distill" in key for key in series(emitted))
     assert all(not key.startswith("student.") for key in newest_checkpoint(tmp_path / "run")["model"])
 
 
-def test_evaluate_scores_the_student(train: Train) -> None:
-    told = train(
+def test_kind_evaluate_evaluates_the_student(train: Train) -> None:
+    emitted = train(
         job(kind="evaluate", teacher=None, student=described(neck_channels=32, init={"weights": "teacher.pth"}))
     )
-    [evaluation] = of(events.Evaluation, told)
+    [evaluation] = of(events.Evaluation, emitted)
     assert (evaluation.role, evaluation.last, evaluation.images) == ("student", True, 4)
 
 
-def test_what_each_detector_found_is_kept_and_the_richness_pictured(train: Train, tmp_path: Path) -> None:
-    told = train(job(schedule={"epochs": 1}))
-    names = [artifact.name for artifact in of(events.Artifact, told)]
-    assert names[0] == "detections-teacher.npz", "measured before the first checkpoint, so kept before it"
+def test_detections_are_saved_and_the_richness_is_drawn(train: Train, tmp_path: Path) -> None:
+    emitted = train(job(schedule={"epochs": 1}))
+    names = [artifact.name for artifact in of(events.Artifact, emitted)]
+    assert names[0] == "detections-teacher.npz", "the teacher is evaluated before the first checkpoint"
     assert {"detections-student.npz", "richness.png"} <= set(names)
     for role in ("teacher", "student"):
-        [evaluation] = [event for event in of(events.Evaluation, told) if event.role == role and event.last]
-        kept = detections.read(tmp_path / "run" / f"detections-{role}.npz")
-        assert (len(kept.rows), len(kept.images)) == (evaluation.detections, evaluation.images)
+        [evaluation] = [event for event in of(events.Evaluation, emitted) if event.role == role and event.last]
+        saved = detections.read(tmp_path / "run" / f"detections-{role}.npz")
+        assert (len(saved.rows), len(saved.images)) == (evaluation.detections, evaluation.images)
 
 
 def test_a_baseline_starts_from_the_distilled_students_weights(train: Train, tmp_path: Path) -> None:
     student = described()
     train(job(student=student, schedule={"max_steps": 1}), tmp_path / "a")
     train(job(kind="train", teacher=None, student=student, schedule={"max_steps": 1}), tmp_path / "b")
-    # the ramp starts at 0, so the first step is the plain one
+    # the ramp starts at 0, so the first step is the same as without distillation
     distilled = newest_checkpoint(tmp_path / "a")["model"]
-    alone = newest_checkpoint(tmp_path / "b")["model"]
-    for name, tensor in alone.items():
+    baseline = newest_checkpoint(tmp_path / "b")["model"]
+    for name, tensor in baseline.items():
         assert torch.equal(tensor, distilled[f"student.{name}"]), name
 
 
-def test_an_incompetent_teacher_is_refused_before_training(train: Train, tmp_path: Path) -> None:
+def test_an_incompetent_teacher_is_rejected_before_training(train: Train, tmp_path: Path) -> None:
     with pytest.raises(TeacherNotCompetent, match="accept_weak_teacher"):
         train(job(distillation={"accept_weak_teacher": False}))
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_weights_of_other_classes_are_refused(train: Train, models: Path) -> None:
+def test_weights_with_other_classes_are_rejected(train: Train, models: Path) -> None:
     content = weights.read(models / "teacher.pth")
     content["meta"]["dataset_meta"]["classes"] = ("circle", "square", "triangle", "moon")
     weights.write(content, models / "moon.pth")
@@ -207,24 +208,24 @@ def test_weights_of_other_classes_are_refused(train: Train, models: Path) -> Non
         train(job(teacher=described(neck_channels=32, init={"weights": "moon.pth"})))
 
 
-def test_a_missing_image_is_refused_by_name(train: Train, data: Path) -> None:
-    shutil.copytree(data / "tiny", data / "holed", dirs_exist_ok=True)
-    image = sorted((data / "holed" / "train").iterdir())[3]
+def test_a_missing_image_is_an_error_with_its_name(train: Train, data: Path) -> None:
+    shutil.copytree(data / "tiny", data / "partial", dirs_exist_ok=True)
+    image = sorted((data / "partial" / "train").iterdir())[3]
     image.unlink()
     with pytest.raises(BadDataset, match=image.name):
-        train(job(dataset="holed"))
-    told = train(job(dataset="holed", max_invalid_fraction=0.1, schedule={"max_steps": 1}))
-    assert any(image.name in log.message for log in of(events.Log, told))
+        train(job(dataset="partial"))
+    emitted = train(job(dataset="partial", max_invalid_fraction=0.1, schedule={"max_steps": 1}))
+    assert any(image.name in log.message for log in of(events.Log, emitted))
 
 
-def test_classes_that_differ_between_the_splits_are_refused(train: Train, data: Path) -> None:
-    shutil.copytree(data / "tiny", data / "odd", dirs_exist_ok=True)
-    annotations = data / "odd" / "annotations" / "instances_val.json"
+def test_different_classes_in_the_splits_are_rejected(train: Train, data: Path) -> None:
+    shutil.copytree(data / "tiny", data / "renamed", dirs_exist_ok=True)
+    annotations = data / "renamed" / "annotations" / "instances_val.json"
     content = json.loads(annotations.read_text())
     content["categories"][0]["name"] = "disc"
     annotations.write_text(json.dumps(content))
     with pytest.raises(ClassMismatch, match="disc"):
-        train(job(dataset="odd"))
+        train(job(dataset="renamed"))
 
 
 def test_labels_follow_the_ascending_category_id_not_the_files_order(train: Train, data: Path, tmp_path: Path) -> None:
@@ -239,16 +240,16 @@ def test_labels_follow_the_ascending_category_id_not_the_files_order(train: Trai
     assert values(train(spec | {"dataset": "shuffled"}, tmp_path / "b")) == expected
 
 
-def test_a_term_that_is_not_finite_stops_at_that_step_and_is_named(
+def test_a_term_that_is_not_finite_stops_the_run_at_that_step_and_is_named(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = itertools.count()
 
-    def breaks(*tensors: torch.Tensor) -> torch.Tensor:
-        # five levels a step, after the three that probe
+    def not_finite_at_step_3(*tensors: torch.Tensor) -> torch.Tensor:
+        # five levels per step, after three probe steps
         return losses.squared_error(*tensors) * (float("nan") if next(calls) == 5 * (3 + 2) else 1)
 
-    monkeypatch.setitem(METHODS, "feature", {"feature": Term(methods.richness_mask, breaks)})
+    monkeypatch.setitem(METHODS, "feature", {"feature": Term(methods.richness_mask, not_finite_at_step_3)})
     with pytest.raises(Diverged, match="distill_feature became nan at step 3"):
         train(job(method="feature", distillation={"logit_weight": "auto"}))
 
@@ -259,27 +260,27 @@ def test_fp16_needs_a_gpu(train: Train) -> None:
 
 
 def test_bf16_trains_on_the_cpu(train: Train) -> None:
-    told = train(job(schedule={"precision": "bf16", "max_steps": 2}, resources={"devices": 0}))
-    assert facts(told)["precision"] == "bf16"
+    emitted = train(job(schedule={"precision": "bf16", "max_steps": 2}, resources={"devices": 0}))
+    assert facts(emitted)["precision"] == "bf16"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused(train: Train) -> None:
+def test_a_missing_gpu_is_an_error(train: Train) -> None:
     with pytest.raises(DeviceUnavailable):
         train(job(resources={"devices": 1}))
 
 
-def test_an_unknown_stock_config_is_refused_with_near_ones(train: Train) -> None:
+def test_an_unknown_config_is_rejected_with_similar_names(train: Train) -> None:
     with pytest.raises(InvalidSpec, match="gfl_r50_fpn_1x_coco.py"):
         train(job(student={"config": "mmdet::gfl/gfl_r50_fpn_1xcoco.py", "init": "random"}))
 
 
-def test_imagenet_weights_are_never_downloaded_nor_silently_random(train: Train) -> None:
+def test_missing_imagenet_weights_are_an_error(train: Train) -> None:
     with pytest.raises(WeightsNotFound, match="resnet50-"):
         train(job(student={"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}))
 
 
-def test_a_data_set_with_one_bad_box_can_be_trained_without_its_image(train: Train, data: Path) -> None:
+def test_an_image_with_an_invalid_box_can_be_excluded(train: Train, data: Path) -> None:
     draw_dataset(data / "boxed", train=6, val=4, size=96)
     annotations = data / "boxed" / "annotations" / "instances_train.json"
     content = json.loads(annotations.read_text())
@@ -287,5 +288,5 @@ def test_a_data_set_with_one_bad_box_can_be_trained_without_its_image(train: Tra
     annotations.write_text(json.dumps(content))
     with pytest.raises(BadDataset, match=r"box 1 .*is empty"):
         train(job(dataset="boxed"))
-    told = train(job(dataset="boxed", max_invalid_fraction=0.2, schedule={"max_steps": 1}))
-    assert facts(told)["training_images"] == 5
+    emitted = train(job(dataset="boxed", max_invalid_fraction=0.2, schedule={"max_steps": 1}))
+    assert facts(emitted)["training_images"] == 5

@@ -1,4 +1,4 @@
-"""`python -m frs`: the engine as a person or a worker starts it."""
+"""`python -m frs`, started by a user or by a worker."""
 
 import json
 import os
@@ -23,24 +23,26 @@ def frs(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*FRS, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
 
 
-def written(tmp_path: Path, **changes: Any) -> Path:
+def write_spec(tmp_path: Path, **changes: Any) -> Path:
     (tmp_path / "spec.json").write_text(json.dumps(job(**changes)))
     return tmp_path / "spec.json"
 
 
-def test_a_spec_is_trained_and_everything_told_is_kept(tmp_path: Path, data: Path, models: Path) -> None:
-    spec = written(tmp_path, name="mine")
+def test_a_spec_is_trained_and_its_events_are_logged(tmp_path: Path, data: Path, models: Path) -> None:
+    spec = write_spec(tmp_path, name="mine")
     run = tmp_path / "run"
-    done = frs("train", spec, "--data", data, "--models", models, "--workdir", run, "--set", "schedule.max_steps=2")
-    assert done.returncode == 0, done.stderr
-    assert "succeeded" in done.stdout and "student, epoch 1: mAP" in done.stdout
-    told = [events.parse(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    assert isinstance(told[-1], events.Outcome) and told[-1].status == "succeeded"
+    completed = frs(
+        "train", spec, "--data", data, "--models", models, "--workdir", run, "--set", "schedule.max_steps=2"
+    )
+    assert completed.returncode == 0, completed.stderr
+    assert "succeeded" in completed.stdout and "student, epoch 1: mAP" in completed.stdout
+    emitted = [events.parse(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert isinstance(emitted[-1], events.Outcome) and emitted[-1].status == "succeeded"
     assert {path.suffix for path in (run / "student").iterdir()} == {".pth", ".py", ".safetensors"}
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("schedule.epochs=0", "schedule.epochs"),
         ("nonsense=1", "nonsense"),
@@ -50,73 +52,75 @@ def test_a_spec_is_trained_and_everything_told_is_kept(tmp_path: Path, data: Pat
         ("no equals sign", "KEY=VALUE"),
     ],
 )
-def test_a_bad_spec_is_refused_in_a_sentence(tmp_path: Path, data: Path, models: Path, change: str, said: str) -> None:
-    done = frs("train", written(tmp_path), "--data", data, "--models", models, "--set", change)
-    assert done.returncode == 2
-    assert said in done.stderr and "Traceback" not in done.stderr
+def test_an_invalid_spec_is_rejected_with_a_message(
+    tmp_path: Path, data: Path, models: Path, change: str, message: str
+) -> None:
+    completed = frs("train", write_spec(tmp_path), "--data", data, "--models", models, "--set", change)
+    assert completed.returncode == 2
+    assert message in completed.stderr and "Traceback" not in completed.stderr
 
 
-def test_a_spec_that_is_neither_file_nor_recipe_names_the_recipes() -> None:
-    done = frs("train", "nothing.yaml")
-    assert done.returncode == 2 and "gfl_r101_r50_1x" in done.stderr
+def test_an_unknown_spec_name_lists_the_recipes() -> None:
+    completed = frs("train", "nothing.yaml")
+    assert completed.returncode == 2 and "gfl_r101_r50_1x" in completed.stderr
 
 
-def test_check_tells_what_is_wrong_and_needs_no_torch(data: Path, tmp_path: Path) -> None:
+def test_check_prints_the_issues_of_a_split(data: Path, tmp_path: Path) -> None:
     split = data / "tiny" / "val", data / "tiny" / "annotations" / "instances_val.json"
     assert frs("check", *split).returncode == 0
     content = json.loads(split[1].read_text())
     content["annotations"][0]["bbox"][3] = 0
     (tmp_path / "bad.json").write_text(json.dumps(content))
-    done = frs("check", split[0], tmp_path / "bad.json")
-    assert done.returncode == 1 and "box_empty" in done.stdout
+    completed = frs("check", split[0], tmp_path / "bad.json")
+    assert completed.returncode == 1 and "box_empty" in completed.stdout
 
 
-def start_as_a_worker(tmp_path: Path, data: Path, models: Path, **changes: Any) -> tuple[subprocess.Popen[bytes], int]:
-    """A trainer with its events on a pipe, and that pipe's reading end."""
+def start_trainer(tmp_path: Path, data: Path, models: Path, **changes: Any) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a trainer with its events on a pipe; return the process and the pipe's read end."""
     (tmp_path / "resolved.json").write_text(
         resolve(JobSpec.model_validate(job(**changes)), data, models).model_dump_json()
     )
     reader, writer = os.pipe()
     workdir = tmp_path / "work"
     workdir.mkdir(exist_ok=True)
-    faults = [sys.executable, "-u", "-X", "faulthandler", "-m", "frs"]
-    command = [*faults, "train", "--spec", tmp_path / "resolved.json", "--workdir", workdir, "--events-fd", str(writer)]
+    python = [sys.executable, "-u", "-X", "faulthandler", "-m", "frs"]
+    command = [*python, "train", "--spec", tmp_path / "resolved.json", "--workdir", workdir, "--events-fd", str(writer)]
     process = subprocess.Popen(command, pass_fds=[writer], env=os.environ | {"FRS_PARENT_PID": str(os.getpid())})
     os.close(writer)
     return process, reader
 
 
 def read_until(reader: int, kind: type[Any]) -> list[events.Event]:
-    told: list[events.Event] = []
-    with os.fdopen(os.dup(reader), "rb", buffering=0) as lines:  # a buffer would take lines from whoever reads next
+    emitted: list[events.Event] = []
+    with os.fdopen(os.dup(reader), "rb", buffering=0) as lines:  # a buffer would consume lines of the next call
         for line in lines:
-            told.append(events.parse(line))
-            if isinstance(told[-1], kind):
+            emitted.append(events.parse(line))
+            if isinstance(emitted[-1], kind):
                 break
-    return told
+    return emitted
 
 
-def test_sigterm_leaves_a_checkpoint_and_asks_to_be_tried_again(tmp_path: Path, data: Path, models: Path) -> None:
-    process, reader = start_as_a_worker(tmp_path, data, models, schedule={"epochs": 1000, "evaluate_every": 1000})
-    told = read_until(reader, events.Metrics)
+def test_sigterm_leaves_a_checkpoint_and_exits_with_75(tmp_path: Path, data: Path, models: Path) -> None:
+    process, reader = start_trainer(tmp_path, data, models, schedule={"epochs": 1000, "evaluate_every": 1000})
+    emitted = read_until(reader, events.Metrics)
     process.send_signal(signal.SIGTERM)
-    told += read_until(reader, events.Outcome)
+    emitted += read_until(reader, events.Outcome)
     assert process.wait(30) == 75
-    assert told[-1].status == "interrupted"  # type: ignore[union-attr]
-    last_step = max(event.step for event in told if isinstance(event, events.Metrics))
-    checkpoints = [event for event in told if isinstance(event, events.Checkpoint)]
+    assert emitted[-1].status == "interrupted"  # type: ignore[union-attr]
+    last_step = max(event.step for event in emitted if isinstance(event, events.Metrics))
+    checkpoints = [event for event in emitted if isinstance(event, events.Checkpoint)]
     assert checkpoints[-1].step == last_step
 
 
-def test_a_failure_is_an_outcome_with_its_code(tmp_path: Path, data: Path, models: Path) -> None:
-    process, reader = start_as_a_worker(tmp_path, data, models, distillation={"accept_weak_teacher": False})
+def test_a_failure_is_an_outcome_with_an_error_code(tmp_path: Path, data: Path, models: Path) -> None:
+    process, reader = start_trainer(tmp_path, data, models, distillation={"accept_weak_teacher": False})
     [*_, outcome] = read_until(reader, events.Outcome)
     assert process.wait(30) == 1
     assert isinstance(outcome, events.Outcome) and outcome.error is not None
     assert (outcome.end_reason, outcome.error.code) == ("teacher_refused", "teacher_not_competent")
 
 
-def test_a_trainer_dies_with_whoever_started_it(tmp_path: Path, data: Path, models: Path) -> None:
+def test_a_trainer_ends_with_its_parent(tmp_path: Path, data: Path, models: Path) -> None:
     spec = job(teacher=None, kind="train", student=described(), schedule={"epochs": 10_000, "evaluate_every": 10_000})
     (tmp_path / "resolved.json").write_text(resolve(JobSpec.model_validate(spec), data, models).model_dump_json())
     parent = f"""
@@ -141,19 +145,19 @@ time.sleep(100)
 
 
 def plan(tmp_path: Path, data: Path, models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return frs("plan", written(tmp_path), "--data", data, "--models", models, *arguments)
+    return frs("plan", write_spec(tmp_path), "--data", data, "--models", models, *arguments)
 
 
-def test_a_plan_is_a_table_or_one_object_and_writes_nothing(tmp_path: Path, data: Path, models: Path) -> None:
-    done = plan(tmp_path, data, models)
-    assert done.returncode == 0, done.stderr
-    assert "teacher_not_competent" in done.stdout and "8 steps, 2 epochs" in done.stdout
-    done = plan(tmp_path, data, models, "--json", "--set", "distillation.accept_weak_teacher=false")
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["checks"][-1]["code"] == "teacher_not_competent"
+def test_a_plan_prints_tables_or_one_object_and_writes_nothing(tmp_path: Path, data: Path, models: Path) -> None:
+    completed = plan(tmp_path, data, models)
+    assert completed.returncode == 0, completed.stderr
+    assert "teacher_not_competent" in completed.stdout and "8 steps, 2 epochs" in completed.stdout
+    completed = plan(tmp_path, data, models, "--json", "--set", "distillation.accept_weak_teacher=false")
+    assert completed.returncode == 1
+    assert json.loads(completed.stdout)["checks"][-1]["code"] == "teacher_not_competent"
     assert [path.name for path in tmp_path.iterdir()] == ["spec.json"]
 
 
 @pytest.mark.parametrize("change", ["schedule.epochs=0", "student.config=mmdet::gfl/nothing.py"])
-def test_a_plan_of_an_invalid_spec_ends_with_2(tmp_path: Path, data: Path, models: Path, change: str) -> None:
+def test_the_plan_of_an_invalid_spec_exits_with_2(tmp_path: Path, data: Path, models: Path, change: str) -> None:
     assert plan(tmp_path, data, models, "--set", change).returncode == 2

@@ -12,7 +12,7 @@ from frs.dataset.coco import CocoFile, read
 from frs.evaluation.coco_scores import NAMES, score
 
 BOXES = [(1, [10, 10, 20, 20], 7), (1, [40, 40, 50, 50], 3), (2, [5, 5, 100, 100], 7)]
-"""Image, box, category: a small, a medium and a large one."""
+"""Image, box and category of a small, a medium and a large object."""
 
 
 def truth(folder: Path, boxes: list[Any] = BOXES) -> CocoFile:
@@ -28,23 +28,23 @@ def truth(folder: Path, boxes: list[Any] = BOXES) -> CocoFile:
     return read(folder / "truth.json")
 
 
-def found(*rows: tuple[int, list[float], float, int]) -> NDArray[np.float64]:
-    """(image, box, score, label) as rows of detections."""
+def rows_of(*rows: tuple[int, list[float], float, int]) -> NDArray[np.float64]:
+    """Return (image, box, score, label) as rows of detections."""
     return np.array([[image, *box, score, label] for image, box, score, label in rows]).reshape(-1, 7)
 
 
 def perfect() -> NDArray[np.float64]:
-    return found(*((image, box, 0.9, {3: 0, 7: 1}[category]) for image, box, category in BOXES))
+    return rows_of(*((image, box, 0.9, {3: 0, 7: 1}[category]) for image, box, category in BOXES))
 
 
-def test_labels_count_categories_by_ascending_id(tmp_path: Path) -> None:
+def test_labels_index_the_categories_by_ascending_id(tmp_path: Path) -> None:
     scores = score(perfect(), truth(tmp_path))
     assert scores.metrics == dict.fromkeys(NAMES, pytest.approx(1.0))
     assert scores.per_class == {"first": pytest.approx(1.0), "later": pytest.approx(1.0)}
 
 
 def test_no_detections_score_zero(tmp_path: Path) -> None:
-    scores = score(found(), truth(tmp_path))
+    scores = score(rows_of(), truth(tmp_path))
     assert scores.metrics == dict.fromkeys(NAMES, 0.0)
     assert (scores.images, scores.detections) == (2, 0)
 
@@ -66,7 +66,7 @@ def test_annotation_ids_do_not_matter(tmp_path: Path, ids: tuple[int, ...]) -> N
     assert score(perfect(), read(tmp_path / "truth.json")).metrics == dict.fromkeys(NAMES, pytest.approx(1.0))
 
 
-def test_images_can_be_left_out(tmp_path: Path) -> None:
+def test_the_evaluation_can_be_limited_to_some_images(tmp_path: Path) -> None:
     scores = score(perfect()[:2], truth(tmp_path), images=[1])
     assert (scores.images, scores.mAP) == (1, pytest.approx(1.0))
 
@@ -74,12 +74,12 @@ def test_images_can_be_left_out(tmp_path: Path) -> None:
 REFERENCE = """
 import json, sys
 import numpy as np
-import pycocotools._mask  # compiled, so this is no stand-in
+import pycocotools._mask  # the compiled module exists only in pycocotools itself
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-known = COCO(sys.argv[1])
-reference = COCOeval(known, known.loadRes(np.load(sys.argv[2])), "bbox")
+truth = COCO(sys.argv[1])
+reference = COCOeval(truth, truth.loadRes(np.load(sys.argv[2])), "bbox")
 reference.evaluate()
 reference.accumulate()
 reference.summarize()
@@ -87,8 +87,8 @@ print(json.dumps(list(reference.stats[:6])))
 """
 
 
-def test_the_six_numbers_are_pycocotools(tmp_path: Path) -> None:
-    """In a process of its own: here, `pycocotools` is faster-coco-eval under that name."""
+def test_the_six_metrics_equal_those_of_pycocotools(tmp_path: Path) -> None:
+    """Run pycocotools in another process: in this one, faster-coco-eval is imported under that name."""
     random = np.random.default_rng(0)
     noisy = np.repeat(perfect(), 4, axis=0)
     noisy[:, 1:5] += random.normal(0, 3, (len(noisy), 4))

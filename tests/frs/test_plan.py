@@ -1,4 +1,4 @@
-"""Every check before the first epoch, run by a job up to the first failure and by a plan to the end."""
+"""The checks before training: a job runs them up to the first failure, a plan runs all."""
 
 import json
 import shutil
@@ -22,134 +22,137 @@ from frs.training import memory
 
 @pytest.fixture
 def planned(data: Path, models: Path) -> Any:
+    """Return the function that estimates a spec with changes."""
+
     def run(**changes: Any) -> Estimate:
         return plan.estimate(resolve(JobSpec.model_validate(job(**changes)), data, models), lambda _: None)
 
     return run
 
 
-def errors(forecast: Estimate) -> list[str]:
-    return [check.code for check in forecast.checks if check.level == "error"]
+def errors(estimate: Estimate) -> list[str]:
+    return [check.code for check in estimate.checks if check.level == "error"]
 
 
-def bent_teacher(models: Path, name: str, **changes: Any) -> dict[str, Any]:
-    """The teacher of a weights file whose content is `changes` away from the good one's."""
+def altered_teacher(models: Path, name: str, **changes: Any) -> dict[str, Any]:
+    """Return a teacher whose weights file has `changes` to the content of the valid one."""
     content = weights.read(models / "teacher.pth") | changes
     weights.write(content, models / name)
     return described(neck_channels=32, init={"weights": name})
 
 
-def test_a_sound_job_is_told_in_full(planned: Any) -> None:
-    forecast = planned()
-    assert forecast.ok and forecast.exit_code == 0 and not errors(forecast)
-    assert (forecast.steps, forecast.epochs, forecast.training_images, forecast.validation_images) == (8, 2, 14, 4)
-    assert forecast.classes == ["circle", "square", "triangle", "star"]
-    assert forecast.teacher.parameters > forecast.student.parameters
-    assert forecast.teacher.flops > forecast.student.flops > 0
-    assert forecast.estimated_seconds > 8 * forecast.seconds_per_step > 0
-    assert forecast.peak_memory_mb > 0 and forecast.precision == "fp32"
-    [weak] = [check for check in forecast.checks if check.level == "warning"]
-    assert "mAP" in weak.message
+def test_a_valid_job_is_estimated_completely(planned: Any) -> None:
+    estimate = planned()
+    assert estimate.ok and estimate.exit_code == 0 and not errors(estimate)
+    assert (estimate.steps, estimate.epochs, estimate.training_images, estimate.validation_images) == (8, 2, 14, 4)
+    assert estimate.classes == ["circle", "square", "triangle", "star"]
+    assert estimate.teacher.parameters > estimate.student.parameters
+    assert estimate.teacher.flops > estimate.student.flops > 0
+    assert estimate.estimated_seconds > 8 * estimate.seconds_per_step > 0
+    assert estimate.peak_memory_mb > 0 and estimate.precision == "fp32"
+    [teacher_check] = [check for check in estimate.checks if check.level == "warning"]
+    assert "mAP" in teacher_check.message
 
 
-def test_a_student_alone_is_planned_without_a_teacher(planned: Any) -> None:
-    forecast = planned(kind="train", teacher=None)
-    assert forecast.ok and forecast.teacher is None and forecast.estimated_seconds > 0
-    assert not any("teacher" in check.code for check in forecast.checks)
+def test_a_training_without_teacher_has_no_teacher_checks(planned: Any) -> None:
+    estimate = planned(kind="train", teacher=None)
+    assert estimate.ok and estimate.teacher is None and estimate.estimated_seconds > 0
+    assert not any("teacher" in check.code for check in estimate.checks)
 
 
-def test_an_evaluation_is_planned_without_steps(planned: Any) -> None:
+def test_an_evaluation_has_no_steps(planned: Any) -> None:
     student = described(neck_channels=32, init={"weights": "teacher.pth"})
-    forecast = planned(kind="evaluate", teacher=None, student=student)
-    assert forecast.ok and forecast.steps is None and forecast.student.flops > 0
+    estimate = planned(kind="evaluate", teacher=None, student=student)
+    assert estimate.ok and estimate.steps is None and estimate.student.flops > 0
 
 
-def test_all_that_is_wrong_is_told_at_once(planned: Any, data: Path) -> None:
-    shutil.copytree(data / "tiny", data / "gap", dirs_exist_ok=True)
-    sorted((data / "gap" / "train").iterdir())[0].unlink()
-    forecast = planned(dataset="gap", student=described("retinanet"), distillation={"accept_weak_teacher": False})
-    assert errors(forecast) == ["bad_dataset", "head_mismatch", "teacher_not_competent"]
-    assert all(check.hint for check in forecast.checks if check.level == "error")
-    passed_over = [check.code for check in forecast.checks if check.level == "info" and not check.ok]
-    assert passed_over == ["batch_too_large", "no_gradient"]
-    assert forecast.exit_code == 1 and forecast.seconds_per_step is None and forecast.teacher is not None
+def test_all_errors_are_reported_at_once(planned: Any, data: Path) -> None:
+    shutil.copytree(data / "tiny", data / "partial", dirs_exist_ok=True)
+    sorted((data / "partial" / "train").iterdir())[0].unlink()
+    estimate = planned(dataset="partial", student=described("retinanet"), distillation={"accept_weak_teacher": False})
+    assert errors(estimate) == ["bad_dataset", "head_mismatch", "teacher_not_competent"]
+    assert all(check.hint for check in estimate.checks if check.level == "error")
+    skipped = [check.code for check in estimate.checks if check.level == "info" and not check.ok]
+    assert skipped == ["batch_too_large", "no_gradient"]
+    assert estimate.exit_code == 1 and estimate.seconds_per_step is None and estimate.teacher is not None
 
 
-def test_teacher_weights_with_a_missing_or_misshapen_tensor_are_refused(planned: Any, models: Path) -> None:
+def test_teacher_weights_with_a_missing_or_misshapen_tensor_are_rejected(planned: Any, models: Path) -> None:
     state = weights.read(models / "teacher.pth")["state_dict"]
-    lacking = {key: tensor for key, tensor in state.items() if key != "neck.fpn_convs.0.conv.weight"}
-    bent = state | {"neck.fpn_convs.0.conv.weight": torch.zeros(1)}
-    for name, changed in [("lacking.pth", lacking), ("bent.pth", bent)]:
-        assert errors(planned(teacher=bent_teacher(models, name, state_dict=changed))) == ["teacher_weights_mismatch"]
+    missing = {key: tensor for key, tensor in state.items() if key != "neck.fpn_convs.0.conv.weight"}
+    misshapen = state | {"neck.fpn_convs.0.conv.weight": torch.zeros(1)}
+    for name, tensors in [("missing.pth", missing), ("misshapen.pth", misshapen)]:
+        teacher = altered_teacher(models, name, state_dict=tensors)
+        assert errors(planned(teacher=teacher)) == ["teacher_weights_mismatch"]
 
 
-def test_a_teacher_of_classes_in_another_order_is_refused(planned: Any, models: Path) -> None:
+def test_a_teacher_with_classes_in_another_order_is_rejected(planned: Any, models: Path) -> None:
     meta = {"dataset_meta": {"classes": ("square", "circle", "triangle", "star")}}
-    forecast = planned(teacher=bent_teacher(models, "reordered.pth", meta=meta))
-    assert errors(forecast) == ["class_mismatch"]
-    assert any("another order" in check.message for check in forecast.checks)
+    estimate = planned(teacher=altered_teacher(models, "reordered.pth", meta=meta))
+    assert errors(estimate) == ["class_mismatch"]
+    assert any("another order" in check.message for check in estimate.checks)
 
 
-def test_strides_that_do_not_meet_are_refused(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = TrainingSetup.build_teacher
+def test_a_teacher_without_common_strides_is_rejected(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_teacher = TrainingSetup.build_teacher
 
-    def other_strides(self: TrainingSetup) -> StepResult:
-        found = build(self)
+    def build_with_other_strides(self: TrainingSetup) -> StepResult:
+        result = build_teacher(self)
         self.teacher.strides = (3, 5)
-        return found
+        return result
 
-    monkeypatch.setattr(TrainingSetup, "build_teacher", other_strides)
+    monkeypatch.setattr(TrainingSetup, "build_teacher", build_with_other_strides)
     assert errors(planned()) == ["stride_mismatch"]
 
 
-def test_heads_that_differ_are_no_matter_without_a_logit_term(planned: Any) -> None:
+def test_different_heads_are_accepted_without_a_logit_term(planned: Any) -> None:
     assert planned(student=described("retinanet"), distillation={"logit_weight": 0}).ok
 
 
-def test_a_batch_that_cannot_fit_is_told_beside_the_rest(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_does_not_fit_is_a_failed_check(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 0)
-    forecast = planned(schedule={"batch_size": 8, "image_size": [480, 480]})
-    assert errors(forecast) == ["batch_too_large"]
+    estimate = planned(schedule={"batch_size": 8, "image_size": [480, 480]})
+    assert errors(estimate) == ["batch_too_large"]
 
 
-def test_a_spec_that_the_engine_finds_at_fault_is_no_failed_check_but_a_bad_spec(planned: Any) -> None:
-    forecast = planned(student={"config": "mmdet::gfl/nothing.py", "init": "random"})
-    assert errors(forecast) == ["invalid_spec"] and forecast.exit_code == 2
+def test_a_spec_that_the_engine_rejects_is_an_invalid_spec(planned: Any) -> None:
+    estimate = planned(student={"config": "mmdet::gfl/nothing.py", "init": "random"})
+    assert errors(estimate) == ["invalid_spec"] and estimate.exit_code == 2
 
 
-def test_a_job_stops_where_a_plan_goes_on() -> None:
-    ran: list[str] = []
+def test_a_job_stops_at_the_first_failure_and_a_plan_continues() -> None:
+    calls: list[str] = []
     setup: dict[str, object] = {}
 
     def fails() -> StepResult:
-        ran.append("fails")
+        calls.append("fails")
         raise ClassMismatch("Another class.")
 
-    def makes() -> StepResult:
-        ran.append("makes")
+    def builds() -> StepResult:
+        calls.append("builds")
         setup["thing"] = 1
-        return StepResult("Made.")
+        return StepResult("Built.")
 
     steps = [
         SetupStep("a", fails),
-        SetupStep("b", lambda: StepResult("Never."), ("thing", "other")),
-        SetupStep("c", makes),
-        SetupStep("d", lambda: StepResult("Careful.", warning=True), ("thing",)),
+        SetupStep("b", lambda: StepResult("Not run."), ("thing", "other")),
+        SetupStep("c", builds),
+        SetupStep("d", lambda: StepResult("Warning.", warning=True), ("thing",)),
     ]
-    found = checks.run_all(steps, setup)
-    assert [(check.code, check.level, check.ok) for check in found] == [
+    results = checks.run_all(steps, setup)
+    assert [(check.code, check.level, check.ok) for check in results] == [
         ("class_mismatch", "error", False),
         ("b", "info", False),
         ("c", "info", True),
         ("d", "warning", False),
     ]
-    assert found[0].hint == ClassMismatch.hint_by_default
+    assert results[0].hint == ClassMismatch.hint_by_default
     with pytest.raises(ClassMismatch):
         checks.run_until_first_error(steps)
-    assert ran == ["fails", "makes", "fails"]
+    assert calls == ["fails", "builds", "fails"]
 
 
-def test_a_sample_of_the_validation_images_is_spread_over_all(data: Path, models: Path) -> None:
+def test_a_sample_is_spread_evenly_over_all_images(data: Path, models: Path) -> None:
     setup = TrainingSetup(
         resolve(JobSpec.model_validate(job()), data, models),
         Path(),
@@ -161,10 +164,10 @@ def test_a_sample_of_the_validation_images_is_spread_over_all(data: Path, models
     assert set(train.sample(4).ids) < set(train.ids)
 
 
-def test_a_validation_split_with_nothing_left_is_refused(planned: Any, data: Path) -> None:
-    shutil.copytree(data / "tiny", data / "blind", dirs_exist_ok=True)
-    for image in (data / "blind" / "val").iterdir():
+def test_a_validation_split_without_valid_images_is_rejected(planned: Any, data: Path) -> None:
+    shutil.copytree(data / "tiny", data / "without_images", dirs_exist_ok=True)
+    for image in (data / "without_images" / "val").iterdir():
         image.unlink()
-    forecast = planned(dataset="blind", max_invalid_fraction=0.99)
-    assert errors(forecast) == [BadDataset.code]
-    assert json.loads(forecast.model_dump_json())["ok"] is False
+    estimate = planned(dataset="without_images", max_invalid_fraction=0.99)
+    assert errors(estimate) == [BadDataset.code]
+    assert json.loads(estimate.model_dump_json())["ok"] is False

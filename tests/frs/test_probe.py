@@ -1,4 +1,4 @@
-"""The step before the first: what it finds, and that it leaves no trace."""
+"""The probe before training: its measurements, and that it preserves all state."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,42 +15,42 @@ from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import fingerprint
 from frs.engine.checkpoints import random_state
 from frs.errors import BatchTooLarge, NoGradient
-from frs.preflight import probe as probing
-from frs.preflight.probe import Probe, ProbeConfig, check_gradients, check_memory, largest_fitting, part, probe
+from frs.preflight import probe as probe_module
+from frs.preflight.probe import Probe, ProbeConfig, check_gradients, check_memory, first_images, largest_fitting, probe
 from frs.preflight.setup import TrainingSetup
 from frs.training import memory
 
-ONCE = ProbeConfig(nullcontext, states=2, repeats=1, estimate_memory=False)
+ONE_STEP = ProbeConfig(nullcontext, states=2, repeats=1, estimate_memory=False)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_probe_tells_of_every_term_and_leaves_no_trace(architecture: str) -> None:
+def test_a_probe_measures_every_term_and_preserves_all_state(architecture: str) -> None:
     model = distiller(architecture)
     model.student.neck.train(False)
     raw = batch()
     before, random_before = fingerprint(model), random_state()
-    found = probe(model, raw, ONCE)
-    assert found.gradients.keys() == {"task", "feature", "logit"}
-    assert min(found.gradients.values()) > 0 and found.seconds > 0
-    assert found.peak_bytes > 2 * 4 * sum(p.numel() for p in model.parameters())
+    result = probe(model, raw, ONE_STEP)
+    assert result.gradients.keys() == {"task", "feature", "logit"}
+    assert min(result.gradients.values()) > 0 and result.seconds > 0
+    assert result.peak_bytes > 2 * 4 * sum(p.numel() for p in model.parameters())
     assert fingerprint(model) == before
     assert_equal(random_state(), random_before)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert model.student.training and not model.student.neck.training
 
 
-def test_a_student_alone_is_probed_by_its_task() -> None:
-    found = probe(detector(), batch(), ONCE)
-    assert found.gradients.keys() == {"task"} and found.gradients["task"] > 0
-    check_gradients(found)
+def test_the_probe_of_a_student_without_teacher_measures_the_task_gradient() -> None:
+    result = probe(detector(), batch(), ONE_STEP)
+    assert result.gradients.keys() == {"task"} and result.gradients["task"] > 0
+    check_gradients(result)
 
 
-def test_a_running_mean_is_put_back() -> None:
+def test_the_probe_restores_running_means() -> None:
     model = detector(backbone={"depth": 18, "width": 8, "norm": "frozen_bn"})
     model.neck.norm = torch.nn.BatchNorm2d(16)
     model.neck.register_forward_hook(lambda module, _, levels: tuple(module.norm(level) for level in levels))
     before = fingerprint(model)
-    probe(model, batch(), ONCE)
+    probe(model, batch(), ONE_STEP)
     assert fingerprint(model) == before
 
 
@@ -60,74 +60,76 @@ def test_a_run_with_the_probe_equals_one_without(
 ) -> None:
     auto = {"feature_weight": "auto", "logit_weight": "auto"}
     spec = job(teacher=described(architecture, neck_channels=32), student=described(architecture), distillation=auto)
-    probed = train(spec, tmp_path / "probed")
-    assert "probing" in [phase.phase for phase in of(events.Phase, probed)]
-    trials = TrainingSetup.trials
-    monkeypatch.setattr(TrainingSetup, "trials", lambda self: trials(self)[2:])
-    plain = train(spec, tmp_path / "plain")
-    assert "probing" not in [phase.phase for phase in of(events.Phase, plain)]
-    assert values(plain) == values(probed)
-    assert_equal(newest_checkpoint(tmp_path / "plain"), newest_checkpoint(tmp_path / "probed"))
+    with_probe = train(spec, tmp_path / "with_probe")
+    assert "probing" in [phase.phase for phase in of(events.Phase, with_probe)]
+    trial_steps = TrainingSetup.trial_steps
+    monkeypatch.setattr(TrainingSetup, "trial_steps", lambda self: trial_steps(self)[2:])
+    without_probe = train(spec, tmp_path / "without_probe")
+    assert "probing" not in [phase.phase for phase in of(events.Phase, without_probe)]
+    assert values(without_probe) == values(with_probe)
+    assert_equal(newest_checkpoint(tmp_path / "without_probe"), newest_checkpoint(tmp_path / "with_probe"))
 
 
-def test_the_first_attempt_alone_is_probed(train: Train) -> None:
+def test_only_the_first_attempt_runs_the_probe(train: Train) -> None:
     train(job(schedule={"max_steps": 4}))
     again = train(job(schedule={"max_steps": 4}))
     assert "probing" not in [phase.phase for phase in of(events.Phase, again)]
 
 
 @pytest.mark.parametrize(("max_steps", "images"), [(4, [4]), (5, [1, 2, 4])])
-def test_a_tiny_run_is_probed_by_a_single_step(
+def test_a_short_run_is_probed_with_a_single_step(
     train: Train, monkeypatch: pytest.MonkeyPatch, max_steps: int, images: list[int]
 ) -> None:
-    taken: list[int] = []
-    take = probing.step
+    probed_sizes: list[int] = []
+    run_step = probe_module.run_step
 
-    def counted(model: Any, raw: dict[str, Any], precision: Any) -> Any:
-        taken.append(len(raw["inputs"]))
-        return take(model, raw, precision)
+    def record_size(model: Any, raw: dict[str, Any], precision: Any) -> Any:
+        probed_sizes.append(len(raw["inputs"]))
+        return run_step(model, raw, precision)
 
-    monkeypatch.setattr(probing, "step", counted)
+    monkeypatch.setattr(probe_module, "run_step", record_size)
     train(job(schedule={"max_steps": max_steps}))
-    assert taken == images
+    assert probed_sizes == images
 
 
-def test_a_term_without_a_gradient_stops_the_run_by_name(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    teach = Distiller.forward_both
+def test_a_term_without_a_gradient_stops_the_run_and_is_named(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward_both = Distiller.forward_both
 
-    def deaf(self: Any, data: Any) -> Any:
-        outputs = teach(self, data)
+    def detach_logit_term(self: Any, data: Any) -> Any:
+        outputs = forward_both(self, data)
         outputs.terms["logit"] = outputs.terms["logit"].detach()
         return outputs
 
-    monkeypatch.setattr(Distiller, "forward_both", deaf)
+    monkeypatch.setattr(Distiller, "forward_both", detach_logit_term)
     with pytest.raises(NoGradient, match="from: logit"):
         train(job())
 
 
-def test_a_gradient_of_nothing_is_none() -> None:
+def test_a_tiny_gradient_passes_and_a_zero_gradient_is_rejected() -> None:
     check_gradients(Probe(1.0, 1, {"feature": 1e-9, "task": 1.0}))
     with pytest.raises(NoGradient, match="feature, task"):
         check_gradients(Probe(1.0, 1, {"feature": 0.0, "task": 0.0}))
 
 
-def test_a_term_of_weight_zero_needs_no_gradient() -> None:
-    found = probe(distiller(weights=LossWeights(1.0, 0.0)), batch(), ONCE)
-    assert found.gradients.keys() == {"feature", "task"}
+def test_a_term_with_weight_zero_needs_no_gradient() -> None:
+    result = probe(distiller(weights=LossWeights(1.0, 0.0)), batch(), ONE_STEP)
+    assert result.gradients.keys() == {"feature", "task"}
 
 
-def test_a_batch_beyond_the_free_memory_is_refused_with_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_exceeds_the_memory_is_rejected_with_the_size_that_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(memory, "resident_bytes", lambda: 1000)
-    check_memory(16, one=1100, each=100, available=1600)
+    check_memory(16, first=1100, each=100, available=1600)
     with pytest.raises(BatchTooLarge, match=r"batch_size 17 does not fit.*; 16 does"):
-        check_memory(17, one=1100, each=100, available=1600)
+        check_memory(17, first=1100, each=100, available=1600)
     with pytest.raises(BatchTooLarge, match="nor does 1"):
-        check_memory(2, one=2700, each=0, available=1600)
-    check_memory(10_000, one=1100, each=-100, available=1600)
-    check_memory(10_000, one=1100, each=100, available=None)
+        check_memory(2, first=2700, each=0, available=1600)
+    check_memory(10_000, first=1100, each=-100, available=1600)
+    check_memory(10_000, first=1100, each=100, available=None)
 
 
-def test_a_run_that_cannot_fit_ends_before_its_first_epoch(
+def test_a_run_that_does_not_fit_ends_before_its_first_epoch(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 50 * 2**20)
@@ -142,32 +144,32 @@ def test_the_largest_batch_that_fits_is_found(fitting: int) -> None:
     assert largest_fitting(lambda images: images <= fitting, 16) == fitting
 
 
-def test_a_gpu_that_is_full_is_asked_again_with_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+def test_a_full_gpu_is_probed_again_with_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_sizes: list[int] = []
 
-    def step_of_a_small_gpu(_: Any, raw: dict[str, Any], __: Any) -> tuple[float, dict[str, float]]:
-        asked.append(len(raw["inputs"]))
-        if asked[-1] > 5:
+    def small_gpu_step(_: Any, raw: dict[str, Any], __: Any) -> tuple[float, dict[str, float]]:
+        batch_sizes.append(len(raw["inputs"]))
+        if batch_sizes[-1] > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return 1.0, {"task": 1.0}
 
-    monkeypatch.setattr(probing, "step", step_of_a_small_gpu)
-    raw = {name: held * 4 for name, held in batch().items()}
+    monkeypatch.setattr(probe_module, "run_step", small_gpu_step)
+    raw = {name: values * 4 for name, values in batch().items()}
     with pytest.raises(BatchTooLarge, match="batch_size 8 does not fit; 5 does"):
-        probing._on_gpu(detector(), raw, ONCE, torch.device("cpu"), 100)
-    assert asked == [8, 4, 6, 5]
-    assert probing._on_gpu(detector(), part(raw, 5), ONCE, torch.device("cpu"), 100).seconds == 1.0
+        probe_module._probe_gpu(detector(), raw, ONE_STEP, torch.device("cpu"), 100)
+    assert batch_sizes == [8, 4, 6, 5]
+    assert probe_module._probe_gpu(detector(), first_images(raw, 5), ONE_STEP, torch.device("cpu"), 100).seconds == 1.0
 
 
-def test_a_part_of_a_batch_is_its_first_images() -> None:
+def test_first_images_cuts_every_part_of_a_batch() -> None:
     raw = batch()
     raw["unlabelled"] = dict(raw)
-    one = part(raw, 1)
-    assert len(one["inputs"]) == len(one["data_samples"]) == len(one["unlabelled"]["inputs"]) == 1
-    assert one["inputs"][0] is raw["inputs"][0]
+    cut = first_images(raw, 1)
+    assert len(cut["inputs"]) == len(cut["data_samples"]) == len(cut["unlabelled"]["inputs"]) == 1
+    assert cut["inputs"][0] is raw["inputs"][0]
 
 
-def test_the_peak_counts_what_is_given_back() -> None:
+def test_the_peak_includes_memory_that_is_freed_again() -> None:
     cpu = torch.device("cpu")
     idle = memory.peak_bytes(lambda: None, cpu)
     assert memory.peak_bytes(lambda: torch.ones(2**26), cpu) - idle > 200 * 2**20  # 256 MiB
@@ -175,6 +177,6 @@ def test_the_peak_counts_what_is_given_back() -> None:
     assert available is not None and available > 0
 
 
-def test_what_was_measured_is_told(train: Train) -> None:
-    told = facts(train(job(schedule={"max_steps": 1})))
-    assert told["gradients_at_start"].keys() == {"task", "feature", "logit"}
+def test_the_measured_gradients_are_emitted(train: Train) -> None:
+    emitted = facts(train(job(schedule={"max_steps": 1})))
+    assert emitted["gradients_at_start"].keys() == {"task", "feature", "logit"}

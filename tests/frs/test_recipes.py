@@ -16,7 +16,7 @@ PAPER = {
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_the_papers_recipes_are_as_published(name: str) -> None:
+def test_the_recipes_of_the_paper_match_its_published_results(name: str) -> None:
     recipe = RECIPES[name]
     assert recipe.published is not None and recipe.teacher_weights is not None
     assert tuple(recipe.published.model_dump().values()) == PAPER[name]
@@ -29,6 +29,6 @@ def test_the_papers_recipes_are_as_published(name: str) -> None:
     assert recipe.teacher_weights.file.endswith(f"-{recipe.teacher_weights.sha256_prefix}.pth")
 
 
-def test_recipes_load_no_torch() -> None:
+def test_importing_the_recipes_does_not_import_torch() -> None:
     program = "import sys, frs.recipes, frs.evaluation.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -6,21 +6,21 @@ from pydantic import ValidationError
 
 from frs.spec import ConfigDetector, DescribedDetector, JobSpec
 
-STOCK = {"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}
+CONFIG = {"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}
 SMALL = {"architecture": "gfl", "backbone": {"depth": 18, "width": 16}}
 
 
 def spec(**changes: object) -> JobSpec:
-    return JobSpec.model_validate({"dataset": "shapes", "teacher": STOCK, "student": SMALL} | changes)
+    return JobSpec.model_validate({"dataset": "shapes", "teacher": CONFIG, "student": SMALL} | changes)
 
 
-def fields_refused(**changes: object) -> list[str]:
-    with pytest.raises(ValidationError) as refusal:
+def invalid_fields(**changes: object) -> list[str]:
+    with pytest.raises(ValidationError) as raised:
         spec(**changes)
-    return [".".join(str(part) for part in error["loc"]) for error in refusal.value.errors()]
+    return [".".join(str(part) for part in error["loc"]) for error in raised.value.errors()]
 
 
-def test_a_detector_is_told_by_its_keys() -> None:
+def test_the_keys_of_a_detector_define_its_kind() -> None:
     assert isinstance(spec().teacher, ConfigDetector)
     assert isinstance(spec().student, DescribedDetector)
 
@@ -45,37 +45,37 @@ def test_a_spec_is_frozen() -> None:
         ({"student": {"config": "mmdet::../../etc/passwd.py"}}, "student.config.config"),
     ],
 )
-def test_a_refusal_names_the_field(changes: dict[str, object], field: str) -> None:
-    assert fields_refused(**changes) == [field]
+def test_a_validation_error_names_the_field(changes: dict[str, object], field: str) -> None:
+    assert invalid_fields(**changes) == [field]
 
 
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "../x.pth", "a/../../x", "http://host/x.pth", "~/x.pth", "a\\b", "a\0b"]
 )
-def test_weights_stay_inside_the_models_folder(path: str) -> None:
-    assert fields_refused(student=SMALL | {"init": {"weights": path}})
+def test_weights_outside_the_models_folder_are_rejected(path: str) -> None:
+    assert invalid_fields(student=SMALL | {"init": {"weights": path}})
 
 
-def test_both_weights_zero_is_refused() -> None:
-    assert fields_refused(distillation={"feature_weight": 0, "logit_weight": 0}) == ["distillation"]
+def test_two_weights_of_zero_are_rejected() -> None:
+    assert invalid_fields(distillation={"feature_weight": 0, "logit_weight": 0}) == ["distillation"]
 
 
-def test_distill_needs_a_teacher_and_train_takes_none() -> None:
-    assert fields_refused(teacher=None)
-    assert fields_refused(kind="train")
+def test_distill_needs_a_teacher_and_train_rejects_one() -> None:
+    assert invalid_fields(teacher=None)
+    assert invalid_fields(kind="train")
 
 
-def test_the_spec_loads_no_torch() -> None:
+def test_importing_the_spec_does_not_import_torch() -> None:
     program = "import sys, frs.spec, frs.resolved, frs.events, frs.errors; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_seeds_are_as_many_pairs_and_true_is_one() -> None:
+def test_a_baseline_is_one_pair_and_seeds_are_as_many() -> None:
     base = {"dataset": "d", "teacher": {"architecture": "gfl"}, "student": {"architecture": "gfl"}}
     assert [JobSpec.model_validate(base | {"baseline": b}).pairs for b in (False, True, {"seeds": 3})] == [0, 1, 3]
-    for wrong in ({"seeds": 0}, {"seeds": 33}, {}, {"seeds": 2, "more": 1}):
+    for invalid in ({"seeds": 0}, {"seeds": 33}, {}, {"seeds": 2, "more": 1}):
         with pytest.raises(ValidationError):
-            JobSpec.model_validate(base | {"baseline": wrong})
+            JobSpec.model_validate(base | {"baseline": invalid})
     with pytest.raises(ValidationError):
         JobSpec.model_validate(base | {"baseline": {"seeds": 2}, "schedule": {"seed": 2**32 - 1}})
 
@@ -91,12 +91,12 @@ def test_seeds_are_as_many_pairs_and_true_is_one() -> None:
         {"distillation": {"accept_weak_teacher": "yes"}},
     ],
 )
-def test_truth_and_numbers_are_not_mixed_up(change: dict[str, object]) -> None:
+def test_booleans_and_numbers_are_not_interchangeable(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         spec(**change)
 
 
-def test_a_number_may_be_written_as_text() -> None:
-    """YAML reads `1e-3` as one."""
-    written = spec(schedule={"epochs": 1, "optimizer": {"learning_rate": "1e-3"}})
-    assert written.schedule.optimizer.learning_rate == 1e-3
+def test_numeric_text_is_accepted_as_a_number() -> None:
+    """YAML reads `1e-3` as text."""
+    parsed = spec(schedule={"epochs": 1, "optimizer": {"learning_rate": "1e-3"}})
+    assert parsed.schedule.optimizer.learning_rate == 1e-3

@@ -1,4 +1,4 @@
-"""However a run ends, there is one outcome line and an exit code."""
+"""Every end of a run has one outcome event and an exit code."""
 
 import errno
 from pathlib import Path
@@ -21,10 +21,10 @@ def outcome_of(
     def run(*_: object) -> str:
         raise error
 
-    told: list[events.Event] = []
+    emitted: list[events.Event] = []
     monkeypatch.setattr(stages, "run", run)
-    code = trainer.run(resolve(JobSpec.model_validate(job()), data, models), data, told.append)
-    [outcome] = of(events.Outcome, told)
+    code = trainer.run(resolve(JobSpec.model_validate(job()), data, models), data, emitted.append)
+    [outcome] = of(events.Outcome, emitted)
     return code, outcome
 
 
@@ -39,7 +39,7 @@ def outcome_of(
         (ValueError("surprise"), "internal_error", "internal_error"),
     ],
 )
-def test_a_failure_has_a_code_and_a_next_step(
+def test_a_failure_has_a_code_and_a_hint(
     error: Exception, code: str, end_reason: str, monkeypatch: pytest.MonkeyPatch, data: Path, models: Path
 ) -> None:
     exit_code, outcome = outcome_of(error, monkeypatch, data, models)
@@ -47,6 +47,6 @@ def test_a_failure_has_a_code_and_a_next_step(
     assert outcome.error is not None and outcome.error.code == code and outcome.error.hint
 
 
-def test_an_interruption_asks_to_be_tried_again(monkeypatch: pytest.MonkeyPatch, data: Path, models: Path) -> None:
+def test_an_interruption_exits_with_75(monkeypatch: pytest.MonkeyPatch, data: Path, models: Path) -> None:
     exit_code, outcome = outcome_of(Interrupted(), monkeypatch, data, models)
     assert (exit_code, outcome.status, outcome.error) == (75, "interrupted", None)

@@ -1,4 +1,4 @@
-"""Comparisons of runs, from detections setup up around the truth of a drawn data set: nothing is trained."""
+"""Comparisons of runs from artificial detections near the ground truth of a drawn data set; nothing is trained."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import job, of
 
 from frs import events
-from frs.comparison import compare as comparing
+from frs.comparison import compare as compare_module
 from frs.comparison import paired_runs
 from frs.dataset import coco
 from frs.errors import CheckpointUnusable, DetectionsUnusable, RunsDiffer
@@ -24,20 +24,20 @@ from frs.resolved import FinishedRun, ResolvedSpec, resolve
 from frs.spec import JobSpec
 from frs.training.stop_request import Interrupted, StopRequest
 
-Leave = Callable[..., Path]
+WriteRun = Callable[..., Path]
 
 
 @pytest.fixture
-def leave(data: Path, models: Path, tmp_path: Path) -> Leave:
-    """Makes the work folder of a finished run whose boxes are off by `noise` pixels."""
+def write_run(data: Path, models: Path, tmp_path: Path) -> WriteRun:
+    """Return the function that writes the work folder of a finished run whose boxes are off by `noise` pixels."""
     annotations = data / "tiny" / "annotations" / "instances_val.json"
 
-    def make(role: str, seed: int, noise: float, **changes: Any) -> Path:
+    def write(role: str, seed: int, noise: float, **changes: Any) -> Path:
         folder = tmp_path / f"{role}-{seed}"
         folder.mkdir()
         spec = JobSpec.model_validate(job(schedule={"seed": seed}, **changes))
         (folder / "spec.json").write_text(resolve(spec, data, models).model_dump_json())
-        told = [
+        logged = [
             events.Facts(values={"student_parameters": 5}),
             events.Metrics(step=1, epoch=1, values={"train/loss": 2.0, "train/lr": 0.1, "val/bbox_mAP": 0.2}),
             events.Metrics(step=2, epoch=1, values={"train/loss": 9.0}),
@@ -45,38 +45,38 @@ def leave(data: Path, models: Path, tmp_path: Path) -> Leave:
             events.Metrics(step=2, epoch=1, values={"train/loss": 1.0}),
             events.Outcome(status="succeeded"),
         ]
-        (folder / "events.jsonl").write_text("\n".join(event.model_dump_json() for event in told) + "\n{cut o")
-        found = around_the_truth(annotations, noise, seed)
-        (folder / "detections-student.npz").write_bytes(pack(found))
+        (folder / "events.jsonl").write_text("\n".join(event.model_dump_json() for event in logged) + "\n{cut o")
+        run_detections = near_truth(annotations, noise, seed)
+        (folder / "detections-student.npz").write_bytes(pack(run_detections))
         if role == "student":
-            (folder / "detections-teacher.npz").write_bytes(pack(around_the_truth(annotations, 0.1, 0)))
+            (folder / "detections-teacher.npz").write_bytes(pack(near_truth(annotations, 0.1, 0)))
         return folder
 
-    return make
+    return write
 
 
-def around_the_truth(annotations: Path, noise: float, seed: int) -> Detections:
+def near_truth(annotations: Path, noise: float, seed: int) -> Detections:
     truth, random = coco.read(annotations), np.random.default_rng(seed)
     boxes = truth.boxes
     ids = np.array([image.id for image in truth.images])
-    where = (boxes.xywh + random.normal(0, noise, boxes.xywh.shape)).clip(1).astype(np.float32)
-    certain = random.uniform(0.5, 1, len(boxes)).astype(np.float32)
-    rows = np.column_stack([ids[boxes.image], where, certain, boxes.label]).astype(float)
+    noisy = (boxes.xywh + random.normal(0, noise, boxes.xywh.shape)).clip(1).astype(np.float32)
+    scores = random.uniform(0.5, 1, len(boxes)).astype(np.float32)
+    rows = np.column_stack([ids[boxes.image], noisy, scores, boxes.label]).astype(float)
     return Detections(rows, np.sort(ids), truth.classes, digest(annotations))
 
 
 def compare(spec: ResolvedSpec, folder: Path, stop: StopRequest | None = None) -> list[events.Event]:
-    told: list[events.Event] = []
+    emitted: list[events.Event] = []
     assert spec.run_group is not None
-    assert comparing.run(spec, spec.run_group, folder, told.append, stop or StopRequest()) == "completed"
-    return told
+    assert compare_module.run(spec, spec.run_group, folder, emitted.append, stop or StopRequest()) == "completed"
+    return emitted
 
 
-def test_the_better_student_is_told_with_its_interval_and_pictures(leave: Leave, tmp_path: Path) -> None:
-    spec = paired_runs.comparison_spec([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)])
-    told = compare(spec, tmp_path)
-    pictures = {artifact.name for artifact in of(events.Artifact, told)} - {"report.json"}
-    assert pictures == {"curves.png", "precision-restore_warnings.png", "detections.png"}
+def test_a_better_student_is_reported_with_its_interval_and_pictures(write_run: WriteRun, tmp_path: Path) -> None:
+    spec = paired_runs.comparison_spec([write_run("student", 0, 0.5)], [write_run("baseline", 0, 4.0)])
+    emitted = compare(spec, tmp_path)
+    pictures = {artifact.name for artifact in of(events.Artifact, emitted)} - {"report.json"}
+    assert pictures == {"curves.png", "precision-recall.png", "detections.png"}
     for name in pictures:
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 300
@@ -86,69 +86,71 @@ def test_the_better_student_is_told_with_its_interval_and_pictures(leave: Leave,
     assert 0 < report.comparison.image_interval.low < report.comparison.gain < report.comparison.image_interval.high
     assert [row.role for row in report.rows] == ["teacher", "baseline", "student", "gain"]
     assert report.facts == {"student_parameters": 5}
-    [fact] = of(events.Facts, told)
+    [fact] = of(events.Facts, emitted)
     assert fact.values["comparison"] == json.loads((tmp_path / "report.json").read_text())["comparison"]
 
 
-def test_a_picture_that_fails_does_not_cost_the_proof(
-    leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_picture_does_not_fail_the_comparison(
+    write_run: WriteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: Any) -> bytes:
-        raise ValueError("no such font")
+    def fail_to_draw(*_: Any) -> bytes:
+        raise ValueError("missing font")
 
-    monkeypatch.setattr(comparing.curves, "draw", fails)
-    told = compare(paired_runs.comparison_spec([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)]), tmp_path)
-    names = [artifact.name for artifact in of(events.Artifact, told)]
-    assert names == ["report.json", "precision-restore_warnings.png", "detections.png"]
-    assert any("curves.png could not be drawn" in log.message for log in of(events.Log, told))
+    monkeypatch.setattr(compare_module.curves, "draw", fail_to_draw)
+    emitted = compare(
+        paired_runs.comparison_spec([write_run("student", 0, 0.5)], [write_run("baseline", 0, 4.0)]), tmp_path
+    )
+    names = [artifact.name for artifact in of(events.Artifact, emitted)]
+    assert names == ["report.json", "precision-recall.png", "detections.png"]
+    assert any("curves.png could not be drawn" in log.message for log in of(events.Log, emitted))
 
 
-def test_class_names_with_dollars_are_drawn_as_they_are(leave: Leave, tmp_path: Path) -> None:
-    spec = paired_runs.comparison_spec([leave("student", 0, 0.5)], [leave("baseline", 0, 4.0)])
+def test_class_names_with_dollar_signs_are_drawn(write_run: WriteRun, tmp_path: Path) -> None:
+    spec = paired_runs.comparison_spec([write_run("student", 0, 0.5)], [write_run("baseline", 0, 4.0)])
     annotations = tmp_path / "instances_val.json"
     content = json.loads(spec.val.annotations.read_text())
     for number, category in enumerate(content["categories"]):
         category["name"] = f"US$\\x$ {number}"
     annotations.write_text(json.dumps(content))
-    named = tuple(category["name"] for category in content["categories"])
+    names = tuple(category["name"] for category in content["categories"])
     for file in [run.detections for run in spec.run_group.runs] + [spec.run_group.teacher]:
-        found = detections.read(file)
-        file.write_bytes(pack(Detections(found.rows, found.images, named, digest(annotations))))
+        run_detections = detections.read(file)
+        file.write_bytes(pack(Detections(run_detections.rows, run_detections.images, names, digest(annotations))))
     spec = spec.model_copy(update={"val": spec.val.model_copy(update={"annotations": annotations})})
     assert "detections.png" in [artifact.name for artifact in of(events.Artifact, compare(spec, tmp_path))]
 
 
-def test_runs_of_unequal_length_are_told_apart(leave: Leave, tmp_path: Path) -> None:
-    student, baseline = leave("student", 0, 0.5), leave("baseline", 0, 4.0)
-    journal = baseline / "events.jsonl"
-    journal.write_text(
-        journal.read_text()
+def test_pairs_with_different_numbers_of_steps_have_a_caveat(write_run: WriteRun, tmp_path: Path) -> None:
+    student, baseline = write_run("student", 0, 0.5), write_run("baseline", 0, 4.0)
+    event_log = baseline / "events.jsonl"
+    event_log.write_text(
+        event_log.read_text()
         .replace('"step":1,"epoch":1,"values":{"train/loss":2', '"step":3,"epoch":1,"values":{"train/loss":2')
         .replace('"to_step":1', '"to_step":3')
     )
     compare(paired_runs.comparison_spec([student], [baseline]), tmp_path)
     caveat = Report.model_validate_json((tmp_path / "report.json").read_text()).caveat
-    assert caveat is not None and "seed 0: 1 steps distilled, 3 alone" in caveat
+    assert caveat is not None and "seed 0: 1 steps with distillation, 3 without" in caveat
 
 
-def test_a_run_that_has_not_ended_well_is_refused(leave: Leave) -> None:
-    student, baseline = leave("student", 0, 0.5), leave("baseline", 0, 4.0)
-    journal = student / "events.jsonl"
-    journal.write_text(journal.read_text().replace('"succeeded"', '"interrupted"'))
-    with pytest.raises(DetectionsUnusable, match="not ended well"):
+def test_a_run_that_has_not_succeeded_is_rejected(write_run: WriteRun) -> None:
+    student, baseline = write_run("student", 0, 0.5), write_run("baseline", 0, 4.0)
+    event_log = student / "events.jsonl"
+    event_log.write_text(event_log.read_text().replace('"succeeded"', '"interrupted"'))
+    with pytest.raises(DetectionsUnusable, match="has not succeeded"):
         paired_runs.comparison_spec([student], [baseline])
 
 
-def test_a_run_against_itself_differs_in_nothing(leave: Leave, tmp_path: Path) -> None:
-    compare(paired_runs.comparison_spec([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)]), tmp_path)
+def test_equal_runs_have_no_difference(write_run: WriteRun, tmp_path: Path) -> None:
+    compare(paired_runs.comparison_spec([write_run("student", 0, 1.0)], [write_run("baseline", 0, 1.0)]), tmp_path)
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
     assert report.comparison is not None and report.verdict == "no_difference"
     assert (report.comparison.image_interval.low, report.comparison.image_interval.high) == (0.0, 0.0)
 
 
-def test_seeds_are_paired_and_their_luck_is_measured(leave: Leave, tmp_path: Path) -> None:
-    students = [leave("student", seed, 0.5) for seed in (2, 0, 1)]
-    baselines = [leave("baseline", seed, 4.0) for seed in range(3)]
+def test_runs_are_paired_by_seed_with_an_interval_over_seeds(write_run: WriteRun, tmp_path: Path) -> None:
+    students = [write_run("student", seed, 0.5) for seed in (2, 0, 1)]
+    baselines = [write_run("baseline", seed, 4.0) for seed in range(3)]
     compare(paired_runs.comparison_spec(students, baselines), tmp_path)
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
     assert report.comparison is not None and report.comparison.seed_interval is not None
@@ -157,48 +159,52 @@ def test_seeds_are_paired_and_their_luck_is_measured(leave: Leave, tmp_path: Pat
     assert report.comparison.gain == pytest.approx(np.mean([pair.gain for pair in report.comparison.pairs]))
 
 
-def test_the_interval_over_seeds_is_students() -> None:
-    found = comparing.seed_interval([0.01, 0.02, 0.03])
-    assert found is not None  # 4.302653 is the table's value for two degrees of freedom
-    assert (found.low, found.high) == pytest.approx((0.02 - 4.302653 * 0.01 / 3**0.5, 0.02 + 4.302653 * 0.01 / 3**0.5))
-    assert comparing.seed_interval([0.01]) is None
+def test_the_interval_over_seeds_is_a_t_interval() -> None:
+    interval = compare_module.seed_interval([0.01, 0.02, 0.03])
+    assert interval is not None  # 4.302653 is the table's value for two degrees of freedom
+    assert (interval.low, interval.high) == pytest.approx(
+        (0.02 - 4.302653 * 0.01 / 3**0.5, 0.02 + 4.302653 * 0.01 / 3**0.5)
+    )
+    assert compare_module.seed_interval([0.01]) is None
 
 
 @pytest.mark.parametrize(("students", "baselines"), [([0], [1]), ([0, 1], [0]), ([], []), ([0, 0], [0, 0])])
-def test_seeds_without_their_pair_are_refused(students: list[int], baselines: list[int]) -> None:
+def test_seeds_without_a_pair_are_rejected(students: list[int], baselines: list[int]) -> None:
     seeds = {"student": students, "baseline": baselines}
     runs = [FinishedRun(role=role, seed=seed, detections=Path("x")) for role in seeds for seed in seeds[role]]  # type: ignore[arg-type]
     with pytest.raises(RunsDiffer):
-        comparing.pair_runs(runs)
+        compare_module.pair_runs(runs)
 
 
-def test_another_validation_set_is_refused(leave: Leave, tmp_path: Path) -> None:
-    student, baseline = leave("student", 0, 1.0), leave("baseline", 0, 1.0)
-    found = detections.read(baseline / "detections-student.npz")
-    other = Detections(found.rows, found.images, found.classes, "0" * 64)
+def test_detections_on_another_validation_set_are_rejected(write_run: WriteRun, tmp_path: Path) -> None:
+    student, baseline = write_run("student", 0, 1.0), write_run("baseline", 0, 1.0)
+    run_detections = detections.read(baseline / "detections-student.npz")
+    other = Detections(run_detections.rows, run_detections.images, run_detections.classes, "0" * 64)
     (baseline / "detections-student.npz").write_bytes(pack(other))
     with pytest.raises(RunsDiffer, match="annotation file"):
         compare(paired_runs.comparison_spec([student], [baseline]), tmp_path)
 
 
-def test_a_comparison_that_is_asked_to_stop_stops(leave: Leave, tmp_path: Path) -> None:
+def test_a_comparison_can_be_interrupted(write_run: WriteRun, tmp_path: Path) -> None:
     stop = StopRequest()
-    stop.ask()
+    stop.request()
     with pytest.raises(Interrupted):
-        compare(paired_runs.comparison_spec([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)]), tmp_path, stop)
+        compare(
+            paired_runs.comparison_spec([write_run("student", 0, 1.0)], [write_run("baseline", 0, 1.0)]), tmp_path, stop
+        )
 
 
-def test_kept_detections_score_exactly_as_they_did(data: Path, tmp_path: Path) -> None:
+def test_saved_detections_have_exactly_the_same_scores(data: Path, tmp_path: Path) -> None:
     annotations = data / "tiny" / "annotations" / "instances_val.json"
-    found = around_the_truth(annotations, 3.0, 0)
-    (tmp_path / "kept.npz").write_bytes(pack(found))
-    kept = detections.read(tmp_path / "kept.npz")
+    run_detections = near_truth(annotations, 3.0, 0)
+    (tmp_path / "saved.npz").write_bytes(pack(run_detections))
+    saved = detections.read(tmp_path / "saved.npz")
     truth = coco.read(annotations)
-    assert score(kept.rows, truth) == score(found.rows, truth)
-    assert (kept.classes, kept.annotations_sha256) == (found.classes, found.annotations_sha256)
+    assert score(saved.rows, truth) == score(run_detections.rows, truth)
+    assert (saved.classes, saved.annotations_sha256) == (run_detections.classes, run_detections.annotations_sha256)
 
 
-def altered(**changes: Any) -> dict[str, Any]:
+def detection_arrays(**changes: Any) -> dict[str, Any]:
     arrays = {
         "image": np.array([1]),
         "corners": np.zeros((1, 4), np.float32),
@@ -223,49 +229,51 @@ def altered(**changes: Any) -> dict[str, Any]:
         {"classes": np.array([{"a": 1}], dtype=object)},
     ],
 )
-def test_what_no_run_would_have_written_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    np.savez(tmp_path / "good.npz", **altered())
+def test_invalid_detections_are_rejected(tmp_path: Path, changes: dict[str, Any]) -> None:
+    np.savez(tmp_path / "good.npz", **detection_arrays())
     detections.read(tmp_path / "good.npz")
-    np.savez(tmp_path / "bad.npz", allow_pickle=True, **altered(**changes))
+    np.savez(tmp_path / "bad.npz", allow_pickle=True, **detection_arrays(**changes))
     with pytest.raises(DetectionsUnusable):
         detections.read(tmp_path / "bad.npz")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive"])
-def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_archive_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.npz").write_bytes(content)
     with pytest.raises(DetectionsUnusable):
         detections.read(tmp_path / "bad.npz")
 
 
-def test_what_a_rewind_voided_is_not_drawn(leave: Leave) -> None:
-    spec = paired_runs.comparison_spec([leave("student", 0, 1.0)], [leave("baseline", 0, 1.0)])
+def test_points_voided_by_a_rewind_are_not_drawn(write_run: WriteRun) -> None:
+    spec = paired_runs.comparison_spec([write_run("student", 0, 1.0)], [write_run("baseline", 0, 1.0)])
     assert spec.run_group is not None
     assert spec.run_group.runs[0].curves == {"train/loss": [(1, 2.0), (2, 1.0)], "val/bbox_mAP": [(1, 0.2)]}
 
 
-def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DetectionsUnusable, match="no work folder"):
+def test_a_folder_without_a_run_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(DetectionsUnusable, match="not a work folder"):
         paired_runs.comparison_spec([tmp_path], [tmp_path])
 
 
-def test_pairs_are_planned_seed_by_seed_and_done_ones_are_known(data: Path, models: Path, leave: Leave) -> None:
+def test_pairs_are_planned_by_seed_and_finished_runs_are_recognised(
+    data: Path, models: Path, write_run: WriteRun
+) -> None:
     changes = {"schedule": {"seed": 4}, "baseline": {"seeds": 2}}
     runs = list(paired_runs.planned_runs(resolve(JobSpec.model_validate(job(**changes)), data, models)))
     assert [run.name for run in runs] == ["student-seed4", "baseline-seed4", "student-seed5", "baseline-seed5"]
     assert [run.spec.teacher is None for run in runs] == [False, True, False, True]
-    folder = leave("student", 4, 1.0)
+    folder = write_run("student", 4, 1.0)
     assert not paired_runs.is_done(folder.parent / "nothing", runs[0].spec)
     assert paired_runs.is_done(folder, runs[0].spec)
     with pytest.raises(CheckpointUnusable):
         paired_runs.is_done(folder, runs[1].spec)
 
 
-def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
-    np.savez_compressed(tmp_path / "bad.npz", **altered(score=np.linspace(0, 1, 1).astype(np.float32)))
+def test_a_damaged_archive_is_rejected(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "bad.npz", **detection_arrays(score=np.linspace(0, 1, 1).astype(np.float32)))
     content = bytearray((tmp_path / "bad.npz").read_bytes())
-    for place in range(60, 140):
-        content[place] ^= 0xFF
+    for position in range(60, 140):
+        content[position] ^= 0xFF
     (tmp_path / "bad.npz").write_bytes(content)
     with pytest.raises(DetectionsUnusable):
         detections.read(tmp_path / "bad.npz")

@@ -1,0 +1,33 @@
+"""`python -m frs train` with a baseline: pairs of runs, then their comparison."""
+
+import json
+from pathlib import Path
+
+from test_engine_command import frs, write_spec
+
+from frs.evaluation.report import Report
+
+
+def test_student_and_baseline_are_trained_and_compared_and_finished_runs_are_not_repeated(
+    tmp_path: Path, data: Path, models: Path
+) -> None:
+    spec = write_spec(tmp_path, baseline=True, schedule={"seed": 3, "max_steps": 2})
+    command = ["train", spec, "--data", data, "--models", models, "--workdir", tmp_path / "run"]
+    completed = frs(*command)
+    assert completed.returncode == 0, completed.stderr
+    assert "student alone" in completed.stdout and "Verdict" in completed.stdout
+    report = Report.model_validate_json((tmp_path / "run" / "report.json").read_bytes())
+    assert report.status == "complete" and report.comparison is not None
+    assert [pair.seed for pair in report.comparison.pairs] == [3]
+    event_logs = [tmp_path / "run" / f"{role}-seed3" / "events.jsonl" for role in ("student", "baseline")]
+    assert json.loads(event_logs[1].read_text().splitlines()[-1])["status"] == "succeeded"
+    before = [event_log.read_text() for event_log in event_logs]
+    assert frs(*command).returncode == 0
+    assert [event_log.read_text() for event_log in event_logs] == before
+
+
+def test_folders_without_a_run_are_rejected_with_a_message(tmp_path: Path) -> None:
+    completed = frs("compare", "--student", tmp_path, "--baseline", tmp_path)
+    assert (
+        completed.returncode == 2 and "detections_unusable" in completed.stderr and "Traceback" not in completed.stderr
+    )
