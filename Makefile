@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-slow test-docker check format lock audit bench results docs env backup restore clean
+.PHONY: setup demo test test-slow test-docker check format lock audit bench results docs site env backup restore clean
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
@@ -43,6 +43,7 @@ check: setup  ## run the linters and type checks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/retired_names.py
 
 lock: setup  ## regenerate requirements.lock from constraints.txt
 	$(BIN)/python .ci/lock.py
@@ -56,9 +57,14 @@ bench: setup  ## run the benchmarks and compare them with their goals; make benc
 results: setup  ## run the experiments of docs/results.md; takes hours, resumes if interrupted
 	$(BIN)/python benchmarks/results.py --data $(or $(FRS_TEST_DATA),../shared/data)
 
-docs: setup  ## regenerate docs/api.md (command output) and docs/errors.md
+docs: setup  ## regenerate docs/api.md (command output), docs/errors.md and docs/spec.md
 	$(BIN)/python docs/errors.py
+	$(BIN)/python docs/spec.py
 	$(BIN)/python docs/refresh.py
+
+site: setup  ## build the documentation site in build/site
+	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 format: setup  ## fix lint errors and format the code
 	$(BIN)/ruff check --fix-only .

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 MAX_ERRORS = 50
 """Maximum number of errors in one response."""
@@ -15,6 +15,8 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 class FieldError(BaseModel):
     """One invalid field of a request."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     loc: str
     """Dotted path of the field, such as `teacher.backbone.depth`; empty for the request as a whole."""

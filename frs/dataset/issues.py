@@ -46,7 +46,7 @@ BOX_CODES: frozenset[IssueCode] = frozenset(
 class DatasetIssue(BaseModel):
     """One error in a data set."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
     code: IssueCode
     """Kind of the issue."""
     message: str

@@ -17,7 +17,7 @@ _SMALL, _MEDIUM = 32**2, 96**2
 
 
 class _FrozenModel(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 class Counts(_FrozenModel):

@@ -15,7 +15,7 @@ MIN_SEEDS = 3
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 class Scores(_Part):

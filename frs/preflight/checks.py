@@ -33,7 +33,7 @@ class SetupStep:
 class Check(BaseModel):
     """The result of one check."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     code: str
     """Code of the check, or the error code if it failed."""

@@ -11,7 +11,7 @@ FLOPS_CONVENTION = "one multiply-add is one FLOP; convolutions and matrix produc
 class DetectorCost(BaseModel):
     """The cost of a detector's prediction for one image."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     parameters: int
     """Number of parameters."""
@@ -24,7 +24,7 @@ class DetectorCost(BaseModel):
 class Estimate(BaseModel):
     """Checks, cost and duration of a job. A value is null if it could not be measured; a check gives the reason."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     ok: bool
     """Whether no check failed."""

@@ -13,7 +13,7 @@ from frs.spec import JobSpec
 class PublishedWeights(BaseModel):
     """The published weights file of a recipe's teacher."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     file: str
     """File name in the models folder."""
     sha256_prefix: str
@@ -23,7 +23,7 @@ class PublishedWeights(BaseModel):
 class Published(BaseModel):
     """The paper's results, COCO val2017 box mAP in percent. They were not measured with this implementation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     teacher: float | None
     """mAP of the teacher."""
     student_alone: float | None
@@ -35,7 +35,7 @@ class Published(BaseModel):
 class Recipe(BaseModel):
     """A named spec with a title."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     name: str
     """Name of the recipe, its file name without extension."""
     title: str
