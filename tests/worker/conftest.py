@@ -24,4 +24,4 @@ def harness(template: Path, tmp_path: Path) -> Iterator[WorkerHarness]:
     harness.add_dataset()
     yield harness
     harness.database.engine.dispose()
-    assert harness.trainers() == [], "a process was left behind"
+    assert harness.trainers() == [], "a trainer is still running"

@@ -1,14 +1,16 @@
-"""A trainer without torch: same options and line protocol as `python -m frs train`, milliseconds a step.
+"""A trainer without torch: options and line protocol of `python -m frs train`, a few milliseconds per step.
 
-Steered by the job's metadata:
-  steps, seconds (a step), checkpoint_every
-  crash_at: kills itself with SIGKILL at that step, in the attempts named by crash_attempts (default "1", or "all")
-  hang_at: sleeps for ever at that step, deaf to SIGTERM;   spawn: leaves a process in its group
-  flood: so many lines of output;   garbage: lines that are no events;   say: a line of output
-  sleep_in: sleeps for ever before training;   hang_saving: sleeps for ever with that step's checkpoint half written
-  exhaust: wants more memory than it may have
-  fail: ends with that code and end reason;   exit: ends with that exit code and no outcome
-  outside: announces a checkpoint outside the work folder;   lie: announces a student under a wrong sha256
+The job's metadata are its options:
+  steps, seconds (per step), checkpoint_every
+  crash_at: kill itself with SIGKILL at that step, in the attempts listed in crash_attempts (default "1", or "all")
+  hang_at: sleep at that step and ignore SIGTERM;   spawn: leave a process in its group
+  flood: number of lines of output;   garbage: print lines that are no events;   output: a line of output
+  sleep_in: sleep before training;   hang_saving: sleep after half of that step's checkpoint is written
+  exhaust_memory: allocate more memory than allowed
+  fail: end with that error code and end reason;   exit: end with that exit code and without an outcome
+  outside: report a checkpoint outside the work folder;   wrong_sha256: report a wrong SHA-256 of the student
+
+For worker requests, the option `outcome` is "sleep", "die" or an error code.
 """
 
 import argparse
@@ -34,31 +36,33 @@ TRY_AGAIN = 75
 
 
 class Stub:
+    """The stub trainer of one job."""
+
     def __init__(self, spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> None:
         self.spec, self.workdir, self.emit = spec, workdir, emit
-        self.requested_actions = spec.job.metadata
+        self.options = spec.job.metadata
         self.attempt = workdir.name
-        self.steps = int(self.requested_actions.get("steps", "20"))
-        self.every = int(self.requested_actions.get("checkpoint_every", "5"))
+        self.steps = int(self.options.get("steps", "20"))
+        self.every = int(self.options.get("checkpoint_every", "5"))
         self.stopping = False
-        self.step, self.weight = self.newest()
+        self.step, self.weight = self.load_newest_checkpoint()
 
     def run(self) -> int:
-        """As the engine, it says so when the disk is full."""
+        """Train; like the engine, report a full disk as the outcome."""
         try:
             return self.train()
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            problem = events.ErrorInfo(code=StorageFull.code, message="No space is left.")
-            self.emit(events.Outcome(status="failed", end_reason="internal_error", error=problem))
+            storage_full = events.ErrorInfo(code=StorageFull.code, message="No space is left.")
+            self.emit(events.Outcome(status="failed", end_reason="internal_error", error=storage_full))
             return 1
 
     def train(self) -> int:
-        signal.signal(signal.SIGTERM, self.ask)
+        signal.signal(signal.SIGTERM, self.handle_sigterm)
         self.emit(events.Phase(phase="loading"))
         self.emit(events.Facts(values={"parameters": 1}))
-        self.deliver("environ.json", json.dumps(dict(os.environ)))
+        self.report_artifact("environ.json", json.dumps(dict(os.environ)))
         self.misbehave()
         self.emit(events.Rewound(to_step=self.step))
         self.emit(events.Phase(phase="training"))
@@ -75,11 +79,11 @@ class Stub:
                 self.save()
         return self.finish()
 
-    def ask(self, *_: object) -> None:
+    def handle_sigterm(self, *_: object) -> None:
         self.stopping = True
 
-    def newest(self) -> tuple[int, float]:
-        """As the engine's, the older one where the newest is not what its name says."""
+    def load_newest_checkpoint(self) -> tuple[int, float]:
+        """Return step and weight of the newest checkpoint whose content has the SHA-256 in its name."""
         for path in sorted((self.workdir / "checkpoints").glob("step_*.pth"), reverse=True):
             if path.stem.rpartition("-")[2] == sha256(path)[:8]:
                 content = json.loads(path.read_text())
@@ -88,49 +92,48 @@ class Stub:
 
     def train_step(self) -> None:
         step = self.step + 1
-        if self.requested_actions.get("crash_at") == str(step) and self.crashes_now():
+        if self.options.get("crash_at") == str(step) and self.crashes_now():
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.requested_actions.get("hang_at") == str(step):
+        if self.options.get("hang_at") == str(step):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(3600)
-        time.sleep(float(self.requested_actions.get("seconds", "0.002")))
+        time.sleep(float(self.options.get("seconds", "0.002")))
         self.weight += random.Random(f"{self.spec.job.schedule.seed}/{step}").random()
         self.step = step
         self.emit(events.Metrics(step=step, epoch=0, values={"train/loss": self.weight, "train/empty": None}))
-        share = step / self.steps
-        self.emit(events.Progress(epoch=0, epochs=1, step=step, steps=self.steps, fraction=share))
+        fraction = step / self.steps
+        self.emit(events.Progress(epoch=0, epochs=1, step=step, steps=self.steps, fraction=fraction))
 
     def crashes_now(self) -> bool:
-        attempts = self.requested_actions.get("crash_attempts", "1")
+        attempts = self.options.get("crash_attempts", "1")
         return attempts == "all" or self.attempt in attempts.split(",")
 
     def misbehave(self) -> None:
-        if "sleep_in" in self.requested_actions:
+        if "sleep_in" in self.options:
             time.sleep(3600)
-        if "exhaust" in self.requested_actions:
+        if "exhaust_memory" in self.options:
             resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
             bytearray(1 << 31)
-        if "say" in self.requested_actions:
-            print(self.requested_actions["say"])
-        if "spawn" in self.requested_actions:
+        if "output" in self.options:
+            print(self.options["output"])
+        if "spawn" in self.options:
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], close_fds=False)
             self.emit(events.Facts(values={"spawned": child.pid}))
-        for number in range(int(self.requested_actions.get("flood", "0"))):
+        for number in range(int(self.options.get("flood", "0"))):
             print(f"line {number}")
-        if "outside" in self.requested_actions:
-            self.announce(
-                "training", Path(self.requested_actions["outside"]), sha256(Path(self.requested_actions["outside"]))
-            )
-        if "garbage" in self.requested_actions:
-            garbage()
-        if "exit" in self.requested_actions:
-            print("last words", file=sys.stderr)
-            raise SystemExit(int(self.requested_actions["exit"]))
+        if "outside" in self.options:
+            outside = Path(self.options["outside"])
+            self.report_checkpoint("training", outside, sha256(outside))
+        if "garbage" in self.options:
+            print_garbage()
+        if "exit" in self.options:
+            print("final output", file=sys.stderr)
+            raise SystemExit(int(self.options["exit"]))
 
     def finish(self, end_reason: str = "completed") -> int:
-        if "fail" in self.requested_actions:
-            problem = events.ErrorInfo(code=self.requested_actions["fail"], message="As the test wished.")
-            self.emit(events.Outcome(status="failed", end_reason=self.requested_actions["fail"], error=problem))
+        if "fail" in self.options:
+            error = events.ErrorInfo(code=self.options["fail"], message="As the test requests.")
+            self.emit(events.Outcome(status="failed", end_reason=self.options["fail"], error=error))
             return 1
         scores = {"bbox_mAP": 0.5, "bbox_mAP_l": None}
         self.emit(
@@ -146,8 +149,8 @@ class Stub:
             )
         )
         student = write(self.workdir / "student" / "student.pth", json.dumps({"weight": self.weight}))
-        digest = "0" * 64 if "lie" in self.requested_actions else sha256(student)
-        self.announce("student", student, digest, ("best", "last"))
+        digest = "0" * 64 if "wrong_sha256" in self.options else sha256(student)
+        self.report_checkpoint("student", student, digest, ("best", "last"))
         self.emit(events.Outcome(status="succeeded", end_reason=end_reason))
         return 0
 
@@ -155,24 +158,26 @@ class Stub:
         text = json.dumps({"step": self.step, "weight": self.weight})
         digest = hashlib.sha256(text.encode()).hexdigest()
         folder = self.workdir / "checkpoints"
-        if self.requested_actions.get("hang_saving") == str(self.step):
+        if self.options.get("hang_saving") == str(self.step):
             (folder / ".half.tmp").write_text(text[: len(text) // 2])
             time.sleep(3600)
         path = write(folder / f"step_{self.step:08d}-{digest[:8]}.pth", text)
-        self.announce("training", path, digest)
+        self.report_checkpoint("training", path, digest)
         for old in sorted(folder.glob("step_*.pth"))[:-2]:
             old.unlink()
 
-    def deliver(self, name: str, text: str) -> None:
+    def report_artifact(self, name: str, text: str) -> None:
         path = write(self.workdir / name, text)
         size = path.stat().st_size
         self.emit(events.Artifact(name=name, path=name, sha256=sha256(path), bytes=size))
 
-    def announce(self, kind: str, path: Path, digest: str, labels: tuple[str, ...] = ()) -> None:
-        told = os.path.relpath(path, self.workdir)
+    def report_checkpoint(self, kind: str, path: Path, digest: str, labels: tuple[str, ...] = ()) -> None:
+        relative_path = os.path.relpath(path, self.workdir)
         size = path.stat().st_size
         self.emit(
-            events.Checkpoint(kind=kind, path=told, sha256=digest, bytes=size, step=self.step, epoch=0, labels=labels)
+            events.Checkpoint(
+                kind=kind, path=relative_path, sha256=digest, bytes=size, step=self.step, epoch=0, labels=labels
+            )
         )
 
 
@@ -188,8 +193,8 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def garbage() -> None:
-    """No JSON, no event, an event nobody can store, a line without end, bytes that are no text."""
+def print_garbage() -> None:
+    """Print invalid JSON, no event, an event that no database can store, a very long line and invalid UTF-8."""
     stream.write('hello\n{"type": "metrics"}\n[[[[\n')
     stream.write('{"type": "metrics", "step": 1' + "0" * 30 + ', "epoch": 0, "values": {"train/a": 1}}\n')
     stream.write("x" * (2 * events.MAX_LINE) + "\n")
@@ -199,16 +204,16 @@ def garbage() -> None:
 
 
 def worker_request(emit: events.Emit, values: dict[str, object]) -> int:
-    """Ends as the file or the spec requested_actions: a word in it is a code to refuse with, or `sleep`."""
-    requested_action = str(values.pop("requested_action", ""))
-    if requested_action == "sleep":
+    """End with the outcome that the file or the spec requests: "sleep", "die", an error code, or success by default."""
+    outcome = str(values.pop("outcome", ""))
+    if outcome == "sleep":
         emit(events.Phase(phase="probing"))
         time.sleep(3600)
-    if requested_action == "die":
+    if outcome == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    if requested_action:
-        problem = events.ErrorInfo(code=requested_action, message="As the test wished.")
-        emit(events.Outcome(status="failed", error=problem))
+    if outcome:
+        error = events.ErrorInfo(code=outcome, message="As the test requests.")
+        emit(events.Outcome(status="failed", error=error))
         return 1
     emit(events.Facts(values=values))
     emit(events.Outcome(status="succeeded"))
@@ -217,17 +222,15 @@ def worker_request(emit: events.Emit, values: dict[str, object]) -> int:
 
 def plan(options: argparse.Namespace, emit: events.Emit) -> int:
     spec = ResolvedSpec.model_validate_json(options.spec.read_bytes())
-    return worker_request(emit, {"ok": True, "requested_action": spec.job.metadata.get("requested_action", "")})
+    return worker_request(emit, {"ok": True, "outcome": spec.job.metadata.get("outcome", "")})
 
 
 def import_weights(options: argparse.Namespace, emit: events.Emit) -> int:
     content = options.source.read_text()
     assert sha256(options.source) == options.sha256
     write(options.target, f"imported {content}")
-    requested_action = content if content in ("die", "sleep", "weights_unreadable") else ""
-    return worker_request(
-        emit, {"sha256": sha256(options.target), "classes": ["box"], "requested_action": requested_action}
-    )
+    outcome = content if content in ("die", "sleep", "weights_unreadable") else ""
+    return worker_request(emit, {"sha256": sha256(options.target), "classes": ["box"], "outcome": outcome})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m worker` with the stub for a trainer; STUB_STORAGE_DELAY shortens the wait for a full disk."""
+"""`python -m worker` with the stub trainer; STUB_STORAGE_DELAY shortens the wait after a full disk, in seconds."""
 
 import os
 import sys

@@ -11,14 +11,14 @@ from worker.attempt import work_folder
 from worker.dispatch.dispatcher import Dispatcher
 
 
-def test_jobs_are_found_in_the_database_and_run_one_after_another(harness):
-    submitted = [harness.submit(steps=3) for _ in range(3)]
+def test_queued_jobs_run_one_after_another_without_a_broker(harness):
+    job_ids = [harness.submit(steps=3) for _ in range(3)]
     with dispatching(harness):
-        for job_id in submitted:
+        for job_id in job_ids:
             harness.until_status(job_id, "succeeded")
 
 
-def test_a_hint_is_quicker_than_the_next_look(harness):
+def test_a_wakeup_starts_a_job_before_the_next_poll(harness):
     with dispatching(harness, poll_seconds=60) as dispatcher:
         time.sleep(0.3)
         job_id = harness.submit(steps=3)
@@ -26,27 +26,27 @@ def test_a_hint_is_quicker_than_the_next_look(harness):
         harness.until_status(job_id, "succeeded", 10)
 
 
-def test_as_many_jobs_run_at_a_time_as_there_are_slots(harness):
-    submitted = [harness.submit(steps=10_000, seconds=0.01) for _ in range(3)]
+def test_concurrency_limits_the_number_of_running_jobs(harness):
+    job_ids = [harness.submit(steps=10_000, seconds=0.01) for _ in range(3)]
     with dispatching(harness, concurrency=2):
         until(lambda: len(harness.trainers()) == 2)
         time.sleep(0.5)
-        assert sorted(harness.job(job_id).status for job_id in submitted) == ["queued", "running", "running"]
+        assert sorted(harness.job(job_id).status for job_id in job_ids) == ["queued", "running", "running"]
     assert harness.trainers() == []
-    assert [harness.job(job_id).status for job_id in submitted] == ["queued"] * 3
+    assert [harness.job(job_id).status for job_id in job_ids] == ["queued"] * 3
 
 
-def test_a_lost_job_is_taken_back_and_its_folder_removed(harness):
+def test_a_lost_job_is_requeued_and_its_work_folder_removed(harness):
     job_id = harness.submit(steps=3)
     harness.do(lifecycle.claim, "a dead worker", 0.0)
-    left = harness.settings.work_root / job_id / "1"
-    left.mkdir(parents=True)
+    folder = harness.settings.work_root / job_id / "1"
+    folder.mkdir(parents=True)
     with dispatching(harness):
         harness.until_status(job_id, "succeeded")
-        until(lambda: not left.exists())
+        until(lambda: not folder.exists())
 
 
-def test_the_folder_of_a_running_attempt_stays(harness):
+def test_the_work_folder_of_a_running_attempt_is_kept(harness):
     job_id = harness.submit()
     harness.claim()
     folder = harness.settings.work_root / job_id / "1"
@@ -58,36 +58,36 @@ def test_the_folder_of_a_running_attempt_stays(harness):
     assert not folder.parent.exists()
 
 
-def test_its_file_is_young_only_while_it_reaches_the_database(harness, tmp_path, monkeypatch):
-    alive = tmp_path / "alive"
-    with dispatching(harness, heartbeat_file=alive, poll_seconds=0.1):
-        until(alive.exists)
-        monkeypatch.setattr(Dispatcher, "_turn", lambda _: 1 / 0)
+def test_the_heartbeat_file_is_updated_only_while_the_database_answers(harness, tmp_path, monkeypatch):
+    heartbeat_file = tmp_path / "alive"
+    with dispatching(harness, heartbeat_file=heartbeat_file, poll_seconds=0.1):
+        until(heartbeat_file.exists)
+        monkeypatch.setattr(Dispatcher, "_run_once", lambda _: 1 / 0)
         time.sleep(0.5)
-        last = alive.stat().st_mtime_ns
+        last = heartbeat_file.stat().st_mtime_ns
         time.sleep(0.5)
-        assert alive.stat().st_mtime_ns == last
+        assert heartbeat_file.stat().st_mtime_ns == last
 
 
 @pytest.mark.parametrize("call", ["claim", "requeue_expired"])
-def test_errors_of_the_database_do_not_end_the_dispatcher(harness, monkeypatch, call):
+def test_the_dispatcher_survives_database_errors(harness, monkeypatch, call):
     failures = []
     real = getattr(lifecycle, call)
 
-    def sometimes(*arguments, **named):
+    def failing_at_first(*arguments, **named):
         if len(failures) < 3:
             failures.append(1)
             raise OperationalError("SELECT 1", {}, Exception("gone"))
         return real(*arguments, **named)
 
-    monkeypatch.setattr(lifecycle, call, sometimes)
+    monkeypatch.setattr(lifecycle, call, failing_at_first)
     job_id = harness.submit(steps=3)
     with dispatching(harness):
         harness.until_status(job_id, "succeeded")
         until(lambda: len(failures) == 3)
 
 
-def test_a_trainer_that_dies_once_costs_nobody_anything(harness):
+def test_a_job_whose_trainer_crashes_once_succeeds(harness):
     job_id = harness.submit(steps=20, crash_at=13)
     with dispatching(harness):
         harness.until_status(job_id, "succeeded")
@@ -96,7 +96,7 @@ def test_a_trainer_that_dies_once_costs_nobody_anything(harness):
     assert sorted(harness.steps(job_id)) == list(range(1, 21))
 
 
-def test_a_dispatcher_that_was_stopped_claims_nothing(harness):
+def test_a_stopped_dispatcher_claims_nothing(harness):
     with dispatching(harness) as dispatcher:
         dispatcher.stop()
         dispatcher.join()

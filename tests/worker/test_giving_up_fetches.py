@@ -1,4 +1,4 @@
-"""What takes long to fetch outlasts neither a requested_action, nor the grace, nor the lease."""
+"""A slow fetch is abandoned after a requested action, a release or a lost lease."""
 
 import hashlib
 
@@ -20,35 +20,35 @@ STEPS = 20
 
 @pytest.fixture
 def fetches(monkeypatch):
-    """Keys of all that were begun; none ends before it is given up."""
-    begun = []
+    """Return the list of the keys whose fetch has started; each blocks until it is abandoned."""
+    keys = []
 
-    def fetch(folder, key, sha256, target, give_up=lambda: False, size=None):
-        begun.append(key)
-        until(give_up)
+    def fetch(folder, key, sha256, target, is_abandoned=lambda: False, size=None):
+        keys.append(key)
+        until(is_abandoned)
         raise Abandoned
 
     monkeypatch.setattr(ArtifactFolder, "fetch", fetch)
-    return begun
+    return keys
 
 
-def needs_an_archive(harness):
+def submit_needing_archive(harness):
     harness.do(lambda session: session.execute(update(Dataset).values(upload_key=f"uploads/{'a' * 64}.zip")))
     return harness.submit()
 
 
-def needs_a_checkpoint(harness):
+def submit_needing_checkpoint(harness):
     return harness.run(steps=STEPS, crash_at=13).id
 
 
-def needs_weights(harness):
+def submit_needing_weights(harness):
     return harness.submit({"kind": "distill", "teacher": {"job": harness.run(steps=STEPS).id}})
 
 
-@pytest.mark.parametrize("needy", [needs_an_archive, needs_a_checkpoint, needs_weights])
+@pytest.mark.parametrize("submit", [submit_needing_archive, submit_needing_checkpoint, submit_needing_weights])
 @pytest.mark.parametrize(("action", "status"), [("cancel", "cancelled"), ("pause", "paused")])
-def test_a_wish_is_heeded_while_files_are_fetched(harness, needy, action, status, request):
-    job_id = needy(harness)
+def test_a_requested_action_takes_effect_while_files_are_fetched(harness, submit, action, status, request):
+    job_id = submit(harness)
     fetches = request.getfixturevalue("fetches")
     with dispatching(harness):
         until(lambda: fetches)
@@ -56,48 +56,48 @@ def test_a_wish_is_heeded_while_files_are_fetched(harness, needy, action, status
         harness.until_status(job_id, status, 10)
 
 
-@pytest.mark.parametrize("needy", [needs_an_archive, needs_a_checkpoint, needs_weights])
-def test_a_worker_that_stops_gives_the_job_back_and_counts_no_attempt(harness, needy, request):
-    job_id = needy(harness)
+@pytest.mark.parametrize("submit", [submit_needing_archive, submit_needing_checkpoint, submit_needing_weights])
+def test_a_stopping_worker_requeues_a_job_that_fetches_files(harness, submit, request):
+    job_id = submit(harness)
     fetches = request.getfixturevalue("fetches")
-    with dispatching(harness, grace_seconds=20) as running:
+    with dispatching(harness, grace_seconds=20) as worker:
         until(lambda: fetches)
-        running.stop()
+        worker.stop()
         harness.until_status(job_id, "queued", 10)
     ends = harness.rows(select(Attempt.end).where(Attempt.job_id == job_id).order_by(Attempt.number))
     assert ends[-1] == "released"
 
 
 @pytest.mark.parametrize("kind", ["probe", "import"])
-def test_a_worker_request_is_given_back_while_files_are_fetched(harness, fetches, kind):
+def test_a_released_worker_request_is_requeued_while_files_are_fetched(harness, fetches, kind):
     if kind == "probe":
-        needs_an_archive(harness)
+        submit_needing_archive(harness)
         add_probe(harness)
     else:
         add_upload(harness, "weights")
     lease = harness.do(worker_requests.claim, "tests", 60)
-    running = RequestRun(harness.database, harness.settings, lease, STUB)
-    thread = in_background(running)
+    run = RequestRun(harness.database, harness.settings, lease, STUB)
+    thread = in_background(run)
     until(lambda: fetches)
-    running.release()
+    run.release()
     thread.join(10)
     assert not thread.is_alive()
     [worker_request] = harness.rows(select(WorkerRequest))
     assert (worker_request.status, worker_request.attempt) == ("queued", 0)
 
 
-def test_who_lost_the_lease_meanwhile_deletes_nothing_of_its_successors(harness, monkeypatch):
+def test_an_attempt_without_its_lease_deletes_no_artifact_of_its_successor(harness, monkeypatch):
     job_id = harness.submit()
     supervisor = harness.supervisor()
     key = f"{job_id}/checkpoints/of_the_successor.pth"
 
-    def takes_long(*_):
+    def lose_lease(*_):
         harness.do(lambda session: session.execute(update(Job).values(attempt=2)))
         (harness.settings.work_root / "file").write_text("put")
         harness.artifacts.put(harness.settings.work_root / "file", key, hashlib.sha256(b"put").hexdigest())
         until(lambda: supervisor.heartbeat.lost)
 
-    monkeypatch.setattr(work_folder, "check_space", takes_long)
+    monkeypatch.setattr(work_folder, "check_space", lose_lease)
     supervisor.run()
     with harness.artifacts.open(key) as file:
         assert file.read() == b"put"

@@ -1,4 +1,4 @@
-"""Which job a worker takes, by the GPUs it has: a driver's answers are faked, everything else is real."""
+"""GPUs of a worker and the jobs it takes accordingly; only the driver is a fake."""
 
 import sys
 from pathlib import Path
@@ -18,8 +18,8 @@ STUB = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
 
 
 @pytest.fixture
-def four(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host with four GPUs, the last of which tells nothing of its memory."""
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with four GPUs, the last of which does not report its memory."""
 
     def memory(index: int) -> Any:
         if index == 3:
@@ -43,23 +43,23 @@ def four(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus._has_driver.cache_clear()
 
 
-def test_a_host_without_a_driver_has_none():
+def test_a_host_without_a_driver_has_no_gpus():
     gpus._has_driver.cache_clear()
     assert gpus.gpu_ids({}) == [] and gpus.gpu_states({}) == []
 
 
-def test_all_are_usable_unless_some_are_hidden(four):
+def test_all_gpus_are_usable_unless_hidden(four_gpus):
     assert gpus.gpu_ids({}) == ["0", "1", "2", "3"]
     assert gpus.gpu_ids({"CUDA_VISIBLE_DEVICES": "2, 0"}) == ["2", "0"]
     assert gpus.gpu_ids({"CUDA_VISIBLE_DEVICES": ""}) == []
     assert gpus.gpu_ids({"CUDA_VISIBLE_DEVICES": "1,7,2"}) == ["1"], (
-        "CUDA, too, looks no further than a GPU that is not there"
+        "like CUDA, which ignores all entries from the first invalid one on"
     )
     assert gpus.gpu_ids({"CUDA_VISIBLE_DEVICES": "-1"}) == []
     assert [gpu["index"] for gpu in gpus.gpu_states({"CUDA_VISIBLE_DEVICES": "GPU-3"})] == [3]
 
 
-def test_what_a_gpu_does_not_tell_is_null(four):
+def test_a_value_that_the_driver_does_not_report_is_none(four_gpus):
     third, fourth = gpus.gpu_states({})[2:]
     assert (third["memory_used"], third["utilization"], fourth["memory_total"]) == (2 << 30, 20, None)
 
@@ -69,7 +69,7 @@ def submit(harness: WorkerHarness, devices: int | None) -> str:
 
 
 @pytest.fixture
-def dispatcher(four, harness: WorkerHarness):
+def dispatcher(four_gpus, harness: WorkerHarness):
     dispatcher = Dispatcher(harness.settings, harness.database, STUB)
     dispatcher.start()
     yield dispatcher
@@ -82,7 +82,7 @@ def visible_to(harness: WorkerHarness, job_id: str) -> str | None:
     return harness.artifact(job_id, "environ.json").get("CUDA_VISIBLE_DEVICES")
 
 
-def test_each_trainer_sees_its_own_gpus_and_no_job_is_taken_for_which_none_are_free(harness, dispatcher):
+def test_each_trainer_gets_its_own_gpus_and_a_job_waits_for_free_ones(harness, dispatcher):
     large, small, cpu, later = (submit(harness, devices) for devices in (2, None, 0, 2))
     assert [visible_to(harness, job_id) for job_id in (large, small, cpu)] == ["0,1", "2", ""]
     until(lambda: harness.rows(select(Worker.concurrency)) == [4])
@@ -91,10 +91,10 @@ def test_each_trainer_sees_its_own_gpus_and_no_job_is_taken_for_which_none_are_f
     assert visible_to(harness, later) == "0,1"
 
 
-def test_a_job_for_more_gpus_than_any_worker_has_says_so(harness, dispatcher):
+def test_a_job_for_more_gpus_than_any_worker_has_reports_the_reason(harness, dispatcher):
     huge = submit(harness, 8)
     until(lambda: harness.rows(select(Worker)))
-    reason = harness.waiting(huge)
+    reason = harness.waiting_reason(huge)
     assert (reason.code, reason.message) == (
         "waiting_for_device",
         "The job requests 8 GPUs; no worker has more than 4.",
@@ -102,7 +102,7 @@ def test_a_job_for_more_gpus_than_any_worker_has_says_so(harness, dispatcher):
     assert "GET /workers" in reason.hint
 
 
-def test_a_worker_says_that_it_is_there_and_when_it_goes(harness, four):
+def test_a_worker_registers_and_deregisters(harness, four_gpus):
     dispatcher = Dispatcher(harness.settings, harness.database, STUB)
     dispatcher.start()
     until(lambda: harness.rows(select(Worker)))

@@ -1,4 +1,4 @@
-"""S14, S15, S19: nothing forges a line of a log, no secret of ours leaves, nothing listens beyond this machine."""
+"""S14, S15, S19: log lines cannot be forged, no secret leaks, and no port is open to other machines."""
 
 import json
 import socket
@@ -36,7 +36,7 @@ LEAK = "-9d2e"
 
 
 @pytest.mark.parametrize("logs", ["api", "worker"])
-def test_no_field_of_a_log_can_end_its_line_or_drive_a_terminal(logs):
+def test_log_fields_cannot_forge_lines_or_control_a_terminal(logs):
     code = f"""
 import json, logging, sys
 import structlog
@@ -45,59 +45,59 @@ logs.configure()
 for text in json.load(sys.stdin):
     logging.getLogger("x").warning("%s", text)
     logging.getLogger("x").warning(text, extra={{"job_id": text}})
-    structlog.get_logger().warning("x", **{{"said": text, "job_id": text}}) if {logs!r} == "worker" else None
+    structlog.get_logger().warning("x", **{{"reason": text, "job_id": text}}) if {logs!r} == "worker" else None
     try:
         raise ValueError(text)
     except ValueError:
         logging.getLogger("x").exception("failed")
 """
-    ended = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps(FORGED), capture_output=True, text=True, check=True
     )
-    lines = ended.stderr.split("\n")[:-1]
+    lines = completed.stderr.split("\n")[:-1]
     assert len(lines) == len(FORGED) * (4 if logs == "worker" else 3)
     for line in lines:
         assert json.loads(line).get("event") != "forged"
         assert not any(char in line for char in CONTROL)
 
 
-def test_what_a_trainer_says_cannot_either(harness):
+def test_trainer_output_cannot_forge_lines_or_control_a_terminal(harness):
     for char in CONTROL:
         assert char not in escape_control(f"a{char}b")
     texts = [FORGED[0] + "".join(CONTROL[:60]), "".join(CONTROL[60:]), *FORGED[-3:]]
-    said = "".join("".join(harness.logs(harness.run(steps=1, say=text).id)) for text in texts)
-    assert "forged" in said and not any(char in said for char in CONTROL)
+    output = "".join("".join(harness.logs(harness.run(steps=1, output=text).id)) for text in texts)
+    assert "forged" in output and not any(char in output for char in CONTROL)
     assert Log(message=escape_control("\x1b[2J")).message == "\\x1b[2J"
 
 
-def test_no_secret_of_ours_reaches_a_trainer_or_what_it_leaves(harness, monkeypatch):
+def test_no_secret_reaches_a_trainer_or_its_artifacts(harness, monkeypatch):
     (harness.settings.data / "api-key").write_text("canary-9-9d2e")
     for name, secret in SECRETS.items():
         monkeypatch.setenv(name, secret)
     monkeypatch.setenv("CANARY_10", "canary-10-9d2e")
     job_id = harness.submit(steps=5)
     harness.supervisor().run()
-    seen = harness.artifact(job_id, "environ.json")
-    assert seen["FRS_JAIL"] == "1" and LEAK not in json.dumps(seen)
-    written = [path for path in harness.settings.artifacts_root.rglob("*") if path.is_file()]
-    written += [harness.settings.data / "frs.db"]
-    assert len(written) > 2
-    for path in written:
+    variables = harness.artifact(job_id, "environ.json")
+    assert variables["FRS_JAIL"] == "1" and LEAK not in json.dumps(variables)
+    files = [path for path in harness.settings.artifacts_root.rglob("*") if path.is_file()]
+    files += [harness.settings.data / "frs.db"]
+    assert len(files) > 2
+    for path in files:
         assert LEAK.encode() not in path.read_bytes(), path
     assert LEAK not in repr(harness.settings.model_copy(update={"database_url": SECRETS["FRS_DATABASE_URL"]}))
     assert LEAK not in "".join(harness.logs(job_id))
 
 
 def listening() -> set[tuple[str, int, int]]:
-    """(file, address, port) of TCP sockets that wait for connections and of UDP sockets, beyond the loopback."""
-    found = set()
+    """Return (file, address, port) of listening TCP and of UDP sockets, without those of the loopback interface."""
+    sockets = set()
     for name in ("tcp", "tcp6", "udp", "udp6"):
         for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
             _, local, _, state, *_ = line.split()
             address, _, port = local.partition(":")
             if state in ("0A", "07") and not _is_loopback(address):
-                found.add((name, int(address, 16), int(port, 16)))
-    return found
+                sockets.add((name, int(address, 16), int(port, 16)))
+    return sockets
 
 
 def _is_loopback(address: str) -> bool:
@@ -105,19 +105,18 @@ def _is_loopback(address: str) -> bool:
     return words[-1][0] == 127 or b"".join(words) == bytes(15) + b"\x01"
 
 
-def test_nothing_listens_beyond_the_loopback_while_a_job_runs(harness: WorkerHarness):
+def test_a_running_job_listens_on_the_loopback_interface_only(harness: WorkerHarness):
     before = listening()
     job_id = harness.submit(steps=200, seconds=0.01)
     supervisor = harness.supervisor()
-    running = in_background(supervisor)
+    thread = in_background(supervisor)
     harness.until_step(job_id, 10)
     assert listening() <= before
     supervisor.release()
-    running.join()
+    thread.join()
 
 
-def test_the_look_at_ports_sees_one():
-
-    with socket.create_server(("0.0.0.0", 0)) as open_to_all, socket.create_server(("127.0.0.1", 0)) as ours:
+def test_open_ports_are_detected():
+    with socket.create_server(("0.0.0.0", 0)) as public, socket.create_server(("127.0.0.1", 0)) as local:
         ports = {port for _, _, port in listening()}
-        assert open_to_all.getsockname()[1] in ports and ours.getsockname()[1] not in ports
+        assert public.getsockname()[1] in ports and local.getsockname()[1] not in ports

@@ -1,4 +1,4 @@
-"""S16: what a broker may carry is a hint or nothing: the worker outlives the rest and does the next real job."""
+"""S16: the worker ignores every broker message that is no wake-up, and still runs the next job."""
 
 import base64
 import json
@@ -54,21 +54,21 @@ def settings(harness: WorkerHarness, broker: str) -> Settings:
 
 @pytest.fixture
 def worker(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    told = {f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
+    variables = {f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
     with (tmp_path / "worker.log").open("w") as log:
-        process = subprocess.Popen([sys.executable, WORKER], env={**os.environ, **told}, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, WORKER], env={**os.environ, **variables}, stdout=log, stderr=log)
     yield process
     process.terminate()
     process.wait(30)
 
 
 def messages(canary: Path) -> list[dict[str, Any]]:
-    """As they lie on the wire."""
+    """Return forged messages in the broker's wire format."""
     code = f"touch {canary}".encode()
     pickled = b"\x80\x04cos\nsystem\n(X" + len(code).to_bytes(4, "little") + code + b"tR."
     task = {"id": str(uuid.uuid4()), "task": "train", "args": [], "kwargs": {}, "retries": 0}
 
-    def wrapped(body: bytes, kind: str, encoding: str = "utf-8", **headers: Any) -> dict[str, Any]:
+    def message(body: bytes, kind: str, encoding: str = "utf-8", **headers: Any) -> dict[str, Any]:
         delivery = {"exchange": QUEUE, "routing_key": QUEUE}
         properties = {
             "body_encoding": "base64",
@@ -85,66 +85,66 @@ def messages(canary: Path) -> list[dict[str, Any]]:
             "properties": properties,
         }
 
-    def called(name: str, *arguments: Any, **headers: Any) -> dict[str, Any]:
+    def task_call(name: str, *arguments: Any, **headers: Any) -> dict[str, Any]:
         body = json.dumps([list(arguments), {}, {}]).encode()
-        return wrapped(
+        return message(
             body, "application/json", lang="py", task=name, id=str(uuid.uuid4()), argsrepr="", kwargsrepr="", **headers
         )
 
-    foreign = "job_" + "0" * 26
+    foreign, command = "job_" + "0" * 26, {"task": "os.system"}
     return [
-        wrapped(pickled, "application/x-python-serialize", "binary", task="train", id="1", lang="py"),
-        wrapped(pickled, "application/x-python-serialize", "binary"),
-        wrapped(pickled, "application/json", task="train", id="1", lang="py"),
-        wrapped(pickled, "application/data", "binary", task="train", id="1", lang="py"),
-        wrapped(b"!!python/object/apply:os.system ['touch x']", "application/x-yaml", task="train", id="1", lang="py"),
-        wrapped(b"\x81", "application/x-msgpack", "binary", task="train", id="1", lang="py"),
-        wrapped(b"{", "application/json", task="train", id="1", lang="py"),
-        wrapped(b"[" * 100_000, "application/json", task="train", id="1", lang="py"),
-        wrapped(json.dumps(task).encode(), "application/json"),
-        called("os.system", code.decode()),
-        called("celery.chord_unlock", "x"),
-        called("celery.backend_cleanup"),
-        called("celery.accumulate", "x"),
-        called("train", foreign),
-        called("train", foreign, eta="2999-01-01T00:00:00"),
-        called("train", foreign, chord="x", callbacks=[{"task": "os.system"}], errbacks=[{"task": "os.system"}], group="x"),
-        called("train", "x" * (10 << 20)),
-        called("train", "../../../etc/passwd"),
-        called("train", {"__class__": "os.system"}),
-        called("train", *["x"] * 1000),
-        called("x" * 100_000),
-        called("train\n\x1b[2J", foreign),
+        message(pickled, "application/x-python-serialize", "binary", task="train", id="1", lang="py"),
+        message(pickled, "application/x-python-serialize", "binary"),
+        message(pickled, "application/json", task="train", id="1", lang="py"),
+        message(pickled, "application/data", "binary", task="train", id="1", lang="py"),
+        message(b"!!python/object/apply:os.system ['touch x']", "application/x-yaml", task="train", id="1", lang="py"),
+        message(b"\x81", "application/x-msgpack", "binary", task="train", id="1", lang="py"),
+        message(b"{", "application/json", task="train", id="1", lang="py"),
+        message(b"[" * 100_000, "application/json", task="train", id="1", lang="py"),
+        message(json.dumps(task).encode(), "application/json"),
+        task_call("os.system", code.decode()),
+        task_call("celery.chord_unlock", "x"),
+        task_call("celery.backend_cleanup"),
+        task_call("celery.accumulate", "x"),
+        task_call("train", foreign),
+        task_call("train", foreign, eta="2999-01-01T00:00:00"),
+        task_call("train", foreign, chord="x", callbacks=[command], errbacks=[command], group="x"),
+        task_call("train", "x" * (10 << 20)),
+        task_call("train", "../../../etc/passwd"),
+        task_call("train", {"__class__": "os.system"}),
+        task_call("train", *["x"] * 1000),
+        task_call("x" * 100_000),
+        task_call("train\n\x1b[2J", foreign),
     ]  # fmt: skip
 
 
 @pytest.fixture
 def put(settings: Settings) -> Callable[[bytes], None]:
-    """Lays bytes where the worker finds its messages, past every client's care."""
+    """Return a function that puts bytes into the worker's queue without a client library."""
 
-    def into_redis(data: bytes) -> None:
+    def put_into_redis(data: bytes) -> None:
         redis.Redis.from_url(settings.broker_url).lpush(QUEUE, data)
 
-    def into_a_folder(data: bytes) -> None:
+    def put_into_folder(data: bytes) -> None:
         name = f"{time.time_ns()}_{uuid.uuid4()}.{QUEUE}.msg"
         folder = broker_folders(settings)["data_folder_in"]
         (folder / f".{name}").write_bytes(data)
         (folder / f".{name}").rename(folder / name)
 
-    return into_redis if settings.broker_url.startswith("redis") else into_a_folder
+    return put_into_redis if settings.broker_url.startswith("redis") else put_into_folder
 
 
 def test_no_message_runs_code_or_stops_the_worker(harness, settings, worker, put, tmp_path):
-    hint = wakeup_sender(celery_app(settings))
+    send_wakeup = wakeup_sender(celery_app(settings))
     first = harness.submit(steps=2)
-    hint(first)
+    send_wakeup(first)
     harness.until_status(first, "succeeded", 40)
-    for message in messages(tmp_path / "canary"):
-        put(json.dumps(message).encode())
+    for forged in messages(tmp_path / "canary"):
+        put(json.dumps(forged).encode())
     second = harness.submit(steps=2)
-    hint(second)
+    send_wakeup(second)
     harness.until_status(second, "succeeded", 40)
     assert worker.poll() is None and not (tmp_path / "canary").exists()
     log = (tmp_path / "worker.log").read_text()
-    assert all(json.loads(line) for line in log.splitlines()), "logs are JSON, line by line"
+    assert all(json.loads(line) for line in log.splitlines()), "every log line is a JSON object"
     assert "\x1b" not in log

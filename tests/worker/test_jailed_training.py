@@ -1,10 +1,10 @@
-"""The real engine behind the worker's door: two processes that meet over their own loopback, and nothing that leaks."""
+"""The real engine run by the worker: two processes communicate over the loopback interface, and no secret leaks."""
 
 import sys
 
 import pytest
 from test_hostile_leaks import LEAK, SECRETS, listening
-from worker_harness import WorkerHarness, in_background
+from worker_harness import WorkerHarness, in_background, split_columns
 
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.spec import JobSpec
@@ -28,28 +28,27 @@ SPEC = {
 
 
 @pytest.mark.slow
-def test_two_processes_train_in_a_jail_listen_to_nobody_and_keep_no_secret(harness: WorkerHarness, monkeypatch):
+def test_two_jailed_processes_train_without_open_ports_or_leaked_secrets(harness: WorkerHarness, monkeypatch):
     for name, secret in SECRETS.items():
         monkeypatch.setenv(name, secret)
     draw_dataset(harness.settings.datasets_root / "drawn", train=8, val=2, size=64)
-    paths = {f"{half}_images": f"drawn/{half}" for half in ("train", "val")}
-    paths |= {f"{half}_annotations": f"drawn/annotations/instances_{half}.json" for half in ("train", "val")}
+    paths = split_columns("drawn/{}", "drawn/annotations/instances_{}.json")
     harness.do(lambda session: session.add(Dataset(id="ds_drawn", name="drawn", **paths)))
     before = listening()
     job_id = harness.do(lifecycle.add, JobSpec.model_validate(SPEC), dataset_id="ds_drawn").id
     settings = harness.settings.model_copy(update={"stall_timeout_seconds": 240.0})
-    running = in_background(Supervisor(harness.database, settings, harness.claim()))
-    opened = set()
-    while running.is_alive():
-        opened |= listening() - before
-        running.join(0.2)
+    thread = in_background(Supervisor(harness.database, settings, harness.claim()))
+    opened_ports = set()
+    while thread.is_alive():
+        opened_ports |= listening() - before
+        thread.join(0.2)
     logs = harness.logs(job_id)
     assert harness.job(job_id).status == "succeeded", logs
-    assert opened == set()
-    [said] = [line for line in logs if "network" in line]
-    assert said == "The trainer runs without network." or "this kernel does not allow" in said
-    written = [path for path in harness.settings.artifacts_root.rglob("*") if path.is_file()]
-    assert any(path.suffix == ".pth" for path in written)
-    for path in written:
+    assert opened_ports == set()
+    [message] = [line for line in logs if "network" in line]
+    assert message == "The trainer runs without network." or "this kernel does not allow" in message
+    files = [path for path in harness.settings.artifacts_root.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".pth" for path in files)
+    for path in files:
         assert LEAK.encode() not in path.read_bytes(), path
-    assert sys.executable.encode() not in b"".join(path.read_bytes() for path in written if path.suffix == ".pth")
+    assert sys.executable.encode() not in b"".join(path.read_bytes() for path in files if path.suffix == ".pth")

@@ -1,4 +1,4 @@
-"""What a comparison is given of the runs it compares."""
+"""The detections and curves of its runs that a comparison gets."""
 
 import hashlib
 
@@ -25,7 +25,7 @@ SPEC = JobSpec.model_validate(
 
 @pytest.fixture
 def ids(harness):
-    """Of the parent, its baseline and their comparison."""
+    """Ids of a job, its baseline and their comparison."""
 
     def add(spec, parent=None):
         return harness.do(lifecycle.add, spec, dataset_id="ds_shapes", parent_id=parent).id
@@ -34,41 +34,41 @@ def ids(harness):
     return parent, add(baseline_of(SPEC), parent), add(comparison_of(SPEC), parent)
 
 
-def leave(harness, job_id, *names):
-    """Runs the job far enough that it leaves these artifacts and a curve of 1,000 steps."""
+def finish_run(harness, job_id, *names):
+    """Claim the job and record these artifacts and a curve of 1,000 steps."""
     lease = harness.do(lifecycle.claim, "tests", 60, job_id)
     for name in names:
         path = harness.settings.work_root / f"{job_id}-{name}"
         path.write_bytes(f"{job_id} {name}".encode())
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        told = events.Artifact(name=name, path=name, sha256=sha256, bytes=path.stat().st_size)
-        key = recording.artifact_key(lease, told)
+        artifact = events.Artifact(name=name, path=name, sha256=sha256, bytes=path.stat().st_size)
+        key = recording.artifact_key(lease, artifact)
         harness.artifacts.put(path, key, sha256)
-        harness.do(recording.record_artifact, lease, told, key)
+        harness.do(recording.record_artifact, lease, artifact, key)
     curve = [events.Metrics(step=n, epoch=0, values={"train/loss": 1.0, "train/lr": 1.0}) for n in range(1, 1001)]
     harness.do(recording.record, lease, [*curve, events.Metrics(step=999, epoch=0, values={"val/bbox_mAP": 0.5})])
 
 
-def test_a_comparison_gets_detections_and_thinned_curves_and_needs_no_weights(harness, ids):
+def test_a_comparison_gets_detections_and_thinned_curves_without_weights(harness, ids):
     parent, baseline, compare = ids
-    leave(harness, parent, "detections-student.npz", "detections-teacher.npz")
-    leave(harness, baseline, "detections-student.npz")
+    finish_run(harness, parent, "detections-student.npz", "detections-teacher.npz")
+    finish_run(harness, baseline, "detections-student.npz")
     inputs = AttemptInputs(harness.settings.work_root / compare)
     with harness.database.read() as session:
         spec = resolve_job(session, harness.settings, harness.job(compare), inputs)
     inputs.fetch(harness.artifacts, lambda: False)
     assert spec.teacher is None and spec.student.weights is None
-    student, alone = spec.run_group.runs
-    assert (student.role, student.seed, alone.role, alone.seed) == ("student", 5, "baseline", 5)
+    student, baseline_run = spec.run_group.runs
+    assert (student.role, student.seed, baseline_run.role, baseline_run.seed) == ("student", 5, "baseline", 5)
     assert student.detections.read_text() == f"{parent} detections-student.npz"
     assert spec.run_group.teacher.read_text() == f"{parent} detections-teacher.npz"
     assert student.curves.keys() == {"train/loss", "val/bbox_mAP"}
-    assert student.curves["val/bbox_mAP"] == [(999, 0.5)], "an evaluation is never thinned out"
+    assert student.curves["val/bbox_mAP"] == [(999, 0.5)], "evaluations are never thinned"
     assert 400 <= len(student.curves["train/loss"]) <= 500
 
 
 def test_a_run_without_detections_cannot_be_compared(harness, ids):
     parent, baseline, compare = ids
-    leave(harness, parent, "detections-student.npz", "detections-teacher.npz")
+    finish_run(harness, parent, "detections-student.npz", "detections-teacher.npz")
     with harness.database.read() as session, pytest.raises(DetectionsUnusable, match=baseline):
         resolve_run_group(session, harness.job(compare), AttemptInputs(harness.settings.work_root))

@@ -12,7 +12,7 @@ from store.jobs.recording import newest_checkpoints
 from worker.attempt.supervisor import Supervisor
 
 
-def test_a_job_succeeds_with_every_metric_and_every_file(harness):
+def test_a_successful_job_has_all_its_metrics_and_files(harness):
     job = harness.run(steps=20)
     assert (job.status, job.end_reason, job.error) == ("succeeded", "completed", None)
     assert sorted(harness.steps(job.id)) == list(range(1, 21))
@@ -23,23 +23,23 @@ def test_a_job_succeeds_with_every_metric_and_every_file(harness):
     assert [(row.kind, row.step) for row in checkpoints] == [("training", 15), ("student", 20), ("training", 20)]
     assert all(harness.artifacts.path(row.key).stat().st_size == row.bytes for row in checkpoints)
     files = [path.name for path in (harness.settings.artifacts_root / job.id).rglob("*") if path.is_file()]
-    assert len(files) == 4, "pruned checkpoints are gone, and no temporary file is left"
+    assert len(files) == 4, "pruned checkpoints and temporary files are removed"
     assert list(harness.settings.work_root.iterdir()) == []
 
 
-def test_a_trainer_killed_at_a_step_goes_on_from_its_newest_checkpoint(harness):
-    whole = harness.run(steps=20)
+def test_a_killed_trainer_resumes_from_its_newest_checkpoint(harness):
+    uninterrupted = harness.run(steps=20)
     job = harness.run(steps=20, crash_at=13)
     assert job.status == "queued"
     harness.supervisor().run()
     assert harness.statuses(job.id) == ["queued", "running", "queued", "running", "succeeded"]
     assert sorted(harness.steps(job.id)) == list(range(1, 21))
-    assert harness.losses(job.id) == harness.losses(whole.id)
+    assert harness.losses(job.id) == harness.losses(uninterrupted.id)
     starts = select(Attempt.start_step).where(Attempt.job_id == job.id).order_by(Attempt.number)
     assert harness.rows(starts) == [0, 10]
 
 
-def test_three_deaths_without_progress_are_poison(harness):
+def test_three_crashes_without_progress_fail_the_job_as_poison(harness):
     job_id = harness.submit(crash_at=3, crash_attempts="all")
     for _ in range(3):
         harness.supervisor().run()
@@ -47,7 +47,7 @@ def test_three_deaths_without_progress_are_poison(harness):
     assert (job.status, job.end_reason) == ("failed", "poison")
 
 
-def test_a_checkpoint_whose_file_is_lost_is_passed_over(harness):
+def test_a_checkpoint_without_its_file_is_skipped(harness):
     job = harness.run(steps=20, crash_at=13)
     newest, _ = harness.do(newest_checkpoints, job.id)
     harness.artifacts.delete(newest.key)
@@ -56,27 +56,27 @@ def test_a_checkpoint_whose_file_is_lost_is_passed_over(harness):
     assert sorted(harness.steps(job.id)) == list(range(1, 21))
 
 
-def test_no_session_is_open_while_artifacts_travel(harness, monkeypatch):
+def test_no_database_session_is_open_during_artifact_transfers(harness, monkeypatch):
     job = harness.run(steps=20, crash_at=13)
-    supervisor, seen = harness.supervisor(heartbeat_seconds=3), []  # no beat comes between
+    supervisor, connections = harness.supervisor(heartbeat_seconds=3), []  # no heartbeat during the test
 
-    def watched(name):
-        use = getattr(supervisor.artifacts, name)
+    def record_connections(name):
+        real = getattr(supervisor.artifacts, name)
 
-        def use_and_look(*arguments):
-            seen.append((name, harness.database.engine.pool.checkedout()))
-            return use(*arguments)
+        def recording(*arguments):
+            connections.append((name, harness.database.engine.pool.checkedout()))
+            return real(*arguments)
 
-        monkeypatch.setattr(supervisor.artifacts, name, use_and_look)
+        monkeypatch.setattr(supervisor.artifacts, name, recording)
 
     for name in ("fetch", "put", "keep_only", "delete"):
-        watched(name)
+        record_connections(name)
     supervisor.run()
     assert harness.job(job.id).status == "succeeded"
-    assert {("fetch", 0), ("put", 0), ("keep_only", 0), ("delete", 0)} == set(seen)
+    assert {("fetch", 0), ("put", 0), ("keep_only", 0), ("delete", 0)} == set(connections)
 
 
-def test_a_later_step_of_an_earlier_attempt_is_not_gone_on_from(harness):
+def test_a_later_step_of_an_earlier_attempt_is_not_resumed_from(harness):
     job = harness.run(steps=20, crash_at=13, crash_attempts="1,2")
     harness.supervisor().run()
     older = update(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.step == 5).values(attempt=2)
@@ -87,15 +87,15 @@ def test_a_later_step_of_an_earlier_attempt_is_not_gone_on_from(harness):
     assert sorted(harness.steps(job.id)) == list(range(1, 21))
 
 
-def test_cancel_kills_a_deaf_trainer_and_nothing_is_written_after_it(harness):
+def test_cancel_kills_a_trainer_that_ignores_sigterm_and_nothing_is_written_afterwards(harness):
     job_id = harness.submit(steps=1000, hang_at=10)
     supervisor = harness.supervisor(grace_seconds=0.5)
     thread = in_background(supervisor)
     harness.until_step(job_id, 9)
-    asked = time.monotonic()
+    requested_at = time.monotonic()
     harness.do(actions.cancel, job_id)
     harness.until_status(job_id, "cancelled")
-    assert time.monotonic() - asked < 5
+    assert time.monotonic() - requested_at < 5
     assert harness.trainers() == []
     before = harness.last_event(job_id)
     thread.join()
@@ -103,8 +103,8 @@ def test_cancel_kills_a_deaf_trainer_and_nothing_is_written_after_it(harness):
     assert harness.job(job_id).end_reason == "cancelled_by_user"
 
 
-def test_release_loses_no_step_and_no_attempt(harness):
-    whole = harness.run(steps=60)
+def test_a_release_loses_no_step(harness):
+    uninterrupted = harness.run(steps=60)
     job_id = harness.submit(steps=60, seconds=0.03)
     supervisor = harness.supervisor()
     thread = in_background(supervisor)
@@ -113,11 +113,11 @@ def test_release_loses_no_step_and_no_attempt(harness):
     thread.join()
     [end] = harness.rows(select(Attempt.end).where(Attempt.job_id == job_id))
     assert (harness.job(job_id).status, end) == ("queued", "released")
-    reached = max(harness.steps(job_id))
+    last_step = max(harness.steps(job_id))
     harness.supervisor().run()
     starts = select(Attempt.start_step).where(Attempt.job_id == job_id).order_by(Attempt.number)
-    assert harness.rows(starts) == [0, reached]
-    assert harness.losses(job_id) == harness.losses(whole.id)
+    assert harness.rows(starts) == [0, last_step]
+    assert harness.losses(job_id) == harness.losses(uninterrupted.id)
 
 
 def test_a_trainer_that_ignores_a_release_is_killed_after_the_grace_period(harness):
@@ -131,7 +131,7 @@ def test_a_trainer_that_ignores_a_release_is_killed_after_the_grace_period(harne
     assert (harness.job(job_id).status, end) == ("queued", "released")
 
 
-def test_a_release_before_the_trainer_has_started_gives_the_job_back(harness):
+def test_a_release_before_the_trainer_starts_requeues_the_job(harness):
     job_id = harness.submit()
     supervisor = harness.supervisor()
     supervisor.release()
@@ -143,8 +143,8 @@ def test_a_lost_lease_stops_the_trainer_and_nothing_more_is_written(harness):
     job_id = harness.submit(steps=10_000, seconds=0.01)
     thread = in_background(harness.supervisor())
     harness.until_step(job_id, 5)
-    taken = update(Job).where(Job.id == job_id).values(attempt=2, lease_owner="another")
-    harness.do(lambda session: session.execute(taken))
+    takeover = update(Job).where(Job.id == job_id).values(attempt=2, lease_owner="another")
+    harness.do(lambda session: session.execute(takeover))
     before = harness.last_event(job_id)
     thread.join(5)
     assert not thread.is_alive() and harness.trainers() == []
@@ -175,7 +175,7 @@ def test_the_trainer_is_killed_on_time_while_the_database_does_not_answer(harnes
     assert not thread.is_alive()
 
 
-def test_what_was_said_while_the_database_was_away_is_written_later(harness):
+def test_events_sent_during_a_database_outage_are_written_later(harness):
     job_id = harness.submit(steps=60, seconds=0.02)
     supervisor = harness.supervisor()
     thread = in_background(supervisor)
@@ -188,7 +188,7 @@ def test_what_was_said_while_the_database_was_away_is_written_later(harness):
     assert sorted(harness.steps(job_id)) == list(range(1, 61))
 
 
-def test_a_silent_trainer_counts_as_hung_and_shows_where(harness):
+def test_a_silent_trainer_fails_as_hung_with_its_stack(harness):
     job_id = harness.submit(hang_at=10)
     harness.supervisor(step_stall_timeout_seconds=1.0).run()
     job = harness.job(job_id)
@@ -196,13 +196,13 @@ def test_a_silent_trainer_counts_as_hung_and_shows_where(harness):
     assert "train_step" in job.error["message"]
 
 
-def test_silence_before_training_is_borne_longer_and_told_as_what_it_is(harness):
+def test_the_stall_timeout_before_training_is_a_setting_of_its_own(harness):
     job_id = harness.submit(sleep_in="loading")
     harness.supervisor(stall_timeout_seconds=1.0, step_stall_timeout_seconds=0.2).run()
     assert "for 1 seconds while loading" in harness.job(job_id).error["message"]
 
 
-def test_a_trainer_killed_for_want_of_memory_is_not_tried_again(harness, monkeypatch):
+def test_a_trainer_killed_for_lack_of_memory_is_not_retried(harness, monkeypatch):
     kills = iter([0, 1])
     monkeypatch.setattr("worker.attempt.supervisor.oom_kill_count", lambda: next(kills))
     job = harness.run(crash_at=3)
@@ -210,19 +210,19 @@ def test_a_trainer_killed_for_want_of_memory_is_not_tried_again(harness, monkeyp
     assert "batch_size" in job.error["hint"]
 
 
-def test_a_trainer_that_gets_no_memory_says_so_with_its_traceback(harness):
-    job = harness.run(exhaust=1)
+def test_a_memory_error_is_reported_with_its_traceback(harness):
+    job = harness.run(exhaust_memory=1)
     assert (job.status, job.end_reason) == ("failed", "out_of_memory")
     assert "MemoryError" in job.error["message"]
 
 
-def test_every_failure_has_a_next_step(harness):
-    for requested_actions in ({"fail": "diverged"}, {"exit": 3}, {"lie": 1}, {"fail": "no such reason"}):
-        error = harness.run(**requested_actions).error
-        assert error["code"] and error["message"] and error["hint"], requested_actions
+def test_every_failure_has_a_hint(harness):
+    for options in ({"fail": "diverged"}, {"exit": 3}, {"wrong_sha256": 1}, {"fail": "no such reason"}):
+        error = harness.run(**options).error
+        assert error["code"] and error["message"] and error["hint"], options
 
 
-def test_too_little_space_sends_the_job_back_before_it_begins(harness):
+def test_too_little_disk_space_requeues_the_job_before_it_starts(harness):
     job_id = harness.submit()
     harness.supervisor(min_free_mb=1 << 40).run()
     job = harness.job(job_id)
@@ -230,7 +230,7 @@ def test_too_little_space_sends_the_job_back_before_it_begins(harness):
     assert harness.steps(job_id) == [] and "MB are free" in job.status_reason_message
 
 
-def test_processes_the_trainer_leaves_behind_die_with_it(harness):
+def test_child_processes_of_a_trainer_die_with_it(harness):
     job = harness.run(spawn=1)
     assert job.status == "succeeded"
     assert not alive(job.facts["spawned"])
@@ -238,7 +238,7 @@ def test_processes_the_trainer_leaves_behind_die_with_it(harness):
     until(lambda: not alive(harness.job(job.id).facts["spawned"]))
 
 
-def test_the_trainer_lives_in_a_session_of_its_own(harness):
+def test_the_trainer_has_its_own_session_and_process_group(harness):
     harness.submit(hang_at=2)
     supervisor = harness.supervisor(grace_seconds=0.2)
     thread = in_background(supervisor)
@@ -249,7 +249,7 @@ def test_the_trainer_lives_in_a_session_of_its_own(harness):
     thread.join()
 
 
-def test_a_trainer_told_to_stop_by_somebody_else_is_given_back(harness):
+def test_a_sigterm_from_outside_requeues_the_job(harness):
     job_id = harness.submit(steps=10_000, seconds=0.01)
     thread = in_background(harness.supervisor())
     harness.until_step(job_id, 5)
@@ -258,7 +258,7 @@ def test_a_trainer_told_to_stop_by_somebody_else_is_given_back(harness):
     assert harness.job(job_id).status == "queued"
 
 
-def test_a_command_that_does_not_exist_fails_the_job(harness):
+def test_a_missing_executable_fails_the_job(harness):
     job_id = harness.submit()
     Supervisor(harness.database, harness.settings, harness.claim(), ["/no/such/program"]).run()
     job = harness.job(job_id)
@@ -266,7 +266,7 @@ def test_a_command_that_does_not_exist_fails_the_job(harness):
     assert "No such file" in job.error["message"]
 
 
-def test_a_full_disk_sends_the_job_back_to_wait_for_storage(harness, monkeypatch):
+def test_a_full_disk_makes_the_job_wait_for_storage(harness, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -280,7 +280,7 @@ def test_a_full_disk_sends_the_job_back_to_wait_for_storage(harness, monkeypatch
     assert job.not_before is not None
 
 
-def test_cancel_and_completion_at_once_end_the_job_once(harness):
+def test_concurrent_cancel_and_completion_end_the_job_once(harness):
     for delay in (0.0, 0.05, 0.1, 0.15):
         job_id = harness.submit(steps=20, seconds=0.01)
         thread = in_background(harness.supervisor())

@@ -1,4 +1,4 @@
-"""Workers that unpack by themselves what clients have uploaded."""
+"""Workers unpack uploaded data sets."""
 
 import hashlib
 import io
@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 from sqlalchemy import delete, select, update
-from worker_harness import STUB, dispatching, until
+from worker_harness import STUB, dispatching, split_columns, until
 
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.spec import JobSpec
@@ -19,12 +19,15 @@ from store.states import RequestKind
 from worker.attempt.worker_request import RequestRun
 from worker.dispatch import dispatcher
 
-LOGGING = "import runpy, sys; open({log!r}, 'a').write('x'); runpy.run_module('frs.dataset.upload.convert', run_name='__main__')"
+LOGGING = (
+    "import runpy, sys; open({log!r}, 'a').write('x');"
+    " runpy.run_module('frs.dataset.upload.convert', run_name='__main__')"
+)
 
 
 @pytest.fixture
 def uploaded(harness, tmp_path):
-    """The one data set is an upload; its archive is in the artifacts. Says what its folder is called."""
+    """Make the data set an upload whose archive is in the artifacts; return the name of its unpacked folder."""
     folder = tmp_path / "drawn"
     draw_dataset(folder, train=3, val=2, size=32)
     stream = io.BytesIO()
@@ -35,8 +38,7 @@ def uploaded(harness, tmp_path):
     source = tmp_path / "archive"
     source.write_bytes(stream.getvalue())
     harness.artifacts.put(source, f"uploads/{sha256}.zip", sha256)
-    paths = {f"{half}_images": half for half in ("train", "val")}
-    paths |= {f"{half}_annotations": f"annotations/instances_{half}.json" for half in ("train", "val")}
+    paths = split_columns("{}", "annotations/instances_{}.json")
     row = {**paths, "upload_key": f"uploads/{sha256}.zip"}
     harness.do(lambda session: session.execute(update(Dataset).values(row)))
     return sha256
@@ -44,7 +46,7 @@ def uploaded(harness, tmp_path):
 
 @pytest.fixture
 def conversions(tmp_path, monkeypatch):
-    """How many there have been."""
+    """Return a function that counts the conversions of archives."""
     log = tmp_path / "conversions"
     log.touch()
     monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", LOGGING.format(log=str(log))))
@@ -52,7 +54,7 @@ def conversions(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def slow(monkeypatch):
+def slow_conversion(monkeypatch):
     monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", "import time; time.sleep(60)"))
 
 
@@ -60,11 +62,11 @@ def unpacked(root):
     return sorted(path.name for path in root.iterdir() if path.name not in (".lock", ".unpacking"))
 
 
-def test_jobs_that_need_a_set_at_the_same_time_unpack_it_once_on_each_host(harness, uploaded, conversions, tmp_path):
+def test_concurrent_jobs_unpack_their_data_set_once_per_host(harness, uploaded, conversions, tmp_path):
     for number, name in enumerate(("one", "two"), 1):
-        submitted = [harness.submit(steps=3) for _ in range(3)]
+        job_ids = [harness.submit(steps=3) for _ in range(3)]
         with dispatching(harness, uploads_root=tmp_path / name, concurrency=3):
-            for job_id in submitted:
+            for job_id in job_ids:
                 harness.until_status(job_id, "succeeded")
         assert unpacked(tmp_path / name) == [uploaded]
         assert conversions() == number
@@ -72,7 +74,7 @@ def test_jobs_that_need_a_set_at_the_same_time_unpack_it_once_on_each_host(harne
     assert len(harness.rows(select(Attempt))) == 6
 
 
-def test_the_lease_is_renewed_while_an_archive_is_unpacked(harness, uploaded, slow):
+def test_the_lease_is_renewed_while_an_archive_is_unpacked(harness, uploaded, slow_conversion):
     job_id = harness.submit()
     with dispatching(harness, lease_seconds=1.5, fence_seconds=1.2):
         harness.until_status(job_id, "running")
@@ -82,7 +84,9 @@ def test_the_lease_is_renewed_while_an_archive_is_unpacked(harness, uploaded, sl
 
 
 @pytest.mark.parametrize(("action", "status"), [("cancel", "cancelled"), ("pause", "paused")])
-def test_a_wish_is_heeded_while_an_archive_is_unpacked(harness, uploaded, slow, action, status):
+def test_a_requested_action_takes_effect_while_an_archive_is_unpacked(
+    harness, uploaded, slow_conversion, action, status
+):
     job_id = harness.submit()
     with dispatching(harness):
         harness.until_status(job_id, "running")
@@ -91,19 +95,19 @@ def test_a_wish_is_heeded_while_an_archive_is_unpacked(harness, uploaded, slow, 
     assert unpacked(harness.settings.uploads_root) == []
 
 
-def test_a_worker_that_stops_gives_the_job_back_at_once(harness, uploaded, slow):
+def test_a_stopping_worker_requeues_a_job_that_unpacks(harness, uploaded, slow_conversion):
     job_id = harness.submit()
-    with dispatching(harness, grace_seconds=20) as running:
+    with dispatching(harness, grace_seconds=20) as worker:
         harness.until_status(job_id, "running")
-        running.stop()
+        worker.stop()
         harness.until_status(job_id, "queued", 10)
     assert harness.rows(select(Attempt.end)) == ["released"]
 
 
-def test_a_job_whose_archive_is_gone_says_so(harness, uploaded):
+def test_a_job_with_a_deleted_archive_fails_as_bad_dataset(harness, uploaded):
     harness.artifacts.delete(f"uploads/{uploaded}.zip")
-    ended = harness.run()
-    assert (ended.status, ended.end_reason, ended.error["code"]) == ("failed", "bad_dataset", "dataset_not_found")
+    job = harness.run()
+    assert (job.status, job.end_reason, job.error["code"]) == ("failed", "bad_dataset", "dataset_not_found")
 
 
 def add_probe(harness):
@@ -114,21 +118,21 @@ def add_probe(harness):
     return RequestRun(harness.database, harness.settings, lease, STUB)
 
 
-def test_a_probe_unpacks_what_it_needs(harness, uploaded):
+def test_a_probe_unpacks_its_data_set(harness, uploaded):
     add_probe(harness).run()
     assert harness.rows(select(WorkerRequest.status)) == ["succeeded"]
     assert unpacked(harness.settings.uploads_root) == [uploaded]
 
 
-def test_a_probe_given_back_while_it_unpacks_counts_no_attempt(harness, uploaded, slow):
-    running = add_probe(harness)
-    running.release()
-    running.run()
+def test_a_probe_released_while_it_unpacks_counts_no_attempt(harness, uploaded, slow_conversion):
+    run = add_probe(harness)
+    run.release()
+    run.run()
     [probe] = harness.rows(select(WorkerRequest))
     assert (probe.status, probe.attempt) == ("queued", 0)
 
 
-def test_what_was_unpacked_goes_once_the_data_set_is_deleted(harness, uploaded, monkeypatch):
+def test_the_unpacked_files_of_a_deleted_data_set_are_removed(harness, uploaded, monkeypatch):
     monkeypatch.setattr(dispatcher, "SWEEP_SECONDS", 0.2)
     monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", -1)
     job_id = harness.submit(steps=3)

@@ -1,4 +1,4 @@
-"""The real thing: `python -m worker` as its own process, killed, stopped and lied to."""
+"""`python -m worker` as its own process: killed, stopped, and sent forged messages."""
 
 import json
 import os
@@ -22,30 +22,34 @@ LEASE = {"heartbeat_seconds": 0.3, "fence_seconds": 1.5, "lease_seconds": 2.5}
 
 @pytest.fixture
 def start(harness, tmp_path):
-    """Starts a worker; ends it after the test."""
-    started = []
+    """Return a function that starts a worker; the workers are killed after the test."""
+    processes = []
 
     def start_worker(**changes):
         settings = harness.settings.model_copy(update={**LEASE, **changes})
-        told = {f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
-        with (tmp_path / f"worker{len(started)}.log").open("w") as log:
-            process = subprocess.Popen([sys.executable, WORKER], env={**os.environ, **told}, stdout=log, stderr=log)
-        started.append(process)
+        variables = {
+            f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()
+        }
+        with (tmp_path / f"worker{len(processes)}.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, WORKER], env={**os.environ, **variables}, stdout=log, stderr=log
+            )
+        processes.append(process)
         return process
 
     yield start_worker
-    for process in started:
+    for process in processes:
         process.kill()
         process.wait()
     until(lambda: harness.trainers() == [], 5)
 
 
-def starts(harness, job_id):
+def start_steps(harness, job_id):
     return harness.rows(select(Attempt.start_step).where(Attempt.job_id == job_id).order_by(Attempt.number))
 
 
-def test_after_kill_9_of_a_worker_its_trainer_dies_and_another_worker_finishes_the_job(harness, start):
-    whole = harness.run(steps=40)
+def test_after_sigkill_of_a_worker_its_trainer_dies_and_another_worker_finishes_the_job(harness, start):
+    uninterrupted = harness.run(steps=40)
     job_id = harness.submit(steps=40, seconds=0.04)
     worker = start()
     harness.until_step(job_id, 12)
@@ -53,42 +57,42 @@ def test_after_kill_9_of_a_worker_its_trainer_dies_and_another_worker_finishes_t
     until(lambda: harness.trainers() == [], 2)
     start()
     harness.until_status(job_id, "succeeded")
-    assert harness.losses(job_id) == harness.losses(whole.id)
-    first, second = starts(harness, job_id)
+    assert harness.losses(job_id) == harness.losses(uninterrupted.id)
+    first, second = start_steps(harness, job_id)
     assert first == 0 and second >= 10 and second % 5 == 0
 
 
-def test_a_worker_that_slept_past_its_lease_writes_nothing_more(harness, start):
-    whole = harness.run(steps=40)
+def test_a_worker_suspended_beyond_its_lease_writes_nothing_more(harness, start):
+    uninterrupted = harness.run(steps=40)
     job_id = harness.submit(steps=40, seconds=0.04)
-    sleeper = start()
+    suspended = start()
     harness.until_step(job_id, 7)
-    pause(harness, sleeper)
+    pause(harness, suspended)
     start()
     until(lambda: harness.job(job_id).attempt == 2)
     harness.until_step(job_id, 20)
-    sleeper.send_signal(signal.SIGCONT)
+    suspended.send_signal(signal.SIGCONT)
     harness.until_status(job_id, "succeeded")
-    assert harness.losses(job_id) == harness.losses(whole.id)
+    assert harness.losses(job_id) == harness.losses(uninterrupted.id)
     assert harness.statuses(job_id) == ["queued", "running", "queued", "running", "succeeded"]
     until(lambda: harness.trainers() == [], 3)
 
 
-def test_sigterm_gives_the_job_back_without_losing_a_step(harness, start):
-    whole = harness.run(steps=40)
+def test_sigterm_requeues_the_job_without_losing_a_step(harness, start):
+    uninterrupted = harness.run(steps=40)
     job_id = harness.submit(steps=40, seconds=0.04)
     worker = start()
     harness.until_step(job_id, 7)
     worker.terminate()
     assert worker.wait(10) == 0
     assert harness.job(job_id).status == "queued" and harness.trainers() == []
-    reached = max(harness.steps(job_id))
+    last_step = max(harness.steps(job_id))
     harness.supervisor().run()
-    assert starts(harness, job_id) == [0, reached]
-    assert harness.losses(job_id) == harness.losses(whole.id)
+    assert start_steps(harness, job_id) == [0, last_step]
+    assert harness.losses(job_id) == harness.losses(uninterrupted.id)
 
 
-def test_jobs_run_with_the_broker_dead_from_the_start(harness, start):
+def test_jobs_run_without_a_broker(harness, start):
     job_id = harness.submit(steps=3)
     worker = start(broker_url="redis://:hush@127.0.0.1:1/0")
     harness.until_status(job_id, "succeeded")
@@ -96,7 +100,7 @@ def test_jobs_run_with_the_broker_dead_from_the_start(harness, start):
     assert worker.wait(15) == 0
 
 
-def test_forged_messages_are_ignored_and_a_true_hint_is_taken(harness, start, tmp_path):
+def test_forged_messages_are_ignored_and_a_wakeup_is_handled(harness, start, tmp_path):
     start(poll_seconds=120)
     log = tmp_path / "worker0.log"
     broker = celery_app(harness.settings)
@@ -111,20 +115,20 @@ def test_forged_messages_are_ignored_and_a_true_hint_is_taken(harness, start, tm
     second = harness.submit(steps=2)
     wakeup_sender(broker)(second)
     harness.until_status(second, "succeeded", 30)
-    assert all(json.loads(line) for line in log.read_text().splitlines()), "logs are JSON, line by line"
+    assert all(json.loads(line) for line in log.read_text().splitlines()), "every log line is a JSON object"
 
 
 def test_cancel_reaches_the_trainer_of_another_process(harness, start):
     job_id = harness.submit(steps=10_000, seconds=0.01)
     start()
     harness.until_step(job_id, 5)
-    asked = time.monotonic()
+    requested_at = time.monotonic()
     harness.do(actions.cancel, job_id)
     harness.until_status(job_id, "cancelled")
-    assert time.monotonic() - asked < 5 and harness.trainers() == []
+    assert time.monotonic() - requested_at < 5 and harness.trainers() == []
 
 
-def test_the_worker_needs_no_torch_and_knows_one_task(tmp_path):
+def test_the_worker_imports_no_torch_and_has_one_task(tmp_path):
     code = (
         "import sys, worker.app, worker.tasks;"
         "assert 'torch' not in sys.modules and 'mmengine' not in sys.modules;"

@@ -1,4 +1,4 @@
-"""WorkerRequests: what a worker does that is no job."""
+"""Worker requests: probes of jobs and imports of weights."""
 
 import hashlib
 import sys
@@ -22,14 +22,14 @@ from worker.dispatch.dispatcher import Dispatcher
 STUB = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
 
 
-def add_probe(harness: WorkerHarness, **requested_actions: str) -> str:
-    spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "metadata": requested_actions}
+def add_probe(harness: WorkerHarness, **options: str) -> str:
+    spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "metadata": options}
     request = {"spec": JobSpec.model_validate(spec).model_dump(mode="json"), "dataset_id": "ds_shapes"}
     return harness.do(worker_requests.add, RequestKind.PROBE, request, owner="admin").id
 
 
 def add_upload(harness: WorkerHarness, content: str) -> tuple[str, str]:
-    """Ids of a detector that is being imported and of the worker_request that does it."""
+    """Add an uploaded detector; return its id and the id of the worker request that imports it."""
     source = harness.settings.work_root / "upload"
     source.write_text(content)
     sha256 = hashlib.sha256(content.encode()).hexdigest()
@@ -45,119 +45,124 @@ def run_next(harness: WorkerHarness, **changes: Any) -> None:
     request_runs.RequestRun(harness.database, harness.settings.model_copy(update=changes), lease, STUB).run()
 
 
-def row(harness: WorkerHarness, worker_request_id: str) -> WorkerRequest:
-    return harness.rows(select(WorkerRequest).where(WorkerRequest.id == worker_request_id))[0]
+def request_row(harness: WorkerHarness, request_id: str) -> WorkerRequest:
+    return harness.rows(select(WorkerRequest).where(WorkerRequest.id == request_id))[0]
 
 
 def detector(harness: WorkerHarness) -> Detector:
     return harness.rows(select(Detector))[0]
 
 
-def test_a_probe_leaves_its_forecast(harness: WorkerHarness) -> None:
-    worker_request_id = add_probe(harness)
+def test_a_probe_stores_its_result(harness: WorkerHarness) -> None:
+    request_id = add_probe(harness)
     run_next(harness)
-    done = row(harness, worker_request_id)
-    assert (done.status, done.result, done.error, done.lease_owner) == ("succeeded", {"ok": True}, None, None)
+    probe = request_row(harness, request_id)
+    assert (probe.status, probe.result, probe.error, probe.lease_owner) == ("succeeded", {"ok": True}, None, None)
     assert list(harness.settings.work_root.iterdir()) == []
 
 
-def test_a_probe_that_fails_says_why(harness: WorkerHarness) -> None:
-    worker_request_id = add_probe(harness, requested_action="unsupported_detector")
+def test_a_failed_probe_stores_its_error(harness: WorkerHarness) -> None:
+    request_id = add_probe(harness, outcome="unsupported_detector")
     run_next(harness)
-    failed = row(harness, worker_request_id)
-    assert (failed.status, failed.error["code"]) == ("failed", "unsupported_detector")
+    probe = request_row(harness, request_id)
+    assert (probe.status, probe.error["code"]) == ("failed", "unsupported_detector")
 
 
 def test_a_probe_that_takes_too_long_is_killed(harness: WorkerHarness) -> None:
-    worker_request_id = add_probe(harness, requested_action="sleep")
+    request_id = add_probe(harness, outcome="sleep")
     run_next(harness, request_timeout_seconds=1.0)
-    assert row(harness, worker_request_id).status == "failed" and harness.trainers() == []
+    assert request_row(harness, request_id).status == "failed" and harness.trainers() == []
 
 
-def test_imported_weights_become_the_detectors(harness: WorkerHarness) -> None:
-    _, worker_request_id = add_upload(harness, "weights")
+def test_imported_weights_belong_to_the_detector(harness: WorkerHarness) -> None:
+    _, request_id = add_upload(harness, "weights")
     run_next(harness)
     ready = detector(harness)
-    assert (row(harness, worker_request_id).status, ready.status, ready.classes) == ("succeeded", "ready", ["box"])
+    assert (request_row(harness, request_id).status, ready.status, ready.classes) == ("succeeded", "ready", ["box"])
     assert harness.artifacts.path(ready.weights_key).read_text() == "imported weights"
 
 
-def test_refused_weights_leave_the_reason_with_the_detector(harness: WorkerHarness) -> None:
+def test_the_error_of_refused_weights_is_stored_with_the_detector(harness: WorkerHarness) -> None:
     add_upload(harness, "weights_unreadable")
     run_next(harness)
     assert (detector(harness).status, detector(harness).error["code"]) == ("refused", "weights_unreadable")
 
 
-def test_a_worker_request_whose_worker_died_is_taken_by_another_and_given_up_in_the_end(harness: WorkerHarness) -> None:
-    _, worker_request_id = add_upload(harness, "weights")
+def test_a_request_whose_workers_die_fails_after_its_last_attempt(harness: WorkerHarness) -> None:
+    _, request_id = add_upload(harness, "weights")
     for _ in range(worker_requests.MAX_ATTEMPTS):
         assert harness.do(worker_requests.claim, "dead", 60)
         harness.do(lambda session: session.execute(update(WorkerRequest).values(lease_expires_at=1.0)))
     assert harness.do(worker_requests.claim, "tests", 60) is None
-    assert (row(harness, worker_request_id).status, row(harness, worker_request_id).error["code"]) == (
+    assert (request_row(harness, request_id).status, request_row(harness, request_id).error["code"]) == (
         "failed",
         "poison",
     )
     assert (detector(harness).status, detector(harness).error["code"]) == ("refused", "poison")
 
 
-@pytest.mark.parametrize("requested_action", ["", "die"])
-def test_a_dispatcher_does_worker_requests_beside_jobs(harness: WorkerHarness, requested_action: str) -> None:
-    worker_request_id, job_id = add_probe(harness, requested_action=requested_action), harness.submit(steps=3)
+@pytest.mark.parametrize("outcome", ["", "die"])
+def test_a_dispatcher_runs_worker_requests_and_jobs(harness: WorkerHarness, outcome: str) -> None:
+    request_id, job_id = add_probe(harness, outcome=outcome), harness.submit(steps=3)
     dispatcher = Dispatcher(harness.settings, harness.database, STUB)
     dispatcher.start()
     harness.until_status(job_id, "succeeded")
-    until(lambda: row(harness, worker_request_id).status in ("succeeded", "failed"))
+    until(lambda: request_row(harness, request_id).status in ("succeeded", "failed"))
     dispatcher.stop()
     dispatcher.join()
-    assert row(harness, worker_request_id).status == ("failed" if requested_action else "succeeded")
+    assert request_row(harness, request_id).status == ("failed" if outcome else "succeeded")
 
 
-def test_a_full_disk_costs_no_upload(harness: WorkerHarness) -> None:
-    _, worker_request_id = add_upload(harness, "weights")
+def test_a_full_disk_does_not_fail_an_import(harness: WorkerHarness) -> None:
+    _, request_id = add_upload(harness, "weights")
     run_next(harness, min_free_mb=1 << 40)
-    waiting = row(harness, worker_request_id)
+    waiting = request_row(harness, request_id)
     assert (waiting.status, waiting.attempt, detector(harness).status) == ("running", 0, "importing")
-    assert harness.do(worker_requests.claim, "another", 60) is None, "not at once"
+    assert harness.do(worker_requests.claim, "another", 60) is None, "only after a delay"
     harness.do(lambda session: session.execute(update(WorkerRequest).values(lease_expires_at=1.0)))
     run_next(harness)
-    assert (row(harness, worker_request_id).status, detector(harness).status) == ("succeeded", "ready")
+    assert (request_row(harness, request_id).status, detector(harness).status) == ("succeeded", "ready")
 
 
-def test_a_store_that_does_not_answer_costs_no_upload(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, worker_request_id = add_upload(harness, "weights")
-    with monkeypatch.context() as away:
-        away.setattr(ArtifactFolder, "fetch", Mock(side_effect=ArtifactsUnavailable("s3://bucket answers 503")))
+def test_an_unavailable_artifact_store_does_not_fail_an_import(
+    harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, request_id = add_upload(harness, "weights")
+    with monkeypatch.context() as outage:
+        outage.setattr(ArtifactFolder, "fetch", Mock(side_effect=ArtifactsUnavailable("s3://bucket answers 503")))
         run_next(harness)
-    waiting = row(harness, worker_request_id)
+    waiting = request_row(harness, request_id)
     assert (waiting.status, waiting.attempt, detector(harness).status) == ("running", 0, "importing")
     harness.do(lambda session: session.execute(update(WorkerRequest).values(lease_expires_at=1.0)))
     run_next(harness)
-    assert (row(harness, worker_request_id).status, detector(harness).status) == ("succeeded", "ready")
+    assert (request_row(harness, request_id).status, detector(harness).status) == ("succeeded", "ready")
 
 
-def test_an_upload_that_is_gone_is_refused(harness: WorkerHarness) -> None:
-    _, worker_request_id = add_upload(harness, "weights")
+def test_the_import_of_a_deleted_upload_fails(harness: WorkerHarness) -> None:
+    _, request_id = add_upload(harness, "weights")
     harness.artifacts.delete(detector(harness).weights_key)
     run_next(harness)
-    assert (row(harness, worker_request_id).status, detector(harness).error["code"]) == ("failed", "artifact_not_found")
+    assert (request_row(harness, request_id).status, detector(harness).error["code"]) == (
+        "failed",
+        "artifact_not_found",
+    )
 
 
-def test_an_importer_that_is_killed_is_tried_again_and_given_up_in_the_end(harness: WorkerHarness) -> None:
-    _, worker_request_id = add_upload(harness, "die")
+def test_a_killed_import_is_retried_and_fails_after_its_last_attempt(harness: WorkerHarness) -> None:
+    _, request_id = add_upload(harness, "die")
     for attempt in range(1, worker_requests.MAX_ATTEMPTS + 1):
         run_next(harness)
-        assert (row(harness, worker_request_id).attempt, detector(harness).status) == (attempt, "importing")
+        assert (request_row(harness, request_id).attempt, detector(harness).status) == (attempt, "importing")
     assert harness.do(worker_requests.claim, "tests", 60) is None
     assert (detector(harness).status, detector(harness).error["code"]) == ("refused", "poison")
 
 
-def test_a_worker_request_is_given_back_when_its_worker_stops(harness: WorkerHarness) -> None:
-    worker_request_id = add_probe(harness, requested_action="sleep")
+def test_a_worker_request_is_requeued_when_its_worker_stops(harness: WorkerHarness) -> None:
+    request_id = add_probe(harness, outcome="sleep")
     dispatcher = Dispatcher(harness.settings, harness.database, STUB)
     dispatcher.start()
     until(lambda: harness.trainers())
     dispatcher.stop()
     dispatcher.join()
-    until(lambda: row(harness, worker_request_id).status == "queued")
-    assert (row(harness, worker_request_id).attempt, harness.trainers()) == (0, [])
+    until(lambda: request_row(harness, request_id).status == "queued")
+    assert (request_row(harness, request_id).attempt, harness.trainers()) == (0, [])

@@ -1,4 +1,4 @@
-"""A harness with a real database, real files and real processes; only the trainer is a stub."""
+"""Harness for worker tests: a real database, real files and real processes; only the trainer is a stub."""
 
 import json
 import os
@@ -44,10 +44,13 @@ SHORT = {
 
 @dataclass(frozen=True)
 class WorkerHarness:
+    """The settings and database of one test, with helpers that add, run and inspect jobs."""
+
     settings: Settings
     database: Database
 
     def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Return `function(session, ...)`, committed."""
         with self.database.write() as session:
             result = function(session, *arguments, **named)
             session.commit()
@@ -55,16 +58,16 @@ class WorkerHarness:
 
     def add_dataset(self) -> None:
         root = self.settings.datasets_root / "shapes"
-        for half in ("train", "val"):
-            (root / half).mkdir(parents=True)
-            (root / f"{half}.json").write_text("{}")
-        paths = {f"{half}_images": f"shapes/{half}" for half in ("train", "val")}
-        paths |= {f"{half}_annotations": f"shapes/{half}.json" for half in ("train", "val")}
-        self.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)))
+        for split in ("train", "val"):
+            (root / split).mkdir(parents=True)
+            (root / f"{split}.json").write_text("{}")
+        columns = split_columns("shapes/{}", "shapes/{}.json")
+        self.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **columns)))
 
-    def submit(self, spec: dict[str, Any] | None = None, **requested_actions: object) -> str:
+    def submit(self, spec: dict[str, Any] | None = None, **options: object) -> str:
+        """Add a job with these options of the stub trainer; return its id."""
         job = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, **(spec or {})}
-        job["metadata"] = {name: str(value) for name, value in requested_actions.items()}
+        job["metadata"] = {name: str(value) for name, value in options.items()}
         return self.do(lifecycle.add, JobSpec.model_validate(job), dataset_id="ds_shapes").id
 
     def claim(self) -> Lease:
@@ -73,13 +76,13 @@ class WorkerHarness:
         return lease
 
     def supervisor(self, **changes: Any) -> Supervisor:
-        """Of the next job in the queue."""
+        """Claim the next job in the queue and return its supervisor; `changes` are of the settings."""
         settings = self.settings.model_copy(update=changes)
         return Supervisor(self.database, settings, self.claim(), STUB)
 
-    def run(self, **requested_actions: object) -> Job:
-        """A job with these requested_actions after one attempt."""
-        job_id = self.submit(**requested_actions)
+    def run(self, **options: object) -> Job:
+        """Add a job with these options of the stub trainer, run one attempt and return the job."""
+        job_id = self.submit(**options)
         self.supervisor().run()
         return self.job(job_id)
 
@@ -90,22 +93,20 @@ class WorkerHarness:
         with self.database.read() as session:
             return session.scalars(query).all()
 
-    def job_in(self, session: Session, job_id: str) -> Job:
+    def job_row(self, session: Session, job_id: str) -> Job:
         return session.get_one(Job, job_id)
 
-    def without_wish(self, spec: dict[str, Any], requested_action: str) -> dict[str, Any]:
-        return spec | {
-            "metadata": {name: value for name, value in spec["metadata"].items() if name != requested_action}
-        }
+    def without_option(self, spec: dict[str, Any], option: str) -> dict[str, Any]:
+        return spec | {"metadata": {name: value for name, value in spec["metadata"].items() if name != option}}
 
-    def stop_requested(self, job_id: str) -> Update:
-        """As if somebody had asked while it still ran."""
+    def stop_request(self, job_id: str) -> Update:
+        """Return a statement that requests a stop, as a user does while the job runs."""
         return update(Job).where(Job.id == job_id).values(stop_requested_at=1.0)
 
     def cancel(self, job_id: str) -> None:
         self.do(actions.cancel, job_id)
 
-    def waiting(self, job_id: str) -> StatusReason | None:
+    def waiting_reason(self, job_id: str) -> StatusReason | None:
         with self.database.read() as session:
             return waiting_reason(session, session.get_one(Job, job_id))
 
@@ -148,7 +149,7 @@ class WorkerHarness:
 
 @contextmanager
 def dispatching(harness: WorkerHarness, **changes: Any) -> Iterator[Dispatcher]:
-    """`changes`: of the settings, as on another host."""
+    """Run a dispatcher; `changes` of the settings make it another host."""
     dispatcher = Dispatcher(harness.settings.model_copy(update=changes), harness.database, STUB)
     dispatcher.start()
     try:
@@ -158,18 +159,26 @@ def dispatching(harness: WorkerHarness, **changes: Any) -> Iterator[Dispatcher]:
         dispatcher.join()
 
 
-def until(true: Callable[[], object], seconds: float = 20) -> None:
+def split_columns(images: str, annotations: str) -> dict[str, str]:
+    """Return the path columns of a data set's row from patterns in which `{}` is the split."""
+    splits = ("train", "val")
+    columns = {f"{split}_images": images.format(split) for split in splits}
+    return columns | {f"{split}_annotations": annotations.format(split) for split in splits}
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until the condition is true. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
+    while not condition():
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.05)
 
 
 def pause(harness: WorkerHarness, process: subprocess.Popen[bytes]) -> None:
-    """Stops it, but not while it holds SQLite's one write lock, for then nobody could go on."""
+    """Suspend the process while it does not hold SQLite's write lock, which would block every other process."""
     while True:
         process.send_signal(signal.SIGSTOP)
-        until(lambda: _is_stopped(process.pid))  # on a busy machine its threads go on for a while
+        until(lambda: _is_stopped(process.pid))  # on a busy machine its threads run on for a while
         database = sqlite3.connect(harness.settings.data / "frs.db", timeout=0.2)
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -187,26 +196,27 @@ def _is_stopped(pid: int) -> bool:
 
 
 def in_background(supervisor: Supervisor) -> threading.Thread:
+    """Run the supervisor in a thread; return the thread."""
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     return thread
 
 
 def processes(text: str) -> list[int]:
-    """Pids of processes with that in their command line."""
-    found = []
+    """Return the ids of the processes whose command line contains the text."""
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             line = (folder / "cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
         if text in line and int(folder.name) != os.getpid():
-            found.append(int(folder.name))
-    return found
+            pids.append(int(folder.name))
+    return pids
 
 
 def alive(pid: int) -> bool:
-    """A zombie is dead."""
+    """Return whether the process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
