@@ -112,9 +112,9 @@ def load(detector: nn.Module, content: Mapping[str, Any], name: str) -> None:
     Raises WeightsRefused if numbers are not finite, and TeacherWeightsMismatch if tensors are missing, unknown or of
     another type or shape.
     """
-    state, own = state_of(content, name), detector.state_dict()
+    state, target = state_of(content, name), detector.state_dict()
     check_finite(state, name)
-    mistyped = [key for key, tensor in state.items() if key in own and _kind(tensor) != _kind(own[key])]
+    mistyped = [key for key, tensor in state.items() if key in target and _kind(tensor) != _kind(target[key])]
     if mistyped:
         raise TeacherWeightsMismatch(
             f"{name} does not match the detector: {len(mistyped)} types differ ({mistyped[0]}, ...)."
@@ -141,16 +141,16 @@ def load_except(detector: nn.Module, content: Mapping[str, Any], name: str, excl
 
     Raises WeightsRefused or TeacherWeightsMismatch as `load` does.
     """
-    state, own = state_of(content, name), detector.state_dict()
+    state, target = state_of(content, name), detector.state_dict()
     present = sorted(key for key in excluded if key in state)
-    load(detector, state | {key: own[key] for key in excluded}, name)
+    load(detector, state | {key: target[key] for key in excluded}, name)
     return present
 
 
 def shapes_match(detector: nn.Module, content: Mapping[str, Any], name: str, keys: Collection[str]) -> bool:
     """Return whether the file has tensors of the detector's shapes under `keys`. Raises WeightsUnreadable."""
-    state, own = state_of(content, name), detector.state_dict()
-    return all(key in state and state[key].shape == own[key].shape for key in keys)
+    state, target = state_of(content, name), detector.state_dict()
+    return all(key in state and state[key].shape == target[key].shape for key in keys)
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
@@ -161,9 +161,9 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     """
     state = state_of(read(path), path.name)
     check_finite(state, path.name)
-    own = backbone.state_dict()
-    required = {key for key in own if not key.endswith("num_batches_tracked")}
-    matching = {key: value for key, value in state.items() if key in required and value.shape == own[key].shape}
+    target = backbone.state_dict()
+    required = {key for key in target if not key.endswith("num_batches_tracked")}
+    matching = {key: value for key, value in state.items() if key in required and value.shape == target[key].shape}
     if matching.keys() != required:
         missing = len(required - matching.keys())
         raise TeacherWeightsMismatch(

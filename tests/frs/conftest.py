@@ -25,7 +25,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder with `teacher.pth`, a GFL of four classes with random weights."""
+    """A models folder with `teacher.pth`, a GFL detector of four classes with random weights."""
     folder = tmp_path_factory.mktemp("models")
     detector = builder.build(DescribedDetector.model_validate(described(neck_channels=32)), 4, folder)
     classes = ("circle", "square", "triangle", "star")
@@ -35,15 +35,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_chatter() -> None:
+def quiet_libraries() -> None:
     silence_libraries()
 
 
 @pytest.fixture
 def train(data: Path, models: Path, tmp_path: Path) -> Train:
-    """Runs the engine on a spec in `workdir` and returns its events, added to `told`.
+    """Return a function that runs the engine on a spec in `workdir` and returns its events, appended to `emitted`.
 
-    `stop_at` interrupts after that step, `stop_early_at` asks it to end there, `kill_at` raises what nothing catches.
+    `stop_at` interrupts the run after that step, `stop_early_at` requests an early stop there, and `kill_at` raises an
+    exception that is not caught.
     """
 
     def run(
@@ -52,15 +53,15 @@ def train(data: Path, models: Path, tmp_path: Path) -> Train:
         stop_at: int | None = None,
         stop_early_at: int | None = None,
         kill_at: int | None = None,
-        told: list[events.Event] | None = None,
+        emitted: list[events.Event] | None = None,
     ) -> list[events.Event]:
-        told = [] if told is None else told
+        emitted = [] if emitted is None else emitted
         stop = StopRequest(workdir=workdir)
 
         def emit(event: events.Event) -> None:
-            told.append(event)
+            emitted.append(event)
             if isinstance(event, events.Metrics) and event.step == stop_at:
-                stop.ask()
+                stop.request()
             if isinstance(event, events.Metrics) and event.step == stop_early_at:
                 (workdir / STOP_FILE).touch()
             if isinstance(event, events.Metrics) and event.step == kill_at:
@@ -69,7 +70,7 @@ def train(data: Path, models: Path, tmp_path: Path) -> Train:
         workdir.mkdir(exist_ok=True)
         resolved = resolve(JobSpec.model_validate(spec), data, models)
         reason = stages.run(resolved, workdir, emit, stop)
-        told.append(events.Outcome(status="succeeded", end_reason=reason))
-        return told
+        emitted.append(events.Outcome(status="succeeded", end_reason=reason))
+        return emitted
 
     return run

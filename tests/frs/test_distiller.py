@@ -15,7 +15,7 @@ from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher, fingerprint
 from frs.errors import HeadMismatch, StrideMismatch, UnsupportedDetector
 from frs.spec import DescribedDetector, Distillation, Method
-from frs.training.precision import AutocastOptimWrapper, Chosen
+from frs.training.precision import AutocastOptimWrapper, ResolvedPrecision
 
 
 def detector(architecture: str = "gfl", **changes: Any) -> Any:
@@ -36,7 +36,7 @@ def distiller(
 
 
 def batch(size: int = 96) -> dict[str, Any]:
-    """Two raw images with one box each, as the data loader gives them."""
+    """Return two raw images with one box each, as the data loader returns them."""
     torch.manual_seed(1)
     samples = []
     for _ in range(2):
@@ -52,7 +52,7 @@ def batch(size: int = 96) -> dict[str, Any]:
     }
 
 
-def optimise(model: Distiller, steps: int = 1, precision: Chosen = "fp32") -> list[dict[str, torch.Tensor]]:
+def optimise(model: Distiller, steps: int = 1, precision: ResolvedPrecision = "fp32") -> list[dict[str, torch.Tensor]]:
     wrapper = AutocastOptimWrapper(precision, "cpu", optimizer=torch.optim.SGD(model.parameters(), lr=1e-3))
     logs = []
     for step in range(steps):
@@ -63,11 +63,11 @@ def optimise(model: Distiller, steps: int = 1, precision: Chosen = "fp32") -> li
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_class_branch_alone_gives_the_heads_logits(architecture: str) -> None:
+def test_the_class_branch_returns_the_same_logits_as_the_whole_head(architecture: str) -> None:
     model = detector(architecture).eval()
     pyramid = model.extract_feat(torch.randn(1, 3, 96, 96))
-    for ours, whole in zip(class_logits(model, pyramid), dense_head(model)(pyramid)[0], strict=True):
-        torch.testing.assert_close(ours, whole, rtol=0, atol=0)
+    for logits, expected in zip(class_logits(model, pyramid), dense_head(model)(pyramid)[0], strict=True):
+        torch.testing.assert_close(logits, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -82,22 +82,22 @@ def test_a_step_trains_student_and_adapter(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_bf16_trains_with_terms_in_single_precision(architecture: str) -> None:
+def test_bf16_training_computes_the_terms_in_fp32(architecture: str) -> None:
     logs = optimise(distiller(architecture), steps=2, precision="bf16")[1]
     assert logs["distill_feature"].dtype == logs["distill_logit"].dtype == torch.float32
     assert all(torch.isfinite(value) for value in logs.values())
 
 
-def test_the_loss_is_the_tasks_and_the_weighted_terms() -> None:
+def test_the_loss_is_the_task_loss_plus_the_weighted_terms() -> None:
     model = distiller(weights=LossWeights(0.01, 0.1))
-    model.step = 2  # half way up the ramp
+    model.step = 2  # the middle of the ramp
     wrapper = AutocastOptimWrapper("fp32", "cpu", optimizer=torch.optim.SGD(model.parameters(), lr=1e-3))
     logs = {name: value.item() for name, value in model.train_step(batch(), wrapper).items()}
     task = sum(value for name, value in logs.items() if name.startswith("loss_"))
     assert logs["loss"] == pytest.approx(task + 0.5 * (0.01 * logs["distill_feature"] + 0.1 * logs["distill_logit"]))
 
 
-def test_the_ramp_rises_from_its_start_and_stays_up() -> None:
+def test_the_ramp_rises_from_its_start_and_stays_at_1() -> None:
     model = distiller(weights=LossWeights(1, 1, ramp_from=10))
     ramps = []
     for model.step in (0, 10, 12, 14, 99):
@@ -105,8 +105,8 @@ def test_the_ramp_rises_from_its_start_and_stays_up() -> None:
     assert ramps == [0, 0, 0.5, 1, 1]
 
 
-class Noisy(nn.Module):
-    """Batch norm and dropout after a neck: drifts and differs if ever put into train mode."""
+class NoisyNeck(nn.Module):
+    """A neck followed by batch norm and dropout: in train mode, its buffers drift and its output is random."""
 
     def __init__(self, neck: nn.Module) -> None:
         super().__init__()
@@ -119,11 +119,11 @@ class Noisy(nn.Module):
 
 def noisy_teacher() -> Teacher:
     model = detector(neck_channels=32)
-    model.neck = Noisy(model.neck)
+    model.neck = NoisyNeck(model.neck)
     return Teacher(model)
 
 
-def test_the_teacher_is_untouched_by_training() -> None:
+def test_training_does_not_change_the_teacher() -> None:
     teacher = noisy_teacher()
     model = distiller(teacher=teacher)
     before = teacher.fingerprint()
@@ -133,14 +133,14 @@ def test_the_teacher_is_untouched_by_training() -> None:
     assert not teacher.detector.neck.training
 
 
-def test_the_teacher_is_in_no_state_dict_optimizer_or_copy() -> None:
+def test_the_teacher_is_not_in_the_state_dict_the_parameters_or_a_copy() -> None:
     model = distiller()
     assert {name.split(".")[0] for name in model.state_dict()} == {"student", "adapter"}
     assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"student", "adapter"}
     assert copy.deepcopy(model).teacher is model.teacher
 
 
-def test_a_student_that_is_the_teacher_has_no_feature_term() -> None:
+def test_the_feature_term_of_a_student_equal_to_its_teacher_is_0() -> None:
     student = detector().eval()
     model = Distiller(student, Teacher(copy.deepcopy(student)), Distillation(adapter="1x1"), LossWeights(1.0, 0.0), 1)
     for convolution in model.adapter.convolutions.values():
@@ -149,7 +149,7 @@ def test_a_student_that_is_the_teacher_has_no_feature_term() -> None:
     assert model.forward_both(batch()).terms["feature"].item() == 0
 
 
-def test_a_term_of_weight_zero_is_not_computed() -> None:
+def test_a_term_of_weight_0_is_not_computed() -> None:
     assert distiller(weights=LossWeights(1.0, 0.0)).forward_both(batch()).terms.keys() == {"feature"}
 
 
@@ -161,7 +161,7 @@ def test_levels_are_matched_by_stride() -> None:
     assert torch.isfinite(model.forward_both(batch()).terms["feature"])
 
 
-def test_no_common_stride_is_refused() -> None:
+def test_detectors_without_a_common_stride_are_refused() -> None:
     teacher = Teacher(detector())
     teacher.strides = (3, 5)
     with pytest.raises(StrideMismatch):
@@ -169,7 +169,7 @@ def test_no_common_stride_is_refused() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["retinanet", "faster_rcnn"])
-def test_logits_of_other_meaning_are_refused_unless_unused(architecture: str) -> None:
+def test_logits_of_different_meaning_are_refused_unless_there_is_no_logit_term(architecture: str) -> None:
     teacher = Teacher(detector("gfl", neck_channels=32))
     with pytest.raises(HeadMismatch, match="anchor"):
         distiller(architecture, teacher=teacher)
@@ -181,11 +181,11 @@ def test_a_detector_without_a_neck_is_refused() -> None:
         dense_head(nn.Linear(1, 1))
 
 
-def test_teacher_and_student_normalise_pixels_each_their_own_way() -> None:
-    teacher = Teacher(detector("fcos", neck_channels=32))  # caffe pixels
+def test_teacher_and_student_normalise_pixels_with_their_own_mean() -> None:
+    teacher = Teacher(detector("fcos", neck_channels=32))  # normalised as in caffe
     student = detector("gfl")
     assert not torch.equal(student.data_preprocessor.mean, teacher.detector.data_preprocessor.mean)
     raw = batch()
-    seen, _ = teacher.observe(raw["inputs"])
+    features, _ = teacher.observe(raw["inputs"])
     pixels = torch.stack(raw["inputs"]).float() - teacher.detector.data_preprocessor.mean
-    torch.testing.assert_close(seen[8], teacher.detector.extract_feat(pixels)[0])
+    torch.testing.assert_close(features[8], teacher.detector.extract_feat(pixels)[0])

@@ -7,14 +7,14 @@ from test_distiller import batch, detector
 from tiny import ARCHITECTURES
 from torch import nn
 
-from frs.detectors.folding import BlockedBackbone, fit_for_reading, fold
+from frs.detectors.folding import BlockedBackbone, fold_batch_norms, optimize_backbone
 from frs.distillation.teacher import Teacher, fingerprint
 
 FROZEN_BN = {"depth": 18, "width": 8, "norm": "frozen_bn"}
 
 
 def teacher(architecture: str, **backbone: Any) -> Any:
-    """With norms that do something: a fresh one is next to the identity."""
+    """Return a detector whose norms have random statistics; a new norm is close to the identity."""
     model = detector(architecture, backbone=FROZEN_BN | backbone).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -26,50 +26,50 @@ def teacher(architecture: str, **backbone: Any) -> Any:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("depth", [18, 50])
-def test_the_folded_backbone_sees_what_the_loaded_one_sees(architecture: str, depth: int) -> None:
+def test_the_folded_backbone_has_the_same_output_as_the_loaded_one(architecture: str, depth: int) -> None:
     model = teacher(architecture, depth=depth)
     pixels = torch.randn(2, 3, 96, 128)
-    reading = fit_for_reading(model.backbone)
-    assert isinstance(reading, BlockedBackbone)
+    optimized = optimize_backbone(model.backbone)
+    assert isinstance(optimized, BlockedBackbone)
     with torch.no_grad():
-        for ours, loaded in zip(reading(pixels), model.backbone(pixels), strict=True):
-            assert (ours - loaded).abs().max() <= 1e-5 * loaded.abs().max()
+        for folded, loaded in zip(optimized(pixels), model.backbone(pixels), strict=True):
+            assert (folded - loaded).abs().max() <= 1e-5 * loaded.abs().max()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_folded_teacher_observes_what_the_loaded_one_would(architecture: str) -> None:
+def test_a_folded_teacher_has_the_same_outputs_as_the_loaded_one(architecture: str) -> None:
     model = teacher(architecture)
     folding, loaded = Teacher(model), Teacher(copy.deepcopy(model))
-    loaded._reading = loaded.detector.backbone
-    for ours, theirs in zip(folding.observe(batch()["inputs"]), loaded.observe(batch()["inputs"]), strict=True):
-        for stride, tensor in theirs.items():
-            assert (ours[stride] - tensor).abs().max() <= 1e-5 * tensor.abs().max()
+    loaded._optimized_backbone = loaded.detector.backbone
+    for actual, expected in zip(folding.observe(batch()["inputs"]), loaded.observe(batch()["inputs"]), strict=True):
+        for stride, tensor in expected.items():
+            assert (actual[stride] - tensor).abs().max() <= 1e-5 * tensor.abs().max()
 
 
-def test_folding_leaves_the_loaded_weights_as_they_are() -> None:
+def test_folding_does_not_change_the_loaded_weights() -> None:
     observer = Teacher(teacher("gfl"))
     before, pixels = observer.fingerprint(), torch.randn(1, 3, 96, 96)
-    scored = observer.detector.extract_feat(pixels)
+    features = observer.detector.extract_feat(pixels)
     observer.observe(batch()["inputs"])
     assert observer.fingerprint() == before == fingerprint(observer.detector)
-    assert all(map(torch.equal, observer.detector.extract_feat(pixels), scored))
+    assert all(map(torch.equal, observer.detector.extract_feat(pixels), features))
 
 
-def test_no_norm_is_left_after_folding() -> None:
-    folded = fold(teacher("gfl", depth=50).backbone)
+def test_folding_leaves_no_batch_norm() -> None:
+    folded = fold_batch_norms(teacher("gfl", depth=50).backbone)
     assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 @pytest.mark.parametrize("change", ["group norm", "unknown layer", "training"])
-def test_a_backbone_that_cannot_be_folded_is_used_as_it_is(change: str) -> None:
+def test_a_backbone_that_cannot_be_folded_is_used_unchanged(change: str) -> None:
     backbone = teacher("gfl", norm="gn" if change == "group norm" else "frozen_bn").backbone
     if change == "unknown layer":
         backbone.relu = nn.SiLU()
     backbone.training = change == "training"
-    assert fit_for_reading(backbone) is backbone
+    assert optimize_backbone(backbone) is backbone
 
 
-def test_half_precision_reads_with_the_loaded_weights() -> None:
+def test_half_precision_uses_the_loaded_weights() -> None:
     observer = Teacher(teacher("gfl"))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         features, _ = observer.observe(batch()["inputs"])

@@ -1,4 +1,4 @@
-"""Golden tests: every mask, distance and term against NumPy, on the shapes of each head's logits."""
+"""Compare every mask, distance and term with NumPy, on the logit shapes of each head."""
 
 import numpy as np
 import pytest
@@ -14,27 +14,27 @@ Array = NDArray[np.float64]
 CHANNELS = {"gfl": 3, "fcos": 3, "retinanet": 9 * 3, "faster_rcnn": 3 * 1}
 HEADS = list(CHANNELS)
 BOXES = [[[9.0, 0.0, 30.0, 17.0], [33.0, 25.0, 60.0, 39.0]], []]
-"""Of two images of 56 x 40 pixels; the second box reaches beyond the image, the second image has none."""
+"""Boxes of two images of 56 x 40 pixels. The second box extends beyond the image; the second image has no boxes."""
 
 
 def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
-def entropy(belief: Array, guess: Array) -> Array:
-    return -(belief * np.log(guess) + (1 - belief) * np.log(1 - guess))
+def cross_entropy(target: Array, prediction: Array) -> Array:
+    return -(target * np.log(prediction) + (1 - target) * np.log(1 - prediction))
 
 
-def oracle_rich(z: Array) -> Array:
+def expected_richness(z: Array) -> Array:
     return sigmoid(z).max(axis=1, keepdims=True)
 
 
-def oracle_everywhere(z: Array) -> Array:
+def expected_uniform_mask(z: Array) -> Array:
     return np.ones_like(z[:, :1])
 
 
-def oracle_boxed(z: Array) -> Array:
-    """A cell of 8 x 8 pixels counts when its open area meets a box's."""
+def expected_box_mask(z: Array) -> Array:
+    """Return 1 for cells of 8 x 8 pixels whose interior overlaps the interior of a box."""
     mask = np.zeros_like(z[:, :1])
     for image, boxes in enumerate(BOXES):
         for left, top, right, bottom in boxes:
@@ -45,47 +45,53 @@ def oracle_boxed(z: Array) -> Array:
     return mask
 
 
-def oracle_squared(student: Array, teacher: Array) -> Array:
+def expected_squared_error(student: Array, teacher: Array) -> Array:
     return (teacher - student) ** 2
 
 
-def oracle_standardised(student: Array, teacher: Array) -> Array:
+def expected_standardised_error(student: Array, teacher: Array) -> Array:
     def standard(x: Array) -> Array:
         return (x - x.mean(axis=(0, 2, 3), keepdims=True)) / (x.std(axis=(0, 2, 3), keepdims=True) + 1e-6)
 
-    return oracle_squared(standard(student), standard(teacher))
+    return expected_squared_error(standard(student), standard(teacher))
 
 
-def oracle_divergence(student: Array, teacher: Array) -> Array:
-    """The paper's binary cross-entropy, less its floor."""
-    belief = sigmoid(teacher)
-    return entropy(belief, sigmoid(student)) - entropy(belief, belief)
+def expected_divergence(student: Array, teacher: Array) -> Array:
+    """Return the paper's binary cross-entropy less its minimum."""
+    target = sigmoid(teacher)
+    return cross_entropy(target, sigmoid(student)) - cross_entropy(target, target)
 
 
-def oracle_mean(distance: Array, mask: Array) -> float:
+def expected_weighted_mean(distance: Array, mask: Array) -> float:
     return float((mask * distance).sum() / mask.sum())
 
 
-ORACLES = {
-    "frs": {"feature": (oracle_rich, oracle_squared), "logit": (oracle_rich, oracle_divergence)},
-    "feature": {"feature": (oracle_rich, oracle_squared)},
-    "logit": {"logit": (oracle_rich, oracle_divergence)},
-    "uniform": {"feature": (oracle_everywhere, oracle_squared), "logit": (oracle_everywhere, oracle_divergence)},
-    "boxes": {"feature": (oracle_boxed, oracle_squared), "logit": (oracle_boxed, oracle_divergence)},
-    "pkd": {"feature": (oracle_everywhere, oracle_standardised)},
+EXPECTED_TERMS = {
+    "frs": {"feature": (expected_richness, expected_squared_error), "logit": (expected_richness, expected_divergence)},
+    "feature": {"feature": (expected_richness, expected_squared_error)},
+    "logit": {"logit": (expected_richness, expected_divergence)},
+    "uniform": {
+        "feature": (expected_uniform_mask, expected_squared_error),
+        "logit": (expected_uniform_mask, expected_divergence),
+    },
+    "boxes": {
+        "feature": (expected_box_mask, expected_squared_error),
+        "logit": (expected_box_mask, expected_divergence),
+    },
+    "pkd": {"feature": (expected_uniform_mask, expected_standardised_error)},
     "none": {},
 }
 
 
 def arrays(head: str) -> tuple[Array, Array, Array, Array]:
-    """Student and teacher logits, student and teacher features of one level."""
+    """Return student and teacher logits, then student and teacher features, of one level."""
     random = np.random.default_rng(len(head))
     logits = random.normal(-2, 3, (2, 2, CHANNELS[head], 5, 7))
     features = random.normal(0, 2, (2, 2, 8, 5, 7))
     return logits[0], logits[1], features[0], features[1]
 
 
-def seen(features: Array, logits: Array, dtype: torch.dtype = torch.float64) -> TeacherLevel:
+def teacher_level(features: Array, logits: Array, dtype: torch.dtype = torch.float64) -> TeacherLevel:
     boxes = [torch.tensor(corners).reshape(-1, 4) for corners in BOXES]
     return TeacherLevel(torch.tensor(features, dtype=dtype), torch.tensor(logits, dtype=dtype), boxes, stride=8)
 
@@ -96,13 +102,13 @@ def test_richness_is_the_highest_score_of_any_channel(head: str) -> None:
     rich = richness(torch.tensor(teacher, requires_grad=True))
     assert rich.shape == (2, 1, 5, 7)
     assert not rich.requires_grad
-    np.testing.assert_allclose(rich.numpy(), oracle_rich(teacher), rtol=1e-5)
+    np.testing.assert_allclose(rich.numpy(), expected_richness(teacher), rtol=1e-5)
 
 
-def test_a_cell_is_inside_boxes_where_it_touches_one() -> None:
+def test_a_cell_is_inside_boxes_if_it_touches_one() -> None:
     logits = np.zeros((2, 3, 5, 7))
-    mask = inside_boxes(torch.tensor(logits), seen(logits, logits).boxes, 8)
-    np.testing.assert_array_equal(mask.numpy(), oracle_boxed(logits))
+    mask = inside_boxes(torch.tensor(logits), teacher_level(logits, logits).boxes, 8)
+    np.testing.assert_array_equal(mask.numpy(), expected_box_mask(logits))
     assert mask[1].sum() == 0 < mask[0].sum() < 35
 
 
@@ -112,39 +118,39 @@ def test_a_cell_is_inside_boxes_where_it_touches_one() -> None:
 def test_every_term_of_every_method_equals_its_formula(method: Method, head: str, dtype: torch.dtype) -> None:
     z_s, z_t, f_s, f_t = (torch.tensor(array, dtype=dtype).double().numpy() for array in arrays(head))
     for name, term in METHODS[method].items():
-        mask, distance = ORACLES[method][name]
-        own, theirs = (f_s, f_t) if name == "feature" else (z_s, z_t)
-        ours = term.distance(torch.tensor(own, dtype=dtype), torch.tensor(theirs, dtype=dtype))
-        value = weighted_mean(ours, term.mask(seen(f_t, z_t, dtype)))
+        mask, distance = EXPECTED_TERMS[method][name]
+        student, teacher = (f_s, f_t) if name == "feature" else (z_s, z_t)
+        distances = term.distance(torch.tensor(student, dtype=dtype), torch.tensor(teacher, dtype=dtype))
+        value = weighted_mean(distances, term.mask(teacher_level(f_t, z_t, dtype)))
         assert value.dtype == torch.float32
-        assert value.item() == pytest.approx(oracle_mean(distance(own, theirs), mask(z_t)), rel=1e-5)
+        assert value.item() == pytest.approx(expected_weighted_mean(distance(student, teacher), mask(z_t)), rel=1e-5)
 
 
-def test_the_spec_names_the_terms_every_method_has() -> None:
+def test_the_spec_lists_the_terms_of_every_method() -> None:
     assert {method: set(terms) for method, terms in METHODS.items()} == {m: set(t) for m, t in TERMS.items()}
-    assert ORACLES.keys() == METHODS.keys()
+    assert EXPECTED_TERMS.keys() == METHODS.keys()
 
 
 @pytest.mark.parametrize("distance", [squared_error, divergence, standardised_error])
 def test_gradients_equal_finite_differences(distance: Distance) -> None:
     random = np.random.default_rng(5)
-    own, theirs = random.normal(0, 2, (2, 2, 3, 4, 3))
+    initial, teacher = random.normal(0, 2, (2, 2, 3, 4, 3))
     mask = torch.tensor(random.random((2, 1, 4, 3)))
-    student = torch.tensor(own, requires_grad=True)
-    weighted_mean(distance(student, torch.tensor(theirs)).double(), mask).backward()
-    oracle = {
-        squared_error: oracle_squared,
-        divergence: oracle_divergence,
-        standardised_error: oracle_standardised,
+    student = torch.tensor(initial, requires_grad=True)
+    weighted_mean(distance(student, torch.tensor(teacher)).double(), mask).backward()
+    formula = {
+        squared_error: expected_squared_error,
+        divergence: expected_divergence,
+        standardised_error: expected_standardised_error,
     }[distance]
-    expected = np.zeros_like(own)
-    for place in np.ndindex(own.shape):
+    expected = np.zeros_like(initial)
+    for position in np.ndindex(initial.shape):
         values = []
         for step in (1e-5, -1e-5):
-            moved = own.copy()
-            moved[place] += step
-            values.append(oracle_mean(oracle(moved, theirs), mask.numpy()))
-        expected[place] = (values[0] - values[1]) / 2e-5
+            shifted = initial.copy()
+            shifted[position] += step
+            values.append(expected_weighted_mean(formula(shifted, teacher), mask.numpy()))
+        expected[position] = (values[0] - values[1]) / 2e-5
     np.testing.assert_allclose(student.grad, expected, rtol=2e-4, atol=1e-6)
 
 
@@ -154,9 +160,9 @@ def test_gradients_of_both_frs_terms_equal_the_formulas_derivatives(head: str) -
     rich = richness(z_t)
     features, logits = f_s.clone().requires_grad_(), z_s.clone().requires_grad_()
     (weighted_mean(squared_error(features, f_t), rich) + weighted_mean(divergence(logits, z_t), rich)).backward()
-    near = {"rtol": 1e-5, "atol": 1e-7, "check_dtype": False}
-    torch.testing.assert_close(features.grad, 2 * rich * (f_s - f_t) / rich.sum(), **near)
-    torch.testing.assert_close(logits.grad, rich * (z_s.sigmoid() - z_t.sigmoid()) / rich.sum(), **near)
+    tolerance = {"rtol": 1e-5, "atol": 1e-7, "check_dtype": False}
+    torch.testing.assert_close(features.grad, 2 * rich * (f_s - f_t) / rich.sum(), **tolerance)
+    torch.testing.assert_close(logits.grad, rich * (z_s.sigmoid() - z_t.sigmoid()) / rich.sum(), **tolerance)
 
 
 @pytest.mark.parametrize("distance", [squared_error, divergence])
@@ -167,17 +173,17 @@ def test_the_teacher_receives_no_gradient(distance: Distance) -> None:
 
 
 @pytest.mark.parametrize("distance", [squared_error, divergence, standardised_error])
-def test_equals_cost_nothing(distance: Distance) -> None:
+def test_the_distance_of_equal_tensors_is_0(distance: Distance) -> None:
     same = torch.tensor(arrays("gfl")[0])
     assert distance(same, same).abs().max() == 0
 
 
-def test_a_mask_of_zeros_costs_nothing_and_pulls_nowhere() -> None:
+def test_a_mask_of_zeros_gives_a_gradient_of_0() -> None:
     student = torch.randn(1, 3, 2, 2, requires_grad=True)
     weighted_mean(squared_error(student, torch.randn(1, 3, 2, 2)), torch.zeros(1, 1, 2, 2)).backward()
     assert student.grad is not None and student.grad.abs().max() == 0
 
 
-def test_logits_far_out_stay_finite() -> None:
+def test_the_divergence_of_extreme_logits_is_finite() -> None:
     far = torch.tensor([-1e4, 1e4]).reshape(1, 2, 1, 1)
     assert torch.isfinite(divergence(-far, far)).all()

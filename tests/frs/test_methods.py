@@ -1,4 +1,4 @@
-"""Methods side by side: every one trains, alone and in a run, and says what it did."""
+"""Every distillation method trains, in a step and in a run, and reports its terms."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ DISTILLING: list[Method] = [method for method in TERMS if method != "none"]
 
 
 @pytest.mark.parametrize("method", DISTILLING)
-def test_a_method_trains_by_its_terms_alone(method: Method) -> None:
+def test_a_method_trains_with_its_own_terms_only(method: Method) -> None:
     model = distiller(weights=LossWeights(0.01, 0.1, ramp_from=-4), method=method)
     logs = optimise(model)[0]
     assert {name for name in logs if name.startswith("distill_")} == {f"distill_{term}" for term in TERMS[method]}
@@ -29,22 +29,24 @@ def test_a_method_trains_by_its_terms_alone(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", DISTILLING)
-def test_a_run_of_any_method_finds_its_weights(train: Train, method: Method) -> None:
-    told = train(job(method=method, distillation={"feature_weight": "auto", "logit_weight": "auto"}))
-    chosen = facts(told)["weights"]
-    assert {name for name in ("feature", "logit") if chosen[name]} == set(TERMS[method])
-    assert facts(told)["method"] == method
+def test_a_run_of_any_method_calibrates_its_weights(train: Train, method: Method) -> None:
+    emitted = train(job(method=method, distillation={"feature_weight": "auto", "logit_weight": "auto"}))
+    weights = facts(emitted)["weights"]
+    assert {name for name in ("feature", "logit") if weights[name]} == set(TERMS[method])
+    assert facts(emitted)["method"] == method
 
 
-def test_method_none_trains_the_student_alone_beside_the_teachers_numbers(train: Train, tmp_path: Path) -> None:
-    told = train(job(method="none", distillation={"feature_weight": "auto", "logit_weight": "auto"}), tmp_path / "none")
-    alone = train(job(kind="train", teacher=None), tmp_path / "alone")
-    assert values(told) == values(alone)
-    assert {event.role for event in told if event.type == "evaluation"} == {"teacher", "student"}
+def test_method_none_equals_plain_training_and_also_evaluates_the_teacher(train: Train, tmp_path: Path) -> None:
+    emitted = train(
+        job(method="none", distillation={"feature_weight": "auto", "logit_weight": "auto"}), tmp_path / "none"
+    )
+    plain = train(job(kind="train", teacher=None), tmp_path / "plain")
+    assert values(emitted) == values(plain)
+    assert {event.role for event in emitted if event.type == "evaluation"} == {"teacher", "student"}
 
 
 @pytest.mark.parametrize(
-    ("method", "weights", "said"),
+    ("method", "weights", "reason"),
     [
         ("feature", {"feature_weight": 0}, "its weight is 0"),
         ("feature", {"logit_weight": 0.5}, "no use for logit_weight"),
@@ -52,8 +54,8 @@ def test_method_none_trains_the_student_alone_beside_the_teachers_numbers(train:
         ("none", {"teacher_cache": "on"}, "no use for `teacher_cache`"),
     ],
 )
-def test_weights_that_a_method_cannot_use_are_refused(method: str, weights: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_weights_that_a_method_cannot_use_are_refused(method: str, weights: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
         JobSpec.model_validate(job(method=method) | {"distillation": weights})
 
 
@@ -65,7 +67,7 @@ def test_weights_that_a_method_cannot_use_are_refused(method: str, weights: dict
         {"kind": "evaluate", "resources": {"max_minutes": 5}},
     ],
 )
-def test_a_field_that_would_do_nothing_is_refused(changes: dict[str, Any]) -> None:
+def test_a_field_without_effect_is_refused(changes: dict[str, Any]) -> None:
     spec = {"dataset": "tiny", "student": described()}
     JobSpec.model_validate(spec | {"kind": changes["kind"]})
     with pytest.raises(ValidationError, match="belong to kind|does not train"):
@@ -73,7 +75,7 @@ def test_a_field_that_would_do_nothing_is_refused(changes: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_so_many_steps_shares_coverage_and_agreement_are_told(architecture: str) -> None:
+def test_shares_coverage_and_agreement_are_logged_at_the_diagnosis_interval(architecture: str) -> None:
     model = distiller(architecture, LossWeights(0.01, 0.1, ramp_from=-4), diagnose_every=2)
     first, second, third = optimise(model, steps=3)
     strides = {f"coverage_{stride}" for stride in model.strides}
@@ -82,43 +84,43 @@ def test_every_so_many_steps_shares_coverage_and_agreement_are_told(architecture
     assert 0 <= first["agreement"] <= 1 and all(0 < first[name] < 1 for name in strides)
 
 
-def test_a_share_is_the_weighted_terms_gradient_over_the_tasks() -> None:
+def test_a_share_is_the_gradient_norm_of_the_weighted_term_over_that_of_the_task_loss() -> None:
     model = distiller(weights=LossWeights(0.01, 0.1, ramp_from=-2), diagnose_every=1)
     logs = optimise(model)[0]
     outputs = distiller(weights=LossWeights(0.01, 0.1, ramp_from=-2)).train().forward_both(batch())
     task, _ = model.student.parse_losses(outputs.losses)
     norms = []
-    for loss in (task, 0.5 * 0.01 * outputs.terms["feature"]):  # half way up the ramp of 4 steps
+    for loss in (task, 0.5 * 0.01 * outputs.terms["feature"]):  # the middle of the ramp of 4 steps
         gradients = torch.autograd.grad(loss, outputs.pyramid, retain_graph=True)
         norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm())
     assert logs["share_feature"].item() == pytest.approx((norms[1] / norms[0]).item(), rel=1e-4)
 
 
-def test_a_student_that_agrees_with_its_teacher_agrees_wholly() -> None:
+def test_the_agreement_of_equal_logits_is_1() -> None:
     outputs = distiller().forward_both(batch())
-    outputs.logits = {stride: seen.logits for stride, seen in outputs.teacher_levels.items()}
+    outputs.logits = {stride: level.logits for stride, level in outputs.teacher_levels.items()}
     assert agreement(outputs).item() == pytest.approx(1)
 
 
-def test_unlabelled_images_teach_by_the_terms_alone() -> None:
-    plain, extra = distiller(), batch()
-    extra["inputs"] = [255 - image for image in extra["inputs"]]
-    alone, both = plain.forward_both(batch()), plain.forward_both(batch() | {"unlabelled": extra})
-    for name, losses in alone.losses.items():
+def test_unlabelled_images_contribute_to_the_terms_only() -> None:
+    model, unlabelled = distiller(), batch()
+    unlabelled["inputs"] = [255 - image for image in unlabelled["inputs"]]
+    labelled, both = model.forward_both(batch()), model.forward_both(batch() | {"unlabelled": unlabelled})
+    for name, losses in labelled.losses.items():
         torch.testing.assert_close(both.losses[name], losses, msg=name)
-    assert all(both.terms[name] != alone.terms[name] for name in both.terms)
-    assert len(both.pyramid) == 2 * len(alone.pyramid)
+    assert all(both.terms[name] != labelled.terms[name] for name in both.terms)
+    assert len(both.pyramid) == 2 * len(labelled.pyramid)
 
 
-def test_unlabelled_images_like_the_labelled_ones_change_nothing() -> None:
+def test_unlabelled_images_equal_to_the_labelled_ones_do_not_change_the_terms() -> None:
     model = distiller()
-    alone, both = model.forward_both(batch()), model.forward_both(batch() | {"unlabelled": batch()})
-    for name in alone.terms:
-        torch.testing.assert_close(both.terms[name], alone.terms[name])
+    labelled, both = model.forward_both(batch()), model.forward_both(batch() | {"unlabelled": batch()})
+    for name in labelled.terms:
+        torch.testing.assert_close(both.terms[name], labelled.terms[name])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_run_with_unlabelled_images(train: Train, architecture: str) -> None:
+def test_a_run_with_unlabelled_images_computes_the_terms_at_every_step(train: Train, architecture: str) -> None:
     spec = job(
         unlabelled="tiny",
         teacher=described(architecture, neck_channels=32),
@@ -126,28 +128,28 @@ def test_a_run_with_unlabelled_images(train: Train, architecture: str) -> None:
         distillation={"feature_weight": "auto", "logit_weight": "auto"},
         schedule={"max_steps": 3},
     )
-    told = train(spec)
-    assert series(told)["train/distill_feature"] == [1, 2, 3]
-    assert facts(told)["unlabelled_images"] == 14
+    emitted = train(spec)
+    assert series(emitted)["train/distill_feature"] == [1, 2, 3]
+    assert facts(emitted)["unlabelled_images"] == 14
 
 
-@pytest.mark.parametrize("wrong", ["none", "empty box"])
-def test_unlabelled_images_need_no_boxes_and_theirs_are_not_looked_at(
-    train: Train, data: Path, tmp_path: Path, wrong: str
+@pytest.mark.parametrize("boxes", ["none", "empty box"])
+def test_boxes_of_unlabelled_images_may_be_missing_and_are_ignored(
+    train: Train, data: Path, tmp_path: Path, boxes: str
 ) -> None:
-    told = train(job(unlabelled="tiny", schedule={"max_steps": 2}), tmp_path / "with")
+    emitted = train(job(unlabelled="tiny", schedule={"max_steps": 2}), tmp_path / "with")
     shutil.copytree(data / "tiny", data / "bare", dirs_exist_ok=True)
     annotations = data / "bare" / "annotations" / "instances_train.json"
     content = json.loads((data / "tiny" / "annotations" / "instances_train.json").read_text())
-    if wrong == "none":
+    if boxes == "none":
         content["annotations"] = []
     else:
         content["annotations"][0]["bbox"][2] = 0
     annotations.write_text(json.dumps(content))
-    shutil.rmtree(data / "bare" / "val")  # nobody asks for it
+    shutil.rmtree(data / "bare" / "val")  # not used
     bare = train(job(unlabelled="bare", schedule={"max_steps": 2}), tmp_path / "bare")
     for step in (1, 2):
-        assert values(bare)[step, "train/distill_feature"] == values(told)[step, "train/distill_feature"]
+        assert values(bare)[step, "train/distill_feature"] == values(emitted)[step, "train/distill_feature"]
 
 
 @pytest.mark.parametrize("changes", [{"kind": "train", "teacher": None}, {"method": "none"}, {"method": "boxes"}])

@@ -8,7 +8,7 @@ from frs.spec import DescribedDetector, InitFromFile
 FOLDER = Path(recipes.__file__).parent / "weights"
 
 
-def test_the_demos_teacher_comes_with_the_package_and_fits_its_recipe(tmp_path: Path) -> None:
+def test_the_package_contains_the_teacher_of_the_demo_and_it_matches_its_recipe(tmp_path: Path) -> None:
     teacher = RECIPES["shapes_gfl"].spec.teacher
     assert isinstance(teacher, DescribedDetector) and isinstance(teacher.init, InitFromFile)
     file = FOLDER / teacher.init.weights
@@ -19,6 +19,6 @@ def test_the_demos_teacher_comes_with_the_package_and_fits_its_recipe(tmp_path: 
     assert weights.classes_of(content) == ("circle", "square", "triangle", "star")
 
 
-def test_its_recipe_trains_that_very_detector() -> None:
-    setup, used = RECIPES["shapes_teacher"].spec.student, RECIPES["shapes_gfl"].spec.teacher
-    assert setup.model_copy(update={"init": "random"}) == used.model_copy(update={"init": "random"})
+def test_the_teacher_recipe_trains_the_detector_that_the_demo_uses() -> None:
+    trained, used = RECIPES["shapes_teacher"].spec.student, RECIPES["shapes_gfl"].spec.teacher
+    assert trained.model_copy(update={"init": "random"}) == used.model_copy(update={"init": "random"})

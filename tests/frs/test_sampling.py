@@ -10,44 +10,44 @@ def batches(first: int, steps: int = 10, images: int = 7, size: int = 3) -> list
     return list(BatchSampler(images, size, seed=5, first=first, steps=steps))
 
 
-def test_every_epoch_shows_every_image_once_in_another_order() -> None:
+def test_every_epoch_has_every_image_once_in_a_new_order() -> None:
     draws = [draw for batch in batches(0, steps=6) for draw in batch]
     first, second = [[d.image for d in draws if d.epoch == epoch] for epoch in (0, 1)]
     assert sorted(first) == sorted(second) == list(range(7))
     assert first != second
 
 
-def test_a_start_at_any_step_sees_the_same_batches() -> None:
+def test_batches_are_the_same_from_any_first_step() -> None:
     whole = batches(0)
     assert all(batches(first) == whole[first:] for first in range(11))
 
 
-def shares(processes: int, images: int = 7, size: int = 4) -> list[list[list[int]]]:
-    """By step, each process's images of two epochs."""
+def shards(processes: int, images: int = 7, size: int = 4) -> list[list[list[int]]]:
+    """Return the images of each process at each step of two epochs."""
     steps = range(2 * -(-images // size))
-    each = [list(BatchSampler(images, size, 5, 0, len(steps), rank, processes)) for rank in range(processes)]
-    return [[[draw.image for draw in batches[step]] for batches in each] for step in steps]
+    batches_by_rank = [list(BatchSampler(images, size, 5, 0, len(steps), rank, processes)) for rank in range(processes)]
+    return [[[draw.image for draw in batches[step]] for batches in batches_by_rank] for step in steps]
 
 
-def test_shares_of_a_batch_put_together_are_the_batch() -> None:
+def test_the_shards_of_a_batch_together_are_the_batch() -> None:
     whole = [[draw.image for draw in batch] for batch in batches(0, steps=4, images=8, size=4)]
-    assert [sum(step, []) for step in shares(2, images=8)] == whole
-    assert all(len(share) == 1 for step in shares(4, images=8) for share in step)
+    assert [sum(step, []) for step in shards(2, images=8)] == whole
+    assert all(len(shard) == 1 for step in shards(4, images=8) for shard in step)
 
 
-def test_a_short_last_batch_is_filled_up_with_images_of_its_epoch() -> None:
-    first, last, *_ = shares(2)
-    assert [len(share) for share in last] == [2, 2]
-    own = [image for step in (first, last) for share in step for image in share]
-    assert sorted(set(own)) == list(range(7)) and len(own) == 8
-    assert [len(share) for share in shares(4, images=1)[0]] == [1, 1, 1, 1]
+def test_a_short_last_batch_is_filled_with_images_of_its_epoch() -> None:
+    first, last, *_ = shards(2)
+    assert [len(shard) for shard in last] == [2, 2]
+    images = [image for step in (first, last) for shard in step for image in shard]
+    assert sorted(set(images)) == list(range(7)) and len(images) == 8
+    assert [len(shard) for shard in shards(4, images=1)[0]] == [1, 1, 1, 1]
 
 
 def test_the_seed_changes_the_order() -> None:
     assert BatchSampler(50, 4, 0, 0, 1).order(0) != BatchSampler(50, 4, 1, 0, 1).order(0)
 
 
-def test_seeding_is_a_function_of_the_draw_and_leaves_no_trace() -> None:
+def test_seeding_depends_on_the_draw_and_restores_the_generators() -> None:
     def numbers() -> tuple[float, float, float]:
         return random.random(), np.random.rand(), torch.rand(()).item()
 

@@ -1,4 +1,4 @@
-"""Specs and detectors that train in a second, and what reads their events."""
+"""Specs and detectors that train in a second, and a filter for their events."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,16 +10,17 @@ ARCHITECTURES = ("gfl", "retinanet", "fcos", "faster_rcnn")
 
 
 class Killed(BaseException):
-    """Nothing catches it: what is not on disk by then is lost."""
+    """Simulated kill of the trainer: nothing catches it, so state that is not on disk is lost."""
 
 
 def described(architecture: str = "gfl", **changes: Any) -> dict[str, Any]:
+    """Return the description of a tiny detector."""
     tiny = {"backbone": {"depth": 18, "width": 8, "norm": "gn"}, "neck_channels": 16, "stacked_convs": 1}
     return {"architecture": architecture} | tiny | changes
 
 
 def job(**changes: Any) -> dict[str, Any]:
-    """A spec that distils in a second; `schedule` and `distillation` are merged, the rest replaced."""
+    """Return a spec that distils in a second. `schedule` and `distillation` are merged, other fields are replaced."""
     schedule = {
         "epochs": 2,
         "batch_size": 4,
@@ -35,5 +36,6 @@ def job(**changes: Any) -> dict[str, Any]:
     return base | merged | changes
 
 
-def of(kind: type[Any], told: list[events.Event]) -> list[Any]:
-    return [event for event in told if isinstance(event, kind)]
+def of(kind: type[Any], emitted: list[events.Event]) -> list[Any]:
+    """Return the events of one type."""
+    return [event for event in emitted if isinstance(event, kind)]

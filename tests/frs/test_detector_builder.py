@@ -12,28 +12,28 @@ from frs.spec import ConfigDetector, DescribedDetector
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_part_of_a_random_backbone_learns(architecture: str) -> None:
+def test_every_parameter_of_a_random_backbone_receives_a_gradient(architecture: str) -> None:
     model = detector(architecture, backbone={"depth": 50, "width": 8})
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    for _ in range(2):  # the last norm of a block starts at 0 and blocks the first step
+    for _ in range(2):  # the last norm of a block starts at 0, which blocks the gradient in the first step
         optimizer.zero_grad()
         data = model.data_preprocessor(batch(), True)
         model.parse_losses(model(**data, mode="loss"))[0].backward()
         optimizer.step()
-    idle = [name for name, p in model.backbone.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert idle == []
+    untrained = [name for name, p in model.backbone.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert untrained == []
 
 
 @pytest.mark.parametrize("channels", range(16, 513, 16))
-def test_every_width_of_neck_has_fitting_groups(channels: int) -> None:
-    groups = builder.groups(channels)
+def test_group_norm_groups_divide_every_neck_width(channels: int) -> None:
+    groups = builder.group_norm_groups(channels)
     assert channels % groups == 0 and channels // groups >= 4 and groups <= 32
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_uncommon_neck_widths_build(architecture: str) -> None:
-    described_ = DescribedDetector.model_validate(described(architecture, neck_channels=144))
-    assert builder.build(described_, 3, Path()).neck.out_channels == 144
+def test_a_detector_with_an_unusual_neck_width_builds(architecture: str) -> None:
+    description = DescribedDetector.model_validate(described(architecture, neck_channels=144))
+    assert builder.build(description, 3, Path()).neck.out_channels == 144
 
 
 @pytest.mark.parametrize(
@@ -48,25 +48,26 @@ def test_uncommon_neck_widths_build(architecture: str) -> None:
         (DescribedDetector(architecture="gfl", backbone={"depth": 18}, init="imagenet"), "resnet18-f37072fd.pth"),
     ],
 )
-def test_imagenet_weights_are_looked_up_by_their_published_name(description: Any, file: str, tmp_path: Path) -> None:
+def test_imagenet_weights_are_found_by_their_published_name(description: Any, file: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsNotFound, match=file):
         builder.imagenet_file(description, tmp_path)
-    (tmp_path / "resnet50-11ad3fa6.pth").touch()  # another version of the same
+    (tmp_path / "resnet50-11ad3fa6.pth").touch()  # another version of the same weights
     (tmp_path / file).touch()
     assert builder.imagenet_file(description, tmp_path).name == file
 
 
-def test_weights_nobody_published_are_said_so(tmp_path: Path) -> None:
+def test_a_backbone_without_published_weights_is_refused(tmp_path: Path) -> None:
     caffe18 = DescribedDetector(architecture="fcos", backbone={"depth": 18}, init="imagenet")
     with pytest.raises(WeightsNotFound, match="published"):
         builder.imagenet_file(caffe18, tmp_path)
 
 
-def test_imagenet_weights_fill_the_backbone(tmp_path: Path) -> None:
+def test_imagenet_weights_are_loaded_into_the_backbone(tmp_path: Path) -> None:
     description = DescribedDetector(architecture="gfl", backbone={"depth": 18}, init="imagenet")
     source = builder.build(description.model_copy(update={"init": "random"}), 3, tmp_path)
     torch.save(source.backbone.state_dict() | {"fc.weight": torch.zeros(1)}, tmp_path / "resnet18-f37072fd.pth")
-    built = builder.build(description, 3, tmp_path)
+    detector_from_file = builder.build(description, 3, tmp_path)
     assert all(
-        torch.equal(a, b) for a, b in zip(source.backbone.parameters(), built.backbone.parameters(), strict=True)
+        torch.equal(expected, loaded)
+        for expected, loaded in zip(source.backbone.parameters(), detector_from_file.backbone.parameters(), strict=True)
     )

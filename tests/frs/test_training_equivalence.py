@@ -1,4 +1,4 @@
-"""What distillation must not change: the teacher, and the student where it has no weight; and a run that was killed."""
+"""Distillation does not change the teacher; with weights of 0 it equals plain training; a run survives being killed."""
 
 import random
 from pathlib import Path
@@ -21,7 +21,7 @@ STEPS = 20
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_with_both_weights_0_the_run_is_plain_mmdet_training(architecture: str) -> None:
-    """Twenty steps, bit by bit; submit refuses such a spec, so this calls what lies below."""
+    """Compare twenty steps bit by bit. The spec refuses such weights, so the test builds the distiller itself."""
     plain = detector(architecture)
     model = Distiller(detector(architecture), Teacher(detector(architecture)), Distillation(), LossWeights(0.0, 0.0), 1)
     for trained in (plain, model):
@@ -30,12 +30,12 @@ def test_with_both_weights_0_the_run_is_plain_mmdet_training(architecture: str) 
         )
         for _ in range(STEPS):
             trained.train()
-            data = batch()  # seeds the generator, by which Faster R-CNN samples its proposals
+            data = batch()  # seeds the generator that Faster R-CNN samples its proposals with
             trained.train_step(data, wrapper)
     assert_equal(dict(plain.state_dict()), {k.removeprefix("student."): v for k, v in model.state_dict().items()})
 
 
-def test_the_teacher_is_untouched_under_a_moving_average_of_the_student() -> None:
+def test_a_moving_average_of_the_student_does_not_change_the_teacher() -> None:
     teacher = noisy_teacher()
     before = teacher.fingerprint()
     model = distiller(teacher=teacher)
@@ -50,7 +50,7 @@ def test_the_teacher_is_untouched_under_a_moving_average_of_the_student() -> Non
     assert {name.split(".")[1] for name in average.state_dict() if "." in name} == {"student", "adapter"}
 
 
-def test_the_teacher_is_untouched_after_a_resume() -> None:
+def test_a_resume_does_not_change_the_teacher() -> None:
     teacher = noisy_teacher()
     before = teacher.fingerprint()
     first = distiller(teacher=teacher)
@@ -64,29 +64,31 @@ def test_the_teacher_is_untouched_after_a_resume() -> None:
 @pytest.mark.parametrize(
     "teacher",
     [
-        described("fcos", neck_channels=48),  # other pixels: caffe's, not divided by the deviation
+        described("fcos", neck_channels=48),  # normalised as in caffe: not divided by the deviation
         described("gfl", backbone={"depth": 34, "width": 16}, neck_channels=64, stacked_convs=2),
         described("gfl", backbone={"depth": 50, "width": 8, "norm": "gn"}),
     ],
 )
-def test_teacher_and_student_of_other_pixels_channels_depth_and_width(train: Train, teacher: dict[str, object]) -> None:
-    told = train(job(teacher=teacher, schedule={"max_steps": 3}))
-    terms = [v for (_, key), v in values(told).items() if key in ("train/distill_feature", "train/distill_logit")]
+def test_teacher_and_student_may_differ_in_normalisation_channels_depth_and_width(
+    train: Train, teacher: dict[str, object]
+) -> None:
+    emitted = train(job(teacher=teacher, schedule={"max_steps": 3}))
+    terms = [v for (_, key), v in values(emitted).items() if key in ("train/distill_feature", "train/distill_logit")]
     assert len(terms) == 6 and all(term > 0 for term in terms)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_run_killed_at_ten_random_steps_equals_one_that_was_not(train: Train, tmp_path: Path, workers: int) -> None:
+def test_a_run_killed_at_ten_random_steps_equals_an_undisturbed_run(train: Train, tmp_path: Path, workers: int) -> None:
     spec = job(
         schedule={"epochs": 5, "checkpoint_every": 3, "evaluate_every": 2},
         distillation={"feature_weight": "auto", "logit_weight": "auto"},
         resources={"loader_workers": workers},
     )
     whole = train(spec, tmp_path / "whole")
-    told: list[events.Event] = []
+    emitted: list[events.Event] = []
     for step in sorted(random.Random(workers).sample(range(2, 21), 10)):
         with pytest.raises(Killed):
-            train(spec, tmp_path / "parts", kill_at=step, told=told)
-    train(spec, tmp_path / "parts", told=told)
-    assert values(told) == values(whole)
+            train(spec, tmp_path / "parts", kill_at=step, emitted=emitted)
+    train(spec, tmp_path / "parts", emitted=emitted)
+    assert values(emitted) == values(whole)
     assert_equal(newest_checkpoint(tmp_path / "whole"), newest_checkpoint(tmp_path / "parts"))

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+from tiny import Train, job, of
+
+from frs import events
+from frs.training.stop_request import STOP_FILE, Interrupted
+
+
+def end_reason(emitted: list[events.Event]) -> str | None:
+    return of(events.Outcome, emitted)[0].end_reason
+
+
+def test_a_stop_request_ends_the_run_at_that_step_with_a_student_and_its_scores(train: Train, tmp_path: Path) -> None:
+    emitted = train(job(), tmp_path / "run", stop_early_at=2)
+    assert end_reason(emitted) == "stopped_early"
+    assert [event.step for event in of(events.Metrics, emitted) if "train/loss" in event.values] == [1, 2]
+    assert [(event.step, event.last) for event in of(events.Evaluation, emitted) if event.role == "student"] == [
+        (2, True)
+    ]
+    checkpoints = [(event.kind, event.step, event.labels) for event in of(events.Checkpoint, emitted)]
+    assert checkpoints == [("training", 2, ()), ("student", 2, ("best", "last"))]
+
+
+def test_a_stopped_run_that_ends_before_its_evaluation_resumes_with_the_evaluation(
+    train: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        train(job(), tmp_path / "run", stop_at=2)
+    (tmp_path / "run" / STOP_FILE).touch()
+    emitted = train(job(), tmp_path / "run")
+    assert end_reason(emitted) == "stopped_early"
+    assert [event.step for event in of(events.Metrics, emitted) if "train/loss" in event.values] == []
+    assert [event.step for event in of(events.Evaluation, emitted) if event.last and event.role == "student"] == [2]
+
+
+def test_a_stop_requested_before_the_first_step_trains_one_step(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / STOP_FILE).touch()
+    emitted = train(job(), tmp_path / "run")
+    assert [event.step for event in of(events.Metrics, emitted) if "train/loss" in event.values] == [1]
+
+
+def test_a_run_stopped_at_its_last_step_is_completed(train: Train, tmp_path: Path) -> None:
+    emitted = train(job(), tmp_path / "run", stop_early_at=8)
+    assert end_reason(emitted) == "completed"
