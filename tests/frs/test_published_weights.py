@@ -26,7 +26,8 @@ def files_of(recipe: Recipe, models: Path) -> set[str]:
         elif detector.init == "imagenet":
             with pytest.raises(WeightsNotFound) as raised:
                 imagenet_file(detector, models)
-            names.add(next(word for word in raised.value.message.split() if word.endswith(".pth")))
+            words = [word.removesuffix(".") for word in raised.value.message.split()]
+            names.add(next(word for word in words if word.endswith(".pth")))
     return names
 
 
