@@ -27,7 +27,7 @@ def choose_precision(precision: Precision, device: torch.device) -> ResolvedPrec
     if precision == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if precision == "fp16" and device.type != "cuda":
-        raise PrecisionUnsupported("`schedule.precision: fp16` requires a GPU.", "Use `auto`, `bf16` or `fp32`.")
+        raise PrecisionUnsupported("`schedule.precision: fp16` requires a GPU.")
     return precision
 
 
