@@ -132,7 +132,7 @@ def test_a_waiting_job_shows_code_message_and_hint(frs: Any, submitted: Any) -> 
 
 def test_plan_prints_its_checks_and_exits_with_1_if_one_fails(frs: Any, spec: Any) -> None:
     output = frs("plan", spec(), "--set", "schedule.epochs=3").output
-    assert "schedule" in output and "6 steps" in output and "waiting_for_worker" in output
+    assert "schedule" in output and "6 training steps" in output and "waiting_for_worker" in output
     assert json.loads(frs("plan", spec(), "--json").output)["steps"] == 4
     refused = frs("plan", spec(dataset="nowhere", student=STUDENT | {"init": {"weights": "none.pth"}}), code=1).output
     assert "dataset_not_found" in refused and "weights_not_found" in refused

@@ -1,4 +1,4 @@
-"""Every route of the app, from the router itself: one that is added tomorrow is attacked tomorrow."""
+"""All routes of the app, read from its router, so that new routes are tested automatically."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ class Route:
     method: str
     path: str
     scopes: tuple[str, ...]
-    """Those it declares: one, or none where it is open."""
+    """The scopes it declares: one, or none for a public route."""
     queries: tuple[str, ...]
 
     @property
@@ -30,20 +30,22 @@ class Route:
         return re.findall(r"{(\w+)(?::\w+)?}", self.path)
 
     def filled(self, value: Callable[[str], str]) -> str:
-        return re.sub(r"{(\w+)(?::\w+)?}", lambda found: value(found[1]), self.path)
+        return re.sub(r"{(\w+)(?::\w+)?}", lambda match: value(match[1]), self.path)
 
 
 def walk(app: FastAPI) -> Iterator[Route]:
+    """Yield every route and method of the app except HEAD."""
     for context in iter_route_contexts(app.routes):
         dependant = getattr(context, "dependant", None)
         calls = list(_calls(dependant)) if dependant else []
-        scopes = tuple(dict.fromkeys(SCOPES[call] for call in calls if call in SCOPES))  # one may be needed twice
+        scopes = tuple(dict.fromkeys(SCOPES[call] for call in calls if call in SCOPES))  # a scope may be declared twice
         queries = tuple(query.alias for query in dependant.query_params) if dependant else ()
         for method in sorted((context.methods or set()) - {"HEAD"}):
             yield Route(method, context.path, scopes, queries)
 
 
 def closed(app: FastAPI) -> list[Route]:
+    """Return the routes that need an API key."""
     return [route for route in walk(app) if route.path not in auth_middleware.PUBLIC_PATHS]
 
 

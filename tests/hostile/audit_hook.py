@@ -1,4 +1,4 @@
-"""An audit hook that writes down what a process does to the world: what it opens, starts, connects to and imports."""
+"""An audit hook that records the files, processes, connections and imports of a process."""
 
 import sys
 import threading
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-STARTS = (
+PROCESS_EVENTS = (
     "os.system",
     "os.exec",
     "os.posix_spawn",
@@ -18,8 +18,8 @@ STARTS = (
     "pty.spawn",
     "ctypes.dlopen",
 )
-CONNECTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request")
-FILES = (
+NETWORK_EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request")
+FILE_EVENTS = (
     "open",
     "os.listdir",
     "os.scandir",
@@ -31,53 +31,60 @@ FILES = (
     "shutil.copyfile",
 )
 CODE = Path(__file__).parents[2]
-OURS = (CODE, Path(sys.prefix), Path(sys.base_prefix), Path("/usr/share/zoneinfo"), Path("/dev/null"), Path("/usr/lib"))  # fmt: skip
+ALLOWED_ROOTS = (
+    CODE,
+    Path(sys.prefix),
+    Path(sys.base_prefix),
+    Path("/usr/share/zoneinfo"),
+    Path("/dev/null"),
+    Path("/usr/lib"),
+)
 
 
 class AuditHook:
     def __init__(self) -> None:
-        self.seen: list[str] = []
+        self.events: list[str] = []
         self._roots: tuple[Path, ...] | None = None
         self._modules: frozenset[str] = frozenset()
-        self._bystanders: frozenset[int | None] = frozenset()
-        sys.addaudithook(self._hear)
+        self._ignored_threads: frozenset[int | None] = frozenset()
+        sys.addaudithook(self._record)
 
-    def ignore_who_is_here(self) -> None:
-        """Threads that other tests have left: what they do is not what is watched for."""
+    def ignore_current_threads(self) -> None:
+        """Ignore the events of the current other threads, which other tests have left running."""
         others = (thread for thread in threading.enumerate() if thread is not threading.current_thread())
-        self._bystanders = frozenset(thread.ident for thread in others)
+        self._ignored_threads = frozenset(thread.ident for thread in others)
 
     @contextmanager
-    def watching(self, roots: Sequence[Path]) -> Iterator[list[str]]:
-        """What happens that should not: files outside `roots` and of the program's own code are among it."""
-        self.seen, self._modules = [], frozenset(sys.modules)
-        self._roots = (*OURS, *(root.resolve() for root in roots))
+    def record(self, roots: Sequence[Path]) -> Iterator[list[str]]:
+        """Yield the list of recorded events: processes, connections, and files outside `roots` and the code."""
+        self.events, self._modules = [], frozenset(sys.modules)
+        self._roots = (*ALLOWED_ROOTS, *(root.resolve() for root in roots))
         try:
-            yield self.seen
+            yield self.events
         finally:
             self._roots = None
 
-    def _hear(self, event: str, args: tuple[Any, ...]) -> None:
-        if self._roots is None or threading.get_ident() in self._bystanders:
+    def _record(self, event: str, args: tuple[Any, ...]) -> None:
+        if self._roots is None or threading.get_ident() in self._ignored_threads:
             return
-        roots, self._roots = self._roots, None  # what follows is ours
+        roots, self._roots = self._roots, None  # no recording while this event is processed
         try:
             if (
-                event in STARTS
-                or event in CONNECTS
-                or event in FILES
+                event in PROCESS_EVENTS
+                or event in NETWORK_EVENTS
+                or event in FILE_EVENTS
                 and isinstance(args[0], str | bytes)
                 and not _inside(args[0], roots)
             ):
-                self.seen.append(f"{event} {args!r}"[:300])
+                self.events.append(f"{event} {args!r}"[:300])
             elif (
                 event == "exec"
                 and getattr(args[0], "co_filename", "") == "<string>"
                 and "eval" in str(args[0].co_names)
             ):
-                self.seen.append(f"exec {args[0]!r}"[:300])
+                self.events.append(f"exec {args[0]!r}"[:300])
             elif event == "import" and args[0].partition(".")[0] in ("antigravity", "this", "canary_module"):
-                self.seen.append(f"import {args[0]}")
+                self.events.append(f"import {args[0]}")
         finally:
             self._roots = roots
 

@@ -1,4 +1,4 @@
-"""The fixtures of tests/api, clients with keys of their own, and the service as a process that answers on a port."""
+"""The fixtures of tests/api, clients with their own keys, and the API as a process that listens on a port."""
 
 import importlib.util
 import os
@@ -26,13 +26,13 @@ _spec = importlib.util.spec_from_file_location("api_fixtures", _file)
 assert _spec and _spec.loader
 api_fixtures = sys.modules["api_fixtures"] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(api_fixtures)
-for _fixture in ("template", "settings", "app", "service", "refusing", "shapes"):
+for _fixture in ("template", "settings", "app", "service", "shared_service", "shapes"):
     globals()[_fixture] = getattr(api_fixtures, _fixture)
 
 
 @pytest.fixture
 def key(service: Any) -> Callable[..., Any]:
-    """Makes a key; the answer of POST /api-keys."""
+    """A function that creates a key and returns the answer of POST /api-keys."""
 
     def make(owner: str, *scopes: str, **limits: Any) -> Any:
         body = {"name": owner, "owner": owner, "scopes": scopes or ["submit"], **limits}
@@ -45,7 +45,7 @@ def key(service: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def client_of(app: FastAPI, key: Callable[..., Any]) -> Callable[..., TestClient]:
-    """A client with a new key of that owner."""
+    """A function that returns a client with a new key of the given owner."""
 
     def make(owner: str, *scopes: str, **limits: Any) -> TestClient:
         client = TestClient(app)
@@ -57,6 +57,8 @@ def client_of(app: FastAPI, key: Callable[..., Any]) -> Callable[..., TestClient
 
 @dataclass(frozen=True)
 class ServiceProcess:
+    """A running API process: port, admin token and process id."""
+
     port: int
     token: str
     pid: int
@@ -70,7 +72,7 @@ class ServiceProcess:
         return {"Authorization": f"Bearer {self.token}"}
 
     def resident(self) -> int:
-        """Bytes."""
+        """Return the resident memory of the process in bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -80,23 +82,23 @@ class ServiceProcess:
 
 @pytest.fixture(scope="module")
 def live(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """`python -m api`, as it is run."""
-    with _served(shutil.copytree(template, tmp_path_factory.mktemp("live") / "data")) as live:
+    """A `python -m api` process, shared by the tests of a module."""
+    with _run_api(shutil.copytree(template, tmp_path_factory.mktemp("live") / "data")) as live:
         yield live
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Callable[[Path], AbstractContextManager[ServiceProcess]]:
-    """The same on a copy of a folder of data, with the environment of the moment."""
-    return lambda data: _served(shutil.copytree(data, tmp_path / "data"))
+    """A function that runs an API process on a copy of a data folder, with the current environment."""
+    return lambda data: _run_api(shutil.copytree(data, tmp_path / "data"))
 
 
 @contextmanager
-def _served(data: Path) -> Iterator[ServiceProcess]:
+def _run_api(data: Path) -> Iterator[ServiceProcess]:
     settings = Settings(data=data)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     environment = os.environ | {"FRS_DATA": str(settings.data), "FRS_PARENT_PID": str(os.getpid())}
     log = (settings.data / "api.log").open("wb")
     process = subprocess.Popen([sys.executable, "-m", "api", "--port", str(port)], env=environment, stderr=log)

@@ -1,4 +1,4 @@
-"""A service in which something of every kind is there, and the ids and bodies with which to ask it for that."""
+"""A service with objects of every kind, and the ids and bodies for requests about them."""
 
 import copy
 import secrets
@@ -18,7 +18,7 @@ from store.scheduling.queue import GpuCapacity
 from store.states import EndReason, JobStatus
 
 Ids = Mapping[str, list[str]]
-"""By the name of a parameter in a path or a query."""
+"""Ids by the name of a path or query parameter."""
 GFL = {"architecture": "gfl"}
 TRAIN = {"kind": "train", "dataset": "shapes", "student": GFL}
 DISTILL = {
@@ -40,9 +40,9 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "POST /api-keys": lambda name: {"name": name, "owner": "somebody"},
     "PATCH /jobs/{job_id}": lambda name: {"name": name},
 }
-"""What is accepted, under a name of its own; one field of it at a time is replaced by a generated one."""
+"""Valid bodies with a given name; the tests replace one field at a time by a generated value."""
 CONFIG = {
-    "generation": {"with-security-parameters": False},  # the key is ours to send or to leave out
+    "generation": {"with-security-parameters": False},  # the tests send the key themselves, or omit it
     "output": {"sanitization": {"enabled": False}},
     "checks": {"negative_data_rejection": {"expected-statuses": [400, 404, 409, 413, 415, 416, 422]}},
 }
@@ -50,12 +50,12 @@ STREAM = "text/event-stream"
 
 
 def api_fixtures() -> Any:
-    """tests/api/conftest.py, as tests/hostile/conftest.py has loaded it."""
+    """Return the module tests/api/conftest.py, which tests/hostile/conftest.py has loaded."""
     return sys.modules["api_fixtures"]
 
 
 def populate(service: Any) -> Ids:
-    """`service`: that of tests/api. Several of each kind, so that some are left for whoever comes late."""
+    """Create several objects of each kind in the `service` of tests/api, as requests may delete some of them."""
     names = ["shapes", *(f"shapes-{number}" for number in range(5))]
     datasets = [service.register(name, **FILES)["id"] for name in names]
     jobs = [job for _ in range(3) for job in _jobs(service)][::-1]
@@ -73,36 +73,39 @@ def populate(service: Any) -> Ids:
 
 
 def operations(document: dict[str, Any]) -> list[APIOperation]:
-    """All that end; those that delete come last."""
+    """Return all operations whose response ends (no streams), DELETE operations last."""
     schemathesis.serializer(*_file_types(document))(_as_file)
     schema = schemathesis.openapi.from_dict(document, config=SchemathesisConfig.from_dict(CONFIG))
-    found = [result.ok() for result in schema.get_all_operations()]
-    return sorted((it for it in found if not _streams(it)), key=lambda it: it.method.lower() == "delete")
+    all_operations = [result.ok() for result in schema.get_all_operations()]
+    return sorted(
+        (operation for operation in all_operations if not _streams(operation)),
+        key=lambda operation: operation.method.lower() == "delete",
+    )
 
 
 def parameters(operation: APIOperation) -> list[str]:
-    return [it.name for it in operation.path_parameters]
+    return [parameter.name for parameter in operation.path_parameters]
 
 
 def label(operation: APIOperation) -> str:
     return f"{operation.method.upper()} {operation.path}"
 
 
-def acceptable(operation: APIOperation) -> dict[str, Any] | None:
-    """A new body that this takes, where one is known."""
-    made = BODIES.get(label(operation))
-    return copy.deepcopy(made(f"n{secrets.token_hex(6)}")) if made else None
+def valid_body(operation: APIOperation) -> dict[str, Any] | None:
+    """Return a new valid body for the operation, None if `BODIES` has none."""
+    make_body = BODIES.get(label(operation))
+    return copy.deepcopy(make_body(f"n{secrets.token_hex(6)}")) if make_body else None
 
 
 def _streams(operation: APIOperation) -> bool:
-    answers = operation.definition.raw["responses"].values()
-    return any(STREAM in answer.get("content", {}) for answer in answers)
+    responses = operation.definition.raw["responses"].values()
+    return any(STREAM in response.get("content", {}) for response in responses)
 
 
 def _file_types(document: dict[str, Any]) -> set[str]:
-    """Of bodies that are files."""
-    described = (operation.get("requestBody", {}) for path in document["paths"].values() for operation in path.values())
-    return {type for body in described for type in body.get("content", {})} - {"application/json"}
+    """Return the media types of request bodies that are files."""
+    bodies = (operation.get("requestBody", {}) for path in document["paths"].values() for operation in path.values())
+    return {type for body in bodies for type in body.get("content", {})} - {"application/json"}
 
 
 def _as_file(_: Any, value: Any) -> bytes:
@@ -110,34 +113,34 @@ def _as_file(_: Any, value: Any) -> bytes:
 
 
 def _jobs(service: Any) -> Iterator[str]:
-    """One in each state, or two."""
+    """Create one or two jobs in each state and yield their ids."""
     yield service.submit(DISTILL)["id"]
-    service._do(
+    service.transact(
         worker_registry.register, "worker", host="here", version="1", concurrency=2, gpus=[{"index": 0, "name": "A"}]
     )
     running = service.claim(service.submit(TRAIN)["id"])
-    _learn(service, running)
+    _record_training(service, running)
     yield running.job_id
     paused = service.submit(TRAIN)["id"]
-    service._do(actions.pause, paused)
+    service.transact(actions.pause, paused)
     yield paused
     cancelled = service.submit(TRAIN)["id"]
-    service._do(actions.cancel, cancelled)
+    service.transact(actions.cancel, cancelled)
     yield cancelled
     failed = service.claim(service.submit(TRAIN)["id"])
-    problem = events.ErrorInfo(code="diverged", message="The loss became nan.", hint="Lower it.")
-    service.settle(failed, JobStatus.FAILED, end_reason=EndReason.DIVERGED, error=problem)
+    error = events.ErrorInfo(code="diverged", message="The loss became nan.", hint="Lower it.")
+    service.finish(failed, JobStatus.FAILED, end_reason=EndReason.DIVERGED, error=error)
     yield failed.job_id
     for _ in range(2):
-        done = service.claim(service.submit(DISTILL | {"baseline": False})["id"])
-        _learn(service, done)
-        service.artifact(done, "report.json", b"{}")
-        service.artifact(done, "student-config.py", b"model = 1")
-        service.settle(done)
-        yield done.job_id
+        lease = service.claim(service.submit(DISTILL | {"baseline": False})["id"])
+        _record_training(service, lease)
+        service.artifact(lease, "report.json", b"{}")
+        service.artifact(lease, "student-config.py", b"model = 1")
+        service.finish(lease)
+        yield lease.job_id
 
 
-def _learn(service: Any, lease: Any) -> None:
+def _record_training(service: Any, lease: Any) -> None:
     for step in range(5):
         values = {"train/loss": 1 / (1 + step), "val/bbox_mAP_l": None}
         service.record(lease, events.Metrics(step=step, epoch=0, values=values))
@@ -149,15 +152,17 @@ def _learn(service: Any, lease: Any) -> None:
 
 
 def _plans(service: Any) -> Iterator[str]:
-    """One that waits, one that has been probed, one that nobody could probe."""
+    """Create one plan that was probed, one whose probe failed and one that waits; yield their ids."""
     probed, failed, waiting = (_post(service, "/jobs/plan?probe=true", **TRAIN) for _ in range(3))
-    forecast = {"ok": True, "checks": [], "steps": 3, "seconds_per_step": 0.5, "student": None}
-    problem = events.ErrorInfo(code="internal_error", message="It died.", hint="See the log.")
-    service._do(
-        worker_requests.finish, service._do(worker_requests.claim, "worker", 60.0, GpuCapacity(1, 1)), result=forecast
+    estimate = {"ok": True, "checks": [], "steps": 3, "seconds_per_step": 0.5, "student": None}
+    error = events.ErrorInfo(code="internal_error", message="It died.", hint="See the log.")
+    service.transact(
+        worker_requests.finish,
+        service.transact(worker_requests.claim, "worker", 60.0, GpuCapacity(1, 1)),
+        result=estimate,
     )
-    service._do(
-        worker_requests.finish, service._do(worker_requests.claim, "worker", 60.0, GpuCapacity(1, 1)), error=problem
+    service.transact(
+        worker_requests.finish, service.transact(worker_requests.claim, "worker", 60.0, GpuCapacity(1, 1)), error=error
     )
     yield from (probed, failed, waiting)
 

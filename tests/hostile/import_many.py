@@ -1,4 +1,4 @@
-"""What `import-weights` does to each file named on standard input, in a process of its own each: one JSON answer a line."""
+"""Run `import-weights` in a forked process for each file named on standard input; print one JSON answer per line."""
 
 import io
 import json
@@ -13,10 +13,10 @@ for line in sys.stdin:
     source = Path(line.strip())
     reader, writer = os.pipe()
     if not (pid := os.fork()):
-        said = io.StringIO()
-        with redirect_stdout(said):
+        output = io.StringIO()
+        with redirect_stdout(output):
             code = import_weights.run(source, source.parent / "out" / f"{source.name}.safetensors")
-        os.write(writer, json.dumps({"code": code, "said": json.loads(said.getvalue())}).encode())
+        os.write(writer, json.dumps({"code": code, "output": json.loads(output.getvalue())}).encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as answers:

@@ -1,4 +1,4 @@
-"""Pickles that would run code if anything believed them, put together opcode by opcode, and what carries them."""
+"""Pickles that run code in an unsafe unpickler, assembled from opcodes, and the file formats that contain them."""
 
 import io
 import struct
@@ -7,8 +7,11 @@ import zipfile
 from pathlib import Path
 
 MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
-"""torch's oldest format begins so: its magic number, then its version."""
-SYSTEM_INFO = b"\x80\x02}q\x00(X\x10\x00\x00\x00protocol_versionq\x01M\xe9\x03X\r\x00\x00\x00little_endianq\x02\x88X\n\x00\x00\x00type_sizesq\x03}q\x04u."
+"""Start of torch's oldest format: magic number and version."""
+SYSTEM_INFO = (
+    b"\x80\x02}q\x00(X\x10\x00\x00\x00protocol_versionq\x01M\xe9\x03X\r\x00\x00\x00little_endianq\x02\x88X\n"
+    b"\x00\x00\x00type_sizesq\x03}q\x04u."
+)
 
 
 def text(value: str) -> bytes:
@@ -41,7 +44,7 @@ def listed(*parts: bytes) -> bytes:
 
 
 def calls(canary: Path) -> dict[str, bytes]:
-    """Expressions, as opcodes, each of which touches the canary when it is evaluated by an unpickler that trusts."""
+    """Return expressions as opcodes; an unsafe unpickler that evaluates one creates the canary file."""
     shell, python = f"touch {canary}", f"open({str(canary)!r}, 'w')"
     command, code = text(shell), text(python)
     words = listed(text("/usr/bin/touch"), text(str(canary)))
@@ -149,15 +152,15 @@ def calls(canary: Path) -> dict[str, bytes]:
         "frs.detectors.weights.os.system": (command,),
         "frs.detectors.import_weights.run": (text(str(canary)), text(str(canary))),
     }
-    found = {}
+    expressions = {}
     for name, parts in simple.items():
         module, _, attribute = name.rpartition(".")
-        found[name] = called(module, attribute, *parts)
-    return found | _chains(command, code) | _opcodes(command)
+        expressions[name] = called(module, attribute, *parts)
+    return expressions | _chains(command, code) | _opcodes(command)
 
 
 def _chains(command: bytes, code: bytes) -> dict[str, bytes]:
-    """Names that are allowed, combined so that they might lead to one that is not."""
+    """Return combinations of allowed names that could lead to a forbidden one."""
     module = called("builtins", "__import__", text("os"))
     loaded = called("importlib", "import_module", text("os"))
     buffer = named("mmengine.logging.history_buffer", "HistoryBuffer")
@@ -195,7 +198,7 @@ def _chains(command: bytes, code: bytes) -> dict[str, bytes]:
 
 
 def _opcodes(command: bytes) -> dict[str, bytes]:
-    """The same call by each opcode that calls."""
+    """Return the same call through each opcode that can call a function."""
     old = b"S'" + command[5:] + b"'\n"
     return {
         "REDUCE of protocol 0": b"cos\nsystem\n(" + old + b"tR",
@@ -230,7 +233,7 @@ def _opcodes(command: bytes) -> dict[str, bytes]:
 
 
 def bombs() -> dict[str, bytes]:
-    """Expressions that run nothing and claim too much."""
+    """Return expressions without code that claim excessive sizes."""
     tensor = named("torch._utils", "_rebuild_tensor_v2")
 
     def storage(count: bytes) -> bytes:
@@ -238,8 +241,8 @@ def bombs() -> dict[str, bytes]:
 
     def rebuilt(count: bytes, offset: bytes, shape: bytes, stride: bytes) -> bytes:
         hooks = called("collections", "OrderedDict")
-        made = tensor + args(storage(count), offset, shape, stride, b"\x89", hooks) + b"R"
-        return b"}" + text("state_dict") + b"}" + text("w") + made + b"ss"
+        rebuilt_tensor = tensor + args(storage(count), offset, shape, stride, b"\x89", hooks) + b"R"
+        return b"}" + text("state_dict") + b"}" + text("w") + rebuilt_tensor + b"ss"
 
     huge = b"\x8a\x08" + struct.pack("<q", 1 << 60)
     negative = b"\x8a\x08" + struct.pack("<q", -(1 << 40))
@@ -262,14 +265,16 @@ def bombs() -> dict[str, bytes]:
         "200,000 lists": b"]" * 200_000,
         "200,000 marks": b"(" * 200_000,
         "an empty stack": b"0000",
-        "a dictionary of a hundred thousand": b"}(" + b"".join(b"J" + struct.pack("<i", n) + b"N" for n in range(100_000)) + b"u",
+        "a dictionary of a hundred thousand": b"}("
+        + b"".join(b"J" + struct.pack("<i", n) + b"N" for n in range(100_000))
+        + b"u",
         "a key that is a list": b"}]K\x01s",
         "itself": b"}q\x00" + text("state_dict") + b"h\x00s",
-    }  # fmt: skip
+    }
 
 
-def archive(pickled: bytes, *, record: str = "archive/data.pkl", more: dict[str, bytes] | None = None) -> bytes:
-    """A file as today's torch writes it."""
+def archive(pickled: bytes, *, record: str = "archive/data.pkl", extra: dict[str, bytes] | None = None) -> bytes:
+    """Return a file in the current format of torch."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:
         for name, data in {
@@ -277,14 +282,14 @@ def archive(pickled: bytes, *, record: str = "archive/data.pkl", more: dict[str,
             "archive/byteorder": b"little",
             "archive/data/0": bytes(64),
             "archive/version": b"3\n",
-            **(more or {}),
+            **(extra or {}),
         }.items():
             file.writestr(name, data)
     return content.getvalue()
 
 
 def tape(pickled: bytes) -> bytes:
-    """As torch wrote it before 0.1.10."""
+    """Return a file in the format of torch before 0.1.10."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as file:
         for name in ("sys_info", "pickle", "tensors", "storages"):
@@ -295,33 +300,37 @@ def tape(pickled: bytes) -> bytes:
 
 
 def carriers(pickled: bytes) -> dict[str, bytes]:
-    """One pickle in everything that a reader of weights might open."""
+    """Return one pickle in all file formats that a reader of weights may open."""
     zipped, nested = archive(pickled), archive(whole(b"}"))
     return {
         "alone": pickled,
         "zip": zipped,
-        "zip without byteorder": archive(pickled, more={"archive/byteorder": b""}),
+        "zip without byteorder": archive(pickled, extra={"archive/byteorder": b""}),
         "zip with another root": archive(pickled, record="other/data.pkl"),
         "zip without root": archive(pickled, record="data.pkl"),
         "zip climbing out": archive(pickled, record="../../data.pkl"),
-        "zip with code": archive(pickled, more={"archive/code/__torch__.py": b"import os", "archive/constants.pkl": pickled}),
-        "zip with constants alone": archive(whole(b"}"), more={"archive/constants.pkl": pickled}),
-        "zip of format 10^9": archive(pickled, more={"archive/.format_version": b"1000000000", "archive/version": b"9" * 40}),
+        "zip with code": archive(
+            pickled, extra={"archive/code/__torch__.py": b"import os", "archive/constants.pkl": pickled}
+        ),
+        "zip with constants alone": archive(whole(b"}"), extra={"archive/constants.pkl": pickled}),
+        "zip of format 10^9": archive(
+            pickled, extra={"archive/.format_version": b"1000000000", "archive/version": b"9" * 40}
+        ),
         "zip after a pickle": pickled + nested,
         "pickle after a zip": nested + pickled,
-        "zip in a zip": archive(whole(b"}"), more={"archive/data/1": zipped}),
+        "zip in a zip": archive(whole(b"}"), extra={"archive/data/1": zipped}),
         "old": MAGIC + SYSTEM_INFO + pickled + whole(b"]"),
         "old, as its magic": pickled + MAGIC,
         "old, as its version": MAGIC[:14] + pickled,
         "old, as its system": MAGIC + pickled + pickled,
         "old, as its keys": MAGIC + SYSTEM_INFO + whole(b"}") + pickled,
         "tape": tape(pickled),
-        "package": archive(pickled, record="archive/.data/extern_modules", more={"archive/model/model.pkl": pickled}),
-    }  # fmt: skip
+        "package": archive(pickled, record="archive/.data/extern_modules", extra={"archive/model/model.pkl": pickled}),
+    }
 
 
 def tensors_files() -> dict[str, bytes]:
-    """Safetensors files that lie."""
+    """Return invalid safetensors files."""
 
     def file(header: bytes, data: bytes = bytes(16), length: int | None = None) -> bytes:
         return struct.pack("<Q", len(header) if length is None else length) + header + data
@@ -334,8 +343,12 @@ def tensors_files() -> dict[str, bytes]:
         "header cut": file(one, length=len(one) - 3),
         "no data": file(one, b""),
         "too much data": file(one, bytes(32)),
-        "overlap": file(b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'),
-        "hole": file(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}}'),
+        "overlap": file(
+            b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'
+        ),
+        "hole": file(
+            b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}}'
+        ),
         "backwards": file(b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[16,0]}}'),
         "negative": file(b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[-16,0]}}'),
         "beyond": file(b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,17179869184]}}'),
@@ -349,4 +362,4 @@ def tensors_files() -> dict[str, bytes]:
         "no object": file(b"[]" + b" " * 20),
         "nothing": b"",
         "eight bytes": struct.pack("<Q", 8),
-    }  # fmt: skip
+    }

@@ -1,6 +1,6 @@
-"""Reads job specs, one JSON object a line; renders what validates as the engine does; says what was seen of it as JSON.
+"""Read job specs, one JSON object per line, resolve the valid ones like the engine, and print the audit result as JSON.
 
-A canary secret is in the environment, and an audit hook listens.
+A canary secret is in the environment, and an audit hook records events.
 """
 
 import frs.detectors._mmdet_init  # noqa: F401, I001
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from everywhere import JOB
+from request_places import JOB
 from frs.detectors import builder
 from frs.training import schedule
 from frs.errors import FrsError
@@ -26,22 +26,24 @@ WORK = Path(sys.argv[1])
 
 def render(spec: JobSpec) -> str:
     parts = spec.model_dump_json(include={"student", "teacher", "schedule"})
-    if parts not in rendered:  # a config takes half a second, and nothing else of a spec gets into it
+    if parts not in rendered:  # a config takes 0.5 s to load and depends on nothing else
         rendered[parts] = _render(spec)
     return spec.model_dump_json() + rendered[parts]
 
 
 def _render(spec: JobSpec) -> str:
-    said = []
+    parts = []
     for detector in (spec.student, spec.teacher):
         if isinstance(detector, ConfigDetector | DescribedDetector):
-            stock = builder.load_base_config(detector)
-            plan = schedule.resolve_schedule(spec.schedule, stock, 100)
-            said.append(builder.model_config(detector, 4).__repr__())
-            said.append(repr(training_pipeline(spec.schedule, stock)) + repr(test_pipeline(spec.schedule, stock)))
-            said.append(repr(schedule.optimizer_config(spec.schedule, plan)))
-            said.append(repr(schedule.scheduler_configs(spec.schedule, plan)))
-    return "\n".join(said)
+            base_config = builder.load_base_config(detector)
+            resolved = schedule.resolve_schedule(spec.schedule, base_config, 100)
+            parts.append(builder.model_config(detector, 4).__repr__())
+            parts.append(
+                repr(training_pipeline(spec.schedule, base_config)) + repr(test_pipeline(spec.schedule, base_config))
+            )
+            parts.append(repr(schedule.optimizer_config(spec.schedule, resolved)))
+            parts.append(repr(schedule.scheduler_configs(spec.schedule, resolved)))
+    return "\n".join(parts)
 
 
 rendered: dict[str, str] = {}
@@ -49,12 +51,12 @@ render(JobSpec.model_validate(JOB))
 audit_hook = AuditHook()
 valid, refused, hits = 0, 0, []
 for line in sys.stdin:
-    with audit_hook.watching([WORK, Path(tempfile.gettempdir())]) as seen:
+    with audit_hook.record([WORK, Path(tempfile.gettempdir())]) as events:
         try:
             text = render(JobSpec.model_validate(json.loads(line)))
             valid += 1
         except (ValidationError, FrsError):
             text, refused = "", refused + 1
-    if seen or CANARY in text or any(WORK.iterdir()):
-        hits.append({"spec": line, "seen": list(seen), "secret": CANARY in text})
+    if events or CANARY in text or any(WORK.iterdir()):
+        hits.append({"spec": line, "events": list(events), "secret": CANARY in text})
 print(json.dumps({"valid": valid, "refused": refused, "hits": hits}))

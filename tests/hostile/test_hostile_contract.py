@@ -1,4 +1,4 @@
-"""The OpenAPI document against the service: schemathesis makes requests of it, and every answer has to be as it says."""
+"""The OpenAPI document against the service: schemathesis generates requests and checks every response."""
 
 import shutil
 from collections import Counter
@@ -39,22 +39,22 @@ CONFORMS = [
 ]
 REFUSES = [*CONFORMS, checks.negative_data_rejection]
 SPARE = 1.1
-"""Hypothesis makes fewer cases than it may where there are not so many different ones."""
+"""Factor on the number of cases: hypothesis generates fewer if there are fewer different ones."""
 Draw = tuple[Case, int]
 
 
 @pytest.fixture(scope="module")
 def populated(template, tmp_path_factory):
-    """A folder of data in which something of every kind is there, and the ids."""
-    here = Settings(data=shutil.copytree(template, tmp_path_factory.mktemp("contract") / "data"))
+    """A data folder with objects of every kind, their ids, and the OpenAPI document."""
+    settings = Settings(data=shutil.copytree(template, tmp_path_factory.mktemp("contract") / "data"))
     fixtures = harness.api_fixtures()
-    with fixtures.serving(create_app(here), here) as service:
-        return here.data, harness.populate(service), service.get("/openapi.json")
+    with fixtures.serve_app(create_app(settings), settings) as service:
+        return settings.data, harness.populate(service), service.get("/openapi.json")
 
 
 @pytest.fixture
 def attacked(populated, serve, monkeypatch) -> Iterator["ContractTarget"]:
-    """The service as a process, with a copy of its own of what `populated` made."""
+    """An API process on its own copy of the populated data folder."""
     data, ids, document = populated
     monkeypatch.setenv("FRS_AUTH_FAILURES_PER_MINUTE", "1000000")
     monkeypatch.setenv("FRS_MAX_ACTIVE_JOBS", "1000000")
@@ -63,8 +63,8 @@ def attacked(populated, serve, monkeypatch) -> Iterator["ContractTarget"]:
 
 
 @pytest.mark.parametrize("cases", CASES)
-def test_every_answer_is_as_the_document_says(attacked, cases):
-    """No 5xx, no undocumented status, type, header or field; and what breaks the document is refused."""
+def test_every_response_conforms_to_the_openapi_document(attacked, cases):
+    """No 5xx, no undocumented status, type, header or field; and requests that violate the document are refused."""
     weights = {id(operation): _weight(operation) for operation in attacked.operations}
     for operation in attacked.operations:
         share = int(SPARE * cases * weights[id(operation)] / sum(weights.values())) + 1
@@ -79,26 +79,28 @@ def test_every_answer_is_as_the_document_says(attacked, cases):
     assert attacked.never_succeeded() == []
 
 
-def test_every_operation_refuses_who_has_no_key_and_who_has_a_wrong_one(attacked):
+def test_every_operation_refuses_missing_and_wrong_keys(attacked):
     for operation in attacked.operations:
         if operation.path not in PUBLIC_PATHS:
-            attacked.attack(operation, GenerationMode.POSITIVE, [_refused_for_the_key], 4, keys=(None, "frs_wrong", ""))
+            attacked.attack(
+                operation, GenerationMode.POSITIVE, [_check_refused_without_key], 4, keys=(None, "frs_wrong", "")
+            )
     assert not attacked.failures, "\n\n".join(attacked.failures[:20])
     assert set(attacked.statuses) == {401}
     assert sum(attacked.sent.values()) >= 3 * len(attacked.operations)
 
 
-def test_a_method_that_is_not_documented_is_refused_by_name_of_those_that_are(attacked):
+def test_an_undocumented_method_is_refused_with_the_allowed_methods(attacked):
     documented: dict[str, set[str]] = {}
     for operation in attacked.operations:
         documented.setdefault(attacked.filled(operation.path), set()).add(operation.method.upper())
     assert documented
     for path, methods in documented.items():
         for method in METHODS - methods - attacked.methods_of_templates(path):
-            answer = attacked.ask(method, path)
-            assert answer.status_code == 405, (method, path)
-            assert set(answer.headers["allow"].split(", ")) - {"HEAD"} >= methods, (method, path)
-            assert answer.headers["content-type"] == "application/problem+json"
+            response = attacked.request(method, path)
+            assert response.status_code == 405, (method, path)
+            assert set(response.headers["allow"].split(", ")) - {"HEAD"} >= methods, (method, path)
+            assert response.headers["content-type"] == "application/problem+json"
 
 
 @dataclass
@@ -113,15 +115,15 @@ class ContractTarget:
     failures: list[str] = field(default_factory=list)
 
     def attack(
-        self, operation: APIOperation, mode: GenerationMode, wanted: list[Any], most: int, keys: Any = ...
+        self, operation: APIOperation, mode: GenerationMode, expected: list[Any], max_cases: int, keys: Any = ...
     ) -> None:
-        """With at most so many different cases, always the same ones."""
+        """Send at most `max_cases` different generated requests, the same ones in every run."""
         given_ids = {name: self.ids[name][0] for name in harness.parameters(operation) if name in self.ids}
         negative = mode is GenerationMode.NEGATIVE
-        narrow = {"path_parameters": given_ids} if negative and given_ids and _is_wide(operation) else {}
+        narrow = {"path_parameters": given_ids} if negative and given_ids and _has_other_parameters(operation) else {}
 
         @settings(
-            max_examples=max(1, most),
+            max_examples=max(1, max_cases),
             derandomize=True,
             database=None,
             deadline=None,
@@ -131,14 +133,14 @@ class ContractTarget:
         @given(operation.as_strategy(generation_mode=mode, **narrow), st.integers(0, 2**16))
         def send(case: Case, number: int) -> None:
             if not negative:
-                self._make_real(case, number)
+                self._insert_valid_values(case, number)
             for key in (self.live.token,) if keys is ... else keys:
-                self._send(case, wanted, key)
+                self._send(case, expected, key)
 
-        with suppress(Unsatisfiable):  # whatever its parameters are, they break nothing
+        with suppress(Unsatisfiable):  # the operation has no invalid parameters
             send()
 
-    def ask(self, method: str, path: str) -> httpx2.Response:
+    def request(self, method: str, path: str) -> httpx2.Response:
         return httpx2.request(method, f"{self.live.url}{path}", headers=self.live.headers)
 
     def filled(self, path: str) -> str:
@@ -147,29 +149,29 @@ class ContractTarget:
         return path
 
     def methods_of_templates(self, path: str) -> set[str]:
-        """Of operations whose parameter could be what this path ends with."""
-        matching = (it for it in self.operations if "{" in it.path and compile_path(it.path)[0].match(path))
-        return {it.method.upper() for it in matching}
+        """Return the methods of operations with a path template that matches `path`."""
+        templates = (operation for operation in self.operations if "{" in operation.path)
+        return {operation.method.upper() for operation in templates if compile_path(operation.path)[0].match(path)}
 
     def never_succeeded(self) -> list[str]:
-        """Of those that look or delete, and of those of whose bodies an acceptable one is known."""
+        """Return the operations without a 2xx, among GET, DELETE and those with a known valid body."""
         return sorted(
             harness.label(operation)
             for operation in self.operations
             if harness.label(operation) not in self.succeeded
             and set(harness.parameters(operation)) <= self.ids.keys()
-            and (operation.method.lower() in ("get", "delete") or harness.acceptable(operation))
+            and (operation.method.lower() in ("get", "delete") or harness.valid_body(operation))
         )
 
-    def _make_real(self, case: Case, number: int) -> None:
-        """Three of four ids are of something that is there; two of three bodies all but acceptable."""
+    def _insert_valid_values(self, case: Case, number: int) -> None:
+        """Replace ids by existing ones in 3 of 4 cases, and the body by an almost valid one in 2 of 3 cases."""
         if number % 4:
-            chosen = 0 if number % 4 == 1 else number // 4  # the first of each belong together
+            chosen = 0 if number % 4 == 1 else number // 4  # the first ids of each kind belong together
             for name in self.ids.keys() & (case.path_parameters or {}).keys():
                 case.path_parameters[name] = self.ids[name][chosen % len(self.ids[name])]
             for name in self.ids.keys() & (case.query or {}).keys():
                 case.query[name] = self.ids[name][chosen % len(self.ids[name])]
-        body = harness.acceptable(case.operation)
+        body = harness.valid_body(case.operation)
         if body and isinstance(case.body, dict) and number % 3:
             fields = sorted(case.body)
             if fields and number % 3 == 1:
@@ -177,7 +179,7 @@ class ContractTarget:
                 body[chosen] = case.body[chosen]
             case.body = body
 
-    def _send(self, case: Case, wanted: list[Any], key: str | None) -> None:
+    def _send(self, case: Case, expected: list[Any], key: str | None) -> None:
         label = harness.label(case.operation)
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         response = case.call(base_url=self.live.url, session=self.session, headers=headers)
@@ -186,23 +188,25 @@ class ContractTarget:
         if 200 <= response.status_code < 300:
             self.succeeded.add(label)
         try:
-            case.validate_response(response, checks=wanted, headers=headers)
-        except FailureGroup as found:
-            told = "\n".join(f"{failure.title}: {failure.message}" for failure in found.exceptions)
-            self.failures.append(f"{label}\n{told}\n{case.as_curl_command()[:600]}\n{response.text[:600]}")
+            case.validate_response(response, checks=expected, headers=headers)
+        except FailureGroup as group:
+            messages = "\n".join(f"{failure.title}: {failure.message}" for failure in group.exceptions)
+            self.failures.append(f"{label}\n{messages}\n{case.as_curl_command()[:600]}\n{response.text[:600]}")
 
 
-def _refused_for_the_key(_: Any, response: Any, case: Case) -> None:
+def _check_refused_without_key(_: Any, response: Any, case: Case) -> None:
     if response.status_code != 401 or response.json()["code"] not in ("key_missing", "unknown_key"):
-        raise Failure(operation=harness.label(case.operation), title="let in", message=response.text)
+        raise Failure(
+            operation=harness.label(case.operation), title="accepted without a valid key", message=response.text
+        )
 
 
-def _is_wide(operation: APIOperation) -> bool:
-    """Not only by its path."""
+def _has_other_parameters(operation: APIOperation) -> bool:
+    """Return whether the operation has parameters other than path parameters."""
     return bool(operation.body) or bool(operation.query) or bool(operation.headers)
 
 
 def _weight(operation: APIOperation) -> int:
     if operation.body:
         return 5
-    return 2 if _is_wide(operation) else 1
+    return 2 if _has_other_parameters(operation) else 1

@@ -1,4 +1,4 @@
-"""S8: the Host header, and what is done before a key is seen. S13: bodies and connections made to hurt."""
+"""Host headers, requests before authentication, and large bodies and half-open connections."""
 
 import json
 import socket
@@ -72,8 +72,8 @@ HALF_OPEN = 500
 JSON = {"Content-Type": "application/json"}
 
 
-def test_no_other_host_name_is_answered(settings):
-    """Exactly the names that are allowed; not even the open paths say anything to others."""
+def test_requests_for_other_host_names_are_refused(settings):
+    """Only the allowed host names are accepted, also on the public paths."""
     settings = settings.model_copy(update={"allowed_hosts": ("frs.example",)})
     key = {"Authorization": f"Bearer {settings.api_key_file.read_text().strip()}"}
     with TestClient(create_app(settings)) as client:
@@ -86,24 +86,24 @@ def test_no_other_host_name_is_answered(settings):
                 assert len(host) < 15 or host not in response.text
 
 
-def test_a_host_header_is_never_repeated(refusing):
+def test_a_host_header_is_never_echoed(shared_service):
     for host in HOSTS:
-        response = refusing.client.get("/datasets/nope", headers={"Host": host.encode("utf-8")})
+        response = shared_service.client.get("/datasets/nope", headers={"Host": host.encode("utf-8")})
         assert response.status_code == 404
-        said = response.text + str(dict(response.headers))
-        assert len(host) < 15 or host not in said
+        content = response.text + str(dict(response.headers))
+        assert len(host) < 15 or host not in content
 
 
 @pytest.mark.parametrize("length", ["Content-Length: 104857600", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("expects", ["", "Expect: 100-continue\r\n"])
 @pytest.mark.parametrize("key", ["", "Authorization: Bearer frs_wrong\r\n"])
-def test_100_mb_without_a_key_are_refused_before_they_are_sent(live, length, expects, key):
-    """No byte of the body is ever sent, and still the answer is there: nobody waited for one."""
+def test_100_mb_without_a_key_are_refused_before_the_body_is_sent(live, length, expects, key):
+    """The response arrives although no byte of the body is sent."""
     head = f"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{key}{expects}{length}\r\n\r\n"
     with live.connect() as client:
         client.sendall(head.encode())
-        answer = client.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 401")
+        response = client.recv(65536)
+    assert response.startswith(b"HTTP/1.1 401")
 
 
 def test_100_mb_sent_without_a_key_cost_no_memory(live):
@@ -111,8 +111,8 @@ def test_100_mb_sent_without_a_key_cost_no_memory(live):
     head = "POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 104857600\r\n\r\n"
     with live.connect() as client:
         client.sendall(head.encode())
-        _send_as_much_as_it_takes(client, 100 * MIB)
-    assert _grown(live, before) < RSS_GROWTH
+        _send_until_closed(client, 100 * MIB)
+    assert _memory_growth(live, before) < RSS_GROWTH
 
 
 @pytest.mark.parametrize("body", [b"{", b"{" * 100_000, b"\xff\xfe", b"NaN", b"[" * 1_000_000])
@@ -131,7 +131,7 @@ def _bodies() -> Iterator[bytes]:
     yield from (b"x" * (MIB + 1), b'{"a": "' + b"x" * (8 * MIB) + b'"}', b"[" * (16 * MIB))
 
 
-def test_large_deep_and_impossible_bodies_are_refused_and_cost_no_memory(live):
+def test_large_deep_and_invalid_bodies_are_refused_without_memory_growth(live):
     paths = ("/jobs", "/datasets", "/detectors", "/api-keys")
     httpx2.post(f"{live.url}/jobs", content=b"{}", headers=JSON | live.headers)
     before, tried = live.resident(), 0
@@ -140,48 +140,48 @@ def test_large_deep_and_impossible_bodies_are_refused_and_cost_no_memory(live):
             for path in paths:
                 response = httpx2.post(f"{live.url}{path}", content=body, headers=JSON | live.headers, timeout=60)
                 assert 400 <= response.status_code < 500, (path, body[:40])
-                assert len(response.content) < 20_000, "what was sent is not sent back"
+                assert len(response.content) < 20_000, "the response repeats the request body"
                 tried += 1
     assert tried > 130
-    assert _grown(live, before) < RSS_GROWTH
+    assert _memory_growth(live, before) < RSS_GROWTH
 
 
-def test_an_endless_body_is_refused_at_once_and_not_kept(live):
+def test_an_endless_body_is_refused_and_not_buffered(live):
     head = "POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
     before = live.resident()
     with live.connect() as client:
         client.sendall(f"{head}Authorization: Bearer {live.token}\r\n\r\n".encode())
-        _send_as_much_as_it_takes(client, 200 * MIB, b"10000\r\n" + b" " * 0x10000 + b"\r\n")
-        assert client.recv(65536).startswith(b"HTTP/1.1 413"), "though the body has no end"
-    assert _grown(live, before) < RSS_GROWTH
+        _send_until_closed(client, 200 * MIB, b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 413"), "an endless body is not refused"
+    assert _memory_growth(live, before) < RSS_GROWTH
 
 
-def test_500_half_open_connections_leave_others_as_quick_as_before(live):
-    """A third stuck in the headers, a third in a body with a key, a third that say nothing at all."""
-    quiet = _p99(live)
-    stuck = [
+def test_500_half_open_connections_do_not_slow_other_requests(live):
+    """A third stalls in the headers, a third in the body (with a key), and a third sends no bytes."""
+    idle_p99 = _p99(live)
+    partial_requests = [
         "GET /jobs HTTP/1.1\r\nHost: x\r\nX-A: ",
         f"POST /jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {live.token}\r\n"
         'Content-Type: application/json\r\nContent-Length: 900\r\n\r\n{"a',
         "",
     ]
-    with ExitStack() as open_ones:
+    with ExitStack() as connections:
         for number in range(HALF_OPEN):
-            connection = open_ones.enter_context(live.connect())
-            connection.sendall(stuck[number % 3].encode())
-        crowded = _p99(live)
-        print(f"p99 alone {quiet * 1e3:.1f} ms, beside {HALF_OPEN} half-open connections {crowded * 1e3:.1f} ms")
-        assert crowded < 2 * max(quiet, 0.05)
+            connection = connections.enter_context(live.connect())
+            connection.sendall(partial_requests[number % 3].encode())
+        loaded_p99 = _p99(live)
+        print(f"p99 alone {idle_p99 * 1e3:.1f} ms, with {HALF_OPEN} half-open connections {loaded_p99 * 1e3:.1f} ms")
+        assert loaded_p99 < 2 * max(idle_p99, 0.05)
 
 
-def _grown(live, before: int) -> int:
-    grown = live.resident() - before
-    print(f"grown by {grown / MIB:.1f} MiB")
-    return grown
+def _memory_growth(live, before: int) -> int:
+    growth = live.resident() - before
+    print(f"memory grew by {growth / MIB:.1f} MiB")
+    return growth
 
 
 def _p99(live) -> float:
-    """Of 300 answers out of the database, the best of three rounds: another's work on this machine is no fault of ours."""
+    """Return the p99 latency of 300 requests, the best of 3 rounds to reduce the effect of other load."""
     return min(_round(live) for _ in range(3))
 
 
@@ -189,18 +189,18 @@ def _round(live) -> float:
     seconds = []
     with httpx2.Client(base_url=live.url, headers=live.headers) as client:
         for _ in range(300):
-            began = time.perf_counter()
+            started = time.perf_counter()
             assert client.get("/jobs").status_code == 200
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - started)
     return sorted(seconds)[296]
 
 
-def _send_as_much_as_it_takes(client: socket.socket, most: int, chunk: bytes = b"{" * 65536) -> int:
+def _send_until_closed(client: socket.socket, limit: int, chunk: bytes = b"{" * 65536) -> int:
     sent = 0
     try:
-        while sent < most:
+        while sent < limit:
             client.sendall(chunk)
             sent += len(chunk)
-    except OSError:  # it hung up
+    except OSError:  # the server closed the connection
         pass
     return sent

@@ -1,6 +1,6 @@
-"""S6: pictures made to do harm, read as the check and the conversion of uploads read them, in a process that is measured.
+"""Malicious images, read like in the data set check and the upload conversion, in a subprocess with measured memory.
 
-What `tests/frs/dataset/test_pictures.py` has is not repeated here.
+The cases of `tests/frs/dataset/test_pictures.py` are not repeated here.
 """
 
 import io
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-MOST_KIBIBYTES = 512 << 10
+MAX_KIBIBYTES = 512 << 10
 SIDE = 30_000
 READ = """
 import json, re, sys
@@ -24,10 +24,10 @@ from pathlib import Path
 from frs.dataset import image_files
 from frs.dataset.coco_images import CocoImage
 path, width, height = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-found = image_files.check_image(path.parent, CocoImage(1, path.name, width, height), decode=True)
+issue = image_files.check_image(path.parent, CocoImage(1, path.name, width, height), decode=True)
 size = image_files.read_image_size(path)
-most = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-print(json.dumps([found and found[0], size, most]))
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+print(json.dumps([issue and issue[0], size, peak]))
 """
 ZEROS = bytes(1 << 20)
 
@@ -42,12 +42,12 @@ def deflated(mebibytes: int) -> bytes:
     return b"".join(packer.compress(ZEROS) for _ in range(mebibytes)) + packer.flush()
 
 
-def png(width: int, height: int, *more: bytes, depth: int = 8, colour: int = 2, pixels: bytes = b"") -> bytes:
+def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 2, pixels: bytes = b"") -> bytes:
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     body = chunk(
         b"IDAT", pixels or zlib.compress(bytes((width * 3 + 1) * height if width * height < 1_000_000 else 1000))
     )
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(more) + body + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + body + chunk(b"IEND", b"")
 
 
 def saved(kind: str, side: int = 64, **options: object) -> bytes:
@@ -71,7 +71,7 @@ def bmp_claiming(width: int, height: int) -> bytes:
 
 
 def run_length_bmp(width: int, height: int) -> bytes:
-    """Eight bits a pixel, packed by run lengths: a few bytes that skip over the whole picture."""
+    """An 8-bit run-length encoded bitmap: a few bytes that skip the whole image."""
     palette = bytes(1024)
     body = b"\0\2\xff\xff" * 1000 + b"\0\1"
     header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 0, 0, 256, 0)
@@ -80,7 +80,7 @@ def run_length_bmp(width: int, height: int) -> bytes:
 
 
 def webp_claiming(width: int, height: int) -> bytes:
-    """Lossy: the size stands in the frame's header, 14 bits each."""
+    """A lossy image; width and height are 14 bits each in the frame header."""
     content = saved("WEBP")
     return patched(content, content.index(b"\x9d\x01\x2a") + 3, width, height, form="<HH")
 
@@ -92,9 +92,9 @@ def extended_webp(width: int, height: int) -> bytes:
 
 
 def many_frames(kind: str, frames: int) -> bytes:
-    pictures = [Image.new("RGB", (300, 300), (number, 0, 0)) for number in range(2)]
+    images = [Image.new("RGB", (300, 300), (number, 0, 0)) for number in range(2)]
     stream = io.BytesIO()
-    pictures[0].save(stream, kind, save_all=True, append_images=[pictures[1], pictures[0]] * (frames // 2))
+    images[0].save(stream, kind, save_all=True, append_images=[images[1], images[0]] * (frames // 2))
     return stream.getvalue()
 
 
@@ -118,7 +118,11 @@ BOMBS: dict[str, Bomb] = {
     "png: a colour profile of 600 MiB": (lambda: png(64, 64, chunk(b"iCCP", NAMED + deflated(600))), 64, 64),
     "png: a thousand compressed texts": (lambda: many_chunks(b"zTXt", b"a\0\0" + deflated(1), 1000), 64, 64),
     "png: a hundred thousand texts": (lambda: many_chunks(b"tEXt", b"a\0b", 100_000), 64, 64),
-    "png: a chunk said to have 2 GB": (lambda: png(64, 64)[:33] + struct.pack(">I", 2**31 - 1) + b"zTXta\0\0", 64, 64),
+    "png: a chunk with a claimed size of 2 GB": (
+        lambda: png(64, 64)[:33] + struct.pack(">I", 2**31 - 1) + b"zTXta\0\0",
+        64,
+        64,
+    ),
     "png: more pixels than its header says": (lambda: png(64, 64, pixels=deflated(600)), 64, 64),
     "png: fewer pixels than its header says": (lambda: png(7000, 7000), 7000, 7000),
     "png: EXIF that points everywhere": (
@@ -159,28 +163,28 @@ HARMLESS = {
     "jpeg: a thousand profiles",
     "bmp: run lengths that skip 50 million",
 }
-"""Within what a picture may have, and read as one."""
+"""Images within the limits, which are read as such."""
 
 
 def read(path: Path, width: int, height: int) -> tuple[str | None, list[int] | None, int]:
-    """What the check says, what size the conversion sees, and the most memory that took, in KiB."""
+    """Return the issue code of the check, the size that the conversion reads, and the peak memory in KiB."""
     arguments = [sys.executable, "-c", READ, str(path), str(width), str(height)]
-    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=True)
-    code, size, kibibytes = json.loads(ended.stdout)
+    completed = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=True)
+    code, size, kibibytes = json.loads(completed.stdout)
     return code, size, kibibytes
 
 
-@pytest.mark.parametrize("what", BOMBS)
-def test_reading_it_takes_less_than_512_mb_and_what_is_too_large_is_refused(tmp_path, what):
-    make, width, height = BOMBS[what]
-    path = tmp_path / f"a.{what.partition(':')[0]}"
+@pytest.mark.parametrize("name", BOMBS)
+def test_reading_a_malicious_image_takes_less_than_512_mb_and_too_large_ones_are_refused(tmp_path, name):
+    make, width, height = BOMBS[name]
+    path = tmp_path / f"a.{name.partition(':')[0]}"
     path.write_bytes(make())
     code, size, kibibytes = read(path, width, height)
-    assert kibibytes < MOST_KIBIBYTES
-    assert (code is None) is (what in HARMLESS)
+    assert kibibytes < MAX_KIBIBYTES
+    assert (code is None) is (name in HARMLESS)
     assert size is None or size[0] * size[1] <= 50_000_000
 
 
-def test_the_measure_sees_what_a_picture_takes(tmp_path):
+def test_the_measured_memory_includes_the_image(tmp_path):
     Image.new("RGB", (7000, 7000)).save(tmp_path / "a.png", compress_level=1)
     assert read(tmp_path / "a.png", 7000, 7000)[2] > 100 << 10

@@ -1,4 +1,4 @@
-"""S10: to others, what an owner has is exactly what was never there. Found by walking the router: see `api_routes`."""
+"""Objects of another owner are indistinguishable from missing ones, on every route of the router (`api_routes`)."""
 
 import re
 from dataclasses import dataclass, replace
@@ -11,14 +11,14 @@ from fastapi.testclient import TestClient
 MISSING = "0" * 26
 GFL = {"architecture": "gfl"}
 BODIES: dict[str, Any] = {}
-"""By method and path, where an empty object is not enough to get past the body."""
+"""Request bodies by method and path, for routes that do not accept an empty object."""
 SHARED = {"/recipes/{name}"}
-"""Paths whose parameter names what belongs to nobody."""
+"""Paths whose parameter names an object without an owner."""
 
 
 @dataclass(frozen=True)
 class OtherOwner:
-    """What alice has: ids, and the names she gave."""
+    """The objects of the owner alice: ids and names."""
 
     client: TestClient
     job: str
@@ -42,25 +42,25 @@ class OtherOwner:
 
     @property
     def queries(self) -> dict[str, dict[str, str]]:
-        """Of routes that cannot do without."""
+        """Query parameters of the routes that require them."""
         return {"/compare": {"jobs": f"{self.job},{self.waiting}"}}
 
 
 @pytest.fixture
 def alice(service, client_of) -> OtherOwner:
     client = client_of("alice")
-    hers = replace(service, client=client)
+    alices_service = replace(service, client=client)
     dataset = client.post("/datasets", json={"name": "alices", **_files()}).json()
     spec = {"kind": "train", "dataset": "alices", "student": GFL, "name": "alices", "tags": ["alices"]}
-    lease = hers.claim(hers.submit(spec)["id"])
-    checkpoint = hers.checkpoint(lease)
-    hers.artifact(lease, "report.json", b"{}")
-    hers.artifact(lease, "student-config.py", b"model = 1")
-    hers.evaluate(lease, "student", 0.5)
-    hers.settle(lease)
+    lease = alices_service.claim(alices_service.submit(spec)["id"])
+    checkpoint = alices_service.checkpoint(lease)
+    alices_service.artifact(lease, "report.json", b"{}")
+    alices_service.artifact(lease, "student-config.py", b"model = 1")
+    alices_service.evaluate(lease, "student", 0.5)
+    alices_service.finish(lease)
     detector = client.post("/detectors", json={"name": "alices", "job": lease.job_id}).json()
     plan = client.post("/jobs/plan?probe=true", json=spec).json()
-    waiting = hers.submit(spec)["id"]
+    waiting = alices_service.submit(spec)["id"]
     return OtherOwner(client, lease.job_id, waiting, checkpoint, dataset["id"], detector["id"], plan["id"])
 
 
@@ -69,42 +69,42 @@ def bob(client_of) -> TestClient:
     return client_of("bob")
 
 
-def test_every_route_answers_another_owner_as_if_nothing_were_there(app, alice, bob):
-    """Each route with each of her ids, and with an id that never was: 404 both times, the same to the letter."""
+def test_every_route_returns_404_for_objects_of_another_owner(app, alice, bob):
+    """For each route, an id of alice and an unknown id give the same 404 response."""
     tried = 0
-    before = _all_she_has(app, alice)
+    before = _all_objects(app, alice)
     for route in closed(app):
         if not route.parameters or route.path in SHARED or "admin" in route.scopes:
             continue
         unknown = set(route.parameters) - alice.ids.keys()
-        assert not unknown, f"say in OtherOwner.ids what of hers {unknown} of {route.path} can be"
+        assert not unknown, f"add values for {unknown} of {route.path} to OtherOwner.ids"
         body = BODIES.get(f"{route.method} {route.path}", {})
         for value in ({}, {"job_id": alice.waiting}, {"dataset": "alices", "detector": "alices"}):
             ids = alice.ids | value
             answers = [
-                bob.request(route.method, route.filled(made.get), json=body if route.method != "GET" else None)
-                for made in (ids, {name: _missing(id) for name, id in ids.items()})
+                bob.request(route.method, route.filled(values.get), json=body if route.method != "GET" else None)
+                for values in (ids, {name: _missing(id) for name, id in ids.items()})
             ]
-            assert answers[0].status_code == 404, f"{route}: say in BODIES what it takes, or whose it is"
-            assert _told(answers[0], ids) == _told(answers[1], ids)
+            assert answers[0].status_code == 404, f"{route}: add a valid body to BODIES, or check the owner"
+            assert _normalized(answers[0], ids) == _normalized(answers[1], ids)
             tried += 1
     assert tried > 50
-    assert _all_she_has(app, alice) == before
+    assert _all_objects(app, alice) == before
 
 
-def test_no_list_or_query_tells_of_another_owners_things(app, alice, bob):
+def test_lists_and_queries_do_not_reveal_objects_of_another_owner(app, alice, bob):
     for route in closed(app):
         if route.parameters or route.method != "GET" or "admin" in route.scopes:
             continue
-        assert not _finds(bob.get(route.path), alice.secrets), route
+        assert not _revealed(bob.get(route.path), alice.secrets), route
         for query in route.queries:
-            for hers in alice.secrets:
-                answer = bob.get(route.path, params={query: hers})
-                nothing = bob.get(route.path, params={query: _missing(hers)})
-                assert _told(answer, {"": hers}) == _told(nothing, {"": hers}), (route, query)
+            for alices in alice.secrets:
+                answer = bob.get(route.path, params={query: alices})
+                nothing = bob.get(route.path, params={query: _missing(alices)})
+                assert _normalized(answer, {"": alices}) == _normalized(nothing, {"": alices}), (route, query)
 
 
-def test_her_cursor_pages_through_her_things_for_her_alone(alice, bob, service):
+def test_a_cursor_of_another_owner_returns_no_rows(alice, bob, service):
     for path in ("/jobs", "/datasets", "/detectors"):
         for client in (alice.client, service.client):
             cursor = client.get(path, params={"limit": 1}).json()["next_cursor"]
@@ -115,53 +115,53 @@ def test_her_cursor_pages_through_her_things_for_her_alone(alice, bob, service):
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/jobs", lambda it: {"kind": "train", "dataset": it, "student": GFL}),
-        ("/jobs", lambda it: {"kind": "train", "dataset": "bobs", "unlabelled": it, "student": GFL}),
-        ("/jobs", lambda it: {"kind": "evaluate", "dataset": "bobs", "student": {"detector": it}}),
-        ("/jobs", lambda it: {"kind": "distill", "dataset": "bobs", "student": GFL, "teacher": {"detector": it}}),
-        ("/jobs", lambda it: {"kind": "distill", "dataset": "bobs", "student": GFL, "teacher": {"job": it}}),
-        ("/jobs", lambda it: {"kind": "evaluate", "dataset": "bobs", "student": {"job": it}}),
-        ("/jobs", lambda it: {"kind": "train", "dataset": "bobs", "student": GFL | {"init": {"detector": it}}}),
+        ("/jobs", lambda value: {"kind": "train", "dataset": value, "student": GFL}),
+        ("/jobs", lambda value: {"kind": "train", "dataset": "bobs", "unlabelled": value, "student": GFL}),
+        ("/jobs", lambda value: {"kind": "evaluate", "dataset": "bobs", "student": {"detector": value}}),
+        ("/jobs", lambda value: {"kind": "distill", "dataset": "bobs", "student": GFL, "teacher": {"detector": value}}),
+        ("/jobs", lambda value: {"kind": "distill", "dataset": "bobs", "student": GFL, "teacher": {"job": value}}),
+        ("/jobs", lambda value: {"kind": "evaluate", "dataset": "bobs", "student": {"job": value}}),
+        ("/jobs", lambda value: {"kind": "train", "dataset": "bobs", "student": GFL | {"init": {"detector": value}}}),
         (
             "/jobs",
-            lambda it: {"dataset": "bobs", "student": GFL, "teacher": GFL | {"init": {"detector": it}}},
+            lambda value: {"dataset": "bobs", "student": GFL, "teacher": GFL | {"init": {"detector": value}}},
         ),
-        ("/detectors", lambda it: {"name": "x", "job": it}),
+        ("/detectors", lambda value: {"name": "x", "job": value}),
     ],
     ids=range(9),
 )
-def test_a_spec_that_names_hers_names_nothing(alice, bob, path, body):
+def test_a_spec_cannot_reference_objects_of_another_owner(alice, bob, path, body):
     assert bob.post("/datasets", json={"name": "bobs", **_files()}).status_code == 201
-    for hers in alice.secrets[:-1]:
-        answer, nothing = (bob.post(path, json=body(it)) for it in (hers, _missing(hers)))
+    for alices in alice.secrets[:-1]:
+        answer, nothing = (bob.post(path, json=body(value)) for value in (alices, _missing(alices)))
         assert answer.status_code == 422, answer.text
-        assert _told(answer, {"": hers}) == _told(nothing, {"": hers})
+        assert _normalized(answer, {"": alices}) == _normalized(nothing, {"": alices})
     assert bob.get("/jobs").json()["data"] == []
 
 
-def test_names_are_each_owners_own(alice, bob, service):
-    """Even a name that is the id of somebody else's."""
+def test_each_owner_has_a_separate_namespace(alice, bob, service):
+    """Also for a name that is the id of another owner's object."""
     for name in ("alices", alice.dataset):
-        his = bob.post("/datasets", json={"name": name, **_files()})
-        assert his.status_code == 201
-        assert bob.get(f"/datasets/{name}").json()["id"] == his.json()["id"] != alice.dataset
+        bobs = bob.post("/datasets", json={"name": name, **_files()})
+        assert bobs.status_code == 201
+        assert bob.get(f"/datasets/{name}").json()["id"] == bobs.json()["id"] != alice.dataset
         job = bob.post("/jobs", json={"kind": "train", "dataset": name, "student": GFL}).json()
         assert [row["id"] for row in bob.get("/jobs", params={"dataset": name}).json()["data"]] == [job["id"]]
     assert alice.client.get("/datasets/alices").json()["id"] == alice.dataset
 
 
-def test_his_use_of_a_name_does_not_hold_hers(alice, bob, service):
-    """Whether her detector can be deleted tells nothing of his jobs."""
+def test_jobs_of_another_owner_do_not_block_a_deletion(alice, bob, service):
+    """Whether alice can delete her detector reveals nothing about bob's jobs."""
     weights = {"name": "alices", "description": GFL, "weights": "teacher.pth"}
     assert bob.post("/detectors", json=weights).status_code == 201
     bob.post("/datasets", json={"name": "bobs", **_files()})
     spec = {"kind": "evaluate", "dataset": "bobs", "student": {"detector": "alices"}}
     assert bob.post("/jobs", json=spec).status_code == 201
     assert alice.client.delete("/detectors/alices").status_code == 204
-    service.refused(bob.delete("/detectors/alices"), 409, "detector_in_use")
+    service.assert_problem(bob.delete("/detectors/alices"), 409, "detector_in_use")
 
 
-def test_one_idempotency_key_of_two_owners_makes_two_jobs(alice, bob):
+def test_the_same_idempotency_key_of_two_owners_creates_two_jobs(alice, bob):
     bob.post("/datasets", json={"name": "alices", **_files()})
     spec, headers = {"kind": "train", "dataset": "alices", "student": GFL}, {"Idempotency-Key": "same"}
     ids = {client.post("/jobs", json=spec, headers=headers).json()["id"] for client in (alice.client, bob)}
@@ -175,7 +175,7 @@ def test_a_second_key_of_the_same_owner_sees_the_same(alice, client_of):
     assert client_of("alice", "read").get(f"/jobs/{alice.job}").status_code == 200
 
 
-def test_an_admin_sees_all_and_finds_its_own_names_first(alice, bob, service):
+def test_an_admin_sees_all_objects_and_its_own_names_take_precedence(alice, bob, service):
     assert service.client.get(f"/jobs/{alice.job}").status_code == 200
     assert service.client.get("/datasets/alices").json()["id"] == alice.dataset
     own = service.client.post("/datasets", json={"name": "alices", **_files()}).json()
@@ -185,7 +185,7 @@ def test_an_admin_sees_all_and_finds_its_own_names_first(alice, bob, service):
 
 
 @pytest.mark.parametrize(("scope", "refused"), [("read", {"submit", "admin"}), ("submit", {"admin"}), ("admin", set())])
-def test_a_key_does_what_its_scope_says_on_every_route(app, client_of, scope, refused):
+def test_every_route_enforces_the_scope_of_the_key(app, client_of, scope, refused):
     client = client_of("eve", scope)
     for route in closed(app):
         path = route.filled(_anything)
@@ -200,22 +200,22 @@ def _anything(parameter: str) -> str:
     return f"{prefixes[parameter]}{MISSING}" if parameter in prefixes else "nothing"
 
 
-def _all_she_has(app, alice: OtherOwner) -> dict[str, Any]:
-    """Every GET of hers, which has to be there; streams apart, which need not end."""
-    shown = {}
+def _all_objects(app, alice: OtherOwner) -> dict[str, Any]:
+    """Return the content of every GET route for alice's objects, without streams, which may not end."""
+    contents = {}
     for route in closed(app):
         if route.method == "GET" and "admin" not in route.scopes and not route.path.endswith("/stream"):
             ids = alice.ids | {"name": "gfl_r101_r50_1x"} if route.path in SHARED else alice.ids
             answer = alice.client.get(route.filled(ids.get), params=alice.queries.get(route.path))
             assert answer.status_code == 200, (route, answer.text)
-            shown[route.path] = answer.content
-    return shown
+            contents[route.path] = answer.content
+    return contents
 
 
 def _missing(id: str) -> str:
-    """Of the same kind and length, of nobody."""
-    prefix, _, rest = id.rpartition("_")
-    return f"{prefix}_{'0' * len(rest)}" if prefix else "z" * len(id)
+    """Return an unknown id of the same kind and length."""
+    prefix, _, suffix = id.rpartition("_")
+    return f"{prefix}_{'0' * len(suffix)}" if prefix else "z" * len(id)
 
 
 def _files() -> dict[str, Any]:
@@ -225,12 +225,12 @@ def _files() -> dict[str, Any]:
     }
 
 
-def _told(answer: Any, ids: dict[str, str]) -> tuple[int, str]:
+def _normalized(answer: Any, ids: dict[str, str]) -> tuple[int, str]:
     text = re.sub(r'"request_id":"\w+"', "", answer.text)
     for id in ids.values():
         text = text.replace(id, "ID").replace(_missing(id), "ID")
     return answer.status_code, text
 
 
-def _finds(answer: Any, secrets: list[str]) -> list[str]:
+def _revealed(answer: Any, secrets: list[str]) -> list[str]:
     return [secret for secret in secrets if secret in answer.text]

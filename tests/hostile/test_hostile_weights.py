@@ -1,4 +1,4 @@
-"""S1: code, lies and bombs in weights files, through every path that reads one. The canary never appears."""
+"""Malicious weights files (code, false sizes, bombs) in every reader: no code runs, so no canary file appears."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def canary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(canary: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Every hostile file, under a name that says nothing of its format."""
+    """All hostile files, with names that do not reveal their format."""
     content = {}
     in_state = {
         name: b"}" + text("state_dict") + b"}" + text("w") + code + b"ss" for name, code in calls(canary).items()
@@ -59,53 +59,53 @@ def _file(path: Path, data: bytes) -> Path:
     return path
 
 
-def test_there_are_hundreds_of_them_and_a_reader_that_trusts_would_be_had(files, canary, tmp_path):
-    """Else the tests below would prove nothing."""
+def test_there_are_hundreds_of_hostile_files_and_plain_unpickling_runs_their_code(files, canary, tmp_path):
+    """Otherwise the tests below would be meaningless."""
     assert len(files) > 400
-    trusting = "import io, sys, pickle\ntry:\n    pickle.load(open(sys.argv[1], 'rb'))\nexcept Exception:\n    pass\n"
-    had = 0
+    unpickle = "import io, sys, pickle\ntry:\n    pickle.load(open(sys.argv[1], 'rb'))\nexcept Exception:\n    pass\n"
+    executed = 0
     for name in ("os.system", "builtins.eval", "shelve.open", "INST", "OBJ", "memo", "BUILD", "pickle.loads"):
         path = _file(tmp_path / "trusted", whole(calls(canary)[name], 4))
-        subprocess.run([sys.executable, "-c", trusting, path], check=True)
-        had += canary.exists() or bool(list(canary.parent.glob(f"{CANARY}*")))
-        for left in canary.parent.glob(f"{CANARY}*"):
-            left.unlink()
-    assert had == 8
+        subprocess.run([sys.executable, "-c", unpickle, path], check=True)
+        executed += canary.exists() or bool(list(canary.parent.glob(f"{CANARY}*")))
+        for file in canary.parent.glob(f"{CANARY}*"):
+            file.unlink()
+    assert executed == 8
 
 
 Reader = Callable[[Path], Any]
 
 
-def the_weights_of(path: Path) -> Any:
+def load_weights(path: Path) -> Any:
     return weights.load(nn.Linear(4, 1), weights.read(path), path.name)
 
 
-def a_backbone(path: Path) -> Any:
+def load_backbone(path: Path) -> Any:
     return weights.load_backbone(nn.Linear(4, 1), path)
 
 
-def a_teacher(path: Path) -> Any:
+def load_teacher(path: Path) -> Any:
     description = DescribedDetector.model_validate({"architecture": "gfl"})
     return loading.load_detector(ResolvedDetector(description=description, weights=path), ("a",), path.parent)
 
 
-def a_student(path: Path) -> Any:
+def load_student(path: Path) -> Any:
     description = DescribedDetector.model_validate({"architecture": "gfl"})
     return loading.load_student(ResolvedDetector(description=description, weights=path), ("a",), path.parent)
 
 
-@pytest.mark.parametrize("read", [the_weights_of, a_backbone, a_teacher, a_student])
-def test_no_weights_file_runs_code_and_each_is_refused_by_a_code(files, canary, monkeypatch, read):
+@pytest.mark.parametrize("read", [load_weights, load_backbone, load_teacher, load_student])
+def test_no_weights_file_runs_code_and_each_is_refused_with_a_code(files, canary, monkeypatch, read):
     monkeypatch.setattr(builder, "build", lambda *_: nn.Linear(4, 1))
     monkeypatch.setattr(builder, "class_layers", lambda *_: ["bias"])
     for path in files:
-        with pytest.raises(BadTeacher) as refused:
+        with pytest.raises(BadTeacher) as raised:
             read(path)
-        assert refused.value.end_reason == "bad_teacher" and refused.value.message
+        assert raised.value.end_reason == "bad_teacher" and raised.value.message
         assert not any(canary.parent.iterdir()), path
 
 
-def test_a_hostile_checkpoint_is_passed_over_or_refused(files, canary, tmp_path):
+def test_a_hostile_checkpoint_is_skipped_or_refused(files, canary, tmp_path):
     for path in files:
         copy = tmp_path / f"step_00000001-{weights.digest(path)[:8]}.pth"
         copy.write_bytes(path.read_bytes())
@@ -125,7 +125,7 @@ def test_hostile_detections_are_refused(files, canary, tmp_path):
 
 
 def _arrays(canary: Path, folder: Path) -> list[Path]:
-    """Files as `np.load` takes them, with objects, sizes and forms it should not believe."""
+    """Write files in NumPy's formats with objects and false sizes and shapes."""
     pickled = whole(calls(canary)["os.system"])
 
     def npy(header: str) -> bytes:
@@ -143,15 +143,15 @@ def _arrays(canary: Path, folder: Path) -> list[Path]:
         "version": b"\x93NUMPY\x09\x00" + pickled,
         "cut": b"\x93NUMPY",
     }
-    found = [_file(folder / f"alone-{name}.npz", data) for name, data in members.items()]
+    paths = [_file(folder / f"alone-{name}.npz", data) for name, data in members.items()]
     names = ("image", "corners", "score", "label", "images", "classes", "annotations_sha256")
     for name, data in members.items():
-        more = {f"{column}.npy": data for column in names}
-        found.append(_file(folder / f"in-{name}.npz", archive(pickled, more=more)))
-    return found
+        arrays = {f"{column}.npy": data for column in names}
+        paths.append(_file(folder / f"in-{name}.npz", archive(pickled, extra=arrays)))
+    return paths
 
 
-def test_a_hostile_file_in_the_teacher_cache_is_as_none(files, canary):
+def test_a_hostile_file_in_the_teacher_cache_is_a_cache_miss(files, canary):
     for path in files:
         assert read_cached(path, torch.device("cpu")) is None, path
         assert not any(canary.parent.iterdir()), path
@@ -159,43 +159,43 @@ def test_a_hostile_file_in_the_teacher_cache_is_as_none(files, canary):
 
 @pytest.fixture(scope="module")
 def imported(files) -> list[dict[str, Any]]:
-    """What becomes of every second one where it is imported."""
-    told = "\n".join(map(str, files[::2]))
-    many = subprocess.run(
-        [sys.executable, HERE / "import_many.py"], input=told, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
+    """The results of importing every second hostile file."""
+    names = "\n".join(map(str, files[::2]))
+    completed = subprocess.run(
+        [sys.executable, HERE / "import_many.py"], input=names, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
     )
-    return [json.loads(line) for line in many.stdout.splitlines()]
+    return [json.loads(line) for line in completed.stdout.splitlines()]
 
 
-def test_an_import_refuses_each_by_a_code_and_leaves_nothing(files, imported, canary):
+def test_an_import_refuses_each_file_with_a_code_and_leaves_no_files(files, imported, canary):
     assert len(imported) == len(files[::2]) > 200
-    for told in imported:
-        assert told["status"] == 0 and told["answer"], told
-        assert told["answer"]["code"] == 1
-        said = told["answer"]["said"]
-        assert said["code"] in ("weights_unreadable", "weights_refused") and said["message"]
-        assert "/" not in said["message"], "no path of ours"
+    for result in imported:
+        assert result["status"] == 0 and result["answer"], result
+        assert result["answer"]["code"] == 1
+        error = result["answer"]["output"]
+        assert error["code"] in ("weights_unreadable", "weights_refused") and error["message"]
+        assert "/" not in error["message"], "the message contains a path"
     assert not any(canary.parent.iterdir())
     assert not any((files[0].parent / "out").iterdir())
 
 
 def command(*arguments: object) -> tuple[int, Any]:
     line = [sys.executable, "-m", "frs", "import-weights", *map(str, arguments)]
-    ended = subprocess.run(line, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    return ended.returncode, json.loads(ended.stdout)
+    completed = subprocess.run(line, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    return completed.returncode, json.loads(completed.stdout)
 
 
-def test_the_command_imports_a_checkpoint_with_its_classes_whatever_it_is_called(tmp_path):
+def test_the_command_imports_a_checkpoint_with_its_classes_under_any_file_name(tmp_path):
     state = {"w": torch.ones(2, 3), "tied": torch.zeros(4), "half": torch.ones(2).half()}
     state["again"] = state["tied"]
     noise = {"lr": np.float64(0.1), "log": np.arange(4.0), "kinds": np.array(["a", "b"]), "any": np.array([None])}
     written = weights.write(
         {"state_dict": state, "meta": {"dataset_meta": {"classes": ("a", "b")}}}, tmp_path / "x.txt"
     )
-    code, said = command(written.path, tmp_path / "out" / "y.safetensors", "--sha256", written.sha256)
+    code, output = command(written.path, tmp_path / "out" / "y.safetensors", "--sha256", written.sha256)
     target = tmp_path / "out" / "y.safetensors"
-    assert code == 0 and said["sha256"] == weights.digest(target) and said["bytes"] == target.stat().st_size
-    assert (said["tensors"], said["parameters"], said["classes"]) == (4, 16, ["a", "b"])
+    assert code == 0 and output["sha256"] == weights.digest(target) and output["bytes"] == target.stat().st_size
+    assert (output["tensors"], output["parameters"], output["classes"]) == (4, 16, ["a", "b"])
     content = weights.read(target)
     assert weights.classes_of(content) == ("a", "b")
     assert all(torch.equal(tensor, state[key]) for key, tensor in content["state_dict"].items())
@@ -219,41 +219,41 @@ def test_the_command_imports_a_checkpoint_with_its_classes_whatever_it_is_called
         ({}, "weights_unreadable"),
     ],
 )
-def test_what_is_no_plain_finite_tensor_is_not_imported(tmp_path, state, code):
+def test_only_plain_finite_tensors_are_imported(tmp_path, state, code):
     torch.save({"state_dict": state}, tmp_path / "in")
-    assert _in_this_process(tmp_path / "in")["said"]["code"] == code
+    assert _in_this_process(tmp_path / "in")["output"]["code"] == code
 
 
 @pytest.mark.parametrize("classes", [["a\x1b[2J"], ["x" * 301], [""], ["a"] * 20_001])
-def test_class_names_are_names(tmp_path, classes):
+def test_invalid_class_names_are_refused(tmp_path, classes):
     torch.save({"state_dict": {"w": torch.zeros(1)}, "meta": {"classes": classes}}, tmp_path / "in")
-    assert _in_this_process(tmp_path / "in")["said"]["code"] == "weights_refused"
+    assert _in_this_process(tmp_path / "in")["output"]["code"] == "weights_refused"
 
 
-def test_what_grows_when_it_is_read_is_refused_before_it_is(tmp_path):
+def test_a_compressed_archive_is_refused_before_it_is_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "in", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("archive/data.pkl", bytes(1 << 28))
-    with pytest.raises(FrsError, match="in is no weights file"):
+    with pytest.raises(FrsError, match="in is not a weights file"):
         weights.read(tmp_path / "in")
 
 
 def _in_this_process(source: Path) -> Any:
-    many = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, HERE / "import_many.py"], input=str(source), stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
-    return json.loads(many.stdout)["answer"]
+    return json.loads(completed.stdout)["answer"]
 
 
-def test_metadata_of_strangers_are_not_taken_for_class_names(tmp_path):
-    for number, said in enumerate(["x", "[1, 2]", "{}", "[" * 10_000, "null", '"a"']):
+def test_unrelated_metadata_are_not_used_as_class_names(tmp_path):
+    for number, classes in enumerate(["x", "[1, 2]", "{}", "[" * 10_000, "null", '"a"']):
         path = tmp_path / str(number)
-        path.write_bytes(safetensors.torch.save({"w": torch.ones(1)}, {"classes": said}))
-        found = weights.classes_of(weights.read(path))
-        assert found in (None, ("a",))
+        path.write_bytes(safetensors.torch.save({"w": torch.ones(1)}, {"classes": classes}))
+        names = weights.classes_of(weights.read(path))
+        assert names in (None, ("a",))
 
 
-def test_an_unpickler_that_makes_numpy_arrays_would_take_memory_on_trust(tmp_path):
-    """So none are made: in their place stands something that holds nothing."""
+def test_numpy_arrays_in_a_pickle_are_not_created(tmp_path):
+    """Their sizes are untrusted; a placeholder without content replaces them."""
     flags = (
         called("numpy", "dtype", text("f8"), b"\x89", b"\x88")
         + b"(K\x04"
@@ -261,5 +261,5 @@ def test_an_unpickler_that_makes_numpy_arrays_would_take_memory_on_trust(tmp_pat
         + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x3ftb"
     )
     path = _file(tmp_path / "flags", archive(whole(b"}" + text("x") + flags + b"s")))
-    read = weights.read(path)
-    assert not isinstance(read["x"], np.dtype)
+    content = weights.read(path)
+    assert not isinstance(content["x"], np.dtype)

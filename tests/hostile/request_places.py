@@ -1,4 +1,4 @@
-"""Every place of a request where a string can stand: fields of specs and bodies, path parameters, queries, headers."""
+"""Every place of a request that can contain a string: spec and body fields, path and query parameters, headers."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -27,10 +27,16 @@ JOB: Body = {
         "lr_schedule": {"name": "cosine", "warmup_steps": "auto"},
         "precision": "fp32",
     },
-    "distillation": {"feature_weight": "auto", "logit_weight": "auto", "warmup_steps": "auto", "adapter": "1x1", "teacher_cache": "off"},
+    "distillation": {
+        "feature_weight": "auto",
+        "logit_weight": "auto",
+        "warmup_steps": "auto",
+        "adapter": "1x1",
+        "teacher_cache": "off",
+    },
     "tags": ["a tag"],
     "metadata": {"key": "value"},
-}  # fmt: skip
+}
 REFERENCES: tuple[Body, ...] = (
     JOB | {"teacher": {"detector": "teacher"}},
     JOB | {"teacher": {"job": f"job_{ID}"}},
@@ -48,10 +54,14 @@ DETECTOR: Body = {
     "weights": "teacher.pth",
     "classes": ["a"],
 }
-OF_A_JOB: Body = {"name": "student", "job": f"job_{ID}"}
-BODIES = [("/jobs", JOB), *(("/jobs", body) for body in REFERENCES), ("/datasets", DATASET), ("/detectors", DETECTOR), ("/detectors", OF_A_JOB)]  # fmt: skip
-FREE = {("tags", 0), ("metadata", "key"), ("classes", 0)}
-"""Where any text may stand, for it is only shown."""
+DETECTOR_OF_JOB: Body = {"name": "student", "job": f"job_{ID}"}
+BODIES = [
+    ("/jobs", JOB),
+    *(("/jobs", body) for body in REFERENCES),
+    ("/datasets", DATASET),
+    ("/detectors", DETECTOR),
+    ("/detectors", DETECTOR_OF_JOB),
+]
 
 
 class Request(NamedTuple):
@@ -62,7 +72,7 @@ class Request(NamedTuple):
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Of every string in it, and of every object and list that a string could stand for."""
+    """Yield the paths of all strings, objects and lists in `value`."""
     if path:
         yield path
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -71,7 +81,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def with_value(body: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """A copy, changed in one place."""
+    """Return a copy of `body` with `value` at `path`."""
     if not path:
         return value
     copy = dict(body) if isinstance(body, dict) else list(body)
@@ -80,7 +90,7 @@ def with_value(body: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 def posts(text: Any) -> Iterator[Request]:
-    """`text` in every place of every body, and as the name of a field in every object."""
+    """Yield requests with `text` in every place of every body, and as a field name of each body."""
     seen = set()
     for path, body in BODIES:
         for place in places(body):
@@ -93,7 +103,10 @@ def posts(text: Any) -> Iterator[Request]:
 ROUTES = (
     ("GET", "/jobs/{}"),
     ("POST", "/jobs/{}/cancel"),
-    *(("GET", f"/jobs/{{}}/{part}") for part in ("metrics", "events", "logs", "checkpoints", "evaluations", "report", "config", "artifacts")),
+    *(
+        ("GET", f"/jobs/{{}}/{part}")
+        for part in ("metrics", "events", "logs", "checkpoints", "evaluations", "report", "config", "artifacts")
+    ),
     ("GET", f"/jobs/job_{ID}/artifacts/{{}}"),
     ("GET", "/checkpoints/{}"),
     ("GET", "/checkpoints/{}/content"),
@@ -107,11 +120,11 @@ ROUTES = (
     ("GET", "/jobs?cursor={}"),
     ("GET", "/jobs?status={}"),
     ("GET", f"/jobs/job_{ID}/metrics?keys={{}}"),
-)  # fmt: skip
-"""With a place for a parameter."""
+)
+"""Methods and paths with a placeholder for a parameter."""
 
 
 def with_parameter(text: str) -> Iterator[Request]:
-    """Encoded once, so that the service sees the text itself."""
+    """Yield requests with `text` as a parameter, percent-encoded once, so that the service receives the text itself."""
     for method, route in ROUTES:
         yield Request(method, route.format(quote(text, safe="", errors="replace")))
