@@ -63,7 +63,7 @@ docs: setup  ## regenerate docs/api.md (command output), docs/errors.md and docs
 	$(BIN)/python docs/refresh.py
 
 site: setup  ## build the documentation site in build/site
-	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement docs/requirements.txt
 	$(BIN)/mkdocs build --strict
 
 format: setup  ## fix lint errors and format the code

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(steps: int = STEPS) -> dict[str, Any]:
-    """Return `told`, the values sent, `rate`, those per second from claim to end, and `surplus`, the duplicate rows."""
+    """Return `sent`, the number of values, `rate`, those per second from claim to end, and `surplus`, the duplicate rows."""
     with tempfile.TemporaryDirectory(prefix="frs-load-") as folder:
         settings = Settings(data=Path(folder) / "data")
         initialise(settings)
@@ -68,7 +68,7 @@ def measure(steps: int = STEPS) -> dict[str, Any]:
             status = session.get_one(Job, job_id).status
         database.engine.dispose()
     sent = (steps + steps - steps // 2) * KEYS
-    return {"rate": sent / seconds, "told": sent, "surplus": rows - steps * KEYS, "status": str(status)}
+    return {"rate": sent / seconds, "sent": sent, "surplus": rows - steps * KEYS, "status": str(status)}
 
 
 def _draw_images(settings: Settings) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def test_the_posting_benchmark_compares_with_the_floor_and_loses_no_jobs_after_k
 
 def test_rows_sent_twice_are_recorded_once() -> None:
     result = recording.measure(steps=100)
-    assert (result["status"], result["told"], result["surplus"]) == ("succeeded", 1500, 0)
+    assert (result["status"], result["sent"], result["surplus"]) == ("succeeded", 1500, 0)
 
 
 def test_claims_and_cancels_are_timed() -> None:
