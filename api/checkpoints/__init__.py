@@ -1,0 +1,1 @@
+"""Checkpoints: metadata and file content."""

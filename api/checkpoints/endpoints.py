@@ -1,3 +1,5 @@
+"""Endpoints of checkpoints."""
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -12,9 +14,9 @@ router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
 
 
 @router.get("/{checkpoint_id}")
-def get_checkpoint(here: ContextDep, caller: Reader, checkpoint_id: CheckpointId) -> Checkpoint:
-    """What it is, and which job wrote it when."""
-    return service.find(here.database, caller, checkpoint_id)
+def get_checkpoint(context: ContextDep, caller: Reader, checkpoint_id: CheckpointId) -> Checkpoint:
+    """Return the metadata of a checkpoint."""
+    return service.get_checkpoint(context.database, caller, checkpoint_id)
 
 
 @router.get(
@@ -23,7 +25,7 @@ def get_checkpoint(here: ContextDep, caller: Reader, checkpoint_id: CheckpointId
     responses=files.range_responses(files.BINARY),
     dependencies=[files.RANGE_HEADERS],
 )
-def get_content(here: ContextDep, caller: Reader, request: Request, checkpoint_id: CheckpointId) -> Response:
-    """The file, whole or by `Range`; the ETag is its sha256."""
-    checkpoint, filename = service.content(here.database, caller, checkpoint_id)
-    return files.file_response(request, here.artifacts, checkpoint, filename=filename)
+def get_content(context: ContextDep, caller: Reader, request: Request, checkpoint_id: CheckpointId) -> Response:
+    """Download the file of a checkpoint, completely or in part with `Range`. The ETag is its SHA-256."""
+    checkpoint, filename = service.get_file(context.database, caller, checkpoint_id)
+    return files.file_response(request, context.artifacts, checkpoint, filename=filename)

@@ -1,3 +1,5 @@
+"""Read checkpoints and their file names."""
+
 from pathlib import PurePosixPath
 
 from sqlalchemy.orm import Session
@@ -9,22 +11,23 @@ from store.db import tables
 from store.db.database import Database
 
 
-def find(database: Database, caller: Caller, checkpoint_id: str) -> Checkpoint:
+def get_checkpoint(database: Database, caller: Caller, checkpoint_id: str) -> Checkpoint:
+    """Return the metadata of a checkpoint. Raises NotFoundError."""
     with database.read() as session:
-        return Checkpoint.model_validate(_row(session, caller, checkpoint_id)[0])
+        return Checkpoint.model_validate(_get_rows(session, caller, checkpoint_id)[0])
 
 
-def content(database: Database, caller: Caller, checkpoint_id: str) -> tuple[tables.Checkpoint, str]:
-    """And the name to save it under. Raises NotFoundError."""
+def get_file(database: Database, caller: Caller, checkpoint_id: str) -> tuple[tables.Checkpoint, str]:
+    """Return the row of a checkpoint and the file name for its download. Raises NotFoundError."""
     with database.read() as session:
-        checkpoint, job = _row(session, caller, checkpoint_id)
+        checkpoint, job = _get_rows(session, caller, checkpoint_id)
     return checkpoint, f"{job.name or job.id}-{checkpoint.sha256[:8]}{PurePosixPath(checkpoint.key).suffix}"
 
 
-def _row(session: Session, caller: Caller, checkpoint_id: str) -> tuple[tables.Checkpoint, tables.Job]:
-    """With its job, which says whose it is."""
+def _get_rows(session: Session, caller: Caller, checkpoint_id: str) -> tuple[tables.Checkpoint, tables.Job]:
+    """Return the rows of a checkpoint and of its job, which determines the owner. Raises NotFoundError."""
     checkpoint = session.get(tables.Checkpoint, checkpoint_id)
-    job = caller.job(session, checkpoint.job_id) if checkpoint else None
+    job = caller.find_job(session, checkpoint.job_id) if checkpoint else None
     if checkpoint is None or job is None:
         raise NotFoundError("checkpoint_not_found", "No such checkpoint.", "See GET /jobs/{id}/checkpoints.")
     return checkpoint, job

@@ -1,0 +1,1 @@
+"""Comparison of several jobs: specs, curves and evaluations side by side."""

@@ -1,4 +1,4 @@
-"""Several jobs side by side. Every list that follows the jobs is in the order they were asked for."""
+"""Response models of the comparison. Lists with one entry per job are in the order of the request."""
 
 from typing import Any
 
@@ -9,64 +9,79 @@ from store.states import EndReason, JobStatus
 
 
 class ComparedJob(ResponseModel):
+    """A job of the comparison with the results of its student."""
+
     id: str
     name: str | None
     kind: Kind
     method: Method | None
-    """Null where nothing is distilled."""
+    """Null unless the job is a distillation."""
     status: JobStatus
     end_reason: EndReason | None
     attempt: int
     progress: Progress | None
     mAP: float | None
-    """Of the student's last evaluation. No verdict: that takes a baseline of the same seed, see `GET /jobs/{id}/report`."""
+    """mAP of the student in its last evaluation.
+
+    It is not evidence of an improvement, which requires a baseline of the same seed: see `GET /jobs/{id}/report`.
+    """
     parameters: int | None
+    """Number of parameters of the student; null until the trainer has reported it."""
     flops: int | None
+    """FLOPs of the student for one image; null until the trainer has reported them."""
     latency_ms: float | None
-    """These three of the student; null until the trainer has told them."""
+    """Inference time of the student in ms; null until the trainer has reported it."""
     created_at: ResponseTime
     started_at: ResponseTime | None
     finished_at: ResponseTime | None
 
 
 class SpecDifference(ResponseModel):
-    """A field of the specs that is not the same in all."""
+    """A field whose value is not the same in all specs."""
 
     path: str
-    """Such as `schedule.batch_size`."""
+    """Path of the field, such as `schedule.batch_size`."""
     values: list[Any]
-    """One for each job; null where its spec has no such field."""
+    """One value per job; null if its spec does not have the field."""
 
 
 class Curve(ResponseModel):
-    """One metric of all jobs, on one grid."""
+    """One metric of all jobs on a common grid of steps."""
 
     key: str
+    """Name of the metric, such as `train/loss`."""
     x: list[int]
     """Steps, ascending."""
     y: list[list[float | None]]
-    """One list for each job, each as long as `x`; null where the job has no value at that step."""
+    """One list per job, as long as `x`; null if the job has no value at that step."""
     sampled: bool
-    """Whether points were left out; no job's first, last or extreme ones are where `max_points` is 4 or more a job."""
+    """Whether points were omitted.
+
+    If `max_points` is at least 4 per job, the first, last, minimum and maximum point of each job are included.
+    """
 
 
 class JobScores(ResponseModel):
-    """COCO numbers, 0 to 1, of a job's student in its last evaluation."""
+    """COCO metrics, 0 to 1, of a job's student in its last evaluation."""
 
     job_id: str
     step: int
     last: bool
-    """Whether it is the one that counts in the report; otherwise the newest of the training so far."""
+    """Whether the report uses this evaluation; otherwise it is the newest evaluation so far."""
     metrics: dict[str, float | None]
     per_class: dict[str, float | None]
+    """mAP by class name."""
     best: list[str]
-    """Metrics in which none of the others is higher."""
+    """Metrics in which no other job of the comparison is higher."""
     best_classes: list[str]
+    """Classes in which no other job of the comparison has a higher mAP."""
 
 
 class Comparison(ResponseModel):
+    """Several jobs side by side."""
+
     jobs: list[ComparedJob]
     differences: list[SpecDifference]
     curves: list[Curve]
     evaluations: list[JobScores]
-    """Of the jobs that have one."""
+    """Last evaluations; jobs without an evaluation are omitted."""

@@ -1,3 +1,5 @@
+"""Compare the specs, curves and evaluations of several jobs."""
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,30 +10,30 @@ from api.compare import curves
 from api.compare.schemas import ComparedJob, Comparison, JobScores, SpecDifference
 from api.context import Context
 from api.http.auth import Caller
-from api.jobs.service import row
+from api.jobs.service import get_row
 from store.db.tables import Evaluation, Job
 
 _NOT_COMPARED = ("name", "tags", "metadata", "priority")
-"""Fields of a spec that change nothing about the training."""
+"""Fields of a spec that do not affect the training."""
 
 
 def compare_jobs(
     context: Context, caller: Caller, job_ids: Sequence[str], keys: Sequence[str] | None, max_points: int
 ) -> Comparison:
-    """Raises JobNotFound."""
+    """Return the comparison of the given jobs, in their order. Raises JobNotFound."""
     with context.database.read() as session:
-        jobs = [row(session, caller, job_id) for job_id in job_ids]
-        found = {job.id: evaluation for job in jobs if (evaluation := _last_of_the_student(session, job.id))}
+        jobs = [get_row(session, caller, job_id) for job_id in job_ids]
+        evaluations = {job.id: evaluation for job in jobs if (evaluation := _last_student_evaluation(session, job.id))}
     return Comparison(
-        jobs=[_compared(job, found.get(job.id)) for job in jobs],
-        differences=differences([job.spec for job in jobs]),
-        curves=curves.aligned(context, caller, job_ids, keys, max_points),
-        evaluations=_scored(list(found.values())),
+        jobs=[_to_compared_job(job, evaluations.get(job.id)) for job in jobs],
+        differences=find_differences([job.spec for job in jobs]),
+        curves=curves.align_curves(context, caller, job_ids, keys, max_points),
+        evaluations=_score(list(evaluations.values())),
     )
 
 
-def differences(specs: Sequence[Mapping[str, Any]]) -> list[SpecDifference]:
-    """In the order of the fields."""
+def find_differences(specs: Sequence[Mapping[str, Any]]) -> list[SpecDifference]:
+    """Return the fields whose values are not the same in all specs, in the order of the fields."""
     leaves = [dict(_leaves(spec, "")) for spec in specs]
     paths = dict.fromkeys(path for spec in leaves for path in spec)
     rows = {path: [spec.get(path) for spec in leaves] for path in paths}
@@ -40,17 +42,18 @@ def differences(specs: Sequence[Mapping[str, Any]]) -> list[SpecDifference]:
     ]
 
 
-def _leaves(part: Mapping[str, Any], above: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+def _leaves(part: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    """Return the dotted path and the value of each field that is not a group of fields."""
+    leaves: list[tuple[str, Any]] = []
     for name, value in part.items():
-        if not above and name in _NOT_COMPARED:
+        if not prefix and name in _NOT_COMPARED:
             continue
-        path = f"{above}{name}"
-        found += _leaves(value, f"{path}.") if isinstance(value, dict) else [(path, value)]
-    return found
+        path = f"{prefix}{name}"
+        leaves += _leaves(value, f"{path}.") if isinstance(value, dict) else [(path, value)]
+    return leaves
 
 
-def _compared(job: Job, evaluation: Evaluation | None) -> ComparedJob:
+def _to_compared_job(job: Job, evaluation: Evaluation | None) -> ComparedJob:
     columns = {name: getattr(job, name) for name in ComparedJob.model_fields.keys() & Job.__table__.columns.keys()}
     facts = {name: job.facts.get(f"student_{name}") for name in ("parameters", "flops", "latency_ms")}
     mAP = evaluation.metrics.get("bbox_mAP") if evaluation else None
@@ -58,28 +61,31 @@ def _compared(job: Job, evaluation: Evaluation | None) -> ComparedJob:
     return ComparedJob.model_validate(columns | facts | {"mAP": mAP, "method": method})
 
 
-def _last_of_the_student(session: Session, job_id: str) -> Evaluation | None:
-    """The one that counts, or while there is none the newest."""
-    of_the_student = select(Evaluation).where(Evaluation.job_id == job_id, Evaluation.role == "student")
+def _last_student_evaluation(session: Session, job_id: str) -> Evaluation | None:
+    """Return the evaluation that counts in the report; the newest evaluation if there is none yet."""
+    student_evaluations = select(Evaluation).where(Evaluation.job_id == job_id, Evaluation.role == "student")
     newest_first = (Evaluation.last.desc(), Evaluation.attempt.desc(), Evaluation.step.desc())
-    return session.scalar(of_the_student.order_by(*newest_first).limit(1))
+    return session.scalar(student_evaluations.order_by(*newest_first).limit(1))
 
 
-def _scored(found: Sequence[Evaluation]) -> list[JobScores]:
-    best, best_classes = (_best([getattr(row, part) for row in found]) for part in ("metrics", "per_class"))
+def _score(evaluations: Sequence[Evaluation]) -> list[JobScores]:
+    best, best_classes = (_best_names([getattr(row, part) for row in evaluations]) for part in ("metrics", "per_class"))
     columns = ("job_id", "step", "last", "metrics", "per_class")
     return [
         JobScores.model_validate(
             {name: getattr(row, name) for name in columns}
             | {"best": best[number], "best_classes": best_classes[number]}
         )
-        for number, row in enumerate(found)
+        for number, row in enumerate(evaluations)
     ]
 
 
-def _best(rows: Sequence[Mapping[str, float | None]]) -> list[list[str]]:
-    """For each row, the names under which none has more; only what at least two rows have a value for."""
+def _best_names(rows: Sequence[Mapping[str, float | None]]) -> list[list[str]]:
+    """Return, for each row, the names of its values that no other row exceeds.
+
+    Names with fewer than two values are ignored.
+    """
     names = dict.fromkeys(name for row in rows for name in row)
     values = {name: [value for row in rows if (value := row.get(name)) is not None] for name in names}
-    most = {name: max(found) for name, found in values.items() if len(found) > 1}
-    return [[name for name, value in row.items() if name in most and value == most[name]] for row in rows]
+    highest = {name: max(present) for name, present in values.items() if len(present) > 1}
+    return [[name for name, value in row.items() if name in highest and value == highest[name]] for row in rows]

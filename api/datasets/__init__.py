@@ -1,0 +1,1 @@
+"""Data sets: register, upload, check, list and delete them."""

@@ -1,4 +1,4 @@
-"""Checks a registered data set, both halves, and keeps what was found in its row."""
+"""Check both splits of a registered data set and store the result in its row."""
 
 import logging
 import threading
@@ -16,147 +16,158 @@ from frs.dataset.report import Report
 from frs.errors import FrsError
 from frs.files import digest
 from frs.resolved import inside
-from store.artifacts.uploads import root_of
+from store.artifacts.uploads import dataset_root
 from store.db.database import Database
 from store.db.tables import Dataset
 from store.settings import Settings
 from store.states import DatasetStatus
 
 MAX_SYNC_IMAGES = 2_000
-"""Images that are checked while the client waits."""
-_AT_ONCE_BYTES = 64 << 20
-_CHUNK = 1 << 20
-_PAUSES = (1.0, 5.0, 30.0)
-"""Seconds between tries to keep what was found."""
-_one_at_a_time = threading.Lock()
+"""Maximum number of images of a data set that is checked before the response."""
+_MAX_SYNC_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 20
+_RETRY_DELAYS = (1.0, 5.0, 30.0)
+"""Seconds before each retry of a failed background check."""
+_background_check_lock = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
 class DatasetCheckResult(BaseModel):
-    """What `Dataset.check_result` holds."""
+    """Content of the column `Dataset.check_result`."""
 
     train: Report | None = None
+    """Report on the training split; None if it cannot be read."""
     val: Report | None = None
+    """Report on the validation split; None if it cannot be read."""
     unusable: list[SplitIssue] = []
-    """What makes the set useless as a whole: no share of bad images excuses it."""
+    """Issues that make the data set unusable as a whole, regardless of the accepted fraction of invalid images."""
 
     def accepted(self, max_invalid_fraction: float = 0.0) -> bool:
-        halves = [half for half in (self.train, self.val) if half]
-        return not self.unusable and all(half.accepted(max_invalid_fraction) for half in halves)
+        """Return whether the data set is usable with at most this fraction of invalid images per split."""
+        splits = [split for split in (self.train, self.val) if split]
+        return not self.unusable and all(split.accepted(max_invalid_fraction) for split in splits)
 
     @property
     def issues(self) -> list[SplitIssue]:
-        return self.unusable + _told("train", self.train) + _told("val", self.val)
+        """Issues of the whole data set, then the listed issues of each split."""
+        return self.unusable + _split_issues("train", self.train) + _split_issues("val", self.val)
 
     @property
     def issue_count(self) -> int:
-        return len(self.unusable) + sum(sum(half.issue_counts.values()) for half in (self.train, self.val) if half)
+        """Number of all issues, including those that the reports do not list."""
+        return len(self.unusable) + sum(sum(split.issue_counts.values()) for split in (self.train, self.val) if split)
 
 
 def is_large(annotations: Sequence[Path]) -> bool:
-    """Whether the check takes longer than a client should wait; reads no more than it needs to know."""
-    if sum(file.stat().st_size for file in annotations) > _AT_ONCE_BYTES:
+    """Return whether a data set is too large to be checked before the response.
+
+    Reads the annotation files only as far as necessary.
+    """
+    if sum(file.stat().st_size for file in annotations) > _MAX_SYNC_BYTES:
         return True
-    return sum(_images_listed(file) for file in annotations) > MAX_SYNC_IMAGES
+    return sum(_count_images(file) for file in annotations) > MAX_SYNC_IMAGES
 
 
 def check_new(database: Database, settings: Settings, dataset: Dataset) -> None:
-    """At once, or later where that takes too long."""
-    root = root_of(settings, dataset)
+    """Check a new data set immediately, or in the background if it is large."""
+    root = dataset_root(settings, dataset)
     if is_large([root / dataset.train_annotations, root / dataset.val_annotations]):
         run_later(database, settings, [dataset])
         return
     try:
         run(database, settings, dataset)
-    except Exception:  # the set is there: what could not be kept now is found once more
+    except Exception:  # the row exists without a result: repeat the check in the background
         run_later(database, settings, [dataset])
         raise
 
 
 def run(database: Database, settings: Settings, dataset: Dataset) -> None:
-    """Checks and keeps the findings, unless the data set was deleted meanwhile."""
-    root = root_of(settings, dataset)
-    hashes = None if dataset.upload_key else _hashes(root, dataset)  # of what is then checked
-    findings = _examine(root, dataset)
-    this_one = (Dataset.id == dataset.id, Dataset.status == DatasetStatus.CHECKING)
+    """Check a data set and store the result, unless the data set has been deleted in the meantime."""
+    root = dataset_root(settings, dataset)
+    hashes = None if dataset.upload_key else _hash_annotations(root, dataset)  # before the check reads the files
+    result = _check_splits(root, dataset)
+    is_unchecked = (Dataset.id == dataset.id, Dataset.status == DatasetStatus.CHECKING)
     values = {
-        "status": DatasetStatus.READY if findings.accepted() else DatasetStatus.HAS_PROBLEMS,
-        "check_result": findings.model_dump(mode="json"),
+        "status": DatasetStatus.READY if result.accepted() else DatasetStatus.HAS_PROBLEMS,
+        "check_result": result.model_dump(mode="json"),
         "hashes": hashes,
-        "classes": list(findings.train.class_names) if findings.train else None,
+        "classes": list(result.train.class_names) if result.train else None,
     }
     with database.write() as session:
-        session.execute(update(Dataset).where(*this_one).values(values))
+        session.execute(update(Dataset).where(*is_unchecked).values(values))
         session.commit()
 
 
 def run_later(database: Database, settings: Settings, datasets: Sequence[Dataset]) -> None:
-    """In a thread that ends with the process; `resume` goes on with what it left."""
+    """Check data sets in a daemon thread. After a restart, `resume` continues with the unfinished checks."""
     threading.Thread(target=_run_all, args=(database, settings, datasets), name="checking", daemon=True).start()
 
 
 def resume(database: Database, settings: Settings) -> None:
-    """Checks again what an earlier process did not finish."""
+    """Check all data sets whose check an earlier process did not finish."""
     with database.read() as session:
-        left = session.scalars(select(Dataset).where(Dataset.status == DatasetStatus.CHECKING)).all()
-    if left:
-        run_later(database, settings, left)
+        unfinished = session.scalars(select(Dataset).where(Dataset.status == DatasetStatus.CHECKING)).all()
+    if unfinished:
+        run_later(database, settings, unfinished)
 
 
 def _run_all(database: Database, settings: Settings, datasets: Sequence[Dataset]) -> None:
     for dataset in datasets:
-        with _one_at_a_time:
-            for pause in (*_PAUSES, None):
+        with _background_check_lock:
+            for delay in (*_RETRY_DELAYS, None):
                 try:
                     run(database, settings, dataset)
                     break
-                except Exception:  # the others are still to be checked; this one is again at the next start
-                    _log.exception("check not kept", extra={"dataset_id": dataset.id})
-                    time.sleep(pause or 0)
+                except Exception:  # continue with the other data sets; `resume` repeats this check
+                    _log.exception("check result not stored", extra={"dataset_id": dataset.id})
+                    time.sleep(delay or 0)
 
 
-def _hashes(root: Path, dataset: Dataset) -> dict[str, str]:
-    """By half, without what cannot be read: the check tells."""
-    found = {}
-    for half, annotations in (("train", dataset.train_annotations), ("val", dataset.val_annotations)):
+def _hash_annotations(root: Path, dataset: Dataset) -> dict[str, str]:
+    """Return the SHA-256 of the annotation file of each split; unreadable files are omitted, the check reports them."""
+    hashes = {}
+    for split, annotations in (("train", dataset.train_annotations), ("val", dataset.val_annotations)):
         with suppress(FrsError, OSError):
-            found[half] = digest(inside(root, annotations))
-    return found
+            hashes[split] = digest(inside(root, annotations))
+    return hashes
 
 
-def _examine(root: Path, dataset: Dataset) -> DatasetCheckResult:
-    findings = DatasetCheckResult()
-    findings.train = _half(findings, "train", root, dataset.train_images, dataset.train_annotations)
-    findings.val = _half(findings, "val", root, dataset.val_images, dataset.val_annotations)
-    if findings.train and findings.val:
+def _check_splits(root: Path, dataset: Dataset) -> DatasetCheckResult:
+    result = DatasetCheckResult()
+    result.train = _check_split(result, "train", root, dataset.train_images, dataset.train_annotations)
+    result.val = _check_split(result, "val", root, dataset.val_images, dataset.val_annotations)
+    if result.train and result.val:
         try:
-            check_pair(findings.train, findings.val)
+            check_pair(result.train, result.val)
         except FrsError as error:
-            findings.unusable.append(SplitIssue(split="val", code=error.code, message=error.message))
-    return findings
+            result.unusable.append(SplitIssue(split="val", code=error.code, message=error.message))
+    return result
 
 
-def _half(findings: DatasetCheckResult, split: SplitName, root: Path, images: str, annotations: str) -> Report | None:
+def _check_split(
+    result: DatasetCheckResult, split: SplitName, root: Path, images: str, annotations: str
+) -> Report | None:
+    """Return the report on a split; if it cannot be read, add an issue to `result` and return None."""
     try:
         return check_split(inside(root, images), inside(root, annotations))
     except FrsError as error:
         issue = SplitIssue(split=split, code=error.code, message=error.message)
-    except Exception:  # a fault of ours must not leave the set in `checking` for ever
+    except Exception:  # an internal error must not leave the data set in the status `checking`
         _log.exception("check failed")
-        message = "The check itself failed; the service's log says how."
+        message = "The check failed with an internal error; see the log of the service."
         issue = SplitIssue(split=split, code="internal_error", message=message)
-    findings.unusable.append(issue)
+    result.unusable.append(issue)
     return None
 
 
-def _told(split: SplitName, half: Report | None) -> list[SplitIssue]:
-    return [SplitIssue(split=split, **dict(issue)) for issue in half.issues] if half else []
+def _split_issues(split: SplitName, report: Report | None) -> list[SplitIssue]:
+    return [SplitIssue(split=split, **dict(issue)) for issue in report.issues] if report else []
 
 
-def _images_listed(annotations: Path) -> int:
-    """Roughly, without parsing; no more than it takes to be large."""
-    found = 0
+def _count_images(annotations: Path) -> int:
+    """Return the approximate number of images, without parsing; stop at more than `MAX_SYNC_IMAGES`."""
+    count = 0
     with annotations.open("rb") as file:
-        while found <= MAX_SYNC_IMAGES and (chunk := file.read(_CHUNK)):
-            found += chunk.count(b'"file_name"')
-    return found
+        while count <= MAX_SYNC_IMAGES and (chunk := file.read(_CHUNK_BYTES)):
+            count += chunk.count(b'"file_name"')
+    return count

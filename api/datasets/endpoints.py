@@ -1,3 +1,5 @@
+"""Endpoints of data sets."""
+
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
@@ -15,49 +17,57 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
 @router.post("", status_code=201)
-def register(here: ContextDep, caller: Submitter, response: Response, request: DatasetCreate) -> Dataset:
-    """Registers a COCO data set that lies in the folder of data sets, and checks every file and box of it.
+def register(context: ContextDep, caller: Submitter, response: Response, request: DatasetCreate) -> Dataset:
+    """Register a COCO data set in the service's folder of data sets, and check all of its files and boxes.
 
-    The answer waits for the check of up to 2,000 images; of larger sets it has the status `checking`.
+    Data sets of up to 2,000 images are checked before the response. Larger ones have the status `checking` at first;
+    poll `GET /datasets/{id}`.
     """
-    dataset = service.register(here, caller, request)
+    dataset = service.register(context, caller, request)
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 
 
 @router.post("/upload", status_code=201, openapi_extra=upload_body.upload_schema(uploading.MEDIA_TYPES))
 def upload(
-    here: ContextDep,
+    context: ContextDep,
     caller: Submitter,
     response: Response,
-    wanted: Annotated[uploading.UploadRequest, Depends(uploading.wanted)],
-    upload: Annotated[Upload, upload_body.receive_upload(uploading.wanted, uploading.MEDIA_TYPES)],
+    upload_request: Annotated[uploading.UploadRequest, Depends(uploading.check_request)],
+    upload: Annotated[Upload, upload_body.receive_upload(uploading.check_request, uploading.MEDIA_TYPES)],
 ) -> Dataset:
-    """Takes a data set as a .zip, .tar or .tar.gz file in COCO, Pascal VOC or YOLO layout, and checks it like any other."""
-    dataset = uploading.register(here, caller, wanted, upload)
+    """Upload a data set as a .zip, .tar or .tar.gz file in COCO, Pascal VOC or YOLO layout, and check it.
+
+    The check is the same as that of `POST /datasets`.
+    """
+    dataset = uploading.register(context, caller, upload_request, upload)
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 
 
 @router.get("")
-def list_datasets(here: ContextDep, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[Dataset]:
-    """Newest first."""
-    return service.listing(here.database, caller, limit, cursor)
+def list_datasets(context: ContextDep, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[Dataset]:
+    """List data sets, newest first."""
+    return service.list_datasets(context.database, caller, limit, cursor)
 
 
 @router.get("/{dataset}")
-def get_dataset(here: ContextDep, caller: Reader, dataset: IdOrName) -> Dataset:
-    """Its files, its counts and whether the check has passed."""
-    return service.find(here.database, caller, dataset)
+def get_dataset(context: ContextDep, caller: Reader, dataset: IdOrName) -> Dataset:
+    """Return a data set: its files, counts, classes, and the status of its check."""
+    return service.get_dataset(context.database, caller, dataset)
 
 
 @router.get("/{dataset}/check")
-def get_check(here: ContextDep, caller: Reader, dataset: IdOrName) -> DatasetCheck:
-    """All that the check found."""
-    return service.check(here.database, caller, dataset)
+def get_check(context: ContextDep, caller: Reader, dataset: IdOrName) -> DatasetCheck:
+    """Return the complete result of the data set's check."""
+    return service.get_check(context.database, caller, dataset)
 
 
 @router.delete("/{dataset}", status_code=204)
-def delete_dataset(here: ContextDep, caller: Submitter, dataset: IdOrName) -> None:
-    """Forgets the data set; its files stay, uploaded ones go. Refused while any job refers to it."""
-    uploading.release(here, service.delete(here.database, caller, dataset))
+def delete_dataset(context: ContextDep, caller: Submitter, dataset: IdOrName) -> None:
+    """Remove a data set.
+
+    Uploaded files are deleted; files in the folder of data sets are kept. Fails with status 409 while a job refers to
+    the data set.
+    """
+    uploading.release(context, service.delete(context.database, caller, dataset))

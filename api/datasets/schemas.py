@@ -1,4 +1,4 @@
-"""Data sets as the API takes and shows them."""
+"""Request and response models of data sets."""
 
 from typing import Literal
 
@@ -11,63 +11,77 @@ SplitName = Literal["train", "val"]
 
 
 class SplitFiles(Spec):
-    """One half of a data set, relative to the folder of data sets."""
+    """Files of one split of a data set, relative to the folder of data sets."""
 
     images: RelativePath
-    """Folder."""
+    """Folder of the images."""
     annotations: RelativePath
-    """COCO file."""
+    """Annotation file in COCO format."""
 
 
 class DatasetCreate(Spec):
+    """A data set to register."""
+
     name: Name
+    """Unique among the data sets of the owner."""
     train: SplitFiles | None = None
-    """Absent: `<name>/train` and `<name>/annotations/instances_train.json`."""
+    """Training split. Default: `<name>/train` and `<name>/annotations/instances_train.json`."""
     val: SplitFiles | None = None
-    """Absent: `<name>/val` and `<name>/annotations/instances_val.json`."""
+    """Validation split. Default: `<name>/val` and `<name>/annotations/instances_val.json`."""
 
 
 class SplitIssue(ResponseModel):
+    """An issue of a data set's files or annotations."""
+
     split: SplitName
     code: str
     message: str
-    """Names the image's file and the box."""
+    """Contains the file name of the image and the box."""
     file: str | None = None
+    """File name of the image."""
     image_id: int | None = None
     annotation_id: int | None = None
 
 
 class SplitCounts(ResponseModel):
-    """Null where the half could not be read at all."""
+    """Counts of both splits; null for a split that cannot be read."""
 
     train: Counts | None
     val: Counts | None
 
 
 class Dataset(ResponseModel):
+    """A registered data set."""
+
     id: str
     name: str
     status: DatasetStatus
-    """Jobs take a set that is `ready`, and one that `has_problems` within their `max_invalid_fraction`."""
+    """Jobs accept a `ready` data set, and one that `has_problems` within their `max_invalid_fraction`."""
     train: SplitFiles
     val: SplitFiles
     uploaded: bool
-    """Its paths are relative to what the archive was unpacked to."""
+    """Whether it was uploaded; its paths are then relative to the unpacked archive."""
     counts: SplitCounts | None
-    """Null while it is being checked; so are `classes`, `class_table` and `issue_count`."""
+    """Null while the data set is being checked, as are `classes`, `class_table` and `issue_count`."""
     classes: list[str] | None
-    """Of the training half, in the order of the labels."""
+    """Classes of the training split, in the order of the labels."""
     class_table: list[ClassCount] | None
+    """Counts per class of the training split."""
     issue_count: int | None
+    """Number of issues of both splits."""
     issues: list[SplitIssue]
-    """The first 20; the others: `GET /datasets/{id}/check`."""
+    """The first 20 issues; `GET /datasets/{id}/check` returns more."""
     created_at: ResponseTime
 
 
 class DatasetCheck(ResponseModel):
+    """Result of the check of a data set."""
+
     id: str
     status: DatasetStatus
     train: Report | None
+    """Report on the training split; null if it cannot be read or is not checked yet."""
     val: Report | None
+    """Report on the validation split; null if it cannot be read or is not checked yet."""
     issues: list[SplitIssue]
-    """Of both halves, the first 200 of each, with those that make a half unusable as a whole."""
+    """Issues that make a split unusable as a whole, then the first 200 issues of each split."""

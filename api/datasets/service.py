@@ -1,3 +1,5 @@
+"""Register, list, read and delete data sets."""
+
 from pathlib import Path
 
 from sqlalchemy import delete as delete_from
@@ -18,44 +20,55 @@ from frs.errors import DatasetNotFound
 from store.db import ids, queries, tables
 from store.db.database import Database, insert
 
-_ISSUES_SHOWN = 20
+_MAX_ISSUES = 20
 
 
 def register(context: Context, caller: Caller, request: DatasetCreate) -> Dataset:
-    """Raises InvalidField where files are missing, ApiError 409 where the name is taken."""
+    """Register a data set, check it or start its check, and return it.
+
+    Raises InvalidField if files are missing, ApiError 409 if the name is in use.
+    """
     root = context.settings.datasets_root
-    train, val = (_files(request, split, root) for split in ("train", "val"))
+    train, val = (_resolve_files(request, split, root) for split in ("train", "val"))
     dataset = _add(context.database, caller, request.name, train, val)
     checks.check_new(context.database, context.settings, dataset)
-    return find(context.database, caller, dataset.id)
+    return get_dataset(context.database, caller, dataset.id)
 
 
-def listing(database: Database, caller: Caller, limit: int, cursor: str | None) -> Page[Dataset]:
+def list_datasets(database: Database, caller: Caller, limit: int, cursor: str | None) -> Page[Dataset]:
+    """Return a page of data sets, newest first. Raises InvalidField for an invalid cursor."""
     with database.read() as session:
         query = select(tables.Dataset).where(caller.visible(tables.Dataset))
         rows, next_cursor = newest_first(session, query, tables.Dataset, limit, cursor)
-    return Page(data=[_shown(row) for row in rows], next_cursor=next_cursor)
+    return Page(data=[_to_response(row) for row in rows], next_cursor=next_cursor)
 
 
-def find(database: Database, caller: Caller, id_or_name: str) -> Dataset:
+def get_dataset(database: Database, caller: Caller, id_or_name: str) -> Dataset:
+    """Return a data set. Raises DatasetNotFound."""
     with database.read() as session:
-        return _shown(row(session, caller, id_or_name))
+        return _to_response(get_row(session, caller, id_or_name))
 
 
-def check(database: Database, caller: Caller, id_or_name: str) -> DatasetCheck:
+def get_check(database: Database, caller: Caller, id_or_name: str) -> DatasetCheck:
+    """Return the result of a data set's check. Raises DatasetNotFound."""
     with database.read() as session:
-        dataset = row(session, caller, id_or_name)
-    found = DatasetCheckResult.model_validate(dataset.check_result or {})
-    return DatasetCheck(id=dataset.id, status=dataset.status, train=found.train, val=found.val, issues=found.issues)
+        dataset = get_row(session, caller, id_or_name)
+    result = DatasetCheckResult.model_validate(dataset.check_result or {})
+    return DatasetCheck(id=dataset.id, status=dataset.status, train=result.train, val=result.val, issues=result.issues)
 
 
 def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
-    """Returns the key of the archive it came as, to release. Raises ApiError 409 while jobs refer to it."""
+    """Delete a data set and return the key of its uploaded archive, to be released; None: it was not uploaded.
+
+    Raises DatasetNotFound, and ApiError 409 while jobs refer to it.
+    """
     with database.write() as session:
-        found = row(session, caller, id_or_name)
-        dataset_id, upload_key = found.id, found.upload_key
-        if queries.is_used_unlabelled(session, found):
-            raise ApiError(409, "dataset_in_use", "Jobs that have not ended use its images.", "See GET /jobs.")
+        dataset = get_row(session, caller, id_or_name)
+        dataset_id, upload_key = dataset.id, dataset.upload_key
+        if queries.is_used_unlabelled(session, dataset):
+            raise ApiError(
+                409, "dataset_in_use", "Jobs that have not ended use images of this data set.", "See GET /jobs."
+            )
         try:
             session.execute(delete_from(tables.Dataset).where(tables.Dataset.id == dataset_id))
         except IntegrityError as error:
@@ -65,22 +78,23 @@ def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
     return upload_key
 
 
-def row(session: Session, caller: Caller, id_or_name: str) -> tables.Dataset:
-    """Raises DatasetNotFound."""
-    dataset = caller.dataset(session, id_or_name)
+def get_row(session: Session, caller: Caller, id_or_name: str) -> tables.Dataset:
+    """Return the row of a data set. Raises DatasetNotFound."""
+    dataset = caller.find_dataset(session, id_or_name)
     if dataset is None:
-        raise DatasetNotFound("No such data set.", "See GET /datasets.")
+        raise DatasetNotFound("There is no data set of this id or name.", "See GET /datasets.")
     return dataset
 
 
-def _files(request: DatasetCreate, split: SplitName, root: Path) -> SplitFiles:
-    given = request.train if split == "train" else request.val
-    half = given or SplitFiles(
+def _resolve_files(request: DatasetCreate, split: SplitName, root: Path) -> SplitFiles:
+    """Return the files of a split, by default those of the standard layout. Raises InvalidField if they are missing."""
+    requested = request.train if split == "train" else request.val
+    split_files = requested or SplitFiles(
         images=f"{request.name}/{split}", annotations=f"{request.name}/annotations/instances_{split}.json"
     )
-    files.named_folder(root, half.images, f"{split}.images")
-    files.named_file(root, half.annotations, f"{split}.annotations")
-    return half
+    files.resolve_folder(root, split_files.images, f"{split}.images")
+    files.resolve_file(root, split_files.annotations, f"{split}.annotations")
+    return split_files
 
 
 def _add(database: Database, caller: Caller, name: str, train: SplitFiles, val: SplitFiles) -> tables.Dataset:
@@ -101,27 +115,29 @@ def _add(database: Database, caller: Caller, name: str, train: SplitFiles, val: 
         session.commit()
     if dataset is None:
         hint = "Choose another name, or DELETE /datasets/{name} first."
-        raise ApiError(409, "name_taken", "There is a data set of this name.", hint)
+        raise ApiError(409, "name_taken", "A data set of this name exists already.", hint)
     return dataset
 
 
-def _shown(dataset: tables.Dataset) -> Dataset:
-    found = None if dataset.check_result is None else DatasetCheckResult.model_validate(dataset.check_result)
+def _to_response(dataset: tables.Dataset) -> Dataset:
+    result = None if dataset.check_result is None else DatasetCheckResult.model_validate(dataset.check_result)
     return Dataset(
         id=dataset.id,
         name=dataset.name,
         status=dataset.status,
         train=SplitFiles(images=dataset.train_images, annotations=dataset.train_annotations),
         val=SplitFiles(images=dataset.val_images, annotations=dataset.val_annotations),
-        counts=found and _counts(found),
+        counts=result and _split_counts(result),
         classes=dataset.classes,
-        class_table=found.train.classes if found and found.train else None,
-        issue_count=found and found.issue_count,
-        issues=found.issues[:_ISSUES_SHOWN] if found else [],
+        class_table=result.train.classes if result and result.train else None,
+        issue_count=result and result.issue_count,
+        issues=result.issues[:_MAX_ISSUES] if result else [],
         uploaded=dataset.upload_key is not None,
         created_at=dataset.created_at,
     )
 
 
-def _counts(found: DatasetCheckResult) -> SplitCounts:
-    return SplitCounts(train=found.train.counts if found.train else None, val=found.val.counts if found.val else None)
+def _split_counts(result: DatasetCheckResult) -> SplitCounts:
+    return SplitCounts(
+        train=result.train.counts if result.train else None, val=result.val.counts if result.val else None
+    )

@@ -1,4 +1,4 @@
-"""A data set that comes as an archive: unpacked, converted, kept once however often it is sent."""
+"""Uploaded data sets: unpack, convert and store each distinct archive once."""
 
 import errno
 import threading
@@ -20,7 +20,7 @@ from frs.dataset.upload import archive, convert
 from frs.errors import ArchiveTooLarge
 from frs.spec import Name
 from store.artifacts import local_files, unpacking
-from store.artifacts.uploads import archive_key, folder_of, is_referenced
+from store.artifacts.uploads import archive_key, is_referenced, unpacked_folder
 from store.db import tables
 from store.db.database import insert
 from store.db.ids import new_id
@@ -28,89 +28,105 @@ from store.errors import ArtifactNotFound
 from store.settings import Settings
 
 MEDIA_TYPES = ("application/zip", "application/x-tar", "application/gzip")
-Share = Annotated[
+ValFraction = Annotated[
     float | None,
-    Query(ge=0.01, le=0.5, description="Of the training images, set aside where the archive has no validation half."),
+    Query(
+        ge=0.01,
+        le=0.5,
+        description="Fraction of the training images to use for validation if the archive has no validation split.",
+    ),
 ]
-_TURN_SECONDS = 60
+_CONVERSION_WAIT_SECONDS = 60
 _RELEASED = ".released"
 _converting = threading.BoundedSemaphore(4)
-"""Each takes a request's thread and up to 4 GiB."""
+"""Limits concurrent conversions, because each occupies a request thread and up to 4 GiB of memory."""
 
 
 class UploadRequest(BaseModel):
+    """Query parameters of an upload."""
+
     name: str
     val_fraction: float | None
+    """Fraction of the training images to use for validation, rounded to 0.01."""
 
 
-def wanted(
-    here: ContextDep, caller: Submitter, name: Annotated[Name, Query()], val_fraction: Share = None
+def check_request(
+    context: ContextDep, caller: Submitter, name: Annotated[Name, Query()], val_fraction: ValFraction = None
 ) -> UploadRequest:
-    """Raises ApiError 409 where the name is taken."""
-    taken = exists().where(tables.Dataset.owner == caller.owner, tables.Dataset.name == name)
-    with here.database.read() as session:
-        if session.scalar(select(taken)):
-            raise _name_taken()
+    """Return the query parameters before the body is read. Raises ApiError 409 if the name is in use."""
+    is_taken = exists().where(tables.Dataset.owner == caller.owner, tables.Dataset.name == name)
+    with context.database.read() as session:
+        if session.scalar(select(is_taken)):
+            raise _name_taken_error()
     return UploadRequest(name=name, val_fraction=val_fraction and round(val_fraction, 2))
 
 
-def register(context: Context, caller: Caller, wanted: UploadRequest, upload: Upload) -> Dataset:
-    """Raises ApiError: 422 for an archive or a layout that cannot be used, 409 where the name is taken."""
+def register(context: Context, caller: Caller, upload_request: UploadRequest, upload: Upload) -> Dataset:
+    """Unpack and convert an archive, register and check the data set, and return it.
+
+    Raises ApiError 422 for an unusable archive or layout, ApiError 409 if the name is in use, and ApiError 503 if too
+    many other archives are being converted.
+    """
     settings, root = context.settings, context.settings.uploads_root
-    key = archive_key(upload.sha256, wanted.val_fraction, archive.suffix(upload.path))
-    folder = folder_of(settings, key)
-    with local_files.temporary(root) as part:
-        released = _released(root)
+    key = archive_key(upload.sha256, upload_request.val_fraction, archive.detect_suffix(upload.path))
+    folder = unpacked_folder(settings, key)
+    with local_files.temporary_path(root) as part:
+        releases = _count_releases(root)
         if folder.is_dir():
-            _keep(context, key, upload)
+            _store_archive(context, key, upload)
         else:
-            _convert(settings, upload, part, wanted.val_fraction)
-            context.artifacts.put(upload.path, key, upload.sha256)  # before the lock: a bucket takes its time
+            _convert(settings, upload, part, upload_request.val_fraction)
+            context.artifacts.put(
+                upload.path, key, upload.sha256
+            )  # before the lock, because object storage can be slow
         with local_files.exclusive_lock(root):
             if not folder.is_dir():
-                if not part.is_dir():  # it was deleted this very moment
-                    _convert(settings, upload, part, wanted.val_fraction)
+                if not part.is_dir():  # the unpacked folder was deleted since the first look
+                    _convert(settings, upload, part, upload_request.val_fraction)
                 (part / "set").rename(folder)
-            if _released(root) != released:  # perhaps this very archive
-                _keep(context, key, upload)
-            dataset = _add(context, caller, wanted.name, key)
+            if _count_releases(root) != releases:  # this archive may be among the released ones
+                _store_archive(context, key, upload)
+            dataset = _add(context, caller, upload_request.name, key)
     if dataset is None:
         release(context, key)
-        raise _name_taken()
+        raise _name_taken_error()
     checks.check_new(context.database, settings, dataset)
-    return service.find(context.database, caller, dataset.id)
+    return service.get_dataset(context.database, caller, dataset.id)
 
 
 def release(context: Context, key: str | None) -> None:
-    """Removes an archive and what it was unpacked to, unless a data set needs them. None: it was no upload."""
+    """Delete an archive and its unpacked folder, unless a data set refers to them. None: nothing to delete."""
     if key is None:
         return
     root = context.settings.uploads_root
-    with local_files.temporary(root) as part, local_files.exclusive_lock(root):
+    with local_files.temporary_path(root) as part, local_files.exclusive_lock(root):
         with context.database.read() as session:
             if is_referenced(session, key):
                 return
-        folder = folder_of(context.settings, key)
+        folder = unpacked_folder(context.settings, key)
         if folder.is_dir():
             folder.rename(part)
         files.delete_files(context.artifacts, key)
-        _count_release(root)  # last: who reads the new count comes after what was deleted
+        _increment_releases(root)  # last, so that a reader of the new count sees the deletions
 
 
-def _released(root: Path) -> int:
-    """How often `release` deleted anything: where it has again, what was seen without the lock may be gone."""
+def _count_releases(root: Path) -> int:
+    """Return how often `release` has deleted files.
+
+    If the count has changed, files that were seen without the lock may be gone.
+    """
     path = root / _RELEASED
     return path.stat().st_size if path.is_file() else 0
 
 
-def _count_release(root: Path) -> None:
-    """By the size of a file without content, which a full disk can hold, too."""
+def _increment_releases(root: Path) -> None:
+    """Increment the count, stored as the size of a sparse file, which also fits on a full disk."""
     with (root / _RELEASED).open("ab") as file:
         file.truncate(file.tell() + 1)
 
 
-def _keep(context: Context, key: str, upload: Upload) -> None:
-    """Unless it is kept already."""
+def _store_archive(context: Context, key: str, upload: Upload) -> None:
+    """Store an archive unless it is stored already."""
     try:
         context.artifacts.open(key).close()
     except ArtifactNotFound:
@@ -118,15 +134,15 @@ def _keep(context: Context, key: str, upload: Upload) -> None:
 
 
 def _convert(settings: Settings, upload: Upload, part: Path, val_fraction: float | None) -> None:
-    """A few at a time. Raises ApiError."""
-    if not _converting.acquire(timeout=_TURN_SECONDS):
-        hint = "Send it again in a minute."
-        raise ApiError(503, "busy", "Other archives are being unpacked.", hint, headers={"Retry-After": "60"})
+    """Unpack and convert an archive in a limited number of concurrent processes. Raises ApiError 422 or 503."""
+    if not _converting.acquire(timeout=_CONVERSION_WAIT_SECONDS):
+        hint = "Send the archive again in a minute."
+        raise ApiError(503, "busy", "Too many archives are being unpacked.", hint, headers={"Retry-After": "60"})
     try:
         unpacking.convert(settings, upload.path, part, val_fraction)
-    except unpacking.ConversionFailed as refused:
-        told = refused.error
-        raise ApiError(422, told.code, told.message, told.hint) from None
+    except unpacking.ConversionFailed as failure:
+        reason = failure.error
+        raise ApiError(422, reason.code, reason.message, reason.hint) from None
     except OSError as error:
         if error.errno != errno.ENOMEM:
             raise
@@ -136,14 +152,14 @@ def _convert(settings: Settings, upload: Upload, part: Path, val_fraction: float
 
 
 def _add(context: Context, caller: Caller, name: str, key: str) -> tables.Dataset | None:
-    """None where the name was taken meanwhile."""
-    halves = {
-        f"{split}_{what}": path
+    """Insert the row of a data set and return it; None if the name is in use."""
+    split_paths = {
+        f"{split}_{column}": path
         for split in ("train", "val")
-        for what, path in (("images", split), ("annotations", f"annotations/instances_{split}.json"))
+        for column, path in (("images", split), ("annotations", f"annotations/instances_{split}.json"))
     }
     with context.database.write() as session:
-        values = {"id": new_id("ds"), "name": name, "owner": caller.owner, "upload_key": key, **halves}
+        values = {"id": new_id("ds"), "name": name, "owner": caller.owner, "upload_key": key, **split_paths}
         statement = insert(session, tables.Dataset).values(values)
         dataset = session.scalar(
             statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Dataset)
@@ -152,6 +168,6 @@ def _add(context: Context, caller: Caller, name: str, key: str) -> tables.Datase
     return dataset
 
 
-def _name_taken() -> ApiError:
+def _name_taken_error() -> ApiError:
     hint = "Choose another name, or DELETE /datasets/{name} first."
-    return ApiError(409, "name_taken", "There is a data set of this name.", hint)
+    return ApiError(409, "name_taken", "A data set of this name exists already.", hint)

@@ -1,0 +1,1 @@
+"""Detectors: register or upload weights, list and delete them."""

@@ -1,3 +1,5 @@
+"""Endpoints of detectors."""
+
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
@@ -15,43 +17,47 @@ router = APIRouter(prefix="/detectors", tags=["detectors"])
 
 
 @router.post("", status_code=201)
-def register(here: ContextDep, caller: Submitter, response: Response, request: DetectorCreate) -> Detector:
-    """Registers weights of the folder of models, or a job's last student, under a name that job specs can use."""
-    detector = service.register(here, caller, request)
+def register(context: ContextDep, caller: Submitter, response: Response, request: DetectorCreate) -> Detector:
+    """Register weights in the service's folder of models, or the last student of a job, for use in job specs."""
+    detector = service.register(context, caller, request)
     response.headers["Location"] = f"/detectors/{detector.id}"
     return detector
 
 
 @router.post("/upload", status_code=201, openapi_extra=upload_body.upload_schema(uploading.MEDIA_TYPES))
 def upload(
-    here: ContextDep,
+    context: ContextDep,
     caller: Submitter,
     response: Response,
-    wanted: Annotated[DetectorUpload, Depends(uploading.wanted)],
-    upload: Annotated[Upload, upload_body.receive_upload(uploading.wanted, uploading.MEDIA_TYPES)],
+    upload_request: Annotated[DetectorUpload, Depends(uploading.check_request)],
+    upload: Annotated[Upload, upload_body.receive_upload(uploading.check_request, uploading.MEDIA_TYPES)],
 ) -> Detector:
-    """Takes weights: a torch file that holds a `state_dict`, or a .safetensors file.
+    """Upload weights: a torch file with a `state_dict`, or a .safetensors file.
 
-    The detector is `importing` until a worker has read the file, then `ready` or `refused`.
+    The detector has the status `importing` until a worker has read the file, then `ready` or `refused`.
     """
-    detector = uploading.register(here, caller, wanted, upload)
+    detector = uploading.register(context, caller, upload_request, upload)
     response.headers["Location"] = f"/detectors/{detector.id}"
     return detector
 
 
 @router.get("")
-def list_detectors(here: ContextDep, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[Detector]:
-    """Newest first."""
-    return service.listing(here.database, caller, limit, cursor)
+def list_detectors(context: ContextDep, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[Detector]:
+    """List detectors, newest first."""
+    return service.list_detectors(context.database, caller, limit, cursor)
 
 
 @router.get("/{detector}")
-def get_detector(here: ContextDep, caller: Reader, detector: IdOrName) -> Detector:
-    """What it is and where its weights came from."""
-    return service.find(here.database, caller, detector)
+def get_detector(context: ContextDep, caller: Reader, detector: IdOrName) -> Detector:
+    """Return a detector: its description, classes, and the origin of its weights."""
+    return service.get_detector(context.database, caller, detector)
 
 
 @router.delete("/{detector}", status_code=204)
-def delete_detector(here: ContextDep, caller: Submitter, detector: IdOrName) -> None:
-    """Forgets the detector; its weights stay, uploaded ones go. Refused while a job that refers to it has not ended."""
-    uploading.release(here, service.delete(here.database, caller, detector))
+def delete_detector(context: ContextDep, caller: Submitter, detector: IdOrName) -> None:
+    """Remove a detector.
+
+    Uploaded weights are deleted; files in the folder of models are kept. Fails with status 409 while a job that refers
+    to the detector has not ended.
+    """
+    uploading.release(context, service.delete(context.database, caller, detector))

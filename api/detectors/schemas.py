@@ -1,4 +1,4 @@
-"""Detectors as the API takes and shows them."""
+"""Request and response models of detectors."""
 
 from typing import Annotated, Any, Self
 
@@ -13,92 +13,106 @@ from store.states import DetectorStatus
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-def _stock_or_described(value: Any) -> str | None:
-    stock = "config" in value if isinstance(value, dict) else isinstance(value, ConfigDetector)
-    return "config" if stock else "architecture"
+def _description_tag(value: Any) -> str | None:
+    has_config = "config" in value if isinstance(value, dict) else isinstance(value, ConfigDetector)
+    return "config" if has_config else "architecture"
 
 
 Description = Annotated[
     Annotated[ConfigDetector, Tag("config")] | Annotated[DescribedDetector, Tag("architecture")],
-    Discriminator(_stock_or_described),
+    Discriminator(_description_tag),
 ]
 
 
 class DetectorCreate(Spec):
-    """Either `description` with `weights`, or `job`: the last student of a job that has succeeded."""
+    """A detector to register: either `description` and `weights`, or `job`."""
 
     name: Name
+    """Unique among the detectors of the owner."""
     description: Description | None = None
+    """Architecture of the detector, or a base config of mmdet."""
     weights: RelativePath | None = None
-    """File below the folder of models: a torch file that holds a `state_dict`, or a .safetensors file."""
+    """File in the folder of models: a torch file with a `state_dict`, or a .safetensors file."""
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=20_000)] | None = None
-    """In the order of the labels. Absent: compared only when a job reads the weights."""
+    """Class names in the order of the labels. If omitted, a job compares the classes when it loads the weights."""
     job: Annotated[str, StringConstraints(pattern=r"^job_[0-9a-z]{26}$")] | None = None
+    """Id of a succeeded job; its last student becomes the detector."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         described = self.description is not None and self.weights is not None
         if self.job is not None and (self.description or self.weights or self.classes):
-            raise ValueError("`job` stands alone: description, weights and classes are those of its student")
+            raise ValueError("`job` excludes `description`, `weights` and `classes`: those of its student are used")
         if self.job is None and not described:
-            raise ValueError("give `description` and `weights`, or `job`")
+            raise ValueError("set `description` and `weights`, or `job`")
         return self
 
 
 class DetectorUpload(Spec):
-    """In the query of an upload. Either `config`, or `architecture` with what differs from its stock config."""
+    """Query parameters of an upload: either `config`, or `architecture` with the differences from its base config."""
 
     name: Name
+    """Unique among the detectors of the owner."""
     config: str | None = None
-    """Such as `mmdet::gfl/gfl_r50_fpn_1x_coco.py`."""
+    """Base config of mmdet, such as `mmdet::gfl/gfl_r50_fpn_1x_coco.py`."""
     architecture: str | None = None
+    """Name of the architecture, such as `gfl`."""
     depth: int | None = None
-    """Of the backbone; so are `width` and `norm`."""
+    """Depth of the backbone."""
     width: int | None = None
+    """Width of the backbone."""
     norm: str | None = None
+    """Normalization layers of the backbone."""
     neck_channels: int | None = None
+    """Number of channels of the neck."""
     stacked_convs: int | None = None
+    """Number of convolutions in each branch of the head."""
     classes: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
-    """Separated by commas, in the order of the labels; what the file itself says counts more."""
+    """Class names, separated by commas, in the order of the labels. Class names in the file take precedence."""
 
     @model_validator(mode="after")
     def _one_description(self) -> Self:
         if (self.config is None) is (self.architecture is None):
-            raise ValueError("give `config` or `architecture`, one of the two")
+            raise ValueError("set either `config` or `architecture`")
         parts = (self.depth, self.width, self.norm, self.neck_channels, self.stacked_convs)
         if self.config is not None and any(part is not None for part in parts):
-            raise ValueError("depth, width, norm, neck_channels and stacked_convs belong to `architecture`")
+            raise ValueError("depth, width, norm, neck_channels and stacked_convs require `architecture`")
         return self
 
     @field_validator("classes")
     @classmethod
-    def _names(cls, classes: str | None) -> str | None:
-        names = _split(classes) if classes else []
+    def _check_names(cls, classes: str | None) -> str | None:
+        names = _split_names(classes) if classes else []
         if not all(is_text(name, 200) for name in names) or len(set(names)) < len(names):
-            raise ValueError("must be names of 1 to 200 characters, each once, separated by commas")
+            raise ValueError("must be distinct names of 1 to 200 characters, separated by commas")
         return classes
 
     @property
     def class_names(self) -> list[str] | None:
-        return None if self.classes is None else _split(self.classes)
+        """Class names in the order of the labels; None if they were not sent."""
+        return None if self.classes is None else _split_names(self.classes)
 
 
-def _split(classes: str) -> list[str]:
+def _split_names(classes: str) -> list[str]:
     return [name.strip() for name in classes.split(",")]
 
 
 class Detector(ResponseModel):
+    """A registered detector."""
+
     id: str
     name: str
     status: DetectorStatus
-    """`importing`: a worker has still to read the uploaded file. `refused`: `error` says why."""
+    """`importing`: a worker has not read the uploaded file yet. `refused`: the file is unusable, see `error`."""
     error: ErrorInfo | None
+    """Why the uploaded file was refused."""
     description: ConfigDetector | DescribedDetector
     weights_file: str | None
-    """Below the folder of models; null for a job's student and for an upload."""
+    """Path in the folder of models; null for the student of a job and for an upload."""
     job_id: str | None
-    """The job that trained it."""
+    """The job that trained the detector; null for other weights, and after the job has been deleted."""
     sha256: str
-    """Of the weights."""
+    """SHA-256 of the weights, lower-case hex."""
     classes: list[str] | None
+    """Class names in the order of the labels; null if unknown."""
     created_at: ResponseTime

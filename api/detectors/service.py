@@ -1,3 +1,5 @@
+"""Register, list, read and delete detectors."""
+
 from sqlalchemy import delete as delete_from
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -21,12 +23,15 @@ _REFERENCES = (
     ("student", "detector"),
     ("student", "init", "detector"),
 )
-"""Where a spec can name a detector."""
+"""Paths in a spec that can refer to a detector."""
 
 
 def register(context: Context, caller: Caller, request: DetectorCreate) -> Detector:
-    """Raises InvalidField where there are no such weights, ApiError 409 where the name is taken."""
-    source = _from_job(context, caller, request.job) if request.job else _from_file(context, request)
+    """Register a detector and return it.
+
+    Raises InvalidField if the weights are missing, ApiError 409 if the name is in use.
+    """
+    source = _columns_from_job(context, caller, request.job) if request.job else _columns_from_file(context, request)
     values = {"id": ids.new_id("det"), "name": request.name, "owner": caller.owner, **source}
     with context.database.write() as session:
         statement = insert(session, tables.Detector).values(values)
@@ -36,28 +41,33 @@ def register(context: Context, caller: Caller, request: DetectorCreate) -> Detec
         session.commit()
     if detector is None:
         hint = "Choose another name, or DELETE /detectors/{name} first."
-        raise ApiError(409, "name_taken", "There is a detector of this name.", hint)
+        raise ApiError(409, "name_taken", "A detector of this name exists already.", hint)
     return Detector.model_validate(detector)
 
 
-def listing(database: Database, caller: Caller, limit: int, cursor: str | None) -> Page[Detector]:
+def list_detectors(database: Database, caller: Caller, limit: int, cursor: str | None) -> Page[Detector]:
+    """Return a page of detectors, newest first. Raises InvalidField for an invalid cursor."""
     with database.read() as session:
         query = select(tables.Detector).where(caller.visible(tables.Detector))
         rows, next_cursor = newest_first(session, query, tables.Detector, limit, cursor)
     return Page(data=[Detector.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
-def find(database: Database, caller: Caller, id_or_name: str) -> Detector:
+def get_detector(database: Database, caller: Caller, id_or_name: str) -> Detector:
+    """Return a detector. Raises NotFoundError."""
     with database.read() as session:
-        return Detector.model_validate(_row(session, caller, id_or_name))
+        return Detector.model_validate(_get_row(session, caller, id_or_name))
 
 
 def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
-    """Returns the key of its weights, to release. Raises ApiError 409 while a job that has not ended refers to it."""
+    """Delete a detector and return the key of its stored weights, to be released; None: it has none.
+
+    Raises NotFoundError, and ApiError 409 while a job that refers to it has not ended.
+    """
     with database.write() as session:
-        detector = _row(session, caller, id_or_name)
+        detector = _get_row(session, caller, id_or_name)
         weights_key = detector.weights_key
-        if _is_needed(session, detector):
+        if _is_in_use(session, detector):
             hint = "Cancel these jobs, or wait until they have ended."
             raise ApiError(409, "detector_in_use", "Jobs that have not ended refer to this detector.", hint)
         session.execute(delete_from(tables.Detector).where(tables.Detector.id == detector.id))
@@ -65,9 +75,9 @@ def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
     return weights_key
 
 
-def _from_file(context: Context, request: DetectorCreate) -> Document:
-    assert request.description and request.weights, "the schema sees to that"
-    path = files.named_file(context.settings.models_root, request.weights, "weights", code="weights_not_found")
+def _columns_from_file(context: Context, request: DetectorCreate) -> Document:
+    assert request.description and request.weights, "the schema requires both"
+    path = files.resolve_file(context.settings.models_root, request.weights, "weights", code="weights_not_found")
     return {
         "description": request.description.model_dump(mode="json"),
         "weights_file": request.weights,
@@ -76,14 +86,14 @@ def _from_file(context: Context, request: DetectorCreate) -> Document:
     }
 
 
-def _from_job(context: Context, caller: Caller, job_id: str) -> Document:
+def _columns_from_job(context: Context, caller: Caller, job_id: str) -> Document:
     with context.database.read() as session:
-        job, student = caller.job(session, job_id), queries.last_student(session, job_id)
+        job, student = caller.find_job(session, job_id), queries.last_student(session, job_id)
         if job is None:
-            raise InvalidField("job", "job_not_found", "No such job.", "See GET /jobs.")
+            raise InvalidField("job", "job_not_found", "There is no job of this id.", "See GET /jobs.")
         if job.status != JobStatus.SUCCEEDED or student is None:
-            detail = f"This job of kind {job.kind} is {job.status} and has no finished student."
-            raise InvalidField("job", "student_not_ready", detail, "Name a job that trained one and has succeeded.")
+            detail = f"Job {job.id} (kind {job.kind}, status {job.status}) has no finished student."
+            raise InvalidField("job", "student_not_ready", detail, "Choose a succeeded job that trained a student.")
         dataset = session.get_one(tables.Dataset, job.dataset_id)
     return {
         "description": job.spec["student"],
@@ -94,14 +104,14 @@ def _from_job(context: Context, caller: Caller, job_id: str) -> Document:
     }
 
 
-def _is_needed(session: Session, detector: tables.Detector) -> bool:
-    named = [queries.refers_to(Job.spec[path].as_string(), detector) for path in _REFERENCES]
-    query = select(Job.id).where(Job.status.not_in(TERMINAL), or_(*named)).limit(1)
+def _is_in_use(session: Session, detector: tables.Detector) -> bool:
+    references = [queries.refers_to(Job.spec[path].as_string(), detector) for path in _REFERENCES]
+    query = select(Job.id).where(Job.status.not_in(TERMINAL), or_(*references)).limit(1)
     return session.scalar(query) is not None
 
 
-def _row(session: Session, caller: Caller, id_or_name: str) -> tables.Detector:
-    detector = caller.detector(session, id_or_name)
+def _get_row(session: Session, caller: Caller, id_or_name: str) -> tables.Detector:
+    detector = caller.find_detector(session, id_or_name)
     if detector is None:
-        raise NotFoundError("detector_not_found", "No such detector.", "See GET /detectors.")
+        raise NotFoundError("detector_not_found", "There is no detector of this id or name.", "See GET /detectors.")
     return detector

@@ -1,4 +1,4 @@
-"""Weights that come from outside: kept as they are until a worker has read them in its jail."""
+"""Uploaded weights: stored unread until a worker has converted them in its sandbox."""
 
 from typing import Annotated, Any
 
@@ -22,43 +22,49 @@ from store.requests import worker_requests
 from store.states import DetectorStatus, RequestKind
 
 MEDIA_TYPES = ("application/octet-stream",)
-_description: TypeAdapter[Description] = TypeAdapter(Description)
+_description_adapter: TypeAdapter[Description] = TypeAdapter(Description)
 
 
-def wanted(here: ContextDep, caller: Submitter, query: Annotated[DetectorUpload, Query()]) -> DetectorUpload:
-    """Raises RequestValidationError for what describes no detector, ApiError 409 where the name is taken."""
-    _described(query)
-    taken = exists().where(tables.Detector.owner == caller.owner, tables.Detector.name == query.name)
-    with here.database.read() as session:
-        if session.scalar(select(taken)):
-            raise _name_taken()
+def check_request(context: ContextDep, caller: Submitter, query: Annotated[DetectorUpload, Query()]) -> DetectorUpload:
+    """Return the query parameters before the body is read.
+
+    Raises RequestValidationError if they do not describe a detector, ApiError 409 if the name is in use.
+    """
+    _build_description(query)
+    is_taken = exists().where(tables.Detector.owner == caller.owner, tables.Detector.name == query.name)
+    with context.database.read() as session:
+        if session.scalar(select(is_taken)):
+            raise _name_taken_error()
     return query
 
 
-def register(context: Context, caller: Caller, wanted: DetectorUpload, upload: Upload) -> Detector:
-    """Raises ApiError 409 where the name is taken."""
+def register(context: Context, caller: Caller, upload_request: DetectorUpload, upload: Upload) -> Detector:
+    """Store the weights, request their import from a worker, and return the detector.
+
+    Raises ApiError 409 if the name is in use.
+    """
     detector_id = new_id("det")
-    key = f"uploads/{detector_id}.bin"  # its own, for a worker deletes it when it has read it
+    key = f"uploads/{detector_id}.bin"  # one key per detector, because the worker deletes the file after reading it
     values = {
         "id": detector_id,
-        "name": wanted.name,
+        "name": upload_request.name,
         "owner": caller.owner,
         "status": DetectorStatus.IMPORTING,
-        "description": _described(wanted).model_dump(mode="json"),
+        "description": _build_description(upload_request).model_dump(mode="json"),
         "weights_key": key,
         "sha256": upload.sha256,
-        "classes": wanted.class_names,
+        "classes": upload_request.class_names,
     }
     context.artifacts.put(upload.path, key, upload.sha256)
     detector = _add(context, values)
     if detector is None:
         release(context, key)
-        raise _name_taken()
+        raise _name_taken_error()
     return Detector.model_validate(detector)
 
 
 def release(context: Context, key: str | None) -> None:
-    """Removes weights that nothing refers to any more. None: they lie in the folder of models."""
+    """Delete stored weights unless something refers to them. None: the weights are in the folder of models."""
     if key is None:
         return
     with local_files.exclusive_lock(context.settings.uploads_root):
@@ -68,24 +74,27 @@ def release(context: Context, key: str | None) -> None:
         files.delete_files(context.artifacts, key)
 
 
-def _described(wanted: DetectorUpload) -> Description:
-    backbone = {"depth": wanted.depth, "width": wanted.width, "norm": wanted.norm}
+def _build_description(upload_request: DetectorUpload) -> Description:
+    """Return the description in the query. Raises RequestValidationError."""
+    backbone = {"depth": upload_request.depth, "width": upload_request.width, "norm": upload_request.norm}
     fields: dict[str, Any] = {
-        "config": wanted.config,
-        "architecture": wanted.architecture,
+        "config": upload_request.config,
+        "architecture": upload_request.architecture,
         "backbone": {name: value for name, value in backbone.items() if value is not None} or None,
-        "neck_channels": wanted.neck_channels,
-        "stacked_convs": wanted.stacked_convs,
+        "neck_channels": upload_request.neck_channels,
+        "stacked_convs": upload_request.stacked_convs,
     }
     try:
-        return _description.validate_python({name: value for name, value in fields.items() if value is not None})
+        return _description_adapter.validate_python(
+            {name: value for name, value in fields.items() if value is not None}
+        )
     except ValidationError as error:
-        faults = [{**fault, "loc": ("query", fault["loc"][-1])} for fault in error.errors()]
-        raise RequestValidationError(faults) from error
+        errors = [{**item, "loc": ("query", item["loc"][-1])} for item in error.errors()]
+        raise RequestValidationError(errors) from error
 
 
 def _add(context: Context, values: dict[str, Any]) -> tables.Detector | None:
-    """With the worker_request that makes it ready. None where the name was taken meanwhile."""
+    """Insert the detector and the worker request that imports it; return None if the name is in use."""
     request = {"detector_id": values["id"], "key": values["weights_key"], "sha256": values["sha256"]}
     with context.database.write() as session:
         statement = insert(session, tables.Detector).values(values)
@@ -98,6 +107,6 @@ def _add(context: Context, values: dict[str, Any]) -> tables.Detector | None:
     return detector
 
 
-def _name_taken() -> ApiError:
+def _name_taken_error() -> ApiError:
     hint = "Choose another name, or DELETE /detectors/{name} first."
-    return ApiError(409, "name_taken", "There is a detector of this name.", hint)
+    return ApiError(409, "name_taken", "A detector of this name exists already.", hint)

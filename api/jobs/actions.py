@@ -1,6 +1,7 @@
-"""What is done to a job after it was posted. `store.states.ALLOWED` says what is allowed when.
+"""Endpoints that change a submitted job; `store.states.ALLOWED` lists the actions allowed in each state.
 
-Each concerns the job alone, not the jobs it brought along: only `cancel` and `delete` take these with it.
+An action applies to the given job only. `delete`, like `cancel`, also applies to its baselines, seed variants and
+comparison.
 """
 
 from collections.abc import Callable
@@ -23,68 +24,81 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
 class JobChange(Spec):
-    """Fields that are left out stay as they are. The spec keeps what was posted."""
+    """Fields to change; omitted fields keep their value. The `spec` of the job always stays as submitted."""
 
     name: Name | None = None
+    """New name; null removes the name."""
     tags: Tags = ()
+    """New tags; they replace all earlier tags."""
     priority: Priority = 0
+    """New priority. Workers take queued jobs of a higher priority first."""
 
 
-Fate = Annotated[
+ArtifactHandling = Annotated[
     Literal["delete", "keep"],
-    Query(description="Of its checkpoints and other files. A published detector's weights stay in any case."),
+    Query(
+        description="Whether to delete the checkpoints and other files of the job. The weights of a published detector "
+        "are kept in any case."
+    ),
 ]
 
 
 @router.post("/{job_id}/stop", status_code=202)
-def stop(here: ContextDep, caller: Submitter, job_id: JobId) -> Job:
-    """A running job ends at its next step, is evaluated and keeps what it has learned: it succeeds as `stopped_early`.
+def stop(context: ContextDep, caller: Submitter, job_id: JobId) -> Job:
+    """Stop a running job early and keep its result.
 
-    Its baselines and siblings go on; a pair of runs that did not take as many steps is told in the report.
+    The job stops at its next training step, is evaluated, and succeeds with the end reason `stopped_early`. Its
+    baselines and seed variants continue; the report marks pairs of runs with different numbers of steps.
     """
-    return _act(here, caller, job_id, actions.stop)
+    return _act(context, caller, job_id, actions.stop)
 
 
 @router.post("/{job_id}/pause", status_code=202)
-def pause(here: ContextDep, caller: Submitter, job_id: JobId) -> Job:
-    """A waiting job leaves the queue at once; a running one writes a checkpoint and gives its slot back.
+def pause(context: ContextDep, caller: Submitter, job_id: JobId) -> Job:
+    """Pause a queued or running job.
 
-    Its baselines and siblings go on; its comparison, and jobs that need its student, wait.
+    A queued job leaves the queue immediately. A running job writes a checkpoint and frees its slot on the worker. Its
+    baselines and seed variants continue; its comparison, and jobs that use its student as teacher, wait.
     """
-    return _act(here, caller, job_id, actions.pause)
+    return _act(context, caller, job_id, actions.pause)
 
 
 @router.post("/{job_id}/resume", status_code=202)
-def resume(here: ContextDep, caller: Submitter, job_id: JobId) -> Job:
-    """Back to the queue, to go on from the last checkpoint; from the beginning where there is none.
+def resume(context: ContextDep, caller: Submitter, job_id: JobId) -> Job:
+    """Return a job to the queue and continue from its last checkpoint, or from the beginning if there is none.
 
-    With it all jobs that failed only for want of it.
+    Jobs that failed only because this job had not succeeded return to the queue as well.
     """
-    job = _act(here, caller, job_id, actions.resume, begins=True)
-    here.wakeups.enqueue(job_id)
+    job = _act(context, caller, job_id, actions.resume, reactivates=True)
+    context.wakeups.enqueue(job_id)
     return job
 
 
 @router.post("/{job_id}/retry", status_code=202)
-def retry(here: ContextDep, caller: Submitter, job_id: JobId) -> Job:
-    """Back to the queue, to begin from scratch: its metrics, evaluations, checkpoints and other files are deleted.
+def retry(context: ContextDep, caller: Submitter, job_id: JobId) -> Job:
+    """Return a job to the queue and start it from scratch.
 
-    With it all jobs that failed only for want of it, which go on where they were.
+    Its metrics, evaluations, checkpoints and other files are deleted. Jobs that failed only because this job had not
+    succeeded return to the queue as well and continue from their last checkpoint.
     """
     keys: list[str] = []
 
-    def again(session: Session, job_id: str) -> None:
+    def retry_and_collect_keys(session: Session, job_id: str) -> None:
         keys.extend(actions.retry(session, job_id)[1])
 
-    job = _act(here, caller, job_id, again, begins=True)
-    here.wakeups.enqueue(job_id)
-    files.delete_files(here.artifacts, *keys)  # after the commit: a file too many is better than a row without its file
+    job = _act(context, caller, job_id, retry_and_collect_keys, reactivates=True)
+    context.wakeups.enqueue(job_id)
+    # Delete after the commit: an unreferenced file is better than a row without its file.
+    files.delete_files(context.artifacts, *keys)
     return job
 
 
 @router.patch("/{job_id}")
-def change(here: ContextDep, caller: Submitter, job_id: JobId, change: JobChange) -> Job:
-    """Name, tags and priority, in any state. A new priority counts from the next time that a worker looks."""
+def change(context: ContextDep, caller: Submitter, job_id: JobId, change: JobChange) -> Job:
+    """Change the name, tags or priority of a job in any state.
+
+    A new priority applies from the next time a worker selects a job.
+    """
     values = {name: getattr(change, name) for name in change.model_fields_set}
     if "tags" in values:
         values["tags"] = list(change.tags)
@@ -93,22 +107,22 @@ def change(here: ContextDep, caller: Submitter, job_id: JobId, change: JobChange
         if values:
             actions.change(session, job_id, **values)
 
-    return _act(here, caller, job_id, set_fields)
+    return _act(context, caller, job_id, set_fields)
 
 
 @router.delete("/{job_id}", status_code=204)
-def delete(here: ContextDep, caller: Submitter, job_id: JobId, artifacts: Fate = "delete") -> None:
-    """Forgets a job that has ended, with its baselines, siblings and comparison, and deletes their files.
+def delete(context: ContextDep, caller: Submitter, job_id: JobId, artifacts: ArtifactHandling = "delete") -> None:
+    """Delete a job that has ended, with its baselines, seed variants, comparison and all their files.
 
-    Refused, 409, while one of them has not ended or another job needs its student. With `artifacts=keep` the files
-    stay in the folder of artifacts, where the service knows them no more.
+    Fails with status 409 while one of these jobs has not ended, or while another job needs its student. With
+    `artifacts=keep` the files stay in the artifact store, but the service no longer lists them.
     """
-    with here.database.write() as session:
-        service.row(session, caller, job_id)
+    with context.database.write() as session:
+        service.get_row(session, caller, job_id)
         keys = actions.delete(session, job_id)
         session.commit()
     if artifacts == "delete":
-        files.delete_files(here.artifacts, *keys)
+        files.delete_files(context.artifacts, *keys)
 
 
 def _act(
@@ -117,13 +131,17 @@ def _act(
     job_id: str,
     action: Callable[[Session, str], tables.Job | None],
     *,
-    begins: bool = False,
+    reactivates: bool = False,
 ) -> Job:
-    """`begins`: a job that had ended counts as one that has not. Raises JobNotFound, ActionNotAllowed, Refusal 429."""
+    """Apply an action to a job and return the job.
+
+    With `reactivates`, a job that had ended counts against the quota of active jobs. Raises JobNotFound,
+    ActionNotAllowed, and ApiError 429 if the quota is exceeded.
+    """
     with context.database.write() as session:
-        had_ended = service.row(session, caller, job_id).status.is_terminal
+        had_ended = service.get_row(session, caller, job_id).status.is_terminal
         action(session, job_id)
-        if begins and had_ended:
+        if reactivates and had_ended:
             quota.check(session, context.settings, caller, 0)
         session.commit()
-    return service.find(context.database, caller, job_id)
+    return service.get_job(context.database, caller, job_id)

@@ -1,3 +1,5 @@
+"""Endpoints that submit, list and cancel jobs and read their results."""
+
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
@@ -27,17 +29,21 @@ IdempotencyKey = Annotated[
 
 @router.post("", status_code=201)
 def submit(
-    here: ContextDep,
+    context: ContextDep,
     caller: Submitter,
     response: Response,
     spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
     idempotency_key: IdempotencyKey = None,
 ) -> Job:
-    """Checks what the spec refers to and puts the job in the queue."""
+    """Check a job spec and everything it refers to, and add the job to the queue.
+
+    A repeated request with the same `Idempotency-Key` returns the job of the first request, with the header
+    `Idempotency-Replayed: true`.
+    """
     try:
-        job = service.submit(here, caller, spec, idempotency_key)
+        job = service.submit(context, caller, spec, idempotency_key)
     except AlreadySubmitted as earlier:
-        job = service.find(here.database, caller, earlier.job_id)
+        job = service.get_job(context.database, caller, earlier.job_id)
         response.headers["Idempotency-Replayed"] = "true"
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
@@ -45,93 +51,109 @@ def submit(
 
 @router.get("")
 def list_jobs(
-    here: ContextDep,
+    context: ContextDep,
     caller: Reader,
     limit: Limit = 50,
     cursor: Cursor = None,
-    status: Annotated[list[JobStatus] | None, Query()] = None,
-    kind: Annotated[list[Kind] | None, Query()] = None,
-    dataset: Annotated[Name | None, Query(description="Its id or its name.")] = None,
-    tag: Annotated[str | None, Query(max_length=64)] = None,
+    status: Annotated[list[JobStatus] | None, Query(description="Only jobs in one of these states.")] = None,
+    kind: Annotated[list[Kind] | None, Query(description="Only jobs of one of these kinds.")] = None,
+    dataset: Annotated[Name | None, Query(description="Id or name of a data set.")] = None,
+    tag: Annotated[str | None, Query(max_length=64, description="Only jobs with exactly this tag.")] = None,
     created_after: RequestTime | None = None,
     created_before: RequestTime | None = None,
 ) -> Page[Job]:
-    """Newest first."""
-    wanted = service.JobFilter(status, kind, dataset, tag, created_after, created_before)
-    return service.listing(here.database, caller, wanted, limit, cursor)
+    """List jobs, newest first."""
+    job_filter = service.JobFilter(status, kind, dataset, tag, created_after, created_before)
+    return service.list_jobs(context.database, caller, job_filter, limit, cursor)
 
 
 @router.get("/{job_id}")
-def get_job(here: ContextDep, caller: Reader, job_id: JobId) -> Job:
-    """Where it stands, why it waits or ended, what it takes now."""
-    return service.find(here.database, caller, job_id)
+def get_job(context: ContextDep, caller: Reader, job_id: JobId) -> Job:
+    """Return a job: its status, progress, the reason why it waits or ended, and the actions it accepts now."""
+    return service.get_job(context.database, caller, job_id)
 
 
 @router.post("/{job_id}/cancel", status_code=202)
-def cancel(here: ContextDep, caller: Submitter, job_id: JobId) -> Job:
-    """A waiting job ends at once, a running one as soon as its worker has stopped the trainer. Asking twice is fine."""
-    return service.cancel(here.database, caller, job_id)
+def cancel(context: ContextDep, caller: Submitter, job_id: JobId) -> Job:
+    """Cancel a job, with its baselines, seed variants and comparison. Idempotent.
+
+    A queued job ends immediately, a running job as soon as its worker has stopped the training.
+    """
+    return service.cancel(context.database, caller, job_id)
 
 
 @router.get("/{job_id}/metrics", response_model=Metrics, responses=files.content_response("text/csv"))
 def get_metrics(
-    here: ContextDep,
+    context: ContextDep,
     caller: Reader,
     request: Request,
     job_id: JobId,
-    keys: Annotated[str | None, Query(max_length=2000, description="Such as `train/loss,val/bbox_mAP`.")] = None,
+    keys: Annotated[
+        str | None,
+        Query(max_length=2000, description="Metrics to return, separated by commas: `train/loss,val/bbox_mAP`."),
+    ] = None,
     x: X = "step",
-    since: Annotated[int, Query(ge=0, lt=2**53, description="`next_since` of an earlier answer.")] = 0,
+    since: Annotated[int, Query(ge=0, lt=2**53, description="`next_since` of an earlier response.")] = 0,
     max_points: Annotated[
-        int, Query(ge=2, le=10_000, description="Of each series; 4 or more keep the extremes.")
+        int,
+        Query(ge=2, le=10_000, description="Maximum number of points per series. With 4 or more, extremes are kept."),
     ] = 500,
 ) -> Metrics | Response:
-    """With `Accept: text/csv` the same points as `key,x,y` lines."""
-    found = metrics.read(
-        here.database, here.curves, caller, job_id, keys.split(",") if keys else None, x, since, max_points
+    """Return the metric curves of a job, downsampled to `max_points`.
+
+    With `Accept: text/csv` the response holds the same points as lines of `key,x,value`.
+    """
+    curves = metrics.read_metrics(
+        context.database, context.metric_cache, caller, job_id, keys.split(",") if keys else None, x, since, max_points
     )
     if "text/csv" in request.headers.get("accept", ""):
-        return Response(metrics.as_csv(found, x), media_type="text/csv")
-    return found
+        return Response(metrics.to_csv(curves, x), media_type="text/csv")
+    return curves
 
 
 @router.get("/{job_id}/events")
 def list_events(
-    here: ContextDep, caller: Reader, job_id: JobId, limit: Limit = 50, cursor: Cursor = None
+    context: ContextDep, caller: Reader, job_id: JobId, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[Event]:
-    """The job's history, oldest first, without its log lines and metrics."""
-    return results.events(here.database, caller, job_id, limit, cursor)
+    """List the events of a job, oldest first, without log lines and metrics."""
+    return results.list_events(context.database, caller, job_id, limit, cursor)
 
 
 @router.get("/{job_id}/logs")
 def list_logs(
-    here: ContextDep,
+    context: ContextDep,
     caller: Reader,
     job_id: JobId,
     limit: Limit = 50,
     cursor: Cursor = None,
-    tail: Annotated[int | None, Query(ge=1, le=200, description="Only so many of the newest lines.")] = None,
+    tail: Annotated[int | None, Query(ge=1, le=200, description="Return only this many of the newest lines.")] = None,
 ) -> Page[LogLine]:
-    """Oldest first."""
-    return results.logs(here.database, caller, job_id, limit, cursor, tail)
+    """List the log lines of a job, oldest first."""
+    return results.list_logs(context.database, caller, job_id, limit, cursor, tail)
 
 
 @router.get("/{job_id}/checkpoints")
-def list_checkpoints(here: ContextDep, caller: Reader, job_id: JobId) -> Page[Checkpoint]:
-    """Oldest first: students (best and last) and the two newest training checkpoints."""
-    return results.checkpoints(here.database, caller, job_id)
+def list_checkpoints(context: ContextDep, caller: Reader, job_id: JobId) -> Page[Checkpoint]:
+    """List the checkpoints of a job, oldest first.
+
+    These are the best and the last student and the two newest training checkpoints.
+    """
+    return results.list_checkpoints(context.database, caller, job_id)
 
 
 @router.get("/{job_id}/evaluations")
-def list_evaluations(here: ContextDep, caller: Reader, job_id: JobId) -> Page[Evaluation]:
-    """By step: COCO metrics of student and teacher on the validation images."""
-    return results.evaluations(here.database, caller, job_id)
+def list_evaluations(context: ContextDep, caller: Reader, job_id: JobId) -> Page[Evaluation]:
+    """List the COCO metrics of student and teacher on the validation split, by training step."""
+    return results.list_evaluations(context.database, caller, job_id)
 
 
 @router.get("/{job_id}/report")
-def get_report(here: ContextDep, caller: Reader, job_id: JobId) -> Report:
-    """Teacher, baseline and student side by side; `partial` until all of them have been evaluated."""
-    return results.report(here.database, caller, job_id)
+def get_report(context: ContextDep, caller: Reader, job_id: JobId) -> Report:
+    """Return the comparison of teacher, baseline and student.
+
+    The status of the report is `partial` until all of them have been evaluated.
+    """
+    return results.build_report(context.database, caller, job_id)
 
 
 @router.get(
@@ -140,16 +162,16 @@ def get_report(here: ContextDep, caller: Reader, job_id: JobId) -> Report:
     responses=files.range_responses("text/plain"),
     dependencies=[files.RANGE_HEADERS],
 )
-def get_config(here: ContextDep, caller: Reader, request: Request, job_id: JobId) -> Response:
-    """The mmdet config that builds the student."""
-    config = results.artifact(here.database, caller, job_id, results.CONFIG)
-    return files.file_response(request, here.artifacts, config, media_type="text/plain")
+def get_config(context: ContextDep, caller: Reader, request: Request, job_id: JobId) -> Response:
+    """Download the mmdet config that builds the student."""
+    config = results.get_artifact(context.database, caller, job_id, results.CONFIG)
+    return files.file_response(request, context.artifacts, config, media_type="text/plain")
 
 
 @router.get("/{job_id}/artifacts")
-def list_artifacts(here: ContextDep, caller: Reader, job_id: JobId) -> Page[Artifact]:
-    """What it left behind besides checkpoints: report, log, config of the student."""
-    return results.artifacts(here.database, caller, job_id)
+def list_artifacts(context: ContextDep, caller: Reader, job_id: JobId) -> Page[Artifact]:
+    """List the files of a job other than checkpoints, such as its report, log and student config."""
+    return results.list_artifacts(context.database, caller, job_id)
 
 
 @router.get(
@@ -158,7 +180,7 @@ def list_artifacts(here: ContextDep, caller: Reader, job_id: JobId) -> Page[Arti
     responses=files.range_responses(files.BINARY),
     dependencies=[files.RANGE_HEADERS],
 )
-def get_artifact(here: ContextDep, caller: Reader, request: Request, job_id: JobId, name: ArtifactName) -> Response:
-    """The file, whole or by `Range`; the ETag is its sha256."""
-    artifact = results.artifact(here.database, caller, job_id, name)
-    return files.file_response(request, here.artifacts, artifact, filename=artifact.name)
+def get_artifact(context: ContextDep, caller: Reader, request: Request, job_id: JobId, name: ArtifactName) -> Response:
+    """Download an artifact, completely or in part with `Range`. The ETag is its SHA-256."""
+    artifact = results.get_artifact(context.database, caller, job_id, name)
+    return files.file_response(request, context.artifacts, artifact, filename=artifact.name)

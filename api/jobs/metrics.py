@@ -1,4 +1,4 @@
-"""A job's curves, thinned out so that a chart of them looks the same."""
+"""Metric curves of a job, downsampled so that a chart keeps its shape."""
 
 import csv
 import io
@@ -11,19 +11,19 @@ from sqlalchemy.orm import Session
 
 from api.http.auth import Caller
 from api.jobs.schemas import Metrics, MetricSeries, X
-from api.jobs.service import row
+from api.jobs.service import get_row
 from api.streaming import metric_cache
 from api.streaming.metric_cache import FINE, Curve, MetricCache
 from store.db.database import Database
 from store.db.tables import Metric
 
 _COLUMN = {"epoch": Metric.epoch, "time": Metric.at}
-_AT_A_TIME = 1000
+_STEPS_PER_QUERY = 1000
 
 
-def read(
+def read_metrics(
     database: Database,
-    remembered: MetricCache,
+    cache: MetricCache,
     caller: Caller,
     job_id: str,
     keys: Sequence[str] | None,
@@ -31,19 +31,23 @@ def read(
     since: int,
     max_points: int,
 ) -> Metrics:
-    """Points written after number `since`, of `keys` or of all; a series without any is left out."""
+    """Return the points of the metrics `keys` (None: all) that were recorded after the event number `since`.
+
+    Metrics without such points are omitted. Raises JobNotFound.
+    """
     with database.read() as session:
-        newest = row(session, caller, job_id).last_event
+        newest = get_row(session, caller, job_id).last_event
         if since or max_points > FINE:
-            found = metric_cache.read(session, job_id, keys, since, newest)
+            curves = metric_cache.read_curves(session, job_id, keys, since, newest)
         else:
-            known = remembered.of(session, job_id, newest)
-            found = {key: known[key] for key in dict.fromkeys(keys or known) if key in known}
-        series = [_series(session, job_id, key, curve, x, max_points) for key, curve in found.items()]
+            cached = cache.get(session, job_id, newest)
+            curves = {key: cached[key] for key in dict.fromkeys(keys or cached) if key in cached}
+        series = [_series(session, job_id, key, curve, x, max_points) for key, curve in curves.items()]
     return Metrics(series=series, next_since=newest)
 
 
-def as_csv(metrics: Metrics, x: X) -> str:
+def to_csv(metrics: Metrics, x: X) -> str:
+    """Return the points as CSV text with the columns `key`, the name of the x axis, and `value`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["key", x, "value"])
@@ -53,14 +57,14 @@ def as_csv(metrics: Metrics, x: X) -> str:
 
 
 def _series(session: Session, job_id: str, key: str, curve: Curve, x: X, max_points: int) -> MetricSeries:
-    kept = curve.thinned(max_points)
-    known = curve.values[~np.isnan(curve.values)]
-    steps = kept.steps.tolist()
-    place = dict(zip(steps, steps, strict=True)) if x == "step" else _places(session, job_id, key, x, steps)
+    sample = curve.downsampled(max_points)
+    defined = curve.values[~np.isnan(curve.values)]
+    steps = sample.steps.tolist()
+    x_by_step = dict(zip(steps, steps, strict=True)) if x == "step" else _read_x_by_step(session, job_id, key, x, steps)
     points = [
-        (place[step], None if isnan(value) else value)
-        for step, value in zip(steps, kept.values.tolist(), strict=True)
-        if step in place
+        (x_by_step[step], None if isnan(value) else value)
+        for step, value in zip(steps, sample.values.tolist(), strict=True)
+        if step in x_by_step
     ]
     last = curve.values[-1]
     return MetricSeries(
@@ -68,18 +72,25 @@ def _series(session: Session, job_id: str, key: str, curve: Curve, x: X, max_poi
         x=[x for x, _ in points],
         y=[y for _, y in points],
         count=curve.count,
-        min=known.min() if len(known) else None,
-        max=known.max() if len(known) else None,
+        min=defined.min() if len(defined) else None,
+        max=defined.max() if len(defined) else None,
         last=None if isnan(last) else last,
         sampled=len(steps) < curve.count,
     )
 
 
-def _places(session: Session, job_id: str, key: str, x: X, steps: Sequence[int]) -> dict[int, int | float]:
-    """By step. Of a curve that another request has brought up to date, this session may not see the newest."""
-    place: dict[int, int | float] = {}
-    for start in range(0, len(steps), _AT_A_TIME):
-        these = (Metric.job_id == job_id, Metric.key == key, Metric.step.in_(steps[start : start + _AT_A_TIME]))
-        rows = session.execute(select(Metric.step, _COLUMN[x]).where(*these))
-        place |= {row[0]: row[1] for row in rows}
-    return place
+def _read_x_by_step(session: Session, job_id: str, key: str, x: X, steps: Sequence[int]) -> dict[int, int | float]:
+    """Return the epoch or time of each step.
+
+    Another request may have updated the cached curve, so the newest steps can be missing in this session's snapshot.
+    """
+    x_by_step: dict[int, int | float] = {}
+    for start in range(0, len(steps), _STEPS_PER_QUERY):
+        conditions = (
+            Metric.job_id == job_id,
+            Metric.key == key,
+            Metric.step.in_(steps[start : start + _STEPS_PER_QUERY]),
+        )
+        rows = session.execute(select(Metric.step, _COLUMN[x]).where(*conditions))
+        x_by_step |= {row[0]: row[1] for row in rows}
+    return x_by_step

@@ -1,4 +1,4 @@
-"""How many jobs an owner may have that have not ended."""
+"""Limit of active jobs per owner."""
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -11,22 +11,25 @@ from store.settings import Settings
 from store.states import TERMINAL, JobStatus
 
 _ACTIVE = [status for status in JobStatus if status not in TERMINAL]
-_AT_ONCE = 100
-"""More than can be on their way in at a time: so far from the limit nobody need wait for anybody's count."""
+_MAX_CONCURRENT_SUBMISSIONS = 100
+"""Upper bound of the jobs being submitted at the same time. Further than this from the limit, no lock is needed."""
 
 
-def check(session: Session, settings: Settings, caller: Caller, more: int) -> None:
-    """Before `more` jobs become active, in the session that makes them so. Raises ApiError, 429."""
-    most = caller.max_active_jobs or settings.max_active_jobs
-    if _active(session, caller.owner) + more + _AT_ONCE <= most:
+def check(session: Session, settings: Settings, caller: Caller, additional: int) -> None:
+    """Raise ApiError 429 if `additional` more active jobs exceed the owner's limit.
+
+    Call it in the transaction that activates the jobs.
+    """
+    limit = caller.max_active_jobs or settings.max_active_jobs
+    if _count_active(session, caller.owner) + additional + _MAX_CONCURRENT_SUBMISSIONS <= limit:
         return
     api_keys.lock_owner(session, caller.owner)
-    active = _active(session, caller.owner)
-    if active + more > most:
-        detail = f"{active} jobs of {caller.owner} have not ended, and {more} more would be over its {most}."
-        hint = "Wait until some have ended, cancel some, or ask an admin for a key with a larger `max_active_jobs`."
+    active = _count_active(session, caller.owner)
+    if active + additional > limit:
+        detail = f"{caller.owner} has {active} active jobs; {additional} more exceed the limit of {limit}."
+        hint = "Wait until some jobs have ended, cancel some, or request a key with a larger `max_active_jobs`."
         raise ApiError(429, "quota_exceeded", detail, hint)
 
 
-def _active(session: Session, owner: str) -> int:
+def _count_active(session: Session, owner: str) -> int:
     return session.scalars(select(func.count()).where(Job.owner == owner, Job.status.in_(_ACTIVE))).one()

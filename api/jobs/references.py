@@ -1,4 +1,4 @@
-"""Whether what a spec refers to is there and fits: found out before the job is taken on, not hours later."""
+"""Check everything that a job spec refers to when it is submitted, instead of hours later in the worker."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from api.http import files
 from api.http.auth import Caller
 from api.http.errors import InvalidField
 from api.http.validation import FieldError
-from frs.dataset.classes import difference
+from frs.dataset.classes import describe_class_difference
 from frs.dataset.report import usable_without_boxes
 from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
 from frs.events import ErrorInfo
@@ -21,108 +21,117 @@ from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, Init, InitFromD
 from store.db.tables import Dataset
 from store.states import DatasetStatus, DetectorStatus, JobStatus
 
-_TOLD = 3
-"""Issues that the message names; `errors` lists up to `_LISTED`."""
-_LISTED = 20
-_GIVE_NO_STUDENT = (JobStatus.FAILED, JobStatus.CANCELLED)
+_MAX_ISSUES_IN_DETAIL = 3
+_MAX_ERRORS = 20
+_WITHOUT_STUDENT = (JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 @dataclass(frozen=True)
 class JobReferences:
+    """Ids of the rows that a job refers to."""
+
     dataset_id: str
     teacher_job_id: str | None
-    """The job whose student this one has to wait for."""
+    """Id of the job whose student this job needs."""
 
 
 @dataclass(frozen=True)
 class ReferenceReview:
-    refused: dict[str, InvalidField | None]
-    """By each field that refers to something, in the order of the spec; None where it holds."""
+    """Results of all checks of a spec's references."""
+
+    errors: dict[str, InvalidField | None]
+    """Error of each field that refers to something, in the order of the checks; None: the reference is valid."""
     dataset: Dataset | None
+    """The data set of the spec; None if its check failed."""
 
 
 def check(session: Session, context: Context, caller: Caller, spec: JobSpec) -> JobReferences:
-    """Raises InvalidField, naming the field and the next step."""
+    """Return the ids of the rows that a spec refers to.
+
+    Raises InvalidField for the first invalid reference, with its field and a hint.
+    """
     reviewed = review(session, context, caller, spec)
-    for refusal in filter(None, reviewed.refused.values()):
-        raise refusal
-    assert reviewed.dataset, "or it was refused"
-    return JobReferences(reviewed.dataset.id, waits_for(spec))
+    for error in filter(None, reviewed.errors.values()):
+        raise error
+    assert reviewed.dataset, "an invalid data set has an error"
+    return JobReferences(reviewed.dataset.id, teacher_job_id(spec))
 
 
 def review(session: Session, context: Context, caller: Caller, spec: JobSpec) -> ReferenceReview:
-    """All that `check` would raise one after the other. Where there is no data set, classes are of no account."""
-    refused: dict[str, InvalidField | None] = {}
+    """Return the errors of all references. Without a valid data set, classes are not compared."""
+    errors: dict[str, InvalidField | None] = {}
     dataset: Dataset | None = None
     try:
-        dataset = _dataset(session, caller, spec.dataset, spec.max_invalid_fraction, "dataset")
-        refused["dataset"] = None
-    except InvalidField as refusal:
-        refused["dataset"] = refusal
+        dataset = _check_dataset(session, caller, spec.dataset, spec.max_invalid_fraction, "dataset")
+        errors["dataset"] = None
+    except InvalidField as error:
+        errors["dataset"] = error
     if spec.unlabelled:
-        refused["unlabelled"] = _refusal(_images, session, caller, spec.unlabelled, spec.max_invalid_fraction)
-    for loc, detector in _sides(spec):
-        leaves_out = loc == "student" and spec.kind != "evaluate"
-        refused[loc] = _refusal(_check_detector, session, context, caller, dataset, detector, loc, leaves_out)
-    return ReferenceReview(refused, dataset)
+        errors["unlabelled"] = _catch(_check_unlabelled, session, caller, spec.unlabelled, spec.max_invalid_fraction)
+    for loc, detector in _detectors(spec):
+        any_classes = loc == "student" and spec.kind != "evaluate"
+        errors[loc] = _catch(_check_detector, session, context, caller, dataset, detector, loc, any_classes)
+    return ReferenceReview(errors, dataset)
 
 
-def waits_for(spec: JobSpec) -> str | None:
-    """The job whose student it needs."""
-    return next((detector.job for _, detector in _sides(spec) if isinstance(detector, DetectorOfJob)), None)
+def teacher_job_id(spec: JobSpec) -> str | None:
+    """Return the id of the job whose student the spec refers to; None: the spec refers to no job."""
+    return next((detector.job for _, detector in _detectors(spec) if isinstance(detector, DetectorOfJob)), None)
 
 
-def _sides(spec: JobSpec) -> list[tuple[str, DetectorRef]]:
+def _detectors(spec: JobSpec) -> list[tuple[str, DetectorRef]]:
     return [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
 
 
-def _refusal(look: Callable[..., None], *arguments: Any) -> InvalidField | None:
+def _catch(check: Callable[..., None], *arguments: Any) -> InvalidField | None:
+    """Return the error that a check raises; None if it passes."""
     try:
-        look(*arguments)
-    except InvalidField as refusal:
-        return refusal
+        check(*arguments)
+    except InvalidField as error:
+        return error
     return None
 
 
-def _dataset(session: Session, caller: Caller, id_or_name: str, max_invalid_fraction: float, loc: str) -> Dataset:
-    dataset = _found(session, caller, id_or_name, loc)
+def _check_dataset(session: Session, caller: Caller, id_or_name: str, max_invalid_fraction: float, loc: str) -> Dataset:
+    dataset = _get_checked(session, caller, id_or_name, loc)
     if dataset.status == DatasetStatus.HAS_PROBLEMS:
-        findings = DatasetCheckResult.model_validate(dataset.check_result)
-        if not findings.accepted(max_invalid_fraction):
-            raise _bad(dataset, findings, loc)
+        check_result = DatasetCheckResult.model_validate(dataset.check_result)
+        if not check_result.accepted(max_invalid_fraction):
+            raise _bad_dataset(dataset, check_result, loc)
     return dataset
 
 
-def _found(session: Session, caller: Caller, id_or_name: str, loc: str) -> Dataset:
-    """A set that has been checked."""
-    dataset = caller.dataset(session, id_or_name)
+def _get_checked(session: Session, caller: Caller, id_or_name: str, loc: str) -> Dataset:
+    """Return a data set whose check has finished. Raises InvalidField."""
+    dataset = caller.find_dataset(session, id_or_name)
     if dataset is None:
         hint = "Register it with POST /datasets, or see GET /datasets."
-        raise InvalidField(loc, "dataset_not_found", "No data set of this id or name.", hint)
+        raise InvalidField(loc, "dataset_not_found", "There is no data set of this id or name.", hint)
     if dataset.status == DatasetStatus.CHECKING:
         hint = f"Poll GET /datasets/{dataset.id}."
         raise InvalidField(loc, "dataset_not_ready", f"Data set {dataset.id} is still being checked.", hint)
     return dataset
 
 
-def _images(session: Session, caller: Caller, id_or_name: str, max_invalid_fraction: float) -> None:
-    """Whether the images of a set can teach without their boxes."""
-    dataset = _found(session, caller, id_or_name, "unlabelled")
-    findings = DatasetCheckResult.model_validate(dataset.check_result)
-    if findings.train is None or not usable_without_boxes(findings.train, max_invalid_fraction):
-        raise _bad(dataset, findings, "unlabelled")
+def _check_unlabelled(session: Session, caller: Caller, id_or_name: str, max_invalid_fraction: float) -> None:
+    """Raise InvalidField if the images of a data set cannot be used for distillation without labels."""
+    dataset = _get_checked(session, caller, id_or_name, "unlabelled")
+    check_result = DatasetCheckResult.model_validate(dataset.check_result)
+    if check_result.train is None or not usable_without_boxes(check_result.train, max_invalid_fraction):
+        raise _bad_dataset(dataset, check_result, "unlabelled")
 
 
-def _bad(dataset: Dataset, findings: DatasetCheckResult, loc: str) -> InvalidField:
-    issues = findings.issues
-    said = " ".join(f"{issue.split}: {issue.message}" for issue in issues[:_TOLD])
-    more = findings.issue_count - _TOLD
-    detail = f"Data set {dataset.name} has issues. {said}{f' And {more} more.' if more > 0 else ''}"
-    hint = f"See GET /datasets/{dataset.id}/check. Correct the files and register them anew"
-    share = max((half.invalid_fraction for half in (findings.train, findings.val) if half), default=1.0)
-    if share < 1 and findings.accepted(share):
-        hint += f", or leave the bad images out with `max_invalid_fraction` of {math.ceil(share * 1e4) / 1e4} or more"
-    errors = [FieldError(loc=loc, code=issue.code, message=issue.message) for issue in issues[:_LISTED]]
+def _bad_dataset(dataset: Dataset, check_result: DatasetCheckResult, loc: str) -> InvalidField:
+    issues = check_result.issues
+    messages = " ".join(f"{issue.split}: {issue.message}" for issue in issues[:_MAX_ISSUES_IN_DETAIL])
+    others = check_result.issue_count - _MAX_ISSUES_IN_DETAIL
+    detail = f"Data set {dataset.name} has issues. {messages}{f' Further issues: {others}.' if others > 0 else ''}"
+    hint = f"See GET /datasets/{dataset.id}/check. Correct the files and register them under a new name"
+    fraction = max((split.invalid_fraction for split in (check_result.train, check_result.val) if split), default=1.0)
+    if fraction < 1 and check_result.accepted(fraction):
+        least = math.ceil(fraction * 1e4) / 1e4
+        hint += f", or exclude the invalid images with `max_invalid_fraction` of {least} or more"
+    errors = [FieldError(loc=loc, code=issue.code, message=issue.message) for issue in issues[:_MAX_ERRORS]]
     return InvalidField(loc, BadDataset.code, detail, f"{hint}.", errors=errors)
 
 
@@ -133,16 +142,19 @@ def _check_detector(
     dataset: Dataset | None,
     detector: DetectorRef,
     loc: str,
-    leaves_out: bool,
+    any_classes: bool,
 ) -> None:
-    """`leaves_out`: whether it is started from weights of any classes, without their class layers."""
+    """Raise InvalidField if a detector is missing or does not fit.
+
+    With `any_classes`, initial weights may have other classes, because their class layers are not loaded.
+    """
     match detector:
         case DetectorByName():
             _check_registered(session, caller, dataset, detector.detector, f"{loc}.detector")
         case DetectorOfJob():
             _check_job(session, caller, dataset, detector.job, f"{loc}.job")
         case _:
-            _check_init(session, context, caller, None if leaves_out else dataset, detector.init, f"{loc}.init")
+            _check_init(session, context, caller, None if any_classes else dataset, detector.init, f"{loc}.init")
 
 
 def _check_init(
@@ -152,39 +164,41 @@ def _check_init(
         case InitFromDetector():
             _check_registered(session, caller, dataset, init.detector, f"{loc}.detector")
         case InitFromFile():
-            files.named_file(context.settings.models_root, init.weights, f"{loc}.weights", code=WeightsNotFound.code)
+            files.resolve_file(context.settings.models_root, init.weights, f"{loc}.weights", code=WeightsNotFound.code)
 
 
 def _check_registered(session: Session, caller: Caller, dataset: Dataset | None, id_or_name: str, loc: str) -> None:
-    """Without a data set the detector's classes are of no account."""
-    detector = caller.detector(session, id_or_name)
+    """Raise InvalidField if there is no usable detector. Without a data set, its classes are not compared."""
+    detector = caller.find_detector(session, id_or_name)
     if detector is None:
         hint = "Register it with POST /detectors, or see GET /detectors."
-        raise InvalidField(loc, "detector_not_found", "No detector of this id or name.", hint)
+        raise InvalidField(loc, "detector_not_found", "There is no detector of this id or name.", hint)
     if detector.status == DetectorStatus.IMPORTING:
         detail, hint = f"Detector {detector.name} is still being imported.", f"Poll GET /detectors/{detector.id}."
         raise InvalidField(loc, "detector_not_ready", detail, hint)
     if detector.status == DetectorStatus.REFUSED:
-        why = ErrorInfo.model_validate(detector.error)
-        raise InvalidField(loc, "detector_refused", f"Detector {detector.name} was refused. {why.message}", why.hint)
+        error = ErrorInfo.model_validate(detector.error)
+        detail = f"The weights of detector {detector.name} were refused. {error.message}"
+        raise InvalidField(loc, "detector_refused", detail, error.hint)
     if dataset is not None and detector.classes is not None:
         _check_classes(dataset, detector.classes, f"Detector {detector.name}", loc)
 
 
 def _check_job(session: Session, caller: Caller, dataset: Dataset | None, job_id: str, loc: str) -> None:
-    job = caller.job(session, job_id)
+    job = caller.find_job(session, job_id)
     if job is None:
-        raise InvalidField(loc, "job_not_found", "No job of this id.", "See GET /jobs.")
-    if job.kind in ("evaluate", "compare") or job.status in _GIVE_NO_STUDENT:
-        detail = f"Job {job.id}, of kind {job.kind} and {job.status}, will not have a student."
-        raise InvalidField(loc, "dependency_failed", detail, "Name a job that trains one, or post that one again.")
+        raise InvalidField(loc, "job_not_found", "There is no job of this id.", "See GET /jobs.")
+    if job.kind in ("evaluate", "compare") or job.status in _WITHOUT_STUDENT:
+        detail = f"Job {job.id} (kind {job.kind}, status {job.status}) will not produce a student."
+        hint = "Use a job that trains a student, or submit this job again."
+        raise InvalidField(loc, "dependency_failed", detail, hint)
     if dataset is not None:
         trained_on = session.get_one(Dataset, job.dataset_id)
         _check_classes(dataset, trained_on.classes or [], f"The student of job {job.id}", loc)
 
 
-def _check_classes(dataset: Dataset, classes: Sequence[str], whose: str, loc: str) -> None:
-    text = difference(dataset.classes or [], classes, whose)
-    if text:
+def _check_classes(dataset: Dataset, classes: Sequence[str], subject: str, loc: str) -> None:
+    difference = describe_class_difference(dataset.classes or [], classes, subject)
+    if difference:
         hint = "Choose a detector with the data set's classes, in the same order."
-        raise InvalidField(loc, ClassMismatch.code, text, hint)
+        raise InvalidField(loc, ClassMismatch.code, difference, hint)

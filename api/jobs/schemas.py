@@ -1,4 +1,4 @@
-"""Jobs as the API shows them. What `POST /jobs` takes is `frs.spec.JobSpec`."""
+"""Response models of jobs. The request body of `POST /jobs` is `frs.spec.JobSpec`."""
 
 from typing import Any, Literal
 
@@ -10,16 +10,18 @@ X = Literal["step", "epoch", "time"]
 
 
 class StatusReason(ResponseModel):
-    """Why a queued job waits."""
+    """The reason why a queued job waits."""
 
     code: WaitingReason
     message: str
     hint: str
+    """What to do about it."""
     since: ResponseTime
+    """When the job began to wait for this reason."""
 
 
 class JobError(ResponseModel):
-    """What went wrong, and what to do next."""
+    """The error that ended a job, with a hint for the next step."""
 
     code: str
     message: str
@@ -27,88 +29,113 @@ class JobError(ResponseModel):
 
 
 class Progress(ResponseModel):
+    """Progress of a job's training."""
+
     epoch: int
     epochs: int
+    """Number of epochs in total."""
     step: int
     steps: int
+    """Number of training steps in total."""
     fraction: float
+    """Completed fraction of the job, 0 to 1."""
     phase_fraction: float | None = None
-    """How much of the phase at hand is done, where it is long work between steps."""
+    """Completed fraction of the current phase, 0 to 1; set in long phases without training steps."""
     eta_seconds: float | None = None
+    """Estimated remaining time in seconds."""
     images_per_second: float | None = None
 
 
 class Job(ResponseModel):
+    """A job with its current state."""
+
     id: str
     name: str | None
     kind: Kind
     owner: str
-    """That of the key it was posted with."""
+    """Owner of the API key that submitted the job."""
     tags: list[str]
-    """The spec's at first; `PATCH` changes them."""
+    """Initially the tags of the spec; `PATCH /jobs/{id}` changes them."""
     priority: int
-    """As `tags`. Jobs of a higher one are taken first."""
+    """Initially the priority of the spec; `PATCH /jobs/{id}` changes it. Workers take jobs of higher priority first."""
     status: JobStatus
     is_terminal: bool
+    """Whether the job has ended."""
     allowed_actions: list[Action]
+    """Actions that the job accepts in its current status."""
     phase: str | None
-    """What the trainer is busy with; null unless the job runs."""
+    """Current phase of the trainer; null unless the job is running."""
     status_reason: StatusReason | None
+    """Why the job waits; null unless it is queued."""
     end_reason: EndReason | None
+    """Why the job ended; null until then."""
     error: JobError | None
     progress: Progress | None
     attempt: int
-    """0 until a worker has taken it."""
+    """Number of the current attempt; 0 until a worker has claimed the job."""
     queue_position: int | None
-    """1 is next; null unless the job is queued."""
+    """Position in the queue, from 1; null unless the job is queued."""
     parent_id: str | None
-    """The job this one is a baseline, a sibling or the comparison of."""
+    """Id of the job for which this job is a baseline, a seed variant or the comparison."""
     baseline_job_ids: list[str]
-    """The student alone, one job for each seed."""
+    """Trainings of the student without distillation, one per seed."""
     seed_job_ids: list[str]
-    """The same distillation with the further seeds."""
+    """The same distillation with the other seeds."""
     comparison_job_id: str | None
-    """The job that compares the runs once they have ended."""
+    """The job that compares the runs when all of them have ended."""
     spec: JobSpec
+    """The spec as submitted, with all defaults filled in."""
     created_at: ResponseTime
     started_at: ResponseTime | None
     finished_at: ResponseTime | None
 
 
 class MetricSeries(ResponseModel):
-    """One metric. `x` and `y` have one entry per point, in the order of the steps."""
+    """One metric. `x` and `y` hold one entry per point, ordered by step."""
 
     key: str
+    """Name of the metric, such as `train/loss`."""
     x: list[int | float]
-    """By `?x=`: the step, the epoch, or seconds since 1970 UTC."""
+    """Step, epoch or time in seconds since 1970 (UTC), as selected with `?x=`."""
     y: list[float | None]
-    """Null: a size without objects."""
+    """Values; null where the metric is undefined, such as the mAP of a size without objects."""
     count: int
-    """Points there are; `x` and `y` hold fewer where `sampled`."""
+    """Number of recorded points; `x` and `y` hold fewer points if `sampled`."""
     min: float | None
     max: float | None
     last: float | None
     sampled: bool
-    """Whether points were left out; the first and the last never are, nor the extremes where `max_points` is 4 or more."""
+    """Whether points were omitted.
+
+    The first and the last point are always included, minimum and maximum if `max_points` is 4 or more.
+    """
 
 
 class Metrics(ResponseModel):
+    """Metric curves of a job."""
+
     series: list[MetricSeries]
     next_since: int
-    """Give it back as `since` for what was written after this answer."""
+    """Pass this number as `since` to receive only points that were recorded after this response."""
 
 
 class Event(ResponseModel):
+    """An entry of a job's history."""
+
     seq: int
-    """Numbers the events of one job, ascending; numbers of log lines and metrics lie between."""
+    """Ascending number of the event within the job. Log lines and metrics share the same numbering."""
     type: str
     at: ResponseTime
     attempt: int
     data: dict[str, Any]
+    """Fields of the event; they depend on its type."""
 
 
 class LogLine(ResponseModel):
+    """A line of a job's log."""
+
     seq: int
+    """Ascending number of the line within the job; events and metrics share the same numbering."""
     at: ResponseTime
     attempt: int
     level: str
@@ -116,25 +143,30 @@ class LogLine(ResponseModel):
 
 
 class Evaluation(ResponseModel):
-    """COCO numbers, 0 to 1, of one detector on the validation split."""
+    """COCO metrics, 0 to 1, of one detector on the validation split."""
 
     role: Literal["teacher", "student"]
     step: int
     epoch: int
     attempt: int
     last: bool
-    """The one that counts in the report."""
+    """Whether the report uses this evaluation."""
     metrics: dict[str, float | None]
+    """Value by metric name; null for a size without objects."""
     per_class: dict[str, float | None]
+    """mAP by class name."""
     images: int
+    """Number of evaluated images."""
     detections: int
+    """Number of detected boxes."""
     at: ResponseTime
 
 
 class Artifact(ResponseModel):
-    """A deliverable that is no checkpoint; its content: `GET /jobs/{id}/artifacts/{name}`."""
+    """A file of a job other than a checkpoint. `GET /jobs/{id}/artifacts/{name}` returns its content."""
 
     name: str
     sha256: str
     bytes: int
+    """Size in bytes."""
     created_at: ResponseTime

@@ -1,3 +1,5 @@
+"""Submit, list, read and cancel jobs."""
+
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -28,19 +30,21 @@ from store.scheduling.waiting import waiting_reasons
 from store.states import JobStatus, allowed_actions
 
 
-def _of_parents() -> Select[str, str | None, str]:
+def _children_query() -> Select[str, str | None, str]:
     job = tables.Job
     by_seed = job.spec["schedule"]["seed"].as_integer()
-    of_parents = job.parent_id.in_(bindparam("ids", expanding=True))
-    return select(job.id, job.parent_id, job.kind).where(of_parents).order_by(by_seed, job.id)
+    has_parent = job.parent_id.in_(bindparam("ids", expanding=True))
+    return select(job.id, job.parent_id, job.kind).where(has_parent).order_by(by_seed, job.id)
 
 
-_CHILDREN = _of_parents()
-"""Made once: to make it takes longer than to run it."""
+_CHILDREN = _children_query()
+"""Built once, because building the query takes longer than running it."""
 
 
 @dataclass(frozen=True)
 class JobFilter:
+    """Conditions of `GET /jobs`; None: no condition."""
+
     status: list[JobStatus] | None = None
     kind: list[Kind] | None = None
     dataset: str | None = None
@@ -50,109 +54,116 @@ class JobFilter:
 
 
 def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str | None) -> Job:
-    """Raises InvalidField for references that do not hold, Refusal 429, AlreadySubmitted, IdempotencyKeyReused."""
+    """Add a job to the queue, with its baselines, seed variants and comparison, and return it.
+
+    Raises InvalidField if something that the spec refers to is missing or does not fit, ApiError 429 if the quota is
+    exceeded, AlreadySubmitted and IdempotencyKeyReused.
+    """
     check_not_comparison(spec)
     idempotency = Idempotency(idempotency_key, _digest(spec)) if idempotency_key else None
     with context.database.read() as session:
         if idempotency:
             lifecycle.check_idempotency(session, caller.owner, idempotency)
-        found = references.check(session, context, caller, spec)
+        job_references = references.check(session, context, caller, spec)
     children = list(derived_specs(spec))
     with context.database.write() as session:
         quota.check(session, context.settings, caller, 1 + len(children))
-        job = _add(session, spec, caller, found, idempotency=idempotency)
+        job = _add(session, spec, caller, job_references, idempotency=idempotency)
         added = [job.id]
         for child in children:
-            same = replace(found, teacher_job_id=found.teacher_job_id if child.teacher else None)
-            added.append(_add(session, child, caller, same, parent_id=job.id).id)
+            teacher_job_id = job_references.teacher_job_id if child.teacher else None
+            child_references = replace(job_references, teacher_job_id=teacher_job_id)
+            added.append(_add(session, child, caller, child_references, parent_id=job.id).id)
         session.commit()
     for job_id in added:
-        context.wakeups.enqueue(job_id)  # after the commit, so the worker finds the row
+        context.wakeups.enqueue(job_id)  # after the commit, so that the worker finds the row
     with context.database.read() as session:
-        [shown] = _shown(session, [job])
-    return shown
+        [response] = _to_responses(session, [job])
+    return response
 
 
 def check_not_comparison(spec: JobSpec) -> None:
-    """Raises InvalidField."""
+    """Raise InvalidField if the spec is a comparison, because only the service creates these."""
     if spec.kind == "compare":
-        hint = "Post a `distill` job with `baseline: true` or `{seeds: n}`; its comparison comes by itself."
-        raise InvalidField("kind", "invalid_spec", "Comparisons are made by the service alone.", hint)
+        hint = "Submit a `distill` job with `baseline: true` or `{seeds: n}`; the service adds its comparison."
+        raise InvalidField("kind", "invalid_spec", "Only the service creates jobs of kind `compare`.", hint)
 
 
 def derived_specs(spec: JobSpec) -> Iterator[JobSpec]:
-    """Baselines, siblings of the further seeds, and last the comparison of all; nothing without a baseline."""
+    """Yield the specs of the baselines, of the seed variants and, last, of the comparison; none without a baseline."""
     yield from (baseline_of(spec, number) for number in range(spec.pairs))
     yield from (seed_variant(spec, number) for number in range(1, spec.pairs))
     if spec.pairs:
         yield comparison_of(spec)
 
 
-def listing(database: Database, caller: Caller, wanted: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
+def list_jobs(database: Database, caller: Caller, job_filter: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
+    """Return a page of jobs, newest first. Raises InvalidField for an invalid cursor."""
     with database.read() as session:
-        query = _filtered(session, caller, wanted)
+        query = _filtered(session, caller, job_filter)
         rows, next_cursor = newest_first(session, query, tables.Job, limit, cursor)
-        return Page(data=_shown(session, rows), next_cursor=next_cursor)
+        return Page(data=_to_responses(session, rows), next_cursor=next_cursor)
 
 
-def find(database: Database, caller: Caller, job_id: str) -> Job:
+def get_job(database: Database, caller: Caller, job_id: str) -> Job:
+    """Return a job. Raises JobNotFound."""
     with database.read() as session:
-        [job] = _shown(session, [row(session, caller, job_id)])
+        [job] = _to_responses(session, [get_row(session, caller, job_id)])
     return job
 
 
 def cancel(database: Database, caller: Caller, job_id: str) -> Job:
-    """With the jobs it brought along, as far as they have not ended. Raises JobNotFound, ActionNotAllowed."""
+    """Cancel a job and those of its children that have not ended. Raises JobNotFound, ActionNotAllowed."""
     with database.write() as session:
-        row(session, caller, job_id)
+        get_row(session, caller, job_id)
         actions.cancel(session, job_id)
         for child in queries.children(session, job_id):
-            with suppress(ActionNotAllowed):  # it has ended
+            with suppress(ActionNotAllowed):  # the child has ended
                 actions.cancel(session, child.id)
         session.commit()
-    return find(database, caller, job_id)
+    return get_job(database, caller, job_id)
 
 
-def row(session: Session, caller: Caller, job_id: str) -> tables.Job:
-    """Raises JobNotFound, for another owner's job too."""
-    job = caller.job(session, job_id)
+def get_row(session: Session, caller: Caller, job_id: str) -> tables.Job:
+    """Return the row of a job. Raises JobNotFound, also if the job belongs to another owner."""
+    job = caller.find_job(session, job_id)
     if job is None:
         raise JobNotFound("No such job.")
     return job
 
 
-def _add(session: Session, spec: JobSpec, caller: Caller, found: JobReferences, **more: Any) -> tables.Job:
-    return lifecycle.add(session, spec, owner=caller.owner, key_id=caller.key_id, **asdict(found), **more)
+def _add(session: Session, spec: JobSpec, caller: Caller, job_references: JobReferences, **columns: Any) -> tables.Job:
+    return lifecycle.add(session, spec, owner=caller.owner, key_id=caller.key_id, **asdict(job_references), **columns)
 
 
 def _digest(spec: JobSpec) -> str:
-    """The same for specs that mean the same, however they are written."""
+    """Return the SHA-256 of the normalized spec: equivalent specs have the same digest."""
     return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
-def _filtered(session: Session, caller: Caller, wanted: JobFilter) -> Select[tables.Job]:
+def _filtered(session: Session, caller: Caller, job_filter: JobFilter) -> Select[tables.Job]:
     job = tables.Job
     query = select(job).where(caller.visible(job))
-    if wanted.status:
-        query = query.where(job.status.in_(wanted.status))
-    if wanted.kind:
-        query = query.where(job.kind.in_(wanted.kind))
-    if wanted.dataset:
-        dataset = caller.dataset(session, wanted.dataset)
+    if job_filter.status:
+        query = query.where(job.status.in_(job_filter.status))
+    if job_filter.kind:
+        query = query.where(job.kind.in_(job_filter.kind))
+    if job_filter.dataset:
+        dataset = caller.find_dataset(session, job_filter.dataset)
         query = query.where(job.dataset_id == (dataset.id if dataset else None))
-    if wanted.tag is not None:
-        query = query.where(queries.has_tag(session, wanted.tag))
-    if wanted.created_after:
-        query = query.where(job.created_at >= wanted.created_after.timestamp())
-    if wanted.created_before:
-        query = query.where(job.created_at < wanted.created_before.timestamp())
+    if job_filter.tag is not None:
+        query = query.where(queries.has_tag(session, job_filter.tag))
+    if job_filter.created_after:
+        query = query.where(job.created_at >= job_filter.created_after.timestamp())
+    if job_filter.created_before:
+        query = query.where(job.created_at < job_filter.created_before.timestamp())
     return query
 
 
-def _shown(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
+def _to_responses(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
     queued = [job.id for job in rows if job.status == JobStatus.QUEUED]
     positions = queue.positions(session, queued) if queued else {}
-    reasons, children = waiting_reasons(session, rows), _children(session, rows)
+    reasons, children = waiting_reasons(session, rows), _child_ids(session, rows)
     return [
         Job.model_validate(
             {
@@ -174,8 +185,8 @@ def _columns(job: tables.Job) -> dict[str, Any]:
     return {name: getattr(job, name) for name in Job.model_fields.keys() & tables.Job.__table__.columns.keys()}
 
 
-def _children(session: Session, rows: Sequence[tables.Job]) -> dict[str, dict[str, list[str]]]:
-    """Ids of each job's children by kind, in the order of their seeds."""
+def _child_ids(session: Session, rows: Sequence[tables.Job]) -> dict[str, dict[str, list[str]]]:
+    """Return the ids of each job's children by kind, ordered by seed."""
     children: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for job_id, parent_id, kind in session.execute(_CHILDREN, {"ids": [row.id for row in rows]}):
         children[str(parent_id)][kind].append(job_id)

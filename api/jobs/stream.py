@@ -1,3 +1,5 @@
+"""Endpoint that streams the events of one job."""
+
 from typing import Annotated, Literal
 
 from anyio import to_thread
@@ -15,8 +17,11 @@ from store.db.tables import Job
 from store.errors import JobNotFound
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
-EventNumber = Annotated[int | None, Query(ge=0, lt=2**53, description="Begin after this number.")]
-LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**53, description="The newest `id` seen.")]
+EventNumber = Annotated[int | None, Query(ge=0, lt=2**53, description="Start after the event of this number.")]
+LastEventId = Annotated[
+    int | None,
+    Header(alias="Last-Event-ID", ge=0, lt=2**53, description="Newest `id` that the client received."),
+]
 
 
 @router.get(
@@ -26,31 +31,38 @@ LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**53
     responses=files.content_response(EventStream.media_type),
 )
 async def stream_job(
-    here: ContextDep,
+    context: ContextDep,
     caller: Reader,
-    still_known: KeyStillValid,
+    recheck_key: KeyStillValid,
     job_id: JobId,
     last_event_id: LastEventId = None,
     since: EventNumber = None,
-    begin: Annotated[Literal["start", "now"], Query(alias="from", description="Where neither is given.")] = "start",
+    begin: Annotated[
+        Literal["start", "now"],
+        Query(alias="from", description="Start of the stream if neither `since` nor `Last-Event-ID` is set."),
+    ] = "start",
 ) -> EventStream:
-    """Server-sent events: `status`, `phase`, `metric`, `evaluation`, `checkpoint`, `artifact`, `log`, `rewound`, `changed` and
-    what was requested, each under its number as `id`; `progress`, without one, where it changed.
+    """Stream the events of a job as server-sent events.
 
-    With `Last-Event-ID` it goes on after that number: nothing is missing, nothing comes twice. After the last event of a
-    job that has ended comes `end`; after `closed` there is nothing to come back for. Metrics that a `rewound` made void
-    are no longer told to who begins later; what was measured anew comes under new numbers.
+    The types `status`, `phase`, `metric`, `evaluation`, `checkpoint`, `artifact`, `log`, `rewound`, `changed` and the
+    requested actions carry the event number as `id`. `progress` has no `id` and is sent when it changes.
+
+    With `Last-Event-ID` the stream continues after that number, without gaps and without duplicates. `end` follows the
+    last event of a job that has ended; do not reconnect after `closed`. A stream that starts after a `rewound` event
+    omits the metrics which that event discarded; repeated measurements have new numbers.
     """
-    state = await to_thread.run_sync(_state, here.database, caller, job_id, limiter=here.streams.paging)
-    first = last_event_id if last_event_id is not None else since
-    after = first if first is not None else {"start": 0, "now": state.newest}[begin]
-    return here.streams.follow(job_id, state, after, caller, still_known)
+    state = await to_thread.run_sync(
+        _read_state, context.database, caller, job_id, limiter=context.streams.page_limiter
+    )
+    requested = last_event_id if last_event_id is not None else since
+    after = requested if requested is not None else {"start": 0, "now": state.newest}[begin]
+    return context.streams.follow(job_id, state, after, caller, recheck_key)
 
 
-def _state(database: Database, caller: Caller, job_id: str) -> State:
-    """Raises JobNotFound."""
+def _read_state(database: Database, caller: Caller, job_id: str) -> State:
+    """Return the current state of the job's stream. Raises JobNotFound."""
     with database.read() as session:
-        found = history.states(session, [job_id], caller.visible(Job))
-    if job_id not in found:
+        states = history.read_states(session, [job_id], caller.visible(Job))
+    if job_id not in states:
         raise JobNotFound("No such job.")
-    return found[job_id]
+    return states[job_id]

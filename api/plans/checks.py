@@ -1,4 +1,4 @@
-"""The checks of `POST /jobs`, all of them instead of the first that fails, and what a worker would make of the job."""
+"""Checks of a plan: all checks of `POST /jobs`, the number of steps, and the reasons why the job would wait."""
 
 from collections.abc import Iterator
 
@@ -13,104 +13,114 @@ from frs.dataset.report import Report
 from frs.errors import BadDataset
 from frs.preflight.checks import Check
 from frs.spec import JobSpec
-from frs.step_counts import StepCounts, count_steps, known_epochs
+from frs.step_counts import StepCounts, configured_epochs, count_steps
 from store.db.tables import Dataset, Job
 from store.scheduling import waiting, worker_registry
 from store.states import WAITING_HINTS, JobStatus, WaitingReason
 
-NOT_CHECKED = "Not looked at, because of what failed before."
+NOT_CHECKED = "Not checked, because an earlier check failed."
+"""Message of a check that another failed check prevents."""
 
 
-def reference_checks(reviewed: ReferenceReview) -> Iterator[Check]:
-    """Each under the name of its field where it holds, under the code of the refusal otherwise."""
-    for field, refusal in reviewed.refused.items():
-        if refusal is not None:
-            yield failed_check(refusal)
-        elif field == "dataset" and reviewed.dataset:
-            yield _of_a_dataset(reviewed.dataset)
+def reference_checks(reference_review: ReferenceReview) -> Iterator[Check]:
+    """Yield a check for each reference of the spec.
+
+    The code of a passed check is the name of its field, that of a failed check is the error code.
+    """
+    for field, error in reference_review.errors.items():
+        if error is not None:
+            yield failed_check(error)
+        elif field == "dataset" and reference_review.dataset:
+            yield _dataset_check(reference_review.dataset)
         else:
-            yield Check(code=field, level="info", ok=True, message=f"What `{field}` names is there, and fits.")
+            yield Check(
+                code=field, level="info", ok=True, message=f"`{field}` refers to an existing, compatible object."
+            )
 
 
 def schedule_check(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts | None]:
-    """`images`: how many there are to train on; None where that is not known."""
-    epochs = known_epochs(spec.schedule, spec.student)
+    """Return the check of the schedule, and the step counts if they are known.
+
+    `images` is the number of training images; None: unknown, because the check of the data set failed.
+    """
+    epochs = configured_epochs(spec.schedule, spec.student)
     if spec.kind == "evaluate":
-        return Check(code="schedule", level="info", ok=True, message="It does not train."), None
+        return Check(code="schedule", level="info", ok=True, message="An evaluation does not train."), None
     if images is None:
         return Check(code="schedule", level="info", ok=False, message=NOT_CHECKED), None
     if images == 0:
         message = "The training split has no image with boxes."
-        return Check(code=BadDataset.code, level="error", ok=False, message=message, hint="Choose another one."), None
+        return Check(
+            code=BadDataset.code, level="error", ok=False, message=message, hint="Choose another data set."
+        ), None
     if epochs is None:
-        message, hint = (
-            "The epochs are the stock config's, which only a worker knows.",
-            "Set `schedule.epochs`, or probe.",
-        )
+        message = "The number of epochs is set in the base config of mmdet, which only a worker can read."
+        hint = "Set `schedule.epochs`, or plan with `probe=true`."
         return Check(code="schedule", level="info", ok=False, message=message, hint=hint), None
     steps = count_steps(spec.schedule, epochs, images)
-    said = f"{steps.steps} steps, {steps.per_epoch} an epoch."
-    return Check(code="schedule", level="info", ok=True, message=said), steps
+    message = f"{steps.steps} training steps, {steps.per_epoch} per epoch."
+    return Check(code="schedule", level="info", ok=True, message=message), steps
 
 
 def waiting_checks(session: Session, caller: Caller, spec: JobSpec, dataset: Dataset | None) -> Iterator[Check]:
-    """What would keep it in the queue: warnings."""
+    """Yield warnings for the reasons why the job would wait in the queue."""
     teacher = pending_teacher(session, caller, spec)
     if teacher is not None:
-        message = f"Job {teacher.id}, which trains the detector it needs, is {teacher.status}."
-        yield _would_wait(WaitingReason.TEACHER, message)
+        message = f"Job {teacher.id}, which trains the teacher, is {teacher.status}."
+        yield _waiting_check(WaitingReason.TEACHER, message)
     workers = worker_registry.alive(session)
-    reason, message = waiting.worker_reason(session, _job_of(caller, spec, dataset), workers)
+    reason, message = waiting.worker_reason(session, _to_job(caller, spec, dataset), workers)
     if workers and reason is WaitingReason.WORKER:
-        yield Check(code="workers", level="info", ok=True, message="There is a worker that can run it.")
+        yield Check(code="workers", level="info", ok=True, message="A worker that can run the job is available.")
     else:
-        yield _would_wait(reason, message)
+        yield _waiting_check(reason, message)
 
 
 def pending_teacher(session: Session, caller: Caller, spec: JobSpec) -> Job | None:
-    """The job whose student it needs, while there is none yet."""
-    job_id = references.waits_for(spec)
-    job = caller.job(session, job_id) if job_id else None
+    """Return the job that trains the detector which the spec refers to; None if there is none or it has succeeded."""
+    job_id = references.teacher_job_id(spec)
+    job = caller.find_job(session, job_id) if job_id else None
     return job if job is not None and job.status != JobStatus.SUCCEEDED else None
 
 
-def training_images(reviewed: ReferenceReview) -> int | None:
-    """None where the data set cannot be trained on as the spec would have it."""
-    if reviewed.dataset is None:
+def count_training_images(reference_review: ReferenceReview) -> int | None:
+    """Return the number of valid training images with boxes; None if the check of the data set failed."""
+    if reference_review.dataset is None:
         return None
-    half = DatasetCheckResult.model_validate(reviewed.dataset.check_result).train
-    return None if half is None else _trainable(half)
+    train = DatasetCheckResult.model_validate(reference_review.dataset.check_result).train
+    return None if train is None else _count_labelled(train)
 
 
-def failed_check(refusal: ApiError) -> Check:
-    return Check(code=refusal.code, level="error", ok=False, message=refusal.detail, hint=refusal.hint)
+def failed_check(error: ApiError) -> Check:
+    """Return the failed check that corresponds to an error of `POST /jobs`."""
+    return Check(code=error.code, level="error", ok=False, message=error.detail, hint=error.hint)
 
 
-def _job_of(caller: Caller, spec: JobSpec, dataset: Dataset | None) -> Job:
-    """As it would be posted; in no table."""
-    references = {"dataset_id": dataset and dataset.id, "owner": caller.owner, "key_id": caller.key_id}
-    return Job(spec=spec.model_dump(mode="json"), devices=spec.resources.devices, **references)
+def _to_job(caller: Caller, spec: JobSpec, dataset: Dataset | None) -> Job:
+    """Return the row of the job as `POST /jobs` would add it; it is not added to the session."""
+    columns = {"dataset_id": dataset and dataset.id, "owner": caller.owner, "key_id": caller.key_id}
+    return Job(spec=spec.model_dump(mode="json"), devices=spec.resources.devices, **columns)
 
 
-def _of_a_dataset(dataset: Dataset) -> Check:
-    found = DatasetCheckResult.model_validate(dataset.check_result)
-    halves = [half for half in (found.train, found.val) if half]
-    images = " and ".join(str(half.counts.images - half.invalid_images) for half in halves)
-    said = f"{images} images to train and to validate on, {len(dataset.classes or [])} classes."
-    bad = sum(half.invalid_images for half in halves)
-    left_out = f" {bad} images have issues and are left out." if bad else ""
-    level, hint = ("warning", f"See GET /datasets/{dataset.id}/check.") if bad else ("info", "")
+def _dataset_check(dataset: Dataset) -> Check:
+    check_result = DatasetCheckResult.model_validate(dataset.check_result)
+    splits = [split for split in (check_result.train, check_result.val) if split]
+    images = " and ".join(str(split.counts.images - split.invalid_images) for split in splits)
+    message = f"{images} images for training and validation, {len(dataset.classes or [])} classes."
+    invalid = sum(split.invalid_images for split in splits)
+    exclusion = f" {invalid} images have issues and are excluded." if invalid else ""
+    level, hint = ("warning", f"See GET /datasets/{dataset.id}/check.") if invalid else ("info", "")
     return Check.model_validate(
-        {"code": "dataset", "level": level, "ok": not bad, "message": said + left_out, "hint": hint}
+        {"code": "dataset", "level": level, "ok": not invalid, "message": message + exclusion, "hint": hint}
     )
 
 
-def _trainable(half: Report) -> int:
-    """Of a report that an earlier version made, as near as it can be told."""
-    if half.labelled_images is not None:
-        return half.labelled_images
-    return max(0, half.counts.images - half.counts.images_without_boxes - half.invalid_images)
+def _count_labelled(train: Report) -> int:
+    """Return the number of valid images with boxes; for reports of an earlier version, a lower bound."""
+    if train.labelled_images is not None:
+        return train.labelled_images
+    return max(0, train.counts.images - train.counts.images_without_boxes - train.invalid_images)
 
 
-def _would_wait(reason: WaitingReason, message: str) -> Check:
+def _waiting_check(reason: WaitingReason, message: str) -> Check:
     return Check(code=reason, level="warning", ok=False, message=message, hint=WAITING_HINTS[reason])

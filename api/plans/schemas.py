@@ -1,4 +1,4 @@
-"""What a job would be, before anybody posts it."""
+"""Response models of plans and probes."""
 
 from api.http.schemas import ResponseModel, ResponseTime
 from api.jobs.schemas import JobError, StatusReason
@@ -9,35 +9,39 @@ from store.states import RequestStatus
 
 
 class Plan(ResponseModel):
-    """Found out at once, from the database alone. Null: a check says why it is not known."""
+    """A plan from the database, without a worker. For each value that is null, a check contains the reason."""
 
     ok: bool
-    """Whether no check prevents the job."""
+    """Whether `POST /jobs` accepts the spec: no check has the level `error`."""
     spec: JobSpec
-    """With every default spelt out."""
+    """The spec with all defaults filled in."""
     checks: list[Check]
-    """`error` prevents the job; `warning` is worth a look; `info` is neither."""
+    """Results of all checks.
+
+    Level `error`: the job is rejected; `warning`: it would wait or exclude images; `info`: neither.
+    """
     training_images: int | None
-    """Those with boxes, without the ones that are left out."""
+    """Number of valid training images with boxes."""
     epochs: int | None
     steps: int | None
+    """Number of training steps in total."""
     queue_position: int
-    """Its place if it were posted now."""
+    """Position in the queue if the job were submitted now, from 1."""
     jobs: int
-    """That it would make: itself, baselines, siblings, their comparison."""
+    """Number of jobs to be created: the job itself, its baselines, its seed variants and their comparison."""
 
 
 class Probe(ResponseModel):
-    """A plan that a worker makes by building the detectors and taking a few steps."""
+    """A plan for which a worker builds the detectors and runs a few training steps."""
 
     id: str
     status: RequestStatus
     status_reason: StatusReason | None
-    """Why it is `queued`."""
+    """Why the probe waits; null unless it is `queued`."""
     spec: JobSpec
     result: Estimate | None
-    """Once it has `succeeded`, which it does where a check fails, too."""
+    """Set when the probe has `succeeded`; its checks may still have failed."""
     error: JobError | None
-    """Why there is no result, once it has `failed`."""
+    """Why there is no result; set when the probe has `failed`."""
     created_at: ResponseTime
     finished_at: ResponseTime | None

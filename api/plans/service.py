@@ -1,3 +1,5 @@
+"""Plan jobs and request probes from workers."""
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -16,19 +18,19 @@ from store.scheduling import queue, waiting
 from store.states import RequestKind, RequestStatus, WaitingReason
 
 MAX_PROBES = 20
-"""Of one owner that have not ended: each takes a worker's time."""
+"""Maximum number of unfinished probes per owner, because each occupies a worker."""
 
 
 def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
-    """Raises InvalidField for a comparison, which nobody can post."""
+    """Return the plan of a job spec. Raises InvalidField for a spec of kind `compare`."""
     check_not_comparison(spec)
     with context.database.read() as session:
-        reviewed = references.review(session, context, caller, spec)
-        images = plan_checks.training_images(reviewed)
+        reference_review = references.review(session, context, caller, spec)
+        images = plan_checks.count_training_images(reference_review)
         schedule, steps = plan_checks.schedule_check(spec, images)
-        wait = plan_checks.waiting_checks(session, caller, spec, reviewed.dataset)
-        checks = [*plan_checks.reference_checks(reviewed), schedule, *wait]
-        place = queue.position_of_new_job(session, spec.priority)
+        waiting_checks = plan_checks.waiting_checks(session, caller, spec, reference_review.dataset)
+        checks = [*plan_checks.reference_checks(reference_review), schedule, *waiting_checks]
+        position = queue.position_of_new_job(session, spec.priority)
     return Plan(
         ok=not any(check.level == "error" for check in checks),
         spec=spec,
@@ -36,54 +38,61 @@ def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
         training_images=None if spec.kind == "evaluate" else images,
         epochs=steps and steps.epochs,
         steps=steps and steps.steps,
-        queue_position=place,
+        queue_position=position,
         jobs=1 + sum(1 for _ in derived_specs(spec)),
     )
 
 
 def probe(context: Context, caller: Caller, spec: JobSpec) -> Probe:
-    """Raises InvalidField for references that do not hold, ApiError 409 or 429 where a worker could not or should not."""
+    """Queue a probe and return it.
+
+    Raises InvalidField if something that the spec refers to is missing or does not fit, ApiError 409 while its teacher
+    is being trained, and ApiError 429 if the owner has too many unfinished probes.
+    """
     check_not_comparison(spec)
     with context.database.read() as session:
-        found = references.check(session, context, caller, spec)
-        _refuse_to_wait(session, caller, spec)
-    request = {"spec": spec.model_dump(mode="json"), "key_id": caller.key_id, "dataset_id": found.dataset_id}
+        job_references = references.check(session, context, caller, spec)
+        _check_teacher_ready(session, caller, spec)
+    request = {"spec": spec.model_dump(mode="json"), "key_id": caller.key_id, "dataset_id": job_references.dataset_id}
     with context.database.write() as session:
-        _refuse_too_many(session, caller)
+        _check_probe_limit(session, caller)
         devices = spec.resources.devices
         worker_request = worker_requests.add(session, RequestKind.PROBE, request, owner=caller.owner, devices=devices)
         session.commit()
-    return find(context.database, caller, worker_request.id)
+    return get_probe(context.database, caller, worker_request.id)
 
 
-def find(database: Database, caller: Caller, plan_id: str) -> Probe:
+def get_probe(database: Database, caller: Caller, plan_id: str) -> Probe:
+    """Return a probe. Raises NotFoundError."""
     with database.read() as session:
         worker_request = session.get(WorkerRequest, plan_id)
         if worker_request is None or worker_request.kind != RequestKind.PROBE or not caller.may_see(worker_request):
-            raise NotFoundError("plan_not_found", "No such plan.", "Make one with POST /jobs/plan?probe=true.")
-        found = {
+            raise NotFoundError(
+                "plan_not_found", "There is no plan of this id.", "Create one with POST /jobs/plan?probe=true."
+            )
+        fields = {
             "spec": worker_request.request["spec"],
             "status_reason": waiting.probe_waiting_reason(session, worker_request),
         }
-    columns = {name: getattr(worker_request, name) for name in Probe.model_fields if name not in found}
-    return Probe.model_validate(columns | found)
+    columns = {name: getattr(worker_request, name) for name in Probe.model_fields if name not in fields}
+    return Probe.model_validate(columns | fields)
 
 
-def _refuse_to_wait(session: Session, caller: Caller, spec: JobSpec) -> None:
+def _check_teacher_ready(session: Session, caller: Caller, spec: JobSpec) -> None:
     teacher = plan_checks.pending_teacher(session, caller, spec)
     if teacher is not None:
-        detail = f"Job {teacher.id} is {teacher.status}: there is no detector yet to build."
-        hint = f"Follow GET /jobs/{teacher.id} until it has succeeded, or plan without `probe`."
+        detail = f"Job {teacher.id} trains the teacher and is {teacher.status}; the probe needs its student."
+        hint = f"Poll GET /jobs/{teacher.id} until it has succeeded, or plan without `probe`."
         raise ApiError(409, WaitingReason.TEACHER, detail, hint)
 
 
-def _refuse_too_many(session: Session, caller: Caller) -> None:
-    waiting = (
+def _check_probe_limit(session: Session, caller: Caller) -> None:
+    unfinished = (
         WorkerRequest.status.in_([RequestStatus.QUEUED, RequestStatus.RUNNING]),
         WorkerRequest.kind == RequestKind.PROBE,
     )
-    count = session.scalars(select(func.count()).where(WorkerRequest.owner == caller.owner, *waiting)).one()
+    count = session.scalars(select(func.count()).where(WorkerRequest.owner == caller.owner, *unfinished)).one()
     if count >= MAX_PROBES:
-        detail = f"{count} plans of yours have not been probed yet."
-        hint = "Wait for these, or plan without `probe`; see GET /workers."
+        detail = f"{count} of your probes have not finished; the limit is {MAX_PROBES}."
+        hint = "Wait until some have finished, or plan without `probe`. GET /workers lists the workers."
         raise ApiError(429, "too_many_probes", detail, hint, headers={"Retry-After": "10"})
