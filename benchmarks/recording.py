@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(steps: int = STEPS) -> dict[str, Any]:
-    """Return `sent`, the number of values, `rate`, those per second from claim to end, and `surplus`, the duplicate rows."""
+    """Return `sent`, the number of values, `rate`, values per second from claim to end, and `surplus`, duplicate rows."""
     with tempfile.TemporaryDirectory(prefix="frs-load-") as folder:
         settings = Settings(data=Path(folder) / "data")
         initialise(settings)

@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from frs.comparison.compare import seed_interval
 from frs.dataset.shapes.drawing import draw_dataset
-from frs.evaluation.report import MIN_SEEDS, verdict_of
+from frs.evaluation.verdict import MIN_SEEDS, verdict_of
 
 Spec = dict[str, Any]
 FIRST_ARMS, OTHER_ARMS = ("none", "frs", "random teacher"), ("feature", "logit", "uniform", "boxes", "pkd")

@@ -12,7 +12,7 @@ from cli.client import Json
 from frs.cli import plan_tables, report_text
 from frs.cli.progress import duration
 from frs.evaluation.report import Report
-from frs.preflight.checks import Check
+from frs.preflight.step_runner import Check
 
 _JOB_FIELDS = ("id", "name", "kind", "owner", "tags", "priority", "parent_id")
 _STATE_FIELDS = ("status", "phase", "end_reason", "attempt", "queue_position")

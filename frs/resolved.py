@@ -51,8 +51,8 @@ class FinishedRun(_Resolved):
     """Metrics by key as (step, value) pairs in ascending order of steps, subsampled."""
 
 
-class RunGroup(_Resolved):
-    """The runs of a comparison: a student and a baseline for every seed."""
+class ComparisonInputs(_Resolved):
+    """The finished runs that a comparison job reads: a student and a baseline for every seed."""
 
     runs: tuple[FinishedRun, ...]
     teacher: Path | None = None
@@ -73,7 +73,7 @@ class ResolvedSpec(_Resolved):
     teacher: ResolvedDetector | None = None
     models: Path
     """Folder of weights, which also holds the ImageNet backbones."""
-    run_group: RunGroup | None = None
+    comparison_inputs: ComparisonInputs | None = None
     """The runs to compare; only for kind `compare`."""
 
 

@@ -14,7 +14,8 @@ from api.http.schemas import Page
 from api.jobs.schemas import Artifact, Evaluation, Event, LogLine
 from api.jobs.service import get_row
 from frs.evaluation import report as reports
-from frs.evaluation.report import Comparison, MissingRun, Report, Scores
+from frs.evaluation.report import MissingRun, Report, Scores
+from frs.evaluation.verdict import Comparison
 from frs.events import Role
 from store.db import queries, tables
 from store.db.database import Database

@@ -11,7 +11,7 @@ from api.jobs import references
 from api.jobs.references import ReferenceReview
 from frs.dataset.report import Report
 from frs.errors import BadDataset
-from frs.preflight.checks import Check
+from frs.preflight.step_runner import Check
 from frs.spec import JobSpec
 from frs.step_counts import StepCounts, configured_epochs, count_steps
 from store.db.tables import Dataset, Job

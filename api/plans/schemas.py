@@ -2,8 +2,8 @@
 
 from api.http.schemas import ResponseModel, ResponseTime
 from api.jobs.schemas import JobError, StatusReason
-from frs.preflight.checks import Check
 from frs.preflight.estimate import Estimate
+from frs.preflight.step_runner import Check
 from frs.spec import JobSpec
 from store.states import RequestStatus
 

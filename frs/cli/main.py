@@ -230,7 +230,7 @@ def _run_in(folder: Path, spec: ResolvedSpec, json_: bool) -> int:
 def _run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     _hide_gpus(spec)
     # torch takes seconds to import, and `check` does not need it
-    if spec.job.resources.trainers > 1 and spec.run_group is None:
+    if spec.job.resources.trainers > 1 and spec.comparison_inputs is None:
         from frs.engine.launcher import run
     else:
         from frs.engine.trainer import run

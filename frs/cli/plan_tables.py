@@ -4,8 +4,8 @@ from rich.table import Table
 from rich.text import Text
 
 from frs.cli.progress import duration
-from frs.preflight.checks import Check
 from frs.preflight.estimate import Estimate
+from frs.preflight.step_runner import Check
 
 _STYLE = {"error": "red", "warning": "yellow", "info": "green"}
 

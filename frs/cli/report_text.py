@@ -2,7 +2,8 @@
 
 from rich.table import Table
 
-from frs.evaluation.report import Comparison, Interval, Report, Role
+from frs.evaluation.report import Report, Role
+from frs.evaluation.verdict import Comparison, Interval
 
 NUMBERS = {
     "mAP": "bbox_mAP",

@@ -19,9 +19,10 @@ from frs.detectors import weights
 from frs.errors import RunsDiffer
 from frs.evaluation import bootstrap, detections, matching, report
 from frs.evaluation.detections import Detections
-from frs.evaluation.report import Comparison, ImageInterval, Pair, Report, Scores, SeedInterval
+from frs.evaluation.report import Report, Scores
+from frs.evaluation.verdict import Comparison, ImageInterval, Pair, SeedInterval
 from frs.files import digest
-from frs.resolved import MAP, FinishedRun, ResolvedSpec, RunGroup
+from frs.resolved import MAP, ComparisonInputs, FinishedRun, ResolvedSpec
 from frs.training.event_reporter import EventReporter
 from frs.training.stop_request import Interrupted, StopRequest
 
@@ -44,7 +45,9 @@ class RunScores:
         return self.scores.metrics["bbox_mAP"] or 0.0
 
 
-def run(spec: ResolvedSpec, run_group: RunGroup, workdir: Path, emit: events.Emit, stop: StopRequest) -> str:
+def run(
+    spec: ResolvedSpec, comparison_inputs: ComparisonInputs, workdir: Path, emit: events.Emit, stop: StopRequest
+) -> str:
     """Emit the report and pictures as artifacts and the comparison as a fact; return the end reason.
 
     Raises DetectionsUnusable, RunsDiffer or BadDataset if the runs cannot be compared, Interrupted if `stop` requests
@@ -57,14 +60,14 @@ def run(spec: ResolvedSpec, run_group: RunGroup, workdir: Path, emit: events.Emi
         if stop.reason == "interrupted":
             raise Interrupted
 
-    runs = pair_runs(run_group.runs)
+    runs = pair_runs(comparison_inputs.runs)
     reporter.phase("matching")
     data = ComparisonData(spec, progress)
-    teacher = data.match(run_group.teacher) if run_group.teacher else None
+    teacher = data.match(comparison_inputs.teacher) if comparison_inputs.teacher else None
     reporter.phase("resampling")
     run_scores = [data.score_run(run) for run in runs]
     teacher_scores = data.scores(teacher.matches) if teacher else None
-    result = _build_report(run_scores, teacher_scores, len(data.images), run_group)
+    result = _build_report(run_scores, teacher_scores, len(data.images), comparison_inputs)
     reporter.artifact(
         "report.json", weights.write_bytes(result.model_dump_json(indent=2).encode(), workdir / "report.json")
     )
@@ -211,7 +214,9 @@ def seed_interval(gains: Sequence[float], level: float = bootstrap.LEVEL) -> See
     return SeedInterval(mean=mean, low=mean - reach, high=mean + reach, level=level, n=len(gains))
 
 
-def _build_report(run_scores: Sequence[RunScores], teacher: Scores | None, images: int, run_group: RunGroup) -> Report:
+def _build_report(
+    run_scores: Sequence[RunScores], teacher: Scores | None, images: int, comparison_inputs: ComparisonInputs
+) -> Report:
     count = len(run_scores) // 2
     return report.build(
         [run.scores for run in run_scores[:count]],
@@ -219,6 +224,6 @@ def _build_report(run_scores: Sequence[RunScores], teacher: Scores | None, image
         [run.scores for run in run_scores[count:]],
         pairs=count,
         expects_teacher=teacher is not None,
-        facts=run_group.facts,
+        facts=comparison_inputs.facts,
         comparison=compare(run_scores, images),
     )

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from frs import events
 from frs.errors import CheckpointUnusable, DetectionsUnusable
-from frs.resolved import FinishedRun, ResolvedSpec, RunGroup, is_drawn
+from frs.resolved import ComparisonInputs, FinishedRun, ResolvedSpec, is_drawn
 from frs.spec import baseline_of, comparison_of, seed_variant
 
 SPEC, EVENT_LOG = "spec.json", "events.jsonl"
@@ -58,8 +58,10 @@ def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> Reso
     facts: dict[str, Any] = {}
     for event in _read_events(students[0]):
         facts |= event.values if isinstance(event, events.Facts) else {}
-    run_group = RunGroup(runs=tuple(runs), teacher=teacher if teacher.is_file() else None, facts=facts)
-    return first.model_copy(update={"job": comparison_of(first.job), "teacher": None, "run_group": run_group})
+    comparison_inputs = ComparisonInputs(runs=tuple(runs), teacher=teacher if teacher.is_file() else None, facts=facts)
+    return first.model_copy(
+        update={"job": comparison_of(first.job), "teacher": None, "comparison_inputs": comparison_inputs}
+    )
 
 
 def _run(folder: Path, role: _Role) -> FinishedRun:

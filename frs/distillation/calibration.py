@@ -86,7 +86,7 @@ def measure_gradient_norms(
     """Return the gradient norms of the task loss ("task") and of each unweighted term at the student's pyramid.
 
     A norm covers all levels and the whole batch over all processes. The loss is the mean of the processes' losses, and
-    the pyramid consists of the processes' pyramids, so norm = sqrt(mean over processes of norm^2 / world size).
+    the pyramid consists of the processes' pyramids, so norm = sqrt(sum over processes of norm^2) / world size.
     """
     with precision():
         outputs = distiller.forward_both(batch)

@@ -71,7 +71,7 @@ class TrainingHook(Hook):
         content = self.checkpoints.newest()
         if content is not None:
             self.state = LoopState(**restore(runner, content))
-            self.reporter.restore_warnings(self.state.warnings)
+            self.reporter.add_earlier_warnings(self.state.warnings)
             self._warn_if_world_size_changed(len(random_states_in(content)))
             if self.state.weights:
                 runner.model.weights = LossWeights(**self.state.weights)
@@ -81,7 +81,9 @@ class TrainingHook(Hook):
         self._evaluate_if_due(runner)  # an epoch's checkpoint is written before its evaluation
         if runner.iter:
             self._sync_stop()
-            runner.train_loop.ended = self.ended_by is not None  # an earlier attempt has trained up to the stop
+            runner.train_loop.ended = (
+                self.ended_by is not None
+            )  # an earlier attempt stopped here on request: only evaluate
         self.reporter.phase("training")
         self.step_started = self.checkpointed = time.monotonic()
 

@@ -20,10 +20,10 @@ from frs.engine.loop import StepLoop
 from frs.engine.student_files import StudentWriter
 from frs.errors import BadTeacher
 from frs.files import digest
-from frs.preflight.checks import run_until_first_error
 from frs.preflight.complexity import complexity
 from frs.preflight.estimate import FLOPS_CONVENTION
 from frs.preflight.setup import TrainingSetup
+from frs.preflight.step_runner import run_until_first_error
 from frs.resolved import ResolvedSpec
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.batches import test_loader, test_pipeline, test_size, training_pipeline
@@ -40,8 +40,8 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest)
 
     Raises FrsError after an expected failure, and Interrupted if `stop` was requested.
     """
-    if spec.run_group is not None:
-        return compare.run(spec, spec.run_group, workdir, emit, stop)
+    if spec.comparison_inputs is not None:
+        return compare.run(spec, spec.comparison_inputs, workdir, emit, stop)
     setup = TrainingSetup(spec, workdir, emit)
     run_until_first_error(setup.setup_steps())
     if spec.job.kind == "evaluate":

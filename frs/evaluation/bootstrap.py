@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frs.evaluation.matching import IGNORED, THRESHOLDS, TRUE_POSITIVE, ClassMatches
-from frs.evaluation.report import NAMES, Interval
+from frs.evaluation.report import NAMES
+from frs.evaluation.verdict import Interval
 
 RECALLS = np.linspace(0, 1, 101)
 """(101,): recall levels at which COCO samples the precision."""

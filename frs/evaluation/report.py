@@ -5,13 +5,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from frs.evaluation.verdict import Comparison, Verdict, caveat, verdict, verdict_by
+
 Role = Literal["teacher", "baseline", "student", "gain"]
-Verdict = Literal["improved", "no_difference", "worse", "no_baseline"]
 Metrics = Mapping[str, float | None]
 NAMES = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
 """The six COCO metrics by mmdet's names."""
-MIN_SEEDS = 3
-"""Minimum number of pairs of runs for the verdict to follow the interval over seeds."""
 
 
 class _Part(BaseModel):
@@ -34,73 +33,6 @@ class Row(_Part):
     """`teacher`, `baseline`, `student`, or `gain`: student minus baseline."""
     metrics: dict[str, float | None]
     """The six COCO metrics, 0 to 1, as means over the seeds; null for a size without objects."""
-
-
-class Interval(_Part):
-    """A confidence interval."""
-
-    low: float
-    """Lower bound."""
-    high: float
-    """Upper bound."""
-
-
-class ImageInterval(Interval):
-    """Bootstrap interval of the gain in mAP: the same resampled validation images for student and baseline."""
-
-    level: float
-    """Confidence level, 0 to 1."""
-    resamples: int
-    """Number of resamples."""
-    images: int
-    """Number of validation images."""
-    by_number: dict[str, Interval | None]
-    """Interval of the gain in each of the six metrics; null for a size without objects."""
-
-
-class SeedInterval(Interval):
-    """Student's t interval of the gain in mAP over the pairs of runs."""
-
-    mean: float
-    """Mean gain."""
-    level: float
-    """Confidence level, 0 to 1."""
-    n: int
-    """Number of pairs."""
-
-
-class Pair(_Part):
-    """mAP of student and baseline with the same seed."""
-
-    seed: int
-    """Seed of both runs."""
-    student: float
-    """mAP of the student, 0 to 1."""
-    baseline: float
-    """mAP of the baseline, 0 to 1."""
-    gain: float
-    """Student minus baseline."""
-
-
-class Comparison(_Part):
-    """The gain of the students over the baselines."""
-
-    gain: float
-    """Gain in mAP, mean over the pairs."""
-    image_interval: ImageInterval
-    """Interval of the gain over the choice of validation images."""
-    seed_interval: SeedInterval | None
-    """Interval of the gain over seeds; null with a single pair."""
-    pairs: list[Pair]
-    """The pairs of runs, by seed."""
-    step_mismatch: str | None = None
-    """Message about pairs whose runs have different numbers of steps; null if there are none."""
-
-    @property
-    def decisive(self) -> Interval:
-        """The interval that the verdict follows: over seeds from `MIN_SEEDS` pairs on, otherwise over images."""
-        enough = self.seed_interval is not None and self.seed_interval.n >= MIN_SEEDS
-        return self.seed_interval if enough and self.seed_interval else self.image_interval
 
 
 class MissingRun(_Part):
@@ -174,40 +106,9 @@ def build(
         gap_closed=_gap_closed(scores["student"], teacher, scores["baseline"]),
         comparison=comparison,
         verdict=verdict(final_comparison) if complete else None,
-        verdict_by=_verdict_by(final_comparison) if final_comparison else None,
-        caveat=_caveat(final_comparison) if final_comparison else None,
+        verdict_by=verdict_by(final_comparison) if final_comparison else None,
+        caveat=caveat(final_comparison) if final_comparison else None,
         facts=dict(facts),
-    )
-
-
-def verdict(comparison: Comparison | None) -> Verdict:
-    """Return the verdict of a complete report."""
-    if comparison is None:
-        return "no_baseline"
-    return verdict_of(comparison.decisive)
-
-
-def verdict_of(interval: Interval) -> Verdict:
-    """Return the verdict for the interval of a gain."""
-    return "improved" if interval.low > 0 else "worse" if interval.high < 0 else "no_difference"
-
-
-def _verdict_by(comparison: Comparison) -> Literal["images", "seeds"]:
-    return "seeds" if isinstance(comparison.decisive, SeedInterval) else "images"
-
-
-def _caveat(comparison: Comparison) -> str:
-    return " ".join(filter(None, [_interval_caveat(comparison), comparison.step_mismatch]))
-
-
-def _interval_caveat(comparison: Comparison) -> str:
-    if _verdict_by(comparison) == "seeds":
-        return "The interval covers the variation between seeds, on these validation images."
-    pairs = len(comparison.pairs)
-    basis = "one pair of runs: another seed" if pairs == 1 else f"{pairs} pairs of runs: other seeds"
-    return (
-        "The interval covers the choice of validation images, not the variation between seeds. "
-        f"It is based on {basis} may give another gain; `baseline: {{seeds: {MIN_SEEDS}}}` or more measures that."
     )
 
 

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from frs.errors import InvalidSpec
-from frs.preflight.checks import Check
+from frs.preflight.step_runner import Check
 
 FLOPS_CONVENTION = "one multiply-add is one FLOP; convolutions and matrix products; one image"
 

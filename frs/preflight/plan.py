@@ -6,7 +6,7 @@ from torch import nn
 
 from frs import events
 from frs.errors import FrsError
-from frs.preflight import checks
+from frs.preflight import step_runner
 from frs.preflight.complexity import complexity
 from frs.preflight.estimate import DetectorCost, Estimate
 from frs.preflight.setup import TrainingSetup
@@ -25,9 +25,9 @@ def estimate(spec: ResolvedSpec, emit: events.Emit) -> Estimate:
     try:
         setup = TrainingSetup(spec, Path(), emit)
     except FrsError as error:  # the device, precision or base config is not available
-        return Estimate(ok=False, checks=[checks.failed_check(error)])
-    results = checks.run_all(setup.setup_steps(), vars(setup))
-    results += checks.run_all(setup.trial_steps(TIMED_STEPS, MAX_TEACHER_IMAGES), vars(setup))
+        return Estimate(ok=False, checks=[step_runner.failed_check(error)])
+    results = step_runner.run_all(setup.setup_steps(), vars(setup))
+    results += step_runner.run_all(setup.trial_steps(TIMED_STEPS, MAX_TEACHER_IMAGES), vars(setup))
     available = vars(setup)
     student = _detector_cost(setup, setup.student) if "student" in available else None
     teacher = _detector_cost(setup, setup.teacher.detector) if "teacher" in available else None

@@ -17,8 +17,8 @@ from frs.errors import TeacherNotCompetent
 from frs.evaluation.coco_scores import Scores, detect, score
 from frs.evaluation.detections import Detections, Rows, pack
 from frs.events import Emit, Role
-from frs.preflight.checks import SetupStep, StepResult
 from frs.preflight.probe import Probe, ProbeConfig, check_gradients, first_images, probe
+from frs.preflight.step_runner import SetupStep, StepResult
 from frs.resolved import ResolvedSpec
 from frs.training import acceleration, precision, process_group, schedule, versions
 from frs.training.batches import (
@@ -38,7 +38,7 @@ from frs.training.schedule import ResolvedSchedule
 MIN_TEACHER_MAP = 0.01
 """Minimum mAP of a teacher on the validation split; a lower one is no better than chance."""
 SHORT_RUN_STEPS = 4
-"""A run with at most this number of steps is probed by a single step."""
+"""Up to this number of training steps, a job's probe skips the memory estimate from batches of one and two images."""
 
 
 class TrainingSetup:
@@ -173,7 +173,7 @@ class TrainingSetup:
         )
 
     def first_batch(self) -> Batch:
-        """Return one process's share of the first batch, also if this single process plans for several."""
+        """Return one process's share of the first batch; a plan measures it in one process for a job of several."""
         batch = next(iter(self.training_loaders(workers=0)(0, 1)))
         planned_processes = self.job.resources.trainers // process_group.world_size()
         return first_images(batch, -(-len(batch["inputs"]) // planned_processes))

@@ -43,11 +43,15 @@ class EventReporter:
         new = [message for message in messages if message not in self.warnings]
         for message in new:
             self.log(message, "warning")
-        self.restore_warnings([*self.warnings, *new])
+        self.warnings += new
+        self._report_warnings()
 
-    def restore_warnings(self, warnings: list[str]) -> None:
+    def add_earlier_warnings(self, warnings: list[str]) -> None:
         """Insert the warnings of earlier attempts before those of this attempt."""
         self.warnings = list(dict.fromkeys([*warnings, *self.warnings]))
+        self._report_warnings()
+
+    def _report_warnings(self) -> None:
         if self.warnings:
             self.facts(warnings=self.warnings)
 

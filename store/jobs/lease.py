@@ -1,4 +1,8 @@
-"""Leases and fencing: a running job belongs to one attempt, and every write is checked against its attempt number."""
+"""Leases and fencing: a running job belongs to one attempt, and every write is checked against its attempt number.
+
+`Settings.lease_seconds` is the duration of a lease; `store.jobs.lifecycle.requeue_expired` returns jobs with an expired
+lease to the queue.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -81,16 +81,6 @@ def artifact_key(lease: Lease, artifact: events.Artifact) -> str:
     return f"{lease.job_id}/artifacts/{artifact.sha256[:12]}_{lease.attempt}{PurePosixPath(artifact.path).suffix}"
 
 
-def newest_checkpoints(session: Session, job_id: str) -> list[tables.Checkpoint]:
-    """Return the job's training checkpoints, newest first.
-
-    A checkpoint of a later attempt is newer than those of earlier attempts, whatever its step.
-    """
-    training = (tables.Checkpoint.job_id == job_id, tables.Checkpoint.kind == "training")
-    newest_first = (tables.Checkpoint.attempt.desc(), tables.Checkpoint.step.desc())
-    return list(session.scalars(select(tables.Checkpoint).where(*training).order_by(*newest_first)))
-
-
 def keys_in_use(session: Session, job_id: str) -> set[str]:
     """Return the artifact keys of the job's checkpoints and artifacts, and of detectors published from it."""
     published = tables.Detector.weights_key
@@ -100,21 +90,6 @@ def keys_in_use(session: Session, job_id: str) -> set[str]:
         select(published).where(published.startswith(f"{job_id}/", autoescape=True)),
     )
     return {key for query in queries for key in session.scalars(query) if key}
-
-
-def prune_checkpoints(session: Session, lease: Lease, keep: int = 2) -> list[str]:
-    """Delete all but the `keep` newest training checkpoints, and the students without a label.
-
-    Returns the artifact keys of their files, which the caller deletes after the commit.
-    """
-    job = lock_attempt(session, lease, events=0)
-    students = select(tables.Checkpoint).where(tables.Checkpoint.job_id == job.id, tables.Checkpoint.kind == "student")
-    superseded = [student for student in session.scalars(students) if not student.labels]
-    rows = newest_checkpoints(session, job.id)[keep:] + superseded
-    for row in rows:
-        session.delete(row)
-    session.flush()
-    return [row.key for row in rows]
 
 
 class _EventWriter:

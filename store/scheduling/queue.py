@@ -105,7 +105,7 @@ def positions(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
     queued = [id for id, status in statuses if status == JobStatus.QUEUED]  # in SQL, SQLite would scan the whole queue
     by_priority = queue_lengths(session) if queued else {}
     position_of: dict[str, int] = {}
-    for priority, group in groupby(_rows_with_gaps(session, queued), itemgetter(1)):
+    for priority, group in groupby(_rows_with_counts(session, queued), itemgetter(1)):
         rows = list(group)
         ahead = sum(length for other, length in by_priority.items() if other > priority)
         older_jobs = accumulate(older for _, _, older, _ in rows)
@@ -147,11 +147,12 @@ def queue_lengths(session: Session) -> dict[int, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def _rows_with_gaps(session: Session, queued: Sequence[str]) -> Sequence[Row[str, int, int, int]]:
+def _rows_with_counts(session: Session, queued: Sequence[str]) -> Sequence[Row[str, int, int, int]]:
     """Return a row for each of the queued jobs, in queue order.
 
-    Its columns: id; priority; the number of jobs of that priority that are older, but not older than the row before;
-    the number of jobs of the same age and a smaller id.
+    Its columns: id; priority; the number of queued jobs of that priority that are older than this row and not older
+    than the previous row of that priority (`positions` sums these); the number of jobs of the same age and a smaller
+    id.
     """
     queue_order = (Job.created_at, Job.id)
     before = func.lag(Job.created_at).over(partition_by=Job.priority, order_by=queue_order)

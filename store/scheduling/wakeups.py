@@ -23,7 +23,7 @@ WAKEUP_EXPIRES_SECONDS = 300
 """Expiry of a wake-up: a backlog of stale ones drains slowly, and idle workers query the database anyway."""
 MAX_PENDING = 64
 """Maximum number of wake-ups that wait to be sent; further ones are dropped."""
-RETRY_DELAY_SECONDS = 0.05
+SEND_INTERVAL_SECONDS = 0.05
 """Delay between two wake-ups, so that under a flood of requests sending takes no time from the responses."""
 _log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Wakeups:
                 self._send(job_id)
             except Exception as error:  # any error of the broker's client: wake-ups are best effort
                 _log.warning("wake-up not sent: %s", error, extra={"job_id": job_id})
-            time.sleep(RETRY_DELAY_SECONDS)
+            time.sleep(SEND_INTERVAL_SECONDS)
 
 
 def wakeup_sender(app: Celery) -> Callable[[str], None]:

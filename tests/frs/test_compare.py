@@ -67,8 +67,10 @@ def near_truth(annotations: Path, noise: float, seed: int) -> Detections:
 
 def compare(spec: ResolvedSpec, folder: Path, stop: StopRequest | None = None) -> list[events.Event]:
     emitted: list[events.Event] = []
-    assert spec.run_group is not None
-    assert compare_module.run(spec, spec.run_group, folder, emitted.append, stop or StopRequest()) == "completed"
+    assert spec.comparison_inputs is not None
+    assert (
+        compare_module.run(spec, spec.comparison_inputs, folder, emitted.append, stop or StopRequest()) == "completed"
+    )
     return emitted
 
 
@@ -113,7 +115,7 @@ def test_class_names_with_dollar_signs_are_drawn(write_run: WriteRun, tmp_path: 
         category["name"] = f"US$\\x$ {number}"
     annotations.write_text(json.dumps(content))
     names = tuple(category["name"] for category in content["categories"])
-    for file in [run.detections for run in spec.run_group.runs] + [spec.run_group.teacher]:
+    for file in [run.detections for run in spec.comparison_inputs.runs] + [spec.comparison_inputs.teacher]:
         run_detections = detections.read(file)
         file.write_bytes(pack(Detections(run_detections.rows, run_detections.images, names, digest(annotations))))
     spec = spec.model_copy(update={"val": spec.val.model_copy(update={"annotations": annotations})})
@@ -246,8 +248,8 @@ def test_a_file_that_is_not_an_archive_is_rejected(tmp_path: Path, content: byte
 
 def test_points_voided_by_a_rewind_are_not_drawn(write_run: WriteRun) -> None:
     spec = paired_runs.comparison_spec([write_run("student", 0, 1.0)], [write_run("baseline", 0, 1.0)])
-    assert spec.run_group is not None
-    assert spec.run_group.runs[0].curves == {"train/loss": [(1, 2.0), (2, 1.0)], "val/bbox_mAP": [(1, 0.2)]}
+    assert spec.comparison_inputs is not None
+    assert spec.comparison_inputs.runs[0].curves == {"train/loss": [(1, 2.0), (2, 1.0)], "val/bbox_mAP": [(1, 0.2)]}
 
 
 def test_a_folder_without_a_run_is_rejected(tmp_path: Path) -> None:

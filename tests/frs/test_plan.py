@@ -11,10 +11,10 @@ from tiny import described, job
 
 from frs.detectors import weights
 from frs.errors import BadDataset, ClassMismatch
-from frs.preflight import checks, plan
-from frs.preflight.checks import SetupStep, StepResult
+from frs.preflight import plan, step_runner
 from frs.preflight.estimate import Estimate
 from frs.preflight.setup import TrainingSetup
+from frs.preflight.step_runner import SetupStep, StepResult
 from frs.resolved import resolve
 from frs.spec import JobSpec
 from frs.training import memory
@@ -139,7 +139,7 @@ def test_a_job_stops_at_the_first_failure_and_a_plan_continues() -> None:
         SetupStep("c", builds),
         SetupStep("d", lambda: StepResult("Warning.", warning=True), ("thing",)),
     ]
-    results = checks.run_all(steps, setup)
+    results = step_runner.run_all(steps, setup)
     assert [(check.code, check.level, check.ok) for check in results] == [
         ("class_mismatch", "error", False),
         ("b", "info", False),
@@ -148,7 +148,7 @@ def test_a_job_stops_at_the_first_failure_and_a_plan_continues() -> None:
     ]
     assert results[0].hint == ClassMismatch.hint_by_default
     with pytest.raises(ClassMismatch):
-        checks.run_until_first_error(steps)
+        step_runner.run_until_first_error(steps)
     assert calls == ["fails", "builds", "fails"]
 
 

@@ -1,17 +1,8 @@
 import pytest
 
 from frs.cli.report_text import conclusion
-from frs.evaluation.report import (
-    Comparison,
-    ImageInterval,
-    Interval,
-    MissingRun,
-    Pair,
-    Report,
-    Scores,
-    SeedInterval,
-    build,
-)
+from frs.evaluation.report import MissingRun, Report, Scores, build
+from frs.evaluation.verdict import Comparison, ImageInterval, Interval, Pair, SeedInterval
 
 
 def scores(mAP: float, large: float | None = None) -> Scores:

@@ -11,16 +11,8 @@ from store.db.tables import Artifact, Attempt, Checkpoint, Detector, Event, Job,
 from store.db.tables import Evaluation as EvaluationRow
 from store.errors import LeaseLost
 from store.jobs import lifecycle
-from store.jobs.recording import (
-    artifact_key,
-    checkpoint_key,
-    keys_in_use,
-    newest_checkpoints,
-    prune_checkpoints,
-    record,
-    record_artifact,
-    record_checkpoint,
-)
+from store.jobs.checkpoints import newest_checkpoints, prune_checkpoints
+from store.jobs.recording import artifact_key, checkpoint_key, keys_in_use, record, record_artifact, record_checkpoint
 
 
 def metrics(step, value=1.0):

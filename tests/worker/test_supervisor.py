@@ -8,7 +8,7 @@ from worker_harness import alive, in_background, until
 
 from store.db.tables import Attempt, Checkpoint, Job
 from store.jobs import actions
-from store.jobs.recording import newest_checkpoints
+from store.jobs.checkpoints import newest_checkpoints
 from worker.attempt.supervisor import Supervisor
 
 

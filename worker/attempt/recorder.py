@@ -16,7 +16,7 @@ from store.artifacts.storage import Artifacts
 from store.db.commits import RetryableTransaction
 from store.db.database import Database
 from store.errors import ArtifactCorrupt, ArtifactNotFound, LeaseLost
-from store.jobs import recording
+from store.jobs import checkpoints, recording
 from store.jobs.lease import Lease
 from store.jobs.recording import PersistedEvent
 from worker.attempt.database_retry import TRANSIENT_ERRORS, backoff_delays
@@ -168,4 +168,4 @@ def _record_file(session: Session, lease: Lease, file: File, key: str, unused_ke
         unused_keys.update(recording.record_artifact(session, lease, file, key))
     else:
         recording.record_checkpoint(session, lease, file, key)
-        unused_keys.update(recording.prune_checkpoints(session, lease))
+        unused_keys.update(checkpoints.prune_checkpoints(session, lease))

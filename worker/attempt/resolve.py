@@ -21,8 +21,8 @@ from store.db.queries import COMPARE, datasets_of, find_detector, last_student, 
 from store.db.tables import Dataset, Detector, Job
 from store.settings import Settings
 from store.states import DetectorStatus
+from worker.attempt.comparison_inputs import resolve_comparison_inputs
 from worker.attempt.inputs import AttemptInputs
-from worker.attempt.run_group import resolve_run_group
 
 _description: TypeAdapter[DetectorDescription] = TypeAdapter(DetectorDescription)
 
@@ -45,7 +45,7 @@ def resolve_job(session: Session, settings: Settings, job: Job, inputs: AttemptI
         student=_described_student(spec) if is_comparison else _detector(session, settings, job, spec.student, inputs),
         teacher=_detector(session, settings, job, spec.teacher, inputs) if spec.teacher else None,
         models=settings.models_root,
-        run_group=resolve_run_group(session, job, inputs) if is_comparison else None,
+        comparison_inputs=resolve_comparison_inputs(session, job, inputs) if is_comparison else None,
     )
 
 

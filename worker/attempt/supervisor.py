@@ -18,8 +18,9 @@ from store.artifacts.storage import open_artifacts
 from store.db import queries, tables
 from store.db.database import Database
 from store.errors import ArtifactsUnavailable, LeaseLost
+from store.jobs.checkpoints import newest_checkpoints
 from store.jobs.lease import Lease, RequestedAction
-from store.jobs.recording import keys_in_use, newest_checkpoints
+from store.jobs.recording import keys_in_use
 from store.settings import Settings
 from store.states import EndReason
 from worker.attempt import finalizer, work_folder

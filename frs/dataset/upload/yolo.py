@@ -1,8 +1,8 @@
 """YOLO: `data.yaml` with class names, and image and label folders by split.
 
-The folders are `images/{train,val}` and `labels/{train,val}`, or `{train,valid}/images` and `{train,valid}/labels`. A
-line of a label file holds a class and a box, or a class and a polygon; coordinates are fractions of the image's width
-and height.
+The folders are `images/SPLIT` and `labels/SPLIT`, or `SPLIT/images` and `SPLIT/labels`, where SPLIT is `train`, and
+`val`, `valid` or `validation`; or `images` and `labels` alone, as the training split. A line of a label file holds a
+class and a box, or a class and a polygon; coordinates are fractions of the image's width and height.
 """
 
 import math

@@ -6,7 +6,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from frs.errors import DetectionsUnusable
-from frs.resolved import MAP, FinishedRun, RunGroup, is_drawn
+from frs.resolved import MAP, ComparisonInputs, FinishedRun, is_drawn
 from store.db.queries import compared_runs
 from store.db.tables import Artifact, Job, Metric
 from worker.attempt.inputs import AttemptInputs
@@ -16,7 +16,7 @@ _POINTS = 400
 _ROLES = {"distill": "student", "train": "baseline"}
 
 
-def resolve_run_group(session: Session, comparison: Job, inputs: AttemptInputs) -> RunGroup:
+def resolve_comparison_inputs(session: Session, comparison: Job, inputs: AttemptInputs) -> ComparisonInputs:
     """Return the runs of the comparison and add their detections to the inputs.
 
     Raises DetectionsUnusable if the runs were deleted or a run has no detections.
@@ -24,7 +24,7 @@ def resolve_run_group(session: Session, comparison: Job, inputs: AttemptInputs) 
     runs = compared_runs(session, comparison)
     if not runs:
         raise DetectionsUnusable("The runs to compare were deleted.", "Post the job again.")
-    return RunGroup(
+    return ComparisonInputs(
         runs=tuple(_run(session, run, inputs) for run in runs),
         teacher=_detections(session, runs[0], "teacher", inputs),
         facts=runs[0].facts,

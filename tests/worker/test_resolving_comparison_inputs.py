@@ -8,9 +8,9 @@ from frs import events
 from frs.errors import DetectionsUnusable
 from frs.spec import JobSpec, baseline_of, comparison_of
 from store.jobs import lifecycle, recording
+from worker.attempt.comparison_inputs import resolve_comparison_inputs
 from worker.attempt.inputs import AttemptInputs
 from worker.attempt.resolve import resolve_job
-from worker.attempt.run_group import resolve_run_group
 
 SPEC = JobSpec.model_validate(
     {
@@ -58,10 +58,10 @@ def test_a_comparison_gets_detections_and_thinned_curves_without_weights(harness
         spec = resolve_job(session, harness.settings, harness.job(compare), inputs)
     inputs.fetch(harness.artifacts, lambda: False)
     assert spec.teacher is None and spec.student.weights is None
-    student, baseline_run = spec.run_group.runs
+    student, baseline_run = spec.comparison_inputs.runs
     assert (student.role, student.seed, baseline_run.role, baseline_run.seed) == ("student", 5, "baseline", 5)
     assert student.detections.read_text() == f"{parent} detections-student.npz"
-    assert spec.run_group.teacher.read_text() == f"{parent} detections-teacher.npz"
+    assert spec.comparison_inputs.teacher.read_text() == f"{parent} detections-teacher.npz"
     assert student.curves.keys() == {"train/loss", "val/bbox_mAP"}
     assert student.curves["val/bbox_mAP"] == [(999, 0.5)], "evaluations are never thinned"
     assert 400 <= len(student.curves["train/loss"]) <= 500
@@ -71,4 +71,4 @@ def test_a_run_without_detections_cannot_be_compared(harness, ids):
     parent, baseline, compare = ids
     finish_run(harness, parent, "detections-student.npz", "detections-teacher.npz")
     with harness.database.read() as session, pytest.raises(DetectionsUnusable, match=baseline):
-        resolve_run_group(session, harness.job(compare), AttemptInputs(harness.settings.work_root))
+        resolve_comparison_inputs(session, harness.job(compare), AttemptInputs(harness.settings.work_root))
