@@ -1,20 +1,22 @@
-"""What the store ought to do with jobs, in plain Python: no SQL, no clock, no concurrency."""
+"""Model of the store's job lifecycle in plain Python: no SQL, no clock, no concurrency."""
 
 from dataclasses import dataclass, field
 
 from store.jobs.transitions import MAX_ATTEMPTS_WITHOUT_PROGRESS
 from store.states import ALLOWED, WITHOUT_PROGRESS, Action, AttemptEnd, EndReason, JobStatus
 
-KEPT = 2
-LOST = {JobStatus.FAILED, JobStatus.CANCELLED}
+CHECKPOINTS_KEPT = 2
+UNSUCCESSFUL = {JobStatus.FAILED, JobStatus.CANCELLED}
 
 
-class Refused(Exception):
-    """What the store says with an exception; its name says which."""
+class ModelError(Exception):
+    """An operation that the store must reject; the message is the name of the store's exception."""
 
 
 @dataclass
 class ModelJob:
+    """The expected state of one job."""
+
     id: str
     kind: str = "train"
     teacher: str | None = None
@@ -30,91 +32,107 @@ class ModelJob:
     delayed: bool = False
     requests: set[Action] = field(default_factory=set)
     ends: dict[int, AttemptEnd | None] = field(default_factory=dict)
+    """End of each attempt; None while it runs."""
     checkpoints: list[tuple[int, int]] = field(default_factory=list)
-    """Attempt and step."""
+    """Attempt and step of each checkpoint."""
     metrics: dict[int, float] = field(default_factory=dict)
-    """By step."""
+    """Value of the metric at each step."""
 
     @property
     def step(self) -> int:
+        """The last step that has metrics."""
         return max(self.metrics, default=0)
 
     @property
-    def committed(self) -> int:
+    def committed_step(self) -> int:
+        """The step of the newest checkpoint."""
         return max(self.checkpoints, default=(0, 0))[1]
 
 
 @dataclass
 class Model:
+    """The expected state of the store."""
+
     jobs: dict[str, ModelJob] = field(default_factory=dict)
-    """In the order they were made."""
+    """In order of creation."""
 
-    def repeated(self, key: str | None, digest: str) -> ModelJob | None:
-        """The job made by this very request. Raises Refused where the key came with another one."""
-        earlier = next((job for job in self.jobs.values() if key and job.key == key), None)
-        if earlier and earlier.digest != digest:
-            raise Refused("IdempotencyKeyReused")
-        return earlier
+    def job_of_request(self, key: str | None, digest: str) -> ModelJob | None:
+        """Return the job that this request created earlier. Raises ModelError if the key has another digest."""
+        job = next((job for job in self.jobs.values() if key and job.key == key), None)
+        if job and job.digest != digest:
+            raise ModelError("IdempotencyKeyReused")
+        return job
 
-    def next_in_line(self) -> ModelJob | None:
-        runnable = [job for job in self.jobs.values() if self.can_run(job)]
-        return max(runnable, key=lambda job: job.priority, default=None)  # the oldest of the most urgent
+    def next_job(self) -> ModelJob | None:
+        """Return the job to claim next: of the highest priority, the oldest."""
+        runnable = [job for job in self.jobs.values() if self.is_runnable(job)]
+        return max(runnable, key=lambda job: job.priority, default=None)
 
-    def can_run(self, job: ModelJob) -> bool:
-        ready = all(needed.status == JobStatus.SUCCEEDED for needed in self.needs(job))
+    def is_runnable(self, job: ModelJob) -> bool:
+        """Return whether a worker may claim the job."""
+        ready = all(dependency.status == JobStatus.SUCCEEDED for dependency in self.dependencies(job))
         return job.status == JobStatus.QUEUED and not job.delayed and ready
 
-    def needs(self, job: ModelJob) -> list[ModelJob]:
+    def dependencies(self, job: ModelJob) -> list[ModelJob]:
+        """Return the jobs that must succeed before this job runs."""
         if job.kind == "compare":
             return [run for run in self.jobs.values() if job.parent in (run.id, run.parent) and run is not job]
         return [self.jobs[job.teacher]] if job.teacher else []
 
     def claim(self, job: ModelJob) -> None:
+        """Start the next attempt of the job."""
         job.status, job.attempt, job.expired = JobStatus.RUNNING, job.attempt + 1, False
         job.ends[job.attempt] = None
 
-    def held(self, job_id: str, attempt: int) -> ModelJob:
+    def leased_job(self, job_id: str, attempt: int) -> ModelJob:
+        """Return the job if this attempt of it runs. Raises ModelError otherwise."""
         job = self.jobs.get(job_id)
         if job is None or (job.status, job.attempt) != (JobStatus.RUNNING, attempt):
-            raise Refused("LeaseLost")
+            raise ModelError("LeaseLost")
         return job
 
-    def settle(self, job: ModelJob, status: JobStatus, reason: EndReason) -> None:
+    def finish(self, job: ModelJob, status: JobStatus, reason: EndReason) -> None:
+        """End the job; a pending cancel request takes precedence."""
         if Action.CANCEL in job.requests:
             status, reason = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER
         job.ends[job.attempt] = AttemptEnd(status)
         job.status, job.end_reason = status, reason
 
-    def give_back(self, job: ModelJob, how: AttemptEnd, *, delayed: bool = False) -> None:
-        job.ends[job.attempt] = how
+    def requeue(self, job: ModelJob, end: AttemptEnd, *, delayed: bool = False) -> None:
+        """End the attempt and put the job back into the queue, unless a request or its failures prevent that."""
+        job.ends[job.attempt] = end
         if Action.CANCEL in job.requests:
             job.status, job.end_reason = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER
-        elif how in WITHOUT_PROGRESS and self._died_in_vain(job) >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
+        elif end in WITHOUT_PROGRESS and self._failures_without_progress(job) >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
             job.status, job.end_reason = JobStatus.FAILED, EndReason.POISON
         elif Action.PAUSE in job.requests:
-            self._leave(job, JobStatus.PAUSED)
+            self._move_to(job, JobStatus.PAUSED)
         else:
             job.status, job.delayed = JobStatus.QUEUED, delayed
 
     def reap(self) -> None:
+        """Requeue the running jobs whose lease has expired."""
         for job in self.jobs.values():
             if job.status == JobStatus.RUNNING and job.expired:
-                self.give_back(job, AttemptEnd.LOST)
+                self.requeue(job, AttemptEnd.LOST)
 
-    def fail_orphans(self) -> None:
-        waiting = [job for job in self.jobs.values() if job.status == JobStatus.QUEUED]
-        for job in [job for job in waiting if any(needed.status in LOST for needed in self.needs(job))]:
+    def fail_dependents(self) -> None:
+        """Fail the queued jobs that depend on a job that failed or was cancelled."""
+        queued = [job for job in self.jobs.values() if job.status == JobStatus.QUEUED]
+        for job in [job for job in queued if any(other.status in UNSUCCESSFUL for other in self.dependencies(job))]:
             job.status, job.end_reason, job.delayed = JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, False
 
     def checkpoint(self, job: ModelJob) -> None:
-        job.checkpoints = sorted({*job.checkpoints, (job.attempt, job.step)})[-KEPT:]
+        """Record a checkpoint at the job's step and drop the oldest."""
+        job.checkpoints = sorted({*job.checkpoints, (job.attempt, job.step)})[-CHECKPOINTS_KEPT:]
 
     def act(self, action: Action, job_id: str) -> None:
+        """Apply a user's action. Raises ModelError if the store must reject it."""
         if job_id not in self.jobs:
-            raise Refused("JobNotFound")
+            raise ModelError("JobNotFound")
         job = self.jobs[job_id]
         if job.status not in ALLOWED[action]:
-            raise Refused("ActionNotAllowed")
+            raise ModelError("ActionNotAllowed")
         getattr(self, f"_{action}")(job)
 
     def _cancel(self, job: ModelJob) -> None:
@@ -128,11 +146,11 @@ class Model:
     def _pause(self, job: ModelJob) -> None:
         job.requests.add(Action.PAUSE)
         if job.status == JobStatus.QUEUED:
-            self._leave(job, JobStatus.PAUSED)
+            self._move_to(job, JobStatus.PAUSED)
 
     def _resume(self, job: ModelJob) -> None:
         job.failures_reset_at_attempt = job.attempt
-        self._back_with_dependents(job)
+        self._requeue_with_dependents(job)
 
     def _retry(self, job: ModelJob) -> None:
         job.checkpoints, job.metrics = [], {}
@@ -141,25 +159,25 @@ class Model:
     def _delete(self, job: ModelJob) -> None:
         run_group = [job, *(child for child in self.jobs.values() if child.parent == job.id)]
         others = [other for other in self.jobs.values() if other not in run_group and not other.status.is_terminal]
-        needed = any(member in self.needs(other) for other in others for member in run_group)
-        if needed or not all(member.status.is_terminal for member in run_group):
-            raise Refused("JobInUse")
+        in_use = any(member in self.dependencies(other) for other in others for member in run_group)
+        if in_use or not all(member.status.is_terminal for member in run_group):
+            raise ModelError("JobInUse")
         for member in run_group:
             del self.jobs[member.id]
         for other in self.jobs.values():
             other.teacher = other.teacher if other.teacher in self.jobs else None
 
-    def _back_with_dependents(self, job: ModelJob) -> None:
-        self._leave(job, JobStatus.QUEUED)
+    def _requeue_with_dependents(self, job: ModelJob) -> None:
+        self._move_to(job, JobStatus.QUEUED)
         for other in self.jobs.values():
-            orphaned = (other.status, other.end_reason) == (JobStatus.FAILED, EndReason.DEPENDENCY_FAILED)
-            if orphaned and job in self.needs(other):
-                self._back_with_dependents(other)
+            dependency_failed = (other.status, other.end_reason) == (JobStatus.FAILED, EndReason.DEPENDENCY_FAILED)
+            if dependency_failed and job in self.dependencies(other):
+                self._requeue_with_dependents(other)
 
-    def _leave(self, job: ModelJob, status: JobStatus) -> None:
+    def _move_to(self, job: ModelJob, status: JobStatus) -> None:
         job.status, job.end_reason, job.delayed = status, None, False
         job.requests.clear()
 
-    def _died_in_vain(self, job: ModelJob) -> int:
+    def _failures_without_progress(self, job: ModelJob) -> int:
         since = max([job.failures_reset_at_attempt, *(attempt for attempt, _ in job.checkpoints)])
         return sum(end in WITHOUT_PROGRESS for number, end in job.ends.items() if number > since)

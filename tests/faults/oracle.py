@@ -1,6 +1,6 @@
-"""What must hold in the database and the artifacts after any fault: the invariants of the reliability document.
+"""Test oracle: the invariants of docs/reliability.md, which hold in the database and the artifacts after any fault.
 
-`check` looks at what is left, with what callers were told; AssertionError names the invariant and the job.
+`check` compares the database and the artifacts with the responses that callers received.
 """
 
 import hashlib
@@ -20,45 +20,49 @@ from store.db.tables import Artifact, Attempt, Checkpoint, Event, Job, Metric
 from store.errors import ArtifactNotFound
 from store.states import ALLOWED, Action, EndReason, JobStatus
 
-BEGINNING = None
-BY_THE_STORE = {
-    (BEGINNING, JobStatus.QUEUED),
+START = None
+"""Status before the first event."""
+STORE_TRANSITIONS = {
+    (START, JobStatus.QUEUED),
     (JobStatus.QUEUED, JobStatus.RUNNING),  # claimed
-    (JobStatus.QUEUED, JobStatus.FAILED),  # what it depends on has failed
-    (JobStatus.RUNNING, JobStatus.QUEUED),  # given back, or taken back
+    (JobStatus.QUEUED, JobStatus.FAILED),  # a dependency failed
+    (JobStatus.RUNNING, JobStatus.QUEUED),  # requeued by its worker or by the reaper
     (JobStatus.RUNNING, JobStatus.SUCCEEDED),
     (JobStatus.RUNNING, JobStatus.FAILED),
 }
-BY_ACTION = {
+ACTION_TARGETS = {
     Action.CANCEL: JobStatus.CANCELLED,
     Action.PAUSE: JobStatus.PAUSED,
     Action.RESUME: JobStatus.QUEUED,
     Action.RETRY: JobStatus.QUEUED,
 }
-EDGES = BY_THE_STORE | {(status, end) for action, end in BY_ACTION.items() for status in ALLOWED[action]}
-GOOD_ENDS = {EndReason.COMPLETED, EndReason.STOPPED_EARLY, EndReason.TIME_LIMIT}
-BY_OWNERS = {"changed"}
+TRANSITIONS = STORE_TRANSITIONS | {
+    (status, target) for action, target in ACTION_TARGETS.items() for status in ALLOWED[action]
+}
+SUCCESSFUL_END_REASONS = {EndReason.COMPLETED, EndReason.STOPPED_EARLY, EndReason.TIME_LIMIT}
+OWNER_EVENTS = {"changed"}
 """Events that need no running attempt."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What callers were told, and what a test itself has broken."""
+    """The responses that callers received, and the damage that the test did."""
 
     acknowledged: Collection[str] = ()
+    """Jobs whose creation was acknowledged."""
     deleted: Collection[str] = ()
-    """Jobs somebody asked to delete."""
+    """Jobs whose deletion was requested."""
     unfinished: Collection[str] = ()
     """Jobs that need not have ended."""
     accepted: Sequence[tuple[str, int]] = ()
-    """Job and attempt of every write that was answered with success, in the order of the answers."""
+    """Job and attempt of every successful write, in the order of the responses."""
     rewound_further: Collection[str] = ()
-    """Jobs whose newest checkpoint file was destroyed."""
+    """Jobs whose newest checkpoint file the test destroyed."""
 
 
 @dataclass
 class History:
-    """All of one job."""
+    """All rows of one job."""
 
     job: Job
     attempts: list[Attempt] = field(default_factory=list)
@@ -68,56 +72,59 @@ class History:
     artifacts: list[Artifact] = field(default_factory=list)
 
     def __str__(self) -> str:
-        said = [f"{event.seq} {event.type} of {event.attempt}: {event.data}" for event in self.events]
-        return "\n  ".join([f"{self.job.id} is {self.job.status}, attempt {self.job.attempt}", *said])
+        lines = [f"{event.seq} {event.type} of {event.attempt}: {event.data}" for event in self.events]
+        return "\n  ".join([f"{self.job.id} is {self.job.status}, attempt {self.job.attempt}", *lines])
 
 
 def check(database: Database, artifacts: Artifacts | None = None, expected: Expected = Expected()) -> None:  # noqa: B008
+    """Check every invariant. Raises AssertionError, which names the invariant and the job, if one is broken."""
     with database.read() as session:
-        found = _histories(session)
-    _acknowledged_jobs_have_ended(found, expected)
-    _accepted_writes_are_in_order(expected.accepted)
-    _one_job_per_idempotency_key(found)
-    for history in found.values():
-        _statuses_are_a_path(history)
-        _the_row_agrees_with_its_state(history)
-        _attempts_are_numbered(history)
-        _nothing_of_an_older_attempt(history)
-        _only_running_attempts_write(history)
-        _numbers_have_no_gap(history)
-        _going_back_voids_what_came_later(history)
+        histories = _histories(session)
+    _check_acknowledged_jobs_end(histories, expected)
+    _check_order_of_accepted_writes(expected.accepted)
+    _check_idempotency_keys(histories)
+    for history in histories.values():
+        _check_transitions(history)
+        _check_job_row(history)
+        _check_attempt_numbers(history)
+        _check_attempts_of_writes(history)
+        _check_status_at_writes(history)
+        _check_event_numbers(history)
+        _check_rewound_metrics(history)
         if history.job.id not in expected.rewound_further:
-            _attempts_go_on_from_what_was_committed(history)
+            _check_start_steps(history)
         if artifacts:
-            _files_are_there(history, artifacts)
+            _check_files(history, artifacts)
     if isinstance(artifacts, ArtifactFolder):
-        stray = [path for path in artifacts.root.rglob(".*") if path.is_file()]
-        _require(not stray, "I10", f"temporary files are left: {stray}")
+        temporary = [path for path in artifacts.root.rglob(".*") if path.is_file()]
+        _require(not temporary, "I10", f"temporary files are left: {temporary}")
 
 
 def _histories(session: Session) -> dict[str, History]:
-    found = {job.id: History(job) for job in session.scalars(select(Job))}
-    ordered = {
+    histories = {job.id: History(job) for job in session.scalars(select(Job))}
+    queries = {
         "attempts": select(Attempt).order_by(Attempt.number),
         "events": select(Event).order_by(Event.seq),
         "metrics": select(Metric).order_by(Metric.seq),
         "checkpoints": select(Checkpoint),
         "artifacts": select(Artifact),
     }
-    for name, query in ordered.items():
+    for name, query in queries.items():
         for row in session.scalars(query):
-            getattr(found[row.job_id], name).append(row)
-    return found
+            getattr(histories[row.job_id], name).append(row)
+    return histories
 
 
-def _acknowledged_jobs_have_ended(found: dict[str, History], expected: Expected) -> None:
-    missing = set(expected.acknowledged) - set(found) - set(expected.deleted)
-    _require(not missing, "I1", f"acknowledged, and not there: {missing}")
-    for job_id in set(expected.acknowledged) & set(found) - set(expected.unfinished):
-        _require(found[job_id].job.status.is_terminal, "I1", f"has not ended: {found[job_id]}")
+def _check_acknowledged_jobs_end(histories: dict[str, History], expected: Expected) -> None:
+    missing = set(expected.acknowledged) - set(histories) - set(expected.deleted)
+    _require(not missing, "I1", f"acknowledged jobs do not exist: {missing}")
+    for job_id in set(expected.acknowledged) & set(histories) - set(expected.unfinished):
+        _require(
+            histories[job_id].job.status.is_terminal, "I1", f"an acknowledged job has not ended: {histories[job_id]}"
+        )
 
 
-def _accepted_writes_are_in_order(accepted: Sequence[tuple[str, int]]) -> None:
+def _check_order_of_accepted_writes(accepted: Sequence[tuple[str, int]]) -> None:
     newest: dict[str, int] = defaultdict(int)
     for job_id, attempt in accepted:
         _require(
@@ -126,122 +133,136 @@ def _accepted_writes_are_in_order(accepted: Sequence[tuple[str, int]]) -> None:
         newest[job_id] = attempt
 
 
-def _one_job_per_idempotency_key(found: dict[str, History]) -> None:
+def _check_idempotency_keys(histories: dict[str, History]) -> None:
     keys = [
-        (history.job.owner, history.job.idempotency_key) for history in found.values() if history.job.idempotency_key
+        (history.job.owner, history.job.idempotency_key)
+        for history in histories.values()
+        if history.job.idempotency_key
     ]
-    twice = [key for key, count in Counter(keys).items() if count > 1]
-    _require(not twice, "I8", f"more than one job of {twice}")
+    duplicates = [key for key, count in Counter(keys).items() if count > 1]
+    _require(not duplicates, "I8", f"more than one job of owner and key: {duplicates}")
 
 
-def _statuses_are_a_path(history: History) -> None:
-    path = [BEGINNING, *(status for _, status in _statuses(history))]
-    wrong = [edge for edge in pairwise(path) if edge not in EDGES]
-    _require(not wrong, "I3", f"no such transitions: {wrong} in {history}")
-    _require(path[-1] == history.job.status, "I3", f"the row says otherwise than the last event: {history}")
+def _check_transitions(history: History) -> None:
+    path = [START, *(status for _, status in _statuses(history))]
+    invalid = [transition for transition in pairwise(path) if transition not in TRANSITIONS]
+    _require(not invalid, "I3", f"invalid transitions {invalid} in {history}")
+    _require(path[-1] == history.job.status, "I3", f"the job's status is not that of its last event: {history}")
 
 
-def _the_row_agrees_with_its_state(history: History) -> None:
+def _check_job_row(history: History) -> None:
     job = history.job
-    held = (job.lease_owner is not None, job.lease_expires_at is not None)
-    _require(held == ((job.status == JobStatus.RUNNING),) * 2, "I10", f"lease {held} in {history}")
+    lease = (job.lease_owner is not None, job.lease_expires_at is not None)
+    _require(lease == ((job.status == JobStatus.RUNNING),) * 2, "I10", f"lease {lease} in {history}")
     ended = (job.end_reason is not None, job.finished_at is not None)
     _require(ended == (job.status.is_terminal,) * 2, "I3", f"end reason and time {ended} in {history}")
-    _require((job.status == JobStatus.SUCCEEDED) == (job.end_reason in GOOD_ENDS), "I3", f"{job.end_reason}: {history}")
+    succeeded = job.end_reason in SUCCESSFUL_END_REASONS
+    _require((job.status == JobStatus.SUCCEEDED) == succeeded, "I3", f"end reason {job.end_reason}: {history}")
     cancelled = job.end_reason == EndReason.CANCELLED_BY_USER
-    _require((job.status == JobStatus.CANCELLED) == cancelled, "I3", f"{job.end_reason}: {history}")
+    _require((job.status == JobStatus.CANCELLED) == cancelled, "I3", f"end reason {job.end_reason}: {history}")
     if job.status in (JobStatus.QUEUED, JobStatus.PAUSED):
-        asked = job.cancel_requested_at or job.pause_requested_at
-        _require(asked is None, "I3", f"a request is pending that nobody will see: {history}")
+        requested_at = job.cancel_requested_at or job.pause_requested_at
+        _require(requested_at is None, "I3", f"a request is pending without an attempt: {history}")
 
 
-def _attempts_are_numbered(history: History) -> None:
+def _check_attempt_numbers(history: History) -> None:
     job, numbers = history.job, [attempt.number for attempt in history.attempts]
     _require(numbers == list(range(1, job.attempt + 1)), "I2", f"attempts {numbers} of {history}")
-    begun = [event.attempt for event, status in _statuses(history) if status == JobStatus.RUNNING]
-    _require(begun == numbers, "I2", f"attempts {numbers}, begun {begun} in {history}")
-    open_ones = [attempt.number for attempt in history.attempts if attempt.end is None]
-    _require(open_ones == [job.attempt] * (job.status == JobStatus.RUNNING), "I2", f"open: {open_ones} in {history}")
+    started = [event.attempt for event, status in _statuses(history) if status == JobStatus.RUNNING]
+    _require(started == numbers, "I2", f"attempts {numbers}, started {started} in {history}")
+    running = [attempt.number for attempt in history.attempts if attempt.end is None]
+    _require(running == [job.attempt] * (job.status == JobStatus.RUNNING), "I2", f"running: {running} in {history}")
 
 
-def _nothing_of_an_older_attempt(history: History) -> None:
-    written = sorted((row.seq, row.attempt) for row in [*history.events, *history.metrics])
-    late = [later for earlier, later in pairwise(written) if later[1] < earlier[1]]
-    _require(not late, "I2", f"written by an older attempt (number, attempt): {late} in {history}")
+def _check_attempts_of_writes(history: History) -> None:
+    writes = sorted((row.seq, row.attempt) for row in [*history.events, *history.metrics])
+    late = [later for earlier, later in pairwise(writes) if later[1] < earlier[1]]
+    _require(not late, "I2", f"writes of an older attempt (number, attempt): {late} in {history}")
 
 
-def _only_running_attempts_write(history: History) -> None:
+def _check_status_at_writes(history: History) -> None:
     statuses = _statuses(history)
-    written = [(event.seq, event.type) for event in history.events if event.type not in {"status", *BY_OWNERS}]
-    for seq, type in [*written, *((metric.seq, "metrics") for metric in history.metrics)]:
+    writes = [(event.seq, event.type) for event in history.events if event.type not in {"status", *OWNER_EVENTS}]
+    for seq, type in [*writes, *((metric.seq, "metrics") for metric in history.metrics)]:
         status = max((event.seq, status) for event, status in statuses if event.seq < seq)[1]
         _require(status == JobStatus.RUNNING, "I9", f"{seq} ({type}) was written to a job that was {status}: {history}")
 
 
-def _numbers_have_no_gap(history: History) -> None:
-    """A number without a row is a batch of metrics that something later voided or replaced."""
+def _check_event_numbers(history: History) -> None:
+    """Check for gaps; a number may lack a row if it was a batch of metrics that a later write voided or replaced."""
     numbers = [event.seq for event in history.events]
     batches = {metric.seq for metric in history.metrics}
-    _require(not batches & set(numbers), "I7", f"both event and metrics: {batches & set(numbers)} in {history}")
-    voiding = max([0, *batches, *(seq for seq in _voiding(history))])
+    _require(
+        not batches & set(numbers), "I7", f"numbers of both events and metrics: {batches & set(numbers)} in {history}"
+    )
+    last_voiding = max([0, *batches, *(seq for seq in _voiding_events(history))])
     missing = set(range(1, history.job.last_event + 1)) - batches - set(numbers)
-    _require(max(missing, default=0) <= voiding, "I7", f"numbers without a row: {missing} in {history}")
-    _require(max([0, *batches, *numbers]) <= history.job.last_event, "I7", f"numbers nobody gave in {history}")
+    _require(max(missing, default=0) <= last_voiding, "I7", f"numbers without a row: {missing} in {history}")
+    _require(
+        max([0, *batches, *numbers]) <= history.job.last_event,
+        "I7",
+        f"numbers above the job's last number in {history}",
+    )
 
 
-def _voiding(history: History) -> Iterator[int]:
+def _voiding_events(history: History) -> Iterator[int]:
+    """Yield the numbers of the events that void metrics."""
     yield from (event.seq for event in history.events if event.type == "rewound")
     yield from (event.seq for event, status in _statuses(history) if status == JobStatus.QUEUED)
 
 
-def _going_back_voids_what_came_later(history: History) -> None:
+def _check_rewound_metrics(history: History) -> None:
     for event in history.events:
         if event.type == "rewound":
-            kept = [row.step for row in history.metrics if row.seq < event.seq and row.step > event.data["to_step"]]
-            _require(not kept, "I4", f"metrics of steps {kept} outlived {event.seq} of {history}")
+            steps = [row.step for row in history.metrics if row.seq < event.seq and row.step > event.data["to_step"]]
+            _require(not steps, "I4", f"metrics of steps {steps} outlived event {event.seq} of {history}")
 
 
-def _attempts_go_on_from_what_was_committed(history: History) -> None:
-    """From scratch only where it had ended before, for then it may have been retried."""
-    committed, anew, status = 0, False, BEGINNING
+def _check_start_steps(history: History) -> None:
+    """Check that each attempt resumes from the newest checkpoint, or, after a possible retry, from step 0."""
+    committed, retried, status = 0, False, START
     for event in history.events:
         if event.type == "status":
             before, status = status, JobStatus(event.data["status"])
-            anew = anew or (before in ALLOWED[Action.RETRY] and status == JobStatus.QUEUED)
+            retried = retried or (before in ALLOWED[Action.RETRY] and status == JobStatus.QUEUED)
         elif event.type == "checkpoint" and event.data["kind"] == "training":
-            committed, anew = event.data["step"], False
+            committed, retried = event.data["step"], False
         elif event.type == "rewound":
             step = event.data["to_step"]
             _require(
-                step >= committed or (anew and step == 0), "I6", f"went on from {step}, not {committed}: {history}"
+                step >= committed or (retried and step == 0),
+                "I6",
+                f"resumed from {step} instead of {committed}: {history}",
             )
-            committed = step if anew else committed
+            committed = step if retried else committed
     for attempt in history.attempts:
-        said = [
+        rewound_to = [
             event.data["to_step"]
             for event in history.events
             if event.type == "rewound" and event.attempt == attempt.number
         ]
         _require(
-            attempt.start_step == (said[-1] if said else None), "I6", f"start of attempt {attempt.number}: {history}"
+            attempt.start_step == (rewound_to[-1] if rewound_to else None),
+            "I6",
+            f"start step of attempt {attempt.number}: {history}",
         )
 
 
-def _files_are_there(history: History, artifacts: Artifacts) -> None:
+def _check_files(history: History, artifacts: Artifacts) -> None:
     for row in [*history.checkpoints, *history.artifacts]:
         try:
             with artifacts.open(row.key) as file:
                 content = file.read()
         except ArtifactNotFound:
-            raise AssertionError(f"I5: {row.key} has a row and no file: {history}") from None
-        same = (hashlib.sha256(content).hexdigest(), len(content)) == (row.sha256, row.bytes)
-        _require(same, "I5", f"{row.key} is not what its row says: {history}")
+            raise AssertionError(f"I5: {row.key} has a row but no file: {history}") from None
+        matches = (hashlib.sha256(content).hexdigest(), len(content)) == (row.sha256, row.bytes)
+        _require(matches, "I5", f"{row.key} does not match its row: {history}")
 
 
 def _statuses(history: History) -> list[tuple[Event, JobStatus]]:
     return [(event, JobStatus(event.data["status"])) for event in history.events if event.type == "status"]
 
 
-def _require(true: Any, invariant: str, otherwise: str) -> None:
-    if not true:
-        raise AssertionError(f"{invariant}: {otherwise}")
+def _require(condition: Any, invariant: str, message: str) -> None:
+    if not condition:
+        raise AssertionError(f"{invariant}: {message}")

@@ -1,4 +1,4 @@
-"""A trainer without a process: what the stub says and writes, in the thread of whoever listens."""
+"""A trainer without a process: it emits the stub's events and writes its files in the thread that reads its lines."""
 
 import hashlib
 import json
@@ -17,23 +17,29 @@ STEPS = 3
 
 
 class ScriptedTrainer:
-    """At each step the heartbeat beats, so that it too meets every fault."""
+    """Replacement for the supervisor's trainer. The heartbeat beats at each step, so that faults reach it as well."""
 
     def __init__(self, supervisor: Supervisor) -> None:
+        """Install the trainer in the supervisor and its heartbeat."""
         self.exit_code: int | None = None
         self.stalled = self.killed = self.fenced = False
         self._supervisor = supervisor
         supervisor.trainer = supervisor.heartbeat._trainer = self  # type: ignore[assignment]
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Do nothing: there is no process."""
 
-    def extend_fence(self, fence_at: float) -> None: ...
+    def extend_fence(self, fence_at: float) -> None:
+        """Do nothing: there is no process."""
 
-    def stop(self, within: float) -> None: ...
+    def stop(self, within: float) -> None:
+        """Do nothing: there is no process."""
 
-    def kill(self) -> None: ...
+    def kill(self) -> None:
+        """Do nothing: there is no process."""
 
     def lines(self, timeout: float) -> Iterator[Line | None]:
+        """Yield the events as lines, each followed by None, until the end or until the lease is lost."""
         for event in _script(self._supervisor.folder):
             if event.type == "progress":
                 self._beat()
@@ -54,8 +60,9 @@ class ScriptedTrainer:
 
 
 def _script(folder: Path) -> Iterator[events.Event]:
-    kept = sorted((folder / "checkpoints").glob("step_*.pth"))
-    first = json.loads(kept[-1].read_text())["step"] if kept else 0
+    """Yield the events of a run that resumes from the newest checkpoint in the folder."""
+    checkpoints = sorted((folder / "checkpoints").glob("step_*.pth"))
+    first = json.loads(checkpoints[-1].read_text())["step"] if checkpoints else 0
     yield events.Phase(phase="training")
     yield events.Rewound(to_step=first)
     for step in range(first + 1, STEPS + 1):
@@ -73,15 +80,16 @@ def _script(folder: Path) -> Iterator[events.Event]:
 def _checkpoint(folder: Path, kind: str, step: int) -> events.Checkpoint:
     labels = ("best", "last") if kind == "student" else ()
     return events.Checkpoint(
-        kind=kind, step=step, epoch=0, labels=labels, **_file(folder, f"{kind}_{step}.pth", {"step": step})
+        kind=kind, step=step, epoch=0, labels=labels, **_write_file(folder, f"{kind}_{step}.pth", {"step": step})
     )
 
 
 def _artifact(folder: Path) -> events.Artifact:
-    return events.Artifact(name="config", **_file(folder, "config.json", {"a": 1}))
+    return events.Artifact(name="config", **_write_file(folder, "config.json", {"a": 1}))
 
 
-def _file(folder: Path, name: str, content: dict[str, int]) -> dict[str, Any]:
+def _write_file(folder: Path, name: str, content: dict[str, int]) -> dict[str, Any]:
+    """Write the content as JSON; return the event fields that describe the file."""
     data = json.dumps(content).encode()
     (folder / name).write_bytes(data)
     return {"path": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}

@@ -1,4 +1,4 @@
-"""A Redis and a PostgreSQL of a test's own, to be stopped, frozen and killed."""
+"""Redis and PostgreSQL servers of one test, which it can stop, freeze and kill."""
 
 import os
 import shutil
@@ -17,9 +17,10 @@ from sqlalchemy import create_engine, text
 
 
 class Redis:
-    """On a free loopback port, keeping nothing on disk."""
+    """A Redis server on a free loopback port, without persistence."""
 
     def __init__(self, folder: Path) -> None:
+        """Choose a port; the server runs in this folder."""
         self.folder = folder
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
@@ -35,6 +36,7 @@ class Redis:
         self.stop()
 
     def start(self) -> None:
+        """Start the server and wait until it answers. Raises AssertionError after 10 s."""
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self.process = subprocess.Popen(["redis-server", *options], cwd=self.folder, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
@@ -47,25 +49,28 @@ class Redis:
         raise AssertionError("redis-server does not answer")
 
     def stop(self) -> None:
+        """Kill the server."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
 
     def freeze(self) -> None:
-        """It takes connections and answers nothing: a black hole."""
+        """Suspend the server: it accepts connections and answers nothing."""
         assert self.process
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        """Continue the suspended server."""
         assert self.process
         self.process.send_signal(signal.SIGCONT)
 
 
 class Postgres:
-    """On a socket in its folder; durable, as it is to be killed."""
+    """A PostgreSQL server on a socket in its folder, with fsync on, as tests kill it."""
 
     def __init__(self, folder: Path) -> None:
+        """Prepare a server whose files lie in this folder."""
         self.folder = folder
         self.url = f"postgresql://postgres@/frs?host={folder}"
         self._as_postgres = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
@@ -82,17 +87,17 @@ class Postgres:
         self._control("stop", "-m", "immediate")
 
     def restart(self) -> None:
-        """As after a power cut: no client is told, the log is replayed."""
+        """Restart without a shutdown, as after a power cut: connections break, and the server replays its log."""
         self._control("restart", "-m", "immediate")
 
     def kill_backends(self) -> int:
-        """Cuts every connection to the service's database; says how many."""
+        """Close every connection to the service's database; return their number."""
         others = "datname = 'frs' AND pid <> pg_backend_pid()"
         return self.sql(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}", "postgres")
 
     @contextmanager
-    def holding(self, table: str) -> Iterator[None]:
-        """Nobody else reads or writes it meanwhile: whoever tries keeps a connection busy."""
+    def locked(self, table: str) -> Iterator[None]:
+        """Lock the table: every other read or write of it waits and occupies its connection."""
         engine = create_engine(self.url)
         with engine.begin() as connection:
             connection.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
@@ -100,6 +105,7 @@ class Postgres:
         engine.dispose()
 
     def sql(self, statement: str, database: str = "frs") -> int:
+        """Execute the statement; return the first column of its first row, or 0 if it returns no rows."""
         engine = create_engine(self.url.replace("/frs?", f"/{database}?"), isolation_level="AUTOCOMMIT")
         try:
             with engine.connect() as connection:
@@ -120,12 +126,13 @@ class Postgres:
 
 
 def postgres_binaries() -> Path | None:
+    """Return the folder of the newest installed PostgreSQL's programs."""
     return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 
 
 @contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
-    """With a short path, for the socket's sake, and one that another user may enter."""
+    """Create a folder with a path that is short enough for a socket and accessible to another user."""
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     try:
         yield folder
@@ -134,6 +141,7 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Return a free TCP port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""A whole service: the API and workers as processes of their own, a user who asks over HTTP, a look behind the scenes."""
+"""Harness for a whole service: API and workers as processes, an HTTP client, and access to database and artifacts."""
 
 import os
 import random
@@ -28,13 +28,15 @@ STUB_WORKER = Path(STUB[-1]).with_name("stub_worker.py")
 ROOT = Path(__file__).parents[2]
 LEASE = {"heartbeat_seconds": 0.5, "fence_seconds": 4, "lease_seconds": 6}
 SPEC = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
-PASSING = (429, 500, 502, 503, 504, 507)
-"""What a client tries again."""
+RETRYABLE = (429, 500, 502, 503, 504, 507)
+"""Status codes after which a client retries."""
 
 
 class ServiceHarness:
+    """A service with one data set, and the processes that the test starts for it."""
+
     def __init__(self, logs: Path, **settings: Any) -> None:
-        """On SQLite, with the broker and everything else in a data folder, unless the settings say otherwise."""
+        """Initialise a service with these settings; by default database, broker and files lie in `logs/data`."""
         self.settings = Settings(**{"data": logs / "data", **SHORT, **LEASE, **settings})
         self.logs = logs
         initialise(self.settings)
@@ -48,95 +50,99 @@ class ServiceHarness:
         self._http = httpx2.Client(
             base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {key}"}, limits=httpx2.Limits()
         )
-        self.children: list[subprocess.Popen[bytes]] = []
-        self.answers: list[int] = []
-        """Status of every answer so far; 0 for none."""
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.status_codes: list[int] = []
+        """Status code of every response; 0 for a request without a response."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for child in self.children:
-            child.kill()
-            child.wait()
+        for process in self.processes:
+            process.kill()
+            process.wait()
         self._http.close()
         self.harness.database.engine.dispose()
         until(lambda: self.harness.trainers() == [], 10)
 
-    def api(self) -> subprocess.Popen[bytes]:
+    def start_api(self) -> subprocess.Popen[bytes]:
+        """Start the API and wait until it answers."""
         process = self._start(sys.executable, "-m", "api", "--port", str(self.port))
-        until(lambda: self.ask("GET", "/health/ready") is not None, 30)
+        until(lambda: self.request("GET", "/health/ready") is not None, 30)
         return process
 
-    def worker(self, **changes: Any) -> subprocess.Popen[bytes]:
+    def start_worker(self, **changes: Any) -> subprocess.Popen[bytes]:
+        """Start a worker with these changes of the settings."""
         return self._start(sys.executable, str(STUB_WORKER), **changes)
 
-    def ask(self, method: str, path: str, timeout: float = 60, **request: Any) -> httpx2.Response | None:
-        """None: no answer."""
+    def request(self, method: str, path: str, timeout: float = 60, **options: Any) -> httpx2.Response | None:
+        """Return the response, or None without one."""
         try:
-            answer = self._http.request(method, path, timeout=timeout, **request)
+            response = self._http.request(method, path, timeout=timeout, **options)
         except httpx2.RequestError:
-            self.answers.append(0)
+            self.status_codes.append(0)
             return None
-        self.answers.append(answer.status_code)
-        return answer
+        self.status_codes.append(response.status_code)
+        return response
 
-    def patiently(self, method: str, path: str, seconds: float = 90, **request: Any) -> dict[str, Any]:
-        """As a careful user's client: tries again what may pass."""
+    def request_with_retry(self, method: str, path: str, seconds: float = 90, **options: Any) -> dict[str, Any]:
+        """Return the body of the response; retry after a retryable status code or without a response."""
         deadline = time.monotonic() + seconds
         while True:
-            answer = self.ask(method, path, **request)
-            if answer is not None and answer.status_code not in PASSING:
-                assert answer.is_success, answer.text
-                return answer.json()
-            assert time.monotonic() < deadline, "nothing but refusals"
+            response = self.request(method, path, **options)
+            if response is not None and response.status_code not in RETRYABLE:
+                assert response.is_success, response.text
+                return response.json()
+            assert time.monotonic() < deadline, "no request succeeded"
             time.sleep(0.2)
 
-    def post(self, **requested_actions: object) -> str:
-        """The id of an acknowledged job, asked for under one Idempotency-Key until it was."""
+    def post(self, **options: object) -> str:
+        """Post a job with these options of the stub trainer, under one idempotency key; return its id."""
         headers = {"Idempotency-Key": secrets.token_hex(8)}
-        return self.patiently("POST", "/jobs", headers=headers, json=spec(**requested_actions))["id"]
+        return self.request_with_retry("POST", "/jobs", headers=headers, json=job_spec(**options))["id"]
 
     def until_ended(self, job_ids: Collection[str], seconds: float = 60) -> None:
-        """As the database says, which may be away meanwhile."""
-        until(lambda: self._unended(job_ids) == 0, seconds)
+        """Wait until all jobs have ended; the database may be unavailable meanwhile."""
+        until(lambda: self._count_unended(job_ids) == 0, seconds)
 
-    def all_is_well(self, job_ids: Sequence[str], losses: Sequence[float]) -> None:
-        """Each acknowledged job has succeeded, with these losses, and every invariant holds."""
+    def assert_all_succeeded(self, job_ids: Sequence[str], losses: Sequence[float]) -> None:
+        """Assert that each job has succeeded with these losses, and that every invariant holds."""
         oracle.check(self.harness.database, self.harness.artifacts, Expected(acknowledged=job_ids))
         for job_id in job_ids:
             job = self.harness.job(job_id)
             assert job.status == JobStatus.SUCCEEDED, (job_id, job.status, job.end_reason, job.error)
             assert self.harness.losses(job_id) == losses
 
-    def no_jobs_but(self, job_ids: Sequence[str]) -> None:
+    def assert_only_jobs(self, job_ids: Sequence[str]) -> None:
+        """Assert that the database has these jobs and no other."""
         assert set(self.harness.rows(select(Job.id))) == set(job_ids)
 
-    def _unended(self, job_ids: Collection[str]) -> int:
-        ended = [status for status in JobStatus if status.is_terminal]
+    def _count_unended(self, job_ids: Collection[str]) -> int:
+        """Return the number of these jobs that have not ended; -1 if the query fails."""
+        terminal = [status for status in JobStatus if status.is_terminal]
         try:
             return (
                 len(job_ids)
-                - self.harness.rows(select(func.count()).where(Job.id.in_(job_ids), Job.status.in_(ended)))[0]
+                - self.harness.rows(select(func.count()).where(Job.id.in_(job_ids), Job.status.in_(terminal)))[0]
             )
         except Exception:
             return -1
 
     def _start(self, *command: str, **changes: Any) -> subprocess.Popen[bytes]:
-        told = self.settings.model_dump(exclude_unset=True) | changes
-        environment = (
-            os.environ | {"PYTHONPATH": str(ROOT)} | {f"FRS_{name.upper()}": str(value) for name, value in told.items()}
-        )
-        with (self.logs / f"{len(self.children)}.log").open("w") as log:
+        settings = self.settings.model_dump(exclude_unset=True) | changes
+        variables = {f"FRS_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+        with (self.logs / f"{len(self.processes)}.log").open("w") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        self.children.append(process)
+        self.processes.append(process)
         return process
 
 
-def spec(**requested_actions: object) -> dict[str, Any]:
-    return {**SPEC, "metadata": {name: str(value) for name, value in requested_actions.items()}}
+def job_spec(**options: object) -> dict[str, Any]:
+    """Return the spec of a job with these options of the stub trainer."""
+    return {**SPEC, "metadata": {name: str(value) for name, value in options.items()}}
 
 
-def losses_of(steps: int) -> list[float]:
-    """Of an undisturbed run of the stub."""
+def stub_losses(steps: int) -> list[float]:
+    """Return the losses of an uninterrupted run of the stub trainer."""
     return list(accumulate(random.Random(f"0/{step}").random() for step in range(1, steps + 1)))

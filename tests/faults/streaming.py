@@ -1,10 +1,9 @@
-"""A real API process that can be killed, clients that listen whatever happens to it, and somebody who writes meanwhile."""
+"""An API process that tests kill and restart, clients of its event streams, and a writer of events."""
 
 import asyncio
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from servers import free_port
 from sqlalchemy import select
+from worker_harness import until
 
 from frs import events
 from frs.spec import JobSpec
@@ -30,33 +31,33 @@ SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": 
 READY_SECONDS = 60
 
 
-class Api:
-    """`python -m api` on one port, again and again."""
+class ApiProcess:
+    """`python -m api` on one port; it can be started and stopped repeatedly."""
 
-    def __init__(self, data: Path, **settings: str) -> None:
-        self.environment = os.environ | {"FRS_DATA": str(data), **settings}
+    def __init__(self, data: Path, **environment: str) -> None:
+        """Choose a port and write the URL into the data folder; `environment` adds variables to the process."""
+        self.environment = os.environ | {"FRS_DATA": str(data), **environment}
         self.key = (data / "api-key").read_text().strip()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         (data / "url").write_text(self.url)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start the process and wait until it answers."""
         command = [sys.executable, "-m", "api", "--port", str(self.port)]
         self.process = subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL)
-        until(self._answers, READY_SECONDS)
+        until(self._is_live, READY_SECONDS)
 
-    def end(self, how: signal.Signals) -> float:
-        """Seconds it took."""
+    def stop(self, signal_number: signal.Signals) -> float:
+        """Send the signal and wait for the process to end; return the duration in seconds."""
         assert self.process is not None
         began = time.monotonic()
-        self.process.send_signal(how)
+        self.process.send_signal(signal_number)
         self.process.wait(60)
         return time.monotonic() - began
 
-    def _answers(self) -> bool:
+    def _is_live(self) -> bool:
         try:
             return httpx2.get(f"{self.url}/health/live").is_success
         except httpx2.RequestError:
@@ -64,92 +65,99 @@ class Api:
 
 
 @dataclass
-class Listener:
-    """A browser's EventSource, more or less: comes back with the number of what it saw last."""
+class StreamClient:
+    """A client like a browser's EventSource: it reconnects with the number of the last event it received."""
 
-    api: Api
+    api: ApiProcess
     job_id: str
-    seen: list[int] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    """Numbers of the received events."""
     types: list[str] = field(default_factory=list)
-    visits: int = 0
+    """Types of the received events."""
+    connections: int = 0
 
     async def run(self) -> None:
+        """Receive events until the stream's last one; reconnect after each failure."""
         while not self.types or self.types[-1] != "end":
             with suppress(OSError, asyncio.IncompleteReadError, ValueError):
-                await self._visit()
+                await self._connect()
             await asyncio.sleep(0.05)
 
-    async def _visit(self) -> None:
+    async def _connect(self) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.api.port)
         try:
             writer.write(self._request())
-            status = await reader.readuntil(b"\r\n\r\n")
-            if b" 200 " not in status[:20]:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b" 200 " not in head[:20]:
                 return
-            self.visits += 1
-            while chunk := await self._chunk(reader):
+            self.connections += 1
+            while chunk := await self._read_chunk(reader):
                 for block in chunk.split(b"\n\n"):
-                    self._take(block)
+                    self._parse(block)
         finally:
             writer.close()
 
-    async def _chunk(self, reader: asyncio.StreamReader) -> bytes:
+    async def _read_chunk(self, reader: asyncio.StreamReader) -> bytes:
         size = int(await reader.readuntil(b"\r\n"), 16)
         return (await reader.readexactly(size + 2))[:-2]
 
-    def _take(self, block: bytes) -> None:
+    def _parse(self, block: bytes) -> None:
         fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
         if b"event" in fields:
             self.types.append(fields[b"event"].decode())
         if b"id" in fields:
-            self.seen.append(int(fields[b"id"]))
+            self.numbers.append(int(fields[b"id"]))
 
     def _request(self) -> bytes:
-        again = f"Last-Event-ID: {self.seen[-1]}\r\n" if self.seen else ""
+        last_event_id = f"Last-Event-ID: {self.numbers[-1]}\r\n" if self.numbers else ""
         head = f"GET /jobs/{self.job_id}/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.api.key}\r\n"
-        return f"{head}{again}\r\n".encode()
+        return f"{head}{last_event_id}\r\n".encode()
 
 
-def listen(listeners: list[Listener]) -> threading.Thread:
-    """To the end, in a thread of its own."""
+def run_clients(clients: list[StreamClient]) -> threading.Thread:
+    """Run the clients in one thread until all their streams end; return the thread."""
 
-    async def all_of_them() -> None:
-        await asyncio.gather(*(listener.run() for listener in listeners))
+    async def run_all() -> None:
+        await asyncio.gather(*(client.run() for client in clients))
 
-    thread = threading.Thread(target=lambda: asyncio.run(all_of_them()), daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(run_all()), daemon=True)
     thread.start()
     return thread
 
 
-class Writer:
-    """What workers would write, until told to finish."""
+class EventWriter:
+    """A thread that records events of running jobs, as workers do, until `finish`."""
 
-    def __init__(self, database: Database, count: int) -> None:
+    def __init__(self, database: Database, jobs: int) -> None:
+        """Add a data set, start this number of jobs and the thread."""
         self.database = database
         paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
         self._do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)))
-        self.leases = [self._start() for _ in range(count)]
+        self.leases = [self._start() for _ in range(jobs)]
         self._finish = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def finish(self) -> None:
+        """Stop the thread and finish the jobs."""
         self._finish.set()
         self._thread.join(60)
         for lease in self.leases:
             self._do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
 
     def evaluate(self, epoch: int) -> None:
+        """Record an evaluation of the first job."""
         scores: Any = {"metrics": {"bbox_mAP": 0.5}, "per_class": {}, "images": 1, "detections": 1}
-        told = events.Evaluation(role="student", step=epoch, epoch=epoch, **scores)
-        self._do(recording.record, self.leases[0], [told])
+        evaluation = events.Evaluation(role="student", step=epoch, epoch=epoch, **scores)
+        self._do(recording.record, self.leases[0], [evaluation])
 
-    def numbers(self, job_id: str) -> list[int]:
+    def event_numbers(self, job_id: str) -> list[int]:
+        """Return the numbers of all events and metrics of the job, in order."""
         with self.database.read() as session:
-            of_both = [
+            numbers = [
                 session.scalars(select(table.seq).distinct().where(table.job_id == job_id)) for table in (Event, Metric)
             ]
-            return sorted(itertools.chain(*of_both))
+            return sorted(itertools.chain(*numbers))
 
     def _run(self) -> None:
         for step in itertools.count(1):
@@ -163,22 +171,15 @@ class Writer:
         lease: Lease = self._do(lifecycle.claim, "worker", 600.0)
         return lease
 
-    def _do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    def _do(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         with self.database.write() as session:
-            result = function(session, *arguments, **named)
+            result = function(session, *arguments, **keywords)
             session.commit()
         return result
 
 
 def _batch(step: int) -> list[recording.PersistedEvent]:
     values = {"train/loss": 1 / step, "train/lr": 0.1}
-    told: list[recording.PersistedEvent] = [events.Metrics(step=step, epoch=1, values=values)]
-    told.append(events.Progress(epoch=1, epochs=1, step=step, steps=10_000, fraction=step / 10_000))
-    return [*told, events.Log(message=f"step {step}\nand more")] if step % 5 == 0 else told
-
-
-def until(true: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
+    batch: list[recording.PersistedEvent] = [events.Metrics(step=step, epoch=1, values=values)]
+    batch.append(events.Progress(epoch=1, epochs=1, step=step, steps=10_000, fraction=step / 10_000))
+    return [*batch, events.Log(message=f"step {step}\nand more")] if step % 5 == 0 else batch

@@ -10,8 +10,8 @@ from typing import Any
 import oracle
 import pytest
 import structlog
+from database_faults import DatabaseFaults, without_fsync
 from fastapi.testclient import TestClient
-from faulty import Faults, hasty
 from scripted import ScriptedTrainer
 from sqlalchemy import func, select, update
 from worker_harness import SHORT, WorkerHarness
@@ -31,11 +31,11 @@ SPEC = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}
 
 
 @pytest.fixture
-def faulty_house(url: str, tmp_path: Path) -> Iterator[WorkerHarness]:
+def worker_harness(url: str, tmp_path: Path) -> Iterator[WorkerHarness]:
     settings = Settings(data=tmp_path / "data", database_url=url, **SHORT)
     for root in (settings.work_root, settings.artifacts_root):
         root.mkdir(parents=True)
-    harness = WorkerHarness(settings, hasty(open_database(url)))
+    harness = WorkerHarness(settings, without_fsync(open_database(url)))
     harness.add_dataset()
     yield harness
     harness.database.engine.dispose()
@@ -78,24 +78,24 @@ def curve(harness: WorkerHarness, job_id: str) -> set[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_job_succeeds_whichever_call_of_its_worker_fails(faulty_house, when):
-    harness = faulty_house
+def test_a_job_succeeds_whichever_call_of_its_worker_fails(worker_harness, when):
+    harness = worker_harness
     undisturbed = harness.submit()
     assert finish(harness, undisturbed) == 1
-    faults = Faults(harness.database, when)
+    faults = DatabaseFaults(harness.database, when)
     seen = set()
     every = 1 if harness.database.engine.dialect.name == "sqlite" else 7
     for number in range(1, MANY, every):
         job_id = harness.submit()
-        with faults.at(number), suppress(Exception):
+        with faults.fail_call(number), suppress(Exception):
             a_worker_s_turn(harness)
-        seen.add(faults.fired)
+        seen.add(faults.failed_call)
         finish(harness, job_id)
         job = harness.job(job_id)
-        told = f"call {number}, {faults.fired}, {when} it took effect"
+        told = f"call {number}, {faults.failed_call}, {when} it took effect"
         assert (job.status, job.end_reason) == (JobStatus.SUCCEEDED, "completed"), told
         assert curve(harness, job_id) == curve(harness, undisturbed), told
-        if not faults.fired:
+        if not faults.failed_call:
             break
     assert number > 50 and {"do_execute", "do_commit"} <= seen
     expected = oracle.Expected(acknowledged=harness.rows(select(Job.id)))
@@ -132,16 +132,16 @@ def client(template: Path, tmp_path: Path, url: str) -> Iterator[TestClient]:
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_post_repeated_under_its_key_is_one_job_whichever_call_fails(client, when):
     database = client.app.state.context.database
-    faults = Faults(database, when)
+    faults = DatabaseFaults(database, when)
     for number in range(1, MANY):
         headers = {"Idempotency-Key": f"key-{number}"}
-        with faults.at(number):
+        with faults.fail_call(number):
             first = client.post("/jobs", json=SPEC, headers=headers)
-        assert first.status_code in (201, 503), (number, faults.fired, first.text)
+        assert first.status_code in (201, 503), (number, faults.failed_call, first.text)
         again = client.post("/jobs", json=SPEC, headers=headers)
         assert again.status_code == 201
         assert first.status_code != 201 or first.json()["id"] == again.json()["id"]
-        if not faults.fired:
+        if not faults.failed_call:
             break
     assert number > 10
     with database.read() as session:

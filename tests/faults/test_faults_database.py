@@ -11,7 +11,7 @@ import httpx2
 import psycopg
 import pytest
 from servers import Postgres
-from service_harness import ServiceHarness, losses_of
+from service_harness import ServiceHarness, stub_losses
 from sqlalchemy import Engine, PoolProxiedConnection, func, select
 from worker_harness import until
 
@@ -19,7 +19,7 @@ from store.db.database import POOL
 from store.db.tables import Event as Row
 from store.db.tables import Metric
 
-OPEN = Callable[..., ServiceHarness]
+OpenService = Callable[..., ServiceHarness]
 STEPS = 20
 HEARD = 6
 """Seconds in which everybody for whom there is no connection is told so: three times the pool's time limit."""
@@ -28,80 +28,80 @@ CONNECTIONS = POOL["pool_size"] + POOL["max_overflow"]
 
 @pytest.mark.parametrize(("restarts", "many"), [(2, 20), pytest.param(5, 100, marks=pytest.mark.slow)])
 def test_postgresql_restarted_under_running_jobs_costs_none_of_them(
-    postgres: Postgres, service_with: OPEN, restarts: int, many: int
+    postgres: Postgres, open_service: OpenService, restarts: int, many: int
 ) -> None:
-    service_harness = service_with(database_url=postgres.url, concurrency=2)
-    service_harness.api()
+    service = open_service(database_url=postgres.url, concurrency=2)
+    service.start_api()
     for _ in range(2):
-        service_harness.worker()
+        service.start_worker()
     with ThreadPoolExecutor(4) as users:
-        posted = [users.submit(service_harness.post, steps=STEPS, seconds=0.05) for _ in range(many)]
+        posted = [users.submit(service.post, steps=STEPS, seconds=0.05) for _ in range(many)]
         for _ in range(restarts):
             time.sleep(3)
             postgres.restart()
         jobs = [job.result() for job in posted]
-    service_harness.until_ended(jobs, 60 + 3 * many)
-    service_harness.all_is_well(jobs, losses_of(STEPS))
-    service_harness.no_jobs_but(jobs)
-    nothing_is_told_twice(service_harness, jobs)
+    service.until_ended(jobs, 60 + 3 * many)
+    service.assert_all_succeeded(jobs, stub_losses(STEPS))
+    service.assert_only_jobs(jobs)
+    nothing_is_told_twice(service, jobs)
 
 
 @pytest.mark.parametrize("many", [12, pytest.param(100, marks=pytest.mark.slow)])
 def test_connections_cut_again_and_again_lose_and_double_nothing(
-    postgres: Postgres, service_with: OPEN, many: int
+    postgres: Postgres, open_service: OpenService, many: int
 ) -> None:
-    service_harness = service_with(database_url=postgres.url, concurrency=2)
-    service_harness.api()
+    service = open_service(database_url=postgres.url, concurrency=2)
+    service.start_api()
     for _ in range(2):
-        service_harness.worker()
+        service.start_worker()
     with cutting(postgres), ThreadPoolExecutor(4) as users:
-        jobs = list(users.map(lambda _: service_harness.post(steps=STEPS, seconds=0.05), range(many)))
-        service_harness.until_ended(jobs, 60 + 3 * many)
-    service_harness.all_is_well(jobs, losses_of(STEPS))
-    service_harness.no_jobs_but(jobs)
-    nothing_is_told_twice(service_harness, jobs)
+        jobs = list(users.map(lambda _: service.post(steps=STEPS, seconds=0.05), range(many)))
+        service.until_ended(jobs, 60 + 3 * many)
+    service.assert_all_succeeded(jobs, stub_losses(STEPS))
+    service.assert_only_jobs(jobs)
+    nothing_is_told_twice(service, jobs)
 
 
 @pytest.mark.parametrize("nth", [2, 3])
 def test_a_commit_whose_answer_is_lost_is_looked_up_and_not_made_again(
-    postgres: Postgres, service_with: OPEN, nth: int
+    postgres: Postgres, open_service: OpenService, nth: int
 ) -> None:
-    service_harness = service_with(database_url=postgres.url)
-    job_id = service_harness.harness.submit(steps=STEPS)
-    supervisor = service_harness.harness.supervisor()
-    with answers_lost(service_harness.harness.database.engine, nth) as lost:
+    service = open_service(database_url=postgres.url)
+    job_id = service.harness.submit(steps=STEPS)
+    supervisor = service.harness.supervisor()
+    with answers_lost(service.harness.database.engine, nth) as lost:
         supervisor.run()
     assert len(lost) > 3, "commits succeeded and said that they had not"
-    service_harness.all_is_well([job_id], losses_of(STEPS))
-    nothing_is_told_twice(service_harness, [job_id])
-    seen = service_harness.harness.rows(select(Row.seq).where(Row.job_id == job_id))
-    seen += service_harness.harness.rows(select(Metric.seq).where(Metric.job_id == job_id).distinct())
+    service.assert_all_succeeded([job_id], stub_losses(STEPS))
+    nothing_is_told_twice(service, [job_id])
+    seen = service.harness.rows(select(Row.seq).where(Row.job_id == job_id))
+    seen += service.harness.rows(select(Metric.seq).where(Metric.job_id == job_id).distinct())
     assert sorted(seen) == list(range(1, len(seen) + 1)), "numbers of events without a gap"
 
 
-def test_a_commit_that_failed_is_made_again(postgres: Postgres, service_with: OPEN) -> None:
-    service_harness = service_with(database_url=postgres.url)
-    job_id = service_harness.harness.submit(steps=STEPS)
-    supervisor = service_harness.harness.supervisor()
-    with answers_lost(service_harness.harness.database.engine, 2, committed=False) as lost:
+def test_a_commit_that_failed_is_made_again(postgres: Postgres, open_service: OpenService) -> None:
+    service = open_service(database_url=postgres.url)
+    job_id = service.harness.submit(steps=STEPS)
+    supervisor = service.harness.supervisor()
+    with answers_lost(service.harness.database.engine, 2, committed=False) as lost:
         supervisor.run()
     assert len(lost) > 3
-    service_harness.all_is_well([job_id], losses_of(STEPS))
-    nothing_is_told_twice(service_harness, [job_id])
+    service.assert_all_succeeded([job_id], stub_losses(STEPS))
+    nothing_is_told_twice(service, [job_id])
 
 
 @pytest.mark.parametrize("seconds", [4, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("users", [25, 120])
 def test_without_a_free_connection_the_api_says_so_in_time_and_recovers_at_once(
-    postgres: Postgres, service_with: OPEN, seconds: int, users: int
+    postgres: Postgres, open_service: OpenService, seconds: int, users: int
 ) -> None:
-    service_harness = service_with(database_url=postgres.url)
-    service_harness.api()
-    with ThreadPoolExecutor(users) as pool, postgres.holding("jobs"):
+    service = open_service(database_url=postgres.url)
+    service.start_api()
+    with ThreadPoolExecutor(users) as pool, postgres.locked("jobs"):
         held_until = time.monotonic() + seconds
-        asked = [pool.submit(timed, service_harness, "/jobs") for _ in range(users)]
+        asked = [pool.submit(timed, service, "/jobs") for _ in range(users)]
         time.sleep(0.5)
-        live = [timed(service_harness, "/health/live") for _ in range(3)]
+        live = [timed(service, "/health/live") for _ in range(3)]
         until(lambda: sum(answer.done() for answer in asked) >= users - CONNECTIONS, HEARD)
         refused = [answer.result() for answer in asked if answer.done()]
         time.sleep(max(0, held_until - time.monotonic()))
@@ -112,30 +112,30 @@ def test_without_a_free_connection_the_api_says_so_in_time_and_recovers_at_once(
         assert answer.json()["code"] == "busy"
     assert {answer.status_code for answer, _ in answers} == {200, 503}
     assert (
-        service_harness.ask("GET", "/jobs").status_code == 200
-        and service_harness.ask("GET", "/health/ready").status_code == 200
+        service.request("GET", "/jobs").status_code == 200
+        and service.request("GET", "/health/ready").status_code == 200
     )
 
 
-def timed(service_harness: ServiceHarness, path: str) -> tuple[httpx2.Response, float]:
+def timed(service: ServiceHarness, path: str) -> tuple[httpx2.Response, float]:
     began = time.monotonic()
-    answer = service_harness.ask("GET", path)
+    answer = service.request("GET", path)
     assert answer is not None
     return answer, time.monotonic() - began
 
 
-def nothing_is_told_twice(service_harness: ServiceHarness, jobs: list[str]) -> None:
+def nothing_is_told_twice(service: ServiceHarness, jobs: list[str]) -> None:
     """What an attempt says once stands once in the history, whatever became of the answer to its commit."""
     checkpoint = Row.data["step"].as_integer()
     for job_id in jobs:
         said = (Row.job_id == job_id, Row.type == "checkpoint", Row.data["kind"].as_string() == "training")
-        steps = service_harness.harness.rows(select(checkpoint).where(*said).group_by(Row.attempt, checkpoint))
-        assert service_harness.harness.rows(select(func.count()).where(*said)) == [len(steps)]
+        steps = service.harness.rows(select(checkpoint).where(*said).group_by(Row.attempt, checkpoint))
+        assert service.harness.rows(select(func.count()).where(*said)) == [len(steps)]
         for type_, phase in (("phase", "loading"), ("phase", "training"), ("evaluation", None)):
             of_it = (Row.job_id == job_id, Row.type == type_)
             of_it += (Row.data["phase"].as_string() == phase,) if phase else ()
             per_attempt = select(func.count()).where(*of_it).group_by(Row.attempt)
-            assert set(service_harness.harness.rows(per_attempt)) <= {1}, (job_id, type_, phase)
+            assert set(service.harness.rows(per_attempt)) <= {1}, (job_id, type_, phase)
 
 
 @contextmanager

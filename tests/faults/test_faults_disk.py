@@ -8,13 +8,13 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
-from service_harness import ServiceHarness, losses_of, spec
+from service_harness import ServiceHarness, job_spec, stub_losses
 from sqlalchemy import select
 from worker_harness import until
 
 from store.db.tables import Checkpoint
 
-OPEN = Callable[..., ServiceHarness]
+OpenService = Callable[..., ServiceHarness]
 STEPS = 200
 
 
@@ -32,27 +32,27 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(15, marks=pytest.mark.slow)])
 def test_a_full_disk_delays_a_job_and_spoils_nothing(
-    disk: Path, service_with: OPEN, seconds: float, monkeypatch: pytest.MonkeyPatch
+    disk: Path, open_service: OpenService, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STUB_STORAGE_DELAY", "1")
-    service_harness = service_with(data=disk / "data")
-    service_harness.api()
-    worker = service_harness.worker(min_free_mb=1)
-    job_id = service_harness.post(steps=STEPS, seconds=0.02)
-    service_harness.harness.until_step(job_id, 20)
+    service = open_service(data=disk / "data")
+    service.start_api()
+    worker = service.start_worker(min_free_mb=1)
+    job_id = service.post(steps=STEPS, seconds=0.02)
+    service.harness.until_step(job_id, 20)
     with full(disk):
         time.sleep(seconds)
-        answer = service_harness.ask("POST", "/jobs", json=spec())
+        answer = service.request("POST", "/jobs", json=job_spec())
         assert answer is not None and answer.status_code == 507, answer and answer.text
         assert answer.json()["code"] == "storage_full"
-        assert service_harness.ask("GET", f"/jobs/{job_id}").status_code == 200
-        checkpoints = service_harness.harness.rows(select(Checkpoint).where(Checkpoint.job_id == job_id))
-        assert checkpoints and all(service_harness.harness.artifacts.path(row.key).is_file() for row in checkpoints)
-    until(lambda: service_harness.harness.job(job_id).status == "succeeded", 90)
-    after = service_harness.post(steps=5)
-    service_harness.until_ended([after])
-    service_harness.all_is_well([job_id], losses_of(STEPS))
-    service_harness.all_is_well([after], losses_of(5))
+        assert service.request("GET", f"/jobs/{job_id}").status_code == 200
+        checkpoints = service.harness.rows(select(Checkpoint).where(Checkpoint.job_id == job_id))
+        assert checkpoints and all(service.harness.artifacts.path(row.key).is_file() for row in checkpoints)
+    until(lambda: service.harness.job(job_id).status == "succeeded", 90)
+    after = service.post(steps=5)
+    service.until_ended([after])
+    service.assert_all_succeeded([job_id], stub_losses(STEPS))
+    service.assert_all_succeeded([after], stub_losses(5))
     assert worker.poll() is None
 
 

@@ -1,4 +1,4 @@
-"""The life of jobs against a model in plain Python: whatever is done in whatever order, the two agree after each step."""
+"""The job lifecycle against a model in plain Python: after each random operation, store and model agree."""
 
 import functools
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from typing import Any
 
 import oracle
 import pytest
+from database_faults import without_fsync
 from database_harness import NewDatabase
-from faulty import hasty
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from model import Model, ModelJob, Refused
+from model import Model, ModelError, ModelJob
 from sqlalchemy import select, update
 
 from frs import events
@@ -23,7 +23,7 @@ from frs.spec import JobSpec, baseline_of, comparison_of
 from store.db.database import open_database
 from store.db.tables import Attempt, Checkpoint, Dataset, Job, Metric
 from store.errors import AlreadySubmitted
-from store.jobs import actions, lifecycle, recording
+from store.jobs import actions, checkpoints, lifecycle, recording
 from store.jobs.lease import Lease, RequestedAction
 from store.states import Action, AttemptEnd, EndReason, JobStatus
 
@@ -46,7 +46,7 @@ class Lifecycle(RuleBasedStateMachine):
         super().__init__()
         self.folder = TemporaryDirectory()
         clock = functools.partial(next, count(1_000_000_000, 0.001))
-        self.database = hasty(open_database(type(self).new_database(Path(self.folder.name)), clock=clock))
+        self.database = without_fsync(open_database(type(self).new_database(Path(self.folder.name)), clock=clock))
         paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
         self.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)))
         self.model = Model()
@@ -74,8 +74,8 @@ class Lifecycle(RuleBasedStateMachine):
         needed = self.some_job(teacher) if teacher is not None else None
         spec = ALONE.model_copy(update={"priority": int(urgent)})
         try:
-            earlier = self.model.repeated(key, digest)
-        except Refused as refusal:
+            earlier = self.model.job_of_request(key, digest)
+        except ModelError as refusal:
             return self.refused(refusal, lifecycle.add, spec, dataset_id="ds_shapes", idempotency=idempotency)
         try:
             told = self.do(
@@ -112,14 +112,14 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule()
     def claim_the_next(self) -> None:
-        self.claimed(self.do(lifecycle.claim, "worker", 1e9), self.model.next_in_line())
+        self.claimed(self.do(lifecycle.claim, "worker", 1e9), self.model.next_job())
 
     @precondition(lambda self: self.model.jobs)
     @rule(which=ANY)
     def claim_that_one(self, which: int) -> None:
         wanted = self.model.jobs[self.some_job(which)]
         lease = self.do(lifecycle.claim, "worker", 1e9, wanted.id)
-        self.claimed(lease, wanted if self.model.can_run(wanted) else None)
+        self.claimed(lease, wanted if self.model.is_runnable(wanted) else None)
 
     @precondition(lambda self: self.leases)
     @rule(which=ANY)
@@ -138,7 +138,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(which=ANY)
     def begin(self, which: int) -> None:
         job = self.model.jobs.get(self.some_lease(which).job_id)
-        to_step = job.committed if job else 0
+        to_step = job.committed_step if job else 0
 
         def voided(job: ModelJob) -> None:
             job.metrics = {step: value for step, value in job.metrics.items() if step <= to_step}
@@ -170,14 +170,14 @@ class Lifecycle(RuleBasedStateMachine):
 
         def keep(session: Any, lease: Lease) -> None:
             recording.record_checkpoint(session, lease, file, recording.checkpoint_key(lease, file))
-            recording.prune_checkpoints(session, lease)
+            checkpoints.prune_checkpoints(session, lease)
 
         self.as_holder(which, self.model.checkpoint, keep)
 
     @precondition(lambda self: self.leases)
     @rule(which=ANY, end=st.sampled_from(ENDS))
     def settle(self, which: int, end: tuple[JobStatus, EndReason]) -> None:
-        self.as_holder(which, lambda job: self.model.settle(job, *end), lifecycle.finish, *end)
+        self.as_holder(which, lambda job: self.model.finish(job, *end), lifecycle.finish, *end)
 
     @precondition(lambda self: self.leases)
     @rule(which=ANY, died=st.booleans(), delay=st.sampled_from([0.0, 1e9]))
@@ -185,7 +185,7 @@ class Lifecycle(RuleBasedStateMachine):
         how = AttemptEnd.CRASHED if died else AttemptEnd.RELEASED
         self.as_holder(
             which,
-            lambda job: self.model.give_back(job, how, delayed=bool(delay)),
+            lambda job: self.model.requeue(job, how, delayed=bool(delay)),
             functools.partial(lifecycle.requeue, attempt_counts=died, delay=delay),
         )
 
@@ -215,7 +215,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule()
     def look_for_orphans(self) -> None:
         self.do(lifecycle.fail_dependents)
-        self.model.fail_orphans()
+        self.model.fail_dependents()
 
     # what must be the same
 
@@ -247,11 +247,11 @@ class Lifecycle(RuleBasedStateMachine):
         """The store does it where the model does, and refuses it where the model does."""
         try:
             expected()
-        except Refused as refusal:
+        except ModelError as refusal:
             return self.refused(refusal, function, *arguments)
         return self.do(function, *arguments)
 
-    def refused(self, refusal: Refused, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+    def refused(self, refusal: ModelError, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         with pytest.raises(FrsError) as said:
             self.do(function, *arguments, **named)
         assert type(said.value).__name__ == str(refusal)
@@ -261,7 +261,7 @@ class Lifecycle(RuleBasedStateMachine):
     ) -> Any:
         lease = self.some_lease(which)
         result = self.same(
-            lambda: change(self.model.held(lease.job_id, lease.attempt)),
+            lambda: change(self.model.leased_job(lease.job_id, lease.attempt)),
             lambda session: function(session, lease, *arguments) or True,
         )
         if result:

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, MetaData, Table, select
 from sqlalchemy.orm import Session
 
 from frs.dataset.report import Report
-from frs.evaluation.report import Comparison
+from frs.evaluation.verdict import Comparison
 from frs.spec import JobSpec
 from store.db import schema
 from store.db.tables import Dataset, Detector, Job, Worker, WorkerRequest
@@ -59,14 +59,17 @@ def rows_of(table: str) -> list[dict]:
         "attempts": [{**of_job, "number": 1, "owner": "w", "started_at": 6.0, "ended_at": 7.0, "end": "succeeded"}]
         + [{"job_id": "job_running", "number": 1, "owner": "old worker", "started_at": 6.0}],
         "events": [{**of_job, "seq": n, "attempt": 1, "type": "log", "at": 6.0, "data": {"n": n}} for n in (1, 2)],
-        "metrics": [{**of_job, "key": "train/loss", "step": 1, "epoch": 0, "value": 0.5, "at": 6.0, "attempt": 1, "seq": 3}],
+        "metrics": [
+            {**of_job, "key": "train/loss", "step": 1, "epoch": 0, "value": 0.5}
+            | {"at": 6.0, "attempt": 1, "seq": 3}
+        ],
         "evaluations": [
-            {**of_job, "role": "student", "step": 1, "last": True, "epoch": 0, "attempt": 1, "metrics": {"bbox_mAP": 0.5}}
-            | {"per_class": {}, "images": 1, "detections": 1, "at": 6.0}
+            {**of_job, "role": "student", "step": 1, "last": True, "epoch": 0, "attempt": 1}
+            | {"metrics": {"bbox_mAP": 0.5}, "per_class": {}, "images": 1, "detections": 1, "at": 6.0}
         ],
         "checkpoints": [
-            {"id": "ckpt_1", **of_job, "attempt": 1, "kind": "student", "labels": ["last"], "step": 1, "epoch": 0, **file}
-            | {"metrics": {}, **at}
+            {"id": "ckpt_1", **of_job, "attempt": 1, "kind": "student", "labels": ["last"], "step": 1, "epoch": 0}
+            | {**file, "metrics": {}, **at}
         ],
         "artifacts": [{**of_job, "name": "config", **file, **at}],
         "detectors": [{"id": "det_1", "name": "t", "description": {}, "weights_file": "t.pth", "sha256": "b", **at}],

@@ -1,4 +1,4 @@
-"""Everything at once, 500 times. One of them again: FRS_SEED=17 python -m pytest tests/faults/test_faults_simulation.py"""
+"""F24: all faults together, for 500 seeds. `FRS_SEED=17 python -m pytest FILE` replays one seed."""
 
 import os
 import shutil
@@ -10,8 +10,8 @@ from pathlib import Path
 import oracle
 import pytest
 from _pytest.mark import ParameterSet
+from database_faults import without_fsync
 from database_harness import NewDatabase
-from faulty import hasty
 from simulation import STEPS, Clock, SimulatedService, User, Worker
 from sqlalchemy import select
 
@@ -24,23 +24,23 @@ SLOW, LARGE_CHUNK = 5000, 500
 
 
 def simulate(seed: int, database: Database, clock: Clock, folder: Path) -> SimulatedService:
-    world = SimulatedService(seed, database, clock, folder)
+    service = SimulatedService(seed, database, clock, folder)
     for name in ("one", "another"):
-        world.later(world.random.uniform(0, 10), User(world, name).step)
+        service.schedule(service.random.uniform(0, 10), User(service, name).step)
     for number in range(2):
-        world.later(world.random.uniform(0, 20), Worker(world, f"worker-{number}").turn)
-    world.run()
-    return world
+        service.schedule(service.random.uniform(0, 20), Worker(service, f"worker-{number}").turn)
+    service.run()
+    return service
 
 
-def judge(world: SimulatedService) -> None:
-    expected = oracle.Expected(acknowledged=world.acknowledged, deleted=world.deleted, accepted=world.accepted)
-    oracle.check(world.database, world.artifacts, expected)
-    for job in world.jobs():
-        if world.last_wish.get(job.id) == "cancel":
+def check_service(service: SimulatedService) -> None:
+    expected = oracle.Expected(acknowledged=service.acknowledged, deleted=service.deleted, accepted=service.accepted)
+    oracle.check(service.database, service.artifacts, expected)
+    for job in service.jobs():
+        if service.last_request.get(job.id) == "cancel":
             assert job.status == JobStatus.CANCELLED, f"{job.id} was to be cancelled and is {job.status}"
         if job.end_reason == EndReason.COMPLETED:
-            with world.database.read() as session:
+            with service.database.read() as session:
                 curve = session.execute(select(Metric.step, Metric.value).where(Metric.job_id == job.id)).tuples()
                 assert sorted(curve) == [(step, 1 / step) for step in range(1, STEPS + 1)], f"I4: {job.id}"
 
@@ -59,12 +59,12 @@ def cut_no_power() -> None:
 
 def try_seeds(seeds: range, url: str, folder: Path) -> int:
     clock = Clock()
-    database = hasty(open_database(url, clock=clock))
+    database = without_fsync(open_database(url, clock=clock))
     for seed in seeds:
         own = folder / str(seed)
         own.mkdir()
         try:
-            judge(simulate(seed, database, clock, own))
+            check_service(simulate(seed, database, clock, own))
         except Exception as error:
             again = f"FRS_SEED={seed} python -m pytest tests/faults/test_faults_simulation.py"
             raise AssertionError(f"Seed {seed} fails; to see it again: {again}") from error

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from service_harness import ServiceHarness, losses_of
+from service_harness import ServiceHarness, stub_losses
 from worker_harness import pause
 
 STEPS = 50
@@ -21,26 +21,24 @@ SLEEPS = 3
     "seeds", [range(5), pytest.param(range(5, 55), marks=[pytest.mark.slow, pytest.mark.timeout(1800)])], ids=len
 )
 def test_whoever_sleeps_past_its_lease_changes_nothing(
-    service_with: Callable[..., ServiceHarness], seeds: range
+    open_service: Callable[..., ServiceHarness], seeds: range
 ) -> None:
-    service_harness = service_with(**LEASE)
-    workers = [service_harness.worker(), service_harness.worker()]
+    service = open_service(**LEASE)
+    workers = [service.start_worker(), service.start_worker()]
     done: list[str] = []
     for seed in seeds:
-        jobs = [service_harness.harness.submit(steps=STEPS, seconds=0.03, checkpoint_every=2) for _ in range(2)]
-        service_harness.harness.until_step(jobs[0], 5)
-        put_to_sleep(service_harness, workers, random.Random(seed))
-        service_harness.until_ended(jobs, 60)
+        jobs = [service.harness.submit(steps=STEPS, seconds=0.03, checkpoint_every=2) for _ in range(2)]
+        service.harness.until_step(jobs[0], 5)
+        put_to_sleep(service, workers, random.Random(seed))
+        service.until_ended(jobs, 60)
         done += jobs
         try:
-            service_harness.all_is_well(done, losses_of(STEPS))
+            service.assert_all_succeeded(done, stub_losses(STEPS))
         except AssertionError as error:
             raise AssertionError(f"seed {seed}") from error
 
 
-def put_to_sleep(
-    service_harness: ServiceHarness, workers: list[subprocess.Popen[bytes]], chance: random.Random
-) -> None:
+def put_to_sleep(service: ServiceHarness, workers: list[subprocess.Popen[bytes]], chance: random.Random) -> None:
     """Each for a time of its own, so that two may sleep at once."""
     asleep: list[tuple[float, subprocess.Popen[bytes]]] = []
     for _ in range(SLEEPS):
@@ -48,8 +46,8 @@ def put_to_sleep(
         asleep = wake(asleep, time.monotonic())
         awake = [worker for worker in workers if worker not in [sleeper for _, sleeper in asleep]]
         if awake:
-            sleeper = chance.selector(awake)
-            pause(service_harness.harness, sleeper)
+            sleeper = chance.choice(awake)
+            pause(service.harness, sleeper)
             asleep.append((time.monotonic() + chance.uniform(0.2, LONGEST), sleeper))
     for until, sleeper in sorted(asleep, key=lambda entry: entry[0]):
         time.sleep(max(0, until - time.monotonic()))

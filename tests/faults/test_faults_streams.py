@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from streaming import Api, Listener, Writer, listen, until
+from streaming import ApiProcess, EventWriter, StreamClient, run_clients
+from worker_harness import until
 
 from cli import client as clients
 from cli.client import Client, ServiceError
@@ -39,48 +40,48 @@ def database(settings: Settings) -> Iterator[Database]:
 
 
 @pytest.fixture
-def api(settings: Settings) -> Iterator[Api]:
-    api = Api(settings.data, FRS_MAX_STREAMS_PER_KEY="1000")
+def api(settings: Settings) -> Iterator[ApiProcess]:
+    api = ApiProcess(settings.data, FRS_MAX_STREAMS_PER_KEY="1000")
     api.start()
     yield api
-    api.end(signal.SIGKILL)
+    api.stop(signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
     ("clients", "restarts"), [(20, 2), pytest.param(200, 10, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
 )
 def test_clients_see_every_number_once_whatever_happens_to_the_api(
-    api: Api, database: Database, clients: int, restarts: int
+    api: ApiProcess, database: Database, clients: int, restarts: int
 ) -> None:
-    writer = Writer(database, JOBS)
+    writer = EventWriter(database, JOBS)
     ids = [lease.job_id for lease in writer.leases]
-    listeners = [Listener(api, job_id) for job_id, _ in zip(itertools.cycle(ids), range(clients), strict=False)]
-    listening = listen(listeners)
+    listeners = [StreamClient(api, job_id) for job_id, _ in zip(itertools.cycle(ids), range(clients), strict=False)]
+    listening = run_clients(listeners)
     for how in itertools.islice(itertools.cycle(KILL_AND_TERM), restarts):
-        seen = {id(listener): len(listener.seen) for listener in listeners}
-        until(lambda: all(len(listener.seen) > seen[id(listener)] + 20 for listener in listeners), 120)  # noqa: B023
-        api.end(how)
+        seen = {id(listener): len(listener.numbers) for listener in listeners}
+        until(lambda: all(len(listener.numbers) > seen[id(listener)] + 20 for listener in listeners), 120)  # noqa: B023
+        api.stop(how)
         api.start()
     writer.finish()
     listening.join(120)
     assert not listening.is_alive(), "every stream ends with its job"
     for listener in listeners:
-        assert listener.visits > restarts, "it was there before and after each restart"
-        assert listener.seen == writer.numbers(listener.job_id)
+        assert listener.connections > restarts, "it was there before and after each restart"
+        assert listener.numbers == writer.event_numbers(listener.job_id)
 
 
-def test_a_process_told_to_end_ends_its_streams_at_once(api: Api, database: Database) -> None:
-    writer = Writer(database, 1)
-    listeners = [Listener(api, writer.leases[0].job_id) for _ in range(20)]
-    listen(listeners)
-    until(lambda: all(listener.seen for listener in listeners), 60)
-    assert api.end(signal.SIGTERM) < STREAMS_END_WITHIN, "before uvicorn would have cut them off"
+def test_a_process_told_to_end_ends_its_streams_at_once(api: ApiProcess, database: Database) -> None:
+    writer = EventWriter(database, 1)
+    listeners = [StreamClient(api, writer.leases[0].job_id) for _ in range(20)]
+    run_clients(listeners)
+    until(lambda: all(listener.numbers for listener in listeners), 60)
+    assert api.stop(signal.SIGTERM) < STREAMS_END_WITHIN, "before uvicorn would have cut them off"
     api.start()
     writer.finish()
 
 
-def test_the_client_goes_on_where_it_was_when_the_api_is_back(api: Api, database: Database) -> None:
-    writer = Writer(database, 1)
+def test_the_client_goes_on_where_it_was_when_the_api_is_back(api: ApiProcess, database: Database) -> None:
+    writer = EventWriter(database, 1)
     [lease] = writer.leases
     client, seen = Client(api.url, api.key), []
 
@@ -93,16 +94,16 @@ def test_the_client_goes_on_where_it_was_when_the_api_is_back(api: Api, database
     for how in KILL_AND_TERM:
         before = len(seen)
         until(lambda: len(seen) > before + 20, 60)  # noqa: B023
-        api.end(how)
+        api.stop(how)
         time.sleep(1)
         api.start()
     writer.finish()
     reading.join(60)
-    assert seen == writer.numbers(lease.job_id)
+    assert seen == writer.event_numbers(lease.job_id)
 
 
-def test_following_a_job_survives_a_restart_and_shows_each_evaluation_once(api: Api, database: Database) -> None:
-    writer, shown = Writer(database, 1), io.StringIO()
+def test_following_a_job_survives_a_restart_and_shows_each_evaluation_once(api: ApiProcess, database: Database) -> None:
+    writer, shown = EventWriter(database, 1), io.StringIO()
     client, ended = Client(api.url, api.key), []
     writer.evaluate(epoch=1)
     screen, job_id = Console(file=shown, width=200), writer.leases[0].job_id
@@ -111,7 +112,7 @@ def test_following_a_job_survives_a_restart_and_shows_each_evaluation_once(api: 
     until(lambda: "student, epoch 1" in shown.getvalue(), 60)
     writer.evaluate(epoch=2)
     until(lambda: "student, epoch 2" in shown.getvalue(), 60)
-    api.end(signal.SIGKILL)
+    api.stop(signal.SIGKILL)
     writer.evaluate(epoch=3)
     api.start()
     until(lambda: "student, epoch 3" in shown.getvalue(), 60)
@@ -123,13 +124,13 @@ def test_following_a_job_survives_a_restart_and_shows_each_evaluation_once(api: 
 
 
 def test_a_service_that_does_not_come_back_is_given_up(
-    api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
+    api: ApiProcess, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clients, "RECONNECT_SECONDS", 0.5)
-    writer = Writer(database, 1)
+    writer = EventWriter(database, 1)
     events = Client(api.url, api.key).events(writer.leases[0].job_id)
     next(events)
-    api.end(signal.SIGKILL)
+    api.stop(signal.SIGKILL)
     with pytest.raises(ServiceError, match="No service answers"):
         list(events)
     writer.finish()

@@ -62,7 +62,7 @@ def built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> nn.Module:
 def flips(data: bytes, chance: random.Random) -> Iterator[bytes]:
     for _ in range(80):
         mutant = bytearray(data)
-        for _ in range(chance.selector([1, 1, 3, 100])):
+        for _ in range(chance.choice([1, 1, 3, 100])):
             mutant[chance.randrange(len(mutant))] ^= 1 << chance.randrange(8)
         yield bytes(mutant)
 
@@ -90,26 +90,26 @@ def added(state: State, key: str, _: random.Random) -> State:
 
 def reshaped(state: State, key: str, chance: random.Random) -> State:
     tensor = state[key]
-    return state | {key: chance.selector([tensor.flatten()[:-1], tensor[None], torch.cat([tensor, tensor])])}
+    return state | {key: chance.choice([tensor.flatten()[:-1], tensor[None], torch.cat([tensor, tensor])])}
 
 
 def retyped(state: State, key: str, chance: random.Random) -> State:
-    kind = chance.selector([torch.int64, torch.bool, torch.complex64, torch.float64, torch.uint8])
+    kind = chance.choice([torch.int64, torch.bool, torch.complex64, torch.float64, torch.uint8])
     return state | {key: state[key].to(kind)}
 
 
 def not_finite(state: State, key: str, chance: random.Random) -> State:
     tensor = state[key].clone()
-    tensor.view(-1)[chance.randrange(tensor.numel())] = chance.selector([float("nan"), float("inf"), float("-inf")])
+    tensor.view(-1)[chance.randrange(tensor.numel())] = chance.choice([float("nan"), float("inf"), float("-inf")])
     return state | {key: tensor}
 
 
 def no_tensor(state: State, key: str, chance: random.Random) -> State:
-    return state | {key: chance.selector([None, 1.0, "x", [state[key]], {"a": state[key]}])}
+    return state | {key: chance.choice([None, 1.0, "x", [state[key]], {"a": state[key]}])}
 
 
 def elsewhere(state: State, key: str, chance: random.Random) -> State:
-    return state | {key: chance.selector([state[key].to("meta"), state[key].to_sparse()])}
+    return state | {key: chance.choice([state[key].to("meta"), state[key].to_sparse()])}
 
 
 ALTERED = (renamed, missing, added, reshaped, retyped, not_finite, no_tensor, elsewhere)
@@ -131,7 +131,7 @@ def mutants(teacher: Path, folder: Path) -> Iterator[tuple[str, Path]]:
         yield name, path
         number += 1
     made: list[tuple[str, Any]] = [
-        (alter.__name__, content | {"state_dict": alter(state, chance.selector(keys), chance)})
+        (alter.__name__, content | {"state_dict": alter(state, chance.choice(keys), chance)})
         for alter in ALTERED
         for _ in range(11)
     ]

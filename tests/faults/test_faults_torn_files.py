@@ -5,14 +5,14 @@ from pathlib import Path
 
 import oracle
 import pytest
-from service_harness import losses_of
+from service_harness import stub_losses
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from worker_harness import WorkerHarness
 
 from store.artifacts.folder import ArtifactFolder
 from store.db.tables import Attempt, Job
-from store.jobs import lifecycle, recording
+from store.jobs import checkpoints, lifecycle, recording
 
 STEPS, CRASH = 20, 13
 OLDER, NEWEST = 5, 10
@@ -24,40 +24,40 @@ class Died(BaseException):
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_a_truncated_checkpoint_is_passed_over(workshop: WorkerHarness, cut: int) -> None:
-    goes_on_from_the_older_one(workshop, lambda content: content[:cut])
+def test_a_truncated_checkpoint_is_passed_over(worker_harness: WorkerHarness, cut: int) -> None:
+    goes_on_from_the_older_one(worker_harness, lambda content: content[:cut])
 
 
 @pytest.mark.parametrize("place", [0, 8, 17, -1])
 @pytest.mark.parametrize("bit", [0, 6])
-def test_a_checkpoint_with_a_flipped_bit_is_passed_over(workshop: WorkerHarness, place: int, bit: int) -> None:
+def test_a_checkpoint_with_a_flipped_bit_is_passed_over(worker_harness: WorkerHarness, place: int, bit: int) -> None:
     def flip(content: bytes) -> bytes:
         flipped = bytearray(content)
         flipped[place] ^= 1 << bit
         return bytes(flipped)
 
-    goes_on_from_the_older_one(workshop, flip)
+    goes_on_from_the_older_one(worker_harness, flip)
 
 
 @pytest.mark.parametrize("moment", ["linked", "verified", "renamed"])
 def test_nothing_is_left_of_a_file_whose_worker_died_before_its_row(
-    workshop: WorkerHarness, moment: str, monkeypatch: pytest.MonkeyPatch
+    worker_harness: WorkerHarness, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = workshop.submit(steps=STEPS, crash_at=CRASH)
+    job_id = worker_harness.submit(steps=STEPS, crash_at=CRASH)
     with monkeypatch.context() as patches:
         dies_at(NEWEST, moment, patches)
         with pytest.raises(Died):
-            workshop.supervisor().run()
-    assert len(files_of(workshop)) > len(keys_of(workshop, job_id)), "a file without a row was left"
-    workshop.do(take_back, job_id)
-    workshop.supervisor().run()
-    assert starts(workshop, job_id) == [0, OLDER]
-    all_is_well(workshop, job_id)
+            worker_harness.supervisor().run()
+    assert len(files_of(worker_harness)) > len(keys_of(worker_harness, job_id)), "a file without a row was left"
+    worker_harness.do(take_back, job_id)
+    worker_harness.supervisor().run()
+    assert starts(worker_harness, job_id) == [0, OLDER]
+    assert_all_succeeded(worker_harness, job_id)
 
 
 def goes_on_from_the_older_one(harness: WorkerHarness, damage: Callable[[bytes], bytes]) -> None:
     job_id = harness.run(steps=STEPS, crash_at=CRASH).id
-    newest, older = harness.do(recording.newest_checkpoints, job_id)
+    newest, older = harness.do(checkpoints.newest_checkpoints, job_id)
     assert (older.step, newest.step) == (OLDER, NEWEST)
     path = harness.artifacts.path(newest.key)
     content = path.read_bytes()
@@ -65,7 +65,7 @@ def goes_on_from_the_older_one(harness: WorkerHarness, damage: Callable[[bytes],
     path.write_bytes(damage(content))
     harness.supervisor().run()
     assert starts(harness, job_id) == [0, OLDER]
-    all_is_well(harness, job_id, rewound_further=[job_id])
+    assert_all_succeeded(harness, job_id, rewound_further=[job_id])
 
 
 def dies_at(step: int, moment: str, patches: pytest.MonkeyPatch) -> None:
@@ -89,10 +89,10 @@ def take_back(session: Session, job_id: str) -> None:
     assert lifecycle.requeue_expired(session) == [job_id]
 
 
-def all_is_well(harness: WorkerHarness, job_id: str, **broken: list[str]) -> None:
+def assert_all_succeeded(harness: WorkerHarness, job_id: str, **broken: list[str]) -> None:
     job = harness.job(job_id)
     assert (job.status, job.end_reason) == ("succeeded", "completed")
-    assert harness.losses(job_id) == losses_of(STEPS)
+    assert harness.losses(job_id) == stub_losses(STEPS)
     oracle.check(harness.database, harness.artifacts, oracle.Expected(acknowledged=[job_id], **broken))
     assert files_of(harness) == keys_of(harness, job_id), "a file without a row"
     assert list(harness.settings.work_root.iterdir()) == []
