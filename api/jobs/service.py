@@ -128,7 +128,7 @@ def get_row(session: Session, caller: Caller, job_id: str) -> tables.Job:
     """Return the row of a job. Raises JobNotFound, also if the job belongs to another owner."""
     job = caller.find_job(session, job_id)
     if job is None:
-        raise JobNotFound("No such job.")
+        raise JobNotFound("There is no job of this id.")
     return job
 
 

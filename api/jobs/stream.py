@@ -64,5 +64,5 @@ def _read_state(database: Database, caller: Caller, job_id: str) -> State:
     with database.read() as session:
         states = history.read_states(session, [job_id], caller.visible(Job))
     if job_id not in states:
-        raise JobNotFound("No such job.")
+        raise JobNotFound("There is no job of this id.")
     return states[job_id]

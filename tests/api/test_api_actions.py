@@ -1,4 +1,4 @@
-"""What is asked of a job after it was posted, in every state it can be in."""
+"""Actions on submitted jobs, in every state of a job."""
 
 from unittest.mock import Mock
 
@@ -17,49 +17,49 @@ DISTILL = {
     "teacher": {"architecture": "gfl", "init": {"weights": "teacher.pth"}},
     "student": {"architecture": "gfl", "backbone": {"depth": 18}},
 }
-NOBODY = "job_00000000000000000000000000"
+UNKNOWN_JOB = "job_00000000000000000000000000"
 
 
 @pytest.fixture
-def hinted(service, monkeypatch):
-    """Ids that workers were told of."""
-    ids = []
-    monkeypatch.setattr(service.client.app.state.context.wakeups, "enqueue", ids.append)
-    return ids
+def woken_job_ids(service, monkeypatch):
+    """Job ids of the wake-ups that were enqueued."""
+    job_ids = []
+    monkeypatch.setattr(service.client.app.state.context.wakeups, "enqueue", job_ids.append)
+    return job_ids
 
 
-def act(service, action, job_id):
+def post_action(service, action, job_id):
     if action == Action.DELETE:
         return service.client.delete(f"/jobs/{job_id}")
     return service.client.post(f"/jobs/{job_id}/{action}")
 
 
-def brought_to(service, status):
-    """A job in that state, as users and workers get it there."""
+def job_in_status(service, status):
+    """Return the id of a job that users and workers have brought to this status."""
     job_id = service.submit()["id"]
     match status:
         case JobStatus.PAUSED:
-            act(service, Action.PAUSE, job_id)
+            post_action(service, Action.PAUSE, job_id)
         case JobStatus.CANCELLED:
-            act(service, Action.CANCEL, job_id)
+            post_action(service, Action.CANCEL, job_id)
         case JobStatus.RUNNING:
             service.claim(job_id)
         case JobStatus.SUCCEEDED:
-            service.settle(service.claim(job_id))
+            service.finish(service.claim(job_id))
         case JobStatus.FAILED:
-            service.settle(service.claim(job_id), JobStatus.FAILED, end_reason=EndReason.DIVERGED)
+            service.finish(service.claim(job_id), JobStatus.FAILED, end_reason=EndReason.DIVERGED)
     assert service.get(f"/jobs/{job_id}")["status"] == status
     return job_id
 
 
-def failed(service, **changes):
+def failed_job_id(service, **changes):
     lease = service.claim(service.submit(**changes)["id"])
-    service.settle(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED)
+    service.finish(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED)
     return lease.job_id
 
 
-def as_somebody(service, owner, *scopes):
-    """Headers of a key of that owner."""
+def headers_of(service, owner, *scopes):
+    """Return the headers of a new key of this owner."""
     token = api_keys.new_token()
     with service.database.write() as session:
         api_keys.add(session, owner, token, owner=owner, scopes=scopes)
@@ -67,7 +67,7 @@ def as_somebody(service, owner, *scopes):
     return {"Authorization": f"Bearer {token}"}
 
 
-AFTERWARDS = {
+STATUS_AFTER = {
     (Action.CANCEL, JobStatus.QUEUED): "cancelled",
     (Action.CANCEL, JobStatus.PAUSED): "cancelled",
     (Action.CANCEL, JobStatus.RUNNING): "running",
@@ -75,109 +75,109 @@ AFTERWARDS = {
     (Action.PAUSE, JobStatus.QUEUED): "paused",
     (Action.PAUSE, JobStatus.RUNNING): "running",
 }
-"""The others bring a job back to the queue."""
+"""Status of the job after the action; all other actions return the job to the queue."""
 
 
 @pytest.mark.parametrize("action", list(Action))
 @pytest.mark.parametrize("status", list(JobStatus))
-def test_every_action_is_taken_or_refused_as_the_table_of_states_says(service, shapes, action, status):
-    job_id = brought_to(service, status)
+def test_every_action_follows_the_table_of_allowed_actions(service, shapes, action, status):
+    job_id = job_in_status(service, status)
     assert service.get(f"/jobs/{job_id}")["allowed_actions"] == allowed_actions(status)
-    response = act(service, action, job_id)
+    response = post_action(service, action, job_id)
     if status not in ALLOWED[action]:
-        problem = service.refused(response, 409, "action_not_allowed")
+        problem = service.assert_problem(response, 409, "action_not_allowed")
         assert problem["allowed_actions"] == allowed_actions(status)
         assert service.get(f"/jobs/{job_id}")["status"] == status
     elif action == Action.DELETE:
         assert (response.status_code, response.content) == (204, b"")
-        service.refused(service.client.get(f"/jobs/{job_id}"), 404, "job_not_found")
+        service.assert_problem(service.client.get(f"/jobs/{job_id}"), 404, "job_not_found")
     else:
         assert response.status_code == 202
-        assert response.json()["status"] == AFTERWARDS.get((action, status), "queued")
+        assert response.json()["status"] == STATUS_AFTER.get((action, status), "queued")
         assert response.json() == service.get(f"/jobs/{job_id}")
 
 
 @pytest.mark.parametrize(
-    ("action", "wish"),
+    ("action", "requested_action"),
     [
         (Action.STOP, RequestedAction.STOP),
         (Action.PAUSE, RequestedAction.PAUSE),
         (Action.CANCEL, RequestedAction.CANCEL),
     ],
 )
-def test_a_running_jobs_worker_hears_what_was_asked_however_often(service, shapes, action, wish):
+def test_the_worker_of_a_running_job_receives_a_repeated_action_once(service, shapes, action, requested_action):
     lease = service.claim(service.submit()["id"])
-    assert [act(service, action, lease.job_id).status_code for _ in range(2)] == [202, 202]
+    assert [post_action(service, action, lease.job_id).status_code for _ in range(2)] == [202, 202]
     with service.database.write() as session:
-        assert lifecycle.renew(session, lease, 60).wish == wish
+        assert lifecycle.renew(session, lease, 60).requested_action == requested_action
     types = [event["type"] for event in service.get(f"/jobs/{lease.job_id}/events")["data"]]
     assert types == ["status", "status", f"{action}_requested"]
 
 
-def test_workers_are_told_of_what_is_in_the_queue_again(service, shapes, hinted):
-    paused, broken = brought_to(service, JobStatus.PAUSED), failed(service)
-    hinted.clear()
-    act(service, Action.RESUME, paused)
-    act(service, Action.RETRY, broken)
-    assert hinted == [paused, broken]
+def test_resume_and_retry_wake_up_workers(service, shapes, woken_job_ids):
+    paused, broken = job_in_status(service, JobStatus.PAUSED), failed_job_id(service)
+    woken_job_ids.clear()
+    post_action(service, Action.RESUME, paused)
+    post_action(service, Action.RETRY, broken)
+    assert woken_job_ids == [paused, broken]
 
 
-def test_a_refused_action_tells_no_worker(service, shapes, hinted):
+def test_a_rejected_action_wakes_up_no_worker(service, shapes, woken_job_ids):
     job_id = service.submit()["id"]
-    hinted.clear()
-    act(service, Action.RESUME, job_id)
-    assert hinted == []
+    woken_job_ids.clear()
+    post_action(service, Action.RESUME, job_id)
+    assert woken_job_ids == []
 
 
-def test_pausing_a_parent_leaves_its_family_alone(service, shapes):
+def test_pausing_a_parent_does_not_pause_its_children(service, shapes):
     parent = service.submit(DISTILL, baseline={"seeds": 2})
-    act(service, Action.PAUSE, parent["id"])
+    post_action(service, Action.PAUSE, parent["id"])
     run_group = [*parent["baseline_job_ids"], *parent["seed_job_ids"], parent["comparison_job_id"]]
     assert {service.get(f"/jobs/{job_id}")["status"] for job_id in run_group} == {"queued"}
     comparison = service.get(f"/jobs/{parent['comparison_job_id']}")
     assert comparison["status_reason"]["code"] == "waiting_for_runs"
 
 
-def test_resume_brings_back_what_failed_for_want_of_it(service, shapes):
+def test_resume_requeues_jobs_that_failed_because_of_the_job(service, shapes):
     teacher = service.submit()["id"]
     student = service.submit(DISTILL, teacher={"job": teacher})["id"]
-    act(service, Action.CANCEL, teacher)
-    service._do(lifecycle.fail_dependents)
+    post_action(service, Action.CANCEL, teacher)
+    service.transact(lifecycle.fail_dependents)
     assert service.get(f"/jobs/{student}")["end_reason"] == "dependency_failed"
-    act(service, Action.RESUME, teacher)
+    post_action(service, Action.RESUME, teacher)
     back = service.get(f"/jobs/{student}")
     assert (back["status"], back["error"], back["finished_at"]) == ("queued", None, None)
 
 
-def checkpointed(service):
-    """A job that has failed and left a student behind, and the student's file."""
+def failed_job_with_student(service):
+    """Return the ids of a failed job and of its student checkpoint, and the checkpoint's file."""
     lease = service.claim(service.submit()["id"])
     checkpoint = service.checkpoint(lease)
     service.evaluate(lease, "student", 0.3)
-    service.settle(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED)
+    service.finish(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED)
     [file] = [path for path in service.artifacts.root.rglob("*") if path.is_file()]
     return lease.job_id, checkpoint, file
 
 
-def test_retry_begins_from_scratch_and_resume_does_not(service, shapes):
-    job_id, checkpoint, file = checkpointed(service)
-    act(service, Action.RESUME, job_id)
+def test_retry_starts_from_scratch_and_resume_does_not(service, shapes):
+    job_id, checkpoint, file = failed_job_with_student(service)
+    post_action(service, Action.RESUME, job_id)
     assert file.is_file()
     assert service.get(f"/jobs/{job_id}/evaluations")["data"]
-    act(service, Action.CANCEL, job_id)
-    job = act(service, Action.RETRY, job_id).json()
+    post_action(service, Action.CANCEL, job_id)
+    job = post_action(service, Action.RETRY, job_id).json()
     assert (job["status"], job["attempt"], job["started_at"], job["progress"]) == ("queued", 1, None, None)
     assert service.get(f"/jobs/{job_id}/evaluations")["data"] == []
     assert service.client.get(f"/checkpoints/{checkpoint}").status_code == 404
     assert not file.exists()
 
 
-def test_a_store_that_does_not_answer_is_asked_once_however_many_files_there_were(service, shapes, monkeypatch, caplog):
-    """Each time may take half a minute."""
+def test_an_unavailable_artifact_store_is_called_once_for_all_files(service, shapes, monkeypatch, caplog):
+    """Each request to an unavailable store can take 30 s."""
     lease = service.claim(service.submit()["id"])
     for name in ("a.json", "b.json", "c.json"):
         service.artifact(lease, name, name.encode())
-    service.settle(lease)
+    service.finish(lease)
     away = Mock(side_effect=ArtifactsUnavailable("s3://bucket answers 503"))
     monkeypatch.setattr(type(service.artifacts), "delete", away)
     assert service.client.delete(f"/jobs/{lease.job_id}").status_code == 204
@@ -185,29 +185,29 @@ def test_a_store_that_does_not_answer_is_asked_once_however_many_files_there_wer
     assert "3 files not deleted: s3://bucket answers 503" in caplog.text
 
 
-def test_a_file_that_cannot_be_deleted_keeps_no_other(service, shapes, monkeypatch):
+def test_a_file_that_cannot_be_deleted_does_not_prevent_deleting_the_others(service, shapes, monkeypatch):
     lease = service.claim(service.submit()["id"])
     for name in ("a.json", "b.json", "c.json"):
         service.artifact(lease, name, name.encode())
-    service.settle(lease)
+    service.finish(lease)
     one = Mock(side_effect=[PermissionError(13, "Permission denied"), None, None])
     monkeypatch.setattr(type(service.artifacts), "delete", one)
     assert service.client.delete(f"/jobs/{lease.job_id}").status_code == 204
     assert one.call_count == 3
 
 
-@pytest.mark.parametrize(("query", "stays"), [("", False), ("?artifacts=delete", False), ("?artifacts=keep", True)])
-def test_delete_forgets_the_job_and_keeps_its_files_on_request(service, shapes, query, stays):
-    job_id, checkpoint, file = checkpointed(service)
+@pytest.mark.parametrize(("query", "is_kept"), [("", False), ("?artifacts=delete", False), ("?artifacts=keep", True)])
+def test_delete_removes_the_job_and_keeps_its_files_on_request(service, shapes, query, is_kept):
+    job_id, checkpoint, file = failed_job_with_student(service)
     assert service.client.delete(f"/jobs/{job_id}{query}").status_code == 204
     assert service.client.get(f"/checkpoints/{checkpoint}").status_code == 404
-    assert file.exists() == stays
+    assert file.exists() == is_kept
     with service.database.read() as session:
         assert session.scalars(select(Event).where(Event.job_id == job_id)).all() == []
 
 
-def test_a_file_that_cannot_be_deleted_is_told_in_the_log_alone(service, shapes, monkeypatch, caplog):
-    job_id, _, file = checkpointed(service)
+def test_a_file_that_cannot_be_deleted_is_only_logged(service, shapes, monkeypatch, caplog):
+    job_id, _, file = failed_job_with_student(service)
     context = service.client.app.state.context
 
     def refuse(key):
@@ -220,7 +220,7 @@ def test_a_file_that_cannot_be_deleted_is_told_in_the_log_alone(service, shapes,
 
 
 def test_a_published_detectors_weights_outlive_its_job(service, shapes):
-    job_id = service.trained()
+    job_id = service.succeeded_job()
     service.client.post("/detectors", json={"name": "mine", "job": job_id})
     assert service.client.delete(f"/jobs/{job_id}").status_code == 204
     assert service.get("/detectors/mine")["job_id"] is None
@@ -228,23 +228,23 @@ def test_a_published_detectors_weights_outlive_its_job(service, shapes):
         assert service.artifacts.path(session.scalars(select(Detector.weights_key)).one()).is_file()
 
 
-def test_a_job_that_another_needs_is_not_deleted(service, shapes):
-    teacher = service.trained()
+def test_a_job_that_another_job_needs_cannot_be_deleted(service, shapes):
+    teacher = service.succeeded_job()
     student = service.submit(DISTILL, teacher={"job": teacher})["id"]
-    problem = service.refused(service.client.delete(f"/jobs/{teacher}"), 409, "job_in_use")
+    problem = service.assert_problem(service.client.delete(f"/jobs/{teacher}"), 409, "job_in_use")
     assert student in problem["detail"]
-    act(service, Action.CANCEL, student)
+    post_action(service, Action.CANCEL, student)
     assert service.client.delete(f"/jobs/{teacher}").status_code == 204
 
 
-def test_a_parent_is_deleted_with_its_family_once_all_have_ended(service, shapes):
+def test_a_parent_is_deleted_with_its_children_when_all_have_ended(service, shapes):
     parent = service.submit(DISTILL, baseline=True)
-    service.settle(service.claim(parent["id"]))
+    service.finish(service.claim(parent["id"]))
     run_group = [*parent["baseline_job_ids"], parent["comparison_job_id"]]
     for _ in run_group:
-        problem = service.refused(service.client.delete(f"/jobs/{parent['id']}"), 409, "job_in_use")
+        problem = service.assert_problem(service.client.delete(f"/jobs/{parent['id']}"), 409, "job_in_use")
         [named] = [job_id for job_id in run_group if job_id in problem["detail"]]
-        act(service, Action.CANCEL, named)
+        post_action(service, Action.CANCEL, named)
     assert service.client.delete(f"/jobs/{parent['id']}").status_code == 204
     assert service.get("/jobs")["data"] == []
 
@@ -262,13 +262,13 @@ def test_name_tags_and_priority_are_changed_and_the_spec_is_not(service, shapes)
     assert service.client.patch(path, json={"name": None}).json()["name"] is None
 
 
-def test_an_empty_change_changes_nothing_and_leaves_no_trace(service, shapes):
+def test_an_empty_change_adds_no_event(service, shapes):
     job = service.submit(name="x", tags=["a"], priority=1)
     assert service.client.patch(f"/jobs/{job['id']}", json={}).json() == job
     assert len(service.get(f"/jobs/{job['id']}/events")["data"]) == 1
 
 
-def test_a_higher_priority_goes_to_the_front(service, shapes):
+def test_a_higher_priority_moves_a_job_to_the_front_of_the_queue(service, shapes):
     first, second = (service.submit()["id"] for _ in range(2))
     assert service.client.patch(f"/jobs/{second}", json={"priority": 1}).json()["queue_position"] == 1
     assert service.get(f"/jobs/{first}")["queue_position"] == 2
@@ -286,60 +286,60 @@ def test_a_higher_priority_goes_to_the_front(service, shapes):
         ({"owner": "me"}, "owner"),
     ],
 )
-def test_a_change_that_cannot_be_is_refused_by_its_field(service, shapes, body, loc):
+def test_an_invalid_change_is_rejected_with_its_field(service, shapes, body, loc):
     job = service.submit()
-    problem = service.refused(service.client.patch(f"/jobs/{job['id']}", json=body), 422, "invalid_request")
+    problem = service.assert_problem(service.client.patch(f"/jobs/{job['id']}", json=body), 422, "invalid_request")
     assert problem["errors"][0]["loc"].startswith(loc)
     assert service.get(f"/jobs/{job['id']}") == job
 
 
-def test_a_job_that_has_ended_still_takes_a_new_name(service, shapes):
-    job_id = service.trained()
+def test_a_job_that_has_ended_can_be_renamed(service, shapes):
+    job_id = service.succeeded_job()
     assert service.client.patch(f"/jobs/{job_id}", json={"name": "the good one"}).json()["name"] == "the good one"
 
 
 @pytest.mark.parametrize("action", [*Action, "change"])
-def test_another_owners_job_is_not_there(service, shapes, action):
+def test_a_job_of_another_owner_is_not_found(service, shapes, action):
     job_id = service.submit()["id"]
-    stranger = as_somebody(service, "stranger", api_keys.Scope.SUBMIT)
+    stranger = headers_of(service, "stranger", api_keys.Scope.SUBMIT)
     method, path = {Action.DELETE: ("DELETE", ""), "change": ("PATCH", "")}.get(action, ("POST", f"/{action}"))
-    for id in (job_id, NOBODY):
+    for id in (job_id, UNKNOWN_JOB):
         response = service.client.request(
             method, f"/jobs/{id}{path}", headers=stranger, json={} if path == "" else None
         )
-        service.refused(response, 404, "job_not_found")
+        service.assert_problem(response, 404, "job_not_found")
     assert service.get(f"/jobs/{job_id}")["status"] == "queued"
 
 
 @pytest.mark.parametrize("action", [*Action, "change"])
-def test_a_key_that_may_only_look_changes_nothing(service, shapes, action):
+def test_a_key_with_scope_read_cannot_change_jobs(service, shapes, action):
     job_id = service.submit()["id"]
-    reader = as_somebody(service, "admin", api_keys.Scope.READ)
+    reader = headers_of(service, "admin", api_keys.Scope.READ)
     method, path = {Action.DELETE: ("DELETE", ""), "change": ("PATCH", "")}.get(action, ("POST", f"/{action}"))
     response = service.client.request(method, f"/jobs/{job_id}{path}", headers=reader, json={} if path == "" else None)
-    service.refused(response, 403, "scope_missing")
+    service.assert_problem(response, 403, "scope_missing")
 
 
-def test_what_a_worker_still_writes_for_a_paused_job_is_refused(service, shapes):
+def test_writes_of_a_worker_to_a_paused_job_are_rejected(service, shapes):
     lease = service.claim(service.submit()["id"])
-    act(service, Action.PAUSE, lease.job_id)
-    service._do(lifecycle.requeue, lease, attempt_counts=False)
+    post_action(service, Action.PAUSE, lease.job_id)
+    service.transact(lifecycle.requeue, lease, attempt_counts=False)
     assert service.get(f"/jobs/{lease.job_id}")["status"] == "paused"
     with pytest.raises(LeaseLost):
         service.evaluate(lease, "student", 0.5)
 
 
 @pytest.mark.parametrize("action", [Action.RESUME, Action.RETRY])
-def test_a_job_that_begins_again_counts_against_the_quota(service, shapes, action):
-    broken = failed(service)
+def test_a_reactivated_job_counts_against_the_quota(service, shapes, action):
+    broken = failed_job_id(service)
     headers = {"Authorization": f"Bearer {api_keys.new_token()}"}
     token = headers["Authorization"].removeprefix("Bearer ")
-    service._do(api_keys.add, "two", token, max_active_jobs=2)
+    service.transact(api_keys.add, "two", token, max_active_jobs=2)
     paused, _ = (service.submit()["id"] for _ in range(2))
-    act(service, Action.PAUSE, paused)
-    refused = service.client.post(f"/jobs/{broken}/{action}", headers=headers)
-    service.refused(refused, 429, "quota_exceeded")
+    post_action(service, Action.PAUSE, paused)
+    response = service.client.post(f"/jobs/{broken}/{action}", headers=headers)
+    service.assert_problem(response, 429, "quota_exceeded")
     assert service.get(f"/jobs/{broken}")["status"] == "failed"
     assert service.client.post(f"/jobs/{paused}/resume", headers=headers).status_code == 202, "it counted before"
-    act(service, Action.CANCEL, paused)
+    post_action(service, Action.CANCEL, paused)
     assert service.client.post(f"/jobs/{broken}/{action}", headers=headers).status_code == 202

@@ -1,3 +1,5 @@
+"""Registration, check, listing and deletion of data sets."""
+
 import hashlib
 import json
 import shutil
@@ -11,7 +13,7 @@ from frs.dataset.report import Report
 from store.db.tables import Dataset
 
 
-def test_a_small_data_set_is_checked_before_the_answer(service):
+def test_a_small_data_set_is_checked_before_the_response(service):
     response = service.client.post("/datasets", json={"name": "shapes"})
     dataset = response.json()
     assert response.status_code == 201
@@ -26,46 +28,46 @@ def test_a_small_data_set_is_checked_before_the_answer(service):
     assert dataset["created_at"].endswith("Z")
 
 
-def test_it_is_found_by_id_and_by_name(service, shapes):
+def test_a_data_set_is_found_by_id_and_by_name(service, shapes):
     assert service.get(f"/datasets/{shapes['id']}") == service.get("/datasets/shapes") == shapes
 
 
-def test_the_check_report_is_there_in_full(service, shapes):
-    found = service.get("/datasets/shapes/check")
-    assert Report.model_validate(found["train"]).depth == "decoded"
-    assert found["issues"] == []
+def test_the_check_returns_the_complete_report(service, shapes):
+    check_result = service.get("/datasets/shapes/check")
+    assert Report.model_validate(check_result["train"]).depth == "decoded"
+    assert check_result["issues"] == []
 
 
-def test_paths_may_be_given(service):
-    half = {"images": "shapes/val", "annotations": "shapes/annotations/instances_val.json"}
-    dataset = service.register("tiny", train=half, val=half)
+def test_paths_can_be_set(service):
+    split = {"images": "shapes/val", "annotations": "shapes/annotations/instances_val.json"}
+    dataset = service.register("tiny", train=split, val=split)
     assert dataset["counts"]["train"]["images"] == 3
 
 
-def test_problems_name_file_and_box(service):
+def test_issues_contain_file_and_box(service):
     def alter(folder, document):
         (folder / "train" / "000002.jpg").unlink()
         document["annotations"][0]["bbox"][2] = 0
 
-    service.altered_copy("broken", alter)
+    service.copy_dataset_altered("broken", alter)
     dataset = service.register("broken")
     assert dataset["status"] == "has_problems"
-    told = {issue["code"]: issue for issue in dataset["issues"]}
-    assert told["image_missing"]["file"] == "000002.jpg"
-    assert told["box_empty"]["annotation_id"] == 1
-    assert told["box_empty"]["split"] == "train"
+    issues_by_code = {issue["code"]: issue for issue in dataset["issues"]}
+    assert issues_by_code["image_missing"]["file"] == "000002.jpg"
+    assert issues_by_code["box_empty"]["annotation_id"] == 1
+    assert issues_by_code["box_empty"]["split"] == "train"
 
 
-def test_halves_of_different_classes_are_a_problem(service):
-    service.altered_copy("named", lambda _, document: document["categories"][3].update(name="comet"))
+def test_splits_with_different_classes_are_an_issue(service):
+    service.copy_dataset_altered("named", lambda _, document: document["categories"][3].update(name="comet"))
     dataset = service.register("named")
     assert dataset["status"] == "has_problems"
     assert [issue["code"] for issue in dataset["issues"]] == ["class_mismatch"]
     assert "comet" in dataset["issues"][0]["message"]
 
 
-def test_an_annotation_file_that_is_not_json_is_a_problem(service):
-    service.altered_copy("text", lambda folder, _: None)
+def test_an_annotation_file_that_is_not_json_is_an_issue(service):
+    service.copy_dataset_altered("text", lambda folder, _: None)
     (service.settings.datasets_root / "text/annotations/instances_val.json").write_text("hello")
     dataset = service.register("text")
     assert dataset["status"] == "has_problems"
@@ -81,94 +83,94 @@ def test_an_annotation_file_that_is_not_json_is_a_problem(service):
         ({"name": "shapes", "val": {"images": "shapes/val", "annotations": "shapes/val"}}, "val.annotations"),
     ],
 )
-def test_files_that_are_not_there_are_named_by_their_field(service, body, loc):
-    issue = service.refused(service.client.post("/datasets", json=body), 422, "files_not_found")
+def test_missing_files_are_rejected_with_their_field(service, body, loc):
+    issue = service.assert_problem(service.client.post("/datasets", json=body), 422, "files_not_found")
     assert issue["errors"][0]["loc"] == loc
     assert service.get("/datasets")["data"] == []
 
 
-def test_a_link_leads_nowhere_outside(service, tmp_path):
+def test_links_to_files_outside_the_data_folder_are_rejected(service, tmp_path):
     shutil.copytree(service.settings.datasets_root / "shapes", tmp_path / "outside")
     (service.settings.datasets_root / "linked").symlink_to(tmp_path / "outside")
     (service.settings.datasets_root / "circle").symlink_to(service.settings.datasets_root / "circle")
     for name in ("linked", "circle"):
-        service.refused(service.client.post("/datasets", json={"name": name}), 422, "files_not_found")
+        service.assert_problem(service.client.post("/datasets", json={"name": name}), 422, "files_not_found")
 
 
-def test_a_name_is_taken_once(service, shapes):
-    service.refused(service.client.post("/datasets", json={"name": "shapes"}), 409, "name_taken")
+def test_a_name_can_be_used_once(service, shapes):
+    service.assert_problem(service.client.post("/datasets", json={"name": "shapes"}), 409, "name_taken")
 
 
-def test_a_data_set_that_jobs_refer_to_stays(service, shapes):
+def test_a_data_set_of_a_job_cannot_be_deleted(service, shapes):
     service.submit()
-    service.refused(service.client.delete("/datasets/shapes"), 409, "dataset_in_use")
+    service.assert_problem(service.client.delete("/datasets/shapes"), 409, "dataset_in_use")
     assert service.get("/datasets/shapes") == shapes
 
 
-def test_images_that_teach_a_job_unlabelled_stay_until_it_has_ended(service, shapes):
-    service.altered_copy("more", lambda _folder, content: content["annotations"].clear())
+def test_an_unlabelled_data_set_cannot_be_deleted_before_its_job_has_ended(service, shapes):
+    service.copy_dataset_altered("more", lambda _folder, content: content["annotations"].clear())
     service.register("more")
     job = service.submit(kind="distill", teacher={"architecture": "gfl"}, unlabelled="more")
-    service.refused(service.client.delete("/datasets/more"), 409, "dataset_in_use")
+    service.assert_problem(service.client.delete("/datasets/more"), 409, "dataset_in_use")
     service.client.post(f"/jobs/{job['id']}/cancel")
     assert service.client.delete("/datasets/more").status_code == 204
 
 
-def test_a_data_set_without_jobs_can_be_forgotten(service, shapes):
+def test_a_data_set_without_jobs_can_be_deleted(service, shapes):
     assert service.client.delete("/datasets/shapes").status_code == 204
-    service.refused(service.client.get("/datasets/shapes"), 404, "dataset_not_found")
+    service.assert_problem(service.client.get("/datasets/shapes"), 404, "dataset_not_found")
     assert (service.settings.datasets_root / "shapes").is_dir()
 
 
 def test_data_sets_are_listed_newest_first_page_by_page(service):
-    half = {"images": "shapes/val", "annotations": "shapes/annotations/instances_val.json"}
-    names = [service.register(f"set {n}", train=half, val=half)["name"] for n in range(5)]
-    seen, cursor = [], None
+    split = {"images": "shapes/val", "annotations": "shapes/annotations/instances_val.json"}
+    names = [service.register(f"set {n}", train=split, val=split)["name"] for n in range(5)]
+    names_listed, cursor = [], None
     while True:
         page = service.get("/datasets", params={"limit": 2} | ({"cursor": cursor} if cursor else {}))
-        seen += [dataset["name"] for dataset in page["data"]]
+        names_listed += [dataset["name"] for dataset in page["data"]]
         cursor = page["next_cursor"]
         if cursor is None:
             break
-    assert seen == names[::-1]
+    assert names_listed == names[::-1]
 
 
 @pytest.fixture
-def held_check(monkeypatch):
-    """Every set counts as large, and its check waits."""
-    gate, done = threading.Event(), threading.Event()
+def blocked_check(monkeypatch):
+    """Make every data set large, and block its check until the first event is set."""
+    release, done = threading.Event(), threading.Event()
     run = checks.run
 
-    def held(*arguments):
-        gate.wait(10)
+    def run_when_released(*arguments):
+        release.wait(10)
         run(*arguments)
         done.set()
 
     monkeypatch.setattr(checks, "MAX_SYNC_IMAGES", 5)
-    monkeypatch.setattr(checks, "run", held)
-    yield gate, done
-    gate.set()
+    monkeypatch.setattr(checks, "run", run_when_released)
+    yield release, done
+    release.set()
 
 
-def test_a_large_data_set_is_checked_after_the_answer(service, held_check):
-    gate, done = held_check
+def test_a_large_data_set_is_checked_after_the_response(service, blocked_check):
+    release, done = blocked_check
     dataset = service.register("shapes")
     assert (dataset["status"], dataset["counts"], dataset["class_table"]) == ("checking", None, None)
     spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
-    issue = service.refused(service.client.post("/jobs", json=spec), 422, "dataset_not_ready")
+    issue = service.assert_problem(service.client.post("/jobs", json=spec), 422, "dataset_not_ready")
     assert dataset["id"] in issue["hint"]
-    gate.set()
+    release.set()
     assert done.wait(10)
     assert service.get("/datasets/shapes")["status"] == "ready"
 
 
-def test_a_check_that_a_restart_cut_off_is_done_again(service, shapes, held_check):
-    gate, done = held_check
+def test_a_check_interrupted_by_a_restart_is_repeated(service, shapes, blocked_check):
+    release, done = blocked_check
     with service.database.write() as session:
         row = session.get_one(Dataset, shapes["id"])
         row.status, row.check_result, row.classes = "checking", None, None
         session.commit()
-    gate.set()
+    release.set()
     checks.resume(service.database, service.settings)
     assert done.wait(10)
     assert service.get("/datasets/shapes") == shapes
@@ -187,15 +189,15 @@ def hashes_of(service, name):
         return session.scalars(select(Dataset.hashes).where(Dataset.name == name)).one()
 
 
-def test_what_was_checked_is_remembered_by_its_hash(service, shapes):
+def test_hashes_of_the_annotation_files_are_stored(service, shapes):
     folder = service.settings.datasets_root / "shapes" / "annotations"
-    contents = {half: (folder / f"instances_{half}.json").read_bytes() for half in ("train", "val")}
+    contents = {split: (folder / f"instances_{split}.json").read_bytes() for split in ("train", "val")}
     assert hashes_of(service, "shapes") == {
-        half: hashlib.sha256(content).hexdigest() for half, content in contents.items()
+        split: hashlib.sha256(content).hexdigest() for split, content in contents.items()
     }
 
 
-def test_a_half_that_cannot_be_read_has_problems_and_no_hash(service, monkeypatch):
+def test_an_annotation_file_that_cannot_be_hashed_has_no_hash(service, monkeypatch):
     def unreadable(path):
         raise PermissionError(13, "no")
 

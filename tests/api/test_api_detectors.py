@@ -1,3 +1,5 @@
+"""Registration and deletion of detectors."""
+
 import hashlib
 
 import pytest
@@ -12,7 +14,7 @@ def register(service, **fields):
     return service.client.post("/detectors", json=body)
 
 
-def test_weights_of_the_models_folder_become_a_detector(service):
+def test_weights_in_the_models_folder_are_registered(service):
     response = register(service, classes=CLASSES)
     detector = response.json()
     assert response.status_code == 201
@@ -24,13 +26,13 @@ def test_weights_of_the_models_folder_become_a_detector(service):
     assert service.get("/detectors")["data"] == [detector]
 
 
-def test_a_stock_config_is_a_description_too(service):
+def test_a_base_config_is_a_description(service):
     detector = register(service, description={"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}).json()
     assert detector["description"] == {"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py", "init": "imagenet"}
 
 
-def test_a_jobs_last_student_becomes_a_detector(service, shapes):
-    job_id = service.trained()
+def test_the_last_student_of_a_job_is_registered(service, shapes):
+    job_id = service.succeeded_job()
     response = service.client.post("/detectors", json={"name": "small", "job": job_id})
     assert response.status_code == 201
     detector = response.json()
@@ -41,14 +43,14 @@ def test_a_jobs_last_student_becomes_a_detector(service, shapes):
     assert detector["description"]["architecture"] == "gfl"
 
 
-def test_a_job_that_has_not_succeeded_gives_none(service, shapes):
+def test_a_job_that_has_not_succeeded_is_rejected(service, shapes):
     waiting = service.submit()["id"]
     failed = service.claim(service.submit()["id"])
     service.checkpoint(failed)
-    service.settle(failed, JobStatus.FAILED, end_reason=EndReason.DIVERGED)
+    service.finish(failed, JobStatus.FAILED, end_reason=EndReason.DIVERGED)
     for job_id in (waiting, failed.job_id):
         response = service.client.post("/detectors", json={"name": "small", "job": job_id})
-        assert service.refused(response, 422, "student_not_ready")["errors"][0]["loc"] == "job"
+        assert service.assert_problem(response, 422, "student_not_ready")["errors"][0]["loc"] == "job"
 
 
 @pytest.mark.parametrize(
@@ -68,24 +70,24 @@ def test_a_job_that_has_not_succeeded_gives_none(service, shapes):
         ({"name": "a/b"}, "invalid_request", "name"),
     ],
 )
-def test_what_makes_no_detector_is_refused(refusing, fields, code, loc):
-    problem = refusing.refused(register(refusing, **fields), 422, code)
+def test_an_invalid_detector_is_rejected(shared_service, fields, code, loc):
+    problem = shared_service.assert_problem(register(shared_service, **fields), 422, code)
     assert problem["errors"][0]["loc"] == loc
 
 
-def test_a_link_leads_nowhere_outside(service):
+def test_links_to_files_outside_the_models_folder_are_rejected(service):
     (service.settings.models_root / "key").symlink_to(service.settings.api_key_file)
-    service.refused(register(service, weights="key"), 422, "weights_not_found")
+    service.assert_problem(register(service, weights="key"), 422, "weights_not_found")
 
 
-def test_a_job_of_nothing_is_named(refusing):
-    response = refusing.client.post("/detectors", json={"name": "x", "job": "job_00000000000000000000000000"})
-    refusing.refused(response, 422, "job_not_found")
+def test_an_unknown_job_is_rejected(shared_service):
+    response = shared_service.client.post("/detectors", json={"name": "x", "job": "job_00000000000000000000000000"})
+    shared_service.assert_problem(response, 422, "job_not_found")
 
 
-def test_a_name_is_taken_once(service):
+def test_a_name_can_be_used_once(service):
     assert register(service).status_code == 201
-    service.refused(register(service), 409, "name_taken")
+    service.assert_problem(register(service), 409, "name_taken")
 
 
 @pytest.mark.parametrize(
@@ -96,10 +98,10 @@ def test_a_name_is_taken_once(service):
         {"kind": "evaluate", "student": {"detector": "teacher"}},
     ],
 )
-def test_a_detector_stays_while_a_job_needs_it(service, shapes, spec):
+def test_a_detector_cannot_be_deleted_while_a_job_needs_it(service, shapes, spec):
     register(service)
     job = service.submit(spec | {"dataset": "shapes"})
-    service.refused(service.client.delete("/detectors/teacher"), 409, "detector_in_use")
+    service.assert_problem(service.client.delete("/detectors/teacher"), 409, "detector_in_use")
     service.client.post(f"/jobs/{job['id']}/cancel")
     assert service.client.delete("/detectors/teacher").status_code == 204
-    service.refused(service.client.get("/detectors/teacher"), 404, "detector_not_found")
+    service.assert_problem(service.client.get("/detectors/teacher"), 404, "detector_not_found")

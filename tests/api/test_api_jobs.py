@@ -1,3 +1,5 @@
+"""Listing, cancellation, events and logs of jobs."""
+
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -11,24 +13,24 @@ from store.states import EndReason, JobStatus
 TRAIN = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
 
 
-def pages(service, path, **query):
-    found, cursor = [], None
+def read_all_pages(service, path, **query):
+    rows, cursor = [], None
     while True:
         page = service.get(path, params=query | ({"cursor": cursor} if cursor else {}))
         assert len(page["data"]) <= query.get("limit", 50)
-        found += page["data"]
+        rows += page["data"]
         cursor = page["next_cursor"]
         if cursor is None:
-            return found
+            return rows
 
 
 def test_jobs_are_listed_newest_first_page_by_page(service, shapes):
     ids = [service.submit()["id"] for _ in range(7)]
     for limit in (1, 3, 7, 200):
-        assert [job["id"] for job in pages(service, "/jobs", limit=limit)] == ids[::-1]
+        assert [job["id"] for job in read_all_pages(service, "/jobs", limit=limit)] == ids[::-1]
 
 
-def test_a_job_added_between_two_pages_shifts_nothing(service, shapes):
+def test_a_job_added_between_two_pages_does_not_shift_the_second(service, shapes):
     ids = [service.submit()["id"] for _ in range(4)]
     first = service.get("/jobs?limit=2")
     service.submit()
@@ -36,7 +38,7 @@ def test_a_job_added_between_two_pages_shifts_nothing(service, shapes):
     assert [job["id"] for job in first["data"] + second["data"]] == ids[::-1]
 
 
-def test_a_list_says_what_a_single_answer_says(service, shapes):
+def test_the_list_contains_the_same_jobs_as_single_requests(service, shapes):
     jobs = [service.submit() for _ in range(3)]
     assert service.get("/jobs")["data"] == [service.get(f"/jobs/{job['id']}") for job in jobs[::-1]]
     assert [job["queue_position"] for job in service.get("/jobs")["data"]] == [3, 2, 1]
@@ -53,25 +55,25 @@ def test_jobs_are_filtered(service, shapes):
     c = service.submit({"kind": "evaluate", "dataset": "shapes", "student": {"architecture": "gfl"}})
     service.client.post(f"/jobs/{c['id']}/cancel")
 
-    def found(**query):
+    def filtered_ids(**query):
         return [job["id"] for job in service.get("/jobs", params=query)["data"]]
 
-    assert found(status="queued") == [b["id"], a["id"]]
-    assert found(status=["queued", "cancelled"]) == [c["id"], b["id"], a["id"]]
-    assert found(kind="evaluate") == [c["id"]]
-    assert found(dataset="other") == found(dataset=b["spec"]["dataset"]) == [b["id"]]
-    assert found(dataset=shapes["id"]) == [c["id"], a["id"]]
-    assert found(dataset="nope") == []
-    assert found(tag="paper") == found(tag='quoted "x"') == [a["id"]]
-    assert found(tag="pap") == found(tag="PAPER") == []
-    made = [datetime.fromisoformat(job["created_at"]) for job in (a, b)]
-    between = (made[0] + (made[1] - made[0]) / 2).isoformat()
-    assert found(created_after=between) == [c["id"], b["id"]]
-    assert found(created_before=between) == [a["id"]]
-    assert found(kind="train", tag="paper", status="cancelled") == []
+    assert filtered_ids(status="queued") == [b["id"], a["id"]]
+    assert filtered_ids(status=["queued", "cancelled"]) == [c["id"], b["id"], a["id"]]
+    assert filtered_ids(kind="evaluate") == [c["id"]]
+    assert filtered_ids(dataset="other") == filtered_ids(dataset=b["spec"]["dataset"]) == [b["id"]]
+    assert filtered_ids(dataset=shapes["id"]) == [c["id"], a["id"]]
+    assert filtered_ids(dataset="nope") == []
+    assert filtered_ids(tag="paper") == filtered_ids(tag='quoted "x"') == [a["id"]]
+    assert filtered_ids(tag="pap") == filtered_ids(tag="PAPER") == []
+    created = [datetime.fromisoformat(job["created_at"]) for job in (a, b)]
+    between = (created[0] + (created[1] - created[0]) / 2).isoformat()
+    assert filtered_ids(created_after=between) == [c["id"], b["id"]]
+    assert filtered_ids(created_before=between) == [a["id"]]
+    assert filtered_ids(kind="train", tag="paper", status="cancelled") == []
 
 
-def test_a_running_job_shows_how_far_it_is(service, shapes):
+def test_a_running_job_shows_its_progress(service, shapes):
     lease = service.claim(service.submit()["id"])
     progress = {"epoch": 1, "epochs": 2, "step": 5, "steps": 20, "fraction": 0.25, "eta_seconds": 3.0}
     service.record(lease, events.Phase(phase="training"), events.Progress(**progress, images_per_second=8.0))
@@ -83,17 +85,17 @@ def test_a_running_job_shows_how_far_it_is(service, shapes):
     assert job["finished_at"] is None
 
 
-def test_a_failed_job_says_why_and_what_to_do(service, shapes):
+def test_a_failed_job_shows_its_error_and_hint(service, shapes):
     lease = service.claim(service.submit()["id"])
     problem = events.ErrorInfo(code="diverged", message="train/loss became nan at step 3.", hint="Lower it.")
-    service.settle(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED, error=problem)
+    service.finish(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED, error=problem)
     job = service.get(f"/jobs/{lease.job_id}")
     assert (job["status"], job["is_terminal"], job["end_reason"]) == ("failed", True, "diverged")
     assert job["error"] == problem.model_dump()
     assert job["allowed_actions"] == ["resume", "retry", "delete"]
 
 
-def test_a_waiting_job_is_cancelled_at_once(service, shapes):
+def test_a_queued_job_is_cancelled_immediately(service, shapes):
     job_id = service.submit()["id"]
     response = service.client.post(f"/jobs/{job_id}/cancel")
     assert response.status_code == 202
@@ -105,50 +107,50 @@ def test_a_running_job_is_cancelled_by_its_worker(service, shapes):
     for _ in range(2):
         response = service.client.post(f"/jobs/{lease.job_id}/cancel")
         assert (response.status_code, response.json()["status"]) == (202, "running")
-    service.settle(lease)
+    service.finish(lease)
     assert service.get(f"/jobs/{lease.job_id}")["status"] == "cancelled"
 
 
-def test_a_job_that_has_ended_takes_no_cancel(service, shapes):
-    job_id = service.trained()
-    problem = service.refused(service.client.post(f"/jobs/{job_id}/cancel"), 409, "action_not_allowed")
+def test_a_job_that_has_ended_cannot_be_cancelled(service, shapes):
+    job_id = service.succeeded_job()
+    problem = service.assert_problem(service.client.post(f"/jobs/{job_id}/cancel"), 409, "action_not_allowed")
     assert problem["allowed_actions"] == ["delete"]
-    service.refused(service.client.post("/jobs/job_00000000000000000000000000/cancel"), 404, "job_not_found")
+    service.assert_problem(service.client.post("/jobs/job_00000000000000000000000000/cancel"), 404, "job_not_found")
 
 
-def test_cancel_and_completion_at_once_agree_on_one_end(service, shapes):
+def test_concurrent_cancel_and_completion_agree_on_one_status(service, shapes):
     for _ in range(10):
         lease = service.claim(service.submit()["id"])
         with ThreadPoolExecutor(2) as pool:
             cancel = pool.submit(service.client.post, f"/jobs/{lease.job_id}/cancel")
-            settle = pool.submit(service.settle, lease)
-        settle.result()
+            finish = pool.submit(service.finish, lease)
+        finish.result()
         status = service.get(f"/jobs/{lease.job_id}")["status"]
         assert (cancel.result().status_code, status) in [(202, "cancelled"), (409, "succeeded")]
         with pytest.raises(LeaseLost):
-            service.settle(lease)
+            service.finish(lease)
 
 
-def test_events_tell_the_history_without_log_lines(service, shapes):
+def test_events_are_listed_without_log_lines(service, shapes):
     lease = service.claim(service.submit()["id"])
     service.record(lease, events.Phase(phase="loading"), events.Log(message="hello"), events.Rewound(to_step=0))
-    service.settle(lease)
-    found = pages(service, f"/jobs/{lease.job_id}/events", limit=2)
-    assert [event["type"] for event in found] == ["status", "status", "phase", "rewound", "status"]
-    assert [event["seq"] for event in found] == [1, 2, 3, 5, 6]
-    assert [event["data"]["status"] for event in found if event["type"] == "status"] == [
+    service.finish(lease)
+    events_listed = read_all_pages(service, f"/jobs/{lease.job_id}/events", limit=2)
+    assert [event["type"] for event in events_listed] == ["status", "status", "phase", "rewound", "status"]
+    assert [event["seq"] for event in events_listed] == [1, 2, 3, 5, 6]
+    assert [event["data"]["status"] for event in events_listed if event["type"] == "status"] == [
         "queued",
         "running",
         "succeeded",
     ]
-    assert all(event["at"].endswith("Z") for event in found)
+    assert all(event["at"].endswith("Z") for event in events_listed)
 
 
 def test_logs_are_read_from_either_end(service, shapes):
     lease = service.claim(service.submit()["id"])
     service.record(lease, *(events.Log(level="warning", message=f"line {n}") for n in range(9)))
     path = f"/jobs/{lease.job_id}/logs"
-    assert [line["message"] for line in pages(service, path, limit=4)] == [f"line {n}" for n in range(9)]
+    assert [line["message"] for line in read_all_pages(service, path, limit=4)] == [f"line {n}" for n in range(9)]
     tail = service.get(path, params={"tail": 2})["data"]
     assert [(line["level"], line["message"], line["attempt"]) for line in tail] == [
         ("warning", "line 7", 1),
@@ -156,7 +158,7 @@ def test_logs_are_read_from_either_end(service, shapes):
     ]
 
 
-def test_a_long_queue_is_listed_at_once(service, shapes):
+def test_a_long_queue_is_listed_quickly(service, shapes):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: service.submit(), range(60)))
     start = time.monotonic()

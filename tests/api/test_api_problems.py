@@ -101,7 +101,7 @@ def test_an_internal_error_reveals_only_its_request_id(service, monkeypatch, cap
     def fail(*_):
         raise RuntimeError("SELECT secret FROM /srv/data")
 
-    monkeypatch.setattr(jobs_service, "listing", fail)
+    monkeypatch.setattr(jobs_service, "list_jobs", fail)
     with caplog.at_level(logging.ERROR, "api.http.errors"):
         response = service.client.get("/jobs")
     problem = service.assert_problem(response, 500, "internal_error")
@@ -146,7 +146,7 @@ def test_an_unavailable_database_is_503(service, monkeypatch):
     def fail(*_):
         raise OperationalError("SELECT", {}, Exception("connection to 10.0.0.1 refused"))
 
-    monkeypatch.setattr(jobs_service, "listing", fail)
+    monkeypatch.setattr(jobs_service, "list_jobs", fail)
     response = service.client.get("/jobs")
     service.assert_problem(response, 503, "database_unavailable")
     assert "10.0.0.1" not in response.text

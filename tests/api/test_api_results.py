@@ -1,3 +1,5 @@
+"""Reports, evaluations, checkpoints and artifacts of jobs."""
+
 import hashlib
 import io
 from unittest.mock import Mock
@@ -19,18 +21,18 @@ CONTENT = b"0123456789"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-def compared(low, high):
-    images = {"low": low, "high": high, "level": 0.95, "resamples": 1000, "images": 3, "by_number": {}}
+def comparison_facts(low, high):
+    image_interval = {"low": low, "high": high, "level": 0.95, "resamples": 1000, "images": 3, "by_number": {}}
     pair = {"seed": 0, "student": 0.6, "baseline": 0.5, "gain": 0.1}
-    return {"gain": 0.1, "image_interval": images, "seed_interval": None, "pairs": [pair]}
+    return {"gain": 0.1, "image_interval": image_interval, "seed_interval": None, "pairs": [pair]}
 
 
-def evaluated(service, job_id, mAP, teacher=None):
+def run_with_evaluation(service, job_id, mAP, teacher=None):
     lease = service.claim(job_id)
     if teacher is not None:
         service.evaluate(lease, "teacher", teacher, step=0)
     service.evaluate(lease, "student", mAP)
-    service.settle(lease)
+    service.finish(lease)
 
 
 def test_a_report_is_partial_until_all_three_are_evaluated_and_compared(service, shapes):
@@ -38,15 +40,15 @@ def test_a_report_is_partial_until_all_three_are_evaluated_and_compared(service,
     [baseline], comparison = job["baseline_job_ids"], job["comparison_job_id"]
     path = f"/jobs/{job['id']}/report"
     assert service.get(path)["status"] == "partial"
-    evaluated(service, job["id"], 0.6, teacher=0.8)
+    run_with_evaluation(service, job["id"], 0.6, teacher=0.8)
     partial = service.get(path)
     assert (partial["status"], partial["verdict"], partial["gap_closed"]) == ("partial", None, None)
     assert [row["role"] for row in partial["rows"]] == ["teacher", "student"]
     waiting = [(run["job_id"], run["what"], run["status"]) for run in partial["waiting_for"]]
     assert waiting == [(baseline, "baseline", "queued"), (comparison, "comparison", "queued")]
-    evaluated(service, baseline, 0.5)
+    run_with_evaluation(service, baseline, 0.5)
     assert service.get(path)["status"] == "partial"
-    service.record(service.claim(comparison), Facts(values={"comparison": compared(0.02, 0.2)}))
+    service.record(service.claim(comparison), Facts(values={"comparison": comparison_facts(0.02, 0.2)}))
     report = service.get(path)
     assert (report["status"], report["verdict"], report["waiting_for"]) == ("complete", "improved", [])
     assert [row["role"] for row in report["rows"]] == ["teacher", "baseline", "student", "gain"]
@@ -56,32 +58,36 @@ def test_a_report_is_partial_until_all_three_are_evaluated_and_compared(service,
     assert report["per_class"]["star"] == pytest.approx({"teacher": 0.8, "baseline": 0.5, "student": 0.6, "gain": 0.1})
 
 
-def test_a_report_says_that_a_run_has_failed(service, shapes):
+def test_a_report_lists_failed_runs(service, shapes):
     job = service.submit(DISTILL | {"baseline": True})
     lease = service.claim(job["baseline_job_ids"][0])
     problem = ErrorInfo(code="diverged", message="The loss became nan.")
-    service.settle(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED, error=problem)
-    evaluated(service, job["id"], 0.6, teacher=0.8)
+    service.finish(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED, error=problem)
+    run_with_evaluation(service, job["id"], 0.6, teacher=0.8)
     report = service.get(f"/jobs/{job['id']}/report")
     assert report["status"] == "partial"
-    [lost, _] = report["waiting_for"]
-    assert (lost["what"], lost["status"], lost["reason"]) == ("baseline", "failed", "diverged: The loss became nan.")
+    [failed_run, _] = report["waiting_for"]
+    assert (failed_run["what"], failed_run["status"], failed_run["reason"]) == (
+        "baseline",
+        "failed",
+        "diverged: The loss became nan.",
+    )
 
 
-def test_rows_are_means_over_the_seeds(service, shapes):
+def test_report_rows_are_means_over_the_seeds(service, shapes):
     job = service.submit(DISTILL | {"baseline": {"seeds": 2}})
     for job_id, mAP in [(job["id"], 0.6), (job["seed_job_ids"][0], 0.7)]:
-        evaluated(service, job_id, mAP, teacher=0.8)
+        run_with_evaluation(service, job_id, mAP, teacher=0.8)
     for job_id, mAP in zip(job["baseline_job_ids"], (0.4, 0.5), strict=True):
-        evaluated(service, job_id, mAP)
+        run_with_evaluation(service, job_id, mAP)
     rows = {row["role"]: row["metrics"]["bbox_mAP"] for row in service.get(f"/jobs/{job['id']}/report")["rows"]}
     assert rows == pytest.approx({"teacher": 0.8, "baseline": 0.45, "student": 0.65, "gain": 0.2})
 
 
-def test_the_comparisons_pictures_are_the_jobs_artifacts(service, shapes):
+def test_a_job_has_the_artifacts_of_its_comparison(service, shapes):
     job = service.submit(DISTILL | {"baseline": True})
-    evaluated(service, job["id"], 0.6, teacher=0.8)
-    evaluated(service, job["baseline_job_ids"][0], 0.5)
+    run_with_evaluation(service, job["id"], 0.6, teacher=0.8)
+    run_with_evaluation(service, job["baseline_job_ids"][0], 0.5)
     service.artifact(service.claim(job["comparison_job_id"]), "curves.png", b"picture")
     [artifact] = service.get(f"/jobs/{job['id']}/artifacts")["data"]
     assert artifact["name"] == "curves.png"
@@ -96,7 +102,7 @@ def test_without_a_baseline_there_is_no_verdict(service, shapes):
     assert (report["status"], report["verdict"]) == ("complete", "no_baseline")
 
 
-def test_a_job_without_teacher_reports_its_student_alone(service, shapes):
+def test_the_report_of_a_training_contains_only_the_student(service, shapes):
     lease = service.claim(service.submit()["id"])
     assert service.get(f"/jobs/{lease.job_id}/report")["status"] == "partial"
     service.evaluate(lease, "student", 0.3, step=5)
@@ -110,8 +116,8 @@ def test_evaluations_are_listed_by_step(service, shapes):
     lease = service.claim(service.submit(DISTILL)["id"])
     service.evaluate(lease, "student", 0.4, step=10)
     service.evaluate(lease, "teacher", 0.8, step=0)
-    found = service.get(f"/jobs/{lease.job_id}/evaluations")["data"]
-    assert [(row["role"], row["step"], row["metrics"]["bbox_mAP"]) for row in found] == [
+    rows = service.get(f"/jobs/{lease.job_id}/evaluations")["data"]
+    assert [(row["role"], row["step"], row["metrics"]["bbox_mAP"]) for row in rows] == [
         ("teacher", 0, 0.8),
         ("student", 10, 0.4),
     ]
@@ -123,12 +129,12 @@ def finished(service, shapes):
     service.checkpoint(lease, b"state", "training")
     service.checkpoint(lease, CONTENT)
     service.artifact(lease, "student-config.py", b"model = dict()\n")
-    service.artifact(lease, "student.safetensors", b"twin")
-    service.settle(lease)
+    service.artifact(lease, "student.safetensors", b"copy")
+    service.finish(lease)
     return lease.job_id
 
 
-def test_checkpoints_are_listed_and_found(service, finished):
+def test_checkpoints_are_listed_and_read(service, finished):
     training, student = service.get(f"/jobs/{finished}/checkpoints")["data"]
     assert (training["kind"], training["labels"]) == ("training", [])
     assert (student["kind"], student["labels"], student["bytes"]) == ("student", ["best", "last"], 10)
@@ -151,63 +157,63 @@ def test_a_part_of_a_checkpoint_is_downloaded(service, content):
     response = service.client.get(content, headers={"Range": "bytes=2-4"})
     assert (response.status_code, response.content) == (206, b"234")
     assert response.headers["content-range"] == "bytes 2-4/10"
-    going_on = {"Range": "bytes=8-", "If-Range": f'"{SHA256}"'}
-    assert service.client.get(content, headers=going_on).content == b"89"
-    assert service.client.get(content, headers=going_on | {"If-Range": '"other"'}).content == CONTENT
+    resume_headers = {"Range": "bytes=8-", "If-Range": f'"{SHA256}"'}
+    assert service.client.get(content, headers=resume_headers).content == b"89"
+    assert service.client.get(content, headers=resume_headers | {"If-Range": '"other"'}).content == CONTENT
 
 
 @pytest.mark.parametrize(
-    ("wanted", "sent"),
+    ("range_header", "expected"),
     [("bytes=-3", b"789"), ("bytes=-99", CONTENT), ("bytes=4-4", b"4"), ("bytes=7-99", b"789"), ("Bytes = 1-2", b"12")],
 )
-def test_a_part_may_be_told_from_either_end(service, content, wanted, sent):
-    response = service.client.get(content, headers={"Range": wanted})
-    assert (response.status_code, response.content) == (206, sent)
-    assert response.headers["content-length"] == str(len(sent))
+def test_a_range_can_count_from_either_end(service, content, range_header, expected):
+    response = service.client.get(content, headers={"Range": range_header})
+    assert (response.status_code, response.content) == (206, expected)
+    assert response.headers["content-length"] == str(len(expected))
 
 
-def test_of_several_parts_at_once_the_whole_is_sent(service, content):
+def test_a_request_for_several_ranges_returns_the_whole_file(service, content):
     response = service.client.get(content, headers={"Range": "bytes=0-1,4-5"})
     assert (response.status_code, response.content) == (200, CONTENT)
 
 
-@pytest.mark.parametrize("left", [b"", CONTENT[:9], CONTENT + b"x"])
-def test_a_file_of_another_size_is_not_served(service, content, left):
+@pytest.mark.parametrize("remaining", [b"", CONTENT[:9], CONTENT + b"x"])
+def test_a_file_of_the_wrong_size_is_not_sent(service, content, remaining):
     [file] = service.artifacts.root.rglob("student_*")
-    file.write_bytes(left)
-    service.refused(service.client.get(content), 500, "artifact_corrupt")
+    file.write_bytes(remaining)
+    service.assert_problem(service.client.get(content), 500, "artifact_corrupt")
 
 
-def test_a_file_that_shrinks_while_it_is_sent_breaks_the_answer_off(service, content, monkeypatch):
-    monkeypatch.setattr(files, "_opened", lambda *_: io.BytesIO(CONTENT[:9]))
+def test_a_file_that_shrinks_during_the_download_aborts_the_response(service, content, monkeypatch):
+    monkeypatch.setattr(files, "_open", lambda *_: io.BytesIO(CONTENT[:9]))
     with pytest.raises(ArtifactCorrupt):
         service.client.get(content)
 
 
-def test_a_store_that_does_not_answer_is_no_fault_of_ours(service, content, monkeypatch):
+def test_an_unavailable_artifact_store_is_503(service, content, monkeypatch):
     unavailable = Mock(side_effect=ArtifactsUnavailable("s3://bucket answers 503"))
     monkeypatch.setattr(type(service.artifacts), "open", unavailable)
     response = service.client.get(content)
-    assert "s3:" not in str(service.refused(response, 503, "storage_unavailable"))
+    assert "s3:" not in str(service.assert_problem(response, 503, "storage_unavailable"))
     assert response.headers["retry-after"]
 
 
-def test_what_the_client_has_is_not_sent_again(service, content):
+def test_an_unchanged_file_is_not_sent_again(service, content):
     response = service.client.get(content, headers={"If-None-Match": f'"{SHA256}"'})
     assert (response.status_code, response.content) == (304, b"")
 
 
-def test_a_file_that_was_pruned_meanwhile_is_404(service, content, finished):
+def test_a_file_pruned_in_the_meantime_is_404(service, content, finished):
     for file in service.artifacts.root.rglob("student_*"):
         file.unlink()
-    service.refused(service.client.get(content), 404, "artifact_not_found")
+    service.assert_problem(service.client.get(content), 404, "artifact_not_found")
 
 
 def test_artifacts_are_listed_and_downloaded(service, finished):
     names = [artifact["name"] for artifact in service.get(f"/jobs/{finished}/artifacts")["data"]]
     assert names == ["student-config.py", "student.safetensors"]
     response = service.client.get(f"/jobs/{finished}/artifacts/student.safetensors")
-    assert response.content == b"twin"
+    assert response.content == b"copy"
     assert 'filename="student.safetensors"' in response.headers["content-disposition"]
 
 
@@ -217,9 +223,9 @@ def test_the_config_is_plain_text(service, finished):
     assert response.headers["content-type"].startswith("text/plain")
 
 
-def test_before_the_end_there_is_no_config(service, shapes):
+def test_a_queued_job_has_no_config(service, shapes):
     job = service.submit()
-    problem = service.refused(service.client.get(f"/jobs/{job['id']}/config"), 404, "artifact_not_found")
+    problem = service.assert_problem(service.client.get(f"/jobs/{job['id']}/config"), 404, "artifact_not_found")
     assert "artifacts" in problem["hint"]
 
 
@@ -231,7 +237,7 @@ def test_an_artifact_is_a_name_not_a_path(service, finished, name):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "status"),
+    ("range_header", "status"),
     [
         ("bytes=10-", 416),
         ("bytes=99-100", 416),
@@ -245,10 +251,10 @@ def test_an_artifact_is_a_name_not_a_path(service, finished, name):
         ("bytes=" + "9" * 5000 + "-", 400),
     ],
 )
-def test_a_range_that_the_file_has_not_is_a_problem(service, shapes, wanted, status):
+def test_an_invalid_range_is_rejected(service, shapes, range_header, status):
     lease = service.claim(service.submit()["id"])
     path = f"/checkpoints/{service.checkpoint(lease, CONTENT)}/content"
-    response = service.client.get(path, headers={"Range": wanted})
-    service.refused(response, status, "invalid_range")
+    response = service.client.get(path, headers={"Range": range_header})
+    service.assert_problem(response, status, "invalid_range")
     assert response.headers.get("content-range") == ("bytes */10" if status == 416 else None)
     assert service.client.get(path, headers={"Range": "bytes=2-3"}).content == CONTENT[2:4]

@@ -1,4 +1,4 @@
-"""Weights that clients send: kept until a worker has read them."""
+"""Uploaded weights: stored until a worker has imported them."""
 
 import hashlib
 
@@ -15,7 +15,7 @@ BIN = {"Content-Type": "application/octet-stream"}
 
 
 def send_weights(service, content=b"weights", **query):
-    query = {"name": "theirs", "architecture": "gfl"} | query
+    query = {"name": "uploaded", "architecture": "gfl"} | query
     return service.client.post("/detectors/upload", params=query, content=content, headers=BIN)
 
 
@@ -30,8 +30,8 @@ def test_uploaded_weights_wait_for_a_worker(service, shapes):
     key, sha256 = _worker_request(service)
     assert service.artifacts.path(key).read_bytes() == b"weights"
     assert sha256 == detector["sha256"] == hashlib.sha256(b"weights").hexdigest()
-    spec = {"kind": "evaluate", "dataset": "shapes", "student": {"detector": "theirs"}}
-    problem = service.refused(service.client.post("/jobs", json=spec), 422, "detector_not_ready")
+    spec = {"kind": "evaluate", "dataset": "shapes", "student": {"detector": "uploaded"}}
+    problem = service.assert_problem(service.client.post("/jobs", json=spec), 422, "detector_not_ready")
     assert detector["id"] in problem["hint"]
 
 
@@ -43,7 +43,7 @@ def _worker_request(service):
     return worker_request.request["key"], worker_request.request["sha256"]
 
 
-def settle(service, function, *arguments):
+def run_in_transaction(service, function, *arguments):
     with service.database.write() as session:
         keys = function(session, *arguments)
         session.commit()
@@ -52,42 +52,44 @@ def settle(service, function, *arguments):
 
 def test_an_accepted_import_is_ready_with_its_new_weights(service, shapes):
     detector = send_weights(service).json()
-    keys = settle(service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, shapes["classes"])
+    keys = run_in_transaction(
+        service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, shapes["classes"]
+    )
     assert keys == [f"uploads/{detector['id']}.bin"]
-    shown = service.get("/detectors/theirs")
+    shown = service.get("/detectors/uploaded")
     assert (shown["status"], shown["sha256"], shown["classes"]) == ("ready", "b" * 64, shapes["classes"])
-    assert service.submit({"kind": "evaluate", "dataset": "shapes", "student": {"detector": "theirs"}})
+    assert service.submit({"kind": "evaluate", "dataset": "shapes", "student": {"detector": "uploaded"}})
 
 
-def test_a_refused_import_says_why(service, shapes):
+def test_a_refused_import_shows_its_error(service, shapes):
     detector = send_weights(service).json()
     problem = ErrorInfo(code="weights_unreadable", message="It holds code.", hint="Send tensors.")
-    assert settle(service, refuse_import, detector["id"], problem) == [f"uploads/{detector['id']}.bin"]
-    shown = service.get("/detectors/theirs")
+    assert run_in_transaction(service, refuse_import, detector["id"], problem) == [f"uploads/{detector['id']}.bin"]
+    shown = service.get("/detectors/uploaded")
     assert (shown["status"], shown["error"]["code"]) == ("refused", "weights_unreadable")
-    spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl", "init": {"detector": "theirs"}}}
-    told = service.refused(service.client.post("/jobs", json=spec), 422, "detector_refused")
-    assert "It holds code." in told["detail"]
-    assert settle(service, accept_import, detector["id"], "uploads/c.safetensors", "c" * 64, None) == [
+    spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl", "init": {"detector": "uploaded"}}}
+    problem = service.assert_problem(service.client.post("/jobs", json=spec), 422, "detector_refused")
+    assert "It holds code." in problem["detail"]
+    assert run_in_transaction(service, accept_import, detector["id"], "uploads/c.safetensors", "c" * 64, None) == [
         "uploads/c.safetensors"
     ]
-    assert service.get("/detectors/theirs")["status"] == "refused"
+    assert service.get("/detectors/uploaded")["status"] == "refused"
 
 
-def test_weights_of_a_detector_deleted_meanwhile_go(service):
+def test_weights_of_a_detector_deleted_during_the_import_are_deleted(service):
     detector = send_weights(service).json()
-    assert service.client.delete("/detectors/theirs").status_code == 204
+    assert service.client.delete("/detectors/uploaded").status_code == 204
     assert files_of(service.settings) == set()
-    assert settle(service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, None) == [
+    assert run_in_transaction(service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, None) == [
         "uploads/b.safetensors"
     ]
 
 
-def test_weights_that_another_detector_needs_stay(service):
+def test_weights_of_another_detector_are_kept(service):
     one, two = (send_weights(service, name=name).json() for name in ("one", "two"))
     assert service.client.delete("/detectors/one").status_code == 204
     assert files_of(service.settings) == {f"{two['id']}.bin"}
-    assert settle(service, refuse_import, one["id"], ErrorInfo(code="x", message="y")) == []
+    assert run_in_transaction(service, refuse_import, one["id"], ErrorInfo(code="x", message="y")) == []
 
 
 @pytest.mark.parametrize(
@@ -106,15 +108,15 @@ def test_weights_that_another_detector_needs_stay(service):
         ({"nonsense": "1"}, "nonsense"),
     ],
 )
-def test_a_wrong_description_is_told_by_its_field(service, query, loc):
-    query = {"name": "theirs", "architecture": "gfl"} | query
+def test_an_invalid_description_is_rejected_with_its_field(service, query, loc):
+    query = {"name": "uploaded", "architecture": "gfl"} | query
     query = {name: value for name, value in query.items() if value is not None}
     response = service.client.post("/detectors/upload", params=query, content=b"weights", headers=BIN)
-    assert service.refused(response, 422, "invalid_request")["errors"][0]["loc"] == loc
+    assert service.assert_problem(response, 422, "invalid_request")["errors"][0]["loc"] == loc
 
 
-def test_a_student_that_a_job_still_has_stays_when_its_detector_is_deleted(service, shapes):
-    job_id = service.trained()
+def test_the_student_of_a_job_is_kept_when_its_detector_is_deleted(service, shapes):
+    job_id = service.succeeded_job()
     service.client.post("/detectors", json={"name": "small", "job": job_id})
     service.client.delete("/detectors/small")
     [student] = service.get(f"/jobs/{job_id}/checkpoints")["data"]
