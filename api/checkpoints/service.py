@@ -29,5 +29,6 @@ def _get_rows(session: Session, caller: Caller, checkpoint_id: str) -> tuple[tab
     checkpoint = session.get(tables.Checkpoint, checkpoint_id)
     job = caller.find_job(session, checkpoint.job_id) if checkpoint else None
     if checkpoint is None or job is None:
-        raise NotFoundError("checkpoint_not_found", "There is no checkpoint of this id.", "See GET /jobs/{id}/checkpoints.")
+        hint = "See GET /jobs/{id}/checkpoints."
+        raise NotFoundError("checkpoint_not_found", "There is no checkpoint of this id.", hint)
     return checkpoint, job
