@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(steps: int = STEPS) -> dict[str, Any]:
-    """Return `sent`, the number of values, `rate`, values per second from claim to end, and `surplus`, duplicate rows."""
+    """Return `sent`, the number of values; `rate`, values per second from claim to end; `surplus`, duplicate rows."""
     with tempfile.TemporaryDirectory(prefix="frs-load-") as folder:
         settings = Settings(data=Path(folder) / "data")
         initialise(settings)
