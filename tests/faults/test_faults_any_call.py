@@ -1,4 +1,4 @@
-"""Any one call to the database fails, before or after it took effect: no job is lost, doubled or told wrong."""
+"""F23: one database call fails, before or after its effect: no job is lost, duplicated or answered wrongly."""
 
 import shutil
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from worker.attempt import recorder
 from worker.attempt.supervisor import Supervisor
 
 MANY = 400
-"""More calls than a job's life has."""
+"""More calls than one job makes."""
 SPEC = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
 
 
@@ -80,8 +80,8 @@ def curve(harness: WorkerHarness, job_id: str) -> set[tuple[Any, ...]]:
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_job_succeeds_whichever_call_of_its_worker_fails(worker_harness, when):
     harness = worker_harness
-    undisturbed = harness.submit()
-    assert finish(harness, undisturbed) == 1
+    reference = harness.submit()
+    assert finish(harness, reference) == 1
     faults = DatabaseFaults(harness.database, when)
     seen = set()
     every = 1 if harness.database.engine.dialect.name == "sqlite" else 7
@@ -92,9 +92,9 @@ def test_a_job_succeeds_whichever_call_of_its_worker_fails(worker_harness, when)
         seen.add(faults.failed_call)
         finish(harness, job_id)
         job = harness.job(job_id)
-        told = f"call {number}, {faults.failed_call}, {when} it took effect"
-        assert (job.status, job.end_reason) == (JobStatus.SUCCEEDED, "completed"), told
-        assert curve(harness, job_id) == curve(harness, undisturbed), told
+        context = f"call {number}, {faults.failed_call}, {when} it took effect"
+        assert (job.status, job.end_reason) == (JobStatus.SUCCEEDED, "completed"), context
+        assert curve(harness, job_id) == curve(harness, reference), context
         if not faults.failed_call:
             break
     assert number > 50 and {"do_execute", "do_commit"} <= seen

@@ -1,4 +1,4 @@
-"""F9, F13, F17, F18, F19: many at the same thing in the same moment, and numbers that are none."""
+"""F9, F13, F17, F18, F19: concurrent operations on one job, and values that are not finite."""
 
 import json
 import math
@@ -24,7 +24,7 @@ def many(fast, slow):
 
 
 @pytest.mark.parametrize(("processes", "rounds"), many((8, 50), (32, 1000)))
-def test_of_many_processes_claiming_one_job_one_wins(harness, processes, rounds):
+def test_one_of_many_processes_claims_a_job(harness, processes, rounds):
     spawn = multiprocessing.get_context("spawn")
     job_ids = [harness.submit() for _ in range(rounds)]
     barrier, won = spawn.Barrier(processes), spawn.Queue()
@@ -41,7 +41,7 @@ def test_of_many_processes_claiming_one_job_one_wins(harness, processes, rounds)
 
 
 @pytest.mark.parametrize("rounds", many([50], [1000]))
-def test_cancel_and_completion_at_once_are_one_end_and_both_told_true(harness, rounds):
+def test_concurrent_cancel_and_completion_end_the_job_once(harness, rounds):
     for _ in range(rounds):
         lease = harness.start()
         cancelled, settled = run_concurrently(
@@ -54,18 +54,18 @@ def test_cancel_and_completion_at_once_are_one_end_and_both_told_true(harness, r
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_fifty_posts_at_once_under_one_key_are_one_job(client):  # noqa: F811
+def test_fifty_concurrent_posts_with_one_key_create_one_job(client):  # noqa: F811
     post = partial(client.post, "/jobs", json=SPEC, headers={"Idempotency-Key": "the-same"})
     answers = run_concurrently(*[post] * 50)
-    told = {answer.json()["id"] for answer in answers if answer.status_code == 201}
-    assert {answer.status_code for answer in answers} <= {201, 503} and len(told) == 1
-    assert post().json()["id"] in told
-    assert client.get("/jobs").json()["data"][0]["id"] in told
-    oracle.check(client.app.state.context.database, None, oracle.Expected(unfinished=told))
+    job_ids = {answer.json()["id"] for answer in answers if answer.status_code == 201}
+    assert {answer.status_code for answer in answers} <= {201, 503} and len(job_ids) == 1
+    assert post().json()["id"] in job_ids
+    assert client.get("/jobs").json()["data"][0]["id"] in job_ids
+    oracle.check(client.app.state.context.database, None, oracle.Expected(unfinished=job_ids))
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_eight_writers_wait_for_one_that_holds_the_lock_for_five_seconds(harness):
+def test_eight_writers_wait_for_a_lock_held_for_five_seconds(harness):
     def hold(session):
         session.scalars(select(Job)).all()
         time.sleep(5)
@@ -76,7 +76,7 @@ def test_eight_writers_wait_for_one_that_holds_the_lock_for_five_seconds(harness
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_number_that_is_none_leaves_valid_json(harness, value):
+def test_a_value_that_is_not_finite_leaves_valid_json(harness, value):
     lease = harness.start()
     harness.do(recording.record, lease, [events.Facts(values={"loss": value}), events.Log(message=str(value))])
     harness.do(lifecycle.finish, lease, JobStatus.FAILED, EndReason.DIVERGED)

@@ -1,4 +1,4 @@
-"""F4 and F5: the broker dead, restarted, flushed, frozen. It carries wakeups, so nothing but time may be lost."""
+"""F4 and F5: the broker is dead, restarted, flushed or frozen. Messages are wake-ups, so only time may be lost."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ from worker_harness import until
 OpenService = Callable[..., ServiceHarness]
 PICKUP = 10
 NEVER = 120
-"""A `poll_seconds` no test waits for: what is taken sooner was hinted at."""
+"""A `poll_seconds` longer than any test: a job claimed sooner was announced by a wake-up."""
 
 
-def test_50_jobs_posted_to_a_stopped_broker_are_taken_on_at_once_and_all_finish(
+def test_50_jobs_posted_with_a_stopped_broker_are_accepted_immediately_and_succeed(
     redis: Redis, open_service: OpenService
 ) -> None:
     service = open_service(broker_url=redis.url, concurrency=2)
@@ -34,7 +34,7 @@ def test_50_jobs_posted_to_a_stopped_broker_are_taken_on_at_once_and_all_finish(
     service.assert_only_jobs(jobs)
 
 
-def test_a_message_a_second_thrown_away_delays_and_loses_nothing(redis: Redis, open_service: OpenService) -> None:
+def test_a_broker_flushed_every_second_delays_and_loses_nothing(redis: Redis, open_service: OpenService) -> None:
     service = open_service(broker_url=redis.url)
     service.start_api()
     service.start_worker()
@@ -44,19 +44,19 @@ def test_a_message_a_second_thrown_away_delays_and_loses_nothing(redis: Redis, o
     service.assert_all_succeeded(jobs, stub_losses(20))
 
 
-def test_a_broker_that_comes_back_carries_hints_again(redis: Redis, open_service: OpenService) -> None:
+def test_a_restarted_broker_delivers_wakeups_again(redis: Redis, open_service: OpenService) -> None:
     service = open_service(broker_url=redis.url, poll_seconds=NEVER)
     service.start_api()
     service.start_worker()
     taken_by_a_hint(service)
     redis.stop()
     redis.start()
-    until(lambda: hint_is_heard(service), 60)
+    until(lambda: wakeup_is_received(service), 60)
 
 
 @pytest.mark.parametrize("seconds", [6, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("when", ["from the start", "in mid-run"])
-def test_a_frozen_broker_keeps_no_job_waiting(redis: Redis, open_service: OpenService, when: str, seconds: int) -> None:
+def test_a_frozen_broker_delays_no_job(redis: Redis, open_service: OpenService, when: str, seconds: int) -> None:
     service = open_service(broker_url=redis.url, poll_seconds=2)
     if when == "from the start":
         redis.freeze()
@@ -78,7 +78,7 @@ def test_a_frozen_broker_keeps_no_job_waiting(redis: Redis, open_service: OpenSe
     assert worker.poll() is None
 
 
-def test_a_deaf_consumer_is_made_up_for_by_looking(redis: Redis, open_service: OpenService) -> None:
+def test_polling_replaces_a_consumer_that_receives_nothing(redis: Redis, open_service: OpenService) -> None:
     """Somebody else eats every message, as a consumer does whose connection is half dead: none ever arrives."""
     service = open_service(broker_url=redis.url, poll_seconds=2)
     service.start_api()
@@ -90,7 +90,7 @@ def test_a_deaf_consumer_is_made_up_for_by_looking(redis: Redis, open_service: O
 
 
 @pytest.mark.parametrize("broker", ["runs", "is frozen", "was frozen from the start", "is dead"])
-def test_sigterm_ends_a_worker_in_its_grace_whatever_the_broker_does(
+def test_sigterm_ends_a_worker_within_its_grace_period_in_any_broker_state(
     redis: Redis, open_service: OpenService, broker: str
 ) -> None:
     service = open_service(broker_url=redis.url, grace_seconds=3)
@@ -111,7 +111,7 @@ def test_sigterm_ends_a_worker_in_its_grace_whatever_the_broker_does(
 
 
 @pytest.mark.parametrize("broker", ["is frozen", "is dead"])
-def test_sigterm_ends_the_api_whatever_the_broker_does(redis: Redis, open_service: OpenService, broker: str) -> None:
+def test_sigterm_ends_the_api_in_any_broker_state(redis: Redis, open_service: OpenService, broker: str) -> None:
     service = open_service(broker_url=redis.url)
     api = service.start_api()
     service.post(steps=1)
@@ -122,7 +122,7 @@ def test_sigterm_ends_the_api_whatever_the_broker_does(redis: Redis, open_servic
     api.wait(15)
 
 
-def test_a_broker_that_never_was_is_a_worker_that_looks(open_service: OpenService) -> None:
+def test_a_worker_without_any_broker_polls(open_service: OpenService) -> None:
     service = open_service(broker_url=f"redis://127.0.0.1:{free_port()}/0", poll_seconds=2)
     service.start_api()
     service.start_worker()
@@ -137,10 +137,10 @@ def taken_by_a_hint(service: ServiceHarness) -> None:
     """The worker has looked once already, and does not look again by itself."""
     first = service.post(steps=1)
     service.harness.until_status(first, "succeeded", 30)
-    until(lambda: hint_is_heard(service), 30)
+    until(lambda: wakeup_is_received(service), 30)
 
 
-def hint_is_heard(service: ServiceHarness) -> bool:
+def wakeup_is_received(service: ServiceHarness) -> bool:
     """Whether a job posted now is soon taken; a hint may be lost while connections are made anew."""
     job_id = service.post(steps=1)
     deadline = time.monotonic() + 2

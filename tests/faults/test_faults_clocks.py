@@ -16,7 +16,7 @@ HOUR = 3600.0
 
 @pytest.mark.parametrize("offset", [-30 * 24 * HOUR, -HOUR, HOUR, 30 * 24 * HOUR])
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_leases_and_times_go_by_the_database_s_clock(harness, monkeypatch, offset):
+def test_leases_and_times_use_the_database_clock(harness, monkeypatch, offset):
     true = time.time
     monkeypatch.setattr(time, "time", lambda: true() + offset)
     monkeypatch.setattr(time, "time_ns", lambda: int((true() + offset) * 1e9))
@@ -26,7 +26,7 @@ def test_leases_and_times_go_by_the_database_s_clock(harness, monkeypatch, offse
     assert times == pytest.approx([true()] * len(times), abs=30)
 
 
-def test_workers_read_no_clock_that_can_be_set():
+def test_workers_do_not_read_the_wall_clock():
     read = re.compile(r"time\.time\(|time_ns\(|datetime\.(now|utcnow)")
     files = [file for module in (store, worker) for file in Path(module.__file__).parent.rglob("*.py")]
     found = [file.name for file in files if read.search(file.read_text())]

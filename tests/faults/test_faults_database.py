@@ -1,4 +1,4 @@
-"""F6 and F7: PostgreSQL restarted, its backends killed, commits of which nobody knows, no connection left."""
+"""F6 and F7: PostgreSQL is restarted, its backends are killed, commits are lost, no connection is free."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,13 +21,13 @@ from store.db.tables import Metric
 
 OpenService = Callable[..., ServiceHarness]
 STEPS = 20
-HEARD = 6
-"""Seconds in which everybody for whom there is no connection is told so: three times the pool's time limit."""
+ANSWERED_SECONDS = 6
+"""Seconds within which requests without a connection are answered: three times the pool's timeout."""
 CONNECTIONS = POOL["pool_size"] + POOL["max_overflow"]
 
 
 @pytest.mark.parametrize(("restarts", "many"), [(2, 20), pytest.param(5, 100, marks=pytest.mark.slow)])
-def test_postgresql_restarted_under_running_jobs_costs_none_of_them(
+def test_running_jobs_survive_a_restart_of_postgresql(
     postgres: Postgres, open_service: OpenService, restarts: int, many: int
 ) -> None:
     service = open_service(database_url=postgres.url, concurrency=2)
@@ -43,11 +43,11 @@ def test_postgresql_restarted_under_running_jobs_costs_none_of_them(
     service.until_ended(jobs, 60 + 3 * many)
     service.assert_all_succeeded(jobs, stub_losses(STEPS))
     service.assert_only_jobs(jobs)
-    nothing_is_told_twice(service, jobs)
+    assert_no_duplicates(service, jobs)
 
 
 @pytest.mark.parametrize("many", [12, pytest.param(100, marks=pytest.mark.slow)])
-def test_connections_cut_again_and_again_lose_and_double_nothing(
+def test_repeatedly_cut_connections_lose_and_duplicate_nothing(
     postgres: Postgres, open_service: OpenService, many: int
 ) -> None:
     service = open_service(database_url=postgres.url, concurrency=2)
@@ -59,11 +59,11 @@ def test_connections_cut_again_and_again_lose_and_double_nothing(
         service.until_ended(jobs, 60 + 3 * many)
     service.assert_all_succeeded(jobs, stub_losses(STEPS))
     service.assert_only_jobs(jobs)
-    nothing_is_told_twice(service, jobs)
+    assert_no_duplicates(service, jobs)
 
 
 @pytest.mark.parametrize("nth", [2, 3])
-def test_a_commit_whose_answer_is_lost_is_looked_up_and_not_made_again(
+def test_a_commit_whose_answer_is_lost_is_looked_up_and_not_repeated(
     postgres: Postgres, open_service: OpenService, nth: int
 ) -> None:
     service = open_service(database_url=postgres.url)
@@ -73,13 +73,13 @@ def test_a_commit_whose_answer_is_lost_is_looked_up_and_not_made_again(
         supervisor.run()
     assert len(lost) > 3, "commits succeeded and said that they had not"
     service.assert_all_succeeded([job_id], stub_losses(STEPS))
-    nothing_is_told_twice(service, [job_id])
+    assert_no_duplicates(service, [job_id])
     seen = service.harness.rows(select(Row.seq).where(Row.job_id == job_id))
     seen += service.harness.rows(select(Metric.seq).where(Metric.job_id == job_id).distinct())
     assert sorted(seen) == list(range(1, len(seen) + 1)), "numbers of events without a gap"
 
 
-def test_a_commit_that_failed_is_made_again(postgres: Postgres, open_service: OpenService) -> None:
+def test_a_failed_commit_is_repeated(postgres: Postgres, open_service: OpenService) -> None:
     service = open_service(database_url=postgres.url)
     job_id = service.harness.submit(steps=STEPS)
     supervisor = service.harness.supervisor()
@@ -87,25 +87,25 @@ def test_a_commit_that_failed_is_made_again(postgres: Postgres, open_service: Op
         supervisor.run()
     assert len(lost) > 3
     service.assert_all_succeeded([job_id], stub_losses(STEPS))
-    nothing_is_told_twice(service, [job_id])
+    assert_no_duplicates(service, [job_id])
 
 
 @pytest.mark.parametrize("seconds", [4, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("users", [25, 120])
-def test_without_a_free_connection_the_api_says_so_in_time_and_recovers_at_once(
+def test_without_a_free_connection_the_api_answers_503_in_time_and_recovers(
     postgres: Postgres, open_service: OpenService, seconds: int, users: int
 ) -> None:
     service = open_service(database_url=postgres.url)
     service.start_api()
     with ThreadPoolExecutor(users) as pool, postgres.locked("jobs"):
         held_until = time.monotonic() + seconds
-        asked = [pool.submit(timed, service, "/jobs") for _ in range(users)]
+        requests = [pool.submit(timed, service, "/jobs") for _ in range(users)]
         time.sleep(0.5)
         live = [timed(service, "/health/live") for _ in range(3)]
-        until(lambda: sum(answer.done() for answer in asked) >= users - CONNECTIONS, HEARD)
-        refused = [answer.result() for answer in asked if answer.done()]
+        until(lambda: sum(answer.done() for answer in requests) >= users - CONNECTIONS, ANSWERED_SECONDS)
+        refused = [answer.result() for answer in requests if answer.done()]
         time.sleep(max(0, held_until - time.monotonic()))
-    answers = [answer.result() for answer in asked]
+    answers = [answer.result() for answer in requests]
     assert all(answer.status_code == 200 and took < POOL["pool_timeout"] for answer, took in live)
     for answer, _ in refused:
         assert answer.status_code == 503 and answer.headers["Retry-After"] == "2"
@@ -124,7 +124,7 @@ def timed(service: ServiceHarness, path: str) -> tuple[httpx2.Response, float]:
     return answer, time.monotonic() - began
 
 
-def nothing_is_told_twice(service: ServiceHarness, jobs: list[str]) -> None:
+def assert_no_duplicates(service: ServiceHarness, jobs: list[str]) -> None:
     """What an attempt says once stands once in the history, whatever became of the answer to its commit."""
     checkpoint = Row.data["step"].as_integer()
     for job_id in jobs:
@@ -140,7 +140,7 @@ def nothing_is_told_twice(service: ServiceHarness, jobs: list[str]) -> None:
 
 @contextmanager
 def answers_lost(engine: Engine, nth: int, committed: bool = True) -> Iterator[list[int]]:
-    """Every nth commit is followed, or forestalled, by the end of its connection, before it is known to be made."""
+    """End the connection of every nth commit, before or after the commit, before its answer arrives."""
     commit, lost, numbers = engine.dialect.do_commit, [], count()
 
     def commit_and_break(connection: PoolProxiedConnection) -> None:

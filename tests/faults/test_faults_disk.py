@@ -31,7 +31,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(15, marks=pytest.mark.slow)])
-def test_a_full_disk_delays_a_job_and_spoils_nothing(
+def test_a_full_disk_delays_a_job_and_damages_nothing(
     disk: Path, open_service: OpenService, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STUB_STORAGE_DELAY", "1")

@@ -1,4 +1,4 @@
-"""Processes are killed, asked to leave or fall silent at any step: F1, F16 and F20."""
+"""F1, F16 and F20: processes are killed, terminated or stalled at any step."""
 
 import os
 import random
@@ -26,7 +26,7 @@ def many(fast: int, slow: int) -> list[object]:
 
 
 @pytest.mark.parametrize("seeds", many(4, 30))
-def test_after_kill_9_of_a_worker_another_one_goes_on(open_service: OpenService, seeds: range) -> None:
+def test_another_worker_continues_after_kill_9_of_a_worker(open_service: OpenService, seeds: range) -> None:
     """The supervisor and the thread that forks the trainer are that process too."""
     service = open_service(**LEASE)
     worker = service.start_worker()
@@ -43,7 +43,7 @@ def test_after_kill_9_of_a_worker_another_one_goes_on(open_service: OpenService,
 
 
 @pytest.mark.parametrize("seeds", many(4, 30))
-def test_after_kill_9_of_a_trainer_the_worker_starts_another_one(open_service: OpenService, seeds: range) -> None:
+def test_the_worker_starts_another_trainer_after_kill_9_of_a_trainer(open_service: OpenService, seeds: range) -> None:
     service = open_service()
     service.start_worker()
     jobs = []
@@ -58,7 +58,7 @@ def test_after_kill_9_of_a_trainer_the_worker_starts_another_one(open_service: O
 
 
 @pytest.mark.parametrize("seeds", many(3, 20))
-def test_sigterm_loses_no_step_and_uses_up_no_attempt(open_service: OpenService, seeds: range) -> None:
+def test_sigterm_loses_no_step_and_counts_no_attempt(open_service: OpenService, seeds: range) -> None:
     service = open_service()
     worker = service.start_worker()
     jobs = []
@@ -84,7 +84,7 @@ def test_sigterm_loses_no_step_and_uses_up_no_attempt(open_service: OpenService,
     ],
     ids=["setup", "step", "checkpoint"],
 )
-def test_a_trainer_that_falls_silent_ends_hung_and_shows_where(
+def test_a_stalled_trainer_ends_as_hung_with_its_stack(
     open_service: OpenService, options: dict[str, object], phase: str, function: str
 ) -> None:
     service = open_service(stall_timeout_seconds=1.5, step_stall_timeout_seconds=1.0)

@@ -35,7 +35,7 @@ ENDS = [
     (JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER),
 ]
 ANY = st.integers(0, 9)
-"""Which of the jobs or leases so far, the newest first."""
+"""Index of a job or lease, the newest first."""
 REQUESTS = {Action.CANCEL: "cancel_requested_at", Action.PAUSE: "pause_requested_at", Action.STOP: "stop_requested_at"}
 
 
@@ -78,14 +78,14 @@ class Lifecycle(RuleBasedStateMachine):
         except ModelError as refusal:
             return self.refused(refusal, lifecycle.add, spec, dataset_id="ds_shapes", idempotency=idempotency)
         try:
-            told = self.do(
+            job_id = self.do(
                 lifecycle.add, spec, dataset_id="ds_shapes", teacher_job_id=needed, idempotency=idempotency
             ).id
         except AlreadySubmitted as repeated:
             assert earlier and repeated.job_id == earlier.id
         else:
             assert earlier is None
-            self.added(ModelJob(told, teacher=needed, key=key, digest=digest, priority=int(urgent)))
+            self.added(ModelJob(job_id, teacher=needed, key=key, digest=digest, priority=int(urgent)))
 
     @rule()
     def submit_a_family(self) -> None:
@@ -223,7 +223,9 @@ class Lifecycle(RuleBasedStateMachine):
     def jobs_are_as_the_model_says(self) -> None:
         with self.database.read() as session:
             rows = session.scalars(select(Job)).all()
-        assert {job.id: _seen(job) for job in rows} == {job.id: _told(job) for job in self.model.jobs.values()}
+        assert {job.id: _stored_state(job) for job in rows} == {
+            job.id: _expected_state(job) for job in self.model.jobs.values()
+        }
 
     @invariant()
     def what_attempts_left_is_as_the_model_says(self) -> None:
@@ -280,15 +282,15 @@ class Lifecycle(RuleBasedStateMachine):
         self.ids.append(job.id)
 
     def some_job(self, which: int) -> str | None:
-        known = list(self.model.jobs)
-        return known[-1 - which % len(known)] if known else None
+        job_ids = list(self.model.jobs)
+        return job_ids[-1 - which % len(job_ids)] if job_ids else None
 
     def some_lease(self, which: int) -> Lease:
         return self.leases[-1 - which % len(self.leases)]
 
 
-def _seen(job: Job) -> tuple[Any, ...]:
-    asked = {request for request, column in REQUESTS.items() if getattr(job, column) is not None}
+def _stored_state(job: Job) -> tuple[Any, ...]:
+    requests = {request for request, column in REQUESTS.items() if getattr(job, column) is not None}
     return (
         job.status,
         job.end_reason,
@@ -296,11 +298,11 @@ def _seen(job: Job) -> tuple[Any, ...]:
         job.failures_reset_at_attempt,
         job.priority,
         job.teacher_job_id,
-        asked,
+        requests,
     )
 
 
-def _told(job: ModelJob) -> tuple[Any, ...]:
+def _expected_state(job: ModelJob) -> tuple[Any, ...]:
     return (
         job.status,
         job.end_reason,
@@ -326,15 +328,15 @@ def _run(new_database: NewDatabase, examples: int, steps: int) -> None:
     run_state_machine_as_test(machine, settings=how)
 
 
-def test_the_store_does_as_the_model_on_sqlite(sqlite: NewDatabase) -> None:
+def test_the_store_agrees_with_the_model_on_sqlite(sqlite: NewDatabase) -> None:
     _run(sqlite, examples=60, steps=40)
 
 
-def test_the_store_does_as_the_model_on_postgresql(postgresql: NewDatabase) -> None:
+def test_the_store_agrees_with_the_model_on_postgresql(postgresql: NewDatabase) -> None:
     _run(postgresql, examples=8, steps=40)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_store_does_as_the_model_for_long(sqlite: NewDatabase) -> None:
+def test_the_store_agrees_with_the_model_for_long(sqlite: NewDatabase) -> None:
     _run(sqlite, examples=1000, steps=60)

@@ -31,7 +31,7 @@ STEPS = 20
 
 @pytest.fixture
 def storage(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingStorage]:
-    """Between the bucket and whoever reads the environment; the client's patience is a test's."""
+    """Failing storage between the bucket and its clients, with short client timeouts."""
     with FailingStorage(bucket.endpoint) as storage:
         monkeypatch.setenv("AWS_ENDPOINT_URL", storage.url)
         monkeypatch.setitem(object_storage.CLIENT, "read_timeout", timedelta(seconds=0.5))
@@ -76,7 +76,7 @@ def sha256(content: bytes) -> str:
         ("partial body", 1, ["PUT", "HEAD", "GET"]),
     ],
 )
-def test_what_passes_is_not_noticed(put, objects, storage, bucket, tmp_path, how, times, methods, content):
+def test_temporary_errors_are_retried(put, objects, storage, bucket, tmp_path, how, times, methods, content):
     for method in methods:
         with storage.inject(how, method, times=times):
             put(content)
@@ -86,7 +86,7 @@ def test_what_passes_is_not_noticed(put, objects, storage, bucket, tmp_path, how
 
 
 @pytest.mark.parametrize("part", ["uploads", "uploadId"])
-def test_an_upload_whose_begin_or_end_is_answered_by_half_has_failed(put, storage, part):
+def test_an_upload_whose_first_or_last_response_is_truncated_has_failed(put, storage, part):
     with storage.inject("partial body", "POST", part=part), pytest.raises(ArtifactsUnavailable):
         put(LARGE)
     put(LARGE)
@@ -96,7 +96,7 @@ def test_an_upload_whose_begin_or_end_is_answered_by_half_has_failed(put, storag
 @pytest.mark.parametrize(
     ("part", "content"), [("", SMALL), ("uploads", LARGE), ("partNumber=2", LARGE), ("uploadId", LARGE)]
 )
-def test_what_stays_leaves_nothing_half_and_says_which_store(put, storage, bucket, how, part, content):
+def test_permanent_errors_leave_no_partial_file_and_name_the_storage(put, storage, bucket, how, part, content):
     with storage.inject(how, "PUT", "POST", part=part), pytest.raises(ArtifactsUnavailable, match=bucket.url) as error:
         put(content)
     assert error.value.errno == errno.EIO
@@ -107,14 +107,14 @@ def test_what_stays_leaves_nothing_half_and_says_which_store(put, storage, bucke
 
 
 @pytest.mark.parametrize("how", ["503", "short body"])
-def test_an_upload_whose_end_cannot_be_verified_did_not_happen(put, storage, how):
+def test_an_upload_whose_end_cannot_be_verified_has_failed(put, storage, how):
     with storage.inject(how, "HEAD"), pytest.raises(ArtifactsUnavailable):
         put(SMALL)
 
 
 @pytest.mark.parametrize("how", ["503", "no response", "partial body", "short body"])
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
-def test_a_download_that_was_cut_short_is_never_there(put, objects, storage, tmp_path, how, content):
+def test_a_truncated_download_leaves_no_file(put, objects, storage, tmp_path, how, content):
     put(content)
     for method in ("GET", "HEAD") if how == "short body" else ("GET",):
         with storage.inject(how, method), pytest.raises((ArtifactsUnavailable, ArtifactCorrupt)):
@@ -122,7 +122,7 @@ def test_a_download_that_was_cut_short_is_never_there(put, objects, storage, tmp
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["source"]
 
 
-def test_nothing_is_fetched_that_calls_itself_larger_or_smaller_than_it_should_be(put, objects, storage, tmp_path):
+def test_an_object_of_another_size_is_not_fetched(put, objects, storage, tmp_path):
     put(SMALL)
     for size in (len(SMALL) - 1, len(SMALL) + 1):
         with storage.inject("503", "GET") as fault, pytest.raises(ArtifactCorrupt):
@@ -131,7 +131,7 @@ def test_nothing_is_fetched_that_calls_itself_larger_or_smaller_than_it_should_b
     objects.fetch(KEY, sha256(SMALL), tmp_path / "target", size=len(SMALL))
 
 
-def test_nothing_is_fetched_that_the_disk_cannot_hold(put, objects, storage, tmp_path, monkeypatch):
+def test_an_object_larger_than_the_free_space_is_not_fetched(put, objects, storage, tmp_path, monkeypatch):
     put(SMALL)
     monkeypatch.setattr(object_storage.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 4, 6))
     with storage.inject("503", "GET") as fault, pytest.raises(OSError, match="No space") as error:
@@ -140,7 +140,7 @@ def test_nothing_is_fetched_that_the_disk_cannot_hold(put, objects, storage, tmp
 
 
 @pytest.mark.parametrize("how", ["503", "403", "no response", "dropped request"])
-def test_a_job_waits_for_the_store_and_then_goes_on(
+def test_a_job_waits_for_the_storage_and_then_continues(
     s3_harness: WorkerHarness, storage: FailingStorage, how: str
 ) -> None:
     job_id = s3_harness.submit(steps=100, seconds=0.03)
@@ -148,27 +148,27 @@ def test_a_job_waits_for_the_store_and_then_goes_on(
     until(lambda: checkpoints(s3_harness, job_id))
     with storage.inject(how, "PUT"):
         thread.join()
-    waits_for_storage(s3_harness, job_id)
+    assert_waits_for_storage(s3_harness, job_id)
     check(s3_harness.database, s3_harness.artifacts, Expected(acknowledged=[job_id], unfinished=[job_id]))
     newest = max(checkpoint.step for checkpoint in checkpoints(s3_harness, job_id))
-    goes_on(s3_harness, job_id, steps=100)
+    assert_continues(s3_harness, job_id, steps=100)
     assert starts(s3_harness, job_id) == [0, newest]
 
 
 @pytest.mark.parametrize("how", ["503", "no response", "partial body", "short body"])
-def test_a_checkpoint_that_cannot_be_fetched_is_waited_for(
+def test_a_job_waits_for_a_checkpoint_that_cannot_be_fetched(
     s3_harness: WorkerHarness, storage: FailingStorage, how: str
 ) -> None:
     job_id = s3_harness.run(steps=STEPS, crash_at=13).id
     supervisor = s3_harness.supervisor()
     with storage.inject(how, "GET", part="_00000010_"):
         supervisor.run()
-    waits_for_storage(s3_harness, job_id)
-    goes_on(s3_harness, job_id)
+    assert_waits_for_storage(s3_harness, job_id)
+    assert_continues(s3_harness, job_id)
     assert starts(s3_harness, job_id) == [0, None, 10], "no step is lost, and no attempt used up"
 
 
-def test_no_job_fails_of_what_somebody_else_has_laid_into_its_folder(s3_harness: WorkerHarness, bucket: Bucket) -> None:
+def test_foreign_objects_in_its_folder_do_not_fail_a_job(s3_harness: WorkerHarness, bucket: Bucket) -> None:
     job_id = s3_harness.submit(steps=STEPS)
     bucket.put_object(f"{job_id}/.DS_Store")
     s3_harness.supervisor().run()
@@ -176,17 +176,17 @@ def test_no_job_fails_of_what_somebody_else_has_laid_into_its_folder(s3_harness:
     assert f"{job_id}/.DS_Store" not in bucket.objects()
 
 
-def test_weights_that_cannot_be_fetched_are_waited_for(s3_harness: WorkerHarness, storage: FailingStorage) -> None:
+def test_a_job_waits_for_weights_that_cannot_be_fetched(s3_harness: WorkerHarness, storage: FailingStorage) -> None:
     first = s3_harness.run(steps=STEPS)
     spec = {"kind": "distill", "teacher": {"job": first.id}}
     job_id = s3_harness.submit(spec, steps=STEPS)
     with storage.inject("503", "GET", part=f"{first.id}/checkpoints/student"):
         s3_harness.supervisor().run()
-    waits_for_storage(s3_harness, job_id)
-    goes_on(s3_harness, job_id)
+    assert_waits_for_storage(s3_harness, job_id)
+    assert_continues(s3_harness, job_id)
 
 
-def test_weights_that_are_gone_fail_the_job_and_say_whose(s3_harness: WorkerHarness, bucket: Bucket) -> None:
+def test_missing_weights_fail_the_job_and_are_named(s3_harness: WorkerHarness, bucket: Bucket) -> None:
     first = s3_harness.run(steps=STEPS)
     job_id = s3_harness.submit({"kind": "distill", "teacher": {"job": first.id}}, steps=STEPS)
     [student] = [key for key in bucket.objects() if "student" in key]
@@ -197,7 +197,7 @@ def test_weights_that_are_gone_fail_the_job_and_say_whose(s3_harness: WorkerHarn
     assert job.error["message"] == f"The student of job {first.id} is gone."
 
 
-def test_a_checkpoint_that_has_changed_is_passed_over(
+def test_a_changed_checkpoint_is_skipped(
     s3_harness: WorkerHarness, storage: FailingStorage, bucket: Bucket, tmp_path: Path
 ) -> None:
     job_id = s3_harness.run(steps=STEPS, crash_at=13).id
@@ -211,7 +211,7 @@ def test_a_checkpoint_that_has_changed_is_passed_over(
     assert s3_harness.losses(job_id) == stub_losses(STEPS)
 
 
-def test_the_api_says_so_and_never_serves_a_part_as_the_whole(
+def test_the_api_reports_the_error_and_never_serves_a_truncated_file(
     open_service: Callable[..., ServiceHarness], storage: FailingStorage, bucket: Bucket
 ) -> None:
     service = open_service(artifacts_url=bucket.url)
@@ -240,7 +240,7 @@ def test_the_api_says_so_and_never_serves_a_part_as_the_whole(
         assert service.request("POST", "/jobs", json=job_spec()).status_code == 201  # type: ignore[union-attr]
 
 
-def test_another_worker_on_another_machine_goes_on_from_the_store(
+def test_a_worker_on_another_machine_continues_from_the_storage(
     open_service: Callable[..., ServiceHarness], bucket: Bucket, tmp_path: Path
 ) -> None:
     """It shares the database, the data sets and the bucket, and no other file."""
@@ -264,14 +264,14 @@ def test_another_worker_on_another_machine_goes_on_from_the_store(
     assert not (service.settings.data / "artifacts").exists() and not (elsewhere / "artifacts").exists()
 
 
-def waits_for_storage(s3_harness: WorkerHarness, job_id: str) -> None:
+def assert_waits_for_storage(s3_harness: WorkerHarness, job_id: str) -> None:
     job = s3_harness.job(job_id)
     assert (job.status, job.status_reason_code) == ("queued", "waiting_for_storage")
     assert "store of artifacts" in job.status_reason_message and "canary" not in job.status_reason_message
     s3_harness.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(not_before=None)))
 
 
-def goes_on(s3_harness: WorkerHarness, job_id: str, steps: int = STEPS) -> None:
+def assert_continues(s3_harness: WorkerHarness, job_id: str, steps: int = STEPS) -> None:
     s3_harness.supervisor().run()
     assert s3_harness.job(job_id).status == "succeeded"
     assert s3_harness.losses(job_id) == stub_losses(steps)

@@ -1,4 +1,4 @@
-"""F22: what the previous revision wrote is there after an upgrade, and its workers go on writing meanwhile."""
+"""F22: data of earlier revisions survive an upgrade, and their workers can still write."""
 
 import pytest
 from sqlalchemy import Connection, MetaData, Table, select
@@ -98,7 +98,7 @@ def columns_of(harness) -> dict[str, list[str]]:
         return {name: sorted(table.c.keys()) for name, table in reflected(session.connection()).items()}
 
 
-def test_everything_is_there_after_an_upgrade_and_after_going_back(old):
+def test_all_data_survive_an_upgrade_and_a_downgrade(old):
     old.do(forget_a_repeated_key)
     columns = columns_of(old)
     before = contents(old, columns)
@@ -115,7 +115,7 @@ def forget_a_repeated_key(session: Session) -> None:
     session.execute(jobs.delete().where(jobs.c.id == "job_1"))
 
 
-def test_new_columns_say_what_the_old_rows_meant(old):
+def test_new_columns_hold_the_meaning_of_the_old_rows(old):
     schema.upgrade(old.database)
     jobs = {job.id: job for job in old.rows(select(Job))}
     assert len(jobs) == len(STATES) + 2
@@ -129,7 +129,7 @@ def test_new_columns_say_what_the_old_rows_meant(old):
     assert old.rows(select(Dataset.hashes)) == [None], "files of before are only looked for"
 
 
-def test_a_worker_of_the_old_revision_goes_on_writing(old):
+def test_a_worker_of_the_old_revision_can_still_write(old):
     """Its statements name the old columns alone."""
     with old.database.read() as session:
         tables = reflected(session.connection())
@@ -236,7 +236,7 @@ def test_data_of_revision_0003_have_the_standard_names_afterwards(revision_0003)
     assert (request.id, JobSpec.model_validate(request.request["spec"])) == ("plan_old", spec)
 
 
-def test_data_of_revision_0003_are_as_they_were_after_going_back(revision_0003):
+def test_data_of_revision_0003_are_restored_by_a_downgrade(revision_0003):
     schema.upgrade(revision_0003.database)
     schema.downgrade(revision_0003.database, "0003")
     with revision_0003.database.read() as session:

@@ -1,4 +1,4 @@
-"""A file is on the disk before its name is, and its name before anybody hears of it: what a power cut would leave."""
+"""A power cut: a file is synced before its rename, and its folder before the file is announced."""
 
 import hashlib
 import os
@@ -43,11 +43,11 @@ def survives(disk: list[tuple[str, Path]]) -> None:
     [target] = [path for what, path in disk if what == "to"]
     moved = disk.index(("to", target))
     assert ("sync", source) in disk[:moved], "a power cut leaves the name of a file without its content"
-    assert ("sync", target.parent) in disk[moved:], "a power cut takes the name back that somebody was told of"
+    assert ("sync", target.parent) in disk[moved:], "a power cut removes the name of an announced file"
 
 
 @pytest.mark.parametrize("linked", [True, False])
-def test_an_artifact_is_on_the_disk_before_its_row_can_be(tmp_path, monkeypatch, disk, linked):
+def test_an_artifact_is_on_the_disk_before_its_row(tmp_path, monkeypatch, disk, linked):
     source = tmp_path / "source"
     source.write_bytes(CONTENT)
     if not linked:

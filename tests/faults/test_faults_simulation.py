@@ -80,7 +80,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
 
 
 @pytest.mark.parametrize("seeds", chosen(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
-def test_whatever_happens_nothing_is_lost(
+def test_no_combination_of_faults_loses_anything(
     seeds: range, processes: ProcessPoolExecutor, sqlite: NewDatabase, tmp_path: Path
 ) -> None:
     halves = seeds[::2], seeds[1::2]

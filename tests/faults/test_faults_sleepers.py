@@ -1,4 +1,4 @@
-"""F10: workers that are stopped, perhaps past their lease, and woken: what they held was given to another meanwhile."""
+"""F10: workers are stopped past their lease and continued, after another worker has claimed their job."""
 
 import random
 import signal
@@ -14,13 +14,13 @@ STEPS = 50
 LEASE = {"heartbeat_seconds": 0.3, "fence_seconds": 1.2, "lease_seconds": 2.0}
 LONGEST = 1.6 * LEASE["lease_seconds"]
 SLEEPS = 3
-"""Of a seed. The first is after a checkpoint, so no job dies three times in a row without one."""
+"""Stops per seed. The first is after a checkpoint, so no job dies three times in a row without one."""
 
 
 @pytest.mark.parametrize(
     "seeds", [range(5), pytest.param(range(5, 55), marks=[pytest.mark.slow, pytest.mark.timeout(1800)])], ids=len
 )
-def test_whoever_sleeps_past_its_lease_changes_nothing(
+def test_a_worker_stopped_past_its_lease_changes_nothing(
     open_service: Callable[..., ServiceHarness], seeds: range
 ) -> None:
     service = open_service(**LEASE)

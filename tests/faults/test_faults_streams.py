@@ -1,4 +1,4 @@
-"""F8: the API restarted with clients streaming. I7: each client sees no gap and no duplicate."""
+"""F8: the API is restarted while clients stream. I7: no client receives a gap or a duplicate."""
 
 import io
 import itertools
@@ -50,7 +50,7 @@ def api(settings: Settings) -> Iterator[ApiProcess]:
 @pytest.mark.parametrize(
     ("clients", "restarts"), [(20, 2), pytest.param(200, 10, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
 )
-def test_clients_see_every_number_once_whatever_happens_to_the_api(
+def test_clients_receive_every_event_once_across_restarts_of_the_api(
     api: ApiProcess, database: Database, clients: int, restarts: int
 ) -> None:
     writer = EventWriter(database, JOBS)
@@ -70,7 +70,7 @@ def test_clients_see_every_number_once_whatever_happens_to_the_api(
         assert listener.numbers == writer.event_numbers(listener.job_id)
 
 
-def test_a_process_told_to_end_ends_its_streams_at_once(api: ApiProcess, database: Database) -> None:
+def test_a_terminated_process_ends_its_streams_immediately(api: ApiProcess, database: Database) -> None:
     writer = EventWriter(database, 1)
     listeners = [StreamClient(api, writer.leases[0].job_id) for _ in range(20)]
     run_clients(listeners)
@@ -80,7 +80,7 @@ def test_a_process_told_to_end_ends_its_streams_at_once(api: ApiProcess, databas
     writer.finish()
 
 
-def test_the_client_goes_on_where_it_was_when_the_api_is_back(api: ApiProcess, database: Database) -> None:
+def test_the_client_resumes_after_a_restart_of_the_api(api: ApiProcess, database: Database) -> None:
     writer = EventWriter(database, 1)
     [lease] = writer.leases
     client, seen = Client(api.url, api.key), []
@@ -123,7 +123,7 @@ def test_following_a_job_survives_a_restart_and_shows_each_evaluation_once(api: 
     assert [shown.getvalue().count(f"student, epoch {epoch}:") for epoch in (1, 2, 3)] == [1, 1, 1]
 
 
-def test_a_service_that_does_not_come_back_is_given_up(
+def test_the_client_gives_up_on_a_service_that_does_not_return(
     api: ApiProcess, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clients, "RECONNECT_SECONDS", 0.5)

@@ -1,4 +1,4 @@
-"""F14: a corrupt or wrong teacher is found before any training, under a code that is not tried again."""
+"""F14: a corrupt or wrong teacher is refused before training, with a code that is not retried."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ TINY = {
     "stacked_convs": 1,
 }
 FAMILY = {"bad_teacher", "teacher_refused"}
-"""End reasons of a teacher that is none."""
+"""End reasons of an unusable teacher."""
 State = dict[str, Tensor]
 Content = dict[str, Any]
 
@@ -162,14 +162,14 @@ def test_every_mutant_is_refused_by_a_code_or_is_the_same_weights(teacher, built
 
 
 def _ends_at_once(error: FrsError) -> None:
-    told: list[Outcome] = []
-    report_failure(told.append, error)
-    ending = finalizer.finalizer_for(told[0], 1, "")
+    emitted: list[Outcome] = []
+    report_failure(emitted.append, error)
+    ending = finalizer.finalizer_for(emitted[0], 1, "")
     assert ending.func is lifecycle.finish, "it is not tried again"
     assert (ending.keywords["end_reason"], ending.keywords["error"].code) == (error.end_reason, error.code)
 
 
-def test_a_registered_teacher_that_was_altered_in_a_single_bit_is_refused(teacher, built_once, tmp_path):
+def test_a_registered_teacher_with_one_changed_bit_is_refused(teacher, built_once, tmp_path):
     """Also as safetensors, which hold no sum of their own."""
     chance = random.Random(5)
     plain = tmp_path / "plain"
@@ -181,9 +181,9 @@ def test_a_registered_teacher_that_was_altered_in_a_single_bit_is_refused(teache
             mutant[chance.randrange(len(mutant))] ^= 1 << chance.randrange(8)
             path = tmp_path / f"{number}.bin"
             path.write_bytes(mutant)
-            wanted = ResolvedDetector(description=DescribedDetector.model_validate(TINY), weights=path, sha256=sha256)
+            detector = ResolvedDetector(description=DescribedDetector.model_validate(TINY), weights=path, sha256=sha256)
             with pytest.raises(FrsError, match="sha256"):
-                loading.load_detector(wanted, CLASSES, tmp_path)
+                loading.load_detector(detector, CLASSES, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -209,8 +209,8 @@ def test_the_trainer_ends_before_its_first_step(teacher, data, tmp_path, alter: 
     key = "bbox_head.gfl_cls.weight"
     altered = content | {"state_dict": alter(content["state_dict"], key, random.Random(0))}
     torch.save(altered, tmp_path / "bad.pth")
-    told: list[Any] = []
-    assert run(distilling(data, tmp_path, "bad.pth"), tmp_path / "run", told.append) == 1
-    outcome = told[-1]
+    emitted: list[Any] = []
+    assert run(distilling(data, tmp_path, "bad.pth"), tmp_path / "run", emitted.append) == 1
+    outcome = emitted[-1]
     assert (outcome.status, outcome.end_reason) == ("failed", "bad_teacher") and outcome.error.hint
-    assert not any(event.type in ("metrics", "checkpoint") for event in told)
+    assert not any(event.type in ("metrics", "checkpoint") for event in emitted)

@@ -1,4 +1,4 @@
-"""F2: a checkpoint is torn, or its worker dies between the file and the row: the older one serves, nothing is left."""
+"""F2: a checkpoint is damaged, or its worker dies between file and row: the older one is used, no file is left over."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,13 +24,13 @@ class Died(BaseException):
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_a_truncated_checkpoint_is_passed_over(worker_harness: WorkerHarness, cut: int) -> None:
+def test_a_truncated_checkpoint_is_skipped(worker_harness: WorkerHarness, cut: int) -> None:
     goes_on_from_the_older_one(worker_harness, lambda content: content[:cut])
 
 
 @pytest.mark.parametrize("place", [0, 8, 17, -1])
 @pytest.mark.parametrize("bit", [0, 6])
-def test_a_checkpoint_with_a_flipped_bit_is_passed_over(worker_harness: WorkerHarness, place: int, bit: int) -> None:
+def test_a_checkpoint_with_a_flipped_bit_is_skipped(worker_harness: WorkerHarness, place: int, bit: int) -> None:
     def flip(content: bytes) -> bytes:
         flipped = bytearray(content)
         flipped[place] ^= 1 << bit
@@ -40,7 +40,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_passed_over(worker_harness: WorkerHa
 
 
 @pytest.mark.parametrize("moment", ["linked", "verified", "renamed"])
-def test_nothing_is_left_of_a_file_whose_worker_died_before_its_row(
+def test_no_file_is_left_by_a_worker_that_died_before_the_row(
     worker_harness: WorkerHarness, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = worker_harness.submit(steps=STEPS, crash_at=CRASH)
