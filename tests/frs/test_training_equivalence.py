@@ -78,7 +78,9 @@ def test_teacher_and_student_may_differ_in_normalisation_channels_depth_and_widt
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_run_killed_at_ten_random_steps_equals_an_uninterrupted_run(train: Train, tmp_path: Path, workers: int) -> None:
+def test_a_run_killed_at_ten_random_steps_equals_an_uninterrupted_run(
+    train: Train, tmp_path: Path, workers: int
+) -> None:
     spec = job(
         schedule={"epochs": 5, "checkpoint_every": 3, "evaluate_every": 2},
         distillation={"feature_weight": "auto", "logit_weight": "auto"},
