@@ -53,6 +53,32 @@ def test_both_compose_files_have_the_same_services_and_extend_a_base(file):
     assert all((service["extends"]["file"], service["extends"]["service"]) in SERVICES for service in services.values())
 
 
+@pytest.mark.parametrize("service", ["api", "worker"])
+@pytest.mark.parametrize("file", FILES)
+def test_the_databases_stop_after_the_services_that_use_them(file, service):
+    """Compose stops containers in reverse order of dependencies; an exited one, such as `migrate`, has no effect."""
+    dependencies = parse(file)["services"][service]["depends_on"]
+    assert dependencies["postgres"] == dependencies["redis"] == {"condition": "service_healthy"}
+    assert dependencies["migrate"] == {"condition": "service_completed_successfully"}
+
+
+def test_redis_receives_sigterm_and_shows_no_password_on_its_command_line():
+    shell, option, script = parse("docker/compose.base.yml")["services"]["redis"]["command"]
+    assert (shell, option) == ("sh", "-c")
+    script = script.replace("$$", "$")
+    assert script.startswith("exec "), "otherwise the shell is PID 1 and ignores SIGTERM"
+    echo = script.replace("exec redis-server -", 'echo "arguments: $0"; cat')
+    result = subprocess.run(
+        ["sh", "-c", echo], env={"REDISCLI_AUTH": "s3cret"}, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines()[1:] == ["requirepass s3cret", "appendonly yes", "protected-mode no"]
+
+
+def test_a_database_outage_does_not_make_the_api_container_unhealthy():
+    check = re.search(r"HEALTHCHECK.*?CMD (.*)", (ROOT / "docker/api.Dockerfile").read_text(), re.DOTALL)[1]
+    assert "GET /health/live " in check
+
+
 def test_only_the_gpu_compose_file_reserves_gpus():
     gpu, cpu = (parse(file)["services"] for file in FILES)
     assert gpu["worker"].pop("deploy")["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stack import Stack, answers, run, wait_until
+from stack import Stack, answers, inspect, run, wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -74,6 +74,30 @@ def test_down_and_up_loses_nothing(stack: Stack):
     stack.compose("down", "--timeout", "30")
     stack.up()
     assert snapshot(stack) == before
+
+
+def test_three_downs_during_a_job_lose_no_step_and_end_no_attempt_as_lost(stack: Stack):
+    job_id = stack.submit(schedule__max_steps=400)
+    reached = []
+    for number in range(1, 4):
+        stack.wait_for_step(job_id, 60 * number)
+        reached.append(stack.step(job_id))
+        stack.compose("down")
+        stack.up()
+    job = stack.wait_until_ended(job_id)
+    assert job["status"] == "succeeded" and job["attempt"] == 4, stack.logs(job_id)
+    assert recorded_steps(stack, job_id) == list(range(1, 401))
+    resumed = rewound_to(stack, job_id)[1:]
+    assert all(after >= before for before, after in zip(reached, resumed, strict=True)), "an attempt lost steps"
+
+
+def test_redis_stops_in_order(stack: Stack):
+    [redis] = stack.containers("redis")
+    run(["docker", "stop", redis])
+    try:
+        assert inspect(redis)["State"]["ExitCode"] == 0, "SIGKILL after 10 s: Redis did not receive SIGTERM"
+    finally:
+        stack.up()
 
 
 def test_backup_wipe_and_restore_loses_nothing(stack_with: Callable[..., Stack], tmp_path: Path):
