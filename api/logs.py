@@ -22,6 +22,7 @@ def configure() -> None:
         )
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # two lines at every readiness check
 
 
 def _add_logger_name(_: Any, __: str, event: Any) -> Any:
