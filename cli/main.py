@@ -16,7 +16,7 @@ from cli.pulling import pull as pull_student
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, fail, render_rows, show, stderr, stdout
 from cli.up import LocalService
 from cli.watching import derived_job_ids, follow
-from frs import spec_file
+from frs import __version__, spec_file
 from frs.errors import FrsError
 from frs.isolation.process import hide_memory
 
@@ -29,6 +29,21 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 for module in (actions, plan, compare, queue_commands):
     app.add_typer(module.app)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"frs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Run the distillation service, post and follow jobs, and download their results."""
 
 
 @app.command()
@@ -134,7 +149,7 @@ def metrics(
 def logs(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """Print the log messages of a job's trainer."""
     lines = call_service(data, lambda client: {"data": list(client.each(f"/jobs/{id}/logs", limit=200))})
-    show(lines, lambda answer: "\n".join(line["message"] for line in answer["data"]), json_)
+    show(lines, lambda answer: "\n".join(f"{line['at'][:19]}Z {line['message']}" for line in answer["data"]), json_)
 
 
 @app.command()

@@ -138,10 +138,10 @@ def keys(rows: Iterable[Json]) -> Table:
 
 
 def _table(*headings: str, folds: str = "") -> Table:
-    """Return an empty table. The column `folds` wraps on a narrow terminal; the others do not."""
+    """Return an empty table. On a narrow terminal the column `folds` wraps; the others end in an ellipsis."""
     table = Table(box=None, header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading != folds)
+        table.add_column(heading, overflow="fold" if heading == folds else "ellipsis", no_wrap=heading != folds)
     return table
 
 

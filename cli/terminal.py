@@ -18,6 +18,8 @@ DataFolder = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
 DEFAULT_DATA_DIR = Path("data")
 stdout, stderr = Console(), Console(stderr=True)
+UNLIMITED_WIDTH = 10_000
+"""Columns of an output that is not a terminal, so that pipes and files receive tables uncut."""
 
 
 def call_service(data: Path, request: Callable[[Client], Json]) -> Json:
@@ -47,7 +49,8 @@ def show(answer: Json, draw: Callable[[Json], Any], as_json: bool) -> None:
     else:
         rendered = draw(answer)
         is_text = isinstance(rendered, str)  # text from trainers and users: no markup, no line wrapping
-        stdout.print(rendered, highlight=False, markup=not is_text, soft_wrap=is_text)
+        width = None if stdout.is_terminal or is_text else UNLIMITED_WIDTH
+        stdout.print(rendered, highlight=False, markup=not is_text, soft_wrap=is_text, width=width)
 
 
 def render_rows(draw: Callable[[Iterable[Json]], Any]) -> Callable[[Json], Any]:

@@ -75,7 +75,7 @@ def worker_reason(session: Session, job: Job, workers: Sequence[Worker]) -> tupl
     large_enough = [worker for worker in workers if len(worker.gpus) >= (job.devices or 0)]
     return _missing_files_reason(session, job, large_enough) or (
         WaitingReason.WORKER,
-        "The next free worker takes it.",
+        "A worker claims the job once it has free capacity and no job precedes it in the queue.",
     )
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from cli import render
 from cli.client import Client, ServiceError
+from frs import __version__
 from frs.cli import report_text
 from frs.evaluation.report import Row, Scores, build
 
@@ -79,6 +80,10 @@ def test_without_a_key_the_error_names_the_key_file(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("FRS_API_KEY", raising=False)
     with pytest.raises(ServiceError, match="api-key"):
         Client.from_environment(tmp_path)
+
+
+def test_the_version_is_printed(frs: Any) -> None:
+    assert frs("--version").output == f"frs {__version__}\n"
 
 
 def test_up_refuses_a_port_in_use(frs: Any, data: Path) -> None:

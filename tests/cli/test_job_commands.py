@@ -1,6 +1,8 @@
 """`frs` commands for jobs, plans, comparisons and the queue; the tests act as the worker."""
 
+import io
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from cli import render, terminal
 from cli.arguments import job_ids
 from cli.main import app
 from frs import events
@@ -206,6 +210,28 @@ def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, 
     assert answer["data"][0]["job_id"] == first
     assert json.loads(frs("workers", "--json").output)["data"][0]["running"] >= 1
     do(worker_registry.deregister, "worker")
+
+
+def test_a_table_in_a_pipe_is_not_cut(frs: Any, submitted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = submitted(name="a name of some length that a narrow terminal would cut")
+    monkeypatch.setattr(terminal.stdout, "_width", 40)
+    output = frs("jobs").output
+    assert id in output and "a name of some length that a narrow terminal would cut" in output
+
+
+def test_a_table_that_a_narrow_terminal_cuts_ends_in_an_ellipsis(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(width=40, force_terminal=True, file=io.StringIO())
+    monkeypatch.setattr(terminal, "stdout", console)
+    row = {"id": "ds_1", "name": "n" * 60, "status": "ready", "counts": None, "classes": None, "issue_count": 0}
+    terminal.show({"data": [row]}, terminal.render_rows(render.datasets), as_json=False)
+    assert "\N{HORIZONTAL ELLIPSIS}" in console.file.getvalue()
+
+
+def test_log_lines_have_a_time(frs: Any, do: Any, claimed: Any) -> None:
+    lease = claimed(name="logged")
+    do(recording.record, lease, [events.Log(level="info", message="first line")])
+    [line] = frs("logs", lease.job_id).output.splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ first line", line)
 
 
 def test_job_ids_are_completed(frs: Any, submitted: Any) -> None:

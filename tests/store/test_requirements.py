@@ -75,7 +75,8 @@ def test_a_job_waits_for_the_worker_that_meets_its_requirements(harness):
     job_id = submit(harness)
     register(harness, "one", missing=[("ds_shapes", "lacks it.")])
     register(harness, "two", missing=[("ds_other", "lacks another.")])
-    assert reason_of(harness, job_id) == ("waiting_for_worker", "The next free worker takes it.")
+    message = "A worker claims the job once it has free capacity and no job precedes it in the queue."
+    assert reason_of(harness, job_id) == ("waiting_for_worker", message)
 
 
 def test_the_waiting_reason_names_the_missing_files_of_each_worker(harness):
