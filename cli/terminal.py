@@ -49,8 +49,8 @@ def show(answer: Json, draw: Callable[[Json], Any], as_json: bool) -> None:
     else:
         rendered = draw(answer)
         is_text = isinstance(rendered, str)  # text from trainers and users: no markup, no line wrapping
-        width = None if stdout.is_terminal or is_text else UNLIMITED_WIDTH
-        stdout.print(rendered, highlight=False, markup=not is_text, soft_wrap=is_text, width=width)
+        console = stdout if stdout.is_terminal else Console(file=stdout.file, width=UNLIMITED_WIDTH)
+        console.print(rendered, highlight=False, markup=not is_text, soft_wrap=is_text)
 
 
 def render_rows(draw: Callable[[Iterable[Json]], Any]) -> Callable[[Json], Any]:
