@@ -122,7 +122,7 @@ def test_the_number_of_active_jobs_is_limited(service, client_with):
     alice = with_dataset(client_with(max_active_jobs=2))
     ids = [alice.post("/jobs", json=TRAIN).json()["id"] for _ in range(2)]
     problem = service.assert_problem(alice.post("/jobs", json=TRAIN), 429, "quota_exceeded")
-    assert "2 jobs of alice have not ended" in problem["detail"]
+    assert "alice has 2 active jobs; 1 more exceed the limit of 2." in problem["detail"]
     assert "cancel" in problem["hint"]
     alice.post(f"/jobs/{ids[0]}/cancel")
     assert alice.post("/jobs", json=TRAIN).status_code == 201

@@ -194,7 +194,7 @@ def test_missing_weights_fail_the_job_and_are_named(s3_harness: WorkerHarness, b
     s3_harness.supervisor().run()
     job = s3_harness.job(job_id)
     assert (job.status, job.error["code"]) == ("failed", "weights_not_found")
-    assert job.error["message"] == f"The student of job {first.id} is gone."
+    assert job.error["message"] == f"The student of job {first.id} was deleted."
 
 
 def test_a_changed_checkpoint_is_skipped(
@@ -267,7 +267,10 @@ def test_a_worker_on_another_machine_continues_from_the_storage(
 def assert_waits_for_storage(s3_harness: WorkerHarness, job_id: str) -> None:
     job = s3_harness.job(job_id)
     assert (job.status, job.status_reason_code) == ("queued", "waiting_for_storage")
-    assert "store of artifacts" in job.status_reason_message and "canary" not in job.status_reason_message
+    assert (
+        "The artifact store cannot be used: s3://" in job.status_reason_message
+        and "canary" not in job.status_reason_message
+    )
     s3_harness.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(not_before=None)))
 
 
