@@ -92,6 +92,8 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(default=0)
     """Jobs of higher priority are claimed first."""
     created_at: Mapped[float] = mapped_column(default=now())
+    queued_at: Mapped[float | None]
+    """When the job entered the queue last; null: at `created_at`."""
     started_at: Mapped[float | None]
     """Start of the first attempt."""
     finished_at: Mapped[float | None]
@@ -300,6 +302,8 @@ class Dataset(Base):
     hashes: Mapped[Document | None]
     """SHA-256 of the annotation file of each split (`train`, `val`) at the time of the check; null for an upload and
     for rows older than this column."""
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Size of an upload: the archive and its unpacked files; null for a data set below `FRS_DATASETS_ROOT`."""
     status: Mapped[DatasetStatus] = mapped_column(default=DatasetStatus.CHECKING)
     check_result: Mapped[Document | None]
     """Result of the newest check."""
@@ -330,6 +334,8 @@ class Detector(Base):
     """Path of the weights relative to the models folder."""
     weights_key: Mapped[str | None]
     """Artifact key of the weights."""
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Size of the uploaded weights; null if nothing was uploaded."""
     sha256: Mapped[str]
     """SHA-256 of the weights file, lower-case hex."""
     classes: Mapped[list[str] | None]
@@ -362,11 +368,46 @@ class ApiKey(Base):
     """Maximum number of jobs of the owner that have not ended; null: `FRS_MAX_ACTIVE_JOBS`."""
     requests_per_minute: Mapped[int | None]
     """Maximum number of requests per minute of this key; null: `FRS_REQUESTS_PER_MINUTE`."""
+    max_disk_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Maximum size of the owner's stored files; null: `FRS_MAX_DISK_BYTES`."""
     created_at: Mapped[float] = mapped_column(default=now())
     expires_at: Mapped[float | None]
     """The key is invalid from this time on; null: never."""
     revoked_at: Mapped[float | None]
     """When the key was revoked; null: not revoked."""
+
+
+class Owner(Base):
+    """An owner whose jobs a worker has claimed; owners take turns within a priority."""
+
+    __tablename__ = "owners"
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    served_at: Mapped[float | None]
+    """When a worker claimed a job of the owner last."""
+
+
+class AuditEntry(Base):
+    """A change that a user requested. Rows are only inserted; they outlive the key and the object they name."""
+
+    __tablename__ = "audit"
+    id: Mapped[str] = mapped_column(primary_key=True, default=partial(new_id, "audit"))
+    at: Mapped[float] = mapped_column(default=now())
+    action: Mapped[str]
+    """What was done, such as `job.cancel`."""
+    target: Mapped[str | None]
+    """Id of the changed object."""
+    owner: Mapped[str | None]
+    """Owner of the API key."""
+    key_id: Mapped[str | None]
+    """The API key; not a foreign key, so that the row outlives it."""
+    address: Mapped[str | None]
+    """Network address of the client."""
+    request_id: Mapped[str | None]
+    """The request's `X-Request-Id`."""
+    details: Mapped[Document] = mapped_column(default=dict)
+    """Arguments of the action; never a secret."""
+
+    __table_args__ = (Index(None, "at", "id"),)
 
 
 class Worker(Base):
@@ -375,6 +416,8 @@ class Worker(Base):
     __tablename__ = "workers"
     id: Mapped[str] = mapped_column(primary_key=True)
     """Also the `lease_owner` of its jobs."""
+    name: Mapped[str | None]
+    """Name of the worker, which survives its restarts; null for a worker of an earlier version."""
     host: Mapped[str]
     """Host name."""
     version: Mapped[str]
