@@ -113,14 +113,18 @@ class AttemptEnd(StrEnum):
     CRASHED = "crashed"
     """The trainer died; its supervisor returned the job to the queue."""
     LOST = "lost"
-    """The lease expired before the worker returned the job."""
+    """The lease expired: the worker, its host or the database failed."""
     RELEASED = "released"
     """The worker returned the job cleanly, for example on a deploy or when storage ran out; does not count as a
     failure."""
 
 
-WITHOUT_PROGRESS = frozenset({AttemptEnd.CRASHED, AttemptEnd.LOST})
-"""Ends that count towards `EndReason.POISON`."""
+MAX_WITHOUT_PROGRESS: dict[AttemptEnd, int] = {AttemptEnd.CRASHED: 3, AttemptEnd.LOST: 10}
+"""Attempts that may end like this since the newest training checkpoint; the last one ends the job as `poison`.
+
+The ends are counted apart, because a lost attempt is a failure of the worker, its host or the database, not of the job.
+A job that takes its host down is only stopped by the second limit.
+"""
 
 
 class DatasetStatus(StrEnum):

@@ -162,7 +162,7 @@ def requeue(
     """Return the job to the queue, for `delay` seconds not to be claimed; return its new status.
 
     A job whose cancel was accepted is cancelled instead; one whose pause was accepted is paused. `attempt_counts` means
-    that the trainer died: the third such attempt in a row without a newer training checkpoint ends the job as `poison`.
+    that the trainer died, see `store.states.MAX_WITHOUT_PROGRESS`.
 
     Raises LeaseLost.
     """

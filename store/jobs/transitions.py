@@ -12,14 +12,16 @@ from sqlalchemy.orm import Session
 from frs.events import ErrorInfo
 from store.db.database import insert, now, time_of
 from store.db.tables import Attempt, Checkpoint, Event, Job
-from store.states import WITHOUT_PROGRESS, AttemptEnd, EndReason, JobStatus, WaitingReason
+from store.states import MAX_WITHOUT_PROGRESS, AttemptEnd, EndReason, JobStatus, WaitingReason
 
-MAX_ATTEMPTS_WITHOUT_PROGRESS = 3
-"""A job ends as `poison` after this many attempts in a row died without a newer training checkpoint."""
 _MESSAGES = {
     AttemptEnd.CRASHED: "the trainer died.",
-    AttemptEnd.LOST: "the worker stopped responding and its lease expired.",
+    AttemptEnd.LOST: "the lease expired, because the worker, its host or the database failed.",
     AttemptEnd.RELEASED: "the worker returned the job to the queue.",
+}
+_POISON_MESSAGES = {
+    AttemptEnd.CRASHED: "the trainer died {limit} times before a new checkpoint was saved.",
+    AttemptEnd.LOST: "the worker or its host failed {limit} times before a new checkpoint was saved.",
 }
 
 
@@ -33,17 +35,19 @@ def return_to_queue(
 ) -> JobStatus:
     """End the attempt and return the job to the queue, for `delay` seconds not to be claimed; return the new status.
 
-    A job whose cancel or pause was accepted is cancelled or paused instead. A job that has died too often fails.
+    A job whose cancel or pause was accepted is cancelled or paused instead. A job fails as `poison` if its attempts
+    have ended like this too often, see `MAX_WITHOUT_PROGRESS`.
     """
     end_attempt(session, job, end)
     if job.cancel_requested_at is not None:
         return end_job(session, job, JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER)
-    if end in WITHOUT_PROGRESS and _attempts_without_progress(session, job) >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
-        return end_job(session, job, JobStatus.FAILED, EndReason.POISON, _poison_error(job))
+    limit = MAX_WITHOUT_PROGRESS.get(end)
+    if limit and _count_without_progress(session, job, end) >= limit:
+        return end_job(session, job, JobStatus.FAILED, EndReason.POISON, _poison_error(job, end, limit))
     if job.pause_requested_at is not None:
         return move_to(session, job, JobStatus.PAUSED)
     _clear_run_state(job, JobStatus.QUEUED)
-    at = time_of(session)
+    job.queued_at = at = time_of(session)
     job.not_before = at + delay if delay else None
     if reason:
         job.status_reason_code, job.status_reason_message, job.status_reason_since = reason, message, at
@@ -66,6 +70,7 @@ def end_job(
 def move_to(session: Session, job: Job, status: Literal[JobStatus.QUEUED, JobStatus.PAUSED]) -> JobStatus:
     """Queue or pause the job at a user's request, and clear earlier requests; return its status."""
     _clear_run_state(job, status)
+    job.queued_at = time_of(session)
     job.cancel_requested_at = job.pause_requested_at = job.stop_requested_at = None
     job.end_reason = job.error = job.finished_at = None
     add_status_event(session, job)
@@ -98,8 +103,8 @@ def _clear_run_state(job: Job, status: JobStatus) -> None:
     job.status_reason_code = job.status_reason_message = job.status_reason_since = None
 
 
-def _attempts_without_progress(session: Session, job: Job) -> int:
-    """Return the number of attempts that died since the newest training checkpoint and the last resume or retry."""
+def _count_without_progress(session: Session, job: Job, end: AttemptEnd) -> int:
+    """Return the number of attempts with that end since the newest training checkpoint and the last resume or retry."""
     last_with_checkpoint = select(func.max(Checkpoint.attempt)).where(
         Checkpoint.job_id == job.id, Checkpoint.kind == "training"
     )
@@ -107,16 +112,13 @@ def _attempts_without_progress(session: Session, job: Job) -> int:
         Attempt.number > func.coalesce(last_with_checkpoint.scalar_subquery(), 0),
         Attempt.number > job.failures_reset_at_attempt,
     )
-    query = select(func.count()).where(Attempt.job_id == job.id, Attempt.end.in_(WITHOUT_PROGRESS), *since)
+    query = select(func.count()).where(Attempt.job_id == job.id, Attempt.end == end, *since)
     return session.scalars(query).one()
 
 
-def _poison_error(job: Job) -> ErrorInfo:
+def _poison_error(job: Job, end: AttemptEnd, limit: int) -> ErrorInfo:
     return ErrorInfo(
         code="poison",
-        message=(
-            f"{MAX_ATTEMPTS_WITHOUT_PROGRESS} attempts in a row died before a new checkpoint was saved; "
-            f"the last was attempt {job.attempt}."
-        ),
+        message=f"Attempt {job.attempt}: {_POISON_MESSAGES[end].format(limit=limit)}",
         hint="See GET /jobs/{id}/logs; lower `schedule.checkpoint_every` if checkpoints are far apart.",
     )

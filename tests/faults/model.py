@@ -1,9 +1,9 @@
 """Model of the store's job lifecycle in plain Python: no SQL, no clock, no concurrency."""
 
+import math
 from dataclasses import dataclass, field
 
-from store.jobs.transitions import MAX_ATTEMPTS_WITHOUT_PROGRESS
-from store.states import ALLOWED, WITHOUT_PROGRESS, Action, AttemptEnd, EndReason, JobStatus
+from store.states import ALLOWED, MAX_WITHOUT_PROGRESS, Action, AttemptEnd, EndReason, JobStatus
 
 CHECKPOINTS_KEPT = 2
 UNSUCCESSFUL = {JobStatus.FAILED, JobStatus.CANCELLED}
@@ -103,7 +103,7 @@ class Model:
         job.ends[job.attempt] = end
         if Action.CANCEL in job.requests:
             job.status, job.end_reason = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER
-        elif end in WITHOUT_PROGRESS and self._failures_without_progress(job) >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
+        elif self._count_without_progress(job, end) >= MAX_WITHOUT_PROGRESS.get(end, math.inf):
             job.status, job.end_reason = JobStatus.FAILED, EndReason.POISON
         elif Action.PAUSE in job.requests:
             self._move_to(job, JobStatus.PAUSED)
@@ -178,6 +178,6 @@ class Model:
         job.status, job.end_reason, job.delayed = status, None, False
         job.requests.clear()
 
-    def _failures_without_progress(self, job: ModelJob) -> int:
+    def _count_without_progress(self, job: ModelJob, lost_or_crashed: AttemptEnd) -> int:
         since = max([job.failures_reset_at_attempt, *(attempt for attempt, _ in job.checkpoints)])
-        return sum(end in WITHOUT_PROGRESS for number, end in job.ends.items() if number > since)
+        return sum(end == lost_or_crashed for number, end in job.ends.items() if number > since)

@@ -10,7 +10,7 @@ from store.jobs.lease import RequestedAction
 from store.jobs.lifecycle import Idempotency
 from store.jobs.recording import record_checkpoint
 from store.scheduling import waiting
-from store.states import Action, AttemptEnd, EndReason, JobStatus, WaitingReason, allowed_actions
+from store.states import MAX_WITHOUT_PROGRESS, Action, AttemptEnd, EndReason, JobStatus, WaitingReason, allowed_actions
 
 TRAINING = Checkpoint(kind="training", path="a.pth", sha256="a" * 64, bytes=1, step=10, epoch=1)
 
@@ -165,11 +165,27 @@ def test_a_lost_job_whose_cancel_was_accepted_ends_as_cancelled(harness):
     assert harness.job(lease.job_id).status == JobStatus.CANCELLED
 
 
-def test_three_lost_attempts_without_a_checkpoint_are_poison(harness):
+def test_three_lost_attempts_without_a_checkpoint_fail_no_job(harness):
+    """Three restarts of a host in a row are planned maintenance, not a fault of the job."""
     job_id = harness.submit()
     for _ in range(3):
         expire(harness, harness.claim(job_id))
         harness.do(lifecycle.requeue_expired)
+    assert harness.job(job_id).status == JobStatus.QUEUED
+    assert harness.do(lifecycle.requeue, harness.claim(job_id), attempt_counts=True) == JobStatus.QUEUED
+
+
+@pytest.mark.parametrize("end", MAX_WITHOUT_PROGRESS)
+def test_a_job_whose_attempts_keep_dying_without_a_checkpoint_is_poison(harness, end):
+    job_id = harness.submit()
+    for _ in range(MAX_WITHOUT_PROGRESS[end]):
+        assert harness.job(job_id).status == JobStatus.QUEUED
+        lease = harness.claim(job_id)
+        if end == AttemptEnd.CRASHED:
+            harness.do(lifecycle.requeue, lease, attempt_counts=True)
+        else:
+            expire(harness, lease)
+            harness.do(lifecycle.requeue_expired)
     job = harness.job(job_id)
     assert (job.status, job.end_reason, job.error["code"]) == (JobStatus.FAILED, EndReason.POISON, "poison")
 
@@ -235,6 +251,6 @@ def test_the_history_contains_why_a_job_was_returned_to_the_queue(harness):
     assert [event.data["message"] for event in events if event.data["status"] == "queued"] == [
         None,
         "Attempt 1: the trainer died.",
-        "Attempt 2: the worker stopped responding and its lease expired.",
+        "Attempt 2: the lease expired, because the worker, its host or the database failed.",
         "Attempt 3: the worker returned the job to the queue.",
     ]
