@@ -30,7 +30,7 @@ def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
         schedule, steps = plan_checks.schedule_check(spec, images)
         waiting_checks = plan_checks.waiting_checks(session, caller, spec, reference_review.dataset)
         checks = [*plan_checks.reference_checks(reference_review), schedule, *waiting_checks]
-        position = queue.position_of_new_job(session, spec.priority)
+        position = queue.position_of_new_job(session, spec.priority, caller.owner)
     return Plan(
         ok=not any(check.level == "error" for check in checks),
         spec=spec,

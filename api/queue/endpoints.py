@@ -15,7 +15,9 @@ router = APIRouter(prefix="/queue", tags=["queue"])
 def get_queue(context: ContextDep, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Queue:
     """List the queued jobs in the order in which workers take them, and the running jobs.
 
-    Jobs are sorted by priority, then by age. A job whose teacher is not trained yet, or that does not fit any worker's
-    free GPUs, is skipped and keeps its position.
+    Within a priority, owners take turns, each with its oldest job; the owner whose job started least recently is first.
+    A job whose teacher is not trained yet, or that does not fit any worker's free GPUs, is skipped and keeps its
+    position; the owner's next job takes the turn. Jobs that start between two requests move the others forward: a later
+    page may then repeat jobs, but leaves none out.
     """
     return service.read_queue(context.database, caller, limit, cursor)

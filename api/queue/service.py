@@ -3,9 +3,8 @@
 import base64
 import binascii
 import json
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -20,14 +19,6 @@ from store.scheduling.waiting import waiting_reasons
 from store.states import JobStatus
 
 _COUNTED = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED)
-
-
-class QueueSortKey(NamedTuple):
-    """Sort key of a job in the queue; it does not change when other jobs are added or removed."""
-
-    priority: int
-    created_at: float
-    id: str
 
 
 def read_queue(database: Database, caller: Caller, limit: int, cursor: str | None) -> Queue:
@@ -73,20 +64,18 @@ def _job_fields(job: Job) -> dict[str, Any]:
 
 
 def _encode(job: Job) -> str:
-    return base64.urlsafe_b64encode(json.dumps([job.priority, job.created_at, job.id]).encode()).decode()
+    return base64.urlsafe_b64encode(json.dumps([job.priority, job.id]).encode()).decode()
 
 
-def _decode(cursor: str) -> QueueSortKey:
+def _decode(cursor: str) -> tuple[int, str]:
+    """Return priority and id of the last job of the previous page."""
     try:
-        priority, created_at, id = json.loads(base64.urlsafe_b64decode(cursor))
+        priority, id = json.loads(base64.urlsafe_b64decode(cursor))
     except (ValueError, TypeError, RecursionError, binascii.Error) as error:
         raise _invalid() from error
-    is_valid = (
-        type(priority) is int and abs(priority) <= 1000 and isinstance(created_at, float) and math.isfinite(created_at)
-    )
-    if not (is_valid and isinstance(id, str) and id.isascii()):
+    if not (type(priority) is int and abs(priority) <= 1000 and isinstance(id, str) and id.isascii()):
         raise _invalid()
-    return QueueSortKey(priority, created_at, id)
+    return priority, id
 
 
 def _invalid() -> InvalidField:

@@ -147,7 +147,7 @@ class Job(Base):
     __table_args__ = (
         UniqueConstraint("key_id", "idempotency_key"),
         Index("uq_jobs_owner_idempotency_key", "owner", "idempotency_key", unique=True),
-        Index(None, "status", "priority", "created_at"),
+        Index(None, "status", "priority", "owner", "created_at", "id"),
         Index(None, "created_at", "id"),
         Index(None, "owner", "created_at", "id"),
         Index(None, "owner", "status"),

@@ -22,7 +22,7 @@ from store.db.tables import DEFAULT_OWNER, Attempt, Job
 from store.errors import AlreadySubmitted, IdempotencyKeyReused
 from store.jobs.lease import Lease, Renewal, lock_attempt, requested_action, update_returning
 from store.jobs.transitions import add_status_event, end_attempt, end_job, return_to_queue
-from store.scheduling.queue import CPU_ONLY, NO_EXCLUSIONS, ClaimExclusions, GpuCapacity, lock_next
+from store.scheduling.queue import CPU_ONLY, NO_EXCLUSIONS, ClaimExclusions, GpuCapacity, end_turn, lock_next
 from store.states import AttemptEnd, EndReason, JobStatus, WaitingReason
 
 
@@ -98,9 +98,9 @@ def claim(
 ) -> Lease | None:
     """Start a new attempt of the next job that fits the capacity; return its lease, or None if there is no such job.
 
-    The order is by priority, then age. `job_id` or `among` restrict the choice to these ids. Jobs in `exclusions` are
-    skipped, and no GPUs are reserved for them. A single statement claims the job, so that only one of several
-    concurrent workers gets it.
+    The order is by priority; within a priority, owners take turns with their oldest job (`store.scheduling.queue`).
+    `job_id` or `among` restrict the choice to these ids. Jobs in `exclusions` are skipped, and no GPUs are reserved for
+    them. A single statement claims the job, so that only one of several concurrent workers gets it.
     """
     candidates = [job_id] if job_id else among
     jobs = update_returning(
@@ -120,6 +120,7 @@ def claim(
     if not jobs:
         return None
     [job] = jobs
+    end_turn(session, job.owner)
     session.add(Attempt(job_id=job.id, number=job.attempt, owner=owner))
     add_status_event(session, job)
     return _lease_of(job)

@@ -96,8 +96,28 @@ def test_a_job_claimed_between_two_pages_hides_no_other_job(service, shapes):
     assert [row["position"] for row in second["data"]] == [2, 3]
 
 
+def test_a_page_after_a_job_that_started_leaves_no_job_out(service, shapes):
+    ids = [service.submit()["id"] for _ in range(4)]
+    first = service.get("/queue?limit=2")
+    service.claim(ids[1])
+    rest = service.get("/queue", params={"cursor": first["next_cursor"]})["data"]
+    assert {row["job_id"] for row in rest} >= set(ids[2:])
+
+
+def test_the_queue_shows_the_turns_of_the_owners(service, shapes):
+    bobs = [service.submit()["id"] for _ in range(3)]
+    for job_id in bobs:
+        update_job(service, job_id, owner="bob")
+    own = [service.submit()["id"] for _ in range(2)]
+    rows = service.get("/queue")["data"]
+    assert [row["job_id"] for row in rows] == [own[0], bobs[0], own[1], bobs[1], bobs[2]]
+    claimed = [service.transact(lambda session: lifecycle.claim(session, "w", 60.0)).job_id for _ in rows]
+    assert claimed == [row["job_id"] for row in rows]
+
+
 @pytest.mark.parametrize(
-    "content", [[0, 1.0], "x", [True, 1.0, "job"], [0, 1, "job"], [0, float("nan"), "job"], [10**30, 1.0, "job"], None]
+    "content",
+    [[0], "xyz", [True, "job"], [0.0, "job"], [0, 1.0], [0, "j\u00f6b"], [10**30, "job"], [0, 1.0, "job"], None],
 )
 def test_an_invalid_cursor_is_rejected(shared_service, content):
     cursor = base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
@@ -189,14 +209,14 @@ def test_only_the_number_of_other_owners_jobs_is_visible(service, shapes):
     register_worker(service)
     stranger = auth_headers(service, "stranger", api_keys.Scope.READ)
     queue = service.get("/queue", headers=stranger)
-    assert [(row["job_id"], row["position"]) for row in queue["data"]] == [(own, 3)]
+    assert [(row["job_id"], row["position"]) for row in queue["data"]] == [(own, 1)], "the turn of another owner"
     assert (queue["counts"]["queued"], queue["running"]) == (3, [])
     [worker] = service.get("/workers", headers=stranger)["data"]
     assert (worker["running"], worker["job_ids"]) == (1, [])
     text = json.dumps([queue, worker])
     assert not any(hidden in text for hidden in (first, last, busy.job_id, "secret"))
     whole = service.get("/queue", headers=auth_headers(service, "boss", api_keys.Scope.ADMIN))
-    assert [row["job_id"] for row in whole["data"]] == [first, last, own]
+    assert [row["job_id"] for row in whole["data"]] == [own, first, last]
     assert whole["running"][0]["job_id"] == busy.job_id
 
 

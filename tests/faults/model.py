@@ -19,6 +19,7 @@ class ModelJob:
 
     id: str
     kind: str = "train"
+    owner: str = "admin"
     teacher: str | None = None
     parent: str | None = None
     key: str | None = None
@@ -55,18 +56,20 @@ class Model:
 
     jobs: dict[str, ModelJob] = field(default_factory=dict)
     """In order of creation."""
+    served: list[str] = field(default_factory=list)
+    """Owners by the time their job was claimed last, the longest ago first."""
 
-    def job_of_request(self, key: str | None, digest: str) -> ModelJob | None:
+    def job_of_request(self, owner: str, key: str | None, digest: str) -> ModelJob | None:
         """Return the job that this request created earlier. Raises ModelError if the key has another digest."""
-        job = next((job for job in self.jobs.values() if key and job.key == key), None)
+        job = next((job for job in self.jobs.values() if key and (job.owner, job.key) == (owner, key)), None)
         if job and job.digest != digest:
             raise ModelError("IdempotencyKeyReused")
         return job
 
     def next_job(self) -> ModelJob | None:
-        """Return the job to claim next: of the highest priority, the oldest."""
+        """Return the job to claim next: of the highest priority, the oldest of the owner served least recently."""
         runnable = [job for job in self.jobs.values() if self.is_runnable(job)]
-        return max(runnable, key=lambda job: job.priority, default=None)
+        return min(runnable, key=lambda job: (-job.priority, *self._turn(job.owner)), default=None)
 
     def is_runnable(self, job: ModelJob) -> bool:
         """Return whether a worker may claim the job."""
@@ -83,6 +86,7 @@ class Model:
         """Start the next attempt of the job."""
         job.status, job.attempt, job.expired = JobStatus.RUNNING, job.attempt + 1, False
         job.ends[job.attempt] = None
+        self.served = [*(owner for owner in self.served if owner != job.owner), job.owner]
 
     def leased_job(self, job_id: str, attempt: int) -> ModelJob:
         """Return the job if this attempt of it runs. Raises ModelError otherwise."""
@@ -134,6 +138,9 @@ class Model:
         if job.status not in ALLOWED[action]:
             raise ModelError("ActionNotAllowed")
         getattr(self, f"_{action}")(job)
+
+    def _turn(self, owner: str) -> tuple[int, str]:
+        return (self.served.index(owner) if owner in self.served else -1), owner
 
     def _cancel(self, job: ModelJob) -> None:
         job.requests.add(Action.CANCEL)

@@ -155,7 +155,12 @@ class User:
         idempotency = lifecycle.Idempotency(key, "digest")
         try:
             job = self.service.do(
-                lifecycle.add, SPEC, dataset_id="ds_shapes", teacher_job_id=teacher, idempotency=idempotency
+                lifecycle.add,
+                SPEC,
+                dataset_id="ds_shapes",
+                owner=self.name,
+                teacher_job_id=teacher,
+                idempotency=idempotency,
             )
         except AlreadySubmitted as error:
             self.service.acknowledged.append(error.job_id)

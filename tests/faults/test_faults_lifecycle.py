@@ -64,28 +64,28 @@ class Lifecycle(RuleBasedStateMachine):
     # what users do
 
     @rule(
+        owner=st.sampled_from(["ann", "bob"]),
         key=st.sampled_from([None, "k1", "k2"]),
         digest=st.sampled_from("ab"),
         teacher=st.none() | ANY,
         urgent=st.booleans(),
     )
-    def submit(self, key: str | None, digest: str, teacher: int | None, urgent: bool) -> None:
+    def submit(self, owner: str, key: str | None, digest: str, teacher: int | None, urgent: bool) -> None:
         idempotency = lifecycle.Idempotency(key, digest) if key else None
         needed = self.some_job(teacher) if teacher is not None else None
         spec = ALONE.model_copy(update={"priority": int(urgent)})
+        request = {"dataset_id": "ds_shapes", "owner": owner, "idempotency": idempotency}
         try:
-            earlier = self.model.job_of_request(key, digest)
+            earlier = self.model.job_of_request(owner, key, digest)
         except ModelError as refusal:
-            return self.refused(refusal, lifecycle.add, spec, dataset_id="ds_shapes", idempotency=idempotency)
+            return self.refused(refusal, lifecycle.add, spec, **request)
         try:
-            job_id = self.do(
-                lifecycle.add, spec, dataset_id="ds_shapes", teacher_job_id=needed, idempotency=idempotency
-            ).id
+            job_id = self.do(lifecycle.add, spec, teacher_job_id=needed, **request).id
         except AlreadySubmitted as repeated:
             assert earlier and repeated.job_id == earlier.id
         else:
             assert earlier is None
-            self.added(ModelJob(job_id, teacher=needed, key=key, digest=digest, priority=int(urgent)))
+            self.added(ModelJob(job_id, owner=owner, teacher=needed, key=key, digest=digest, priority=int(urgent)))
 
     @rule()
     def submit_a_family(self) -> None:

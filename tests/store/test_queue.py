@@ -1,17 +1,20 @@
 """Which job a worker claims next, by its GPUs and exclusions."""
 
 import pytest
-from database_harness import DatabaseHarness
-from sqlalchemy import update
+from database_harness import SPEC, DatabaseHarness
+from sqlalchemy import insert, update
 
 from store.db.tables import Job
 from store.jobs import lifecycle
 from store.scheduling.queue import NO_EXCLUSIONS, RESERVATION_SECONDS, ClaimExclusions, GpuCapacity, QueueHead, peek
+from store.states import JobStatus
 
 
-def submit(harness: DatabaseHarness, devices: int | None, waited: float = 0.0, priority: int = 0) -> str:
+def submit(
+    harness: DatabaseHarness, devices: int | None, waited: float = 0.0, priority: int = 0, owner: str = "a"
+) -> str:
     job_id = harness.submit()
-    changes = {"devices": devices, "created_at": Job.created_at - waited, "priority": priority}
+    changes = {"devices": devices, "created_at": Job.created_at - waited, "priority": priority, "owner": owner}
     harness.do(lambda session: session.execute(update(Job).where(Job.id == job_id).values(changes)))
     return job_id
 
@@ -83,6 +86,44 @@ def test_a_cpu_job_does_not_wait_for_a_large_one(harness):
     submit(harness, 4, waited=2 * RESERVATION_SECONDS)
     cpu = submit(harness, 0)
     assert claim(harness, gpus=4, free=1) == cpu
+
+
+def test_an_owner_with_many_jobs_does_not_block_another(harness):
+    with harness.database.write() as session:
+        spec = SPEC.model_dump(mode="json")
+        row = {"kind": "train", "spec": spec, "dataset_id": "ds_shapes", "owner": "a"}
+        session.execute(insert(Job), [row] * 1000)
+        session.commit()
+    only = submit(harness, 0, owner="b")
+    assert only in [claim(harness, gpus=0, free=0) for _ in range(2)]
+
+
+def test_the_owner_served_least_recently_is_next_with_its_oldest_job(harness):
+    a, b = ([submit(harness, 0, owner=owner) for _ in range(3)] for owner in "ab")
+    assert [claim(harness, gpus=0, free=0) for _ in range(3)] == [a[0], b[0], a[1]]
+    c = [submit(harness, 0, owner="c") for _ in range(2)]
+    assert [claim(harness, gpus=0, free=0) for _ in range(5)] == [c[0], b[1], a[2], c[1], b[2]]
+
+
+def test_a_job_that_cannot_start_does_not_take_its_owners_turn(harness):
+    blocked, ready = (submit(harness, devices, waited, owner="a") for devices, waited in [(8, 60), (0, 0)])
+    others = [submit(harness, 0, owner="b") for _ in range(3)]
+    assert [claim(harness, gpus=0, free=0) for _ in range(4)] == [ready, *others]
+    assert harness.job(blocked).status == JobStatus.QUEUED
+
+
+def test_a_priority_precedes_the_turn(harness):
+    first, urgent = submit(harness, 0, owner="a"), [submit(harness, 0, owner="b", priority=1) for _ in range(2)]
+    assert [claim(harness, gpus=0, free=0) for _ in range(3)] == [*urgent, first]
+
+
+def test_other_owners_take_one_turn_each_before_a_reserved_job(harness):
+    bobs = [submit(harness, 1, waited=3 * RESERVATION_SECONDS, owner="b") for _ in range(2)]
+    large = submit(harness, 4, waited=2 * RESERVATION_SECONDS, owner="c")
+    submit(harness, 1, owner="a")
+    assert claim(harness, gpus=4, free=1) == bobs[0]
+    assert claim(harness, gpus=4, free=1) is None, "b has had its turn, and the job of a is newer"
+    assert harness.job(large).status == JobStatus.QUEUED
 
 
 def test_peek_returns_the_jobs_that_would_be_claimed(harness):

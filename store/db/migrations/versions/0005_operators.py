@@ -18,6 +18,7 @@ COLUMNS = (
     ("detectors", "bytes", sa.BigInteger),
     ("api_keys", "max_disk_bytes", sa.BigInteger),
 )
+QUEUE_ORDER = ["status", "priority", "owner", "created_at", "id"]
 
 
 def upgrade() -> None:
@@ -44,8 +45,13 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_audit_at_id"), "audit", ["at", "id"])
 
+    op.create_index(op.f("ix_jobs_status_priority_owner_created_at_id"), "jobs", QUEUE_ORDER)
+    op.drop_index(op.f("ix_jobs_status_priority_created_at"), "jobs")
+
 
 def downgrade() -> None:
+    op.create_index(op.f("ix_jobs_status_priority_created_at"), "jobs", ["status", "priority", "created_at"])
+    op.drop_index(op.f("ix_jobs_status_priority_owner_created_at_id"), "jobs")
     op.drop_table("audit")
     op.drop_table("owners")
     for table, column, _ in reversed(COLUMNS):
