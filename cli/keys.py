@@ -17,7 +17,13 @@ def add(
     owner: Annotated[
         str | None, typer.Option(help="Owner whose jobs and data sets the key can access [default: NAME].")
     ] = None,
-    scope: Annotated[str, typer.Option(help="read, submit or admin; each includes the ones before it.")] = "submit",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="read, submit (includes read), priority (priorities above 0, beside submit), metrics (GET /metrics "
+            "alone) or admin (all); repeatable [default: submit]."
+        ),
+    ] = None,
     max_active_jobs: Annotated[
         int | None, typer.Option(help="Maximum number of jobs of the owner that have not ended.")
     ] = None,
@@ -30,7 +36,7 @@ def add(
     body: Json = {
         "name": name,
         "owner": owner or name,
-        "scopes": [scope],
+        "scopes": scope or ["submit"],
         "max_active_jobs": max_active_jobs,
         "requests_per_minute": requests_per_minute,
         "expires_in_days": expires_days,

@@ -70,7 +70,11 @@ ANSWERS = {
     ),
     "rate_limited": (429, "The key or the address exceeded its rate limit.", "Wait for the time in `Retry-After`."),
     "recipe_not_found": (404, "The recipe does not exist.", "See GET /recipes."),
-    "scope_missing": (403, "The key does not have the required scope.", "Use a key with that scope."),
+    "scope_missing": (
+        403,
+        "The key does not have the required scope; priorities above 0 require `priority`.",
+        "Use a key with that scope; for a job, also a priority of at most 0.",
+    ),
     "storage_unavailable": (503, "The artifact storage does not answer.", "Retry after 2 seconds."),
     "student_not_ready": (422, "The job has no student.", "Name a job that trained a student and succeeded."),
     "too_many_probes": (

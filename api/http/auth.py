@@ -1,6 +1,7 @@
-"""The caller of a request: its API key, owner and scope.
+"""The caller of a request: its API key, owner and scopes.
 
-Every route outside `auth_middleware.PUBLIC_PATHS` declares `Reader`, `Submitter` or `Admin` as a parameter.
+Every route outside `auth_middleware.PUBLIC_PATHS` declares `Reader`, `Submitter`, `MetricsReader` or `Admin` as a
+parameter.
 """
 
 from collections.abc import Awaitable, Callable
@@ -26,8 +27,8 @@ class Caller:
 
     key_id: str
     owner: str
-    scope: Scope
-    """The widest scope of the key."""
+    scopes: frozenset[Scope]
+    """The scopes of the key and those that they include."""
     max_active_jobs: int | None = None
     """Limit of the key; None: the limit of the settings."""
     requests_per_minute: int | None = None
@@ -36,7 +37,13 @@ class Caller:
     @property
     def is_admin(self) -> bool:
         """Whether the key has the scope `admin`."""
-        return self.scope is Scope.ADMIN
+        return Scope.ADMIN in self.scopes
+
+    def require(self, scope: Scope, request: str = "This request") -> None:
+        """Raise ApiError, 403, unless the key has the scope; `request` is the subject of the message."""
+        if scope not in self.scopes:
+            hint = "Use a key that has this scope; an admin creates keys with POST /api-keys."
+            raise ApiError(403, "scope_missing", f"{request} needs a key with the scope `{scope}`.", hint)
 
     def may_see(self, row: Owned) -> bool:
         """Return whether the caller owns the row or is an admin."""
@@ -67,9 +74,7 @@ RecheckKey = Callable[[], Awaitable[Caller]]
 def _require_scope(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     async def caller_with_scope(request: Request) -> Caller:
         caller: Caller = request.state.caller
-        if not caller.scope.includes(scope):
-            hint = "Use a key that has this scope; an admin creates keys with POST /api-keys."
-            raise ApiError(403, "scope_missing", f"This request needs a key with the scope `{scope}`.", hint)
+        caller.require(scope)
         return caller
 
     return caller_with_scope
@@ -83,8 +88,10 @@ async def _get_recheck(request: Request) -> RecheckKey:
 KeyStillValid = Annotated[RecheckKey, Depends(_get_recheck)]
 """For long-lived responses: `await recheck_key()` raises ApiError, 401, once the key was revoked or has expired."""
 Reader = Annotated[Caller, Depends(_require_scope(Scope.READ))]
-"""Endpoint parameter: a caller with the scope `read` or wider."""
+"""Endpoint parameter: a caller with the scope `read`, which `submit` and `admin` include."""
 Submitter = Annotated[Caller, Depends(_require_scope(Scope.SUBMIT))]
-"""Endpoint parameter: a caller with the scope `submit` or wider."""
+"""Endpoint parameter: a caller with the scope `submit`, which `admin` includes."""
+MetricsReader = Annotated[Caller, Depends(_require_scope(Scope.METRICS))]
+"""Endpoint parameter: a caller with the scope `metrics`, which `admin` includes."""
 Admin = Annotated[Caller, Depends(_require_scope(Scope.ADMIN))]
 """Endpoint parameter: a caller with the scope `admin`."""

@@ -100,7 +100,8 @@ class KeyCache:
         if key is None:
             self._entries.pop(digest, None)
             return None
-        caller = Caller(key.id, key.owner, api_keys.widest_scope(key), key.max_active_jobs, key.requests_per_minute)
+        scopes = api_keys.allowed_scopes(key.scopes)
+        caller = Caller(key.id, key.owner, scopes, key.max_active_jobs, key.requests_per_minute)
         self._entries[digest] = caller, expires_at
         return caller
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute
 
-from api.http.auth import Admin, Reader, Submitter
+from api.http.auth import Admin, MetricsReader, Reader, Submitter
 from api.http.auth_middleware import PUBLIC_PATHS
 from api.http.errors import ProblemDetails
 from store.db.api_keys import Scope
@@ -34,7 +34,12 @@ STATUS_DESCRIPTIONS = {
 }
 _SCOPES = {
     get_args(dependency)[1].dependency: scope
-    for dependency, scope in [(Reader, Scope.READ), (Submitter, Scope.SUBMIT), (Admin, Scope.ADMIN)]
+    for dependency, scope in [
+        (Reader, Scope.READ),
+        (Submitter, Scope.SUBMIT),
+        (MetricsReader, Scope.METRICS),
+        (Admin, Scope.ADMIN),
+    ]
 }
 _SAFE_METHODS = ("get", "head")
 
@@ -71,7 +76,7 @@ def _error_statuses(operation: dict[str, Any], method: str, path: str, scope: Sc
     yield from (400, 500, 503)
     if path not in PUBLIC_PATHS:
         yield from (401, 429)
-    if scope and scope is not Scope.READ:
+    if scope:
         yield 403
     if "{" in path:
         yield 404

@@ -31,7 +31,7 @@ class JobChange(Spec):
     tags: Tags = ()
     """New tags; they replace all earlier tags."""
     priority: Priority = 0
-    """New priority. Workers take queued jobs of a higher priority first."""
+    """New priority. Workers take queued jobs of a higher priority first; above 0 needs a key with scope `priority`."""
 
 
 ArtifactHandling = Annotated[
@@ -104,6 +104,7 @@ def change(context: ContextDep, caller: Submitter, job_id: JobId, change: JobCha
         values["tags"] = list(change.tags)
 
     def set_fields(session: Session, job_id: str) -> None:
+        service.check_priority(caller, change.priority)
         if values:
             actions.change(session, job_id, **values)
 

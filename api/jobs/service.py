@@ -21,6 +21,7 @@ from api.jobs.references import JobReferences
 from api.jobs.schemas import Job
 from frs.spec import JobSpec, Kind, baseline_of, comparison_of, seed_variant
 from store.db import queries, tables
+from store.db.api_keys import Scope
 from store.db.database import Database
 from store.errors import ActionNotAllowed, JobNotFound
 from store.jobs import actions, lifecycle
@@ -56,10 +57,10 @@ class JobFilter:
 def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str | None) -> Job:
     """Add a job to the queue, with its baselines, seed variants and comparison, and return it.
 
-    Raises InvalidField if something that the spec refers to is missing or does not fit, ApiError 429 if the quota is
-    exceeded, AlreadySubmitted and IdempotencyKeyReused.
+    Raises InvalidField if something that the spec refers to is missing or does not fit, ApiError 403 if the caller may
+    not set its priority, ApiError 429 if the quota is exceeded, AlreadySubmitted and IdempotencyKeyReused.
     """
-    check_not_comparison(spec)
+    check_submittable(caller, spec)
     idempotency = Idempotency(idempotency_key, _digest(spec)) if idempotency_key else None
     with context.database.read() as session:
         if idempotency:
@@ -82,11 +83,18 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
     return response
 
 
-def check_not_comparison(spec: JobSpec) -> None:
-    """Raise InvalidField if the spec is a comparison, because only the service creates these."""
+def check_submittable(caller: Caller, spec: JobSpec) -> None:
+    """Raise InvalidField if the spec is a comparison, and ApiError 403 if the caller may not set its priority."""
     if spec.kind == "compare":
         hint = "Submit a `distill` job with `baseline: true` or `{seeds: n}`; the service adds its comparison."
         raise InvalidField("kind", "invalid_spec", "Only the service creates jobs of kind `compare`.", hint)
+    check_priority(caller, spec.priority)
+
+
+def check_priority(caller: Caller, priority: int) -> None:
+    """Raise ApiError 403 if the priority is above 0 and the caller lacks the scope `priority`."""
+    if priority > 0:
+        caller.require(Scope.PRIORITY, f"Priority {priority}, like every priority above 0,")
 
 
 def derived_specs(spec: JobSpec) -> Iterator[JobSpec]:

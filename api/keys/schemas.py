@@ -19,8 +19,9 @@ class KeyCreate(Spec):
     """Purpose of the key; need not be unique."""
     owner: Owner
     """Owner of the key. All keys of an owner have access to the same jobs, data sets and detectors."""
-    scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=3)] = (Scope.SUBMIT,)
-    """`read` permits reading; `submit` also creating, changing and deleting; `admin` also keys and all owners' rows."""
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=len(Scope))] = (Scope.SUBMIT,)
+    """`read` permits reading; `submit` also creating, changing and deleting; `priority`, beside `submit`, priorities
+    above 0; `metrics` GET /metrics alone; `admin` all of them, keys, and the rows of all owners."""
     max_active_jobs: KeyLimit | None = None
     """Maximum number of queued, running and paused jobs of the owner; null: the setting `FRS_MAX_ACTIVE_JOBS`."""
     requests_per_minute: KeyLimit | None = None

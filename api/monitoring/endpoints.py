@@ -4,13 +4,13 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.http import files
-from api.http.auth import Admin
+from api.http.auth import MetricsReader
 
 router = APIRouter(tags=["monitoring"])
 
 
 @router.get("/metrics", response_class=Response, responses=files.content_response("text/plain"))
-def scrape(_: Admin, request: Request) -> Response:
+def scrape(_: MetricsReader, request: Request) -> Response:
     """Return metrics in the Prometheus text format.
 
     Metrics of the queue, jobs, attempts, workers and GPUs come from the database; metrics of requests and streams are

@@ -7,7 +7,7 @@ from api.context import Context
 from api.http.auth import Caller
 from api.http.errors import ApiError, NotFoundError
 from api.jobs import references
-from api.jobs.service import check_not_comparison, derived_specs
+from api.jobs.service import check_submittable, derived_specs
 from api.plans import checks as plan_checks
 from api.plans.schemas import Plan, Probe
 from frs.spec import JobSpec
@@ -22,8 +22,8 @@ MAX_PROBES = 20
 
 
 def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
-    """Return the plan of a job spec. Raises InvalidField for a spec of kind `compare`."""
-    check_not_comparison(spec)
+    """Return the plan of a job spec. Raises InvalidField and ApiError as `check_submittable`."""
+    check_submittable(caller, spec)
     with context.database.read() as session:
         reference_review = references.review(session, context, caller, spec)
         images = plan_checks.count_training_images(reference_review)
@@ -49,7 +49,7 @@ def probe(context: Context, caller: Caller, spec: JobSpec) -> Probe:
     Raises InvalidField if something that the spec refers to is missing or does not fit, ApiError 409 while its teacher
     is being trained, and ApiError 429 if the owner has too many unfinished probes.
     """
-    check_not_comparison(spec)
+    check_submittable(caller, spec)
     with context.database.read() as session:
         job_references = references.check(session, context, caller, spec)
         _check_teacher_ready(session, caller, spec)

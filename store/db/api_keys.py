@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,22 @@ _VALID = (ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.e
 
 
 class Scope(StrEnum):
-    """What a key may do; each scope includes the ones before it."""
+    """What a key may do. `INCLUDED` lists the scopes that a scope includes."""
 
     READ = "read"
     """Read the jobs, data sets and detectors of its owner."""
     SUBMIT = "submit"
     """Create, change and delete them."""
+    PRIORITY = "priority"
+    """Give jobs a priority above 0; a supplement to `submit`."""
+    METRICS = "metrics"
+    """Read the metrics of the service, for a monitoring system."""
     ADMIN = "admin"
     """Read and change those of every owner, create and revoke keys, read the state of the whole service."""
 
-    def includes(self, other: "Scope") -> bool:
-        """Return whether this scope allows all that `other` allows."""
-        order = list(Scope)
-        return order.index(self) >= order.index(other)
+
+INCLUDED: Mapping[Scope, Collection[Scope]] = {Scope.SUBMIT: (Scope.READ,), Scope.ADMIN: tuple(Scope)}
+"""The further scopes that a scope includes."""
 
 
 def new_token() -> str:
@@ -94,7 +97,7 @@ def revoke(session: Session, key: ApiKey) -> None:
     if key.revoked_at is not None:
         return
     valid = session.scalars(select(ApiKey).where(*_VALID).order_by(ApiKey.id).with_for_update()).all()
-    admins = [other.id for other in valid if widest_scope(other) is Scope.ADMIN]
+    admins = [other.id for other in valid if Scope.ADMIN in other.scopes]
     if admins == [key.id]:
         raise LastAdminKey("This is the last key with the scope `admin`.")
     session.execute(update(ApiKey).where(ApiKey.id == key.id).values(revoked_at=now()))
@@ -106,9 +109,10 @@ def lock_owner(session: Session, owner: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(owner, 0))))
 
 
-def widest_scope(key: ApiKey) -> Scope:
-    """Return the widest scope of the key."""
-    return max((Scope(scope) for scope in key.scopes), key=list(Scope).index)
+def allowed_scopes(scopes: Iterable[str]) -> frozenset[Scope]:
+    """Return the scopes of a key and those that they include."""
+    own = {Scope(scope) for scope in scopes}
+    return frozenset(own.union(*(INCLUDED.get(scope, ()) for scope in own)))
 
 
 def token_digest(token: str) -> str:

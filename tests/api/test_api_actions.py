@@ -268,6 +268,30 @@ def test_an_empty_change_adds_no_event(service, shapes):
     assert len(service.get(f"/jobs/{job['id']}/events")["data"]) == 1
 
 
+def test_a_priority_above_0_requires_the_scope_priority(service, shapes):
+    job = service.submit()
+    plain, urgent = (headers_of(service, "admin", *scopes) for scopes in (["submit"], ["submit", "priority"]))
+    path, spec = f"/jobs/{job['id']}", job["spec"] | {"priority": 1}
+    for response in (
+        service.client.post("/jobs", json=spec, headers=plain),
+        service.client.post("/jobs/plan", json=spec, headers=plain),
+        service.client.post("/jobs/plan?probe=true", json=spec, headers=plain),
+        service.client.patch(path, json={"priority": 1}, headers=plain),
+    ):
+        problem = service.assert_problem(response, 403, "scope_missing")
+        assert problem["detail"] == "Priority 1, like every priority above 0, needs a key with the scope `priority`."
+        assert problem["hint"]
+    assert service.get(path)["priority"] == 0
+    assert service.client.patch(path, json={"priority": -1}, headers=plain).status_code == 200
+    assert service.client.patch(path, json={"priority": 1}, headers=urgent).json()["priority"] == 1
+    assert service.client.post("/jobs", json=spec, headers=urgent).status_code == 201
+
+
+def test_a_key_with_the_scope_priority_alone_reads_nothing(service):
+    priority = headers_of(service, "admin", "priority")
+    service.assert_problem(service.client.get("/jobs", headers=priority), 403, "scope_missing")
+
+
 def test_a_higher_priority_moves_a_job_to_the_front_of_the_queue(service, shapes):
     first, second = (service.submit()["id"] for _ in range(2))
     assert service.client.patch(f"/jobs/{second}", json={"priority": 1}).json()["queue_position"] == 1

@@ -180,8 +180,18 @@ def test_requests_are_counted_by_route_and_not_by_path(service, shapes, scrape):
     assert not any(job_id in str(key) or "nope" in str(key) or "BREW" in str(key) for key in metrics)
 
 
-def test_metrics_require_the_admin_scope(service):
-    body = {"name": "ann", "owner": "ann", "scopes": ["submit"]}
-    token = service.client.post("/api-keys", json=body).json()["token"]
-    response = service.client.get("/metrics", headers={"Authorization": f"Bearer {token}"})
+def headers_of_key(service, scopes):
+    body = {"name": "ann", "owner": "ann", "scopes": scopes}
+    return {"Authorization": f"Bearer {service.client.post('/api-keys', json=body).json()['token']}"}
+
+
+def test_metrics_require_the_scope_metrics(service):
+    response = service.client.get("/metrics", headers=headers_of_key(service, ["submit", "priority"]))
     service.assert_problem(response, 403, "scope_missing")
+
+
+def test_a_metrics_key_reads_metrics_and_nothing_else(service):
+    headers = headers_of_key(service, ["metrics"])
+    assert service.client.get("/metrics", headers=headers).status_code == 200
+    for path in ("/jobs", "/queue", "/workers", "/datasets", "/recipes"):
+        service.assert_problem(service.client.get(path, headers=headers), 403, "scope_missing")

@@ -149,7 +149,9 @@ def state_of(service, job_id):
 
 
 def open_stream(streams, service, job_id, after=0):
-    return streams.follow(job_id, state_of(service, job_id), after, Caller("key_1", "admin", Scope.ADMIN), recheck_key)
+    return streams.follow(
+        job_id, state_of(service, job_id), after, Caller("key_1", "admin", frozenset(Scope)), recheck_key
+    )
 
 
 def subscribe(streams, service, job_id, after=0):

@@ -114,6 +114,9 @@ def test_a_key_is_created_used_and_revoked(frs: Any, shapes: None, monkeypatch: 
     assert "scope_missing" in frs("keys", "list", code=1).stderr
     monkeypatch.delenv("FRS_API_KEY")
     assert "revoked" in frs("keys", "revoke", key_id).output
+    scopes = ("--scope", "submit", "--scope", "priority", "--json")
+    assert json.loads(frs("keys", "add", "bob", *scopes).output)["scopes"] == ["submit", "priority"]
+    assert json.loads(frs("keys", "add", "carol", "--json").output)["scopes"] == ["submit"]
     assert "last_admin_key" in frs("keys", "revoke", first_key_id(frs), code=1).stderr
 
 

@@ -9,10 +9,11 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from api.http import auth_middleware
-from api.http.auth import Admin, Reader, Submitter
+from api.http.auth import Admin, MetricsReader, Reader, Submitter
 
 SCOPES: dict[Any, str] = {
-    get_args(scope)[1].dependency: name for scope, name in [(Reader, "read"), (Submitter, "submit"), (Admin, "admin")]
+    get_args(scope)[1].dependency: name
+    for scope, name in [(Reader, "read"), (Submitter, "submit"), (MetricsReader, "metrics"), (Admin, "admin")]
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 

@@ -94,7 +94,7 @@ def test_every_route_returns_404_for_objects_of_another_owner(app, alice, bob):
 
 def test_lists_and_queries_do_not_reveal_objects_of_another_owner(app, alice, bob):
     for route in closed(app):
-        if route.parameters or route.method != "GET" or "admin" in route.scopes:
+        if route.parameters or route.method != "GET" or route.scopes != ("read",):
             continue
         assert not _revealed(bob.get(route.path), alice.secrets), route
         for query in route.queries:
@@ -184,7 +184,16 @@ def test_an_admin_sees_all_objects_and_its_own_names_take_precedence(alice, bob,
     assert {row["id"] for row in service.get("/jobs")["data"]} == {alice.job, alice.waiting}
 
 
-@pytest.mark.parametrize(("scope", "refused"), [("read", {"submit", "admin"}), ("submit", {"admin"}), ("admin", set())])
+@pytest.mark.parametrize(
+    ("scope", "refused"),
+    [
+        ("read", {"submit", "metrics", "admin"}),
+        ("submit", {"metrics", "admin"}),
+        ("priority", {"read", "submit", "metrics", "admin"}),
+        ("metrics", {"read", "submit", "admin"}),
+        ("admin", set()),
+    ],
+)
 def test_every_route_enforces_the_scope_of_the_key(app, client_of, scope, refused):
     client = client_of("eve", scope)
     for route in closed(app):
@@ -204,7 +213,7 @@ def _all_objects(app, alice: OtherOwner) -> dict[str, Any]:
     """Return the content of every GET route for alice's objects, without streams, which may not end."""
     contents = {}
     for route in closed(app):
-        if route.method == "GET" and "admin" not in route.scopes and not route.path.endswith("/stream"):
+        if route.method == "GET" and route.scopes == ("read",) and not route.path.endswith("/stream"):
             ids = alice.ids | {"name": "gfl_r101_r50_1x"} if route.path in SHARED else alice.ids
             answer = alice.client.get(route.filled(ids.get), params=alice.queries.get(route.path))
             assert answer.status_code == 200, (route, answer.text)

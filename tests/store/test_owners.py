@@ -58,7 +58,7 @@ def test_of_two_concurrently_revoked_admin_keys_one_remains(harness):
 
 
 def test_concurrent_submissions_do_not_exceed_the_quota(harness):
-    caller = Caller("key", "alice", Scope.SUBMIT, max_active_jobs=3)
+    caller = Caller("key", "alice", frozenset({Scope.SUBMIT}), max_active_jobs=3)
     results = run_concurrently(*[partial(harness.do, submit, Settings(), caller)] * 10)
     assert sum(isinstance(result, Job) for result in results) == 3
     assert {result.code for result in results if isinstance(result, ApiError)} == {"quota_exceeded"}
