@@ -61,7 +61,7 @@ def plan(answer: Json) -> Group:
 
 
 def queue(answer: Json) -> Group:
-    """Return a table of queued jobs, the running jobs and the number of jobs per status."""
+    """Return a table of queued jobs, the running jobs, the number of jobs per status, and when the queue is empty."""
     table = _table("place", "id", "priority", "GPUs", "waits for", "age", "name", folds="name")
     for row in answer["data"]:
         devices = "" if row["devices"] is None else str(row["devices"])
@@ -69,7 +69,10 @@ def queue(answer: Json) -> Group:
         table.add_row(str(row["position"]), row["job_id"], str(row["priority"]), devices, *texts)
     running = [Text(f"running {row['job_id']}  {row['phase'] or ''}  {row['name'] or ''}") for row in answer["running"]]
     counts = Text(", ".join(f"{count} {status}" for status, count in answer["counts"].items()))
-    return Group(table, *running, counts)
+    empty = (
+        f"empty at about {answer['empty_at']}" if answer["empty_at"] else f"no estimate: {answer['empty_at_reason']}"
+    )
+    return Group(table, *running, counts, Text(empty))
 
 
 def workers(rows: Iterable[Json]) -> Group:

@@ -19,5 +19,9 @@ def get_queue(context: ContextDep, caller: Reader, limit: Limit = 50, cursor: Cu
     A job whose teacher is not trained yet, or that does not fit any worker's free GPUs, is skipped and keeps its
     position; the owner's next job takes the turn. Jobs that start between two requests move the others forward: a later
     page may then repeat jobs, but leaves none out.
+
+    `empty_at` is an estimate: the time that running jobs have left, and for each queued job the median duration of
+    its kind among the last 200 succeeded jobs, divided among the slots of the workers. Failures and numbers of GPUs are
+    ignored.
     """
     return service.read_queue(context.database, caller, limit, cursor)

@@ -55,3 +55,7 @@ class Queue(Page[QueuedJob]):
     running: list[RunningJob]
     """Running jobs; the same on every page."""
     counts: Counts
+    empty_at: ResponseTime | None
+    """Estimated time at which all queued and running jobs of all owners have ended, if no more are submitted."""
+    empty_at_reason: str | None
+    """Why `empty_at` is null: no worker is running, or no job of some queued kind has succeeded yet."""

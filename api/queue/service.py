@@ -15,6 +15,7 @@ from api.queue.schemas import Counts, Queue, QueuedJob, RunningJob
 from store.db.database import Database
 from store.db.tables import Job
 from store.scheduling import queue
+from store.scheduling.estimate import estimate_empty
 from store.scheduling.waiting import waiting_reasons
 from store.states import JobStatus
 
@@ -26,12 +27,14 @@ def read_queue(database: Database, caller: Caller, limit: int, cursor: str | Non
     after = _decode(cursor) if cursor else None
     with database.read() as session:
         rows = queue.jobs_in_order(session, caller.visible(Job), limit=limit + 1, after=after)
-        page = rows[:limit]
+        page, estimate = rows[:limit], estimate_empty(session)
         return Queue(
             data=_queued_jobs(session, page),
             next_cursor=_encode(page[-1]) if len(rows) > limit else None,
             running=_running_jobs(session, caller),
             counts=_count_jobs(session),
+            empty_at=estimate.empty_at,
+            empty_at_reason=estimate.reason,
         )
 
 

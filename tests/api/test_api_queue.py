@@ -104,6 +104,18 @@ def test_a_page_after_a_job_that_started_leaves_no_job_out(service, shapes):
     assert {row["job_id"] for row in rest} >= set(ids[2:])
 
 
+def test_the_queue_estimates_when_it_is_empty(service, shapes):
+    assert service.get("/queue")["empty_at"].endswith("Z")
+    first = service.submit()["id"]
+    queue = service.get("/queue")
+    assert (queue["empty_at"], queue["empty_at_reason"]) == (None, "No worker that claims jobs is running.")
+    register_worker(service)
+    service.finish(service.claim(first), JobStatus.SUCCEEDED)
+    service.submit()
+    queue = service.get("/queue")
+    assert queue["empty_at"].endswith("Z") and queue["empty_at_reason"] is None
+
+
 def test_the_queue_shows_the_turns_of_the_owners(service, shapes):
     bobs = [service.submit()["id"] for _ in range(3)]
     for job_id in bobs:

@@ -202,6 +202,7 @@ def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, 
         missing=missing,
     )
     queue, workers = frs("queue").output, frs("workers").output
+    assert "no estimate: No worker that claims jobs is running." in queue
     assert queue.index(first) < queue.index(f"running {running.job_id}")
     assert "urgent" in queue and "waiting_for_worker" in queue
     for text in ("nearby", "A GPU, 2.0 of 8 GiB, 50 %", "draining", "nearby lacks cells/val of data set cells."):

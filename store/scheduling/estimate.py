@@ -1,0 +1,66 @@
+"""Estimate of when the queue is empty, if no more jobs are submitted."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from statistics import median
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from store.db.database import time_of
+from store.db.tables import Job
+from store.scheduling import worker_registry
+from store.states import JobStatus
+
+_RECENT_JOBS = 200
+"""Number of the newest succeeded jobs whose durations count."""
+
+
+@dataclass(frozen=True)
+class QueueEstimate:
+    """When the queue is empty, or why that cannot be estimated."""
+
+    empty_at: float | None
+    """Seconds since 1970 UTC."""
+    reason: str | None
+    """Why `empty_at` is None."""
+
+
+def estimate_empty(session: Session) -> QueueEstimate:
+    """Estimate when all queued and running jobs have ended.
+
+    The work is divided evenly among the slots of the workers: the time that running jobs have left by their progress,
+    and for each other job the median duration of recently succeeded jobs of its kind. Failures, waiting reasons and
+    numbers of GPUs are ignored.
+    """
+    running = (Job.kind, Job.progress["eta_seconds"].as_float())
+    etas = session.execute(select(*running).where(Job.status == JobStatus.RUNNING)).all()
+    remaining = [seconds for _, seconds in etas if seconds is not None]
+    others = _number_queued(session) + Counter(kind for kind, seconds in etas if seconds is None)
+    at = time_of(session)
+    if not remaining and not others:
+        return QueueEstimate(at, None)
+    slots = sum(worker.concurrency for worker in worker_registry.alive(session) if not worker.draining)
+    if not slots:
+        return QueueEstimate(None, "No worker that claims jobs is running.")
+    durations = _median_durations(session) if others else {}
+    for kind in sorted(others.keys() - durations.keys()):
+        return QueueEstimate(None, f"No job of kind `{kind}` has succeeded recently.")
+    work = sum(remaining) + sum(number * durations[kind] for kind, number in others.items())
+    return QueueEstimate(at + max([work / slots, *remaining]), None)
+
+
+def _number_queued(session: Session) -> Counter[str]:
+    """Return the number of queued jobs by kind."""
+    query = select(Job.kind, func.count()).where(Job.status == JobStatus.QUEUED).group_by(Job.kind)
+    return Counter(dict(row._tuple() for row in session.execute(query)))
+
+
+def _median_durations(session: Session) -> dict[str, float]:
+    """Return the median duration of recently succeeded jobs in seconds, by kind."""
+    durations: dict[str, list[float]] = defaultdict(list)
+    succeeded = select(Job.kind, Job.finished_at - Job.started_at).where(Job.status == JobStatus.SUCCEEDED)
+    for kind, seconds in session.execute(succeeded.order_by(Job.finished_at.desc()).limit(_RECENT_JOBS)):
+        if seconds is not None:
+            durations[kind].append(seconds)
+    return {kind: median(seconds) for kind, seconds in durations.items()}
