@@ -31,7 +31,7 @@ def main() -> None:
         # world-readable because only the file is mounted into containers; on the host its folder (0700) protects it
         write(key, f"frs_{secrets.token_urlsafe(32)}\n", 0o444)
     values = {
-        "COMPOSE_FILE": "docker-compose.yml" if GPU.exists() else "docker-compose.cpu.yml",
+        "COMPOSE_FILE": "docker-compose.yml:docker/compose.gpu.yml" if GPU.exists() else "docker-compose.yml",
         "FRS_DATASETS_DIR": str(arguments.datasets.absolute()),
         "FRS_MODELS_DIR": str(arguments.models.absolute()),
     }

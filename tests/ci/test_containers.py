@@ -12,58 +12,44 @@ import yaml
 from store.settings import EXAMPLE_PASSWORD
 
 ROOT = Path(__file__).parents[2]
-FILES = ("docker-compose.yml", "docker-compose.cpu.yml")
-BASES = ("docker/compose.base.yml", "docker/monitoring/compose.yml")
+ROLES = ("migrate", "api", "worker")
 IMAGES = ("api", "worker")
-CREDENTIALS = (
-    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"),
-    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",),
-    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
-)
-"""The kinds of credentials that obstore supports, in its order of precedence."""
 
 
 def parse(name):
     return yaml.safe_load((ROOT / name).read_text())
 
 
-SERVICES = [(base, name) for base in BASES for name in parse(base)["services"]]
+SERVICES = parse("docker-compose.yml")["services"]
+STAGES = dict(re.findall(r"(?ms)^FROM \S+ AS (\S+)\n(.*?)(?=^FROM|\Z)", (ROOT / "docker/Dockerfile").read_text()))
+"""The stages of the Dockerfile, in its order."""
 
 
-@pytest.mark.parametrize(("base", "name"), SERVICES)
-def test_every_service_is_hardened_and_limited(base, name):
-    service = parse(base)["services"][name]
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_hardened_and_limited(name):
+    service = SERVICES[name]
     assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"] and service["pids_limit"] > 0
     assert "max-size" in service["logging"]["options"]
     assert bool(service.get("cap_add")) == (name == "postgres")
 
 
-@pytest.mark.parametrize(("base", "name"), SERVICES)
-def test_ports_are_published_on_loopback_by_default(base, name):
-    for port in parse(base)["services"][name].get("ports", []):
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_published_on_loopback_by_default(name):
+    for port in SERVICES[name].get("ports", []):
         assert re.sub(r"\$\{\w+:-(.*?)\}", r"\1", port).startswith("127.0.0.1:")
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_both_compose_files_have_the_same_services_and_extend_a_base(file):
-    services = parse(file)["services"]
-    assert sorted(services) == sorted(name for _, name in SERVICES)
-    assert all((service["extends"]["file"], service["extends"]["service"]) in SERVICES for service in services.values())
-
-
 @pytest.mark.parametrize("service", ["api", "worker"])
-@pytest.mark.parametrize("file", FILES)
-def test_the_databases_stop_after_the_services_that_use_them(file, service):
+def test_the_databases_stop_after_the_services_that_use_them(service):
     """Compose stops containers in reverse order of dependencies; an exited one, such as `migrate`, has no effect."""
-    dependencies = parse(file)["services"][service]["depends_on"]
+    dependencies = SERVICES[service]["depends_on"]
     assert dependencies["postgres"] == dependencies["redis"] == {"condition": "service_healthy"}
     assert dependencies["migrate"] == {"condition": "service_completed_successfully"}
 
 
 def test_redis_receives_sigterm_and_shows_no_password_on_its_command_line():
-    shell, option, script = parse("docker/compose.base.yml")["services"]["redis"]["command"]
+    shell, option, script = SERVICES["redis"]["command"]
     assert (shell, option) == ("sh", "-c")
     script = script.replace("$$", "$")
     assert script.startswith("exec "), "otherwise the shell is PID 1 and ignores SIGTERM"
@@ -75,22 +61,28 @@ def test_redis_receives_sigterm_and_shows_no_password_on_its_command_line():
 
 
 def test_a_database_outage_does_not_make_the_api_container_unhealthy():
-    check = re.search(r"HEALTHCHECK.*?CMD (.*)", (ROOT / "docker/api.Dockerfile").read_text(), re.DOTALL)[1]
-    assert "GET /health/live " in check
+    assert "GET /health/live " in STAGES["api"]
 
 
-def test_only_the_gpu_compose_file_reserves_gpus():
-    gpu, cpu = (parse(file)["services"] for file in FILES)
-    assert gpu["worker"].pop("deploy")["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
-    assert gpu == cpu
+def test_only_the_override_for_gpus_reserves_gpus():
+    assert "deploy" not in SERVICES["worker"]
+    override = parse("docker/compose.gpu.yml")["services"].pop("worker")
+    assert override.pop("deploy")["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+    assert override == {}
+
+
+def test_builders_without_buildkit_build_no_torch_for_the_api_image():
+    """They build every stage above the target."""
+    stages = list(STAGES)
+    assert not any("worker.lock" in STAGES[stage] for stage in stages[: stages.index("api")])
 
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_an_image_runs_unprivileged_under_an_unreadable_init(image):
-    last = (ROOT / f"docker/{image}.Dockerfile").read_text().split("\nFROM ")[-1]
-    assert "\nUSER 10001:10001\n" in last and "\nHEALTHCHECK " in last
-    assert '\n  CMD ["probe", "-c", ' in last and "install --mode 0711 /bin/bash /usr/local/bin/probe" in last
-    assert "chmod 0711 /usr/bin/tini" in last and '\nENTRYPOINT ["tini", "--"]\n' in last
+    assert f"FROM base AS {image}\n" in (ROOT / "docker/Dockerfile").read_text()
+    assert "\nUSER 10001:10001\n" in STAGES[image] and '\n  CMD ["probe", "-c", ' in STAGES[image]
+    assert "install --mode 0711 /bin/bash /usr/local/bin/probe" in STAGES["base"]
+    assert "chmod 0711 /usr/bin/tini" in STAGES["base"] and '\nENTRYPOINT ["tini", "--"]\n' in STAGES["base"]
 
 
 def pins(name):
@@ -130,7 +122,7 @@ def test_make_env_replaces_the_example_passwords(tmp_path):
     assert f":{settings['POSTGRES_PASSWORD']}@postgres:" in settings["FRS_DATABASE_URL"]
     assert f":{settings['REDIS_PASSWORD']}@redis:" in settings["FRS_BROKER_URL"]
     assert settings["COMPOSE_FILE"] == (
-        "docker-compose.yml" if Path("/dev/nvidiactl").exists() else "docker-compose.cpu.yml"
+        "docker-compose.yml:docker/compose.gpu.yml" if Path("/dev/nvidiactl").exists() else "docker-compose.yml"
     )
     assert settings["FRS_DATASETS_DIR"] == str(tmp_path / "d") and (tmp_path / "d").is_dir()
 
@@ -150,21 +142,3 @@ def test_make_env_refuses_to_overwrite(tmp_path):
     assert before == ((tmp_path / ".env").read_text(), (tmp_path / ".secrets" / "api-key").read_text())
 
 
-def test_compose_reads_every_setting_of_the_example():
-    compose_text = "".join((ROOT / name).read_text() for name in (*FILES, *BASES, "docker/compose.share.yml"))
-    named = re.findall(r"(?m)^(?:# )?([A-Z_]+)=", (ROOT / ".env.example").read_text())
-    assert len(named) > 10
-    unread = [
-        name
-        for name in named
-        if name != "COMPOSE_FILE" and not re.search(rf"\$\{{{name}[:}}]|^ +{name}:", compose_text, re.MULTILINE)
-    ]
-    assert unread == []
-
-
-@pytest.mark.parametrize("service", ["migrate", "api", "worker"])
-def test_credentials_are_passed_on_only_if_set(service):
-    environment = parse("docker/compose.base.yml")["services"][service]["environment"]
-    passed_on = {name: value for name, value in environment.items() if name.startswith("AWS_")}
-    assert passed_on.keys() >= {name for kind in CREDENTIALS for name in kind}
-    assert set(passed_on.values()) == {None}, "an empty variable would take precedence over the next kind"

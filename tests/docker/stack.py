@@ -1,4 +1,4 @@
-"""The service in containers: `docker-compose.cpu.yml` with a .env of `docker/env.py`, as its own compose project."""
+"""The service in containers: `docker-compose.yml` with a .env of `docker/env.py`, as its own compose project."""
 
 import json
 import os
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 CANARY = "canary-3f0c-in-no-image"
 UP_SECONDS = 120
 """Time limit from `up` to healthy, with built images."""
-FILES = ("docker-compose.cpu.yml",)
+FILES = ("docker-compose.yml",)
 SERVICES = ("postgres", "redis", "api", "worker")
 JOB: Json = {
     "kind": "distill",
@@ -156,14 +156,14 @@ class Stack:
 def build(checkout: Path, image: str) -> str:
     """Build an image and return its name."""
     name = f"frs-{image}:test"
-    run(["docker", "build", "--quiet", "--file", f"docker/{image}.Dockerfile", "--tag", name, "."], cwd=checkout)
+    run(["docker", "build", "--quiet", "--file=docker/Dockerfile", f"--target={image}", "--tag", name, "."], cwd=checkout)
     return name
 
 
 def copy_compose_files(to: Path) -> None:
     """Copy the files that compose reads, so that no test changes the .env of this checkout."""
     to.mkdir()
-    for name in ("docker", "docker-compose.yml", "docker-compose.cpu.yml", ".env.example"):
+    for name in ("docker", "docker-compose.yml", ".env.example"):
         source = ROOT / name
         shutil.copytree(source, to / name) if source.is_dir() else shutil.copy(source, to / name)
 

@@ -15,7 +15,7 @@ API_MB = 400
 
 
 def test_the_api_image_is_small_and_has_no_torch(images: Images):
-    base = re.search(r"^ARG PYTHON_IMAGE=(\S+)", (ROOT / "docker" / "api.Dockerfile").read_text(), re.MULTILINE)
+    base = re.search(r"^ARG PYTHON_IMAGE=(\S+)", (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
     assert base
     sizes = {name: inspect(name)["Size"] >> 20 for name in (*images, base[1])}
     print(f"\nMB: {sizes}")
