@@ -57,8 +57,9 @@ bench: setup  ## run the benchmarks and compare them with their goals; make benc
 results: setup  ## run the experiments of docs/results.md; takes hours, resumes if interrupted
 	$(BIN)/python benchmarks/results.py --data $(or $(FRS_TEST_DATA),../shared/data)
 
-docs: setup  ## regenerate docs/api.md (command output), docs/errors.md and docs/spec.md
+docs: setup  ## regenerate docs/api.md (command output), docs/errors.md, docs/settings.md and docs/spec.md
 	$(BIN)/python docs/errors.py
+	$(BIN)/python docs/settings.py
 	$(BIN)/python docs/spec.py
 	$(BIN)/python docs/refresh.py
 

@@ -13,6 +13,7 @@ from api import logs
 from api.app import create_app
 from frs.errors import FrsError
 from frs.isolation.process import die_with_parent, hide_memory
+from store.settings_report import unknown_variables
 
 GRACE_SECONDS = 5
 """Time that open requests get to finish at shutdown."""
@@ -31,6 +32,8 @@ def main() -> None:
     die_with_parent()
     hide_memory()
     logs.configure()
+    for message in unknown_variables():
+        _log.warning(message)
     try:
         app = create_app()
     except FrsError as error:

@@ -1,5 +1,7 @@
 """`python -m store init`: create folders, tables and the first API key. Idempotent, in any number of processes.
 
+`python -m store settings` prints every setting of this environment, passwords masked, and whether it was set.
+
 The other commands are steps of `docker/backup.py` on the artifacts folder: `backup-begin`, `backup-pack` (writes a tar
 to standard output), `backup-end`, `restore-unpack` (reads it from standard input), `restore-replace` and
 `restore-discard`.
@@ -16,6 +18,7 @@ from frs.errors import FrsError
 from store.artifacts import backup
 from store.initialise import initialise
 from store.settings import Settings
+from store.settings_report import invalid_settings, report, unknown_variables
 
 STEPS: dict[str, Callable[[Path, int], None]] = {
     "backup-begin": lambda root, _: backup.begin(root),
@@ -31,14 +34,19 @@ STEPS: dict[str, Callable[[Path, int], None]] = {
 def main() -> None:
     """Run the command given on the command line."""
     parser = argparse.ArgumentParser(prog="python -m store", description=__doc__)
-    parser.add_argument("command", choices=["init", *STEPS])
+    parser.add_argument("command", choices=["init", "settings", *STEPS])
     parser.add_argument("--bytes", type=int, default=0, help="size of the unpacked files, for restore-unpack")
     arguments = parser.parse_args()
     try:
         settings = Settings()
     except ValidationError as error:
-        raise SystemExit("; ".join(detail["msg"] for detail in error.errors())) from None
+        raise SystemExit(invalid_settings(error)) from None
+    if arguments.command == "settings":
+        print(report(settings))
+        return
     if arguments.command == "init":
+        for message in unknown_variables():
+            print(message, file=sys.stderr)
         initialise(settings)
         print(f"ready: data in {settings.data}, API key in {settings.api_key_file}")
         return

@@ -23,9 +23,18 @@ def _below_data(name: str) -> Any:
 
 
 class Settings(BaseSettings):
-    """All settings; `FRS_DATA` sets `data`, and so on. By default every file lies below `data`."""
+    """All settings; `FRS_DATA` sets `data`, and so on. By default every file lies below `data`.
 
-    model_config = SettingsConfigDict(env_prefix="FRS_", frozen=True, hide_input_in_errors=True)
+    An empty variable counts as not set.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="FRS_",
+        env_ignore_empty=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
 
     data: Folder = Path("data").absolute()
     """Folder of all files of the service. Default: `data` in the working directory."""
@@ -86,7 +95,8 @@ class Settings(BaseSettings):
     poll_seconds: PositiveFloat = 2
     """Mean seconds between two queries of an idle worker for new jobs; longer after database failures."""
     grace_seconds: PositiveFloat = 30
-    """Seconds between SIGTERM and SIGKILL for a trainer, in which it can save a checkpoint."""
+    """Seconds between SIGTERM and SIGKILL for a trainer, in which it can save a checkpoint. The worker image sets 60;
+    `FRS_WORKER_STOP_GRACE` of the compose file must be longer."""
     stall_timeout_seconds: PositiveFloat = 1800
     """Seconds without an event after which a trainer counts as hung. Trainers also report progress during long
     evaluations."""

@@ -1,7 +1,10 @@
 """`python -m worker`: run jobs until SIGTERM, then return running jobs to the queue."""
 
+import logging
+
 from frs.isolation.process import die_with_parent, hide_memory
 from store.initialise import make_folders
+from store.settings_report import unknown_variables
 from worker import logs
 from worker.app import app, settings
 
@@ -12,6 +15,8 @@ def main() -> None:
     hide_memory()
     make_folders(settings)
     logs.configure()
+    for message in unknown_variables():
+        logging.getLogger("worker").warning(message)
     worker = app.Worker(
         pool="threads",
         concurrency=1,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from store.settings import EXAMPLE_PASSWORD
+from store.settings import EXAMPLE_PASSWORD, Settings
+from store.settings_report import COMPOSE_VARIABLES, OTHER_VARIABLES, unknown_variables, variable
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("migrate", "api", "worker")
@@ -142,3 +143,32 @@ def test_make_env_refuses_to_overwrite(tmp_path):
     assert before == ((tmp_path / ".env").read_text(), (tmp_path / ".secrets" / "api-key").read_text())
 
 
+def test_compose_reads_every_variable_of_the_example_that_is_no_setting():
+    files = ("docker-compose.yml", "docker/compose.share.yml")
+    read = set(re.findall(r"\$\{(\w+)", "".join((ROOT / name).read_text() for name in files)))
+    assert {name for name in read if name.startswith("FRS_")} - set(map(variable, Settings.model_fields)) == set(
+        COMPOSE_VARIABLES
+    )
+    named = re.findall(r"(?m)^(?:# )?([A-Z_]+)=", (ROOT / ".env.example").read_text())
+    assert len(named) > 10
+    service = {*map(variable, Settings.model_fields), *OTHER_VARIABLES}
+    assert [name for name in named if name not in read | service | {"COMPOSE_FILE"} and name[:4] != "AWS_"] == []
+
+
+@pytest.mark.parametrize("service", ROLES)
+def test_every_setting_of_env_reaches_its_process_except_paths_of_the_container(service):
+    """`environment` takes precedence over `env_file`; credentials set there would be empty variables, which count."""
+    environment = dict(SERVICES[service]["environment"])
+    assert SERVICES[service]["env_file"] == ".env"
+    assert environment.pop("GRAFANA_PASSWORD") == ""
+    for name in ("FRS_DATABASE_URL", "FRS_BROKER_URL"):
+        assert environment.pop(name) == f"${{{name}:?Run make env first}}"
+    assert all(
+        name in ("FRS_DATA", "FRS_HEARTBEAT_FILE") or name.endswith(("_ROOT", "_KEY_FILE")) for name in environment
+    )
+    assert all(path.startswith("/") for path in environment.values())
+
+
+def test_no_variable_of_the_files_is_reported_as_unknown():
+    example = (ROOT / ".env.example").read_text()
+    assert list(unknown_variables(dict.fromkeys(re.findall(r"\bFRS_[A-Z_]+", example), ""))) == []

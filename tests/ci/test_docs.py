@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from frs.spec import JobSpec
+from store.settings import Settings
+from store.settings_report import unknown_variables
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +25,22 @@ def load(path: str):
 def test_the_page_of_the_job_spec_is_current():
     page = load("docs/spec.py").page(JobSpec.model_json_schema())
     assert (ROOT / "docs" / "spec.md").read_text() == page, "run `make docs`"
+
+
+def test_the_page_of_the_settings_is_current():
+    assert (ROOT / "docs" / "settings.md").read_text() == load("docs/settings.py").page(), "run `make docs`"
+
+
+def test_a_process_reads_every_setting():
+    readers = load("docs/settings.py").readers
+    assert [name for name in Settings.model_fields if not readers(name)] == []
+
+
+def test_settings_in_alerts_and_pages_exist():
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "docker/monitoring/alerts.yml"]
+    named = {name: "" for page in pages for name in re.findall(r"\bFRS_[A-Z_]+[A-Z]\b", page.read_text())}
+    assert len(named) > 30
+    assert [message for message in unknown_variables(named) if not re.search("FRS_(TEST_DATA|SEED) ", message)] == []
 
 
 def test_every_spec_field_is_described():

@@ -156,7 +156,10 @@ class Stack:
 def build(checkout: Path, image: str) -> str:
     """Build an image and return its name."""
     name = f"frs-{image}:test"
-    run(["docker", "build", "--quiet", "--file=docker/Dockerfile", f"--target={image}", "--tag", name, "."], cwd=checkout)
+    run(
+        ["docker", "build", "--quiet", "--file=docker/Dockerfile", f"--target={image}", "--tag", name, "."],
+        cwd=checkout,
+    )
     return name
 
 

@@ -28,6 +28,8 @@ SECRETS = {
     "AWS_ACCESS_KEY_ID": "canary-11-9d2e",
     "AWS_SESSION_TOKEN": "canary-12-9d2e",
     "AWS_ENDPOINT_URL": "https://canary-13-9d2e",
+    "POSTGRES_PASSWORD": "canary-14-9d2e",
+    "GRAFANA_PASSWORD": "canary-15-9d2e",
     "PGPASSWORD": "canary-6-9d2e",
     "HF_TOKEN": "canary-7-9d2e",
     "LD_PRELOAD_SECRET": "canary-8-9d2e",
