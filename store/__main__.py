@@ -47,6 +47,8 @@ def main() -> None:
     if arguments.command == "init":
         for message in unknown_variables():
             print(message, file=sys.stderr)
+        if settings.metrics_key_file and not settings.metrics_key_file.exists():
+            print(f"no metrics key in {settings.metrics_key_file}: run `make env`", file=sys.stderr)
         initialise(settings)
         print(f"ready: data in {settings.data}, API key in {settings.api_key_file}")
         return

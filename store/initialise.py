@@ -1,4 +1,4 @@
-"""Create the folders, the tables and the first API key; safe to run in several processes at once."""
+"""Create the folders, the tables and the first API keys; safe to run in several processes at once."""
 
 import fcntl
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from store.settings import Settings
 
 
 def initialise(settings: Settings) -> None:
-    """Create the folders, migrate the database and ensure that the first API key exists.
+    """Create the folders, migrate the database and ensure that the first API key and the metrics key exist.
 
     Idempotent. Never prints the key.
     """
@@ -23,6 +23,8 @@ def initialise(settings: Settings) -> None:
         upgrade(database)
         with database.write() as session:
             api_keys.ensure_key_file(session, settings.api_key_file)
+            if settings.metrics_key_file and settings.metrics_key_file.exists():
+                api_keys.add_metrics_key(session, settings.metrics_key_file)
             session.commit()
     database.engine.dispose()
 

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     api_key_file: Folder = _below_data("api-key")
     """File of the first API key; `python -m store init` creates it if it does not exist. Default: `api-key` below
     `data`."""
+    metrics_key_file: Folder | None = None
+    """File of an API key with the scope `metrics`, for Prometheus; `python -m store init` adds the key to the database.
+    Default: none."""
     heartbeat_file: Path | None = None
     """File for health checks of a worker: the worker writes the seconds since boot into it whenever it has reached the
     database. Default: none."""

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from store.settings import Settings
 
 OTHER_VARIABLES = {
-    "FRS_TRAINER_NETWORK": "worker: `1` gives trainers the network. By default they have none where the kernel allows it.",
+    "FRS_TRAINER_NETWORK": "worker: `1` gives trainers the network; by default, none where the kernel allows it.",
     "FRS_URL": "command line: address of the service.",
     "FRS_API_KEY": "command line: API key.",
 }

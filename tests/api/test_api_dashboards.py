@@ -77,12 +77,16 @@ def test_every_legend_uses_exported_labels(exported):
             assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= allowed, panel["title"]
 
 
-def test_prometheus_scrapes_the_existing_route_with_the_admin_key(service):
+def test_prometheus_scrapes_the_existing_route_with_the_metrics_key(service):
     jobs = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]
     scrape = next(job for job in jobs if job["job_name"] == "frs")
     assert service.client.get(scrape["metrics_path"]).status_code == 200
     key = scrape["authorization"]["credentials_file"]
-    assert f"./.secrets/api-key:{key}:ro" in SERVICES["prometheus"]["volumes"]
+    folder, _, name = key.rpartition("/")
+    assert f"./.secrets/prometheus:{folder}:ro" in SERVICES["prometheus"]["volumes"], (
+        "a folder, because files are replaced"
+    )
+    assert name == "metrics-key"
     assert scrape["static_configs"] == [{"targets": ["api:8000"]}]
 
 

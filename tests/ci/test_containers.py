@@ -135,12 +135,29 @@ def test_the_files_of_make_env_are_readable_by_their_owner_only(tmp_path):
     assert (tmp_path / ".secrets" / "api-key").read_text().startswith("frs_")
 
 
-def test_make_env_refuses_to_overwrite(tmp_path):
+def test_containers_can_read_the_key_of_prometheus_but_other_users_of_the_host_cannot(tmp_path):
+    make_env(tmp_path)
+    folder = tmp_path / ".secrets" / "prometheus"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert stat.S_IMODE((folder / "metrics-key").stat().st_mode) == 0o444
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    assert (folder / "metrics-key").read_text() != (folder.parent / "api-key").read_text()
+
+
+def test_make_env_keeps_existing_files_and_adds_missing_ones(tmp_path):
     make_env(tmp_path)
     before = (tmp_path / ".env").read_text(), (tmp_path / ".secrets" / "api-key").read_text()
-    again = make_env(tmp_path)
-    assert again.returncode == 1 and "already" in again.stderr
+    (tmp_path / ".secrets" / "prometheus" / "metrics-key").unlink()
+    command = [sys.executable, ROOT / "docker" / "env.py", "--output", tmp_path]
+    subprocess.run(command, capture_output=True, check=True)
     assert before == ((tmp_path / ".env").read_text(), (tmp_path / ".secrets" / "api-key").read_text())
+    assert (tmp_path / ".secrets" / "prometheus" / "metrics-key").exists()
+
+
+def test_make_env_refuses_folders_that_an_existing_env_would_ignore(tmp_path):
+    make_env(tmp_path)
+    again = make_env(tmp_path)
+    assert again.returncode == 1 and "set FRS_DATASETS_DIR" in again.stderr
 
 
 def test_compose_reads_every_variable_of_the_example_that_is_no_setting():

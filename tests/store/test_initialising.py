@@ -73,6 +73,21 @@ def test_a_revoked_key_is_invalid_and_stays_revoked_after_init(settings):
         assert api_keys.find(session, token) is None
 
 
+def test_the_key_of_prometheus_is_registered_once_with_the_scope_metrics_only(settings, tmp_path):
+    (tmp_path / "metrics-key").write_text("frs_of_prometheus\n")
+    settings = settings.model_copy(update={"metrics_key_file": tmp_path / "metrics-key"})
+    initialise(settings)
+    initialise(settings)
+    first, metrics = stored_keys(settings)
+    assert first.scopes == ["admin"] and metrics.scopes == ["metrics"] and metrics.name == "prometheus"
+
+
+def test_a_missing_key_of_prometheus_is_reported_and_prevents_nothing(settings):
+    variables = {"FRS_DATA": str(settings.data), "FRS_METRICS_KEY_FILE": "/nowhere/key"}
+    process = subprocess.run(INIT, env=variables, capture_output=True, text=True, check=True)
+    assert "no metrics key in /nowhere/key: run `make env`" in process.stderr and len(stored_keys(settings)) == 1
+
+
 def test_init_can_run_in_several_processes_concurrently(settings):
     processes = [subprocess.Popen(INIT, env={"FRS_DATA": str(settings.data)}) for _ in range(4)]
     assert [process.wait(timeout=60) for process in processes] == [0] * 4
