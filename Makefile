@@ -1,7 +1,8 @@
-.PHONY: setup demo test test-slow test-docker check format lock audit bench results docs site env backup restore clean
+.PHONY: setup demo test test-slow test-docker check format lock audit bench results docs site env rotate-passwords images backup restore clean
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 setup: .venv/.done  ## create .venv from requirements.lock, or from constraints.txt if the lock is not for this Python or platform
 
@@ -29,8 +30,18 @@ test-slow: setup  ## run the slow tests
 test-docker: setup  ## test the service in containers: builds the images, then takes 15 min; needs Docker and compose
 	$(BIN)/python -m pytest -m docker --timeout 1800 tests/docker
 
-env:  ## write .env (random passwords) and the first API key for docker compose; make env DATASETS=DIR MODELS=DIR
+env:  ## write .env (random passwords) and API keys for docker compose unless they exist; make env DATASETS=DIR MODELS=DIR
 	$(PYTHON) docker/env.py $(if $(DATASETS),--datasets "$(DATASETS)") $(if $(MODELS),--models "$(MODELS)")
+
+rotate-passwords:  ## new passwords of PostgreSQL and Redis in .env and in the running containers
+	$(PYTHON) docker/rotate_passwords.py
+
+images:  ## build or pull the images of the containers and save them for hosts without network; make images SAVE=frs-images.tar
+	@test -n "$(SAVE)" || { echo "SAVE is not set: make images SAVE=frs-images.tar"; exit 1; }
+	$(COMPOSE) build
+	names=$$($(COMPOSE) --profile monitoring config | sed -n 's/^ *image: //p' | sort -u) && \
+	for name in $$names; do docker image inspect "$$name" >/dev/null 2>&1 || docker pull "$$name" || exit 1; done && \
+	docker save --output "$(SAVE)" $$names
 
 backup:  ## back up database and artifacts of the running containers; make backup TO=backup/monday
 	$(PYTHON) docker/backup.py backup "$(or $(TO),$(error TO is not set: make backup TO=backup/monday))"
