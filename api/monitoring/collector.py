@@ -3,7 +3,9 @@
 No metric has a job id as a label, because the number of time series would grow without limit.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from statistics import mean
 from typing import Any
@@ -15,13 +17,18 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from api.context import Context
-from store.db.database import time_of
+from store.db.database import now, time_of
 from store.db.tables import Attempt, Job, Worker, WorkerRequest
 from store.scheduling import worker_registry
 from store.states import AttemptEnd, EndReason, JobStatus, RequestStatus, WaitingReason
 
 REPORTED_REASONS = (WaitingReason.STORAGE, WaitingReason.RETRY_BACKOFF, WaitingReason.DEVICE)
 """Reasons that an operator can act on; these are the values of the label `reason` of `frs_jobs_waiting`."""
+
+OVERLAP_SECONDS = 3600.0
+"""At each scrape, ends of this last time are read: longer than the time between two scrapes."""
+WORKER_LABELS = ("worker", "host")
+"""`worker` is the name, which survives a restart, unlike the id; the host for a worker without a name."""
 
 
 def build_registry(context: Context) -> CollectorRegistry:
@@ -37,6 +44,10 @@ class DatabaseCollector(Collector):
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._jobs_ended = EndCounter(Job.id, Job.finished_at, Job.end_reason)
+        self._attempts_ended = EndCounter(Attempt.job_id, Attempt.ended_at, Attempt.end)
+        self._lock = threading.Lock()
+        """Two concurrent scrapes must not count the same rows."""
 
     def describe(self) -> Iterable[Metric]:
         """Return no descriptions, so that registration does not read the database."""
@@ -53,14 +64,50 @@ class DatabaseCollector(Collector):
                 *_speed_metrics(session),
             ]
             metrics += [*_worker_metrics(workers), *_per_worker_metrics(session, workers)]
+            metrics += self._end_counters(session)
         yield from metrics
         yield from self._process_metrics()
+
+    def _end_counters(self, session: Session) -> list[Metric]:
+        with self._lock:
+            self._jobs_ended.update(session)
+            self._attempts_ended.update(session)
+        jobs = "Jobs that have ended since the API started, by reason."
+        attempts = (
+            "Attempts that have ended since the API started; `lost`: no lease renewal; `crashed`: the trainer died."
+        )
+        return [
+            _labelled(CounterMetricFamily, "jobs_ended", jobs, "reason", EndReason, self._jobs_ended.counts),
+            _labelled(CounterMetricFamily, "attempts_ended", attempts, "end", AttemptEnd, self._attempts_ended.counts),
+        ]
 
     def _process_metrics(self) -> Iterator[Metric]:
         yield _gauge("streams_open", "Open event streams of jobs.", self._context.streams.open)
         dropped = self._context.wakeups.dropped
-        yield CounterMetricFamily("frs_hints_dropped", "Wake-ups of workers that were dropped: full queue.", dropped)
+        yield CounterMetricFamily("frs_wakeups_dropped", "Wake-ups of workers that were dropped: full queue.", dropped)
         yield InfoMetricFamily("frs_build", "Version of the service.", {"version": version("frs")})
+
+
+class EndCounter:
+    """Count the ends that appear in a table while this process runs, by their value.
+
+    A count of rows would shrink when jobs are deleted; `rate()` and `increase()` need a counter that never does.
+    """
+
+    def __init__(
+        self, id: InstrumentedAttribute[str], ended_at: InstrumentedAttribute[Any], value: InstrumentedAttribute[Any]
+    ) -> None:
+        self._recent = select(id, ended_at, value).where(ended_at > now() - OVERLAP_SECONDS, value.is_not(None))
+        self._counted: set[tuple[str, float]] | None = None
+        """The recent ends at the last update; None before the first one, which counts nothing."""
+        self.counts: Counter[Any] = Counter()
+
+    def update(self, session: Session) -> None:
+        """Add the ends that were committed since the last update."""
+        recent = {(id, ended_at): value for id, ended_at, value in session.execute(self._recent)}
+        if self._counted is not None:
+            self.counts.update(value for key, value in recent.items() if key not in self._counted)
+        self._counted = set(recent)
 
 
 def _queue_metrics(session: Session) -> Iterator[Metric]:
@@ -79,19 +126,15 @@ def _waiting_metric(session: Session, workers: Sequence[Worker]) -> Metric:
         too_large = select(func.count()).where(queued, Job.status_reason_code.is_(None), Job.devices > max_gpus)
         counts[WaitingReason.DEVICE] = session.scalar(too_large) or 0
     documentation = "Queued jobs that wait for storage, for a retry, or for more GPUs than any worker has."
-    return _labelled("jobs_waiting", documentation, "reason", REPORTED_REASONS, counts)
+    return _labelled(GaugeMetricFamily, "jobs_waiting", documentation, "reason", REPORTED_REASONS, counts)
 
 
 def _count_metrics(session: Session) -> Iterator[Metric]:
     by_status = _count_by(session, Job.status)
     yield _gauge("queue_depth", "Queued jobs.", by_status.get(JobStatus.QUEUED, 0))
-    yield _labelled("jobs", "Jobs by status.", "status", JobStatus, by_status)
+    yield _labelled(GaugeMetricFamily, "jobs", "Jobs by status.", "status", JobStatus, by_status)
     yield _labelled(
-        "jobs_ended", "Jobs that have ended, by reason.", "reason", EndReason, _count_by(session, Job.end_reason)
-    )
-    documentation = "Attempts by end; `lost`: the lease was not renewed; `crashed`: the trainer process died."
-    yield _labelled("attempts", documentation, "end", AttemptEnd, _count_by(session, Attempt.end))
-    yield _labelled(
+        GaugeMetricFamily,
         "worker_requests",
         "Probes and imports by status.",
         "status",
@@ -107,10 +150,9 @@ def _speed_metrics(session: Session) -> Iterator[Metric]:
     rates = [(row[0]["images_per_second"], row[1]) for row in rows if row[0].get("images_per_second")]
     steps = [batch / rate for rate, batch in rates if batch]
     yield _gauge("images_per_second", "Images per second of all running jobs together.", sum(rate for rate, _ in rates))
-    seconds = GaugeMetricFamily("frs_step_seconds", "Seconds per training step of the running jobs.", labels=["of"])
-    for name, value in (("mean", mean(steps)), ("slowest", max(steps))) if steps else ():
-        seconds.add_metric([name], value)
-    yield seconds
+    if steps:
+        yield _gauge("step_mean_seconds", "Seconds per training step, mean of the running jobs.", mean(steps))
+        yield _gauge("step_max_seconds", "Seconds per training step of the slowest running job.", max(steps))
 
 
 def _worker_metrics(workers: Sequence[Worker]) -> Iterator[Metric]:
@@ -122,29 +164,44 @@ def _worker_metrics(workers: Sequence[Worker]) -> Iterator[Metric]:
     )
     yield _gpu_metric(workers, "memory_used", "gpu_memory_used_bytes", "Memory in use on a worker's GPU, in bytes.")
     yield _gpu_metric(workers, "memory_total", "gpu_memory_bytes", "Total memory of a worker's GPU, in bytes.")
-    yield _gpu_metric(workers, "utilization", "gpu_utilization_percent", "Utilization of a GPU of a worker in percent.")
+    documentation = "Utilization of a worker's GPU, 0 to 1."
+    yield _gpu_metric(workers, "utilization", "gpu_utilization_ratio", documentation, divisor=100)
 
 
 def _per_worker_metrics(session: Session, workers: Sequence[Worker]) -> Iterator[Metric]:
-    running_jobs, now = worker_registry.jobs_of(session, [worker.id for worker in workers]), time_of(session)
-    running = GaugeMetricFamily("frs_worker_jobs", "Jobs that a worker runs.", labels=["worker", "host"])
-    documentation = "Seconds since the last heartbeat of a worker; reported for one hour after it."
-    age = GaugeMetricFamily("frs_worker_seen_seconds", documentation, labels=["worker", "host"])
+    jobs, present = worker_registry.jobs_of(session, [worker.id for worker in workers]), time_of(session)
+    running: Counter[tuple[str, ...]] = Counter()
     for worker in workers:
-        running.add_metric([worker.id, worker.host], len(running_jobs[worker.id]))
+        running[_labels(worker)] += len(jobs[worker.id])
+    ages: dict[tuple[str, ...], float] = {}
     for worker in worker_registry.recently_seen(session):
-        age.add_metric([worker.id, worker.host], max(0.0, now - worker.seen_at))
-    yield running
-    yield age
+        age = max(0.0, present - worker.seen_at)
+        ages[_labels(worker)] = min(age, ages.get(_labels(worker), age))
+    documentation = "Seconds since the last heartbeat of a worker; reported for one hour after it."
+    yield _per_worker("worker_jobs", "Jobs that a worker runs.", running)
+    yield _per_worker("worker_seen_seconds", documentation, ages)
 
 
-def _gpu_metric(workers: Sequence[Worker], field: str, name: str, documentation: str) -> Metric:
-    family = GaugeMetricFamily(f"frs_{name}", documentation, labels=["worker", "host", "gpu"])
-    for worker in workers:
-        for gpu in worker.gpus:
-            if gpu.get(field) is not None:
-                family.add_metric([worker.id, worker.host, str(gpu.get("index"))], gpu[field])
+def _gpu_metric(workers: Sequence[Worker], field: str, name: str, documentation: str, divisor: float = 1) -> Metric:
+    values = {
+        (*_labels(worker), str(gpu.get("index"))): gpu[field] / divisor
+        for worker in workers
+        for gpu in worker.gpus
+        if gpu.get(field) is not None
+    }
+    return _per_worker(name, documentation, values, "gpu")
+
+
+def _per_worker(name: str, documentation: str, values: Mapping[tuple[str, ...], float], *labels: str) -> Metric:
+    """Return the gauge with one sample per worker; processes of one name share a sample."""
+    family = GaugeMetricFamily(f"frs_{name}", documentation, labels=[*WORKER_LABELS, *labels])
+    for label_values, value in values.items():
+        family.add_metric(label_values, value)
     return family
+
+
+def _labels(worker: Worker) -> tuple[str, ...]:
+    return worker.name or worker.host, worker.host
 
 
 def _count_by(session: Session, column: InstrumentedAttribute[Any]) -> dict[Any, int]:
@@ -152,9 +209,16 @@ def _count_by(session: Session, column: InstrumentedAttribute[Any]) -> dict[Any,
     return {row[0]: row[1] for row in rows}
 
 
-def _labelled(name: str, documentation: str, label: str, values: Iterable[str], counts: dict[Any, int]) -> Metric:
-    """Return the gauge with all values of the label, including those at 0, because `rate()` needs a first sample."""
-    family = GaugeMetricFamily(f"frs_{name}", documentation, labels=[label])
+def _labelled(
+    kind: type[GaugeMetricFamily | CounterMetricFamily],
+    name: str,
+    documentation: str,
+    label: str,
+    values: Iterable[str],
+    counts: Mapping[Any, int],
+) -> Metric:
+    """Return the metric with all values of the label, including those at 0, because `rate()` needs a first sample."""
+    family = kind(f"frs_{name}", documentation, labels=[label])
     for value in values:
         family.add_metric([str(value)], counts.get(value, 0))
     return family

@@ -26,7 +26,13 @@ RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yml").read_text(
 EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]] + [rule["expr"] for rule in RULES]
 EXPRESSIONS += [annotation["expr"] for annotation in DASHBOARD["annotations"]["list"]]
 PROMETHEUS_LABELS = {"instance", "job", "le"}
-COMPLETE_METRICS = {"frs_jobs", "frs_jobs_waiting", "frs_jobs_ended", "frs_attempts", "frs_worker_requests"}
+COMPLETE_METRICS = {
+    "frs_jobs",
+    "frs_jobs_waiting",
+    "frs_jobs_ended_total",
+    "frs_attempts_ended_total",
+    "frs_worker_requests",
+}
 """Metrics that are exported with all values of their label from the start."""
 
 

@@ -1,5 +1,7 @@
 """GET /metrics, parsed with the Prometheus parser."""
 
+import re
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -32,8 +34,32 @@ def scrape(service):
     return read
 
 
-def test_every_metric_name_has_the_prefix_of_the_service(scrape):
-    assert {name for name, *_ in scrape() if not name.startswith("frs_")} == set()
+def families(service):
+    return list(text_string_to_metric_families(service.client.get("/metrics").text))
+
+
+def test_every_metric_follows_the_naming_conventions_of_prometheus(service, shapes, scrape):
+    register(service, "w1", gpus=[{"index": 0, "memory_total": 80, "memory_used": 60, "utilization": 97}])
+    lease = service.claim(service.submit(schedule={"epochs": 1, "batch_size": 8})["id"])
+    progress = events.Progress(epoch=1, epochs=1, step=1, steps=9, fraction=0.1, images_per_second=8.0)
+    service.record(lease, progress)
+    exported = [family for family in families(service) if not family.name.endswith("_created")]
+    assert len(exported) > 20
+    for family in exported:
+        name = family.name.removesuffix("_total")
+        assert re.fullmatch(r"frs_[a-z]+(_[a-z]+)*", name), name
+        assert family.documentation, name
+        assert not re.search(r"percent|milli|_ms\b|minutes|hours|kilo|_[kmg]i?b\b", name), name
+        unit = re.search(r"(?<!per_)(seconds|bytes|ratio)", name)
+        assert unit is None or name.endswith(unit[0]), name
+        is_counter = family.type == "counter"
+        assert all(sample.name.endswith("_total") == is_counter for sample in family.samples), name
+
+
+def test_every_ratio_is_between_0_and_1(service):
+    register(service, "w1", gpus=[{"index": 0, "memory_total": 80, "memory_used": 60, "utilization": 97}])
+    ratios = [sample for family in families(service) if family.name.endswith("_ratio") for sample in family.samples]
+    assert ratios and all(0 <= sample.value <= 1 for sample in ratios)
 
 
 def test_the_queue_and_jobs_are_counted(service, shapes, scrape):
@@ -50,17 +76,29 @@ def test_the_queue_and_jobs_are_counted(service, shapes, scrape):
         1,
         1,
     ]
-    assert [metrics["frs_jobs_ended", ("reason", str(reason))] for reason in ("hung", "completed")] == [1, 0]
+    assert [metrics["frs_jobs_ended_total", ("reason", str(reason))] for reason in ("hung", "completed")] == [1, 0]
 
 
 def test_lost_and_crashed_attempts_are_counted(service, shapes, scrape):
+    scrape()
     service.submit()
     service.transact(lifecycle.claim, "worker", -1.0)
     service.transact(lifecycle.requeue_expired)
     lease = service.transact(lifecycle.claim, "worker", 60.0)
     service.transact(lifecycle.requeue, lease, attempt_counts=True)
     metrics = scrape()
-    assert [metrics["frs_attempts", ("end", end)] for end in ("lost", "crashed", "succeeded")] == [1, 1, 0]
+    assert [metrics["frs_attempts_ended_total", ("end", end)] for end in ("lost", "crashed", "succeeded")] == [1, 1, 0]
+
+
+def test_the_count_of_ended_jobs_never_shrinks(service, shapes, scrape):
+    completed = ("frs_jobs_ended_total", ("reason", "completed"))
+    assert scrape()[completed] == 0
+    job_id = service.succeeded_job()
+    assert [scrape()[completed], scrape()[completed]] == [1, 1]
+    assert service.client.delete(f"/jobs/{job_id}").status_code == 204
+    assert scrape()[completed] == 1
+    service.succeeded_job()
+    assert scrape()[completed] == 2
 
 
 def test_the_speed_of_running_jobs_is_measured(service, shapes, scrape):
@@ -70,7 +108,7 @@ def test_the_speed_of_running_jobs_is_measured(service, shapes, scrape):
         service.record(lease, progress)
     metrics = scrape()
     assert metrics["frs_images_per_second",] == 20
-    assert (metrics["frs_step_seconds", ("of", "mean")], metrics["frs_step_seconds", ("of", "slowest")]) == (1.25, 2.0)
+    assert (metrics["frs_step_mean_seconds",], metrics["frs_step_max_seconds",]) == (1.25, 2.0)
 
 
 def test_workers_and_gpus_are_measured(service, scrape):
@@ -78,22 +116,20 @@ def test_workers_and_gpus_are_measured(service, scrape):
         {"index": 0, "name": "A", "memory_total": 80, "memory_used": 60, "utilization": 97},
         {"index": 1, "name": "A", "memory_total": 80, "memory_used": None, "utilization": None},
     ]
-    service.transact(worker_registry.register, "w1", host="h", version="1", concurrency=2, gpus=gpus)
-    service.transact(worker_registry.register, "expired", host="h", version="1", concurrency=1, gpus=gpus)
-    service.transact(lambda session: setattr(session.get(Worker, "expired"), "seen_at", 1.0))
+    register(service, "w1", gpus=gpus)
+    register(service, "expired", gpus=gpus, age=10_000)
     metrics = scrape()
     assert (metrics["frs_workers_alive",], metrics["frs_worker_concurrency",]) == (1, 2)
     first, second = ((("gpu", gpu), ("host", "h"), ("worker", "w1")) for gpu in "01")
     assert metrics["frs_gpu_memory_used_bytes", *first] == 60
-    assert metrics["frs_gpu_utilization_percent", *first] == 97
+    assert metrics["frs_gpu_utilization_ratio", *first] == 0.97
     assert metrics["frs_gpu_memory_bytes", *second] == 80
     assert ("frs_gpu_memory_used_bytes", *second) not in metrics
 
 
 def test_jobs_and_heartbeat_age_are_measured_per_worker(service, shapes, scrape):
-    for name in ("w1", "w2"):
-        service.transact(worker_registry.register, name, host="h", version="1", concurrency=2, gpus=[])
-    service.transact(lambda session: setattr(session.get(Worker, "w2"), "seen_at", time_of(session) - 30))
+    register(service, "w1")
+    register(service, "w2", age=30)
     service.submit()
     service.transact(lifecycle.claim, "w1", 60.0)
     metrics = scrape()
@@ -103,21 +139,38 @@ def test_jobs_and_heartbeat_age_are_measured_per_worker(service, shapes, scrape)
     assert 29 < metrics["frs_worker_seen_seconds", *second] < 50
 
 
-def seen_workers(service, scrape, **ages):
-    """Return the exported heartbeat age of each worker after registering workers of one host with these ages.
+def register(service, id, *, name=None, gpus=(), age=0.0):
+    """Register a worker of host `h`, named like its id unless `name` is given, that was started and last seen then."""
 
-    Each worker started at its last heartbeat.
-    """
+    def change(session):
+        worker_registry.register(session, id, host="h", version="1", concurrency=2, gpus=list(gpus))
+        worker = session.get(Worker, id, populate_existing=True)
+        worker.name, worker.started_at = name or id, time_of(session) - age
+        worker.seen_at = worker.started_at
+
+    service.transact(change)
+
+
+def seen_workers(service, scrape, **ages):
+    """Return the exported heartbeat age of each worker after registering workers with these ages."""
     for name, age in ages.items():
-        service.transact(worker_registry.register, name, host="h", version="1", concurrency=1, gpus=[])
-        service.transact(lambda session, name=name, age=age: backdate(session, name, age))
+        register(service, name, age=age)
     exported = {dict(labels)["worker"]: value for (name, *labels), value in scrape().items() if name == SEEN_SECONDS}
     return {name: round(value, -1) for name, value in exported.items()}
 
 
-def backdate(session, name, age):
-    worker = session.get(Worker, name)
-    worker.started_at = worker.seen_at = time_of(session) - age
+def test_a_restarted_worker_keeps_its_time_series(service, scrape):
+    gpu = {"index": 0, "name": "A", "memory_total": 80, "memory_used": 60, "utilization": 97}
+    register(service, "h:1:aaaa", name="h-0", gpus=[gpu], age=20)
+    before = {key for key in scrape() if ("worker", "h-0") in key}
+    register(service, "h:2:bbbb", name="h-0", gpus=[gpu])
+    assert {key for key in scrape() if any(label == "worker" for label, *_ in key[1:])} == before
+    assert seen_workers(service, scrape) == {"h-0": 0}
+
+
+def test_a_worker_without_a_name_is_exported_under_its_host(service, scrape):
+    service.transact(worker_registry.register, "h:1:aaaa", host="h", version="1", concurrency=1, gpus=[])
+    assert seen_workers(service, scrape) == {"h": 0}
 
 
 def test_a_dead_worker_is_exported_for_an_hour(service, scrape):
@@ -159,7 +212,7 @@ def test_worker_requests_streams_and_wakeups_are_counted(service, scrape):
     metrics = scrape()
     assert metrics["frs_worker_requests", ("status", "queued")] == 1
     assert metrics["frs_streams_open",] == 0
-    assert metrics["frs_hints_dropped_total",] == 3
+    assert metrics["frs_wakeups_dropped_total",] == 3
 
 
 def test_requests_are_counted_by_route_and_not_by_path(service, shapes, scrape):
