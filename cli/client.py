@@ -185,8 +185,12 @@ def _chunks(file: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
 def _service_error(response: httpx2.Response) -> ServiceError:
     try:
         body = response.json()
-        details = tuple(f"{error['loc']}: {error['message']}" for error in body.get("errors") or ())
-        return ServiceError(f"{body['code']}: {body['detail']}", body.get("hint") or "", details)
+        fields = [f"{error['loc']}: {error['message']}".removeprefix(": ") for error in body.get("errors") or ()]
+        if fields and body["detail"] in fields[0]:  # the detail repeats the first field
+            detail, *details = fields
+        else:
+            detail, details = body["detail"], fields
+        return ServiceError(f"{body['code']}: {detail}", body.get("hint") or "", tuple(details))
     except (ValueError, KeyError, TypeError, AttributeError):
         return ServiceError(f"The service answered HTTP {response.status_code} without an error description.")
 
