@@ -192,7 +192,8 @@ class LrSchedule(Spec):
     name: Literal["step", "cosine"] = "step"
     """`step`: divided by 10 after each milestone. `cosine`: cosine annealing to a hundredth of the initial rate."""
     milestones: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-    """Epochs after which the rate is divided by 10. Absent: the base config's, scaled to the number of epochs."""
+    """Epochs after which the rate is divided by 10. Absent: the base config's, scaled to the length of
+    the training."""
     warmup_steps: Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"] = "auto"
     """Steps of the linear warm-up. `auto`: min(500, 5 % of the steps)."""
 
@@ -205,9 +206,11 @@ class Schedule(Spec):
     """The training schedule."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Passes over the training images. Absent: the base config's number."""
+    """Passes over the training images. Absent: `max_steps` decides; without `max_steps`, the base config's number, 12
+    for a described detector."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
-    """Maximum number of training steps; training ends there, also within an epoch."""
+    """Maximum number of training steps; training ends there, also within an epoch. With `epochs`, training ends at
+    whichever comes first."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 16
     """Images in each training step, over all processes."""
     optimizer: Optimizer = Optimizer()

@@ -21,13 +21,19 @@ class StepCounts:
     """Training steps of a complete epoch."""
 
 
-def count_steps(schedule: Schedule, epochs: int, images: int) -> StepCounts:
-    """Return the length of a run of `epochs` over `images` training images, limited by `schedule.max_steps`."""
+def count_steps(schedule: Schedule, base_epochs: int | None, images: int) -> StepCounts | None:
+    """Return the length of a run over `images` training images.
+
+    It ends after `schedule.epochs` or `schedule.max_steps`, whichever comes first; with neither, after `base_epochs`.
+    None: the spec sets neither, and `base_epochs` is unknown.
+    """
     per_epoch = math.ceil(images / schedule.batch_size)
-    steps = min(epochs * per_epoch, schedule.max_steps or epochs * per_epoch)
-    return StepCounts(math.ceil(steps / per_epoch), steps, per_epoch)
+    epochs = schedule.epochs or (None if schedule.max_steps else base_epochs)
+    limits = [epochs * per_epoch if epochs else None, schedule.max_steps]
+    steps = min((limit for limit in limits if limit), default=None)
+    return None if steps is None else StepCounts(math.ceil(steps / per_epoch), steps, per_epoch)
 
 
-def configured_epochs(schedule: Schedule, student: DetectorRef) -> int | None:
-    """Return the epochs before `max_steps` is applied; None if only the student's base config defines them."""
-    return schedule.epochs or (DESCRIBED_EPOCHS if isinstance(student, DescribedDetector) else None)
+def described_epochs(student: DetectorRef) -> int | None:
+    """Return the epochs of the student's base config; None if only mmdet's config file defines them."""
+    return DESCRIBED_EPOCHS if isinstance(student, DescribedDetector) else None

@@ -12,8 +12,8 @@ from api.jobs.references import ReferenceReview
 from frs.dataset.report import Report
 from frs.errors import BadDataset
 from frs.preflight.step_runner import Check
-from frs.spec import JobSpec
-from frs.step_counts import StepCounts, configured_epochs, count_steps
+from frs.spec import JobSpec, Schedule
+from frs.step_counts import StepCounts, count_steps, described_epochs
 from store.db.tables import Dataset, Job
 from store.scheduling import waiting, worker_registry
 from store.states import WAITING_HINTS, JobStatus, WaitingReason
@@ -43,7 +43,6 @@ def schedule_check(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts
 
     `images` is the number of training images; None: unknown, because the check of the data set failed.
     """
-    epochs = configured_epochs(spec.schedule, spec.student)
     if spec.kind == "evaluate":
         return Check(code="schedule", level="info", ok=True, message="An evaluation does not train."), None
     if images is None:
@@ -53,13 +52,20 @@ def schedule_check(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts
         return Check(
             code=BadDataset.code, level="error", ok=False, message=message, hint="Choose another data set."
         ), None
-    if epochs is None:
+    steps = count_steps(spec.schedule, described_epochs(spec.student), images)
+    if steps is None:
         message = "The number of epochs is set in the base config of mmdet, which only a worker can read."
-        hint = "Set `schedule.epochs`, or plan with `probe=true`."
+        hint = "Set `schedule.epochs` or `schedule.max_steps`, or plan with `probe=true`."
         return Check(code="schedule", level="info", ok=False, message=message, hint=hint), None
-    steps = count_steps(spec.schedule, epochs, images)
-    message = f"{steps.steps} training steps, {steps.per_epoch} per epoch."
+    message = f"{steps.steps} training steps, {steps.per_epoch} per epoch, limited by {_limit(spec.schedule, steps)}."
     return Check(code="schedule", level="info", ok=True, message=message), steps
+
+
+def _limit(schedule: Schedule, counts: StepCounts) -> str:
+    """Return what ends the training first."""
+    if counts.steps == schedule.max_steps:
+        return "`max_steps`"
+    return "`epochs`" if schedule.epochs else f"the default of {counts.epochs} epochs"
 
 
 def waiting_checks(session: Session, caller: Caller, spec: JobSpec, dataset: Dataset | None) -> Iterator[Check]:

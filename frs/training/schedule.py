@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from frs.errors import InvalidSpec
 from frs.spec import Schedule
-from frs.step_counts import count_steps
+from frs.step_counts import StepCounts, count_steps
 
 BASE_BATCH_SIZE = 16
 """Batch size for which a base config's learning rate holds, unless the config has `auto_scale_lr`."""
@@ -38,12 +38,11 @@ class ResolvedSchedule:
 def resolve_schedule(schedule: Schedule, base_config: Config, images: int) -> ResolvedSchedule:
     """Return `schedule` in steps for a training set of `images` images.
 
-    Raises InvalidSpec if neither spec nor base config has a number of epochs.
+    Raises InvalidSpec if neither spec nor base config has a length.
     """
-    epochs = schedule.epochs or _base_epochs(base_config)
-    if not epochs:
-        raise InvalidSpec("The base config has no number of epochs.", "Set `schedule.epochs`.")
-    counts = count_steps(schedule, epochs, images)
+    counts = count_steps(schedule, _base_epochs(base_config), images)
+    if counts is None:
+        raise InvalidSpec("The base config has no number of epochs.", "Set `schedule.epochs` or `schedule.max_steps`.")
     optimizer = base_config.optim_wrapper.optimizer
     sgd = schedule.optimizer.name == "sgd"
     base_batch_size = base_config.get("auto_scale_lr", {}).get("base_batch_size", BASE_BATCH_SIZE)
@@ -54,7 +53,7 @@ def resolve_schedule(schedule: Schedule, base_config: Config, images: int) -> Re
         steps=counts.steps,
         steps_per_epoch=counts.per_epoch,
         warmup_steps=resolve_warmup_steps(schedule.lr_schedule.warmup_steps, counts.steps),
-        milestones=tuple(epoch * counts.per_epoch for epoch in _milestones(schedule, base_config, epochs)),
+        milestones=_milestone_steps(schedule, base_config, counts),
         learning_rate=schedule.optimizer.learning_rate or rate,
         weight_decay=decay if schedule.optimizer.weight_decay is None else schedule.optimizer.weight_decay,
     )
@@ -112,9 +111,15 @@ def _base_epochs(base_config: Config) -> int:
     return int(times)
 
 
-def _milestones(schedule: Schedule, base_config: Config, epochs: int) -> list[int]:
-    """Return the milestones in epochs; those of the base config are scaled to `epochs`."""
+def _milestone_steps(schedule: Schedule, base_config: Config, counts: StepCounts) -> tuple[int, ...]:
+    """Return the milestones in steps; those of the base config are scaled to the configured length.
+
+    That length is `epochs`, which `max_steps` may cut short, or `max_steps` alone.
+    """
     if schedule.lr_schedule.milestones is not None:
-        return list(schedule.lr_schedule.milestones)
+        return tuple(epoch * counts.per_epoch for epoch in schedule.lr_schedule.milestones)
+    by_steps = schedule.max_steps is not None and schedule.epochs is None
+    length, unit = (counts.steps, 1) if by_steps else (schedule.epochs or counts.epochs, counts.per_epoch)
     stepped = [s for s in base_config.param_scheduler if "milestones" in s]
-    return sorted({max(1, round(milestone * epochs / s.end)) for s in stepped for milestone in s.milestones})
+    scaled = {max(1, round(milestone * length / s.end)) for s in stepped for milestone in s.milestones}
+    return tuple(milestone * unit for milestone in sorted(scaled))

@@ -67,12 +67,30 @@ def test_a_plan_describes_the_job_and_creates_none(service, shapes):
         ({"epochs": 2, "batch_size": 4}, 2, 4),
         ({"epochs": 2, "batch_size": 4, "max_steps": 3}, 2, 3),
         ({"epochs": 2, "batch_size": 4, "max_steps": 2}, 1, 2),
+        ({"epochs": 2, "batch_size": 4, "max_steps": 9}, 2, 4),
         ({"batch_size": 6}, 12, 12),
+        ({"batch_size": 6, "max_steps": 20}, 20, 20),
     ],
 )
 def test_steps_are_computed_from_images_batch_size_and_epochs(service, shapes, schedule, epochs, steps):
     answer = plan(service, schedule=schedule)
     assert (answer["epochs"], answer["steps"]) == (epochs, steps)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "limit"),
+    [
+        ({"epochs": 2}, "limited by `epochs`"),
+        ({"epochs": 2, "max_steps": 1}, "limited by `max_steps`"),
+        ({"max_steps": 20}, "limited by `max_steps`"),
+        ({}, "limited by the default of 12 epochs"),
+    ],
+)
+def test_a_plan_names_what_ends_the_training(service, shapes, schedule, limit):
+    [message] = [
+        check["message"] for check in plan(service, schedule=schedule)["checks"] if check["code"] == "schedule"
+    ]
+    assert limit in message
 
 
 def test_a_plan_reports_all_errors_together(service):

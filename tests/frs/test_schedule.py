@@ -8,7 +8,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from frs.detectors.builder import BASE_CONFIG, load_base_config
 from frs.errors import InvalidSpec
 from frs.spec import ConfigDetector, DescribedDetector, Schedule
-from frs.step_counts import configured_epochs
+from frs.step_counts import described_epochs
 from frs.training import schedule
 
 GFL = load_base_config(ConfigDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))
@@ -49,6 +49,18 @@ def test_the_learning_rate_of_the_base_config_scales_with_the_batch_size() -> No
 
 def test_the_milestones_of_the_base_config_scale_with_the_epochs() -> None:
     assert resolve(epochs=24).milestones == (160, 220)
+
+
+def test_max_steps_alone_decides_the_length() -> None:
+    resolved = resolve(max_steps=1_000)
+    assert (resolved.steps, resolved.epochs) == (1_000, 100)
+    assert resolved.milestones == (667, 917)
+
+
+def test_the_first_of_epochs_and_max_steps_ends_the_training() -> None:
+    assert resolve(epochs=24, max_steps=1_000).steps == 240
+    assert resolve(epochs=24, max_steps=100).steps == 100
+    assert resolve(epochs=24, max_steps=100).milestones == (160, 220)
 
 
 def test_max_steps_may_end_within_an_epoch() -> None:
@@ -98,6 +110,7 @@ def test_a_base_config_with_a_schedule_in_steps_requires_epochs_in_the_spec() ->
     with pytest.raises(InvalidSpec, match="schedule.epochs"):
         schedule.resolve_schedule(Schedule(), base_config, images=160)
     assert schedule.resolve_schedule(Schedule(epochs=2), base_config, images=160).epochs == 2
+    assert schedule.resolve_schedule(Schedule(max_steps=15), base_config, images=160).epochs == 2
 
 
 def test_auto_warm_up_is_a_twentieth_of_the_steps_and_at_most_500() -> None:
@@ -109,8 +122,6 @@ def test_auto_warm_up_is_a_twentieth_of_the_steps_and_at_most_500() -> None:
 @pytest.mark.parametrize("architecture", BASE_CONFIG)
 def test_the_epochs_of_described_detectors_need_no_base_config(architecture: Any) -> None:
     described = DescribedDetector(architecture=architecture)
-    max_steps_only = Schedule(max_steps=7)
-    epochs = configured_epochs(max_steps_only, described)
-    assert epochs == schedule.resolve_schedule(Schedule(), load_base_config(described), images=16).epochs
-    assert configured_epochs(Schedule(epochs=3), described) == 3
-    assert configured_epochs(max_steps_only, ConfigDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py")) is None
+    resolved = schedule.resolve_schedule(Schedule(), load_base_config(described), images=16)
+    assert described_epochs(described) == resolved.epochs
+    assert described_epochs(ConfigDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py")) is None

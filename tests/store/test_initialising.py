@@ -8,11 +8,13 @@ from alembic.migration import MigrationContext
 from pydantic import ValidationError
 from sqlalchemy import select
 
+from frs.spec import JobSpec
 from store.db import api_keys, schema
 from store.db.database import open_database
 from store.db.tables import ApiKey, Base, Metric
 from store.errors import DatabaseNotReady
 from store.initialise import initialise
+from store.jobs import lifecycle
 from store.settings import Settings
 
 INIT = [sys.executable, "-m", "store", "init"]
@@ -202,3 +204,18 @@ def test_the_store_does_not_import_torch():
     imports = ", ".join(f"store.{module}" for module in modules)
     code = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs"),
+    [({"max_steps": 20_000}, 12), ({"max_steps": 9, "epochs": 3}, 3), ({"epochs": 4}, 4), ({}, None)],
+)
+def test_an_upgrade_keeps_the_length_of_stored_jobs(harness, schedule, epochs):
+    spec = JobSpec.model_validate(
+        {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": schedule}
+    )
+    job_id = harness.do(lifecycle.add, spec, dataset_id="ds_shapes").id
+    schema.downgrade(harness.database, "0004")
+    schema.upgrade(harness.database)
+    assert harness.job(job_id).spec["schedule"]["epochs"] == epochs
+    assert harness.job(job_id).spec["schedule"]["max_steps"] == schedule.get("max_steps")
