@@ -18,6 +18,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import compile_path
 
+from api.audit import endpoints as audit
 from api.checkpoints import endpoints as checkpoints
 from api.compare import endpoints as compare
 from api.context import open_context
@@ -104,6 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         queue,
         workers,
         monitoring,
+        audit,
         health,
     ):
         app.include_router(resource.router, dependencies=[_bearer_scheme])

@@ -47,6 +47,12 @@ def job(job: Json) -> Table:
             table.add_row(name, ", ".join(job[key]))
     if job["comparison_job_id"]:
         table.add_row("comparison", job["comparison_job_id"])
+    if request := job.get("requested_action"):
+        table.add_row(
+            "requested", _text(f"{request['action']} by {request['by'] or 'unknown'} at {request['at'][:19]}Z")
+        )
+    for attempt in job.get("attempts", ()):
+        table.add_row(f"attempt {attempt['number']}", _text(_attempt(attempt)))
     return table
 
 
@@ -140,6 +146,16 @@ def keys(rows: Iterable[Json]) -> Table:
     return table
 
 
+def audit(rows: Iterable[Json]) -> Table:
+    """Return a table with one row per change that a user requested."""
+    table = _table("at", "owner", "action", "target", "address", "key", "details", folds="details")
+    for row in rows:
+        texts = [_text(row[name]) for name in ("owner", "action", "target", "address", "key_id")]
+        details = ", ".join(f"{name}={value}" for name, value in row["details"].items() if value is not None)
+        table.add_row(f"{row['at'][:19]}Z", *texts, _text(details))
+    return table
+
+
 def _table(*headings: str, folds: str = "") -> Table:
     """Return an empty table. On a narrow terminal the column `folds` wraps; the others end in an ellipsis."""
     table = Table(box=None, header_style="bold")
@@ -159,6 +175,11 @@ def _gpu(gpu: Json) -> str:
 
 def _age(created_at: str) -> str:
     return duration((datetime.now(UTC) - datetime.fromisoformat(created_at)).total_seconds())
+
+
+def _attempt(attempt: Json) -> str:
+    step = f" from step {attempt['start_step']}" if attempt["start_step"] else ""
+    return f"on {attempt['worker']}{step}, {attempt['started_at'][:19]}Z, {attempt['end'] or 'running'}"
 
 
 def _progress(progress: Json) -> str:

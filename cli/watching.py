@@ -65,6 +65,11 @@ def _engine_events(client: Client, path: str, stream_event: StreamEvent) -> Iter
             yield events.Metrics(**{name: stream_event.data[name] for name in ("step", "epoch", "values")})
         case "evaluation":
             yield _evaluation(stream_event.data)
+        case "cancel_requested" | "pause_requested" | "stop_requested":
+            action = stream_event.type.removesuffix("_requested").capitalize()
+            yield events.Log(
+                level="warning", message=f"{action} requested by {stream_event.data.get('by', 'unknown')}."
+            )
 
 
 def _state(job: Json) -> Iterator[events.Event]:

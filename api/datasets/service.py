@@ -17,7 +17,7 @@ from api.http.errors import ApiError
 from api.http.pagination import newest_first
 from api.http.schemas import Page
 from frs.errors import DatasetNotFound
-from store.db import ids, queries, tables
+from store.db import audit, ids, queries, tables
 from store.db.database import Database, insert
 
 _MAX_ISSUES = 20
@@ -64,7 +64,7 @@ def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
     """
     with database.write() as session:
         dataset = get_row(session, caller, id_or_name)
-        dataset_id, upload_key = dataset.id, dataset.upload_key
+        dataset_id, name, upload_key = dataset.id, dataset.name, dataset.upload_key
         if queries.is_used_unlabelled(session, dataset):
             raise ApiError(
                 409, "dataset_in_use", "Jobs that have not ended use images of this data set.", "See GET /jobs."
@@ -74,6 +74,7 @@ def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
         except IntegrityError as error:
             hint = "See GET /jobs?dataset=...; register corrected files under a new name."
             raise ApiError(409, "dataset_in_use", "Jobs refer to this data set.", hint) from error
+        audit.record(session, caller.actor, "dataset.delete", [dataset_id], name=name)
         session.commit()
     return upload_key
 
@@ -112,6 +113,8 @@ def _add(database: Database, caller: Caller, name: str, train: SplitFiles, val: 
         dataset = session.scalar(
             statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Dataset)
         )
+        if dataset is not None:
+            audit.record(session, caller.actor, "dataset.register", [dataset.id], name=name)
         session.commit()
     if dataset is None:
         hint = "Choose another name, or DELETE /datasets/{name} first."

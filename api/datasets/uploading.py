@@ -21,7 +21,7 @@ from frs.errors import ArchiveTooLarge
 from frs.spec import Name
 from store.artifacts import local_files, unpacking
 from store.artifacts.uploads import archive_key, is_referenced, unpacked_folder
-from store.db import tables
+from store.db import audit, tables
 from store.db.database import insert
 from store.db.ids import new_id
 from store.errors import ArtifactNotFound
@@ -164,6 +164,8 @@ def _add(context: Context, caller: Caller, name: str, key: str) -> tables.Datase
         dataset = session.scalar(
             statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Dataset)
         )
+        if dataset is not None:
+            audit.record(session, caller.actor, "dataset.upload", [dataset.id], name=name)
         session.commit()
     return dataset
 

@@ -12,7 +12,7 @@ from api.http.errors import ApiError, InvalidField, NotFoundError
 from api.http.pagination import newest_first
 from api.http.schemas import Page
 from frs.files import digest
-from store.db import ids, queries, tables
+from store.db import audit, ids, queries, tables
 from store.db.database import Database, insert
 from store.db.tables import Document, Job
 from store.states import TERMINAL, JobStatus
@@ -38,6 +38,8 @@ def register(context: Context, caller: Caller, request: DetectorCreate) -> Detec
         detector = session.scalar(
             statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Detector)
         )
+        if detector is not None:
+            audit.record(session, caller.actor, "detector.register", [detector.id], name=request.name, job=request.job)
         session.commit()
     if detector is None:
         hint = "Choose another name, or DELETE /detectors/{name} first."
@@ -71,6 +73,7 @@ def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
             hint = "Cancel these jobs, or wait until they have ended."
             raise ApiError(409, "detector_in_use", "Jobs that have not ended refer to this detector.", hint)
         session.execute(delete_from(tables.Detector).where(tables.Detector.id == detector.id))
+        audit.record(session, caller.actor, "detector.delete", [detector.id], name=detector.name)
         session.commit()
     return weights_key
 

@@ -15,7 +15,7 @@ from api.http.errors import ApiError
 from api.upload_body import Upload
 from store.artifacts import local_files
 from store.artifacts.uploads import is_referenced
-from store.db import tables
+from store.db import audit, tables
 from store.db.database import insert
 from store.db.ids import new_id
 from store.requests import worker_requests
@@ -56,7 +56,7 @@ def register(context: Context, caller: Caller, upload_request: DetectorUpload, u
         "classes": upload_request.class_names,
     }
     context.artifacts.put(upload.path, key, upload.sha256)
-    detector = _add(context, values)
+    detector = _add(context, caller, values)
     if detector is None:
         release(context, key)
         raise _name_taken_error()
@@ -93,7 +93,7 @@ def _build_description(upload_request: DetectorUpload) -> Description:
         raise RequestValidationError(errors) from error
 
 
-def _add(context: Context, values: dict[str, Any]) -> tables.Detector | None:
+def _add(context: Context, caller: Caller, values: dict[str, Any]) -> tables.Detector | None:
     """Insert the detector and the worker request that imports it; return None if the name is in use."""
     request = {"detector_id": values["id"], "key": values["weights_key"], "sha256": values["sha256"]}
     with context.database.write() as session:
@@ -103,6 +103,7 @@ def _add(context: Context, values: dict[str, Any]) -> tables.Detector | None:
         )
         if detector is not None:
             worker_requests.add(session, RequestKind.IMPORT, request, owner=values["owner"])
+            audit.record(session, caller.actor, "detector.upload", [detector.id], name=detector.name)
         session.commit()
     return detector
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from api.http.errors import ApiError
 from store.db import queries
 from store.db.api_keys import Scope
+from store.db.audit import Actor
 from store.db.tables import Dataset, Detector, Job, WorkerRequest
 
 Owned = Job | Dataset | Detector | WorkerRequest
@@ -33,6 +34,14 @@ class Caller:
     """Limit of the key; None: the limit of the settings."""
     requests_per_minute: int | None = None
     """Limit of the key; None: the limit of the settings."""
+    address: str | None = None
+    """Network address of the client."""
+    request_id: str | None = None
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as it is recorded in the audit trail."""
+        return Actor(self.owner, self.key_id, self.address, self.request_id)
 
     @property
     def is_admin(self) -> bool:

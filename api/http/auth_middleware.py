@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.http.auth import Caller
 from api.http.errors import ApiError
 from api.http.rate_limits import TokenBuckets, client_network, rate_limited
+from api.http.request_log import client_address
 from store.db import api_keys
 from store.db.database import Database
 from store.settings import Settings
@@ -48,6 +50,7 @@ class AuthMiddleware:
         return await self.app(scope, receive, send)
 
     async def _authenticate(self, scope: Scope, token: str) -> None:
+        scope["state"]["key_prefix"] = api_keys.token_prefix(token)
         try:
             caller = await self.key_cache.get_caller(token)
         except ApiError:
@@ -56,12 +59,14 @@ class AuthMiddleware:
         per_minute = caller.requests_per_minute or self.settings.requests_per_minute
         if per_minute and (wait := self.requests.take(caller.key_id, per_minute)):
             raise rate_limited(f"This key allows {per_minute} requests a minute.", wait)
-        scope["state"] |= {"caller": caller, "recheck": partial(self.key_cache.get_caller, token)}
+        state = scope["state"]
+        state["caller"] = replace(caller, address=client_address(scope), request_id=state["request_id"])
+        state["recheck"] = partial(self.key_cache.get_caller, token)
 
     def _count_failure(self, scope: Scope) -> None:
         """Count a failed authentication of the client's network. Raises ApiError, 429, over the limit."""
-        address = client_network(scope["client"][0]) if scope.get("client") else "unknown"
-        wait = self.failures.take(address, self.settings.auth_failures_per_minute)
+        network = client_network(client_address(scope) or "unknown")
+        wait = self.failures.take(network, self.settings.auth_failures_per_minute)
         if wait:
             raise rate_limited(
                 "Too many requests with an invalid API key came from this address.", wait, "Use a valid API key."

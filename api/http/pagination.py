@@ -12,10 +12,10 @@ from sqlalchemy import ColumnElement, Select, Tuple, tuple_
 from sqlalchemy.orm import Session
 
 from api.http.errors import InvalidField
-from store.db.tables import ApiKey, Dataset, Detector, Job
+from store.db.tables import ApiKey, AuditEntry, Dataset, Detector, Job
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of rows on the page.")]
-T = TypeVar("T", Job, Dataset, Detector, ApiKey)
+T = TypeVar("T", Job, Dataset, Detector, ApiKey, AuditEntry)
 Cursor = Annotated[str | None, Query(min_length=1, max_length=200, description="`next_cursor` of the previous page.")]
 
 
@@ -26,10 +26,11 @@ def newest_first(
 
     Raises InvalidField if the cursor is invalid.
     """
-    sort_key = tuple_(table.created_at, table.id)
+    time = table.at if issubclass(table, AuditEntry) else table.created_at
+    sort_key = tuple_(time, table.id)
     if cursor is not None:
         query = query.where(_before(sort_key, cursor))
-    rows = session.scalars(query.order_by(table.created_at.desc(), table.id.desc()).limit(limit + 1)).all()
+    rows = session.scalars(query.order_by(time.desc(), table.id.desc()).limit(limit + 1)).all()
     return rows[:limit], _encode(rows[limit - 1]) if len(rows) > limit else None
 
 
@@ -52,8 +53,9 @@ def _before(sort_key: Tuple, cursor: str) -> ColumnElement[bool]:
     return sort_key < (created_at, id)
 
 
-def _encode(row: Job | Dataset | Detector | ApiKey) -> str:
-    return base64.urlsafe_b64encode(json.dumps([row.created_at, row.id]).encode()).decode()
+def _encode(row: Job | Dataset | Detector | ApiKey | AuditEntry) -> str:
+    time = row.at if isinstance(row, AuditEntry) else row.created_at
+    return base64.urlsafe_b64encode(json.dumps([time, row.id]).encode()).decode()
 
 
 def _invalid() -> InvalidField:

@@ -43,5 +43,22 @@ class RequestLogMiddleware:
             await problem_response(error, request_id)(scope, receive, send_with_id)
         finally:
             fields = {"method": scope["method"], "path": scope["path"], "status": status, "request_id": request_id}
-            _log.info("request", extra={**fields, "seconds": round(time.perf_counter() - began, 4)})
+            seconds = round(time.perf_counter() - began, 4)
+            _log.info(
+                "request", extra={**fields, "address": client_address(scope), **_key_of(scope), "seconds": seconds}
+            )
         return None
+
+
+def client_address(scope: Scope) -> str | None:
+    """Return the network address of the client; None on a socket without addresses."""
+    client = scope.get("client")
+    return client[0] if client else None
+
+
+def _key_of(scope: Scope) -> dict[str, str]:
+    """Return the id and owner of the request's key; of an invalid key, the prefix of its token."""
+    state = scope["state"]
+    if "caller" in state:
+        return {"key_id": state["caller"].key_id, "owner": state["caller"].owner}
+    return {"key_prefix": state["key_prefix"]} if state.get("key_prefix") else {}

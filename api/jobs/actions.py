@@ -18,6 +18,7 @@ from api.jobs import quota, service
 from api.jobs.schemas import Job
 from frs.spec import Name, Priority, Spec, Tags
 from store.db import tables
+from store.db.audit import Actor
 from store.jobs import actions
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -83,8 +84,8 @@ def retry(context: ContextDep, caller: Submitter, job_id: JobId) -> Job:
     """
     keys: list[str] = []
 
-    def retry_and_collect_keys(session: Session, job_id: str) -> None:
-        keys.extend(actions.retry(session, job_id)[1])
+    def retry_and_collect_keys(session: Session, job_id: str, actor: Actor) -> None:
+        keys.extend(actions.retry(session, job_id, actor)[1])
 
     job = _act(context, caller, job_id, retry_and_collect_keys, reactivates=True)
     context.wakeups.enqueue(job_id)
@@ -103,10 +104,10 @@ def change(context: ContextDep, caller: Submitter, job_id: JobId, change: JobCha
     if "tags" in values:
         values["tags"] = list(change.tags)
 
-    def set_fields(session: Session, job_id: str) -> None:
+    def set_fields(session: Session, job_id: str, actor: Actor) -> None:
         service.check_priority(caller, change.priority)
         if values:
-            actions.change(session, job_id, **values)
+            actions.change(session, job_id, actor, **values)
 
     return _act(context, caller, job_id, set_fields)
 
@@ -120,7 +121,7 @@ def delete(context: ContextDep, caller: Submitter, job_id: JobId, artifacts: Art
     """
     with context.database.write() as session:
         service.get_row(session, caller, job_id)
-        keys = actions.delete(session, job_id)
+        keys = actions.delete(session, job_id, caller.actor)
         session.commit()
     if artifacts == "delete":
         files.delete_files(context.artifacts, *keys)
@@ -130,7 +131,7 @@ def _act(
     context: Context,
     caller: Caller,
     job_id: str,
-    action: Callable[[Session, str], tables.Job | None],
+    action: Callable[[Session, str, Actor], tables.Job | None],
     *,
     reactivates: bool = False,
 ) -> Job:
@@ -141,7 +142,7 @@ def _act(
     """
     with context.database.write() as session:
         had_ended = service.get_row(session, caller, job_id).status.is_terminal
-        action(session, job_id)
+        action(session, job_id, caller.actor)
         if reactivates and had_ended:
             quota.check(session, context.settings, caller, 0)
         session.commit()

@@ -12,7 +12,7 @@ from api.http.auth import Reader, Submitter
 from api.http.pagination import Cursor, Limit
 from api.http.schemas import ArtifactName, JobId, Page, RequestTime
 from api.jobs import metrics, results, service
-from api.jobs.schemas import Artifact, Evaluation, Event, Job, LogLine, Metrics, X
+from api.jobs.schemas import Artifact, Evaluation, Event, Job, JobDetails, LogLine, Metrics, X
 from frs.evaluation.report import Report
 from frs.recipes import RECIPES
 from frs.spec import JobSpec, Kind, Name
@@ -68,9 +68,12 @@ def list_jobs(
 
 
 @router.get("/{job_id}")
-def get_job(context: ContextDep, caller: Reader, job_id: JobId) -> Job:
-    """Return a job: its status, progress, the reason why it waits or ended, and the actions it accepts now."""
-    return service.get_job(context.database, caller, job_id)
+def get_job(context: ContextDep, caller: Reader, job_id: JobId) -> JobDetails:
+    """Return a job: its status, progress, the reason why it waits or ended, its attempts, and the actions it accepts.
+
+    `requested_action` names the user who cancelled, paused or stopped it.
+    """
+    return service.get_details(context.database, caller, job_id)
 
 
 @router.post("/{job_id}/cancel", status_code=202)

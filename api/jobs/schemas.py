@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from api.http.schemas import ResponseModel, ResponseTime
 from frs.spec import JobSpec, Kind
-from store.states import Action, EndReason, JobStatus, WaitingReason
+from store.states import Action, AttemptEnd, EndReason, JobStatus, WaitingReason
 
 X = Literal["step", "epoch", "time"]
 
@@ -88,6 +88,38 @@ class Job(ResponseModel):
     created_at: ResponseTime
     started_at: ResponseTime | None
     finished_at: ResponseTime | None
+
+
+class Attempt(ResponseModel):
+    """One execution of a job by a worker."""
+
+    number: int
+    worker: str
+    """Name of the worker; its id if it has no name or has gone."""
+    started_at: ResponseTime
+    ended_at: ResponseTime | None
+    end: AttemptEnd | None
+    """How the attempt ended; null while it runs."""
+    start_step: int | None
+    """Step that the attempt continued from; null until the trainer has reported it."""
+
+
+class RequestedAction(ResponseModel):
+    """An action that a user requested."""
+
+    action: Literal["cancel", "pause", "stop"]
+    by: str | None
+    """Owner of the key that requested it; null if the request is older than this field."""
+    at: ResponseTime
+
+
+class JobDetails(Job):
+    """A job with its attempts and the action that a user requested of it."""
+
+    requested_action: RequestedAction | None
+    """The newest cancel, pause or stop that was requested and not followed by a resume or retry."""
+    attempts: list[Attempt]
+    """The newest 20 attempts, oldest first."""
 
 
 class MetricSeries(ResponseModel):

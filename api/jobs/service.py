@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from api.context import Context
@@ -18,9 +18,9 @@ from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.jobs import quota, references
 from api.jobs.references import JobReferences
-from api.jobs.schemas import Job
+from api.jobs.schemas import Attempt, Job, JobDetails, RequestedAction
 from frs.spec import JobSpec, Kind, baseline_of, comparison_of, seed_variant
-from store.db import queries, tables
+from store.db import audit, queries, tables
 from store.db.api_keys import Scope
 from store.db.database import Database
 from store.errors import ActionNotAllowed, JobNotFound
@@ -40,6 +40,7 @@ def _children_query() -> Select[str, str | None, str]:
 
 _CHILDREN = _children_query()
 """Built once, because building the query takes longer than running it."""
+_MAX_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
             teacher_job_id = job_references.teacher_job_id if child.teacher else None
             child_references = replace(job_references, teacher_job_id=teacher_job_id)
             added.append(_add(session, child, caller, child_references, parent_id=job.id).id)
+        audit.record(session, caller.actor, "job.submit", added, name=spec.name, dataset=job.dataset_id)
         session.commit()
     for job_id in added:
         context.wakeups.enqueue(job_id)  # after the commit, so that the worker finds the row
@@ -120,14 +122,23 @@ def get_job(database: Database, caller: Caller, job_id: str) -> Job:
     return job
 
 
+def get_details(database: Database, caller: Caller, job_id: str) -> JobDetails:
+    """Return a job with its attempts. Raises JobNotFound."""
+    with database.read() as session:
+        row = get_row(session, caller, job_id)
+        [job] = _to_responses(session, [row])
+        attempts, requested = _attempts(session, job_id), _requested_action(session, row)
+    return JobDetails(**dict(job), attempts=attempts, requested_action=requested)
+
+
 def cancel(database: Database, caller: Caller, job_id: str) -> Job:
     """Cancel a job and those of its children that have not ended. Raises JobNotFound, ActionNotAllowed."""
     with database.write() as session:
         get_row(session, caller, job_id)
-        actions.cancel(session, job_id)
+        actions.cancel(session, job_id, caller.actor)
         for child in queries.children(session, job_id):
             with suppress(ActionNotAllowed):  # the child has ended
-                actions.cancel(session, child.id)
+                actions.cancel(session, child.id, caller.actor)
         session.commit()
     return get_job(database, caller, job_id)
 
@@ -141,7 +152,8 @@ def get_row(session: Session, caller: Caller, job_id: str) -> tables.Job:
 
 
 def _add(session: Session, spec: JobSpec, caller: Caller, job_references: JobReferences, **columns: Any) -> tables.Job:
-    return lifecycle.add(session, spec, owner=caller.owner, key_id=caller.key_id, **asdict(job_references), **columns)
+    columns |= asdict(job_references)
+    return lifecycle.add(session, spec, owner=caller.owner, key_id=caller.key_id, actor=caller.actor, **columns)
 
 
 def _digest(spec: JobSpec) -> str:
@@ -187,6 +199,29 @@ def _to_responses(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
         )
         for job in rows
     ]
+
+
+def _attempts(session: Session, job_id: str) -> list[Attempt]:
+    """Return the newest attempts of a job, oldest first."""
+    table, worker = tables.Attempt, tables.Worker
+    columns = (table.number, table.started_at, table.ended_at, table.end, table.start_step)
+    query = select(*columns, func.coalesce(worker.name, table.owner).label("worker"))
+    query = query.join_from(table, worker, worker.id == table.owner, isouter=True).where(table.job_id == job_id)
+    rows = session.execute(query.order_by(table.number.desc()).limit(_MAX_ATTEMPTS)).all()
+    return [Attempt.model_validate(row) for row in reversed(rows)]
+
+
+def _requested_action(session: Session, job: tables.Job) -> RequestedAction | None:
+    """Return the cancel, pause or stop that a user requested; its event is among the newest ones of the job."""
+    requested = [name for name in ("cancel", "pause", "stop") if getattr(job, f"{name}_requested_at") is not None]
+    if not requested and job.status != JobStatus.PAUSED:
+        return None
+    action, event = (requested or ["pause"])[0], tables.Event
+    took_effect_at_once = and_(event.type == "status", event.data["by"].as_string().is_not(None))
+    is_request = or_(event.type == f"{action}_requested", took_effect_at_once)
+    newest = select(event).where(event.job_id == job.id, is_request).order_by(event.seq.desc()).limit(1)
+    request = session.scalar(newest)
+    return RequestedAction(action=action, by=request.data.get("by"), at=request.at) if request else None
 
 
 def _columns(job: tables.Job) -> dict[str, Any]:

@@ -13,9 +13,9 @@ router = APIRouter(prefix="/api-keys", tags=["api-keys"])
 
 
 @router.post("", status_code=201)
-def create(context: ContextDep, _: Admin, response: Response, request: KeyCreate) -> NewKey:
+def create(context: ContextDep, caller: Admin, response: Response, request: KeyCreate) -> NewKey:
     """Create an API key. The response contains the token, which is not stored and cannot be retrieved later."""
-    key = service.create_key(context.database, request)
+    key = service.create_key(context.database, caller, request)
     response.headers["Location"] = f"/api-keys/{key.id}"
     response.headers["Cache-Control"] = "no-store"
     return key
@@ -34,10 +34,10 @@ def get_key(context: ContextDep, _: Admin, key_id: KeyId) -> Key:
 
 
 @router.delete("/{key_id}", status_code=204)
-def revoke(context: ContextDep, _: Admin, key_id: KeyId) -> None:
+def revoke(context: ContextDep, caller: Admin, key_id: KeyId) -> None:
     """Revoke a key. Idempotent.
 
     Requests with the key are rejected within a second. The jobs of its owner continue. The last valid admin key cannot
     be revoked (409).
     """
-    service.revoke_key(context.database, key_id)
+    service.revoke_key(context.database, caller, key_id)

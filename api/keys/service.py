@@ -3,11 +3,12 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from api.http.auth import Caller
 from api.http.errors import InvalidField, NotFoundError
 from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.keys.schemas import Key, KeyCreate, NewKey
-from store.db import api_keys
+from store.db import api_keys, audit
 from store.db.database import Database, now
 from store.db.tables import ApiKey
 
@@ -19,7 +20,7 @@ The last years of the calendar cannot be represented in every time zone.
 """
 
 
-def create_key(database: Database, request: KeyCreate) -> NewKey:
+def create_key(database: Database, caller: Caller, request: KeyCreate) -> NewKey:
     """Create a key and return it with its token. Raises InvalidField if the expiry time is in the past."""
     token = api_keys.new_token()
     limits = {"max_active_jobs": request.max_active_jobs, "requests_per_minute": request.requests_per_minute}
@@ -34,6 +35,9 @@ def create_key(database: Database, request: KeyCreate) -> NewKey:
             **limits,
         )
         session.refresh(key)
+        audit.record(
+            session, caller.actor, "key.create", [key.id], **request.model_dump(mode="json", exclude_none=True)
+        )
         session.commit()
     return NewKey(**dict(Key.model_validate(key)), token=token)
 
@@ -51,10 +55,11 @@ def get_key(database: Database, key_id: str) -> Key:
         return Key.model_validate(_get_row(session, key_id))
 
 
-def revoke_key(database: Database, key_id: str) -> None:
+def revoke_key(database: Database, caller: Caller, key_id: str) -> None:
     """Revoke a key. Idempotent. Raises NotFoundError, LastAdminKey."""
     with database.write() as session:
-        api_keys.revoke(session, _get_row(session, key_id))
+        if api_keys.revoke(session, key := _get_row(session, key_id)):
+            audit.record(session, caller.actor, "key.revoke", [key.id], name=key.name, owner=key.owner)
         session.commit()
 
 

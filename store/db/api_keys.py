@@ -21,6 +21,8 @@ from store.errors import LastAdminKey
 
 PREFIX_LENGTH = 8
 """Number of characters of a token that are stored in clear, to identify the key in lists."""
+_START, _TOKEN_LENGTH = "frs_", 47
+"""First characters and length of every token."""
 _VALID = (ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now()))
 
 
@@ -45,7 +47,16 @@ INCLUDED: Mapping[Scope, Collection[Scope]] = {Scope.SUBMIT: (Scope.READ,), Scop
 
 def new_token() -> str:
     """Return a new random token."""
-    return f"frs_{secrets.token_urlsafe(32)}"
+    return f"{_START}{secrets.token_urlsafe(32)}"
+
+
+def token_prefix(token: str) -> str | None:
+    """Return the characters of a token that identify its key; None if the text has not the form of a token.
+
+    Any other text, such as a password sent by mistake, must not reach a log.
+    """
+    has_form = token.startswith(_START) and len(token) >= _TOKEN_LENGTH and token.isascii() and token.isprintable()
+    return token[:PREFIX_LENGTH] if has_form else None
 
 
 def add(
@@ -89,18 +100,19 @@ def any_exist(session: Session) -> bool:
     return session.scalar(select(ApiKey.id).limit(1)) is not None
 
 
-def revoke(session: Session, key: ApiKey) -> None:
-    """Revoke the key. Idempotent.
+def revoke(session: Session, key: ApiKey) -> bool:
+    """Revoke the key; return False if it was revoked before.
 
     Raises LastAdminKey if no valid admin key would be left.
     """
     if key.revoked_at is not None:
-        return
+        return False
     valid = session.scalars(select(ApiKey).where(*_VALID).order_by(ApiKey.id).with_for_update()).all()
     admins = [other.id for other in valid if Scope.ADMIN in other.scopes]
     if admins == [key.id]:
         raise LastAdminKey("This is the last key with the scope `admin`.")
     session.execute(update(ApiKey).where(ApiKey.id == key.id).values(revoked_at=now()))
+    return True
 
 
 def lock_owner(session: Session, owner: str) -> None:

@@ -2,6 +2,7 @@
 
 As in `store.jobs.lifecycle`, each action begins with one guarded UPDATE and leaves the commit to its caller. Each
 raises JobNotFound, or ActionNotAllowed with the actions that are allowed. Repeating an accepted request has no effect.
+An action with an `actor` records it in the audit trail and in the job's event.
 """
 
 from collections.abc import Sequence
@@ -11,48 +12,51 @@ from sqlalchemy import delete as delete_from
 from sqlalchemy import exists, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from store.db import audit
+from store.db.audit import Actor
 from store.db.database import now
 from store.db.queries import is_compared
 from store.db.tables import Artifact, Checkpoint, Detector, Evaluation, Job, Metric
 from store.errors import ActionNotAllowed, JobInUse, JobNotFound
 from store.jobs.lease import update_returning
-from store.jobs.transitions import add_event, end_job, move_to
+from store.jobs.transitions import add_event, by, end_job, move_to
 from store.states import ALLOWED, Action, EndReason, JobStatus, allowed_actions
 
 
-def cancel(session: Session, job_id: str) -> Job:
+def cancel(session: Session, job_id: str, actor: Actor | None = None) -> Job:
     """Cancel a queued or paused job immediately; request it from the worker of a running one."""
-    job = _request_action(session, job_id, Action.CANCEL, Job.cancel_requested_at)
+    job = _request_action(session, job_id, Action.CANCEL, Job.cancel_requested_at, actor)
     if job.status not in (JobStatus.RUNNING, JobStatus.CANCELLED):
-        end_job(session, job, JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER)
+        end_job(session, job, JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER, actor=actor)
     return job
 
 
-def stop(session: Session, job_id: str) -> Job:
+def stop(session: Session, job_id: str, actor: Actor | None = None) -> Job:
     """Request the worker to end training at the next step and to keep and evaluate the weights."""
-    return _request_action(session, job_id, Action.STOP, Job.stop_requested_at)
+    return _request_action(session, job_id, Action.STOP, Job.stop_requested_at, actor)
 
 
-def pause(session: Session, job_id: str) -> Job:
+def pause(session: Session, job_id: str, actor: Actor | None = None) -> Job:
     """Pause a queued job immediately; request a running one to save a checkpoint and release its slot."""
-    job = _request_action(session, job_id, Action.PAUSE, Job.pause_requested_at)
+    job = _request_action(session, job_id, Action.PAUSE, Job.pause_requested_at, actor)
     if job.status == JobStatus.QUEUED:
-        move_to(session, job, JobStatus.PAUSED)
+        move_to(session, job, JobStatus.PAUSED, actor)
     return job
 
 
-def resume(session: Session, job_id: str) -> Job:
+def resume(session: Session, job_id: str, actor: Actor | None = None) -> Job:
     """Queue the job again, to continue from its newest checkpoint; earlier failed attempts no longer count.
 
     Jobs that failed only because this one had failed are queued again as well.
     """
     job = _lock_for_action(session, job_id, Action.RESUME, failures_reset_at_attempt=Job.attempt)
-    move_to(session, job, JobStatus.QUEUED)
+    move_to(session, job, JobStatus.QUEUED, actor)
     _revive_dependents(session, job)
+    audit.record(session, actor, "job.resume", [job.id])
     return job
 
 
-def retry(session: Session, job_id: str) -> tuple[Job, list[str]]:
+def retry(session: Session, job_id: str, actor: Actor | None = None) -> tuple[Job, list[str]]:
     """Queue the job again, to start from scratch; otherwise like `resume`.
 
     Returns the job and the artifact keys of its files, which the caller deletes after the commit.
@@ -63,22 +67,24 @@ def retry(session: Session, job_id: str) -> tuple[Job, list[str]]:
     keys = _file_keys(session, [job.id])
     for table in (Checkpoint, Artifact, Metric, Evaluation):
         session.execute(delete_from(table).where(table.job_id == job.id))
-    move_to(session, job, JobStatus.QUEUED)
+    move_to(session, job, JobStatus.QUEUED, actor)
     _revive_dependents(session, job)
+    audit.record(session, actor, "job.retry", [job.id])
     return job, keys
 
 
-def change(session: Session, job_id: str, **values: Any) -> Job:
+def change(session: Session, job_id: str, actor: Actor | None = None, **values: Any) -> Job:
     """Set `name`, `tags` or `priority`, in any status."""
     jobs = update_returning(session, Job.id == job_id, **values)
     if not jobs:
         raise JobNotFound(f"No job {job_id}.")
     [job] = jobs
-    add_event(session, job, "changed", values)
+    add_event(session, job, "changed", values | by(actor))
+    audit.record(session, actor, "job.edit", [job.id], **values)
     return job
 
 
-def delete(session: Session, job_id: str) -> list[str]:
+def delete(session: Session, job_id: str, actor: Actor | None = None) -> list[str]:
     """Delete the job and its run group. Return the artifact keys of their files that no detector uses.
 
     Raises JobInUse if one of the run group has not ended, or if another job needs the student of one or compares it.
@@ -91,17 +97,25 @@ def delete(session: Session, job_id: str) -> list[str]:
     session.execute(update(Job).where(Job.teacher_job_id.in_(ids)).values(teacher_job_id=None))
     session.execute(delete_from(Job).where(Job.id.in_(ids)))
     session.expire_all()
+    audit.record(session, actor, "job.delete", ids)
     return keys
 
 
-def _request_action(session: Session, job_id: str, action: Action, column: InstrumentedAttribute[float | None]) -> Job:
+def _request_action(
+    session: Session,
+    job_id: str,
+    action: Action,
+    column: InstrumentedAttribute[float | None],
+    actor: Actor | None,
+) -> Job:
     """Record the time of the request in `column` and return the job; a job with that request is returned unchanged."""
     is_new = (Job.id == job_id, Job.status.in_(ALLOWED[action]), column.is_(None))
     requested_at: dict[str, Any] = {column.key: now()}
     while True:
         for job in update_returning(session, *is_new, **requested_at):
             if job.status == JobStatus.RUNNING:
-                add_event(session, job, f"{action}_requested", {})
+                add_event(session, job, f"{action}_requested", by(actor))
+            audit.record(session, actor, f"job.{action}", [job.id])
             return job
         job = _current_job(session, job_id, action)
         if getattr(job, column.key) is not None:

@@ -27,6 +27,13 @@ class Lease:
     expires_at: float
     devices: int | None = None
     """Number of GPUs requested; None: one if the worker has any."""
+    request_id: str | None = None
+    """Id of the request that submitted the job; None for a job of an earlier version."""
+
+    def log_fields(self) -> dict[str, str | int]:
+        """Return the fields that identify the attempt in every line of the log."""
+        fields: dict[str, str | int] = {"job_id": self.job_id, "attempt": self.attempt}
+        return fields | ({"request_id": self.request_id} if self.request_id else {})
 
 
 class RequestedAction(IntEnum):

@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session, aliased
 from frs.events import ErrorInfo
 from frs.spec import JobSpec
 from store.db import ids
+from store.db.audit import Actor
 from store.db.database import insert, now
 from store.db.queries import COMPARE, is_compared
-from store.db.tables import DEFAULT_OWNER, Attempt, Job
+from store.db.tables import DEFAULT_OWNER, Attempt, Event, Job
 from store.errors import AlreadySubmitted, IdempotencyKeyReused
 from store.jobs.lease import Lease, Renewal, lock_attempt, requested_action, update_returning
 from store.jobs.transitions import add_status_event, end_attempt, end_job, return_to_queue
@@ -44,8 +45,9 @@ def add(
     teacher_job_id: str | None = None,
     key_id: str | None = None,
     idempotency: Idempotency | None = None,
+    actor: Actor | None = None,
 ) -> Job:
-    """Add a job to the queue and return it; the caller has checked its references.
+    """Add a job to the queue and return it; the caller has checked its references and records the audit entry.
 
     Raises AlreadySubmitted if the owner has sent the same request with this idempotency key before, and
     IdempotencyKeyReused if that request was a different one.
@@ -71,7 +73,7 @@ def add(
         assert idempotency, "only an idempotency key can conflict"
         check_idempotency(session, owner, idempotency)
     assert job is not None
-    add_status_event(session, job)
+    add_status_event(session, job, actor=actor, **({"request_id": actor.request_id} if actor else {}))
     return job
 
 
@@ -123,13 +125,13 @@ def claim(
     end_turn(session, job.owner)
     session.add(Attempt(job_id=job.id, number=job.attempt, owner=owner))
     add_status_event(session, job)
-    return _lease_of(job)
+    return _lease_of(job, _request_id(session, job))
 
 
 def renew(session: Session, lease: Lease, lease_seconds: float) -> Renewal:
     """Extend the lease; return it with the requested action. Raise LeaseLost if the attempt no longer runs."""
     job = lock_attempt(session, lease, events=0, lease_expires_at=now() + lease_seconds)
-    return Renewal(_lease_of(job), requested_action(job))
+    return Renewal(_lease_of(job, lease.request_id), requested_action(job))
 
 
 def finish(
@@ -206,9 +208,15 @@ def _failed_dependencies() -> Select[str]:
     return query.with_for_update(read=True)
 
 
-def _lease_of(job: Job) -> Lease:
+def _request_id(session: Session, job: Job) -> str | None:
+    """Return the id of the request that submitted the job, from its first event; None: older than this field."""
+    data = session.scalar(select(Event.data).where(Event.job_id == job.id, Event.seq == 1)) or {}
+    return data.get("request_id")
+
+
+def _lease_of(job: Job, request_id: str | None) -> Lease:
     assert job.lease_owner is not None and job.lease_expires_at is not None, "a running job has a lease"
-    return Lease(job.id, job.attempt, job.lease_owner, job.lease_expires_at, job.devices)
+    return Lease(job.id, job.attempt, job.lease_owner, job.lease_expires_at, job.devices, request_id)
 
 
 def _dependency_error(job: Job) -> ErrorInfo:

@@ -10,6 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from frs.events import ErrorInfo
+from store.db.audit import Actor
 from store.db.database import insert, now, time_of
 from store.db.tables import Attempt, Checkpoint, Event, Job
 from store.states import MAX_WITHOUT_PROGRESS, AttemptEnd, EndReason, JobStatus, WaitingReason
@@ -56,24 +57,35 @@ def return_to_queue(
 
 
 def end_job(
-    session: Session, job: Job, status: JobStatus, end_reason: EndReason, error: ErrorInfo | None = None
+    session: Session,
+    job: Job,
+    status: JobStatus,
+    end_reason: EndReason,
+    error: ErrorInfo | None = None,
+    *,
+    actor: Actor | None = None,
 ) -> JobStatus:
-    """End the job and return its status."""
+    """End the job, at the request of `actor` if there is one, and return its status."""
     _clear_run_state(job, status)
     job.end_reason = end_reason
     job.error = error.model_dump() if error else None
     job.finished_at = time_of(session)
-    add_status_event(session, job)
+    add_status_event(session, job, actor=actor)
     return status
 
 
-def move_to(session: Session, job: Job, status: Literal[JobStatus.QUEUED, JobStatus.PAUSED]) -> JobStatus:
+def move_to(
+    session: Session,
+    job: Job,
+    status: Literal[JobStatus.QUEUED, JobStatus.PAUSED],
+    actor: Actor | None = None,
+) -> JobStatus:
     """Queue or pause the job at a user's request, and clear earlier requests; return its status."""
     _clear_run_state(job, status)
     job.queued_at = time_of(session)
     job.cancel_requested_at = job.pause_requested_at = job.stop_requested_at = None
     job.end_reason = job.error = job.finished_at = None
-    add_status_event(session, job)
+    add_status_event(session, job, actor=actor)
     return status
 
 
@@ -83,11 +95,16 @@ def end_attempt(session: Session, job: Job, end: AttemptEnd) -> None:
     session.execute(update(Attempt).where(*this_attempt).values(end=end, ended_at=now()))
 
 
-def add_status_event(session: Session, job: Job, message: str | None = None) -> None:
-    """Add the event of the job's new status; `message` applies if the job has neither an error nor a waiting reason."""
+def add_status_event(
+    session: Session, job: Job, message: str | None = None, actor: Actor | None = None, **data: Any
+) -> None:
+    """Add the event of the job's new status, with `data` and, in `by`, the owner of the key that requested it.
+
+    `message` applies if the job has neither an error nor a waiting reason.
+    """
     reason = job.end_reason or job.status_reason_code
     message = job.error["message"] if job.error else job.status_reason_message or message
-    add_event(session, job, "status", {"status": job.status, "reason": reason, "message": message})
+    add_event(session, job, "status", {"status": job.status, "reason": reason, "message": message} | by(actor) | data)
 
 
 def add_event(session: Session, job: Job, type: str, data: dict[str, Any]) -> None:
@@ -95,6 +112,11 @@ def add_event(session: Session, job: Job, type: str, data: dict[str, Any]) -> No
     session.flush()
     row = {"job_id": job.id, "seq": job.last_event, "attempt": job.attempt, "type": type, "data": data}
     session.execute(insert(session, Event.__table__), row)
+
+
+def by(actor: Actor | None) -> dict[str, str]:
+    """Return the field of an event that names the owner whose key requested it."""
+    return {"by": actor.owner} if actor else {}
 
 
 def _clear_run_state(job: Job, status: JobStatus) -> None:

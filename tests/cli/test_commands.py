@@ -53,6 +53,31 @@ def test_submit_names_the_invalid_spec_field(frs: Any, shapes: None, tmp_path: P
     assert "student.architecture" in frs("submit", tmp_path / "spec.yaml", code=1).stderr
 
 
+def test_submit_prints_each_invalid_field_once(frs: Any, shapes: None, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        "{dataset: nowhere, kind: train, student: {architecture: gfl}, schedule: {epochs: 0, batch_size: 0}}"
+    )
+    lines = frs("submit", tmp_path / "spec.yaml", code=1).stderr.splitlines()
+    assert [line.partition(": Input")[0] for line in lines[:2]] == [
+        "invalid_request: schedule.epochs",
+        "schedule.batch_size",
+    ]
+    (tmp_path / "spec.yaml").write_text("{dataset: nowhere, kind: train, student: {architecture: gfl}}")
+    error, *others = frs("submit", tmp_path / "spec.yaml", code=1).stderr.splitlines()
+    assert error.startswith("dataset_not_found: dataset: ")
+    assert not any(line in error or "dataset: " in line for line in others)
+
+
+def test_the_audit_trail_lists_who_changed_what(frs: Any, shapes: None, tmp_path: Path) -> None:
+    job_id = submit(frs, tmp_path)["id"]
+    frs("cancel", job_id)
+    output = frs("audit", "--target", job_id).output
+    assert [action in output for action in ("job.submit", "job.cancel", "127.0.0.1", "admin")] == [True] * 4
+    entries = json.loads(frs("audit", "--action", "job.cancel", "--limit", 1, "--json").output)["data"]
+    assert [entry["target"] for entry in entries] == [job_id]
+    assert "cancel by admin" in frs("job", job_id).output
+
+
 def test_recipes_are_listed_and_printed(frs: Any) -> None:
     assert "44.9" in frs("recipes").output
     assert json.loads(frs("recipes", "gfl_r101_r50_1x").output)["schedule"]["epochs"] == 12

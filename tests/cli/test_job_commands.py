@@ -99,6 +99,14 @@ def test_a_running_job_is_stopped_and_a_failed_job_retried(frs: Any, do: Any, cl
     assert json.loads(frs("retry", lease.job_id, "--json").output)["status"] == "queued"
 
 
+def test_a_job_shows_the_workers_of_its_attempts_and_who_requested_an_action(frs: Any, claimed: Any) -> None:
+    lease = claimed()
+    frs("cancel", lease.job_id)
+    output = frs("job", lease.job_id).output
+    assert re.search(r"attempt 1 +on worker, .*Z, running", output)
+    assert "cancel by admin" in output
+
+
 def test_edit_changes_only_the_named_fields(frs: Any, submitted: Any) -> None:
     id = submitted(name="before", tags=["old"])
     output = frs("edit", id, "--name", "after", "--priority", 3).output

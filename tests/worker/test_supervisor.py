@@ -3,9 +3,11 @@ import signal
 import threading
 import time
 
+import structlog
 from sqlalchemy import select, update
 from worker_harness import alive, in_background, until
 
+from store.db.audit import Actor
 from store.db.tables import Attempt, Checkpoint, Job
 from store.jobs import actions
 from store.jobs.checkpoints import newest_checkpoints
@@ -25,6 +27,13 @@ def test_a_successful_job_has_all_its_metrics_and_files(harness):
     files = [path.name for path in (harness.settings.artifacts_root / job.id).rglob("*") if path.is_file()]
     assert len(files) == 4, "pruned checkpoints and temporary files are removed"
     assert list(harness.settings.work_root.iterdir()) == []
+
+
+def test_the_log_lines_of_an_attempt_carry_the_id_of_the_submitting_request(harness):
+    harness.submit(steps=2, actor=Actor("alice", "key_1", request_id="req_1"))
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        harness.supervisor().run()
+    assert len(lines) >= 2 and all(line["request_id"] == "req_1" for line in lines)
 
 
 def test_a_killed_trainer_resumes_from_its_newest_checkpoint(harness):

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from frs.spec import JobSpec
 from store.artifacts.storage import Artifacts, open_artifacts
+from store.db.audit import Actor
 from store.db.database import Database
 from store.db.tables import Artifact, Dataset, Event, Job, Metric
 from store.jobs import actions, lifecycle
@@ -64,11 +65,11 @@ class WorkerHarness:
         columns = split_columns("shapes/{}", "shapes/{}.json")
         self.do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **columns)))
 
-    def submit(self, spec: dict[str, Any] | None = None, **options: object) -> str:
+    def submit(self, spec: dict[str, Any] | None = None, actor: Actor | None = None, **options: object) -> str:
         """Add a job with these options of the stub trainer; return its id."""
         job = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, **(spec or {})}
         job["metadata"] = {name: str(value) for name, value in options.items()}
-        return self.do(lifecycle.add, JobSpec.model_validate(job), dataset_id="ds_shapes").id
+        return self.do(lifecycle.add, JobSpec.model_validate(job), dataset_id="ds_shapes", actor=actor).id
 
     def claim(self) -> Lease:
         lease = self.do(lifecycle.claim, "tests", self.settings.lease_seconds)

@@ -45,7 +45,7 @@ class Heartbeat:
         """Whether the attempt no longer holds the lease."""
         self._database, self._settings, self._lease, self._trainer = database, settings, lease, trainer
         self._on_requested_action = on_requested_action
-        self._log = structlog.get_logger().bind(job_id=lease.job_id, attempt=lease.attempt)
+        self._log = structlog.get_logger().bind(**lease.log_fields())
         self._renew_at = time.monotonic() + settings.heartbeat_seconds
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)

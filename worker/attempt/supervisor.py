@@ -86,7 +86,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Run the attempt. On return the trainer is dead, and the job has ended, is queued or has another attempt."""
-        with structlog.contextvars.bound_contextvars(job_id=self.lease.job_id, attempt=self.lease.attempt):
+        with structlog.contextvars.bound_contextvars(**self.lease.log_fields()):
             try:
                 with self.heartbeat:
                     self._run()
