@@ -140,9 +140,21 @@ def ensure_key_file(session: Session, path: Path) -> None:
     """
     if not path.exists():
         _write_private(path, new_token())
+    _add_unless_known(session, "first key", path, Scope.ADMIN)
+
+
+def add_metrics_key(session: Session, path: Path) -> None:
+    """Add the key in the file, with the scope `metrics`, to the database. Idempotent; a revoked key stays revoked.
+
+    Raises OSError if the file cannot be read.
+    """
+    _add_unless_known(session, "prometheus", path, Scope.METRICS)
+
+
+def _add_unless_known(session: Session, name: str, path: Path, scope: Scope) -> None:
     token = path.read_text().strip()
     if session.scalar(select(ApiKey.id).where(ApiKey.sha256 == token_digest(token))) is None:
-        add(session, "first key", token)
+        add(session, name, token, scopes=[scope])
 
 
 def _write_private(path: Path, text: str) -> None:
