@@ -40,6 +40,7 @@ from api.monitoring import endpoints as monitoring
 from api.monitoring.middleware import MetricsMiddleware
 from api.plans import endpoints as plans
 from api.queue import endpoints as queue
+from api.reaping import reap_periodically
 from api.recipes import endpoints as recipes
 from api.workers import endpoints as workers
 from store.artifacts import local_files
@@ -68,9 +69,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         to_thread.current_default_thread_limiter().total_tokens = _THREADS
         local_files.remove_stale(context.settings.uploads_root)
         checks.resume(context.database, context.settings)
-        stream_task = asyncio.create_task(context.streams.run())
+        tasks = [asyncio.create_task(context.streams.run()), asyncio.create_task(reap_periodically(context))]
         yield
-        stream_task.cancel()
+        for task in tasks:
+            task.cancel()
         context.close()
 
     app = _App(

@@ -83,14 +83,16 @@ def queue(answer: Json) -> Group:
 
 def workers(rows: Iterable[Json]) -> Group:
     """Return a table of workers, then the files each one is missing."""
-    table = _table("id", "host", "version", "runs", "concurrency", "GPUs", "seen", folds="GPUs")
+    table = _table("name", "host", "version", "runs", "concurrency", "GPUs", "seen", folds="GPUs")
     missing: list[Text] = []
     for row in rows:
         gpus = "; ".join(map(_gpu, row["gpus"])) or "none"
         seen = f"{_age(row['seen_at'])} ago{', draining' if row['draining'] else ''}"
         slots = (str(row["running"]), str(row["concurrency"]))
-        table.add_row(_text(row["id"]), _text(row["host"]), _text(row["version"]), *slots, _text(gpus), seen)
-        missing += [Text(f"{row['host']} {message}") for message in row["missing"]]
+        table.add_row(
+            _text(row["name"] or row["id"]), _text(row["host"]), _text(row["version"]), *slots, _text(gpus), seen
+        )
+        missing += [Text(f"{row['name'] or row['host']} {message}") for message in row["missing"]]
     return Group(table, *missing)
 
 
@@ -185,6 +187,8 @@ def _attempt(attempt: Json) -> str:
 def _progress(progress: Json) -> str:
     eta = progress["eta_seconds"]
     time_left = f", {duration(eta)} left" if eta else ""
+    if progress.get("stale"):
+        time_left = " (stale: the worker does not respond)"
     return f"epoch {progress['epoch']}/{progress['epochs']}, step {progress['step']}/{progress['steps']}{time_left}"
 
 

@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     max_upload_bytes: PositiveInt = 20_000_000_000
     """Maximum size of one upload in bytes: a data set's archive or a detector's weights."""
 
+    worker_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = None
+    """Name of the worker in `GET /workers`, metrics and alerts; each worker needs its own. Default: a name stored below
+    `data`, which the worker keeps when it is restarted."""
     concurrency: PositiveInt | None = None
     """Number of jobs that a worker runs at a time. Default: the number of its GPUs, or 1 without GPUs."""
     heartbeat_seconds: PositiveFloat = 10

@@ -42,8 +42,11 @@ class Progress(ResponseModel):
     phase_fraction: float | None = None
     """Completed fraction of the current phase, 0 to 1; set in long phases without training steps."""
     eta_seconds: float | None = None
-    """Estimated remaining time in seconds."""
+    """Estimated remaining time in seconds; null unless the job is running."""
     images_per_second: float | None = None
+    """Null unless the job is running."""
+    stale: bool = False
+    """Whether the job is running by name only: its worker has not renewed the lease in time."""
 
 
 class Job(ResponseModel):
@@ -95,7 +98,7 @@ class Attempt(ResponseModel):
 
     number: int
     worker: str
-    """Name of the worker; its id if it has no name or has gone."""
+    """Name of the worker."""
     started_at: ResponseTime
     ended_at: ResponseTime | None
     end: AttemptEnd | None

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, func, or_, select
+from sqlalchemy import Select, and_, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from api.context import Context
@@ -22,7 +22,7 @@ from api.jobs.schemas import Attempt, Job, JobDetails, RequestedAction
 from frs.spec import JobSpec, Kind, baseline_of, comparison_of, seed_variant
 from store.db import audit, queries, tables
 from store.db.api_keys import Scope
-from store.db.database import Database
+from store.db.database import Database, time_of
 from store.errors import ActionNotAllowed, JobNotFound
 from store.jobs import actions, lifecycle
 from store.jobs.lifecycle import Idempotency
@@ -184,10 +184,12 @@ def _to_responses(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
     queued = [job.id for job in rows if job.status == JobStatus.QUEUED]
     positions = queue.positions(session, queued) if queued else {}
     reasons, children = waiting_reasons(session, rows), _child_ids(session, rows)
+    at = time_of(session) if any(job.progress for job in rows) else 0.0
     return [
         Job.model_validate(
             {
                 **_columns(job),
+                "progress": current_progress(job, at),
                 "is_terminal": job.status.is_terminal,
                 "allowed_actions": allowed_actions(job.status),
                 "status_reason": reasons.get(job.id),
@@ -203,12 +205,14 @@ def _to_responses(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
 
 def _attempts(session: Session, job_id: str) -> list[Attempt]:
     """Return the newest attempts of a job, oldest first."""
-    table, worker = tables.Attempt, tables.Worker
-    columns = (table.number, table.started_at, table.ended_at, table.end, table.start_step)
-    query = select(*columns, func.coalesce(worker.name, table.owner).label("worker"))
-    query = query.join_from(table, worker, worker.id == table.owner, isouter=True).where(table.job_id == job_id)
-    rows = session.execute(query.order_by(table.number.desc()).limit(_MAX_ATTEMPTS)).all()
-    return [Attempt.model_validate(row) for row in reversed(rows)]
+    table = tables.Attempt
+    query = select(table).where(table.job_id == job_id).order_by(table.number.desc()).limit(_MAX_ATTEMPTS)
+    return [Attempt.model_validate(_attempt(row)) for row in reversed(session.scalars(query).all())]
+
+
+def _attempt(row: tables.Attempt) -> dict[str, Any]:
+    columns = {name: getattr(row, name) for name in Attempt.model_fields if name != "worker"}
+    return columns | {"worker": row.owner.partition(":")[0]}  # the id of a worker begins with its name
 
 
 def _requested_action(session: Session, job: tables.Job) -> RequestedAction | None:
@@ -222,6 +226,17 @@ def _requested_action(session: Session, job: tables.Job) -> RequestedAction | No
     newest = select(event).where(event.job_id == job.id, is_request).order_by(event.seq.desc()).limit(1)
     request = session.scalar(newest)
     return RequestedAction(action=action, by=request.data.get("by"), at=request.at) if request else None
+
+
+def current_progress(job: tables.Job, at: float) -> tables.Document | None:
+    """Return the newest progress; without speed and remaining time unless the job runs under a lease valid at `at`.
+
+    It is `stale` while the lease has expired and the job has not been requeued yet.
+    """
+    is_running = job.status == JobStatus.RUNNING
+    if job.progress is None or (is_running and (job.lease_expires_at or 0.0) >= at):
+        return job.progress
+    return job.progress | {"eta_seconds": None, "images_per_second": None, "stale": is_running}
 
 
 def _columns(job: tables.Job) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class DatabaseCollector(Collector):
             metrics = [
                 *_queue_metrics(session),
                 _waiting_metric(session, workers),
+                _lease_metric(session),
                 *_count_metrics(session),
                 *_speed_metrics(session),
             ]
@@ -127,6 +128,12 @@ def _waiting_metric(session: Session, workers: Sequence[Worker]) -> Metric:
         counts[WaitingReason.DEVICE] = session.scalar(too_large) or 0
     documentation = "Queued jobs that wait for storage, for a retry, or for more GPUs than any worker has."
     return _labelled(GaugeMetricFamily, "jobs_waiting", documentation, "reason", REPORTED_REASONS, counts)
+
+
+def _lease_metric(session: Session) -> Metric:
+    expired = select(func.count()).where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < now())
+    documentation = "Running jobs whose lease has expired: no worker runs them, and they were not requeued yet."
+    return _gauge("jobs_lease_expired", documentation, session.scalar(expired.select_from(Job)) or 0)
 
 
 def _count_metrics(session: Session) -> Iterator[Metric]:

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from api.http.auth import Caller
 from api.http.errors import InvalidField
+from api.jobs.service import current_progress
 from api.queue.schemas import Counts, Queue, QueuedJob, RunningJob
-from store.db.database import Database
+from store.db.database import Database, time_of
 from store.db.tables import Job
 from store.scheduling import queue
 from store.scheduling.estimate import estimate_empty
@@ -51,8 +52,12 @@ def _queued_jobs(session: Session, jobs: Sequence[Job]) -> list[QueuedJob]:
 def _running_jobs(session: Session, caller: Caller) -> list[RunningJob]:
     conditions = (Job.status == JobStatus.RUNNING, caller.visible(Job))
     jobs = session.scalars(select(Job).where(*conditions).order_by(Job.started_at, Job.id))
-    names = ("attempt", "phase", "progress", "started_at")
-    return [RunningJob.model_validate(_job_fields(job) | {name: getattr(job, name) for name in names}) for job in jobs]
+    at = time_of(session)
+    return [RunningJob.model_validate(_running_fields(job) | {"progress": current_progress(job, at)}) for job in jobs]
+
+
+def _running_fields(job: Job) -> dict[str, Any]:
+    return _job_fields(job) | {name: getattr(job, name) for name in ("attempt", "phase", "started_at")}
 
 
 def _count_jobs(session: Session) -> Counts:

@@ -20,6 +20,9 @@ class Worker(ResponseModel):
     """A registered worker."""
 
     id: str
+    """Id of the worker's process."""
+    name: str | None
+    """Name of the worker, which survives a restart; null for a worker of an earlier version."""
     host: str
     version: str
     concurrency: int
@@ -28,7 +31,7 @@ class Worker(ResponseModel):
     draining: bool
     """Whether the worker is shutting down: it takes no new jobs and returns its running jobs to the queue."""
     missing: list[str]
-    """Requirements of the caller's queued jobs that the worker does not meet; the host is the subject of each text."""
+    """Requirements of the caller's queued jobs that the worker does not meet; the name is the subject of each text."""
     running: int
     """Number of jobs that the worker runs now."""
     job_ids: list[str]

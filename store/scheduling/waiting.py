@@ -53,7 +53,7 @@ def waiting_reasons(session: Session, jobs: Sequence[Job]) -> dict[str, StatusRe
             or _runs_reason(runs.get(job.parent_id or "", []) if job.kind == COMPARE else [])
             or worker_reason(session, job, workers)
         )
-        reasons[job.id] = StatusReason(code, message, job.created_at)
+        reasons[job.id] = StatusReason(code, message, job.queued_at or job.created_at)
     return reasons
 
 
@@ -88,7 +88,8 @@ def _missing_files_reason(session: Session, job: Job, workers: Sequence[Worker])
     if not all(missing):
         return None
     sentences = {
-        f"{worker.host} {entry['message']}": None for worker, [entry, *_] in zip(workers, missing, strict=True)
+        f"{worker.name or worker.host} {entry['message']}": None
+        for worker, [entry, *_] in zip(workers, missing, strict=True)
     }
     others = len(sentences) - _MAX_WORKERS_NAMED
     suffix = f" And {others} more workers." if others > 0 else ""

@@ -22,6 +22,7 @@ def register(
     session: Session,
     id: str,
     *,
+    name: str | None = None,
     host: str,
     version: str,
     concurrency: int,
@@ -31,6 +32,7 @@ def register(
 ) -> None:
     """Insert or update the worker's registration; the arguments are the columns of `Worker`."""
     values: dict[str, Any] = {
+        "name": name,
         "host": host,
         "version": version,
         "concurrency": concurrency,
@@ -57,10 +59,10 @@ def alive(session: Session) -> Sequence[Worker]:
 def recently_seen(session: Session) -> Sequence[Worker]:
     """Return the workers that are alive, and those that died within the last hour.
 
-    A dead worker is omitted if another one was started on its host since.
+    A dead worker is omitted if another one was started under its name since.
     """
     another = aliased(Worker)
-    replaced = exists().where(another.host == Worker.host, another.started_at > Worker.seen_at)
+    replaced = exists().where(another.name == Worker.name, another.started_at > Worker.seen_at)
     is_recent = Worker.seen_at > now() - RECENTLY_SEEN_SECONDS
     return session.scalars(select(Worker).where(is_recent, or_(_is_alive(), ~replaced))).all()
 

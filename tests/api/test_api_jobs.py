@@ -5,9 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
+from sqlalchemy import update
 
+from api.app import create_app
 from frs import events
+from store.db.tables import Job
 from store.errors import LeaseLost
+from store.jobs import lifecycle
 from store.states import EndReason, JobStatus
 
 TRAIN = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
@@ -79,10 +83,42 @@ def test_a_running_job_shows_its_progress(service, shapes):
     service.record(lease, events.Phase(phase="training"), events.Progress(**progress, images_per_second=8.0))
     job = service.get(f"/jobs/{lease.job_id}")
     assert (job["status"], job["phase"], job["attempt"]) == ("running", "training", 1)
-    assert job["progress"] == progress | {"images_per_second": 8.0, "phase_fraction": None}
+    assert job["progress"] == progress | {"images_per_second": 8.0, "phase_fraction": None, "stale": False}
     assert (job["queue_position"], job["status_reason"]) == (None, None)
     assert job["started_at"].endswith("Z")
     assert job["finished_at"] is None
+
+
+def test_progress_of_a_job_without_a_living_worker_has_no_remaining_time(service, shapes):
+    lease = service.claim(service.submit()["id"])
+    progress = {"epoch": 1, "epochs": 2, "step": 5, "steps": 20, "fraction": 0.25, "eta_seconds": 99_000.0}
+    service.record(lease, events.Progress(**progress, images_per_second=8.0))
+    service.transact(lambda session: session.execute(update(Job).values(lease_expires_at=1.0)))
+    stale = service.get(f"/jobs/{lease.job_id}")["progress"]
+    assert (stale["stale"], stale["eta_seconds"], stale["step"]) == (True, None, 5)
+    service.transact(lifecycle.requeue_expired)
+    requeued = service.get(f"/jobs/{lease.job_id}")
+    assert (requeued["progress"]["stale"], requeued["progress"]["eta_seconds"]) == (False, None)
+    assert requeued["status_reason"]["message"] == "No worker is running."
+
+
+def test_a_job_in_the_queue_again_waits_since_it_was_requeued(service, shapes):
+    lease = service.claim(service.submit()["id"])
+    service.transact(lambda session: session.execute(update(Job).values(created_at=1.0, lease_expires_at=1.0)))
+    service.transact(lifecycle.requeue_expired)
+    assert service.get(f"/jobs/{lease.job_id}")["status_reason"]["since"] > "2020"
+
+
+def test_the_api_requeues_the_job_of_the_last_worker_when_its_lease_expires(serve, settings):
+    settings = settings.model_copy(update={"reap_seconds": 0.1})
+    with serve(create_app(settings), settings) as service:
+        service.register("shapes")
+        lease = service.claim(service.submit()["id"])
+        service.transact(lambda session: session.execute(update(Job).values(lease_expires_at=1.0)))
+        deadline = time.monotonic() + 20
+        while service.get(f"/jobs/{lease.job_id}")["status"] != "queued":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_a_failed_job_shows_its_error_and_hint(service, shapes):

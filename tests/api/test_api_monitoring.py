@@ -186,9 +186,11 @@ def test_a_deregistered_worker_is_not_exported(service, scrape):
     assert seen_workers(service, scrape) == {}
 
 
-def test_a_dead_worker_is_exported_until_another_starts_on_its_host(service, scrape):
-    assert seen_workers(service, scrape, older=200, dead=100) == {"dead": 100}
-    assert seen_workers(service, scrape, new=0) == {"new": 0}
+def test_a_dead_worker_is_exported_until_another_starts_under_its_name(service, scrape):
+    register(service, "a:1:aaaa", name="a", age=200)
+    assert seen_workers(service, scrape, b=100) == {"a": 200, "b": 100}
+    register(service, "a:2:bbbb", name="a")
+    assert seen_workers(service, scrape) == {"a": 0, "b": 100}
 
 
 def test_waiting_reasons_that_need_an_operator_are_counted(service, shapes, scrape):

@@ -170,10 +170,11 @@ def test_without_a_renewal_the_trainer_dies_before_the_lease_ends(harness, monke
     assert 0.9 < time.monotonic() - started < 4
     [end] = harness.rows(select(Attempt.end).where(Attempt.job_id == job_id))
     assert (harness.job(job_id).status, end) == ("queued", "released")
+    assert harness.messages(job_id)[-1].startswith("Attempt 1: the worker could not renew its lease for 1 s")
 
 
-def test_the_trainer_is_killed_on_time_while_the_database_does_not_answer(harness):
-    harness.submit(steps=10_000, seconds=0.01)
+def test_a_database_outage_longer_than_the_fence_kills_the_trainer_and_the_job_is_returned(harness):
+    job_id = harness.submit(steps=10_000, seconds=0.01)
     supervisor = harness.supervisor(fence_seconds=1.5)
     thread = in_background(supervisor)
     until(lambda: harness.trainers())
@@ -182,6 +183,8 @@ def test_the_trainer_is_killed_on_time_while_the_database_does_not_answer(harnes
         until(lambda: not harness.trainers(), 5)
     thread.join(15)
     assert not thread.is_alive()
+    assert harness.rows(select(Attempt.end).where(Attempt.job_id == job_id)) == ["released"]
+    assert harness.messages(job_id)[-1].startswith("Attempt 1: the worker could not renew its lease")
 
 
 def test_events_sent_during_a_database_outage_are_written_later(harness):

@@ -129,6 +129,11 @@ class WorkerHarness:
         events = self.rows(select(Event).where(Event.job_id == job_id, Event.type == "status").order_by(Event.seq))
         return [event.data["status"] for event in events]
 
+    def messages(self, job_id: str) -> list[str | None]:
+        """Return the messages of the job's status events."""
+        events = self.rows(select(Event).where(Event.job_id == job_id, Event.type == "status").order_by(Event.seq))
+        return [event.data["message"] for event in events]
+
     def artifact(self, job_id: str, name: str) -> Any:
         [row] = self.rows(select(Artifact).where(Artifact.job_id == job_id, Artifact.name == name))
         return json.load(self.artifacts.open(row.key))

@@ -61,9 +61,9 @@ def out_of_memory(tail: str) -> Finalizer:
     return failed_with(EndReason.OUT_OF_MEMORY, error)
 
 
-def requeued(*, attempt_counts: bool) -> Finalizer:
-    """Return the finalizer that returns the job to the queue."""
-    return partial(lifecycle.requeue, attempt_counts=attempt_counts)
+def requeued(message: str = "", *, attempt_counts: bool) -> Finalizer:
+    """Return the finalizer that returns the job to the queue; `message` is shown in the job's history."""
+    return partial(lifecycle.requeue, message=message, attempt_counts=attempt_counts)
 
 
 def waiting_for_storage(message: str) -> Finalizer:

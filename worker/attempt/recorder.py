@@ -49,6 +49,10 @@ class AttemptRecorder:
         self._events: list[PersistedEvent] = []
         self._oldest_at = 0.0
 
+    def wait_for_database(self, is_abandoned: Callable[[], bool]) -> None:
+        """From now on, wait for the database until `is_abandoned`."""
+        self._is_abandoned = is_abandoned
+
     def read(self, function: Callable[[Session], T]) -> T:
         """Return `function(session)`; retried while the database is away. Raises LeaseLost."""
         return self._retry_transient(self._database.read, function)

@@ -4,6 +4,7 @@ import errno
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 from sqlalchemy.orm import Session
@@ -92,6 +93,9 @@ class Supervisor:
                     self._run()
             except LeaseLost as error:
                 _log.warning("The lease was lost.", reason=error.message)
+                self.trainer.kill()
+                if not self.heartbeat.lost:
+                    self._return_job_late()
             finally:
                 self.trainer.kill()
                 work_folder.remove(self.folder)
@@ -103,6 +107,18 @@ class Supervisor:
         if self.heartbeat.lost:
             raise LeaseLost("Noticed by the heartbeat.")
         _log.info("The attempt has ended.", status=self.recorder.write(finalize))
+
+    def _return_job_late(self) -> None:
+        """Return the job once the database answers again, unless it was requeued meanwhile."""
+        self.recorder.wait_for_database(is_abandoned=self._released.is_set)
+        with suppress(LeaseLost):
+            self.recorder.write(self._after_fence())
+
+    def _after_fence(self) -> Finalizer:
+        seconds = self.settings.fence_seconds
+        cause = f"the worker could not renew its lease for {seconds:g} s and ended the trainer"
+        message = f"Attempt {self.lease.attempt}: {cause}."
+        return finalizer.requeued(message, attempt_counts=False)
 
     def _run_trainer(self) -> Finalizer:
         """Run the trainer and return how the attempt ends. Raises LeaseLost."""
@@ -218,8 +234,10 @@ class Supervisor:
             return finalizer.stalled(self._stall_timeout, self.phase, self.output.tail)
         # SIGTERM kills a trainer that has not installed its handler yet.
         stop_requested = self._released.is_set() or self.heartbeat.requested_action is RequestedAction.PAUSE
-        if self.outcome is None and (self.trainer.killed or stop_requested):
+        if self.outcome is None and stop_requested:
             return finalizer.requeued(attempt_counts=False)
+        if self.outcome is None and self.trainer.killed:
+            return self._after_fence()
         killed_for_memory = oom_kill_count() > self._oom_kills
         return finalizer.finalizer_for(self.outcome, self.trainer.exit_code, self.output.tail, killed_for_memory)
 

@@ -18,6 +18,7 @@ from store.db.database import Database
 from store.db.tables import Document
 from store.jobs import lifecycle
 from store.jobs.lease import Lease
+from store.reaper import Reaper
 from store.requests import worker_requests
 from store.requests.worker_requests import RequestLease
 from store.scheduling import worker_registry
@@ -25,10 +26,11 @@ from store.scheduling.queue import GpuCapacity
 from store.settings import Settings
 from worker.attempt.supervisor import Supervisor
 from worker.attempt.worker_request import RequestRun
-from worker.dispatch import reaper
+from worker.dispatch import clean_up
 from worker.dispatch.availability import Availability
 from worker.dispatch.job_selector import JobSelector
 from worker.dispatch.periodic_tasks import PeriodicTask
+from worker.dispatch.worker_name import take_name
 from worker.process import gpus
 from worker.process.trainer import COMMAND
 
@@ -62,8 +64,9 @@ class Dispatcher:
     """
 
     def __init__(self, settings: Settings, database: Database, command: Sequence[str] = COMMAND) -> None:
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        """Id of this worker in leases and in the worker registry."""
+        self._name = take_name(settings)
+        self.owner = f"{self._name}:{os.getpid()}:{secrets.token_hex(4)}"
+        """Id of this process in leases and in the worker registry; the worker's name survives a restart."""
         self.command = command
         """Command line of the engine, without its subcommand."""
         self._settings, self._database = settings, database
@@ -72,14 +75,15 @@ class Dispatcher:
         self._wakeup = threading.Event()
         self._availability = Availability(settings, on_result=self.wake)
         self._selector = JobSelector(database, self._availability)
-        remove_folders = partial(reaper.remove_work_folders, settings, database)
-        remove_uploads = partial(reaper.remove_unused_uploads, settings, database)
+        remove_folders = partial(clean_up.remove_work_folders, settings, database)
+        remove_uploads = partial(clean_up.remove_unused_uploads, settings, database)
         self._periodic_tasks = [
             PeriodicTask("remove work folders", remove_folders, settings.reap_seconds),
             PeriodicTask("remove unused uploads", remove_uploads, SWEEP_SECONDS),
         ]
         self._slots: list[Slot] = []
-        self._reap_at = self._register_at = 0.0
+        self._register_at = 0.0
+        self._reaper = Reaper(settings, database)
         self._reported_missing: list[Document] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -118,10 +122,8 @@ class Dispatcher:
         self._shut_down()
 
     def _run_once(self) -> None:
+        self._reaper.reap_when_due()  # first, so that the reaper notices every outage of the database
         self._register_when_due()
-        if time.monotonic() >= self._reap_at:
-            self._reap_at = time.monotonic() + self._settings.reap_seconds
-            reaper.reap(self._database)
         for task in self._periodic_tasks:
             task.start_when_due()
         while not self._stopping.is_set() and self._free_slots() and (slot := self._claim()):
@@ -150,6 +152,7 @@ class Dispatcher:
             worker_registry.register(
                 session,
                 self.owner,
+                name=self._name,
                 host=socket.gethostname(),
                 version=version("frs"),
                 concurrency=self._concurrency,

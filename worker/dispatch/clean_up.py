@@ -1,4 +1,4 @@
-"""Clean-up after killed workers and deleted data sets: jobs without a worker, folders without a row."""
+"""Removal of folders without a row, left by killed workers and deleted data sets."""
 
 import structlog
 from sqlalchemy import select
@@ -7,23 +7,11 @@ from sqlalchemy.orm import Session
 from store.artifacts import local_files, unpacking
 from store.db.database import Database
 from store.db.tables import Job, WorkerRequest
-from store.jobs import lifecycle
-from store.requests import worker_requests
 from store.settings import Settings
 from store.states import JobStatus, RequestStatus
 from worker.attempt import work_folder
 
 _log = structlog.get_logger()
-
-
-def reap(database: Database) -> None:
-    """Requeue jobs with an expired lease, fail dependents of failed jobs, delete old requests. Uses no disk."""
-    with database.write() as session:
-        lost, orphans = lifecycle.requeue_expired(session), lifecycle.fail_dependents(session)
-        worker_requests.delete_old(session)
-        session.commit()
-    if lost or orphans:
-        _log.info("Jobs were reaped.", lost=lost, orphans=orphans)
 
 
 def remove_work_folders(settings: Settings, database: Database) -> None:
