@@ -24,9 +24,9 @@ import pairs
 import torch
 
 from frs.detectors.heads import dense_head
-from frs.distillation.batch import TeacherLevel
 from frs.distillation.capture_output import capture_output
 from frs.distillation.distiller import Distiller
+from frs.distillation.outputs import TeacherLevel
 from frs.engine.trainer import silence_libraries
 from frs.training.precision import AutocastOptimWrapper
 

@@ -74,7 +74,7 @@ class AuthMiddleware:
 
 
 class KeyCache:
-    """Callers by the digest of their token; each is read from the database at most once a second."""
+    """Callers by the digest of their token; each is read from the database at most once in `KEY_CACHE_SECONDS`."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database, self._clock = database, clock

@@ -12,7 +12,7 @@ from store.states import TERMINAL, JobStatus
 
 _ACTIVE = [status for status in JobStatus if status not in TERMINAL]
 _MAX_CONCURRENT_SUBMISSIONS = 100
-"""Upper bound of the jobs being submitted at the same time. Further than this from the limit, no lock is needed."""
+"""Upper bound of the jobs being submitted at the same time. An owner with more free places than this needs no lock."""
 
 
 def check(session: Session, settings: Settings, caller: Caller, additional: int) -> None:

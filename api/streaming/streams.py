@@ -2,7 +2,7 @@
 
 The queue of a client that does not keep up is cleared, but no event is lost: the client continues from the database,
 after the last event sent to it. New and reconnecting clients read from the database as well, until they have caught up
-with the reader. This is the only asynchronous part of the service.
+with the reader. Streams are the only state of the API that lives in the event loop; endpoints run in threads.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from store.db.database import Database
 POLL_SECONDS = 0.25
 """Interval at which the reader queries the database."""
 MAINTENANCE_SECONDS = 0.5
-"""Interval at which keys are checked and pings are sent; a key is also cached for one second."""
+"""Interval at which keys are checked and pings are sent; a revoked key ends its streams."""
 CLOSE_TIMEOUT_SECONDS = 1.0
 """Time that a client has to receive its last event before its connection is closed."""
 PAGE_SIZE = 200

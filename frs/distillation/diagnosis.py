@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from frs.distillation.batch import DistillationBatch
 from frs.distillation.losses import richness
+from frs.distillation.outputs import DistillationOutputs
 from frs.spec import TermName
 
 GRADIENT_SCALES = (2.0**16, 1.0, 2.0**-16)
@@ -18,7 +18,7 @@ every precision.
 
 
 def diagnose(
-    outputs: DistillationBatch, task: Tensor, effective_weights: Mapping[TermName, float]
+    outputs: DistillationOutputs, task: Tensor, effective_weights: Mapping[TermName, float]
 ) -> dict[str, Tensor]:
     """Return the diagnostics of one step: `share_<term>`, `coverage_<stride>` and, with a logit term, `agreement`.
 
@@ -39,7 +39,7 @@ def diagnose(
 
 
 def gradient_shares(
-    outputs: DistillationBatch, task: Tensor, effective_weights: Mapping[TermName, float]
+    outputs: DistillationOutputs, task: Tensor, effective_weights: Mapping[TermName, float]
 ) -> dict[str, Tensor]:
     """Return `share_<term>`: effective weight x gradient norm of the term / gradient norm of the task loss."""
     norms = gradient_norms(outputs, task)
@@ -48,7 +48,7 @@ def gradient_shares(
     }
 
 
-def agreement(outputs: DistillationBatch) -> Tensor:
+def agreement(outputs: DistillationOutputs) -> Tensor:
     """Return the richness-weighted fraction of locations at which teacher and student have the same highest logit."""
     levels = outputs.teacher_levels
     rich = {stride: richness(level.logits).squeeze(1) for stride, level in levels.items()}
@@ -57,7 +57,7 @@ def agreement(outputs: DistillationBatch) -> Tensor:
     return agreeing / torch.stack([level.sum() for level in rich.values()]).sum()
 
 
-def gradient_norms(outputs: DistillationBatch, task: Tensor) -> dict[str, Tensor]:
+def gradient_norms(outputs: DistillationOutputs, task: Tensor) -> dict[str, Tensor]:
     """Return the gradient norms of the task loss ("task") and of each unweighted term at the student's pyramid.
 
     A norm covers all levels. The autograd graph is retained.

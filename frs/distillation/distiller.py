@@ -10,11 +10,11 @@ from torch import Tensor
 
 from frs.detectors.heads import ClassMap, Detector, class_logits, class_map, dense_head, strides
 from frs.distillation.adapter import Adapter
-from frs.distillation.batch import DistillationBatch, TeacherLevel
 from frs.distillation.capture_output import capture_output
 from frs.distillation.diagnosis import diagnose
 from frs.distillation.losses import weighted_mean
 from frs.distillation.methods import METHODS, Term
+from frs.distillation.outputs import DistillationOutputs, TeacherLevel
 from frs.distillation.teacher import Levels, Teacher
 from frs.distillation.teacher_cache import TeacherCache
 from frs.errors import HeadMismatch, StrideMismatch
@@ -95,7 +95,7 @@ class Distiller(BaseModel):
         optim_wrapper.update_params(loss)
         return logs | term_logs | {"loss": loss.detach()}
 
-    def forward_both(self, data: dict[str, Any]) -> DistillationBatch:
+    def forward_both(self, data: dict[str, Any]) -> DistillationOutputs:
         """Return the outputs of one forward pass of teacher and student over a raw batch.
 
         `data["unlabelled"]`, if present, is a batch of images that contribute to the terms only. The forward passes run
@@ -121,7 +121,7 @@ class Distiller(BaseModel):
         }
         with torch.autocast(self._device_type, enabled=False):
             terms = self.compare(features, logits, teacher_levels)
-        return DistillationBatch(
+        return DistillationOutputs(
             losses, tuple(level for pyramid, _ in passes for level in pyramid), logits, teacher_levels, terms
         )
 

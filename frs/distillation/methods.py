@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from frs.distillation.batch import TeacherLevel
 from frs.distillation.losses import divergence, inside_boxes, richness, squared_error, standardised_error
+from frs.distillation.outputs import TeacherLevel
 from frs.spec import Method, TermName
 
 Mask = Callable[[TeacherLevel], Tensor]

@@ -162,7 +162,7 @@ def requeue(
     delay: float = 0.0,
     attempt_counts: bool,
 ) -> JobStatus:
-    """Return the job to the queue, for `delay` seconds not to be claimed; return its new status.
+    """Return the job to the queue; return its new status. No worker claims it for `delay` seconds.
 
     A job whose cancel was accepted is cancelled instead; one whose pause was accepted is paused. `attempt_counts` means
     that the trainer died, see `store.states.MAX_WITHOUT_PROGRESS`.

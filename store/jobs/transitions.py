@@ -34,7 +34,7 @@ def return_to_queue(
     message: str = "",
     delay: float = 0.0,
 ) -> JobStatus:
-    """End the attempt and return the job to the queue, for `delay` seconds not to be claimed; return the new status.
+    """End the attempt and return the job to the queue; return the new status. No worker claims it for `delay` seconds.
 
     A job whose cancel or pause was accepted is cancelled or paused instead. A job fails as `poison` if its attempts
     have ended like this too often, see `MAX_WITHOUT_PROGRESS`.

@@ -5,9 +5,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from frs.distillation.batch import TeacherLevel
 from frs.distillation.losses import divergence, inside_boxes, richness, squared_error, standardised_error, weighted_mean
 from frs.distillation.methods import METHODS, Distance
+from frs.distillation.outputs import TeacherLevel
 from frs.spec import TERMS, Method
 
 Array = NDArray[np.float64]

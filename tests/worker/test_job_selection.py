@@ -15,7 +15,7 @@ from store.requests import worker_requests
 from store.scheduling.queue import CPU_ONLY, RESERVATION_SECONDS, GpuCapacity
 from store.states import RequestKind
 from worker.dispatch import availability, file_checks
-from worker.dispatch.availability import Availability
+from worker.dispatch.availability import FileAvailability
 from worker.dispatch.job_selector import JobSelector
 
 GFL = {"architecture": "gfl"}
@@ -153,7 +153,7 @@ class RetryingSelector:
     """A selector that repeats a selection until all requirements are checked."""
 
     def __init__(self, harness, **changes):
-        self.availability = Availability(harness.settings.model_copy(update=changes))
+        self.availability = FileAvailability(harness.settings.model_copy(update=changes))
         self.selector = JobSelector(harness.database, self.availability)
 
     def select_jobs(self, capacity=CPU_ONLY):

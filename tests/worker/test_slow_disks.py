@@ -14,7 +14,7 @@ from store.scheduling import queue
 from store.scheduling.queue import GpuCapacity
 from worker.attempt import work_folder
 from worker.dispatch import availability, file_checks
-from worker.dispatch.availability import Availability
+from worker.dispatch.availability import FileAvailability
 from worker.dispatch.job_selector import JobSelector
 
 
@@ -120,7 +120,7 @@ def test_a_worker_reaps_while_its_work_folder_hangs(harness, disk, monkeypatch, 
 def test_a_job_without_file_checks_is_selected_while_another_is_checked(harness, hashing):
     add_uploaded(harness)
     first, second = harness.submit(), submit_to(harness, "ds_up")
-    selector = JobSelector(harness.database, Availability(harness.settings))
+    selector = JobSelector(harness.database, FileAvailability(harness.settings))
     for _ in range(2):
         assert selector.select_jobs(GpuCapacity(0, 0)) == [second]
     hashing.answers.set()
@@ -132,7 +132,7 @@ def test_no_gpu_is_reserved_for_a_job_whose_files_are_being_checked(harness, has
     large, small = harness.submit(), submit_to(harness, "ds_up")
     values = {"devices": 4, "created_at": Job.created_at - 2 * queue.RESERVATION_SECONDS}
     harness.do(lambda session: session.execute(update(Job).where(Job.id == large).values(values)))
-    selector = JobSelector(harness.database, Availability(harness.settings))
+    selector = JobSelector(harness.database, FileAvailability(harness.settings))
     assert selector.select_jobs(GpuCapacity(gpus=4, free=1)) == [small]
     assert selector.exclusions.jobs == {large}, "a claim must skip it, too"
     hashing.answers.set()
@@ -141,7 +141,7 @@ def test_no_gpu_is_reserved_for_a_job_whose_files_are_being_checked(harness, has
 
 def test_a_result_is_valid_while_it_is_renewed_but_expires(harness, disk, monkeypatch):
     job_id = harness.submit()
-    selector = JobSelector(harness.database, Availability(harness.settings))
+    selector = JobSelector(harness.database, FileAvailability(harness.settings))
     until(lambda: selector.select_jobs(GpuCapacity(0, 0)) == [job_id])
     monkeypatch.setattr(file_checks, "inside", disk.blocking(file_checks.inside))
     monkeypatch.setattr(availability, "RENEW_SECONDS", 0.0)

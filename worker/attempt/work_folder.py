@@ -42,8 +42,8 @@ def prepare(
 ) -> None:
     """Create the work folder with the spec, the inputs and the checkpoints, which are given newest first.
 
-    The trainer resumes from the checkpoint of the highest step, so that must be the newest one: later steps of an older
-    attempt are skipped. Raises Abandoned and the errors of `AttemptInputs.fetch`.
+    The trainer resumes from the checkpoint of the highest step. A checkpoint of an older attempt with a higher step
+    than the newest checkpoint is therefore left out. Raises Abandoned and the errors of `AttemptInputs.fetch`.
     """
     remove(folder)
     (folder / "checkpoints").mkdir(parents=True)

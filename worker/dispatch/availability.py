@@ -35,7 +35,7 @@ class _CheckState:
         return self.checked_at > time.monotonic() - RECHECK_SECONDS
 
 
-class Availability:
+class FileAvailability:
     """The state of every requirement that was requested lately.
 
     Only the dispatcher's thread may use it. It owns a daemon thread that reads the disks, because a disk may take

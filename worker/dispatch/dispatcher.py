@@ -27,7 +27,7 @@ from store.settings import Settings
 from worker.attempt.supervisor import Supervisor
 from worker.attempt.worker_request import RequestRun
 from worker.dispatch import clean_up
-from worker.dispatch.availability import Availability
+from worker.dispatch.availability import FileAvailability
 from worker.dispatch.job_selector import JobSelector
 from worker.dispatch.periodic_tasks import PeriodicTask
 from worker.dispatch.worker_name import take_name
@@ -73,7 +73,7 @@ class Dispatcher:
         self._gpus = gpus.gpu_ids()
         self._concurrency = settings.concurrency or max(1, len(self._gpus))
         self._wakeup = threading.Event()
-        self._availability = Availability(settings, on_result=self.wake)
+        self._availability = FileAvailability(settings, on_result=self.wake)
         self._selector = JobSelector(database, self._availability)
         remove_folders = partial(clean_up.remove_work_folders, settings, database)
         remove_uploads = partial(clean_up.remove_unused_uploads, settings, database)

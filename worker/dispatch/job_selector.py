@@ -19,10 +19,10 @@ from store.scheduling.queue import ClaimExclusions, GpuCapacity
 from store.scheduling.requirements import Requirement, probe_job, requirements_of, unreadable_spec
 from store.states import RequestKind
 from worker.dispatch import availability
-from worker.dispatch.availability import Availability
+from worker.dispatch.availability import FileAvailability
 
 MAX_CANDIDATES = 8
-"""Jobs selected at a time: of several workers that claim at once, all but one must take another job than the first."""
+"""Jobs selected at a time: if several workers claim at once, one gets the first job and the others need another one."""
 _LIMITS = (MAX_CANDIDATES, *[8 * MAX_CANDIDATES] * 4, *[64 * MAX_CANDIDATES] * 20)
 """Rows of each query of one selection, which repeats while all rows must be skipped. The rest of a long queue is left
 to the next selection."""
@@ -38,7 +38,7 @@ class JobSelector:
     Only the dispatcher's thread may use it. Raises SQLAlchemyError if the database fails.
     """
 
-    def __init__(self, database: Database, available: Availability) -> None:
+    def __init__(self, database: Database, available: FileAvailability) -> None:
         self._database, self._availability = database, available
         self._skipped_until: dict[str, float] = {}
         """Time until which a job is skipped, by id."""

@@ -1,8 +1,9 @@
-"""YOLO: `data.yaml` with class names, and image and label folders by split.
+"""YOLO: a YAML or text file with class names, usually `data.yaml`, and image and label folders by split.
 
 The folders are `images/SPLIT` and `labels/SPLIT`, or `SPLIT/images` and `SPLIT/labels`, where SPLIT is `train`, and
 `val`, `valid` or `validation`; or `images` and `labels` alone, as the training split. A line of a label file holds a
-class and a box, or a class and a polygon; coordinates are fractions of the image's width and height.
+class and a box, or a class and a polygon; coordinates are fractions of the image's width and height. A
+validation split may have no label folder; its images then count as images without objects.
 """
 
 import math

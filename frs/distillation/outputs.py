@@ -23,7 +23,7 @@ class TeacherLevel(NamedTuple):
 
 
 @dataclass
-class DistillationBatch:
+class DistillationOutputs:
     """The outputs of one forward pass of teacher and student over a batch."""
 
     losses: dict[str, Any]
