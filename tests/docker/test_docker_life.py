@@ -91,6 +91,33 @@ def test_three_downs_during_a_job_lose_no_step_and_end_no_attempt_as_lost(stack:
     assert all(after >= before for before, after in zip(reached, resumed, strict=True)), "an attempt lost steps"
 
 
+def test_a_job_whose_last_worker_died_is_shown_as_waiting_within_90_s_and_can_be_cancelled(stack: Stack):
+    job_id = stack.submit(schedule__max_steps=5000)
+    stack.wait_for_step(job_id, 20)
+    [name] = [worker["name"] for worker in stack.client.get("/workers")["data"]]
+    for container in stack.containers("worker"):
+        run(["docker", "kill", container])
+    wait_until(lambda: stack.job(job_id)["status"] == "queued", 90, lambda: str(stack.job(job_id)))
+    assert "No worker is running." in wait_for_message(stack, job_id, "No worker is running.")
+    assert stack.job(job_id)["progress"]["eta_seconds"] is None
+    stack.client.post(f"/jobs/{job_id}/cancel", {})
+    assert stack.job(job_id)["status"] == "cancelled"
+    stack.compose("rm", "--force", "--stop", "worker")
+    stack.up()
+    wait_until(lambda: stack.client.get("/workers")["data"], 60, lambda: stack.compose("ps"))
+    assert [worker["name"] for worker in stack.client.get("/workers")["data"]] == [name], "its name is kept"
+
+
+def wait_for_message(stack: Stack, job_id: str, message: str) -> str:
+    """Wait until the job waits for that reason: a dead worker counts as alive for 60 s after its last registration."""
+
+    def current() -> str:
+        return str((stack.job(job_id)["status_reason"] or {}).get("message"))
+
+    wait_until(lambda: message in current(), 60, current)
+    return current()
+
+
 def test_redis_stops_in_order(stack: Stack):
     [redis] = stack.containers("redis")
     run(["docker", "stop", redis])
