@@ -1,9 +1,6 @@
 """Request bodies that are files: streamed to the uploads folder, with their size and SHA-256 computed on the way."""
 
-import errno
 import hashlib
-import os
-import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +13,9 @@ from starlette.requests import ClientDisconnect
 from api.context import ContextDep
 from api.http.auth import Submitter
 from api.http.errors import ApiError
+from store.artifacts import free_space
 from store.artifacts.local_files import temporary_path
+from store.settings import Settings
 
 IDLE_SECONDS = 60
 """An upload is aborted when the client sends nothing for this long."""
@@ -55,8 +54,8 @@ def receive_upload(check: Callable[..., Any], media_types: Collection[str]) -> A
         max_bytes = context.settings.max_upload_bytes
         _check_headers(request, media_types, max_bytes)
         with temporary_path(context.settings.uploads_root) as path:
-            _check_free_space(request, path.parent)
-            sha256 = await _write(request, path, max_bytes)
+            _check_free_space(request, context.settings)
+            sha256 = await _write(request, path, context.settings)
             if x_content_sha256 not in (None, sha256):
                 detail = "The SHA-256 of the body differs from the header `X-Content-SHA256`."
                 raise ApiError(422, "hash_differs", detail, "Send the file again.")
@@ -80,10 +79,10 @@ def _check_headers(request: Request, media_types: Collection[str], max_bytes: in
         raise _too_large(max_bytes)
 
 
-def _check_free_space(request: Request, folder: Path) -> None:
-    """Raise OSError, ENOSPC, if the body is larger than the free space."""
-    if _content_length(request) > shutil.disk_usage(folder).free:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def _check_free_space(request: Request, settings: Settings) -> None:
+    """Raise OSError, ENOSPC, if too little space would be free after storing the body."""
+    for folder in filter(None, (settings.uploads_root, settings.artifacts_root)):
+        free_space.check_available(settings, folder, _content_length(request))
 
 
 def _content_length(request: Request) -> int:
@@ -92,14 +91,18 @@ def _content_length(request: Request) -> int:
     return int(text) if text.isdigit() and len(text) < 19 else 0
 
 
-async def _write(request: Request, path: Path, max_bytes: int) -> str:
-    """Write the body to `path` and return its SHA-256. Raises ApiError."""
+async def _write(request: Request, path: Path, settings: Settings) -> str:
+    """Write the body to `path` and return its SHA-256.
+
+    Raises ApiError, or OSError, ENOSPC, before too little space is free.
+    """
     digest, size = hashlib.sha256(), 0
     with path.open("xb") as file:
         async for block in _blocks(request.stream()):
             size += len(block)
-            if size > max_bytes:
-                raise _too_large(max_bytes)
+            if size > settings.max_upload_bytes:
+                raise _too_large(settings.max_upload_bytes)
+            free_space.check_available(settings, path.parent, len(block))
             await to_thread.run_sync(_write_block, file, digest, block)
     if not size:
         raise ApiError(400, "body_missing", "The request has no body.", "Send the file as the request body.")

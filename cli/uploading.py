@@ -41,7 +41,12 @@ def upload_detector(
     """
     with _progress_bar(file, console) as progress:
         row = client.upload("/detectors/upload", file, "application/octet-stream", progress, name=name, **description)
+    reported: Json | None = None
     while wait and row["status"] == "importing":
+        error = row.get("error")
+        if error and error != reported and console:
+            console.print(f"The import waits: {error['message']} {error['hint']}", markup=False)
+        reported = error
         time.sleep(_POLL_SECONDS)
         row = client.get(f"/detectors/{row['id']}")
     if row["status"] == "refused":

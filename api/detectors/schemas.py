@@ -105,7 +105,7 @@ class Detector(ResponseModel):
     status: DetectorStatus
     """`importing`: a worker has not read the uploaded file yet. `refused`: the file is unusable, see `error`."""
     error: ErrorInfo | None
-    """Why the uploaded file was refused."""
+    """Why the uploaded file was refused, or why its import has to wait."""
     description: ConfigDetector | DescribedDetector
     weights_file: str | None
     """Path in the folder of models; null for the student of a job and for an upload."""

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from frs.errors import BadDataset, DatasetNotFound
+from frs.errors import ArchiveTooLarge, BadDataset, DatasetNotFound
 from frs.events import ErrorInfo
 from frs.isolation.process import PARENT
+from store.artifacts.free_space import available_bytes
 from store.artifacts.local_files import Abandoned, IsAbandoned, discard, exclusive_lock, filesystem_time, temporary_path
 from store.artifacts.storage import Artifacts
 from store.artifacts.uploads import parse_archive_key, unpacked_folder
@@ -47,9 +48,10 @@ def convert(
     """Convert the archive to a data set in `part/set`, in a process without secrets in its environment.
 
     `val_fraction` is the fraction of the training images to split off for validation. Raises ConversionFailed,
-    Abandoned, or OSError (ENOMEM if the process was killed).
+    Abandoned, or OSError: ENOMEM if the process was killed, ENOSPC before too little space is free.
     """
-    arguments = [str(archive), str(part), str(_MAX_EXPANSION * settings.max_upload_bytes)]
+    available, max_bytes = available_bytes(settings, part.parent), _MAX_EXPANSION * settings.max_upload_bytes
+    arguments = [str(archive), str(part), str(max(0, min(available, max_bytes)))]
     allowed = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
     with subprocess.Popen(
         [*COMMAND, *arguments, *([str(val_fraction)] if val_fraction else [])],
@@ -61,7 +63,11 @@ def convert(
         finally:
             process.kill()
     if process.returncode != 0:
-        raise _failure(output)
+        failure = _failure(output)
+        is_too_large = isinstance(failure, ConversionFailed) and failure.error.code == ArchiveTooLarge.code
+        if is_too_large and available < max_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise failure
 
 
 def unpack_dataset(settings: Settings, artifacts: Artifacts, key: str, is_abandoned: IsAbandoned) -> Path:

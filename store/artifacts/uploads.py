@@ -63,8 +63,16 @@ def accept_import(
     upload_key = str(detector.weights_key)
     detector.status, detector.weights_key, detector.sha256 = DetectorStatus.READY, key, sha256
     detector.classes = list(classes) if classes else detector.classes
+    detector.error = None
     session.flush()
     return _unused(session, upload_key)
+
+
+def postpone_import(session: Session, detector_id: str, error: ErrorInfo) -> None:
+    """Store why the import of the detector has to wait."""
+    detector = _importing(session, detector_id)
+    if detector is not None:
+        detector.error = error.model_dump()
 
 
 def refuse_import(session: Session, detector_id: str, error: ErrorInfo) -> list[str]:

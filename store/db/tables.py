@@ -327,7 +327,7 @@ class Detector(Base):
     )
     """An uploaded detector is `importing` until a worker has read it in isolation."""
     error: Mapped[Document | None]
-    """Why an upload was refused: a `frs.events.ErrorInfo`."""
+    """Why an upload was refused, or why its import has to wait: a `frs.events.ErrorInfo`."""
     description: Mapped[Document]
     """A `frs.spec.StockDetector` or `DescribedDetector`."""
     weights_file: Mapped[str | None]

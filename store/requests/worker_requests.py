@@ -130,10 +130,15 @@ def give_back(session: Session, lease: RequestLease) -> None:
     )
 
 
-def retry_later(session: Session, lease: RequestLease, delay: float, *, attempt_counts: bool) -> None:
-    """Let any worker claim the request after `delay` seconds, when its lease expires. Raise LeaseLost."""
+def retry_later(session: Session, lease: RequestLease, error: ErrorInfo, delay: float, *, attempt_counts: bool) -> None:
+    """Let any worker claim the request after `delay` seconds, when its lease expires. Raise LeaseLost.
+
+    A detector that is being imported shows the error meanwhile.
+    """
     attempt = WorkerRequest.attempt if attempt_counts else WorkerRequest.attempt - 1
     _lock_attempt(session, lease, attempt=attempt, lease_owner=None, lease_expires_at=now() + delay)
+    if lease.kind is RequestKind.IMPORT:
+        uploads.postpone_import(session, lease.request["detector_id"], error)
 
 
 def delete_old(session: Session) -> None:

@@ -40,7 +40,7 @@ def test_a_submitted_job_is_queued_and_located(service, shapes):
     assert job["status_reason"]["code"] == "waiting_for_worker"
     assert job["spec"]["schedule"]["batch_size"] == 16
     assert job["created_at"].endswith("Z")
-    assert service.get(f"/jobs/{job['id']}") == job
+    assert service.get_summary(job["id"]) == job
 
 
 def test_a_job_stores_the_key_that_submitted_it(service, shapes):

@@ -19,7 +19,7 @@ import pytest
 from api import upload_body
 from api.app import create_app
 from api.http.json_body import STREAMED
-from store.artifacts import local_files
+from store.artifacts import free_space, local_files
 from store.settings import Settings
 
 ZIP = {"Content-Type": "application/zip"}
@@ -267,8 +267,37 @@ def test_concurrent_uploads_and_deletions_of_one_archive_do_not_interfere(servic
 
 def test_a_disk_without_space_is_reported_before_the_body_is_read(service, archive, monkeypatch):
     monkeypatch.setattr(upload_body, "_write", None)
-    monkeypatch.setattr(upload_body.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 0, 10))
+    monkeypatch.setattr(free_space.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 0, 10))
     service.assert_problem(send(service, archive), 507, "storage_full")
+
+
+def free_bytes_in_turn(monkeypatch, settings, *numbers):
+    """Let so many bytes above the floor be free at each look; the last number repeats."""
+    floor, turns = settings.min_free_mb << 20, [*numbers]
+
+    def disk_usage(_):
+        return shutil._ntuple_diskusage(1 << 40, 0, floor + (turns.pop(0) if len(turns) > 1 else turns[0]))
+
+    monkeypatch.setattr(free_space.shutil, "disk_usage", disk_usage)
+
+
+def test_an_upload_stops_before_the_disk_is_below_the_floor_and_leaves_no_files(service, archive, monkeypatch):
+    size = len(archive)
+    free_bytes_in_turn(monkeypatch, service.settings, size, size, 10)
+    service.assert_problem(send(service, archive), 507, "storage_full")
+    assert files_of(service.settings) == set()
+
+
+def test_an_archive_that_does_not_fit_when_unpacked_is_refused_and_leaves_no_files(service, archive, monkeypatch):
+    size = len(archive)
+    free_bytes_in_turn(monkeypatch, service.settings, size, size, size, 10)
+    service.assert_problem(send(service, archive), 507, "storage_full")
+    assert files_of(service.settings) == set()
+
+
+def test_an_archive_is_accepted_that_leaves_the_floor_free(service, archive, monkeypatch):
+    free_bytes_in_turn(monkeypatch, service.settings, 10 << 20)
+    assert send(service, archive).status_code == 201
 
 
 @pytest.mark.parametrize("ending", ["disconnect", "silence"])

@@ -133,9 +133,12 @@ def test_an_unavailable_artifact_store_does_not_fail_an_import(
         run_next(harness)
     waiting = request_row(harness, request_id)
     assert (waiting.status, waiting.attempt, detector(harness).status) == ("running", 0, "importing")
+    assert detector(harness).error["code"] == "waiting_for_storage"
+    assert "s3://bucket answers 503" in detector(harness).error["message"]
     harness.do(lambda session: session.execute(update(WorkerRequest).values(lease_expires_at=1.0)))
     run_next(harness)
     assert (request_row(harness, request_id).status, detector(harness).status) == ("succeeded", "ready")
+    assert detector(harness).error is None
 
 
 def test_the_import_of_a_deleted_upload_fails(harness: WorkerHarness) -> None:

@@ -14,6 +14,7 @@ import structlog
 from frs.errors import StorageFull
 from frs.resolved import ResolvedSpec
 from frs.training.stop_request import STOP_FILE
+from store.artifacts.free_space import available_bytes
 from store.artifacts.local_files import IsAbandoned
 from store.artifacts.storage import Artifacts
 from store.db.tables import Checkpoint
@@ -63,9 +64,10 @@ def request_stop(folder: Path) -> None:
 def check_space(settings: Settings) -> None:
     """Raise StorageFull if too little space is free to start, instead of failing later at a checkpoint."""
     for root in filter(None, (settings.work_root, settings.artifacts_root)):
-        free = shutil.disk_usage(root).free
-        if free < settings.min_free_mb << 20:
-            raise StorageFull(f"{free >> 20} MB are free; a job requires {settings.min_free_mb} MB to start.")
+        available = available_bytes(settings, root)
+        if available < 0:
+            free = (available >> 20) + settings.min_free_mb
+            raise StorageFull(f"{free} MB are free; a job requires {settings.min_free_mb} MB to start.")
 
 
 def remove(folder: Path) -> None:

@@ -25,7 +25,7 @@ from store.requests import worker_requests
 from store.requests.worker_requests import RequestLease
 from store.scheduling.requirements import probe_job
 from store.settings import Settings
-from store.states import RequestKind
+from store.states import WAITING_HINTS, RequestKind, WaitingReason
 from worker.attempt import work_folder
 from worker.attempt.database_retry import TRANSIENT_ERRORS, backoff_delays
 from worker.attempt.inputs import AttemptInputs
@@ -46,9 +46,10 @@ _log = structlog.get_logger()
 class RetryLater(Exception):
     """The failure is transient or specific to this worker, so the request is retried after `delay` seconds."""
 
-    def __init__(self, reason: str, delay: float = 0.0, *, attempt_counts: bool) -> None:
-        super().__init__(reason)
-        self.delay, self.attempt_counts = delay, attempt_counts
+    def __init__(self, error: ErrorInfo, delay: float = 0.0, *, attempt_counts: bool) -> None:
+        """`error` is shown to the user meanwhile."""
+        super().__init__(error.message)
+        self.error, self.delay, self.attempt_counts = error, delay, attempt_counts
 
 
 class RequestRun:
@@ -100,9 +101,8 @@ class RequestRun:
                 self._write_with_retry(self._finish, self._execute())
             except RetryLater as retry:
                 _log.warning("The worker request will be retried.", reason=str(retry))
-                self._write_with_retry(
-                    partial(worker_requests.retry_later, delay=retry.delay, attempt_counts=retry.attempt_counts)
-                )
+                retry_later = partial(worker_requests.retry_later, attempt_counts=retry.attempt_counts)
+                self._write_with_retry(retry_later, retry.error, retry.delay)
             except LeaseLost as error:
                 _log.warning("The lease was lost.", reason=error.message)
             finally:
@@ -124,15 +124,16 @@ class RequestRun:
         except Abandoned:
             return None
         except StorageFull as error:
-            raise RetryLater(error.message, STORAGE_DELAY, attempt_counts=False) from error
+            raise RetryLater(_storage_error(error.message), STORAGE_DELAY, attempt_counts=False) from error
         except FrsError as error:
             return ErrorInfo(code=error.code, message=error.message, hint=error.hint)
         except OSError as error:
             is_out_of_memory = error.errno == errno.ENOMEM
-            raise RetryLater(storage_message(error), STORAGE_DELAY, attempt_counts=is_out_of_memory) from error
+            info = _storage_error(storage_message(error))
+            raise RetryLater(info, STORAGE_DELAY, attempt_counts=is_out_of_memory) from error
         outcome_error = self.outcome.error if self.outcome else None
         if outcome_error is not None and outcome_error.code == StorageFull.code:
-            raise RetryLater(outcome_error.message, STORAGE_DELAY, attempt_counts=False)
+            raise RetryLater(_storage_error(outcome_error.message), STORAGE_DELAY, attempt_counts=False)
         return outcome_error
 
     def _prepare_probe(self) -> list[str]:
@@ -198,7 +199,8 @@ class RequestRun:
         """
         exit_code = self._process.exit_code if self._process else None
         if not self._timed_out and (exit_code is None or exit_code < 0):
-            raise RetryLater("The engine was killed.", attempt_counts=True)
+            error = ErrorInfo(code="internal_error", message="The engine was killed.", hint="See the worker's log.")
+            raise RetryLater(error, attempt_counts=True)
         message = f"The engine ended without an outcome.\n{self.output.tail}".strip()
         return ErrorInfo(code="internal_error", message=message, hint="See the worker's log.")
 
@@ -274,3 +276,7 @@ class RequestRun:
                 self.artifacts.delete(key)
             except OSError as error:  # a superfluous file does no harm
                 _log.warning("An artifact could not be deleted.", key=key, error=str(error))
+
+
+def _storage_error(message: str) -> ErrorInfo:
+    return ErrorInfo(code=WaitingReason.STORAGE, message=message, hint=WAITING_HINTS[WaitingReason.STORAGE])
