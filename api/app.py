@@ -42,6 +42,7 @@ from api.plans import endpoints as plans
 from api.queue import endpoints as queue
 from api.reaping import reap_periodically
 from api.recipes import endpoints as recipes
+from api.usage import endpoints as usage
 from api.workers import endpoints as workers
 from store.artifacts import local_files
 from store.settings import Settings
@@ -106,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         keys,
         queue,
         workers,
+        usage,
         monitoring,
         audit,
         health,

@@ -10,6 +10,7 @@ from anyio import fail_after, to_thread
 from fastapi import Depends, Header, Request
 from starlette.requests import ClientDisconnect
 
+from api import disk_quota
 from api.context import ContextDep
 from api.http.auth import Submitter
 from api.http.errors import ApiError
@@ -55,7 +56,10 @@ def receive_upload(check: Callable[..., Any], media_types: Collection[str]) -> A
         _check_headers(request, media_types, max_bytes)
         with temporary_path(context.settings.uploads_root) as path:
             _check_free_space(request, context.settings)
+            await to_thread.run_sync(disk_quota.check_upload, context, caller, _content_length(request))
             sha256 = await _write(request, path, context.settings)
+            if not _content_length(request):
+                await to_thread.run_sync(disk_quota.check_upload, context, caller, path.stat().st_size)
             if x_content_sha256 not in (None, sha256):
                 detail = "The SHA-256 of the body differs from the header `X-Content-SHA256`."
                 raise ApiError(422, "hash_differs", detail, "Send the file again.")

@@ -27,6 +27,9 @@ def add(
     max_active_jobs: Annotated[
         int | None, typer.Option(help="Maximum number of jobs of the owner that have not ended.")
     ] = None,
+    max_disk_gb: Annotated[
+        float | None, typer.Option(help="Maximum size of the owner's stored files in GB (10^9 bytes).")
+    ] = None,
     requests_per_minute: Annotated[int | None, typer.Option(help="Rate limit of the key.")] = None,
     expires_days: Annotated[float | None, typer.Option(help="Lifetime of the key in days.")] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
@@ -38,6 +41,7 @@ def add(
         "owner": owner or name,
         "scopes": scope or ["submit"],
         "max_active_jobs": max_active_jobs,
+        "max_disk_bytes": None if max_disk_gb is None else round(max_disk_gb * 1e9),
         "requests_per_minute": requests_per_minute,
         "expires_in_days": expires_days,
     }

@@ -1,4 +1,4 @@
-"""`frs queue` and `frs workers`."""
+"""`frs queue`, `frs workers` and `frs usage`."""
 
 from typing import Annotated
 
@@ -22,3 +22,9 @@ def queue(
 def workers(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """List registered workers, their GPUs and their running jobs."""
     show(call_service(data, lambda client: client.get("/workers")), render_rows(render.workers), json_)
+
+
+@app.command()
+def usage(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
+    """List the disk space used by owner and kind of file, and the free space of the disks."""
+    show(call_service(data, lambda client: client.get("/usage")), render.usage, json_)

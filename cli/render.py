@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -94,6 +95,20 @@ def workers(rows: Iterable[Json]) -> Group:
         )
         missing += [Text(f"{row['name'] or row['host']} {message}") for message in row["missing"]]
     return Group(table, *missing)
+
+
+def usage(answer: Json) -> Group:
+    """Return a table of disk usage by owner, then the disks."""
+    kinds = ("checkpoints", "artifacts", "datasets", "detectors", "total", "limit")
+    owners = _table("owner", *kinds)
+    for row in answer["owners"]:
+        owners.add_row(_text(row["owner"]), *(decimal(row[kind]) for kind in kinds))
+    lines = [
+        f"disk of {disk['name']}: {decimal(disk['free'])} of {decimal(disk['total'])} free; "
+        f"jobs wait below {decimal(disk['floor'])}"
+        for disk in answer["disks"]
+    ]
+    return Group(owners, *map(Text, lines))
 
 
 def report(answer: Json) -> Group:

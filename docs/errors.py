@@ -37,6 +37,11 @@ ANSWERS = {
     "detector_refused": (422, "The uploaded weights were refused.", "See `error.hint` of the detector."),
     "detector_not_found": (404, "No detector has this id or name; 422 in a spec.", "See GET /detectors."),
     "files_not_found": (422, "A path does not exist in the data set folder.", "Add the file, or correct the path."),
+    "disk_quota_exceeded": (
+        403,
+        "The stored files of the owner exceed its disk space.",
+        "See `frs usage`; delete jobs, data sets or detectors.",
+    ),
     "hash_differs": (422, "The SHA-256 of the upload differs from `X-Content-SHA256`.", "Send the file again."),
     "host_not_allowed": (400, "The host name is not in `FRS_ALLOWED_HOSTS`.", "Use an allowed host name."),
     "internal_error": (500, "Internal error of the service.", "Retry; report it with the `request_id`."),

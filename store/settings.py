@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     auth_failures_per_minute: PositiveInt = 60
     """Maximum number of requests per minute with an invalid API key from one address; further ones are answered 429
     instead of 401. Requests with a valid key from that address are still accepted."""
+    max_disk_bytes: PositiveInt = 200_000_000_000
+    """Maximum size in bytes of the stored files of one owner: checkpoints, deliverables and uploads. Above it, uploads
+    and new jobs are refused; running jobs continue. An API key may override it."""
     max_upload_bytes: PositiveInt = 20_000_000_000
     """Maximum size of one upload in bytes: a data set's archive or a detector's weights."""
 

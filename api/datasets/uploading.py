@@ -9,6 +9,7 @@ from fastapi import Query
 from pydantic import BaseModel
 from sqlalchemy import exists, select
 
+from api import disk_quota
 from api.context import Context, ContextDep
 from api.datasets import checks, service
 from api.datasets.schemas import Dataset
@@ -19,7 +20,7 @@ from api.upload_body import Upload
 from frs.dataset.upload import archive, convert
 from frs.errors import ArchiveTooLarge
 from frs.spec import Name
-from store.artifacts import local_files, unpacking
+from store.artifacts import free_space, local_files, unpacking
 from store.artifacts.uploads import archive_key, is_referenced, unpacked_folder
 from store.db import audit, tables
 from store.db.database import insert
@@ -64,18 +65,21 @@ def check_request(
 def register(context: Context, caller: Caller, upload_request: UploadRequest, upload: Upload) -> Dataset:
     """Unpack and convert an archive, register and check the data set, and return it.
 
-    Raises ApiError 422 for an unusable archive or layout, ApiError 409 if the name is in use, and ApiError 503 if too
-    many other archives are being converted.
+    Raises ApiError 422 for an unusable archive or layout, 409 if the name is in use, 403 if the data set exceeds the
+    owner's disk space, and 503 if too many other archives are being converted.
     """
     settings, root = context.settings, context.settings.uploads_root
     key = archive_key(upload.sha256, upload_request.val_fraction, archive.detect_suffix(upload.path))
     folder = unpacked_folder(settings, key)
     with local_files.temporary_path(root) as part:
-        releases = _count_releases(root)
-        if folder.is_dir():
+        releases, is_known = _count_releases(root), folder.is_dir()
+        if not is_known:
+            _convert(settings, upload, part, upload_request.val_fraction)
+        size = upload.path.stat().st_size + free_space.size_of(folder if is_known else part / "set")
+        disk_quota.check_upload(context, caller, size)
+        if is_known:
             _store_archive(context, key, upload)
         else:
-            _convert(settings, upload, part, upload_request.val_fraction)
             context.artifacts.put(
                 upload.path, key, upload.sha256
             )  # before the lock, because object storage can be slow
@@ -86,7 +90,7 @@ def register(context: Context, caller: Caller, upload_request: UploadRequest, up
                 (part / "set").rename(folder)
             if _count_releases(root) != releases:  # this archive may be among the released ones
                 _store_archive(context, key, upload)
-            dataset = _add(context, caller, upload_request.name, key)
+            dataset = _add(context, caller, upload_request.name, key, size)
     if dataset is None:
         release(context, key)
         raise _name_taken_error()
@@ -151,15 +155,16 @@ def _convert(settings: Settings, upload: Upload, part: Path, val_fraction: float
         _converting.release()
 
 
-def _add(context: Context, caller: Caller, name: str, key: str) -> tables.Dataset | None:
-    """Insert the row of a data set and return it; None if the name is in use."""
+def _add(context: Context, caller: Caller, name: str, key: str, size: int) -> tables.Dataset | None:
+    """Insert the row of a data set of `size` bytes and return it; None if the name is in use."""
     split_paths = {
         f"{split}_{column}": path
         for split in ("train", "val")
         for column, path in (("images", split), ("annotations", f"annotations/instances_{split}.json"))
     }
     with context.database.write() as session:
-        values = {"id": new_id("ds"), "name": name, "owner": caller.owner, "upload_key": key, **split_paths}
+        columns = {"id": new_id("ds"), "name": name, "owner": caller.owner, "upload_key": key, "bytes": size}
+        values = {**columns, **split_paths}
         statement = insert(session, tables.Dataset).values(values)
         dataset = session.scalar(
             statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Dataset)

@@ -53,6 +53,7 @@ def register(context: Context, caller: Caller, upload_request: DetectorUpload, u
         "description": _build_description(upload_request).model_dump(mode="json"),
         "weights_key": key,
         "sha256": upload.sha256,
+        "bytes": upload.path.stat().st_size,
         "classes": upload_request.class_names,
     }
     context.artifacts.put(upload.path, key, upload.sha256)

@@ -34,6 +34,8 @@ class Caller:
     """Limit of the key; None: the limit of the settings."""
     requests_per_minute: int | None = None
     """Limit of the key; None: the limit of the settings."""
+    max_disk_bytes: int | None = None
+    """Limit of the key; None: the limit of the settings."""
     address: str | None = None
     """Network address of the client."""
     request_id: str | None = None

@@ -106,7 +106,7 @@ class KeyCache:
             self._entries.pop(digest, None)
             return None
         scopes = api_keys.allowed_scopes(key.scopes)
-        caller = Caller(key.id, key.owner, scopes, key.max_active_jobs, key.requests_per_minute)
+        caller = Caller(key.id, key.owner, scopes, key.max_active_jobs, key.requests_per_minute, key.max_disk_bytes)
         self._entries[digest] = caller, expires_at
         return caller
 

@@ -24,6 +24,8 @@ class KeyCreate(Spec):
     above 0; `metrics` GET /metrics alone; `admin` all of them, keys, and the rows of all owners."""
     max_active_jobs: KeyLimit | None = None
     """Maximum number of queued, running and paused jobs of the owner; null: the setting `FRS_MAX_ACTIVE_JOBS`."""
+    max_disk_bytes: Annotated[int, Field(ge=1, le=10**18)] | None = None
+    """Maximum size of the owner's stored files in bytes; null: the setting `FRS_MAX_DISK_BYTES`."""
     requests_per_minute: KeyLimit | None = None
     """Maximum number of requests a minute; null: the setting `FRS_REQUESTS_PER_MINUTE`."""
     expires_at: RequestTime | None = None
@@ -50,6 +52,8 @@ class Key(ResponseModel):
     scopes: list[Scope]
     max_active_jobs: int | None
     """Maximum number of queued, running and paused jobs of the owner; null: the setting `FRS_MAX_ACTIVE_JOBS`."""
+    max_disk_bytes: int | None
+    """Maximum size of the owner's stored files in bytes; null: the setting `FRS_MAX_DISK_BYTES`."""
     requests_per_minute: int | None
     """Maximum number of requests a minute; null: the setting `FRS_REQUESTS_PER_MINUTE`."""
     created_at: ResponseTime

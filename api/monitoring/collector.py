@@ -17,14 +17,19 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from api.context import Context
+from store.artifacts.free_space import disks
 from store.db.database import now, time_of
 from store.db.tables import Attempt, Job, Worker, WorkerRequest
+from store.db.usage import FileKind, stored_bytes
 from store.scheduling import worker_registry
+from store.settings import Settings
 from store.states import AttemptEnd, EndReason, JobStatus, RequestStatus, WaitingReason
 
 REPORTED_REASONS = (WaitingReason.STORAGE, WaitingReason.RETRY_BACKOFF, WaitingReason.DEVICE)
 """Reasons that an operator can act on; these are the values of the label `reason` of `frs_jobs_waiting`."""
 
+MAX_OWNERS = 50
+"""Owners whose stored files are reported one by one."""
 OVERLAP_SECONDS = 3600.0
 """At each scrape, ends of this last time are read: longer than the time between two scrapes."""
 WORKER_LABELS = ("worker", "host")
@@ -61,6 +66,7 @@ class DatabaseCollector(Collector):
                 *_queue_metrics(session),
                 _waiting_metric(session, workers),
                 _lease_metric(session),
+                _stored_metric(session),
                 *_count_metrics(session),
                 *_speed_metrics(session),
             ]
@@ -83,6 +89,7 @@ class DatabaseCollector(Collector):
         ]
 
     def _process_metrics(self) -> Iterator[Metric]:
+        yield from _disk_metrics(self._context.settings)
         yield _gauge("streams_open", "Open event streams of jobs.", self._context.streams.open)
         dropped = self._context.wakeups.dropped
         yield CounterMetricFamily("frs_wakeups_dropped", "Wake-ups of workers that were dropped: full queue.", dropped)
@@ -134,6 +141,31 @@ def _lease_metric(session: Session) -> Metric:
     expired = select(func.count()).where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < now())
     documentation = "Running jobs whose lease has expired: no worker runs them, and they were not requeued yet."
     return _gauge("jobs_lease_expired", documentation, session.scalar(expired.select_from(Job)) or 0)
+
+
+def _stored_metric(session: Session) -> Metric:
+    """Report the largest owners one by one, so that the number of time series is limited, and the others together."""
+    sizes = sorted(stored_bytes(session).items(), key=lambda item: -sum(item[1].values()))
+    by_owner = dict(sizes[:MAX_OWNERS])
+    for _, by_kind in sizes[MAX_OWNERS:]:
+        others = by_owner.setdefault("other", dict.fromkeys(FileKind, 0))
+        by_owner["other"] = {kind: others[kind] + size for kind, size in by_kind.items()}
+    family = GaugeMetricFamily("frs_stored_bytes", "Size of the files of an owner.", labels=["owner", "kind"])
+    for owner, by_kind in by_owner.items():
+        for kind, size in by_kind.items():
+            family.add_metric([owner, kind], size)
+    return family
+
+
+def _disk_metrics(settings: Settings) -> Iterator[Metric]:
+    """Report the disks that this API process sees."""
+    size = GaugeMetricFamily("frs_disk_size_bytes", "Size of the disk of a folder.", labels=["disk"])
+    free = GaugeMetricFamily("frs_disk_free_bytes", "Free space of the disk of a folder.", labels=["disk"])
+    floor = GaugeMetricFamily("frs_disk_floor_bytes", "Free space below which jobs wait.", labels=["disk"])
+    for disk in disks(settings):
+        for family, value in ((size, disk.total), (free, disk.free), (floor, disk.floor)):
+            family.add_metric([disk.name], value)
+    yield from (size, free, floor)
 
 
 def _count_metrics(session: Session) -> Iterator[Metric]:

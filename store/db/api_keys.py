@@ -70,7 +70,7 @@ def add(
 ) -> ApiKey:
     """Add a key for the token and return it.
 
-    `limits` are the columns `max_active_jobs`, `requests_per_minute` and `expires_at`.
+    `limits` are the columns `max_active_jobs`, `max_disk_bytes`, `requests_per_minute` and `expires_at`.
     """
     key = ApiKey(
         name=name,

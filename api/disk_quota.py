@@ -1,0 +1,31 @@
+"""Limit of the disk space of an owner."""
+
+from sqlalchemy.orm import Session
+
+from api.context import Context
+from api.http.auth import Caller
+from api.http.errors import ApiError
+from store.db import usage
+from store.settings import Settings
+
+HINT = "See `frs usage`; delete jobs, data sets or detectors with `frs delete`, or request a key with a larger limit."
+
+
+def limit_of(settings: Settings, caller: Caller) -> int:
+    """Return the limit of the caller's key in bytes, or the one of the settings."""
+    return caller.max_disk_bytes or settings.max_disk_bytes
+
+
+def check(session: Session, settings: Settings, caller: Caller, additional: int = 0) -> None:
+    """Raise ApiError 403 if the files of the owner and `additional` bytes exceed the owner's limit."""
+    limit, used = limit_of(settings, caller), usage.total_bytes(session, caller.owner)
+    if used + additional > limit:
+        more = f"; {additional / 1e9:,.2f} GB more" if additional else ", which"
+        detail = f"{caller.owner} has stored {used / 1e9:,.2f} GB{more} exceed the limit of {limit / 1e9:,.2f} GB."
+        raise ApiError(403, "disk_quota_exceeded", detail, HINT)
+
+
+def check_upload(context: Context, caller: Caller, size: int) -> None:
+    """Raise ApiError 403 if the files of the owner exceed the owner's limit with an upload of `size` bytes."""
+    with context.database.read() as session:
+        check(session, context.settings, caller, size)

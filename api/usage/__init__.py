@@ -1,0 +1,1 @@
+"""Disk usage: endpoint `/usage`."""

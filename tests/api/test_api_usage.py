@@ -1,0 +1,110 @@
+"""Disk usage: GET /usage, the limit of an owner, the metrics."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.monitoring import collector
+from store.db import api_keys, usage
+from store.db.tables import Artifact, Checkpoint, Detector
+
+TRAIN = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
+
+
+def add_files(service, job_id, size):
+    """Store a checkpoint and a deliverable of `size` bytes for the job."""
+    digest = {"key": f"{job_id}/file", "sha256": "0" * 64, "bytes": size}
+    checkpoint = Checkpoint(job_id=job_id, attempt=1, kind="student", labels=[], step=1, epoch=1, metrics={}, **digest)
+    service.transact(lambda session: session.add_all([checkpoint, Artifact(job_id=job_id, name="report", **digest)]))
+
+
+def add_detector(service, owner, size):
+    columns = {"weights_key": f"uploads/{owner}.bin", "sha256": "0" * 64, "description": {}, "bytes": size}
+    service.transact(lambda session: session.add(Detector(name="uploaded", owner=owner, **columns)))
+
+
+@pytest.fixture
+def client_of(service, app):
+    """A function that returns a client with a `submit` key of an owner, with these limits."""
+
+    def make(owner, **limits):
+        token = api_keys.new_token()
+        service.transact(api_keys.add, owner, token, owner=owner, scopes=[api_keys.Scope.SUBMIT], **limits)
+        return TestClient(app, headers={"Authorization": f"Bearer {token}"})
+
+    return make
+
+
+def usage_of(answer, owner):
+    return next(row for row in answer["owners"] if row["owner"] == owner)
+
+
+def test_usage_is_listed_by_owner_and_kind_largest_first(service, shapes):
+    add_files(service, service.submit()["id"], 1000)
+    add_detector(service, "alice", 5000)
+    answer = service.get("/usage")
+    assert [(row["owner"], row["total"]) for row in answer["owners"]] == [("alice", 5000), ("admin", 2000)]
+    assert usage_of(answer, "admin")["checkpoints"] == usage_of(answer, "admin")["artifacts"] == 1000
+    assert usage_of(answer, "alice")["limit"] == service.settings.max_disk_bytes
+
+
+def test_the_disks_are_listed_with_the_floor_below_which_jobs_wait(service):
+    disks = service.get("/usage")["disks"]
+    assert {disk["name"] for disk in disks} >= {"uploads", "artifacts"}
+    assert all(0 < disk["free"] < disk["total"] and disk["floor"] == 200 << 20 for disk in disks)
+
+
+def test_an_owner_sees_only_its_own_usage(service, shapes, client_of):
+    add_detector(service, "bob", 5000)
+    alice = client_of("alice")
+    assert [row["owner"] for row in alice.get("/usage").json()["owners"]] == ["alice"]
+
+
+def test_a_job_of_an_owner_over_its_limit_is_refused_and_the_message_names_the_sizes(service, shapes, client_of):
+    alice = client_of("alice", max_disk_bytes=4000)
+    assert alice.post("/datasets", json={"name": "shapes"}).status_code == 201
+    add_detector(service, "alice", 3_000_000_000)
+    problem = service.assert_problem(alice.post("/jobs", json=TRAIN), 403, "disk_quota_exceeded")
+    assert "alice has stored 3.00 GB" in problem["detail"] and "frs usage" in problem["hint"]
+
+
+def test_an_upload_over_the_limit_is_refused_before_its_body_is_read(service, monkeypatch, client_of):
+    alice = client_of("alice", max_disk_bytes=4000)
+    query = {"name": "t", "architecture": "gfl"}
+    headers = {"Content-Type": "application/octet-stream"}
+    response = alice.post("/detectors/upload", params=query, content=b"x" * 5000, headers=headers)
+    service.assert_problem(response, 403, "disk_quota_exceeded")
+
+
+def test_an_upload_without_a_length_is_refused_after_it_and_leaves_no_file(service, client_of):
+    alice = client_of("alice", max_disk_bytes=4000)
+    query, headers = {"name": "t", "architecture": "gfl"}, {"Content-Type": "application/octet-stream"}
+    response = alice.post("/detectors/upload", params=query, content=iter([b"x" * 5000]), headers=headers)
+    service.assert_problem(response, 403, "disk_quota_exceeded")
+    assert not [path for path in service.settings.uploads_root.iterdir() if path.name.endswith(".part")]
+
+
+def test_uploaded_weights_count_for_their_owner(service, client_of):
+    alice = client_of("alice")
+    query, headers = {"name": "t", "architecture": "gfl"}, {"Content-Type": "application/octet-stream"}
+    assert alice.post("/detectors/upload", params=query, content=b"x" * 5000, headers=headers).status_code == 201
+    assert usage_of(service.get("/usage"), "alice")["detectors"] == 5000
+
+
+def test_owners_beyond_the_largest_are_reported_together(service, monkeypatch):
+    monkeypatch.setattr(collector, "MAX_OWNERS", 2)
+    for number in range(1, 5):
+        add_detector(service, f"owner{number}", 1000 * number)
+    text = service.client.get("/metrics").text
+    stored = [line for line in text.splitlines() if line.startswith("frs_stored_bytes{") and 'kind="detectors"' in line]
+    assert any('owner="other"' in line and line.endswith(" 3000.0") for line in stored)
+    assert len(stored) == 3
+
+
+@pytest.mark.parametrize("metric", ["frs_disk_free_bytes", "frs_disk_size_bytes", "frs_disk_floor_bytes"])
+def test_the_disks_are_measured(service, metric):
+    assert f'{metric}{{disk="artifacts"}}' in service.client.get("/metrics").text
+
+
+def test_an_owner_without_files_uses_nothing(service):
+    with service.database.read() as session:
+        assert usage.total_bytes(session, "nobody") == 0
