@@ -8,15 +8,21 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from frs.errors import StorageFull
 from store.artifacts import keys
+from store.artifacts.local_files import filesystem_time, temporary_path
 from store.errors import InvalidKey
 
 TRASH = ".deleted"
 """Trash folder below the artifacts folder; exists during a backup. Artifact keys never begin with a dot."""
+EXPIRY_SECONDS = 6 * 3600.0
+"""A backup that has done nothing for this long was killed, and its trash is deleted."""
+_ALIVE = ".alive"
+"""File in the trash that a backup touches whenever it has packed a file."""
 _SLASH = "%"
 """Replaces `/` in the names of files in the trash; artifact keys never contain it."""
 _UNPACKED, _REPLACED = ".restored", ".replaced"
@@ -25,12 +31,27 @@ _UNPACKED, _REPLACED = ".restored", ".replaced"
 def begin(root: Path) -> None:
     """Start a backup: from now on, deleted files are moved to the trash."""
     end(root)  # remove the trash of a killed backup
-    (root / TRASH).mkdir()
+    with temporary_path(root) as new:
+        new.mkdir()
+        (new / _ALIVE).touch()
+        new.rename(root / TRASH)
 
 
 def end(root: Path) -> None:
     """End the backup: delete the trash."""
-    shutil.rmtree(root / TRASH, ignore_errors=True)
+    with temporary_path(root) as removed, suppress(FileNotFoundError):
+        (root / TRASH).rename(removed)  # first, so that no file is moved to a trash that is being deleted
+
+
+def end_killed(root: Path) -> bool:
+    """End a backup that has done nothing for `EXPIRY_SECONDS`; return whether there was one."""
+    try:
+        is_killed = (root / TRASH / _ALIVE).stat().st_mtime < filesystem_time(root) - EXPIRY_SECONDS
+    except FileNotFoundError:
+        return False
+    if is_killed:
+        end(root)
+    return is_killed
 
 
 def move_to_trash(root: Path, name: str) -> None:
@@ -42,13 +63,18 @@ def move_to_trash(root: Path, name: str) -> None:
 
 
 def pack(root: Path, stream: BinaryIO) -> None:
-    """Write all artifacts since `begin` to the stream as a tar. Files may be added and deleted meanwhile."""
+    """Write all artifacts since `begin` to the stream as a tar. Files may be added and deleted meanwhile.
+
+    Raises FileNotFoundError if the backup was ended meanwhile: files may be missing then.
+    """
     with tarfile.open(fileobj=stream, mode="w|") as archive:
         for folder in (root, root / TRASH):  # in this order: a file that leaves the first folder is in the second
             for path in _files(folder):
                 key = path.relative_to(folder).as_posix().replace(_SLASH, "/")
                 if keys.is_valid(key):
+                    os.utime(root / TRASH / _ALIVE)
                     _add(archive, path, key)
+        os.utime(root / TRASH / _ALIVE)
 
 
 def unpack(root: Path, stream: BinaryIO, size: int) -> None:

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import shutil
 import tarfile
 import threading
@@ -29,8 +30,13 @@ def put(artifacts, key, content=b"content"):
 
 
 def pack(artifacts):
-    stream = io.BytesIO()
+    """Return the tar of the backup that was begun, or of one that begins and ends here."""
+    stream, is_own = io.BytesIO(), not (artifacts.root / backup.TRASH).exists()
+    if is_own:
+        backup.begin(artifacts.root)
     backup.pack(artifacts.root, stream)
+    if is_own:
+        backup.end(artifacts.root)
     return stream.getvalue()
 
 
@@ -57,6 +63,37 @@ def test_files_deleted_during_a_backup_are_in_it_and_gone_afterwards(artifacts):
     assert contents(artifacts).keys() == {"job_1/b.pth", "job_1/d.pth"}
 
 
+def test_the_deleted_files_of_a_killed_backup_are_removed_after_its_expiry(artifacts):
+    put(artifacts, "job_1/a.pth")
+    backup.begin(artifacts.root)
+    artifacts.delete("job_1/a.pth")
+    assert not backup.end_killed(artifacts.root), "a backup that has just begun is alive"
+    let_pass(artifacts, backup.EXPIRY_SECONDS + 60)
+    assert backup.end_killed(artifacts.root)
+    assert [*artifacts.root.rglob("*.pth")] == [] and not (artifacts.root / backup.TRASH).exists()
+    put(artifacts, "job_1/b.pth")
+    artifacts.delete("job_1/b.pth")
+    assert contents(artifacts) == {}
+
+
+def test_a_backup_that_packs_files_is_alive_and_one_that_was_ended_fails(artifacts):
+    put(artifacts, "job_1/a.pth")
+    backup.begin(artifacts.root)
+    let_pass(artifacts, backup.EXPIRY_SECONDS + 60)
+    pack(artifacts)
+    assert not backup.end_killed(artifacts.root)
+    let_pass(artifacts, backup.EXPIRY_SECONDS + 60)
+    assert backup.end_killed(artifacts.root)
+    with pytest.raises(FileNotFoundError):
+        backup.pack(artifacts.root, io.BytesIO())
+
+
+def let_pass(artifacts, seconds):
+    """Let the last sign of life of the backup be that long ago."""
+    [alive] = (artifacts.root / backup.TRASH).glob(".alive")
+    os.utime(alive, (alive.stat().st_atime, alive.stat().st_mtime - seconds))
+
+
 def test_a_file_deleted_and_stored_again_exists_afterwards(artifacts):
     put(artifacts, "uploads/a.zip")
     backup.begin(artifacts.root)
@@ -74,6 +111,7 @@ def test_a_deletion_concurrent_with_the_end_of_a_backup_does_not_restore_the_tra
     rename = Path.rename
 
     def end_then_rename(path, target):
+        monkeypatch.undo()
         backup.end(artifacts.root)
         return rename(path, target)
 

@@ -4,7 +4,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store.artifacts import local_files, unpacking
+from store.artifacts import backup, local_files, unpacking
 from store.db.database import Database
 from store.db.tables import Job, WorkerRequest
 from store.settings import Settings
@@ -27,6 +27,12 @@ def remove_unused_uploads(settings: Settings, database: Database) -> None:
     local_files.remove_stale(settings.uploads_root)
     if removed := unpacking.remove_unused(settings, database):
         _log.info("Unused unpacked data sets were removed.", folders=removed)
+
+
+def end_killed_backup(settings: Settings) -> None:
+    """Delete the files that a killed backup keeps in the trash."""
+    if settings.artifacts_root and backup.end_killed(settings.artifacts_root):
+        _log.warning("A backup was killed; the deleted files that it kept were removed.")
 
 
 def _running(session: Session) -> list[tuple[str, int]]:

@@ -80,6 +80,7 @@ class Dispatcher:
         self._periodic_tasks = [
             PeriodicTask("remove work folders", remove_folders, settings.reap_seconds),
             PeriodicTask("remove unused uploads", remove_uploads, SWEEP_SECONDS),
+            PeriodicTask("end a killed backup", partial(clean_up.end_killed_backup, settings), SWEEP_SECONDS),
         ]
         self._slots: list[Slot] = []
         self._register_at = 0.0
