@@ -69,7 +69,7 @@ def _to_frs_error(error: Exception) -> FrsError:
         case RuntimeError() if "DefaultCPUAllocator" in message:
             return OutOfMemory(message)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            return StorageFull(f"The disk is full: {error.strerror}.")
+            return StorageFull(f"The trainer could not write a file: {error.strerror}.")
     traceback.print_exception(error)
     return FrsError(f"{type(error).__name__}: {message}", "See the job's log.")
 
