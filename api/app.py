@@ -20,6 +20,7 @@ from starlette.routing import compile_path
 
 from api.audit import endpoints as audit
 from api.checkpoints import endpoints as checkpoints
+from api.clean import endpoints as clean
 from api.compare import endpoints as compare
 from api.context import open_context
 from api.datasets import checks
@@ -108,6 +109,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         queue,
         workers,
         usage,
+        clean,
         monitoring,
         audit,
         health,

@@ -8,7 +8,7 @@ from api.http.errors import ApiError
 from store.db import usage
 from store.settings import Settings
 
-HINT = "See `frs usage`; delete jobs, data sets or detectors with `frs delete`, or request a key with a larger limit."
+HINT = "See `frs usage`; remove old jobs with `frs clean`, or request a key with a larger limit."
 
 
 def limit_of(settings: Settings, caller: Caller) -> int:

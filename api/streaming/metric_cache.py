@@ -21,8 +21,8 @@ FINE = 1000
 """Points per cached curve; a curve grows to twice as many before it is downsampled again."""
 MAX_CACHED_POINTS = 3_000_000
 """Maximum number of cached points of all jobs, 16 bytes each."""
-INVALIDATING_EVENTS = ("rewound", "status")
-"""Types of the events after which points may have been deleted: a later attempt, a retry."""
+INVALIDATING_EVENTS = ("rewound", "status", "cleaned")
+"""Types of the events after which points may have been deleted: a later attempt, a retry, a clean-up."""
 
 Steps = NDArray[np.int64]
 Values = NDArray[np.float64]

@@ -117,6 +117,25 @@ def test_edit_changes_only_the_named_fields(frs: Any, submitted: Any) -> None:
     assert (job["name"], job["tags"], job["priority"]) == (None, [], 3)
 
 
+def test_clean_reports_what_it_would_remove_and_removes_it_with_yes(frs: Any, submitted: Any) -> None:
+    id = submitted()
+    frs("cancel", id)
+    assert "Would remove 1 jobs" in frs("clean", "--older-than", "0h", "--jobs").output
+    assert status_of(frs, id) == "cancelled"
+    assert "Removed 1 jobs" in frs("clean", "--older-than", "0h", "--jobs", "--yes").output
+    assert "job_not_found" in frs("job", id, code=1).stderr
+
+
+def test_clean_needs_an_age_and_something_to_remove(frs: Any) -> None:
+    assert "not an age" in frs("clean", "--older-than", "soon", "--jobs", code=2).stderr
+    assert "--checkpoints" in frs("clean", "--older-than", "1d", code=2).stderr
+
+
+def test_usage_lists_owners_and_disks(frs: Any) -> None:
+    output = frs("usage").output
+    assert "admin" in output and "disk of artifacts" in output and "200.0 GB" in output
+
+
 def test_delete_asks_for_confirmation(frs: Any, submitted: Any) -> None:
     id = submitted()
     frs("cancel", id)

@@ -1,0 +1,122 @@
+"""Retention: which ended jobs can be removed, and the removal of their files and metrics."""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sqlalchemy import Row, delete, func, select
+from sqlalchemy.orm import Session
+
+from store.db.audit import Actor
+from store.db.database import time_of
+from store.db.tables import Artifact, Checkpoint, Job, Metric
+from store.jobs import actions
+from store.jobs.lease import update_returning
+from store.jobs.transitions import add_event
+from store.states import JobStatus
+
+GroupMember = Row[str, str | None, str, float | None, list[str]]
+"""Id, parent id, owner, end and tags of a job."""
+
+
+class Content(StrEnum):
+    """What is removed of a job."""
+
+    JOBS = "jobs"
+    """The job with everything that belongs to it, as `DELETE /jobs/{id}` does."""
+    CHECKPOINTS = "checkpoints"
+    """Training checkpoints of succeeded jobs; they serve only to resume. Students stay."""
+    METRICS = "metrics"
+    """Metric curves. Evaluations and reports stay."""
+
+
+@dataclass(frozen=True)
+class RetentionRules:
+    """Which run groups are kept. A run group is kept as a whole."""
+
+    older_than_seconds: float
+    """A run group is kept if one of its jobs has not ended, or ended more recently than this."""
+    keep_last: int = 0
+    """The newest run groups of each owner that are kept in any case."""
+    keep_tag: str = "keep"
+    """A run group is kept if one of its jobs has this tag."""
+
+
+@dataclass
+class Removed:
+    """What was removed."""
+
+    job_ids: list[str] = field(default_factory=list)
+    checkpoints: int = 0
+    metrics: int = 0
+    """Number of metric values."""
+    bytes: int = 0
+    """Size of the removed files."""
+    keys: list[str] = field(default_factory=list)
+    """Artifact keys of files that the caller deletes after the commit."""
+
+
+def expired_groups(session: Session, rules: RetentionRules, owner: str | None) -> list[str]:
+    """Return the ids of the first job of each run group that the rules do not keep, in the order of the ids.
+
+    `owner` None: of all owners.
+    """
+    before = time_of(session) - rules.older_than_seconds
+    groups = _run_groups(session, owner)
+    is_kept_by_rank: set[str] = set()
+    for ids in _newest_first_by_owner(groups).values():
+        is_kept_by_rank.update(ids[: rules.keep_last])
+    return sorted(
+        id
+        for id, jobs in groups.items()
+        if id not in is_kept_by_rank
+        and all(job.finished_at is not None and job.finished_at < before for job in jobs)
+        and not any(rules.keep_tag in job.tags for job in jobs)
+    )
+
+
+def remove(session: Session, job_id: str, contents: Collection[Content], actor: Actor | None) -> Removed:
+    """Remove contents of the run group of this job; the caller commits and then deletes the files.
+
+    Raises JobInUse or ActionNotAllowed if the group cannot be deleted.
+    """
+    ids = list(session.scalars(select(Job.id).where((Job.id == job_id) | (Job.parent_id == job_id))))
+    if Content.JOBS in contents:
+        sizes = (select(func.sum(table.bytes)).where(table.job_id.in_(ids)) for table in (Checkpoint, Artifact))
+        size = sum(session.scalar(query) or 0 for query in sizes)
+        return Removed(ids, bytes=int(size), keys=actions.delete(session, job_id, actor))
+    removed = Removed()
+    if Content.CHECKPOINTS in contents:
+        _remove_checkpoints(session, ids, removed)
+    if Content.METRICS in contents:
+        removed.metrics = session.scalar(select(func.count()).where(Metric.job_id.in_(ids))) or 0
+        session.execute(delete(Metric).where(Metric.job_id.in_(ids)))
+    if removed.checkpoints or removed.metrics:
+        for job in update_returning(session, Job.id.in_(ids)):  # the event also invalidates cached metrics
+            add_event(session, job, "cleaned", {"contents": sorted(contents), "by": actor.owner if actor else None})
+    return removed
+
+
+def _run_groups(session: Session, owner: str | None) -> dict[str, list[GroupMember]]:
+    """Return the jobs of each run group by the id of its first job, oldest group first."""
+    query = select(Job.id, Job.parent_id, Job.owner, Job.finished_at, Job.tags).order_by(Job.created_at, Job.id)
+    groups: dict[str, list[GroupMember]] = defaultdict(list)
+    for job in session.execute(query if owner is None else query.where(Job.owner == owner)):
+        groups[job.parent_id or job.id].append(job)
+    return groups
+
+
+def _newest_first_by_owner(groups: dict[str, list[GroupMember]]) -> dict[str, Sequence[str]]:
+    by_owner: dict[str, list[str]] = defaultdict(list)
+    for id, jobs in reversed(groups.items()):
+        by_owner[jobs[0].owner].append(id)
+    return {**by_owner}
+
+
+def _remove_checkpoints(session: Session, ids: Sequence[str], removed: Removed) -> None:
+    succeeded = select(Job.id).where(Job.id.in_(ids), Job.status == JobStatus.SUCCEEDED)
+    is_training = (Checkpoint.kind == "training", Checkpoint.job_id.in_(succeeded))
+    rows = session.execute(delete(Checkpoint).where(*is_training).returning(Checkpoint.key, Checkpoint.bytes)).all()
+    removed.checkpoints, removed.bytes = len(rows), sum(row.bytes for row in rows)
+    removed.keys += [row.key for row in rows]
