@@ -14,8 +14,10 @@ def read(path: Path) -> Content:
     """Return the file's content. Raise InvalidSpec if it is unreadable, not YAML or not a mapping."""
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSpec(f"{path} cannot be read: {error}.") from None
+    except OSError as error:
+        raise InvalidSpec(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise InvalidSpec(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from None
     except yaml.YAMLError as error:
         raise InvalidSpec(f"{path} is neither YAML nor JSON: {error}.") from None
     if not isinstance(content, dict):

@@ -1,9 +1,12 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from frs import spec_file
+from frs.errors import InvalidSpec
 from frs.spec import ConfigDetector, DescribedDetector, JobSpec
 
 CONFIG = {"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}
@@ -100,3 +103,17 @@ def test_numeric_text_is_accepted_as_a_number() -> None:
     """YAML reads `1e-3` as text."""
     parsed = spec(schedule={"epochs": 1, "optimizer": {"learning_rate": "1e-3"}})
     assert parsed.schedule.optimizer.learning_rate == 1e-3
+
+
+def test_the_message_of_a_missing_spec_file_names_the_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    with pytest.raises(InvalidSpec) as error:
+        spec_file.read(path)
+    assert error.value.message == f"{path} cannot be read: No such file or directory."
+
+
+def test_a_spec_file_that_is_not_utf_8_is_invalid(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_bytes(b"name: \xff")
+    with pytest.raises(InvalidSpec, match="is not UTF-8 text: invalid start byte at byte 6"):
+        spec_file.read(path)
