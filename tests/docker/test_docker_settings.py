@@ -1,10 +1,13 @@
 """Settings in .env as the processes in the containers receive them."""
 
+import secrets
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from stack import Stack
+from stack import Images, Stack
 
+from cli.client import ServiceError
 from store.settings import Settings
 from store.settings_report import OTHER_VARIABLES, variable
 
@@ -33,3 +36,29 @@ def test_every_setting_in_env_reaches_the_processes(stack_with: Callable[..., St
             assert any(line.split() == [name, "environment", value] for line in rows.splitlines())
         assert stack.setting("POSTGRES_PASSWORD") not in rows and "://frs:***@postgres" in rows
         assert "did you mean FRS_FENCE_SECONDS?" in stack.compose("logs", service)
+
+
+SMALL_VOLUME = """
+volumes:
+  data: {driver_opts: {type: tmpfs, device: tmpfs, o: "size=320m,uid=10001,gid=10001"}}
+"""
+
+
+def test_an_upload_that_a_small_volume_cannot_hold_is_refused_and_jobs_still_run(
+    images: Images, datasets: Path, tmp_path: Path
+):
+    variables = {"FRS_API_IMAGE": images.api, "FRS_WORKER_IMAGE": images.worker}
+    files = ("docker-compose.yml", "small.yml")
+    stack = Stack(f"frs-test-{secrets.token_hex(3)}", tmp_path, datasets, files=files, **variables)
+    (stack.source / "small.yml").write_text(SMALL_VOLUME)
+    weights = tmp_path / "zeros.bin"
+    weights.write_bytes(bytes(200 << 20))
+    with stack:
+        stack.add_bccd()
+        query = {"name": "zeros", "architecture": "gfl"}
+        with pytest.raises(ServiceError, match="storage_full"):
+            stack.client.upload("/detectors/upload", weights, "application/octet-stream", lambda _: None, **query)
+        disks = stack.client.get("/usage")["disks"]
+        assert disks and all(disk["free"] > disk["floor"] for disk in disks)
+        assert stack.client.get("/detectors")["data"] == []
+        assert stack.wait_until_ended(stack.submit())["status"] == "succeeded"
