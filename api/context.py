@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.exc import OperationalError
 
-from api.streaming.metric_cache import MetricCache
+from api.metric_cache import MetricCurveCache
 from api.streaming.streams import Streams
 from store.artifacts.storage import Artifacts, open_artifacts
 from store.db import api_keys, schema
@@ -25,7 +25,7 @@ class Context:
     artifacts: Artifacts
     wakeups: Wakeups
     streams: Streams
-    metric_cache: MetricCache
+    metric_cache: MetricCurveCache
 
     def close(self) -> None:
         """Close the wake-up sender and the database connections."""
@@ -48,7 +48,7 @@ def open_context(settings: Settings) -> Context:
         raise DatabaseNotReady("The database cannot be reached.") from error
     wakeups = Wakeups(wakeup_sender(celery_app(settings)))
     streams = Streams(database, settings.max_streams_per_key)
-    return Context(settings, database, open_artifacts(settings), wakeups, streams, MetricCache())
+    return Context(settings, database, open_artifacts(settings), wakeups, streams, MetricCurveCache())
 
 
 async def _get_context(request: Request) -> Context:

@@ -9,11 +9,11 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from api import metric_cache
 from api.http.auth import Caller
 from api.jobs.schemas import Metrics, MetricSeries, X
 from api.jobs.service import get_row
-from api.streaming import metric_cache
-from api.streaming.metric_cache import FINE, Curve, MetricCache
+from api.metric_cache import FINE, Curve, MetricCurveCache
 from store.db.database import Database
 from store.db.tables import Metric
 
@@ -23,7 +23,7 @@ _STEPS_PER_QUERY = 1000
 
 def read_metrics(
     database: Database,
-    cache: MetricCache,
+    cache: MetricCurveCache,
     caller: Caller,
     job_id: str,
     keys: Sequence[str] | None,

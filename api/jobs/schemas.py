@@ -107,7 +107,7 @@ class Attempt(ResponseModel):
     """Step that the attempt continued from; null until the trainer has reported it."""
 
 
-class RequestedAction(ResponseModel):
+class ActionRequest(ResponseModel):
     """An action that a user requested."""
 
     action: Literal["cancel", "pause", "stop"]
@@ -119,7 +119,7 @@ class RequestedAction(ResponseModel):
 class JobDetails(Job):
     """A job with its attempts and the action that a user requested of it."""
 
-    requested_action: RequestedAction | None
+    requested_action: ActionRequest | None
     """The newest cancel, pause or stop that was requested and not followed by a resume or retry."""
     attempts: list[Attempt]
     """The newest 20 attempts, oldest first."""

@@ -18,7 +18,7 @@ from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.jobs import quota, references
 from api.jobs.references import JobReferences
-from api.jobs.schemas import Attempt, Job, JobDetails, RequestedAction
+from api.jobs.schemas import ActionRequest, Attempt, Job, JobDetails
 from frs.spec import JobSpec, Kind, baseline_of, comparison_of, seed_variant
 from store.db import audit, queries, tables
 from store.db.api_keys import Scope
@@ -215,7 +215,7 @@ def _attempt(row: tables.Attempt) -> dict[str, Any]:
     return columns | {"worker": row.owner.partition(":")[0]}  # the id of a worker begins with its name
 
 
-def _requested_action(session: Session, job: tables.Job) -> RequestedAction | None:
+def _requested_action(session: Session, job: tables.Job) -> ActionRequest | None:
     """Return the cancel, pause or stop that a user requested; its event is among the newest ones of the job."""
     requested = [name for name in ("cancel", "pause", "stop") if getattr(job, f"{name}_requested_at") is not None]
     if not requested and job.status != JobStatus.PAUSED:
@@ -225,7 +225,7 @@ def _requested_action(session: Session, job: tables.Job) -> RequestedAction | No
     is_request = or_(event.type == f"{action}_requested", took_effect_at_once)
     newest = select(event).where(event.job_id == job.id, is_request).order_by(event.seq.desc()).limit(1)
     request = session.scalar(newest)
-    return RequestedAction(action=action, by=request.data.get("by"), at=request.at) if request else None
+    return ActionRequest(action=action, by=request.data.get("by"), at=request.at) if request else None
 
 
 def current_progress(job: tables.Job, at: float) -> tables.Document | None:

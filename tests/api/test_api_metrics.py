@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from api.streaming.metric_cache import MetricCache, downsample
+from api.metric_cache import MetricCurveCache, downsample
 from frs import events
 
 
@@ -160,7 +160,7 @@ def test_a_step_recorded_again_replaces_the_point(service, running):
 
 
 def test_the_least_recently_used_jobs_are_evicted(service, shapes):
-    cache = MetricCache(max_points=25)
+    cache = MetricCurveCache(max_points=25)
     with service.database.read() as session:
         for _ in range(4):
             lease = service.claim(service.submit()["id"])

@@ -14,8 +14,8 @@ from store.jobs import lifecycle
 from store.requests import worker_requests
 from store.scheduling.queue import CPU_ONLY, RESERVATION_SECONDS, GpuCapacity
 from store.states import RequestKind
-from worker.dispatch import availability, file_checks
-from worker.dispatch.availability import FileAvailability
+from worker.dispatch import file_availability, file_checks
+from worker.dispatch.file_availability import FileAvailability
 from worker.dispatch.job_selector import JobSelector
 
 GFL = {"architecture": "gfl"}
@@ -32,7 +32,7 @@ def elsewhere(harness, tmp_path):
 
 @pytest.fixture
 def frequent_checks(monkeypatch):
-    monkeypatch.setattr(availability, "RECHECK_SECONDS", 0.3)
+    monkeypatch.setattr(file_availability, "RECHECK_SECONDS", 0.3)
 
 
 def code_of(harness, job_id):
@@ -209,7 +209,7 @@ def test_a_missing_requirement_without_requests_is_no_longer_reported(harness, e
     selector.select_jobs()
     assert len(selector.availability.report()) == 1
     harness.cancel(job_id)
-    monkeypatch.setattr(availability, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(file_availability, "REPORT_SECONDS", 0.0)
     assert selector.availability.report() == []
 
 

@@ -13,8 +13,8 @@ from store.db.tables import Dataset, Job, Worker
 from store.scheduling import queue
 from store.scheduling.queue import GpuCapacity
 from worker.attempt import work_folder
-from worker.dispatch import availability, file_checks
-from worker.dispatch.availability import FileAvailability
+from worker.dispatch import file_availability, file_checks
+from worker.dispatch.file_availability import FileAvailability
 from worker.dispatch.job_selector import JobSelector
 
 
@@ -144,11 +144,11 @@ def test_a_result_is_valid_while_it_is_renewed_but_expires(harness, disk, monkey
     selector = JobSelector(harness.database, FileAvailability(harness.settings))
     until(lambda: selector.select_jobs(GpuCapacity(0, 0)) == [job_id])
     monkeypatch.setattr(file_checks, "inside", disk.blocking(file_checks.inside))
-    monkeypatch.setattr(availability, "RENEW_SECONDS", 0.0)
+    monkeypatch.setattr(file_availability, "RENEW_SECONDS", 0.0)
     assert selector.select_jobs(GpuCapacity(0, 0)) == [job_id]
     until(disk.is_read.is_set)
     assert selector.select_jobs(GpuCapacity(0, 0)) == [job_id]
-    monkeypatch.setattr(availability, "RECHECK_SECONDS", 0.0)
+    monkeypatch.setattr(file_availability, "RECHECK_SECONDS", 0.0)
     assert selector.select_jobs(GpuCapacity(0, 0)) == []
 
 

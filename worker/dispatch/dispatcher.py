@@ -27,7 +27,7 @@ from store.settings import Settings
 from worker.attempt.supervisor import Supervisor
 from worker.attempt.worker_request import RequestRun
 from worker.dispatch import clean_up
-from worker.dispatch.availability import FileAvailability
+from worker.dispatch.file_availability import FileAvailability
 from worker.dispatch.job_selector import JobSelector
 from worker.dispatch.periodic_tasks import PeriodicTask
 from worker.dispatch.worker_name import take_name

@@ -18,8 +18,8 @@ from store.scheduling import queue
 from store.scheduling.queue import ClaimExclusions, GpuCapacity
 from store.scheduling.requirements import Requirement, probe_job, requirements_of, unreadable_spec
 from store.states import RequestKind
-from worker.dispatch import availability
-from worker.dispatch.availability import FileAvailability
+from worker.dispatch import file_availability
+from worker.dispatch.file_availability import FileAvailability
 
 MAX_CANDIDATES = 8
 """Jobs selected at a time: if several workers claim at once, one gets the first job and the others need another one."""
@@ -102,7 +102,7 @@ class JobSelector:
             if row.id not in self._logged:
                 self._logged.add(row.id)
                 _log.exception("The requirements of a job cannot be determined.", id=row.id)
-        self._requirements[row.id] = (time.monotonic() + availability.RECHECK_SECONDS, requirements)
+        self._requirements[row.id] = (time.monotonic() + file_availability.RECHECK_SECONDS, requirements)
 
     def _must_skip(self, id: str) -> bool:
         _, requirements = self._requirements.get(id, (0.0, ()))
@@ -110,7 +110,7 @@ class JobSelector:
         if is_missing is None:
             self._unchecked.add(id)
         elif is_missing:
-            self._skipped_until[id] = time.monotonic() + availability.RECHECK_SECONDS
+            self._skipped_until[id] = time.monotonic() + file_availability.RECHECK_SECONDS
         return is_missing is not False
 
 

@@ -101,7 +101,7 @@ class _CachedJob:
         return sum(len(curve.steps) for curve in self.curves.values())
 
 
-class MetricCache:
+class MetricCurveCache:
     """Downsampled curves of the jobs that were requested last. Thread-safe."""
 
     def __init__(self, max_points: int = MAX_CACHED_POINTS) -> None:
