@@ -56,7 +56,7 @@ CPU_ONLY = GpuCapacity(gpus=0, free=0)
 
 @dataclass(frozen=True)
 class ClaimExclusions:
-    """Jobs that a worker skips because it does not meet their requirements."""
+    """Jobs, by id or data set, that a worker skips because it does not meet their requirements."""
 
     jobs: frozenset[str] = frozenset()
     """Ids of jobs."""
