@@ -20,8 +20,8 @@ def check(session: Session, settings: Settings, caller: Caller, additional: int 
     """Raise ApiError 403 if the files of the owner and `additional` bytes exceed the owner's limit."""
     limit, used = limit_of(settings, caller), usage.total_bytes(session, caller.owner)
     if used + additional > limit:
-        more = f"; {additional / 1e9:,.2f} GB more" if additional else ", which"
-        detail = f"{caller.owner} has stored {used / 1e9:,.2f} GB{more} exceed the limit of {limit / 1e9:,.2f} GB."
+        size = f"{used / 1e9:,.2f} GB" + (f" and adds {additional / 1e9:,.2f} GB" if additional else "")
+        detail = f"{caller.owner} has stored {size}; the limit is {limit / 1e9:,.2f} GB."
         raise ApiError(403, "disk_quota_exceeded", detail, HINT)
 
 

@@ -106,8 +106,7 @@ async def _write(request: Request, path: Path, settings: Settings) -> str:
             size += len(block)
             if size > settings.max_upload_bytes:
                 raise _too_large(settings.max_upload_bytes)
-            free_space.check_available(settings, path.parent, len(block))
-            await to_thread.run_sync(_write_block, file, digest, block)
+            await to_thread.run_sync(_write_block, file, digest, block, settings)
     if not size:
         raise ApiError(400, "body_missing", "The request has no body.", "Send the file as the request body.")
     return digest.hexdigest()
@@ -137,7 +136,9 @@ async def _blocks(stream: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
         raise ApiError(400, "upload_broken_off", detail, "Send the file again.") from error
 
 
-def _write_block(file: BinaryIO, digest: Any, block: bytes) -> None:
+def _write_block(file: BinaryIO, digest: Any, block: bytes, settings: Settings) -> None:
+    """Write the block. Raises OSError, ENOSPC, before too little space is free."""
+    free_space.check_available(settings, Path(file.name).parent, len(block))
     digest.update(block)
     file.write(block)
 
