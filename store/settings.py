@@ -113,6 +113,15 @@ class Settings(BaseSettings):
     """Like `stall_timeout_seconds`, for the phase `training`: within a step, or while a checkpoint is written."""
     request_timeout_seconds: PositiveFloat = 900
     """Timeout in seconds of a plan's probe or of the import of a detector."""
+    keep_jobs_days: PositiveFloat | None = None
+    """Days after their end in which jobs are kept; a worker then removes them with all their files. A run group is kept
+    as a whole, and if one of its jobs has the tag `keep`. Default: for ever."""
+    keep_checkpoints_days: PositiveFloat | None = None
+    """Days after their end in which succeeded jobs keep their training checkpoints, which serve only to resume.
+    Students are kept. Default: as long as the job."""
+    keep_metrics_days: PositiveFloat | None = None
+    """Days after their end in which jobs keep their metric curves. Evaluations are kept. Default: as long as the
+    job."""
     min_free_mb: NonNegativeInt = 200
     """Minimum free space in MiB on the disks of `work_root` and the artifacts folder; below it, jobs wait with the
     reason `waiting_for_storage`."""

@@ -13,14 +13,13 @@ from api import disk_quota
 from api.context import Context, ContextDep
 from api.datasets import checks, service
 from api.datasets.schemas import Dataset
-from api.http import files
 from api.http.auth import Caller, Submitter
 from api.http.errors import ApiError
 from api.upload_body import Upload
 from frs.dataset.upload import archive, convert
 from frs.errors import ArchiveTooLarge
 from frs.spec import Name
-from store.artifacts import free_space, local_files, unpacking
+from store.artifacts import free_space, local_files, storage, unpacking
 from store.artifacts.uploads import archive_key, is_referenced, unpacked_folder
 from store.db import audit, tables
 from store.db.database import insert
@@ -110,7 +109,7 @@ def release(context: Context, key: str | None) -> None:
         folder = unpacked_folder(context.settings, key)
         if folder.is_dir():
             folder.rename(part)
-        files.delete_files(context.artifacts, key)
+        storage.delete_files(context.artifacts, key)
         _increment_releases(root)  # last, so that a reader of the new count sees the deletions
 
 

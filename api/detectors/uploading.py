@@ -9,11 +9,10 @@ from sqlalchemy import exists, select
 
 from api.context import Context, ContextDep
 from api.detectors.schemas import Description, Detector, DetectorUpload
-from api.http import files
 from api.http.auth import Caller, Submitter
 from api.http.errors import ApiError
 from api.upload_body import Upload
-from store.artifacts import local_files
+from store.artifacts import local_files, storage
 from store.artifacts.uploads import is_referenced
 from store.db import audit, tables
 from store.db.database import insert
@@ -72,7 +71,7 @@ def release(context: Context, key: str | None) -> None:
         with context.database.read() as session:
             if is_referenced(session, key):
                 return
-        files.delete_files(context.artifacts, key)
+        storage.delete_files(context.artifacts, key)
 
 
 def _build_description(upload_request: DetectorUpload) -> Description:

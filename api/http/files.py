@@ -1,6 +1,5 @@
 """File responses with ranges and ETags, and paths of files that requests refer to."""
 
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -19,12 +18,11 @@ from frs.errors import InvalidSpec
 from frs.resolved import inside
 from store.artifacts.storage import Artifacts
 from store.db.tables import Artifact, Checkpoint
-from store.errors import ArtifactCorrupt, ArtifactsUnavailable
+from store.errors import ArtifactCorrupt
 
 BINARY = "application/octet-stream"
 """Media type of a file without a more specific one."""
 _BLOCK = 1 << 18
-_log = logging.getLogger(__name__)
 
 
 async def _range_headers(
@@ -81,18 +79,6 @@ def file_response(
     content = _open(artifacts, file)
     status = 206 if byte_range else 200
     return _FileResponse(content, start, stop, status_code=status, headers=headers, media_type=media_type)
-
-
-def delete_files(artifacts: Artifacts, *keys: str) -> None:
-    """Delete files that no row refers to any more. Best effort: a file that cannot be deleted is logged and left."""
-    for count, key in enumerate(keys):
-        try:
-            artifacts.delete(key)
-        except ArtifactsUnavailable as error:  # the other files would time out as well
-            _log.warning("%d files not deleted: %s", len(keys) - count, error.strerror, extra={"keys": keys[count:]})
-            return
-        except OSError as error:
-            _log.warning("file not deleted: %s", error.strerror, extra={"key": key})
 
 
 def safe_filename(name: str) -> str:

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
 from api.context import Context, ContextDep
-from api.http import files
 from api.http.auth import Caller, Submitter
 from api.http.schemas import JobId
 from api.jobs import quota, service
 from api.jobs.schemas import Job
 from frs.spec import Name, Priority, Spec, Tags
+from store.artifacts import storage
 from store.db import tables
 from store.db.audit import Actor
 from store.jobs import actions
@@ -90,7 +90,7 @@ def retry(context: ContextDep, caller: Submitter, job_id: JobId) -> Job:
     job = _act(context, caller, job_id, retry_and_collect_keys, reactivates=True)
     context.wakeups.enqueue(job_id)
     # Delete after the commit: an unreferenced file is better than a row without its file.
-    files.delete_files(context.artifacts, *keys)
+    storage.delete_files(context.artifacts, *keys)
     return job
 
 
@@ -124,7 +124,7 @@ def delete(context: ContextDep, caller: Submitter, job_id: JobId, artifacts: Art
         keys = actions.delete(session, job_id, caller.actor)
         session.commit()
     if artifacts == "delete":
-        files.delete_files(context.artifacts, *keys)
+        storage.delete_files(context.artifacts, *keys)
 
 
 def _act(

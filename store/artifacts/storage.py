@@ -1,5 +1,6 @@
 """Storage of artifacts (checkpoints, deliverables, uploads), each under a key, in a folder or in object storage."""
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -7,7 +8,10 @@ from typing import BinaryIO, Protocol
 from store.artifacts.folder import ArtifactFolder
 from store.artifacts.local_files import IsAbandoned
 from store.artifacts.object_storage import ArtifactObjects
+from store.errors import ArtifactsUnavailable
 from store.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 
 class Artifacts(Protocol):
@@ -48,3 +52,15 @@ def open_artifacts(settings: Settings) -> Artifacts:
     """Return the storage of `settings.artifacts_url`. Raise ValueError if the URL is invalid."""
     root = settings.artifacts_root
     return ArtifactObjects(settings.artifacts_url) if root is None else ArtifactFolder(root)
+
+
+def delete_files(artifacts: Artifacts, *keys: str) -> None:
+    """Delete files that no row refers to any more. Best effort: a file that cannot be deleted is logged and left."""
+    for count, key in enumerate(keys):
+        try:
+            artifacts.delete(key)
+        except ArtifactsUnavailable as error:  # the other files would time out as well
+            _log.warning("%d files not deleted: %s", len(keys) - count, error.strerror, extra={"keys": keys[count:]})
+            return
+        except OSError as error:
+            _log.warning("file not deleted: %s", error.strerror, extra={"key": key})

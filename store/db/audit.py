@@ -15,7 +15,8 @@ class Actor:
     """Who requests a change, and with which request."""
 
     owner: str
-    key_id: str
+    key_id: str | None
+    """None: the service itself."""
     address: str | None = None
     """Network address of the client."""
     request_id: str | None = None

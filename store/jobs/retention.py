@@ -1,23 +1,30 @@
-"""Retention: which ended jobs can be removed, and the removal of their files and metrics."""
+"""Retention: which ended jobs can be removed, and the removal of their files and metrics.
+
+`POST /clean` applies it on request, workers by the settings `keep_jobs_days` and others.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sqlalchemy import Row, delete, func, select
+from sqlalchemy import Row, and_, delete, exists, func, or_, select, true
 from sqlalchemy.orm import Session
 
+from store.artifacts import storage
+from store.artifacts.storage import Artifacts
+from store.db import audit
 from store.db.audit import Actor
-from store.db.database import time_of
+from store.db.database import Database, time_of
 from store.db.tables import Artifact, Checkpoint, Job, Metric
+from store.errors import ActionNotAllowed, JobInUse, JobNotFound
 from store.jobs import actions
 from store.jobs.lease import update_returning
 from store.jobs.transitions import add_event
 from store.states import JobStatus
 
-GroupMember = Row[str, str | None, str, float | None, list[str]]
-"""Id, parent id, owner, end and tags of a job."""
+GroupMember = Row[str, str | None, str, float | None, list[str], bool]
+"""Id, parent id, owner, end and tags of a job, and whether there is something to remove."""
 
 
 class Content(StrEnum):
@@ -29,6 +36,10 @@ class Content(StrEnum):
     """Training checkpoints of succeeded jobs; they serve only to resume. Students stay."""
     METRICS = "metrics"
     """Metric curves. Evaluations and reports stay."""
+
+
+SERVICE = Actor("(retention)", key_id=None)
+"""Whom the audit trail and events name when the settings remove something; no owner can have this name."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +65,18 @@ class Removed:
     bytes: int = 0
     """Size of the removed files."""
     keys: list[str] = field(default_factory=list)
-    """Artifact keys of files that the caller deletes after the commit."""
+    """Artifact keys of the removed files."""
 
 
-def expired_groups(session: Session, rules: RetentionRules, owner: str | None) -> list[str]:
-    """Return the ids of the first job of each run group that the rules do not keep, in the order of the ids.
+def expired_groups(
+    session: Session, rules: RetentionRules, contents: Collection[Content], owner: str | None = None
+) -> list[str]:
+    """Return the ids of the first job of each run group that has such contents and that the rules do not keep.
 
-    `owner` None: of all owners.
+    They are in the order of the ids. `owner` None: of all owners.
     """
     before = time_of(session) - rules.older_than_seconds
-    groups = _run_groups(session, owner)
+    groups = _run_groups(session, contents, owner)
     is_kept_by_rank: set[str] = set()
     for ids in _newest_first_by_owner(groups).values():
         is_kept_by_rank.update(ids[: rules.keep_last])
@@ -73,11 +86,39 @@ def expired_groups(session: Session, rules: RetentionRules, owner: str | None) -
         if id not in is_kept_by_rank
         and all(job.finished_at is not None and job.finished_at < before for job in jobs)
         and not any(rules.keep_tag in job.tags for job in jobs)
+        and any(job.has_contents for job in jobs)
     )
 
 
-def remove(session: Session, job_id: str, contents: Collection[Content], actor: Actor | None) -> Removed:
-    """Remove contents of the run group of this job; the caller commits and then deletes the files.
+def clean_group(
+    database: Database,
+    artifacts: Artifacts,
+    job_id: str,
+    contents: Collection[Content],
+    actor: Actor,
+    dry_run: bool = False,
+) -> Removed | None:
+    """Remove contents of the run group of this job, with their files; return None if another job needs the group.
+
+    A dry run does the same in the database and rolls it back, so that its report is exact.
+    """
+    with database.write() as session:
+        try:
+            removed = _remove(session, job_id, contents, actor)
+        except (JobInUse, JobNotFound, ActionNotAllowed):
+            return None
+        if dry_run:
+            session.rollback()
+            return removed
+        if removed.checkpoints or removed.metrics:
+            audit.record(session, actor, "job.clean", [job_id], contents=[*map(str, contents)])
+        session.commit()
+    storage.delete_files(artifacts, *removed.keys)
+    return removed
+
+
+def _remove(session: Session, job_id: str, contents: Collection[Content], actor: Actor) -> Removed:
+    """Remove the rows of the contents.
 
     Raises JobInUse or ActionNotAllowed if the group cannot be deleted.
     """
@@ -94,13 +135,21 @@ def remove(session: Session, job_id: str, contents: Collection[Content], actor: 
         session.execute(delete(Metric).where(Metric.job_id.in_(ids)))
     if removed.checkpoints or removed.metrics:
         for job in update_returning(session, Job.id.in_(ids)):  # the event also invalidates cached metrics
-            add_event(session, job, "cleaned", {"contents": sorted(contents), "by": actor.owner if actor else None})
+            add_event(session, job, "cleaned", {"contents": sorted(contents), "by": actor.owner})
     return removed
 
 
-def _run_groups(session: Session, owner: str | None) -> dict[str, list[GroupMember]]:
+def _run_groups(session: Session, contents: Collection[Content], owner: str | None) -> dict[str, list[GroupMember]]:
     """Return the jobs of each run group by the id of its first job, oldest group first."""
-    query = select(Job.id, Job.parent_id, Job.owner, Job.finished_at, Job.tags).order_by(Job.created_at, Job.id)
+    has_checkpoints = exists().where(Checkpoint.job_id == Job.id, Checkpoint.kind == "training")
+    has_contents = {
+        Content.JOBS: true(),
+        Content.CHECKPOINTS: and_(Job.status == JobStatus.SUCCEEDED, has_checkpoints),
+        Content.METRICS: exists().where(Metric.job_id == Job.id),
+    }
+    is_affected = or_(*(has_contents[content] for content in contents)).label("has_contents")
+    query = select(Job.id, Job.parent_id, Job.owner, Job.finished_at, Job.tags, is_affected)
+    query = query.order_by(Job.created_at, Job.id)
     groups: dict[str, list[GroupMember]] = defaultdict(list)
     for job in session.execute(query if owner is None else query.where(Job.owner == owner)):
         groups[job.parent_id or job.id].append(job)
@@ -116,7 +165,7 @@ def _newest_first_by_owner(groups: dict[str, list[GroupMember]]) -> dict[str, Se
 
 def _remove_checkpoints(session: Session, ids: Sequence[str], removed: Removed) -> None:
     succeeded = select(Job.id).where(Job.id.in_(ids), Job.status == JobStatus.SUCCEEDED)
-    is_training = (Checkpoint.kind == "training", Checkpoint.job_id.in_(succeeded))
-    rows = session.execute(delete(Checkpoint).where(*is_training).returning(Checkpoint.key, Checkpoint.bytes)).all()
+    deletion = delete(Checkpoint).where(Checkpoint.kind == "training", Checkpoint.job_id.in_(succeeded))
+    rows = session.execute(deletion.returning(Checkpoint.key, Checkpoint.bytes)).all()
     removed.checkpoints, removed.bytes = len(rows), sum(row.bytes for row in rows)
     removed.keys += [row.key for row in rows]

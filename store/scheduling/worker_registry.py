@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, or_, select
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from store.db.database import insert, now
-from store.db.tables import Document, Job, Worker
-from store.states import JobStatus
+from store.db.tables import Attempt, Document, Job, Worker
+from store.states import AttemptEnd, JobStatus
 
 ALIVE_SECONDS = 60.0
 """A worker whose registration is older than this counts as dead."""
@@ -74,6 +74,28 @@ def jobs_of(session: Session, worker_ids: Sequence[str]) -> dict[str, list[str]]
     for worker_id, job_id in session.execute(running.order_by(Job.id)):
         jobs[str(worker_id)].append(job_id)
     return jobs
+
+
+def failures_in_a_row(session: Session, worker_ids: Sequence[str]) -> dict[str, int]:
+    """Return the number of jobs with a crashed or lost attempt since the last attempt that ended well, by worker id.
+
+    A job counts once, so that a job whose trainer dies everywhere does not make its worker look broken.
+    """
+    well = select(Attempt.owner, func.max(Attempt.ended_at).label("at")).where(
+        Attempt.owner.in_(worker_ids), Attempt.end.in_((AttemptEnd.SUCCEEDED, AttemptEnd.FAILED, AttemptEnd.CANCELLED))
+    )
+    last_well = well.group_by(Attempt.owner).subquery()
+    failed = (
+        select(Attempt.owner, func.count(Attempt.job_id.distinct()))
+        .outerjoin(last_well, last_well.c.owner == Attempt.owner)
+        .where(
+            Attempt.owner.in_(worker_ids),
+            Attempt.end.in_((AttemptEnd.CRASHED, AttemptEnd.LOST)),
+            Attempt.ended_at > func.coalesce(last_well.c.at, 0.0),
+        )
+    )
+    rows = session.execute(failed.group_by(Attempt.owner)).tuples()
+    return dict.fromkeys(worker_ids, 0) | dict(rows.all())
 
 
 def _is_alive() -> ColumnElement[bool]:

@@ -1,7 +1,7 @@
 """The audit trail of the store: its rows belong to the transaction of the change and never change."""
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from store.db.audit import Actor, record
@@ -17,6 +17,15 @@ def test_the_database_refuses_to_change_or_delete_an_entry(harness, change):
     with pytest.raises(DBAPIError, match="never changed or deleted"):
         harness.do(lambda session: session.execute(change))
     assert [entry.owner for entry in harness.rows(select(AuditEntry))] == ["alice"]
+
+
+def test_postgresql_refuses_to_truncate_the_audit_trail(harness):
+    if harness.database.engine.dialect.name != "postgresql":
+        pytest.skip("SQLite has no TRUNCATE")
+    harness.do(record, ALICE, "job.cancel", ["job_1"])
+    with pytest.raises(DBAPIError, match="never changed or deleted"):
+        harness.do(lambda session: session.execute(text("TRUNCATE audit")))
+    assert len(harness.rows(select(AuditEntry))) == 1
 
 
 def test_a_change_that_is_rolled_back_leaves_no_entry(harness):

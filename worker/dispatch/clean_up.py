@@ -1,12 +1,15 @@
-"""Removal of folders without a row, left by killed workers and deleted data sets."""
+"""Removal of old jobs by the settings, and of folders without a row, left by killed workers and deleted data sets."""
 
 import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from store.artifacts import backup, local_files, unpacking
+from store.artifacts.storage import open_artifacts
 from store.db.database import Database
 from store.db.tables import Job, WorkerRequest
+from store.jobs import retention
+from store.jobs.retention import Content, RetentionRules
 from store.settings import Settings
 from store.states import JobStatus, RequestStatus
 from worker.attempt import work_folder
@@ -29,10 +32,32 @@ def remove_unused_uploads(settings: Settings, database: Database) -> None:
         _log.info("Unused unpacked data sets were removed.", folders=removed)
 
 
+def remove_expired(settings: Settings, database: Database) -> None:
+    """Remove jobs, training checkpoints and metrics that are older than the settings keep them."""
+    days_kept = {
+        Content.JOBS: settings.keep_jobs_days,
+        Content.CHECKPOINTS: settings.keep_checkpoints_days,
+        Content.METRICS: settings.keep_metrics_days,
+    }
+    for content, days in days_kept.items():
+        if days is not None:
+            _remove_older_than(days, content, settings, database)
+
+
 def end_killed_backup(settings: Settings) -> None:
     """Delete the files that a killed backup keeps in the trash."""
     if settings.artifacts_root and backup.end_killed(settings.artifacts_root):
         _log.warning("A backup was killed; the deleted files that it kept were removed.")
+
+
+def _remove_older_than(days: float, content: Content, settings: Settings, database: Database) -> None:
+    with database.read() as session:
+        groups = retention.expired_groups(session, RetentionRules(days * 86_400), [content])
+    artifacts = open_artifacts(settings)
+    for job_id in groups:
+        removed = retention.clean_group(database, artifacts, job_id, [content], retention.SERVICE)
+        if removed is not None:
+            _log.info("The retention time of a job has ended.", job_id=job_id, removed=content, bytes=removed.bytes)
 
 
 def _running(session: Session) -> list[tuple[str, int]]:

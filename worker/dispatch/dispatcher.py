@@ -39,7 +39,7 @@ DEREGISTER_SECONDS = 10.0
 MAX_POLL_SECONDS = 30.0
 """Longest pause between two polls of the database, after failures."""
 SWEEP_SECONDS = 600.0
-"""Interval of the removal of unpacked data sets that are no longer used."""
+"""Interval of retention and of the removal of unpacked data sets that are no longer used."""
 CLAIM_TRIES = 3
 """Selections in a row when other workers have claimed every candidate; then the dispatcher waits for the next poll."""
 T = TypeVar("T")
@@ -80,6 +80,7 @@ class Dispatcher:
         self._periodic_tasks = [
             PeriodicTask("remove work folders", remove_folders, settings.reap_seconds),
             PeriodicTask("remove unused uploads", remove_uploads, SWEEP_SECONDS),
+            PeriodicTask("apply retention", partial(clean_up.remove_expired, settings, database), SWEEP_SECONDS),
             PeriodicTask("end a killed backup", partial(clean_up.end_killed_backup, settings), SWEEP_SECONDS),
         ]
         self._slots: list[Slot] = []
