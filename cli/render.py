@@ -17,6 +17,8 @@ from frs.preflight.step_runner import Check
 
 _JOB_FIELDS = ("id", "name", "kind", "owner", "tags", "priority", "parent_id")
 _STATE_FIELDS = ("status", "phase", "end_reason", "attempt", "queue_position")
+SUSPECT_FAILURES = 3
+"""Jobs in a row that fail on a worker before the table of workers says so."""
 COLOURS = {"succeeded": "green", "running": "cyan", "failed": "red", "cancelled": "yellow"}
 
 
@@ -83,9 +85,9 @@ def queue(answer: Json) -> Group:
 
 
 def workers(rows: Iterable[Json]) -> Group:
-    """Return a table of workers, then the files each one is missing."""
+    """Return a table of workers, then those that fail again and again, and the files each one is missing."""
     table = _table("name", "host", "version", "runs", "concurrency", "GPUs", "seen", folds="GPUs")
-    missing: list[Text] = []
+    notes: list[Text] = []
     for row in rows:
         gpus = "; ".join(map(_gpu, row["gpus"])) or "none"
         seen = f"{_age(row['seen_at'])} ago{', draining' if row['draining'] else ''}"
@@ -93,8 +95,11 @@ def workers(rows: Iterable[Json]) -> Group:
         table.add_row(
             _text(row["name"] or row["id"]), _text(row["host"]), _text(row["version"]), *slots, _text(gpus), seen
         )
-        missing += [Text(f"{row['name'] or row['host']} {message}") for message in row["missing"]]
-    return Group(table, *missing)
+        name, failures = row["name"] or row["host"], row["failures_in_a_row"]
+        if failures >= SUSPECT_FAILURES:
+            notes.append(Text(f"{name} failed on {failures} jobs in a row: check its log, driver and disk."))
+        notes += [Text(f"{name} {message}") for message in row["missing"]]
+    return Group(table, *notes)
 
 
 def usage(answer: Json) -> Group:

@@ -208,10 +208,13 @@ def _worker_metrics(workers: Sequence[Worker]) -> Iterator[Metric]:
 
 
 def _per_worker_metrics(session: Session, workers: Sequence[Worker]) -> Iterator[Metric]:
-    jobs, present = worker_registry.jobs_of(session, [worker.id for worker in workers]), time_of(session)
+    ids, present = [worker.id for worker in workers], time_of(session)
+    jobs, failed = worker_registry.jobs_of(session, ids), worker_registry.failures_in_a_row(session, ids)
     running: Counter[tuple[str, ...]] = Counter()
+    failures: Counter[tuple[str, ...]] = Counter()
     for worker in workers:
         running[_labels(worker)] += len(jobs[worker.id])
+        failures[_labels(worker)] += failed[worker.id]
     ages: dict[tuple[str, ...], float] = {}
     for worker in worker_registry.recently_seen(session):
         age = max(0.0, present - worker.seen_at)
@@ -219,6 +222,8 @@ def _per_worker_metrics(session: Session, workers: Sequence[Worker]) -> Iterator
     documentation = "Seconds since the last heartbeat of a worker; reported for one hour after it."
     yield _per_worker("worker_jobs", "Jobs that a worker runs.", running)
     yield _per_worker("worker_seen_seconds", documentation, ages)
+    documentation = "Jobs that crashed or were lost on a worker since its last attempt that ended well."
+    yield _per_worker("worker_failures_in_a_row", documentation, failures)
 
 
 def _gpu_metric(workers: Sequence[Worker], field: str, name: str, documentation: str, divisor: float = 1) -> Metric:

@@ -34,6 +34,9 @@ class Worker(ResponseModel):
     """Requirements of the caller's queued jobs that the worker does not meet; the name is the subject of each text."""
     running: int
     """Number of jobs that the worker runs now."""
+    failures_in_a_row: int
+    """Number of jobs whose trainer crashed on this worker, or whose lease expired, since its last attempt that ended
+    well: from 3 on, suspect the worker rather than the jobs."""
     job_ids: list[str]
     """Ids of the running jobs that the caller may see."""
     started_at: ResponseTime

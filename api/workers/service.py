@@ -15,9 +15,12 @@ def list_workers(database: Database, caller: Caller) -> Page[Worker]:
     """Return the workers with a heartbeat in the last minute, with the job ids that the caller may see."""
     with database.read() as session:
         workers = worker_registry.alive(session)
-        running = worker_registry.jobs_of(session, [worker.id for worker in workers])
+        ids = [worker.id for worker in workers]
+        running, failures = worker_registry.jobs_of(session, ids), worker_registry.failures_in_a_row(session, ids)
         visible = _visible_job_ids(session, caller, [job_id for job_ids in running.values() for job_id in job_ids])
-        return Page(data=[_to_schema(caller, worker, running[worker.id], visible) for worker in workers])
+        return Page(
+            data=[_to_schema(caller, worker, running[worker.id], failures[worker.id], visible) for worker in workers]
+        )
 
 
 def _visible_job_ids(session: Session, caller: Caller, job_ids: list[str]) -> set[str]:
@@ -25,9 +28,10 @@ def _visible_job_ids(session: Session, caller: Caller, job_ids: list[str]) -> se
     return set(session.scalars(select(job.id).where(job.id.in_(job_ids), caller.visible(job))))
 
 
-def _to_schema(caller: Caller, worker: tables.Worker, running: list[str], visible: set[str]) -> Worker:
+def _to_schema(caller: Caller, worker: tables.Worker, running: list[str], failures: int, visible: set[str]) -> Worker:
     computed = {
         "running": len(running),
+        "failures_in_a_row": failures,
         "job_ids": [job_id for job_id in running if job_id in visible],
         "missing": _missing(caller, worker),
     }

@@ -139,6 +139,29 @@ def test_jobs_and_heartbeat_age_are_measured_per_worker(service, shapes, scrape)
     assert 29 < metrics["frs_worker_seen_seconds", *second] < 50
 
 
+def test_a_worker_on_which_one_job_after_another_fails_is_reported(service, shapes, scrape):
+    register(service, "w1")
+
+    def fail(*, until_poison=False):
+        service.submit()
+        for _ in range(2 if until_poison else 1):
+            service.transact(lifecycle.requeue, service.transact(lifecycle.claim, "w1", 60.0), attempt_counts=True)
+
+    def reported():
+        assert service.get("/workers")["data"][0]["failures_in_a_row"] == scrape()[metric]
+        return scrape()[metric]
+
+    metric = ("frs_worker_failures_in_a_row", ("host", "h"), ("worker", "w1"))
+    assert reported() == 0
+    fail(until_poison=True)
+    assert reported() == 1, "two crashes of one job count once"
+    service.transact(lifecycle.claim, "another worker", 60.0)
+    fail()
+    assert reported() == 2
+    service.finish(service.transact(lifecycle.claim, "w1", 60.0))
+    assert reported() == 0
+
+
 def register(service, id, *, name=None, gpus=(), age=0.0):
     """Register a worker of host `h`, named like its id unless `name` is given, that was started and last seen then."""
 

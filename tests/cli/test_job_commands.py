@@ -237,7 +237,16 @@ def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, 
     answer = json.loads(frs("queue", "--limit", 1, "--json").output)
     assert answer["data"][0]["job_id"] == first
     assert json.loads(frs("workers", "--json").output)["data"][0]["running"] >= 1
+    assert "jobs in a row" not in workers
     do(worker_registry.deregister, "worker")
+
+
+def test_the_workers_table_names_a_worker_that_fails_job_after_job() -> None:
+    row = {"name": "w1", "host": "h", "version": "1", "running": 0, "concurrency": 1, "gpus": [], "draining": False}
+    row |= {"seen_at": "2026-01-01T00:00:00Z", "missing": [], "failures_in_a_row": 3}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(render.workers([row]))
+    assert "w1 failed on 3 jobs in a row: check its log, driver and disk." in console.file.getvalue()
 
 
 def test_a_table_in_a_pipe_is_not_cut(frs: Any, submitted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
