@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
+from api import disk_quota
 from api.context import Context, ContextDep
 from api.http.auth import Caller, Submitter
 from api.http.schemas import JobId
@@ -137,9 +138,12 @@ def _act(
 ) -> Job:
     """Apply an action to a job and return the job.
 
-    With `reactivates`, a job that had ended counts against the quota of active jobs. Raises JobNotFound,
-    ActionNotAllowed, and ApiError 429 if the quota is exceeded.
+    With `reactivates`, a job that had ended counts against the quotas. Raises JobNotFound, ActionNotAllowed, and
+    ApiError 403 or 429 if a quota is exceeded.
     """
+    if reactivates:
+        with context.database.read() as session:
+            disk_quota.check(session, context.settings, caller)
     with context.database.write() as session:
         had_ended = service.get_row(session, caller, job_id).status.is_terminal
         action(session, job_id, caller.actor)

@@ -3,7 +3,6 @@
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api import disk_quota
 from api.http.auth import Caller
 from api.http.errors import ApiError
 from store.db import api_keys
@@ -17,11 +16,10 @@ _MAX_CONCURRENT_SUBMISSIONS = 100
 
 
 def check(session: Session, settings: Settings, caller: Caller, additional: int) -> None:
-    """Raise ApiError 429 if `additional` more active jobs exceed the owner's limit, 403 if its disk space is used up.
+    """Raise ApiError 429 if `additional` more active jobs exceed the owner's limit.
 
     Call it in the transaction that activates the jobs.
     """
-    disk_quota.check(session, settings, caller)
     limit = caller.max_active_jobs or settings.max_active_jobs
     if _count_active(session, caller.owner) + additional + _MAX_CONCURRENT_SUBMISSIONS <= limit:
         return

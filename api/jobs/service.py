@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Select, and_, bindparam, or_, select
 from sqlalchemy.orm import Session
 
+from api import disk_quota
 from api.context import Context
 from api.http.auth import Caller
 from api.http.errors import InvalidField
@@ -59,7 +60,7 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
     """Add a job to the queue, with its baselines, seed variants and comparison, and return it.
 
     Raises InvalidField if something that the spec refers to is missing or does not fit, ApiError 403 if the caller may
-    not set its priority, ApiError 429 if the quota is exceeded, AlreadySubmitted and IdempotencyKeyReused.
+    not set its priority, ApiError 403 or 429 if a quota is exceeded, AlreadySubmitted and IdempotencyKeyReused.
     """
     check_submittable(caller, spec)
     idempotency = Idempotency(idempotency_key, _digest(spec)) if idempotency_key else None
@@ -67,6 +68,7 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
         if idempotency:
             lifecycle.check_idempotency(session, caller.owner, idempotency)
         job_references = references.check(session, context, caller, spec)
+        disk_quota.check(session, context.settings, caller)
     children = list(derived_specs(spec))
     with context.database.write() as session:
         quota.check(session, context.settings, caller, 1 + len(children))

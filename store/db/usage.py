@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, bindparam, func, select, union_all
 from sqlalchemy.orm import Session
 
 from store.db.tables import Artifact, Checkpoint, Dataset, Detector, Job
@@ -21,23 +21,37 @@ class FileKind(StrEnum):
     """Uploaded weights."""
 
 
+def _sizes() -> dict[FileKind, Select[str, int]]:
+    """Return the query of the owners and sizes of all files, by kind."""
+    return {
+        FileKind.CHECKPOINTS: select(Job.owner, Checkpoint.bytes).where(Checkpoint.job_id == Job.id),
+        FileKind.ARTIFACTS: select(Job.owner, Artifact.bytes).where(Artifact.job_id == Job.id),
+        FileKind.DATASETS: select(Dataset.owner, Dataset.bytes),
+        FileKind.DETECTORS: select(Detector.owner, Detector.bytes),
+    }
+
+
+def _total_query() -> Select[int]:
+    sizes = union_all(*(query.where(query.selected_columns[0] == bindparam("owner")) for query in _sizes().values()))
+    return select(func.coalesce(func.sum(sizes.subquery().c.bytes), 0))
+
+
+_TOTAL = _total_query()
+"""Built once, because building the query takes longer than running it."""
+
+
 def stored_bytes(session: Session, owner: str | None = None) -> dict[str, dict[FileKind, int]]:
     """Return the bytes by owner and kind; of one owner only if given. Owners without files are omitted.
 
     An archive that two owners have uploaded counts for both.
     """
-    queries = {
-        FileKind.CHECKPOINTS: select(Job.owner, func.sum(Checkpoint.bytes)).where(Checkpoint.job_id == Job.id),
-        FileKind.ARTIFACTS: select(Job.owner, func.sum(Artifact.bytes)).where(Artifact.job_id == Job.id),
-        FileKind.DATASETS: select(Dataset.owner, func.sum(Dataset.bytes)),
-        FileKind.DETECTORS: select(Detector.owner, func.sum(Detector.bytes)),
-    }
     usage: dict[str, dict[FileKind, int]] = {}
-    for kind, query in queries.items():
-        owner_column = query.selected_columns[0]
+    for kind, sizes in _sizes().items():
+        owner_column, bytes_column = sizes.selected_columns
+        query = sizes.with_only_columns(owner_column, func.sum(bytes_column)).group_by(owner_column)
         if owner is not None:
             query = query.where(owner_column == owner)
-        for row_owner, size in session.execute(query.group_by(owner_column)):
+        for row_owner, size in session.execute(query):
             if size:
                 usage.setdefault(row_owner, dict.fromkeys(FileKind, 0))[kind] = int(size)
     return usage
@@ -45,4 +59,4 @@ def stored_bytes(session: Session, owner: str | None = None) -> dict[str, dict[F
 
 def total_bytes(session: Session, owner: str) -> int:
     """Return the bytes of all files of an owner."""
-    return sum(stored_bytes(session, owner).get(owner, {}).values())
+    return int(session.scalars(_TOTAL, {"owner": owner}).one())

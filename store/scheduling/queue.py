@@ -19,6 +19,7 @@ from sqlalchemy import (
     Select,
     Subquery,
     and_,
+    bindparam,
     case,
     exists,
     func,
@@ -131,14 +132,11 @@ def positions(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
 
     The query makes two passes over the index for any number of jobs.
     """
-    statuses = session.execute(select(Job.id, Job.status).where(Job.id.in_(job_ids)))
+    statuses = session.execute(_STATUSES, {"ids": list(job_ids)})
     queued = [id for id, status in statuses if status == JobStatus.QUEUED]  # in SQL, SQLite would scan the whole queue
     if not queued:
         return {}
-    jobs, lengths = _rounds(queued), _lengths()
-    ahead = func.sum(_number_ahead(lengths, jobs.c.priority, jobs.c.round, jobs.c.turn, jobs.c.owner))
-    query = select(jobs.c.id, 1 + ahead).join_from(jobs, lengths, literal(True)).group_by(jobs.c.id)
-    return {id: int(position) for id, position in session.execute(query)}
+    return {id: int(position) for id, position in session.execute(_POSITIONS, {"ids": queued})}
 
 
 def jobs_in_order(
@@ -156,7 +154,7 @@ def jobs_in_order(
         last = session.get(Job, last_id)
         is_after: ColumnElement[bool] = jobs.c.priority == priority
         if last is not None and (last.status, last.priority) == (JobStatus.QUEUED, priority):
-            place = session.execute(select(*_place(_rounds([last_id])))).one()
+            place = session.execute(_PLACES, {"ids": [last_id]}).one()
             is_after = and_(is_after, tuple_(*_place(jobs)) > tuple(place))
         query = query.where(or_(jobs.c.priority < priority, is_after))
     return list(session.scalars(query.order_by(jobs.c.priority.desc(), *_place(jobs)).limit(limit)))
@@ -216,8 +214,8 @@ def _number_ahead(
     return case((row.priority > priority, row.length), (row.priority == priority, in_priority), else_=0)
 
 
-def _rounds(queued: Sequence[str]) -> CTE:
-    """Return the rounds of the queued jobs: columns id, priority, owner, round and turn.
+def _rounds() -> CTE:
+    """Return the rounds of the queued jobs of the parameter `ids`: columns id, priority, owner, round and turn.
 
     Each job counts only the jobs of its owner between the given job before it and itself; the sum is its round.
     """
@@ -227,7 +225,9 @@ def _rounds(queued: Sequence[str]) -> CTE:
     )
     previous_id = func.coalesce(func.lag(Job.id).over(partition_by=owners, order_by=ages), "").label("previous_id")
     columns = (Job.id, Job.priority, Job.owner, Job.created_at, _turn(Job).label("turn"))
-    wanted = select(*columns, previous_at, previous_id).where(Job.id.in_(queued)).cte("wanted")
+    wanted = (
+        select(*columns, previous_at, previous_id).where(Job.id.in_(bindparam("ids", expanding=True))).cte("wanted")
+    )
     row, other = wanted.c, aliased(Job)
     is_between = (
         other.created_at.between(row.previous_at, row.created_at),  # a range of the index; the tuples also compare ids
@@ -240,6 +240,19 @@ def _rounds(queued: Sequence[str]) -> CTE:
     row = counted.c
     so_far = func.sum(row.between).over(partition_by=(row.priority, row.owner), order_by=(row.created_at, row.id))
     return select(row.id, row.priority, row.owner, row.turn, so_far.label("round")).cte("rounds")
+
+
+def _positions() -> Select[str, int]:
+    """Return the query of the positions of the queued jobs of the parameter `ids`."""
+    jobs, lengths = _rounds(), _lengths()
+    ahead = func.sum(_number_ahead(lengths, jobs.c.priority, jobs.c.round, jobs.c.turn, jobs.c.owner))
+    return select(jobs.c.id, 1 + ahead).join_from(jobs, lengths, literal(True)).group_by(jobs.c.id)
+
+
+_STATUSES = select(Job.id, Job.status).where(Job.id.in_(bindparam("ids", expanding=True)))
+_POSITIONS = _positions()
+_PLACES = select(*_place(_rounds()))
+"""Built once, because building these queries takes longer than running them."""
 
 
 @cache
