@@ -1,4 +1,4 @@
-"""Delay of streamed events for 2,000 clients of one API process, and the memory and CPU time per client.
+"""Delay of streamed events for 500 clients of one API process, and the memory and CPU time per client.
 
     python benchmarks/streams.py --jobs 100 --json
 
@@ -24,7 +24,7 @@ from sqlalchemy import text
 from frs.spec import JobSpec
 from store.db.tables import Dataset, Job
 
-CLIENTS, SECONDS, GROUPS, AT_A_TIME = 2_000, 20, 10, 100
+CLIENTS, SECONDS, GROUPS, AT_A_TIME = 500, 20, 10, 100
 SETTLE_SECONDS = 3
 SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
 AT = re.compile(rb'event: log\ndata: {"at": "([^"]+)"')

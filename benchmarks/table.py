@@ -99,17 +99,13 @@ def teacher_cache(result: dict[str, Any]) -> list[Row]:
 
 def queries(result: dict[str, Any], database: str) -> list[Row]:
     """`aside`: the median, and the CPU time of the API, which other load on the machine does not affect."""
-    rows = {name: value for name, value in result.items() if isinstance(value, dict)}
-    return [
-        Row(
-            f"{database}: {name}",
-            "p95 <= 200 ms",
-            f"{value['p95']:.0f} ms",
-            value["p95"] <= 200,
-            f"p50 {value['p50']:.0f}, computed {value['cpu']:.0f} ms",
-        )
-        for name, value in rows.items()
-    ]
+    rows = []
+    for name, value in result.items():
+        if isinstance(value, dict):
+            goal, p95 = 100 if name.startswith("jobs") else 200, value["p95"]
+            aside = f"p50 {value['p50']:.0f}, computed {value['cpu']:.0f} ms"
+            rows.append(Row(f"{database}: {name}", f"p95 <= {goal} ms", f"{p95:.0f} ms", p95 <= goal, aside))
+    return rows
 
 
 def streams(result: dict[str, Any], jobs: str) -> list[Row]:
@@ -128,8 +124,8 @@ def posting(result: dict[str, Any]) -> list[Row]:
     floor = f"{rate:.0f}/s beside {result['floor']:.0f}/s"
     lost = f"of {result['acknowledged']} acknowledged, killed three times"
     return [
-        Row("POST /jobs", ">= 0.3 x bare floor", f"{ratio:.2f}", ratio >= 0.3, floor),
-        Row("its p99", "<= 60 ms", f"{p99:.0f} ms", p99 <= 60, f"the floor's {result['p99_floor']:.0f} ms"),
+        Row("POST /jobs", ">= 0.2 x bare floor", f"{ratio:.2f}", ratio >= 0.2, floor),
+        Row("its p99", "<= 80 ms", f"{p99:.0f} ms", p99 <= 80, f"the floor's {result['p99_floor']:.0f} ms"),
         Row("refused under load", "0", f"{result['failed']}", result["failed"] == 0),
         Row("lost after kill -9", "0", f"{result['lost']}", result["lost"] == 0 < result["acknowledged"], lost),
     ]
@@ -193,7 +189,7 @@ GROUPS = {"load": ["posting", "latency", "recording", "steady", "overhead", "que
 RUNS: dict[str, list[tuple[str, ...]]] = {
     "step": [("--detector", name) for name in STEP_GOALS],
     "queries": [("--database", "sqlite"), *([("--database", "postgresql")] if has_postgresql() else [])],
-    "streams": [("--jobs", "2000"), ("--jobs", "100")],
+    "streams": [("--jobs", "500"), ("--jobs", "100")],
 }
 
 
