@@ -21,7 +21,7 @@ student:
   architecture: gfl             # retinanet | gfl | fcos | faster_rcnn; or config: "mmdet::gfl/gfl_r50_fpn_1x_coco.py"
   backbone: {depth: 18, width: 32}
   neck_channels: 64
-  init: random                  # imagenet | random | {detector: NAME} | {weights: FILE}
+  init: random                  # imagenet | random | {backbone: FILE} | {detector: NAME} | {weights: FILE}
 schedule: {epochs: 24, batch_size: 16, image_size: [640, 480], optimizer: {name: adamw}, lr_schedule: {name: cosine}}
 distillation: {feature_weight: auto, logit_weight: auto}
 resources: {devices: 4}         # GPUs that share every batch; on a CPU {processes: 2}

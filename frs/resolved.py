@@ -10,6 +10,7 @@ from frs.spec import (
     ConfigDetector,
     DescribedDetector,
     DetectorRef,
+    InitFromBackbone,
     InitFromFile,
     JobSpec,
     RelativePath,
@@ -36,7 +37,7 @@ class ResolvedDetector(_Resolved):
 
     description: ConfigDetector | DescribedDetector
     weights: Path | None = None
-    """Weights file to load; None if `description.init` is `random` or `imagenet`."""
+    """Weights file to load; None if `description.init` is `random`, `imagenet` or `{backbone: FILE}`."""
     sha256: str | None = None
     """Expected SHA-256 of the weights file, if it is known."""
 
@@ -134,6 +135,8 @@ def _resolve_detector(ref: DetectorRef, models: Path) -> ResolvedDetector:
         )
     if isinstance(ref.init, InitFromFile):
         return ResolvedDetector(description=ref, weights=weights_file(models, ref.init.weights))
-    if ref.init not in ("random", "imagenet"):
+    if isinstance(ref.init, InitFromBackbone):
+        weights_file(models, ref.init.backbone)
+    elif ref.init not in ("random", "imagenet"):
         raise InvalidSpec("Only the service can resolve `init: {detector}`.", "Use `init: {weights: FILE}`.")
     return ResolvedDetector(description=ref)

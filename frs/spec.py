@@ -95,7 +95,14 @@ class InitFromFile(Spec):
     """Path of the weights file, relative to the models folder."""
 
 
-Init = Literal["random", "imagenet"] | InitFromDetector | InitFromFile
+class InitFromBackbone(Spec):
+    """Initial weights of the backbone from a file; the rest is random."""
+
+    backbone: RelativePath
+    """Path of the weights file, relative to the models folder: of a backbone, a classifier or a detector."""
+
+
+Init = Literal["random", "imagenet"] | InitFromDetector | InitFromFile | InitFromBackbone
 
 
 class DetectorByName(Spec):
@@ -118,7 +125,8 @@ class ConfigDetector(Spec):
     config: Annotated[str, StringConstraints(pattern=r"^mmdet::[a-z0-9_]+/[A-Za-z0-9_.-]+\.py$", max_length=200)]
     """Name of a config that ships with mmdet, for example `mmdet::gfl/gfl_r50_fpn_1x_coco.py`."""
     init: Init = "imagenet"
-    """Initial weights: `random`, `imagenet` (backbone only), `{detector: NAME}` or `{weights: FILE}`."""
+    """Initial weights: `random`, `imagenet` (backbone only), `{backbone: FILE}` (backbone only), `{detector: NAME}` or
+    `{weights: FILE}`."""
 
 
 class Backbone(Spec):
@@ -147,7 +155,8 @@ class DescribedDetector(Spec):
     stacked_convs: Annotated[int, Field(ge=1, le=8)] | None = None
     """Convolutions in each branch of the head. Absent: the base config's number."""
     init: Init = "random"
-    """Initial weights: `random`, `imagenet` (backbone only), `{detector: NAME}` or `{weights: FILE}`."""
+    """Initial weights: `random`, `imagenet` (backbone only), `{backbone: FILE}` (backbone only), `{detector: NAME}` or
+    `{weights: FILE}`."""
 
 
 DetectorDescription = ConfigDetector | DescribedDetector

@@ -17,7 +17,16 @@ from frs.dataset.classes import describe_class_difference
 from frs.dataset.report import usable_without_boxes
 from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
 from frs.events import ErrorInfo
-from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, Init, InitFromDetector, InitFromFile, JobSpec
+from frs.spec import (
+    DetectorByName,
+    DetectorOfJob,
+    DetectorRef,
+    Init,
+    InitFromBackbone,
+    InitFromDetector,
+    InitFromFile,
+    JobSpec,
+)
 from store.db.tables import Dataset
 from store.states import DatasetStatus, DetectorStatus, JobStatus
 
@@ -165,6 +174,10 @@ def _check_init(
             _check_registered(session, caller, dataset, init.detector, f"{loc}.detector")
         case InitFromFile():
             files.resolve_file(context.settings.models_root, init.weights, f"{loc}.weights", code=WeightsNotFound.code)
+        case InitFromBackbone():
+            files.resolve_file(
+                context.settings.models_root, init.backbone, f"{loc}.backbone", code=WeightsNotFound.code
+            )
 
 
 def _check_registered(session: Session, caller: Caller, dataset: Dataset | None, id_or_name: str, loc: str) -> None:

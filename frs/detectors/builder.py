@@ -17,8 +17,10 @@ from mmengine.hub import get_config
 from torch import nn
 
 from frs.detectors.weights import load_backbone
-from frs.errors import InvalidSpec, WeightsNotFound
-from frs.spec import Architecture, Backbone, ConfigDetector, DescribedDetector
+from frs.errors import InvalidSpec, WeightsNotFound, WeightsUnreadable
+from frs.files import digest
+from frs.resolved import weights_file
+from frs.spec import Architecture, Backbone, ConfigDetector, DescribedDetector, InitFromBackbone
 
 Description = ConfigDetector | DescribedDetector
 
@@ -73,15 +75,17 @@ def model_config(description: Description, classes: int) -> ConfigDict:
 
 
 def build(description: Description, classes: int, models: Path) -> nn.Module:
-    """Return the detector with random weights from torch's global generator, or with ImageNet weights in the backbone.
+    """Return the detector with random weights from torch's global generator, or with those of a file in the backbone.
 
-    Raises WeightsNotFound if the ImageNet weights file is not in the folder `models`.
+    Raises WeightsNotFound if that file is not in the folder `models`.
     """
     register_all_modules(init_default_scope=True)
     detector = MODELS.build(model_config(description, classes))
     detector.init_weights()
     if description.init == "imagenet":
-        load_backbone(detector.backbone, imagenet_file(description, models))
+        load_backbone(detector.backbone, checked_imagenet_file(description, models))
+    elif isinstance(description.init, InitFromBackbone):
+        load_backbone(detector.backbone, weights_file(models, description.init.backbone))
     return detector
 
 
@@ -115,7 +119,17 @@ def imagenet_file(description: Description, models: Path) -> Path:
     return models / name
 
 
-@cache
+def checked_imagenet_file(description: Description, models: Path) -> Path:
+    """Return `imagenet_file`. Raises WeightsUnreadable if its hash is not the one in its name."""
+    file = imagenet_file(description, models)
+    if not digest(file).startswith(file.stem.rpartition("-")[2]):
+        raise WeightsUnreadable(
+            f"{file.name} is not the published file: its sha256 does not begin with the digits in its name.",
+            "Download it again. For weights of your own, set `init: {backbone: FILE}`.",
+        )
+    return file
+
+
 def _published_files() -> dict[str, str]:
     """Return file names by their URL in configs: `torchvision://...` (first version) and `open-mmlab://...`."""
     openmmlab = json.loads((Path(mmengine.__file__).parent / "hub" / "openmmlab.json").read_text())

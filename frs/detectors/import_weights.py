@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from frs import events
 from frs.detectors import weights
-from frs.detectors.weights import SavedFile, State
+from frs.detectors.checkpoint_layouts import State
+from frs.detectors.weights import SavedFile
 from frs.errors import FrsError, StorageFull, WeightsNotFound, WeightsRefused, WeightsUnreadable
 from frs.isolation import resource_limits
 

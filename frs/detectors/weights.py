@@ -14,10 +14,10 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
+from frs.detectors.checkpoint_layouts import BACKBONE_PREFIXES, State, tensors_in, without_wrappers
 from frs.errors import TeacherWeightsMismatch, WeightsRefused, WeightsUnreadable
 from frs.files import digest, sync
 
-State = dict[str, Tensor]
 CLASSES = "classes"
 """Key in the metadata of our safetensors files: the class names as a JSON list."""
 
@@ -83,12 +83,12 @@ def read(path: Path, sha256: str | None = None) -> dict[str, Any]:
 
 
 def state_of(content: Mapping[str, Any], name: str) -> State:
-    """Return the tensors of a weights file: its `state_dict`, or its whole content if it has none.
+    """Return the tensors of a weights file: of its `state_dict` or a similar entry, or its whole content.
 
     `name` is the file's name for messages. Raises WeightsUnreadable if there are no tensors, or other objects.
     """
-    state = content.get("state_dict", content)
-    if not isinstance(state, Mapping) or not state:
+    state = tensors_in(content)
+    if not state:
         raise WeightsUnreadable(f"{name} has no state_dict.")
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         raise WeightsUnreadable(f"The state_dict of {name} contains objects that are not tensors.")
@@ -112,7 +112,8 @@ def load(detector: nn.Module, content: Mapping[str, Any], name: str) -> None:
     Raises WeightsRefused if numbers are not finite, and TeacherWeightsMismatch if tensors are missing, unknown or of
     another type or shape.
     """
-    state, target = state_of(content, name), detector.state_dict()
+    target = detector.state_dict()
+    state = without_wrappers(state_of(content, name), _required(target))
     check_finite(state, name)
     mistyped = [key for key, tensor in state.items() if key in target and _kind(tensor) != _kind(target[key])]
     if mistyped:
@@ -141,7 +142,8 @@ def load_except(detector: nn.Module, content: Mapping[str, Any], name: str, excl
 
     Raises WeightsRefused or TeacherWeightsMismatch as `load` does.
     """
-    state, target = state_of(content, name), detector.state_dict()
+    target = detector.state_dict()
+    state = without_wrappers(state_of(content, name), _required(target) - set(excluded))
     present = sorted(key for key in excluded if key in state)
     load(detector, state | {key: target[key] for key in excluded}, name)
     return present
@@ -149,26 +151,29 @@ def load_except(detector: nn.Module, content: Mapping[str, Any], name: str, excl
 
 def shapes_match(detector: nn.Module, content: Mapping[str, Any], name: str, keys: Collection[str]) -> bool:
     """Return whether the file has tensors of the detector's shapes under `keys`. Raises WeightsUnreadable."""
-    state, target = state_of(content, name), detector.state_dict()
+    target = detector.state_dict()
+    state = without_wrappers(state_of(content, name), keys)
     return all(key in state and state[key].shape == target[key].shape for key in keys)
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
-    """Load ImageNet weights from `path` without their classifier.
+    """Load the backbone's weights from `path`, without a classifier or the other parts of a detector.
 
     Raises TeacherWeightsMismatch if the file lacks tensors of the backbone, WeightsRefused if numbers are not finite,
     and WeightsUnreadable.
     """
-    state = state_of(read(path), path.name)
-    check_finite(state, path.name)
     target = backbone.state_dict()
-    required = {key for key in target if not key.endswith("num_batches_tracked")}
+    required = _required(target)
+    state = without_wrappers(state_of(read(path), path.name), required, BACKBONE_PREFIXES)
+    check_finite(state, path.name)
     matching = {key: value for key, value in state.items() if key in required and value.shape == target[key].shape}
     if matching.keys() != required:
         missing = len(required - matching.keys())
         raise TeacherWeightsMismatch(
-            f"{path.name} does not match the backbone: {missing} of {len(required)} tensors are missing.",
-            "ImageNet weights exist for ResNets of width 64 with batch norm; use `init: random` for others.",
+            f"{path.name} does not match the backbone: {missing} of {len(required)} tensors are missing or have "
+            f"another shape ({min(required - matching.keys())}, ...).",
+            "The file must have the backbone's depth, width and norm; ImageNet weights exist for ResNets of width 64 "
+            "with batch norm. Use `init: random` for others.",
         )
     backbone.load_state_dict(matching, strict=False)
 
@@ -236,6 +241,11 @@ def _check_archive(path: Path) -> None:
             raise ValueError("The archive is compressed.")
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} is damaged.")
+
+
+def _required(target: Mapping[str, Tensor]) -> set[str]:
+    """Return the keys that a weights file must have; the counters of batch norms do not matter in eval mode."""
+    return {key for key in target if not key.endswith("num_batches_tracked")}
 
 
 def _count_not_finite(tensor: Tensor) -> int:

@@ -1,5 +1,6 @@
 """The student's result files: plain mmdet weights and config that load with mmdet, without this package."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -16,7 +17,10 @@ from frs.training.batches import Pipeline
 
 
 class StudentWriter:
-    """Write `<name>-<first 8 digits of the file's SHA-256>.pth`, its safetensors copy and the resolved config."""
+    """Write `<name>-<first 8 digits of the file's SHA-256>.pth`, its safetensors copy and the resolved config.
+
+    The config works with mmdet's `init_detector` and `DetInferencer` and with mmengine's `Runner.test()`.
+    """
 
     def __init__(
         self, folder: Path, name: str, model: ConfigDict, classes: tuple[str, ...], pipeline: Pipeline
@@ -35,9 +39,10 @@ class StudentWriter:
         return weights.write({"meta": meta, "state_dict": state}, self.folder / f"{self.name}-{{sha8}}.pth")
 
     def safetensors_copy(self, student: nn.Module, file: SavedFile) -> SavedFile:
-        """Write the same tensors as safetensors, next to `file`."""
+        """Write the same tensors and the class names as safetensors, next to `file`."""
         state = {key: tensor.cpu().contiguous().clone() for key, tensor in student.state_dict().items()}
-        return weights.write_bytes(safetensors.torch.save(state), file.path.with_suffix(".safetensors"))
+        metadata = {"format": "pt", weights.CLASSES: json.dumps(self.classes)}
+        return weights.write_bytes(safetensors.torch.save(state, metadata), file.path.with_suffix(".safetensors"))
 
     def config(self, file: SavedFile, val: SplitFiles) -> SavedFile:
         """Write an mmdet config that builds the student, next to `file`.
@@ -73,4 +78,5 @@ class StudentWriter:
             },
             "test_evaluator": {"type": "CocoMetric", "metric": "bbox", "ann_file": annotations},
             "test_cfg": {"type": "TestLoop"},
+            "visualizer": {"type": "DetLocalVisualizer", "name": "visualizer"},  # DetInferencer fails without one
         }

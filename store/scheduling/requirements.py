@@ -7,7 +7,15 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from frs.errors import DatasetNotFound
-from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, InitFromDetector, InitFromFile, JobSpec
+from frs.spec import (
+    DetectorByName,
+    DetectorOfJob,
+    DetectorRef,
+    InitFromBackbone,
+    InitFromDetector,
+    InitFromFile,
+    JobSpec,
+)
 from store.db.queries import COMPARE, datasets_of, find_detector, sees_all_owners
 from store.db.tables import Dataset, Document, Job
 from store.states import WaitingReason
@@ -98,8 +106,8 @@ def _detector_requirements(session: Session, job: Job, ref: DetectorRef) -> Iter
         return
     elif isinstance(ref.init, InitFromDetector):
         yield from _registered_weights(session, job, ref.init.detector)
-    elif isinstance(ref.init, InitFromFile):
-        file = ref.init.weights
+    elif isinstance(ref.init, InitFromFile | InitFromBackbone):
+        file = ref.init.weights if isinstance(ref.init, InitFromFile) else ref.init.backbone
         yield Requirement(f"weights/{file}", job.owner, WaitingReason.WEIGHTS, "", ((file, None),))
 
 

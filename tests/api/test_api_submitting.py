@@ -146,6 +146,8 @@ def test_an_unknown_unlabelled_data_set_is_rejected_with_its_field(service, shap
 def test_missing_weights_are_rejected(service, shapes):
     spec = DISTILL | {"teacher": {"architecture": "gfl", "init": {"weights": "nope.pth"}}}
     assert_rejected(service, spec, "weights_not_found", "teacher.init.weights")
+    spec = TRAIN | {"student": {"architecture": "gfl", "init": {"backbone": "nope.pth"}}}
+    assert_rejected(service, spec, "weights_not_found", "student.init.backbone")
 
 
 def test_a_missing_image_is_rejected_with_its_name(service):

@@ -6,8 +6,8 @@ import torch
 from test_distiller import batch, detector
 from tiny import ARCHITECTURES, described
 
-from frs.detectors import builder
-from frs.errors import WeightsNotFound
+from frs.detectors import builder, weights
+from frs.errors import WeightsNotFound, WeightsUnreadable
 from frs.spec import ConfigDetector, DescribedDetector
 
 
@@ -62,12 +62,27 @@ def test_a_backbone_without_published_weights_is_refused(tmp_path: Path) -> None
         builder.imagenet_file(caffe18, tmp_path)
 
 
-def test_imagenet_weights_are_loaded_into_the_backbone(tmp_path: Path) -> None:
+@pytest.fixture
+def imagenet18(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DescribedDetector:
+    """A detector whose backbone is published in `tmp_path`, and whose published hash is that of the file."""
     description = DescribedDetector(architecture="gfl", backbone={"depth": 18}, init="imagenet")
     source = builder.build(description.model_copy(update={"init": "random"}), 3, tmp_path)
-    torch.save(source.backbone.state_dict() | {"fc.weight": torch.zeros(1)}, tmp_path / "resnet18-f37072fd.pth")
-    detector_from_file = builder.build(description, 3, tmp_path)
-    assert all(
-        torch.equal(expected, loaded)
-        for expected, loaded in zip(source.backbone.parameters(), detector_from_file.backbone.parameters(), strict=True)
+    saved = weights.write(
+        source.backbone.state_dict() | {"fc.weight": torch.zeros(1)}, tmp_path / "resnet18-{sha8}.pth"
     )
+    monkeypatch.setitem(builder.TORCHVISION_SHA256_PREFIXES, "resnet18", saved.sha256[:8])
+    return description
+
+
+def test_a_file_that_is_not_the_published_one_is_refused(imagenet18: DescribedDetector, tmp_path: Path) -> None:
+    [file] = tmp_path.glob("resnet18-*.pth")
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(WeightsUnreadable, match="not the published file") as error:
+        builder.build(imagenet18, 3, tmp_path)
+    assert "backbone: FILE" in error.value.hint
+
+
+def test_imagenet_weights_are_loaded_into_the_backbone(imagenet18: DescribedDetector, tmp_path: Path) -> None:
+    [file] = tmp_path.glob("resnet18-*.pth")
+    published, loaded = weights.read(file), builder.build(imagenet18, 3, tmp_path).backbone.state_dict()
+    assert all(torch.equal(published[key], tensor) for key, tensor in loaded.items())

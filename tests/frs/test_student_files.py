@@ -94,13 +94,27 @@ def test_the_safetensors_copy_holds_the_same_tensors(train: Train, tmp_path: Pat
     safetensors_copy = safetensors.torch.load_file(files["student.safetensors"])
     assert state.keys() == safetensors_copy.keys()
     assert all(torch.equal(state[name], safetensors_copy[name]) for name in state)
+    with safetensors.safe_open(files["student.safetensors"], "pt") as file:
+        classes = json.dumps(["circle", "square", "triangle", "star"])
+        assert file.metadata() == {"format": "pt", "classes": classes}
 
 
-RUNNER = """
+MMDET_APIS = """
 import sys
+from pathlib import Path
 import mmcv_torchvision
+from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
 from mmengine.runner import Runner
+
+image = str(next(Path("val").iterdir()))
+inferencer = DetInferencer(sys.argv[1], sys.argv[2], device="cpu", show_progress=False)
+[prediction] = inferencer(image, out_dir=sys.argv[3])["predictions"]
+detector = init_detector(sys.argv[1], sys.argv[2], device="cpu")
+assert detector.dataset_meta["classes"] == ("circle", "square", "triangle", "star"), detector.dataset_meta
+scores = inference_detector(detector, image).pred_instances.scores.tolist()
+assert scores == prediction["scores"], (scores, prediction)
+assert (Path(sys.argv[3]) / "vis" / Path(image).name).is_file()
 
 config = Config.fromfile(sys.argv[1])
 config.merge_from_dict({"load_from": sys.argv[2], "work_dir": sys.argv[3]})
@@ -108,10 +122,10 @@ print(Runner.from_cfg(config).test())
 """
 
 
-def test_mmengines_runner_evaluates_the_student_in_the_data_set_folder(
+def test_the_student_works_in_every_api_of_mmdet_in_the_data_set_folder(
     train: Train, data: Path, tmp_path: Path
 ) -> None:
     files = result_files(tmp_path / "run", train(job(kind="train", teacher=None, schedule={"max_steps": 1})))
-    command = [sys.executable, "-c", RUNNER, files["student-config.py"], files["student.pth"], tmp_path / "work"]
+    command = [sys.executable, "-c", MMDET_APIS, files["student-config.py"], files["student.pth"], tmp_path / "work"]
     completed = subprocess.run(command, capture_output=True, text=True, cwd=data / "tiny", check=False)
     assert completed.returncode == 0, completed.stderr[-3000:]

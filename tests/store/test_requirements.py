@@ -67,6 +67,8 @@ def test_weights_are_required_if_they_are_files_in_the_models_folder(harness):
     required = requirements(harness, **spec, teacher={"detector": "file"})
     assert required["det_file"].files == (("t.pth", "abc"),)
     assert required["weights/s.pth"].files == (("s.pth", None),)
+    backbone = requirements(harness, kind="train", student={**GFL, "init": {"backbone": "own.pth"}})
+    assert backbone["weights/own.pth"].files == (("own.pth", None),)
     assert "det_file" in requirements(harness, **spec, teacher={**GFL, "init": {"detector": "det_file"}})
     assert requirements(harness, kind="evaluate", student={"detector": "kept"}).keys() == {"ds_shapes"}
 

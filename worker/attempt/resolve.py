@@ -12,6 +12,7 @@ from frs.spec import (
     DetectorDescription,
     DetectorOfJob,
     DetectorRef,
+    InitFromBackbone,
     InitFromDetector,
     InitFromFile,
     JobSpec,
@@ -80,6 +81,8 @@ def _detector(
         return _with_weights(settings, _ready_detector(session, job, ref.init.detector), ref, inputs)
     if isinstance(ref.init, InitFromFile):
         return ResolvedDetector(description=ref, weights=weights_file(settings.models_root, ref.init.weights))
+    if isinstance(ref.init, InitFromBackbone):
+        weights_file(settings.models_root, ref.init.backbone)
     return ResolvedDetector(description=ref)
 
 
