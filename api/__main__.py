@@ -40,8 +40,9 @@ def main() -> None:
         raise SystemExit(f"{error.code}: {error}") from None
     if not is_loopback(arguments.host):
         _log.warning(
-            "The API is reachable from the network without encryption, so API keys and data are sent in plain text. "
-            "Run it behind a reverse proxy that terminates TLS."
+            "The API listens on %s without encryption. Unless that port is published on loopback only, put a reverse "
+            "proxy that terminates TLS in front of it: API keys and data are sent in plain text.",
+            arguments.host,
         )
     config = uvicorn.Config(
         app,

@@ -19,6 +19,7 @@ _JOB_FIELDS = ("id", "name", "kind", "owner", "tags", "priority", "parent_id")
 _STATE_FIELDS = ("status", "phase", "end_reason", "attempt", "queue_position")
 SUSPECT_FAILURES = 3
 """Jobs in a row that fail on a worker before the table of workers says so."""
+STALE = "stale: the worker does not respond"
 COLOURS = {"succeeded": "green", "running": "cyan", "failed": "red", "cancelled": "yellow"}
 
 
@@ -26,7 +27,7 @@ def jobs(rows: Iterable[Json]) -> Table:
     """Return a table with one row per job."""
     table = _table("id", "status", "done", "kind", "age", "name", folds="name")
     for job in rows:
-        progress = f"{100 * job['progress']['fraction']:.0f} %" if job["progress"] else ""
+        progress = f"{100 * job['progress']['fraction']:.0f} %" if (job["progress"] or {}).get("steps") else ""
         status = Text(job["status"], COLOURS.get(job["status"], ""))
         table.add_row(job["id"], status, progress, job["kind"], _age(job["created_at"]), _text(job["name"]))
     return table
@@ -41,8 +42,8 @@ def job(job: Json) -> Table:
     for name in ("status_reason", "error"):
         if job[name]:
             table.add_row(name, _text(f"{job[name]['code']}: {job[name]['message']} {job[name].get('hint') or ''}"))
-    if job["progress"]:
-        table.add_row("progress", _progress(job["progress"]))
+    if text := _progress(job):
+        table.add_row("progress", text)
     for name in ("created_at", "started_at", "finished_at"):
         table.add_row(name, job[name] or "")
     for name, key in [("baselines", "baseline_job_ids"), ("other seeds", "seed_job_ids")]:
@@ -76,7 +77,10 @@ def queue(answer: Json) -> Group:
         devices = "" if row["devices"] is None else str(row["devices"])
         texts = (row["status_reason"]["code"], _age(row["created_at"]), _text(row["name"]))
         table.add_row(str(row["position"]), row["job_id"], str(row["priority"]), devices, *texts)
-    running = [Text(f"running {row['job_id']}  {row['phase'] or ''}  {row['name'] or ''}") for row in answer["running"]]
+    running = [
+        Text("  ".join(filter(None, (f"running {row['job_id']}", row["phase"], row["name"], _progress(row)))))
+        for row in answer["running"]
+    ]
     counts = Text(", ".join(f"{count} {status}" for status, count in answer["counts"].items()))
     empty = (
         f"empty at about {answer['empty_at']}" if answer["empty_at"] else f"no estimate: {answer['empty_at_reason']}"
@@ -160,11 +164,13 @@ def recipes(rows: Iterable[Json]) -> Table:
 
 def keys(rows: Iterable[Json]) -> Table:
     """Return a table with one row per API key; of the token, only its prefix."""
-    table = _table("id", "prefix", "owner", "scopes", "expires", "name", folds="name")
+    table = _table("id", "prefix", "owner", "scopes", "created", "expires", "name", folds="name")
     for row in rows:
         expiry = "revoked" if row["revoked_at"] else (row["expires_at"] or "")
         scopes = ", ".join(row["scopes"])
-        table.add_row(row["id"], _text(row["prefix"]), _text(row["owner"]), scopes, expiry, _text(row["name"]))
+        table.add_row(
+            row["id"], _text(row["prefix"]), _text(row["owner"]), scopes, row["created_at"], expiry, _text(row["name"])
+        )
     return table
 
 
@@ -204,12 +210,19 @@ def _attempt(attempt: Json) -> str:
     return f"on {attempt['worker']}{step}, {attempt['started_at'][:19]}Z, {attempt['end'] or 'running'}"
 
 
-def _progress(progress: Json) -> str:
-    eta = progress["eta_seconds"]
-    time_left = f", {duration(eta)} left" if eta else ""
+def _progress(job: Json) -> str:
+    """Return the progress of training and of a phase beside it; empty if there is none."""
+    progress = job["progress"] or {}
+    parts = []
+    if progress.get("steps"):
+        parts.append(f"epoch {progress['epoch']}/{progress['epochs']}, step {progress['step']}/{progress['steps']}")
+    if progress.get("phase_fraction") is not None:
+        parts.append(f"{job['phase'] or 'this phase'} {progress['phase_fraction']:.0%}")
+    if progress.get("eta_seconds"):
+        parts.append(f"{duration(progress['eta_seconds'])} left")
     if progress.get("stale"):
-        time_left = " (stale: the worker does not respond)"
-    return f"epoch {progress['epoch']}/{progress['epochs']}, step {progress['step']}/{progress['steps']}{time_left}"
+        parts.append(STALE)
+    return ", ".join(parts)
 
 
 def _number(value: float | None) -> str:

@@ -100,6 +100,7 @@ def restore(source: Path) -> None:
     sql("ALTER DATABASE restored RENAME TO frs")
     if not in_object_storage():
         compose(*STORE_COMMAND, "restore-replace")
+    compose(*STORE_COMMAND, "restore-release")
     compose("up", "--detach")
     print("Restored. Jobs that ran when the backup was made continue from their last checkpoint.")
 

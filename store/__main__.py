@@ -4,7 +4,7 @@
 
 The other commands are steps of `docker/backup.py` on the artifacts folder: `backup-begin`, `backup-pack` (writes a tar
 to standard output), `backup-end`, `restore-unpack` (reads it from standard input), `restore-replace` and
-`restore-discard`.
+`restore-discard`; and on the restored database, `restore-release`.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from frs.errors import FrsError
 from store.artifacts import backup
 from store.initialise import initialise
+from store.restored import release_jobs
 from store.settings import Settings
 from store.settings_report import invalid_settings, report, unknown_variables
 
@@ -34,7 +35,7 @@ STEPS: dict[str, Callable[[Path, int], None]] = {
 def main() -> None:
     """Run the command given on the command line."""
     parser = argparse.ArgumentParser(prog="python -m store", description=__doc__)
-    parser.add_argument("command", choices=["init", "settings", *STEPS])
+    parser.add_argument("command", choices=["init", "settings", "restore-release", *STEPS])
     parser.add_argument("--bytes", type=int, default=0, help="size of the unpacked files, for restore-unpack")
     arguments = parser.parse_args()
     try:
@@ -51,6 +52,9 @@ def main() -> None:
             print(f"no metrics key in {settings.metrics_key_file}: run `make env`", file=sys.stderr)
         initialise(settings)
         print(f"ready: data in {settings.data}, API key in {settings.api_key_file}")
+        return
+    if arguments.command == "restore-release":
+        print(f"{len(release_jobs(settings))} jobs ran when the backup was made; they are queued again")
         return
     if settings.artifacts_root is None:
         raise SystemExit("The artifacts are in object storage: back them up with the tools of that storage.")

@@ -17,7 +17,7 @@ OTHER_VARIABLES = {
 """Variables with the prefix that are no fields of `Settings`, and their readers."""
 COMPOSE_VARIABLES = (
     *("FRS_API_IMAGE", "FRS_WORKER_IMAGE", "FRS_API_MEMORY", "FRS_WORKER_MEMORY", "FRS_SHM_SIZE"),
-    *("FRS_DATASETS_DIR", "FRS_MODELS_DIR", "FRS_PUBLISH", "FRS_INNER_ONLY", "FRS_WORKER_STOP_GRACE"),
+    *("FRS_DATASETS_DIR", "FRS_MODELS_DIR", "FRS_PUBLISH", "FRS_INNER_ONLY", "FRS_WORKERS", "FRS_WORKER_STOP_GRACE"),
     *("FRS_SHARE_ADDRESS", "FRS_SHARE_POSTGRES_PORT", "FRS_SHARE_REDIS_PORT"),
 )
 """Variables that the compose files read from `.env`, which the containers therefore also have."""

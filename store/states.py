@@ -58,7 +58,9 @@ WAITING_HINTS: dict[WaitingReason, str] = {
     WaitingReason.DEVICE: (
         "See GET /workers; request fewer GPUs with `resources.devices`, or start a worker with more GPUs."
     ),
-    WaitingReason.WORKER: "See GET /workers and GET /queue; start a worker with `frs up` or `python -m worker`.",
+    WaitingReason.WORKER: (
+        "See GET /workers and GET /queue. To start a worker: `frs up`, or for containers `docker compose up -d worker`."
+    ),
     WaitingReason.DATASET: (
         "Copy the files exactly as registered below `FRS_DATASETS_ROOT` of a worker, which checks again within a "
         "minute; register changed files under a new name."

@@ -121,7 +121,10 @@ def _token(headers: Headers) -> str:
 
 
 def _unauthorised(code: str, detail: str) -> ApiError:
-    hint = "Send `Authorization: Bearer KEY`. The first key is in the file `api-key` of the service's data folder."
+    hint = (
+        "Send `Authorization: Bearer KEY`. The first key is in the file `api-key` of the data folder, with containers "
+        "in `.secrets/api-key`."
+    )
     return ApiError(401, code, detail, hint, headers={"WWW-Authenticate": "Bearer"})
 
 

@@ -18,6 +18,7 @@ from frs.errors import FrsError
 from store.errors import ActionNotAllowed, ArtifactsUnavailable
 
 STATUS_OF_CODE = {
+    "storage_full": 507,
     "action_not_allowed": 409,
     "artifact_not_found": 404,
     "artifact_corrupt": 500,

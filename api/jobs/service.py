@@ -141,6 +141,7 @@ def cancel(database: Database, caller: Caller, job_id: str) -> Job:
         for child in queries.children(session, job_id):
             with suppress(ActionNotAllowed):  # the child has ended
                 actions.cancel(session, child.id, caller.actor)
+        lifecycle.fail_dependents(session)
         session.commit()
     return get_job(database, caller, job_id)
 

@@ -51,6 +51,9 @@ class DatabaseCollector(Collector):
         self._context = context
         self._jobs_ended = EndCounter(Job.id, Job.finished_at, Job.end_reason)
         self._attempts_ended = EndCounter(Attempt.job_id, Attempt.ended_at, Attempt.end)
+        with context.database.read() as session:
+            self._jobs_ended.update(session)
+            self._attempts_ended.update(session)
         self._lock = threading.Lock()
         """Two concurrent scrapes must not count the same rows."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
+from store.db import audit
 from store.db.database import now
 from store.db.tables import DEFAULT_OWNER, ApiKey
 from store.errors import LastAdminKey
@@ -154,7 +155,8 @@ def add_metrics_key(session: Session, path: Path) -> None:
 def _add_unless_known(session: Session, name: str, path: Path, scope: Scope) -> None:
     token = path.read_text().strip()
     if session.scalar(select(ApiKey.id).where(ApiKey.sha256 == token_digest(token))) is None:
-        add(session, name, token, scopes=[scope])
+        key = add(session, name, token, scopes=[scope])
+        audit.record(session, audit.SETUP, "key.create", [key.id], name=name, owner=key.owner, scopes=key.scopes)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -22,6 +22,11 @@ class Actor:
     request_id: str | None = None
 
 
+SETUP = Actor("(setup)", key_id=None)
+RETENTION = Actor("(retention)", key_id=None)
+"""The service itself: `python -m store init`, and workers that apply the retention settings. No owner is named so."""
+
+
 def record(session: Session, actor: Actor | None, action: str, targets: Sequence[str], **details: Any) -> None:
     """Insert one row for each changed object, in the transaction of the change; `details` must not contain secrets.
 

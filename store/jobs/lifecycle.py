@@ -123,6 +123,8 @@ def claim(
         return None
     [job] = jobs
     end_turn(session, job.owner)
+    if job.progress:  # the speed of the attempt before says nothing about this one
+        job.progress = job.progress | {"eta_seconds": None, "images_per_second": None}
     session.add(Attempt(job_id=job.id, number=job.attempt, owner=owner))
     add_status_event(session, job)
     return _lease_of(job, _request_id(session, job))
@@ -180,6 +182,17 @@ def requeue_expired(session: Session) -> list[str]:
     """
     lost = update_returning(session, Job.status == JobStatus.RUNNING, Job.lease_expires_at < now())
     return [job.id for job in lost if return_to_queue(session, job, AttemptEnd.LOST) == JobStatus.QUEUED]
+
+
+def release_running(session: Session, message: str) -> list[str]:
+    """Return all running jobs to the queue, because their workers cannot know them; return their ids.
+
+    `message` is the reason in the history. Call it while no worker runs, as after the restore of a backup.
+    """
+    running = update_returning(session, Job.status == JobStatus.RUNNING)
+    for job in running:
+        return_to_queue(session, job, AttemptEnd.RELEASED, message=f"Attempt {job.attempt}: {message}")
+    return [job.id for job in running]
 
 
 def fail_dependents(session: Session) -> list[str]:

@@ -38,10 +38,6 @@ class Content(StrEnum):
     """Metric curves. Evaluations and reports stay."""
 
 
-SERVICE = Actor("(retention)", key_id=None)
-"""Whom the audit trail and events name when the settings remove something; no owner can have this name."""
-
-
 @dataclass(frozen=True)
 class RetentionRules:
     """Which run groups are kept. A run group is kept as a whole."""

@@ -90,6 +90,13 @@ def test_lost_and_crashed_attempts_are_counted(service, shapes, scrape):
     assert [metrics["frs_attempts_ended_total", ("end", end)] for end in ("lost", "crashed", "succeeded")] == [1, 1, 0]
 
 
+def test_ends_before_the_first_scrape_are_counted(service, shapes, scrape):
+    service.succeeded_job()
+    metrics = scrape()
+    assert metrics["frs_jobs_ended_total", ("reason", "completed")] == 1
+    assert metrics["frs_attempts_ended_total", ("end", "succeeded")] == 1
+
+
 def test_the_count_of_ended_jobs_never_shrinks(service, shapes, scrape):
     completed = ("frs_jobs_ended_total", ("reason", "completed"))
     assert scrape()[completed] == 0

@@ -241,6 +241,31 @@ def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, 
     do(worker_registry.deregister, "worker")
 
 
+NO_TRAINING = {"epoch": 0, "epochs": 0, "step": 0, "steps": 0, "fraction": 0.0, "eta_seconds": None}
+TRAINING = NO_TRAINING | {"epoch": 1, "epochs": 3, "step": 61, "steps": 260}
+
+
+@pytest.mark.parametrize(
+    ("progress", "shown"),
+    [
+        (None, ""),
+        (NO_TRAINING, ""),
+        (NO_TRAINING | {"phase_fraction": 0.25}, "checking 25%"),
+        (TRAINING, "epoch 1/3, step 61/260"),
+        (TRAINING | {"eta_seconds": 75.0}, "epoch 1/3, step 61/260, 1:15 left"),
+        (TRAINING | {"stale": True}, "epoch 1/3, step 61/260, stale: the worker does not respond"),
+    ],
+)
+def test_the_queue_shows_the_progress_of_running_jobs(progress: Any, shown: str) -> None:
+    row = {"job_id": "job_1", "phase": "checking", "name": "n", "progress": progress}
+    answer = {"data": [], "running": [row], "counts": {}, "empty_at": "soon"}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(render.queue(answer))
+    assert f"running job_1  checking  n  {shown}".rstrip() in [
+        line.rstrip() for line in console.file.getvalue().splitlines()
+    ]
+
+
 def test_the_workers_table_names_a_worker_that_fails_job_after_job() -> None:
     row = {"name": "w1", "host": "h", "version": "1", "running": 0, "concurrency": 1, "gpus": [], "draining": False}
     row |= {"seen_at": "2026-01-01T00:00:00Z", "missing": [], "failures_in_a_row": 3}

@@ -1,14 +1,14 @@
 import pytest
 from sqlalchemy import select, update
 
-from frs.events import Checkpoint, ErrorInfo
+from frs.events import Checkpoint, ErrorInfo, Progress
 from store.db import api_keys
 from store.db.tables import Attempt, Event, Job
 from store.errors import ActionNotAllowed, AlreadySubmitted, IdempotencyKeyReused, JobNotFound, LeaseLost
 from store.jobs import actions, lifecycle
 from store.jobs.lease import RequestedAction
 from store.jobs.lifecycle import Idempotency
-from store.jobs.recording import record_checkpoint
+from store.jobs.recording import record, record_checkpoint
 from store.scheduling import waiting
 from store.states import MAX_WITHOUT_PROGRESS, Action, AttemptEnd, EndReason, JobStatus, WaitingReason, allowed_actions
 
@@ -254,3 +254,13 @@ def test_the_history_contains_why_a_job_was_returned_to_the_queue(harness):
         "Attempt 2: the lease expired, because the worker, its host or the database failed.",
         "Attempt 3: the worker returned the job to the queue.",
     ]
+
+
+def test_the_next_attempt_does_not_inherit_the_speed_of_the_one_before(harness):
+    lease = harness.start()
+    progress = Progress(epoch=1, epochs=2, step=7, steps=20, fraction=0.35, eta_seconds=600.0, images_per_second=4.0)
+    harness.do(record, lease, [progress])
+    harness.do(lifecycle.requeue, lease, attempt_counts=False)
+    harness.claim(lease.job_id)
+    stored = harness.job(lease.job_id).progress
+    assert (stored["step"], stored["eta_seconds"], stored["images_per_second"]) == (7, None, None)

@@ -75,8 +75,8 @@ def test_metrics_are_removed_once(harness, old_job):
 def test_a_job_is_removed_with_all_its_files_and_the_removal_is_audited(harness, old_job):
     clean(harness, keep_jobs_days=9)
     assert harness.rows(select(Job.id)) == [] and files(harness) == []
-    [entry] = harness.rows(select(AuditEntry))
-    assert (entry.action, entry.target, entry.owner, entry.key_id) == ("job.delete", old_job, "(retention)", None)
+    [entry] = harness.rows(select(AuditEntry).where(AuditEntry.action == "job.delete"))
+    assert (entry.target, entry.owner, entry.key_id) == (old_job, "(retention)", None)
 
 
 def test_a_job_with_the_tag_keep_and_a_job_that_waits_stay(harness, old_job):

@@ -67,7 +67,7 @@ def check_space(settings: Settings) -> None:
         available = available_bytes(settings, root)
         if available < 0:
             free = (available >> 20) + settings.min_free_mb
-            raise StorageFull(f"{free} MB are free; a job requires {settings.min_free_mb} MB to start.")
+            raise StorageFull(f"{free} MiB are free; a job requires {settings.min_free_mb} MiB to start.")
 
 
 def remove(folder: Path) -> None:

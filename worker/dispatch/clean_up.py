@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from store.artifacts import backup, local_files, unpacking
 from store.artifacts.storage import open_artifacts
+from store.db import audit
 from store.db.database import Database
 from store.db.tables import Job, WorkerRequest
 from store.jobs import retention
@@ -55,7 +56,7 @@ def _remove_older_than(days: float, content: Content, settings: Settings, databa
         groups = retention.expired_groups(session, RetentionRules(days * 86_400), [content])
     artifacts = open_artifacts(settings)
     for job_id in groups:
-        removed = retention.clean_group(database, artifacts, job_id, [content], retention.SERVICE)
+        removed = retention.clean_group(database, artifacts, job_id, [content], audit.RETENTION)
         if removed is not None:
             _log.info("The retention time of a job has ended.", job_id=job_id, removed=content, bytes=removed.bytes)
 
