@@ -14,7 +14,7 @@ from store.jobs import lifecycle
 from store.requests import worker_requests
 from store.scheduling.queue import CPU_ONLY, RESERVATION_SECONDS, GpuCapacity
 from store.states import RequestKind
-from worker.dispatch import file_availability, file_checks
+from worker.dispatch import file_availability, file_checks, job_selector
 from worker.dispatch.file_availability import FileAvailability
 from worker.dispatch.job_selector import JobSelector
 
@@ -33,6 +33,7 @@ def elsewhere(harness, tmp_path):
 @pytest.fixture
 def frequent_checks(monkeypatch):
     monkeypatch.setattr(file_availability, "RECHECK_SECONDS", 0.3)
+    monkeypatch.setattr(file_availability, "RENEW_SECONDS", 0.1)
 
 
 def code_of(harness, job_id):
@@ -149,23 +150,14 @@ def test_a_worker_skips_a_probe_whose_data_set_it_lacks(harness, elsewhere):
             until(lambda: probe().status == "succeeded")
 
 
-class RetryingSelector:
-    """A selector that repeats a selection until all requirements are checked."""
+def selector_of(harness, **changes):
+    """Return the selector of a worker; `changes` of the settings make it another host."""
+    return JobSelector(harness.database, FileAvailability(harness.settings.model_copy(update=changes)))
 
-    def __init__(self, harness, **changes):
-        self.availability = FileAvailability(harness.settings.model_copy(update=changes))
-        self.selector = JobSelector(harness.database, self.availability)
 
-    def select_jobs(self, capacity=CPU_ONLY):
-        while True:
-            until(self.is_idle)
-            job_ids = self.selector.select_jobs(capacity)
-            if self.is_idle() and not self.selector._unchecked:
-                return job_ids
-
-    def is_idle(self):
-        self.availability._collect_results()
-        return not any(state.is_running for state in self.availability._states.values())
+def until_selected(selector, job_ids, capacity=CPU_ONLY):
+    """Wait until the files are checked and exactly these jobs are selected."""
+    until(lambda: selector.select_jobs(capacity) == job_ids)
 
 
 def test_no_gpu_is_reserved_for_a_job_whose_files_are_missing(harness, elsewhere):
@@ -174,62 +166,66 @@ def test_no_gpu_is_reserved_for_a_job_whose_files_are_missing(harness, elsewhere
     values = {"devices": 4, "created_at": Job.created_at - 2 * RESERVATION_SECONDS}
     harness.do(lambda session: session.execute(update(Job).where(Job.id == large).values(values)))
     small = harness.submit({"resources": {"devices": 1}})
-    assert RetryingSelector(harness, **elsewhere).select_jobs(GpuCapacity(gpus=4, free=1)) == [small]
+    until_selected(selector_of(harness, **elsewhere), [small], GpuCapacity(gpus=4, free=1))
     (harness.settings.models_root / "w.pth").write_bytes(b"weights")
-    assert RetryingSelector(harness).select_jobs(GpuCapacity(gpus=4, free=1)) == [], "reserved for the large job"
-    assert RetryingSelector(harness).select_jobs(GpuCapacity(gpus=4, free=4)) == [large, small]
+    selector = selector_of(harness)
+    until_selected(selector, [large, small], GpuCapacity(gpus=4, free=4))
+    assert selector.select_jobs(GpuCapacity(gpus=4, free=1)) == [], "reserved for the large job"
 
 
 def test_a_selection_takes_one_query_if_nothing_is_missing(harness):
-    for _ in range(20):
-        harness.submit()
-    selector, statements = RetryingSelector(harness), []
-    selector.select_jobs()
+    job_ids = [harness.submit() for _ in range(20)]
+    selector, statements = selector_of(harness), []
+    until_selected(selector, job_ids[:8])
     event.listen(harness.database.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
-    assert len(selector.select_jobs()) == 8
+    assert len(selector.select_jobs(CPU_ONLY)) == 8
     assert [statement.split()[0] for statement in statements] == ["BEGIN", "SELECT"]
 
 
-def test_a_report_does_not_count_as_a_request_for_a_requirement(harness, elsewhere, frequent_checks):
-    """Otherwise the data set would stay excluded without requests, and after a while it would no longer be reported."""
+def test_a_missing_data_set_is_reported_as_long_as_jobs_need_it_and_its_jobs_are_skipped(
+    harness, elsewhere, frequent_checks, monkeypatch
+):
+    """A skipped data set hides its jobs from the selection, which must not end the reason that they show."""
+    monkeypatch.setattr(file_availability, "REPORT_SECONDS", 0.2)
+    monkeypatch.setattr(job_selector, "FORGET_SECONDS", 0.05)
     harness.submit()
-    selector = RetryingSelector(harness, **elsewhere)
-    for _ in range(3):
-        # The data set is excluded for a short time only, so one selection may come too late.
-        until(lambda: selector.select_jobs() == [] and selector.selector.exclusions.datasets == {"ds_shapes"})
-        for _ in range(4):
-            time.sleep(0.1)
-            assert [issue["key"] for issue in selector.availability.report()] == ["ds_shapes"]
-        assert selector.selector.exclusions.datasets == selector.selector.exclusions.jobs == frozenset()
+    availability = FileAvailability(harness.settings.model_copy(update=elsewhere))
+    selector = JobSelector(harness.database, availability)
+    until(lambda: selector.select_jobs(CPU_ONLY) == [] and availability.report())
+    for _ in range(10):
+        assert selector.select_jobs(CPU_ONLY) == []
+        assert [issue["key"] for issue in availability.report()] == ["ds_shapes"]
+        assert selector.exclusions().datasets == {"ds_shapes"}
+        time.sleep(0.05)
 
 
-def test_a_missing_requirement_without_requests_is_no_longer_reported(harness, elsewhere, monkeypatch):
+def test_a_missing_requirement_of_no_queued_job_is_no_longer_reported(harness, elsewhere, monkeypatch):
     job_id = harness.submit()
-    selector = RetryingSelector(harness, **elsewhere)
-    selector.select_jobs()
-    assert len(selector.availability.report()) == 1
+    availability = FileAvailability(harness.settings.model_copy(update=elsewhere))
+    selector = JobSelector(harness.database, availability)
+    until(lambda: selector.select_jobs(CPU_ONLY) == [] and len(availability.report()) == 1)
     harness.cancel(job_id)
     monkeypatch.setattr(file_availability, "REPORT_SECONDS", 0.0)
-    assert selector.availability.report() == []
+    assert availability.report() == []
 
 
 def test_a_large_file_is_hashed_once_for_each_version(harness, frequent_checks, monkeypatch):
     store_hashes(harness)
     hashed, digest = [], file_checks.digest
     monkeypatch.setattr(file_checks, "digest", lambda path: (hashed.append(path.name), digest(path))[1])
-    harness.submit()
-    selector = RetryingSelector(harness)
+    job_id = harness.submit()
+    selector = selector_of(harness)
     for _ in range(3):
-        assert len(selector.select_jobs()) == 1
+        until_selected(selector, [job_id])
         time.sleep(0.35)
     assert hashed == ["train.json", "val.json"]
     (harness.settings.datasets_root / "shapes" / "val.json").write_text("{} ")
-    assert selector.select_jobs() == []
-    assert hashed == ["train.json", "val.json", "val.json"]
+    until(lambda: hashed == ["train.json", "val.json", "val.json"])
+    until_selected(selector, [])
 
 
 def test_a_long_queue_of_skipped_jobs_is_searched_to_its_end(harness):
     for _ in range(50):
         harness.submit({"student": {**GFL, "init": {"weights": "w.pth"}}})
     job_id = harness.submit()
-    assert RetryingSelector(harness).select_jobs() == [job_id]
+    until_selected(selector_of(harness), [job_id])

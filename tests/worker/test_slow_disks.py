@@ -134,7 +134,7 @@ def test_no_gpu_is_reserved_for_a_job_whose_files_are_being_checked(harness, has
     harness.do(lambda session: session.execute(update(Job).where(Job.id == large).values(values)))
     selector = JobSelector(harness.database, FileAvailability(harness.settings))
     assert selector.select_jobs(GpuCapacity(gpus=4, free=1)) == [small]
-    assert selector.exclusions.jobs == {large}, "a claim must skip it, too"
+    assert selector.exclusions().jobs == {large}, "a claim must skip it, too"
     hashing.answers.set()
     until(lambda: selector.select_jobs(GpuCapacity(gpus=4, free=1)) == [])
 

@@ -73,7 +73,7 @@ class Dispatcher:
         self._gpus = gpus.gpu_ids()
         self._concurrency = settings.concurrency or max(1, len(self._gpus))
         self._wakeup = threading.Event()
-        self._availability = FileAvailability(settings, on_result=self.wake)
+        self._availability = FileAvailability(settings, on_change=self.wake)
         self._selector = JobSelector(database, self._availability)
         remove_folders = partial(clean_up.remove_work_folders, settings, database)
         remove_uploads = partial(clean_up.remove_unused_uploads, settings, database)
@@ -188,7 +188,7 @@ class Dispatcher:
             candidates = self._selector.select_jobs(capacity)
             if not candidates:
                 return None
-            claim = partial(lifecycle.claim, exclusions=self._selector.exclusions)
+            claim = partial(lifecycle.claim, exclusions=self._selector.exclusions())
             if (lease := self._claim_one_of(candidates, claim, capacity)) is not None:
                 return lease
         return None

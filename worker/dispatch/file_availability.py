@@ -1,12 +1,10 @@
-"""Cached results of the file checks: which requirements this worker's disks meet."""
+"""Which requirements this worker's disks meet. One thread checks them, because a disk may take minutes or hang."""
 
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from importlib.metadata import version
-from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from store.db.tables import Document
 from store.scheduling.requirements import Requirement
@@ -17,113 +15,77 @@ from worker.dispatch.file_checks import FileChecks
 RECHECK_SECONDS = 30.0
 """Time for which the result of a check is valid."""
 RENEW_SECONDS = 15.0
-"""Age from which a request for a result starts a new check, so that the new result is there before the old expires."""
+"""Age from which a check is repeated, so that the new result is there before the old one expires."""
 REPORT_SECONDS = 600.0
-"""Time after the last request for a requirement until its issue is no longer reported."""
+"""Time after the last query for a requirement until it is no longer checked and its issue no longer reported."""
 _MAX_REPORTED = 100
 
 
-@dataclass
-class _CheckState:
-    requested_at: float
+class _Result(NamedTuple):
     issue: str | None = None
     checked_at: float = -math.inf
-    is_running: bool = False
-
-    @property
-    def is_valid(self) -> bool:
-        return self.checked_at > time.monotonic() - RECHECK_SECONDS
 
 
 class FileAvailability:
-    """The state of every requirement that was requested lately.
+    """The state of every requirement that was queried lately.
 
-    Only the dispatcher's thread may use it. It owns a daemon thread that reads the disks, because a disk may take
-    minutes or hang; no method waits for it. Raises nothing.
+    The methods are for the dispatcher's thread, which alone writes `_queried_at`; they never wait for a disk and raise
+    nothing. The checking thread, a daemon, alone writes `_results`.
     """
 
-    def __init__(self, settings: Settings, on_result: Callable[[], None] = lambda: None) -> None:
-        """`on_result` is called by the checking thread after every check."""
-        self._file_checks, self._on_result = FileChecks(settings), on_result
-        self._states: dict[Requirement, _CheckState] = {}
-        self._requests: SimpleQueue[Requirement | None] = SimpleQueue()
-        self._results: SimpleQueue[tuple[Requirement, str | None]] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run_checks, name="file-checks", daemon=True)
+    def __init__(self, settings: Settings, on_change: Callable[[], None] = lambda: None) -> None:
+        """`on_change` is called by the checking thread when the state of a requirement has changed."""
+        self._file_checks, self._on_change = FileChecks(settings), on_change
+        self._queried_at: dict[Requirement, float] = {}
+        self._results: dict[Requirement, _Result] = {}
+        self._due, self._closed = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="file-checks", daemon=True)
 
     def close(self) -> None:
-        """End the checking thread after the checks that are queued."""
-        self._requests.put(None)
+        """End the checking thread after its current check."""
+        self._closed.set()
+        self._due.set()
 
-    def misses_any(self, requirements: Iterable[Requirement]) -> bool | None:
-        """Request a check of every requirement and return whether any is missing; None if that is not known yet."""
-        self._collect_results()
-        states = [self._request(requirement) for requirement in requirements]
-        if any(state.issue and state.is_valid for state in states):
-            return True
-        return False if all(state.is_valid for state in states) else None
-
-    def missing_datasets(self) -> frozenset[str]:
-        """Return the ids of data sets that were requested a moment ago and are not known to be available.
-
-        Jobs that train on them need not request them again for now.
-        """
-        self._collect_results()
-        recent = time.monotonic() - RECHECK_SECONDS
-        requested = {key: state for key, state in self._states.items() if state.requested_at > recent}
-        missing = (key for key, state in requested.items() if state.issue or not state.is_valid)
-        return frozenset(requirement.key for requirement in missing if requirement.reason is WaitingReason.DATASET)
+    def unmet(self, requirements: Iterable[Requirement]) -> list[Requirement]:
+        """Return the requirements that are not met or not checked yet; from now on all are checked periodically."""
+        now, unmet = time.monotonic(), []
+        for requirement in requirements:
+            result = self._results.get(requirement, _Result())
+            if result.issue or result.checked_at <= now - RECHECK_SECONDS:
+                unmet.append(requirement)
+            if requirement not in self._queried_at:
+                self._due.set()
+            self._queried_at[requirement] = now
+        if unmet and self._thread.ident is None:
+            self._thread.start()
+        return unmet
 
     def report(self) -> list[Document]:
-        """Return `{key, owner, message}` of the missing requirements, for the worker's row.
+        """Return `{key, owner, message}` of each requirement that is not met; unreadable specs are last."""
+        oldest = time.monotonic() - REPORT_SECONDS
+        self._queried_at = {requirement: at for requirement, at in self._queried_at.items() if at > oldest}
+        results = [(requirement, self._results.get(requirement)) for requirement in self._queried_at]
+        issues = [(requirement, result.issue) for requirement, result in results if result and result.issue]
+        issues.sort(key=lambda entry: entry[0].reason is WaitingReason.SPEC)
+        return [{"key": item.key, "owner": item.owner, "message": issue} for item, issue in issues[:_MAX_REPORTED]]
 
-        Files come first: each may delay many jobs, an unreadable spec delays only its own.
-        """
-        self._collect_results()
-        now = time.monotonic()
-        self._states = {key: state for key, state in self._states.items() if state.requested_at > now - REPORT_SECONDS}
-        missing = sorted((key for key, state in self._states.items() if state.issue), key=_is_unreadable_spec)
-        issues = [(requirement, self._refreshed(requirement).issue) for requirement in missing]
-        return [
-            {"key": requirement.key, "owner": requirement.owner, "message": issue}
-            for requirement, issue in issues[:_MAX_REPORTED]
-        ]
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self._due.wait(RENEW_SECONDS / 10)
+            self._due.clear()
+            for requirement in self._due_requirements():
+                self._check(requirement)
 
-    def _request(self, requirement: Requirement) -> _CheckState:
-        state = self._refreshed(requirement)
-        state.requested_at = time.monotonic()
-        return state
+    def _due_requirements(self) -> list[Requirement]:
+        """Return the requirements without a recent result, those never checked first; forget unused results."""
+        checked_at = {item: self._results.get(item, _Result()).checked_at for item in self._queried_at.copy()}
+        self._results = {item: result for item, result in self._results.items() if item in checked_at}
+        due = [item for item, at in checked_at.items() if at <= time.monotonic() - RENEW_SECONDS]
+        return sorted(due, key=checked_at.__getitem__)
 
-    def _refreshed(self, requirement: Requirement) -> _CheckState:
-        """Return the state of the requirement; queue a check if the state is about to expire."""
-        now = time.monotonic()
-        state = self._states.setdefault(requirement, _CheckState(requested_at=now))
-        if _is_unreadable_spec(requirement):
-            state.issue = f"runs version {version('frs')}, which cannot read a job's spec: {requirement.label}."
-            state.checked_at = now
-        elif not state.is_running and state.checked_at <= now - min(RENEW_SECONDS, RECHECK_SECONDS):
-            state.is_running = True
-            self._queue_check(requirement)
-        return state
-
-    def _queue_check(self, requirement: Requirement) -> None:
-        if self._thread.ident is None:
-            self._thread.start()
-        self._requests.put(requirement)
-
-    def _collect_results(self) -> None:
-        try:
-            while True:
-                requirement, issue = self._results.get_nowait()
-                if state := self._states.get(requirement):
-                    state.issue, state.checked_at, state.is_running = issue, time.monotonic(), False
-        except Empty:
-            return
-
-    def _run_checks(self) -> None:
-        while (requirement := self._requests.get()) is not None:
-            self._results.put((requirement, self._file_checks.find_issue(requirement)))
-            self._on_result()
-
-
-def _is_unreadable_spec(requirement: Requirement) -> bool:
-    return requirement.reason is WaitingReason.SPEC
+    def _check(self, requirement: Requirement) -> None:
+        earlier = self._results.get(requirement)
+        issue = self._file_checks.find_issue(requirement)
+        self._results[requirement] = _Result(issue, time.monotonic())
+        if earlier is None or earlier.issue != issue:
+            self._on_change()

@@ -1,6 +1,6 @@
 """Checks of required files and folders on this worker's disks."""
 
-from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
@@ -26,27 +26,30 @@ class FileChecks:
             WaitingReason.WEIGHTS: (settings.models_root, "models"),
         }
         self._hashes: dict[Path, tuple[_Version, str]] = {}
-        self._logged: set[str] = set()
 
     def find_issue(self, requirement: Requirement) -> str | None:
         """Return the first issue as the end of a sentence that begins with the host's name; None if there is none.
 
         A slow disk may delay the result by minutes.
         """
+        if requirement.reason is WaitingReason.SPEC:
+            return f"runs version {version('frs')}, which cannot read a job's spec: {requirement.label}."
         root, folder_name = self._roots[requirement.reason]
-        for prefix, path, sha256 in _entries(requirement):
+        folders = [(path, None, "the folder ") for path in requirement.folders]
+        for path, sha256, kind in [*folders, *((path, sha256, "") for path, sha256 in requirement.files)]:
             location = f"{path}{requirement.label} below its {folder_name} folder"
             try:
                 file = inside(root, path)
-                if not _exists(file, is_folder=bool(prefix)):
-                    return f"lacks {prefix}{location}."
+                if not (S_ISDIR if kind else S_ISREG)(file.stat().st_mode):
+                    return f"lacks {kind}{location}."
                 if sha256 is not None and self._hash(file) != sha256:
                     return f"has other content in {location} than was registered."
-            except InvalidSpec:
-                return f"lacks {prefix}{location}."
+            except (InvalidSpec, FileNotFoundError, NotADirectoryError):
+                return f"lacks {kind}{location}."
             except Exception as error:  # the files of one job must not prevent the checks for the others
                 reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
-                return self._logged_once(f"cannot read {prefix}{location}: {reason}.")
+                _log.warning("A required file cannot be read.", path=path, error=reason)
+                return f"cannot read {kind}{location}: {reason}."
         return None
 
     def _hash(self, path: Path) -> str:
@@ -57,24 +60,3 @@ class FileChecks:
         if cached is None or cached[0] != version:
             cached = self._hashes[path] = (version, digest(path))
         return cached[1]
-
-    def _logged_once(self, issue: str) -> str:
-        if issue not in self._logged:
-            self._logged.add(issue)
-            _log.warning("A required file cannot be read.", issue=issue)
-        return issue
-
-
-def _entries(requirement: Requirement) -> Iterator[tuple[str, str, str | None]]:
-    """Yield the text before the path in messages (empty for a file), the path, and the SHA-256 if known."""
-    yield from (("the folder ", path, None) for path in requirement.folders)
-    yield from (("", path, sha256) for path, sha256 in requirement.files)
-
-
-def _exists(path: Path, is_folder: bool) -> bool:
-    """Return whether the path is a folder, or a regular file. Raises OSError if that cannot be determined."""
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return S_ISDIR(mode) if is_folder else S_ISREG(mode)

@@ -4,7 +4,7 @@ The queue is read in a short transaction; then the cached results of the file ch
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import structlog
 from sqlalchemy import select
@@ -17,101 +17,89 @@ from store.requests import worker_requests
 from store.scheduling import queue
 from store.scheduling.queue import ClaimExclusions, GpuCapacity
 from store.scheduling.requirements import Requirement, probe_job, requirements_of, unreadable_spec
-from store.states import RequestKind
-from worker.dispatch import file_availability
+from store.states import RequestKind, WaitingReason
 from worker.dispatch.file_availability import FileAvailability
 
 MAX_CANDIDATES = 8
 """Jobs selected at a time: if several workers claim at once, one gets the first job and the others need another one."""
+FORGET_SECONDS = 30.0
+"""Interval after which requirements are determined again: a name in a spec may then mean another row."""
 _LIMITS = (MAX_CANDIDATES, *[8 * MAX_CANDIDATES] * 4, *[64 * MAX_CANDIDATES] * 20)
 """Rows of each query of one selection, which repeats while all rows must be skipped. The rest of a long queue is left
 to the next selection."""
 _MAX_EXCLUSIONS = 20_000
 """Skipped jobs at a time: databases limit the number of a query's parameters."""
-_CachedRequirements = tuple[float, tuple[Requirement, ...]]
 _log = structlog.get_logger()
 
 
 class JobSelector:
-    """Selects candidates for a claim and remembers which jobs to skip.
+    """Selects candidates for a claim.
 
     Only the dispatcher's thread may use it. Raises SQLAlchemyError if the database fails.
     """
 
-    def __init__(self, database: Database, available: FileAvailability) -> None:
-        self._database, self._availability = database, available
-        self._skipped_until: dict[str, float] = {}
-        """Time until which a job is skipped, by id."""
-        self._unchecked: set[str] = set()
-        """Ids skipped until the next selection: their requirements are not checked yet."""
-        self._requirements: dict[str, _CachedRequirements] = {}
-        """Requirements by id, and the time until which they are valid: a name in a spec may later mean another row."""
-        self._logged: set[str] = set()
+    def __init__(self, database: Database, availability: FileAvailability) -> None:
+        self._database, self._availability = database, availability
+        self._requirements: dict[str, tuple[Requirement, ...]] = {}
+        """Requirements of the jobs and worker requests that were read lately, by id."""
+        self._forget_at = 0.0
 
-    @property
     def exclusions(self) -> ClaimExclusions:
-        """The jobs and data sets that a claim must skip now."""
-        now = time.monotonic()
-        self._skipped_until = {id: until for id, until in self._skipped_until.items() if until > now}
-        skipped = frozenset(self._skipped_until) | self._unchecked
-        return ClaimExclusions(skipped, self._availability.missing_datasets())
+        """Return what a claim must skip now: the jobs whose requirements are not met, and all jobs of their data sets.
+
+        A data set is skipped by its id, so that a long queue of its jobs is not read.
+        """
+        unmet = {id: self._availability.unmet(requirements) for id, requirements in self._requirements.items()}
+        job_ids = (id for id, requirements in unmet.items() if requirements)
+        missing = (requirement for requirements in unmet.values() for requirement in requirements)
+        datasets = (requirement.key for requirement in missing if requirement.reason is WaitingReason.DATASET)
+        return ClaimExclusions(frozenset(job_ids), frozenset(datasets))
 
     def select_jobs(self, capacity: GpuCapacity) -> list[str]:
         """Return the ids of the first jobs of the queue that this worker can run, at most `MAX_CANDIDATES`."""
-        self._unchecked.clear()
+        self._forget_when_due()
+        exclusions = self.exclusions()
         for limit in _LIMITS:
-            if len(self._skipped_until) + len(self._unchecked) > _MAX_EXCLUSIONS:
+            if len(exclusions.jobs) > _MAX_EXCLUSIONS:
                 break
             with self._database.read() as session:
-                head = queue.peek(session, capacity, self.exclusions, limit)
-                reserved_for = [head.reserved_for] if head.reserved_for else []
-                self._load_requirements(session, [*reserved_for, *head.next])
-            drops_reservation = any(map(self._must_skip, reserved_for))
-            job_ids = [job_id for job_id in head.next if not self._must_skip(job_id)]
-            if not drops_reservation and (job_ids or not head.next):
+                head = queue.peek(session, capacity, exclusions, limit)
+                unread = {*filter(None, [head.reserved_for]), *head.next} - self._requirements.keys()
+                self._read(session, session.scalars(select(Job).where(Job.id.in_(unread))) if unread else ())
+            exclusions = self.exclusions()
+            job_ids = [id for id in head.next if id not in exclusions.jobs]
+            if head.reserved_for not in exclusions.jobs and (job_ids or not head.next):
                 return job_ids[:MAX_CANDIDATES]
         return []
 
     def select_worker_requests(self, capacity: GpuCapacity) -> list[str]:
         """Return the ids of the first worker requests that this worker can run, at most `MAX_CANDIDATES`."""
-        self._unchecked.clear()
+        self._forget_when_due()
+        skipped = self.exclusions().jobs
         for limit in _LIMITS:
             with self._database.read() as session:
-                requests = worker_requests.peek(session, capacity, self.exclusions.jobs, limit)
-                for request in requests:
-                    self._cache_requirements(session, request)
-            request_ids = [request.id for request in requests if not self._must_skip(request.id)]
+                requests = worker_requests.peek(session, capacity, skipped, limit)
+                self._read(session, (request for request in requests if request.id not in self._requirements))
+            skipped = self.exclusions().jobs
+            request_ids = [request.id for request in requests if request.id not in skipped]
             if request_ids or not requests:
                 return request_ids[:MAX_CANDIDATES]
         return []
 
-    def _load_requirements(self, session: Session, job_ids: Sequence[str]) -> None:
-        now = time.monotonic()
-        self._requirements = {id: cached for id, cached in self._requirements.items() if cached[0] > now}
-        uncached = [id for id in job_ids if id not in self._requirements]
-        for job in session.scalars(select(Job).where(Job.id.in_(uncached))) if uncached else ():
-            self._cache_requirements(session, job)
+    def _forget_when_due(self) -> None:
+        if time.monotonic() >= self._forget_at:
+            self._requirements.clear()
+            self._forget_at = time.monotonic() + FORGET_SECONDS
 
-    def _cache_requirements(self, session: Session, row: Job | WorkerRequest) -> None:
-        try:
-            requirements = _requirements_of_row(session, row)
-        except SQLAlchemyError:  # the queries for the other rows would fail as well
-            raise
-        except Exception as error:
-            requirements = (unreadable_spec(row.id, row.owner, type(error).__name__),)
-            if row.id not in self._logged:
-                self._logged.add(row.id)
+    def _read(self, session: Session, rows: Iterable[Job | WorkerRequest]) -> None:
+        for row in rows:
+            try:
+                self._requirements[row.id] = _requirements_of_row(session, row)
+            except SQLAlchemyError:  # the queries for the other rows would fail as well
+                raise
+            except Exception as error:
                 _log.exception("The requirements of a job cannot be determined.", id=row.id)
-        self._requirements[row.id] = (time.monotonic() + file_availability.RECHECK_SECONDS, requirements)
-
-    def _must_skip(self, id: str) -> bool:
-        _, requirements = self._requirements.get(id, (0.0, ()))
-        is_missing = self._availability.misses_any(requirements)
-        if is_missing is None:
-            self._unchecked.add(id)
-        elif is_missing:
-            self._skipped_until[id] = time.monotonic() + file_availability.RECHECK_SECONDS
-        return is_missing is not False
+                self._requirements[row.id] = (unreadable_spec(row.id, row.owner, type(error).__name__),)
 
 
 def _requirements_of_row(session: Session, row: Job | WorkerRequest) -> tuple[Requirement, ...]:
