@@ -9,26 +9,30 @@ from typing import Generic, TypeVar
 from sqlalchemy import exc, text
 from sqlalchemy.orm import Session
 
+from store.db.database import Database
+
 T = TypeVar("T")
 
 
 class RetryableTransaction(Generic[T]):
-    """A function and its commit that take effect once, however often a retrying caller calls them.
+    """A function of a session that takes effect once, however often a retrying caller calls it.
 
     Without it, a batch of events whose commit succeeded without an acknowledgement would be written twice.
     """
 
-    def __init__(self, function: Callable[[Session], T]) -> None:
-        self._function = function
+    def __init__(self, database: Database, function: Callable[[Session], T]) -> None:
+        """Take a function that leaves the commit to this class, which opens the session."""
+        self._database, self._function = database, function
         self._transaction_id: str | None = None
         """The transaction whose commit was attempted last."""
 
-    def __call__(self, session: Session) -> T:
-        """Call the function and commit, unless that was committed before; return the function's result."""
-        if self._transaction_id is None or not _was_committed(session, self._transaction_id):
-            self._result = self._function(session)
-            self._transaction_id = _current_transaction_id(session)
-            session.commit()
+    def __call__(self) -> T:
+        """Call the function in a new session and commit, unless that was committed before; return its result."""
+        with self._database.write() as session:
+            if self._transaction_id is None or not _was_committed(session, self._transaction_id):
+                self._result = self._function(session)
+                self._transaction_id = _current_transaction_id(session)
+                session.commit()
         return self._result
 
 

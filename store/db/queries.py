@@ -64,6 +64,11 @@ def datasets_of(session: Session, job: Job) -> list[Dataset]:
     return [dataset for dataset in datasets if dataset]
 
 
+def upload_keys(session: Session, job: Job) -> list[str]:
+    """Return the artifact keys of the job's uploaded data sets. Raises DatasetNotFound."""
+    return [dataset.upload_key for dataset in datasets_of(session, job) if dataset.upload_key]
+
+
 def is_used_unlabelled(session: Session, dataset: Dataset) -> bool:
     """Return whether a job that has not ended uses the data set as `unlabelled`."""
     is_unlabelled = refers_to(Job.spec["unlabelled"].as_string(), dataset)

@@ -43,6 +43,10 @@ class RequestLease:
     token: str
     """Identifies this claim; the attempt number does not, because `give_back` decreases it."""
 
+    def log_fields(self) -> dict[str, str | int]:
+        """Return the fields that identify the attempt in every line of the log."""
+        return {"worker_request_id": self.worker_request_id, "attempt": self.attempt}
+
 
 def add(
     session: Session, kind: RequestKind, request: Document, *, owner: str, devices: int | None = 0

@@ -11,7 +11,9 @@ from frs import events
 from store.errors import LeaseLost
 from worker.attempt.database_retry import TRANSIENT_ERRORS
 from worker.attempt.supervisor import Supervisor
+from worker.attempt.trainer_run import Interruption
 from worker.process.pipes import Line
+from worker.process.trainer import TrainerState
 
 STEPS = 3
 
@@ -20,11 +22,11 @@ class ScriptedTrainer:
     """Replacement for the supervisor's trainer. The heartbeat beats at each step, so that faults reach it as well."""
 
     def __init__(self, supervisor: Supervisor) -> None:
-        """Install the trainer in the supervisor and its heartbeat."""
+        """Install the trainer in the supervisor."""
         self.exit_code: int | None = None
-        self.stalled = self.killed = self.fenced = False
+        self.state, self.fenced = TrainerState.RUNNING, False
         self._supervisor = supervisor
-        supervisor.trainer = supervisor.heartbeat._trainer = self  # type: ignore[assignment]
+        supervisor.trainer = self  # type: ignore[assignment]
 
     def start(self) -> None:
         """Do nothing: there is no process."""
@@ -43,7 +45,7 @@ class ScriptedTrainer:
         for event in _script(self._supervisor.folder):
             if event.type == "progress":
                 self._beat()
-            if self._supervisor.heartbeat.lost:
+            if self._supervisor.interruption is Interruption.LEASE_LOST:
                 return
             yield Line("events", event.model_dump_json().encode())
             yield None
@@ -56,7 +58,7 @@ class ScriptedTrainer:
             try:
                 heartbeat._beat()
             except LeaseLost:
-                heartbeat.lost = True
+                self._supervisor.interrupt(Interruption.LEASE_LOST)
 
 
 def _script(folder: Path) -> Iterator[events.Event]:

@@ -22,7 +22,7 @@ from store.db.tables import Dataset, Job, Metric
 from store.jobs import lifecycle
 from store.settings import Settings
 from store.states import DatasetStatus, JobStatus
-from worker.attempt import recorder
+from worker.attempt import database_retry
 from worker.attempt.supervisor import Supervisor
 
 MANY = 400
@@ -43,7 +43,7 @@ def worker_harness(url: str, tmp_path: Path) -> Iterator[WorkerHarness]:
 
 @pytest.fixture(autouse=True)
 def no_waiting_and_no_chatter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(recorder, "backoff_delays", lambda: iter([0.0] * 100))
+    monkeypatch.setattr(database_retry, "backoff_delays", lambda: iter([0.0] * 100))
     with structlog.testing.capture_logs():
         yield
 
@@ -84,7 +84,7 @@ def test_a_job_succeeds_whichever_call_of_its_worker_fails(worker_harness, when)
     assert finish(harness, reference) == 1
     faults = DatabaseFaults(harness.database, when)
     seen = set()
-    every = 1 if harness.database.engine.dialect.name == "sqlite" else 7
+    every = 1 if harness.database.engine.dialect.name == "sqlite" else 5
     for number in range(1, MANY, every):
         job_id = harness.submit()
         with faults.fail_call(number), suppress(Exception):

@@ -13,6 +13,7 @@ from store.db.tables import Attempt, Dataset, Job, WorkerRequest
 from store.jobs import actions
 from store.requests import worker_requests
 from worker.attempt import work_folder
+from worker.attempt.trainer_run import Interruption
 from worker.attempt.worker_request import RequestRun
 
 STEPS = 20
@@ -95,7 +96,7 @@ def test_an_attempt_without_its_lease_deletes_no_artifact_of_its_successor(harne
         harness.do(lambda session: session.execute(update(Job).values(attempt=2)))
         (harness.settings.work_root / "file").write_text("put")
         harness.artifacts.put(harness.settings.work_root / "file", key, hashlib.sha256(b"put").hexdigest())
-        until(lambda: supervisor.heartbeat.lost)
+        until(lambda: supervisor.interruption is Interruption.LEASE_LOST)
 
     monkeypatch.setattr(work_folder, "check_space", lose_lease)
     supervisor.run()

@@ -5,7 +5,7 @@ from worker_harness import WorkerHarness, in_background
 
 from store.db.tables import Attempt, Checkpoint, Event
 from store.jobs import actions
-from store.jobs.lease import RequestedAction
+from worker.attempt.trainer_run import Interruption
 
 
 def test_a_running_job_is_paused_at_a_checkpoint_and_resumes_from_it(harness: WorkerHarness) -> None:
@@ -105,7 +105,7 @@ def test_a_pause_that_kills_the_trainer_during_startup_counts_no_attempt(harness
     job_id = harness.submit(steps=10_000, crash_at=5)
     supervisor = harness.supervisor()
     harness.do(actions.pause, job_id)
-    supervisor.heartbeat.requested_action = RequestedAction.PAUSE
+    supervisor.interruption = Interruption.PAUSE
     supervisor.run()
     [end] = harness.rows(select(Attempt.end).where(Attempt.job_id == job_id))
     assert (harness.job(job_id).status, end) == ("paused", "released")

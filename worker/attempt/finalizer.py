@@ -1,5 +1,6 @@
 """The transaction that ends an attempt: which status, end reason and error a job gets."""
 
+import errno
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from frs.errors import FrsError, OutOfMemory, StorageFull
 from frs.events import ErrorInfo, Outcome
+from store.errors import ArtifactsUnavailable
 from store.jobs import lifecycle
 from store.jobs.lease import Lease
 from store.states import EndReason, JobStatus, WaitingReason
@@ -17,7 +19,9 @@ from store.states import EndReason, JobStatus, WaitingReason
 Finalizer = Callable[[Session, Lease], JobStatus]
 """Writes the end of an attempt and returns the job's new status. Raises LeaseLost."""
 STORAGE_DELAY = 30.0
-"""Seconds until a job that waits for storage may be claimed again."""
+"""Seconds until a job or worker request that waits for storage may be claimed again."""
+STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+"""Errors after which a job waits for storage; after any other OSError the attempt counts as crashed."""
 _MAX_MESSAGE = 4000
 _OUT_OF_MEMORY = re.compile(r"^(\w+\.)*(MemoryError|OutOfMemoryError)\b", re.MULTILINE)
 """The last line of a traceback when memory ran out."""
@@ -71,6 +75,13 @@ def waiting_for_storage(message: str) -> Finalizer:
     return partial(
         lifecycle.requeue, reason=WaitingReason.STORAGE, message=message, delay=STORAGE_DELAY, attempt_counts=False
     )
+
+
+def storage_message(error: OSError) -> str:
+    """Return the message of a job or worker request that waits because of this error."""
+    if isinstance(error, ArtifactsUnavailable):
+        return f"The artifact store cannot be used: {error.strerror}."
+    return f"A file could not be written: {error.strerror or type(error).__name__}."
 
 
 def failed(reason: EndReason, message: str, tail: str = "") -> Finalizer:

@@ -1,32 +1,28 @@
 """Writes of one attempt to the database and the artifacts, in the order of the trainer's events."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from frs.errors import FrsError
 from frs.events import Artifact, Checkpoint, ErrorInfo, Log
 from frs.resolved import inside
-from store.artifacts.storage import Artifacts
-from store.db.commits import RetryableTransaction
-from store.db.database import Database
+from store.artifacts.storage import Artifacts, delete_files
 from store.errors import ArtifactCorrupt, ArtifactNotFound, LeaseLost
 from store.jobs import checkpoints, recording
 from store.jobs.lease import Lease
 from store.jobs.recording import PersistedEvent
-from worker.attempt.database_retry import TRANSIENT_ERRORS, backoff_delays
+from worker.attempt.database_retry import RetryingDatabase
 
 BATCH = 500
 """Events after which a batch is written."""
 FLUSH_SECONDS = 0.5
 """Age of the oldest buffered event after which a batch is written."""
 File = Checkpoint | Artifact
-T = TypeVar("T")
 _log = structlog.get_logger()
 
 
@@ -37,33 +33,13 @@ class AttemptRecorder:
     cannot be written. Invalid events and files are logged and raise nothing.
     """
 
-    def __init__(
-        self, database: Database, artifacts: Artifacts, lease: Lease, folder: Path, is_abandoned: Callable[[], bool]
-    ) -> None:
-        """`is_abandoned` returns whether to give up waiting for a database that does not answer."""
+    def __init__(self, database: RetryingDatabase, artifacts: Artifacts, lease: Lease, folder: Path) -> None:
         self.rejection: ErrorInfo | None = None
         """The error of the first rejected file other than a training checkpoint."""
         self._database, self._artifacts, self._lease = database, artifacts, lease
         self._folder = folder
-        self._is_abandoned = is_abandoned
         self._events: list[PersistedEvent] = []
         self._oldest_at = 0.0
-
-    def wait_for_database(self, is_abandoned: Callable[[], bool]) -> None:
-        """From now on, wait for the database until `is_abandoned`."""
-        self._is_abandoned = is_abandoned
-
-    def read(self, function: Callable[[Session], T]) -> T:
-        """Return `function(session)`; retried while the database is away. Raises LeaseLost."""
-        return self._retry_transient(self._database.read, function)
-
-    def write(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Return `function(session, lease, ...)`, committed once; retried while the database is away.
-
-        Raises LeaseLost.
-        """
-        transaction = RetryableTransaction[T](lambda session: function(session, self._lease, *arguments))
-        return self._retry_transient(self._database.write, transaction)
 
     def add(self, *events: PersistedEvent) -> None:
         """Buffer the events; write the buffer if it is large or old."""
@@ -91,25 +67,13 @@ class AttemptRecorder:
             self._reject(file, str(error))
         else:
             unused_keys: set[str] = set()  # filled even if a commit succeeds but seems to fail
-            self.write(_record_file, file, key, unused_keys)
-            self._delete(unused_keys)
-
-    def _retry_transient(self, sessions: sessionmaker[Session], function: Callable[[Session], T]) -> T:
-        delays = backoff_delays()
-        while True:
-            try:
-                with sessions() as session:
-                    return function(session)
-            except TRANSIENT_ERRORS as error:
-                if self._is_abandoned():
-                    raise LeaseLost("The database was unavailable for longer than this attempt may run.") from error
-                _log.warning("The database is unavailable; the transaction is retried.", error=type(error).__name__)
-                time.sleep(next(delays))
+            self._database.write(lambda session: _record_file(session, self._lease, file, key, unused_keys))
+            delete_files(self._artifacts, *unused_keys)
 
     def _write_events(self, events: Sequence[PersistedEvent]) -> None:
         """Write a batch. If the database rejects it, write event by event, so that one bad event loses no other."""
         try:
-            self.write(recording.record, events)
+            self._record(events)
         except LeaseLost:
             raise
         except Exception as error:
@@ -118,7 +82,10 @@ class AttemptRecorder:
                     self._write_events([event])
             else:
                 message = f"An event of type {events[0].type} cannot be recorded: {type(error).__name__}."
-                self.write(recording.record, [Log(level="warning", message=message)])
+                self._record([Log(level="warning", message=message)])
+
+    def _record(self, events: Sequence[PersistedEvent]) -> None:
+        self._database.write(lambda session: recording.record(session, self._lease, events))
 
     def _artifact_key(self, file: File) -> str:
         if isinstance(file, Checkpoint):
@@ -149,13 +116,6 @@ class AttemptRecorder:
             self.rejection = self.rejection or ErrorInfo(
                 code="internal_error", message=message, hint="See the job's log."
             )
-
-    def _delete(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            try:
-                self._artifacts.delete(key)
-            except OSError as error:  # a superfluous file does no harm
-                _log.warning("An artifact could not be deleted.", key=key, error=str(error))
 
 
 def _size(path: Path) -> int:

@@ -12,44 +12,35 @@ from pathlib import Path
 import structlog
 
 from frs.errors import StorageFull
-from frs.resolved import ResolvedSpec
 from frs.training.stop_request import STOP_FILE
 from store.artifacts.free_space import available_bytes
 from store.artifacts.local_files import IsAbandoned
 from store.artifacts.storage import Artifacts
 from store.db.tables import Checkpoint
 from store.errors import ArtifactCorrupt, ArtifactNotFound
-from store.jobs.lease import Lease
 from store.settings import Settings
-from worker.attempt.inputs import AttemptInputs
 
 SPEC = "spec.json"
 """Name of the resolved spec's file."""
 _log = structlog.get_logger()
 
 
-def attempt_folder(work_root: Path, lease: Lease) -> Path:
-    """Return the path of the attempt's work folder."""
-    return work_root / lease.job_id / str(lease.attempt)
+def create(settings: Settings, folder: Path) -> None:
+    """Create the empty work folder. Raise StorageFull if too little space is free to start."""
+    check_space(settings)
+    remove(folder)  # an attempt that was given back may have had the same number
+    folder.mkdir(parents=True)
 
 
-def prepare(
-    folder: Path,
-    spec: ResolvedSpec,
-    inputs: AttemptInputs,
-    checkpoints: Sequence[Checkpoint],
-    artifacts: Artifacts,
-    is_abandoned: IsAbandoned,
+def fetch_checkpoints(
+    folder: Path, checkpoints: Sequence[Checkpoint], artifacts: Artifacts, is_abandoned: IsAbandoned
 ) -> None:
-    """Create the work folder with the spec, the inputs and the checkpoints, which are given newest first.
+    """Fetch the checkpoints, which are given newest first, into the work folder.
 
     The trainer resumes from the checkpoint of the highest step. A checkpoint of an older attempt with a higher step
-    than the newest checkpoint is therefore left out. Raises Abandoned and the errors of `AttemptInputs.fetch`.
+    than the newest checkpoint is therefore left out. Raises Abandoned, ArtifactsUnavailable.
     """
-    remove(folder)
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / SPEC).write_text(spec.model_dump_json())
-    inputs.fetch(artifacts, is_abandoned)
+    (folder / "checkpoints").mkdir()
     for checkpoint in checkpoints:
         if checkpoint.step <= checkpoints[0].step:
             _fetch(checkpoint, folder, artifacts, is_abandoned)

@@ -5,6 +5,7 @@ therefore killed on time whatever else hangs. The parent-death signal, which the
 ends, is sent when the worker ends.
 """
 
+import math
 import os
 import queue
 import signal
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from enum import Enum
 from io import FileIO
 from typing import cast
 
@@ -36,6 +38,19 @@ ABORT_SECONDS = 5.0
 """Time between SIGABRT, which prints the stacks of a stalled trainer, and SIGKILL."""
 
 
+class TrainerState(Enum):
+    """What happened to a trainer last. Only its own thread changes the state, and an ended trainer keeps it."""
+
+    RUNNING = "running"
+    """Not started yet, or running, or ended by itself."""
+    STOPPING = "stopping"
+    """SIGTERM was sent."""
+    STALLED = "stalled"
+    """It was silent for `stall_timeout_seconds`: SIGABRT was sent, SIGKILL follows."""
+    KILLED = "killed"
+    """It was killed at the fence or at the end of `stop`'s time, or not started because of either."""
+
+
 class TrainerProcess:
     """A child process of the engine, and the thread that supervises it.
 
@@ -53,19 +68,15 @@ class TrainerProcess:
         gpus: Sequence[str] | None = None,
     ) -> None:
         """Prepare the process without starting it. `fence_at` is on the monotonic clock; `extend_fence` moves it."""
+        self.state = TrainerState.RUNNING
         self.exit_code: int | None = None
         """Exit code as of `subprocess`; None while it runs and if it was never started."""
-        self.stalled = False
-        """Whether it was ended because it was silent for `stall_timeout_seconds`."""
-        self.killed = False
-        """Whether it was killed at the fence or at the end of `stop`'s time, or not started because of either."""
         self.stall_timeout_seconds = stall_timeout_seconds
         """Silence after which it counts as stalled."""
         self._command = command
         self._gpus = gpus
         self._fence_at = fence_at
-        self._kill_at: float | None = None
-        self._signalled = False
+        self._kill_at = math.inf
         self._last_line_at = 0.0
         self._batches: queue.SimpleQueue[list[Line] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
@@ -97,8 +108,7 @@ class TrainerProcess:
 
     def stop(self, within: float) -> None:
         """Send SIGTERM now, and SIGKILL to the process group after `within` seconds; of several calls, the earliest."""
-        kill_at = time.monotonic() + within
-        self._kill_at = kill_at if self._kill_at is None else min(kill_at, self._kill_at)
+        self._kill_at = min(self._kill_at, time.monotonic() + within)
 
     def kill(self) -> None:
         """Kill the process and its group; return when the process is dead and reaped."""
@@ -108,10 +118,10 @@ class TrainerProcess:
 
     def _run(self) -> None:
         try:
-            if self._kill_at is None and not self.fenced:
+            if self._kill_at == math.inf and not self.fenced:
                 self._supervise()
             else:
-                self.killed = True  # before it was started
+                self.state = TrainerState.KILLED
         except OSError as error:
             message = f"The trainer could not be started: {error}"
             self._batches.put([Line("output", message.encode())])
@@ -133,14 +143,15 @@ class TrainerProcess:
 
     def _signal_when_due(self, process: subprocess.Popen[bytes]) -> None:
         now = time.monotonic()
-        if now > min(self._fence_at, self._kill_at or self._fence_at):
-            self.killed = True
+        if now > min(self._fence_at, self._kill_at):
+            if self.state is not TrainerState.STALLED:
+                self.state = TrainerState.KILLED
             _kill_group(process)
-        elif self._kill_at is not None and not self._signalled:
-            self._signalled = True
+        elif self.state is TrainerState.RUNNING and self._kill_at < math.inf:
+            self.state = TrainerState.STOPPING
             process.terminate()  # the trainer alone: it needs its data loaders to reach a checkpoint
-        elif now - self._last_line_at > self.stall_timeout_seconds and not self.stalled:
-            self.stalled = self._signalled = True
+        elif self.state is not TrainerState.STALLED and now - self._last_line_at > self.stall_timeout_seconds:
+            self.state = TrainerState.STALLED
             process.send_signal(signal.SIGABRT)
             self.stop(within=ABORT_SECONDS)
 
