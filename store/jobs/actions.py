@@ -18,7 +18,7 @@ from store.db.database import now
 from store.db.queries import is_compared
 from store.db.tables import Artifact, Checkpoint, Detector, Evaluation, Job, Metric
 from store.errors import ActionNotAllowed, JobInUse, JobNotFound
-from store.jobs.lease import update_returning
+from store.jobs.lease import lock_jobs
 from store.jobs.transitions import add_event, by, end_job, move_to
 from store.states import ALLOWED, Action, EndReason, JobStatus, allowed_actions
 
@@ -75,7 +75,7 @@ def retry(session: Session, job_id: str, actor: Actor | None = None) -> tuple[Jo
 
 def change(session: Session, job_id: str, actor: Actor | None = None, **values: Any) -> Job:
     """Set `name`, `tags` or `priority`, in any status."""
-    jobs = update_returning(session, Job.id == job_id, **values)
+    jobs = lock_jobs(session, Job.id == job_id, **values)
     if not jobs:
         raise JobNotFound(f"No job {job_id}.")
     [job] = jobs
@@ -89,8 +89,8 @@ def delete(session: Session, job_id: str, actor: Actor | None = None) -> list[st
 
     Raises JobInUse if one of the run group has not ended, or if another job needs the student of one or compares it.
     """
-    job = _lock_for_action(session, job_id, Action.DELETE, events=0)
-    run_group = [job, *update_returning(session, Job.parent_id == job.id, events=0)]
+    job = _lock_for_action(session, job_id, Action.DELETE)
+    run_group = [job, *lock_jobs(session, Job.parent_id == job.id)]
     _check_not_in_use(session, run_group)
     ids = [member.id for member in run_group]
     keys = _file_keys(session, ids)
@@ -112,7 +112,7 @@ def _request_action(
     is_new = (Job.id == job_id, Job.status.in_(ALLOWED[action]), column.is_(None))
     requested_at: dict[str, Any] = {column.key: now()}
     while True:
-        for job in update_returning(session, *is_new, **requested_at):
+        for job in lock_jobs(session, *is_new, **requested_at):
             if job.status == JobStatus.RUNNING:
                 add_event(session, job, f"{action}_requested", by(actor))
             audit.record(session, actor, f"job.{action}", [job.id])
@@ -122,12 +122,10 @@ def _request_action(
             return job
 
 
-def _lock_for_action(session: Session, job_id: str, action: Action, *, events: int = 1, **values: Any) -> Job:
+def _lock_for_action(session: Session, job_id: str, action: Action, **values: Any) -> Job:
     """Lock the job in a status that allows the action, update it and return it."""
     while True:
-        for job in update_returning(
-            session, Job.id == job_id, Job.status.in_(ALLOWED[action]), events=events, **values
-        ):
+        for job in lock_jobs(session, Job.id == job_id, Job.status.in_(ALLOWED[action]), **values):
             return job
         _current_job(session, job_id, action)
 
@@ -148,7 +146,7 @@ def _revive_dependents(session: Session, job: Job) -> None:
     run = aliased(Job)
     compares = exists(select(run.id).where(run.id == job.id, is_compared(run, Job)).correlate(Job))
     has_failed = (Job.status == JobStatus.FAILED, Job.end_reason == EndReason.DEPENDENCY_FAILED)
-    for dependent in update_returning(session, *has_failed, or_(Job.teacher_job_id == job.id, compares)):
+    for dependent in lock_jobs(session, *has_failed, or_(Job.teacher_job_id == job.id, compares)):
         move_to(session, dependent, JobStatus.QUEUED)
         _revive_dependents(session, dependent)
 

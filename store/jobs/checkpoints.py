@@ -22,7 +22,7 @@ def prune_checkpoints(session: Session, lease: Lease, keep: int = 2) -> list[str
 
     Returns the artifact keys of their files, which the caller deletes after the commit.
     """
-    job = lock_attempt(session, lease, events=0)
+    job = lock_attempt(session, lease)
     students = select(tables.Checkpoint).where(tables.Checkpoint.job_id == job.id, tables.Checkpoint.kind == "student")
     superseded = [student for student in session.scalars(students) if not student.labels]
     rows = newest_checkpoints(session, job.id)[keep:] + superseded

@@ -65,25 +65,19 @@ def requested_action(job: Job | Row[*tuple[Any, ...]]) -> RequestedAction:
     return RequestedAction.NONE if job.stop_requested_at is None else RequestedAction.STOP
 
 
-def lock_attempt(session: Session, lease: Lease, *, events: int = 1, **values: Any) -> Job:
-    """Lock the job, update it and return it; `events` and `values` as in `update_returning`.
-
-    Raises LeaseLost unless the attempt still runs.
-    """
+def lock_attempt(session: Session, lease: Lease, **values: Any) -> Job:
+    """Lock the job, set `values` and return it. Raises LeaseLost unless the attempt still runs."""
     this_attempt = (Job.id == lease.job_id, Job.attempt == lease.attempt, Job.status == JobStatus.RUNNING)
-    for job in update_returning(session, *this_attempt, events=events, **values):
+    for job in lock_jobs(session, *this_attempt, **values):
         return job
     raise LeaseLost(f"Attempt {lease.attempt} no longer holds job {lease.job_id}.")
 
 
-def update_returning(
-    session: Session, *conditions: ColumnElement[bool], events: int = 1, **values: Any
-) -> Sequence[Job]:
-    """Update the jobs that meet the conditions and return them.
+def lock_jobs(session: Session, *conditions: ColumnElement[bool], **values: Any) -> Sequence[Job]:
+    """Lock the jobs that meet the conditions until the transaction ends, set `values` and return the jobs.
 
-    One guarded UPDATE sets `values` and reserves the next `events` event numbers. The rows are locked until the
-    transaction ends, so no other transaction changes them in the meantime.
+    One guarded UPDATE: without values it sets a column to itself, because SQLite has no other lock of a row.
     """
-    statement = update(Job).where(*conditions).values(last_event=Job.last_event + events, **values).returning(Job)
+    statement = update(Job).where(*conditions).values(values or {"last_event": Job.last_event}).returning(Job)
     fresh = {"populate_existing": True, "synchronize_session": False}
     return session.scalars(statement, execution_options=fresh).all()

@@ -21,8 +21,8 @@ from store.db.database import insert, now
 from store.db.queries import COMPARE, is_compared
 from store.db.tables import DEFAULT_OWNER, Attempt, Event, Job
 from store.errors import AlreadySubmitted, IdempotencyKeyReused
-from store.jobs.lease import Lease, Renewal, lock_attempt, requested_action, update_returning
-from store.jobs.transitions import add_status_event, end_attempt, end_job, return_to_queue
+from store.jobs.lease import Lease, Renewal, lock_attempt, lock_jobs, requested_action
+from store.jobs.transitions import add_status_event, by, end_attempt, end_job, insert_event, return_to_queue
 from store.scheduling.queue import CPU_ONLY, NO_EXCLUSIONS, ClaimExclusions, GpuCapacity, end_turn, lock_next
 from store.states import AttemptEnd, EndReason, JobStatus, WaitingReason
 
@@ -73,7 +73,9 @@ def add(
         assert idempotency, "only an idempotency key can conflict"
         check_idempotency(session, owner, idempotency)
     assert job is not None
-    add_status_event(session, job, actor=actor, **({"request_id": actor.request_id} if actor else {}))
+    request_id = {"request_id": actor.request_id} if actor else {}
+    first_event = {"status": job.status, "reason": None, "message": None, **by(actor), **request_id}
+    insert_event(session, job, job.last_event, "status", first_event)
     return job
 
 
@@ -105,7 +107,7 @@ def claim(
     them. A single statement claims the job, so that only one of several concurrent workers gets it.
     """
     candidates = [job_id] if job_id else among
-    jobs = update_returning(
+    jobs = lock_jobs(
         session,
         Job.id == lock_next(session, capacity, candidates, exclusions),
         Job.status == JobStatus.QUEUED,
@@ -132,7 +134,7 @@ def claim(
 
 def renew(session: Session, lease: Lease, lease_seconds: float) -> Renewal:
     """Extend the lease; return it with the requested action. Raise LeaseLost if the attempt no longer runs."""
-    job = lock_attempt(session, lease, events=0, lease_expires_at=now() + lease_seconds)
+    job = lock_attempt(session, lease, lease_expires_at=now() + lease_seconds)
     return Renewal(_lease_of(job, lease.request_id), requested_action(job))
 
 
@@ -180,7 +182,7 @@ def requeue_expired(session: Session) -> list[str]:
 
     The others are cancelled or paused if that was accepted, or fail as `poison`.
     """
-    lost = update_returning(session, Job.status == JobStatus.RUNNING, Job.lease_expires_at < now())
+    lost = lock_jobs(session, Job.status == JobStatus.RUNNING, Job.lease_expires_at < now())
     return [job.id for job in lost if return_to_queue(session, job, AttemptEnd.LOST) == JobStatus.QUEUED]
 
 
@@ -203,7 +205,7 @@ def fail_dependents(session: Session) -> list[str]:
     run = aliased(Job)
     compares = exists(select(run.id).where(is_compared(run, Job), run.id.in_(failed)).correlate(Job))
     needs_failed = or_(Job.teacher_job_id.in_(failed), compares)
-    dependents = update_returning(session, Job.status == JobStatus.QUEUED, needs_failed)
+    dependents = lock_jobs(session, Job.status == JobStatus.QUEUED, needs_failed)
     for job in dependents:
         end_job(session, job, JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, _dependency_error(job))
     return [job.id for job in dependents]

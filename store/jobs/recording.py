@@ -17,19 +17,16 @@ from store.db import tables
 from store.db.database import insert, time_of
 from store.db.tables import Attempt, Document, Event, Job, Metric
 from store.jobs.lease import Lease, lock_attempt
-from store.jobs.transitions import add_event
+from store.jobs.transitions import add_event, next_event_number
 
 PersistedEvent = Phase | Rewound | Progress | Metrics | Evaluation | Facts | Log
-"""Events without a file; for the others see `record_checkpoint` and `record_artifact`."""
-LatestOnlyEvent = Progress | Facts
-"""Events of which only the newest state is stored, without a number."""
+"""Events without a file; for the others see `record_checkpoint` and `record_artifact`. Of Progress and Facts only the
+newest state is stored, without a number."""
 
 
 def record(session: Session, lease: Lease, batch: Sequence[PersistedEvent]) -> None:
     """Write a batch of events in order. Metrics are rows of their own table, numbered together with the events."""
-    numbered = sum(not isinstance(event, LatestOnlyEvent) for event in batch)
-    job = lock_attempt(session, lease, events=numbered)
-    writer = _EventWriter(session, job, first=job.last_event - numbered + 1)
+    writer = _EventWriter(session, lock_attempt(session, lease))
     for event in batch:
         writer.write(event)
     writer.flush()
@@ -95,10 +92,9 @@ def keys_in_use(session: Session, job_id: str) -> set[str]:
 class _EventWriter:
     """Numbers the events of one batch and writes them; metrics are collected and written in one statement."""
 
-    def __init__(self, session: Session, job: Job, first: int) -> None:
+    def __init__(self, session: Session, job: Job) -> None:
         self.session = session
         self.job = job
-        self.seq = first
         self.at = time_of(session)
         self.metrics: list[Document] = []
 
@@ -130,7 +126,6 @@ class _EventWriter:
     def _metrics(self, event: Metrics) -> None:
         common = {"job_id": self.job.id, "step": event.step, "epoch": event.epoch, **self._stamp()}
         self.metrics += [{**common, "key": key, "value": value} for key, value in event.values.items()]
-        self.seq += 1
 
     def _evaluation(self, event: Evaluation) -> None:
         data = _data(event)
@@ -154,10 +149,10 @@ class _EventWriter:
 
     def _event(self, type: str, data: Document) -> None:
         self.session.add(Event(job_id=self.job.id, type=type, data=data, **self._stamp()))
-        self.seq += 1
 
     def _stamp(self) -> dict[str, Any]:
-        return {"at": self.at, "attempt": self.job.attempt, "seq": self.seq}
+        """Return the columns of one numbered event or batch of metrics."""
+        return {"at": self.at, "attempt": self.job.attempt, "seq": next_event_number(self.job)}
 
 
 def _data(event: PersistedEvent) -> Document:

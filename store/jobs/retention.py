@@ -19,7 +19,7 @@ from store.db.database import Database, time_of
 from store.db.tables import Artifact, Checkpoint, Job, Metric
 from store.errors import ActionNotAllowed, JobInUse, JobNotFound
 from store.jobs import actions
-from store.jobs.lease import update_returning
+from store.jobs.lease import lock_jobs
 from store.jobs.transitions import add_event
 from store.states import JobStatus
 
@@ -130,7 +130,7 @@ def _remove(session: Session, job_id: str, contents: Collection[Content], actor:
         removed.metrics = session.scalar(select(func.count()).where(Metric.job_id.in_(ids))) or 0
         session.execute(delete(Metric).where(Metric.job_id.in_(ids)))
     if removed.checkpoints or removed.metrics:
-        for job in update_returning(session, Job.id.in_(ids)):  # the event also invalidates cached metrics
+        for job in lock_jobs(session, Job.id.in_(ids)):  # the event also invalidates cached metrics
             add_event(session, job, "cleaned", {"contents": sorted(contents), "by": actor.owner})
     return removed
 

@@ -1,7 +1,7 @@
 """State transitions of a job, each with its status event.
 
-The functions expect a job just locked by `store.jobs.lease.lock_attempt` or `update_returning`, which also reserved the
-number of the event.
+The functions expect a job just locked by `store.jobs.lease.lock_attempt` or `lock_jobs`; events are numbered under this
+lock.
 """
 
 from typing import Any, Literal
@@ -108,10 +108,21 @@ def add_status_event(
 
 
 def add_event(session: Session, job: Job, type: str, data: dict[str, Any]) -> None:
-    """Add an event to a job just locked, with the newest of the event numbers reserved for it."""
+    """Add an event with the job's next event number."""
+    insert_event(session, job, next_event_number(job), type, data)
+
+
+def insert_event(session: Session, job: Job, number: int, type: str, data: dict[str, Any]) -> None:
+    """Insert an event with a number that the job's row has counted already."""
     session.flush()
-    row = {"job_id": job.id, "seq": job.last_event, "attempt": job.attempt, "type": type, "data": data}
+    row = {"job_id": job.id, "seq": number, "attempt": job.attempt, "type": type, "data": data}
     session.execute(insert(session, Event.__table__), row)
+
+
+def next_event_number(job: Job) -> int:
+    """Take the job's next event number and return it."""
+    job.last_event += 1
+    return job.last_event
 
 
 def by(actor: Actor | None) -> dict[str, str]:
