@@ -54,7 +54,8 @@ def _now_of_postgresql(element: now, compiler: SQLCompiler, **options: Any) -> s
 class Database:
     """An engine and its session factories.
 
-    Use `with database.write() as session: ...; session.commit()`; uncommitted changes are rolled back.
+    Use `with database.write() as session: ...; session.commit()`; uncommitted changes are rolled back. The function
+    that opens a session commits it; a function that takes a session never does.
     """
 
     engine: Engine

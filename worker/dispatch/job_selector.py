@@ -22,6 +22,8 @@ from worker.dispatch.file_availability import FileAvailability
 
 MAX_CANDIDATES = 8
 """Jobs selected at a time: if several workers claim at once, one gets the first job and the others need another one."""
+MAX_REQUESTS = 64
+"""Worker requests read at a time; the next selection reads those behind the skipped ones."""
 FORGET_SECONDS = 30.0
 """Interval after which requirements are determined again: a name in a spec may then mean another row."""
 _LIMITS = (MAX_CANDIDATES, *[8 * MAX_CANDIDATES] * 4, *[64 * MAX_CANDIDATES] * 20)
@@ -75,16 +77,11 @@ class JobSelector:
     def select_worker_requests(self, capacity: GpuCapacity) -> list[str]:
         """Return the ids of the first worker requests that this worker can run, at most `MAX_CANDIDATES`."""
         self._forget_when_due()
+        with self._database.read() as session:
+            requests = worker_requests.peek(session, capacity, self.exclusions().jobs, MAX_REQUESTS)
+            self._read(session, (request for request in requests if request.id not in self._requirements))
         skipped = self.exclusions().jobs
-        for limit in _LIMITS:
-            with self._database.read() as session:
-                requests = worker_requests.peek(session, capacity, skipped, limit)
-                self._read(session, (request for request in requests if request.id not in self._requirements))
-            skipped = self.exclusions().jobs
-            request_ids = [request.id for request in requests if request.id not in skipped]
-            if request_ids or not requests:
-                return request_ids[:MAX_CANDIDATES]
-        return []
+        return [request.id for request in requests if request.id not in skipped][:MAX_CANDIDATES]
 
     def _forget_when_due(self) -> None:
         if time.monotonic() >= self._forget_at:
