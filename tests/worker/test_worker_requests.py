@@ -8,6 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 from worker_harness import WorkerHarness, until
 
 from frs.spec import JobSpec
@@ -169,3 +170,16 @@ def test_a_worker_request_is_requeued_when_its_worker_stops(harness: WorkerHarne
     dispatcher.join()
     until(lambda: request_row(harness, request_id).status == "queued")
     assert (request_row(harness, request_id).attempt, harness.trainers()) == (0, [])
+
+
+def test_a_worker_request_is_returned_after_a_database_outage_longer_than_the_fence(
+    harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_id = add_probe(harness)
+    lease = harness.do(worker_requests.claim, "tests", 60)
+    settings = harness.settings.model_copy(update={"fence_seconds": 1.0})
+    for write in ("renew", "finish", "retry_later"):
+        monkeypatch.setattr(worker_requests, write, Mock(side_effect=OperationalError("UPDATE", {}, Exception("gone"))))
+    request_runs.RequestRun(harness.database, settings, lease, STUB).run()
+    returned = request_row(harness, request_id)
+    assert (returned.status, returned.attempt, returned.lease_owner) == ("queued", 0, None)
