@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cli.client import Client, Json, ServiceError
+from cli.client import Client, Json
+from cli.errors import ServiceError
 from cli.terminal import DEFAULT_DATA_DIR
 from frs import spec_file
 

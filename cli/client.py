@@ -1,6 +1,7 @@
 """The Python client of the public API: `Client(url, key).get("/jobs")`."""
 
 import hashlib
+import json
 import math
 import os
 import time
@@ -10,7 +11,11 @@ from typing import Any
 
 import httpx2
 
+from cli import connection, downloading
+from cli.errors import NoAnswer, ServiceError
 from cli.sse import StreamEvent, parse
+from cli.unanswered import idempotency_key
+from frs.files import digest
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 Json = dict[str, Any]
@@ -23,17 +28,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 TOO_MANY, NOT_NOW = 429, 503
 OPENED = "opened"
 _CHUNK_BYTES = 1 << 18
-
-
-class ServiceError(Exception):
-    """A request that failed: the service's error, or the reason that it did not answer, as text for the terminal.
-
-    `hint` names the next step; `details` has one line per invalid field.
-    """
-
-    def __init__(self, message: str, hint: str = "", details: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.message, self.hint, self.details = message, hint, details
+_WITH_IDEMPOTENCY_KEY = ("/jobs",)
+"""Paths of the POST requests for which the service supports `Idempotency-Key`."""
+_GATEWAY_ERRORS = (502, 504)
+"""Statuses of a proxy that received no answer from the service."""
 
 
 class Client:
@@ -43,8 +41,7 @@ class Client:
     """
 
     def __init__(self, url: str, key: str, timeout: float = 60.0) -> None:
-        self.url = url.rstrip("/")
-        self._http = httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=timeout)
+        self._http = connection.connect(url, key, timeout)
 
     @classmethod
     def from_environment(cls, data: Path) -> "Client":
@@ -63,8 +60,16 @@ class Client:
         return self._request("GET", path, params={name: value for name, value in query.items() if value is not None})
 
     def post(self, path: str, body: Json | None = None) -> Json:
-        """Send a POST request with a JSON body and return the JSON body of the response."""
-        return self._request("POST", path, json=body)
+        """Send a POST request with a JSON body and return the JSON body of the response.
+
+        If the service supports it, the request has an `Idempotency-Key`, under which it is sent again if the connection
+        breaks, and by the next equal call if this one receives no answer.
+        """
+        if path not in _WITH_IDEMPOTENCY_KEY:
+            return self._request("POST", path, json=body)
+        request = [str(self._http.base_url), self._http.headers["Authorization"], path, body]
+        with idempotency_key(json.dumps(request, sort_keys=True)) as key:
+            return self._request("POST", path, json=body, headers={"Idempotency-Key": key})
 
     def patch(self, path: str, body: Json) -> Json:
         """Send a PATCH request with a JSON body and return the JSON body of the response."""
@@ -106,25 +111,25 @@ class Client:
             except httpx2.RequestError as error:
                 deadline = min(deadline, time.monotonic() + RECONNECT_SECONDS)
                 if time.monotonic() > deadline:
-                    raise self._unreachable(error) from None
+                    raise connection.no_answer(error, self._http) from None
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def download(self, path: str, target: Path) -> None:
-        """Write the response body to `target` atomically: the file is complete or absent."""
+    def download(self, path: str, target: Path, sha256: str) -> None:
+        """Write the response body, whose SHA-256 is `sha256`, to `target` atomically: the file is complete or absent.
+
+        A download that breaks is resumed, by the next call if need be. Raises ServiceError if the content differs.
+        """
         part = target.with_name(f".{target.name}.part")
-        try:
-            with self._http.stream("GET", path) as response:
-                if response.is_error:
-                    response.read()
-                    raise _service_error(response)
-                with part.open("wb") as file:
-                    for chunk in response.iter_bytes():
-                        file.write(chunk)
-        except httpx2.RequestError as error:
-            part.unlink(missing_ok=True)
-            raise self._unreachable(error) from None
-        part.replace(target)
+        for resumed in (part.exists(), False):
+            self._receive(path, part, sha256)
+            if digest(part) == sha256:
+                part.replace(target)
+                return
+            part.unlink()
+            if not resumed:
+                break
+        raise ServiceError(f"{target.name} arrived damaged and was removed.", "Download it again.")
 
     def upload(
         self, path: str, file: Path, media_type: str, progress: Callable[[int], None] = lambda _: None, **query: Any
@@ -152,27 +157,42 @@ class Client:
         with self._http.stream("GET", path, headers={"Last-Event-ID": str(last_id)}, timeout=timeout) as response:
             if response.status_code in (TOO_MANY, NOT_NOW):
                 raise httpx2.ReadError(f"HTTP {response.status_code}")
-            if response.is_error:
+            if not response.is_success:
                 response.read()
                 raise _service_error(response)
             yield StreamEvent(OPENED, {}, None)
             yield from parse(response.iter_lines())
 
-    def _request(self, method: str, path: str, **options: Any) -> Json:
+    def _receive(self, path: str, part: Path, sha256: str) -> None:
         try:
-            response = self._http.request(method, path, **options)
+            downloading.receive(self._http, path, part, lambda received, total: None, etag=f'"{sha256}"')
+        except httpx2.HTTPStatusError as error:
+            raise _service_error(error.response) from None
         except httpx2.RequestError as error:
-            raise self._unreachable(error) from None
-        if response.is_error:
+            raise connection.no_answer(error, self._http) from None
+
+    def _request(self, method: str, path: str, **options: Any) -> Json:
+        response = self._send(method, path, **options)
+        if not response.is_success:
             raise _service_error(response)
-        body: Json = response.json() if response.content else {}
+        try:
+            body: Json = response.json() if response.content else {}
+        except ValueError:
+            raise _service_error(response) from None
         return body
 
-    def _unreachable(self, error: Exception) -> ServiceError:
-        reason = str(error) or type(error).__name__
-        return ServiceError(
-            f"No service answers at {self.url}: {reason}.", "Start the service with `frs up`, or set FRS_URL."
-        )
+    def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        """Return the response. A request that may be repeated is sent again if its connection breaks."""
+        is_repeatable = method == "GET" or "Idempotency-Key" in options.get("headers", {})
+        try:
+            try:
+                return self._http.request(method, path, **options)
+            except connection.BROKEN:
+                if not is_repeatable:
+                    raise
+                return self._http.request(method, path, **options)
+        except httpx2.RequestError as error:
+            raise connection.no_answer(error, self._http, is_repeatable=is_repeatable) from None
 
 
 def _chunks(file: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
@@ -192,12 +212,25 @@ def _service_error(response: httpx2.Response) -> ServiceError:
             detail, details = body["detail"], fields
         return ServiceError(f"{body['code']}: {detail}", body.get("hint") or "", tuple(details))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return ServiceError(f"The service answered HTTP {response.status_code} without an error description.")
+        return _foreign_answer(response)
+
+
+def _foreign_answer(response: httpx2.Response) -> ServiceError:
+    """Return the error for an answer that is not the service's: of a proxy, a sign-in page, another program."""
+    url, status = connection.printable(response.url), response.status_code
+    hint = "Set FRS_URL to the address of the service itself, with the prefix of a proxy before it if there is one."
+    if response.has_redirect_location:
+        target = connection.printable(response.url.join(response.headers["Location"]))
+        return ServiceError(f"{url} redirects to {target} (HTTP {status}).", hint)
+    if status in _GATEWAY_ERRORS:
+        return NoAnswer(f"A proxy before the service answered HTTP {status} for {url}.", "Try again later.")
+    media_type = response.headers.get("Content-Type", "no content type")
+    return ServiceError(f"{url} answered HTTP {status} with {media_type}: not an answer of the service.", hint)
 
 
 def _read_optional(data: Path, name: str) -> str | None:
     try:
-        return (data / name).read_text().strip()
+        return (data / name).read_text("utf-8-sig", errors="replace").strip()
     except OSError:
         return None
 

@@ -74,12 +74,13 @@ def _download_verified(urls: Sequence[str], part: Path, prefix: str, progress: P
 def _download_from_any(urls: Sequence[str], part: Path, progress: Progress) -> str:
     """Return the first URL that has the file. Raises DownloadError with the failure of each URL."""
     failures = []
-    for url in urls:
-        try:
-            _download_with_retries(url, part, progress)
-            return url
-        except httpx2.HTTPError as error:
-            failures.append(f"{url}: {_reason(error)}")
+    with httpx2.Client(timeout=TIMEOUT_SECONDS, follow_redirects=True) as http:
+        for url in urls:
+            try:
+                receive(http, url, part, progress)
+                return url
+            except httpx2.HTTPError as error:
+                failures.append(f"{url}: {_reason(error)}")
     kept = f" {part.stat().st_size:,} bytes are kept; the next try resumes there." if _size(part) else ""
     raise DownloadError(
         "\n".join(failures),
@@ -87,13 +88,17 @@ def _download_from_any(urls: Sequence[str], part: Path, progress: Progress) -> s
     )
 
 
-def _download_with_retries(url: str, part: Path, progress: Progress) -> None:
-    """Resume after each interruption while the file grows. Raises HTTPError after `TRIES` tries without progress."""
+def receive(http: httpx2.Client, url: str, part: Path, progress: Progress, *, etag: str = "") -> None:
+    """Download the URL to `part`, after the bytes that it holds, and resume while the file grows.
+
+    With `etag` a server that now has other content sends it from the start. The content of `part` is not verified.
+    Raises HTTPStatusError, whose response has been read, and TransportError after `TRIES` tries without progress.
+    """
     tries_left = TRIES
     while True:
         size_before = _size(part)
         try:
-            return _receive(url, part, progress)
+            return _receive_rest(http, url, part, progress, etag)
         except httpx2.TransportError:
             tries_left = TRIES if _size(part) > size_before else tries_left - 1
             if tries_left == 0 or size_before == _size(part) == 0:  # nothing received: no network or unknown host
@@ -101,12 +106,16 @@ def _download_with_retries(url: str, part: Path, progress: Progress) -> None:
             time.sleep(PAUSE_SECONDS)
 
 
-def _receive(url: str, part: Path, progress: Progress) -> None:
+def _receive_rest(http: httpx2.Client, url: str, part: Path, progress: Progress, etag: str) -> None:
     offset = _size(part)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-    with httpx2.stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=True) as response:
+    headers = {"Accept-Encoding": "identity"}
+    if offset:
+        headers |= {"Range": f"bytes={offset}-"} | ({"If-Range": etag} if etag else {})
+    with http.stream("GET", url, headers=headers) as response:
         if offset and response.status_code == RANGE_NOT_SATISFIABLE:  # complete, or larger than the published file
             return
+        if not response.is_success:
+            response.read()
         response.raise_for_status()
         offset = offset if response.status_code == PARTIAL else 0
         length = response.headers.get("Content-Length")

@@ -11,7 +11,8 @@ from cli import actions, audit, clean, compare, keys, models, plan, render, uplo
 from cli import demo as demo_run
 from cli import queue as queue_commands
 from cli.arguments import Changes, JobId, SpecSource, job_ids, load_spec, recipe_names
-from cli.client import Client, Json, ServiceError
+from cli.client import Client, Json
+from cli.errors import ServiceError
 from cli.pulling import pull as pull_student
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, fail, render_rows, show, stderr, stdout
 from cli.up import LocalService

@@ -8,7 +8,8 @@ from rich.console import Group
 
 from cli import render
 from cli.arguments import Changes, SpecSource, load_spec
-from cli.client import Client, Json, ServiceError
+from cli.client import Client, Json
+from cli.errors import ServiceError
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show, stderr
 from frs.cli import plan_tables
 from frs.preflight.estimate import Estimate

@@ -1,11 +1,11 @@
 """Download a job's student. Each file is complete and has the SHA-256 that the service reports."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Literal
 
-from cli.client import Client, ServiceError
+from cli.client import Client
+from cli.errors import ServiceError
 
 Label = Literal["best", "last"]
 
@@ -22,7 +22,7 @@ def pull(client: Client, job_id: str, to: Path, label: Label) -> list[Path]:
     to.mkdir(parents=True, exist_ok=True)
     name = (client.get(f"/jobs/{job_id}")["name"] or "student").replace(" ", "_")
     weights = to / f"{name}-{student['sha256'][:8]}.pth"
-    _download(client, f"/checkpoints/{student['id']}/content", weights, student["sha256"])
+    client.download(f"/checkpoints/{student['id']}/content", weights, student["sha256"])
     report = to / f"{weights.stem}-report.json"
     report.write_text(json.dumps(client.get(f"/jobs/{job_id}/report"), indent=2) + "\n")
     return [weights, report, *(_download_artifacts(client, job_id, weights) if label == "last" else [])]
@@ -33,7 +33,7 @@ def _download_artifacts(client: Client, job_id: str, weights: Path) -> list[Path
     for artifact in client.each(f"/jobs/{job_id}/artifacts"):
         target = _target(artifact["name"], weights)
         if target is not None:
-            _download(client, f"/jobs/{job_id}/artifacts/{artifact['name']}", target, artifact["sha256"])
+            client.download(f"/jobs/{job_id}/artifacts/{artifact['name']}", target, artifact["sha256"])
             paths.append(target)
     return paths
 
@@ -46,10 +46,3 @@ def _target(name: str, weights: Path) -> Path | None:
     if name.startswith("student"):
         return weights.with_suffix(Path(name).suffix)
     return weights.with_name(f"{weights.stem}-{name}") if name.endswith(".png") else None
-
-
-def _download(client: Client, path: str, target: Path, sha256: str) -> None:
-    client.download(path, target)
-    if hashlib.sha256(target.read_bytes()).hexdigest() != sha256:
-        target.unlink()
-        raise ServiceError(f"{target.name} arrived damaged and was removed.", "Pull again.")

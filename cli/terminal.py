@@ -9,7 +9,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from cli.client import Client, Json, ServiceError
+from cli.client import Client, Json
+from cli.errors import ServiceError
 from frs.errors import FrsError
 
 DataFolder = Annotated[
@@ -28,6 +29,8 @@ def call_service(data: Path, request: Callable[[Client], Json]) -> Json:
         return request(Client.from_environment(data))
     except (ServiceError, FrsError) as error:
         fail(error)
+    except OSError as error:
+        fail(ServiceError(f"{error.filename} cannot be read or written: {error.strerror}."))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 
-from cli.client import ServiceError
+from cli.errors import ServiceError
 from frs.isolation.process import PARENT
 
 GRACE_SECONDS = 45.0

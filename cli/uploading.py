@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from cli.client import Client, Json, ServiceError
+from cli.client import Client, Json
+from cli.errors import ServiceError
 from frs.dataset.upload.archive import ACCEPTED_SUFFIXES, detect_suffix
 from frs.errors import ArchiveUnreadable
 

@@ -1,5 +1,6 @@
-"""An HTTP file server on loopback with Range support, which can break off responses or ignore ranges."""
+"""An HTTP file server on loopback with Range and If-Range, which can break off responses or ignore ranges."""
 
+import hashlib
 import re
 import threading
 from collections.abc import Iterator
@@ -44,8 +45,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         content = file_server.files[name]
-        start = 0
-        if byte_range and file_server.supports_ranges:
+        start, etag = 0, f'"{hashlib.sha256(content).hexdigest()}"'
+        if byte_range and file_server.supports_ranges and self.headers.get("If-Range", etag) == etag:
             start = int(re.fullmatch(r"bytes=(\d+)-", byte_range)[1])  # type: ignore[index]
         if start and start >= len(content):
             self.send_error(416)

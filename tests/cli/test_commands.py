@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from cli import render
-from cli.client import Client, ServiceError
+from cli.client import Client
+from cli.errors import ServiceError
 from frs import __version__
 from frs.cli import report_text
 from frs.evaluation.report import Row, Scores, build

@@ -21,7 +21,7 @@ def test_a_job_on_bccd_succeeds_and_its_student_has_the_reported_hash(stack: Sta
     job = stack.wait_until_ended(job_id)
     assert job["status"] == "succeeded", stack.logs(job_id)
     [student] = [row for row in stack.client.each(f"/jobs/{job_id}/checkpoints") if "last" in row["labels"]]
-    assert downloaded_sha256(stack, student["id"]) == student["sha256"]
+    assert downloaded_sha256(stack, student) == student["sha256"]
     assert "not found" not in stack.logs(job_id), "the image lacks a file"
 
 
@@ -140,7 +140,7 @@ def test_backup_wipe_and_restore_loses_nothing(stack_with: Callable[..., Stack],
     stack.wait_until_healthy()
     assert snapshot(stack, finished) == before
     for row in stack.client.each(f"/jobs/{running}/checkpoints"):
-        assert row["attempt"] == 2 or downloaded_sha256(stack, row["id"]) == row["sha256"], (
+        assert row["attempt"] == 2 or downloaded_sha256(stack, row) == row["sha256"], (
             "a checkpoint row without its file"
         )
     wait_until(lambda: stack.job(running)["attempt"] == 2, 180)
@@ -197,15 +197,15 @@ def _job_snapshot(stack: Stack, job_id: str) -> dict[str, Any]:
         "metrics": stack.client.get(f"/jobs/{job_id}/metrics"),
         "events": list(stack.client.each(f"/jobs/{job_id}/events")),
         "checkpoints": checkpoints,
-        "contents": {row["id"]: downloaded_sha256(stack, row["id"]) for row in checkpoints},
+        "contents": {row["id"]: downloaded_sha256(stack, row) for row in checkpoints},
     }
 
 
-def downloaded_sha256(stack: Stack, checkpoint_id: str) -> str:
+def downloaded_sha256(stack: Stack, checkpoint: dict[str, Any]) -> str:
     """Return the SHA-256 of the downloaded checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "content"
-        stack.client.download(f"/checkpoints/{checkpoint_id}/content", target)
+        stack.client.download(f"/checkpoints/{checkpoint['id']}/content", target, checkpoint["sha256"])
         return hashlib.sha256(target.read_bytes()).hexdigest()
 
 

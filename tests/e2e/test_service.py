@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cli.client import Client, ServiceError
+from cli.client import Client
+from cli.errors import ServiceError
 from cli.pulling import pull
 from frs.dataset.shapes.drawing import draw_dataset
 

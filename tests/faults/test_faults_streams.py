@@ -14,7 +14,8 @@ from streaming import ApiProcess, EventWriter, StreamClient, run_clients
 from worker_harness import until
 
 from cli import client as clients
-from cli.client import Client, ServiceError
+from cli.client import Client
+from cli.errors import ServiceError
 from cli.watching import follow
 from store.db.database import Database, open_database
 from store.initialise import initialise
