@@ -1,5 +1,6 @@
 """`frs up`: run the API and a worker on one machine, as child processes of this one."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import httpx2
 
@@ -40,6 +42,7 @@ class LocalService:
         self._exit_times: defaultdict[str, list[float]] = defaultdict(list)
 
     def __enter__(self) -> "LocalService":
+        self._lock = lock_folder(self.data)
         _check_port(self.host, self.port)
         self._run("store", "init")
         (self.data / "url").write_text(f"{self.url}\n")
@@ -54,6 +57,7 @@ class LocalService:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._lock.close()
 
     def watch(self, report: Callable[[str], None]) -> None:
         """Restart each child that exits and call `report` with a message. Never returns.
@@ -109,7 +113,7 @@ class LocalService:
         while time.monotonic() < deadline:
             self._check_children()
             try:
-                if httpx2.get(f"{self.url}/health/ready", timeout=2).is_success:
+                if httpx2.get(f"{self.url}/health/ready", timeout=2, trust_env=False).is_success:  # without proxies
                     return
             except httpx2.RequestError:
                 pass
@@ -130,6 +134,30 @@ class LocalService:
             raise ServiceError(message, f"See {self.log_of(name)}.")
         report(f"The {name} exited with code {code} and is restarted; see {self.log_of(name)}.")
         self._start(name, *self._arguments[name])
+
+
+def lock_folder(data: Path) -> IO[str]:
+    """Return a file that locks the data folder until it is closed or this process ends.
+
+    Raises ServiceError if another process holds the lock, or if the folder cannot be written.
+    """
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        file = (data / "up.pid").open("a+")
+    except OSError as error:
+        raise ServiceError(f"{data} cannot be written: {error.strerror}.", "Choose another folder: --data.") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        pid = file.read().strip() or "unknown"
+        file.close()
+        hint = f"Stop it (`kill {pid}`), or choose another folder with --data."
+        raise ServiceError(f"`frs up` already runs on {data}, as process {pid}.", hint) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
 
 
 def _check_port(host: str, port: int) -> None:
