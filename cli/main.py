@@ -13,6 +13,7 @@ from cli import queue as queue_commands
 from cli.arguments import Changes, JobId, SpecSource, job_ids, load_spec, recipe_names
 from cli.client import Client, Json
 from cli.errors import ServiceError
+from cli.metrics import read_metrics
 from cli.pulling import pull as pull_student
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, fail, render_rows, show, stderr, stdout
 from cli.up import LocalService
@@ -143,7 +144,7 @@ def metrics(
     json_: AsJson = False,
 ) -> None:
     """Show a job's metric series."""
-    show(call_service(data, lambda client: client.get(f"/jobs/{id}/metrics", keys=keys)), render.metrics, json_)
+    show(call_service(data, lambda client: read_metrics(client, id, keys)), render.metrics, json_)
 
 
 @app.command()
