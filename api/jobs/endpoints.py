@@ -151,12 +151,18 @@ def list_evaluations(context: ContextDep, caller: Reader, job_id: JobId) -> Page
 
 
 @router.get("/{job_id}/report")
-def get_report(context: ContextDep, caller: Reader, job_id: JobId) -> Report:
+def get_report(
+    context: ContextDep,
+    caller: Reader,
+    job_id: JobId,
+    student: Annotated[results.StudentLabel, Query(description="The student that the report is about.")] = "last",
+) -> Report:
     """Return the comparison of teacher, baseline and student.
 
-    The status of the report is `partial` until all of them have been evaluated.
+    The status of the report is `partial` until all of them have been evaluated. The report of the `best` student has no
+    baseline: gain and verdict compare last students.
     """
-    return results.build_report(context.database, caller, job_id)
+    return results.build_report(context.database, caller, job_id, student)
 
 
 @router.get(

@@ -23,6 +23,7 @@ from store.db.database import Database
 CONFIG = "student-config.py"
 """Name of the artifact that holds the mmdet config of the student."""
 _LOG = "log"
+StudentLabel = Literal["best", "last"]
 
 
 def list_events(database: Database, caller: Caller, job_id: str, limit: int, cursor: str | None) -> Page[Event]:
@@ -66,13 +67,15 @@ def list_evaluations(database: Database, caller: Caller, job_id: str) -> Page[Ev
     return Page(data=[Evaluation.model_validate(evaluation) for evaluation in rows])
 
 
-def build_report(database: Database, caller: Caller, job_id: str) -> Report:
+def build_report(database: Database, caller: Caller, job_id: str, student: StudentLabel) -> Report:
     """Return the report of a job; for a comparison job, the report of its parent. Raises JobNotFound."""
     with database.read() as session:
         job = get_row(session, caller, job_id)
         if job.kind == queries.COMPARE and job.parent_id:
             job_id = job.parent_id
             job = get_row(session, caller, job_id)
+        if student == "best":
+            return _build_report_of_best(session, job)
         runs: dict[str, list[tables.Job]] = {"distill": [], "train": [], "compare": []}
         for child in queries.children(session, job_id):
             runs[child.kind].append(child)
@@ -91,6 +94,20 @@ def build_report(database: Database, caller: Caller, job_id: str) -> Report:
             comparison=Comparison.model_validate(comparison) if comparison else None,
             waiting_for=waiting,
         )
+
+
+def _build_report_of_best(session: Session, job: tables.Job) -> Report:
+    """Return the metrics of the best student of one run, without baseline and gain, which compare last students."""
+    best = _read_best_scores(session, job.id)
+    return reports.build(
+        [best] if best else [],
+        _read_scores(session, job.id, "teacher"),
+        [],
+        pairs=0,
+        expects_teacher=job.kind == "distill",
+        facts=job.facts,
+        waiting_for=[] if best else [_missing_run(job, "student")],
+    )
 
 
 def list_artifacts(database: Database, caller: Caller, job_id: str) -> Page[Artifact]:
@@ -156,3 +173,15 @@ def _read_scores(session: Session, job_id: str, role: Role) -> Scores | None:
     final = select(table).where(table.job_id == job_id, table.role == role, table.last)
     evaluation = session.scalar(final.order_by(table.attempt.desc(), table.step.desc()).limit(1))
     return Scores(metrics=evaluation.metrics, per_class=evaluation.per_class) if evaluation else None
+
+
+def _read_best_scores(session: Session, job_id: str) -> Scores | None:
+    """Return the scores of the checkpoint labelled `best`; None if there is none."""
+    students = select(tables.Checkpoint).where(tables.Checkpoint.job_id == job_id, tables.Checkpoint.kind == "student")
+    checkpoint = next((row for row in session.scalars(students) if "best" in row.labels), None)
+    if checkpoint is None:
+        return None
+    table = tables.Evaluation
+    at_step = select(table).where(table.job_id == job_id, table.role == "student", table.step == checkpoint.step)
+    evaluation = session.scalar(at_step.order_by(table.last.desc(), table.attempt.desc()).limit(1))
+    return Scores(metrics=checkpoint.metrics, per_class=evaluation.per_class if evaluation else {})
