@@ -127,7 +127,9 @@ class _App(FastAPI):
 
 
 async def _handle_error(request: Request, error: Exception) -> Response:
-    response = errors.problem_response(error, request.state.request_id)
+    body = getattr(request.scope.get("route"), "body_field", None)
+    model = body.field_info.annotation if body else None
+    response = errors.problem_response(error, request.state.request_id, model if isinstance(model, type) else None)
     if response.status_code == 405:
         response.headers["Allow"] = _allowed_methods(request)
     return response

@@ -93,9 +93,12 @@ class InvalidField(ApiError):
         super().__init__(422, code, detail, hint, errors=errors or [FieldError(loc=loc, code=code, message=detail)])
 
 
-def problem_response(error: Exception, request_id: str) -> Response:
-    """Return the problem document of an exception; server errors are logged with their traceback."""
-    api_error = _to_api_error(error)
+def problem_response(error: Exception, request_id: str, body_model: type[BaseModel] | None = None) -> Response:
+    """Return the problem document of an exception; server errors are logged with their traceback.
+
+    `body_model` is the model of the request's body; its fields are suggested for unknown ones.
+    """
+    api_error = _to_api_error(error, body_model)
     if api_error.status >= 500:
         _log.error("%s: %s", api_error.code, type(error).__name__, exc_info=error, extra={"request_id": request_id})
     problem = ProblemDetails(
@@ -112,7 +115,7 @@ def problem_response(error: Exception, request_id: str) -> Response:
     return Response(body, api_error.status, api_error.headers, "application/problem+json")
 
 
-def _to_api_error(error: Exception) -> ApiError:
+def _to_api_error(error: Exception, body_model: type[BaseModel] | None) -> ApiError:
     match error:
         case ApiError():
             return error
@@ -121,7 +124,7 @@ def _to_api_error(error: Exception) -> ApiError:
         case FrsError():
             return ApiError(STATUS_OF_CODE.get(error.code, 422), error.code, error.message, error.hint)
         case RequestValidationError():
-            return _invalid_request(error)
+            return _invalid_request(error, body_model)
         case HTTPException():
             return _from_http_exception(error)
         case PoolTimeout():
@@ -138,10 +141,10 @@ def _to_api_error(error: Exception) -> ApiError:
             return _internal()
 
 
-def _invalid_request(error: RequestValidationError) -> ApiError:
+def _invalid_request(error: RequestValidationError, body_model: type[BaseModel] | None) -> ApiError:
     if any(detail["loc"][0] == "path" for detail in error.errors()):
         return NotFoundError("not_found", "There is no resource under this path.", "See /docs for the paths.")
-    errors = field_errors(error)
+    errors = field_errors(error, body_model)
     first = errors[0]
     detail = f"{first.loc}: {first.message}" if first.loc else first.message
     return ApiError(422, "invalid_request", detail, "See /docs for the fields and their values.", errors=errors)

@@ -7,6 +7,8 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 
+from frs.unknown_fields import describe_unknown_field
+
 MAX_ERRORS = 50
 """Maximum number of errors in one response."""
 _OBJECT_TYPES = ("model_type", "model_attributes_type", "dict_type")
@@ -26,10 +28,12 @@ class FieldError(BaseModel):
     """What is wrong with the field."""
 
 
-def field_errors(error: RequestValidationError) -> list[FieldError]:
-    """Return the errors without duplicates, at most 50; missing fields come last."""
+def field_errors(error: RequestValidationError, model: type[BaseModel] | None) -> list[FieldError]:
+    """Return the errors without duplicates, at most 50; missing fields come last. `model` is that of the body."""
     details = error.errors()[: 4 * MAX_ERRORS]
-    unique = {(item.loc, item.message): item for item in (_field_error(detail, error.body) for detail in details)}
+    unique = {
+        (item.loc, item.message): item for item in (_field_error(detail, error.body, model) for detail in details)
+    }
     return sorted(_without_union_noise(list(unique.values())), key=lambda item: item.code == "missing")[:MAX_ERRORS]
 
 
@@ -47,11 +51,14 @@ def _without_union_noise(errors: Sequence[FieldError]) -> list[FieldError]:
     ]
 
 
-def _field_error(detail: Any, body: Any) -> FieldError:
+def _field_error(detail: Any, body: Any, model: type[BaseModel] | None) -> FieldError:
     source, *path = detail["loc"]
     fields = _field_path(path, body, is_missing=detail["type"] == "missing") if source == "body" else path
-    is_object = detail["type"] in _OBJECT_TYPES
-    message = "Must be a JSON object." if is_object else detail["msg"].removeprefix("Value error, ")
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] in _OBJECT_TYPES:
+        message = "Must be a JSON object."
+    elif detail["type"] == "extra_forbidden" and model:
+        message = describe_unknown_field(model, path)
     return FieldError(loc=".".join(map(_safe_name, fields)), code=detail["type"], message=message)
 
 

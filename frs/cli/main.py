@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
@@ -26,6 +27,7 @@ from frs.isolation.process import die_with_parent
 from frs.recipes import RECIPES
 from frs.resolved import ResolvedSpec, resolve
 from frs.spec import JobSpec
+from frs.unknown_fields import describe_unknown_field
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, help=__doc__, pretty_exceptions_enable=False)
 output_console, error_console = Console(), Console(stderr=True)
@@ -176,7 +178,7 @@ def read_spec(name: str, changes: list[str]) -> JobSpec:
     try:
         spec = JobSpec.model_validate(spec_file.apply_changes(content, changes))
     except ValidationError as error:
-        issues = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
+        issues = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {_message(e)}" for e in error.errors())
         raise InvalidSpec(f"{name}: {issues}.") from None
     if spec.kind == "compare":
         raise InvalidSpec(
@@ -184,6 +186,11 @@ def read_spec(name: str, changes: list[str]) -> JobSpec:
             "Use `python -m frs compare`, or set `baseline` in a `distill` spec.",
         )
     return spec
+
+
+def _message(error: ErrorDetails) -> str:
+    unknown = error["type"] == "extra_forbidden"
+    return (describe_unknown_field(JobSpec, error["loc"]) if unknown else error["msg"]).rstrip(".")
 
 
 def _run_pairs(spec: ResolvedSpec, folder: Path, json_: bool) -> int:
