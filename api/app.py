@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import compile_path
 
@@ -27,11 +28,13 @@ from api.datasets import checks
 from api.datasets import endpoints as datasets
 from api.detectors import endpoints as detectors
 from api.health import endpoints as health
-from api.http import errors
+from api.http import errors, swagger_page
 from api.http import openapi as openapi_document
 from api.http.auth_middleware import AuthMiddleware
+from api.http.head_requests import HeadMiddleware
 from api.http.json_body import JsonBodyMiddleware
 from api.http.request_log import RequestLogMiddleware
+from api.http.root_path import RootPathMiddleware
 from api.jobs import actions as job_actions
 from api.jobs import endpoints as jobs
 from api.jobs import stream
@@ -54,6 +57,27 @@ _THREADS = 200
 There are many more threads than database connections. A request without a free connection therefore gets a 503 after
 the connection pool's timeout instead of waiting for a thread without a time limit.
 """
+_REQUEST_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "If-Range",
+    "Last-Event-ID",
+    "Range",
+    "X-Content-SHA256",
+)
+"""Headers that web pages of other origins may send."""
+_RESPONSE_HEADERS = (
+    "Content-Disposition",
+    "Content-Range",
+    "ETag",
+    "Idempotency-Replayed",
+    "Location",
+    "Retry-After",
+    "X-Request-Id",
+)
+"""Headers that web pages of other origins may read."""
 _bearer_scheme = Depends(HTTPBearer(auto_error=False, description="An API key, sent as `Authorization: Bearer KEY`."))
 """Adds the security scheme to the OpenAPI document; `AuthMiddleware` checks the key."""
 
@@ -81,16 +105,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Feature-Richness distillation",
         version=version("frs"),
         summary="Distil a large object detector into a small one and measure the gain.",
+        description="Every path with `GET` answers `HEAD` as well.",
         lifespan=lifespan,
+        servers=[{"url": context.settings.root_path}] if context.settings.root_path else None,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         responses={"default": openapi_document.PROBLEM},
         middleware=[
+            Middleware(RootPathMiddleware, root_path=context.settings.root_path),
+            *_cross_origin(context.settings),
             Middleware(MetricsMiddleware, registry=registry),
             Middleware(RequestLogMiddleware),
             Middleware(AuthMiddleware, database=context.database, settings=context.settings),
             Middleware(JsonBodyMiddleware),
+            Middleware(HeadMiddleware),
         ],
         exception_handlers={HTTPException: _handle_error, RequestValidationError: _handle_error},
     )
@@ -115,7 +144,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         health,
     ):
         app.include_router(resource.router, dependencies=[_bearer_scheme])
+    app.include_router(swagger_page.router)
     return app
+
+
+def _cross_origin(settings: Settings) -> list[Middleware]:
+    """Return the middleware that lets web pages of the allowed origins call the API; none by default."""
+    if not settings.allowed_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "HEAD", "POST", "PATCH", "DELETE"],
+            allow_headers=_REQUEST_HEADERS,
+            expose_headers=_RESPONSE_HEADERS,
+        )
+    ]
 
 
 class _App(FastAPI):
@@ -139,5 +184,7 @@ def _allowed_methods(request: Request) -> str:
     """Return the methods of all routes of this path; Starlette lists only those of the first route."""
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
     matches = (operations for path, operations in paths.items() if compile_path(path)[0].match(request.scope["path"]))
-    methods = {method.upper() for operations in matches for method in operations} or {"GET", "HEAD"}
+    methods = {method.upper() for operations in matches for method in operations} or {"GET"}
+    if "GET" in methods:
+        methods.add("HEAD")
     return ", ".join(sorted(methods))

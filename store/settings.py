@@ -13,6 +13,9 @@ EXAMPLE_PASSWORD = "change-me"
 Folder = Annotated[Path, AfterValidator(Path.absolute)]
 """A path, made absolute relative to the working directory."""
 
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
+"""Scheme, host and port of a web page, or `*`."""
+
 
 def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -70,6 +73,12 @@ class Settings(BaseSettings):
 
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     """Accepted values of the `Host` header, separated by commas. Default: empty, which accepts every host."""
+    allowed_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Origins of web pages that may call the API (CORS), separated by commas, such as `https://board.example.org`; `*`
+    allows all. Requests need an API key all the same. Default: none."""
+    root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
+    """Path prefix under which a reverse proxy serves the API, such as `/frs`, whether the proxy removes it or not. Must
+    not be the beginning of a path of the API. Default: none."""
 
     max_streams_per_key: PositiveInt = 100
     """Maximum number of event streams that one API key may have open in one API process."""

@@ -18,7 +18,17 @@ from store.db import api_keys
 from store.db.database import Database
 from store.settings import Settings
 
-PUBLIC_PATHS = frozenset({"/health/live", "/health/ready", "/docs", "/openapi.json"})
+PUBLIC_PATHS = frozenset(
+    {
+        "/health/live",
+        "/health/ready",
+        "/openapi.json",
+        "/docs",
+        "/docs/start.js",
+        "/docs/swagger-ui-bundle.js",
+        "/docs/swagger-ui.css",
+    }
+)
 """Paths that need no API key."""
 KEY_CACHE_SECONDS = 1.0
 """Lifetime of a cached key: a revoked key is rejected after at most this time."""

@@ -84,10 +84,10 @@ def test_an_unknown_id_is_404(shared_service, path, code):
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("PUT", "/jobs", "GET, POST"),
-        ("PATCH", "/datasets/x", "DELETE, GET"),
+        ("PUT", "/jobs", "GET, HEAD, POST"),
+        ("PATCH", "/datasets/x", "DELETE, GET, HEAD"),
         ("GET", "/jobs/job_00000000000000000000000000/cancel", "POST"),
-        ("DELETE", "/health/live", "GET"),
+        ("DELETE", "/health/live", "GET, HEAD"),
         ("POST", "/docs", "GET, HEAD"),
     ],
 )
