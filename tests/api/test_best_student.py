@@ -3,11 +3,12 @@
 import hashlib
 
 import pytest
-from conftest import MAP_METRICS, TRAIN
 
 from frs import events
 from store.jobs import recording
 
+MAP_METRICS = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
+TRAIN = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
 DISTILL = {
     "dataset": "shapes",
     "teacher": {"architecture": "gfl", "init": {"weights": "teacher.pth"}},
