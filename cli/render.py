@@ -148,8 +148,9 @@ def datasets(rows: Iterable[Json]) -> Table:
 
 
 def dataset(row: Json) -> Group:
-    """Return the row of one data set, then its issues."""
-    return Group(datasets([row]), *(Text(f"{issue['code']}: {issue['message']}") for issue in row["issues"]))
+    """Return the row of one data set, then its issues and warnings."""
+    issues = [f"{issue['code']}: {issue['message']}" for issue in row["issues"]]
+    return Group(datasets([row]), *map(Text, issues + row.get("warnings", [])))
 
 
 def recipes(rows: Iterable[Json]) -> Table:

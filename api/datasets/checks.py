@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import select, update
 
 from api.datasets.schemas import SplitIssue, SplitName
-from frs.dataset.check import check_pair, check_split
+from frs.dataset.check import CheckedSplit, check_pair, describe_shared_images, inspect_split
 from frs.dataset.report import Report
 from frs.errors import FrsError
 from frs.files import digest
@@ -41,6 +41,8 @@ class DatasetCheckResult(BaseModel):
     """Report on the validation split; None if it cannot be read."""
     unusable: list[SplitIssue] = []
     """Issues that make the data set unusable as a whole, regardless of the accepted fraction of invalid images."""
+    shared_images: list[str] = []
+    """A warning if images are listed in both splits."""
 
     def accepted(self, max_invalid_fraction: float = 0.0) -> bool:
         """Return whether the data set is usable with at most this fraction of invalid images per split."""
@@ -51,6 +53,13 @@ class DatasetCheckResult(BaseModel):
     def issues(self) -> list[SplitIssue]:
         """Issues of the whole data set, then the listed issues of each split."""
         return self.unusable + _split_issues("train", self.train) + _split_issues("val", self.val)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on what training does not use, and on what may not be intended."""
+        reports = (("training", self.train), ("validation", self.val))
+        texts = [f"The {split} split: {text}" for split, report in reports if report for text in report.notes]
+        return texts + self.shared_images
 
     @property
     def issue_count(self) -> int:
@@ -134,22 +143,25 @@ def _hash_annotations(root: Path, dataset: Dataset) -> dict[str, str]:
 
 def _check_splits(root: Path, dataset: Dataset) -> DatasetCheckResult:
     result = DatasetCheckResult()
-    result.train = _check_split(result, "train", root, dataset.train_images, dataset.train_annotations)
-    result.val = _check_split(result, "val", root, dataset.val_images, dataset.val_annotations)
-    if result.train and result.val:
+    train = _inspect_split(result, "train", root, dataset.train_images, dataset.train_annotations)
+    val = _inspect_split(result, "val", root, dataset.val_images, dataset.val_annotations)
+    if train and val:
+        train, val = train.matching(val.coco.classes), val.matching(train.coco.classes)
+        result.shared_images = describe_shared_images(train, val)
         try:
-            check_pair(result.train, result.val)
+            check_pair(train.report, val.report)
         except FrsError as error:
             result.unusable.append(SplitIssue(split="val", code=error.code, message=error.message))
+    result.train, result.val = (split.report if split else None for split in (train, val))
     return result
 
 
-def _check_split(
+def _inspect_split(
     result: DatasetCheckResult, split: SplitName, root: Path, images: str, annotations: str
-) -> Report | None:
-    """Return the report on a split; if it cannot be read, add an issue to `result` and return None."""
+) -> CheckedSplit | None:
+    """Return a split and the report on it; if it cannot be read, add an issue to `result` and return None."""
     try:
-        return check_split(inside(root, images), inside(root, annotations))
+        return inspect_split(inside(root, images), inside(root, annotations))
     except FrsError as error:
         issue = SplitIssue(split=split, code=error.code, message=error.message)
     except Exception:  # an internal error must not leave the data set in the status `checking`

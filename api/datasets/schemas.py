@@ -71,6 +71,8 @@ class Dataset(ResponseModel):
     """Number of issues of both splits."""
     issues: list[SplitIssue]
     """The first 20 issues; `GET /datasets/{id}/check` returns more."""
+    warnings: list[str]
+    """Boxes and images that training does not use, by reason, and image files that training may read otherwise."""
     created_at: ResponseTime
 
 
@@ -85,3 +87,5 @@ class DatasetCheck(ResponseModel):
     """Report on the validation split; null if it cannot be read or is not checked yet."""
     issues: list[SplitIssue]
     """Issues that make a split unusable as a whole, then the first 200 issues of each split."""
+    warnings: list[str]
+    """Boxes and images that training does not use, by reason, and image files that training may read otherwise."""

@@ -54,7 +54,14 @@ def get_check(database: Database, caller: Caller, id_or_name: str) -> DatasetChe
     with database.read() as session:
         dataset = get_row(session, caller, id_or_name)
     result = DatasetCheckResult.model_validate(dataset.check_result or {})
-    return DatasetCheck(id=dataset.id, status=dataset.status, train=result.train, val=result.val, issues=result.issues)
+    return DatasetCheck(
+        id=dataset.id,
+        status=dataset.status,
+        train=result.train,
+        val=result.val,
+        issues=result.issues,
+        warnings=result.warnings,
+    )
 
 
 def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
@@ -135,6 +142,7 @@ def _to_response(dataset: tables.Dataset) -> Dataset:
         class_table=result.train.classes if result and result.train else None,
         issue_count=result and result.issue_count,
         issues=result.issues[:_MAX_ISSUES] if result else [],
+        warnings=result.warnings if result else [],
         uploaded=dataset.upload_key is not None,
         created_at=dataset.created_at,
     )

@@ -129,6 +129,8 @@ def check(
         )
         for issue in report.issues:
             typer.echo(f"{issue.code}: {issue.message}")
+        for note in report.notes:
+            typer.echo(note)
         typer.echo(f"{report.invalid_images} images with issues")
     raise SystemExit(1 if report.issue_counts else 0)
 

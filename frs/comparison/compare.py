@@ -134,6 +134,7 @@ class ComparisonData:
         """Raise RunsDiffer if the detections are of other annotations, classes or images than those before."""
         if run_detections.annotations_sha256 != self.sha256:
             raise RunsDiffer(f"{name} belongs to another annotation file than the validation split's.")
+        self.truth = self.truth.matching(run_detections.classes)
         if run_detections.classes != self.truth.classes:
             raise RunsDiffer(f"{name} has other classes than the validation split.")
         if not len(self.multiplicities):

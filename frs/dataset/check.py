@@ -1,20 +1,24 @@
 """Check of a data set in COCO layout before training: every annotation and every image file."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from posixpath import normpath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frs.dataset.classes import describe_class_difference
 from frs.dataset.coco import CocoFile, read
+from frs.dataset.coco_boxes import format_box
 from frs.dataset.coco_images import CocoImage
-from frs.dataset.image_files import MAX_PIXELS, ImageIssue, check_image
+from frs.dataset.image_files import MAX_PIXELS, ImageIssue, ImageTrait, inspect_image
 from frs.dataset.issues import BOX_CODES, IssueCode, IssueCollector, printable
-from frs.dataset.report import Depth, Report, build_report
+from frs.dataset.report import Depth, Report, build_report, describe_exclusions
+from frs.dataset.trainable import count_excluded_boxes
 from frs.errors import BadDataset, ClassMismatch
 
 ProgressCallback = Callable[[int, int], None]
@@ -25,9 +29,39 @@ DECODE_UP_TO = 2_000
 OUTSIDE_TOLERANCE = 1.0
 """Pixels that a box may extend beyond its image, to allow for rounding."""
 _CHUNK = 256
+_TRAITS: dict[ImageTrait, tuple[str, str]] = {
+    "sixteen_bits": (
+        "16 bits per value",
+        "training uses the upper 8 bits. Convert to 8 bits if values fill only a part of the range.",
+    ),
+    "turned": (
+        "EXIF orientation",
+        "training turns the image, as browsers do. Boxes must fit the turned image.",
+    ),
+}
+"""The name of each trait, and what training does."""
 
 
-def check_split(
+@dataclass(frozen=True)
+class CheckedSplit:
+    """A split and the report on it."""
+
+    images: Path
+    """Folder of the image files."""
+    coco: CocoFile
+    report: Report
+
+    def matching(self, classes: Collection[str]) -> "CheckedSplit":
+        """Return the split with its placeholder category if another split uses it: see `CocoFile.matching`."""
+        return replace(self, coco=self.coco.matching(classes), report=self.report.matching(classes))
+
+
+def check_split(images: Path, annotations: Path, **options: Any) -> Report:
+    """Return the report on one split: its counts and its issues. For arguments and errors see `inspect_split`."""
+    return inspect_split(images, annotations, **options).report
+
+
+def inspect_split(
     images: Path,
     annotations: Path,
     *,
@@ -37,8 +71,8 @@ def check_split(
     max_pixels: int = MAX_PIXELS,
     limit: int = 200,
     progress: ProgressCallback | None = None,
-) -> Report:
-    """Return a report on one split: its counts and its issues.
+) -> CheckedSplit:
+    """Return one split with the report on it.
 
     `images` is the folder of image files, `annotations` the COCO annotation file. With `boxes=False`, issues of boxes
     and categories are ignored. With `read_images=False`, no image file is opened. A split of at most `decode_up_to`
@@ -55,16 +89,41 @@ def check_split(
     _check_names(coco, issues)
     _check_boxes(coco, printable(annotations.name), issues)
     depth: Depth = "annotations"
+    files_by_trait: dict[ImageTrait, list[str]] = {"sixteen_bits": [], "turned": []}
     if read_images:
         depth = "decoded" if len(coco.images) <= decode_up_to else "headers"
-        _check_images(images, coco, issues, progress, decode=depth == "decoded", max_pixels=max_pixels)
-    return build_report(coco, issues, depth)
+        _check_images(images, coco, issues, files_by_trait, progress, decode=depth == "decoded", max_pixels=max_pixels)
+    warnings = [
+        f"{_TRAITS[trait][0]} in {_describe_files(files)}: {_TRAITS[trait][1]}"
+        for trait, files in files_by_trait.items()
+        if files
+    ]
+    return CheckedSplit(images, coco, build_report(coco, issues, depth, warnings))
 
 
 def check_pair(train: Report, val: Report) -> None:
     """Raise ClassMismatch unless both splits have the same classes in the same order."""
+    train, val = train.matching(val.class_names), val.matching(train.class_names)
     if text := describe_class_difference(train.class_names, val.class_names, "The validation file"):
         raise ClassMismatch(text)
+
+
+def describe_shared_images(train: CheckedSplit, val: CheckedSplit) -> list[str]:
+    """Return a warning if images are listed in both splits, otherwise nothing."""
+    paths = {_image_path(train, image) for image in train.coco.images}
+    shared = [image.file_name for image in val.coco.images if _image_path(val, image) in paths]
+    if not shared:
+        return []
+    return [f"Listed in both splits: {_describe_files(shared)}. Scores on images that were trained on are too high."]
+
+
+def _image_path(split: CheckedSplit, image: CocoImage) -> str:
+    return normpath(f"{split.images.resolve()}/{image.file_name}")
+
+
+def _describe_files(names: Sequence[str]) -> str:
+    first = printable(names[0])
+    return first if len(names) == 1 else f"{len(names):,} images, such as {first}"
 
 
 def _is_folder(path: Path) -> bool:
@@ -85,8 +144,8 @@ def _check_names(coco: CocoFile, issues: IssueCollector) -> None:
 
 
 def _check_boxes(coco: CocoFile, name: str, issues: IssueCollector) -> None:
-    if not len(coco.boxes):
-        issues.add("boxes_missing", f"{name} has no valid boxes.")
+    if text := _describe_unusable(coco):
+        issues.add("boxes_missing", f"{name} {text}")
     empty = _empty_mask(coco)
     for row in np.flatnonzero(empty):
         _add_box_issue(coco, int(row), "box_empty", "is empty", issues)
@@ -94,8 +153,18 @@ def _check_boxes(coco: CocoFile, name: str, issues: IssueCollector) -> None:
         image = coco.images[coco.boxes.image[row]]
         text = f"extends beyond the image, which is {image.width}x{image.height}"
         _add_box_issue(coco, int(row), "box_outside", text, issues)
-    for row in _duplicate_rows(coco.boxes.id):
-        _add_box_issue(coco, int(row), "annotation_id_duplicate", "has the id of another box", issues)
+
+
+def _describe_unusable(coco: CocoFile) -> str:
+    """Return the end of a sentence on why training can use none of the boxes; empty if it can use one."""
+    if not len(coco.boxes):
+        return "has no valid boxes."
+    if coco.boxes.xywh.max() <= 1:
+        return "has boxes that are fractions of the image size; COCO boxes are in pixels."
+    excluded = count_excluded_boxes(coco)
+    if sum(excluded.values()) < len(coco.boxes):
+        return ""
+    return f"has no box that training can use: {describe_exclusions(excluded)}."
 
 
 def _empty_mask(coco: CocoFile) -> NDArray[np.bool_]:
@@ -112,16 +181,9 @@ def _outside_mask(coco: CocoFile) -> NDArray[np.bool_]:
         return (x < -OUTSIDE_TOLERANCE) | (y < -OUTSIDE_TOLERANCE) | (x + w > width) | (y + h > height)
 
 
-def _duplicate_rows(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the rows whose id also occurs in an earlier row."""
-    order = np.argsort(ids, kind="stable")
-    return np.sort(order[1:][ids[order][1:] == ids[order][:-1]])
-
-
 def _add_box_issue(coco: CocoFile, row: int, code: IssueCode, text: str, issues: IssueCollector) -> None:
     image, box_id = coco.images[coco.boxes.image[row]], int(coco.boxes.id[row])
-    numbers = ", ".join(f"{value:.10g}" for value in coco.boxes.xywh[row])
-    message = f"{printable(image.file_name)}: box {box_id} [{numbers}] {text}."
+    message = f"{printable(image.file_name)}: box {box_id} [{format_box(coco.boxes.xywh[row])}] {text}."
     issues.add(code, message, file=image.file_name, image_id=image.id, annotation_id=box_id)
 
 
@@ -129,6 +191,7 @@ def _check_images(
     folder: Path,
     coco: CocoFile,
     issues: IssueCollector,
+    files_by_trait: dict[ImageTrait, list[str]],
     progress: ProgressCallback | None,
     *,
     decode: bool,
@@ -138,14 +201,20 @@ def _check_images(
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         for start in range(0, len(coco.images), _CHUNK):
             chunk = coco.images[start : start + _CHUNK]
-            results = pool.map(lambda image: check_image(root, image, decode=decode, max_pixels=max_pixels), chunk)
-            _add_image_issues(zip(chunk, results, strict=True), issues)
+            results = pool.map(lambda image: inspect_image(root, image, decode=decode, max_pixels=max_pixels), chunk)
+            _add_image_results(zip(chunk, results, strict=True), issues, files_by_trait)
             if progress:
                 progress(start + len(chunk), len(coco.images))
 
 
-def _add_image_issues(results: Iterator[tuple[CocoImage, ImageIssue | None]], issues: IssueCollector) -> None:
-    for image, issue in results:
+def _add_image_results(
+    results: Iterator[tuple[CocoImage, tuple[ImageIssue | None, frozenset[ImageTrait]]]],
+    issues: IssueCollector,
+    files_by_trait: dict[ImageTrait, list[str]],
+) -> None:
+    for image, (issue, traits) in results:
+        for trait in traits:
+            files_by_trait[trait].append(image.file_name)
         if issue:
             code, message = issue
             issues.add(code, message, file=image.file_name, image_id=image.id)

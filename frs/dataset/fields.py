@@ -2,12 +2,44 @@
 
 import math
 import unicodedata
-from typing import Any, TypeGuard
+from collections.abc import Iterable
+from typing import Any
+
+Id = int | str
+"""Id of an image, box or category in an annotation file."""
+_EXACT = 1 << 53
+"""Integers below this magnitude survive a conversion to a float."""
 
 
-def is_id(value: Any) -> TypeGuard[int]:
-    """Return whether `value` is an integer that fits into 64 bits; a bool is not one."""
-    return type(value) is int and -(1 << 63) <= value < 1 << 63
+def read_id(value: Any) -> Id | None:
+    """Return an id: an integer of at most 64 bits, also if written as 3.0, or a text of 1 to 200 characters.
+
+    None for any other value; a bool is not an id.
+    """
+    if is_text(value, 200):
+        return str(value)
+    number = int(value) if type(value) is float and value.is_integer() else value
+    return number if type(number) is int and -(1 << 63) <= number < 1 << 64 else None
+
+
+def number_ids(ids: Iterable[Id | None]) -> dict[Id, int]:
+    """Return a number for each id, below 2**53 in magnitude: the id itself if all ids of the file are such numbers.
+
+    Otherwise the position of its first occurrence, from 1.
+    """
+    positions: dict[Id, int] = {}
+    for position, value in enumerate(ids, 1):
+        if value is not None:
+            positions.setdefault(value, position)
+    if all(isinstance(value, int) and abs(value) < _EXACT for value in positions):
+        return {value: int(value) for value in positions}
+    return positions
+
+
+def read_size(value: Any) -> int | None:
+    """Return a width or height in pixels, from 1 to 2**31 - 1, also if written as 96.0; None for any other value."""
+    number = int(value) if type(value) is float and value.is_integer() else value
+    return number if type(number) is int and 0 < number < 1 << 31 else None
 
 
 def is_finite(value: Any) -> bool:

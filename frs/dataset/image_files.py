@@ -5,7 +5,7 @@ import stat
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -26,8 +26,36 @@ _HEAVY_PIXELS, _HEAVY_BYTES = 2_000_000, 16_000_000
 _heavy_lock = threading.Lock()
 """Held while a large image is open, so that only one at a time takes memory."""
 
+_MAGIC = {
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"GIF8": "GIF",
+    b"\0\0\0\x0cjP": "JPEG 2000",
+    b"8BPS": "Photoshop",
+}
+"""First bytes of formats that are recognised, but not read."""
+_MAX_PNG_CHUNKS = 10_000
+
 ImageIssue = tuple[IssueCode, str]
 """Issue code and message."""
+ImageTrait = Literal["sixteen_bits", "turned"]
+"""What training does with an image: it drops the lower 8 bits, or turns it although its size does not show it."""
+
+
+class _Header(NamedTuple):
+    width: int
+    """Width in pixels as used in training, after applying the EXIF orientation."""
+    height: int
+    orientation: int
+    """EXIF orientation that training applies, 1 to 8; 1 is unchanged, 5 to 8 swap width and height."""
+    sixteen_bits: bool
+
+    @property
+    def traits(self) -> frozenset[ImageTrait]:
+        is_turned = self.orientation in (2, 3, 4) or (self.orientation > 4 and self.width == self.height)
+        pairs: tuple[tuple[ImageTrait, bool], ...] = (("sixteen_bits", self.sixteen_bits), ("turned", is_turned))
+        return frozenset(trait for trait, applies in pairs if applies)
 
 
 class _ImageTooLarge(Exception):
@@ -39,26 +67,35 @@ def check_image(root: Path, image: CocoImage, *, decode: bool, max_pixels: int =
 
     `root` must be a resolved path, without symbolic links. With `decode=False`, only the file header is read.
     """
+    return inspect_image(root, image, decode=decode, max_pixels=max_pixels)[0]
+
+
+def inspect_image(
+    root: Path, image: CocoImage, *, decode: bool, max_pixels: int = MAX_PIXELS
+) -> tuple[ImageIssue | None, frozenset[ImageTrait]]:
+    """Return the issue of an image file as `check_image` does, and the traits of the file."""
+    traits: frozenset[ImageTrait] = frozenset()
     name = printable(image.file_name)
     path = Path(os.path.realpath(root / image.file_name))  # unlike Path.resolve(), realpath never raises
     if not path.is_relative_to(root):
-        return "image_outside_folder", f"{name} lies outside the images folder."
+        return ("image_outside_folder", f"{name} lies outside the images folder."), traits
     try:
         with _open_file(path) as file:
-            width, height, rotated = _read_header(file, max_pixels)
-            if (width, height) != (image.width, image.height):
-                return "image_size_differs", _describe_size(image, name, width, height, rotated)
+            header = _read_header(file, max_pixels)
+            traits = header.traits
+            if (header.width, header.height) != (image.width, image.height):
+                return ("image_size_differs", _describe_size(image, name, header)), traits
             if decode:
-                _decode(file, width * height)
-            return None
+                _decode(file, header.width * header.height)
+            return None, traits
     except FileNotFoundError:
-        return "image_missing", f"{name} is not in the images folder."
+        return ("image_missing", f"{name} is not in the images folder."), traits
     except (_ImageTooLarge, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return "image_too_large", f"{name} is too large: {error}."
+        return ("image_too_large", f"{name} is too large: {error}."), traits
     except UnidentifiedImageError:
-        return "image_unreadable", f"{name} is not a JPEG, PNG, BMP or WebP image."
+        return ("image_unreadable", _describe_format(path, name)), traits
     except Exception as error:  # Pillow raises many types on malformed files
-        return "image_unreadable", f"{name} cannot be read: {_describe_error(error)}."
+        return ("image_unreadable", f"{name} cannot be read: {_describe_error(error)}."), traits
 
 
 def read_image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
@@ -68,7 +105,8 @@ def read_image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, i
     """
     try:
         with _open_file(path) as file:
-            return _read_header(file, max_pixels)[:2]
+            header = _read_header(file, max_pixels)
+            return header.width, header.height
     except Exception:  # as in `check_image`
         return None
 
@@ -86,24 +124,54 @@ def _open_file(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _read_header(file: BinaryIO, max_pixels: int) -> tuple[int, int, bool]:
-    """Return width and height as used in training, and whether the EXIF orientation swapped them."""
+def _read_header(file: BinaryIO, max_pixels: int) -> _Header:
     with _limit_concurrency(heavy=_size_in_bytes(file) > _HEAVY_BYTES), Image.open(file, formats=_FORMATS) as image:
         width, height = image.size
         limit = max_pixels // _DECODE_COPIES.get(image.format or "", 1)
         if width * height > limit:
             raise _ImageTooLarge(f"{width}x{height}, at most {limit:,} pixels are allowed")
-        return (height, width, True) if _is_rotated(image) else (width, height, False)
+        orientation = _read_orientation(image, file)
+        sixteen_bits = image.format == "PNG" and _read_at(file, 24, 1) == b"\x10"
+        if orientation > 4:
+            width, height = height, width
+        return _Header(width, height, orientation, sixteen_bits)
 
 
-def _is_rotated(image: Image.Image) -> bool:
-    """Return whether the EXIF orientation turns the image by 90 or 270 degrees."""
-    if image.format not in _ORIENTED_FORMATS or "exif" not in image.info:
-        return False
+def _read_orientation(image: Image.Image, file: BinaryIO) -> int:
+    """Return the EXIF orientation that OpenCV applies, 1 to 8."""
+    if image.format not in _ORIENTED_FORMATS:
+        return 1
     try:
-        return image.getexif().get(0x0112) in (5, 6, 7, 8)
+        exif = image.getexif() if "exif" in image.info else Image.Exif()
+        if image.format == "PNG" and "exif" not in image.info:
+            exif.load(_find_png_exif(file))
+        orientation = int(exif.get(0x0112, 1))
     except Exception:  # malformed EXIF data rotate nothing and are otherwise harmless
-        return False
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _find_png_exif(file: BinaryIO) -> bytes:
+    """Return the content of the chunk eXIf, which may also follow the pixels, where Pillow reads it only on loading."""
+    position = 8
+    for _ in range(_MAX_PNG_CHUNKS):
+        head = _read_at(file, position, 8)
+        if len(head) < 8:
+            break
+        size = int.from_bytes(head[:4], "big")
+        if head[4:] == b"eXIf" and size < 1 << 16:
+            return _read_at(file, position + 8, size)
+        position += 12 + size
+    return b""
+
+
+def _read_at(file: BinaryIO, position: int, size: int) -> bytes:
+    """Return bytes at a position, and restore the file's position."""
+    before = file.tell()
+    file.seek(position)
+    content = file.read(size)
+    file.seek(before)
+    return content
 
 
 def _decode(file: BinaryIO, pixels: int) -> None:
@@ -147,6 +215,18 @@ def _describe_error(error: Exception) -> str:
     return printable(text or str(error) or type(error).__name__)
 
 
-def _describe_size(image: CocoImage, name: str, width: int, height: int, rotated: bool) -> str:
-    suffix = " after applying its EXIF orientation" if rotated else ""
-    return f"{name} is {width}x{height}{suffix}; the annotations say {image.width}x{image.height}."
+def _describe_size(image: CocoImage, name: str, header: _Header) -> str:
+    suffix = " after applying its EXIF orientation" if header.orientation > 4 else ""
+    return f"{name} is {header.width}x{header.height}{suffix}; the annotations say {image.width}x{image.height}."
+
+
+def _describe_format(path: Path, name: str) -> str:
+    """Return a sentence on a file of another format."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
+    if head[4:8] == b"ftyp":
+        kind = "HEIF or AVIF"
+    if not kind:
+        return f"{name} is not a JPEG, PNG, BMP or WebP image."
+    return f"{name} is a {kind} image, which is not read. Convert it to JPEG, PNG, BMP or WebP."

@@ -1,19 +1,34 @@
 """Report of a data-set check: counts, sizes and issues."""
 
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from frs.dataset.coco import CocoFile
-from frs.dataset.issues import BOX_CODES, DatasetIssue, IssueCode, IssueCollector
-from frs.dataset.trainable import labelled_images
+from frs.dataset.issues import BOX_CODES, DatasetIssue, IssueCode, IssueCollector, printable
+from frs.dataset.trainable import (
+    BoxExclusion,
+    ImageExclusion,
+    count_excluded_boxes,
+    count_excluded_images,
+    labelled_images,
+)
 
 Depth = Literal["annotations", "headers", "decoded"]
 """How far a check read the image files: not at all, their headers, or completely."""
 
 _SMALL, _MEDIUM = 32**2, 96**2
 """COCO's limits of small and medium boxes, in square pixels."""
+
+
+_REASONS: dict[BoxExclusion, str] = {
+    "ignored": "marked `ignore` or difficult",
+    "outside_image": "outside the image",
+    "below_one_pixel": "less than one pixel wide or high",
+    "crowd": "marked `iscrowd`",
+}
 
 
 class _FrozenModel(BaseModel):
@@ -85,11 +100,41 @@ class Report(_FrozenModel):
     """Ids of the images that have issues, ascending."""
     labelled_images: int | None = None
     """Images used for training once the invalid ones are excluded; null in reports of earlier versions."""
+    excluded_boxes: dict[BoxExclusion, int] = {}
+    """Number of valid boxes that training does not use, by reason."""
+    excluded_images: dict[ImageExclusion, int] = {}
+    """Number of images without issues that training does not use, by reason: their boxes are missing or not used."""
+    repeated_boxes: int = 0
+    """Number of boxes equal to another box of their image; each such box counts and is trained on once."""
+    placeholder: str | None = None
+    """Name of a category 0 that is left out because it is only the supercategory of others, as in Roboflow's files."""
+    warnings: list[str] = []
+    """Sentences on what training does with image files that may not be intended."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Class names in the order of the labels."""
         return tuple(row.name for row in self.classes)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on the boxes and images that training does not use, then `warnings`."""
+        boxes, images = describe_exclusions(self.excluded_boxes), sum(self.excluded_images.values())
+        texts = [f"training does not use {boxes}."] if boxes else []
+        if images:
+            texts.append(f"training does not use {images:,} {_plural('image', images)} without a box that it uses.")
+        if self.repeated_boxes:
+            texts.append(f"{self.repeated_boxes:,} repeated {_plural('box', self.repeated_boxes)} left out.")
+        if self.placeholder is not None:
+            texts.append(f"category 0, {printable(self.placeholder)!r}, is left out: no box uses it.")
+        return texts + self.warnings
+
+    def matching(self, classes: Collection[str]) -> "Report":
+        """Return the report with its placeholder category as the first class if another split uses it: `classes`."""
+        if self.placeholder is None or self.placeholder not in classes:
+            return self
+        first = ClassCount(id=0, name=self.placeholder, boxes=0, images=0)
+        return self.model_copy(update={"classes": [first, *self.classes], "placeholder": None})
 
     def accepted(self, max_invalid_fraction: float = 0.0) -> bool:
         """Return whether training may use the split without its invalid images.
@@ -103,12 +148,17 @@ class Report(_FrozenModel):
         return not never_accepted and 0 < max_invalid_fraction >= self.invalid_fraction
 
 
+def describe_exclusions(excluded: Mapping[BoxExclusion, int]) -> str:
+    """Return the number of boxes that training does not use, by reason, for a sentence."""
+    return ", ".join(f"{count:,} {_plural('box', count)} {_REASONS[reason]}" for reason, count in excluded.items())
+
+
 def usable_without_boxes(report: Report, max_invalid_fraction: float = 0.0) -> bool:
     """Return whether the images may be used without their boxes; issues of boxes are ignored."""
     return not report.issue_counts.keys() - BOX_CODES or 0 < max_invalid_fraction >= report.invalid_fraction
 
 
-def build_report(coco: CocoFile, issues: IssueCollector, depth: Depth) -> Report:
+def build_report(coco: CocoFile, issues: IssueCollector, depth: Depth, warnings: list[str]) -> Report:
     """Return the report on the content of an annotation file and the issues collected from it."""
     invalid = coco.images_listed - len(coco.images) + sum(image.id in issues.image_ids for image in coco.images)
     return Report(
@@ -123,6 +173,11 @@ def build_report(coco: CocoFile, issues: IssueCollector, depth: Depth) -> Report
         invalid_fraction=invalid / coco.images_listed,
         invalid_image_ids=sorted(issues.image_ids),
         labelled_images=len(labelled_images(coco, issues.image_ids)),
+        excluded_boxes=count_excluded_boxes(coco),
+        excluded_images=count_excluded_images(coco, issues.image_ids),
+        repeated_boxes=coco.repeated_boxes,
+        placeholder=coco.placeholder,
+        warnings=warnings,
     )
 
 
@@ -156,3 +211,7 @@ def _measure_images(coco: CocoFile) -> ImageSizes | None:
         return None
     widths, heights = zip(*((image.width, image.height) for image in coco.images), strict=True)
     return ImageSizes(min_width=min(widths), max_width=max(widths), min_height=min(heights), max_height=max(heights))
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else {"box": "boxes", "image": "images"}[noun]

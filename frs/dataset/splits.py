@@ -3,8 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from frs.dataset import coco
-from frs.dataset.check import ProgressCallback, check_pair, check_split
+from frs.dataset.check import CheckedSplit, ProgressCallback, check_pair, inspect_split
 from frs.dataset.coco import CocoFile
 from frs.dataset.report import Report
 from frs.dataset.trainable import labelled_images
@@ -76,19 +75,21 @@ def load_splits(spec: ResolvedSpec, progress: ProgressCallback) -> LoadedSplits:
     Raises BadDataset if no training or validation image is left, ClassMismatch if the classes of the splits differ.
     """
     files = {"train": spec.train, "val": spec.val} | ({"unlabelled": spec.unlabelled} if spec.unlabelled else {})
-    reports = {
-        name: check_split(split.images, split.annotations, boxes=name != "unlabelled", progress=progress)
+    checked = {
+        name: inspect_split(split.images, split.annotations, boxes=name != "unlabelled", progress=progress)
         for name, split in files.items()
     }
-    check_pair(reports["train"], reports["val"])
-    splits = {name: _load_split(split, reports[name]) for name, split in files.items()}
+    train, val = checked["train"], checked["val"]
+    check_pair(train.report, val.report)
+    checked |= {"train": train.matching(val.coco.classes), "val": val.matching(train.coco.classes)}
+    splits = {name: _load_split(split, checked[name]) for name, split in files.items()}
     if "unlabelled" in splits:
         splits["unlabelled"] = replace(splits["unlabelled"], coco=splits["unlabelled"].coco.without_boxes())
     data = LoadedSplits(**splits)
     if spec.job.kind != "evaluate" and not data.labelled:
-        raise BadDataset(_describe_issues("train", reports["train"]) or "The training split has no image with boxes.")
+        raise BadDataset(_describe_issues("train", train.report) or "The training split has no image with boxes.")
     if not data.val.valid:
-        raise BadDataset(_describe_issues("val", reports["val"]) or "The validation split has no images.")
+        raise BadDataset(_describe_issues("val", val.report) or "The validation split has no images.")
     return data
 
 
@@ -113,6 +114,7 @@ def _describe_issues(name: str, report: Report) -> str:
     return f"The {name} split has issues in {report.invalid_images} of {report.counts.images} images: {first_messages}"
 
 
-def _load_split(files: SplitFiles, report: Report) -> LoadedSplit:
-    content = coco.read(files.annotations)
-    return LoadedSplit(files, content, frozenset(report.invalid_image_ids), digest(files.annotations), report)
+def _load_split(files: SplitFiles, checked: CheckedSplit) -> LoadedSplit:
+    report = checked.report
+    excluded = frozenset(report.invalid_image_ids)
+    return LoadedSplit(files, checked.coco, excluded, digest(files.annotations), report)

@@ -106,7 +106,7 @@ def _to_coco(truth: CocoFile) -> dict[str, Any]:
     COCO's code interprets id 0 as no match, and confuses boxes with equal ids.
     """
     boxes = truth.boxes
-    columns = (column.tolist() for column in (boxes.image, boxes.label, boxes.xywh, boxes.area, boxes.crowd))
+    columns = (column.tolist() for column in (boxes.image, boxes.label, boxes.xywh, boxes.area, boxes.optional))
     return {
         "categories": [{"id": i, "name": name} for i, name in zip(truth.category_ids, truth.classes, strict=True)],
         "images": [image._asdict() for image in truth.images],
@@ -117,9 +117,9 @@ def _to_coco(truth: CocoFile) -> dict[str, Any]:
                 "category_id": truth.category_ids[label],
                 "bbox": box,
                 "area": area,
-                "iscrowd": int(crowd),
+                "iscrowd": int(optional),
             }
-            for number, (image, label, box, area, crowd) in enumerate(zip(*columns, strict=True), 1)
+            for number, (image, label, box, area, optional) in enumerate(zip(*columns, strict=True), 1)
         ],
     }
 

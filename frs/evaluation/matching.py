@@ -82,10 +82,10 @@ def _match_class(
     for i, index in enumerate(indices):
         boxes = truth.boxes_of(int(index))
         boxes = boxes.take(np.flatnonzero(boxes.label == label))
-        ignored = boxes.crowd | _other_size(boxes.area)
+        ignored = boxes.optional | _other_size(boxes.area)
         objects[i] = (~ignored).sum(axis=1)
         on_image = slice(starts[i], min(starts[i + 1], starts[i] + MAX_DETECTIONS))
-        outcome[on_image] = _match_image(rows[on_image, 1:5], boxes.xywh, boxes.crowd, ignored)
+        outcome[on_image] = _match_image(rows[on_image, 1:5], boxes.xywh, boxes.optional, ignored)
     kept = np.flatnonzero(within_limit)[np.argsort(-rows[within_limit, 5], kind="stable")]
     return ClassMatches(name, of_class[kept], image[kept], rows[kept, 5], outcome[kept], objects)
 

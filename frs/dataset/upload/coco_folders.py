@@ -1,122 +1,247 @@
-"""COCO data sets in our folders, those of the original COCO and those of Roboflow.
+"""COCO data sets, as COCO itself, CVAT, FiftyOne, Label Studio and Roboflow lay them out.
 
-Boxes are not changed; the data-set check reports the invalid ones.
+The name of an annotation file, or of its folder, states its split. A single file without a split is the training
+split. Test splits are left out. Boxes are not changed; the data-set check reports the invalid ones.
 """
 
+import mmap
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from frs.dataset.coco import load_document
-from frs.dataset.fields import is_id, is_text
+from frs.dataset.coco import find_placeholder, load_document
+from frs.dataset.fields import is_text, read_id
 from frs.dataset.issues import printable
 from frs.dataset.upload.annotated_images import annotations_file, move_files, split_off_validation, write_json
-from frs.errors import BadDataset
+from frs.dataset.upload.archive import IMAGE_SUFFIXES
+from frs.dataset.upload.split_names import SplitRole, find_role
+from frs.errors import BadDataset, LayoutUnknown, NoValidationSplit
 
 Document = dict[str, Any]
-_ROBOFLOW = "_annotations.coco.json"
+_KEYS = ("images", "annotations", "categories")
+_MAX_DEPTH = 3
+"""Number of folders, from the top, in which annotation files are looked for."""
+_SAMPLES = 100
+"""Number of listed images by which the images folder is recognised."""
 
 
 class _Split(NamedTuple):
-    images: Path
+    name: str
+    """Path of the annotation file within the archive, for messages."""
     annotations: Path
+    document: Document
+    images: Path
+    """Folder that the listed file names are relative to."""
+    files: dict[str, Path]
+    """Image files that exist, by `file_name` as written in the document."""
 
 
 def is_layout(folder: Path) -> bool:
-    """Return whether the folder holds a COCO training split."""
-    return _find_split(folder, ("train",)) is not None
+    """Return whether the folder holds a COCO annotation file that may be a training split."""
+    return any(role in ("train", None) for role, _ in _find_annotations(folder))
 
 
 def convert(folder: Path, target: Path, val_fraction: float | None) -> None:
     """Move images and annotations to their places below `target`, in our COCO layout.
 
     Without a validation split, `val_fraction` of the training images become one. Raises BadDataset if an annotation
-    file is unusable, NoValidationSplit if there is no validation split and no `val_fraction`.
+    file is unusable or an image is listed in both splits, NoValidationSplit if there is no validation split and no
+    `val_fraction`.
     """
-    train, val = _find_split(folder, ("train",)), _find_split(folder, ("val", "valid"))
-    assert train, "is_layout() returned True"
-    if val is None:
-        _divide_training(train, target, val_fraction)
-    elif val.images == train.images:
-        for name, split in (("train", train), ("val", val)):
-            _move_listed_images(split.images, _load_content(split), target, name)
-    else:
-        for name, split in (("train", train), ("val", val)):
-            _move_split(split, target, name)
+    images = _ImageFiles(folder)
+    splits = {
+        role: _read_split(folder, file, role, images) for role, file in _choose_annotations(folder).items() if file
+    }
+    is_changed = _drop_placeholder([split.document for split in splits.values()])
+    if "val" in splits and not splits["val"].files and not images.has_folder("val"):
+        missing = splits.pop("val")
+        if val_fraction is None:
+            raise NoValidationSplit(f"None of the images listed in {printable(missing.name)} is in the archive.")
+    if "val" not in splits:
+        _divide_training(splits["train"], target, val_fraction)
+        return
+    _refuse_shared_images(splits["train"], splits["val"])
+    for role, split in splits.items():
+        names = _move_listed_images(split, split.document, target, role)
+        if is_changed or any(old != new for old, new in names.items()):
+            _write_document(split.document, names, target, role)
+        else:
+            annotations_file(target, role).parent.mkdir(parents=True, exist_ok=True)
+            split.annotations.rename(annotations_file(target, role))
 
 
-def _find_split(folder: Path, names: tuple[str, ...]) -> _Split | None:
-    return next((split for name in names for split in _candidates(folder, name) if _exists(split)), None)
+def _find_annotations(folder: Path) -> Iterator[tuple[SplitRole | None, Path]]:
+    """Yield the COCO annotation files with the split that each states in its own name or its folder's."""
+    depth = len(folder.parts)
+    for path in sorted(folder.rglob("*.json")):
+        if len(path.parts) - depth <= _MAX_DEPTH and _has_coco_keys(path):
+            inner = [path.stem, *(parent.name for parent in path.parents if len(parent.parts) > depth)]
+            yield next(filter(None, map(find_role, inner)), None), path
 
 
-def _candidates(folder: Path, name: str) -> Iterator[_Split]:
-    for year in ("", "2017", "2014"):
-        annotations = folder / "annotations" / f"instances_{name}{year}.json"
-        for images in (folder / f"{name}{year}", folder / "images" / f"{name}{year}", folder / "images"):
-            yield _Split(images, annotations)
-    yield _Split(folder / name, folder / name / _ROBOFLOW)
+def _has_coco_keys(path: Path) -> bool:
+    """Return whether a file contains the keys of a COCO document, without parsing it."""
+    with path.open("rb") as file:
+        try:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # an empty file
+            return False
+        with content:
+            return all(content.find(f'"{key}"'.encode()) >= 0 for key in _KEYS)
 
 
-def _exists(split: _Split) -> bool:
-    return split.images.is_dir() and split.annotations.is_file()
+def _choose_annotations(folder: Path) -> dict[SplitRole, Path | None]:
+    """Return the annotation file of each split. Raises LayoutUnknown if several files may be one."""
+    by_role: dict[SplitRole | None, list[Path]] = {"train": [], "val": [], "test": [], None: []}
+    for role, path in _find_annotations(folder):
+        by_role[role].append(path)
+    train = _choose_file(folder, "training", by_role["train"] or by_role[None])
+    return {"train": train, "val": _choose_file(folder, "validation", by_role["val"])}
+
+
+def _choose_file(folder: Path, split: str, paths: list[Path]) -> Path | None:
+    """Return the only file, or the only one that is named as COCO names boxes; None if there is none."""
+    instances = [path for path in paths if path.name.startswith("instances_")]
+    candidates = instances if len(instances) == 1 else paths
+    if len(candidates) > 1:
+        names = ", ".join(printable(path.relative_to(folder).as_posix()) for path in candidates[:8])
+        raise LayoutUnknown(
+            f"Several COCO files may be the {split} split: {names}.",
+            "Keep one file for each split, named instances_train.json and instances_val.json.",
+        )
+    return next(iter(candidates), None)
+
+
+def _read_split(top: Path, annotations: Path, role: SplitRole, images: "_ImageFiles") -> _Split:
+    name = annotations.relative_to(top).as_posix()
+    document = load_document(annotations, printable(name))
+    for key in _KEYS:
+        if not isinstance(document.get(key), list):
+            raise BadDataset(f"{printable(name)} has no list of `{key}`.")
+    file_names = list(dict.fromkeys(filter(None, map(_get_file_name, document["images"]))))
+    root = images.find_root(file_names, annotations.parent, role)
+    files = images.find(root, file_names, role)
+    return _Split(name, annotations, document, root, files)
+
+
+class _ImageFiles:
+    """Index of the image files in the archive."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top.resolve()
+        paths = [path for path in sorted(self.top.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
+        self._paths = frozenset(map(str, paths))
+        base_names = Counter(path.name for path in paths)
+        self._by_base_name = {path.name: path for path in paths if base_names[path.name] == 1}
+        self._folders = list(dict.fromkeys(path.parent for path in paths))
+
+    def find_root(self, file_names: list[str], folder: Path, role: SplitRole) -> Path:
+        """Return the folder in which most of the file names exist, but none whose name states another split.
+
+        Of equal folders, one whose name states the split comes first.
+        """
+        candidates = [*self._folders, folder.resolve(), *folder.resolve().parents]
+        candidates = [path for path in candidates if path.is_relative_to(self.top)]
+        candidates = [path for path in candidates if self._role(path) in (role, None)] or [self.top]
+        candidates.sort(key=lambda path: self._role(path) != role)
+        samples = file_names[:: max(1, len(file_names) // _SAMPLES)]
+        return max(candidates, key=lambda root: len(self._find_below(root, samples)))
+
+    def find(self, root: Path, file_names: list[str], role: SplitRole) -> dict[str, Path]:
+        """Return the image files below `root`.
+
+        If there are none, those of which the archive holds the base name once, in a folder that states no other split.
+        """
+        if below := self._find_below(root, file_names):
+            return below
+        paths = {name: self._by_base_name.get(_normalise(name).rsplit("/", 1)[-1]) for name in file_names}
+        return {name: path for name, path in paths.items() if path and self._role(path.parent) in (role, None)}
+
+    def has_folder(self, role: SplitRole) -> bool:
+        """Return whether a folder with images has the name of the split."""
+        return any(self._role(folder) == role for folder in self._folders)
+
+    def _role(self, folder: Path) -> SplitRole | None:
+        return find_role(folder.relative_to(self.top).as_posix())
+
+    def _find_below(self, root: Path, file_names: list[str]) -> dict[str, Path]:
+        paths = {name: f"{root}/{_normalise(name)}" for name in file_names}
+        return {name: Path(path) for name, path in paths.items() if path in self._paths}
+
+
+def _drop_placeholder(documents: list[Document]) -> bool:
+    """Drop Roboflow's category 0, the supercategory of the others, if no box of any split uses it.
+
+    Returns whether a document has changed.
+    """
+    boxes = (box for document in documents for box in document["annotations"] if isinstance(box, dict))
+    if any(read_id(box.get("category_id")) == 0 for box in boxes):
+        return False
+    with_placeholder = [document for document in documents if find_placeholder(document["categories"]) is not None]
+    for document in with_placeholder:
+        document["categories"] = [
+            entry for entry in document["categories"] if not (isinstance(entry, dict) and entry.get("id") == 0)
+        ]
+    return bool(with_placeholder)
+
+
+def _refuse_shared_images(train: _Split, val: _Split) -> None:
+    paths = set(train.files.values())
+    shared = [file_name for file_name, path in val.files.items() if path in paths]
+    if shared:
+        subject = f"{printable(shared[0])} is" if len(shared) == 1 else f"{len(shared):,} images are"
+        example = "" if len(shared) == 1 else f", for example {printable(shared[0])}"
+        raise BadDataset(
+            f"{subject} listed in both splits, in {printable(train.name)} and {printable(val.name)}{example}.",
+            "List each image in one split, and upload again.",
+        )
 
 
 def _divide_training(train: _Split, target: Path, val_fraction: float | None) -> None:
-    content = _load_content(train)
-    val_names = split_off_validation(_get_file_names(content), val_fraction)
-    for name in ("train", "val"):
-        images = [image for image in content["images"] if (_get_file_name(image) in val_names) is (name == "val")]
-        ids = {image["id"] for image in images if isinstance(image, dict) and is_id(image.get("id"))}
-        boxes = [box for box in content["annotations"] if isinstance(box, dict) and box.get("image_id") in ids]
-        _move_listed_images(train.images, content | {"images": images, "annotations": boxes}, target, name)
+    content = train.document
+    val_names = split_off_validation(list(filter(None, map(_get_file_name, content["images"]))), val_fraction)
+    for role in ("train", "val"):
+        images = [image for image in content["images"] if (_get_file_name(image) in val_names) is (role == "val")]
+        ids = {read_id(image.get("id")) for image in images if isinstance(image, dict)} - {None}
+        others = {read_id(image.get("id")) for image in content["images"] if isinstance(image, dict)} - ids
+        boxes = [box for box in content["annotations"] if _belongs(box, ids, others, is_rest=role == "train")]
+        part = content | {"images": images, "annotations": boxes}
+        _write_document(part, _move_listed_images(train, part, target, role), target, role)
 
 
-def _move_listed_images(folder: Path, content: Document, target: Path, name: str) -> None:
-    """Move the images that are listed in `content` out of a folder that several splits share."""
-    write_json(annotations_file(target, name), content)
-    root = folder.resolve()
-    file_names = dict.fromkeys(_get_file_names(content))
-    existing = ((root / file_name, file_name) for file_name in file_names if (root / file_name).is_file())
-    move_files(existing, target / name)
+def _belongs(box: Any, ids: set[Any], others: set[Any], *, is_rest: bool) -> bool:
+    """Return whether a box belongs to the images `ids`. A box of no image belongs to the rest: the check reports it."""
+    image_id = read_id(box.get("image_id")) if isinstance(box, dict) else None
+    return image_id in ids or (is_rest and image_id not in others)
 
 
-def _move_split(split: _Split, target: Path, name: str) -> None:
-    """Move a split whose images have a folder of their own."""
-    destination = annotations_file(target, name)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    if split.annotations.name == _ROBOFLOW:
-        write_json(destination, _load_content(split))
-        split.annotations.unlink()
-    else:
-        split.annotations.rename(destination)
-    split.images.rename(target / name)
+def _move_listed_images(split: _Split, content: Document, target: Path, role: str) -> dict[str, str]:
+    """Move the images that are listed in `content`; return their names below the split's folder, by `file_name`."""
+    names: dict[str, str] = {}
+    for file_name in filter(None, map(_get_file_name, content["images"])):
+        if path := split.files.get(file_name):
+            is_below = path.is_relative_to(split.images)
+            names[file_name] = path.relative_to(split.images).as_posix() if is_below else path.name
+    move_files({split.files[old]: new for old, new in names.items()}.items(), target / role)
+    return names
 
 
-def _load_content(split: _Split) -> Document:
-    content = load_document(split.annotations, printable(split.annotations.name))
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            raise BadDataset(f"{printable(split.annotations.name)} has no list of `{key}`.")
-    if split.annotations.name == _ROBOFLOW:
-        content["categories"] = _drop_placeholder(content["categories"], content["annotations"])
-    return content
-
-
-def _drop_placeholder(categories: list[Any], boxes: list[Any]) -> list[Any]:
-    """Drop category 0 if no box uses it: Roboflow lists the project itself as that category."""
-    used = any(isinstance(box, dict) and box.get("category_id") == 0 for box in boxes)
-    if used or len(categories) < 2 or not all(isinstance(category, dict) for category in categories):
-        return categories
-    return [category for category in categories if (category.get("id"), category.get("supercategory")) != (0, "none")]
-
-
-def _get_file_names(content: Document) -> list[str]:
-    return [name for name in map(_get_file_name, content["images"]) if name]
+def _write_document(content: Document, names: dict[str, str], target: Path, role: str) -> None:
+    """Write an annotation file of our layout, with the names of the moved images."""
+    for image in content["images"]:
+        if new := names.get(_get_file_name(image)):
+            image["file_name"] = new
+    write_json(annotations_file(target, role), content)
 
 
 def _get_file_name(image: Any) -> str:
-    """Return the image's file name; empty if it is invalid or leads out of the folder, which the check reports."""
+    """Return the image's file name; empty if it is invalid, which the check reports."""
     name = image.get("file_name") if isinstance(image, dict) else None
-    if not isinstance(name, str) or not is_text(name, 1024) or name.startswith("/") or ".." in name.split("/"):
-        return ""
-    return name
+    return name if isinstance(name, str) and is_text(name, 1024) else ""
+
+
+def _normalise(file_name: str) -> str:
+    """Return a listed name as unpacked names are: with slashes, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", file_name.replace("\\", "/")).removeprefix("./")

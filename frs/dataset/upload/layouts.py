@@ -40,6 +40,12 @@ def convert(source: Path, target: Path, val_fraction: float | None = None) -> La
 
 def _find_dataset(folder: Path) -> tuple[Path, Layout]:
     """Return the folder of the data set, which may lie within single folders, and its layout."""
+    for _ in range(_MAX_WRAPPERS):  # a folder that holds only a folder
+        entries = list(folder.iterdir())
+        if len(entries) != 1 or not entries[0].is_dir():
+            break
+        [folder] = entries
+    top = folder
     for _ in range(_MAX_WRAPPERS):
         if layout := _detect_layout(folder):
             return folder, layout
@@ -48,7 +54,7 @@ def _find_dataset(folder: Path) -> tuple[Path, Layout]:
         if len(folders) != 1:
             break
         [folder] = folders
-    names = ", ".join(printable(path.name, 40) for path in sorted(folder.iterdir())[:_LISTED_NAMES])
+    names = ", ".join(printable(path.name, 40) for path in sorted(top.iterdir())[:_LISTED_NAMES])
     raise LayoutUnknown(f"The data set's layout is not supported. Its top folder holds: {names or 'nothing'}.")
 
 
