@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from os.path import commonpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from frs.dataset.issues import printable
+from frs.dataset.upload.archive import IMAGE_SUFFIXES
 from frs.errors import BadDataset, NoValidationSplit
 
 _LISTED_ERRORS = 5
@@ -21,6 +23,8 @@ class Box(NamedTuple):
     top: float
     right: float
     bottom: float
+    ignored: bool = False
+    """Whether the object is neither trained on nor counted against a detector, as Pascal VOC's difficult objects."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,16 @@ class AnnotationErrors:
             raise BadDataset(" ".join(self.first) + others, "Correct these files and upload the archive again.")
 
 
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files below `folder`, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def common_folder(paths: Sequence[Path]) -> Path:
+    """Return the innermost folder that holds all of the files; the root folder if there are none."""
+    return Path(commonpath([path.parent for path in paths] or [Path("/")]))
+
+
 def write_coco(annotated: AnnotatedDataset, target: Path, val_fraction: float | None) -> None:
     """Write the data set below `target` in our COCO layout; the image files are moved.
 
@@ -81,7 +95,7 @@ def write_coco(annotated: AnnotatedDataset, target: Path, val_fraction: float | 
         train, val = (
             [image for image in annotated.train if (image.name in val_names) is chosen] for chosen in (False, True)
         )
-    _refuse_duplicate_images([*train, *val])
+    _refuse_duplicate_images(train, val)
     for split, images in (("train", train), ("val", val)):
         if not images:
             raise BadDataset(f"The {split} split has no images.")
@@ -124,12 +138,15 @@ def move_files(pairs: Iterable[tuple[Path, str]], folder: Path) -> None:
         path.rename(destination)
 
 
-def _refuse_duplicate_images(images: Sequence[AnnotatedImage]) -> None:
-    paths: set[Path] = set()
-    for image in images:
-        if image.path in paths:
-            raise BadDataset(f"{printable(image.name)} is listed twice.", "List each image once, in one split.")
-        paths.add(image.path)
+def _refuse_duplicate_images(train: Sequence[AnnotatedImage], val: Sequence[AnnotatedImage]) -> None:
+    splits: dict[Path, str] = {}
+    for split, images in (("training", train), ("validation", val)):
+        for image in images:
+            if first := splits.get(image.path):
+                where = f"in the {first} and the {split} split" if first != split else f"in the {split} split"
+                message = f"{printable(image.name)} is listed twice, {where}."
+                raise BadDataset(message, "List each image once, in one split.")
+            splits[image.path] = split
 
 
 def _build_document(classes: Sequence[str], images: Sequence[AnnotatedImage]) -> dict[str, Any]:
@@ -148,7 +165,7 @@ def _build_annotation(annotation_id: int, image_id: int, category_id: int, box: 
     left, top, width, height = (
         round(value, 3) for value in (box.left, box.top, box.right - box.left, box.bottom - box.top)
     )
-    return {
+    annotation = {
         "id": annotation_id,
         "image_id": image_id,
         "category_id": category_id,
@@ -156,3 +173,4 @@ def _build_annotation(annotation_id: int, image_id: int, category_id: int, box: 
         "area": round(width * height, 3),
         "iscrowd": 0,
     }
+    return annotation | {"ignore": 1} if box.ignored else annotation
