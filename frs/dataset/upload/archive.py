@@ -14,9 +14,11 @@ from frs.dataset.upload.tar_members import tar_gz_members, tar_members
 from frs.dataset.upload.zip_members import zip_members
 from frs.errors import ArchiveRefused, ArchiveTooLarge, ArchiveUnreadable
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-"""Suffixes of image files, lower case."""
-ACCEPTED_SUFFIXES = IMAGE_SUFFIXES | {".json", ".xml", ".txt", ".yaml", ".yml"}
+_READ = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp"})
+_NOT_READ = frozenset({".tif", ".tiff", ".gif", ".heic", ".heif", ".avif", ".jp2"})
+IMAGE_SUFFIXES = _READ | _NOT_READ
+"""Suffixes of image files, lower case. Those of kinds that are not read are unpacked so that the check names them."""
+ACCEPTED_SUFFIXES = IMAGE_SUFFIXES | {".json", ".xml", ".txt", ".yaml", ".yml", ".names", ".data", ".labels"}
 """Suffixes of the files that are unpacked, lower case; all other files are skipped."""
 DEFAULT_LIMITS = ArchiveLimits()
 Suffix = Literal[".zip", ".tar", ".tar.gz"]

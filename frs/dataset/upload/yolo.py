@@ -1,36 +1,35 @@
-"""YOLO: a YAML or text file with class names, usually `data.yaml`, and image and label folders by split.
+"""YOLO: text files with a line for each object, as Ultralytics, Darknet, CVAT, Label Studio and labelImg lay them out.
 
-The folders are `images/SPLIT` and `labels/SPLIT`, or `SPLIT/images` and `SPLIT/labels`, where SPLIT is `train`, and
-`val`, `valid` or `validation`; or `images` and `labels` alone, as the training split. A line of a label file holds a
-class and a box, or a class and a polygon; coordinates are fractions of the image's width and height. A
-validation split may have no label folder; its images then count as images without objects.
+The splits are those that `data.yaml` or `obj.data` names. If it names none that the archive holds, the names of
+folders state them: `images/train`, `valid/images`, `train2017`. Images in no such folder are for training.
+
+The labels of `images/x.jpg` are in `labels/x.txt`, otherwise beside the image. A line holds a class and a box, with
+`kpt_shape` also keypoints, or a class and a polygon; coordinates are fractions of the image's width and height. An
+image without a label file has no objects.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
 
 from frs.dataset import image_files
-from frs.dataset.coco import MAX_CLASSES
-from frs.dataset.fields import is_text
 from frs.dataset.issues import printable
-from frs.dataset.upload.annotated_images import AnnotatedDataset, AnnotatedImage, AnnotationErrors, Box
+from frs.dataset.upload.annotated_images import (
+    AnnotatedDataset,
+    AnnotatedImage,
+    AnnotationErrors,
+    Box,
+    common_folder,
+    list_images,
+)
 from frs.dataset.upload.archive import IMAGE_SUFFIXES
+from frs.dataset.upload.split_names import SplitRole, find_role
+from frs.dataset.upload.yolo_config import YoloConfig, find_config, read_text, resolve
 from frs.errors import BadDataset
 
-_MAX_YAML_BYTES, _MAX_LABEL_BYTES = 1 << 20, 16 << 20
-_MAX_DEPTH = 20
-_VAL_NAMES = ("val", "valid", "validation")
+_MAX_LABEL_BYTES, _MAX_LIST_BYTES = 16 << 20, 64 << 20
 _TOLERANCE = 0.01
 """Fraction of the width or height that a box may extend beyond the image; the box is clipped."""
-
-
-class _Split(NamedTuple):
-    images: Path
-    labels: Path
 
 
 class _InvalidLabel(Exception):
@@ -38,129 +37,157 @@ class _InvalidLabel(Exception):
 
 
 def is_layout(folder: Path) -> bool:
-    """Return whether the folder has a file of class names, and folders of training images and labels."""
-    return _find_train(folder) is not None and _find_names_file(folder) is not None
+    """Return whether an image of the folder has a label file."""
+    return any(_find_labels(image, folder) for image in list_images(folder))
 
 
 def read(folder: Path) -> AnnotatedDataset:
     """Return the annotated images. Raises BadDataset with the files and lines of the first errors."""
-    names_file, train = _find_names_file(folder), _find_train(folder)
-    assert names_file and train, "is_layout() returned True"
-    classes, errors = _read_classes(names_file), AnnotationErrors()
-    val = next((split for name in _VAL_NAMES for split in _candidates(folder, name) if split.images.is_dir()), None)
-    train_images, val_images = (split and list(_read_images(folder, split, classes, errors)) for split in (train, val))
+    config, errors = find_config(folder), AnnotationErrors()
+    if config is None:
+        raise BadDataset(
+            "There are YOLO labels but no class names: neither a data.yaml with `names` nor a classes.txt.",
+            "Add classes.txt with one name a line, in the order of the class numbers, and upload again.",
+        )
+    splits = _find_splits(folder, config)
+    _report_unused_labels(folder, errors)
+    train, val = (_read_images(folder, splits.get(role), config, errors) for role in ("train", "val"))
     errors.raise_if_any()
-    return AnnotatedDataset(classes, train_images or [], val_images)
+    return AnnotatedDataset(config.classes, train or [], val)
 
 
-def _find_names_file(folder: Path) -> Path | None:
-    usual = [folder / name for name in ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names.txt")]
-    others = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
-    return next((path for path in [*usual, *others] if path.is_file()), None)
+def _find_splits(folder: Path, config: YoloConfig) -> dict[SplitRole, list[Path]]:
+    """Return the images of each split that exists: as the configuration states them, otherwise by names of folders.
+
+    Raises BadDataset if an image for training is also listed in the test split.
+    """
+    by_role: dict[SplitRole | None, list[Path]] = {}
+    for image in list_images(folder):
+        by_role.setdefault(find_role(image.parent.relative_to(folder).as_posix()), []).append(image)
+    splits = {role: images for role, images in by_role.items() if role}
+    splits.setdefault("train", by_role.get(None, []))
+    for role, entries in config.splits.items():
+        images = [image for path in _resolve_all(folder, config, entries) for image in _expand(folder, config, path)]
+        splits |= {role: list(dict.fromkeys(images))} if images else {}
+    if splits.get("val") == splits["train"]:  # as in small examples: no validation split of its own
+        del splits["val"]
+    train_folders = [path for path in _resolve_all(folder, config, config.splits.get("train", [])) if path.is_dir()]
+    return splits | {"train": _without_nested(splits, train_folders)}
 
 
-def _find_train(folder: Path) -> _Split | None:
-    candidates = [*_candidates(folder, "train"), _Split(folder / "images", folder / "labels")]
-    return next((split for split in candidates if split.images.is_dir() and split.labels.is_dir()), None)
+def _resolve_all(folder: Path, config: YoloConfig, entries: Sequence[str]) -> list[Path]:
+    paths = (resolve(config, entry, folder) for entry in entries)
+    return [path for path in paths if path]
 
 
-def _candidates(folder: Path, name: str) -> list[_Split]:
-    return [
-        _Split(folder / "images" / name, folder / "labels" / name),
-        _Split(folder / name / "images", folder / name / "labels"),
-    ]
+def _without_nested(splits: dict[SplitRole, list[Path]], train_folders: list[Path]) -> list[Path]:
+    """Return the images for training, without those in folders of other splits within a training folder."""
+    train = splits["train"]
+    for role in ("val", "test"):
+        images = splits.get(role, [])
+        nested = common_folder(images)
+        if any(nested != outer and nested.is_relative_to(outer) for outer in train_folders):
+            train = [image for image in train if not image.is_relative_to(nested)]
+        if role == "test" and (shared := set(train).intersection(images)):
+            name = printable(min(shared).name)
+            raise BadDataset(
+                f"{name} is listed in the training and the test split.", "List each image once, in one split."
+            )
+    return train
 
 
-def _read_classes(file: Path) -> tuple[str, ...]:
-    text = _read_text(file, _MAX_YAML_BYTES)
-    if file.suffix == ".txt":
-        names: Any = [line.strip() for line in text.splitlines() if line.strip()]
-    else:
-        content = _parse_yaml(text, file.name)
-        names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
-            raise BadDataset(f"{file.name}: the keys of `names` are not the numbers from 0 without gaps.")
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not 0 < len(names) <= MAX_CLASSES:
-        raise BadDataset(f"{file.name} has no `names`, a list of 1 to {MAX_CLASSES:,} class names.")
-    if not all(is_text(name, 200) for name in names) or len(set(names)) < len(names):
-        raise BadDataset(f"{file.name}: `names` must be distinct texts of 1 to 200 characters.")
-    return tuple(names)
+def _expand(folder: Path, config: YoloConfig, path: Path) -> list[Path]:
+    """Return the images that a path of the configuration means: a folder, a list of images or an image.
 
-
-def _parse_yaml(text: str, name: str) -> Any:
-    """Parse YAML without aliases, which can expand a few lines to gigabytes."""
-    try:
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
-                raise BadDataset(
-                    f"{name} uses aliases or is nested too deeply.", "Write the class names as a plain list."
-                )
-        return yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise BadDataset(f"{name}{line}: is not valid YAML.") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
-        raise BadDataset(f"{name} is not valid YAML.") from error
-
-
-def _read_text(file: Path, max_bytes: int) -> str:
-    if file.stat().st_size > max_bytes:
-        raise BadDataset(f"{printable(file.name)} has more than {max_bytes >> 20} MiB.")
-    try:
-        return file.read_text("utf-8-sig")
-    except ValueError as error:
-        raise BadDataset(f"{printable(file.name)} is not UTF-8 text.") from error
+    Raises BadDataset if a list names images that are not in the archive.
+    """
+    if path.is_dir():
+        return list_images(path)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return [path]
+    lines = filter(None, map(str.strip, read_text(path, _MAX_LIST_BYTES).splitlines()))
+    images, missing = [], []
+    for line in lines:
+        image = resolve(config, line, folder, path.parent)
+        images.append(image) if image and image.suffix.lower() in IMAGE_SUFFIXES else missing.append(line)
+    if missing:
+        raise BadDataset(
+            f"{printable(path.relative_to(folder).as_posix())} lists {printable(missing[0])}, which is not in the "
+            f"archive{f', nor are {len(missing) - 1:,} other images' if len(missing) > 1 else ''}.",
+            "Pack the listed images with their labels, or correct the list.",
+        )
+    return images
 
 
 def _read_images(
-    root: Path, split: _Split, classes: Sequence[str], errors: AnnotationErrors
-) -> Iterator[AnnotatedImage]:
-    unused = {path for path in split.labels.rglob("*.txt") if path.name != "classes.txt"}
-    for path in sorted(split.images.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            name = path.relative_to(split.images)
-            labels = (split.labels / name).with_suffix(".txt")
-            unused.discard(labels)
-            yield _read_image(root, path, name.as_posix(), labels, classes, errors)
-    for labels in sorted(unused):
-        errors.add(f"{printable(labels.relative_to(root).as_posix())} belongs to no image.")
+    folder: Path, paths: list[Path] | None, config: YoloConfig, errors: AnnotationErrors
+) -> list[AnnotatedImage] | None:
+    if paths is None:
+        return None
+    root = common_folder(paths)
+    return [_read_image(folder, path, path.relative_to(root).as_posix(), config, errors) for path in paths]
 
 
-def _read_image(
-    root: Path, path: Path, name: str, labels: Path, classes: Sequence[str], errors: AnnotationErrors
-) -> AnnotatedImage:
-    """Return the image with its boxes.
+def _report_unused_labels(folder: Path, errors: AnnotationErrors) -> None:
+    """Add an error for each label file in a folder `labels` that belongs to no image."""
+    used = {_find_labels(image, folder) for image in list_images(folder)}
+    for labels in sorted(folder.rglob("*.txt")):
+        name = labels.relative_to(folder)
+        if labels not in used and "labels" in name.parts[:-1] and labels.name not in ("classes.txt", "names.txt"):
+            errors.add(f"{printable(name.as_posix())} belongs to no image.")
 
-    Without a label file it has no boxes. An unreadable image gets size 1x1, so that the check reports it.
-    """
-    size = image_files.read_image_size(path)
-    if size is None or not labels.is_file():
+
+def _find_labels(image: Path, folder: Path) -> Path | None:
+    """Return the label file of an image: below `labels` instead of the last `images` in its path, or beside it."""
+    parts = list(image.relative_to(folder).parts)
+    if "images" in parts[:-1]:
+        last = len(parts) - 2 - parts[-2::-1].index("images")
+        labels = folder.joinpath(*parts[:last], "labels", *parts[last + 1 :]).with_suffix(".txt")
+        if labels.is_file():
+            return labels
+    beside = image.with_suffix(".txt")
+    return beside if beside.is_file() else None
+
+
+def _read_image(folder: Path, path: Path, name: str, config: YoloConfig, errors: AnnotationErrors) -> AnnotatedImage:
+    """Return the image with its boxes. An unreadable image gets size 1x1, so that the check reports it."""
+    size, labels = image_files.read_image_size(path), _find_labels(path, folder)
+    if size is None or labels is None:
         return AnnotatedImage(path, name, *(size or (1, 1)), boxes=())
     boxes = []
-    for number, line in enumerate(_read_text(labels, _MAX_LABEL_BYTES).splitlines(), 1):
-        if line.strip():
-            try:
-                boxes.append(_parse_label(line.split(), classes, *size))
-            except _InvalidLabel as error:
-                where = printable(labels.relative_to(root).as_posix())
-                errors.add(f"{where}, line {number}: {error}.")
+    for number, line in _read_lines(labels):
+        try:
+            boxes.append(_parse_label(line.split(), config, *size))
+        except _InvalidLabel as error:
+            errors.add(f"{printable(labels.relative_to(folder).as_posix())}, line {number}: {error}.")
     return AnnotatedImage(path, name, *size, boxes=tuple(boxes))
 
 
-def _parse_label(fields: Sequence[str], classes: Sequence[str], width: int, height: int) -> Box:
-    label = _parse_class(fields[0], classes)
-    x, y = _get_extent([_parse_fraction(text) for text in fields[1:]])
+def _read_lines(labels: Path) -> Iterator[tuple[int, str]]:
+    lines = read_text(labels, _MAX_LABEL_BYTES).splitlines()
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def _parse_label(fields: Sequence[str], config: YoloConfig, width: int, height: int) -> Box:
+    label = _parse_class(fields[0], config.classes)
+    x, y = _get_extent(_select_numbers(fields[1:], config.keypoint_values))
     return Box(label, x[0] * width, y[0] * height, x[1] * width, y[1] * height)
 
 
+def _select_numbers(fields: Sequence[str], keypoint_values: int | None) -> list[float]:
+    """Return the numbers of the box or polygon; with keypoints, the box that precedes them."""
+    if keypoint_values is None or len(fields) == 4:
+        return [_parse_fraction(text) for text in fields]
+    if len(fields) != 4 + keypoint_values:
+        raise _InvalidLabel(f"{len(fields) + 1} fields; with this `kpt_shape`, {5 + keypoint_values} are expected")
+    return [_parse_fraction(text) for text in fields[:4]]
+
+
 def _parse_class(text: str, classes: Sequence[str]) -> str:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(classes)):
+    digits = text.partition(".")[0] if text.partition(".")[2].strip("0") == "" else text  # such as 1.0
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10 and int(digits) < len(classes)):
         raise _InvalidLabel(f"class {printable(text, 40)} is not one of 0 to {len(classes) - 1}")
-    return classes[int(text)]
+    return classes[int(digits)]
 
 
 def _parse_fraction(text: str) -> float:

@@ -282,7 +282,7 @@ YAML_BOMBS = {
     "an invalid date": "names: 2026-99-99",
     "not a list": "names: cats",
     "duplicates": "names: [a, a]",
-    "not texts": "names: [1, 2, 3, 4]",
+    "not texts": "names: [[1], [2], [3], [4]]",
     "gaps": "names: {0: a, 2: b}",
     "empty": "",
     "not YAML": "names: [",

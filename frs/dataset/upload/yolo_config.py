@@ -1,0 +1,170 @@
+"""What a YOLO data set states of itself: class names, splits and keypoints, in data.yaml or in Darknet's files."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import yaml
+
+from frs.dataset.coco import MAX_CLASSES
+from frs.dataset.fields import is_text
+from frs.dataset.issues import printable
+from frs.dataset.upload.split_names import SplitRole, find_role
+from frs.errors import BadDataset
+
+_MAX_BYTES = 1 << 20
+_MAX_DEPTH = 20
+_USUAL_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
+_CLASS_LISTS = ("classes.txt", "obj.names", "obj.names.txt", "_darknet.labels", "names.txt")
+
+
+@dataclass(frozen=True)
+class YoloConfig:
+    """Content of data.yaml, or of a list of class names."""
+
+    file: Path
+    classes: tuple[str, ...]
+    splits: Mapping[SplitRole, list[str]] = field(default_factory=dict)
+    """Paths of the splits as written: folders, images, or text files that list images."""
+    root: str = ""
+    """What the paths are relative to, as written."""
+    keypoint_values: int | None = None
+    """Numbers that follow the box in each label: `kpt_shape` multiplied; None if the file has no `kpt_shape`."""
+
+
+def find_config(folder: Path) -> YoloConfig | None:
+    """Return the content of the data set's YAML file or list of class names; None if it has neither.
+
+    Raises BadDataset if no YAML file has valid `names`.
+    """
+    errors = []
+    for file in _find_yaml_files(folder):
+        try:
+            content = _parse_yaml(read_text(file, _MAX_BYTES), file.name)
+            if isinstance(content, dict) and "names" in content:
+                return _read_yaml(file, content)
+            errors.append(BadDataset(f"{file.name} has no `names`, a list of 1 to {MAX_CLASSES:,} class names."))
+        except BadDataset as error:
+            errors.append(error)
+    lists = [path for name in _CLASS_LISTS for path in sorted(folder.rglob(name))]
+    lists += sorted(folder.rglob("*.names"))
+    if lists:
+        names = [line.strip() for line in read_text(lists[0], _MAX_BYTES).splitlines() if line.strip()]
+        return YoloConfig(lists[0], _check_names(names, lists[0].name), _read_darknet_splits(folder))
+    if errors:
+        raise errors[0]
+    return None
+
+
+def read_text(file: Path, max_bytes: int) -> str:
+    """Return the text of a file. Raises BadDataset if it is not UTF-8 or too large."""
+    if file.stat().st_size > max_bytes:
+        raise BadDataset(f"{printable(file.name)} has more than {max_bytes >> 20} MiB.")
+    try:
+        return file.read_text("utf-8-sig")
+    except ValueError as error:
+        raise BadDataset(f"{printable(file.name)} is not UTF-8 text.", "Save it as UTF-8 and upload again.") from error
+
+
+def resolve(config: YoloConfig, entry: str, top: Path, base: Path | None = None) -> Path | None:
+    """Return the file or folder of the archive that a path in the configuration means; None if it is not there.
+
+    Such paths are relative to `path`, to the YAML file or to `base`, or they are those of the author's machine: then
+    their end counts.
+    """
+    root, parts = _split_path(config.root), _split_path(entry)
+    is_absolute = PurePosixPath(entry).is_absolute() or PureWindowsPath(entry).is_absolute()
+    full = parts if is_absolute else [*root, *parts]
+    loose = is_absolute or config.file.suffix not in (".yaml", ".yml") or base is not None
+    shortest = 1 if loose else len(parts)
+    for length in range(len(full), max(shortest, 1) - 1, -1):
+        for parent in dict.fromkeys(filter(None, (base, config.file.parent, top))):
+            path = parent.joinpath(*full[len(full) - length :])
+            if path.exists():
+                return path
+    return config.file.parent if not parts and not is_absolute else None
+
+
+def _split_path(text: str) -> list[str]:
+    """Return the parts of a path of any system, without its drive, `.` and `..`."""
+    parts = text.strip().replace("\\", "/").split("/")
+    return [part for part in parts if part not in ("", ".", "..") and not part.endswith(":") and len(part) < 256]
+
+
+def _find_yaml_files(folder: Path) -> Iterator[Path]:
+    files = sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")], key=lambda path: (len(path.parts), path))
+    return iter(sorted(files, key=lambda path: path.name not in _USUAL_NAMES))
+
+
+def _read_yaml(file: Path, content: dict[str, Any]) -> YoloConfig:
+    names = content["names"]
+    if isinstance(names, dict):
+        numbers = {int(key): name for key, name in names.items() if key.isascii() and key.isdigit() and len(key) < 10}
+        if len(numbers) < len(names) or set(numbers) != set(range(len(numbers))):
+            raise BadDataset(f"{file.name}: the keys of `names` are not the numbers from 0 without gaps.")
+        names = [numbers[number] for number in range(len(numbers))]
+    splits = {role: _read_entries(content[key]) for key in content if key.isalpha() and (role := find_role(key))}
+    root = content.get("path")
+    return YoloConfig(
+        file,
+        _check_names(names, file.name),
+        splits,
+        root if isinstance(root, str) else "",
+        _read_keypoint_values(content.get("kpt_shape"), file.name),
+    )
+
+
+def _check_names(names: Any, file_name: str) -> tuple[str, ...]:
+    if not isinstance(names, list) or not 0 < len(names) <= MAX_CLASSES:
+        raise BadDataset(f"{file_name} has no `names`, a list of 1 to {MAX_CLASSES:,} class names.")
+    if not all(is_text(name, 200) for name in names) or len(set(names)) < len(names):
+        raise BadDataset(f"{file_name}: `names` must be distinct texts of 1 to 200 characters.")
+    return tuple(names)
+
+
+def _read_entries(value: Any) -> list[str]:
+    return [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, str) and entry]
+
+
+def _read_keypoint_values(shape: Any, file_name: str) -> int | None:
+    if shape is None:
+        return None
+    if isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, str) and n.isdigit() for n in shape):
+        points, values = (int(number[:6]) for number in shape)
+        if values in (2, 3) and points:
+            return points * values
+    raise BadDataset(
+        f"{file_name}: `kpt_shape` must be two numbers: of keypoints, and 2 or 3 values for each.",
+        "Write for example `kpt_shape: [17, 3]`, or remove it if the labels are boxes.",
+    )
+
+
+def _read_darknet_splits(folder: Path) -> dict[SplitRole, list[str]]:
+    """Return the splits that Darknet's `obj.data` names: `train = data/train.txt`."""
+    file = next(iter(sorted(folder.rglob("*.data"))), None)
+    if file is None:
+        return {}
+    pairs = (line.split("=", 1) for line in read_text(file, _MAX_BYTES).splitlines() if "=" in line)
+    return {role: [value.strip()] for key, value in pairs if (role := find_role(key)) and value.strip()}
+
+
+def _parse_yaml(text: str, name: str) -> Any:
+    """Parse YAML with every value as the text that is written: a class may be called `1`, `yes` or `null`.
+
+    Aliases, which can expand a few lines to gigabytes, and tags are refused.
+    """
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.BaseLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) or depth > _MAX_DEPTH:
+                raise BadDataset(
+                    f"{name} uses aliases or tags, or is nested too deeply.", "Write the class names as a plain list."
+                )
+        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - creates only texts, lists and dictionaries
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise BadDataset(f"{name}{line}: is not valid YAML.") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise BadDataset(f"{name} is not valid YAML.") from error
