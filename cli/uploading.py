@@ -1,5 +1,6 @@
 """Upload a data set (archive or folder) or a detector's weights."""
 
+import os
 import tempfile
 import time
 import zipfile
@@ -71,7 +72,7 @@ def _pack(folder: Path, archive: Path) -> None:
 
     Nothing is compressed: images already are.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ACCEPTED_SUFFIXES and path.is_file())
+    paths = sorted(_find_files(folder))
     if not paths:
         raise ArchiveUnreadable(f"{folder} contains no images and no annotations.", "Name the folder of a data set.")
     with zipfile.ZipFile(archive, "w") as target:
@@ -81,6 +82,15 @@ def _pack(folder: Path, archive: Path) -> None:
             with path.open("rb") as content, target.open(entry, "w") as output:
                 while chunk := content.read(1 << 20):
                     output.write(chunk)
+
+
+def _find_files(folder: Path) -> Iterator[Path]:
+    """Yield the data set files below `folder`, also in linked folders; a link to a folder above is not followed."""
+    for current, folders, names in os.walk(folder, followlinks=True):
+        path = Path(current)
+        above = {parent.resolve() for parent in (path, *path.parents)}
+        folders[:] = [name for name in folders if (path / name).resolve() not in above and not name.startswith(".")]
+        yield from (path / name for name in names if Path(name).suffix.lower() in ACCEPTED_SUFFIXES)
 
 
 @contextmanager

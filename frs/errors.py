@@ -72,7 +72,7 @@ class LayoutUnknown(BadDataset):
     """The archive's folder layout is none of the supported ones."""
 
     code = "layout_unknown"
-    hint_by_default = "Use the COCO, Pascal VOC or YOLO layout; the documentation shows their folders."
+    hint_by_default = "Use one of the layouts that docs/datasets.md shows, and upload again."
 
 
 class NoValidationSplit(BadDataset):

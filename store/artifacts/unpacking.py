@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from frs.dataset.upload.convert import OVER_LIMIT
 from frs.errors import ArchiveTooLarge, BadDataset, DatasetNotFound
 from frs.events import ErrorInfo
 from frs.isolation.process import PARENT
@@ -63,9 +65,9 @@ def convert(
         finally:
             process.kill()
     if process.returncode != 0:
-        failure = _failure(output)
+        failure = _failure(output, process.returncode)
         is_too_large = isinstance(failure, ConversionFailed) and failure.error.code == ArchiveTooLarge.code
-        if is_too_large and available < max_bytes:
+        if is_too_large and str(failure) != OVER_LIMIT and available < max_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise failure
 
@@ -139,12 +141,21 @@ def _output(process: subprocess.Popen[bytes], is_abandoned: IsAbandoned) -> byte
                 raise Abandoned from None
 
 
-def _failure(output: bytes) -> ConversionFailed | OSError:
-    """Return the error that the converter wrote to its standard output as JSON."""
+def _failure(output: bytes, status: int) -> ConversionFailed | OSError:
+    """Return the error that the converter wrote to its standard output as JSON; `status` is its exit status."""
     try:
         failure = json.loads(output)
-    except ValueError:  # no output: the process was killed
-        return OSError(errno.ENOMEM, "the process that unpacks the archive was killed")
+    except ValueError:  # no output: the process was killed, or crashed
+        if status == -signal.SIGKILL:
+            return OSError(errno.ENOMEM, "the process that unpacks the archive was killed")
+        reason = f"signal {-status}" if status < 0 else f"status {status}"
+        return ConversionFailed(
+            ErrorInfo(
+                code=BadDataset.code,
+                message=f"The archive cannot be converted: the converter ended with {reason}.",
+                hint="Convert the data set to COCO and upload it again.",
+            )
+        )
     if "errno" in failure:
         return OSError(failure["errno"], "error while unpacking the archive")
     return ConversionFailed(ErrorInfo(code=failure["code"], message=failure["message"], hint=failure["hint"]))

@@ -2,6 +2,7 @@
 
 import shutil
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -42,6 +43,8 @@ class UnpackResult:
     """Bytes written."""
     skipped: int = 0
     """Files of other kinds, including archives within the archive; they are not written."""
+    skipped_suffixes: Counter[str] = field(default_factory=Counter)
+    """Number of skipped files by suffix."""
 
 
 def unpack(archive: Path, target: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> UnpackResult:
@@ -81,6 +84,7 @@ def _unpack(archive: Path, target: Path, limits: ArchiveLimits) -> UnpackResult:
             continue
         if not _is_accepted(parts):
             result.skipped += 1
+            result.skipped_suffixes[PurePosixPath(parts[-1]).suffix.lower() if parts else ""] += 1
             continue
         names.claim(parts)
         result.files += 1
@@ -105,13 +109,17 @@ class _MemberNames:
     """Paths and their folders, by a key that ignores case and Unicode normalisation form."""
 
     def split(self, name: str) -> list[str]:
-        """Return the parts of a path. Raises ArchiveRefused if it could lead out of a folder, on any system."""
-        if not is_text(name, _NAME_BYTES) or _BIDI_CONTROLS.intersection(name) or "\\" in name:
+        """Return the parts of a path, in Unicode's composed form; a backslash separates them like a slash.
+
+        Raises ArchiveRefused if the path could lead out of a folder, on any system.
+        """
+        name = name.replace("\\", "/")  # as old versions of .NET and PowerShell pack
+        if not is_text(name, _NAME_BYTES) or _BIDI_CONTROLS.intersection(name):
             raise ArchiveRefused(f"The archive holds a name with characters that are not allowed: {printable(name)}.")
         for form in (name, unicodedata.normalize("NFKC", name)):
             if form.startswith("/") or ".." in form.split("/") or form[1:3] == ":/":
                 raise ArchiveRefused(f"{printable(name)} leads out of the archive's own folder.")
-        parts = [part for part in name.split("/") if part not in ("", ".")]
+        parts = [part for part in unicodedata.normalize("NFC", name).split("/") if part not in ("", ".")]
         if len(parts) - 1 > self.limits.depth:
             raise ArchiveTooLarge(f"{printable(name)} lies deeper than {self.limits.depth} folders.")
         if any(len(part.encode()) > self.limits.name_bytes for part in parts):

@@ -5,6 +5,7 @@ split. Test splits are left out. Boxes are not changed; the data-set check repor
 """
 
 import mmap
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from frs.dataset.upload.split_names import SplitRole, find_role
 from frs.errors import BadDataset, LayoutUnknown, NoValidationSplit
 
 Document = dict[str, Any]
+_NAME = re.compile(r"instances_|_annotations\.coco\.json")
+"""Names of COCO files; other files are recognised by `_KEYS`."""
 _KEYS = ("images", "annotations", "categories")
 _MAX_DEPTH = 3
 """Number of folders, from the top, in which annotation files are looked for."""
@@ -40,7 +43,7 @@ class _Split(NamedTuple):
 
 def is_layout(folder: Path) -> bool:
     """Return whether the folder holds a COCO annotation file that may be a training split."""
-    return any(role in ("train", None) for role, _ in _find_annotations(folder))
+    return any(role in ("train", None) for role, _ in find_annotations(folder))
 
 
 def convert(folder: Path, target: Path, val_fraction: float | None) -> None:
@@ -72,11 +75,11 @@ def convert(folder: Path, target: Path, val_fraction: float | None) -> None:
             split.annotations.rename(annotations_file(target, role))
 
 
-def _find_annotations(folder: Path) -> Iterator[tuple[SplitRole | None, Path]]:
+def find_annotations(folder: Path) -> Iterator[tuple[SplitRole | None, Path]]:
     """Yield the COCO annotation files with the split that each states in its own name or its folder's."""
     depth = len(folder.parts)
     for path in sorted(folder.rglob("*.json")):
-        if len(path.parts) - depth <= _MAX_DEPTH and _has_coco_keys(path):
+        if len(path.parts) - depth <= _MAX_DEPTH and (_NAME.match(path.name) or _has_coco_keys(path)):
             inner = [path.stem, *(parent.name for parent in path.parents if len(parent.parts) > depth)]
             yield next(filter(None, map(find_role, inner)), None), path
 
@@ -95,7 +98,7 @@ def _has_coco_keys(path: Path) -> bool:
 def _choose_annotations(folder: Path) -> dict[SplitRole, Path | None]:
     """Return the annotation file of each split. Raises LayoutUnknown if several files may be one."""
     by_role: dict[SplitRole | None, list[Path]] = {"train": [], "val": [], "test": [], None: []}
-    for role, path in _find_annotations(folder):
+    for role, path in find_annotations(folder):
         by_role[role].append(path)
     train = _choose_file(folder, "training", by_role["train"] or by_role[None])
     return {"train": train, "val": _choose_file(folder, "validation", by_role["val"])}
@@ -135,7 +138,8 @@ class _ImageFiles:
         self._paths = frozenset(map(str, paths))
         base_names = Counter(path.name for path in paths)
         self._by_base_name = {path.name: path for path in paths if base_names[path.name] == 1}
-        self._folders = list(dict.fromkeys(path.parent for path in paths))
+        parents = dict.fromkeys(path.parent for path in paths)
+        self._folders = list(dict.fromkeys(folder for parent in parents for folder in (parent, *parent.parents)))
 
     def find_root(self, file_names: list[str], folder: Path, role: SplitRole) -> Path:
         """Return the folder in which most of the file names exist, but none whose name states another split.
@@ -161,7 +165,7 @@ class _ImageFiles:
 
     def has_folder(self, role: SplitRole) -> bool:
         """Return whether a folder with images has the name of the split."""
-        return any(self._role(folder) == role for folder in self._folders)
+        return any(self._role(folder) == role for folder in self._folders if folder.is_relative_to(self.top))
 
     def _role(self, folder: Path) -> SplitRole | None:
         return find_role(folder.relative_to(self.top).as_posix())

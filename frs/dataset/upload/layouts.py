@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from frs.dataset.issues import printable
-from frs.dataset.upload import annotated_images, coco_folders, voc, yolo
+from frs.dataset.upload import annotated_images, coco_folders, foreign, voc, yolo
 from frs.dataset.upload.annotated_images import AnnotatedDataset
 from frs.errors import LayoutUnknown
 
@@ -17,6 +17,11 @@ _READERS: dict[Layout, tuple[Callable[[Path], bool], Callable[[Path], AnnotatedD
     "yolo": (yolo.is_layout, yolo.read),
 }
 _LISTED_NAMES = 8
+_LOOKED_FOR = (
+    "Looked for: a COCO file (JSON with `images`, `annotations` and `categories`, such as "
+    "annotations/instances_train.json); Pascal VOC (JPEGImages/, Annotations/ and ImageSets/Main/, or XML files beside "
+    "images); YOLO (text files of labels in labels/ or beside images)."
+)
 
 
 def convert(source: Path, target: Path, val_fraction: float | None = None) -> Layout:
@@ -38,8 +43,9 @@ def convert(source: Path, target: Path, val_fraction: float | None = None) -> La
     return layout
 
 
-def _find_dataset(folder: Path) -> tuple[Path, Layout]:
+def _find_dataset(source: Path) -> tuple[Path, Layout]:
     """Return the folder of the data set, which may lie within single folders, and its layout."""
+    folder = source
     for _ in range(_MAX_WRAPPERS):  # a folder that holds only a folder
         entries = list(folder.iterdir())
         if len(entries) != 1 or not entries[0].is_dir():
@@ -54,8 +60,22 @@ def _find_dataset(folder: Path) -> tuple[Path, Layout]:
         if len(folders) != 1:
             break
         [folder] = folders
+    raise _describe_unknown(source, top)
+
+
+def _describe_unknown(source: Path, top: Path) -> LayoutUnknown:
+    """Return the error for a data set of no layout that is read."""
+    if known := foreign.recognise(top):
+        name, file, export = known
+        return LayoutUnknown(
+            f"{printable(file.relative_to(source).as_posix())} is of the format {name}, which is not read.",
+            f"{export} Then upload again.",
+        )
+    if others := [path for _, path in coco_folders.find_annotations(top)]:
+        listed = ", ".join(printable(path.relative_to(source).as_posix()) for path in others[:_LISTED_NAMES])
+        return LayoutUnknown(f"There is no COCO file of a training split, only {listed}.")
     names = ", ".join(printable(path.name, 40) for path in sorted(top.iterdir())[:_LISTED_NAMES])
-    raise LayoutUnknown(f"The data set's layout is not supported. Its top folder holds: {names or 'nothing'}.")
+    return LayoutUnknown(f"No annotations of a layout that is read. Top folder: {names or 'empty'}. {_LOOKED_FOR}")
 
 
 def _detect_layout(folder: Path) -> Layout | None:

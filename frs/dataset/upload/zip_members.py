@@ -27,7 +27,7 @@ def zip_members(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
         _refuse_overlaps(entries, archive.start_dir)
         for entry in entries:
             _refuse_special(entry)
-            yield Member(entry.orig_filename, entry.is_dir(), entry.file_size, _read_content(archive, entry, limits))
+            yield Member(_decode_name(entry), entry.is_dir(), entry.file_size, _read_content(archive, entry, limits))
 
 
 class _LimitedReader(io.BufferedReader):
@@ -69,6 +69,16 @@ def _refuse_special(entry: zipfile.ZipInfo) -> None:
         raise ArchiveRefused(f"{printable(entry.orig_filename)} is a link or a device.")
     if entry.flag_bits & 0x41:
         raise ArchiveUnreadable(f"{printable(entry.orig_filename)} is encrypted.")
+
+
+def _decode_name(entry: zipfile.ZipInfo) -> str:
+    """Return the name of an entry: UTF-8 also without the flag for it, as macOS packs, otherwise code page 437."""
+    if entry.flag_bits & 0x800:
+        return entry.orig_filename
+    try:
+        return entry.orig_filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return entry.orig_filename
 
 
 def _read_content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: ArchiveLimits) -> Iterator[bytes]:
