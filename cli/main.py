@@ -239,7 +239,10 @@ def upload_dataset(
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
-    """Upload a data set in COCO, Pascal VOC or YOLO layout: a folder or a .zip, .tar or .tar.gz file."""
+    """Upload a data set in COCO, Pascal VOC or YOLO layout: a folder or a .zip, .tar or .tar.gz file.
+
+    A data set of this name that has issues and that no job uses is replaced. docs/datasets.md shows the layouts.
+    """
     bar = None if json_ else stdout
     answer = call_service(data, lambda client: uploading.upload_dataset(client, name, source, val_fraction, bar))
     show(answer, render.dataset, json_)
@@ -257,6 +260,20 @@ def list_datasets(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) ->
 def check_dataset(id: str, data: DataFolder = DEFAULT_DATA_DIR) -> None:
     """Print the check report of a data set, given by id or name, as JSON."""
     show(call_service(data, lambda client: client.get(f"/datasets/{id}/check")), str, as_json=True)
+
+
+@datasets.command("delete")
+def delete_dataset(
+    id: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    data: DataFolder = DEFAULT_DATA_DIR,
+    json_: AsJson = False,
+) -> None:
+    """Remove a data set, given by id or name. Uploaded files are deleted, files of the data set folder are kept."""
+    if not yes:
+        typer.confirm(f"Delete data set {id}?", abort=True, err=True)
+    call_service(data, lambda client: client.delete(f"/datasets/{id}"))
+    show({"deleted": id}, lambda answer: f"Deleted {answer['deleted']}.", json_)
 
 
 @detectors.command("add")

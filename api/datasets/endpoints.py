@@ -21,9 +21,11 @@ def register(context: ContextDep, caller: Submitter, response: Response, request
     """Register a COCO data set in the service's folder of data sets, and check all of its files and boxes.
 
     Data sets of up to 2,000 images are checked before the response. Larger ones have the status `checking` at first;
-    poll `GET /datasets/{id}`.
+    poll `GET /datasets/{id}`. A data set of this name that has issues and that no job uses is replaced.
     """
-    dataset = service.register(context, caller, request)
+    splits = service.resolve_splits(context, request)
+    uploading.free_name(context, caller, request.name)
+    dataset = service.register(context, caller, request.name, *splits)
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 
@@ -38,7 +40,8 @@ def upload(
 ) -> Dataset:
     """Upload a data set as a .zip, .tar or .tar.gz file in COCO, Pascal VOC or YOLO layout, and check it.
 
-    The check is the same as that of `POST /datasets`.
+    The check is the same as that of `POST /datasets`. A data set of this name that has issues and that no job uses is
+    replaced.
     """
     dataset = uploading.register(context, caller, upload_request, upload)
     response.headers["Location"] = f"/datasets/{dataset.id}"

@@ -23,14 +23,15 @@ from store.db.database import Database, insert
 _MAX_ISSUES = 20
 
 
-def register(context: Context, caller: Caller, request: DatasetCreate) -> Dataset:
-    """Register a data set, check it or start its check, and return it.
-
-    Raises InvalidField if files are missing, ApiError 409 if the name is in use.
-    """
+def resolve_splits(context: Context, request: DatasetCreate) -> tuple[SplitFiles, SplitFiles]:
+    """Return the files of the training and the validation split. Raises InvalidField if files are missing."""
     root = context.settings.datasets_root
-    train, val = (_resolve_files(request, split, root) for split in ("train", "val"))
-    dataset = _add(context.database, caller, request.name, train, val)
+    return _resolve_files(request, "train", root), _resolve_files(request, "val", root)
+
+
+def register(context: Context, caller: Caller, name: str, train: SplitFiles, val: SplitFiles) -> Dataset:
+    """Register a data set, check it or start its check, and return it. Raises ApiError 409 if the name is in use."""
+    dataset = _add(context.database, caller, name, train, val)
     checks.check_new(context.database, context.settings, dataset)
     return get_dataset(context.database, caller, dataset.id)
 

@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from store.db.database import insert
 from store.db.ids import new_id
 from store.errors import ArtifactNotFound
 from store.settings import Settings
+from store.states import DatasetStatus
 
 MEDIA_TYPES = ("application/zip", "application/x-tar", "application/gzip")
 ValFraction = Annotated[
@@ -54,7 +56,11 @@ def check_request(
     context: ContextDep, caller: Submitter, name: Annotated[Name, Query()], val_fraction: ValFraction = None
 ) -> UploadRequest:
     """Return the query parameters before the body is read. Raises ApiError 409 if the name is in use."""
-    is_taken = exists().where(tables.Dataset.owner == caller.owner, tables.Dataset.name == name)
+    is_taken = exists().where(
+        tables.Dataset.owner == caller.owner,
+        tables.Dataset.name == name,
+        tables.Dataset.status != DatasetStatus.HAS_PROBLEMS,  # may be replaced: see `free_name`
+    )
     with context.database.read() as session:
         if session.scalar(select(is_taken)):
             raise _name_taken_error()
@@ -82,6 +88,7 @@ def register(context: Context, caller: Caller, upload_request: UploadRequest, up
             context.artifacts.put(
                 upload.path, key, upload.sha256
             )  # before the lock, because object storage can be slow
+        free_name(context, caller, upload_request.name)
         with local_files.exclusive_lock(root):
             if not folder.is_dir():
                 if not part.is_dir():  # the unpacked folder was deleted since the first look
@@ -95,6 +102,24 @@ def register(context: Context, caller: Caller, upload_request: UploadRequest, up
         raise _name_taken_error()
     checks.check_new(context.database, settings, dataset)
     return service.get_dataset(context.database, caller, dataset.id)
+
+
+def free_name(context: Context, caller: Caller, name: str) -> None:
+    """Delete the caller's data set of this name if its check found issues and no job refers to it.
+
+    So corrected files can be registered or uploaded under the same name.
+    """
+    with context.database.read() as session:
+        dataset_id = session.scalar(
+            select(tables.Dataset.id).where(
+                tables.Dataset.owner == caller.owner,
+                tables.Dataset.name == name,
+                tables.Dataset.status == DatasetStatus.HAS_PROBLEMS,
+            )
+        )
+    if dataset_id is not None:
+        with suppress(ApiError):  # a job refers to it: the name stays in use
+            release(context, service.delete(context.database, caller, dataset_id))
 
 
 def release(context: Context, key: str | None) -> None:

@@ -135,7 +135,7 @@ def _bad_dataset(dataset: Dataset, check_result: DatasetCheckResult, loc: str) -
     messages = " ".join(f"{issue.split}: {issue.message}" for issue in issues[:_MAX_ISSUES_IN_DETAIL])
     others = check_result.issue_count - _MAX_ISSUES_IN_DETAIL
     detail = f"Data set {dataset.name} has issues. {messages}{f' Further issues: {others}.' if others > 0 else ''}"
-    hint = f"See GET /datasets/{dataset.id}/check. Correct the files and register them under a new name"
+    hint = f"See GET /datasets/{dataset.id}/check. Correct the files and register them again"
     fraction = max((split.invalid_fraction for split in (check_result.train, check_result.val) if split), default=1.0)
     if fraction < 1 and check_result.accepted(fraction):
         least = math.ceil(fraction * 1e4) / 1e4

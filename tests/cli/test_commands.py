@@ -30,6 +30,17 @@ def test_datasets_add_registers_a_data_set_and_prints_its_issues(frs: Any) -> No
     assert json.loads(frs("datasets", "check", "incomplete").output)
 
 
+def test_datasets_delete_removes_a_data_set_and_frees_its_name(frs: Any, shapes: None) -> None:
+    assert frs("datasets", "delete", "shapes", "--yes").output == "Deleted shapes.\n"
+    assert "dataset_not_found" in frs("datasets", "delete", "shapes", "--yes", code=1).stderr
+    assert "ready" in frs("datasets", "add", "shapes").output
+
+
+def test_datasets_delete_asks_first(frs: Any, shapes: None) -> None:
+    frs("datasets", "delete", "shapes", code=1)
+    assert "shapes" in frs("datasets", "list").output
+
+
 def test_a_job_is_submitted_listed_shown_and_cancelled(frs: Any, shapes: None, tmp_path: Path) -> None:
     job = submit(frs, tmp_path, name="one")
     assert job["status"] == "queued"

@@ -25,6 +25,8 @@ MEMORY_BYTES = 4 << 30
 """Limit of the address space, which is larger than the memory in use."""
 OVER_LIMIT = "The content of the archive does not fit into memory."
 """Message for an archive that exceeds the memory limit."""
+_HINT = "Correct the file and upload again; docs/datasets.md shows each layout."
+"""Next step in place of a command that reads COCO files on the service's disk."""
 _HOST_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS),
     *(errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM),
@@ -44,7 +46,8 @@ def main(arguments: Sequence[str]) -> int:
             Path(archive), Path(folder), ArchiveLimits(bytes=int(max_bytes)), float(options[0]) if options else None
         )
     except FrsError as error:
-        return _report_error(code=error.code, message=error.message, hint=error.hint)
+        hint = _HINT if error.hint == BadDataset.hint_by_default else error.hint
+        return _report_error(code=error.code, message=error.message, hint=hint)
     except MemoryError:
         return _report_error(code=ArchiveTooLarge.code, message=OVER_LIMIT, hint=ArchiveTooLarge.hint_by_default)
     except OSError as error:
