@@ -1,4 +1,4 @@
-"""Failures of the process that unpacks an upload are told apart: the archive's fault, memory, the host, a crash."""
+"""Failures of the process that unpacks an upload differ: the archive, memory, the host, or a crash."""
 
 import errno
 import sys

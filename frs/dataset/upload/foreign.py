@@ -18,7 +18,7 @@ class _Format(NamedTuple):
     """How to export it to COCO."""
 
 
-_FORMATS = (
+FORMATS = (
     _Format("labelme", ".json", (b'"shapes"', b'"imagePath"'), "Convert it with `labelme2coco`."),
     _Format("VIA", ".json", (b'"_via_',), "In VIA, choose Annotation, Export Annotations (COCO format)."),
     _Format("VIA", ".json", (b'"regions"', b'"shape_attributes"'), "In VIA, export annotations in COCO format."),
@@ -39,7 +39,7 @@ def recognise(folder: Path) -> tuple[str, Path, str] | None:
     for path in _sample(folder):
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
-        for known in _FORMATS:
+        for known in FORMATS:
             if path.suffix.lower() == known.suffix and all(mark in head for mark in known.marks):
                 return known.name, path, known.export
     return None
