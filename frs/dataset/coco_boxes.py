@@ -97,6 +97,8 @@ def _find_image(
         return NO_IMAGE
     image_id = read_id(entry.get("image_id"))
     index = None if image_id is None else index_by_id.get(image_id)
+    if index is None and isinstance(image_id, str) and image_id.isdecimal():  # VIA writes "0" for 0
+        index = index_by_id.get(int(image_id))
     if box_id is None:
         listed_id = None if index in (None, NO_IMAGE) else images[index].id
         text = f"Entry {number} of `annotations` has no `id`, an integer or a text."

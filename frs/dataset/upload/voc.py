@@ -109,8 +109,8 @@ class _Images:
         A `<filename>` that belongs to another XML file is ignored: tools that copy images forget to change it.
         """
         named = Path((file_name or "").replace("\\", "/")).name
-        stated = self._by_name.get(named)
-        if stated and Path(named).stem not in self._annotated:
+        stated = self._by_name.get(named) or self._by_unique_stem.get(named)  # Label Studio omits the suffix
+        if stated and stated.stem not in self._annotated:
             return stated
         return self.by_stem.get(self._stem(xml, self.annotations)) or self._by_unique_stem.get(xml.stem)
 
