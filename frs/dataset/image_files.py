@@ -3,6 +3,7 @@
 import os
 import stat
 import threading
+import unicodedata
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
@@ -89,7 +90,7 @@ def inspect_image(
                 _decode(file, header.width * header.height)
             return None, traits
     except FileNotFoundError:
-        return ("image_missing", f"{name} is not in the images folder."), traits
+        return ("image_missing", _describe_missing(path, name)), traits
     except (_ImageTooLarge, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         return ("image_too_large", f"{name} is too large: {error}."), traits
     except UnidentifiedImageError:
@@ -218,6 +219,25 @@ def _describe_error(error: Exception) -> str:
 def _describe_size(image: CocoImage, name: str, header: _Header) -> str:
     suffix = " after applying its EXIF orientation" if header.orientation > 4 else ""
     return f"{name} is {header.width}x{header.height}{suffix}; the annotations say {image.width}x{image.height}."
+
+
+def _describe_missing(path: Path, name: str) -> str:
+    """Return a sentence on a missing file, with the name of a file that differs only in case or Unicode form."""
+    forms = {unicodedata.normalize(form, path.name) for form in ("NFC", "NFD")}
+    suffixes = {path.stem + suffix for suffix in (path.suffix.lower(), path.suffix.upper())}
+    similar = next(
+        (other for other in sorted((forms | suffixes) - {path.name}) if _is_file(path.with_name(other))), None
+    )
+    if similar is None:
+        return f"{name} is not in the images folder."
+    return f"{name} is not in the images folder, but {ascii(similar)[1:-1]}. Use one spelling in both."
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # such as a name that is too long
+        return False
 
 
 def _describe_format(path: Path, name: str) -> str:

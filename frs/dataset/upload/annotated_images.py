@@ -72,7 +72,7 @@ class AnnotationErrors:
 
 def list_images(folder: Path) -> list[Path]:
     """Return the image files below `folder`, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def common_folder(paths: Sequence[Path]) -> Path:

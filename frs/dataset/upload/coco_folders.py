@@ -15,8 +15,13 @@ from typing import Any, NamedTuple
 from frs.dataset.coco import find_placeholder, load_document
 from frs.dataset.fields import is_text, read_id
 from frs.dataset.issues import printable
-from frs.dataset.upload.annotated_images import annotations_file, move_files, split_off_validation, write_json
-from frs.dataset.upload.archive import IMAGE_SUFFIXES
+from frs.dataset.upload.annotated_images import (
+    annotations_file,
+    list_images,
+    move_files,
+    split_off_validation,
+    write_json,
+)
 from frs.dataset.upload.split_names import SplitRole, find_role
 from frs.errors import BadDataset, LayoutUnknown, NoValidationSplit
 
@@ -134,8 +139,8 @@ class _ImageFiles:
 
     def __init__(self, top: Path) -> None:
         self.top = top.resolve()
-        paths = [path for path in sorted(self.top.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
-        self._paths = frozenset(map(str, paths))
+        paths = list_images(self.top)
+        self._paths = {str(path).casefold(): path for path in paths}  # unpacked names differ in more than case
         base_names = Counter(path.name for path in paths)
         self._by_base_name = {path.name: path for path in paths if base_names[path.name] == 1}
         parents = dict.fromkeys(path.parent for path in paths)
@@ -171,8 +176,8 @@ class _ImageFiles:
         return find_role(folder.relative_to(self.top).as_posix())
 
     def _find_below(self, root: Path, file_names: list[str]) -> dict[str, Path]:
-        paths = {name: f"{root}/{_normalise(name)}" for name in file_names}
-        return {name: Path(path) for name, path in paths.items() if path in self._paths}
+        paths = {name: self._paths.get(f"{root}/{_normalise(name)}".casefold()) for name in file_names}
+        return {name: path for name, path in paths.items() if path}
 
 
 def _drop_placeholder(documents: list[Document]) -> bool:

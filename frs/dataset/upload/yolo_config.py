@@ -81,7 +81,7 @@ def resolve(config: YoloConfig, entry: str, top: Path, base: Path | None = None)
     for length in range(len(full), max(shortest, 1) - 1, -1):
         for parent in dict.fromkeys(filter(None, (base, config.file.parent, top))):
             path = parent.joinpath(*full[len(full) - length :])
-            if path.exists():
+            if _exists(path):
                 return path
     return config.file.parent if not parts and not is_absolute else None
 
@@ -89,7 +89,14 @@ def resolve(config: YoloConfig, entry: str, top: Path, base: Path | None = None)
 def _split_path(text: str) -> list[str]:
     """Return the parts of a path of any system, without its drive, `.` and `..`."""
     parts = text.strip().replace("\\", "/").split("/")
-    return [part for part in parts if part not in ("", ".", "..") and not part.endswith(":") and len(part) < 256]
+    return [part for part in parts if part not in ("", ".", "..") and not part.endswith(":")]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _find_yaml_files(folder: Path) -> Iterator[Path]:

@@ -89,6 +89,21 @@ def test_unicode_names_match_in_either_normal_form(tmp_path, packed, listed, nam
     assert issues(tmp_path / "in") == {}
 
 
+@pytest.mark.parametrize("listed", [str.upper, str.lower, str.title])
+def test_the_case_of_a_listed_name_does_not_matter_in_an_upload(tmp_path, listed):
+    assert issues(write_coco(tmp_path / "in", {"train": ["Sub/A b.JPG"], "val": ["c.jpg"]}, listed)) == {}
+
+
+@pytest.mark.parametrize(
+    ("stored", "listed"), [("ü.jpg", "u\u0308.jpg"), ("u\u0308.jpg", "ü.jpg"), ("a.JPG", "a.jpg"), ("a.png", "a.PNG")]
+)
+def test_a_registered_file_of_another_spelling_is_named(tmp_path, stored, listed):
+    folder = write_coco(tmp_path / "in", {"train": [stored]}, lambda _: listed)
+    (issue,) = check_split(folder / "train", folder / "annotations/instances_train.json").issues
+    assert issue.code == "image_missing"
+    assert ascii(stored)[1:-1] in issue.message
+
+
 def test_utf_8_names_without_the_flag_for_it_are_read(tmp_path):
     archive = pack(write_coco(tmp_path / "set", {"train": ["Übung.jpg"], "val": ["ok.jpg"]}), tmp_path / "set.zip")
     content = archive.read_bytes()
