@@ -191,7 +191,7 @@ def release_running(session: Session, message: str) -> list[str]:
 
     `message` is the reason in the history. Call it while no worker runs, as after the restore of a backup.
     """
-    running = update_returning(session, Job.status == JobStatus.RUNNING)
+    running = lock_jobs(session, Job.status == JobStatus.RUNNING)
     for job in running:
         return_to_queue(session, job, AttemptEnd.RELEASED, message=f"Attempt {job.attempt}: {message}")
     return [job.id for job in running]
