@@ -24,6 +24,8 @@ class Teacher:
     def __init__(self, detector: Detector) -> None:
         self.detector = detector.eval().requires_grad_(False)
         self.strides = strides(detector)
+        self.sha256 = self.fingerprint()
+        """Fingerprint of the weights at the start."""
 
     @torch.no_grad()
     def observe(self, inputs: list[Tensor]) -> tuple[Levels, Levels]:

@@ -114,7 +114,7 @@ def open_teacher_cache(
         return None
     if mode == "auto" and (schedule.epochs < MIN_EPOCHS or not _fits_on_disk(teacher, data, job, shape, workdir)):
         return None
-    return TeacherCache(teacher, root / f"{teacher.fingerprint()[:16]}-{precision}")
+    return TeacherCache(teacher, root / f"{teacher.sha256[:16]}-{precision}")
 
 
 def common_shape(data: LoadedSplits, size: tuple[int, int]) -> tuple[int, int] | None:

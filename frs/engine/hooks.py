@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from mmengine.hooks import Hook
 from torch import nn
@@ -18,6 +19,7 @@ from frs.distillation.distiller import Distiller, LossWeights
 from frs.engine.checkpoints import Checkpoints, random_state, random_states_in, restore
 from frs.errors import Diverged
 from frs.evaluation.coco_scores import Scores
+from frs.evaluation.detections import Rows
 from frs.events import Metrics, Rewound
 from frs.spec import Schedule
 from frs.training import process_group
@@ -56,13 +58,15 @@ class TrainingHook(Hook):
     reporter: EventReporter
     stop: StopRequest
     checkpoints: Checkpoints
-    evaluate: Callable[[nn.Module], Scores]
+    evaluate: Callable[[nn.Module], tuple[Scores, Rows]]
     save_student: Callable[[nn.Module], SavedFile]
 
     def __post_init__(self) -> None:
         self.state = LoopState()
         self.ended_by: Literal["stopped_early", "time_limit"] | None = None
         """Reason why training ends before its last step."""
+        self.detections: Rows = np.zeros((0, 7))
+        """The student's detections in the last evaluation."""
         self.learning_rate = 0.0
         self.step_started = self.checkpointed = time.monotonic()
 
@@ -176,7 +180,7 @@ class TrainingHook(Hook):
     def _evaluate(self, runner: Any, last: bool) -> None:
         self.reporter.phase("evaluating")
         student = runner.model.student if isinstance(runner.model, Distiller) else runner.model
-        scores = self.evaluate(student)
+        scores, self.detections = self.evaluate(student)
         step, epoch = runner.iter, self.resolved_schedule.epoch_of(runner.iter)
         values = {f"val/{name}": value for name, value in scores.metrics.items()}
         self.reporter.emit(Metrics(step=step, epoch=epoch, values=values))

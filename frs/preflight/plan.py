@@ -6,13 +6,15 @@ from torch import nn
 
 from frs import events
 from frs.errors import FrsError
-from frs.preflight import step_runner
+from frs.preflight import setup
 from frs.preflight.complexity import complexity
+from frs.preflight.context import RunContext, open_context
 from frs.preflight.estimate import DetectorCost, Estimate
-from frs.preflight.setup import TrainingSetup
+from frs.preflight.probe import Probe
+from frs.preflight.step_runner import StepRunner, failed_check
 from frs.resolved import ResolvedSpec
 from frs.training import versions
-from frs.training.batches import test_size
+from frs.training.schedule import ResolvedSchedule
 
 MAX_TEACHER_IMAGES = 200
 """Number of validation images, evenly spaced over all, that the teacher is evaluated on; a job evaluates it on all."""
@@ -23,48 +25,49 @@ TIMED_STEPS = 4
 def estimate(spec: ResolvedSpec, emit: events.Emit) -> Estimate:
     """Run all checks that can run, measure a few training steps and return the estimate. Writes no files."""
     try:
-        setup = TrainingSetup(spec, Path(), emit)
+        context = open_context(spec, Path(), emit)
     except FrsError as error:  # the device, precision or base config is not available
-        return Estimate(ok=False, checks=[step_runner.failed_check(error)])
-    results = step_runner.run_all(setup.setup_steps(), vars(setup))
-    results += step_runner.run_all(setup.trial_steps(TIMED_STEPS, MAX_TEACHER_IMAGES), vars(setup))
-    available = vars(setup)
-    student = _detector_cost(setup, setup.student) if "student" in available else None
-    teacher = _detector_cost(setup, setup.teacher.detector) if "teacher" in available else None
-    step_seconds = _seconds_per_step(setup) if "probe_result" in available else None
+        return Estimate(ok=False, checks=[failed_check(error)])
+    steps = StepRunner(stop_at_first_error=False)
+    data = setup.load_inputs(context, steps)
+    student = setup.build_student(context, data, steps)
+    models = setup.build_models(context, data, student, steps) if spec.job.kind != "evaluate" else None
+    measured = setup.preflight(context, data, models, steps, TIMED_STEPS, MAX_TEACHER_IMAGES) if models else None
+    schedule, teacher = (models.schedule, models.teacher) if models else (None, None)
+    student_cost = _detector_cost(context, student) if student else None
+    step_seconds = _seconds_per_step(context.workers, measured.probe) if measured and measured.probe else None
+    estimated_seconds = None
+    if measured and schedule and step_seconds and student_cost:
+        image_seconds = measured.seconds_per_image or student_cost.latency_ms / 1000
+        evaluated_images = _evaluations(context, schedule) * len(data.val.valid)
+        estimated_seconds = schedule.steps * step_seconds + evaluated_images * image_seconds
     return Estimate(
-        ok=not any(check.level == "error" for check in results),
-        checks=results,
-        device=versions.device_name(setup.device),
-        precision=setup.precision,
-        classes=list(setup.data.classes) if "data" in available else None,
-        training_images=len(setup.data.labelled) if "data" in available else None,
-        validation_images=len(setup.data.val.valid) if "data" in available else None,
-        epochs=setup.resolved_schedule.epochs if "resolved_schedule" in available else None,
-        steps=setup.resolved_schedule.steps if "resolved_schedule" in available else None,
-        teacher=teacher,
-        student=student,
+        ok=not any(check.level == "error" for check in steps.checks),
+        checks=steps.checks,
+        device=versions.device_name(context.device),
+        precision=context.precision,
+        classes=list(data.classes) if data else None,
+        training_images=len(data.labelled) if data else None,
+        validation_images=len(data.val.valid) if data else None,
+        epochs=schedule.epochs if schedule else None,
+        steps=schedule.steps if schedule else None,
+        teacher=_detector_cost(context, teacher.detector) if teacher else None,
+        student=student_cost,
         seconds_per_step=step_seconds,
-        estimated_seconds=_total_seconds(setup, step_seconds, student) if step_seconds and student else None,
-        peak_memory_mb=setup.probe_result.peak_bytes / 2**20 if "probe_result" in available else None,
+        estimated_seconds=estimated_seconds,
+        peak_memory_mb=measured.probe.peak_bytes / 2**20 if measured and measured.probe else None,
     )
 
 
-def _detector_cost(setup: TrainingSetup, detector: nn.Module) -> DetectorCost:
-    measured = complexity(detector, test_size(setup.job.schedule, setup.base_config))
-    return DetectorCost.model_validate(vars(measured))
+def _detector_cost(context: RunContext, detector: nn.Module) -> DetectorCost:
+    return DetectorCost.model_validate(vars(complexity(detector, context.test_size)))
 
 
-def _seconds_per_step(setup: TrainingSetup) -> float:
-    if setup.workers == 0:
-        return setup.probe_result.seconds + setup.loading_seconds
-    return max(setup.probe_result.seconds, setup.loading_seconds / setup.workers)
+def _seconds_per_step(workers: int, probe: Probe) -> float:
+    return max(probe.seconds, probe.loading_seconds / workers) if workers else probe.seconds + probe.loading_seconds
 
 
-def _total_seconds(setup: TrainingSetup, step_seconds: float, student: DetectorCost) -> float:
-    schedule = setup.resolved_schedule
-    evaluations = 1 + (schedule.steps - 1) // (schedule.steps_per_epoch * setup.job.schedule.evaluate_every)
-    image_seconds = vars(setup).get("seconds_per_image", student.latency_ms / 1000)
-    teacher_evaluations = 1 if setup.spec.teacher else 0
-    validation_images = len(setup.data.val.valid)
-    return schedule.steps * step_seconds + (evaluations + teacher_evaluations) * validation_images * image_seconds
+def _evaluations(context: RunContext, schedule: ResolvedSchedule) -> int:
+    """Return how often the validation split is evaluated: the student during and after training, the teacher once."""
+    students = 1 + (schedule.steps - 1) // (schedule.steps_per_epoch * context.job.schedule.evaluate_every)
+    return students + (1 if context.spec.teacher else 0)

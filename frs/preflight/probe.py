@@ -39,6 +39,8 @@ class Probe:
     """Peak memory including the optimizer's state: of the tensors on a GPU, otherwise of the whole process."""
     gradients: dict[str, float]
     """Norm of the gradient of the task loss and of each term."""
+    loading_seconds: float = 0.0
+    """Time to read the batch's images in one process, in s; 0 if the probe was given a batch."""
 
 
 @dataclass(frozen=True)

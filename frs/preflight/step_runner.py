@@ -1,33 +1,23 @@
-"""Setup steps with a code and a result. A job stops at the first failure; a plan runs all steps."""
+"""Setup steps with a check of each. A job stops at the first failure; a plan runs every step that it can."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Generic, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from frs.errors import FrsError
 
 Level = Literal["error", "warning", "info"]
+Parameters = ParamSpec("Parameters")
+T = TypeVar("T")
 
 
-class StepResult(NamedTuple):
+class StepResult(NamedTuple, Generic[T]):
     """The result of a step that did not fail."""
 
+    value: T
     message: str
     warning: bool = False
-
-
-@dataclass(frozen=True)
-class SetupStep:
-    """A step that builds, checks or measures one thing."""
-
-    code: str
-    """Code of the step's check. A failed check has the error's code instead."""
-    run: Callable[[], StepResult]
-    """Run the step. Raises FrsError if the check fails."""
-    needs: tuple[str, ...] = ()
-    """Attributes of the setup that earlier steps must have set."""
 
 
 class Check(BaseModel):
@@ -48,29 +38,48 @@ class Check(BaseModel):
     """What to do about an error."""
 
 
-def run_until_first_error(steps: Iterable[SetupStep]) -> None:
-    """Run the steps. Raise the FrsError of the first one that fails."""
-    for step in steps:
-        step.run()
+class _Missing:
+    def __bool__(self) -> bool:
+        return False
 
 
-def run_all(steps: Iterable[SetupStep], setup: Mapping[str, object]) -> list[Check]:
-    """Run all steps and return a check for each. A step is skipped if `setup` lacks one of its `needs`.
-
-    `setup` is a live view of the attributes that the steps set.
-    """
-    return [_run_step(step, all(name in setup for name in step.needs)) for step in steps]
+MISSING = _Missing()
+"""Result of a step that failed or was skipped; false, and never an argument of a step."""
 
 
-def _run_step(step: SetupStep, possible: bool) -> Check:
-    if not possible:
-        return Check(code=step.code, level="info", ok=False, message="Skipped because an earlier check failed.")
-    try:
-        result = step.run()
-    except FrsError as error:
-        return failed_check(error)
-    level: Level = "warning" if result.warning else "info"
-    return Check(code=step.code, level=level, ok=not result.warning, message=result.message)
+class StepRunner:
+    """Run setup steps and collect a check of each."""
+
+    def __init__(self, stop_at_first_error: bool) -> None:
+        self.stop_at_first_error = stop_at_first_error
+        self.checks: list[Check] = []
+
+    def run(
+        self,
+        code: str,
+        step: Callable[Parameters, StepResult[T]],
+        *arguments: Parameters.args,
+        **options: Parameters.kwargs,
+    ) -> T:
+        """Run a step and return its value; `code` is that of its check, unless it fails.
+
+        After a failure, raise the step's FrsError, or continue: return MISSING. A step with an argument MISSING is
+        skipped and returns MISSING, too.
+        """
+        if any(argument is MISSING for argument in arguments):
+            message = "Skipped because an earlier check failed."
+            self.checks.append(Check(code=code, level="info", ok=False, message=message))
+            return cast(T, MISSING)
+        try:
+            result = step(*arguments, **options)
+        except FrsError as error:
+            if self.stop_at_first_error:
+                raise
+            self.checks.append(failed_check(error))
+            return cast(T, MISSING)
+        level: Level = "warning" if result.warning else "info"
+        self.checks.append(Check(code=code, level=level, ok=not result.warning, message=result.message))
+        return result.value
 
 
 def failed_check(error: FrsError) -> Check:

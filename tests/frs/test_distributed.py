@@ -16,6 +16,7 @@ from tiny import ARCHITECTURES, described, job
 from torch import Tensor, multiprocessing
 
 from frs import events
+from frs.dataset.splits import load_splits
 from frs.detectors import loading
 from frs.detectors.heads import CLASS_CONVOLUTION, dense_head
 from frs.distillation.calibration import calibrate, measure_gradient_norms
@@ -23,7 +24,7 @@ from frs.distillation.distiller import Distiller, LossWeights
 from frs.engine import stages
 from frs.engine.checkpoints import random_states_in
 from frs.evaluation.coco_scores import Scores
-from frs.preflight.setup import TrainingSetup
+from frs.preflight.context import open_context
 from frs.resolved import ResolvedSpec, resolve
 from frs.spec import JobSpec
 from frs.training import process_group
@@ -215,12 +216,12 @@ def losses(emitted: list[events.Event]) -> dict[int, Any]:
 
 def scores(spec: ResolvedSpec, folder: Path) -> Scores:
     """Return the scores of an untrained student that reports every box."""
-    setup = TrainingSetup(spec, folder, lambda event: None)
-    setup.read_data()
+    context = open_context(spec, folder, lambda event: None)
+    data = load_splits(spec, lambda done, total: None)
     torch.manual_seed(0)
-    student = loading.load_detector(spec.student, setup.data.classes, spec.models)
+    student = loading.load_detector(spec.student, data.classes, spec.models)
     student.rpn_head.test_cfg.score_thr = student.roi_head.test_cfg.score_thr = 0.0
-    return setup.evaluate(student)
+    return context.evaluate(student, data.val)[0]
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ import pytest
 import torch
 from tiny import described, job
 
+from frs.dataset.splits import load_splits
 from frs.detectors import weights
+from frs.distillation.teacher import Teacher
 from frs.errors import BadDataset, ClassMismatch
-from frs.preflight import plan, step_runner
+from frs.preflight import plan, setup
 from frs.preflight.estimate import Estimate
-from frs.preflight.setup import TrainingSetup
-from frs.preflight.step_runner import SetupStep, StepResult
+from frs.preflight.step_runner import StepResult, StepRunner
 from frs.resolved import resolve
 from frs.spec import JobSpec
 from frs.training import memory
@@ -94,14 +95,12 @@ def test_a_teacher_with_classes_in_another_order_is_rejected(planned: Any, model
 
 
 def test_a_teacher_without_common_strides_is_rejected(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    build_teacher = TrainingSetup.build_teacher
+    class TeacherOfOtherStrides(Teacher):
+        def __init__(self, detector: Any) -> None:
+            super().__init__(detector)
+            self.strides = (3, 5)
 
-    def build_with_other_strides(self: TrainingSetup) -> StepResult:
-        result = build_teacher(self)
-        self.teacher.strides = (3, 5)
-        return result
-
-    monkeypatch.setattr(TrainingSetup, "build_teacher", build_with_other_strides)
+    monkeypatch.setattr(setup, "Teacher", TeacherOfOtherStrides)
     assert errors(planned()) == ["stride_mismatch"]
 
 
@@ -120,46 +119,45 @@ def test_a_spec_that_the_engine_rejects_is_an_invalid_spec(planned: Any) -> None
     assert errors(estimate) == ["invalid_spec"] and estimate.exit_code == 2
 
 
-def test_a_job_stops_at_the_first_failure_and_a_plan_continues() -> None:
-    calls: list[str] = []
-    setup: dict[str, object] = {}
+def fails(*_: object) -> StepResult[str]:
+    raise ClassMismatch("Another class.")
 
-    def fails() -> StepResult:
-        calls.append("fails")
-        raise ClassMismatch("Another class.")
 
-    def builds() -> StepResult:
-        calls.append("builds")
-        setup["thing"] = 1
-        return StepResult("Built.")
+def builds(part: str) -> StepResult[str]:
+    return StepResult(f"{part} and more", "Built.")
 
-    steps = [
-        SetupStep("a", fails),
-        SetupStep("b", lambda: StepResult("Not run."), ("thing", "other")),
-        SetupStep("c", builds),
-        SetupStep("d", lambda: StepResult("Warning.", warning=True), ("thing",)),
-    ]
-    results = step_runner.run_all(steps, setup)
-    assert [(check.code, check.level, check.ok) for check in results] == [
+
+def warns(part: str) -> StepResult[None]:
+    return StepResult(None, f"Built {part}.", warning=True)
+
+
+def test_a_plan_continues_after_a_failure_and_skips_the_steps_without_an_input() -> None:
+    steps = StepRunner(stop_at_first_error=False)
+    missing = steps.run("a", fails)
+    also_missing = steps.run("b", builds, missing)
+    part = steps.run("c", builds, "part")
+    steps.run("d", warns, part)
+    steps.run("e", warns, also_missing)
+    assert [(check.code, check.level, check.ok) for check in steps.checks] == [
         ("class_mismatch", "error", False),
         ("b", "info", False),
         ("c", "info", True),
         ("d", "warning", False),
+        ("e", "info", False),
     ]
-    assert results[0].hint == ClassMismatch.hint_by_default
+    assert steps.checks[0].hint == ClassMismatch.hint_by_default
+    assert steps.checks[3].message == "Built part and more."
+    assert not missing and not also_missing
+
+
+def test_a_job_stops_at_the_first_failure() -> None:
     with pytest.raises(ClassMismatch):
-        step_runner.run_until_first_error(steps)
-    assert calls == ["fails", "builds", "fails"]
+        StepRunner(stop_at_first_error=True).run("a", fails)
 
 
 def test_a_sample_is_spread_evenly_over_all_images(data: Path, models: Path) -> None:
-    setup = TrainingSetup(
-        resolve(JobSpec.model_validate(job()), data, models),
-        Path(),
-        lambda _: None,
-    )
-    setup.read_data()
-    train = setup.data.train
+    spec = resolve(JobSpec.model_validate(job()), data, models)
+    train = load_splits(spec, lambda done, total: None).train
     assert train.sample(4).valid == [0, 3, 7, 10] and train.sample(99).valid == train.valid
     assert set(train.sample(4).ids) < set(train.ids)
 

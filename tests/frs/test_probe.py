@@ -11,13 +11,17 @@ from test_engine import assert_equal, facts, newest_checkpoint, values
 from tiny import ARCHITECTURES, Train, described, job, of
 
 from frs import events
+from frs.dataset.splits import LoadedSplits
 from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import fingerprint
+from frs.engine import stages
 from frs.engine.checkpoints import random_state
 from frs.errors import BatchTooLarge, NoGradient
 from frs.preflight import probe as probe_module
+from frs.preflight.context import RunContext
 from frs.preflight.probe import Probe, ProbeConfig, check_gradients, check_memory, first_images, largest_fitting, probe
-from frs.preflight.setup import TrainingSetup
+from frs.preflight.setup import Models, check_teacher
+from frs.preflight.step_runner import StepRunner
 from frs.training import memory
 
 ONE_STEP = ProbeConfig(nullcontext, states=2, repeats=1, estimate_memory=False)
@@ -62,8 +66,11 @@ def test_a_run_with_the_probe_equals_one_without(
     spec = job(teacher=described(architecture, neck_channels=32), student=described(architecture), distillation=auto)
     with_probe = train(spec, tmp_path / "with_probe")
     assert "probing" in [phase.phase for phase in of(events.Phase, with_probe)]
-    trial_steps = TrainingSetup.trial_steps
-    monkeypatch.setattr(TrainingSetup, "trial_steps", lambda self: trial_steps(self)[2:])
+
+    def check_only_the_teacher(context: RunContext, data: LoadedSplits, models: Models, steps: StepRunner) -> None:
+        steps.run("teacher_not_competent", check_teacher, context, data, models.teacher)
+
+    monkeypatch.setattr(stages, "preflight", check_only_the_teacher)
     without_probe = train(spec, tmp_path / "without_probe")
     assert "probing" not in [phase.phase for phase in of(events.Phase, without_probe)]
     assert values(without_probe) == values(with_probe)

@@ -1,0 +1,101 @@
+"""The context of a run: its spec, work folder, device and base config, and how it loads images and evaluates."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
+from torch.utils.data import DataLoader
+
+from frs.dataset.splits import LoadedSplit, LoadedSplits
+from frs.detectors import builder, weights
+from frs.evaluation.coco_scores import Scores, detect, score
+from frs.evaluation.detections import Detections, Rows, pack
+from frs.events import Emit, Role
+from frs.resolved import ResolvedSpec
+from frs.spec import JobSpec
+from frs.training import batches, precision, process_group
+from frs.training.batches import DetectionImages, Pipeline, TrainingLoaders
+from frs.training.devices import choose_device, loader_workers
+from frs.training.event_reporter import EventReporter
+from frs.training.precision import ResolvedPrecision
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What every stage of a run reads."""
+
+    spec: ResolvedSpec
+    workdir: Path
+    reporter: EventReporter
+    device: torch.device
+    precision: ResolvedPrecision
+    base_config: Config
+    """mmdet config of the student."""
+    workers: int
+    """Number of processes that load images."""
+
+    @property
+    def job(self) -> JobSpec:
+        """The job spec."""
+        return self.spec.job
+
+    @property
+    def training_pipeline(self) -> Pipeline:
+        """Transforms for training."""
+        return batches.training_pipeline(self.job.schedule, self.base_config)
+
+    @property
+    def test_size(self) -> tuple[int, int]:
+        """The [width, height] in pixels that images are scaled into for evaluation."""
+        return batches.test_size(self.job.schedule, self.base_config)
+
+    @property
+    def test_pipeline(self) -> Pipeline:
+        """Transforms for evaluation."""
+        return batches.test_pipeline(self.job.schedule, self.base_config)
+
+    def training_loaders(self, data: LoadedSplits, workers: int) -> TrainingLoaders:
+        """Return the loaders of training batches, including the unlabelled images if there are any."""
+        images = self._images(data.train, data.labelled, self.training_pipeline)
+        split = data.unlabelled
+        unlabelled = self._images(split, split.valid, self.training_pipeline) if split else None
+        return TrainingLoaders(images, self.job.schedule, workers, unlabelled)
+
+    def test_loader(self, split: LoadedSplit, indices: list[int]) -> DataLoader[object]:
+        """Return the loader of the split's images at `indices` for evaluation."""
+        return batches.test_loader(self._images(split, indices, self.test_pipeline), self.workers)
+
+    def evaluate(self, detector: nn.Module, split: LoadedSplit) -> tuple[Scores, Rows]:
+        """Return the detector's COCO metrics and detections on `split`."""
+        process_group.broadcast_from_rank0(detector.buffers())
+        loader = self.test_loader(split, process_group.shard(split.valid))
+        rows = process_group.all_gather_rows(detect(detector, loader, self.reporter.phase_progress))
+        return score(rows, split.coco, split.ids), rows
+
+    def save_detections(self, role: Role, rows: Rows, split: LoadedSplit) -> None:
+        """Write the detections on `split` for comparisons of runs image by image; only rank 0 writes."""
+        if process_group.rank() != 0:
+            return
+        content = pack(Detections(rows, np.array(sorted(split.ids)), split.coco.classes, split.sha256))
+        name = f"detections-{role}.npz"
+        self.reporter.artifact(name, weights.write_bytes(content, self.workdir / name))
+
+    def _images(self, split: LoadedSplit, indices: list[int], pipeline: Pipeline) -> DetectionImages:
+        return DetectionImages(split.coco, split.files.images, pipeline, self.job.schedule.seed, indices)
+
+
+def open_context(spec: ResolvedSpec, workdir: Path, emit: Emit) -> RunContext:
+    """Return the context of a run. Raise DeviceUnavailable, PrecisionUnsupported or InvalidSpec."""
+    device = choose_device(spec.job.resources)
+    return RunContext(
+        spec,
+        workdir,
+        EventReporter(emit, workdir),
+        device,
+        precision.choose_precision(spec.job.schedule.precision, device),
+        builder.load_base_config(spec.student.description),
+        loader_workers(spec.job.resources, device),
+    )
