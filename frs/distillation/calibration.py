@@ -39,12 +39,12 @@ ADAPTER_LEARNING_RATE = 1e-2
 
 
 def calibrate(
-    distiller: Distiller, batches: Iterable[dict[str, Any]], precision: PrecisionContext = nullcontext
+    distiller: Distiller, batches: Iterable[dict[str, Any]], step: int, precision: PrecisionContext = nullcontext
 ) -> LossWeights:
     """Return the weights of all terms, calibrated on a few raw batches where they are not set yet.
 
-    A weight that is set already is kept. The adapter is fitted; the student and the random state are left unchanged.
-    `precision()` returns the context in which training runs its forward passes.
+    The terms ramp up from `step` on. A weight that is set already is kept. The adapter is fitted; the student and the
+    random state are left unchanged. `precision()` returns the context in which training runs its forward passes.
     """
     batches = list(batches)
     with preserve_state(distiller.student):
@@ -56,7 +56,7 @@ def calibrate(
     return LossWeights(
         feature=calibrated.get("feature") if current.feature is None else current.feature,
         logit=calibrated.get("logit") if current.logit is None else current.logit,
-        ramp_from=distiller.step,
+        ramp_from=step,
     )
 
 

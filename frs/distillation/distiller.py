@@ -1,8 +1,8 @@
 """The distiller: student, adapter and teacher in one training step, for all supported detectors and methods."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import BaseModel
@@ -37,6 +37,15 @@ class LossWeights:
         return self.feature if term == "feature" else self.logit
 
 
+class StudentPass(NamedTuple):
+    """The student's outputs at each pyramid level, finest level first."""
+
+    features: tuple[Tensor, ...]
+    """Pyramid features (N, C, H, W)."""
+    logits: tuple[Tensor, ...]
+    """Class logits (N, K, H, W), K = anchors x classes."""
+
+
 class Distiller(BaseModel):
     """Train `student` with loss = task loss + ramp x sum over terms of weight x term, for the terms of `method`.
 
@@ -63,8 +72,6 @@ class Distiller(BaseModel):
         self.cache: TeacherCache | None = None
         self.weights = weights
         self.ramp_steps = ramp_steps
-        self.step = 0
-        """Number of completed optimisation steps; the training loop sets it."""
         self.diagnose_every = diagnose_every
         """Number of steps between two diagnoses; a diagnosis costs about half a backward pass."""
         self.terms: Mapping[TermName, Term] = {
@@ -82,38 +89,37 @@ class Distiller(BaseModel):
         """Run the student's `forward` on preprocessed images `inputs` (N, 3, H, W)."""
         return self.student(inputs, data_samples, mode=mode)
 
-    def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
-        """Run one optimisation step on a raw batch and return its losses and diagnostics as scalars."""
+    def train_step(self, data: dict[str, Any], optim_wrapper: Any, step: int) -> dict[str, Tensor]:
+        """Run an optimisation step after `step` completed ones and return its losses and diagnostics as scalars.
+
+        `data` is a raw batch as for `forward_both`.
+        """
         with optim_wrapper.optim_context(self):
             outputs = self.forward_both(data)
         task, logs = self.student.parse_losses(outputs.losses)
-        loss = task + self.ramp * self.weigh(outputs.terms) if outputs.terms else task
+        ramp = self.ramp(step)
+        loss = task + ramp * self.weigh(outputs.terms) if outputs.terms else task
         term_logs = {f"distill_{name}": term.detach() for name, term in outputs.terms.items()}
-        if outputs.terms and self.step % self.diagnose_every == 0:
-            effective_weights = {name: self.ramp * (self.weights.of(name) or 0.0) for name in self.terms}
+        if outputs.terms and step % self.diagnose_every == 0:
+            effective_weights = {name: ramp * (self.weights.of(name) or 0.0) for name in self.terms}
             term_logs |= diagnose(outputs, task, effective_weights)
         optim_wrapper.update_params(loss)
         return logs | term_logs | {"loss": loss.detach()}
 
     def forward_both(self, data: dict[str, Any]) -> DistillationOutputs:
-        """Return the outputs of one forward pass of teacher and student over a raw batch.
+        """Return the outputs of teacher and student over a raw batch.
 
         `data["unlabelled"]`, if present, is a batch of images that contribute to the terms only. The forward passes run
         under the caller's autocast; the terms are computed in fp32.
         """
-        unlabelled = data.get("unlabelled", {"inputs": [], "data_samples": []})
-        raw = {key: [*data[key], *unlabelled[key]] for key in unlabelled}
-        labelled_images = len(data["inputs"])
+        labelled, unlabelled = len(data["inputs"]), data.get("unlabelled")
+        raw = {key: [*data[key], *(unlabelled[key] if unlabelled else ())] for key in ("inputs", "data_samples")}
         teacher_features, teacher_logits = self.observe(raw)
         batch = self.data_preprocessor(raw, True)
         inputs, samples = batch["inputs"], batch["data_samples"]
-        with capture_output(self.student.neck) as neck, capture_output(dense_head(self.student)) as head:
-            losses = self.student(inputs[:labelled_images], samples[:labelled_images], mode="loss")
-        passes = [(tuple(neck.output), tuple(head.output[0]))]
-        if unlabelled["inputs"]:
-            pyramid = self.student.extract_feat(inputs[labelled_images:])
-            passes.append((pyramid, class_logits(self.student, pyramid)))
-        features, logits = (self._levels(parts) for parts in zip(*passes, strict=True))
+        losses, labelled_pass = self._forward_labelled(inputs[:labelled], samples[:labelled])
+        passes = [labelled_pass, self._forward_unlabelled(inputs[labelled:])] if unlabelled else [labelled_pass]
+        features, logits = (self._by_stride(levels) for levels in zip(*passes, strict=True))
         boxes = [sample.gt_instances.bboxes for sample in samples]
         teacher_levels = {
             stride: TeacherLevel(teacher_features[stride], teacher_logits[stride], boxes, stride)
@@ -121,9 +127,19 @@ class Distiller(BaseModel):
         }
         with torch.autocast(self._device_type, enabled=False):
             terms = self.compare(features, logits, teacher_levels)
-        return DistillationOutputs(
-            losses, tuple(level for pyramid, _ in passes for level in pyramid), logits, teacher_levels, terms
-        )
+        pyramid = tuple(level for student_pass in passes for level in student_pass.features)
+        return DistillationOutputs(losses, pyramid, logits, teacher_levels, terms)
+
+    def _forward_labelled(self, inputs: Tensor, samples: Any) -> tuple[dict[str, Any], StudentPass]:
+        """Return the student's losses, and the features and logits of the same forward pass."""
+        with capture_output(self.student.neck) as neck, capture_output(dense_head(self.student)) as head:
+            losses = self.student(inputs, samples, mode="loss")
+        return losses, StudentPass(tuple(neck.output), tuple(head.output[0]))
+
+    def _forward_unlabelled(self, inputs: Tensor) -> StudentPass:
+        """Return the student's features and logits, without the boxes' branch and losses."""
+        features = self.student.extract_feat(inputs)
+        return StudentPass(features, class_logits(self.student, features))
 
     def observe(self, raw: dict[str, Any]) -> tuple[Levels, Levels]:
         """Return the teacher's features (N, C, H, W) and logits (N, K, H, W) by stride, using the cache if set."""
@@ -168,20 +184,22 @@ class Distiller(BaseModel):
         """Whether every term has a weight."""
         return all(self.weights.of(name) is not None for name in self.terms)
 
-    @property
-    def ramp(self) -> float:
-        """Factor on all terms: rises linearly from 0 to 1 over `ramp_steps`; 0 until all weights are calibrated."""
+    def ramp(self, step: int) -> float:
+        """Return the factor on all terms at `step`: it rises linearly from 0 to 1 over `ramp_steps` steps.
+
+        It is 0 until all weights are calibrated.
+        """
         if not self.calibrated:
             return 0.0
-        return min(1.0, max(0.0, (self.step - self.weights.ramp_from) / max(1, self.ramp_steps)))
+        return min(1.0, max(0.0, (step - self.weights.ramp_from) / max(1, self.ramp_steps)))
 
     def _build_adapter(self, distillation: Distillation) -> Adapter:
         student_channels, teacher_channels = self.student.neck.out_channels, self.teacher.detector.neck.out_channels
         return Adapter(self.strides, student_channels, teacher_channels, distillation.adapter)
 
-    def _levels(self, parts: Any) -> Levels:
-        """Return the levels of one forward pass by stride, or of two passes concatenated along the batch dimension."""
-        levels = (level[0] if len(level) == 1 else torch.cat(level) for level in zip(*parts, strict=True))
+    def _by_stride(self, passes: Sequence[tuple[Tensor, ...]]) -> Levels:
+        """Return the levels of one pass by stride, or of two passes concatenated along the batch dimension."""
+        levels = (level[0] if len(level) == 1 else torch.cat(level) for level in zip(*passes, strict=True))
         return dict(zip(strides(self.student), levels, strict=True))
 
     @property

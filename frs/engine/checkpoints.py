@@ -10,6 +10,7 @@ from mmengine.runner import set_random_seed
 
 from frs.detectors import weights
 from frs.detectors.weights import SavedFile
+from frs.engine.loop import LoopState
 from frs.errors import CheckpointUnusable, WeightsUnreadable
 from frs.files import digest
 from frs.training.process_group import rank
@@ -26,11 +27,10 @@ class Checkpoints:
         self.identity = identity
         """Hash of the spec and its inputs; a checkpoint with another identity is rejected."""
 
-    def save(self, runner: Any, loop_state: dict[str, Any], random_states: list[dict[str, Any]]) -> SavedFile:
+    def save(self, runner: Any, random_states: list[dict[str, Any]]) -> SavedFile:
         """Write the runner's state after `runner.iter` steps and delete all but the newest checkpoints.
 
-        `loop_state` holds the values that `restore` returns; `random_states` has the `random_state()` of every process,
-        in the order of ranks.
+        `random_states` has the `random_state()` of every process, in the order of ranks.
         """
         content = {
             "format": FORMAT,
@@ -41,7 +41,7 @@ class Checkpoints:
             "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
             "random": random_states[0],
             "random_of_others": random_states[1:],
-            "memory": loop_state,
+            "memory": vars(runner.train_loop.state),
         }
         saved = weights.write(content, self.folder / f"step_{runner.iter:08d}-{{sha8}}.pth")
         self._prune()
@@ -73,8 +73,8 @@ class Checkpoints:
             path.unlink()
 
 
-def restore(runner: Any, content: dict[str, Any]) -> dict[str, Any]:
-    """Set the runner to the state of the checkpoint and return the checkpoint's `loop_state`.
+def restore(runner: Any, content: dict[str, Any]) -> None:
+    """Set the runner to the state of the checkpoint.
 
     A process without a random state in the checkpoint gets a new seed from the step and its rank.
     """
@@ -82,13 +82,12 @@ def restore(runner: Any, content: dict[str, Any]) -> dict[str, Any]:
     runner.optim_wrapper.load_state_dict(content["optimizer"])
     for scheduler, state in zip(runner.param_schedulers, content["schedulers"], strict=True):
         scheduler.load_state_dict(state)
-    runner.train_loop.iter = content["step"]
+    runner.train_loop.iter, runner.train_loop.state = content["step"], LoopState(**content["memory"])
     states = random_states_in(content)
     if rank() < len(states):
         set_random_state(states[rank()])
     else:
         set_random_seed(content["step"], diff_rank_seed=True)
-    return content["memory"]
 
 
 def random_states_in(content: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,8 @@
-"""The hook that connects mmengine's Runner to the engine: events, checkpoints, evaluations and stop requests."""
+"""The hooks of the training loop, one per concern.
+
+mmengine calls them in ascending order of `priority`; its hook for the learning rate has 70. With several processes, all
+of them take each action at the same step; rank 0 writes the files.
+"""
 
 import math
 import resource
@@ -6,9 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from mmengine.hooks import Hook
 from torch import nn
@@ -21,191 +24,60 @@ from frs.errors import Diverged
 from frs.evaluation.coco_scores import Scores
 from frs.evaluation.detections import Rows
 from frs.events import Metrics, Rewound
-from frs.spec import Schedule
 from frs.training import process_group
 from frs.training.event_reporter import EventReporter
-from frs.training.schedule import ResolvedSchedule
-from frs.training.stop_request import Interrupted, StopRequest
+from frs.training.stop_request import StopReason, StopRequest
 
 CALIBRATION_BATCHES = 8
 CHECKPOINT_SECONDS = 600
 """Interval between checkpoints within an epoch, in seconds, if the spec has no `checkpoint_every`."""
+STOP_REASONS: tuple[StopReason, ...] = ("interrupted", "stopped_early", "time_limit")
+"""Reasons in order of precedence."""
 
 
 @dataclass
-class LoopState:
-    """The state of a run besides its tensors; part of every training checkpoint."""
+class MetricsHook(Hook):
+    """Emit the metrics and the progress of each step. Raises Diverged if a loss is not finite."""
 
-    best: float | None = None
-    """Highest mAP of the student so far."""
-    weights: dict[str, Any] = field(default_factory=dict)
-    """Calibrated weights of the terms; empty before calibration."""
-    warnings: list[str] = field(default_factory=list)
+    priority = 60
 
-
-@dataclass
-class TrainingHook(Hook):
-    """Emit metrics and progress, calibrate, evaluate, write checkpoints and stop on request.
-
-    With several processes, all of them take each of these actions at the same step; rank 0 writes the files. Training
-    raises Diverged if a loss is not finite, and Interrupted after an interruption.
-    """
-
-    priority = "VERY_LOW"
-
-    resolved_schedule: ResolvedSchedule
-    schedule: Schedule
+    batch_size: int
     reporter: EventReporter
-    stop: StopRequest
-    checkpoints: Checkpoints
-    evaluate: Callable[[nn.Module], tuple[Scores, Rows]]
-    save_student: Callable[[nn.Module], SavedFile]
-
-    def __post_init__(self) -> None:
-        self.state = LoopState()
-        self.ended_by: Literal["stopped_early", "time_limit"] | None = None
-        """Reason why training ends before its last step."""
-        self.detections: Rows = np.zeros((0, 7))
-        """The student's detections in the last evaluation."""
-        self.learning_rate = 0.0
-        self.step_started = self.checkpointed = time.monotonic()
-
-    def before_train(self, runner: Any) -> None:
-        """Resume from the newest checkpoint, if there is one."""
-        content = self.checkpoints.newest()
-        if content is not None:
-            self.state = LoopState(**restore(runner, content))
-            self.reporter.add_earlier_warnings(self.state.warnings)
-            self._warn_if_world_size_changed(len(random_states_in(content)))
-            if self.state.weights:
-                runner.model.weights = LossWeights(**self.state.weights)
-                self.reporter.facts(weights=self.state.weights)
-        process_group.broadcast_from_rank0(runner.model.state_dict().values())
-        self.reporter.emit(Rewound(to_step=runner.iter))
-        self._evaluate_if_due(runner)  # an epoch's checkpoint is written before its evaluation
-        if runner.iter:
-            self._sync_stop()
-            runner.train_loop.ended = (
-                self.ended_by is not None
-            )  # an earlier attempt stopped here on request: only evaluate
-        self.reporter.phase("training")
-        self.step_started = self.checkpointed = time.monotonic()
-
-    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Set the distiller's step, and calibrate its weights after the learning-rate warm-up."""
-        self.learning_rate = float(runner.optim_wrapper.optimizer.param_groups[0]["lr"])
-        if not isinstance(runner.model, Distiller):
-            return
-        runner.model.step = runner.iter
-        calibration_step = min(self.resolved_schedule.warmup_steps, self.resolved_schedule.steps - 1)
-        if not runner.model.calibrated and runner.iter >= calibration_step:
-            self._calibrate(runner)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Emit the step's metrics, then stop or write a checkpoint if requested or due."""
-        seconds = time.monotonic() - self.step_started
-        images = len(data_batch["inputs"]) * process_group.world_size()
-        self._emit_metrics(runner.iter, _mean_losses(outputs), images, seconds)
-        interrupted, overdue = self._sync_stop()
-        if interrupted:
-            self._save_checkpoint(runner)
-            raise Interrupted
-        runner.train_loop.ended = self.ended_by is not None
-        if self._checkpoint_due(runner.iter, overdue):
-            self._save_checkpoint(runner)
-        self.step_started = time.monotonic()
-
-    def after_train_epoch(self, runner: Any) -> None:
-        """Write a checkpoint, and evaluate if an evaluation is due."""
-        self._save_checkpoint(runner)
-        self._evaluate_if_due(runner)
-        self.step_started = time.monotonic()
-
-    def after_train(self, runner: Any) -> None:
-        """Run the final evaluation."""
-        self._evaluate(runner, last=True)
-
-    def _sync_stop(self) -> tuple[bool, bool]:
-        """Share stop requests between the processes and set `ended_by` alike in all of them.
-
-        Returns whether any process is interrupted, and whether a checkpoint is overdue in any.
-        """
-        overdue = time.monotonic() - self.checkpointed > CHECKPOINT_SECONDS
-        reason = self.stop.reason
-        flags = process_group.all_reduce_max(
-            reason == "interrupted", reason == "stopped_early", reason == "time_limit", overdue
-        )
-        interrupted, stopped, timed_out, overdue = (bool(flag) for flag in flags)
-        self.ended_by = "stopped_early" if stopped else "time_limit" if timed_out else None
-        return interrupted, overdue
-
-    def _checkpoint_due(self, step: int, overdue: bool) -> bool:
-        if step % self.resolved_schedule.steps_per_epoch == 0 or step == self.resolved_schedule.steps:
-            return False  # `after_train_epoch` writes this one
-        every = self.schedule.checkpoint_every
-        return self.ended_by is not None or (step % every == 0 if every else overdue)
-
-    def _evaluate_if_due(self, runner: Any) -> None:
-        schedule = self.resolved_schedule
-        epoch, steps_into_epoch = divmod(runner.iter, schedule.steps_per_epoch)
-        at_epoch_end = epoch and not steps_into_epoch and runner.iter < schedule.steps
-        if at_epoch_end and epoch % self.schedule.evaluate_every == 0:
-            self._evaluate(runner, last=False)
-            self.reporter.phase("training")
-
-    def _calibrate(self, runner: Any) -> None:
-        self.reporter.phase("calibrating")
-        batches = runner.train_loop.dataloader(runner.iter, runner.iter + CALIBRATION_BATCHES)
-        precision = partial(runner.optim_wrapper.optim_context, runner.model)
-        weights = runner.model.weights = process_group.all_gather(calibrate(runner.model, batches, precision))[0]
-        process_group.broadcast_from_rank0(runner.model.parameters())
-        self.state.weights = vars(weights)
-        values = ", ".join(f"{name} {weights.of(name):.3g}" for name in runner.model.terms)
-        self.reporter.log(f"Weights calibrated at step {runner.iter}: {values}.")
-        self.reporter.facts(weights=self.state.weights)
-        self.reporter.phase("training")
-        self.step_started = time.monotonic()
-
-    def _emit_metrics(self, step: int, losses: dict[str, float], images: int, seconds: float) -> None:
+        """Emit the step's metrics."""
+        step, seconds, schedule = runner.iter, runner.train_loop.step_seconds, runner.train_loop.resolved_schedule
+        losses = _mean_losses(outputs)
         _check_finite(losses, step)
         values: dict[str, float | None] = {
             f"train/{name}": value if math.isfinite(value) else None for name, value in losses.items()
         }
-        values["train/lr"] = self.learning_rate
+        values["train/lr"] = float(runner.optim_wrapper.optimizer.param_groups[0]["lr"])
+        images = len(data_batch["inputs"]) * process_group.world_size()
         values["train/images_per_second"] = images / max(seconds, 1e-9)
         [values["train/memory_mb"]] = process_group.all_reduce_max(_peak_memory_mib())
-        self.reporter.emit(Metrics(step=step, epoch=self.resolved_schedule.epoch_of(step), values=values))
-        self.reporter.step(self.resolved_schedule, step, seconds, self.schedule.batch_size)
+        self.reporter.emit(Metrics(step=step, epoch=schedule.epoch_of(step), values=values))
+        self.reporter.step(schedule, step, seconds, self.batch_size)
 
-    def _evaluate(self, runner: Any, last: bool) -> None:
-        self.reporter.phase("evaluating")
-        student = runner.model.student if isinstance(runner.model, Distiller) else runner.model
-        scores, self.detections = self.evaluate(student)
-        step, epoch = runner.iter, self.resolved_schedule.epoch_of(runner.iter)
-        values = {f"val/{name}": value for name, value in scores.metrics.items()}
-        self.reporter.emit(Metrics(step=step, epoch=epoch, values=values))
-        self.reporter.evaluation("student", scores, step=step, epoch=epoch, last=last)
-        labels = self._update_labels(scores.mAP, last)
-        if labels and process_group.rank() == 0:
-            saved = self.save_student(student)
-            self.reporter.checkpoint("student", saved, step=step, epoch=epoch, labels=labels, metrics=scores.metrics)
 
-    def _update_labels(self, mAP: float, last: bool) -> list[str]:
-        """Update the best mAP and return the labels of the evaluated student."""
-        best = self.state.best is None or mAP > self.state.best
-        self.state.best = mAP if best else self.state.best
-        return [label for label, applies in {"best": best, "last": last}.items() if applies]
+@dataclass
+class ResumeHook(Hook):
+    """Continue from the newest checkpoint, if there is one."""
 
-    def _save_checkpoint(self, runner: Any) -> None:
-        self.state.warnings = self.reporter.warnings
-        # each process has its own buffers; all continue with those of rank 0, which the file holds
-        process_group.broadcast_from_rank0(runner.model.buffers())
-        states = process_group.all_gather(random_state())
-        if process_group.rank() == 0:
-            saved = self.checkpoints.save(runner, vars(self.state), states)
-            epoch = self.resolved_schedule.epoch_of(runner.iter)
-            self.reporter.checkpoint("training", saved, step=runner.iter, epoch=epoch)
-        self.checkpointed = time.monotonic()
+    priority = 80
+
+    checkpoints: Checkpoints
+    reporter: EventReporter
+
+    def before_train(self, runner: Any) -> None:
+        """Restore the state of the loop, the model, the optimizer and the random generators."""
+        content = self.checkpoints.newest()
+        if content is not None:
+            restore(runner, content)
+            self.reporter.add_earlier_warnings(runner.train_loop.state.warnings)
+            self._warn_if_world_size_changed(len(random_states_in(content)))
+        process_group.broadcast_from_rank0(runner.model.state_dict().values())
+        self.reporter.emit(Rewound(to_step=runner.iter))
 
     def _warn_if_world_size_changed(self, before: int) -> None:
         now = process_group.world_size()
@@ -213,6 +85,151 @@ class TrainingHook(Hook):
             message = f"The checkpoint is from a run with {before} process(es), this run has {now}"
             added = "; the added processes start with new random states" if now > before else ""
             self.reporter.log(f"{message}{added}.", "warning")
+
+
+@dataclass
+class CalibrationHook(Hook):
+    """Calibrate the distiller's weights after the learning-rate warm-up."""
+
+    priority = 81
+
+    reporter: EventReporter
+
+    def before_train(self, runner: Any) -> None:
+        """Set the weights that an earlier attempt has calibrated."""
+        if runner.train_loop.state.weights:
+            self._set_weights(runner, LossWeights(**runner.train_loop.state.weights))
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Calibrate if it is due."""
+        schedule = runner.train_loop.resolved_schedule
+        due = runner.iter >= min(schedule.warmup_steps, schedule.steps - 1)
+        if due and isinstance(runner.model, Distiller) and not runner.model.calibrated:
+            self._calibrate(runner)
+
+    def _calibrate(self, runner: Any) -> None:
+        self.reporter.phase("calibrating")
+        batches = runner.train_loop.dataloader(runner.iter, runner.iter + CALIBRATION_BATCHES)
+        precision = partial(runner.optim_wrapper.optim_context, runner.model)
+        weights = process_group.all_gather(calibrate(runner.model, batches, runner.iter, precision))[0]
+        process_group.broadcast_from_rank0(runner.model.parameters())
+        values = ", ".join(f"{name} {weights.of(name):.3g}" for name in runner.model.terms)
+        self.reporter.log(f"Weights calibrated at step {runner.iter}: {values}.")
+        self._set_weights(runner, weights)
+        self.reporter.phase("training")
+
+    def _set_weights(self, runner: Any, weights: LossWeights) -> None:
+        runner.model.weights, runner.train_loop.state.weights = weights, vars(weights)
+        self.reporter.facts(weights=vars(weights))
+
+
+@dataclass
+class StopHook(Hook):
+    """End the loop on request."""
+
+    priority = 82
+
+    stop: StopRequest
+
+    def before_train(self, runner: Any) -> None:
+        """End a resumed run at once if the earlier attempt stopped here on request: it only evaluates."""
+        if runner.iter:
+            self._share(runner.train_loop)
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """End after this step if a stop was requested."""
+        self._share(runner.train_loop)
+
+    def _share(self, loop: Any) -> None:
+        """Share the reason between the processes, so that all of them end alike."""
+        reason = self.stop.reason
+        flags = process_group.all_reduce_max(*(reason == other for other in STOP_REASONS))
+        loop.ended_by = next((other for other, flag in zip(STOP_REASONS, flags, strict=True) if flag), None)
+
+
+@dataclass
+class CheckpointHook(Hook):
+    """Write training checkpoints: every `every` steps or 10 min, at the end of an epoch and when the loop ends."""
+
+    priority = 83
+
+    every: int | None
+    checkpoints: Checkpoints
+    reporter: EventReporter
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Write a checkpoint if one is due."""
+        if self._is_due(runner.train_loop):
+            self._save(runner)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Write a checkpoint."""
+        self._save(runner)
+
+    def _is_due(self, loop: Any) -> bool:
+        if loop.ended_by == "interrupted":
+            return True
+        if loop.ends_epoch:
+            return False  # `after_train_epoch` writes this one
+        if loop.ended_by or self.every:
+            return bool(loop.ended_by or loop.iter % self.every == 0)
+        [overdue] = process_group.all_reduce_max(time.monotonic() - self.saved_at > CHECKPOINT_SECONDS)
+        return bool(overdue)
+
+    def _save(self, runner: Any) -> None:
+        runner.train_loop.state.warnings = self.reporter.warnings
+        # each process has its own buffers; all continue with those of rank 0, which the file holds
+        process_group.broadcast_from_rank0(runner.model.buffers())
+        states = process_group.all_gather(random_state())
+        if process_group.rank() == 0:
+            saved = self.checkpoints.save(runner, states)
+            epoch = runner.train_loop.resolved_schedule.epoch_of(runner.iter)
+            self.reporter.checkpoint("training", saved, step=runner.iter, epoch=epoch)
+        self.saved_at = time.monotonic()
+
+
+@dataclass
+class EvaluationHook(Hook):
+    """Evaluate the student every `every` epochs and save its best weights."""
+
+    priority = 84
+
+    every: int
+    evaluate_student: Callable[[nn.Module], tuple[Scores, Rows]]
+    save_student: Callable[[nn.Module], SavedFile]
+    reporter: EventReporter
+
+    def before_train(self, runner: Any) -> None:
+        """Evaluate the epoch of the checkpoint, which is written before its evaluation."""
+        self.after_train_epoch(runner)
+        self.reporter.phase("training")
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Evaluate if it is due; the end of training is evaluated by `evaluate`."""
+        loop = runner.train_loop
+        at_epoch_end = loop.iter and loop.ends_epoch and loop.iter < loop.resolved_schedule.steps
+        if at_epoch_end and loop.epoch % self.every == 0:
+            self.evaluate(runner, last=False)
+            self.reporter.phase("training")
+
+    def evaluate(self, runner: Any, last: bool) -> Rows:
+        """Evaluate the student, save its weights if they are the best or the last, and return its detections."""
+        self.reporter.phase("evaluating")
+        student = runner.model.student if isinstance(runner.model, Distiller) else runner.model
+        scores, detections = self.evaluate_student(student)
+        step, epoch = runner.iter, runner.train_loop.resolved_schedule.epoch_of(runner.iter)
+        values = {f"val/{name}": value for name, value in scores.metrics.items()}
+        self.reporter.emit(Metrics(step=step, epoch=epoch, values=values))
+        self.reporter.evaluation("student", scores, step=step, epoch=epoch, last=last)
+        state = runner.train_loop.state
+        is_best = state.best is None or scores.mAP > state.best
+        state.best = scores.mAP if is_best else state.best
+        labels = [label for label, applies in {"best": is_best, "last": last}.items() if applies]
+        if labels and process_group.rank() == 0:
+            saved = self.save_student(student)
+            self.reporter.checkpoint("student", saved, step=step, epoch=epoch, labels=labels, metrics=scores.metrics)
+        return detections
 
 
 def _mean_losses(outputs: dict[str, torch.Tensor]) -> dict[str, float]:

@@ -1,19 +1,34 @@
 """The training loop. It counts steps, so that a run can resume within an epoch, which mmengine's loops cannot."""
 
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.runner import BaseLoop
-from torch import nn
+from torch import Tensor, nn
 
+from frs.distillation.distiller import Distiller
 from frs.training.batches import TrainingLoaders
 from frs.training.schedule import ResolvedSchedule
+from frs.training.stop_request import Interrupted, StopReason
+
+
+@dataclass
+class LoopState:
+    """What the hooks carry from step to step; a training checkpoint holds all of it, besides tensors and `iter`."""
+
+    best: float | None = None
+    """Highest mAP of the student so far."""
+    weights: dict[str, Any] = field(default_factory=dict)
+    """Calibrated weights of the terms; empty before calibration."""
+    warnings: list[str] = field(default_factory=list)
 
 
 class StepLoop(BaseLoop):
     """Run the training steps from `iter` on and call mmengine's hooks.
 
-    `dataloader(first, end)` yields the batches of steps `first` to `end` - 1. A `before_train` hook may set `iter` to
-    the step at which a run resumes.
+    `dataloader(first, end)` yields the batches of steps `first` to `end` - 1. A `before_train` hook may set `iter` and
+    `state` to those of a checkpoint, and any hook `ended_by`.
     """
 
     def __init__(self, runner: Any, dataloader: TrainingLoaders, resolved_schedule: ResolvedSchedule) -> None:
@@ -23,34 +38,62 @@ class StepLoop(BaseLoop):
         self.max_epochs, self.max_iters = resolved_schedule.epochs, resolved_schedule.steps
         self.iter = 0
         """Number of completed steps."""
-        self.ended = False
-        """A hook sets this to end training after the current step, or before the first."""
+        self.state = LoopState()
+        self.ended_by: StopReason | None = None
+        """Reason to end after the current step, or before the first."""
+        self.step_seconds = 0.0
+        """Time of the last step with the loading of its batch and without hooks, in s."""
 
     @property
     def epoch(self) -> int:
         """Number of completed epochs."""
         return self.iter // self.resolved_schedule.steps_per_epoch
 
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the last step ended an epoch or the training."""
+        return self.iter % self.resolved_schedule.steps_per_epoch == 0 or self.iter == self.resolved_schedule.steps
+
     def run(self) -> nn.Module:
-        """Train to the last step, or until `ended` is set, and return the model."""
+        """Train to the last step, or until `ended_by` is set, and return the model.
+
+        Raises Interrupted if `ended_by` is an interruption.
+        """
         self.runner.call_hook("before_train")
-        for batch in [] if self.ended else self.dataloader(self.iter, self.resolved_schedule.steps):
-            starts_epoch = self.iter % self.resolved_schedule.steps_per_epoch == 0
-            self.run_iter(batch, starts_epoch)
-            if self.ended:
+        started = time.monotonic()
+        for batch in [] if self._ended() else self.dataloader(self.iter, self.resolved_schedule.steps):
+            loading_seconds = time.monotonic() - started
+            self.run_iter(batch, loading_seconds)
+            ended = self._ended()
+            if self.ends_epoch:
+                self.runner.call_hook("after_train_epoch")
+            if ended:
                 break
+            started = time.monotonic()
         self.runner.call_hook("after_train")
         return self.runner.model
 
-    def run_iter(self, batch: Any, starts_epoch: bool) -> None:
+    def run_iter(self, batch: Any, loading_seconds: float) -> None:
         """Run one training step and its hooks."""
-        if starts_epoch:
+        position = self.iter % self.resolved_schedule.steps_per_epoch
+        if position == 0:
             self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        position = self.iter % self.resolved_schedule.steps_per_epoch
         self.runner.call_hook("before_train_iter", batch_idx=position, data_batch=batch)
-        logs = self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
+        started = time.monotonic()
+        logs = self._train_step(batch)
+        self.step_seconds = loading_seconds + time.monotonic() - started
         self.iter += 1
         self.runner.call_hook("after_train_iter", batch_idx=position, data_batch=batch, outputs=logs)
-        if self.iter % self.resolved_schedule.steps_per_epoch == 0 or self.iter == self.resolved_schedule.steps:
-            self.runner.call_hook("after_train_epoch")
+
+    def _train_step(self, batch: Any) -> dict[str, Tensor]:
+        model, optim_wrapper = self.runner.model, self.runner.optim_wrapper
+        if isinstance(model, Distiller):
+            return model.train_step(batch, optim_wrapper, self.iter)
+        return model.train_step(batch, optim_wrapper)
+
+    def _ended(self) -> bool:
+        """Return whether to end now. Raise Interrupted after an interruption."""
+        if self.ended_by == "interrupted":
+            raise Interrupted
+        return self.ended_by is not None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
@@ -19,7 +20,7 @@ from frs.distillation.distiller import Distiller
 from frs.distillation.teacher import Teacher
 from frs.distillation.teacher_cache import TeacherCache, open_teacher_cache
 from frs.engine.checkpoints import Checkpoints
-from frs.engine.hooks import TrainingHook
+from frs.engine.hooks import CalibrationHook, CheckpointHook, EvaluationHook, MetricsHook, ResumeHook, StopHook
 from frs.engine.loop import StepLoop
 from frs.engine.student_files import StudentWriter
 from frs.errors import BadTeacher
@@ -95,23 +96,27 @@ def train(
     Raises BadTeacher if the teacher's weights changed during training.
     """
     cache = build_cache(context, data, models)
-    hook = TrainingHook(
-        resolved_schedule=models.schedule,
-        schedule=context.job.schedule,
-        reporter=context.reporter,
-        stop=stop,
-        checkpoints=checkpoints,
-        evaluate=lambda student: context.evaluate(student, data.val),
-        save_student=writer.weights,
+    reporter, job_schedule = context.reporter, context.job.schedule
+    evaluation = EvaluationHook(
+        job_schedule.evaluate_every, lambda student: context.evaluate(student, data.val), writer.weights, reporter
     )
-    runner = build_runner(context, data, models, hook)
+    hooks = [
+        MetricsHook(job_schedule.batch_size, reporter),
+        ResumeHook(checkpoints, reporter),
+        CalibrationHook(reporter),
+        StopHook(stop),
+        CheckpointHook(job_schedule.checkpoint_every, checkpoints, reporter),
+        evaluation,
+    ]
+    runner = build_runner(context, data, models, hooks)
     runner.train()
+    detections = evaluation.evaluate(runner, last=True)
     if models.teacher and models.teacher.fingerprint() != models.teacher.sha256:
         raise BadTeacher("The teacher's weights changed during training.", "This is a bug in FRS: please report it.")
     if cache is not None:
         cache.remove()
-    ended_by = hook.ended_by if runner.iter < models.schedule.steps else None
-    return TrainingResult(hook.detections, ended_by or "completed")
+    ended_by = runner.train_loop.ended_by if runner.iter < models.schedule.steps else None
+    return TrainingResult(detections, ended_by or "completed")
 
 
 def checkpoint_identity(context: RunContext, data: LoadedSplits) -> str:
@@ -150,8 +155,8 @@ class QuietRunner(Runner):
         """Do nothing. mmengine would search for compilers, warn if there are none, and log at a level that is off."""
 
 
-def build_runner(context: RunContext, data: LoadedSplits, models: Models, hook: TrainingHook) -> Runner:
-    """Return mmengine's Runner for the job, with `hook` as its only custom hook."""
+def build_runner(context: RunContext, data: LoadedSplits, models: Models, hooks: list[Hook]) -> Runner:
+    """Return mmengine's Runner for the job."""
     job_schedule, max_grad_norm = context.job.schedule, context.job.schedule.max_grad_norm
     optimizer = schedule.optimizer_config(job_schedule, models.schedule)
     return QuietRunner(
@@ -170,7 +175,7 @@ def build_runner(context: RunContext, data: LoadedSplits, models: Models, hook: 
         },
         param_scheduler=schedule.scheduler_configs(job_schedule, models.schedule),
         default_hooks=dict.fromkeys(("runtime_info", "timer", "sampler_seed", "logger", "checkpoint")),
-        custom_hooks=[hook],
+        custom_hooks=hooks,
         visualizer={"type": "Visualizer", "name": uuid.uuid4().hex},
         randomness={"seed": job_schedule.seed, "diff_rank_seed": True},
         log_level="ERROR",

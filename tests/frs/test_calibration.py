@@ -9,8 +9,7 @@ from frs.distillation.teacher import fingerprint
 
 def calibrated(weights: LossWeights) -> Distiller:
     model = distiller(weights=weights)
-    model.step = 7
-    model.weights = calibrate(model, [batch(), batch()])
+    model.weights = calibrate(model, [batch(), batch()], step=7)
     return model
 
 
@@ -39,7 +38,7 @@ def test_calibration_does_not_change_the_student_or_the_random_state() -> None:
     model = distiller(weights=LossWeights(None, None))
     raw = batch()
     before, random_state = fingerprint(model.student), torch.get_rng_state()
-    calibrate(model, [raw])
+    calibrate(model, [raw], step=0)
     assert fingerprint(model.student) == before
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), random_state)

@@ -100,8 +100,7 @@ def train(model: Distiller) -> Results:
         "fp32", "cpu", optimizer=torch.optim.SGD(model.parameters(), lr=1e-3), clip_grad={"max_norm": 10}
     )
     for step in range(STEPS):
-        model.step = step
-        model.train_step(batch(step), wrapper)
+        model.train_step(batch(step), wrapper, step)
     return {"state": {name: parameter.detach().clone() for name, parameter in model.named_parameters()}}
 
 
@@ -119,7 +118,7 @@ def all_results(trained: dict[str, Any]) -> Results:
     model = build_model("gfl")
     results["norms"] = measure_gradient_norms(model, batch())
     model.weights = LossWeights(None, None)
-    results["calibrated"] = vars(calibrate(model, [batch(1), batch(2)]))
+    results["calibrated"] = vars(calibrate(model, [batch(1), batch(2)], step=0))
     return results
 
 

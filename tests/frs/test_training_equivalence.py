@@ -24,14 +24,14 @@ def test_with_both_weights_0_the_run_is_plain_mmdet_training(architecture: str) 
     """Compare twenty steps bit by bit. The spec refuses such weights, so the test builds the distiller itself."""
     plain = detector(architecture)
     model = Distiller(detector(architecture), Teacher(detector(architecture)), Distillation(), LossWeights(0.0, 0.0), 1)
-    for trained in (plain, model):
+    for trained, step in ((plain, ()), (model, (0,))):
         wrapper = AutocastOptimWrapper(
             "fp32", "cpu", optimizer=torch.optim.SGD(trained.parameters(), lr=1e-3, momentum=0.9)
         )
         for _ in range(STEPS):
             trained.train()
             data = batch()  # seeds the generator that Faster R-CNN samples its proposals with
-            trained.train_step(data, wrapper)
+            trained.train_step(data, wrapper, *step)
     assert_equal(dict(plain.state_dict()), {k.removeprefix("student."): v for k, v in model.state_dict().items()})
 
 
@@ -43,7 +43,7 @@ def test_a_moving_average_of_the_student_does_not_change_the_teacher() -> None:
     wrapper = AutocastOptimWrapper("fp32", "cpu", optimizer=torch.optim.SGD(model.parameters(), lr=1e-3))
     for _ in range(STEPS):
         average.train()
-        model.train().train_step(batch(), wrapper)
+        model.train().train_step(batch(), wrapper, step=0)
         average.update_parameters(model)
     assert teacher.fingerprint() == before
     assert average.module.teacher is teacher
