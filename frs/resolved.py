@@ -1,11 +1,12 @@
 """The resolved spec, which the engine runs: a job spec with every reference replaced by files."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from frs.errors import DatasetNotFound, InvalidSpec, WeightsNotFound
+from frs.facts import RunFacts
 from frs.spec import (
     ConfigDetector,
     DescribedDetector,
@@ -58,7 +59,7 @@ class ComparisonInputs(_Resolved):
     runs: tuple[FinishedRun, ...]
     teacher: Path | None = None
     """File of the teacher's detections."""
-    facts: dict[str, Any] = {}
+    facts: RunFacts = RunFacts()
     """Facts of the first student's run, for the report."""
 
 

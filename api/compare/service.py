@@ -11,6 +11,7 @@ from api.compare.schemas import ComparedJob, Comparison, JobScores, SpecDifferen
 from api.context import Context
 from api.http.auth import Caller
 from api.jobs.service import get_row
+from frs.facts import RunFacts
 from store.db.tables import Evaluation, Job
 
 _NOT_COMPARED = ("name", "tags", "metadata", "priority")
@@ -55,10 +56,19 @@ def _leaves(part: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
 
 def _to_compared_job(job: Job, evaluation: Evaluation | None) -> ComparedJob:
     columns = {name: getattr(job, name) for name in ComparedJob.model_fields.keys() & Job.__table__.columns.keys()}
-    facts = {name: job.facts.get(f"student_{name}") for name in ("parameters", "flops", "latency_ms")}
+    facts = RunFacts.model_validate(job.facts)
     mAP = evaluation.metrics.get("bbox_mAP") if evaluation else None
     method = job.spec["method"] if job.kind == "distill" else None
-    return ComparedJob.model_validate(columns | facts | {"mAP": mAP, "method": method})
+    return ComparedJob.model_validate(
+        columns
+        | {
+            "parameters": facts.student_parameters,
+            "flops": facts.student_flops,
+            "latency_ms": facts.student_latency_ms,
+            "mAP": mAP,
+            "method": method,
+        }
+    )
 
 
 def _last_student_evaluation(session: Session, job_id: str) -> Evaluation | None:

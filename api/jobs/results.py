@@ -17,6 +17,7 @@ from frs.evaluation import report as reports
 from frs.evaluation.report import MissingRun, Report, Scores
 from frs.evaluation.verdict import Comparison
 from frs.events import Role
+from frs.facts import RunFacts
 from store.db import queries, tables
 from store.db.database import Database
 
@@ -80,7 +81,8 @@ def build_report(database: Database, caller: Caller, job_id: str, student: Stude
         for child in queries.children(session, job_id):
             runs[child.kind].append(child)
         students, baselines = [job, *runs["distill"]], runs["train"]
-        comparison = next((child.facts["comparison"] for child in runs["compare"] if "comparison" in child.facts), None)
+        comparisons = [RunFacts.model_validate(child.facts).comparison for child in runs["compare"]]
+        comparison = next(filter(None, comparisons), None)
         waiting = [_missing_run(run, "student") for run in students if not _student_scores(session, run)]
         waiting += [_missing_run(run, "baseline") for run in baselines if not _student_scores(session, run)]
         waiting += [] if comparison else [_missing_run(run, "comparison") for run in runs["compare"]]
@@ -90,7 +92,7 @@ def build_report(database: Database, caller: Caller, job_id: str, student: Stude
             [scores for run in baselines if (scores := _student_scores(session, run))],
             pairs=len(baselines),
             expects_teacher=job.kind == "distill",
-            facts=job.facts,
+            facts=RunFacts.model_validate(job.facts),
             comparison=Comparison.model_validate(comparison) if comparison else None,
             waiting_for=waiting,
         )

@@ -4,6 +4,7 @@ from rich.table import Table
 
 from frs.evaluation.report import Report, Role
 from frs.evaluation.verdict import Comparison, Interval
+from frs.spec import TERMS
 
 NUMBERS = {
     "mAP": "bbox_mAP",
@@ -46,7 +47,7 @@ def conclusion(report: Report) -> str:
 
 
 def _label(role: Role, report: Report) -> str:
-    method = report.facts.get("method")
+    method = report.facts.method
     if role != "student" or method in (None, "none"):
         return LABELS[role]
     return f"student with {'FRS' if method == 'frs' else method}"
@@ -77,7 +78,7 @@ def _costs(report: Report) -> list[str]:
     """Return the measured parameters, FLOPs and latency, one line each."""
     lines = []
     for fact, (scale, unit) in _COSTS.items():
-        values = {role: report.facts.get(f"{role}_{fact}") for role in ("teacher", "student")}
+        values = {role: getattr(report.facts, f"{role}_{fact}") for role in ("teacher", "student")}
         texts = [f"{role} {value / scale:.3g}" for role, value in values.items() if isinstance(value, int | float)]
         lines += [f"{unit}: {', '.join(texts)}"] if texts else []
     return lines
@@ -86,18 +87,20 @@ def _costs(report: Report) -> list[str]:
 def _weights(report: Report) -> list[str]:
     """Return each term's weight, with its calibration target and the paper's weight if there are any."""
     facts = report.facts
-    used, paper, shares = (facts.get(name) or {} for name in ("weights", "weights_paper", "weights_shares"))
+    if facts.weights is None:
+        return []
+    paper, shares = facts.weights_paper or {}, facts.weights_shares or {}
     return [
-        f"{term} weight: {used[term]:.3g}"
+        f"{term} weight: {weight:.3g}"
         + (f", calibrated to {shares[term]:g} times the task's gradient" if term in shares else "")
         + (f" (the paper's: {paper[term]:g})" if term in paper else "")
-        for term in ("feature", "logit")
-        if used.get(term)
+        for term in TERMS["frs"]
+        if (weight := facts.weights.of(term))
     ]
 
 
 def _warnings(report: Report) -> list[str]:
-    return [f"Warning: {text}" for text in report.facts.get("warnings") or []]
+    return [f"Warning: {text}" for text in report.facts.warnings or ()]
 
 
 def _range(interval: Interval) -> str:

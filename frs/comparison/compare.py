@@ -21,6 +21,7 @@ from frs.evaluation import bootstrap, detections, matching, report
 from frs.evaluation.detections import Detections
 from frs.evaluation.report import Report, Scores
 from frs.evaluation.verdict import Comparison, ImageInterval, Pair, SeedInterval
+from frs.facts import RunFacts
 from frs.files import digest
 from frs.resolved import MAP, ComparisonInputs, FinishedRun, ResolvedSpec
 from frs.training.event_reporter import EventReporter
@@ -71,7 +72,7 @@ def run(
     reporter.artifact(
         "report.json", weights.write_bytes(result.model_dump_json(indent=2).encode(), workdir / "report.json")
     )
-    reporter.facts(comparison=result.model_dump(mode="json")["comparison"])
+    reporter.facts(RunFacts(comparison=result.model_dump(mode="json")["comparison"]))
     reporter.phase("drawing")
     matched = ({"teacher": teacher} if teacher else {}) | {
         role: data.match(next(run.detections for run in runs if run.role == role)) for role in ("baseline", "student")

@@ -1,14 +1,16 @@
 """Paired runs of the command line: their specs, their work folders and the results of finished ones."""
 
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 
 from frs import events
 from frs.errors import CheckpointUnusable, DetectionsUnusable
+from frs.facts import RunFacts
 from frs.resolved import ComparisonInputs, FinishedRun, ResolvedSpec, is_drawn
 from frs.spec import baseline_of, comparison_of, seed_variant
 
@@ -55,9 +57,8 @@ def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> Reso
     """
     runs = [_run(folder, "student") for folder in students] + [_run(folder, "baseline") for folder in baselines]
     first, teacher = _spec(students[0]), students[0] / "detections-teacher.npz"
-    facts: dict[str, Any] = {}
-    for event in _read_events(students[0]):
-        facts |= event.values if isinstance(event, events.Facts) else {}
+    values = [event.values for event in _read_events(students[0]) if isinstance(event, events.Facts)]
+    facts = RunFacts.model_validate(dict(ChainMap(*reversed(values))))
     comparison_inputs = ComparisonInputs(runs=tuple(runs), teacher=teacher if teacher.is_file() else None, facts=facts)
     return first.model_copy(
         update={"job": comparison_of(first.job), "teacher": None, "comparison_inputs": comparison_inputs}

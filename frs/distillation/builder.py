@@ -5,10 +5,11 @@ from torch import nn
 
 from frs.detectors.heads import dense_head
 from frs.distillation.calibration import TARGET_GRADIENT_RATIOS
-from frs.distillation.distiller import Distiller, LossWeights
+from frs.distillation.distiller import Distiller
 from frs.distillation.paper_weights import PAPER_WEIGHTS
 from frs.distillation.teacher import Teacher
 from frs.errors import InvalidSpec
+from frs.facts import LossWeights, RunFacts
 from frs.spec import TERMS, Distillation, JobSpec
 from frs.training.schedule import ResolvedSchedule, resolve_warmup_steps
 
@@ -43,19 +44,14 @@ def build_distiller(student: nn.Module, teacher: Teacher, job: JobSpec, schedule
         )
 
 
-def distillation_facts(model: Distiller, distillation: Distillation) -> dict[str, object]:
-    """Return the report's facts about the distillation.
-
-    `weights` is present only if no weight needs calibration; otherwise it is reported after the calibration.
-    """
+def distillation_facts(model: Distiller, distillation: Distillation) -> RunFacts:
+    """Return the facts about the distillation; its weights only if none needs calibration."""
     paper = PAPER_WEIGHTS.get(type(dense_head(model.student)).__name__)
-    return {
-        "strides": list(model.strides),
-        "teacher_parameters": sum(parameter.numel() for parameter in model.teacher.detector.parameters()),
-        "weights_asked": {"feature": distillation.feature_weight, "logit": distillation.logit_weight},
-        "weights_paper": paper._asdict() if paper else None,
-        "weights_shares": {
-            name: TARGET_GRADIENT_RATIOS[name] for name in model.terms if model.weights.of(name) is None
-        },
-        **({"weights": vars(model.weights)} if model.calibrated else {}),
-    }
+    return RunFacts(
+        strides=model.strides,
+        teacher_parameters=sum(parameter.numel() for parameter in model.teacher.detector.parameters()),
+        weights_asked={"feature": distillation.feature_weight, "logit": distillation.logit_weight},
+        weights_paper={"feature": paper.feature, "logit": paper.logit} if paper else None,
+        weights_shares={name: TARGET_GRADIENT_RATIOS[name] for name in model.terms if model.weights.of(name) is None},
+        weights=model.weights if model.calibrated else None,
+    )

@@ -16,9 +16,10 @@ from torch import Tensor
 from frs.detectors.heads import strides
 from frs.distillation.capture_output import capture_output
 from frs.distillation.diagnosis import gradient_norms
-from frs.distillation.distiller import Distiller, LossWeights
+from frs.distillation.distiller import Distiller
 from frs.distillation.losses import weighted_mean
 from frs.distillation.outputs import TeacherLevel
+from frs.facts import LossWeights
 from frs.spec import TermName
 from frs.training.preserve_state import preserve_state
 from frs.training.process_group import all_reduce_mean, average_gradients, world_size

@@ -1,7 +1,6 @@
 """The distiller: student, adapter and teacher in one training step, for all supported detectors and methods."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -18,23 +17,8 @@ from frs.distillation.outputs import DistillationOutputs, TeacherLevel
 from frs.distillation.teacher import Levels, Teacher
 from frs.distillation.teacher_cache import TeacherCache
 from frs.errors import HeadMismatch, StrideMismatch
+from frs.facts import LossWeights
 from frs.spec import Distillation, Method, TermName
-
-
-@dataclass
-class LossWeights:
-    """Weights of the terms at the end of the ramp; None until calibrated."""
-
-    feature: float | None
-    """Weight alpha of the feature term."""
-    logit: float | None
-    """Weight beta of the logit term."""
-    ramp_from: int = 0
-    """Step at which the ramp starts."""
-
-    def of(self, term: TermName) -> float | None:
-        """Return the weight of `term`."""
-        return self.feature if term == "feature" else self.logit
 
 
 class StudentPass(NamedTuple):

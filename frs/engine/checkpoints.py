@@ -1,6 +1,7 @@
 """Training checkpoints. A resumed run equals an uninterrupted one; the two newest checkpoints are kept."""
 
 import random
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Checkpoints:
             "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
             "random": random_states[0],
             "random_of_others": random_states[1:],
-            "memory": vars(runner.train_loop.state),
+            "memory": asdict(runner.train_loop.state),
         }
         saved = weights.write(content, self.folder / f"step_{runner.iter:08d}-{{sha8}}.pth")
         self._prune()
@@ -82,7 +83,7 @@ def restore(runner: Any, content: dict[str, Any]) -> None:
     runner.optim_wrapper.load_state_dict(content["optimizer"])
     for scheduler, state in zip(runner.param_schedulers, content["schedulers"], strict=True):
         scheduler.load_state_dict(state)
-    runner.train_loop.iter, runner.train_loop.state = content["step"], LoopState(**content["memory"])
+    runner.train_loop.iter, runner.train_loop.state = content["step"], LoopState.from_checkpoint(content["memory"])
     states = random_states_in(content)
     if rank() < len(states):
         set_random_state(states[rank()])

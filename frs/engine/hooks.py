@@ -18,12 +18,13 @@ from torch import nn
 
 from frs.detectors.weights import SavedFile
 from frs.distillation.calibration import calibrate
-from frs.distillation.distiller import Distiller, LossWeights
+from frs.distillation.distiller import Distiller
 from frs.engine.checkpoints import Checkpoints, random_state, random_states_in, restore
 from frs.errors import Diverged
 from frs.evaluation.coco_scores import Scores
 from frs.evaluation.detections import Rows
 from frs.events import Metrics, Rewound
+from frs.facts import LossWeights, RunFacts
 from frs.training import process_group
 from frs.training.event_reporter import EventReporter
 from frs.training.stop_request import StopReason, StopRequest
@@ -97,8 +98,8 @@ class CalibrationHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Set the weights that an earlier attempt has calibrated."""
-        if runner.train_loop.state.weights:
-            self._set_weights(runner, LossWeights(**runner.train_loop.state.weights))
+        if runner.train_loop.state.weights is not None:
+            self._set_weights(runner, runner.train_loop.state.weights)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Calibrate if it is due."""
@@ -119,8 +120,8 @@ class CalibrationHook(Hook):
         self.reporter.phase("training")
 
     def _set_weights(self, runner: Any, weights: LossWeights) -> None:
-        runner.model.weights, runner.train_loop.state.weights = weights, vars(weights)
-        self.reporter.facts(weights=vars(weights))
+        runner.model.weights = runner.train_loop.state.weights = weights
+        self.reporter.facts(RunFacts(weights=weights))
 
 
 @dataclass

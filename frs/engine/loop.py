@@ -8,6 +8,7 @@ from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 
 from frs.distillation.distiller import Distiller
+from frs.facts import LossWeights
 from frs.training.batches import TrainingLoaders
 from frs.training.schedule import ResolvedSchedule
 from frs.training.stop_request import Interrupted, StopReason
@@ -19,9 +20,15 @@ class LoopState:
 
     best: float | None = None
     """Highest mAP of the student so far."""
-    weights: dict[str, Any] = field(default_factory=dict)
-    """Calibrated weights of the terms; empty before calibration."""
+    weights: LossWeights | None = None
+    """Calibrated weights of the terms."""
     warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_checkpoint(cls, content: dict[str, Any]) -> "LoopState":
+        """Return the state that a checkpoint holds as plain values."""
+        weights = LossWeights(**content["weights"]) if content["weights"] else None
+        return cls(content["best"], weights, content["warnings"])
 
 
 class StepLoop(BaseLoop):

@@ -25,6 +25,7 @@ from frs.engine.loop import StepLoop
 from frs.engine.student_files import StudentWriter
 from frs.errors import BadTeacher
 from frs.evaluation.detections import Rows
+from frs.facts import RunFacts
 from frs.files import digest
 from frs.preflight.complexity import complexity
 from frs.preflight.context import RunContext, open_context
@@ -137,7 +138,7 @@ def build_cache(context: RunContext, data: LoadedSplits, models: Models) -> Teac
     cache = models.trained.cache = open_teacher_cache(
         models.trained.teacher, context.job, data, models.schedule, size, context.workdir, context.precision
     )
-    context.reporter.facts(teacher_cache=cache is not None)
+    context.reporter.facts(RunFacts(teacher_cache=cache is not None))
     return cache
 
 
@@ -198,7 +199,7 @@ def deliver(
         ("student-config.py", writer.config(file, data.val.files)),
     ]:
         context.reporter.artifact(name, saved)
-    context.reporter.facts(student_sha256=file.sha256)
+    context.reporter.facts(RunFacts(student_sha256=file.sha256))
     if models.teacher:
         draw_richness(context, data, models.teacher)
     report_complexity(context, models.student, models.teacher)
@@ -218,8 +219,14 @@ def draw_richness(context: RunContext, data: LoadedSplits, teacher: Teacher) -> 
 
 def report_complexity(context: RunContext, student: nn.Module, teacher: Teacher | None) -> None:
     """Emit parameters, FLOPs and latency of student and teacher as facts."""
-    for role, detector in {"student": student, "teacher": teacher and teacher.detector}.items():
-        if detector is not None:
-            context.reporter.facts(**complexity(detector, context.test_size).facts(role))
+    cost = complexity(student, context.test_size)
+    facts = RunFacts(student_parameters=cost.parameters, student_flops=cost.flops, student_latency_ms=cost.latency_ms)
+    context.reporter.facts(facts)
+    if teacher is not None:
+        cost = complexity(teacher.detector, context.test_size)
+        facts = RunFacts(
+            teacher_parameters=cost.parameters, teacher_flops=cost.flops, teacher_latency_ms=cost.latency_ms
+        )
+        context.reporter.facts(facts)
     device = versions.device_name(context.device)
-    context.reporter.facts(latency_device=device, flops_convention=FLOPS_CONVENTION)
+    context.reporter.facts(RunFacts(latency_device=device, flops_convention=FLOPS_CONVENTION))

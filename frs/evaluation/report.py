@@ -1,11 +1,12 @@
 """The report of a job: teacher, baseline and student compared. This module does not import torch."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from frs.evaluation.verdict import Comparison, Verdict, caveat, verdict, verdict_by
+from frs.facts import RunFacts
 
 Role = Literal["teacher", "baseline", "student", "gain"]
 Metrics = Mapping[str, float | None]
@@ -69,7 +70,7 @@ class Report(_Part):
     """The interval that the verdict follows: over seeds from three pairs of runs on."""
     caveat: str | None
     """What that interval does not cover."""
-    facts: dict[str, Any]
+    facts: RunFacts
     """Facts of the student's run: chosen weights, parameters, FLOPs, latency, hashes, versions, device."""
 
 
@@ -80,7 +81,7 @@ def build(
     *,
     pairs: int,
     expects_teacher: bool,
-    facts: Mapping[str, Any],
+    facts: RunFacts,
     comparison: Comparison | None = None,
     waiting_for: Sequence[MissingRun] = (),
 ) -> Report:
@@ -108,7 +109,7 @@ def build(
         verdict=verdict(final_comparison) if complete else None,
         verdict_by=verdict_by(final_comparison) if final_comparison else None,
         caveat=caveat(final_comparison) if final_comparison else None,
-        facts=dict(facts),
+        facts=facts,
     )
 
 

@@ -28,10 +28,6 @@ class Complexity:
     latency_ms: float
     """Median time of a prediction in ms, from raw pixels to boxes, on the detector's device."""
 
-    def facts(self, role: str) -> dict[str, object]:
-        """Return the values by name, prefixed with the role."""
-        return {f"{role}_{name}": value for name, value in vars(self).items()}
-
 
 @torch.no_grad()
 def complexity(detector: Detector, size: tuple[int, int]) -> Complexity:

@@ -16,6 +16,7 @@ from frs.detectors import loading
 from frs.distillation.builder import build_distiller, distillation_facts
 from frs.distillation.teacher import Teacher
 from frs.errors import TeacherNotCompetent
+from frs.facts import RunFacts
 from frs.preflight import probe
 from frs.preflight.context import RunContext
 from frs.preflight.probe import Probe, ProbeConfig, first_images
@@ -117,7 +118,7 @@ def _build_student(context: RunContext, data: LoadedSplits) -> StepResult[nn.Mod
     source = (context.spec.student, data.classes, context.spec.models)
     strict = context.job.kind == "evaluate"
     student, excluded = (loading.load_detector(*source), ()) if strict else loading.load_student(*source)
-    context.reporter.facts(**_input_facts(context, data, student), weights_left_out=list(excluded))
+    context.reporter.facts(_input_facts(context, data, student, excluded))
     student = acceleration.to_device(student, context.device)
     if not excluded:
         return StepResult(student, f"The student is built: {type(student).__name__}.")
@@ -126,23 +127,23 @@ def _build_student(context: RunContext, data: LoadedSplits) -> StepResult[nn.Mod
     return StepResult(student, message, warning=True)
 
 
-def _input_facts(context: RunContext, data: LoadedSplits, student: nn.Module) -> dict[str, object]:
-    """Return the facts about data, student and machine for the report."""
-    unlabelled: dict[str, object] = {}
-    if split := data.unlabelled:
-        unlabelled = {"unlabelled_images": len(split.valid), "unlabelled_annotations_sha256": split.sha256}
-    return {
-        "classes": list(data.classes),
-        "train_annotations_sha256": data.train.sha256,
-        "val_annotations_sha256": data.val.sha256,
-        "training_images": len(data.labelled),
-        **unlabelled,
-        "student_parameters": sum(parameter.numel() for parameter in student.parameters()),
-        "processes": process_group.world_size(),
-        "device": versions.device_name(context.device),
-        "precision": context.precision,
-        "versions": versions.versions(),
-    }
+def _input_facts(context: RunContext, data: LoadedSplits, student: nn.Module, excluded: tuple[str, ...]) -> RunFacts:
+    """Return the facts about data, student and machine."""
+    unlabelled = data.unlabelled
+    return RunFacts(
+        classes=data.classes,
+        train_annotations_sha256=data.train.sha256,
+        val_annotations_sha256=data.val.sha256,
+        training_images=len(data.labelled),
+        unlabelled_images=len(unlabelled.valid) if unlabelled else None,
+        unlabelled_annotations_sha256=unlabelled.sha256 if unlabelled else None,
+        student_parameters=sum(parameter.numel() for parameter in student.parameters()),
+        weights_left_out=excluded,
+        processes=process_group.world_size(),
+        device=versions.device_name(context.device),
+        precision=context.precision,
+        versions=versions.versions(),
+    )
 
 
 def _resolve_schedule(context: RunContext, data: LoadedSplits) -> StepResult[ResolvedSchedule]:
@@ -163,11 +164,11 @@ def _build_trained(
     context: RunContext, student: nn.Module, teacher: Teacher, resolved: ResolvedSchedule
 ) -> StepResult[nn.Module]:
     """Build the module to train. Raise StrideMismatch or HeadMismatch if student and teacher do not fit."""
-    context.reporter.facts(teacher_sha256=teacher.sha256, method=context.job.method)
+    context.reporter.facts(RunFacts(teacher_sha256=teacher.sha256, method=context.job.method))
     if context.job.method == "none":
         return StepResult(student, "Method `none`: the student trains without distillation.")
     distiller = build_distiller(student, teacher, context.job, resolved)
-    context.reporter.facts(**distillation_facts(distiller, context.job.distillation))
+    context.reporter.facts(distillation_facts(distiller, context.job.distillation))
     strides = ", ".join(map(str, distiller.strides))
     return StepResult(acceleration.to_device(distiller, context.device), f"Strides in common: {strides}.")
 
@@ -203,7 +204,7 @@ def _first_batch(context: RunContext, data: LoadedSplits) -> Batch:
 def _check_gradients(context: RunContext, result: Probe) -> StepResult[None]:
     """Raise NoGradient if a term of the probe has no gradient."""
     probe.check_gradients(result)
-    context.reporter.facts(gradients_at_start=result.gradients)
+    context.reporter.facts(RunFacts(gradients_at_start=dict(result.gradients)))
     norms = ", ".join(f"{name} {norm:.3g}" for name, norm in result.gradients.items())
     return StepResult(None, f"Gradients reach the student, with norms: {norms}.")
 

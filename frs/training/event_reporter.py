@@ -7,6 +7,7 @@ from typing import Any, Literal
 from frs import events
 from frs.detectors.weights import SavedFile
 from frs.evaluation.coco_scores import Scores
+from frs.facts import RunFacts
 from frs.training.schedule import ResolvedSchedule
 
 PROGRESS_SECONDS = 0.5
@@ -53,11 +54,11 @@ class EventReporter:
 
     def _report_warnings(self) -> None:
         if self.warnings:
-            self.facts(warnings=self.warnings)
+            self.facts(RunFacts(warnings=tuple(self.warnings)))
 
-    def facts(self, **values: object) -> None:
+    def facts(self, facts: RunFacts) -> None:
         """Emit facts for the report."""
-        self.emit(events.Facts(values=values))
+        self.emit(events.Facts(values=facts.model_dump(mode="json")))
 
     def step(self, schedule: ResolvedSchedule, step: int, seconds: float, batch_size: int) -> None:
         """Record that `step` took `seconds`; emit progress if it is due, and always at the last step."""
@@ -90,9 +91,9 @@ class EventReporter:
         }
         self.emit(events.Evaluation(role=role, step=step, epoch=epoch, last=last, **values))
 
-    def checkpoint(self, kind: Literal["training", "student"], saved: SavedFile, **facts: Any) -> None:
+    def checkpoint(self, kind: Literal["training", "student"], saved: SavedFile, **values: Any) -> None:
         """Emit that a checkpoint was saved."""
-        self.emit(events.Checkpoint(kind=kind, **self._file(saved), **facts))
+        self.emit(events.Checkpoint(kind=kind, **self._file(saved), **values))
 
     def artifact(self, name: str, saved: SavedFile) -> None:
         """Emit that an artifact was saved."""

@@ -19,6 +19,7 @@ from frs.evaluation import detections
 from frs.evaluation.coco_scores import score
 from frs.evaluation.detections import Detections, pack
 from frs.evaluation.report import Report
+from frs.facts import RunFacts
 from frs.files import digest
 from frs.resolved import FinishedRun, ResolvedSpec, resolve
 from frs.spec import JobSpec
@@ -87,7 +88,7 @@ def test_a_better_student_is_reported_with_its_interval_and_pictures(write_run: 
     assert report.comparison is not None and report.comparison.seed_interval is None
     assert 0 < report.comparison.image_interval.low < report.comparison.gain < report.comparison.image_interval.high
     assert [row.role for row in report.rows] == ["teacher", "baseline", "student", "gain"]
-    assert report.facts == {"student_parameters": 5}
+    assert report.facts == RunFacts(student_parameters=5)
     [fact] = of(events.Facts, emitted)
     assert fact.values["comparison"] == json.loads((tmp_path / "report.json").read_text())["comparison"]
 

@@ -3,6 +3,7 @@ import pytest
 from frs.cli.report_text import conclusion
 from frs.evaluation.report import MissingRun, Report, Scores, build
 from frs.evaluation.verdict import Comparison, ImageInterval, Interval, Pair, SeedInterval
+from frs.facts import RunFacts
 
 
 def scores(mAP: float, large: float | None = None) -> Scores:
@@ -101,7 +102,7 @@ def test_the_measured_costs_are_shown() -> None:
         "student_flops": 3e9,
         "teacher_latency_ms": None,
     }
-    text = conclusion(report_of(comparison_with(0.1, 0.2)).model_copy(update={"facts": facts}))
+    text = conclusion(report_of(comparison_with(0.1, 0.2)).model_copy(update={"facts": RunFacts(**facts)}))
     assert "M parameters: teacher 2, student 0.5" in text and "GFLOPs: student 3" in text and "ms an image" not in text
 
 
@@ -112,7 +113,7 @@ def test_weights_are_shown_with_their_target_and_the_papers_weights() -> None:
         "weights_paper": {"feature": 0.1, "logit": 0.05},
         "warnings": ["The teacher reaches mAP 0.0050."],
     }
-    text = conclusion(report_of(comparison_with(0.1, 0.2)).model_copy(update={"facts": facts}))
+    text = conclusion(report_of(comparison_with(0.1, 0.2)).model_copy(update={"facts": RunFacts(**facts)}))
     assert "feature weight: 0.0209, calibrated to 30 times the task's gradient (the paper's: 0.1)" in text
     assert "logit weight" not in text
     assert "Warning: The teacher reaches mAP 0.0050." in text

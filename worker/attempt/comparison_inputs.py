@@ -6,6 +6,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from frs.errors import DetectionsUnusable
+from frs.facts import RunFacts
 from frs.resolved import MAP, ComparisonInputs, FinishedRun, is_drawn
 from store.db.queries import compared_runs
 from store.db.tables import Artifact, Job, Metric
@@ -27,7 +28,7 @@ def resolve_comparison_inputs(session: Session, comparison: Job, inputs: Attempt
     return ComparisonInputs(
         runs=tuple(_run(session, run, inputs) for run in runs),
         teacher=_detections(session, runs[0], "teacher", inputs),
-        facts=runs[0].facts,
+        facts=RunFacts.model_validate(runs[0].facts),
     )
 
 

@@ -1,0 +1,84 @@
+"""The facts of a run: values for its report that only the engine has. This module does not import torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from frs.spec import Method, TermName, Weight
+
+
+@dataclass
+class LossWeights:
+    """Weights of the terms at the end of the ramp; None until calibrated."""
+
+    feature: float | None
+    """Weight alpha of the feature term."""
+    logit: float | None
+    """Weight beta of the logit term."""
+    ramp_from: int = 0
+    """Step at which the ramp starts."""
+
+    def of(self, term: TermName) -> float | None:
+        """Return the weight of `term`."""
+        return self.feature if term == "feature" else self.logit
+
+
+class RunFacts(BaseModel):
+    """The facts of a run. The engine emits each one when it is known; a fact that is None is not dumped."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    classes: tuple[str, ...] | None = None
+    """Class names in the order of the labels."""
+    train_annotations_sha256: str | None = None
+    val_annotations_sha256: str | None = None
+    training_images: int | None = None
+    """Number of training images with boxes that are used."""
+    unlabelled_annotations_sha256: str | None = None
+    unlabelled_images: int | None = None
+    processes: int | None = None
+    """Number of processes that train."""
+    device: str | None = None
+    precision: str | None = None
+    versions: dict[str, str] | None = None
+    """Versions of Python and of the main packages."""
+    warnings: tuple[str, ...] | None = None
+
+    student_sha256: str | None = None
+    """SHA-256 of the student's weights file."""
+    student_parameters: int | None = None
+    student_flops: int | None = None
+    student_latency_ms: float | None = None
+    weights_left_out: tuple[str, ...] | None = None
+    """Keys of the student's class layers that were not loaded because its weights file has other classes."""
+    teacher_sha256: str | None = None
+    """Fingerprint of the teacher's weights."""
+    teacher_parameters: int | None = None
+    teacher_flops: int | None = None
+    teacher_latency_ms: float | None = None
+    teacher_cache: bool | None = None
+    """Whether the teacher's outputs were cached."""
+    latency_device: str | None = None
+    flops_convention: str | None = None
+
+    method: Method | None = None
+    strides: tuple[int, ...] | None = None
+    """Strides that teacher and student have in common."""
+    weights_asked: dict[TermName, Weight] | None = None
+    """Weights of the terms in the spec."""
+    weights_paper: dict[TermName, float] | None = None
+    """The paper's weights for the student's head, if it has any."""
+    weights_shares: dict[TermName, float] | None = None
+    """Target ratio of gradient norms, for the terms whose weight is calibrated."""
+    weights: LossWeights | None = None
+    """Weights of the terms."""
+    gradients_at_start: dict[str, float | None] | None = None
+    """Gradient norms of the task loss and of each term before the first step."""
+
+    comparison: dict[str, Any] | None = None
+    """Result of a comparison job: the fields of `frs.evaluation.verdict.Comparison`."""
+
+    @model_serializer(mode="wrap")
+    def _dump_known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None}
