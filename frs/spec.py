@@ -262,9 +262,14 @@ class Distillation(Spec):
     """Whether to cache the teacher's outputs on disk between epochs. `auto`: if all training images are scaled to one
     shape, training has at least 4 epochs, and the outputs fit into a quarter of the free disk space."""
 
+    @property
+    def weights(self) -> dict[TermName, Weight]:
+        """The weights by term."""
+        return {"feature": self.feature_weight, "logit": self.logit_weight}
+
     @model_validator(mode="after")
     def _require_a_weight(self) -> "Distillation":
-        if self.feature_weight == 0 and self.logit_weight == 0:
+        if not any(self.weights.values()):
             raise ValueError("feature_weight and logit_weight are both 0: use method `none` or kind `train`")
         return self
 
@@ -377,11 +382,7 @@ class JobSpec(Spec):
             raise ValueError("method `boxes` needs boxes, and `unlabelled` images have none")
 
     def _check_method(self) -> None:
-        terms = TERMS[self.method]
-        weights: dict[TermName, Weight] = {
-            "feature": self.distillation.feature_weight,
-            "logit": self.distillation.logit_weight,
-        }
+        terms, weights = TERMS[self.method], self.distillation.weights
         if terms and not any(weights[term] for term in terms):
             raise ValueError(f"method `{self.method}` has only the {terms[0]} term, and its weight is 0")
         unused = [

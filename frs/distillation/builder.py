@@ -10,7 +10,7 @@ from frs.distillation.paper_weights import PAPER_WEIGHTS
 from frs.distillation.teacher import Teacher
 from frs.errors import InvalidSpec
 from frs.facts import LossWeights, RunFacts
-from frs.spec import TERMS, Distillation, JobSpec
+from frs.spec import TERMS, Distillation, JobSpec, TermName
 from frs.training.schedule import ResolvedSchedule, resolve_warmup_steps
 
 
@@ -20,38 +20,46 @@ def build_distiller(student: nn.Module, teacher: Teacher, job: JobSpec, schedule
     The adapter's initial weights depend on the job's seed alone: torch's global random state is restored afterwards.
     Raises InvalidSpec if the spec selects the paper's weights and the paper has none for the student's head.
     """
-    distillation, terms = job.distillation, TERMS[job.method]
-    configured = {"feature": distillation.feature_weight, "logit": distillation.logit_weight}
-    if "paper" in configured.values():
-        head = type(dense_head(student)).__name__
-        if head not in PAPER_WEIGHTS:
-            raise InvalidSpec(
-                f"The paper has no weights for {head}.",
-                "Set `distillation.feature_weight` and `distillation.logit_weight` to `auto` or to numbers.",
-            )
-        configured = {
-            name: getattr(PAPER_WEIGHTS[head], name) if weight == "paper" else weight
-            for name, weight in configured.items()
-        }
-    weights = {name: None if weight == "auto" else float(weight) for name, weight in configured.items()}
-    feature, logit = (weights[name] if name in terms else 0.0 for name in weights)
-    ramp_steps = resolve_warmup_steps(distillation.warmup_steps, schedule.steps)
+    weights = initial_weights(job, student)
+    ramp_steps = resolve_warmup_steps(job.distillation.warmup_steps, schedule.steps)
     diagnose_every = max(1, min(50, schedule.steps // 100))
     with torch.random.fork_rng():
         torch.manual_seed(job.schedule.seed)
-        return Distiller(
-            student, teacher, distillation, LossWeights(feature, logit), ramp_steps, job.method, diagnose_every
+        return Distiller(student, teacher, job.distillation, weights, ramp_steps, job.method, diagnose_every)
+
+
+def initial_weights(job: JobSpec, student: nn.Module) -> LossWeights:
+    """Return the weights of the terms before calibration: None for `auto`, 0 for a term that the method lacks.
+
+    Raises InvalidSpec if the spec selects the paper's weights and the paper has none for the student's head.
+    """
+
+    def resolve(term: TermName) -> float | None:
+        weight = job.distillation.weights[term] if term in TERMS[job.method] else 0.0
+        if weight == "paper":
+            return _paper_weights(student)[term]
+        return None if weight == "auto" else float(weight)
+
+    return LossWeights(resolve("feature"), resolve("logit"))
+
+
+def _paper_weights(student: nn.Module) -> dict[TermName, float]:
+    head = type(dense_head(student)).__name__
+    if head not in PAPER_WEIGHTS:
+        raise InvalidSpec(
+            f"The paper has no weights for {head}.",
+            "Set `distillation.feature_weight` and `distillation.logit_weight` to `auto` or to numbers.",
         )
+    return PAPER_WEIGHTS[head]
 
 
 def distillation_facts(model: Distiller, distillation: Distillation) -> RunFacts:
     """Return the facts about the distillation; its weights only if none needs calibration."""
-    paper = PAPER_WEIGHTS.get(type(dense_head(model.student)).__name__)
     return RunFacts(
         strides=model.strides,
         teacher_parameters=sum(parameter.numel() for parameter in model.teacher.detector.parameters()),
-        weights_asked={"feature": distillation.feature_weight, "logit": distillation.logit_weight},
-        weights_paper={"feature": paper.feature, "logit": paper.logit} if paper else None,
+        weights_asked=distillation.weights,
+        weights_paper=PAPER_WEIGHTS.get(type(dense_head(model.student)).__name__),
         weights_shares={name: TARGET_GRADIENT_RATIOS[name] for name in model.terms if model.weights.of(name) is None},
         weights=model.weights if model.calibrated else None,
     )

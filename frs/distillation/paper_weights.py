@@ -3,20 +3,13 @@
 Source: "Distilling Object Detectors with Feature Richness", NeurIPS 2021.
 """
 
-from typing import NamedTuple
+from frs.spec import TermName
 
-
-class PaperWeights(NamedTuple):
-    """Weights of the feature term (alpha) and the logit term (beta)."""
-
-    feature: float
-    logit: float
-
-
-PAPER_WEIGHTS = {
-    "RetinaHead": PaperWeights(0.005, 0.02),
-    "GFLHead": PaperWeights(0.1, 0.05),
-    "RPNHead": PaperWeights(0.002, 0.1),
-    "FCOSHead": PaperWeights(0.01, 0.05),
+PAPER_WEIGHTS: dict[str, dict[TermName, float]] = {
+    "RetinaHead": {"feature": 0.005, "logit": 0.02},
+    "GFLHead": {"feature": 0.1, "logit": 0.05},
+    "RPNHead": {"feature": 0.002, "logit": 0.1},
+    "FCOSHead": {"feature": 0.01, "logit": 0.05},
 }
-"""Weights by class name of the head; `RPNHead` is Faster R-CNN's."""
+"""Weights of the feature term (alpha) and the logit term (beta), by class name of the head; `RPNHead` is Faster
+R-CNN's."""
