@@ -67,10 +67,9 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest)
     checkpoints = Checkpoints(workdir / "checkpoints", checkpoint_identity(context, data))
     if checkpoints.newest() is None:  # the first attempt
         preflight(context, data, models, steps)
-    writer = build_writer(context, data, student)
-    result = train(context, data, models, checkpoints, writer, stop)
+    result = train(context, data, models, checkpoints, stop)
     if process_group.rank() == 0:
-        deliver(context, data, models, writer, result)
+        deliver(context, data, models, result)
     return result.end_reason
 
 
@@ -85,12 +84,7 @@ def evaluate(context: RunContext, data: LoadedSplits, student: nn.Module) -> str
 
 
 def train(
-    context: RunContext,
-    data: LoadedSplits,
-    models: Models,
-    checkpoints: Checkpoints,
-    writer: StudentWriter,
-    stop: StopRequest,
+    context: RunContext, data: LoadedSplits, models: Models, checkpoints: Checkpoints, stop: StopRequest
 ) -> TrainingResult:
     """Train the student and save its best and last weights.
 
@@ -98,8 +92,9 @@ def train(
     """
     cache = build_cache(context, data, models)
     reporter, job_schedule = context.reporter, context.job.schedule
+    save_student = build_writer(context, data, models.student).weights
     evaluation = EvaluationHook(
-        job_schedule.evaluate_every, lambda student: context.evaluate(student, data.val), writer.weights, reporter
+        job_schedule.evaluate_every, lambda student: context.evaluate(student, data.val), save_student, reporter
     )
     hooks = [
         MetricsHook(job_schedule.batch_size, reporter),
@@ -184,15 +179,14 @@ def build_runner(context: RunContext, data: LoadedSplits, models: Models, hooks:
     )
 
 
-def deliver(
-    context: RunContext, data: LoadedSplits, models: Models, writer: StudentWriter, result: TrainingResult
-) -> None:
+def deliver(context: RunContext, data: LoadedSplits, models: Models, result: TrainingResult) -> None:
     """Write the results besides the checkpoints.
 
     They are the final student's detections, weights, safetensors copy and config, the richness picture and the facts.
     """
     context.reporter.phase("exporting")
     context.save_detections("student", result.detections, data.val)
+    writer = build_writer(context, data, models.student)
     file = writer.weights(models.student)
     for name, saved in [
         ("student.safetensors", writer.safetensors_copy(models.student, file)),

@@ -13,6 +13,7 @@ from frs.dataset.shapes.drawing import draw_dataset
 from frs.detectors import weights
 from frs.distillation import losses, methods
 from frs.distillation.methods import METHODS, Term
+from frs.engine import stages
 from frs.errors import (
     BadDataset,
     CheckpointUnusable,
@@ -25,7 +26,9 @@ from frs.errors import (
     WeightsNotFound,
 )
 from frs.evaluation import detections
-from frs.training.stop_request import Interrupted
+from frs.resolved import resolve
+from frs.spec import JobSpec
+from frs.training.stop_request import Interrupted, StopRequest
 
 STEPS_PER_EPOCH = 4  # 14 images, 4 a batch
 NOT_COMPARED = ("train/images_per_second", "train/memory_mb")
@@ -141,6 +144,19 @@ def test_a_run_interrupted_at_the_end_of_an_epoch_still_evaluates_it(train: Trai
     with pytest.raises(Interrupted):
         train(spec, stop_at=STEPS_PER_EPOCH)
     assert series(train(spec))["val/bbox_mAP"] == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
+
+
+def test_a_run_interrupted_while_it_resumes_ends_before_its_next_step(
+    train: Train, data: Path, models: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        train(job(), stop_at=3)
+    emitted: list[events.Event] = []
+    stop = StopRequest()
+    stop.request()
+    with pytest.raises(Interrupted):
+        stages.run(resolve(JobSpec.model_validate(job()), data, models), tmp_path / "run", emitted.append, stop)
+    assert [event.to_step for event in of(events.Rewound, emitted)] == [3] and not of(events.Metrics, emitted)
 
 
 def test_checkpoints_are_written_every_n_steps_and_two_are_kept(train: Train, tmp_path: Path) -> None:
