@@ -107,7 +107,7 @@ def _build_report_of_best(session: Session, job: tables.Job) -> Report:
         [],
         pairs=0,
         expects_teacher=job.kind == "distill",
-        facts=job.facts,
+        facts=RunFacts.model_validate(job.facts),
         waiting_for=[] if best else [_missing_run(job, "student")],
     )
 
