@@ -45,8 +45,6 @@ class WaitingReason(StrEnum):
     """The job's spec was written by another version that no suitable worker can read."""
     STORAGE = "waiting_for_storage"
     """A disk has too little free space, or the artifact storage is unavailable."""
-    RETRY_BACKOFF = "retry_backoff"
-    """The job is retried after a delay."""
 
 
 WAITING_HINTS: dict[WaitingReason, str] = {
@@ -70,7 +68,6 @@ WAITING_HINTS: dict[WaitingReason, str] = {
     ),
     WaitingReason.SPEC: "See GET /workers for their versions; start a worker of the version that accepted the job.",
     WaitingReason.STORAGE: "Free disk space in the data folder; the job then continues automatically.",
-    WaitingReason.RETRY_BACKOFF: "No action is needed: the job is retried automatically.",
 }
 """The next step for the user, by waiting reason."""
 

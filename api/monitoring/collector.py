@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from api.context import Context
@@ -22,10 +22,11 @@ from store.db.database import now, time_of
 from store.db.tables import Attempt, Job, Worker, WorkerRequest
 from store.db.usage import FileKind, stored_bytes
 from store.scheduling import worker_registry
+from store.scheduling.requirements import FREE_SPACE
 from store.settings import Settings
 from store.states import AttemptEnd, EndReason, JobStatus, RequestStatus, WaitingReason
 
-REPORTED_REASONS = (WaitingReason.STORAGE, WaitingReason.RETRY_BACKOFF, WaitingReason.DEVICE)
+REPORTED_REASONS = (WaitingReason.STORAGE, WaitingReason.DEVICE)
 """Reasons that an operator can act on; these are the values of the label `reason` of `frs_jobs_waiting`."""
 
 MAX_OWNERS = 50
@@ -130,13 +131,18 @@ def _queue_metrics(session: Session) -> Iterator[Metric]:
 def _waiting_metric(session: Session, workers: Sequence[Worker]) -> Metric:
     """Count queued jobs by the reasons that an operator can act on, with queries that an index answers."""
     queued = Job.status == JobStatus.QUEUED
-    stored = select(Job.status_reason_code, func.count()).where(queued).group_by(Job.status_reason_code)
-    counts = {code: count for code, count in session.execute(stored).all() if code}
+    waits = and_(Job.status_reason_code == WaitingReason.STORAGE, Job.not_before > now())
+    lacks_space = bool(workers) and all(
+        any(entry["key"] == FREE_SPACE.key for entry in worker.missing or []) for worker in workers
+    )
+    counts = {
+        WaitingReason.STORAGE: session.scalar(select(func.count()).where(queued, true() if lacks_space else waits)) or 0
+    }
     if workers:
         max_gpus = max(len(worker.gpus) for worker in workers)
-        too_large = select(func.count()).where(queued, Job.status_reason_code.is_(None), Job.devices > max_gpus)
+        too_large = select(func.count()).where(queued, Job.devices > max_gpus)
         counts[WaitingReason.DEVICE] = session.scalar(too_large) or 0
-    documentation = "Queued jobs that wait for storage, for a retry, or for more GPUs than any worker has."
+    documentation = "Queued jobs that wait for storage, or for more GPUs than any worker has."
     return _labelled(GaugeMetricFamily, "jobs_waiting", documentation, "reason", REPORTED_REASONS, counts)
 
 

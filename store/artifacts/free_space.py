@@ -21,6 +21,15 @@ def check_available(settings: Settings, folder: Path, size: int = 0) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def describe_lack_of_space(settings: Settings) -> str | None:
+    """Return the end of a sentence about a worker that has too little space to start a job; None if it has enough."""
+    for root in filter(None, (settings.work_root, settings.artifacts_root)):
+        if (available := available_bytes(settings, root)) < 0:
+            free = (available >> 20) + settings.min_free_mb
+            return f"has {free} MiB of free disk space; a job requires {settings.min_free_mb} MiB to start."
+    return None
+
+
 @dataclass(frozen=True)
 class Disk:
     """The disk of a folder of the service; sizes in bytes."""

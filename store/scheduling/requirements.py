@@ -26,7 +26,7 @@ _MAX_FIELD_LENGTH = 100
 
 @dataclass(frozen=True)
 class Requirement:
-    """Files and folders that belong together, or the ability to read a job's spec."""
+    """Files and folders that belong together, the ability to read a job's spec, or free disk space."""
 
     key: str
     """Id of the data set or detector, or another text that identifies the requirement. Only for the data set that a
@@ -42,6 +42,10 @@ class Requirement:
     """Path and, if known, SHA-256 of each file; relative to the data sets' or the models folder."""
     folders: tuple[str, ...] = ()
     """Paths of folders, relative likewise."""
+
+
+FREE_SPACE = Requirement("storage", owner="", reason=WaitingReason.STORAGE, label="")
+"""The requirement of every job that `min_free_mb` is free."""
 
 
 def requirements_of(session: Session, job: Job) -> tuple[Requirement, ...]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
+from store.db.database import time_of
 from store.db.queries import COMPARE
 from store.db.tables import Job, Worker, WorkerRequest
 from store.scheduling import worker_registry
-from store.scheduling.requirements import probe_job, requirements_of, spec_key
+from store.scheduling.requirements import FREE_SPACE, probe_job, requirements_of, spec_key
 from store.states import WAITING_HINTS, JobStatus, RequestStatus, WaitingReason
 
 _MAX_WORKERS_NAMED = 3
@@ -43,10 +44,11 @@ def waiting_reasons(session: Session, jobs: Sequence[Job]) -> dict[str, StatusRe
     Three queries for any number of jobs; more if every worker misses requirements.
     """
     queued = [job for job in jobs if job.status == JobStatus.QUEUED]
-    without_reason = [job for job in queued if not job.status_reason_code]
+    at = time_of(session) if any(job.not_before for job in queued) else 0.0
+    reasons = {job.id: reason for job in queued if (reason := _stored_reason(job, at))}
+    without_reason = [job for job in queued if job.id not in reasons]
     teachers, runs = _teachers(session, without_reason), _unfinished_runs(session, without_reason)
     workers = worker_registry.alive(session) if without_reason else []
-    reasons = {job.id: reason for job in queued if (reason := _stored_reason(job))}
     for job in without_reason:
         code, message = (
             _teacher_reason(teachers.get(job.teacher_job_id or ""))
@@ -83,7 +85,8 @@ def _missing_files_reason(session: Session, job: Job, workers: Sequence[Worker])
     """Return the reason if every one of the workers has reported a missing requirement of the job, else None."""
     if not all(worker.missing for worker in workers):
         return None
-    reasons = {item.key: item.reason for item in requirements_of(session, job)} | {spec_key(job.id): WaitingReason.SPEC}
+    reasons = {item.key: item.reason for item in (FREE_SPACE, *requirements_of(session, job))}
+    reasons[spec_key(job.id)] = WaitingReason.SPEC
     missing = [[entry for entry in worker.missing or [] if entry["key"] in reasons] for worker in workers]
     if not all(missing):
         return None
@@ -96,8 +99,9 @@ def _missing_files_reason(session: Session, job: Job, workers: Sequence[Worker])
     return reasons[missing[0][0]["key"]], " ".join([*sentences][:_MAX_WORKERS_NAMED]) + suffix
 
 
-def _stored_reason(job: Job) -> StatusReason | None:
-    if job.status_reason_code is None or job.status_reason_since is None:
+def _stored_reason(job: Job, at: float) -> StatusReason | None:
+    """Return why no worker claims the job until `not_before`; None if that time is over at `at`."""
+    if job.status_reason_code is None or job.status_reason_since is None or (job.not_before or 0.0) <= at:
         return None
     return StatusReason(job.status_reason_code, job.status_reason_message or "", job.status_reason_since)
 

@@ -4,17 +4,18 @@ import re
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
 
 from frs import events
 from store.db.database import time_of
-from store.db.tables import Worker
+from store.db.tables import Job, Worker
 from store.jobs import actions, lifecycle
 from store.requests import worker_requests
 from store.scheduling import worker_registry
 from store.states import EndReason, JobStatus, RequestKind, WaitingReason
 
 SEEN_SECONDS = "frs_worker_seen_seconds"
-REASONS = ("waiting_for_storage", "waiting_for_device", "retry_backoff")
+REASONS = ("waiting_for_storage", "waiting_for_device")
 
 
 @pytest.fixture
@@ -229,13 +230,19 @@ def test_waiting_reasons_that_need_an_operator_are_counted(service, shapes, scra
         return {reason: metrics["frs_jobs_waiting", ("reason", reason)] for reason in REASONS}
 
     service.submit(resources={"devices": 2})
-    assert waiting() == {"waiting_for_storage": 0, "waiting_for_device": 0, "retry_backoff": 0}
+    assert waiting() == {"waiting_for_storage": 0, "waiting_for_device": 0}
     service.transact(worker_registry.register, "w1", host="h", version="1", concurrency=1, gpus=[{"index": 0}])
-    assert waiting() == {"waiting_for_storage": 0, "waiting_for_device": 1, "retry_backoff": 0}
+    assert waiting() == {"waiting_for_storage": 0, "waiting_for_device": 1}
     lease = service.claim(service.submit()["id"])
-    requeue = {"reason": WaitingReason.STORAGE, "message": "The disk is full.", "attempt_counts": False}
+    requeue = {"reason": WaitingReason.STORAGE, "message": "The disk is full.", "delay": 60, "attempt_counts": False}
     service.transact(lifecycle.requeue, lease, **requeue)
-    assert waiting() == {"waiting_for_storage": 1, "waiting_for_device": 1, "retry_backoff": 0}
+    assert waiting() == {"waiting_for_storage": 1, "waiting_for_device": 1}
+    service.transact(lambda session: session.execute(update(Job).values(not_before=1.0)))
+    assert waiting()["waiting_for_storage"] == 0, "its delay is over: it waits for a worker"
+    missing = [{"key": "storage", "owner": "", "message": "has 5 MiB of free disk space"}]
+    registered = {"host": "h", "version": "1", "concurrency": 1, "gpus": [{"index": 0}], "missing": missing}
+    service.transact(worker_registry.register, "w1", **registered)
+    assert waiting()["waiting_for_storage"] == 2
 
 
 def test_worker_requests_streams_and_wakeups_are_counted(service, scrape):

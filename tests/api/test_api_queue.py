@@ -143,14 +143,15 @@ def test_every_queued_job_has_a_waiting_reason(service, shapes):
         "waiting_for_device": service.submit(resources={"devices": 8})["id"],
         "waiting_for_runs": service.submit(DISTILL, baseline=True)["comparison_job_id"],
         "waiting_for_worker": teacher,
-        "retry_backoff": service.submit()["id"],
+        "waiting_for_storage": service.submit()["id"],
     }
     update_job(
         service,
-        job_ids["retry_backoff"],
-        status_reason_code="retry_backoff",
-        status_reason_message="It died.",
+        job_ids["waiting_for_storage"],
+        status_reason_code="waiting_for_storage",
+        status_reason_message="The disk is full.",
         status_reason_since=5.0,
+        not_before=9e9,
     )
     register_worker(service, gpus=[GPU])
     rows = {row["job_id"]: row for row in service.get("/queue")["data"]}

@@ -69,6 +69,7 @@ def test_a_returned_job_waits_for_its_delay_with_a_reason(harness):
     assert (reason.code, reason.message) == (WaitingReason.STORAGE, "The disk is full.")
 
     harness.do(lambda session: session.execute(update(Job).values(not_before=1.0)))
+    assert harness.do(waiting.waiting_reason, harness.job(lease.job_id)).code == WaitingReason.WORKER
     assert harness.claim().attempt == 2
     assert harness.do(waiting.waiting_reason, harness.job(lease.job_id)) is None
     assert harness.rows(select(Attempt.end).order_by(Attempt.number)) == [AttemptEnd.RELEASED, None]

@@ -62,6 +62,24 @@ def test_a_worker_skips_a_job_whose_data_set_it_lacks(harness, elsewhere):
     assert len(harness.rows(select(Attempt))) == 1
 
 
+def test_a_worker_with_too_little_disk_space_starts_no_attempt(harness, frequent_checks, monkeypatch):
+    free = {"mib": 5}
+    lacking = "has {mib} MiB of free disk space; a job requires 9 MiB to start."
+    monkeypatch.setattr(
+        file_checks, "describe_lack_of_space", lambda _: lacking.format(**free) if free["mib"] < 9 else None
+    )
+    job_id = harness.submit(steps=3)
+    with dispatching(harness):
+        until(lambda: code_of(harness, job_id) == "waiting_for_storage")
+        reason = harness.waiting_reason(job_id)
+        assert "has 5 MiB of free disk space; a job requires 9 MiB to start." in reason.message
+        assert harness.job(job_id).attempt == 0
+        free["mib"] = 10
+        harness.until_status(job_id, "succeeded")
+    assert len(harness.rows(select(Attempt))) == 1
+    assert harness.statuses(job_id) == ["queued", "running", "succeeded"]
+
+
 def test_files_added_later_are_detected(harness, elsewhere, frequent_checks):
     job_id = harness.submit(steps=3)
     with dispatching(harness, **elsewhere):

@@ -239,7 +239,7 @@ def test_too_little_disk_space_requeues_the_job_before_it_starts(harness):
     harness.supervisor(min_free_mb=1 << 40).run()
     job = harness.job(job_id)
     assert (job.status, job.status_reason_code) == ("queued", "waiting_for_storage")
-    assert harness.steps(job_id) == [] and "MiB are free" in job.status_reason_message
+    assert harness.steps(job_id) == [] and "MiB of free disk space" in job.status_reason_message
 
 
 def test_child_processes_of_a_trainer_die_with_it(harness):

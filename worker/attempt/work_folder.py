@@ -13,7 +13,7 @@ import structlog
 
 from frs.errors import StorageFull
 from frs.training.stop_request import STOP_FILE
-from store.artifacts.free_space import available_bytes
+from store.artifacts.free_space import describe_lack_of_space
 from store.artifacts.local_files import IsAbandoned
 from store.artifacts.storage import Artifacts
 from store.db.tables import Checkpoint
@@ -54,11 +54,8 @@ def request_stop(folder: Path) -> None:
 
 def check_space(settings: Settings) -> None:
     """Raise StorageFull if too little space is free to start, instead of failing later at a checkpoint."""
-    for root in filter(None, (settings.work_root, settings.artifacts_root)):
-        available = available_bytes(settings, root)
-        if available < 0:
-            free = (available >> 20) + settings.min_free_mb
-            raise StorageFull(f"{free} MiB are free; a job requires {settings.min_free_mb} MiB to start.")
+    if reason := describe_lack_of_space(settings):
+        raise StorageFull(f"The worker {reason}")
 
 
 def remove(folder: Path) -> None:

@@ -9,6 +9,7 @@ import structlog
 from frs.errors import InvalidSpec
 from frs.files import digest
 from frs.resolved import inside
+from store.artifacts.free_space import describe_lack_of_space
 from store.scheduling.requirements import Requirement
 from store.settings import Settings
 from store.states import WaitingReason
@@ -25,6 +26,7 @@ class FileChecks:
             WaitingReason.DATASET: (settings.datasets_root, "data sets'"),
             WaitingReason.WEIGHTS: (settings.models_root, "models"),
         }
+        self._settings = settings
         self._hashes: dict[Path, tuple[_Version, str]] = {}
 
     def find_issue(self, requirement: Requirement) -> str | None:
@@ -34,6 +36,8 @@ class FileChecks:
         """
         if requirement.reason is WaitingReason.SPEC:
             return f"runs version {version('frs')}, which cannot read a job's spec: {requirement.label}."
+        if requirement.reason is WaitingReason.STORAGE:
+            return describe_lack_of_space(self._settings)
         root, folder_name = self._roots[requirement.reason]
         folders = [(path, None, "the folder ") for path in requirement.folders]
         for path, sha256, kind in [*folders, *((path, sha256, "") for path, sha256 in requirement.files)]:
