@@ -18,10 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-_NAME_LENGTH = 100
-Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=_NAME_LENGTH, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]*$")
-]
+from frs.names import Name, add_suffix
+
 Kind = Literal["distill", "train", "evaluate", "compare"]
 """`compare` is internal: the service creates it for a job with a `baseline`, and the API rejects it."""
 Architecture = Literal["retinanet", "gfl", "fcos", "faster_rcnn"]
@@ -428,4 +426,4 @@ def _name_and_seed(spec: JobSpec, suffix: str, number: int) -> dict[str, Any]:
 
 
 def _suffixed_name(spec: JobSpec, suffix: str) -> str | None:
-    return spec.name and spec.name[: _NAME_LENGTH - len(suffix)] + suffix
+    return spec.name and add_suffix(spec.name, suffix)

@@ -4,7 +4,8 @@ from typing import Literal
 
 from api.http.schemas import ResponseModel, ResponseTime
 from frs.dataset.report import ClassCount, Counts, Report
-from frs.spec import Name, RelativePath, Spec
+from frs.names import Name
+from frs.spec import RelativePath, Spec
 from store.states import DatasetStatus
 
 SplitName = Literal["train", "val"]

@@ -19,7 +19,7 @@ from api.http.errors import ApiError
 from api.upload_body import Upload
 from frs.dataset.upload import archive, convert
 from frs.errors import ArchiveTooLarge
-from frs.spec import Name
+from frs.names import Name
 from store.artifacts import free_space, local_files, storage, unpacking
 from store.artifacts.uploads import archive_key, is_referenced, unpacked_folder
 from store.db import audit, tables

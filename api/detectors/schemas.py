@@ -7,7 +7,8 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, field_validat
 from api.http.schemas import ResponseModel, ResponseTime
 from frs.dataset.fields import is_text
 from frs.events import ErrorInfo
-from frs.spec import ConfigDetector, DescribedDetector, Name, RelativePath, Spec
+from frs.names import Name
+from frs.spec import ConfigDetector, DescribedDetector, RelativePath, Spec
 from store.states import DetectorStatus
 
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200)]

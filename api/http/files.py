@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
+from urllib.parse import quote
 
 from fastapi import Depends, Header
 from starlette.requests import Request
@@ -75,10 +76,16 @@ def file_response(
     if byte_range:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.bytes}"
     if filename:
-        headers["Content-Disposition"] = f'attachment; filename="{safe_filename(filename)}"'
+        headers["Content-Disposition"] = _attachment(filename)
     content = _open(artifacts, file)
     status = 206 if byte_range else 200
     return _FileResponse(content, start, stop, status_code=status, headers=headers, media_type=media_type)
+
+
+def _attachment(filename: str) -> str:
+    """Return the header `Content-Disposition` (RFC 6266); a name beyond ASCII is added in the form of RFC 8187."""
+    header = f'attachment; filename="{safe_filename(filename)}"'
+    return header if filename.isascii() else f"{header}; filename*=UTF-8''{quote(filename, safe='')}"
 
 
 def safe_filename(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from fastapi import Path
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 
-from frs.spec import Name
+from frs.names import Name
 
 
 def _from_seconds(value: Any) -> Any:

@@ -16,7 +16,8 @@ from api.http.auth import Caller, Submitter
 from api.http.schemas import JobId
 from api.jobs import quota, service
 from api.jobs.schemas import Job
-from frs.spec import Name, Priority, Spec, Tags
+from frs.names import Name
+from frs.spec import Priority, Spec, Tags
 from store.artifacts import storage
 from store.db import tables
 from store.db.audit import Actor

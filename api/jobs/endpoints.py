@@ -14,8 +14,9 @@ from api.http.schemas import ArtifactName, JobId, Page, RequestTime
 from api.jobs import metrics, results, service
 from api.jobs.schemas import Artifact, Evaluation, Event, Job, JobDetails, LogLine, Metrics, X
 from frs.evaluation.report import Report
+from frs.names import Name
 from frs.recipes import RECIPES
-from frs.spec import JobSpec, Kind, Name
+from frs.spec import JobSpec, Kind
 from store.errors import AlreadySubmitted
 from store.states import JobStatus
 

@@ -17,8 +17,11 @@ ARTIFACTS = ["student-config.py", "student.safetensors", "curves.png", "richness
 class RecordedClient:
     """Answers like a service whose job has a best and a last student."""
 
+    def __init__(self, name: str = "a name") -> None:
+        self.name = name
+
     def get(self, path: str, **query: Any) -> Any:
-        return query if path.endswith("/report") else {"name": "a name"}
+        return query if path.endswith("/report") else {"name": self.name}
 
     def each(self, path: str) -> Any:
         names = [{"name": name, "sha256": "c" * 64} for name in ARTIFACTS]
@@ -41,3 +44,10 @@ def test_each_student_comes_with_its_config_and_report(label: Label, suffixes: l
     stem = "a_name-aaaaaaaa" if label == "best" else "a_name-bbbbbbbb"
     assert {file.name for file in files} == {path.name for path in tmp_path.iterdir()} == {stem + s for s in suffixes}
     assert label in (tmp_path / f"{stem}-report.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["Straße 12", "猫と犬", "می\u200cخواهم", "👩\u200d🔬", "猫" * 66])
+def test_files_have_the_name_of_the_job_in_any_script(name: str, tmp_path: Path) -> None:
+    client: Any = RecordedClient(name)
+    pull(client, "job_1", tmp_path, "last")
+    assert (tmp_path / f"{name.replace(' ', '_')}-bbbbbbbb.pth").is_file()
