@@ -45,9 +45,14 @@ class DatasetCheckResult(BaseModel):
     """A warning if images are listed in both splits."""
 
     def accepted(self, max_invalid_fraction: float = 0.0) -> bool:
-        """Return whether the data set is usable with at most this fraction of invalid images per split."""
+        """Return whether the data set is usable with at most this fraction of invalid images per split.
+
+        Images to train on must be left.
+        """
         splits = [split for split in (self.train, self.val) if split]
-        return not self.unusable and all(split.accepted(max_invalid_fraction) for split in splits)
+        if self.unusable or (self.train and self.train.labelled_images == 0):
+            return False
+        return all(split.accepted(max_invalid_fraction) for split in splits)
 
     @property
     def issues(self) -> list[SplitIssue]:

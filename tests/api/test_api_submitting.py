@@ -351,3 +351,16 @@ def test_references_deleted_during_the_submission_are_a_conflict(service, shapes
     problem = service.assert_problem(service.client.post("/jobs", json=spec), 409, "conflict")
     assert "changed meanwhile" in problem["detail"]
     assert count_jobs(service) == before - (deleted == "teacher")
+
+
+def test_a_data_set_without_an_image_to_train_on_is_refused_before_the_job(service):
+    def alter(folder, document):
+        for box in document["annotations"]:
+            box["iscrowd"] = 1
+        document["annotations"][0]["iscrowd"] = 0
+        (folder / "train" / document["images"][0]["file_name"]).unlink()
+
+    service.copy_dataset_altered("crowds", alter)
+    service.register("crowds")
+    spec = TRAIN | {"dataset": "crowds", "max_invalid_fraction": 0.9}
+    service.assert_problem(service.client.post("/jobs", json=spec), 422, "bad_dataset")
