@@ -26,7 +26,7 @@ _spec = importlib.util.spec_from_file_location("api_fixtures", _file)
 assert _spec and _spec.loader
 api_fixtures = sys.modules["api_fixtures"] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(api_fixtures)
-for _fixture in ("template", "settings", "app", "service", "shared_service", "shapes"):
+for _fixture in ("template", "settings", "included_routers", "app", "service", "shared_service", "shapes"):
     globals()[_fixture] = getattr(api_fixtures, _fixture)
 
 
