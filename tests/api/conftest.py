@@ -48,7 +48,7 @@ def settings(template: Path, tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def included_routers(template: Path) -> list[BaseRoute]:
-    """The routers of an application, shared by all: FastAPI compiles them for 50 ms at an application's first request."""
+    """The routers of an application, shared by all: FastAPI compiles them in 50 ms at the first request."""
     app = create_app(Settings(data=template))
     app.state.context.close()
     return app.routes
