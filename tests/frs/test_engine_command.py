@@ -11,16 +11,23 @@ from typing import Any
 
 import pytest
 from tiny import described, job
+from typer.testing import CliRunner, Result
 
 from frs import events
+from frs.cli.main import app
 from frs.resolved import resolve
 from frs.spec import JobSpec
 
 FRS = [sys.executable, "-m", "frs"]
 
 
-def frs(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*FRS, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
+def frs(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*FRS, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def frs_in_this_process(*arguments: object) -> Result:
+    """Run a command that ends before it imports torch."""
+    return CliRunner().invoke(app, [*map(str, arguments)])
 
 
 def write_spec(tmp_path: Path, **changes: Any) -> Path:
@@ -55,24 +62,25 @@ def test_a_spec_is_trained_and_its_events_are_logged(tmp_path: Path, data: Path,
 def test_an_invalid_spec_is_rejected_with_a_message(
     tmp_path: Path, data: Path, models: Path, change: str, message: str
 ) -> None:
-    completed = frs("train", write_spec(tmp_path), "--data", data, "--models", models, "--set", change)
-    assert completed.returncode == 2
-    assert message in completed.stderr and "Traceback" not in completed.stderr
+    spec = write_spec(tmp_path)
+    result = frs_in_this_process("train", spec, "--data", data, "--models", models, "--set", change)
+    assert result.exit_code == 2 and isinstance(result.exception, SystemExit)
+    assert message in result.stderr
 
 
 def test_an_unknown_spec_name_lists_the_recipes() -> None:
-    completed = frs("train", "nothing.yaml")
-    assert completed.returncode == 2 and "gfl_r101_r50_1x" in completed.stderr
+    result = frs_in_this_process("train", "nothing.yaml")
+    assert result.exit_code == 2 and "gfl_r101_r50_1x" in result.stderr
 
 
 def test_check_prints_the_issues_of_a_split(data: Path, tmp_path: Path) -> None:
     split = data / "tiny" / "val", data / "tiny" / "annotations" / "instances_val.json"
-    assert frs("check", *split).returncode == 0
+    assert frs_in_this_process("check", *split).exit_code == 0
     content = json.loads(split[1].read_text())
     content["annotations"][0]["bbox"][3] = 0
     (tmp_path / "bad.json").write_text(json.dumps(content))
-    completed = frs("check", split[0], tmp_path / "bad.json")
-    assert completed.returncode == 1 and "box_empty" in completed.stdout
+    result = frs_in_this_process("check", split[0], tmp_path / "bad.json")
+    assert result.exit_code == 1 and "box_empty" in result.stdout
 
 
 def start_trainer(tmp_path: Path, data: Path, models: Path, **changes: Any) -> tuple[subprocess.Popen[bytes], int]:

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,18 +158,24 @@ def test_a_hostile_file_in_the_teacher_cache_is_a_cache_miss(files, canary):
 
 
 @pytest.fixture(scope="module")
-def imported(files) -> list[dict[str, Any]]:
-    """The results of importing every second hostile file."""
-    names = "\n".join(map(str, files[::2]))
-    completed = subprocess.run(
-        [sys.executable, HERE / "import_many.py"], input=names, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
-    )
-    return [json.loads(line) for line in completed.stdout.splitlines()]
+def import_file() -> Iterator[Callable[[Path], dict[str, Any]]]:
+    """A function that imports a file in a forked process of its own and returns its result."""
+    command = [sys.executable, HERE / "import_many.py"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdin and process.stdout
+        requests, results = process.stdin, process.stdout
+
+        def import_file(source: Path) -> dict[str, Any]:
+            print(source, file=requests, flush=True)
+            return json.loads(results.readline())
+
+        yield import_file
 
 
-def test_an_import_refuses_each_file_with_a_code_and_leaves_no_files(files, imported, canary):
-    assert len(imported) == len(files[::2]) > 200
-    for result in imported:
+def test_an_import_refuses_each_file_with_a_code_and_leaves_no_files(files, import_file, canary):
+    """Of every second hostile file."""
+    assert len(files[::2]) > 200
+    for result in map(import_file, files[::2]):
         assert result["status"] == 0 and result["answer"], result
         assert result["answer"]["code"] == 1
         error = result["answer"]["output"]
@@ -219,15 +225,15 @@ def test_the_command_imports_a_checkpoint_with_its_classes_under_any_file_name(t
         ({}, "weights_unreadable"),
     ],
 )
-def test_only_plain_finite_tensors_are_imported(tmp_path, state, code):
+def test_only_plain_finite_tensors_are_imported(tmp_path, import_file, state, code):
     torch.save({"state_dict": state}, tmp_path / "in")
-    assert _in_this_process(tmp_path / "in")["output"]["code"] == code
+    assert import_file(tmp_path / "in")["answer"]["output"]["code"] == code
 
 
 @pytest.mark.parametrize("classes", [["a\x1b[2J"], ["x" * 301], [""], ["a"] * 20_001])
-def test_invalid_class_names_are_refused(tmp_path, classes):
+def test_invalid_class_names_are_refused(tmp_path, import_file, classes):
     torch.save({"state_dict": {"w": torch.zeros(1)}, "meta": {"classes": classes}}, tmp_path / "in")
-    assert _in_this_process(tmp_path / "in")["output"]["code"] == "weights_refused"
+    assert import_file(tmp_path / "in")["answer"]["output"]["code"] == "weights_refused"
 
 
 def test_a_compressed_archive_is_refused_before_it_is_read(tmp_path):
@@ -235,13 +241,6 @@ def test_a_compressed_archive_is_refused_before_it_is_read(tmp_path):
         file.writestr("archive/data.pkl", bytes(1 << 28))
     with pytest.raises(FrsError, match="in is not a weights file"):
         weights.read(tmp_path / "in")
-
-
-def _in_this_process(source: Path) -> Any:
-    completed = subprocess.run(
-        [sys.executable, HERE / "import_many.py"], input=str(source), stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    return json.loads(completed.stdout)["answer"]
 
 
 def test_unrelated_metadata_are_not_used_as_class_names(tmp_path):
