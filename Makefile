@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-slow test-docker check format lock audit bench results docs site env rotate-passwords images backup restore clean
+.PHONY: setup demo test test-full test-docker check format lock audit bench results docs site env rotate-passwords images backup restore clean
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
@@ -21,11 +21,15 @@ setup: .venv/.done  ## create .venv from requirements.lock, or from constraints.
 demo: setup  ## distil a small detector on generated data and compare it with its baseline
 	$(BIN)/frs demo --data demo
 
-test: setup  ## run the tests (minutes on two cores)
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+# more than cores, as tests of several processes mostly wait
+PROCESSES ?= 4
 
-test-slow: setup  ## run the slow tests
-	$(BIN)/python -m pytest -m slow
+test: setup  ## run the tests (minutes on two cores); of seeds, walks and generated requests a sample
+	$(PYTEST)
+
+test-full: setup  ## run the tests of make test and all seeds, walks and generated requests (an hour or more)
+	$(PYTEST) -m 'not docker'
 
 test-docker: setup  ## test the service in containers: builds the images, then takes 15 min; needs Docker and compose
 	$(BIN)/python -m pytest -m docker --timeout 1800 tests/docker

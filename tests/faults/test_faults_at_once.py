@@ -19,11 +19,12 @@ from store.jobs import actions, lifecycle, recording
 from store.states import EndReason, JobStatus
 
 
-def many(fast, slow):
-    return [pytest.param(*fast), pytest.param(*slow, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+def many(fast, *slow):
+    marks = [pytest.mark.slow, pytest.mark.timeout(3600)]
+    return [pytest.param(*fast), *(pytest.param(*size, marks=marks) for size in slow)]
 
 
-@pytest.mark.parametrize(("processes", "rounds"), many((8, 50), (32, 1000)))
+@pytest.mark.parametrize(("processes", "rounds"), many((4, 50), (8, 50), (32, 1000)))
 def test_one_of_many_processes_claims_a_job(harness, processes, rounds):
     spawn = multiprocessing.get_context("spawn")
     job_ids = [harness.submit() for _ in range(rounds)]

@@ -99,7 +99,8 @@ def test_sigterm_ends_a_worker_within_its_grace_period_in_any_broker_state(
     worker = service.start_worker()
     job_id = service.harness.submit(steps=10_000, seconds=0.02)
     service.harness.until_step(job_id, 5)
-    time.sleep(2)  # for its consumer to be connected
+    if broker != "was frozen from the start":
+        until(lambda: any(client["cmd"] == "brpop" for client in redis.client.client_list()))
     if broker == "is frozen":
         redis.freeze()
     if broker == "is dead":

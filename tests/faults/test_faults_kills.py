@@ -25,7 +25,7 @@ def many(fast: int, slow: int) -> list[object]:
     return [pytest.param(range(fast), id=str(fast)), pytest.param(range(fast, fast + slow), id=str(slow), marks=marks)]
 
 
-@pytest.mark.parametrize("seeds", many(4, 30))
+@pytest.mark.parametrize("seeds", many(2, 32))
 def test_another_worker_continues_after_kill_9_of_a_worker(open_service: OpenService, seeds: range) -> None:
     """The supervisor and the thread that forks the trainer are that process too."""
     service = open_service(**LEASE)
@@ -42,7 +42,7 @@ def test_another_worker_continues_after_kill_9_of_a_worker(open_service: OpenSer
     nothing_is_lost_or_left(service, jobs)
 
 
-@pytest.mark.parametrize("seeds", many(4, 30))
+@pytest.mark.parametrize("seeds", many(2, 32))
 def test_the_worker_starts_another_trainer_after_kill_9_of_a_trainer(open_service: OpenService, seeds: range) -> None:
     service = open_service()
     service.start_worker()
@@ -57,7 +57,7 @@ def test_the_worker_starts_another_trainer_after_kill_9_of_a_trainer(open_servic
     nothing_is_lost_or_left(service, jobs)
 
 
-@pytest.mark.parametrize("seeds", many(3, 20))
+@pytest.mark.parametrize("seeds", many(2, 21))
 def test_sigterm_loses_no_step_and_counts_no_attempt(open_service: OpenService, seeds: range) -> None:
     service = open_service()
     worker = service.start_worker()

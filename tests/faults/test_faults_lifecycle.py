@@ -329,11 +329,16 @@ def _run(new_database: NewDatabase, examples: int, steps: int) -> None:
 
 
 def test_the_store_agrees_with_the_model_on_sqlite(sqlite: NewDatabase) -> None:
-    _run(sqlite, examples=60, steps=40)
+    _run(sqlite, examples=20, steps=40)
 
 
 def test_the_store_agrees_with_the_model_on_postgresql(postgresql: NewDatabase) -> None:
-    _run(postgresql, examples=8, steps=40)
+    _run(postgresql, examples=3, steps=40)
+
+
+@pytest.mark.slow
+def test_the_store_agrees_with_the_model_for_long_on_postgresql(postgresql: NewDatabase) -> None:
+    _run(postgresql, examples=30, steps=40)
 
 
 @pytest.mark.slow

@@ -16,20 +16,20 @@ from store.jobs import checkpoints, lifecycle, recording
 
 STEPS, CRASH = 20, 13
 OLDER, NEWEST = 5, 10
-CUTS = [0, 1, *range(5, 35, 5)]
+FAST_CUTS, SLOW_CUTS = [0, 20], [1, 5, 10, 15, 25, 30]
 
 
 class Died(BaseException):
     """Of a worker."""
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", [*FAST_CUTS, *(pytest.param(cut, marks=pytest.mark.slow) for cut in SLOW_CUTS)])
 def test_a_truncated_checkpoint_is_skipped(worker_harness: WorkerHarness, cut: int) -> None:
     goes_on_from_the_older_one(worker_harness, lambda content: content[:cut])
 
 
 @pytest.mark.parametrize("place", [0, 8, 17, -1])
-@pytest.mark.parametrize("bit", [0, 6])
+@pytest.mark.parametrize("bit", [0, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_checkpoint_with_a_flipped_bit_is_skipped(worker_harness: WorkerHarness, place: int, bit: int) -> None:
     def flip(content: bytes) -> bytes:
         flipped = bytearray(content)

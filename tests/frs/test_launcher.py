@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from test_engine_command import frs, read_until, start_trainer, write_spec
+from test_engine_command import frs, frs_in_this_process, read_until, start_trainer, write_spec
 
 from frs import events
+from frs.dataset.shapes.drawing import draw_dataset
 from frs.detectors import weights
 from frs.engine.checkpoints import random_states_in
 
@@ -117,7 +118,7 @@ def test_a_stalled_trainer_ends_with_all_its_processes(tmp_path: Path, data: Pat
 
 def test_the_failure_of_one_process_is_the_jobs_only_outcome(tmp_path: Path, models: Path) -> None:
     folder = tmp_path / "data"
-    frs("shapes", folder / "tiny", "--train", 14, "--val", 2, "--size", 96)
+    draw_dataset(folder / "tiny", train=14, val=2, size=96)
     process, reader, pids = start_on_two_processes(tmp_path, folder, models)
     for number, image in enumerate(sorted((folder / "tiny" / "train").iterdir())):
         if number:  # keep one; any process may be the first to read another
@@ -138,8 +139,8 @@ def test_the_failure_of_one_process_is_the_jobs_only_outcome(tmp_path: Path, mod
 )
 def test_invalid_numbers_of_processes_are_rejected(tmp_path: Path, changes: list[str], message: str) -> None:
     sets = [word for change in changes for word in ("--set", change)]
-    completed = frs("train", write_spec(tmp_path), *sets)
-    assert completed.returncode == 2 and message in " ".join(completed.stderr.split())
+    result = frs_in_this_process("train", write_spec(tmp_path), *sets)
+    assert result.exit_code == 2 and message in " ".join(result.stderr.split())
 
 
 def test_more_gpus_than_available_are_an_error(tmp_path: Path, data: Path, models: Path) -> None:
