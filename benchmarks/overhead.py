@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from service import ROOT, free_port
+from servers import ROOT, free_port
 
 from cli.client import Client
 from frs.dataset.shapes.drawing import draw_dataset

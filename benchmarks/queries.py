@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx2
 import numpy as np
-from service_process import POSTGRESQL, SQLITE, ServiceProcess, cpu_seconds, start_service
+from servers import ApiProcess
+from service_process import POSTGRESQL, SQLITE, start_service
 from sqlalchemy import text
 
 from frs.spec import JobSpec
@@ -55,12 +56,12 @@ def measure(kind: str = SQLITE, scale: float = 1.0, repeats: int = REPEATS) -> d
         _fill(service.database, jobs, curves, max(1, int(LONG * scale)))
         result: dict[str, Any] = {"fill_seconds": time.monotonic() - started, "jobs": jobs}
         result["metrics"] = _count(service.database, "metrics")
-        with service.api() as pid:
-            result |= _measure_curves(service, pid, curves, repeats)
-            result |= _measure_lists(service, pid, "queued", repeats)
+        with service.api as api:
+            result |= _measure_curves(api, curves, repeats)
+            result |= _measure_lists(api, "queued", repeats)
             end_jobs = "UPDATE jobs SET status = 'succeeded', end_reason = 'completed', finished_at = created_at + 9"
             _execute(service.database, end_jobs, *_vacuum(kind))
-            result |= _measure_lists(service, pid, "ended", repeats)
+            result |= _measure_lists(api, "ended", repeats)
     return result
 
 
@@ -86,23 +87,23 @@ def _fill(database: Database, jobs: int, curves: int, long: int) -> None:
     _execute(database, "CREATE INDEX ix_metrics_job_id_seq ON metrics (job_id, seq)", *_vacuum(kind))
 
 
-def _measure_curves(service: ServiceProcess, pid: int, curves: int, repeats: int) -> dict[str, Any]:
-    client = _client(service, service.key)
+def _measure_curves(api: ApiProcess, curves: int, repeats: int) -> dict[str, Any]:
+    client = _client(api, api.key)
     numbers = np.random.default_rng(0).integers(1, curves + 1, repeats)
-    result = {"curves, first": _latencies(pid, client, (_curves_path(job) for job in range(1, curves + 1)))}
-    result["curves, again"] = _latencies(pid, client, (_curves_path(int(job)) for job in numbers))
-    result["long curves, first"] = _latencies(pid, client, [_curves_path(curves + 1)])
-    result["long curves, again"] = _latencies(pid, client, [_curves_path(curves + 1)] * repeats)
+    result = {"curves, first": _latencies(api, client, (_curves_path(job) for job in range(1, curves + 1)))}
+    result["curves, again"] = _latencies(api, client, (_curves_path(int(job)) for job in numbers))
+    result["long curves, first"] = _latencies(api, client, [_curves_path(curves + 1)])
+    result["long curves, again"] = _latencies(api, client, [_curves_path(curves + 1)] * repeats)
     return result
 
 
-def _measure_lists(service: ServiceProcess, pid: int, status: str, repeats: int) -> dict[str, Any]:
-    admin, owner = _client(service, service.key), _client(service, TOKEN)
+def _measure_lists(api: ApiProcess, status: str, repeats: int) -> dict[str, Any]:
+    admin, owner = _client(api, api.key), _client(api, TOKEN)
     return {
-        f"jobs {status}, page 1": _latencies(pid, admin, ["/jobs"] * repeats),
-        f"jobs {status}, page 200": _latencies(pid, admin, [f"/jobs?cursor={_cursor_of_page_200(admin)}"] * repeats),
-        f"jobs {status}, one owner's": _latencies(pid, owner, ["/jobs"] * repeats),
-        f"jobs {status}, none such": _latencies(pid, admin, ["/jobs?status=failed"] * repeats),
+        f"jobs {status}, page 1": _latencies(api, admin, ["/jobs"] * repeats),
+        f"jobs {status}, page 200": _latencies(api, admin, [f"/jobs?cursor={_cursor_of_page_200(admin)}"] * repeats),
+        f"jobs {status}, one owner's": _latencies(api, owner, ["/jobs"] * repeats),
+        f"jobs {status}, none such": _latencies(api, admin, ["/jobs?status=failed"] * repeats),
     }
 
 
@@ -115,8 +116,8 @@ def _cursor_of_page_200(client: httpx2.Client) -> str:
     return str(cursor)
 
 
-def _latencies(pid: int, client: httpx2.Client, paths: Iterable[str]) -> dict[str, float]:
-    latencies, cpu_before = [], cpu_seconds(pid)
+def _latencies(api: ApiProcess, client: httpx2.Client, paths: Iterable[str]) -> dict[str, float]:
+    latencies, cpu_before = [], api.cpu_seconds()
     for path in paths:
         started = time.perf_counter()
         client.get(path).raise_for_status()
@@ -124,12 +125,12 @@ def _latencies(pid: int, client: httpx2.Client, paths: Iterable[str]) -> dict[st
     return {
         "p50": float(np.percentile(latencies, 50)),
         "p95": float(np.percentile(latencies, 95)),
-        "cpu": 1000 * (cpu_seconds(pid) - cpu_before) / len(latencies),
+        "cpu": 1000 * (api.cpu_seconds() - cpu_before) / len(latencies),
     }
 
 
-def _client(service: ServiceProcess, token: str) -> httpx2.Client:
-    return httpx2.Client(base_url=service.url, headers={"Authorization": f"Bearer {token}"}, timeout=120)
+def _client(api: ApiProcess, token: str) -> httpx2.Client:
+    return httpx2.Client(base_url=api.url, headers={"Authorization": f"Bearer {token}"}, timeout=120)
 
 
 def _curves_path(job: int) -> str:

@@ -1,7 +1,6 @@
 """Start a service for a benchmark: in a temporary folder, on loopback, with a checked data set of drawn shapes."""
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from servers import ROOT, ApiProcess, Redis, environment, free_port, temporary_folder
 
 from frs.dataset.shapes.drawing import draw_dataset
 from store.db.database import Database, open_database
 from store.initialise import initialise
 from store.settings import Settings
 
-ROOT = Path(__file__).parents[1]
 SPEC = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
 STUB = ROOT / "tests" / "worker"
 """Folder of the stub trainer and its worker, for benchmarks of everything but training."""
@@ -29,39 +28,34 @@ STUB = ROOT / "tests" / "worker"
 
 @dataclass
 class Service:
-    """A running service: its settings, port, database and processes by name."""
+    """A running service: its settings, API, database and processes by name."""
 
     settings: Settings
-    port: int
+    api: ApiProcess
     database: Database
     processes: dict[str, subprocess.Popen[bytes]]
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return self.api.url
 
     @property
     def key(self) -> str:
-        return self.settings.api_key_file.read_text().strip()
+        return self.api.key
 
     def client(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60)
+        return httpx2.Client(base_url=self.url, headers=self.api.headers, timeout=60)
 
     def start(self, name: str, *command: str) -> None:
-        variables = {
-            f"FRS_{key.upper()}": str(value) for key, value in self.settings.model_dump(exclude_unset=True).items()
-        }
         with (self.settings.data / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, *command],
-                env=os.environ | {"PYTHONPATH": str(ROOT), "FRS_MAX_ACTIVE_JOBS": "1000000"} | variables,
-                stdout=log,
-                stderr=log,
+                [sys.executable, *command], env=os.environ | environment(self.settings), stdout=log, stderr=log
             )
 
     def start_api(self) -> None:
-        self.start("api", "-m", "api", "--port", str(self.port))
-        wait_until_answered(f"{self.url}/health/ready")
+        self.api.start()
+        assert self.api.process
+        self.processes["api"] = self.api.process
 
     def start_stub_worker(self, name: str = "worker") -> None:
         self.start(name, str(STUB / "stub_worker.py"))
@@ -71,10 +65,10 @@ class Service:
 def run_service(**changes: Any) -> Iterator[Service]:
     """Yield a service with a running API and a registered data set, without workers."""
     with tempfile.TemporaryDirectory(prefix="frs-load-") as folder:
-        settings = Settings(data=Path(folder) / "data", **changes)
+        settings = Settings(data=Path(folder) / "data", max_active_jobs=1_000_000, **changes)
         initialise(settings)
         draw_dataset(settings.datasets_root / "shapes", train=8, val=4, size=64)
-        service = Service(settings, free_port(), open_database(settings.database_url), {})
+        service = Service(settings, ApiProcess(settings), open_database(settings.database_url), {})
         try:
             service.start_api()
             with service.client() as client:
@@ -106,13 +100,8 @@ def run_floor() -> Iterator[str]:
 @contextmanager
 def run_redis() -> Iterator[str]:
     """Run a Redis server without persistence and yield its URL."""
-    port = free_port()
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-    try:
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        kill(process)
+    with temporary_folder("frs-redis-") as folder, Redis(folder) as server:
+        yield server.url
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -129,9 +118,3 @@ def wait_until_answered(url: str) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
     raise TimeoutError(f"{url} does not answer")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -8,17 +8,15 @@ Each client receives one event per second. The API, the clients and the writer o
 import argparse
 import asyncio
 import json
-import os
 import re
 import resource
 import threading
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from service_process import ServiceProcess, cpu_seconds, start_service
+from service_process import ServiceProcess, start_service
 from sqlalchemy import text
 
 from frs.spec import JobSpec
@@ -54,12 +52,12 @@ def measure(clients: int = CLIENTS, jobs: int = CLIENTS, seconds: float = SECOND
     _raise_file_limit(2 * clients + 200)
     with start_service("sqlite", FRS_MAX_STREAMS_PER_KEY=str(clients)) as service:
         ids = _fill(service, jobs)
-        with service.api() as pid:
-            return asyncio.run(_listen(service, pid, [ids[number % jobs] for number in range(clients)], seconds))
+        with service.api:
+            return asyncio.run(_listen(service, [ids[number % jobs] for number in range(clients)], seconds))
 
 
-async def _listen(service: ServiceProcess, pid: int, ids: list[str], seconds: float) -> dict[str, Any]:
-    memory_before, stop = _resident_bytes(pid), threading.Event()
+async def _listen(service: ServiceProcess, ids: list[str], seconds: float) -> dict[str, Any]:
+    memory_before, stop = service.api.resident_bytes(), threading.Event()
     listeners = await _connect(service, ids)
     commits: list[float] = []
     writer = threading.Thread(target=_write, args=(service, stop, commits), daemon=True)
@@ -67,11 +65,11 @@ async def _listen(service: ServiceProcess, pid: int, ids: list[str], seconds: fl
     await asyncio.sleep(SETTLE_SECONDS)
     for listener in listeners:
         listener.delays.clear()
-    cpu_before, started = cpu_seconds(pid), time.monotonic()
+    cpu_before, started = service.api.cpu_seconds(), time.monotonic()
     await asyncio.sleep(seconds)
-    duration, cpu_used = time.monotonic() - started, cpu_seconds(pid) - cpu_before
+    duration, cpu_used = time.monotonic() - started, service.api.cpu_seconds() - cpu_before
     delays = np.concatenate([listener.delays for listener in listeners])
-    memory_growth = _resident_bytes(pid) - memory_before
+    memory_growth = service.api.resident_bytes() - memory_before
     connected = sum(not listener.is_closed for listener in listeners)
     stop.set()
     writer.join()
@@ -118,14 +116,14 @@ class Listener(asyncio.Protocol):
 
 async def _connect(service: ServiceProcess, ids: list[str]) -> list[Listener]:
     listeners: list[Listener] = []
-    loop, key = asyncio.get_running_loop(), service.key
+    loop, key, port = asyncio.get_running_loop(), service.api.key, service.api.port
     for start in range(0, len(ids), AT_A_TIME):
         requests = [
             f"GET /jobs/{id}/stream?from=now HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
             for id in ids[start : start + AT_A_TIME]
         ]
         connections = await asyncio.gather(
-            *(loop.create_connection(lambda r=request: Listener(r), "127.0.0.1", service.port) for request in requests)
+            *(loop.create_connection(lambda r=request: Listener(r), "127.0.0.1", port) for request in requests)
         )
         listeners += [listener for _, listener in connections]
         assert all(await asyncio.gather(*(listener.answered for _, listener in connections))), "a stream was refused"
@@ -157,10 +155,6 @@ def _fill(service: ServiceProcess, count: int) -> list[str]:
             session.add(Job(**row, dataset_id="ds_shapes"))
         session.commit()
     return [f"job_{number:026d}" for number in range(count)]
-
-
-def _resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _raise_file_limit(count: int) -> None:

@@ -1,23 +1,20 @@
 """Fixtures: an API process without a worker, and the `frs` command run against it."""
 
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
+from servers import ApiProcess
 from typer.testing import CliRunner, Result
 
 from cli import terminal
 from cli.main import app
 from frs.dataset.shapes.drawing import draw_dataset
+from store.initialise import initialise
+from store.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -26,28 +23,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     draw_dataset(folder / "datasets" / "shapes", train=4, val=2, size=64)
     shutil.copytree(folder / "datasets" / "shapes", folder / "datasets" / "incomplete")
     sorted((folder / "datasets" / "incomplete" / "train").iterdir())[0].unlink()
-    environment = os.environ | {"FRS_DATA": str(folder)}
-    subprocess.run([sys.executable, "-m", "store", "init"], env=environment, check=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    (folder / "url").write_text(url)
-    api = subprocess.Popen([sys.executable, "-m", "api", "--port", url.rpartition(":")[2]], env=environment)
-    wait_until_ready(url)
-    yield folder
-    api.terminate()
-    assert api.wait(20) in (0, -signal.SIGTERM)
-
-
-def wait_until_ready(url: str) -> None:
-    for _ in range(200):
-        try:
-            if httpx2.get(f"{url}/health/ready").is_success:
-                return
-        except httpx2.RequestError:
-            pass
-        time.sleep(0.1)
-    pytest.fail("the API did not start")
+    settings = Settings(data=folder)
+    initialise(settings)
+    with ApiProcess(settings) as api:
+        (folder / "url").write_text(api.url)
+        yield folder
+    assert api.process and api.process.returncode in (0, -signal.SIGTERM)
 
 
 @pytest.fixture

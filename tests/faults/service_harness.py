@@ -14,7 +14,7 @@ from typing import Any, Self
 import httpx2
 import oracle
 from oracle import Expected
-from servers import free_port
+from servers import ApiProcess, environment
 from sqlalchemy import func, select, update
 from worker_harness import SHORT, STUB, WorkerHarness, until
 
@@ -25,7 +25,6 @@ from store.settings import Settings
 from store.states import DatasetStatus, JobStatus
 
 STUB_WORKER = Path(STUB[-1]).with_name("stub_worker.py")
-ROOT = Path(__file__).parents[2]
 LEASE = {"heartbeat_seconds": 0.5, "fence_seconds": 4, "lease_seconds": 6}
 SPEC = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
 RETRYABLE = (429, 500, 502, 503, 504, 507)
@@ -45,11 +44,8 @@ class ServiceHarness:
         self.harness.do(
             lambda session: session.execute(update(Dataset).values(status=DatasetStatus.READY, classes=["box"]))
         )
-        self.port = free_port()
-        key = self.settings.api_key_file.read_text().strip()
-        self._http = httpx2.Client(
-            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {key}"}, limits=httpx2.Limits()
-        )
+        self.api = ApiProcess(self.settings, logs / "api.log")
+        self._http = httpx2.Client(base_url=self.api.url, headers=self.api.headers, limits=httpx2.Limits())
         self.processes: list[subprocess.Popen[bytes]] = []
         self.status_codes: list[int] = []
         """Status code of every response; 0 for a request without a response."""
@@ -67,13 +63,22 @@ class ServiceHarness:
 
     def start_api(self) -> subprocess.Popen[bytes]:
         """Start the API and wait until it answers."""
-        process = self._start(sys.executable, "-m", "api", "--port", str(self.port))
-        until(lambda: self.request("GET", "/health/ready") is not None, 30)
-        return process
+        self.api.start()
+        assert self.api.process
+        self.processes.append(self.api.process)
+        return self.api.process
 
     def start_worker(self, **changes: Any) -> subprocess.Popen[bytes]:
         """Start a worker with these changes of the settings."""
-        return self._start(sys.executable, str(STUB_WORKER), **changes)
+        with (self.logs / f"{len(self.processes)}.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(STUB_WORKER)],
+                env=os.environ | environment(self.settings, **changes),
+                stdout=log,
+                stderr=log,
+            )
+        self.processes.append(process)
+        return process
 
     def request(self, method: str, path: str, timeout: float = 60, **options: Any) -> httpx2.Response | None:
         """Return the response, or None without one."""
@@ -127,15 +132,6 @@ class ServiceHarness:
             )
         except Exception:
             return -1
-
-    def _start(self, *command: str, **changes: Any) -> subprocess.Popen[bytes]:
-        settings = self.settings.model_dump(exclude_unset=True) | changes
-        variables = {f"FRS_{name.upper()}": str(value) for name, value in settings.items()}
-        environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
-        with (self.logs / f"{len(self.processes)}.log").open("w") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        self.processes.append(process)
-        return process
 
 
 def job_spec(**options: object) -> dict[str, Any]:

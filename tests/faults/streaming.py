@@ -1,23 +1,15 @@
-"""An API process that tests kill and restart, clients of its event streams, and a writer of events."""
+"""Clients of an API's event streams that reconnect, and a writer of events."""
 
 import asyncio
 import itertools
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import httpx2
-from servers import free_port
+from servers import ApiProcess
 from sqlalchemy import select
-from worker_harness import until
 
 from frs import events
 from frs.spec import JobSpec
@@ -28,40 +20,6 @@ from store.jobs.lease import Lease
 from store.states import EndReason, JobStatus
 
 SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
-READY_SECONDS = 60
-
-
-class ApiProcess:
-    """`python -m api` on one port; it can be started and stopped repeatedly."""
-
-    def __init__(self, data: Path, **environment: str) -> None:
-        """Choose a port and write the URL into the data folder; `environment` adds variables to the process."""
-        self.environment = os.environ | {"FRS_DATA": str(data), **environment}
-        self.key = (data / "api-key").read_text().strip()
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        (data / "url").write_text(self.url)
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start the process and wait until it answers."""
-        command = [sys.executable, "-m", "api", "--port", str(self.port)]
-        self.process = subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL)
-        until(self._is_live, READY_SECONDS)
-
-    def stop(self, signal_number: signal.Signals) -> float:
-        """Send the signal and wait for the process to end; return the duration in seconds."""
-        assert self.process is not None
-        began = time.monotonic()
-        self.process.send_signal(signal_number)
-        self.process.wait(60)
-        return time.monotonic() - began
-
-    def _is_live(self) -> bool:
-        try:
-            return httpx2.get(f"{self.url}/health/live").is_success
-        except httpx2.RequestError:
-            return False
 
 
 @dataclass

@@ -42,7 +42,7 @@ def database(settings: Settings) -> Iterator[Database]:
 
 @pytest.fixture
 def api(settings: Settings) -> Iterator[ApiProcess]:
-    api = ApiProcess(settings.data, FRS_MAX_STREAMS_PER_KEY="1000")
+    api = ApiProcess(settings, FRS_MAX_STREAMS_PER_KEY="1000")
     api.start()
     yield api
     api.stop(signal.SIGKILL)

@@ -107,7 +107,7 @@ def test_100_mb_without_a_key_are_refused_before_the_body_is_sent(live, length, 
 
 
 def test_100_mb_sent_without_a_key_cost_no_memory(live):
-    before = live.resident()
+    before = live.resident_bytes()
     head = "POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 104857600\r\n\r\n"
     with live.connect() as client:
         client.sendall(head.encode())
@@ -134,7 +134,7 @@ def _bodies() -> Iterator[bytes]:
 def test_large_deep_and_invalid_bodies_are_refused_without_memory_growth(live):
     paths = ("/jobs", "/datasets", "/detectors", "/api-keys")
     httpx2.post(f"{live.url}/jobs", content=b"{}", headers=JSON | live.headers)
-    before, tried = live.resident(), 0
+    before, tried = live.resident_bytes(), 0
     for _ in range(2):
         for body in _bodies():
             for path in paths:
@@ -148,9 +148,9 @@ def test_large_deep_and_invalid_bodies_are_refused_without_memory_growth(live):
 
 def test_an_endless_body_is_refused_and_not_buffered(live):
     head = "POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
-    before = live.resident()
+    before = live.resident_bytes()
     with live.connect() as client:
-        client.sendall(f"{head}Authorization: Bearer {live.token}\r\n\r\n".encode())
+        client.sendall(f"{head}Authorization: Bearer {live.key}\r\n\r\n".encode())
         _send_until_closed(client, 200 * MIB, b"10000\r\n" + b" " * 0x10000 + b"\r\n")
         assert client.recv(65536).startswith(b"HTTP/1.1 413"), "an endless body is not refused"
     assert _memory_growth(live, before) < RSS_GROWTH
@@ -161,7 +161,7 @@ def test_500_half_open_connections_do_not_slow_other_requests(live):
     idle_p99 = _p99(live)
     partial_requests = [
         "GET /jobs HTTP/1.1\r\nHost: x\r\nX-A: ",
-        f"POST /jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {live.token}\r\n"
+        f"POST /jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {live.key}\r\n"
         'Content-Type: application/json\r\nContent-Length: 900\r\n\r\n{"a',
         "",
     ]
@@ -175,7 +175,7 @@ def test_500_half_open_connections_do_not_slow_other_requests(live):
 
 
 def _memory_growth(live, before: int) -> int:
-    growth = live.resident() - before
+    growth = live.resident_bytes() - before
     print(f"memory grew by {growth / MIB:.1f} MiB")
     return growth
 

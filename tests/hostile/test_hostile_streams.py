@@ -35,9 +35,9 @@ def stream(live: Any, job_id: str, token: str) -> Iterator[Iterator[StreamEvent]
 
 def test_a_stream_requires_a_key_in_the_header(live: Any, job_id: str) -> None:
     path = f"{live.url}/jobs/{job_id}/stream"
-    for sent in ({}, {"params": {"key": live.token, "token": live.token, "api_key": live.token}}):
+    for sent in ({}, {"params": {"key": live.key, "token": live.key, "api_key": live.key}}):
         assert httpx2.get(path, **sent).status_code == 401
-    assert httpx2.get(path, cookies={"Authorization": f"Bearer {live.token}"}).status_code == 401
+    assert httpx2.get(path, cookies={"Authorization": f"Bearer {live.key}"}).status_code == 401
 
 
 def test_the_stream_of_another_owners_job_is_404(live: Any, job_id: str) -> None:
@@ -54,7 +54,7 @@ def test_a_revoked_key_closes_only_its_own_streams(live: Any, job_id: str) -> No
         httpx2.delete(f"{live.url}/api-keys/{revoked['id']}", headers=live.headers).raise_for_status()
         assert [event.type for event in revoked_events] == ["closed"]
         assert time.monotonic() - started < CLOSED_WITHIN * SLACK
-        post(live, f"/jobs/{job_id}/cancel", {}, live.token)
+        post(live, f"/jobs/{job_id}/cancel", {}, live.key)
         assert [event.type for event in other_events] == ["status", "end"]
 
 
@@ -91,7 +91,7 @@ def next_status(live: Any, path: str, headers: dict[str, str]) -> int:
 
 
 def new_key(live: Any, owner: str, scope: str, **limits: Any) -> Any:
-    return post(live, "/api-keys", {"name": owner, "owner": owner, "scopes": [scope], **limits}, live.token)
+    return post(live, "/api-keys", {"name": owner, "owner": owner, "scopes": [scope], **limits}, live.key)
 
 
 def post(live: Any, path: str, body: dict[str, Any], token: str) -> Any:

@@ -1,9 +1,6 @@
 """Fixtures for tests on a database: SQLite and, if its binaries are installed, a temporary PostgreSQL server."""
 
-import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Select, create_engine, select, text
+from servers import Postgres, postgres_binaries, temporary_folder
+from sqlalchemy import Select, select
 
 from frs.spec import JobSpec
 from store.db.database import Database, open_database
@@ -51,40 +49,18 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> NewDatabase:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[NewDatabase]:
     """A function that creates databases on a temporary PostgreSQL server."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not binaries:
+    if postgres_binaries() is None:
         pytest.skip("PostgreSQL is not installed in /usr/lib/postgresql")
-    folder = tempfile.mkdtemp(prefix="frs-postgresql-")
-    as_postgres: list[str] = []
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres")
-        as_postgres = ["runuser", "-u", "postgres", "--"]
+    with temporary_folder("frs-postgresql-") as folder, Postgres(folder, "fsync=off") as server:
+        migrate(server.url)
+        numbers = count()
 
-    def run(program: str, *arguments: str) -> None:
-        command = [*as_postgres, str(binaries[-1] / program), "-D", f"{folder}/data", *arguments]
-        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+        def new_database(_: Path) -> str:
+            name = f"test_{next(numbers)}"
+            server.sql(f"CREATE DATABASE {name} TEMPLATE frs", "postgres")
+            return server.url_of(name)
 
-    def url_of(name: str) -> str:
-        return f"postgresql://postgres@/{name}?host={folder}"
-
-    def new_database(_: Path) -> str:
-        name = f"test_{next(numbers)}"
-        with admin.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template_frs"))
-        return url_of(name)
-
-    run("initdb", "-U", "postgres", "-A", "trust", "--no-sync")
-    options = f"-c listen_addresses='' -c fsync=off -c max_connections=200 -k {folder}"
-    run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
-    numbers = count()
-    admin = create_engine(url_of("postgres"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text("CREATE DATABASE template_frs"))
-    migrate(url_of("template_frs"))
-    yield new_database
-    admin.dispose()
-    run("pg_ctl", "-m", "immediate", "stop")
-    shutil.rmtree(folder)
+        yield new_database
 
 
 def migrate(url: str) -> None:
