@@ -23,7 +23,7 @@ demo: setup  ## distil a small detector on generated data and compare it with it
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 # more than cores, as tests of several processes mostly wait
-PROCESSES ?= 4
+PROCESSES ?= 3
 
 test: setup  ## run the tests (minutes on two cores); of seeds, walks and generated requests a sample
 	$(PYTEST)

@@ -33,7 +33,7 @@ from frs.training.stop_request import Interrupted, StopRequest
 
 EXACT_ARCHITECTURES = ("fcos", "gfl")
 """Architectures whose heads in mmdet count positives over all processes. The others average per process."""
-SIZE, STEPS = 64, [10, pytest.param(50, marks=pytest.mark.slow)]
+SIZE, STEPS = 64, [25, pytest.param(50, marks=pytest.mark.slow)]
 Results = dict[str, Any]
 
 
