@@ -101,19 +101,21 @@ def _measure_lists(api: ApiProcess, status: str, repeats: int) -> dict[str, Any]
     admin, owner = _client(api, api.key), _client(api, TOKEN)
     return {
         f"jobs {status}, page 1": _latencies(api, admin, ["/jobs"] * repeats),
-        f"jobs {status}, page 200": _latencies(api, admin, [f"/jobs?cursor={_cursor_of_page_200(admin)}"] * repeats),
+        f"jobs {status}, page 200": _latencies(api, admin, [_path_of_page_200(admin)] * repeats),
         f"jobs {status}, one owner's": _latencies(api, owner, ["/jobs"] * repeats),
         f"jobs {status}, none such": _latencies(api, admin, ["/jobs?status=failed"] * repeats),
     }
 
 
-def _cursor_of_page_200(client: httpx2.Client) -> str:
-    """Return the cursor after 199 pages of 50 jobs."""
-    path = "/jobs?limit=199"
+def _path_of_page_200(client: httpx2.Client) -> str:
+    """Return the path of the page after 199 pages of 50 jobs, or of the last page."""
+    cursor = ""
     for _ in range(50):
-        cursor = client.get(path).json()["next_cursor"]
-        path = f"/jobs?limit=199&cursor={cursor}"
-    return str(cursor)
+        next_cursor = client.get(f"/jobs?limit=199{cursor}").json()["next_cursor"]
+        if next_cursor is None:
+            break
+        cursor = f"&cursor={next_cursor}"
+    return f"/jobs?limit=50{cursor}"
 
 
 def _latencies(api: ApiProcess, client: httpx2.Client, paths: Iterable[str]) -> dict[str, float]:

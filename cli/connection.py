@@ -77,7 +77,7 @@ def no_answer(error: httpx2.RequestError, client: httpx2.Client, *, is_repeatabl
         case httpx2.ConnectError() if proxy:
             return NoAnswer(f"No proxy answers at {proxy}: {reason}.", _hint_for_proxy(client))
         case httpx2.ConnectError():
-            hint = "Start the service with `frs up`, or set FRS_URL."
+            hint = "If it is not starting: `frs up`, or `docker compose up -d`. For another address, set FRS_URL."
             return NoAnswer(f"No service answers at {url}: {reason}.", hint)
         case httpx2.LocalProtocolError():
             return NoAnswer(f"The request to {url} is not valid HTTP.", "Report this as a fault of `frs`.")

@@ -114,7 +114,7 @@ def usage(answer: Json) -> Group:
         owners.add_row(_text(row["owner"]), *(decimal(row[kind]) for kind in kinds))
     lines = [
         f"disk of {disk['name']}: {decimal(disk['free'])} of {decimal(disk['total'])} free; "
-        f"jobs wait below {decimal(disk['floor'])}"
+        f"{'uploads are refused' if disk['name'] == 'uploads' else 'jobs wait'} below {decimal(disk['floor'])}"
         for disk in answer["disks"]
     ]
     return Group(owners, *map(Text, lines))

@@ -115,7 +115,7 @@ def _teacher_reason(teacher: Row[str, JobStatus] | None) -> tuple[WaitingReason,
 def _runs_reason(unfinished: Sequence[str]) -> tuple[WaitingReason, str] | None:
     if not unfinished:
         return None
-    message = f"{len(unfinished)} of the runs to compare have not succeeded yet, first job {unfinished[0]}."
+    message = f"Runs to compare that have not succeeded yet: {len(unfinished)}, first job {unfinished[0]}."
     return WaitingReason.RUNS, message
 
 

@@ -1,4 +1,5 @@
 import os
+import random
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def test_an_ordinary_mmengine_checkpoint_is_readable(tmp_path: Path) -> None:
     assert weights.state_of(weights.read(tmp_path / "epoch.pth"), "epoch.pth")["w"].tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04nonsense", b"\x80\x02}q\x00.", os.urandom(2000)])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04nonsense", b"\x80\x02}q\x00.", random.Random(0).randbytes(2000)])
 def test_a_file_that_is_not_a_weights_file_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "invalid.pth").write_bytes(content)
     with pytest.raises(WeightsUnreadable, match="invalid.pth"):
