@@ -27,7 +27,7 @@ def clean(
     older_than: Annotated[str, typer.Option(help="Keep what ended within this time: 12h, 30d or 8w.")],
     jobs: Annotated[bool, typer.Option("--jobs", help="Remove jobs with all their files.")] = False,
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Remove training checkpoints of succeeded jobs; students stay.")
+        bool, typer.Option("--checkpoints", help="Remove training checkpoints; students stay.")
     ] = False,
     metrics: Annotated[bool, typer.Option("--metrics", help="Remove metric curves; evaluations stay.")] = False,
     keep_last: Annotated[int, typer.Option(min=0, help="Keep the newest jobs of each owner, this many.")] = 0,

@@ -126,8 +126,8 @@ class Settings(BaseSettings):
     """Days after their end in which jobs are kept; a worker then removes them with all their files. A run group is kept
     as a whole, and if one of its jobs has the tag `keep`. Default: for ever."""
     keep_checkpoints_days: PositiveFloat | None = None
-    """Days after their end in which succeeded jobs keep their training checkpoints, which serve only to resume.
-    Students are kept. Default: as long as the job."""
+    """Days after their end in which failed and cancelled jobs keep their training checkpoints; a job that is resumed
+    later starts again. Students are kept. Succeeded jobs have no training checkpoints. Default: as long as the job."""
     keep_metrics_days: PositiveFloat | None = None
     """Days after their end in which jobs keep their metric curves. Evaluations are kept. Default: as long as the
     job."""

@@ -13,7 +13,7 @@ class CleanRequest(Spec):
     """What to remove, and which run groups to keep: a job with its baselines, seed variants and comparison."""
 
     contents: Annotated[tuple[Content, ...], Field(min_length=1, max_length=len(Content))]
-    """`jobs` with everything that belongs to them; or only training `checkpoints` of succeeded jobs, or `metrics`."""
+    """`jobs` with everything that belongs to them; or only training `checkpoints`, or `metrics`."""
     older_than_days: Annotated[float, Field(ge=0, le=36_500)]
     """Keep run groups with a job that has not ended, or ended within these days."""
     keep_last: Annotated[int, Field(ge=0, le=1_000_000)] = 0

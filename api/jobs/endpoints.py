@@ -140,7 +140,7 @@ def list_logs(
 def list_checkpoints(context: ContextDep, caller: Reader, job_id: JobId) -> Page[Checkpoint]:
     """List the checkpoints of a job, oldest first.
 
-    These are the best and the last student and the two newest training checkpoints.
+    These are the best and the last student and, until the job has succeeded, the two newest training checkpoints.
     """
     return results.list_checkpoints(context.database, caller, job_id)
 

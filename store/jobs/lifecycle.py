@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Literal
 
-from sqlalchemy import Select, exists, func, or_, select, union
+from sqlalchemy import Select, delete, exists, func, or_, select, union
 from sqlalchemy.orm import Session, aliased
 
 from frs.events import ErrorInfo
@@ -19,7 +19,7 @@ from store.db import ids
 from store.db.audit import Actor
 from store.db.database import insert, now
 from store.db.queries import COMPARE, is_compared
-from store.db.tables import DEFAULT_OWNER, Attempt, Event, Job
+from store.db.tables import DEFAULT_OWNER, Attempt, Checkpoint, Event, Job
 from store.errors import AlreadySubmitted, IdempotencyKeyReused
 from store.jobs.lease import Lease, Renewal, lock_attempt, lock_jobs, requested_action
 from store.jobs.transitions import add_status_event, by, end_attempt, end_job, insert_event, return_to_queue
@@ -147,11 +147,14 @@ def finish(
 ) -> JobStatus:
     """End the job and return its status, which is `cancelled` if a cancel was accepted earlier.
 
-    Raises LeaseLost.
+    A job that succeeds loses its training checkpoints, which serve only to resume; the caller deletes their files after
+    the commit. Raises LeaseLost.
     """
     job = lock_attempt(session, lease)
     if job.cancel_requested_at is not None:
         status, end_reason, error = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER, None
+    if status == JobStatus.SUCCEEDED:
+        session.execute(delete(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.kind == "training"))
     end_attempt(session, job, AttemptEnd(status))
     end_job(session, job, status, end_reason, error)
     return job.status

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sqlalchemy import Row, and_, delete, exists, func, or_, select, true
+from sqlalchemy import Row, delete, exists, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from store.artifacts import storage
@@ -21,7 +21,6 @@ from store.errors import ActionNotAllowed, JobInUse, JobNotFound
 from store.jobs import actions
 from store.jobs.lease import lock_jobs
 from store.jobs.transitions import add_event
-from store.states import JobStatus
 
 GroupMember = Row[str, str | None, str, float | None, list[str], bool]
 """Id, parent id, owner, end and tags of a job, and whether there is something to remove."""
@@ -33,7 +32,7 @@ class Content(StrEnum):
     JOBS = "jobs"
     """The job with everything that belongs to it, as `DELETE /jobs/{id}` does."""
     CHECKPOINTS = "checkpoints"
-    """Training checkpoints of succeeded jobs; they serve only to resume. Students stay."""
+    """Training checkpoints of failed and cancelled jobs: a job that is resumed later starts again. Students stay."""
     METRICS = "metrics"
     """Metric curves. Evaluations and reports stay."""
 
@@ -140,7 +139,7 @@ def _run_groups(session: Session, contents: Collection[Content], owner: str | No
     has_checkpoints = exists().where(Checkpoint.job_id == Job.id, Checkpoint.kind == "training")
     has_contents = {
         Content.JOBS: true(),
-        Content.CHECKPOINTS: and_(Job.status == JobStatus.SUCCEEDED, has_checkpoints),
+        Content.CHECKPOINTS: has_checkpoints,
         Content.METRICS: exists().where(Metric.job_id == Job.id),
     }
     is_affected = or_(*(has_contents[content] for content in contents)).label("has_contents")
@@ -160,8 +159,7 @@ def _newest_first_by_owner(groups: dict[str, list[GroupMember]]) -> dict[str, Se
 
 
 def _remove_checkpoints(session: Session, ids: Sequence[str], removed: Removed) -> None:
-    succeeded = select(Job.id).where(Job.id.in_(ids), Job.status == JobStatus.SUCCEEDED)
-    deletion = delete(Checkpoint).where(Checkpoint.kind == "training", Checkpoint.job_id.in_(succeeded))
+    deletion = delete(Checkpoint).where(Checkpoint.kind == "training", Checkpoint.job_id.in_(ids))
     rows = session.execute(deletion.returning(Checkpoint.key, Checkpoint.bytes)).all()
     removed.checkpoints, removed.bytes = len(rows), sum(row.bytes for row in rows)
     removed.keys += [row.key for row in rows]

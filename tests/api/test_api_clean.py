@@ -8,13 +8,14 @@ from sqlalchemy import select, update
 from api.clean import service as clean_service
 from frs import events
 from store.db.tables import AuditEntry, Job
+from store.states import EndReason, JobStatus
 
 DAY = 86_400.0
 
 
 @pytest.fixture
 def ended(service, shapes):
-    """A function that returns the id of a succeeded job that ended that many days ago and has files."""
+    """A function that returns the id of a failed job that ended that many days ago and has files."""
 
     def make(days, **changes):
         lease = service.claim(service.submit(**changes)["id"])
@@ -23,7 +24,7 @@ def ended(service, shapes):
         service.artifact(lease, "notes.txt", b"notes")
         service.evaluate(lease, "student", 0.5)
         service.record(lease, events.Metrics(step=1, epoch=1, values={"train/loss": 2.0, "train/lr": 0.1}))
-        service.finish(lease)
+        service.finish(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED)
         long_ago = update(Job).where(Job.id == lease.job_id).values(finished_at=Job.finished_at - days * DAY)
         service.transact(lambda session: session.execute(long_ago))
         return lease.job_id

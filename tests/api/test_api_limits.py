@@ -33,6 +33,7 @@ def client_with(service):
     def make(owner="alice", **limits):
         body = {"name": owner, "owner": owner, **limits}
         client = TestClient(service.client.app)
+        client.portal = service.client.portal  # the event loop of all requests, as in production
         client.headers["Authorization"] = f"Bearer {service.client.post('/api-keys', json=body).json()['token']}"
         return client
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from frs import events
@@ -65,6 +66,8 @@ class Supervisor(TrainerRun):
         _log.info("The attempt has started.")
         finalize = self._run_trainer()
         status = self._write_end(lambda session: finalize(session, self.lease))
+        if status is JobStatus.SUCCEEDED:
+            self._delete_unused_files()
         _log.info("The attempt has ended.", status=status)
 
     def _renew_lease(self, session: Session) -> Interruption:
@@ -120,6 +123,13 @@ class Supervisor(TrainerRun):
             raise Abandoned
         self.artifacts.keep_only(self.lease.job_id, keys)  # earlier attempts can no longer add rows
         work_folder.fetch_checkpoints(self.folder, checkpoints, self.artifacts, self._is_abandoned)
+
+    def _delete_unused_files(self) -> None:
+        """Delete the files of the training checkpoints of a job that has succeeded. Best effort; the job has ended."""
+        try:
+            self.artifacts.keep_only(self.lease.job_id, self.database.read(self._query_files)[1])
+        except (OSError, SQLAlchemyError) as error:
+            _log.warning("Training checkpoints could not be deleted.", error=type(error).__name__)
 
     def _query_files(self, session: Session) -> tuple[list[tables.Checkpoint], set[str]]:
         return newest_checkpoints(session, self.lease.job_id), keys_in_use(session, self.lease.job_id)
