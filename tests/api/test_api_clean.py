@@ -15,16 +15,16 @@ DAY = 86_400.0
 
 @pytest.fixture
 def ended(service, shapes):
-    """A function that returns the id of a failed job that ended that many days ago and has files."""
+    """A function that returns the id of a job, failed by default, that ended that many days ago and has files."""
 
-    def make(days, **changes):
+    def make(days, status=JobStatus.FAILED, **changes):
         lease = service.claim(service.submit(**changes)["id"])
         service.checkpoint(lease, b"0123456789")
         service.checkpoint(lease, b"training state", kind="training")
         service.artifact(lease, "notes.txt", b"notes")
         service.evaluate(lease, "student", 0.5)
         service.record(lease, events.Metrics(step=1, epoch=1, values={"train/loss": 2.0, "train/lr": 0.1}))
-        service.finish(lease, JobStatus.FAILED, end_reason=EndReason.DIVERGED)
+        service.finish(lease, status, end_reason=EndReason.COMPLETED)
         long_ago = update(Job).where(Job.id == lease.job_id).values(finished_at=Job.finished_at - days * DAY)
         service.transact(lambda session: session.execute(long_ago))
         return lease.job_id
@@ -72,7 +72,7 @@ def test_the_newest_jobs_of_an_owner_are_kept(service, ended):
 
 
 def test_a_job_that_another_job_needs_is_skipped(service, ended):
-    teacher = ended(40)
+    teacher = ended(40, JobStatus.SUCCEEDED)
     service.submit(
         {"kind": "distill", "dataset": "shapes", "teacher": {"job": teacher}, "student": {"architecture": "gfl"}}
     )

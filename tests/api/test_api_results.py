@@ -134,16 +134,21 @@ def finished(service, shapes):
     return lease.job_id
 
 
-def test_checkpoints_are_listed_and_read(service, finished):
-    training, student = service.get(f"/jobs/{finished}/checkpoints")["data"]
+def test_checkpoints_are_listed_and_read(service, shapes):
+    lease = service.claim(service.submit()["id"])
+    service.checkpoint(lease, b"state", "training")
+    service.checkpoint(lease, CONTENT)
+    training, student = service.get(f"/jobs/{lease.job_id}/checkpoints")["data"]
     assert (training["kind"], training["labels"]) == ("training", [])
+    service.finish(lease)
+    assert service.get(f"/jobs/{lease.job_id}/checkpoints")["data"] == [student]
     assert (student["kind"], student["labels"], student["bytes"]) == ("student", ["best", "last"], 10)
     assert service.get(f"/checkpoints/{student['id']}") == student
 
 
 @pytest.fixture
 def content(service, finished):
-    return f"/checkpoints/{service.get(f'/jobs/{finished}/checkpoints')['data'][1]['id']}/content"
+    return f"/checkpoints/{service.get(f'/jobs/{finished}/checkpoints')['data'][0]['id']}/content"
 
 
 def test_a_checkpoint_is_downloaded_under_a_safe_name(service, content):
