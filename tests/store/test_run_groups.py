@@ -47,7 +47,9 @@ def test_the_comparison_reports_what_it_waits_for(harness, run_group):
     *runs, compare = run_group
     finish(harness, runs[0])
     reason = harness.do(waiting.waiting_reason, harness.job(compare))
-    assert reason.code == WaitingReason.RUNS and reason.message.startswith("3 of the runs")
+    assert reason.code == WaitingReason.RUNS and reason.message.startswith(
+        "Runs to compare that have not succeeded yet: 3,"
+    )
     for run in runs[1:]:
         finish(harness, run)
     assert harness.do(waiting.waiting_reason, harness.job(compare)).code == WaitingReason.WORKER
