@@ -54,7 +54,7 @@ def settings(harness: WorkerHarness, broker: str) -> Settings:
 
 @pytest.fixture
 def worker(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    variables = {f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
+    variables = {f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_unset=True).items()}
     with (tmp_path / "worker.log").open("w") as log:
         process = subprocess.Popen([sys.executable, WORKER], env={**os.environ, **variables}, stdout=log, stderr=log)
     yield process

@@ -28,7 +28,7 @@ def start(harness, tmp_path):
     def start_worker(**changes):
         settings = harness.settings.model_copy(update={**LEASE, **changes})
         variables = {
-            f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()
+            f"FRS_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_unset=True).items()
         }
         with (tmp_path / f"worker{len(processes)}.log").open("w") as log:
             process = subprocess.Popen(

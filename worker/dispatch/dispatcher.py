@@ -23,6 +23,7 @@ from store.requests import worker_requests
 from store.requests.worker_requests import RequestLease
 from store.scheduling import worker_registry
 from store.scheduling.queue import GpuCapacity
+from store.scheduling.requirements import FREE_SPACE
 from store.settings import Settings
 from worker.attempt.supervisor import Supervisor
 from worker.attempt.worker_request import RequestRun
@@ -74,6 +75,8 @@ class Dispatcher:
         self._concurrency = settings.concurrency or max(1, len(self._gpus))
         self._wakeup = threading.Event()
         self._availability = FileAvailability(settings, on_change=self.wake)
+        self._free_space = FileAvailability(settings, on_change=self.wake)
+        """Checks `FREE_SPACE` in a thread of its own, which a hanging disk of data sets does not hold up."""
         self._selector = JobSelector(database, self._availability)
         remove_folders = partial(clean_up.remove_work_folders, settings, database)
         remove_uploads = partial(clean_up.remove_unused_uploads, settings, database)
@@ -121,6 +124,7 @@ class Dispatcher:
             self._wakeup.wait(self._poll_delay(failures))
             self._wakeup.clear()
         self._availability.close()
+        self._free_space.close()
         self._shut_down()
 
     def _run_once(self) -> None:
@@ -141,7 +145,8 @@ class Dispatcher:
 
     def _register_when_due(self) -> None:
         """Update the registry every `heartbeat_seconds`, and at once when the missing requirements have changed."""
-        if time.monotonic() < self._register_at and self._availability.report() == self._reported_missing:
+        self._free_space.unmet([FREE_SPACE])  # a busy worker, too, checks and reports it
+        if time.monotonic() < self._register_at and self._missing() == self._reported_missing:
             return
         self._register_at = time.monotonic() + self._settings.heartbeat_seconds
         self._register(draining=False)
@@ -149,7 +154,7 @@ class Dispatcher:
         self._selector.select_jobs(GpuCapacity(len(self._gpus), len(self._gpus)))
 
     def _register(self, draining: bool) -> None:
-        gpu_states, self._reported_missing = gpus.gpu_states(), self._availability.report()
+        gpu_states, self._reported_missing = gpus.gpu_states(), self._missing()
         with self._database.write() as session:
             worker_registry.register(
                 session,
@@ -163,6 +168,9 @@ class Dispatcher:
                 missing=self._reported_missing,
             )
             session.commit()
+
+    def _missing(self) -> list[Document]:
+        return [*self._free_space.report(), *self._availability.report()]
 
     def _free_slots(self) -> int:
         self._slots = [slot for slot in self._slots if slot.thread.is_alive()]
@@ -184,6 +192,8 @@ class Dispatcher:
         return self._claim_one_of(candidates, worker_requests.claim, capacity) if candidates else None
 
     def _claim_job(self, capacity: GpuCapacity) -> Lease | None:
+        if self._free_space.unmet([FREE_SPACE]):
+            return None
         for _ in range(CLAIM_TRIES):
             candidates = self._selector.select_jobs(capacity)
             if not candidates:

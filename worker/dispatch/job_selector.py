@@ -16,7 +16,7 @@ from store.db.tables import Job, WorkerRequest
 from store.requests import worker_requests
 from store.scheduling import queue
 from store.scheduling.queue import ClaimExclusions, GpuCapacity
-from store.scheduling.requirements import FREE_SPACE, Requirement, probe_job, requirements_of, unreadable_spec
+from store.scheduling.requirements import Requirement, probe_job, requirements_of, unreadable_spec
 from store.states import RequestKind, WaitingReason
 from worker.dispatch.file_availability import FileAvailability
 
@@ -59,8 +59,6 @@ class JobSelector:
 
     def select_jobs(self, capacity: GpuCapacity) -> list[str]:
         """Return the ids of the first jobs of the queue that this worker can run, at most `MAX_CANDIDATES`."""
-        if self._availability.unmet([FREE_SPACE]):
-            return []
         self._forget_when_due()
         exclusions = self.exclusions()
         for limit in _LIMITS:
