@@ -65,9 +65,10 @@ class Supervisor(TrainerRun):
     def _run(self) -> None:
         _log.info("The attempt has started.")
         finalize = self._run_trainer()
-        status = self._write_end(lambda session: finalize(session, self.lease))
-        if status is JobStatus.SUCCEEDED:
-            self._delete_unused_files()
+        try:
+            status = self._write_end(lambda session: finalize(session, self.lease))
+        finally:  # the success may have been committed though its answer was lost
+            self._delete_training_checkpoints()
         _log.info("The attempt has ended.", status=status)
 
     def _renew_lease(self, session: Session) -> Interruption:
@@ -124,12 +125,17 @@ class Supervisor(TrainerRun):
         self.artifacts.keep_only(self.lease.job_id, keys)  # earlier attempts can no longer add rows
         work_folder.fetch_checkpoints(self.folder, checkpoints, self.artifacts, self._is_abandoned)
 
-    def _delete_unused_files(self) -> None:
-        """Delete the files of the training checkpoints of a job that has succeeded. Best effort; the job has ended."""
+    def _delete_training_checkpoints(self) -> None:
+        """Delete the files of a job's training checkpoints if it has succeeded. Best effort; the job has ended."""
         try:
-            self.artifacts.keep_only(self.lease.job_id, self.database.read(self._query_files)[1])
+            if (keys := self.database.read(self._query_keys_after_success)) is not None:
+                self.artifacts.keep_only(self.lease.job_id, keys)
         except (OSError, SQLAlchemyError) as error:
             _log.warning("Training checkpoints could not be deleted.", error=type(error).__name__)
+
+    def _query_keys_after_success(self, session: Session) -> set[str] | None:
+        job = session.get(Job, self.lease.job_id)
+        return keys_in_use(session, job.id) if job is not None and job.status is JobStatus.SUCCEEDED else None
 
     def _query_files(self, session: Session) -> tuple[list[tables.Checkpoint], set[str]]:
         return newest_checkpoints(session, self.lease.job_id), keys_in_use(session, self.lease.job_id)
