@@ -1,4 +1,4 @@
-"""What a restored database still says about processes that no longer exist: running jobs and registered workers."""
+"""Update of a restored database: its running jobs and registered workers are those of the time of the backup."""
 
 from sqlalchemy import delete
 

@@ -190,7 +190,7 @@ def requeue_expired(session: Session) -> list[str]:
 
 
 def release_running(session: Session, message: str) -> list[str]:
-    """Return all running jobs to the queue, because their workers cannot know them; return their ids.
+    """Return all running jobs to the queue; return their ids.
 
     `message` is the reason in the history. Call it while no worker runs, as after the restore of a backup.
     """
