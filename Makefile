@@ -21,7 +21,7 @@ setup: .venv/.done  ## create .venv from requirements.lock, or from constraints.
 demo: setup  ## distil a small detector on generated data and compare it with its baseline
 	$(BIN)/frs demo --data demo
 
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # more than cores, as tests of several processes mostly wait
 PROCESSES ?= 3
 

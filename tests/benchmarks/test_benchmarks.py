@@ -33,6 +33,7 @@ def test_the_step_benchmark_measures_three_variants(monkeypatch: pytest.MonkeyPa
     assert all(value > 0 for value in result.values())
 
 
+@pytest.mark.slow
 def test_a_distilled_step_needs_more_memory_than_a_plain_one() -> None:
     plain, distilled = (step._peak_in_subprocess(name, "gfl", 64, 1, tiny=True) for name in ("plain", "distilled"))
     assert 1e6 < plain < distilled
@@ -131,6 +132,7 @@ def test_the_table_shows_which_goals_are_met(tmp_path: Path, monkeypatch: pytest
     assert [row["met"] for row in rows] == [False, True]
 
 
+@pytest.mark.slow
 def test_the_posting_benchmark_compares_with_the_floor_and_loses_no_jobs_after_kill_9() -> None:
     if shutil.which("wrk") is None:
         pytest.skip("wrk is not installed")
@@ -144,6 +146,7 @@ def test_rows_sent_twice_are_recorded_once() -> None:
     assert (result["status"], result["sent"], result["surplus"]) == ("succeeded", 1500, 0)
 
 
+@pytest.mark.slow
 def test_claims_and_cancels_are_timed() -> None:
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")

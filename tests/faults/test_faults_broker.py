@@ -16,7 +16,7 @@ NEVER = 120
 """A `poll_seconds` longer than any test: a job claimed sooner was announced by a wake-up."""
 
 
-@pytest.mark.parametrize("count", [15, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [8, pytest.param(50, marks=pytest.mark.slow)])
 def test_jobs_posted_with_a_stopped_broker_are_accepted_immediately_and_succeed(
     redis: Redis, open_service: OpenService, count: int
 ) -> None:
@@ -56,7 +56,7 @@ def test_a_restarted_broker_delivers_wakeups_again(redis: Redis, open_service: O
 
 
 @pytest.mark.parametrize("seconds", [6, pytest.param(30, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("when", ["from the start", "in mid-run"])
+@pytest.mark.parametrize("when", [pytest.param("from the start", marks=pytest.mark.slow), "in mid-run"])
 def test_a_frozen_broker_delays_no_job(redis: Redis, open_service: OpenService, when: str, seconds: int) -> None:
     service = open_service(broker_url=redis.url, poll_seconds=2)
     if when == "from the start":
@@ -90,7 +90,15 @@ def test_polling_replaces_a_consumer_that_receives_nothing(redis: Redis, open_se
     service.assert_all_succeeded(jobs, stub_losses(2))
 
 
-@pytest.mark.parametrize("broker", ["runs", "is frozen", "was frozen from the start", "is dead"])
+@pytest.mark.parametrize(
+    "broker",
+    [
+        "runs",
+        "was frozen from the start",
+        pytest.param("is frozen", marks=pytest.mark.slow),
+        pytest.param("is dead", marks=pytest.mark.slow),
+    ],
+)
 def test_sigterm_ends_a_worker_within_its_grace_period_in_any_broker_state(
     redis: Redis, open_service: OpenService, broker: str
 ) -> None:
@@ -112,7 +120,7 @@ def test_sigterm_ends_a_worker_within_its_grace_period_in_any_broker_state(
     assert service.harness.job(job_id).lease_owner is None
 
 
-@pytest.mark.parametrize("broker", ["is frozen", "is dead"])
+@pytest.mark.parametrize("broker", ["is frozen", pytest.param("is dead", marks=pytest.mark.slow)])
 def test_sigterm_ends_the_api_in_any_broker_state(redis: Redis, open_service: OpenService, broker: str) -> None:
     service = open_service(broker_url=redis.url)
     api = service.start_api()

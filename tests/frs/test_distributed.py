@@ -40,7 +40,8 @@ Results = dict[str, Any]
 def run_in_two_processes(work: Callable[..., Results], folder: Path, *arguments: Any) -> list[Results]:
     """Return the results of `work` in each of two processes that are connected by gloo."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    multiprocessing.spawn(_run_rank, (work, folder, arguments), nprocs=2)
+    multiprocessing.set_forkserver_preload([__name__])  # torch and mmdet are imported once for all processes
+    multiprocessing.start_processes(_run_rank, (work, folder, arguments), nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"results-{rank}.pth", weights_only=False) for rank in range(2)]  # noqa: TID251
 
 

@@ -113,11 +113,15 @@ def test_paper_weights_are_those_of_the_paper(train: Train) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_run_equals_an_uninterrupted_one(train: Train, tmp_path: Path, workers: int) -> None:
-    """In the first step, within an epoch, at its end, and in the second epoch."""
+@pytest.mark.parametrize(
+    "stops", [(3, 6), pytest.param((1, STEPS_PER_EPOCH), marks=pytest.mark.slow)], ids=["within an epoch", "at an end"]
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    train: Train, tmp_path: Path, stops: tuple[int, ...], workers: int
+) -> None:
     spec = job(distillation={"feature_weight": "auto", "logit_weight": "auto"}, resources={"loader_workers": workers})
     uninterrupted = train(spec, tmp_path / "whole")
-    for stop_at in (1, 3, STEPS_PER_EPOCH, 6):
+    for stop_at in stops:
         parts = tmp_path / f"stopped-at-{stop_at}"
         with pytest.raises(Interrupted):
             train(spec, parts, stop_at=stop_at)

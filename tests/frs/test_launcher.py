@@ -108,6 +108,7 @@ def test_a_killed_process_ends_the_others_and_the_trainer_by_its_signal(
     assert_gone(first, second)
 
 
+@pytest.mark.slow
 def test_a_stalled_trainer_ends_with_all_its_processes(tmp_path: Path, data: Path, models: Path) -> None:
     process, reader, pids = start_on_two_processes(tmp_path, data, models)
     process.send_signal(signal.SIGABRT)
@@ -116,6 +117,7 @@ def test_a_stalled_trainer_ends_with_all_its_processes(tmp_path: Path, data: Pat
     assert_gone(*pids)
 
 
+@pytest.mark.slow
 def test_the_failure_of_one_process_is_the_jobs_only_outcome(tmp_path: Path, models: Path) -> None:
     folder = tmp_path / "data"
     draw_dataset(folder / "tiny", train=14, val=2, size=96)
