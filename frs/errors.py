@@ -122,12 +122,12 @@ class TeacherWeightsMismatch(BadTeacher):
 
 
 class ClassMismatch(FrsError):
-    """Teacher, training split and validation split have different classes."""
+    """A detector, the training split or the validation split has other classes than the others."""
 
     code = "class_mismatch"
     end_reason = "teacher_refused"
     hint_by_default = (
-        "Use the same classes in teacher, training file and validation file; their order is by ascending category id."
+        "Use the same classes in detector, training file and validation file; their order is by ascending category id."
     )
 
 

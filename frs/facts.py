@@ -24,6 +24,24 @@ class LossWeights:
         return self.feature if term == "feature" else self.logit
 
 
+class TeacherClasses(BaseModel):
+    """The classes of a teacher whose classes are not the data set's."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    total: int
+    """Number of the teacher's classes."""
+    used: int
+    """Number of the teacher's classes that are mapped by name to those of the data set; 0 if the teacher lacks some,
+    keeps its own classes and is not evaluated."""
+
+    def describe(self) -> str:
+        """Return a sentence about the classes."""
+        if self.used:
+            return f"The teacher's classes are mapped by name: {self.used} of its {self.total}."
+        return f"The teacher keeps its own {self.total} classes, because it lacks some of the data set's."
+
+
 class RunFacts(BaseModel):
     """The facts of a run. The engine emits each one when it is known; a fact that is None is not dumped."""
 
@@ -54,6 +72,8 @@ class RunFacts(BaseModel):
     """Keys of the student's class layers that were not loaded because its weights file has other classes."""
     teacher_sha256: str | None = None
     """Fingerprint of the teacher's weights."""
+    teacher_classes: TeacherClasses | None = None
+    """The teacher's classes, unless they are the data set's."""
     teacher_parameters: int | None = None
     teacher_flops: int | None = None
     teacher_latency_ms: float | None = None
@@ -78,6 +98,11 @@ class RunFacts(BaseModel):
 
     comparison: dict[str, Any] | None = None
     """Result of a comparison job: the fields of `frs.evaluation.verdict.Comparison`."""
+
+    @property
+    def teacher_evaluated(self) -> bool:
+        """Whether a teacher is evaluated: its classes include those of the data set."""
+        return self.teacher_classes is None or self.teacher_classes.used > 0
 
     @model_serializer(mode="wrap")
     def _dump_known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

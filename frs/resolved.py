@@ -41,6 +41,8 @@ class ResolvedDetector(_Resolved):
     """Weights file to load; None if `description.init` is `random`, `imagenet` or `{backbone: FILE}`."""
     sha256: str | None = None
     """Expected SHA-256 of the weights file, if it is known."""
+    classes: tuple[str, ...] | None = None
+    """Class names given at the registration, for a weights file without any."""
 
 
 class FinishedRun(_Resolved):

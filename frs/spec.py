@@ -394,6 +394,11 @@ class JobSpec(Spec):
             raise ValueError("`unlabelled` images need kind `distill` and a method other than `none`")
 
     @property
+    def distils_logits(self) -> bool:
+        """Whether the student imitates the teacher's class logits."""
+        return "logit" in TERMS[self.method] and self.distillation.logit_weight != 0
+
+    @property
     def pairs(self) -> int:
         """Number of student-baseline pairs; 0 without a baseline."""
         return self.baseline.seeds if isinstance(self.baseline, BaselineSeeds) else int(self.baseline)

@@ -13,7 +13,7 @@ from api.http import files
 from api.http.auth import Caller
 from api.http.errors import InvalidField
 from api.http.validation import FieldError
-from frs.dataset.classes import describe_class_difference
+from frs.dataset.classes import TEACHER_CLASSES_HINT, describe_class_difference
 from frs.dataset.report import usable_without_boxes
 from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
 from frs.events import ErrorInfo
@@ -54,6 +54,16 @@ class ReferenceReview:
     """The data set of the spec; None if its check failed."""
 
 
+@dataclass(frozen=True)
+class _ClassRule:
+    """The classes that a detector must have."""
+
+    names: Sequence[str]
+    """Classes of the data set."""
+    mapped: bool
+    """Whether the detector's classes are mapped by name, so that it may have others, in any order."""
+
+
 def check(session: Session, context: Context, caller: Caller, spec: JobSpec) -> JobReferences:
     """Return the ids of the rows that a spec refers to.
 
@@ -67,7 +77,11 @@ def check(session: Session, context: Context, caller: Caller, spec: JobSpec) -> 
 
 
 def review(session: Session, context: Context, caller: Caller, spec: JobSpec) -> ReferenceReview:
-    """Return the errors of all references. Without a valid data set, classes are not compared."""
+    """Return the errors of all references. Without a valid data set, classes are not compared.
+
+    Detectors of any classes are valid as initial weights of a student that is trained, because their class layers are
+    not loaded, and as teacher whose logits are not distilled.
+    """
     errors: dict[str, InvalidField | None] = {}
     dataset: Dataset | None = None
     try:
@@ -78,8 +92,9 @@ def review(session: Session, context: Context, caller: Caller, spec: JobSpec) ->
     if spec.unlabelled:
         errors["unlabelled"] = _catch(_check_unlabelled, session, caller, spec.unlabelled, spec.max_invalid_fraction)
     for loc, detector in _detectors(spec):
-        any_classes = loc == "student" and spec.kind != "evaluate"
-        errors[loc] = _catch(_check_detector, session, context, caller, dataset, detector, loc, any_classes)
+        any_classes = not spec.distils_logits if loc == "teacher" else spec.kind != "evaluate"
+        rule = _ClassRule(dataset.classes or [], mapped=loc == "teacher") if dataset and not any_classes else None
+        errors[loc] = _catch(_check_detector, session, context, caller, rule, detector, loc)
     return ReferenceReview(errors, dataset)
 
 
@@ -148,30 +163,26 @@ def _check_detector(
     session: Session,
     context: Context,
     caller: Caller,
-    dataset: Dataset | None,
+    rule: _ClassRule | None,
     detector: DetectorRef,
     loc: str,
-    any_classes: bool,
 ) -> None:
-    """Raise InvalidField if a detector is missing or does not fit.
-
-    With `any_classes`, initial weights may have other classes, because their class layers are not loaded.
-    """
+    """Raise InvalidField if a detector is missing or does not fit. Without a rule, its classes are not compared."""
     match detector:
         case DetectorByName():
-            _check_registered(session, caller, dataset, detector.detector, f"{loc}.detector")
+            _check_registered(session, caller, rule, detector.detector, f"{loc}.detector")
         case DetectorOfJob():
-            _check_job(session, caller, dataset, detector.job, f"{loc}.job")
+            _check_job(session, caller, rule, detector.job, f"{loc}.job")
         case _:
-            _check_init(session, context, caller, None if any_classes else dataset, detector.init, f"{loc}.init")
+            _check_init(session, context, caller, rule, detector.init, f"{loc}.init")
 
 
 def _check_init(
-    session: Session, context: Context, caller: Caller, dataset: Dataset | None, init: Init, loc: str
+    session: Session, context: Context, caller: Caller, rule: _ClassRule | None, init: Init, loc: str
 ) -> None:
     match init:
         case InitFromDetector():
-            _check_registered(session, caller, dataset, init.detector, f"{loc}.detector")
+            _check_registered(session, caller, rule, init.detector, f"{loc}.detector")
         case InitFromFile():
             files.resolve_file(context.settings.models_root, init.weights, f"{loc}.weights", code=WeightsNotFound.code)
         case InitFromBackbone():
@@ -180,8 +191,8 @@ def _check_init(
             )
 
 
-def _check_registered(session: Session, caller: Caller, dataset: Dataset | None, id_or_name: str, loc: str) -> None:
-    """Raise InvalidField if there is no usable detector. Without a data set, its classes are not compared."""
+def _check_registered(session: Session, caller: Caller, rule: _ClassRule | None, id_or_name: str, loc: str) -> None:
+    """Raise InvalidField if there is no usable detector."""
     detector = caller.find_detector(session, id_or_name)
     if detector is None:
         hint = "Register it with POST /detectors, or see GET /detectors."
@@ -193,11 +204,11 @@ def _check_registered(session: Session, caller: Caller, dataset: Dataset | None,
         error = ErrorInfo.model_validate(detector.error)
         detail = f"The weights of detector {detector.name} were refused. {error.message}"
         raise InvalidField(loc, "detector_refused", detail, error.hint)
-    if dataset is not None and detector.classes is not None:
-        _check_classes(dataset, detector.classes, f"Detector {detector.name}", loc)
+    if rule is not None and detector.classes is not None:
+        _check_classes(rule, detector.classes, f"Detector {detector.name}", loc)
 
 
-def _check_job(session: Session, caller: Caller, dataset: Dataset | None, job_id: str, loc: str) -> None:
+def _check_job(session: Session, caller: Caller, rule: _ClassRule | None, job_id: str, loc: str) -> None:
     job = caller.find_job(session, job_id)
     if job is None:
         raise InvalidField(loc, "job_not_found", "There is no job of this id.", "See GET /jobs.")
@@ -205,13 +216,14 @@ def _check_job(session: Session, caller: Caller, dataset: Dataset | None, job_id
         detail = f"Job {job.id} (kind {job.kind}, status {job.status}) will not produce a student."
         hint = "Use a job that trains a student, or submit this job again."
         raise InvalidField(loc, "dependency_failed", detail, hint)
-    if dataset is not None:
+    if rule is not None:
         trained_on = session.get_one(Dataset, job.dataset_id)
-        _check_classes(dataset, trained_on.classes or [], f"The student of job {job.id}", loc)
+        _check_classes(rule, trained_on.classes or [], f"The student of job {job.id}", loc)
 
 
-def _check_classes(dataset: Dataset, classes: Sequence[str], subject: str, loc: str) -> None:
-    difference = describe_class_difference(dataset.classes or [], classes, subject)
-    if difference:
-        hint = "Choose a detector with the data set's classes, in the same order."
-        raise InvalidField(loc, ClassMismatch.code, difference, hint)
+def _check_classes(rule: _ClassRule, classes: Sequence[str], subject: str, loc: str) -> None:
+    difference = describe_class_difference(rule.names, classes, subject)
+    if difference is None or (rule.mapped and set(classes).issuperset(rule.names)):
+        return
+    hint = TEACHER_CLASSES_HINT if rule.mapped else "Choose a detector with the data set's classes, in the same order."
+    raise InvalidField(loc, ClassMismatch.code, difference, hint)

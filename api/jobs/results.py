@@ -81,6 +81,7 @@ def build_report(database: Database, caller: Caller, job_id: str, student: Stude
         for child in queries.children(session, job_id):
             runs[child.kind].append(child)
         students, baselines = [job, *runs["distill"]], runs["train"]
+        facts = RunFacts.model_validate(job.facts)
         comparisons = [RunFacts.model_validate(child.facts).comparison for child in runs["compare"]]
         comparison = next(filter(None, comparisons), None)
         waiting = [_missing_run(run, "student") for run in students if not _student_scores(session, run)]
@@ -91,8 +92,8 @@ def build_report(database: Database, caller: Caller, job_id: str, student: Stude
             _read_scores(session, job_id, "teacher"),
             [scores for run in baselines if (scores := _student_scores(session, run))],
             pairs=len(baselines),
-            expects_teacher=job.kind == "distill",
-            facts=RunFacts.model_validate(job.facts),
+            expects_teacher=job.kind == "distill" and facts.teacher_evaluated,
+            facts=facts,
             comparison=Comparison.model_validate(comparison) if comparison else None,
             waiting_for=waiting,
         )
@@ -100,14 +101,14 @@ def build_report(database: Database, caller: Caller, job_id: str, student: Stude
 
 def _build_report_of_best(session: Session, job: tables.Job) -> Report:
     """Return the metrics of the best student of one run, without baseline and gain, which compare last students."""
-    best = _read_best_scores(session, job.id)
+    best, facts = _read_best_scores(session, job.id), RunFacts.model_validate(job.facts)
     return reports.build(
         [best] if best else [],
         _read_scores(session, job.id, "teacher"),
         [],
         pairs=0,
-        expects_teacher=job.kind == "distill",
-        facts=RunFacts.model_validate(job.facts),
+        expects_teacher=job.kind == "distill" and facts.teacher_evaluated,
+        facts=facts,
         waiting_for=[] if best else [_missing_run(job, "student")],
     )
 

@@ -38,7 +38,9 @@ def conclusion(report: Report) -> str:
     """Return the verdict with its intervals, caveat and costs, or the runs that a partial report lacks."""
     if report.status == "partial":
         return "\n".join(["Partial: not every run has ended.", *_missing(report)])
-    costs = [*_costs(report), *_weights(report), *_warnings(report)]
+    classes = report.facts.teacher_classes
+    notes = [classes.describe()] if classes and classes.used else []
+    costs = [*notes, *_costs(report), *_weights(report), *_warnings(report)]
     if report.comparison is None:
         return "\n".join([f"Verdict: {report.verdict}", *costs])
     closed = report.gap_closed

@@ -4,6 +4,12 @@ from collections.abc import Sequence
 
 from frs.dataset.issues import printable
 
+TEACHER_CLASSES_HINT = (
+    "Choose a teacher that has all classes of the data set; others and their order do not matter. A teacher of other "
+    "classes needs a method without logit term, `feature` or `pkd`, or `distillation.logit_weight: 0`."
+)
+"""Next step if the logits of a teacher that lacks classes are distilled."""
+
 
 def describe_class_difference(expected: Sequence[str], actual: Sequence[str], where: str) -> str | None:
     """Return a sentence on how the classes `actual` differ from the training file's `expected`; None if they agree.

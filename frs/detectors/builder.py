@@ -4,6 +4,7 @@ import difflib
 import json
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import frs.detectors._mmdet_init  # noqa: F401 - before mmdet
 
@@ -41,6 +42,15 @@ TORCHVISION_SHA256_PREFIXES = {
 """First 8 hex digits of the SHA-256 of torchvision's first ImageNet weights, as in their file names."""
 BOTTLENECK_EXPANSION = {18: 1, 34: 1, 50: 4, 101: 4}
 """Output channels of a residual block divided by its inner channels, by depth of the ResNet."""
+
+
+class ClassLayer(NamedTuple):
+    """The first dimension of a tensor of a class layer: `per_class` x classes + `others` rows."""
+
+    per_class: int
+    """Number of anchors, or of box coordinates."""
+    others: int
+    """Rows that do not depend on the number of classes: the background's."""
 
 
 def load_base_config(description: Description) -> Config:
@@ -89,11 +99,16 @@ def build(description: Description, classes: int, models: Path) -> nn.Module:
     return detector
 
 
-def class_layers(description: Description, classes: int) -> list[str]:
-    """Return the keys of tensors whose shape depends on the number of classes, such as `bbox_head.gfl_cls.weight`."""
+def class_layers(description: Description, classes: int) -> dict[str, ClassLayer]:
+    """Return the tensors whose shape depends on the number of classes, by key, such as `bbox_head.gfl_cls.weight`."""
     with torch.random.fork_rng([]), torch.device("meta"):
         state, other = (MODELS.build(model_config(description, n)).state_dict() for n in (classes, classes + 1))
-    return [key for key, tensor in state.items() if tensor.shape != other[key].shape]
+    layers = {}
+    for key, tensor in state.items():
+        if tensor.shape != other[key].shape:
+            per_class = len(other[key]) - len(tensor)
+            layers[key] = ClassLayer(per_class, len(tensor) - per_class * classes)
+    return layers
 
 
 def imagenet_file(description: Description, models: Path) -> Path:

@@ -1,15 +1,26 @@
-"""Load detectors with their weights. The classes must match, except those of a student that is trained."""
+"""Load detectors with their weights. Each role has its own rule for weights of other classes than the data set's."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from frs.dataset.classes import describe_class_difference
+from frs.dataset.classes import TEACHER_CLASSES_HINT, describe_class_difference
 from frs.detectors import builder, weights
+from frs.detectors.checkpoint_layouts import without_wrappers
+from frs.detectors.class_selection import select_classes
 from frs.errors import ClassMismatch
+from frs.facts import TeacherClasses
 from frs.resolved import ResolvedDetector
+
+
+class LoadedTeacher(NamedTuple):
+    """A teacher, and what became of its classes."""
+
+    detector: nn.Module
+    classes: TeacherClasses | None
+    """None if they are the data set's."""
 
 
 def load_detector(resolved: ResolvedDetector, classes: tuple[str, ...], models: Path) -> nn.Module:
@@ -27,6 +38,37 @@ def load_detector(resolved: ResolvedDetector, classes: tuple[str, ...], models: 
             raise ClassMismatch(text)
         weights.load(detector, content, name)
     return detector
+
+
+def load_teacher(
+    resolved: ResolvedDetector, classes: tuple[str, ...], models: Path, distils_logits: bool
+) -> LoadedTeacher:
+    """Return the teacher of a data set with `classes`.
+
+    If the teacher has all of `classes`, others are dropped and the order is changed. If not, it keeps its own classes.
+    Raises ClassMismatch if logits are distilled then, and what `load_detector` raises.
+    """
+    if resolved.weights is None:
+        return LoadedTeacher(load_detector(resolved, classes, models), None)
+    description, file_name = resolved.description, resolved.weights.name
+    content = weights.read(resolved.weights, resolved.sha256)
+    names = weights.classes_of(content) or resolved.classes
+    if names is None:
+        total = len(classes) if distils_logits else _count_classes(description, content, file_name, len(classes))
+        names = classes if total == len(classes) else ()
+    else:
+        total = len(names)
+    has_all = set(names).issuperset(classes)
+    if distils_logits and not has_all:
+        raise ClassMismatch(describe_class_difference(classes, names, file_name) or "", TEACHER_CLASSES_HINT)
+    detector = builder.build(description, total, models)
+    weights.load(detector, content, file_name)
+    if names == classes or not has_all:
+        return LoadedTeacher(detector, None if has_all else TeacherClasses(total=total, used=0))
+    selected = builder.build(description, len(classes), models)
+    layers = builder.class_layers(description, len(classes))
+    select_classes(detector, selected, layers, total, [names.index(name) for name in classes])
+    return LoadedTeacher(selected, TeacherClasses(total=total, used=len(classes)))
 
 
 def load_student(
@@ -49,10 +91,18 @@ def load_student(
 
 
 def _classes_differ(
-    student: nn.Module, content: Mapping[str, Any], name: str, classes: tuple[str, ...], layers: list[str]
+    student: nn.Module, content: Mapping[str, Any], name: str, classes: tuple[str, ...], layers: Collection[str]
 ) -> bool:
     """Return whether a weights file has other classes; a file without class names is judged by its shapes."""
     file_classes = weights.classes_of(content)
     if file_classes is not None:
         return file_classes != classes
     return not weights.shapes_match(student, content, name, layers)
+
+
+def _count_classes(description: builder.Description, content: Mapping[str, Any], name: str, expected: int) -> int:
+    """Return the number of classes of a weights file by its shapes; `expected` if it lacks the class layers."""
+    layers = builder.class_layers(description, expected)
+    state = without_wrappers(weights.state_of(content, name), layers)
+    counts = {(len(state[key]) - layer.others) // layer.per_class for key, layer in layers.items() if key in state}
+    return counts.pop() if len(counts) == 1 else expected

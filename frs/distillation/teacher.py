@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from frs.detectors.folding import optimize_backbone
 from frs.detectors.heads import Detector, class_logits, strides
+from frs.facts import TeacherClasses
 
 Levels = dict[int, Tensor]
 """One tensor per pyramid level, by stride in pixels."""
@@ -21,8 +22,10 @@ Levels = dict[int, Tensor]
 class Teacher:
     """A detector in eval mode and without gradients."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, classes: TeacherClasses | None = None) -> None:
         self.detector = detector.eval().requires_grad_(False)
+        self.classes = classes
+        """Its classes, unless they are the data set's."""
         self.strides = strides(detector)
         self.sha256 = self.fingerprint()
         """Fingerprint of the weights at the start."""

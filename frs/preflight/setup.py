@@ -153,11 +153,17 @@ def _resolve_schedule(context: RunContext, data: LoadedSplits) -> StepResult[Res
 
 
 def _build_teacher(context: RunContext, data: LoadedSplits) -> StepResult[Teacher]:
-    """Build the teacher with its weights."""
+    """Build the teacher with its weights. Raise ClassMismatch if it lacks classes whose logits are distilled."""
     assert context.spec.teacher is not None
-    detector = loading.load_detector(context.spec.teacher, data.classes, context.spec.models)
-    teacher = Teacher(acceleration.to_device(detector, context.device))
-    return StepResult(teacher, f"The teacher is built: {type(detector).__name__}.")
+    detector, classes = loading.load_teacher(
+        context.spec.teacher, data.classes, context.spec.models, context.job.distils_logits
+    )
+    teacher = Teacher(acceleration.to_device(detector, context.device), classes)
+    message = f"The teacher is built: {type(detector).__name__}."
+    if classes is not None:
+        context.reporter.facts(RunFacts(teacher_classes=classes))
+        message += f" {classes.describe()}"
+    return StepResult(teacher, message)
 
 
 def _build_trained(
@@ -211,11 +217,16 @@ def _check_gradients(context: RunContext, result: Probe) -> StepResult[None]:
 
 def check_teacher(
     context: RunContext, data: LoadedSplits, teacher: Teacher, images: int | None = None
-) -> StepResult[float]:
+) -> StepResult[float | None]:
     """Evaluate the teacher on `images` validation images (None: all); the value is the time per image in s.
 
-    Raises TeacherNotCompetent if its mAP is too low, unless the spec accepts a weak teacher.
+    A teacher that lacks classes of the data set is not evaluated. Raises TeacherNotCompetent if its mAP is too low,
+    unless the spec accepts a weak teacher.
     """
+    if teacher.classes and not teacher.classes.used:
+        message = f"{teacher.classes.describe()} Its mAP on the validation split is therefore unknown and not checked."
+        context.reporter.warn(message)
+        return StepResult(None, message, warning=True)
     context.reporter.phase("evaluating the teacher")
     split = data.val if images is None else data.val.sample(images)
     started = time.monotonic()

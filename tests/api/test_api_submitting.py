@@ -238,7 +238,7 @@ def test_a_teacher_trained_on_other_classes_is_rejected(service, shapes):
     service.register("comets")
     teacher = service.submit(dataset="comets")["id"]
     response = service.client.post("/jobs", json=DISTILL | {"teacher": {"job": teacher}})
-    assert "'comet'" in service.assert_problem(response, 422, "class_mismatch")["detail"]
+    assert "lacks 'star'" in service.assert_problem(response, 422, "class_mismatch")["detail"]
 
 
 def test_an_evaluation_refers_to_the_evaluated_job(service, shapes):

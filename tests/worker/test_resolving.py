@@ -80,6 +80,13 @@ def test_a_registered_detector_resolves_to_its_description_and_file(harness, nam
     assert spec.teacher.description.init == InitFromDetector(detector="teacher"), "no ImageNet file is required"
 
 
+def test_the_class_names_of_a_registered_detector_are_resolved_for_a_file_without_any(harness):
+    weights(harness)
+    register(harness, weights_file="teacher.pth", classes=["cat", "dog"])
+    spec = resolve(harness, kind="distill", method="pkd", teacher={"detector": "teacher"}, student=GFL)
+    assert spec.teacher.classes == ("cat", "dog")
+
+
 def test_the_weights_of_a_registered_detector_may_be_an_artifact(harness):
     path, sha256 = weights(harness)
     harness.artifacts.put(path, "detectors/teacher.pth", sha256)

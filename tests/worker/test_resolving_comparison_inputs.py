@@ -34,8 +34,8 @@ def ids(harness):
     return parent, add(baseline_of(SPEC), parent), add(comparison_of(SPEC), parent)
 
 
-def finish_run(harness, job_id, *names):
-    """Claim the job and record these artifacts and a curve of 1,000 steps."""
+def finish_run(harness, job_id, *names, facts=None):
+    """Claim the job and record these artifacts, facts and a curve of 1,000 steps."""
     lease = harness.do(lifecycle.claim, "tests", 60, job_id)
     for name in names:
         path = harness.settings.work_root / f"{job_id}-{name}"
@@ -46,6 +46,8 @@ def finish_run(harness, job_id, *names):
         harness.artifacts.put(path, key, sha256)
         harness.do(recording.record_artifact, lease, artifact, key)
     curve = [events.Metrics(step=n, epoch=0, values={"train/loss": 1.0, "train/lr": 1.0}) for n in range(1, 1001)]
+    if facts:
+        harness.do(recording.record, lease, [events.Facts(values=facts)])
     harness.do(recording.record, lease, [*curve, events.Metrics(step=999, epoch=0, values={"val/bbox_mAP": 0.5})])
 
 
@@ -65,6 +67,17 @@ def test_a_comparison_gets_detections_and_thinned_curves_without_weights(harness
     assert student.curves.keys() == {"train/loss", "val/bbox_mAP"}
     assert student.curves["val/bbox_mAP"] == [(999, 0.5)], "evaluations are never thinned"
     assert 400 <= len(student.curves["train/loss"]) <= 500
+
+
+def test_a_teacher_of_other_classes_is_not_part_of_the_comparison(harness, ids):
+    parent, baseline, compare = ids
+    finish_run(harness, parent, "detections-student.npz", facts={"teacher_classes": {"total": 2, "used": 0}})
+    finish_run(harness, baseline, "detections-student.npz")
+    with harness.database.read() as session:
+        resolved = resolve_comparison_inputs(
+            session, harness.job(compare), AttemptInputs(harness.settings.work_root / compare)
+        )
+    assert resolved.teacher is None and resolved.facts.teacher_classes.total == 2
 
 
 def test_a_run_without_detections_cannot_be_compared(harness, ids):

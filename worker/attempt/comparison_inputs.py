@@ -25,10 +25,11 @@ def resolve_comparison_inputs(session: Session, comparison: Job, inputs: Attempt
     runs = compared_runs(session, comparison)
     if not runs:
         raise DetectionsUnusable("The runs to compare were deleted.", "Post the job again.")
+    facts = RunFacts.model_validate(runs[0].facts)
     return ComparisonInputs(
         runs=tuple(_run(session, run, inputs) for run in runs),
-        teacher=_detections(session, runs[0], "teacher", inputs),
-        facts=RunFacts.model_validate(runs[0].facts),
+        teacher=_detections(session, runs[0], "teacher", inputs) if facts.teacher_evaluated else None,
+        facts=facts,
     )
 
 

@@ -103,7 +103,8 @@ def _with_weights(
     else:
         missing_error = _weights_not_found(f"The weights of detector {row.name!r} were deleted.")
         weights = inputs.add(str(row.weights_key), row.sha256, missing_error)
-    return _with_file(description, row.name, weights, row.sha256)
+    resolved = _with_file(description, row.name, weights, row.sha256)
+    return resolved.model_copy(update={"classes": row.classes and tuple(row.classes)})
 
 
 def _student_of(session: Session, job_id: str, inputs: AttemptInputs) -> ResolvedDetector:
