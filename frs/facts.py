@@ -65,6 +65,8 @@ class RunFacts(BaseModel):
 
     student_sha256: str | None = None
     """SHA-256 of the student's weights file."""
+    student_image_size: tuple[int, int] | None = None
+    """[width, height] in pixels that images were scaled into for the student's evaluation."""
     student_parameters: int | None = None
     student_flops: int | None = None
     student_latency_ms: float | None = None
@@ -74,6 +76,8 @@ class RunFacts(BaseModel):
     """Fingerprint of the teacher's weights."""
     teacher_classes: TeacherClasses | None = None
     """The teacher's classes, unless they are the data set's."""
+    teacher_image_size: tuple[int, int] | None = None
+    """[width, height] in pixels that images were scaled into for the teacher's evaluation."""
     teacher_parameters: int | None = None
     teacher_flops: int | None = None
     teacher_latency_ms: float | None = None

@@ -205,7 +205,9 @@ class LrSchedule(Spec):
     """Steps of the linear warm-up. `auto`: min(500, 5 % of the steps)."""
 
 
-SideLength = Annotated[int, Field(ge=32, le=4096)]
+MIN_SIDE, MAX_SIDE = 32, 4096
+"""Limits of the sides of an image size, in pixels."""
+SideLength = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
 Size = tuple[SideLength, SideLength]
 
 
@@ -228,7 +230,8 @@ class Schedule(Spec):
     """Gradients are clipped to this norm; null turns clipping off."""
     image_size: Size | None = None
     """[width, height] in pixels that images are scaled into; the aspect ratio is kept. Absent: the base config's size,
-    1333 x 800."""
+    1333 x 800; for kind `evaluate` and the check of the teacher, the size that the detector was trained at, if its
+    weights file has it."""
     train_sizes: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)] | None = None
     """Sizes for training, [width, height] in pixels; one is drawn at random for each image. Absent: `image_size`."""
     flip_prob: Annotated[float, Field(ge=0, le=1)] = 0.5

@@ -39,7 +39,7 @@ def conclusion(report: Report) -> str:
     if report.status == "partial":
         return "\n".join(["Partial: not every run has ended.", *_missing(report)])
     classes = report.facts.teacher_classes
-    notes = [classes.describe()] if classes and classes.used else []
+    notes = [*_sizes(report), *([classes.describe()] if classes and classes.used else [])]
     costs = [*notes, *_costs(report), *_weights(report), *_warnings(report)]
     if report.comparison is None:
         return "\n".join([f"Verdict: {report.verdict}", *costs])
@@ -84,6 +84,13 @@ def _costs(report: Report) -> list[str]:
         texts = [f"{role} {value / scale:.3g}" for role, value in values.items() if isinstance(value, int | float)]
         lines += [f"{unit}: {', '.join(texts)}"] if texts else []
     return lines
+
+
+def _sizes(report: Report) -> list[str]:
+    """Return the image sizes of the evaluations as one line."""
+    sizes = {"teacher": report.facts.teacher_image_size, "student": report.facts.student_image_size}
+    texts = [f"{role} {size[0]} x {size[1]}" for role, size in sizes.items() if size]
+    return [f"evaluated at: {', '.join(texts)}"] if texts else []
 
 
 def _weights(report: Report) -> list[str]:

@@ -1,4 +1,4 @@
-"""Convert an untrusted weights file to a safetensors file that holds tensors and class names only, within limits."""
+"""Convert an untrusted weights file to a safetensors file of tensors, class names and image size, within limits."""
 
 import json
 from pathlib import Path
@@ -65,7 +65,8 @@ def _convert(source: Path, target: Path, sha256: str | None) -> dict[str, Any]:
     try:
         content = weights.read(source, sha256)
         state, classes = tensors_of(content, source), class_names(content, source.name)
-        return _facts(_write(state, classes, target), state, classes)
+        saved = _write(state, classes, weights.image_size_of(content), target)
+        return _facts(saved, state, classes)
     except resource_limits.CpuTimeExceeded:
         raise WeightsUnreadable(f"Reading {source.name} exceeded the CPU time limit.") from None
     except MemoryError:
@@ -112,8 +113,11 @@ def class_names(content: dict[str, Any], name: str) -> tuple[str, ...] | None:
     return classes
 
 
-def _write(state: State, classes: tuple[str, ...] | None, target: Path) -> SavedFile:
-    metadata = {} if classes is None else {weights.CLASSES: json.dumps(classes)}
+def _write(
+    state: State, classes: tuple[str, ...] | None, image_size: tuple[int, int] | None, target: Path
+) -> SavedFile:
+    values = {weights.CLASSES: classes, weights.IMAGE_SIZE: image_size}
+    metadata = {key: json.dumps(value) for key, value in values.items() if value is not None}
     copies = {key: tensor.detach().contiguous().clone() for key, tensor in sorted(state.items())}
     return weights.write_bytes(safetensors.torch.save(copies, metadata), target)
 

@@ -90,6 +90,11 @@ def load_student(
     return student, tuple(weights.load_except(student, content, name, layers))
 
 
+def trained_size(resolved: ResolvedDetector) -> tuple[int, int] | None:
+    """Return the [width, height] in pixels that the detector was trained at; None if its weights file has no size."""
+    return weights.image_size_of(weights.read(resolved.weights)) if resolved.weights else None
+
+
 def _classes_differ(
     student: nn.Module, content: Mapping[str, Any], name: str, classes: tuple[str, ...], layers: Collection[str]
 ) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -17,9 +18,15 @@ from torch import Tensor, nn
 from frs.detectors.checkpoint_layouts import BACKBONE_PREFIXES, State, tensors_in, without_wrappers
 from frs.errors import TeacherWeightsMismatch, WeightsRefused, WeightsUnreadable
 from frs.files import digest, sync
+from frs.spec import MAX_SIDE, MIN_SIDE
 
 CLASSES = "classes"
 """Key in the metadata of our safetensors files: the class names as a JSON list."""
+IMAGE_SIZE = "image_size"
+"""Key in the `meta` of our files: [width, height] in pixels that images are scaled into; JSON in safetensors files."""
+_TEST_PIPELINE = re.compile(r"^test_pipeline = .*(?:\n[ \])}].*)*", re.MULTILINE)
+"""A variable of a config's text: its first line and the indented or closing lines after it."""
+_SCALE = re.compile(r"\b(?:img_)?scale=\(\s*(\d{1,5}),\s*(\d{1,5}),?\s*\)")
 
 
 class _Placeholder:
@@ -104,6 +111,26 @@ def classes_of(content: Mapping[str, Any]) -> tuple[str, ...] | None:
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         return None
     return tuple(names)
+
+
+def image_size_of(content: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the [width, height] in pixels that images are scaled into for the detector of a weights file.
+
+    It is in the `meta` of our files; mmengine and mmdet 2 save the text of the config, with its test pipeline. None if
+    the file has neither.
+    """
+    meta = content.get("meta")
+    if not isinstance(meta, dict):
+        return None
+    size, config = meta.get(IMAGE_SIZE), meta.get("cfg", meta.get("config"))
+    if size is None and isinstance(config, str) and (pipeline := _TEST_PIPELINE.search(config)):
+        scale = _SCALE.search(pipeline[0])
+        size = scale and [int(side) for side in scale.groups()]
+    if not isinstance(size, list | tuple) or len(size) != 2:
+        return None
+    width, height = size
+    valid = all(type(side) is int and MIN_SIDE <= side <= MAX_SIDE for side in size)
+    return (width, height) if valid else None
 
 
 def load(detector: nn.Module, content: Mapping[str, Any], name: str) -> None:
@@ -223,10 +250,11 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     with safetensors.safe_open(path, "pt") as file:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {}
-    content: dict[str, Any] = {"state_dict": state}
-    with suppress(ValueError, RecursionError):  # other programs may use that key for something else
-        content["meta"] = {CLASSES: json.loads(metadata[CLASSES])} if CLASSES in metadata else {}
-    return content
+    meta: dict[str, Any] = {}
+    for key in {CLASSES, IMAGE_SIZE} & metadata.keys():
+        with suppress(ValueError, RecursionError):  # other programs may use that key for something else
+            meta[key] = json.loads(metadata[key])
+    return {"state_dict": state, "meta": meta}
 
 
 def _check_archive(path: Path) -> None:

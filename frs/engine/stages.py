@@ -76,6 +76,8 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest)
 def evaluate(context: RunContext, data: LoadedSplits, student: nn.Module) -> str:
     """Evaluate the student and return the end reason."""
     context.reporter.phase("evaluating")
+    width, height = context.test_size
+    context.reporter.log(f"Images are scaled into {width} x {height} pixels.")
     scores, detections = context.evaluate(student, data.val)
     context.reporter.evaluation("student", scores, last=True)
     context.save_detections("student", detections, data.val)

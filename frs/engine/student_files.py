@@ -28,6 +28,7 @@ class StudentWriter:
         self.folder = folder
         self.name = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_") or "student"
         self.model, self.classes, self.pipeline = model, classes, pipeline
+        self.image_size: tuple[int, int] = next(step["scale"] for step in pipeline if step["type"] == "Resize")
 
     def weights(self, student: nn.Module) -> SavedFile:
         """Write `state_dict`, on the CPU, and `meta` with mmdet's own keys.
@@ -35,13 +36,17 @@ class StudentWriter:
         `meta` holds neither times nor paths, so that equal students give equal files.
         """
         state = {key: tensor.cpu() for key, tensor in student.state_dict().items()}
-        meta = {"dataset_meta": {"classes": self.classes}}
+        meta = {"dataset_meta": {"classes": self.classes}, weights.IMAGE_SIZE: self.image_size}
         return weights.write({"meta": meta, "state_dict": state}, self.folder / f"{self.name}-{{sha8}}.pth")
 
     def safetensors_copy(self, student: nn.Module, file: SavedFile) -> SavedFile:
         """Write the same tensors and the class names as safetensors, next to `file`."""
         state = {key: tensor.cpu().contiguous().clone() for key, tensor in student.state_dict().items()}
-        metadata = {"format": "pt", weights.CLASSES: json.dumps(self.classes)}
+        metadata = {
+            "format": "pt",
+            weights.CLASSES: json.dumps(self.classes),
+            weights.IMAGE_SIZE: json.dumps(self.image_size),
+        }
         return weights.write_bytes(safetensors.torch.save(state, metadata), file.path.with_suffix(".safetensors"))
 
     def config(self, file: SavedFile, val: SplitFiles) -> SavedFile:

@@ -1,6 +1,7 @@
 """The context of a run: its spec, work folder, device and base config, and how it loads images and evaluates."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from frs.dataset.splits import LoadedSplit, LoadedSplits
-from frs.detectors import builder, weights
+from frs.detectors import builder, loading, weights
 from frs.evaluation.coco_scores import Scores, detect, score
 from frs.evaluation.detections import Detections, Rows, pack
 from frs.events import Emit, Role
-from frs.resolved import ResolvedSpec
+from frs.resolved import ResolvedDetector, ResolvedSpec
 from frs.spec import JobSpec
 from frs.training import batches, precision, process_group
 from frs.training.batches import DetectionImages, Pipeline, TrainingLoaders
@@ -47,15 +48,25 @@ class RunContext:
         """Transforms for training."""
         return batches.training_pipeline(self.job.schedule, self.base_config)
 
-    @property
+    @cached_property
     def test_size(self) -> tuple[int, int]:
-        """The [width, height] in pixels that images are scaled into for evaluation."""
+        """The [width, height] in pixels that images are scaled into for evaluation of the student."""
+        if self.job.kind == "evaluate":
+            return self.evaluation_size(self.spec.student)
         return batches.test_size(self.job.schedule, self.base_config)
 
     @property
     def test_pipeline(self) -> Pipeline:
-        """Transforms for evaluation."""
-        return batches.test_pipeline(self.job.schedule, self.base_config)
+        """Transforms for evaluation of the student."""
+        return batches.test_pipeline(self.test_size)
+
+    def evaluation_size(self, detector: ResolvedDetector) -> tuple[int, int]:
+        """Return the [width, height] in pixels at which a detector is evaluated that the job does not train.
+
+        It is `schedule.image_size`, or the size that the detector was trained at, or the base config's.
+        """
+        trained_size = None if self.job.schedule.image_size else loading.trained_size(detector)
+        return trained_size or batches.test_size(self.job.schedule, self.base_config)
 
     def training_loaders(self, data: LoadedSplits, workers: int) -> TrainingLoaders:
         """Return the loaders of training batches, including the unlabelled images if there are any."""
@@ -64,14 +75,19 @@ class RunContext:
         unlabelled = self._images(split, split.valid, self.training_pipeline) if split else None
         return TrainingLoaders(images, self.job.schedule, workers, unlabelled)
 
-    def test_loader(self, split: LoadedSplit, indices: list[int]) -> DataLoader[object]:
-        """Return the loader of the split's images at `indices` for evaluation."""
-        return batches.test_loader(self._images(split, indices, self.test_pipeline), self.workers)
+    def test_loader(
+        self, split: LoadedSplit, indices: list[int], size: tuple[int, int] | None = None
+    ) -> DataLoader[object]:
+        """Return the loader of the split's images at `indices`, scaled into `size` (None: `test_size`)."""
+        pipeline = batches.test_pipeline(size or self.test_size)
+        return batches.test_loader(self._images(split, indices, pipeline), self.workers)
 
-    def evaluate(self, detector: nn.Module, split: LoadedSplit) -> tuple[Scores, Rows]:
-        """Return the detector's COCO metrics and detections on `split`."""
+    def evaluate(
+        self, detector: nn.Module, split: LoadedSplit, size: tuple[int, int] | None = None
+    ) -> tuple[Scores, Rows]:
+        """Return the detector's COCO metrics and detections on `split`, scaled into `size` (None: `test_size`)."""
         process_group.broadcast_from_rank0(detector.buffers())
-        loader = self.test_loader(split, process_group.shard(split.valid))
+        loader = self.test_loader(split, process_group.shard(split.valid), size)
         rows = process_group.all_gather_rows(detect(detector, loader, self.reporter.phase_progress))
         return score(rows, split.coco, split.ids), rows
 

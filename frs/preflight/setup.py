@@ -21,6 +21,7 @@ from frs.preflight import probe
 from frs.preflight.context import RunContext
 from frs.preflight.probe import Probe, ProbeConfig, first_images
 from frs.preflight.step_runner import StepResult, StepRunner
+from frs.resolved import ResolvedDetector
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.batches import Batch
 from frs.training.precision import autocast
@@ -137,6 +138,7 @@ def _input_facts(context: RunContext, data: LoadedSplits, student: nn.Module, ex
         training_images=len(data.labelled),
         unlabelled_images=len(unlabelled.valid) if unlabelled else None,
         unlabelled_annotations_sha256=unlabelled.sha256 if unlabelled else None,
+        student_image_size=context.test_size,
         student_parameters=sum(parameter.numel() for parameter in student.parameters()),
         weights_left_out=excluded,
         processes=process_group.world_size(),
@@ -228,18 +230,45 @@ def check_teacher(
         context.reporter.warn(message)
         return StepResult(None, message, warning=True)
     context.reporter.phase("evaluating the teacher")
+    assert context.spec.teacher is not None
     split = data.val if images is None else data.val.sample(images)
+    size = context.evaluation_size(context.spec.teacher)
+    context.reporter.facts(RunFacts(teacher_image_size=size))
     started = time.monotonic()
-    scores, detections = context.evaluate(teacher.detector, split)
+    scores, detections = context.evaluate(teacher.detector, split, size)
     seconds_per_image = (time.monotonic() - started) / max(1, scores.images)
     context.reporter.evaluation("teacher", scores, last=True)
     if images is None:
         context.save_detections("teacher", detections, split)
-    result = f"The teacher reaches mAP {scores.mAP:.4f} on {scores.images} validation images"
-    if scores.mAP >= MIN_TEACHER_MAP:
+    result = f"The teacher reaches mAP {scores.mAP:.4f} on {scores.images} validation images at {_format_size(size)}"
+    if scores.mAP < MIN_TEACHER_MAP:
+        hint = _describe_other_size(context.spec.teacher, size)
+        if not context.job.distillation.accept_weak_teacher:
+            raise TeacherNotCompetent(
+                f"{result}, below {MIN_TEACHER_MAP}.", f"{hint} {TeacherNotCompetent.hint_by_default}".strip()
+            )
+        message = f"{result}, below {MIN_TEACHER_MAP}. Accepted because of `distillation.accept_weak_teacher`. {hint}"
+    elif size != context.test_size:
+        message = (
+            f"{result}, at which it was trained, but this job trains at {_format_size(context.test_size)}. "
+            f"To train at the teacher's size, set `schedule.image_size: [{size[0]}, {size[1]}]`."
+        )
+    else:
         return StepResult(seconds_per_image, f"{result}.")
-    if not context.job.distillation.accept_weak_teacher:
-        raise TeacherNotCompetent(f"{result}, below {MIN_TEACHER_MAP}.")
-    message = f"{result}, below {MIN_TEACHER_MAP}. Accepted because of `distillation.accept_weak_teacher`."
-    context.reporter.warn(message)
-    return StepResult(seconds_per_image, message, warning=True)
+    context.reporter.warn(message.strip())
+    return StepResult(seconds_per_image, message.strip(), warning=True)
+
+
+def _describe_other_size(teacher: ResolvedDetector, size: tuple[int, int]) -> str:
+    """Return a hint if the teacher was not trained at `size`, or if that is unknown; else nothing."""
+    trained_size = loading.trained_size(teacher)
+    if teacher.weights is None or trained_size == size:
+        return ""
+    if trained_size is None:
+        return f"If it was not trained at {_format_size(size)}, set `schedule.image_size` to its size."
+    width, height = trained_size
+    return f"It was trained at {_format_size(trained_size)}: set `schedule.image_size: [{width}, {height}]`."
+
+
+def _format_size(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

@@ -86,17 +86,17 @@ def training_pipeline(schedule: Schedule, base_config: Config) -> Pipeline:
     ]
 
 
-def test_pipeline(schedule: Schedule, base_config: Config) -> Pipeline:
-    """Return the transforms for evaluation."""
+def test_pipeline(size: tuple[int, int]) -> Pipeline:
+    """Return the transforms for evaluation; images are scaled into `size`, [width, height] in pixels."""
     return [
         {"type": "LoadImageFromFile"},
-        {"type": "Resize", "scale": test_size(schedule, base_config), "keep_ratio": True},
+        {"type": "Resize", "scale": size, "keep_ratio": True},
         {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")},
     ]
 
 
 def test_size(schedule: Schedule, base_config: Config) -> tuple[int, int]:
-    """Return the [width, height] in pixels that images are scaled into for evaluation."""
+    """Return the [width, height] in pixels that images are scaled into for evaluation of a student that is trained."""
     size = schedule.image_size or next(
         transform.scale for transform in base_config.test_pipeline if transform.type == "Resize"
     )

@@ -83,7 +83,10 @@ def test_the_weights_file_is_named_by_its_hash_and_is_reproducible(train: Train,
     emitted = train(job(name="my student", schedule={"max_steps": 1}))
     file = result_files(tmp_path / "run", emitted)["student.pth"]
     assert file.name == f"my_student-{weights.digest(file)[:8]}.pth"
-    assert weights.read(file)["meta"] == {"dataset_meta": {"classes": ("circle", "square", "triangle", "star")}}
+    assert weights.read(file)["meta"] == {
+        "dataset_meta": {"classes": ("circle", "square", "triangle", "star")},
+        "image_size": (96, 96),
+    }
     second = train(job(name="my student", schedule={"max_steps": 1}), tmp_path / "second")
     assert result_files(tmp_path / "second", second)["student.pth"].read_bytes() == file.read_bytes()
 
@@ -96,7 +99,7 @@ def test_the_safetensors_copy_holds_the_same_tensors(train: Train, tmp_path: Pat
     assert all(torch.equal(state[name], safetensors_copy[name]) for name in state)
     with safetensors.safe_open(files["student.safetensors"], "pt") as file:
         classes = json.dumps(["circle", "square", "triangle", "star"])
-        assert file.metadata() == {"format": "pt", "classes": classes}
+        assert file.metadata() == {"format": "pt", "classes": classes, "image_size": "[96, 96]"}
 
 
 MMDET_APIS = """

@@ -15,7 +15,7 @@ from request_places import JOB
 from frs.detectors import builder
 from frs.training import schedule
 from frs.errors import FrsError
-from frs.training.batches import test_pipeline, training_pipeline
+from frs.training.batches import test_pipeline, test_size, training_pipeline
 from frs.spec import DescribedDetector, JobSpec, ConfigDetector
 from pydantic import ValidationError
 from audit_hook import AuditHook
@@ -39,7 +39,8 @@ def _render(spec: JobSpec) -> str:
             resolved = schedule.resolve_schedule(spec.schedule, base_config, 100)
             parts.append(builder.model_config(detector, 4).__repr__())
             parts.append(
-                repr(training_pipeline(spec.schedule, base_config)) + repr(test_pipeline(spec.schedule, base_config))
+                repr(training_pipeline(spec.schedule, base_config))
+                + repr(test_pipeline(test_size(spec.schedule, base_config)))
             )
             parts.append(repr(schedule.optimizer_config(spec.schedule, resolved)))
             parts.append(repr(schedule.scheduler_configs(spec.schedule, resolved)))

@@ -191,19 +191,18 @@ def command(*arguments: object) -> tuple[int, Any]:
     return completed.returncode, json.loads(completed.stdout)
 
 
-def test_the_command_imports_a_checkpoint_with_its_classes_under_any_file_name(tmp_path):
+def test_the_command_imports_a_checkpoint_with_its_classes_and_size_under_any_file_name(tmp_path):
     state = {"w": torch.ones(2, 3), "tied": torch.zeros(4), "half": torch.ones(2).half()}
     state["again"] = state["tied"]
     noise = {"lr": np.float64(0.1), "log": np.arange(4.0), "kinds": np.array(["a", "b"]), "any": np.array([None])}
-    written = weights.write(
-        {"state_dict": state, "meta": {"dataset_meta": {"classes": ("a", "b")}}}, tmp_path / "x.txt"
-    )
+    meta = {"dataset_meta": {"classes": ("a", "b")}, "image_size": (640, 480)}
+    written = weights.write({"state_dict": state, "meta": meta}, tmp_path / "x.txt")
     code, output = command(written.path, tmp_path / "out" / "y.safetensors", "--sha256", written.sha256)
     target = tmp_path / "out" / "y.safetensors"
     assert code == 0 and output["sha256"] == weights.digest(target) and output["bytes"] == target.stat().st_size
     assert (output["tensors"], output["parameters"], output["classes"]) == (4, 16, ["a", "b"])
     content = weights.read(target)
-    assert weights.classes_of(content) == ("a", "b")
+    assert (weights.classes_of(content), weights.image_size_of(content)) == (("a", "b"), (640, 480))
     assert all(torch.equal(tensor, state[key]) for key, tensor in content["state_dict"].items())
     torch.save({"state_dict": state, "meta": noise}, tmp_path / "mmengine")
     assert command(tmp_path / "mmengine", target)[1]["classes"] is None
