@@ -52,7 +52,9 @@ class RunFacts(BaseModel):
     train_annotations_sha256: str | None = None
     val_annotations_sha256: str | None = None
     training_images: int | None = None
-    """Number of training images with boxes that are used."""
+    """Number of images that are trained on."""
+    max_detections: int | None = None
+    """Number of detections on an image that count."""
     unlabelled_annotations_sha256: str | None = None
     unlabelled_images: int | None = None
     processes: int | None = None

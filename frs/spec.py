@@ -36,6 +36,8 @@ TERMS: dict[Method, tuple[TermName, ...]] = {
     "none": (),
 }
 """The terms of each method: pyramid features, class logits. `frs.distillation.methods` defines masks and distances."""
+MAX_DETECTIONS = 100
+"""COCO's limit on the detections of an image: those with the highest scores count."""
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Literal["auto", "paper"]
 Priority = Annotated[int, Field(ge=-100, le=100)]
 Tags = Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=32)]
@@ -236,6 +238,9 @@ class Schedule(Spec):
     """Sizes for training, [width, height] in pixels; one is drawn at random for each image. Absent: `image_size`."""
     flip_prob: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability that a training image is flipped horizontally."""
+    keep_background_images: StrictBool = False
+    """Whether to train on images without annotations too, as mmdet does with `filter_empty_gt=False`. Images whose
+    boxes are all crowds, ignored or otherwise unusable are left out in any case."""
     precision: Precision = "auto"
     """Floating-point precision of the forward passes. `auto`: bf16 on a GPU that supports it, otherwise fp32."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -244,6 +249,15 @@ class Schedule(Spec):
     """Epochs between evaluations on the validation split. The end of training is always evaluated."""
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     """Steps between checkpoints. Absent: within an epoch, every 10 minutes. The end of an epoch always has one."""
+
+
+class Evaluation(Spec):
+    """The evaluation on the validation split."""
+
+    max_detections: Annotated[int, Field(ge=1, le=3000)] = MAX_DETECTIONS
+    """Number of detections on an image that count: the limit of the COCO metrics, and of the detections that student,
+    baseline, teacher and the delivered config return. Raise it if images have more objects. At 100, COCO's limit, a
+    detector whose base config returns more keeps that number."""
 
 
 class Distillation(Spec):
@@ -335,6 +349,8 @@ class JobSpec(Spec):
     """The student; for kind `evaluate`, the detector to evaluate."""
     schedule: Schedule = Schedule()
     """Training schedule."""
+    evaluation: Evaluation = Evaluation()
+    """Evaluation settings."""
     distillation: Distillation = Distillation()
     """Distillation settings."""
     baseline: StrictBool | BaselineSeeds = False
@@ -381,6 +397,8 @@ class JobSpec(Spec):
             raise ValueError("method `none` has no use for `teacher_cache`")
         if self.method == "boxes" and self.unlabelled:
             raise ValueError("method `boxes` needs boxes, and `unlabelled` images have none")
+        if self.method == "boxes" and self.schedule.keep_background_images:
+            raise ValueError("method `boxes` needs boxes, and those of `schedule.keep_background_images` have none")
 
     def _check_method(self) -> None:
         terms, weights = TERMS[self.method], self.distillation.weights

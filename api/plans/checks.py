@@ -9,10 +9,10 @@ from api.http.auth import Caller
 from api.http.errors import ApiError
 from api.jobs import references
 from api.jobs.references import ReferenceReview
-from frs.dataset.report import Report
+from frs.dataset.report import describe_background, describe_crowded
 from frs.errors import BadDataset
 from frs.preflight.step_runner import Check
-from frs.spec import JobSpec, Schedule
+from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, JobSpec, Schedule
 from frs.step_counts import StepCounts, count_steps, described_epochs
 from store.db.tables import Dataset, Job
 from store.scheduling import waiting, worker_registry
@@ -22,7 +22,7 @@ NOT_CHECKED = "Not checked, because an earlier check failed."
 """Message of a check that another failed check prevents."""
 
 
-def reference_checks(reference_review: ReferenceReview) -> Iterator[Check]:
+def reference_checks(spec: JobSpec, reference_review: ReferenceReview) -> Iterator[Check]:
     """Yield a check for each reference of the spec.
 
     The code of a passed check is the name of its field, that of a failed check is the error code.
@@ -31,11 +31,22 @@ def reference_checks(reference_review: ReferenceReview) -> Iterator[Check]:
         if error is not None:
             yield failed_check(error)
         elif field == "dataset" and reference_review.dataset:
-            yield _dataset_check(reference_review.dataset)
+            yield _dataset_check(spec, reference_review.dataset)
         else:
-            yield Check(
-                code=field, level="info", ok=True, message=f"`{field}` refers to an existing, compatible object."
-            )
+            yield Check(code=field, level="info", ok=True, message=_describe_reference(field, getattr(spec, field)))
+
+
+def _describe_reference(field: str, reference: str | DetectorRef) -> str:
+    """Return what the check of a valid reference has established; only a worker can read weights."""
+    match reference:
+        case str():
+            return f"The training images of `{field}` can be used."
+        case DetectorByName() | DetectorOfJob():
+            return f"`{field}` exists. Its weights are not read here: plan with `probe=true`."
+        case _ if isinstance(reference.init, str):
+            return f"`{field}` refers to no weights file. It is not built here: plan with `probe=true`."
+        case _:
+            return f"The weights that `{field}` starts from exist. They are not read here: plan with `probe=true`."
 
 
 def schedule_check(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts | None]:
@@ -89,12 +100,12 @@ def pending_teacher(session: Session, caller: Caller, spec: JobSpec) -> Job | No
     return job if job is not None and job.status != JobStatus.SUCCEEDED else None
 
 
-def count_training_images(reference_review: ReferenceReview) -> int | None:
-    """Return the number of valid training images with boxes; None if the check of the data set failed."""
+def count_training_images(spec: JobSpec, reference_review: ReferenceReview) -> int | None:
+    """Return the number of images that are trained on; None if the check of the data set failed."""
     if reference_review.dataset is None:
         return None
     train = DatasetCheckResult.model_validate(reference_review.dataset.check_result).train
-    return None if train is None else _count_labelled(train)
+    return None if train is None else train.trained_images(spec.schedule.keep_background_images)
 
 
 def failed_check(error: ApiError) -> Check:
@@ -108,24 +119,26 @@ def _to_job(caller: Caller, spec: JobSpec, dataset: Dataset | None) -> Job:
     return Job(spec=spec.model_dump(mode="json"), devices=spec.resources.devices, **columns)
 
 
-def _dataset_check(dataset: Dataset) -> Check:
+def _dataset_check(spec: JobSpec, dataset: Dataset) -> Check:
     check_result = DatasetCheckResult.model_validate(dataset.check_result)
-    splits = [split for split in (check_result.train, check_result.val) if split]
-    images = " and ".join(str(split.counts.images - split.invalid_images) for split in splits)
-    message = f"{images} images for training and validation, {len(dataset.classes or [])} classes."
-    invalid = sum(split.invalid_images for split in splits)
-    exclusion = f" {invalid} images have issues and are excluded." if invalid else ""
-    level, hint = ("warning", f"See GET /datasets/{dataset.id}/check.") if invalid else ("info", "")
-    return Check.model_validate(
-        {"code": "dataset", "level": level, "ok": not invalid, "message": message + exclusion, "hint": hint}
+    train, val = check_result.train, check_result.val
+    sentences = [f"{len(dataset.classes or [])} classes."]
+    if train and spec.kind != "evaluate":
+        kept = spec.schedule.keep_background_images
+        sentences.append(f"{train.trained_images(kept)} images to train on.")
+        sentences += describe_background(train.excluded_images.get("no_boxes", 0), kept)
+    if val:
+        sentences.append(f"{val.counts.images - val.invalid_images} images to validate on.")
+    invalid = sum(split.invalid_images for split in (train, val) if split)
+    warnings = [f"{invalid} images have issues and are excluded."] if invalid else []
+    warnings += describe_crowded(val, spec.evaluation.max_detections) if val else []
+    return Check(
+        code="dataset",
+        level="warning" if warnings else "info",
+        ok=not warnings,
+        message=" ".join(sentences + warnings),
+        hint=f"See GET /datasets/{dataset.id}/check." if invalid else "",
     )
-
-
-def _count_labelled(train: Report) -> int:
-    """Return the number of valid images with boxes; for reports of an earlier version, a lower bound."""
-    if train.labelled_images is not None:
-        return train.labelled_images
-    return max(0, train.counts.images - train.counts.images_without_boxes - train.invalid_images)
 
 
 def _waiting_check(reason: WaitingReason, message: str) -> Check:

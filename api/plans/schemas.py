@@ -21,7 +21,7 @@ class Plan(ResponseModel):
     Level `error`: the job is rejected; `warning`: it would wait or exclude images; `info`: neither.
     """
     training_images: int | None
-    """Number of valid training images with boxes."""
+    """Number of images that are trained on."""
     epochs: int | None
     steps: int | None
     """Number of training steps in total."""

@@ -26,10 +26,10 @@ def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
     check_submittable(caller, spec)
     with context.database.read() as session:
         reference_review = references.review(session, context, caller, spec)
-        images = plan_checks.count_training_images(reference_review)
+        images = plan_checks.count_training_images(spec, reference_review)
         schedule, steps = plan_checks.schedule_check(spec, images)
         waiting_checks = plan_checks.waiting_checks(session, caller, spec, reference_review.dataset)
-        checks = [*plan_checks.reference_checks(reference_review), schedule, *waiting_checks]
+        checks = [*plan_checks.reference_checks(spec, reference_review), schedule, *waiting_checks]
         position = queue.position_of_new_job(session, spec.priority, caller.owner)
     return Plan(
         ok=not any(check.level == "error" for check in checks),

@@ -4,7 +4,7 @@ from rich.table import Table
 
 from frs.evaluation.report import Report, Role
 from frs.evaluation.verdict import Comparison, Interval
-from frs.spec import TERMS
+from frs.spec import MAX_DETECTIONS, TERMS
 
 NUMBERS = {
     "mAP": "bbox_mAP",
@@ -39,7 +39,7 @@ def conclusion(report: Report) -> str:
     if report.status == "partial":
         return "\n".join(["Partial: not every run has ended.", *_missing(report)])
     classes = report.facts.teacher_classes
-    notes = [*_sizes(report), *([classes.describe()] if classes and classes.used else [])]
+    notes = [*_sizes(report), *_limit(report), *([classes.describe()] if classes and classes.used else [])]
     costs = [*notes, *_costs(report), *_weights(report), *_warnings(report)]
     if report.comparison is None:
         return "\n".join([f"Verdict: {report.verdict}", *costs])
@@ -74,6 +74,12 @@ def _intervals(comparison: Comparison) -> list[str]:
             for pair in comparison.pairs
         ]
     return lines
+
+
+def _limit(report: Report) -> list[str]:
+    """Return the limit on the detections unless it is COCO's."""
+    limit = report.facts.max_detections
+    return [] if limit in (None, MAX_DETECTIONS) else [f"{limit} detections on an image count."]
 
 
 def _costs(report: Report) -> list[str]:

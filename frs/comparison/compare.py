@@ -90,6 +90,7 @@ class ComparisonData:
 
     def __init__(self, spec: ResolvedSpec, progress: ProgressCallback) -> None:
         self.folder, self.progress = spec.val.images, progress
+        self.max_detections = spec.job.evaluation.max_detections
         self.truth: CocoFile = coco.read(spec.val.annotations)
         self.sha256 = digest(spec.val.annotations)
         self.images: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -100,7 +101,7 @@ class ComparisonData:
         """Read a run's detections and match them. Raise DetectionsUnusable or RunsDiffer if they do not fit."""
         run_detections = detections.read(path)
         self._check(run_detections, path.name)
-        matches = matching.match(self.truth, run_detections.rows, self.images, self.progress)
+        matches = matching.match(self.truth, run_detections.rows, self.images, self.progress, self.max_detections)
         return MatchedDetections(run_detections.rows, matches)
 
     def score_run(self, run: FinishedRun) -> RunScores:

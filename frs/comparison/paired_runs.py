@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from frs import events
-from frs.errors import CheckpointUnusable, DetectionsUnusable
+from frs.errors import CheckpointUnusable, DetectionsUnusable, RunsDiffer
 from frs.facts import RunFacts
 from frs.resolved import ComparisonInputs, FinishedRun, ResolvedSpec, is_drawn
 from frs.spec import baseline_of, comparison_of, seed_variant
@@ -53,9 +53,14 @@ def is_done(folder: Path, spec: ResolvedSpec) -> bool:
 def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> ResolvedSpec:
     """Return the spec of a comparison of the runs in these work folders.
 
-    Raises DetectionsUnusable if a folder holds no run, or one that has not succeeded.
+    Raises DetectionsUnusable if a folder holds no run, or one that has not succeeded; RunsDiffer if they were evaluated
+    with different limits on the detections.
     """
     runs = [_run(folder, "student") for folder in students] + [_run(folder, "baseline") for folder in baselines]
+    limits = {folder: _spec(folder).job.evaluation.max_detections for folder in (*students, *baselines)}
+    if len(set(limits.values())) > 1:
+        listed = ", ".join(f"{folder} {limit}" for folder, limit in limits.items())
+        raise RunsDiffer(f"The runs were evaluated with different `evaluation.max_detections`: {listed}.")
     first, teacher = _spec(students[0]), students[0] / "detections-teacher.npz"
     values = [event.values for event in _read_events(students[0]) if isinstance(event, events.Facts)]
     facts = RunFacts.model_validate(dict(ChainMap(*reversed(values))))

@@ -15,6 +15,7 @@ from frs.dataset.trainable import (
     count_excluded_images,
     labelled_images,
 )
+from frs.spec import MAX_DETECTIONS
 
 Depth = Literal["annotations", "headers", "decoded"]
 """How far a check read the image files: not at all, their headers, or completely."""
@@ -108,6 +109,10 @@ class Report(_FrozenModel):
     """Number of boxes equal to another box of their image; each such box counts and is trained on once."""
     placeholder: str | None = None
     """Name of a category 0 that is left out because it is only the supercategory of others, as in Roboflow's files."""
+    crowded_images: int = 0
+    """Number of images with more than 100 objects, COCO's limit on detections."""
+    max_objects: int = 0
+    """Largest number of objects on an image: of its boxes that are neither crowds nor ignored."""
     warnings: list[str] = []
     """Sentences on what training does with image files that may not be intended."""
 
@@ -116,17 +121,38 @@ class Report(_FrozenModel):
         """Class names in the order of the labels."""
         return tuple(row.name for row in self.classes)
 
+    def trained_images(self, keep_background: bool) -> int:
+        """Return the number of images that training uses; for a report of an earlier version, a lower bound."""
+        counts = self.counts
+        labelled = self.labelled_images
+        if labelled is None:
+            labelled = max(0, counts.images - counts.images_without_boxes - self.invalid_images)
+        return labelled + (self.excluded_images.get("no_boxes", 0) if keep_background else 0)
+
     @property
     def notes(self) -> list[str]:
         """Sentences on the boxes and images that training does not use, then `warnings`."""
-        boxes, images = describe_exclusions(self.excluded_boxes), sum(self.excluded_images.values())
+        boxes, background = describe_exclusions(self.excluded_boxes), self.excluded_images.get("no_boxes", 0)
+        images = sum(self.excluded_images.values()) - background
         texts = [f"training does not use {boxes}."] if boxes else []
         if images:
             texts.append(f"training does not use {images:,} {_plural('image', images)} without a box that it uses.")
+        if background and self.labelled_images is not None:
+            texts.append(
+                f"{background:,} {_plural('image', background)} without boxes: training uses {self.labelled_images:,} "
+                f"images, with `schedule.keep_background_images` {self.labelled_images + background:,}."
+            )
         if self.repeated_boxes:
             texts.append(f"{self.repeated_boxes:,} repeated {_plural('box', self.repeated_boxes)} left out.")
         if self.placeholder is not None:
             texts.append(f"category 0, {printable(self.placeholder)!r}, is left out: no box uses it.")
+        if self.crowded_images:
+            verb = "has" if self.crowded_images == 1 else "have"
+            texts.append(
+                f"{self.crowded_images:,} {_plural('image', self.crowded_images)} {verb} more than {MAX_DETECTIONS} "
+                f"objects, up to {self.max_objects:,}: set `evaluation.max_detections` in jobs, because by default "
+                f"{MAX_DETECTIONS} detections on an image count."
+            )
         return texts + self.warnings
 
     def matching(self, classes: Collection[str]) -> "Report":
@@ -153,6 +179,28 @@ def describe_exclusions(excluded: Mapping[BoxExclusion, int]) -> str:
     return ", ".join(f"{count:,} {_plural('box', count)} {_REASONS[reason]}" for reason, count in excluded.items())
 
 
+def describe_background(images: int, kept: bool) -> list[str]:
+    """Return a sentence on the training images without boxes, if there are any."""
+    if not images:
+        return []
+    if kept:
+        return [f"{images:,} of them {'has' if images == 1 else 'have'} no boxes."]
+    return [
+        f"{images:,} {_plural('image', images)} without boxes {'is' if images == 1 else 'are'} left out; "
+        "`schedule.keep_background_images` trains on such images."
+    ]
+
+
+def describe_crowded(val: Report, max_detections: int) -> list[str]:
+    """Return a sentence if a validation image has more objects than detections that count."""
+    if val.max_objects <= max_detections:
+        return []
+    return [
+        f"Validation images have up to {val.max_objects:,} objects, but only {max_detections:,} detections on an image "
+        "count: set `evaluation.max_detections`."
+    ]
+
+
 def usable_without_boxes(report: Report, max_invalid_fraction: float = 0.0) -> bool:
     """Return whether the images may be used without their boxes; issues of boxes are ignored."""
     return not report.issue_counts.keys() - BOX_CODES or 0 < max_invalid_fraction >= report.invalid_fraction
@@ -161,6 +209,7 @@ def usable_without_boxes(report: Report, max_invalid_fraction: float = 0.0) -> b
 def build_report(coco: CocoFile, issues: IssueCollector, depth: Depth, warnings: list[str]) -> Report:
     """Return the report on the content of an annotation file and the issues collected from it."""
     invalid = coco.images_listed - len(coco.images) + sum(image.id in issues.image_ids for image in coco.images)
+    objects = np.bincount(coco.boxes.image[~coco.boxes.optional], minlength=1)
     return Report(
         counts=_count_entries(coco),
         classes=_count_classes(coco),
@@ -177,6 +226,8 @@ def build_report(coco: CocoFile, issues: IssueCollector, depth: Depth, warnings:
         excluded_images=count_excluded_images(coco, issues.image_ids),
         repeated_boxes=coco.repeated_boxes,
         placeholder=coco.placeholder,
+        crowded_images=int((objects > MAX_DETECTIONS).sum()),
+        max_objects=int(objects.max()),
         warnings=warnings,
     )
 

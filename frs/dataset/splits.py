@@ -6,7 +6,7 @@ from functools import cached_property
 from frs.dataset.check import CheckedSplit, ProgressCallback, check_pair, inspect_split
 from frs.dataset.coco import CocoFile
 from frs.dataset.report import Report
-from frs.dataset.trainable import labelled_images
+from frs.dataset.trainable import background_images, labelled_images
 from frs.errors import BadDataset
 from frs.files import digest
 from frs.resolved import ResolvedSpec, SplitFiles
@@ -51,6 +51,8 @@ class LoadedSplits:
     val: LoadedSplit
     unlabelled: LoadedSplit | None = None
     """Split without boxes, for training with the distillation terms only."""
+    keep_background: bool = False
+    """Whether training images without annotations are trained on."""
 
     @property
     def splits(self) -> dict[str, LoadedSplit]:
@@ -65,8 +67,18 @@ class LoadedSplits:
 
     @cached_property
     def labelled(self) -> list[int]:
-        """Indices of the training images: those with trainable boxes, by mmdet's rule."""
+        """Indices of the training images with trainable boxes, by mmdet's rule."""
         return labelled_images(self.train.coco, self.train.excluded)
+
+    @cached_property
+    def background(self) -> list[int]:
+        """Indices of the training images without annotations."""
+        return background_images(self.train.coco, self.train.excluded)
+
+    @cached_property
+    def trained(self) -> list[int]:
+        """Indices of the images that are trained on."""
+        return sorted(self.labelled + self.background) if self.keep_background else self.labelled
 
 
 def load_splits(spec: ResolvedSpec, progress: ProgressCallback) -> LoadedSplits:
@@ -85,7 +97,7 @@ def load_splits(spec: ResolvedSpec, progress: ProgressCallback) -> LoadedSplits:
     splits = {name: _load_split(split, checked[name]) for name, split in files.items()}
     if "unlabelled" in splits:
         splits["unlabelled"] = replace(splits["unlabelled"], coco=splits["unlabelled"].coco.without_boxes())
-    data = LoadedSplits(**splits)
+    data = LoadedSplits(**splits, keep_background=spec.job.schedule.keep_background_images)
     if spec.job.kind != "evaluate" and not data.labelled:
         raise BadDataset(_describe_issues("train", train.report) or "The training split has no image with boxes.")
     if not data.val.valid:

@@ -49,6 +49,15 @@ def labelled_images(coco: CocoFile, without: Collection[int]) -> list[int]:
     return [i for i, image in enumerate(coco.images) if i in indices and image.id not in without]
 
 
+def background_images(coco: CocoFile, without: Collection[int]) -> list[int]:
+    """Return the indices of the images without annotations whose id is not in `without`.
+
+    An image that only has boxes which training does not use is not background: it may show objects.
+    """
+    annotated = set(np.unique(coco.boxes.image).tolist())
+    return [i for i, image in enumerate(coco.images) if i not in annotated and image.id not in without]
+
+
 def count_excluded_boxes(coco: CocoFile) -> dict[BoxExclusion, int]:
     """Return the number of boxes that training does not use, by reason."""
     counts = Counter(_exclusions(coco).tolist())

@@ -21,7 +21,7 @@ from frs.detectors.weights import load_backbone
 from frs.errors import InvalidSpec, WeightsNotFound, WeightsUnreadable
 from frs.files import digest
 from frs.resolved import weights_file
-from frs.spec import Architecture, Backbone, ConfigDetector, DescribedDetector, InitFromBackbone
+from frs.spec import MAX_DETECTIONS, Architecture, Backbone, ConfigDetector, DescribedDetector, InitFromBackbone
 
 Description = ConfigDetector | DescribedDetector
 
@@ -72,31 +72,43 @@ def base_config_names() -> frozenset[str]:
     return frozenset(f"mmdet::{path.relative_to(folder)}" for path in folder.glob("[a-z]*/*.py"))
 
 
-def model_config(description: Description, classes: int) -> ConfigDict:
-    """Return the `model` part of a config for `classes` classes, without settings that would download weights."""
+def model_config(description: Description, classes: int, max_detections: int = MAX_DETECTIONS) -> ConfigDict:
+    """Return the `model` part of a config for `classes` classes, without settings that would download weights.
+
+    For `max_detections` see `frs.spec.Evaluation`.
+    """
     model = load_base_config(description).model
     if isinstance(description, DescribedDetector):
         _apply_description(model, description)
     if description.init == "random":
         _unfreeze(model.backbone)
     model.backbone.init_cfg = None
-    _set_classes(model, classes)
+    set_classes(model, classes)
+    if max_detections != MAX_DETECTIONS and "test_cfg" in model:
+        _set_max_detections(model.test_cfg, max_detections)
     return model
 
 
-def build(description: Description, classes: int, models: Path) -> nn.Module:
+def build(description: Description, classes: int, models: Path, max_detections: int = MAX_DETECTIONS) -> nn.Module:
     """Return the detector with random weights from torch's global generator, or with those of a file in the backbone.
 
     Raises WeightsNotFound if that file is not in the folder `models`.
     """
     register_all_modules(init_default_scope=True)
-    detector = MODELS.build(model_config(description, classes))
+    detector = MODELS.build(model_config(description, classes, max_detections))
     detector.init_weights()
     if description.init == "imagenet":
         load_backbone(detector.backbone, checked_imagenet_file(description, models))
     elif isinstance(description.init, InitFromBackbone):
         load_backbone(detector.backbone, weights_file(models, description.init.backbone))
     return detector
+
+
+def set_classes(model: ConfigDict, classes: int) -> None:
+    """Set the number of classes of the `model` part of a config."""
+    head = model.roi_head.bbox_head if "roi_head" in model else model.bbox_head
+    for part in head if isinstance(head, list) else [head]:
+        part.num_classes = classes
 
 
 def class_layers(description: Description, classes: int) -> dict[str, ClassLayer]:
@@ -206,7 +218,12 @@ def group_norm_groups(channels: int) -> int:
     return max(groups for groups in range(1, 33) if channels % groups == 0 and channels // groups >= 4)
 
 
-def _set_classes(model: ConfigDict, classes: int) -> None:
-    head = model.roi_head.bbox_head if "roi_head" in model else model.bbox_head
-    for part in head if isinstance(head, list) else [head]:
-        part.num_classes = classes
+def _set_max_detections(test_cfg: ConfigDict, max_detections: int) -> None:
+    """Set the number of detections on an image; a higher one raises the candidates before NMS in proportion."""
+    last = test_cfg.get("rcnn", test_cfg)
+    factor = max(1.0, max_detections / last.get("max_per_img", MAX_DETECTIONS))
+    first, names = (test_cfg.rpn, ("nms_pre", "max_per_img")) if "rpn" in test_cfg else (test_cfg, ("nms_pre",))
+    for name in names:
+        if name in first:
+            first[name] = round(factor * first[name])
+    last.max_per_img = max_detections

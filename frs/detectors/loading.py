@@ -13,6 +13,7 @@ from frs.detectors.class_selection import select_classes
 from frs.errors import ClassMismatch
 from frs.facts import TeacherClasses
 from frs.resolved import ResolvedDetector
+from frs.spec import MAX_DETECTIONS
 
 
 class LoadedTeacher(NamedTuple):
@@ -23,13 +24,15 @@ class LoadedTeacher(NamedTuple):
     """None if they are the data set's."""
 
 
-def load_detector(resolved: ResolvedDetector, classes: tuple[str, ...], models: Path) -> nn.Module:
+def load_detector(
+    resolved: ResolvedDetector, classes: tuple[str, ...], models: Path, max_detections: int = MAX_DETECTIONS
+) -> nn.Module:
     """Return the detector, with every tensor from its weights file if it has one.
 
     Raises ClassMismatch if the file has other classes, else TeacherWeightsMismatch, WeightsRefused or
     WeightsUnreadable. A file without class names is accepted if the shapes match.
     """
-    detector = builder.build(resolved.description, len(classes), models)
+    detector = builder.build(resolved.description, len(classes), models, max_detections)
     if resolved.weights is not None:
         content = weights.read(resolved.weights, resolved.sha256)
         file_classes = weights.classes_of(content)
@@ -41,7 +44,11 @@ def load_detector(resolved: ResolvedDetector, classes: tuple[str, ...], models: 
 
 
 def load_teacher(
-    resolved: ResolvedDetector, classes: tuple[str, ...], models: Path, distils_logits: bool
+    resolved: ResolvedDetector,
+    classes: tuple[str, ...],
+    models: Path,
+    distils_logits: bool,
+    max_detections: int = MAX_DETECTIONS,
 ) -> LoadedTeacher:
     """Return the teacher of a data set with `classes`.
 
@@ -49,7 +56,7 @@ def load_teacher(
     Raises ClassMismatch if logits are distilled then, and what `load_detector` raises.
     """
     if resolved.weights is None:
-        return LoadedTeacher(load_detector(resolved, classes, models), None)
+        return LoadedTeacher(load_detector(resolved, classes, models, max_detections), None)
     description, file_name = resolved.description, resolved.weights.name
     content = weights.read(resolved.weights, resolved.sha256)
     names = weights.classes_of(content) or resolved.classes
@@ -61,25 +68,25 @@ def load_teacher(
     has_all = set(names).issuperset(classes)
     if distils_logits and not has_all:
         raise ClassMismatch(describe_class_difference(classes, names, file_name) or "", TEACHER_CLASSES_HINT)
-    detector = builder.build(description, total, models)
+    detector = builder.build(description, total, models, max_detections)
     weights.load(detector, content, file_name)
     if names == classes or not has_all:
         return LoadedTeacher(detector, None if has_all else TeacherClasses(total=total, used=0))
-    selected = builder.build(description, len(classes), models)
+    selected = builder.build(description, len(classes), models, max_detections)
     layers = builder.class_layers(description, len(classes))
     select_classes(detector, selected, layers, total, [names.index(name) for name in classes])
     return LoadedTeacher(selected, TeacherClasses(total=total, used=len(classes)))
 
 
 def load_student(
-    resolved: ResolvedDetector, classes: tuple[str, ...], models: Path
+    resolved: ResolvedDetector, classes: tuple[str, ...], models: Path, max_detections: int = MAX_DETECTIONS
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the student and the keys of class layers that were not loaded because its weights file has other classes.
 
     Raises TeacherWeightsMismatch if any other tensor is missing or has another shape, WeightsRefused,
     WeightsUnreadable.
     """
-    student = builder.build(resolved.description, len(classes), models)
+    student = builder.build(resolved.description, len(classes), models, max_detections)
     if resolved.weights is None:
         return student, ()
     name, content = resolved.weights.name, weights.read(resolved.weights, resolved.sha256)

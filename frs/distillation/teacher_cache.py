@@ -119,7 +119,7 @@ def open_teacher_cache(
 
 def common_shape(data: LoadedSplits, size: tuple[int, int]) -> tuple[int, int] | None:
     """Return the [width, height] of all training images after scaling into `size`; None if their shapes differ."""
-    splits = [(data.train, data.labelled)] + ([(data.unlabelled, data.unlabelled.valid)] if data.unlabelled else [])
+    splits = [(data.train, data.trained)] + ([(data.unlabelled, data.unlabelled.valid)] if data.unlabelled else [])
     images = (split.coco.images[index] for split, indices in splits for index in indices)
     originals = {(image.width, image.height) for image in images}
     shapes = {mmcv.rescale_size(original, tuple(size)) for original in originals}
@@ -127,7 +127,7 @@ def common_shape(data: LoadedSplits, size: tuple[int, int]) -> tuple[int, int] |
 
 
 def _fits_on_disk(teacher: Teacher, data: LoadedSplits, job: JobSpec, shape: tuple[int, int], workdir: Path) -> bool:
-    images = len(data.labelled) + (len(data.unlabelled.valid) if data.unlabelled else 0)
+    images = len(data.trained) + (len(data.unlabelled.valid) if data.unlabelled else 0)
     variants = 1 if job.schedule.flip_prob in (0, 1) else 2
     width, height = shape
     probe = torch.zeros(3, height, width, dtype=torch.uint8, device=next(teacher.detector.parameters()).device)

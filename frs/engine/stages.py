@@ -33,6 +33,7 @@ from frs.preflight.estimate import FLOPS_CONVENTION
 from frs.preflight.setup import Models, build_models, build_student, load_inputs, preflight
 from frs.preflight.step_runner import StepRunner
 from frs.resolved import ResolvedSpec
+from frs.spec import Evaluation
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.precision import AutocastOptimWrapper
 from frs.training.stop_request import StopRequest
@@ -118,13 +119,19 @@ def train(
 
 
 def checkpoint_identity(context: RunContext, data: LoadedSplits) -> str:
-    """Return a hash of the spec fields, annotation files, excluded images and weights that a checkpoint depends on."""
-    fields = context.job.model_dump_json(include=set(IDENTITY))
+    """Return a hash of the spec fields, annotation files, excluded images and weights that a checkpoint depends on.
+
+    A field that is newer than checkpoints of running jobs counts only if it is set.
+    """
+    job = context.job
+    newer = {"evaluation": job.evaluation, "keep_background_images": job.schedule.keep_background_images}
+    added = [f"{name}={value}" for name, value in newer.items() if value not in (False, Evaluation())]
+    fields = job.model_dump_json(include=set(IDENTITY), exclude={"schedule": {"keep_background_images"}})
     splits = [split for split in (data.train, data.unlabelled) if split]
     loaded = [d for d in (context.spec.teacher, context.spec.student) if d and d.weights]
     digests = [d.sha256 or digest(d.weights) for d in loaded if d.weights]
     images = [f"{split.sha256} without {sorted(split.excluded)}" for split in splits]
-    return hashlib.sha256("\n".join([fields, *images, *digests]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([fields, *images, *digests, *added]).encode()).hexdigest()
 
 
 def build_cache(context: RunContext, data: LoadedSplits, models: Models) -> TeacherCache | None:
@@ -141,9 +148,11 @@ def build_cache(context: RunContext, data: LoadedSplits, models: Models) -> Teac
 
 def build_writer(context: RunContext, data: LoadedSplits, student: nn.Module) -> StudentWriter:
     """Return the writer of the student's result files."""
-    model = builder.model_config(context.spec.student.description, len(data.classes))
+    max_detections = context.job.evaluation.max_detections
+    model = builder.model_config(context.spec.student.description, len(data.classes), max_detections)
     name = context.job.name or type(student).__name__.lower()
-    return StudentWriter(context.workdir / "student", name, model, data.classes, context.test_pipeline)
+    folder, pipeline = context.workdir / "student", context.test_pipeline
+    return StudentWriter(folder, name, model, data.classes, pipeline, max_detections)
 
 
 class QuietRunner(Runner):

@@ -12,7 +12,9 @@ from torch import nn
 
 from frs.detectors import weights
 from frs.detectors.weights import SavedFile
+from frs.evaluation.coco_scores import detection_limits
 from frs.resolved import SplitFiles
+from frs.spec import MAX_DETECTIONS
 from frs.training.batches import Pipeline
 
 
@@ -23,12 +25,19 @@ class StudentWriter:
     """
 
     def __init__(
-        self, folder: Path, name: str, model: ConfigDict, classes: tuple[str, ...], pipeline: Pipeline
+        self,
+        folder: Path,
+        name: str,
+        model: ConfigDict,
+        classes: tuple[str, ...],
+        pipeline: Pipeline,
+        max_detections: int = MAX_DETECTIONS,
     ) -> None:
         self.folder = folder
         self.name = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_") or "student"
         self.model, self.classes, self.pipeline = model, classes, pipeline
         self.image_size: tuple[int, int] = next(step["scale"] for step in pipeline if step["type"] == "Resize")
+        self.max_detections = max_detections
 
     def weights(self, student: nn.Module) -> SavedFile:
         """Write `state_dict`, on the CPU, and `meta` with mmdet's own keys.
@@ -81,7 +90,13 @@ class StudentWriter:
                 "sampler": {"type": "DefaultSampler", "shuffle": False},
                 "dataset": dataset,
             },
-            "test_evaluator": {"type": "CocoMetric", "metric": "bbox", "ann_file": annotations},
+            "test_evaluator": {"metric": "bbox", "ann_file": annotations, **self._metric()},
             "test_cfg": {"type": "TestLoop"},
             "visualizer": {"type": "DetLocalVisualizer", "name": "visualizer"},  # DetInferencer fails without one
         }
+
+    def _metric(self) -> dict[str, Any]:
+        """Return the metric that counts `max_detections`. pycocotools, in `CocoMetric`, has no mAP but at 100."""
+        if self.max_detections == MAX_DETECTIONS:
+            return {"type": "CocoMetric"}
+        return {"type": "FasterCocoMetric", "proposal_nums": detection_limits(self.max_detections)}

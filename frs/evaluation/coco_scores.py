@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from frs.dataset.coco import CocoFile
 from frs.detectors.heads import Detector
 from frs.evaluation.report import NAMES
+from frs.spec import MAX_DETECTIONS
 
 ProgressCallback = Callable[[int, int], None]
 
@@ -58,12 +59,26 @@ def detect(detector: Detector, batches: DataLoader[Any], progress: ProgressCallb
     return np.concatenate(rows)
 
 
-def score(detections: NDArray[np.float64], truth: CocoFile, images: Iterable[int] | None = None) -> Scores:
+def detection_limits(max_detections: int) -> list[int]:
+    """Return COCO's three limits on the detections of one class on an image, with `max_detections` as the last.
+
+    The mAP has the last limit, also in mmdet's `FasterCocoMetric`.
+    """
+    return sorted({min(limit, max_detections) for limit in (1, 10, max_detections)})
+
+
+def score(
+    detections: NDArray[np.float64],
+    truth: CocoFile,
+    images: Iterable[int] | None = None,
+    max_detections: int = MAX_DETECTIONS,
+) -> Scores:
     """Return the COCO metrics of `detections` (rows as from `detect`) on the images with the ids `images` (None: all).
 
-    Without detections, every metric that has objects is 0.
+    Of each class and image the `max_detections` with the highest scores count. Without detections, every metric that
+    has objects is 0.
     """
-    evaluation = run_evaluation(detections, truth, images)
+    evaluation = run_evaluation(detections, truth, images, max_detections)
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (thresholds, recalls, classes)
     return Scores(
         metrics=dict(zip(NAMES, map(_none_if_undefined, evaluation.stats[:6]), strict=True)),
@@ -74,7 +89,10 @@ def score(detections: NDArray[np.float64], truth: CocoFile, images: Iterable[int
 
 
 def run_evaluation(
-    detections: NDArray[np.float64], truth: CocoFile, images: Iterable[int] | None = None
+    detections: NDArray[np.float64],
+    truth: CocoFile,
+    images: Iterable[int] | None = None,
+    max_detections: int = MAX_DETECTIONS,
 ) -> COCOeval_faster:
     """Return a COCO evaluation after its run. Its `stats` are the twelve COCO metrics; -1 is undefined."""
     results = detections.copy()
@@ -82,6 +100,7 @@ def run_evaluation(
     with _garbage_collection_disabled():
         annotations = COCO(_to_coco(truth))
         evaluation = COCOeval_faster(annotations, annotations.loadRes(results), "bbox", print_function=_print_nothing)
+        evaluation.params.maxDets = detection_limits(max_detections)
         if images is not None:
             evaluation.params.imgIds = sorted(images)
         evaluation.run()

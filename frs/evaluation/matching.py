@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from frs.dataset.coco import CocoFile
 from frs.evaluation.detections import Rows
+from frs.spec import MAX_DETECTIONS
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """(10,): IoU thresholds."""
 SIZES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
 """(4, 2): minimum and maximum area of all, small, medium and large objects, in square pixels."""
-MAX_DETECTIONS = 100
-"""Number of detections of one class on one image that count, those with the highest scores."""
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2
 Flags = NDArray[np.bool_]
 
@@ -45,18 +44,23 @@ class ClassMatches:
 
 
 def match(
-    truth: CocoFile, rows: Rows, images: NDArray[np.int64], progress: Callable[[int, int], None]
+    truth: CocoFile,
+    rows: Rows,
+    images: NDArray[np.int64],
+    progress: Callable[[int, int], None],
+    max_detections: int = MAX_DETECTIONS,
 ) -> list[ClassMatches]:
     """Return the matches of every class on the images with the ascending ids `images` (I,).
 
-    `progress(done, classes)` is called after each class.
+    Of each class and image the `max_detections` with the highest scores count. `progress(done, classes)` is called
+    after each class.
     """
     index_of_id = {image.id: index for index, image in enumerate(truth.images)}
     indices = np.array([index_of_id[int(image_id)] for image_id in images])
     matches = []
     for label, name in enumerate(truth.classes):
         of_class = np.flatnonzero(rows[:, 6] == label)
-        matches.append(_match_class(truth, rows, of_class, label, name, images, indices))
+        matches.append(_match_class(truth, rows, of_class, label, name, images, indices, max_detections))
         progress(label + 1, len(truth.classes))
     return matches
 
@@ -69,6 +73,7 @@ def _match_class(
     name: str,
     images: NDArray[np.int64],
     indices: NDArray[np.intp],
+    max_detections: int,
 ) -> ClassMatches:
     """Match the rows `of_class`; `indices` (I,) are the indices of `images` in the annotation file."""
     image = np.searchsorted(images, rows[of_class, 0].astype(np.int64))
@@ -76,7 +81,7 @@ def _match_class(
     of_class, image = of_class[order], image[order]
     rows = rows[of_class]
     starts = np.searchsorted(image, np.arange(len(images) + 1))
-    within_limit = np.arange(len(rows)) - starts[image] < MAX_DETECTIONS
+    within_limit = np.arange(len(rows)) - starts[image] < max_detections
     outcome = np.empty((len(rows), len(SIZES), len(THRESHOLDS)), np.int8)
     objects = np.zeros((len(images), len(SIZES)), np.int64)
     for i, index in enumerate(indices):
@@ -84,7 +89,7 @@ def _match_class(
         boxes = boxes.take(np.flatnonzero(boxes.label == label))
         ignored = boxes.optional | _other_size(boxes.area)
         objects[i] = (~ignored).sum(axis=1)
-        on_image = slice(starts[i], min(starts[i + 1], starts[i] + MAX_DETECTIONS))
+        on_image = slice(starts[i], min(starts[i + 1], starts[i] + max_detections))
         outcome[on_image] = _match_image(rows[on_image, 1:5], boxes.xywh, boxes.optional, ignored)
     kept = np.flatnonzero(within_limit)[np.argsort(-rows[within_limit, 5], kind="stable")]
     return ClassMatches(name, of_class[kept], image[kept], rows[kept, 5], outcome[kept], objects)

@@ -70,7 +70,7 @@ class RunContext:
 
     def training_loaders(self, data: LoadedSplits, workers: int) -> TrainingLoaders:
         """Return the loaders of training batches, including the unlabelled images if there are any."""
-        images = self._images(data.train, data.labelled, self.training_pipeline)
+        images = self._images(data.train, data.trained, self.training_pipeline)
         split = data.unlabelled
         unlabelled = self._images(split, split.valid, self.training_pipeline) if split else None
         return TrainingLoaders(images, self.job.schedule, workers, unlabelled)
@@ -89,7 +89,7 @@ class RunContext:
         process_group.broadcast_from_rank0(detector.buffers())
         loader = self.test_loader(split, process_group.shard(split.valid), size)
         rows = process_group.all_gather_rows(detect(detector, loader, self.reporter.phase_progress))
-        return score(rows, split.coco, split.ids), rows
+        return score(rows, split.coco, split.ids, self.job.evaluation.max_detections), rows
 
     def save_detections(self, role: Role, rows: Rows, split: LoadedSplit) -> None:
         """Write the detections on `split` for comparisons of runs image by image; only rank 0 writes."""

@@ -37,7 +37,7 @@ class Estimate(BaseModel):
     classes: list[str] | None = None
     """Class names in the order of the labels."""
     training_images: int | None = None
-    """Training images with boxes that are used."""
+    """Images that are trained on."""
     validation_images: int | None = None
     """Validation images that are used."""
     epochs: int | None = None

@@ -47,7 +47,7 @@ def estimate(spec: ResolvedSpec, emit: events.Emit) -> Estimate:
         device=versions.device_name(context.device),
         precision=context.precision,
         classes=list(data.classes) if data else None,
-        training_images=len(data.labelled) if data else None,
+        training_images=len(data.trained) if data else None,
         validation_images=len(data.val.valid) if data else None,
         epochs=schedule.epochs if schedule else None,
         steps=schedule.steps if schedule else None,

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from frs.dataset import splits
+from frs.dataset.report import describe_background, describe_crowded
 from frs.dataset.splits import LoadedSplits
 from frs.detectors import loading
 from frs.distillation.builder import build_distiller, distillation_facts
@@ -107,16 +108,23 @@ def _read_data(context: RunContext) -> StepResult[LoadedSplits]:
 
 def _check_data(context: RunContext, data: LoadedSplits) -> StepResult[None]:
     """Check the data set's issues against the job's limit. Raise BadDataset if there are too many."""
-    excluded = splits.describe_excluded(data, context.job.max_invalid_fraction)
-    context.reporter.warn(*excluded)
-    counts = f"{len(data.train.valid)} images to train on, {len(data.val.valid)} to validate on."
-    return StepResult(None, " ".join([counts, *excluded]), warning=bool(excluded))
+    warnings = splits.describe_excluded(data, context.job.max_invalid_fraction)
+    warnings += describe_crowded(data.val.report, context.job.evaluation.max_detections)
+    context.reporter.warn(*warnings)
+    training = [] if context.job.kind == "evaluate" else _describe_training(data)
+    sentences = [*training, f"{len(data.val.valid)} images to validate on.", *warnings]
+    return StepResult(None, " ".join(sentences), warning=bool(warnings))
+
+
+def _describe_training(data: LoadedSplits) -> list[str]:
+    counts = f"{len(data.trained)} images to train on."
+    return [counts, *describe_background(len(data.background), data.keep_background)]
 
 
 def _build_student(context: RunContext, data: LoadedSplits) -> StepResult[nn.Module]:
     context.reporter.phase("loading")
     torch.manual_seed(context.job.schedule.seed)
-    source = (context.spec.student, data.classes, context.spec.models)
+    source = (context.spec.student, data.classes, context.spec.models, context.job.evaluation.max_detections)
     strict = context.job.kind == "evaluate"
     student, excluded = (loading.load_detector(*source), ()) if strict else loading.load_student(*source)
     context.reporter.facts(_input_facts(context, data, student, excluded))
@@ -135,7 +143,8 @@ def _input_facts(context: RunContext, data: LoadedSplits, student: nn.Module, ex
         classes=data.classes,
         train_annotations_sha256=data.train.sha256,
         val_annotations_sha256=data.val.sha256,
-        training_images=len(data.labelled),
+        training_images=len(data.trained),
+        max_detections=context.job.evaluation.max_detections,
         unlabelled_images=len(unlabelled.valid) if unlabelled else None,
         unlabelled_annotations_sha256=unlabelled.sha256 if unlabelled else None,
         student_image_size=context.test_size,
@@ -150,15 +159,16 @@ def _input_facts(context: RunContext, data: LoadedSplits, student: nn.Module, ex
 
 def _resolve_schedule(context: RunContext, data: LoadedSplits) -> StepResult[ResolvedSchedule]:
     """Resolve the schedule to steps."""
-    resolved = schedule.resolve_schedule(context.job.schedule, context.base_config, len(data.labelled))
+    resolved = schedule.resolve_schedule(context.job.schedule, context.base_config, len(data.trained))
     return StepResult(resolved, f"{resolved.steps} steps, {resolved.steps_per_epoch} an epoch.")
 
 
 def _build_teacher(context: RunContext, data: LoadedSplits) -> StepResult[Teacher]:
     """Build the teacher with its weights. Raise ClassMismatch if it lacks classes whose logits are distilled."""
     assert context.spec.teacher is not None
+    job = context.job
     detector, classes = loading.load_teacher(
-        context.spec.teacher, data.classes, context.spec.models, context.job.distils_logits
+        context.spec.teacher, data.classes, context.spec.models, job.distils_logits, job.evaluation.max_detections
     )
     teacher = Teacher(acceleration.to_device(detector, context.device), classes)
     message = f"The teacher is built: {type(detector).__name__}."

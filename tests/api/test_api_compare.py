@@ -52,12 +52,14 @@ def test_jobs_are_in_the_order_of_the_request(service, running_pair):
 def test_differences_are_named_by_their_path(service, shapes):
     a = service.submit(DISTILL, schedule={"epochs": 1, "batch_size": 4}, name="a", tags=["x"], priority=2)
     b = service.submit(DISTILL, schedule={"epochs": 1, "batch_size": 8, "train_sizes": [[64, 64]]}, method="pkd")
-    c = service.submit(schedule={"epochs": 1, "batch_size": 8}, student=DISTILL["student"])
+    limit = {"max_detections": 300}
+    c = service.submit(schedule={"epochs": 1, "batch_size": 8}, student=DISTILL["student"], evaluation=limit)
     answer = compare(service, a["id"], b["id"], c["id"])
     differences = {row["path"]: row["values"] for row in answer["differences"]}
     assert differences == {
         "kind": ["distill", "distill", "train"],
         "method": ["frs", "pkd", "frs"],
+        "evaluation.max_detections": [100, 100, 300],
         "schedule.batch_size": [4, 8, 8],
         "schedule.train_sizes": [None, [[64, 64]], None],
     } | {path: values for path, values in differences.items() if path.startswith("teacher")}

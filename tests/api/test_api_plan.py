@@ -1,5 +1,6 @@
 """Plans and probes of job specs."""
 
+import json
 import subprocess
 import sys
 
@@ -297,3 +298,70 @@ def test_a_plan_of_another_owner_is_not_found(service, shapes):
 def test_the_api_does_not_import_torch():
     code = "import sys, api.app; sys.exit(int(any(name in sys.modules for name in ('torch', 'mmengine', 'mmdet'))))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def dataset_message(answer):
+    return next(check["message"] for check in answer["checks"] if check["code"] == "dataset")
+
+
+def test_background_images_are_counted_only_if_they_are_kept(service):
+    def alter(folder, document):
+        emptied = {image["id"] for image in document["images"][:2]}
+        document["annotations"] = [box for box in document["annotations"] if box["image_id"] not in emptied]
+
+    service.copy_dataset_altered("background", alter)
+    warnings = service.register("background")["warnings"]
+    assert any("training uses 4 images, with `schedule.keep_background_images` 6" in text for text in warnings)
+    schedule = {"epochs": 1, "batch_size": 1}
+    answer = plan(service, dataset="background", schedule=schedule)
+    assert (answer["training_images"], answer["steps"]) == (4, 4)
+    assert "2 images without boxes are left out; `schedule.keep_background_images`" in dataset_message(answer)
+    answer = plan(service, dataset="background", schedule=schedule | {"keep_background_images": True})
+    assert (answer["training_images"], answer["steps"]) == (6, 6)
+    assert "6 images to train on. 2 of them have no boxes." in dataset_message(answer)
+
+
+def test_validation_images_with_more_objects_than_detections_that_count_are_a_warning(service):
+    def alter(folder, _):
+        file = folder / "annotations" / "instances_val.json"
+        document = json.loads(file.read_text())
+        entry = document["annotations"][0]
+        document["annotations"] = [
+            entry | {"id": n, "bbox": [n % 40, n // 40, 9, 9], "area": 81} for n in range(1, 121)
+        ]
+        file.write_text(json.dumps(document))
+
+    service.copy_dataset_altered("crowded", alter)
+    warnings = service.register("crowded")["warnings"]
+    assert any("The validation split: 1 image has more than 100 objects, up to 120" in text for text in warnings)
+    answer = plan(service, dataset="crowded")
+    assert (answer["ok"], "dataset" in codes(answer, "warning")) == (True, True)
+    assert "set `evaluation.max_detections`" in dataset_message(answer)
+    answer = plan(service, dataset="crowded", evaluation={"max_detections": 120})
+    assert "dataset" not in codes(answer, "warning")
+
+
+@pytest.mark.parametrize(
+    ("detector", "claim"),
+    [
+        ({"architecture": "gfl"}, "`student` refers to no weights file."),
+        ({"architecture": "gfl", "init": "imagenet"}, "`student` refers to no weights file."),
+        ({"architecture": "gfl", "init": {"weights": "teacher.pth"}}, "The weights that `student` starts from exist."),
+        ({"architecture": "gfl", "init": {"backbone": "teacher.pth"}}, "The weights that `student` starts from exist."),
+        ({"architecture": "gfl", "init": {"detector": "known"}}, "The weights that `student` starts from exist."),
+    ],
+)
+def test_a_plan_claims_only_what_the_service_has_checked(service, shapes, detector, claim):
+    weights = {"description": {"architecture": "gfl"}, "weights": "teacher.pth"}
+    assert service.client.post("/detectors", json={"name": "known", **weights}).status_code == 201
+    answer = plan(service, student=detector)
+    [message] = [check["message"] for check in answer["checks"] if check["code"] == "student"]
+    assert message.startswith(claim) and "probe" in message
+
+
+def test_a_plan_does_not_claim_that_a_registered_teacher_fits(service, shapes):
+    weights = {"description": {"architecture": "retinanet"}, "weights": "teacher.pth"}
+    assert service.client.post("/detectors", json={"name": "known", **weights}).status_code == 201
+    answer = plan(service, DISTILL, teacher={"detector": "known"})
+    [message] = [check["message"] for check in answer["checks"] if check["code"] == "teacher"]
+    assert message == "`teacher` exists. Its weights are not read here: plan with `probe=true`."

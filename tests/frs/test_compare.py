@@ -144,6 +144,12 @@ def test_a_run_that_has_not_succeeded_is_rejected(write_run: WriteRun) -> None:
         paired_runs.comparison_spec([student], [baseline])
 
 
+def test_runs_with_different_limits_on_the_detections_are_rejected(write_run: WriteRun) -> None:
+    student, baseline = write_run("student", 0, 0.5), write_run("baseline", 0, 4.0, evaluation={"max_detections": 300})
+    with pytest.raises(RunsDiffer, match=r"`evaluation.max_detections`: .*student-0 100, .*baseline-0 300"):
+        paired_runs.comparison_spec([student], [baseline])
+
+
 def test_equal_runs_have_no_difference(write_run: WriteRun, tmp_path: Path) -> None:
     compare(paired_runs.comparison_spec([write_run("student", 0, 1.0)], [write_run("baseline", 0, 1.0)]), tmp_path)
     report = Report.model_validate_json((tmp_path / "report.json").read_text())
