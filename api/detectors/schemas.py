@@ -69,7 +69,7 @@ class DetectorUpload(Spec):
     stacked_convs: int | None = None
     """Number of convolutions in each branch of the head."""
     classes: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
-    """Class names, separated by commas, in the order of the labels. Class names in the file take precedence."""
+    """Class names, separated by commas, in the order of the labels. They must be those in the file, if it names any."""
 
     @model_validator(mode="after")
     def _one_description(self) -> Self:

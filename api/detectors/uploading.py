@@ -95,7 +95,8 @@ def _build_description(upload_request: DetectorUpload) -> Description:
 
 def _add(context: Context, caller: Caller, values: dict[str, Any]) -> tables.Detector | None:
     """Insert the detector and the worker request that imports it; return None if the name is in use."""
-    request = {"detector_id": values["id"], "key": values["weights_key"], "sha256": values["sha256"]}
+    request = {"detector_id": values["id"], "key": values["weights_key"]}
+    request |= {name: values[name] for name in ("sha256", "description", "classes")}
     with context.database.write() as session:
         statement = insert(session, tables.Detector).values(values)
         detector = session.scalar(

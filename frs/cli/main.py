@@ -154,6 +154,10 @@ def import_weights(
     source: Annotated[Path, typer.Argument(help="A torch or safetensors file; it may be untrusted.")],
     target: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
     sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of SOURCE.")] = None,
+    description: Annotated[
+        str | None, typer.Option(help="Description of the detector as JSON; SOURCE must have its tensors.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Class names of SOURCE, as a JSON list.")] = None,
     events_fd: EventsDescriptor = None,
 ) -> None:
     """Convert the tensors and class names of an untrusted file to safetensors; print the result as one JSON object.
@@ -166,7 +170,7 @@ def import_weights(
     from frs.detectors import import_weights as weights_import
 
     emit = None if events_fd is None else _worker_emit(events_fd)
-    raise SystemExit(weights_import.run(source, target, sha256, emit))
+    raise SystemExit(weights_import.run(source, target, sha256, emit, description, classes))
 
 
 def read_spec(name: str, changes: list[str]) -> JobSpec:

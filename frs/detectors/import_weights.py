@@ -7,15 +7,19 @@ from typing import Any
 import safetensors.torch
 import torch
 import typer
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from frs import events
 from frs.detectors import weights
 from frs.detectors.checkpoint_layouts import State
+from frs.detectors.described_weights import DescribedWeights
 from frs.detectors.weights import SavedFile
 from frs.errors import FrsError, StorageFull, WeightsNotFound, WeightsRefused, WeightsUnreadable
 from frs.isolation import resource_limits
+from frs.spec import ConfigDetector, DescribedDetector
 
+_DESCRIPTION: TypeAdapter[ConfigDetector | DescribedDetector] = TypeAdapter(ConfigDetector | DescribedDetector)
 MAX_TENSORS = 20_000
 MAX_BYTES = 16 << 30
 MAX_CLASSES = 20_000
@@ -35,14 +39,23 @@ The tensors can be larger than the file, because tensors that share memory are w
 """
 
 
-def run(source: Path, target: Path, sha256: str | None = None, emit: events.Emit | None = None) -> int:
+def run(
+    source: Path,
+    target: Path,
+    sha256: str | None = None,
+    emit: events.Emit | None = None,
+    description: str | None = None,
+    classes: str | None = None,
+) -> int:
     """Convert `source` to `target` and return the exit code: 0, or 1 if nothing was written.
 
     The result or the error is emitted as events, or printed as one JSON object if `emit` is None. The resource limits
-    of the process remain in place, so it cannot be used for other work afterwards.
+    of the process remain in place, so it cannot be used for other work afterwards. `description` and `classes` are
+    those that were sent with the file, as JSON; None: the file is not compared with them.
     """
     try:
-        facts = _convert(source, target, sha256)
+        described = DescribedWeights(_DESCRIPTION.validate_json(description)) if description else None
+        facts = _convert(source, target, sha256, described, json.loads(classes) if classes else None)
     except FrsError as error:
         info = events.ErrorInfo(code=error.code, message=error.message, hint=error.hint)
         if emit is None:
@@ -58,13 +71,17 @@ def run(source: Path, target: Path, sha256: str | None = None, emit: events.Emit
     return 0
 
 
-def _convert(source: Path, target: Path, sha256: str | None) -> dict[str, Any]:
+def _convert(
+    source: Path, target: Path, sha256: str | None, described: DescribedWeights | None, sent: list[str] | None
+) -> dict[str, Any]:
     if not source.is_file():
         raise WeightsNotFound(f"The file {source.name} does not exist.")
     _limit_process(source.stat().st_size, target.parent)
     try:
         content = weights.read(source, sha256)
         state, classes = tensors_of(content, source), class_names(content, source.name)
+        if described is not None:
+            described.check(content, sent)
         saved = _write(state, classes, weights.image_size_of(content), target)
         return _facts(saved, state, classes)
     except resource_limits.CpuTimeExceeded:

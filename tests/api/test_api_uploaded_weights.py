@@ -27,7 +27,7 @@ def test_uploaded_weights_wait_for_a_worker(service, shapes):
     assert (detector["status"], detector["error"]) == ("importing", None)
     assert detector["classes"] == ["circle", "square", "triangle", "star"]
     assert detector["description"]["backbone"] == {"type": "ResNet", "depth": 18, "width": 16, "norm": "gn"}
-    key, sha256 = _worker_request(service)
+    key, sha256 = _worker_request(service, detector)
     assert service.artifacts.path(key).read_bytes() == b"weights"
     assert sha256 == detector["sha256"] == hashlib.sha256(b"weights").hexdigest()
     spec = {"kind": "evaluate", "dataset": "shapes", "student": {"detector": "uploaded"}}
@@ -35,11 +35,13 @@ def test_uploaded_weights_wait_for_a_worker(service, shapes):
     assert detector["id"] in problem["hint"]
 
 
-def _worker_request(service):
+def _worker_request(service, detector):
     with service.database.read() as session:
         worker_request = session.scalars(select(WorkerRequest)).one()
         assert worker_request.kind == RequestKind.IMPORT
         assert session.get_one(Detector, worker_request.request["detector_id"]).status == DetectorStatus.IMPORTING
+    sent = {name: worker_request.request[name] for name in ("description", "classes")}
+    assert sent == {name: detector[name] for name in sent}
     return worker_request.request["key"], worker_request.request["sha256"]
 
 

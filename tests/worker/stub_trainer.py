@@ -230,7 +230,9 @@ def import_weights(options: argparse.Namespace, emit: events.Emit) -> int:
     assert sha256(options.source) == options.sha256
     write(options.target, f"imported {content}")
     outcome = content if content in ("die", "sleep", "weights_unreadable") else ""
-    return worker_request(emit, {"sha256": sha256(options.target), "classes": ["box"], "outcome": outcome})
+    return worker_request(
+        emit, {"sha256": sha256(options.target), "classes": options.classes or ["box"], "outcome": outcome}
+    )
 
 
 if __name__ == "__main__":
@@ -245,6 +247,8 @@ if __name__ == "__main__":
     command.add_argument("source", type=Path)
     command.add_argument("target", type=Path)
     command.add_argument("--sha256")
+    command.add_argument("--description", type=json.loads)
+    command.add_argument("--classes", type=json.loads)
     command.add_argument("--events-fd", type=int, required=True)
     options = parser.parse_args()
     die_with_parent()

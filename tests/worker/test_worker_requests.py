@@ -29,7 +29,7 @@ def add_probe(harness: WorkerHarness, **options: str) -> str:
     return harness.do(worker_requests.add, RequestKind.PROBE, request, owner="admin").id
 
 
-def add_upload(harness: WorkerHarness, content: str) -> tuple[str, str]:
+def add_upload(harness: WorkerHarness, content: str, **sent: Any) -> tuple[str, str]:
     """Add an uploaded detector; return its id and the id of the worker request that imports it."""
     source = harness.settings.work_root / "upload"
     source.write_text(content)
@@ -37,7 +37,7 @@ def add_upload(harness: WorkerHarness, content: str) -> tuple[str, str]:
     harness.artifacts.put(source, f"uploads/{sha256}", sha256)
     values = {"name": "mine", "description": {}, "weights_key": f"uploads/{sha256}", "sha256": sha256}
     harness.do(lambda session: session.add(Detector(id="det_1", status="importing", **values)))
-    request = {"detector_id": "det_1", "key": f"uploads/{sha256}", "sha256": sha256}
+    request = {"detector_id": "det_1", "key": f"uploads/{sha256}", "sha256": sha256} | sent
     return "det_1", harness.do(worker_requests.add, RequestKind.IMPORT, request, owner="admin").id
 
 
@@ -81,6 +81,12 @@ def test_imported_weights_belong_to_the_detector(harness: WorkerHarness) -> None
     ready = detector(harness)
     assert (request_row(harness, request_id).status, ready.status, ready.classes) == ("succeeded", "ready", ["box"])
     assert harness.artifacts.path(ready.weights_key).read_text() == "imported weights"
+
+
+def test_the_engine_receives_the_description_and_the_classes_of_an_upload(harness: WorkerHarness) -> None:
+    add_upload(harness, "weights", description={"architecture": "gfl"}, classes=["größe, klein", "b"])
+    run_next(harness)
+    assert detector(harness).classes == ["größe, klein", "b"]
 
 
 def test_the_error_of_refused_weights_is_stored_with_the_detector(harness: WorkerHarness) -> None:

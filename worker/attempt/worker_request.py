@@ -1,6 +1,7 @@
 """One attempt of a worker request: run a process of the engine, fenced like a trainer, and write its result."""
 
 import errno
+import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -52,6 +53,9 @@ class RequestRun(TrainerRun):
         else:
             files = (str(folder / UPLOADED), str(folder / IMPORTED))
             arguments = ["import-weights", *files, "--sha256", lease.request["sha256"]]
+            for name in ("description", "classes"):
+                if lease.request.get(name):  # absent in requests of earlier versions
+                    arguments += [f"--{name}", json.dumps(lease.request[name], ensure_ascii=False)]
         super().__init__(
             database,
             settings,
