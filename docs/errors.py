@@ -116,6 +116,10 @@ ENDS = {
     EndReason.BAD_DATASET: ("The data set cannot be used for training.", "Correct it; see GET /datasets/{id}/check."),
     EndReason.BAD_TEACHER: ("The teacher's weights cannot be used.", "See `error.hint` of the job."),
     EndReason.TEACHER_REFUSED: ("The teacher is not suitable for this student.", "See `error.hint` of the job."),
+    EndReason.UNSUPPORTED_DETECTOR: (
+        "A detector of a base config cannot be built, trained or distilled.",
+        "See `error.message` of the job for the cause.",
+    ),
     EndReason.DEPENDENCY_FAILED: (
         "A job that this job depends on failed.",
         "`retry` that job; this one then runs automatically.",

@@ -164,11 +164,13 @@ class NoGradient(FrsError):
 
 
 class UnsupportedDetector(FrsError):
-    """The detector's architecture cannot be distilled."""
+    """The detector cannot be built, trained or distilled."""
 
     code = "unsupported_detector"
+    end_reason = "unsupported_detector"
     hint_by_default = (
-        "Use a detector with a neck and a sigmoid dense head (RetinaNet, GFL, FCOS, Faster R-CNN) for distillation."
+        "Use RetinaNet, GFL, FCOS, Faster R-CNN, or a base config such as those of ATSS, RTMDet or YOLOX. Distillation "
+        "needs a neck and a dense head with sigmoid classification."
     )
 
 

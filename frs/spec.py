@@ -120,7 +120,7 @@ class DetectorOfJob(Spec):
 
 
 class ConfigDetector(Spec):
-    """A detector from an mmdet config."""
+    """A detector from an mmdet config. One that cannot be trained or distilled is refused as `unsupported_detector`."""
 
     config: Annotated[str, StringConstraints(pattern=r"^mmdet::[a-z0-9_]+/[A-Za-z0-9_.-]+\.py$", max_length=200)]
     """Name of a config that ships with mmdet, for example `mmdet::gfl/gfl_r50_fpn_1x_coco.py`."""

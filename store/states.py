@@ -93,6 +93,8 @@ class EndReason(StrEnum):
     """The teacher's weights cannot be used."""
     TEACHER_REFUSED = "teacher_refused"
     """The teacher does not match the student or is not good enough to distil from; the job's `error` has the cause."""
+    UNSUPPORTED_DETECTOR = "unsupported_detector"
+    """A detector of a base config cannot be built, trained or distilled; the job's `error` has the cause."""
     DEPENDENCY_FAILED = "dependency_failed"
     """The teacher's job or a compared run failed or was cancelled."""
     HUNG = "hung"

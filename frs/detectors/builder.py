@@ -17,8 +17,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from torch import nn
 
+from frs.detectors.unsupported import unsupported_on_error
 from frs.detectors.weights import load_backbone
-from frs.errors import InvalidSpec, WeightsNotFound, WeightsUnreadable
+from frs.errors import InvalidSpec, UnsupportedDetector, WeightsNotFound, WeightsUnreadable
 from frs.files import digest
 from frs.resolved import weights_file
 from frs.spec import MAX_DETECTIONS, Architecture, Backbone, ConfigDetector, DescribedDetector, InitFromBackbone
@@ -40,6 +41,8 @@ TORCHVISION_SHA256_PREFIXES = {
     "resnet101": "63fe2227",
 }
 """First 8 hex digits of the SHA-256 of torchvision's first ImageNet weights, as in their file names."""
+PAD_DIVISOR = 32
+"""Divisor of the image size for configs that name none: the coarsest stride of their necks."""
 BOTTLENECK_EXPANSION = {18: 1, 34: 1, 50: 4, 101: 4}
 """Output channels of a residual block divided by its inner channels, by depth of the ResNet."""
 
@@ -56,13 +59,32 @@ class ClassLayer(NamedTuple):
 def load_base_config(description: Description) -> Config:
     """Return the complete mmdet config of a description: model, pipelines and schedule.
 
-    Raises InvalidSpec if mmdet has no config of that name.
+    Raises InvalidSpec if mmdet has no config of that name, UnsupportedDetector if it is not that of a detector.
     """
-    name = description.config if isinstance(description, ConfigDetector) else BASE_CONFIG[description.architecture]
+    name = base_config_name(description)
     if name not in base_config_names():
         similar = difflib.get_close_matches(name, base_config_names(), n=3)
         raise InvalidSpec(f"mmdet has no config {name!r}.", f"Similar names: {', '.join(similar)}." if similar else "")
-    return get_config(name)
+    with unsupported_on_error(f"{name} cannot be read"):
+        config = get_config(name)
+    if missing := [reason for reason, present in _required_parts(config.get("model", {})).items() if not present]:
+        raise UnsupportedDetector(f"{name} {missing[0]}.")
+    return config
+
+
+def _required_parts(model: ConfigDict) -> dict[str, bool]:
+    """Return whether a config's `model` meets each requirement, by what is wrong if it does not."""
+    return {
+        "is not the config of a detector": bool(model),
+        "has no backbone of its own": "backbone" in model and "data_preprocessor" in model,
+        "has no head for boxes and their classes": "bbox_head" in model or "bbox_head" in model.get("roi_head", {}),
+        "loads a teacher of its own": "teacher_ckpt" not in model,
+    }
+
+
+def base_config_name(description: Description) -> str:
+    """Return the name of the mmdet config behind a description."""
+    return description.config if isinstance(description, ConfigDetector) else BASE_CONFIG[description.architecture]
 
 
 @cache
@@ -77,12 +99,15 @@ def model_config(description: Description, classes: int, max_detections: int = M
 
     For `max_detections` see `frs.spec.Evaluation`.
     """
-    model = load_base_config(description).model
+    base_config = load_base_config(description)
+    model = base_config.model
     if isinstance(description, DescribedDetector):
         _apply_description(model, description)
     if description.init == "random":
         _unfreeze(model.backbone)
     model.backbone.init_cfg = None
+    _drop_published_weights(model)
+    _set_batch_shape(base_config)
     set_classes(model, classes)
     if max_detections != MAX_DETECTIONS and "test_cfg" in model:
         _set_max_detections(model.test_cfg, max_detections)
@@ -95,8 +120,10 @@ def build(description: Description, classes: int, models: Path, max_detections: 
     Raises WeightsNotFound if that file is not in the folder `models`.
     """
     register_all_modules(init_default_scope=True)
-    detector = MODELS.build(model_config(description, classes, max_detections))
-    detector.init_weights()
+    config = model_config(description, classes, max_detections)
+    with unsupported_on_error(f"{base_config_name(description)} cannot be built"):
+        detector = MODELS.build(config)
+        detector.init_weights()
     if description.init == "imagenet":
         load_backbone(detector.backbone, checked_imagenet_file(description, models))
     elif isinstance(description.init, InitFromBackbone):
@@ -202,8 +229,34 @@ def _unfreeze(backbone: ConfigDict) -> None:
     Frozen random weights are never trained, and the last norm of every block starts at 0, which blocks the gradient
     of the layers before it.
     """
-    backbone.frozen_stages = -1
-    backbone.norm_cfg = {**backbone.norm_cfg, "requires_grad": True}
+    backbone.pop("frozen_stages", None)  # no backbone of mmdet freezes stages by default; "none" is -1 or 0
+    if backbone.get("norm_cfg"):
+        backbone.norm_cfg = {**backbone.norm_cfg, "requires_grad": True}
+
+
+def _drop_published_weights(part: ConfigDict) -> None:
+    """Remove from a config and all its parts what loads published weights."""
+    if (part.get("init_cfg") or {}).get("type") == "Pretrained":
+        part.init_cfg = None
+    part.pop("pretrained", None)
+    for inner in part.values():
+        for item in inner if isinstance(inner, list) else [inner]:
+            if isinstance(item, ConfigDict):
+                _drop_published_weights(item)
+
+
+def _set_batch_shape(base_config: Config) -> None:
+    """Replace what a base config does to the shape of a batch with what works with our transforms.
+
+    A config that pads in its pipeline, which ours replaces, pads to a multiple of its coarsest stride in the data
+    preprocessor. Sizes drawn for a batch become sizes drawn for an image (`frs.training.batches`): a teacher sees them,
+    too, and a resumed run repeats them.
+    """
+    preprocessor = base_config.model.data_preprocessor
+    preprocessor.pop("batch_augments", None)
+    pads = any(transform.type == "Pad" for transform in base_config.get("test_pipeline", ()))
+    if pads and preprocessor.get("pad_size_divisor", 1) == 1:
+        preprocessor.pad_size_divisor = PAD_DIVISOR
 
 
 def _set_groups(head: ConfigDict, channels: int, default: bool) -> None:

@@ -30,11 +30,16 @@ def dense_head(detector: Detector) -> Any:
     Raises UnsupportedDetector if there is no neck, no dense head or no sigmoid classification.
     """
     head = getattr(detector, "rpn_head", None) or getattr(detector, "bbox_head", None)
-    neck = getattr(detector, "neck", None)
-    if not isinstance(head, nn.Module) or not isinstance(neck, nn.Module):
-        raise UnsupportedDetector(f"{type(detector).__name__} has no neck or no dense head.")
-    if not getattr(head, "use_sigmoid_cls", False):
-        raise UnsupportedDetector(f"{type(head).__name__} does not use sigmoid classification.")
+    requirements = {
+        f"{type(detector).__name__} has no neck.": isinstance(getattr(detector, "neck", None), nn.Module),
+        f"{type(detector).__name__} has no dense head.": isinstance(head, nn.Module),
+        f"{type(head).__name__} does not predict at the locations of a feature pyramid: it has no `prior_generator`.": (
+            hasattr(head, "prior_generator")
+        ),
+        f"{type(head).__name__} has no class logits for a sigmoid.": getattr(head, "use_sigmoid_cls", False),
+    }
+    if missing := [reason for reason, present in requirements.items() if not present]:
+        raise UnsupportedDetector(f"Distillation does not support this detector: {missing[0]}")
     return head
 
 

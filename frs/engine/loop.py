@@ -85,6 +85,7 @@ class StepLoop(BaseLoop):
         position = self.iter % self.resolved_schedule.steps_per_epoch
         if position == 0:
             self.runner.call_hook("before_train_epoch")
+        self.runner.message_hub.update_info("epoch", self.epoch)  # TOOD's loss changes after some epochs
         self.runner.model.train()
         self.runner.call_hook("before_train_iter", batch_idx=position, data_batch=batch)
         started = time.monotonic()

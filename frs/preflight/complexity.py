@@ -32,7 +32,7 @@ class Complexity:
 @torch.no_grad()
 def complexity(detector: Detector, size: tuple[int, int]) -> Complexity:
     """Return the cost of a prediction at the image size [width, height]. The detector's state is preserved."""
-    image = _noise_image(size)
+    image = noise_image(size)
     with preserve_state(detector):
         detector.eval()
         with FlopCounterMode(display=False) as counter:
@@ -42,7 +42,8 @@ def complexity(detector: Detector, size: tuple[int, int]) -> Complexity:
     return Complexity(parameters, counter.get_total_flops() // 2, latency_ms)
 
 
-def _noise_image(size: tuple[int, int]) -> dict[str, Any]:
+def noise_image(size: tuple[int, int]) -> dict[str, Any]:
+    """Return a raw batch of one image of noise of the size [width, height], the same at every call."""
     width, height = size
     pixels = torch.randint(256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     shape = {"img_shape": (height, width), "ori_shape": (height, width), "scale_factor": (1.0, 1.0)}

@@ -4,25 +4,32 @@ Each stage runs steps, which the step runner turns into checks.
 """
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from mmengine.logging import MessageHub
 from torch import nn
 
 from frs.dataset import splits
 from frs.dataset.report import describe_background, describe_crowded
 from frs.dataset.splits import LoadedSplits
 from frs.detectors import loading
+from frs.detectors.builder import Description
+from frs.detectors.unsupported import unsupported_on_error
 from frs.distillation.builder import build_distiller, distillation_facts
 from frs.distillation.teacher import Teacher
 from frs.errors import TeacherNotCompetent
 from frs.facts import RunFacts
 from frs.preflight import probe
+from frs.preflight.base_config_trial import try_detector
+from frs.preflight.complexity import noise_image
 from frs.preflight.context import RunContext
 from frs.preflight.probe import Probe, ProbeConfig, first_images
 from frs.preflight.step_runner import StepResult, StepRunner
 from frs.resolved import ResolvedDetector
+from frs.spec import ConfigDetector
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.batches import Batch
 from frs.training.precision import autocast
@@ -129,11 +136,19 @@ def _build_student(context: RunContext, data: LoadedSplits) -> StepResult[nn.Mod
     student, excluded = (loading.load_detector(*source), ()) if strict else loading.load_student(*source)
     context.reporter.facts(_input_facts(context, data, student, excluded))
     student = acceleration.to_device(student, context.device)
+    _try_base_config(context, student, context.spec.student.description, trains=not strict)
     if not excluded:
         return StepResult(student, f"The student is built: {type(student).__name__}.")
     message = f"The student's weights have other classes: it starts without {', '.join(excluded)}."
     context.reporter.warn(message)
     return StepResult(student, message, warning=True)
+
+
+def _try_base_config(context: RunContext, detector: nn.Module, description: Description, trains: bool) -> None:
+    """Raise UnsupportedDetector if a detector of a base config cannot do what the job needs."""
+    if isinstance(description, ConfigDetector):
+        distils = context.spec.teacher is not None and context.job.method != "none"
+        try_detector(detector, description.config, noise_image(context.test_size), trains, distils)
 
 
 def _input_facts(context: RunContext, data: LoadedSplits, student: nn.Module, excluded: tuple[str, ...]) -> RunFacts:
@@ -170,7 +185,9 @@ def _build_teacher(context: RunContext, data: LoadedSplits) -> StepResult[Teache
     detector, classes = loading.load_teacher(
         context.spec.teacher, data.classes, context.spec.models, job.distils_logits, job.evaluation.max_detections
     )
-    teacher = Teacher(acceleration.to_device(detector, context.device), classes)
+    detector = acceleration.to_device(detector, context.device)
+    _try_base_config(context, detector, context.spec.teacher.description, trains=False)
+    teacher = Teacher(detector, classes)
     message = f"The teacher is built: {type(detector).__name__}."
     if classes is not None:
         context.reporter.facts(RunFacts(teacher_classes=classes))
@@ -196,6 +213,7 @@ def _probe(
 ) -> StepResult[Probe]:
     """Run `repeats` training steps that leave no state behind. Raise BatchTooLarge if the batch does not fit."""
     context.reporter.phase("probing")
+    MessageHub.get_current_instance().update_info("epoch", 0)  # TOOD's loss reads it
     started = time.monotonic()
     batch = _first_batch(context, data)
     loading_seconds = time.monotonic() - started
@@ -203,13 +221,22 @@ def _probe(
     states = schedule.OPTIMIZER_STATE_TENSORS[context.job.schedule.optimizer.name]
     forward_context = partial(autocast, context.precision, context.device.type)
     config = ProbeConfig(forward_context, states, repeats, estimate_memory=thorough)
-    result = replace(probe.probe(trained, batch, config), loading_seconds=loading_seconds)
+    with _unsupported_if_a_base_config_fails(context):
+        result = replace(probe.probe(trained, batch, config), loading_seconds=loading_seconds)
     per_process = " per process" if context.job.resources.trainers > 1 else ""
     return StepResult(
         result,
         f"A step on {len(batch['inputs'])} images{per_process} takes {result.seconds:.3g} s "
         f"and {result.peak_bytes / 2**20:.0f} MiB.",
     )
+
+
+def _unsupported_if_a_base_config_fails(context: RunContext) -> AbstractContextManager[None]:
+    """Return the context of a training step: what a base config's student raises is the detector's fault, not ours."""
+    student = context.spec.student.description
+    if not isinstance(student, ConfigDetector):
+        return nullcontext()
+    return unsupported_on_error(f"{student.config} fails in a training step on images that are resized and flipped")
 
 
 def _first_batch(context: RunContext, data: LoadedSplits) -> Batch:

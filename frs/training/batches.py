@@ -97,9 +97,10 @@ def test_pipeline(size: tuple[int, int]) -> Pipeline:
 
 def test_size(schedule: Schedule, base_config: Config) -> tuple[int, int]:
     """Return the [width, height] in pixels that images are scaled into for evaluation of a student that is trained."""
-    size = schedule.image_size or next(
-        transform.scale for transform in base_config.test_pipeline if transform.type == "Resize"
-    )
+    scales = (transform.scale for transform in base_config.test_pipeline if transform.type == "Resize")
+    size = schedule.image_size or next(scales, None)
+    if size is None:
+        raise InvalidSpec("The base config's test pipeline has no `Resize`.", "Set `schedule.image_size`.")
     return size[0], size[1]
 
 
@@ -164,6 +165,11 @@ def _training_resize(schedule: Schedule, base_config: Config) -> dict[str, Any]:
         }
     if schedule.image_size:
         return {"type": "Resize", "scale": tuple(schedule.image_size), "keep_ratio": True}
+    for augmentation in base_config.model.data_preprocessor.get("batch_augments") or ():
+        if augmentation.type == "BatchSyncRandomResize":  # draws a size for a batch; here, for an image
+            first, last = augmentation.random_size_range
+            sizes = range(first, last + 1, augmentation.get("size_divisor", 32))
+            return {"type": "RandomChoiceResize", "scales": [(size, size) for size in sizes], "keep_ratio": True}
     transforms = base_dataset(base_config).pipeline
     resize = next((transform for transform in transforms if transform.type in RESIZE_TRANSFORMS), None)
     if resize is None:

@@ -47,7 +47,7 @@ def resolve_schedule(schedule: Schedule, base_config: Config, images: int) -> Re
     sgd = schedule.optimizer.name == "sgd"
     base_batch_size = base_config.get("auto_scale_lr", {}).get("base_batch_size", BASE_BATCH_SIZE)
     rate = optimizer.lr * schedule.batch_size / base_batch_size if sgd else ADAMW_RATE
-    decay = optimizer.weight_decay if sgd else ADAMW_DECAY
+    decay = optimizer.get("weight_decay", 0.0) if sgd else ADAMW_DECAY
     return ResolvedSchedule(
         epochs=counts.epochs,
         steps=counts.steps,
@@ -121,5 +121,8 @@ def _milestone_steps(schedule: Schedule, base_config: Config, counts: StepCounts
     by_steps = schedule.max_steps is not None and schedule.epochs is None
     length, unit = (counts.steps, 1) if by_steps else (schedule.epochs or counts.epochs, counts.per_epoch)
     stepped = [s for s in base_config.param_scheduler if "milestones" in s]
-    scaled = {max(1, round(milestone * length / s.end)) for s in stepped for milestone in s.milestones}
+    base_length = base_config.train_cfg.get("max_epochs") or base_config.train_cfg.get("max_iters")
+    scaled = {
+        max(1, round(milestone * length / s.get("end", base_length))) for s in stepped for milestone in s.milestones
+    }
     return tuple(milestone * unit for milestone in sorted(scaled))
