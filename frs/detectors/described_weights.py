@@ -48,7 +48,7 @@ class DescribedWeights:
         except TeacherWeightsMismatch as error:
             raise TeacherWeightsMismatch(f"{error.message} Its description is {self.name}.", error.hint) from None
         if classes and not weights.shapes_match(detector, content, "The file", self.class_layers):
-            key = self.class_layers[0]
+            key = next(iter(self.class_layers))
             outputs = without_wrappers(weights.state_of(content, "The file"), self.class_layers)[key].shape[0]
             raise ClassMismatch(
                 f"{key} has {outputs} outputs, but {len(classes)} classes ({_format(classes)}) need "
