@@ -27,6 +27,7 @@ from frs.evaluation import bootstrap, matching
 from frs.evaluation.coco_scores import NAMES, score
 from frs.resolved import SplitFiles
 from frs.spec import ConfigDetector, DescribedDetector, Evaluation, JobSpec, baseline_of, comparison_of
+from frs.training import batches
 
 OBJECTS = 150
 
@@ -118,7 +119,7 @@ def test_the_metric_of_the_delivered_config_has_the_same_map(tmp_path: Path, lim
     file = crowded(tmp_path)
     truth, files = read(file), SplitFiles(images=tmp_path / "val", annotations=file)
     model = builder.model_config(DescribedDetector.model_validate(described()), 1, limit)
-    writer = StudentWriter(tmp_path, "student", model, truth.classes, [], limit)
+    writer = StudentWriter(tmp_path, "student", model, truth.classes, batches.test_pipeline((500, 500)), limit)
     config = Config(writer._config(files))
     assert config.model.test_cfg.max_per_img == limit
     metric = METRICS.build(config.test_evaluator | {"ann_file": str(file)})
