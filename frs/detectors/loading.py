@@ -1,6 +1,6 @@
 """Load detectors with their weights. Each role has its own rule for weights of other classes than the data set's."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ def load_detector(
     detector = builder.build(resolved.description, len(classes), models, max_detections)
     if resolved.weights is not None:
         content = weights.read(resolved.weights, resolved.sha256)
-        file_classes = weights.classes_of(content)
+        file_classes = _class_names(resolved, content)
         name = resolved.weights.name
         if file_classes is not None and (text := describe_class_difference(classes, file_classes, name)):
             raise ClassMismatch(text)
@@ -59,7 +59,7 @@ def load_teacher(
         return LoadedTeacher(load_detector(resolved, classes, models, max_detections), None)
     description, file_name = resolved.description, resolved.weights.name
     content = weights.read(resolved.weights, resolved.sha256)
-    names = weights.classes_of(content) or resolved.classes
+    names = _class_names(resolved, content)
     if names is None:
         total = len(classes) if distils_logits else _count_classes(description, content, file_name, len(classes))
         names = classes if total == len(classes) else ()
@@ -91,7 +91,8 @@ def load_student(
         return student, ()
     name, content = resolved.weights.name, weights.read(resolved.weights, resolved.sha256)
     layers = builder.class_layers(resolved.description, len(classes))
-    if not _classes_differ(student, content, name, classes, layers):
+    file_classes = _class_names(resolved, content)
+    if file_classes == classes or (file_classes is None and weights.shapes_match(student, content, name, layers)):
         weights.load(student, content, name)
         return student, ()
     return student, tuple(weights.load_except(student, content, name, layers))
@@ -102,19 +103,15 @@ def trained_size(resolved: ResolvedDetector) -> tuple[int, int] | None:
     return weights.image_size_of(weights.read(resolved.weights)) if resolved.weights else None
 
 
-def _classes_differ(
-    student: nn.Module, content: Mapping[str, Any], name: str, classes: tuple[str, ...], layers: Collection[str]
-) -> bool:
-    """Return whether a weights file has other classes; a file without class names is judged by its shapes."""
-    file_classes = weights.classes_of(content)
-    if file_classes is not None:
-        return file_classes != classes
-    return not weights.shapes_match(student, content, name, layers)
+def _class_names(resolved: ResolvedDetector, content: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the class names of a weights file, or those given at its registration; None if there are none."""
+    return weights.classes_of(content) or resolved.classes
 
 
 def _count_classes(description: builder.Description, content: Mapping[str, Any], name: str, expected: int) -> int:
     """Return the number of classes of a weights file by its shapes; `expected` if it lacks the class layers."""
     layers = builder.class_layers(description, expected)
     state = without_wrappers(weights.state_of(content, name), layers)
-    counts = {(len(state[key]) - layer.others) // layer.per_class for key, layer in layers.items() if key in state}
-    return counts.pop() if len(counts) == 1 else expected
+    rows = {key: len(state[key]) for key in layers if key in state and state[key].ndim}
+    counts = {(rows[key] - layers[key].others) // layers[key].per_class for key in rows}
+    return max(counts) if len(counts) == 1 and max(counts) > 0 else expected

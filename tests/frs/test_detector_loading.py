@@ -61,6 +61,13 @@ def test_a_file_without_class_names_is_judged_by_its_shapes(tmp_path: Path, outp
     assert set(excluded) == expected
 
 
+def test_class_names_given_at_the_registration_count_for_a_file_without_any(tmp_path: Path) -> None:
+    resolved = saved_detector(tmp_path, None, outputs=4).model_copy(update={"classes": SHAPES[::-1]})
+    assert set(loading.load_student(resolved, SHAPES, tmp_path)[1]) == CLASS_LAYERS["gfl"]
+    with pytest.raises(ClassMismatch, match="another order"):
+        loading.load_detector(resolved, SHAPES, tmp_path)
+
+
 @pytest.mark.parametrize("change", [{"neck.fpn_convs.0.conv.weight": torch.zeros(1)}, {"unknown": torch.zeros(1)}])
 def test_any_other_tensor_that_does_not_match_is_refused(tmp_path: Path, change: dict[str, torch.Tensor]) -> None:
     resolved = saved_detector(tmp_path, ("cat", "dog"))

@@ -86,7 +86,8 @@ def load_backbone(path: Path) -> Any:
 
 def load_teacher(path: Path) -> Any:
     description = DescribedDetector.model_validate({"architecture": "gfl"})
-    return loading.load_detector(ResolvedDetector(description=description, weights=path), ("a",), path.parent)
+    resolved = ResolvedDetector(description=description, weights=path)
+    return loading.load_teacher(resolved, ("a",), path.parent, distils_logits=False)
 
 
 def load_student(path: Path) -> Any:
@@ -97,7 +98,7 @@ def load_student(path: Path) -> Any:
 @pytest.mark.parametrize("read", [load_weights, load_backbone, load_teacher, load_student])
 def test_no_weights_file_runs_code_and_each_is_refused_with_a_code(files, canary, monkeypatch, read):
     monkeypatch.setattr(builder, "build", lambda *_: nn.Linear(4, 1))
-    monkeypatch.setattr(builder, "class_layers", lambda *_: ["bias"])
+    monkeypatch.setattr(builder, "class_layers", lambda *_: {"bias": builder.ClassLayer(per_class=1, others=0)})
     for path in files:
         with pytest.raises(BadTeacher) as raised:
             read(path)
