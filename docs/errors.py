@@ -91,8 +91,8 @@ ANSWERS = {
     "unknown_key": (401, "The API key is unknown, has expired or was revoked.", "Use a valid key."),
     "unsupported_media_type": (
         415,
-        "The request's content type is not JSON.",
-        "Send `Content-Type: application/json`.",
+        "The request's content type is not JSON, or its body is compressed.",
+        "Send `Content-Type: application/json`, and the body without `Content-Encoding`.",
     ),
     "upload_broken_off": (400, "The upload ended before the file was complete.", "Send the file again."),
     "upload_stalled": (408, "The upload stalled: no data arrived for too long.", "Send the file again."),

@@ -3,6 +3,7 @@
 NaN, infinities, lone surrogates and U+0000 are rejected.
 """
 
+import codecs
 import json
 import re
 from typing import Any
@@ -31,9 +32,11 @@ class JsonBodyMiddleware:
         if scope["type"] != "http" or scope["method"] not in _METHODS_WITH_BODY or _is_streamed(scope):
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
+        _check_encoding(headers)
         body = await _read(headers, receive)
         if body is None:
             return None
+        body = body.removeprefix(codecs.BOM_UTF8)  # written by PowerShell and Windows editors
         if body:
             _check_content_type(headers)
             parse(body)
@@ -73,6 +76,12 @@ async def _read(headers: Headers, receive: Receive) -> bytes | None:
 
 def _is_streamed(scope: Scope) -> bool:
     return (scope["method"], scope["path"]) in STREAMED
+
+
+def _check_encoding(headers: Headers) -> None:
+    if (encoding := headers.get("content-encoding", "identity").strip().lower()) != "identity":
+        text = f"The body has the `Content-Encoding` {encoding[:20]!r}, which is not decoded."
+        raise ApiError(415, "unsupported_media_type", text, "Send the JSON uncompressed, without `Content-Encoding`.")
 
 
 def _check_content_type(headers: Headers) -> None:

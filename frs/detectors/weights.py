@@ -15,6 +15,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
+from frs.detectors import foreign_files
 from frs.detectors.checkpoint_layouts import BACKBONE_PREFIXES, State, tensors_in, without_wrappers
 from frs.errors import TeacherWeightsMismatch, WeightsRefused, WeightsUnreadable
 from frs.files import digest, sync
@@ -83,7 +84,8 @@ def read(path: Path, sha256: str | None = None) -> dict[str, Any]:
         with torch.serialization.safe_globals(_MMENGINE_TYPES):
             content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except Exception as error:  # a malicious file can cause any exception
-        raise WeightsUnreadable(f"{path.name} is not a weights file: {type(error).__name__}.") from error
+        reason, hint = foreign_files.describe(path, error)
+        raise WeightsUnreadable(f"{path.name} {reason}", hint) from error
     if not isinstance(content, dict):
         raise WeightsUnreadable(f"{path.name} contains a {type(content).__name__} instead of a dictionary.")
     return content
