@@ -97,7 +97,7 @@ def teacher_of_size(models: Path, size: tuple[int, int] | None) -> dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("trained", "told", "expected"),
+    ("trained", "requested", "expected"),
     [
         ((64, 64), None, [64, 64]),
         ((160, 96), None, [160, 96]),
@@ -107,10 +107,10 @@ def teacher_of_size(models: Path, size: tuple[int, int] | None) -> dict[str, Any
     ],
 )
 def test_an_evaluation_uses_the_size_of_the_training_unless_the_spec_has_one(
-    train: Train, models: Path, trained: tuple[int, int] | None, told: list[int] | None, expected: list[int]
+    train: Train, models: Path, trained: tuple[int, int] | None, requested: list[int] | None, expected: list[int]
 ) -> None:
     student = teacher_of_size(models, trained)
-    emitted = train(job(kind="evaluate", teacher=None, student=student, schedule={"image_size": told}))
+    emitted = train(job(kind="evaluate", teacher=None, student=student, schedule={"image_size": requested}))
     assert facts(emitted)["student_image_size"] == expected
     assert any(f"{expected[0]} x {expected[1]}" in log.message for log in of(events.Log, emitted))
 
