@@ -131,6 +131,16 @@ def build(description: Description, classes: int, models: Path, max_detections: 
     return detector
 
 
+def build_shapes(model: ConfigDict) -> nn.Module:
+    """Return the module of a model config, whose tensors have shapes but, where possible, neither memory nor values."""
+    with torch.random.fork_rng([]):
+        try:
+            with torch.device("meta"):
+                return MODELS.build(model)
+        except RuntimeError:  # the constructor of EfficientNet reads values
+            return MODELS.build(model)
+
+
 def set_classes(model: ConfigDict, classes: int) -> None:
     """Set the number of classes of the `model` part of a config."""
     head = model.roi_head.bbox_head if "roi_head" in model else model.bbox_head
@@ -140,8 +150,7 @@ def set_classes(model: ConfigDict, classes: int) -> None:
 
 def class_layers(description: Description, classes: int) -> dict[str, ClassLayer]:
     """Return the tensors whose shape depends on the number of classes, by key, such as `bbox_head.gfl_cls.weight`."""
-    with torch.random.fork_rng([]), torch.device("meta"):
-        state, other = (MODELS.build(model_config(description, n)).state_dict() for n in (classes, classes + 1))
+    state, other = (build_shapes(model_config(description, n)).state_dict() for n in (classes, classes + 1))
     layers = {}
     for key, tensor in state.items():
         if tensor.shape != other[key].shape:

@@ -4,14 +4,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from mmdet.registry import MODELS
+import frs.detectors._mmdet_init  # noqa: F401 - before mmdet
+
 from mmdet.utils import register_all_modules
 
 from frs.dataset.issues import printable
 from frs.detectors import builder, weights
 from frs.detectors.builder import Description
 from frs.detectors.checkpoint_layouts import without_wrappers
+from frs.detectors.unsupported import unsupported_on_error
 from frs.errors import ClassMismatch, TeacherWeightsMismatch
 from frs.spec import DescribedDetector
 
@@ -20,11 +21,12 @@ class DescribedWeights:
     """The tensors of a description. All files of mmdet are read when it is created."""
 
     def __init__(self, description: Description) -> None:
-        """Raise InvalidSpec if mmdet has no config of the description's name."""
+        """Raise InvalidSpec if mmdet has no config of that name, UnsupportedDetector if it cannot be built."""
         register_all_modules(init_default_scope=True)
         self.name = description.architecture if isinstance(description, DescribedDetector) else description.config
         self.config = builder.model_config(description, 1)
-        self.class_layers = builder.class_layers(description, 1)
+        with unsupported_on_error(f"{self.name} cannot be built"):
+            self.class_layers = builder.class_layers(description, 1)
 
     def check(self, content: Mapping[str, Any], sent: Sequence[str] | None) -> None:
         """Raise ClassMismatch or TeacherWeightsMismatch if weights do not agree with their description.
@@ -39,8 +41,7 @@ class DescribedWeights:
             )
         classes = named or sent
         builder.set_classes(self.config, len(classes) if classes else 1)
-        with torch.random.fork_rng([]), torch.device("meta"):
-            detector = MODELS.build(self.config)
+        detector = builder.build_shapes(self.config)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns that a tensor without memory receives no values

@@ -5,14 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 from tiny import ARCHITECTURES, described
 
 from frs.detectors import builder
 from frs.detectors.described_weights import DescribedWeights
-from frs.errors import ClassMismatch, InvalidSpec, TeacherWeightsMismatch
+from frs.errors import ClassMismatch, InvalidSpec, TeacherWeightsMismatch, UnsupportedDetector
 from frs.spec import ConfigDetector, DescribedDetector
 
 CLASSES = ("circle", "square", "star")
@@ -82,6 +84,27 @@ def test_other_classes_are_refused_naming_both(
 ) -> None:
     with pytest.raises(ClassMismatch, match=message):
         check(content(names=names), sent)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rtmdet/rtmdet_tiny_8xb32-300e_coco.py",
+        "efficientnet/retinanet_effb3_fpn_8xb4-crop896-1x_coco.py",
+    ],
+)
+def test_weights_of_a_stock_config_are_compared_too(name: str) -> None:
+    description = ConfigDetector(config=f"mmdet::{name}")
+    checkpoint = {"state_dict": MODELS.build(builder.model_config(description, 3)).state_dict()}
+    DescribedWeights(description).check(checkpoint, CLASSES)
+    with pytest.raises(ClassMismatch, match="outputs, but 2 classes"):
+        DescribedWeights(description).check(checkpoint, ("a", "b"))
+
+
+def test_a_config_that_cannot_be_built_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "build_shapes", Mock(side_effect=KeyError("no such layer")))
+    with pytest.raises(UnsupportedDetector, match=r"gfl cannot be built: KeyError: 'no such layer'"):
+        DescribedWeights(DescribedDetector.model_validate(described()))
 
 
 def test_a_config_that_mmdet_does_not_have_is_named() -> None:
