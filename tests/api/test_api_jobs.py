@@ -6,6 +6,7 @@ from datetime import datetime
 
 import pytest
 from sqlalchemy import update
+from waiting import until
 
 from api.app import create_app
 from frs import events
@@ -115,10 +116,7 @@ def test_the_api_requeues_the_job_of_the_last_worker_when_its_lease_expires(serv
         service.register("shapes")
         lease = service.claim(service.submit()["id"])
         service.transact(lambda session: session.execute(update(Job).values(lease_expires_at=1.0)))
-        deadline = time.monotonic() + 20
-        while service.get(f"/jobs/{lease.job_id}")["status"] != "queued":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: service.get(f"/jobs/{lease.job_id}")["status"] == "queued")
 
 
 def test_a_failed_job_shows_its_error_and_hint(service, shapes):

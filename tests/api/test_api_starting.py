@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from servers import free_port
 from sqlalchemy import delete
 
 from api.__main__ import is_loopback
@@ -57,9 +57,7 @@ def test_in_an_empty_folder_it_prints_the_init_command(tmp_path):
 
 
 def test_it_serves_logs_json_and_stops_on_sigterm(settings: Settings):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "api", "--host", "0.0.0.0", "--port", str(port)]
     environment = os.environ | {"FRS_DATA": str(settings.data), "FRS_PARENT_PID": str(os.getpid())}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

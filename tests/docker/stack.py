@@ -4,15 +4,15 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx2
+from servers import free_port
+from waiting import until
 
 from cli.client import Client, Json
 
@@ -109,7 +109,7 @@ class Stack:
                 inspect(id)["State"]["Health"]["Status"] == "healthy" for ids in containers.values() for id in ids
             )
 
-        wait_until(healthy, UP_SECONDS, lambda: self.compose("ps"))
+        until(healthy, UP_SECONDS, lambda: self.compose("ps"))
 
     def add_bccd(self) -> None:
         self.client.post("/datasets", {"name": "bccd"})
@@ -134,10 +134,10 @@ class Stack:
             return 0
 
     def wait_for_step(self, job_id: str, step: int) -> None:
-        wait_until(lambda: self.step(job_id) >= step, 300, lambda: self.logs(job_id))
+        until(lambda: self.step(job_id) >= step, 300, lambda: self.logs(job_id))
 
     def wait_until_ended(self, job_id: str, seconds: float = 600) -> Json:
-        wait_until(lambda: self._ended(job_id), seconds, lambda: self.logs(job_id))
+        until(lambda: self._ended(job_id), seconds, lambda: self.logs(job_id))
         return self.job(job_id)
 
     def _ended(self, job_id: str) -> bool:
@@ -180,19 +180,6 @@ def run(command: Sequence[str], **options: Any) -> str:
 def inspect(name: str) -> Json:
     description: Json = json.loads(run(["docker", "inspect", name]))[0]
     return description
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, details: Callable[[], str] = lambda: "") -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s\n{details()}"
-        time.sleep(0.5)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(url: str) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stack import Stack, answers, inspect, run, wait_until
+from stack import Stack, answers, inspect, run
+from waiting import until
 
 pytestmark = pytest.mark.docker
 
@@ -55,7 +56,7 @@ def test_the_event_stream_has_no_gap_when_redis_postgres_and_api_are_restarted(s
         for service in ("redis", "postgres", "api"):
             stack.wait_for_step(job_id, stack.step(job_id) + 20)
             run(["docker", "restart", stack.containers(service)[0]])
-            wait_until(lambda: answers(f"{stack.url}/health/ready"), 60)
+            until(lambda: answers(f"{stack.url}/health/ready"), 60)
         steps = stack.step(job_id) + 20
         stack.wait_for_step(job_id, steps)
         stack.client.post(f"/jobs/{job_id}/stop")  # the job succeeds after its next step
@@ -97,14 +98,14 @@ def test_a_job_whose_last_worker_died_is_shown_as_waiting_within_90_s_and_can_be
     [name] = [worker["name"] for worker in stack.client.get("/workers")["data"]]
     for container in stack.containers("worker"):
         run(["docker", "kill", container])
-    wait_until(lambda: stack.job(job_id)["status"] == "queued", 90, lambda: str(stack.job(job_id)))
+    until(lambda: stack.job(job_id)["status"] == "queued", 90, lambda: str(stack.job(job_id)))
     assert "No worker is running." in wait_for_message(stack, job_id, "No worker is running.")
     assert stack.job(job_id)["progress"]["eta_seconds"] is None
     stack.client.post(f"/jobs/{job_id}/cancel", {})
     assert stack.job(job_id)["status"] == "cancelled"
     stack.compose("rm", "--force", "--stop", "worker")
     stack.up()
-    wait_until(lambda: stack.client.get("/workers")["data"], 60, lambda: stack.compose("ps"))
+    until(lambda: stack.client.get("/workers")["data"], 60, lambda: stack.compose("ps"))
     assert [worker["name"] for worker in stack.client.get("/workers")["data"]] == [name], "its name is kept"
 
 
@@ -114,7 +115,7 @@ def wait_for_message(stack: Stack, job_id: str, message: str) -> str:
     def current() -> str:
         return str((stack.job(job_id)["status_reason"] or {}).get("message"))
 
-    wait_until(lambda: message in current(), 60, current)
+    until(lambda: message in current(), 60, current)
     return current()
 
 
@@ -143,8 +144,8 @@ def test_backup_wipe_and_restore_loses_nothing(stack_with: Callable[..., Stack],
         assert row["attempt"] == 2 or downloaded_sha256(stack, row) == row["sha256"], (
             "a checkpoint row without its file"
         )
-    wait_until(lambda: stack.job(running)["attempt"] == 2, 180)
-    wait_until(lambda: rewound_to(stack, running)[1:] != [], 180, lambda: stack.logs(running))
+    until(lambda: stack.job(running)["attempt"] == 2, 180)
+    until(lambda: rewound_to(stack, running)[1:] != [], 180, lambda: stack.logs(running))
     assert rewound_to(stack, running)[1] >= 20, "the job continues from a checkpoint of the backup"
 
 

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 
 import httpx2
 import pytest
-from stack import Stack, free_port, run, wait_until
+from servers import free_port
+from stack import Stack, run
+from waiting import until
 
 pytestmark = pytest.mark.docker
 PROMETHEUS = """
@@ -40,14 +42,14 @@ def test_prometheus_uses_a_replaced_key_without_a_restart(stack_with: Callable[.
         api = next((row for row in rows if row["labels"]["job"] == "frs"), {"health": "starting", "lastScrape": ""})
         return api["health"], api["lastScrape"]
 
-    wait_until(lambda: target()[0] == "up", 90, lambda: str(target()))
+    until(lambda: target()[0] == "up", 90, lambda: str(target()))
     [old] = [row for row in stack.client.each("/api-keys") if row["scopes"] == ["metrics"]]
     (stack.source / ".secrets" / "prometheus" / "metrics-key").unlink()
     subprocess.run([sys.executable, stack.source / "docker" / "env.py"], check=True, capture_output=True)
     stack.compose("run", "--rm", "migrate")
     stack.client.delete(f"/api-keys/{old['id']}")
     revoked = datetime.now(UTC).isoformat()
-    wait_until(lambda: target()[1] > revoked, 60)
+    until(lambda: target()[1] > revoked, 60)
     assert target()[0] == "up"
 
 

@@ -2,15 +2,16 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import free_port
+from waiting import until
 
 from cli.client import Client
 from cli.errors import ServiceError
@@ -42,11 +43,8 @@ def schedule(**changes: Any) -> dict[str, Any]:
 
 def start_service(data: Path) -> subprocess.Popen[bytes]:
     """Run `frs up` on a free port and return its process once it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     (data / "url").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "cli", "up", "--data", data, "--port", str(port)]
+    command = [sys.executable, "-m", "cli", "up", "--data", data, "--port", str(free_port())]
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, env=os.environ | SERVICE_ENV)
     assert process.stdout is not None
     assert b"frs is up at" in process.stdout.readline()
@@ -102,13 +100,9 @@ def trainer_of(job_id: str) -> int | None:
 
 
 def wait_until_ended(client: Client, job_id: str) -> dict[str, Any]:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        job = client.get(f"/jobs/{job_id}")
-        if job["is_terminal"]:
-            return job
-        time.sleep(0.2)
-    pytest.fail(f"job {job_id} did not end: {client.get(f'/jobs/{job_id}')}")
+    path = f"/jobs/{job_id}"
+    until(lambda: client.get(path)["is_terminal"], TIMEOUT_SECONDS, lambda: client.get(path))
+    return client.get(path)
 
 
 def steps_by_metric(client: Client, job_id: str) -> dict[str, list[int]]:
@@ -192,14 +186,12 @@ def child_of(data: Path, module: str) -> int:
 
 
 def wait_until_ready(client: Client) -> None:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            client.get("/health/ready")
-            return
-        except ServiceError:
-            time.sleep(0.1)
-    pytest.fail("the API did not come back")
+    def is_ready() -> bool:
+        with suppress(ServiceError):
+            return bool(client.get("/health/ready"))
+        return False
+
+    until(is_ready, TIMEOUT_SECONDS)
 
 
 def test_a_running_job_is_cancelled_and_its_trainer_ends(client: Client) -> None:
@@ -209,10 +201,7 @@ def test_a_running_job_is_cancelled_and_its_trainer_ends(client: Client) -> None
     wait_for_step(client, job["id"], 1)
     client.post(f"/jobs/{job['id']}/cancel")
     assert wait_until_ended(client, job["id"])["end_reason"] == "cancelled_by_user"
-    deadline = time.monotonic() + 30
-    while trainer_of(job["id"]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert trainer_of(job["id"]) is None
+    until(lambda: trainer_of(job["id"]) is None, 30)
     with pytest.raises(ServiceError, match="action_not_allowed"):
         client.post(f"/jobs/{job['id']}/cancel")
 
@@ -248,11 +237,9 @@ def test_a_job_continues_after_a_restart_of_the_service(data: Path, client: Clie
 
 
 def wait_for_step(client: Client, job_id: str, step: int) -> None:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
+    def has_reached_step() -> bool:
         job = client.get(f"/jobs/{job_id}")
         assert not job["is_terminal"], job
-        if job["progress"] and job["progress"]["step"] >= step:
-            return
-        time.sleep(0.1)
-    pytest.fail(f"job {job_id} did not reach step {step}")
+        return bool(job["progress"] and job["progress"]["step"] >= step)
+
+    until(has_reached_step, TIMEOUT_SECONDS)

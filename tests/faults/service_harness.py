@@ -16,7 +16,8 @@ import oracle
 from oracle import Expected
 from servers import ApiProcess, environment
 from sqlalchemy import func, select, update
-from worker_harness import SHORT, STUB, WorkerHarness, until
+from waiting import until
+from worker_harness import SHORT, STUB, WorkerHarness
 
 from store.db.database import open_database
 from store.db.tables import Dataset, Job

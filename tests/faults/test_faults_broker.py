@@ -8,7 +8,7 @@ from threading import Event, Thread
 import pytest
 from servers import Redis, free_port
 from service_harness import ServiceHarness, stub_losses
-from worker_harness import until
+from waiting import until
 
 OpenService = Callable[..., ServiceHarness]
 PICKUP = 10

@@ -13,7 +13,7 @@ import pytest
 from servers import Postgres
 from service_harness import ServiceHarness, stub_losses
 from sqlalchemy import Engine, PoolProxiedConnection, func, select
-from worker_harness import until
+from waiting import until
 
 from store.db.database import POOL
 from store.db.tables import Event as Row

@@ -10,7 +10,7 @@ from threading import Event, Thread
 import pytest
 from service_harness import ServiceHarness, job_spec, stub_losses
 from sqlalchemy import select
-from worker_harness import until
+from waiting import until
 
 from store.db.tables import Checkpoint
 

@@ -10,7 +10,8 @@ from contextlib import suppress
 import pytest
 from service_harness import ServiceHarness, stub_losses
 from sqlalchemy import select
-from worker_harness import WorkerHarness, until
+from waiting import until
+from worker_harness import WorkerHarness
 
 from store.db.tables import Attempt
 from store.states import AttemptEnd

@@ -14,7 +14,8 @@ from object_storage import SECRET, Bucket
 from oracle import Expected, check
 from service_harness import ServiceHarness, job_spec, stub_losses
 from sqlalchemy import select, update
-from worker_harness import WorkerHarness, in_background, until
+from waiting import until
+from worker_harness import WorkerHarness, in_background
 
 from store.artifacts import object_storage
 from store.artifacts.object_storage import PART_BYTES, ArtifactObjects

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from streaming import ApiProcess, EventWriter, StreamClient, run_clients
-from worker_harness import until
+from waiting import until
 
 from cli import client as clients
 from cli.client import Client

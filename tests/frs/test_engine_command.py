@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import described, job
 from typer.testing import CliRunner, Result
+from waiting import alive, until
 
 from frs import events
 from frs.cli.main import app
@@ -145,11 +145,7 @@ time.sleep(100)
     trainer = int(process.stdout.readline())
     process.kill()
     process.wait()
-    for _ in range(100):
-        if not Path(f"/proc/{trainer}").exists():
-            return
-        time.sleep(0.1)
-    pytest.fail("the trainer outlived its parent")
+    until(lambda: not alive(trainer))
 
 
 def plan(tmp_path: Path, data: Path, models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

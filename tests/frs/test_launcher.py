@@ -4,11 +4,11 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from test_engine_command import frs, frs_in_this_process, read_until, start_trainer, write_spec
+from waiting import alive, until
 
 from frs import events
 from frs.dataset.shapes.drawing import draw_dataset
@@ -27,18 +27,7 @@ def ranks(launcher: int) -> list[int]:
 
 
 def assert_gone(*pids: int) -> None:
-    until = time.monotonic() + 30
-    while alive := [pid for pid in pids if running(pid)]:
-        assert time.monotonic() < until, f"{alive} are still running"
-        time.sleep(0.1)
-
-
-def running(pid: int) -> bool:
-    """Return whether the process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    until(lambda: not any(map(alive, pids)), 30)
 
 
 def remaining_events(reader: int) -> list[events.Event]:

@@ -1,13 +1,14 @@
 """Streams and keys: the key is accepted only in the header; a revoked or expired key closes its streams."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
 import pytest
+from waiting import until
 
 from cli.sse import StreamEvent, parse
 
@@ -82,7 +83,7 @@ def test_one_key_cannot_take_all_streams(live: Any) -> None:
     assert httpx2.get(f"{live.url}/jobs/{job_id}", headers=headers).status_code == 200, "other requests still work"
     for socket in sockets:
         socket.close()
-    wait_until(lambda: next_status(live, path, headers) == 200)
+    until(lambda: next_status(live, path, headers) == 200)
 
 
 def next_status(live: Any, path: str, headers: dict[str, str]) -> int:
@@ -98,10 +99,3 @@ def post(live: Any, path: str, body: dict[str, Any], token: str) -> Any:
     answer = httpx2.post(f"{live.url}{path}", json=body, headers={"Authorization": f"Bearer {token}"}, timeout=60)
     assert answer.is_success, answer.text
     return answer.json()
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"condition not met within {seconds:.0f} s"
-        time.sleep(0.1)

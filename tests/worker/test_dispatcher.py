@@ -1,14 +1,15 @@
-import time
+import threading
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
-from worker_harness import dispatching, until
+from waiting import until
+from worker_harness import dispatching, until_polled
 
 from store.db.tables import Attempt
 from store.jobs import lifecycle
+from store.scheduling import queue
 from worker.attempt import work_folder
-from worker.dispatch.dispatcher import Dispatcher
 
 
 def test_queued_jobs_run_one_after_another_without_a_broker(harness):
@@ -18,9 +19,9 @@ def test_queued_jobs_run_one_after_another_without_a_broker(harness):
             harness.until_status(job_id, "succeeded")
 
 
-def test_a_wakeup_starts_a_job_before_the_next_poll(harness):
-    with dispatching(harness, poll_seconds=60) as dispatcher:
-        time.sleep(0.3)
+def test_a_wakeup_starts_a_job_before_the_next_poll(harness, tmp_path):
+    with dispatching(harness, poll_seconds=60, heartbeat_file=tmp_path / "alive") as dispatcher:
+        until((tmp_path / "alive").exists)  # the first poll is over
         job_id = harness.submit(steps=3)
         dispatcher.wake()
         harness.until_status(job_id, "succeeded", 10)
@@ -30,7 +31,7 @@ def test_concurrency_limits_the_number_of_running_jobs(harness):
     job_ids = [harness.submit(steps=10_000, seconds=0.01) for _ in range(3)]
     with dispatching(harness, concurrency=2):
         until(lambda: len(harness.trainers()) == 2)
-        time.sleep(0.5)
+        until_polled(harness)
         assert sorted(harness.job(job_id).status for job_id in job_ids) == ["queued", "running", "running"]
     assert harness.trainers() == []
     assert [harness.job(job_id).status for job_id in job_ids] == ["queued"] * 3
@@ -49,23 +50,30 @@ def test_a_lost_job_is_requeued_and_its_work_folder_removed(harness):
 def test_the_work_folder_of_a_running_attempt_is_kept(harness):
     job_id = harness.submit()
     harness.claim()
-    folder = harness.settings.work_root / job_id / "1"
+    folder, ended = (harness.settings.work_root / id / "1" for id in (job_id, "job_ended"))
     folder.mkdir(parents=True)
     with dispatching(harness):
-        time.sleep(1)
+        for _ in range(2):  # the second is removed by a later run of the removal, so the first run is over
+            ended.mkdir(parents=True)
+            until(lambda: not ended.parent.exists())
     assert folder.exists()
     work_folder.remove(folder)
     assert not folder.parent.exists()
 
 
 def test_the_heartbeat_file_is_updated_only_while_the_database_answers(harness, tmp_path, monkeypatch):
-    heartbeat_file = tmp_path / "alive"
-    with dispatching(harness, heartbeat_file=heartbeat_file, poll_seconds=0.1):
+    heartbeat_file, failures = tmp_path / "alive", []
+
+    def fail(*_):
+        failures.append(OperationalError("SELECT 1", {}, Exception("gone")))
+        raise failures[-1]
+
+    with dispatching(harness, heartbeat_file=heartbeat_file):
         until(heartbeat_file.exists)
-        monkeypatch.setattr(Dispatcher, "_run_once", lambda _: 1 / 0)
-        time.sleep(0.5)
+        monkeypatch.setattr(queue, "peek", fail)
+        until(lambda: failures)
         last = heartbeat_file.stat().st_mtime_ns
-        time.sleep(0.5)
+        until(lambda: len(failures) > 2)
         assert heartbeat_file.stat().st_mtime_ns == last
 
 
@@ -102,5 +110,5 @@ def test_a_stopped_dispatcher_claims_nothing(harness):
         dispatcher.join()
         job_id = harness.submit()
         dispatcher.wake()
-        time.sleep(0.5)
+        assert "dispatcher" not in {thread.name for thread in threading.enumerate()}
         assert harness.job(job_id).status == "queued"

@@ -5,7 +5,8 @@ import hashlib
 import pytest
 from sqlalchemy import select, update
 from test_worker_requests import add_probe, add_upload
-from worker_harness import STUB, dispatching, in_background, until
+from waiting import until
+from worker_harness import STUB, dispatching, in_background
 
 from store.artifacts.folder import ArtifactFolder
 from store.artifacts.local_files import Abandoned

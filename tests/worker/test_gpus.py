@@ -8,7 +8,8 @@ from typing import Any
 import pynvml
 import pytest
 from sqlalchemy import select
-from worker_harness import WorkerHarness, until
+from waiting import until
+from worker_harness import WorkerHarness
 
 from store.db.tables import Worker
 from worker.dispatch.dispatcher import Dispatcher

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import redis
-from worker_harness import STUB, WorkerHarness, until
+from waiting import until
+from worker_harness import STUB, WorkerHarness
 
 from store.scheduling.wakeups import QUEUE, broker_folders, celery_app, wakeup_sender
 from store.settings import Settings

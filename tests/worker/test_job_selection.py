@@ -2,11 +2,12 @@
 
 import hashlib
 import shutil
-import time
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import event, select, update
-from worker_harness import dispatching, split_columns, until
+from waiting import until
+from worker_harness import dispatching, split_columns, until_polled
 
 from frs.spec import JobSpec
 from store.db.tables import Attempt, Dataset, Detector, Job, Worker, WorkerRequest
@@ -16,6 +17,7 @@ from store.scheduling.queue import CPU_ONLY, RESERVATION_SECONDS, GpuCapacity
 from store.states import RequestKind
 from worker.dispatch import file_availability, file_checks, job_selector
 from worker.dispatch.file_availability import FileAvailability
+from worker.dispatch.file_checks import FileChecks
 from worker.dispatch.job_selector import JobSelector
 
 GFL = {"architecture": "gfl"}
@@ -50,7 +52,7 @@ def test_a_worker_skips_a_job_whose_data_set_it_lacks(harness, elsewhere):
     job_id = harness.submit(steps=3)
     with dispatching(harness, **elsewhere):
         until(lambda: code_of(harness, job_id) == "dataset_not_on_worker")
-        time.sleep(0.5)
+        until_polled(harness)
         job = harness.job(job_id)
         assert (job.status, job.attempt, job.last_event, job.started_at) == ("queued", 0, 1, None)
         reason = harness.waiting_reason(job_id)
@@ -201,20 +203,21 @@ def test_a_selection_takes_one_query_if_nothing_is_missing(harness):
 
 
 def test_a_missing_data_set_is_reported_as_long_as_jobs_need_it_and_its_jobs_are_skipped(
-    harness, elsewhere, frequent_checks, monkeypatch
+    harness, elsewhere, monkeypatch
 ):
     """A skipped data set hides its jobs from the selection, which must not end the reason that they show."""
-    monkeypatch.setattr(file_availability, "REPORT_SECONDS", 0.2)
-    monkeypatch.setattr(job_selector, "FORGET_SECONDS", 0.05)
+    clock = Mock(monotonic=Mock(return_value=1e6))
+    for module in (file_availability, job_selector):
+        monkeypatch.setattr(module, "time", clock)
     harness.submit()
     availability = FileAvailability(harness.settings.model_copy(update=elsewhere))
     selector = JobSelector(harness.database, availability)
     until(lambda: selector.select_jobs(CPU_ONLY) == [] and availability.report())
-    for _ in range(10):
+    for _ in range(round(2 * file_availability.REPORT_SECONDS / job_selector.FORGET_SECONDS)):
+        clock.monotonic.return_value += job_selector.FORGET_SECONDS
         assert selector.select_jobs(CPU_ONLY) == []
         assert [issue["key"] for issue in availability.report()] == ["ds_shapes"]
         assert selector.exclusions().datasets == {"ds_shapes"}
-        time.sleep(0.05)
 
 
 def test_a_missing_requirement_of_no_queued_job_is_no_longer_reported(harness, elsewhere, monkeypatch):
@@ -228,14 +231,16 @@ def test_a_missing_requirement_of_no_queued_job_is_no_longer_reported(harness, e
 
 
 def test_a_large_file_is_hashed_once_for_each_version(harness, frequent_checks, monkeypatch):
+    checked, find_issue = [], FileChecks.find_issue
+    monkeypatch.setattr(FileChecks, "find_issue", lambda *called: (checked.append(called), find_issue(*called))[1])
     store_hashes(harness)
     hashed, digest = [], file_checks.digest
     monkeypatch.setattr(file_checks, "digest", lambda path: (hashed.append(path.name), digest(path))[1])
     job_id = harness.submit()
     selector = selector_of(harness)
-    for _ in range(3):
-        until_selected(selector, [job_id])
-        time.sleep(0.35)
+    until_selected(selector, [job_id])
+    until(lambda: len(checked) > 4)
+    until_selected(selector, [job_id])
     assert hashed == ["train.json", "val.json"]
     (harness.settings.datasets_root / "shapes" / "val.json").write_text("{} ")
     until(lambda: hashed == ["train.json", "val.json", "val.json"])

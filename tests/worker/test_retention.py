@@ -4,7 +4,8 @@ import hashlib
 
 import pytest
 from sqlalchemy import select, update
-from worker_harness import dispatching, until
+from waiting import until
+from worker_harness import dispatching
 
 from store.db.tables import AuditEntry, Checkpoint, Event, Job, Metric
 from worker.dispatch.clean_up import remove_expired

@@ -2,11 +2,11 @@
 
 import hashlib
 import threading
-import time
 
 import pytest
 from sqlalchemy import select, update
-from worker_harness import dispatching, split_columns, until
+from waiting import until
+from worker_harness import dispatching, split_columns
 
 from store.artifacts.folder import ArtifactFolder
 from store.db.tables import Dataset, Job, Worker
@@ -92,11 +92,11 @@ def test_a_worker_keeps_running_while_files_are_hashed_and_then_takes_the_job(ha
         harness.until_status(job_id, "succeeded")
 
 
-def test_a_late_result_of_a_check_starts_a_job_before_the_next_poll(harness, hashing):
+def test_a_late_result_of_a_check_starts_a_job_before_the_next_poll(harness, hashing, tmp_path):
     job_id = harness.submit(steps=3)
-    with dispatching(harness, poll_seconds=300):
+    with dispatching(harness, poll_seconds=300, heartbeat_file=tmp_path / "alive"):
         until(hashing.is_read.is_set)
-        time.sleep(0.5)  # the poll that requested the check is over
+        until((tmp_path / "alive").exists)  # the poll that requested the check is over
         hashing.answers.set()
         harness.until_status(job_id, "succeeded")
 

@@ -2,14 +2,17 @@ import os
 import signal
 import threading
 import time
+from unittest.mock import Mock
 
 import structlog
 from sqlalchemy import select, update
-from worker_harness import alive, in_background, until
+from sqlalchemy.exc import OperationalError
+from waiting import alive, until
+from worker_harness import in_background
 
 from store.db.audit import Actor
 from store.db.tables import Attempt, Checkpoint, Job
-from store.jobs import actions
+from store.jobs import actions, lifecycle
 from store.jobs.checkpoints import newest_checkpoints
 from worker.attempt.supervisor import Supervisor
 
@@ -164,7 +167,7 @@ def test_a_lost_lease_stops_the_trainer_and_nothing_more_is_written(harness):
 def test_without_a_renewal_the_trainer_dies_before_the_lease_ends(harness, monkeypatch):
     job_id = harness.submit(steps=10_000, seconds=0.01)
     supervisor = harness.supervisor(fence_seconds=1.0)
-    monkeypatch.setattr(supervisor.heartbeat, "_renew", lambda: False)
+    monkeypatch.setattr(lifecycle, "renew", Mock(side_effect=OperationalError("UPDATE", {}, Exception("gone"))))
     started = time.monotonic()
     supervisor.run()
     assert 0.9 < time.monotonic() - started < 4
@@ -194,7 +197,7 @@ def test_events_sent_during_a_database_outage_are_written_later(harness):
     harness.until_step(job_id, 5)
     with harness.database.write() as session:
         session.connection()
-        time.sleep(1.5)
+        until(lambda: not harness.trainers())  # it has sent its last event
     thread.join()
     assert harness.job(job_id).status == "succeeded"
     assert sorted(harness.steps(job_id)) == list(range(1, 61))

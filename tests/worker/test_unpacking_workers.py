@@ -7,7 +7,8 @@ import zipfile
 
 import pytest
 from sqlalchemy import delete, select, update
-from worker_harness import STUB, dispatching, split_columns, until
+from waiting import until
+from worker_harness import STUB, dispatching, split_columns
 
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.spec import JobSpec

@@ -5,7 +5,8 @@ import os
 
 import pytest
 from sqlalchemy import select, update
-from worker_harness import dispatching, until
+from waiting import until
+from worker_harness import dispatching
 
 from frs.spec import JobSpec
 from store.db.tables import Detector, Job, Worker, WorkerRequest

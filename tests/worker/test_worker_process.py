@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from worker_harness import STUB, pause, until
+from waiting import until
+from worker_harness import STUB, pause
 
 from store.db.tables import Attempt
 from store.jobs import actions

@@ -9,7 +9,8 @@ from unittest.mock import Mock
 import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
-from worker_harness import WorkerHarness, until
+from waiting import until
+from worker_harness import WorkerHarness
 
 from frs.spec import JobSpec
 from store.artifacts.folder import ArtifactFolder

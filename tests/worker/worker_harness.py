@@ -16,12 +16,13 @@ from typing import Any
 
 from sqlalchemy import Select, Update, func, select, update
 from sqlalchemy.orm import Session
+from waiting import until
 
 from frs.spec import JobSpec
 from store.artifacts.storage import Artifacts, open_artifacts
 from store.db.audit import Actor
 from store.db.database import Database
-from store.db.tables import Artifact, Dataset, Event, Job, Metric
+from store.db.tables import Artifact, Dataset, Event, Job, Metric, Worker
 from store.jobs import actions, lifecycle
 from store.jobs.lease import Lease
 from store.scheduling.waiting import StatusReason, waiting_reason
@@ -153,6 +154,16 @@ class WorkerHarness:
         return self.job(job_id)
 
 
+def until_polled(harness: WorkerHarness, times: int = 1) -> None:
+    """Wait until every registered worker has polled the database so often from the beginning to the end.
+
+    A poll begins with a registration, so the next registration shows that it has ended.
+    """
+    for _ in range(times + 1):
+        last = harness.rows(select(func.max(Worker.seen_at)))[0] or 0.0
+        until(lambda last=last: (harness.rows(select(func.min(Worker.seen_at)))[0] or 0.0) > last)
+
+
 @contextmanager
 def dispatching(harness: WorkerHarness, **changes: Any) -> Iterator[Dispatcher]:
     """Run a dispatcher; `changes` of the settings make it another host."""
@@ -170,14 +181,6 @@ def split_columns(images: str, annotations: str) -> dict[str, str]:
     splits = ("train", "val")
     columns = {f"{split}_images": images.format(split) for split in splits}
     return columns | {f"{split}_annotations": annotations.format(split) for split in splits}
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Wait until the condition is true. Raises AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "timeout"
-        time.sleep(0.05)
 
 
 def pause(harness: WorkerHarness, process: subprocess.Popen[bytes]) -> None:
@@ -219,11 +222,3 @@ def processes(text: str) -> list[int]:
         if text in line and int(folder.name) != os.getpid():
             pids.append(int(folder.name))
     return pids
-
-
-def alive(pid: int) -> bool:
-    """Return whether the process exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
