@@ -1,7 +1,6 @@
 """Authentication: check the Host header and the API key before routing and before the body is read."""
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from weakref import WeakValueDictionary
@@ -86,8 +85,8 @@ class AuthMiddleware:
 class KeyCache:
     """Callers by the digest of their token; each is read from the database at most once in `KEY_CACHE_SECONDS`."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._entries: dict[str, tuple[Caller, float]] = {}
         """Caller and expiry time by token digest."""
         self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
@@ -106,10 +105,10 @@ class KeyCache:
 
     def _get_cached(self, digest: str) -> Caller | None:
         caller, expires_at = self._entries.get(digest, (None, 0.0))
-        return caller if self._clock() < expires_at else None
+        return caller if time.monotonic() < expires_at else None
 
     def _load(self, token: str, digest: str) -> Caller | None:
-        expires_at = self._clock() + KEY_CACHE_SECONDS  # counted from before the query, in case the query is slow
+        expires_at = time.monotonic() + KEY_CACHE_SECONDS  # counted from before the query, in case the query is slow
         with self._database.read() as session:
             key = api_keys.find(session, token)
         if key is None:

@@ -31,7 +31,7 @@ _ENVIRONMENT = frozenset({"PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "VIR
 _MAX_EXPANSION = 2
 """Maximum unpacked size as a multiple of `max_upload_bytes`: images are already compressed."""
 _POLL_SECONDS = 0.2
-_SETTLED_SECONDS = 3600
+SETTLED_SECONDS = 3600
 """Younger folders are never removed: if several machines share the folder, the lock may not work across them."""
 _FOLDER_NAME = re.compile(r"[0-9a-f]{64}(-val\d+)?")
 
@@ -112,7 +112,7 @@ def remove_unused(settings: Settings, database: Database) -> list[str]:
         with exclusive_lock(root):
             with database.read() as session:
                 keys = session.scalars(select(Dataset.upload_key).where(Dataset.upload_key.is_not(None))).all()
-            settled = filesystem_time(root) - _SETTLED_SECONDS
+            settled = filesystem_time(root) - SETTLED_SECONDS
             used = {unpacked_folder(settings, str(key)) for key in keys}
             for folder in root.iterdir():
                 if _FOLDER_NAME.fullmatch(folder.name) and folder not in used and folder.lstat().st_ctime < settled:

@@ -1,6 +1,7 @@
 """Create, list, revoke and cache API keys."""
 
 from datetime import UTC, datetime, timedelta
+from unittest.mock import Mock
 
 import pytest
 from anyio import create_task_group
@@ -109,15 +110,16 @@ def test_an_unknown_key_id_is_404(shared_service):
 
 
 @pytest.mark.anyio
-async def test_the_key_cache_notices_a_revocation_within_a_second(service, anyio_backend):
+async def test_the_key_cache_notices_a_revocation_within_a_second(service, anyio_backend, monkeypatch):
+    clock = Mock(monotonic=Mock(return_value=100.0))
+    monkeypatch.setattr(auth_middleware, "time", clock)
     key = create_key(service)
-    present = 100.0
-    cache = KeyCache(service.database, clock=lambda: present)
+    cache = KeyCache(service.database)
     assert (await cache.get_caller(key["token"])).owner == "alice"
     service.client.delete(f"/api-keys/{key['id']}")
-    present += 0.99
+    clock.monotonic.return_value += 0.99
     assert (await cache.get_caller(key["token"])).owner == "alice", "cached for one second"
-    present += 0.02
+    clock.monotonic.return_value += 0.02
     with pytest.raises(ApiError, match="revoked"):
         await cache.get_caller(key["token"])
 

@@ -1,10 +1,12 @@
 """Event streams of jobs: replay, live events and resumption. Restarts of the API are tested in tests/faults."""
 
 import asyncio
-import time
 from contextlib import asynccontextmanager
+from itertools import chain, repeat
+from unittest.mock import DEFAULT, Mock
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.http.auth import Caller
 from api.http.errors import ApiError
@@ -166,26 +168,35 @@ async def receive(subscriber, is_enough):
     return received
 
 
+async def until_read(subscriber, seq):
+    """Wait until the reader has read the job's events up to this sequence number."""
+    while subscriber.channel.seq < seq:
+        await asyncio.sleep(0.05)
+
+
 def test_events_are_sent_at_once_and_progress_only_when_it_changes(service, running):
     async def live():
         async with streaming(service) as streams:
             subscriber = subscribe(streams, service, running.job_id)
             assert [event.id for event in await receive(subscriber, lambda received: len(received) == 2)] == [1, 2]
+            received = []
             for step in (1, 1, 2):
                 progress = events.Progress(epoch=1, epochs=1, step=step, steps=9, fraction=0.1)
-                service.record(running, progress)
-                await asyncio.sleep(3 * streams_module.POLL_SECONDS)
-            service.record(running, *metrics(1))
+                service.record(running, progress, *metrics(step))
+                received += await receive(subscriber, lambda batch: any(event.id for event in batch))
             service.finish(running)
-            return await receive(subscriber, lambda _: False)
+            return received + await receive(subscriber, lambda _: False)
 
     received = asyncio.run(live())
-    assert [event.data["step"] for event in received if event.type == "progress"] in ([1, 2], [2])
-    assert [event.id for event in received if event.id] == [3, 4]
+    assert [event.data["step"] for event in received if event.type == "progress"] == [1, 2]
+    assert [event.id for event in received if event.id] == [3, 4, 5, 6]
     assert received[-1].type == "end"
 
 
-def test_a_slow_client_loses_its_queue_but_no_event(service, running):
+def test_a_slow_client_loses_its_queue_but_no_event(service, running, monkeypatch):
+    pages, end_of_page = [], history.end_of_page
+    monkeypatch.setattr(history, "end_of_page", lambda *span: (pages.append(span), end_of_page(*span))[1])
+
     async def live():
         async with streaming(service) as streams:
             subscriber = subscribe(streams, service, running.job_id)
@@ -196,14 +207,14 @@ def test_a_slow_client_loses_its_queue_but_no_event(service, running):
             [first] = await waiting  # the client has caught up, so the event comes from its queue
             for step in range(2, 2 * subscribers.QUEUE_SIZE):
                 service.record(running, *metrics(step))
-            while subscriber.channel.seq < 2 * subscribers.QUEUE_SIZE + 1:
-                await asyncio.sleep(0.05)
-            assert len(subscriber._queue) == 0
+            await until_read(subscriber, 2 * subscribers.QUEUE_SIZE + 1)
             service.finish(running)
+            pages.clear()
             return [first, *await receive(subscriber, lambda _: False)]
 
     received = asyncio.run(live())
     assert [event.id for event in received if event.id] == list(range(3, 2 * subscribers.QUEUE_SIZE + 3))
+    assert pages, "the client reads the database instead of its queue"
 
 
 def test_a_client_ahead_of_the_reader_receives_no_event_twice(service, running):
@@ -215,8 +226,7 @@ def test_a_client_ahead_of_the_reader_receives_no_event_twice(service, running):
         waiting = asyncio.create_task(receive(ahead, lambda received: received and received[-1].id == 5))
         await asyncio.sleep(0)
         reading = asyncio.create_task(streams.run())
-        while ahead.channel.seq < 4:
-            await asyncio.sleep(0.05)
+        await until_read(ahead, 4)
         service.record(running, *metrics(3))
         received = await waiting
         reading.cancel()
@@ -232,10 +242,10 @@ def test_clients_that_connect_at_different_times_receive_the_same_events(service
             for step in range(1, 60):
                 service.record(running, *metrics(step))
                 if step % 10 == 0:
-                    reading.append(
-                        asyncio.create_task(receive(subscribe(streams, service, running.job_id), lambda _: False))
-                    )
-                await asyncio.sleep(0.02)
+                    subscriber = subscribe(streams, service, running.job_id)
+                    reading.append(asyncio.create_task(receive(subscriber, lambda _: False)))
+                elif reading and step % 5 == 0:
+                    await until_read(subscriber, step + 2)
             service.finish(running)
             return await asyncio.gather(*reading)
 
@@ -319,15 +329,8 @@ def test_the_number_of_streams_per_process_is_limited_and_none_open_at_shutdown(
 
 def test_a_failed_query_is_retried(service, running, monkeypatch):
     monkeypatch.setattr(subscribers, "RETRY_SECONDS", 0.05)
-    read_page, failures = streams_module._read_page, []
-
-    def fail_once(*arguments):
-        if not failures:
-            failures.append(time.monotonic())
-            raise subscribers.SQLAlchemyError("away")
-        return read_page(*arguments)
-
-    monkeypatch.setattr(streams_module, "_read_page", fail_once)
+    read_page = Mock(side_effect=chain([SQLAlchemyError("away")], repeat(DEFAULT)), wraps=history.end_of_page)
+    monkeypatch.setattr(history, "end_of_page", read_page)
     service.finish(running)
     assert [event.id for event in read(service, running.job_id) if event.id] == [1, 2, 3]
-    assert failures
+    assert read_page.call_count > 1

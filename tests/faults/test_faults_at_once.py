@@ -69,7 +69,7 @@ def test_fifty_concurrent_posts_with_one_key_create_one_job(client):  # noqa: F8
 def test_eight_writers_wait_for_a_lock_held_for_five_seconds(harness):
     def hold(session):
         session.scalars(select(Job)).all()
-        time.sleep(5)
+        time.sleep(5)  # the fault: a lock held for as long as sqlite3 waits by default
 
     answers = run_concurrently(partial(harness.do, hold), *[harness.submit] * 8)
     assert not [answer for answer in answers if isinstance(answer, Exception)]

@@ -41,7 +41,7 @@ def test_a_full_disk_delays_a_job_and_damages_nothing(
     job_id = service.post(steps=STEPS, seconds=0.02)
     service.harness.until_step(job_id, 20)
     with full(disk):
-        time.sleep(seconds)
+        time.sleep(seconds)  # the fault: the disk is full for so long
         answer = service.request("POST", "/jobs", json=job_spec())
         assert answer is not None and answer.status_code == 507, answer and answer.text
         assert answer.json()["code"] == "storage_full"

@@ -102,7 +102,7 @@ def submit_and_wait_for_a_step(service: ServiceHarness, seed: int) -> str:
     chance = random.Random(seed)
     job_id = service.harness.submit(steps=STEPS, seconds=SECONDS)
     service.harness.until_step(job_id, chance.randint(1, STEPS // 2))
-    time.sleep(chance.uniform(0, 0.1))
+    time.sleep(chance.uniform(0, 0.1))  # the seed chooses the moment of the fault
     return job_id
 
 

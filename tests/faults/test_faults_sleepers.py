@@ -42,7 +42,7 @@ def put_to_sleep(service: ServiceHarness, workers: list[subprocess.Popen[bytes]]
     """Each for a time of its own, so that two may sleep at once."""
     asleep: list[tuple[float, subprocess.Popen[bytes]]] = []
     for _ in range(SLEEPS):
-        time.sleep(chance.uniform(0.1, 1.0))
+        time.sleep(chance.uniform(0.1, 1.0))  # the seed chooses the moment of the fault
         asleep = wake(asleep, time.monotonic())
         awake = [worker for worker in workers if worker not in [sleeper for _, sleeper in asleep]]
         if awake:
@@ -50,7 +50,7 @@ def put_to_sleep(service: ServiceHarness, workers: list[subprocess.Popen[bytes]]
             pause(service.harness, sleeper)
             asleep.append((time.monotonic() + chance.uniform(0.2, LONGEST), sleeper))
     for until, sleeper in sorted(asleep, key=lambda entry: entry[0]):
-        time.sleep(max(0, until - time.monotonic()))
+        time.sleep(max(0, until - time.monotonic()))  # the fault: the worker is stopped for so long
         sleeper.send_signal(signal.SIGCONT)
 
 

@@ -4,7 +4,6 @@ import io
 import itertools
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,7 +95,6 @@ def test_the_client_resumes_after_a_restart_of_the_api(api: ApiProcess, database
         before = len(seen)
         until(lambda: len(seen) > before + 20, 60)  # noqa: B023
         api.stop(how)
-        time.sleep(1)
         api.start()
     writer.finish()
     reading.join(60)

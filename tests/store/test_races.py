@@ -1,6 +1,5 @@
 import multiprocessing
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -124,18 +123,6 @@ def test_concurrent_requests_with_one_idempotency_key_are_one_job(harness):
     assert results.count(job_id) == 1
     assert {result.job_id for result in results if isinstance(result, AlreadySubmitted)} == {job_id}
     assert len({str(result) for result in results}) == 2
-
-
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_writers_wait_for_a_slow_writer(harness):
-    def write_slowly(session):
-        session.scalars(select(Job)).all()
-        time.sleep(2)
-        lifecycle.requeue_expired(session)
-
-    results = run_concurrently(partial(harness.do, write_slowly), *[harness.submit] * 8)
-    assert len(harness.rows(select(Job))) == 8
-    assert not [result for result in results if isinstance(result, Exception)]
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)

@@ -5,7 +5,6 @@ import hashlib
 import io
 import sys
 import threading
-import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -106,11 +105,13 @@ def test_a_folder_created_by_another_machine_meanwhile_is_used(tmp_path, artifac
 
 
 def test_an_abandoned_conversion_stops_and_leaves_nothing(tmp_path, artifacts, key, monkeypatch):
-    monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", "import time; time.sleep(60)"))
-    settings, deadline = host(tmp_path, "one"), time.monotonic() + 0.5
+    converting = tmp_path / "converting"
+    script = f"import pathlib, time; pathlib.Path({str(converting)!r}).touch(); time.sleep(3600)"
+    monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", script))
+    settings = host(tmp_path, "one")
     with pytest.raises(Abandoned):
-        unpacking.unpack_dataset(settings, artifacts, key, lambda: time.monotonic() > deadline)
-    assert time.monotonic() < deadline + 20 and unpacked_names(settings) == []
+        unpacking.unpack_dataset(settings, artifacts, key, converting.exists)
+    assert unpacked_names(settings) == []
 
 
 def test_an_abandoned_wait_for_the_lock_ends(tmp_path):
@@ -156,7 +157,7 @@ def test_a_killed_conversion_does_not_make_the_archive_invalid(tmp_path, artifac
 @pytest.fixture
 def unpacked(harness, tmp_path, artifacts, key, monkeypatch) -> Settings:
     """A machine that has unpacked the archive of the only data set."""
-    monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", -1)
+    monkeypatch.setattr(unpacking, "SETTLED_SECONDS", -1)
     harness.do(lambda session: session.execute(update(Dataset).values(upload_key=key)))
     settings = host(tmp_path, "one")
     unpacking.unpack_dataset(settings, artifacts, key, never)
@@ -172,21 +173,23 @@ def test_folders_without_a_row_are_removed(harness, unpacked):
     assert unpacked_names(unpacked) == [unrelated]
 
 
-def test_a_data_set_that_is_being_registered_is_not_removed(harness, unpacked):
+def test_a_data_set_that_is_being_registered_is_not_removed(harness, unpacked, monkeypatch):
     """The folder exists before the row, but only while the lock is held."""
+    waiting = threading.Event()
+    monkeypatch.setattr(unpacking, "exclusive_lock", lambda root: (waiting.set(), exclusive_lock(root))[1])
     with harness.database.read() as session:
         row = dict(session.execute(Dataset.__table__.select()).mappings().one())
     harness.do(lambda session: session.execute(delete(Dataset)))
     with ThreadPoolExecutor(1) as threads:
         with exclusive_lock(unpacked.uploads_root):
             removal = threads.submit(unpacking.remove_unused, unpacked, harness.database)
-            time.sleep(0.2)
+            waiting.wait(20)
             harness.do(lambda session: session.execute(Dataset.__table__.insert().values(row)))
         assert removal.result() == []
     assert unpacked_names(unpacked) != []
 
 
 def test_a_folder_younger_than_an_hour_is_not_removed(harness, unpacked, monkeypatch):
-    monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", 3600)
+    monkeypatch.setattr(unpacking, "SETTLED_SECONDS", 3600)
     harness.do(lambda session: session.execute(delete(Dataset)))
     assert unpacking.remove_unused(unpacked, harness.database) == []

@@ -135,7 +135,7 @@ def test_a_probe_released_while_it_unpacks_counts_no_attempt(harness, uploaded, 
 
 def test_the_unpacked_files_of_a_deleted_data_set_are_removed(harness, uploaded, monkeypatch):
     monkeypatch.setattr(dispatcher, "SWEEP_SECONDS", 0.2)
-    monkeypatch.setattr(unpacking, "_SETTLED_SECONDS", -1)
+    monkeypatch.setattr(unpacking, "SETTLED_SECONDS", -1)
     job_id = harness.submit(steps=3)
     with dispatching(harness):
         harness.until_status(job_id, "succeeded")
