@@ -75,7 +75,7 @@ def measure(
     return (
         medians
         | ratios
-        | {f"{name}_bytes": _peak_in_subprocess(name, detector, size, batch_size, tiny) for name in VARIANTS}
+        | {f"{name}_bytes": peak_in_subprocess(name, detector, size, batch_size, tiny) for name in VARIANTS}
     )
 
 
@@ -90,7 +90,7 @@ def peak(variant: str, detector: str, size: int, batch_size: int, tiny: bool = F
     return _peak_bytes() - before
 
 
-def _peak_in_subprocess(variant: str, detector: str, size: int, batch_size: int, tiny: bool) -> int:
+def peak_in_subprocess(variant: str, detector: str, size: int, batch_size: int, tiny: bool) -> int:
     command = [sys.executable, __file__, "--detector", detector, "--size", str(size), "--batch", str(batch_size)]
     command += ["--peak", variant, *(["--tiny"] if tiny else [])]
     completed = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -103,7 +103,7 @@ def _peak_bytes() -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-class _AuthorsFormulation:
+class AuthorsFormulation:
     """The same loss terms, computed as in the authors' code."""
 
     def __init__(self, distiller: Distiller) -> None:
@@ -133,7 +133,7 @@ def _variant(name: str, student: Any, distiller: Any, data: Any) -> Callable[[],
             return _step(student, student, data)
         case "distilled":
             return _step(distiller, distiller, data)
-    return _step(distiller, _AuthorsFormulation(distiller), data)
+    return _step(distiller, AuthorsFormulation(distiller), data)
 
 
 def _step(parameters: Any, model: Any, data: Any) -> Callable[[], Any]:

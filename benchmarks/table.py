@@ -41,7 +41,7 @@ def main() -> None:
     for name in GROUPS.get(options.only, [options.only]) if options.only else BENCHMARKS:
         for arguments in RUNS.get(name, [()]):
             with console.status(" ".join(["measuring", name, *arguments])):
-                result = _run(name, *arguments)
+                result = run(name, *arguments)
             results[" ".join([name, *arguments[1:]])] = result
             rows += BENCHMARKS[name](result, *arguments[1:])
     console.print(table(rows))
@@ -193,7 +193,7 @@ RUNS: dict[str, list[tuple[str, ...]]] = {
 }
 
 
-def _run(name: str, *arguments: str) -> dict[str, Any]:
+def run(name: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, str(HERE / f"{name}.py"), *arguments, "--json"]
     completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(completed.stdout.splitlines()[-1])

@@ -18,7 +18,8 @@ from frs.errors import ArchiveUnreadable
 
 _MEDIA_TYPES = {".zip": "application/zip", ".tar": "application/x-tar", ".tar.gz": "application/gzip"}
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
-_POLL_SECONDS = 1.0
+POLL_SECONDS = 1.0
+"""Interval of the queries for the state of an import."""
 
 
 def upload_dataset(
@@ -49,7 +50,7 @@ def upload_detector(
         if error and error != reported and console:
             console.print(f"The import waits: {error['message']} {error['hint']}", markup=False)
         reported = error
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
         row = client.get(f"/detectors/{row['id']}")
     if row["status"] == "refused":
         raise ServiceError(f"{row['error']['code']}: {row['error']['message']}", row["error"]["hint"])

@@ -175,7 +175,7 @@ def answers() -> list[tuple[str, ...]]:
 
 def errors() -> list[tuple[str, ...]]:
     """Return the codes of the error classes. As HTTP responses they are 422 by default; most occur only in training."""
-    classes = {error.code: error for error in _subclasses(FrsError)}
+    classes = {error.code: error for error in subclasses(FrsError)}
     return [
         (code, str(STATUS_OF_CODE.get(code, 422)), error.end_reason, error.hint_by_default)
         for code, error in sorted(classes.items())
@@ -191,10 +191,10 @@ def _rows(table: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
     return [(code, *cells) for code, cells in table.items()]
 
 
-def _subclasses(kind: type[FrsError]) -> Iterator[type[FrsError]]:
+def subclasses(kind: type[FrsError]) -> Iterator[type[FrsError]]:
     for subclass in kind.__subclasses__():
         yield subclass
-        yield from _subclasses(subclass)
+        yield from subclasses(subclass)
 
 
 def _section(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

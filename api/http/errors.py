@@ -30,7 +30,7 @@ STATUS_OF_CODE = {
     "last_admin_key": 409,
 }
 """HTTP status by error code; errors that are not listed are 422."""
-_CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
+CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 _RETRY_AFTER = {"Retry-After": "2"}
 _log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def _invalid_request(error: RequestValidationError, body_model: type[BaseModel] 
 
 
 def _from_http_exception(error: HTTPException) -> ApiError:
-    code = _CODE_OF_STATUS.get(error.status_code, "bad_request")
+    code = CODE_OF_STATUS.get(error.status_code, "bad_request")
     detail = HTTPStatus(error.status_code).description or HTTPStatus(error.status_code).phrase
     return ApiError(error.status_code, code, f"{detail}.", "See /docs for the paths.", headers=error.headers)
 

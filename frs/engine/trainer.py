@@ -38,7 +38,7 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     except Exception as error:
         if process_group.is_peer_lost(error):
             raise
-        return report_failure(emit, _to_frs_error(error))
+        return report_failure(emit, to_frs_error(error))
     emit(events.Outcome(status="succeeded", end_reason=reason))
     return 0
 
@@ -56,7 +56,7 @@ def silence_libraries() -> None:
     MMLogger.get_instance("frs", log_level="ERROR").setLevel(logging.ERROR)
 
 
-def _to_frs_error(error: Exception) -> FrsError:
+def to_frs_error(error: Exception) -> FrsError:
     """Return the exception as an FrsError. Print the traceback of an unexpected one to the log."""
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
     match error:

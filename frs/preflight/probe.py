@@ -67,7 +67,7 @@ def probe(model: nn.Module, batch: Batch, config: ProbeConfig) -> Probe:
     with preserve_state(model):
         model.train()
         if device.type == "cuda":
-            return _probe_gpu(model, batch, config, device, state_bytes)
+            return probe_gpu(model, batch, config, device, state_bytes)
         size = len(batch["inputs"])
         if config.estimate_memory and size > 2:
             peaks = [
@@ -156,7 +156,11 @@ def _measure(model: nn.Module, batch: Batch, config: ProbeConfig, device: torch.
     return Probe(median(timed), peak + state_bytes, steps[0][1])
 
 
-def _probe_gpu(model: nn.Module, batch: Batch, config: ProbeConfig, device: torch.device, state_bytes: int) -> Probe:
+def probe_gpu(model: nn.Module, batch: Batch, config: ProbeConfig, device: torch.device, state_bytes: int) -> Probe:
+    """Measure steps on a GPU, with the optimizer's later state reserved. Raise BatchTooLarge with the size that fits.
+
+    `state_bytes` is the size of that state.
+    """
     reserved = torch.empty(state_bytes, dtype=torch.uint8, device=device)  # memory of the optimizer's later state
 
     def fits(images: int) -> bool:

@@ -12,7 +12,7 @@ from typing import TextIO
 IsAbandoned = Callable[[], bool]
 """Polled during a wait; True if the result is no longer needed."""
 _PART = ".part"
-_STALE_SECONDS = 86_400
+STALE_SECONDS = 86_400
 _POLL_SECONDS = 0.1
 
 
@@ -57,7 +57,7 @@ def exclusive_lock(root: Path, lock: str = ".lock", is_abandoned: IsAbandoned | 
 def remove_stale(root: Path) -> None:
     """Delete temporary files older than a day, which killed processes left behind."""
     if root.is_dir():
-        stale = filesystem_time(root) - _STALE_SECONDS
+        stale = filesystem_time(root) - STALE_SECONDS
         for path in root.iterdir():
             if path.name.endswith(_PART) and path.lstat().st_mtime < stale:
                 discard(path)

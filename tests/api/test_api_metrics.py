@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 
 from api.metric_cache import MetricCurveCache, downsample
 from frs import events
@@ -160,15 +161,22 @@ def test_a_step_recorded_again_replaces_the_point(service, running):
 
 
 def test_the_least_recently_used_jobs_are_evicted(service, shapes):
-    cache = MetricCurveCache(max_points=25)
+    cache, job_ids, queries = MetricCurveCache(max_points=25), [], []
     with service.database.read() as session:
         for _ in range(4):
             lease = service.claim(service.submit()["id"])
             record(service, lease, range(10), a=lambda step: 1.0)
             session.rollback()
             assert len(cache.get(session, lease.job_id, 100)["train/a"].steps) == 10
-    assert len(cache._jobs) == 2
-    assert cache._points == 20
+            job_ids.append(lease.job_id)
+        event.listen(service.database.engine, "before_cursor_execute", lambda *query: queries.append(query[2]))
+
+        def is_cached(job_id):
+            queries.clear()
+            cache.get(session, job_id, 100)
+            return not queries
+
+        assert [is_cached(job_id) for job_id in reversed(job_ids)] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("x", ["epoch", "time"])

@@ -2,11 +2,11 @@
 
 import hashlib
 import io
+import os
 from unittest.mock import Mock
 
 import pytest
 
-from api.http import files
 from frs.events import ErrorInfo, Facts
 from store.errors import ArtifactCorrupt, ArtifactsUnavailable
 from store.states import EndReason, JobStatus
@@ -190,7 +190,11 @@ def test_a_file_of_the_wrong_size_is_not_sent(service, content, remaining):
 
 
 def test_a_file_that_shrinks_during_the_download_aborts_the_response(service, content, monkeypatch):
-    monkeypatch.setattr(files, "_open", lambda *_: io.BytesIO(CONTENT[:9]))
+    class ShrinkingFile(io.BytesIO):
+        def seek(self, offset, whence=os.SEEK_SET):
+            return len(CONTENT) if whence == os.SEEK_END else super().seek(offset, whence)
+
+    monkeypatch.setattr(type(service.artifacts), "open", lambda *_: ShrinkingFile(CONTENT[:9]))
     with pytest.raises(ArtifactCorrupt):
         service.client.get(content)
 

@@ -22,6 +22,7 @@ from api.http.json_body import STREAMED
 from store.artifacts import free_space, local_files
 from store.settings import Settings
 
+DiskUsage = type(shutil.disk_usage("/"))
 ZIP = {"Content-Type": "application/zip"}
 
 
@@ -167,13 +168,13 @@ def test_issues_of_an_uploaded_data_set_are_reported(service):
 
 def test_a_name_in_use_is_rejected_before_the_body_is_read(service, archive, monkeypatch):
     send(service, archive)
-    monkeypatch.setattr(upload_body, "_write", None)
+    monkeypatch.setattr(upload_body.Request, "stream", None)
     service.assert_problem(send(service, archive), 409, "name_taken")
 
 
 @pytest.mark.parametrize("query", [{"name": "../x"}, {"name": ""}, {"val_fraction": "0.9"}, {"val_fraction": "nan"}])
 def test_an_invalid_query_is_rejected_before_the_body_is_read(service, archive, query, monkeypatch):
-    monkeypatch.setattr(upload_body, "_write", None)
+    monkeypatch.setattr(upload_body.Request, "stream", None)
     service.assert_problem(send(service, archive, **query), 422, "invalid_request")
 
 
@@ -212,10 +213,13 @@ def test_an_upload_over_the_size_limit_is_rejected(settings, archive, announced,
 
 
 def test_a_full_disk_is_507_and_leaves_no_files(service, archive, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    open_file = Path.open
 
-    monkeypatch.setattr(upload_body, "_write_block", full)
+    def open_on_full_disk(path, mode="r", *arguments, **options):
+        file = open_file(path, mode, *arguments, **options)
+        return file if mode != "xb" else file.close() or open_file(Path("/dev/full"), "wb")
+
+    monkeypatch.setattr(Path, "open", open_on_full_disk)
     service.assert_problem(send(service, archive), 507, "storage_full")
     assert files_of(service.settings) == set()
 
@@ -266,8 +270,8 @@ def test_concurrent_uploads_and_deletions_of_one_archive_do_not_interfere(servic
 
 
 def test_a_disk_without_space_is_reported_before_the_body_is_read(service, archive, monkeypatch):
-    monkeypatch.setattr(upload_body, "_write", None)
-    monkeypatch.setattr(free_space.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 0, 10))
+    monkeypatch.setattr(upload_body.Request, "stream", None)
+    monkeypatch.setattr(free_space.shutil, "disk_usage", lambda _: DiskUsage(10, 0, 10))
     service.assert_problem(send(service, archive), 507, "storage_full")
 
 
@@ -276,7 +280,7 @@ def free_bytes_in_turn(monkeypatch, settings, *numbers):
     floor, turns = settings.min_free_mb << 20, [*numbers]
 
     def disk_usage(_):
-        return shutil._ntuple_diskusage(1 << 40, 0, floor + (turns.pop(0) if len(turns) > 1 else turns[0]))
+        return DiskUsage(1 << 40, 0, floor + (turns.pop(0) if len(turns) > 1 else turns[0]))
 
     monkeypatch.setattr(free_space.shutil, "disk_usage", disk_usage)
 
@@ -339,7 +343,7 @@ def test_partial_files_of_a_killed_process_are_removed_after_a_day(settings, mon
     (root / "kept").mkdir()
     local_files.remove_stale(root)
     assert (root / ".old.part").exists()
-    monkeypatch.setattr(local_files, "_STALE_SECONDS", -1)
+    monkeypatch.setattr(local_files, "STALE_SECONDS", -1)
     local_files.remove_stale(root)
     assert [path.name for path in root.iterdir()] == ["kept"]
 

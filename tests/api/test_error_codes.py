@@ -33,8 +33,8 @@ def test_exactly_the_codes_in_the_source_are_listed():
         code for file in sorted((ROOT / "api").rglob("*.py")) for code in _codes(ast.parse(file.read_text()), file)
     }
     assert len(raised) > 20
-    framework = {*http_errors._CODE_OF_STATUS.values(), "bad_request", "internal_error"}
-    by_class = {error.code for error in errors._subclasses(errors.FrsError)} | set(WaitingReason)
+    framework = {*http_errors.CODE_OF_STATUS.values(), "bad_request", "internal_error"}
+    by_class = {error.code for error in errors.subclasses(errors.FrsError)} | set(WaitingReason)
     assert raised - errors.ANSWERS.keys() - by_class == set(), "add the code to docs/errors.py"
     assert errors.ANSWERS.keys() - raised - framework - by_class == set(), "remove the unused code from docs/errors.py"
 
@@ -43,7 +43,7 @@ def test_every_waiting_reason_and_end_reason_is_listed():
     assert errors.WAITING_HINTS.keys() == set(WaitingReason)
     assert errors.ENDS.keys() == set(EndReason)
     assert errors.DATASET.keys() == set(errors.dataset_codes())
-    assert {error.end_reason for error in errors._subclasses(errors.FrsError)} <= set(EndReason)
+    assert {error.end_reason for error in errors.subclasses(errors.FrsError)} <= set(EndReason)
 
 
 def test_every_code_has_a_hint():
@@ -56,7 +56,7 @@ def test_every_code_has_a_hint():
 
 def test_every_api_error_has_a_hint():
     """Every error response contains what to do next."""
-    assert all(error.hint_by_default for error in errors._subclasses(errors.FrsError))
+    assert all(error.hint_by_default for error in errors.subclasses(errors.FrsError))
     calls = [
         (file.name, node.lineno, len(node.args) + len(node.keywords) - len({"errors", "headers"} & _keywords(node)))
         for file in sorted((ROOT / "api").rglob("*.py"))

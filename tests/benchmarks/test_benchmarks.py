@@ -25,7 +25,7 @@ from frs.dataset.shapes.drawing import draw_dataset
 
 
 def test_the_step_benchmark_measures_three_variants(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step, "_peak_in_subprocess", lambda *_: 1)  # avoids three subprocesses
+    monkeypatch.setattr(step, "peak_in_subprocess", lambda *_: 1)  # avoids three subprocesses
     result = step.measure("gfl", size=64, batch_size=1, repeats=1, tiny=True)
     timed = {"plain", "distilled", "authors", "ratio", "ratio_authors"}
     assert result.keys() == timed | {f"{name}_bytes" for name in step.VARIANTS}
@@ -35,7 +35,7 @@ def test_the_step_benchmark_measures_three_variants(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_a_distilled_step_needs_more_memory_than_a_plain_one() -> None:
-    plain, distilled = (step._peak_in_subprocess(name, "gfl", 64, 1, tiny=True) for name in ("plain", "distilled"))
+    plain, distilled = (step.peak_in_subprocess(name, "gfl", 64, 1, tiny=True) for name in ("plain", "distilled"))
     assert 1e6 < plain < distilled
 
 
@@ -53,7 +53,7 @@ def test_the_authors_formulation_gives_the_same_loss(detector: str) -> None:
     student = step.pairs.student(detector, tiny=True).train()
     distiller = step.pairs.distiller(student, step.pairs.teacher(detector, tiny=True))
     data, recorder = step.pairs.batch((64, 64), 1), LossRecorder()
-    for model in (distiller, step._AuthorsFormulation(distiller)):
+    for model in (distiller, step.AuthorsFormulation(distiller)):
         step.torch.manual_seed(0)
         model.train_step(data, recorder)
     assert recorder.losses[0] == pytest.approx(recorder.losses[1], rel=1e-4)
@@ -125,7 +125,7 @@ def test_every_stream_receives_an_event_per_second() -> None:
 
 
 def test_the_table_shows_which_goals_are_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "_run", lambda *_: {"seconds": 61.0, "peak_bytes": 1e9})
+    monkeypatch.setattr(table, "run", lambda *_: {"seconds": 61.0, "peak_bytes": 1e9})
     monkeypatch.setattr("sys.argv", ["table", "--only", "dataset_check", "--results", str(tmp_path / "results.json")])
     table.main()
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]

@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def frs(data: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("FRS_DATA", str(data))
     for console in (terminal.stdout, terminal.stderr):  # rich reads COLUMNS once, at import
-        monkeypatch.setattr(console, "_width", 200)
+        monkeypatch.setattr(console, "width", 200)
 
     def run(*arguments: object, code: int = 0) -> Result:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -276,7 +276,7 @@ def test_the_workers_table_names_a_worker_that_fails_job_after_job() -> None:
 
 def test_a_table_in_a_pipe_is_not_cut(frs: Any, submitted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     id = submitted(name="a name of some length that a narrow terminal would cut")
-    monkeypatch.setattr(terminal.stdout, "_width", 40)
+    monkeypatch.setattr(terminal.stdout, "width", 40)
     output = frs("jobs").output
     assert id in output and "a name of some length that a narrow terminal would cut" in output
 

@@ -43,7 +43,7 @@ def models(tmp_path: Path) -> Path:
 def frs(models: Path, monkeypatch: pytest.MonkeyPatch) -> Frs:
     monkeypatch.setenv("FRS_MODELS_ROOT", str(models))
     for console in (terminal.stdout, terminal.stderr):
-        monkeypatch.setattr(console, "_width", 200)
+        monkeypatch.setattr(console, "width", 200)
 
     def run(*arguments: Any, code: int = 0) -> Result:
         result = CliRunner().invoke(app, ["models", *map(str, arguments)])

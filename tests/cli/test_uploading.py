@@ -1,10 +1,12 @@
 """`frs datasets upload` and `frs detectors upload`."""
 
+import io
 import json
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -29,11 +31,12 @@ def test_an_archive_is_uploaded_unchanged(frs: Any, folder: Path, tmp_path: Path
         assert "ready" in frs("datasets", "upload", f"from {kind}", archive).output
 
 
-def test_equal_folders_give_equal_archives(folder: Path, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        uploading._pack(folder, tmp_path / name)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    assert zipfile.ZipFile(tmp_path / "one").testzip() is None
+def test_equal_folders_give_equal_archives(folder: Path) -> None:
+    client = Mock()
+    client.upload = lambda path, archive, *_, **fields: archive.read_bytes()
+    one, two = (uploading.upload_dataset(client, name, folder, None, None) for name in ("one", "two"))
+    assert one == two
+    assert zipfile.ZipFile(io.BytesIO(one)).testzip() is None
 
 
 def test_a_data_set_without_a_validation_split_needs_val_fraction(frs: Any, folder: Path) -> None:
@@ -73,7 +76,7 @@ class StubClient:
 
 
 def test_upload_waits_until_a_worker_has_imported_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploading, "_POLL_SECONDS", 0)
+    monkeypatch.setattr(uploading, "POLL_SECONDS", 0)
     (tmp_path / "a.pth").touch()
     ready: Any = StubClient({"status": "ready"})
     assert uploading.upload_detector(ready, "t", tmp_path / "a.pth", {}, wait=True, console=None)["status"] == "ready"

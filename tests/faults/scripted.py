@@ -52,11 +52,9 @@ class ScriptedTrainer:
         self.exit_code = 0
 
     def _beat(self) -> None:
-        heartbeat = self._supervisor.heartbeat
-        heartbeat._renew_at = 0.0
         with suppress(*TRANSIENT_ERRORS):
             try:
-                heartbeat._beat()
+                self._supervisor.renew()
             except LeaseLost:
                 self._supervisor.interrupt(Interruption.LEASE_LOST)
 

@@ -3,10 +3,10 @@
 import errno
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from failing_storage import FailingStorage
@@ -134,7 +134,7 @@ def test_an_object_of_another_size_is_not_fetched(put, objects, storage, tmp_pat
 
 def test_an_object_larger_than_the_free_space_is_not_fetched(put, objects, storage, tmp_path, monkeypatch):
     put(SMALL)
-    monkeypatch.setattr(object_storage.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 4, 6))
+    monkeypatch.setattr(object_storage.shutil, "disk_usage", lambda _: SimpleNamespace(total=10, used=4, free=6))
     with storage.inject("503", "GET") as fault, pytest.raises(OSError, match="No space") as error:
         objects.fetch(KEY, sha256(SMALL), tmp_path / "target")
     assert (fault.count, error.value.errno) == (0, errno.ENOSPC)

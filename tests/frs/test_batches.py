@@ -10,7 +10,7 @@ from frs.dataset.coco import CocoFile, read
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.dataset.trainable import labelled_images, trainable_boxes
 from frs.detectors.builder import load_base_config
-from frs.engine.trainer import _to_frs_error
+from frs.engine.trainer import to_frs_error
 from frs.spec import ConfigDetector, Schedule
 from frs.training.batches import DetectionImages, TrainingLoaders, training_pipeline
 
@@ -66,5 +66,5 @@ def test_an_unreadable_image_is_named_without_its_path(tmp_path: Path, workers: 
     images = DetectionImages(coco, folder, training_pipeline(SCHEDULE, GFL), 0, [0, 1, 2])
     with pytest.raises(Exception) as caught:
         list(TrainingLoaders(images, SCHEDULE, workers)(0, 2))
-    error = _to_frs_error(caught.value)
+    error = to_frs_error(caught.value)
     assert (error.code, error.message) == ("bad_dataset", f"{unreadable.name} cannot be read.")

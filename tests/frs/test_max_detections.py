@@ -21,6 +21,7 @@ from frs.dataset.check import check_split
 from frs.dataset.coco import CocoFile, read
 from frs.dataset.report import describe_crowded
 from frs.detectors import builder
+from frs.detectors.weights import SavedFile
 from frs.engine import stages
 from frs.engine.student_files import StudentWriter
 from frs.evaluation import bootstrap, matching
@@ -120,7 +121,8 @@ def test_the_metric_of_the_delivered_config_has_the_same_map(tmp_path: Path, lim
     truth, files = read(file), SplitFiles(images=tmp_path / "val", annotations=file)
     model = builder.model_config(DescribedDetector.model_validate(described()), 1, limit)
     writer = StudentWriter(tmp_path, "student", model, truth.classes, batches.test_pipeline((500, 500)), limit)
-    config = Config(writer._config(files))
+    weights = SavedFile(tmp_path / "student.pth", sha256="", bytes=0)
+    config = Config.fromfile(writer.config(weights, files).path)
     assert config.model.test_cfg.max_per_img == limit
     metric = METRICS.build(config.test_evaluator | {"ann_file": str(file)})
     metric.dataset_meta = config.metainfo

@@ -163,9 +163,9 @@ def test_a_full_gpu_is_probed_again_with_fewer_images(monkeypatch: pytest.Monkey
     monkeypatch.setattr(probe_module, "run_step", small_gpu_step)
     raw = {name: values * 4 for name, values in batch().items()}
     with pytest.raises(BatchTooLarge, match="batch_size 8 does not fit; 5 does"):
-        probe_module._probe_gpu(detector(), raw, ONE_STEP, torch.device("cpu"), 100)
+        probe_module.probe_gpu(detector(), raw, ONE_STEP, torch.device("cpu"), 100)
     assert batch_sizes == [8, 4, 6, 5]
-    assert probe_module._probe_gpu(detector(), first_images(raw, 5), ONE_STEP, torch.device("cpu"), 100).seconds == 1.0
+    assert probe_module.probe_gpu(detector(), first_images(raw, 5), ONE_STEP, torch.device("cpu"), 100).seconds == 1.0
 
 
 def test_first_images_cuts_every_part_of_a_batch() -> None:

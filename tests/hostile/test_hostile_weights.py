@@ -1,12 +1,15 @@
 """Malicious weights files (code, false sizes, bombs) in every reader: no code runs, so no canary file appears."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import frs.detectors._mmdet_init  # noqa: F401
 
@@ -18,7 +21,7 @@ from pickle_bombs import archive, bombs, called, calls, carriers, tensors_files,
 from torch import nn
 
 from frs.detectors import builder, loading, weights
-from frs.distillation.teacher_cache import _read as read_cached
+from frs.distillation import teacher_cache
 from frs.engine.checkpoints import Checkpoints
 from frs.errors import BadTeacher, CheckpointUnusable, DetectionsUnusable, FrsError
 from frs.evaluation import detections
@@ -152,9 +155,17 @@ def _arrays(canary: Path, folder: Path) -> list[Path]:
     return paths
 
 
-def test_a_hostile_file_in_the_teacher_cache_is_a_cache_miss(files, canary):
-    for path in files:
-        assert read_cached(path, torch.device("cpu")) is None, path
+def test_a_hostile_file_in_the_teacher_cache_is_a_cache_miss(files, canary, tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher_cache, "RESERVED_DISK_BYTES", 0)
+    outputs = ({8: torch.ones(2, 1, 4, 4)}, {8: torch.zeros(2, 1, 4, 4)})
+    cache = teacher_cache.TeacherCache(Mock(strides=[8], observe=Mock(return_value=outputs)), tmp_path)
+    metas = [{"img_path": name, "img_shape": (32, 32)} for name in ("a.jpg", "b.jpg")]
+    batch = [torch.zeros(3, 32, 32)] * 2, [SimpleNamespace(metainfo=meta) for meta in metas]
+    cache.observe(*batch)
+    for number, path in enumerate(files, 1):
+        for cached in tmp_path.iterdir():
+            shutil.copy(path, cached)
+        assert cache.observe(*batch) is outputs and cache.teacher.observe.call_count == number + 1, path
         assert not any(canary.parent.iterdir()), path
 
 

@@ -28,14 +28,16 @@ def before_read(monkeypatch):
     """Run a function once, after an action has found no row to lock and before it reads the job."""
 
     def once(function):
-        read_job = actions._read_job
+        lock_jobs = actions.lock_jobs
 
-        def run_then_read(session, job_id):
-            monkeypatch.setattr(actions, "_read_job", read_job)
+        def lock_then_run(*arguments, **values):
+            jobs = lock_jobs(*arguments, **values)
+            assert not jobs
+            monkeypatch.setattr(actions, "lock_jobs", lock_jobs)
             function()
-            return read_job(session, job_id)
+            return jobs
 
-        monkeypatch.setattr(actions, "_read_job", run_then_read)
+        monkeypatch.setattr(actions, "lock_jobs", lock_then_run)
 
     return once
 

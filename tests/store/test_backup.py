@@ -1,10 +1,10 @@
 import hashlib
 import io
+import itertools
 import os
 import shutil
 import tarfile
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -172,7 +172,7 @@ def test_a_restore_creates_a_missing_artifacts_folder(artifacts):
     assert contents(artifacts) == {"job_1/a.pth": b"content"}
 
 
-@pytest.mark.parametrize("moves", range(4))
+@pytest.mark.parametrize("moves", range(7))
 def test_a_killed_replacement_is_completed_by_the_next(artifacts, monkeypatch, moves):
     for key in ("job_1/a.pth", "job_2/b.pth"):
         put(artifacts, key)
@@ -181,28 +181,23 @@ def test_a_killed_replacement_is_completed_by_the_next(artifacts, monkeypatch, m
     for key in ("job_3/c.pth", "job_4/d.pth"):
         put(artifacts, key)
     backup.unpack(artifacts.root, io.BytesIO(tar), len(tar))
-    with monkeypatch.context() as patch:
-        patch.setattr(backup, "_move_all", killed_after(moves))
-        with suppress(KeyboardInterrupt):
-            backup.replace_artifacts(artifacts.root)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", killed_after(moves))
+        backup.replace_artifacts(artifacts.root)
     backup.replace_artifacts(artifacts.root)
     assert contents(artifacts) == before
 
 
 def killed_after(moves):
-    """Return a replacement of `backup._move_all` that is interrupted after that many moves in total."""
-    left = [moves]
+    """Return a replacement of `Path.rename` that is interrupted after that many calls."""
+    rename, calls = Path.rename, itertools.count()
 
-    def move_all(source, target):
-        for path in sorted(source.iterdir()):
-            if path.name.startswith("."):
-                continue
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            path.rename(target / path.name)
+    def rename_or_die(path, target):
+        if next(calls) == moves:
+            raise KeyboardInterrupt
+        return rename(path, target)
 
-    return move_all
+    return rename_or_die
 
 
 def test_a_backup_that_does_not_fit_changes_nothing(artifacts):

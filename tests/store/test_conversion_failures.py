@@ -45,7 +45,7 @@ import sys
 from frs.dataset.upload import convert
 def fail(*arguments):
     raise {error}
-convert._convert_upload = fail
+convert.unpack = fail
 sys.exit(convert.main(sys.argv[1:]))
 """
 

@@ -39,13 +39,13 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, answer)
-    gpus._has_driver.cache_clear()
+    gpus.has_driver.cache_clear()
     yield
-    gpus._has_driver.cache_clear()
+    gpus.has_driver.cache_clear()
 
 
 def test_a_host_without_a_driver_has_no_gpus():
-    gpus._has_driver.cache_clear()
+    gpus.has_driver.cache_clear()
     assert gpus.gpu_ids({}) == [] and gpus.gpu_states({}) == []
 
 

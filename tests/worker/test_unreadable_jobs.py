@@ -60,7 +60,7 @@ def test_a_probe_of_a_newer_version_is_skipped(harness):
 
 
 def test_missing_files_are_reported_before_unreadable_specs(harness, tmp_path, monkeypatch):
-    monkeypatch.setattr("worker.dispatch.file_availability._MAX_REPORTED", 2)
+    monkeypatch.setattr("worker.dispatch.file_availability.MAX_REPORTED", 2)
     for _ in range(3):
         submit_newer_job(harness)
     harness.submit()

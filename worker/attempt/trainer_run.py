@@ -84,7 +84,7 @@ class TrainerRun(ABC):
             gpus=gpus,
         )
         self.database = RetryingDatabase(database, is_abandoned=lambda: self.trainer.fenced)
-        self.heartbeat = Heartbeat(settings, self._renew, self._poll, self._lose_lease, log_fields)
+        self.heartbeat = Heartbeat(settings, self.renew, self._poll, self._lose_lease, log_fields)
         self.output = OutputLog()
         self.outcome: Outcome | None = None
         """The trainer's outcome event."""
@@ -166,7 +166,8 @@ class TrainerRun(ABC):
         with suppress(LeaseLost):
             database.write(self._return_to_queue)
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Renew the lease, extend the trainer's fence and interrupt the run if a user requests it. Raises LeaseLost."""
         started = time.monotonic()
         with self._sessions.write() as session:
             interruption = self._renew_lease(session)

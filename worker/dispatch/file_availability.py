@@ -18,7 +18,7 @@ RENEW_SECONDS = 15.0
 """Age from which a check is repeated, so that the new result is there before the old one expires."""
 REPORT_SECONDS = 600.0
 """Time after the last query for a requirement until it is no longer checked and its issue no longer reported."""
-_MAX_REPORTED = 100
+MAX_REPORTED = 100
 
 
 class _Result(NamedTuple):
@@ -67,7 +67,7 @@ class FileAvailability:
         results = [(requirement, self._results.get(requirement)) for requirement in self._queried_at]
         issues = [(requirement, result.issue) for requirement, result in results if result and result.issue]
         issues.sort(key=lambda entry: entry[0].reason is WaitingReason.SPEC)
-        return [{"key": item.key, "owner": item.owner, "message": issue} for item, issue in issues[:_MAX_REPORTED]]
+        return [{"key": item.key, "owner": item.owner, "message": issue} for item, issue in issues[:MAX_REPORTED]]
 
     def _run(self) -> None:
         while not self._closed.is_set():

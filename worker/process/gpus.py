@@ -38,14 +38,15 @@ def gpu_states(environment: Mapping[str, str] = os.environ) -> list[Document]:
 
 
 def _all_gpus() -> list[Document]:
-    if not _has_driver():
+    if not has_driver():
         return []
     with _nvml():
         return [_describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
 
 
 @cache
-def _has_driver() -> bool:
+def has_driver() -> bool:
+    """Return whether this host has a GPU driver; it is looked up once."""
     try:
         with _nvml():
             return True
