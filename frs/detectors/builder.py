@@ -133,6 +133,7 @@ def build(description: Description, classes: int, models: Path, max_detections: 
 
 def build_shapes(model: ConfigDict) -> nn.Module:
     """Return the module of a model config, whose tensors have shapes but, where possible, neither memory nor values."""
+    register_all_modules(init_default_scope=True)
     with torch.random.fork_rng([]):
         try:
             with torch.device("meta"):

@@ -4,10 +4,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import frs.detectors._mmdet_init  # noqa: F401 - before mmdet
-
-from mmdet.utils import register_all_modules
-
 from frs.dataset.issues import printable
 from frs.detectors import builder, weights
 from frs.detectors.builder import Description
@@ -22,7 +18,6 @@ class DescribedWeights:
 
     def __init__(self, description: Description) -> None:
         """Raise InvalidSpec if mmdet has no config of that name, UnsupportedDetector if it cannot be built."""
-        register_all_modules(init_default_scope=True)
         self.name = description.architecture if isinstance(description, DescribedDetector) else description.config
         self.config = builder.model_config(description, 1)
         with unsupported_on_error(f"{self.name} cannot be built"):

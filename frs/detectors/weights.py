@@ -157,6 +157,12 @@ def load(detector: nn.Module, content: Mapping[str, Any], name: str) -> None:
             f"{name} does not match the detector: {len(shapes)} shapes differ, {shapes[0]}"
         ) from error
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    backbone = {key.removeprefix("backbone.") for key in missing if key.startswith("backbone.")}
+    if backbone and backbone <= without_wrappers(state, backbone).keys():
+        raise TeacherWeightsMismatch(
+            f"{name} has the tensors of a backbone, not of a detector.",
+            f"For a student, set `init: {{backbone: {name}}}`: its neck and head then start from random weights.",
+        )
     if missing or unknown:
         reasons = "; ".join(
             f"{len(keys)} {label} ({keys[0]}, ...)"

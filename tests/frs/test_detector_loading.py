@@ -55,6 +55,22 @@ def test_all_tensors_of_weights_of_the_same_classes_are_loaded(tmp_path: Path) -
     assert all((tensor == 0.25).all() for tensor in student.state_dict().values())
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_of_a_backbone_are_refused_with_the_field_that_takes_them(tmp_path: Path, prefix: str) -> None:
+    """Reported as mmdetection #6407 and #4304: pretrained backbones have no keys of a detector."""
+    detector = saved_detector(tmp_path, SHAPES)
+    state = weights.read(detector.weights)["state_dict"]
+    backbone = {
+        f"{prefix}{key.removeprefix('backbone.')}": tensor
+        for key, tensor in state.items()
+        if key.startswith("backbone.")
+    }
+    weights.write({"state_dict": backbone | {f"{prefix}fc.bias": torch.zeros(1000)}}, tmp_path / "old.pth")
+    with pytest.raises(TeacherWeightsMismatch, match="the tensors of a backbone") as refused:
+        loading.load_student(detector, SHAPES, tmp_path)
+    assert "`init: {backbone: old.pth}`" in refused.value.hint
+
+
 @pytest.mark.parametrize(("outputs", "expected"), [(4, set()), (3, CLASS_LAYERS["gfl"])])
 def test_a_file_without_class_names_is_judged_by_its_shapes(tmp_path: Path, outputs: int, expected: set[str]) -> None:
     _, excluded = loading.load_student(saved_detector(tmp_path, None, outputs=outputs), SHAPES, tmp_path)
