@@ -251,7 +251,7 @@ class Schedule(Spec):
     """Steps between checkpoints. Absent: within an epoch, every 10 minutes. The end of an epoch always has one."""
 
 
-class Evaluation(Spec):
+class EvaluationSettings(Spec):
     """The evaluation on the validation split."""
 
     max_detections: Annotated[int, Field(ge=1, le=3000)] = MAX_DETECTIONS
@@ -349,7 +349,7 @@ class JobSpec(Spec):
     """The student; for kind `evaluate`, the detector to evaluate."""
     schedule: Schedule = Schedule()
     """Training schedule."""
-    evaluation: Evaluation = Evaluation()
+    evaluation: EvaluationSettings = EvaluationSettings()
     """Evaluation settings."""
     distillation: Distillation = Distillation()
     """Distillation settings."""

@@ -97,7 +97,7 @@ def base_config_names() -> frozenset[str]:
 def model_config(description: Description, classes: int, max_detections: int = MAX_DETECTIONS) -> ConfigDict:
     """Return the `model` part of a config for `classes` classes, without settings that would download weights.
 
-    For `max_detections` see `frs.spec.Evaluation`.
+    For `max_detections` see `frs.spec.EvaluationSettings`.
     """
     base_config = load_base_config(description)
     model = base_config.model

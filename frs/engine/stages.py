@@ -33,7 +33,7 @@ from frs.preflight.estimate import FLOPS_CONVENTION
 from frs.preflight.setup import Models, build_models, build_student, load_inputs, preflight
 from frs.preflight.step_runner import StepRunner
 from frs.resolved import ResolvedSpec
-from frs.spec import Evaluation
+from frs.spec import EvaluationSettings
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.precision import AutocastOptimWrapper
 from frs.training.stop_request import StopRequest
@@ -125,7 +125,7 @@ def checkpoint_identity(context: RunContext, data: LoadedSplits) -> str:
     """
     job = context.job
     newer = {"evaluation": job.evaluation, "keep_background_images": job.schedule.keep_background_images}
-    added = [f"{name}={value}" for name, value in newer.items() if value not in (False, Evaluation())]
+    added = [f"{name}={value}" for name, value in newer.items() if value not in (False, EvaluationSettings())]
     fields = job.model_dump_json(include=set(IDENTITY), exclude={"schedule": {"keep_background_images"}})
     splits = [split for split in (data.train, data.unlabelled) if split]
     loaded = [d for d in (context.spec.teacher, context.spec.student) if d and d.weights]

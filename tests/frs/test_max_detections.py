@@ -27,7 +27,7 @@ from frs.engine.student_files import StudentWriter
 from frs.evaluation import bootstrap, matching
 from frs.evaluation.coco_scores import NAMES, score
 from frs.resolved import SplitFiles
-from frs.spec import ConfigDetector, DescribedDetector, Evaluation, JobSpec, baseline_of, comparison_of
+from frs.spec import ConfigDetector, DescribedDetector, EvaluationSettings, JobSpec, baseline_of, comparison_of
 from frs.training import batches
 
 OBJECTS = 150
@@ -161,7 +161,9 @@ def test_a_checkpoint_belongs_to_its_limit_and_to_its_background_images() -> Non
         {"schedule": {"keep_background_images": True}},
     ]
     assert len({identity(**change) for change in changes}) == len(changes)
-    assert identity(evaluation=Evaluation().model_dump()) == identity(schedule={"keep_background_images": False})
+    assert identity(evaluation=EvaluationSettings().model_dump()) == identity(
+        schedule={"keep_background_images": False}
+    )
 
 
 @pytest.mark.parametrize(
