@@ -12,10 +12,11 @@ def describe(path: Path, error: Exception) -> tuple[str, str]:
 
     The next step is "" if nothing particular is known.
     """
-    if isinstance(error, OSError):  # the file cannot be read at all
-        return f"cannot be read: {error.strerror or type(error).__name__}.", ""
-    with path.open("rb") as file:
-        start = file.read(64)
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as unreadable:
+        return f"cannot be read: {type(unreadable).__name__}.", ""
     if start.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the file itself.", "Run `git lfs pull` in its repository, then send the file."
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):

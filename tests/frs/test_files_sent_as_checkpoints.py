@@ -81,6 +81,6 @@ def test_half_precision_tensors_of_a_deepspeed_engine_are_loaded(tmp_path: Path)
         weights.load(network, {"module": sharded}, FILE)
 
 
-def test_a_file_that_cannot_be_opened_is_refused_with_the_systems_reason(tmp_path: Path) -> None:
-    with pytest.raises(WeightsUnreadable, match="gone.pth cannot be read: No such file or directory"):
+def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsUnreadable, match="gone.pth cannot be read: FileNotFoundError"):
         weights.read(tmp_path / "gone.pth")
