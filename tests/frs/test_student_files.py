@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from tiny import ARCHITECTURES, Train, described, job, of
+from tiny import Train, described, job, of
 
 from frs import events
 from frs.detectors import weights
@@ -58,7 +58,10 @@ def result_files(workdir: Path, emitted: list[events.Event]) -> dict[str, Path]:
     return files | {"student.pth": workdir / last.path}
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    ["gfl", "faster_rcnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("retinanet", "fcos"))],
+)
 def test_plain_mmdet_gets_the_same_metrics_for_the_student(
     train: Train, data: Path, tmp_path: Path, architecture: str
 ) -> None:
