@@ -38,15 +38,16 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE.parent / "bench" / "results.json")
     options = parser.parse_args()
     console, rows, results = Console(), [], {}
+    options.results.parent.mkdir(parents=True, exist_ok=True)
     for name in GROUPS.get(options.only, [options.only]) if options.only else BENCHMARKS:
         for arguments in RUNS.get(name, [()]):
             with console.status(" ".join(["measuring", name, *arguments])):
                 result = run(name, *arguments)
             results[" ".join([name, *arguments[1:]])] = result
             rows += BENCHMARKS[name](result, *arguments[1:])
+            content = {"rows": [row._asdict() for row in rows], "measured": results}
+            options.results.write_text(json.dumps(content, indent=1))  # each time: a benchmark takes minutes
     console.print(table(rows))
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps({"rows": [row._asdict() for row in rows], "measured": results}, indent=1))
 
 
 def table(rows: list[Row]) -> Table:
