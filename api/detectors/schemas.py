@@ -8,7 +8,8 @@ from api.http.schemas import ResponseModel, ResponseTime
 from frs.dataset.fields import is_text
 from frs.events import ErrorInfo
 from frs.names import Name
-from frs.spec import ConfigDetector, DescribedDetector, RelativePath, Spec
+from frs.spec import ConfigDetector, DescribedDetector, RelativePath
+from frs.spec_model import Spec
 from store.states import DetectorStatus
 
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200)]

@@ -17,7 +17,8 @@ from api.http.schemas import JobId
 from api.jobs import quota, service
 from api.jobs.schemas import Job
 from frs.names import Name
-from frs.spec import Priority, Spec, Tags
+from frs.spec import Priority, Tags
+from frs.spec_model import Spec
 from store.artifacts import storage
 from store.db import tables
 from store.db.audit import Actor

@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from api.http.schemas import RequestTime, ResponseModel, ResponseTime
 from frs.names import Name
-from frs.spec import Spec
+from frs.spec_model import Spec
 from store.db.api_keys import Scope
 
 Owner = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]

@@ -4,13 +4,17 @@ mmdet binds mmcv's operators and pycocotools once, when it is first imported.
 """
 
 import io
+import logging
 from contextlib import redirect_stdout
 
 import faster_coco_eval
+from mmengine.logging import MMLogger
 
 import mmcv_torchvision  # noqa: F401 - mmcv's operators, if the compiled ones are not installed
 
 faster_coco_eval.init_as_pycocotools()  # same scores, ten times faster, and no error for an empty result list
+
+MMLogger.get_instance("frs", log_level="ERROR").setLevel(logging.ERROR)  # mmengine logs how each tensor was initialised
 
 with redirect_stdout(io.StringIO()):  # it prints that an optional package is missing
     import mmdet.datasets  # noqa: F401

@@ -1,7 +1,6 @@
 """Build mmengine configs and modules from descriptions of detectors. Nothing is downloaded."""
 
 import difflib
-import json
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -9,20 +8,19 @@ from typing import NamedTuple
 import frs.detectors._mmdet_init  # noqa: F401 - before mmdet
 
 import mmdet
-import mmengine
-import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from torch import nn
 
+from frs.backbones import ResNet
+from frs.detectors import imagenet
+from frs.detectors.backbone_config import build_shapes, keep_statistics, set_backbone
 from frs.detectors.unsupported import unsupported_on_error
-from frs.detectors.weights import load_backbone
-from frs.errors import InvalidSpec, UnsupportedDetector, WeightsNotFound, WeightsUnreadable
-from frs.files import digest
+from frs.errors import InvalidSpec, UnsupportedDetector
 from frs.resolved import weights_file
-from frs.spec import MAX_DETECTIONS, Architecture, Backbone, ConfigDetector, DescribedDetector, InitFromBackbone
+from frs.spec import MAX_DETECTIONS, Architecture, ConfigDetector, DescribedDetector, InitFromBackbone
 
 Description = ConfigDetector | DescribedDetector
 
@@ -34,17 +32,8 @@ BASE_CONFIG: dict[Architecture, str] = {
 }
 """Base config of each architecture; it has the values that a description does not set."""
 
-TORCHVISION_SHA256_PREFIXES = {
-    "resnet18": "f37072fd",
-    "resnet34": "b627a593",
-    "resnet50": "0676ba61",
-    "resnet101": "63fe2227",
-}
-"""First 8 hex digits of the SHA-256 of torchvision's first ImageNet weights, as in their file names."""
 PAD_DIVISOR = 32
 """Divisor of the image size for configs that name none: the coarsest stride of their necks."""
-BOTTLENECK_EXPANSION = {18: 1, 34: 1, 50: 4, 101: 4}
-"""Output channels of a residual block divided by its inner channels, by depth of the ResNet."""
 
 
 class ClassLayer(NamedTuple):
@@ -99,10 +88,8 @@ def model_config(description: Description, classes: int, max_detections: int = M
 
     For `max_detections` see `frs.spec.EvaluationSettings`.
     """
-    base_config = load_base_config(description)
+    base_config = _described_config(description)
     model = base_config.model
-    if isinstance(description, DescribedDetector):
-        _apply_description(model, description)
     if description.init == "random":
         _unfreeze(model.backbone)
     model.backbone.init_cfg = None
@@ -117,7 +104,7 @@ def model_config(description: Description, classes: int, max_detections: int = M
 def build(description: Description, classes: int, models: Path, max_detections: int = MAX_DETECTIONS) -> nn.Module:
     """Return the detector with random weights from torch's global generator, or with those of a file in the backbone.
 
-    Raises WeightsNotFound if that file is not in the folder `models`.
+    Raises WeightsNotFound if that file is not in the folder `models`, or where `frs.detectors.imagenet` looks.
     """
     register_all_modules(init_default_scope=True)
     config = model_config(description, classes, max_detections)
@@ -125,21 +112,18 @@ def build(description: Description, classes: int, models: Path, max_detections: 
         detector = MODELS.build(config)
         detector.init_weights()
     if description.init == "imagenet":
-        load_backbone(detector.backbone, checked_imagenet_file(description, models))
+        imagenet.load(detector.backbone, imagenet_source(description), models)
     elif isinstance(description.init, InitFromBackbone):
-        load_backbone(detector.backbone, weights_file(models, description.init.backbone))
+        imagenet.load_file(detector.backbone, weights_file(models, description.init.backbone))
+    if _keeps_statistics(description):
+        keep_statistics(detector.backbone)
     return detector
 
 
-def build_shapes(model: ConfigDict) -> nn.Module:
-    """Return the module of a model config, whose tensors have shapes but, where possible, neither memory nor values."""
-    register_all_modules(init_default_scope=True)
-    with torch.random.fork_rng([]):
-        try:
-            with torch.device("meta"):
-                return MODELS.build(model)
-        except RuntimeError:  # the constructor of EfficientNet reads values
-            return MODELS.build(model)
+def imagenet_source(description: Description) -> str:
+    """Return the source of the backbone's ImageNet weights, such as `torchvision://resnet50`; empty: it has none."""
+    init = _described_config(description).model.backbone.get("init_cfg") or {}
+    return str(init.get("checkpoint", ""))
 
 
 def set_classes(model: ConfigDict, classes: int) -> None:
@@ -160,51 +144,22 @@ def class_layers(description: Description, classes: int) -> dict[str, ClassLayer
     return layers
 
 
-def imagenet_file(description: Description, models: Path) -> Path:
-    """Return the path of the backbone's published ImageNet weights in `models`, such as `resnet50-0676ba61.pth`.
-
-    Raises WeightsNotFound if there are none for this backbone, or if the file is missing.
-    """
-    init = load_base_config(description).model.backbone.get("init_cfg") or {}
-    published = str(init.get("checkpoint", ""))
+def _described_config(description: Description) -> Config:
+    """Return the base config with the values that the description sets."""
+    base_config = load_base_config(description)
     if isinstance(description, DescribedDetector):
-        published = published.replace("resnet50", f"resnet{description.backbone.depth}")
-    name = _published_files().get(published)
-    if name is None:
-        raise WeightsNotFound(
-            f"No ImageNet weights are published for this backbone ({published or 'its config names none'}).",
-            "Set `init: random`, or choose a backbone with published weights.",
-        )
-    if not (models / name).is_file():
-        raise WeightsNotFound(
-            f"The models folder has no ImageNet weights {name}.",
-            "Put that published file into the folder, or set `init: random` to start from random weights.",
-        )
-    return models / name
-
-
-def checked_imagenet_file(description: Description, models: Path) -> Path:
-    """Return `imagenet_file`. Raises WeightsUnreadable if its hash is not the one in its name."""
-    file = imagenet_file(description, models)
-    if not digest(file).startswith(file.stem.rpartition("-")[2]):
-        raise WeightsUnreadable(
-            f"{file.name} is not the published file: its sha256 does not begin with the digits in its name.",
-            "Download it again. For weights of your own, set `init: {backbone: FILE}`.",
-        )
-    return file
-
-
-def _published_files() -> dict[str, str]:
-    """Return file names by their URL in configs: `torchvision://...` (first version) and `open-mmlab://...`."""
-    openmmlab = json.loads((Path(mmengine.__file__).parent / "hub" / "openmmlab.json").read_text())
-    torchvision = {f"torchvision://{name}": f"{name}-{sha}.pth" for name, sha in TORCHVISION_SHA256_PREFIXES.items()}
-    return torchvision | {f"open-mmlab://{name}": url.rpartition("/")[2] for name, url in openmmlab.items()}
+        _apply_description(base_config.model, description)
+    return base_config
 
 
 def _apply_description(model: ConfigDict, description: DescribedDetector) -> None:
     channels = description.neck_channels
     model.neck.out_channels = channels
-    _apply_backbone(model, description.backbone)
+    if description.backbone is not None:
+        set_backbone(model, description.backbone)
+        if isinstance(description.backbone, ResNet) and description.backbone.norm == "gn":
+            groups = group_norm_groups(channels)
+            model.neck.norm_cfg = {"type": "GN", "num_groups": groups, "requires_grad": True}
     for head in [model.get("bbox_head"), model.get("rpn_head")]:
         if head:
             head.in_channels = head.feat_channels = channels
@@ -218,19 +173,16 @@ def _apply_description(model: ConfigDict, description: DescribedDetector) -> Non
         head[key] = description.stacked_convs
 
 
-def _apply_backbone(model: ConfigDict, backbone: Backbone) -> None:
-    model.backbone.depth = backbone.depth
-    model.backbone.base_channels = model.backbone.stem_channels = backbone.width
-    expansion = BOTTLENECK_EXPANSION[backbone.depth]
-    model.neck.in_channels = [backbone.width * expansion * 2**stage for stage in range(4)]
-    if backbone.norm == "gn":
-        model.backbone.norm_cfg = {"type": "GN", "num_groups": 8, "requires_grad": True}
-        model.backbone.norm_eval = False
-        model.neck.norm_cfg = {
-            "type": "GN",
-            "num_groups": group_norm_groups(model.neck.out_channels),
-            "requires_grad": True,
-        }
+def _keeps_statistics(description: Description) -> bool:
+    """Return whether training keeps the running statistics of a described backbone's batch norms.
+
+    The statistics of small batches would replace those of ImageNet; random weights have none to keep. A ResNet's config
+    says it itself.
+    """
+    if not isinstance(description, DescribedDetector) or isinstance(description.backbone, ResNet | None):
+        return False
+    norm = description.backbone.norm
+    return norm == "frozen_bn" or (norm is None and description.init != "random")
 
 
 def _unfreeze(backbone: ConfigDict) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from frs.dataset.issues import printable
 from frs.detectors import builder, weights
+from frs.detectors.backbone_config import build_shapes
 from frs.detectors.builder import Description
 from frs.detectors.checkpoint_layouts import without_wrappers
 from frs.detectors.unsupported import unsupported_on_error
@@ -36,7 +37,7 @@ class DescribedWeights:
             )
         classes = named or sent
         builder.set_classes(self.config, len(classes) if classes else 1)
-        detector = builder.build_shapes(self.config)
+        detector = build_shapes(self.config)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns that a tensor without memory receives no values

@@ -191,24 +191,23 @@ def shapes_match(detector: nn.Module, content: Mapping[str, Any], name: str, key
     return all(key in state and state[key].shape == target[key].shape for key in keys)
 
 
-def load_backbone(backbone: nn.Module, path: Path) -> None:
-    """Load the backbone's weights from `path`, without a classifier or the other parts of a detector.
+def load_backbone(backbone: nn.Module, state: State, name: str) -> None:
+    """Load the backbone's tensors from those of a file called `name`, which may have others, such as a classifier's.
 
-    Raises TeacherWeightsMismatch if the file lacks tensors of the backbone, WeightsRefused if numbers are not finite,
-    and WeightsUnreadable.
+    Raises TeacherWeightsMismatch if it lacks tensors of the backbone, WeightsRefused if numbers are not finite.
     """
     target = backbone.state_dict()
     required = _required(target)
-    state = without_wrappers(state_of(read(path), path.name), required, BACKBONE_PREFIXES)
-    check_finite(state, path.name)
+    state = without_wrappers(state, required, BACKBONE_PREFIXES)
+    check_finite(state, name)
     matching = {key: value for key, value in state.items() if key in required and value.shape == target[key].shape}
     if matching.keys() != required:
         missing = len(required - matching.keys())
         raise TeacherWeightsMismatch(
-            f"{path.name} does not match the backbone: {missing} of {len(required)} tensors are missing or have "
+            f"{name} does not match the backbone: {missing} of {len(required)} tensors are missing or have "
             f"another shape ({min(required - matching.keys())}, ...).",
-            "The file must have the backbone's depth, width and norm; ImageNet weights exist for ResNets of width 64 "
-            "with batch norm. Use `init: random` for others.",
+            "The file must have the backbone's type, size and norm. `frs models list` lists those with ImageNet "
+            "weights, such as a ResNet of width 64 with batch norm. Use `init: random` for others.",
         )
     backbone.load_state_dict(matching, strict=False)
 

@@ -79,7 +79,9 @@ class StudentWriter:
             "test_mode": True,
             "pipeline": self.pipeline,
         }
+        imports = {"custom_imports": {"imports": ["mmpretrain.models"]}}  # mmdet's own configs name it this way
         return {
+            **(imports if self.model.backbone.type.startswith("mmpretrain.") else {}),
             "default_scope": "mmdet",
             "model": self.model.to_dict(),
             "metainfo": metainfo,

@@ -1,13 +1,11 @@
 """The trainer process: run the engine and turn its end into one outcome event and an exit code."""
 
 import errno
-import logging
 import traceback
 import warnings
 from pathlib import Path
 
 import torch
-from mmengine.logging import MMLogger
 
 from frs import events
 from frs.engine import stages
@@ -51,9 +49,8 @@ def report_failure(emit: events.Emit, error: FrsError) -> int:
 
 
 def silence_libraries() -> None:
-    """Suppress warnings and log messages of mmengine and torch about states that are intended here."""
+    """Suppress warnings of mmengine and torch about states that are intended here."""
     warnings.filterwarnings("ignore")
-    MMLogger.get_instance("frs", log_level="ERROR").setLevel(logging.ERROR)
 
 
 def to_frs_error(error: Exception) -> FrsError:

@@ -14,6 +14,11 @@ FIELDS = [
     ({"schedule": {"optimizer": {"learningRate": 1}}}, "schedule.optimizer.learningRate", "mean `learning_rate`?"),
     ({"student": {"architecture": "gfl", "backbone": {"dept": 18}}}, "student.backbone.dept", "mean `depth`?"),
     (
+        {"student": {"architecture": "gfl", "backbone": {"type": "MobileNetV2", "depth": 18}}},
+        "student.backbone.depth",
+        "not one of type, widen_factor, norm",
+    ),
+    (
         {"student": {"architecture": "gfl", "neck": 1}},
         "student.neck",
         "not one of architecture, backbone, neck_channels",

@@ -10,7 +10,7 @@ from tiny import described, job, of
 from torch.distributed import DistError
 
 from frs import events
-from frs.detectors import builder
+from frs.detectors import backbone_config, builder
 from frs.detectors.unsupported import unsupported_on_error
 from frs.engine import trainer
 from frs.errors import UnsupportedDetector
@@ -34,7 +34,7 @@ def config(name: str) -> ConfigDetector:
 
 def untrained(name: str) -> Any:
     """Return a detector without tensors, which is built in a fraction of a second."""
-    return builder.build_shapes(builder.model_config(config(name), 2))
+    return backbone_config.build_shapes(builder.model_config(config(name), 2))
 
 
 def student(name: str, **changes: Any) -> dict[str, Any]:

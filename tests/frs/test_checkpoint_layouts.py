@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel
 
-from frs.detectors import builder, weights
-from frs.detectors.weights import load, load_backbone, load_except
+from frs.detectors import builder, imagenet, weights
+from frs.detectors.weights import load, load_except
 from frs.errors import TeacherWeightsMismatch, WeightsNotFound, WeightsUnreadable
 from frs.spec import DescribedDetector
 
@@ -123,7 +123,7 @@ def test_a_backbone_is_loaded_from_files_of_classifiers_and_detectors(
 ) -> None:
     torch.save(layout(SAVED), tmp_path / "backbone.pth")
     backbone = network()
-    load_backbone(backbone, tmp_path / "backbone.pth")
+    imagenet.load_file(backbone, tmp_path / "backbone.pth")
     assert torch.equal(backbone.state_dict()["0.weight"], SAVED["0.weight"])
 
 
@@ -137,5 +137,5 @@ def test_a_student_starts_from_a_backbone_of_ones_own(tmp_path: Path) -> None:
     loaded = builder.build(description, 3, tmp_path).backbone.state_dict()
     assert all(torch.equal(tensor, loaded[key]) for key, tensor in source.backbone.state_dict().items())
     wider = description.model_copy(update={"backbone": description.backbone.model_copy(update={"width": 16})})
-    with pytest.raises(TeacherWeightsMismatch, match="another shape .*The file must have the backbone's depth"):
+    with pytest.raises(TeacherWeightsMismatch, match="another shape .*The file must have the backbone's type"):
         builder.build(wider, 3, tmp_path)

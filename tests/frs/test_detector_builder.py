@@ -6,8 +6,10 @@ import torch
 from test_distiller import batch, detector
 from tiny import ARCHITECTURES, described
 
-from frs.detectors import builder, weights
+from frs import published_weights
+from frs.detectors import builder, imagenet, weights
 from frs.errors import WeightsNotFound, WeightsUnreadable
+from frs.published_weights import PublishedFile
 from frs.spec import ConfigDetector, DescribedDetector
 
 
@@ -49,17 +51,18 @@ def test_a_detector_with_an_unusual_neck_width_builds(architecture: str) -> None
     ],
 )
 def test_imagenet_weights_are_found_by_their_published_name(description: Any, file: str, tmp_path: Path) -> None:
+    source = builder.imagenet_source(description)
     with pytest.raises(WeightsNotFound, match=file):
-        builder.imagenet_file(description, tmp_path)
+        imagenet.find(source, tmp_path)
     (tmp_path / "resnet50-11ad3fa6.pth").touch()  # another version of the same weights
     (tmp_path / file).touch()
-    assert builder.imagenet_file(description, tmp_path).name == file
+    assert imagenet.find(source, tmp_path)[1].name == file
 
 
 def test_a_backbone_without_published_weights_is_refused(tmp_path: Path) -> None:
     caffe18 = DescribedDetector(architecture="fcos", backbone={"depth": 18}, init="imagenet")
     with pytest.raises(WeightsNotFound, match="published"):
-        builder.imagenet_file(caffe18, tmp_path)
+        imagenet.find(builder.imagenet_source(caffe18), tmp_path)
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def imagenet18(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DescribedDete
     saved = weights.write(
         source.backbone.state_dict() | {"fc.weight": torch.zeros(1)}, tmp_path / "resnet18-{sha8}.pth"
     )
-    monkeypatch.setitem(builder.TORCHVISION_SHA256_PREFIXES, "resnet18", saved.sha256[:8])
+    monkeypatch.setattr(published_weights, "imagenet_files", lambda _: (PublishedFile(file=saved.path.name),))
     return description
 
 

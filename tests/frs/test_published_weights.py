@@ -1,18 +1,27 @@
 import json
 from pathlib import Path
+from typing import get_args
 
 import mmdet
 import mmengine
+import mmpretrain
 import pytest
+import timm
+import torchvision
 import yaml
-from torchvision.models import ResNet50_Weights
+from mmengine.hub import get_config
 
 from frs import published_weights
-from frs.detectors.builder import imagenet_file
+from frs.backbones import TimmName
+from frs.detectors import imagenet
+from frs.detectors.builder import imagenet_source
 from frs.errors import WeightsNotFound
+from frs.published_weights import PublishedFile
 from frs.recipes import RECIPES, Recipe
 from frs.spec import ConfigDetector, DescribedDetector, InitFromFile
 
+TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2")
+RTMDET = [get_config(f"mmdet::rtmdet/rtmdet_{size}_8xb32-300e_coco.py").model for size in ("tiny", "s")]
 PAPER = sorted(name for name, recipe in RECIPES.items() if recipe.published)
 
 
@@ -25,7 +34,7 @@ def files_of(recipe: Recipe, models: Path) -> set[str]:
             names.add(detector.init.weights)
         elif detector.init == "imagenet":
             with pytest.raises(WeightsNotFound) as raised:
-                imagenet_file(detector, models)
+                imagenet.find(imagenet_source(detector), models)
             words = [word.removesuffix(".") for word in raised.value.message.split()]
             names.add(next(word for word in words if word.endswith(".pth")))
     return names
@@ -50,14 +59,60 @@ def test_every_file_has_an_address_that_its_publisher_lists() -> None:
         for name in ("retinanet", "gfl", "faster_rcnn", "fcos")
         for model in yaml.safe_load((configs / name / "metafile.yml").read_text())["Models"]
     }
-    published_urls |= {weights.url for weights in ResNet50_Weights}
+    pretrain = Path(mmpretrain.__file__).parent / ".mim" / "configs" / "efficientnet" / "metafile.yml"
+    published_urls |= {model.get("Weights") for model in yaml.safe_load(pretrain.read_text())["Models"]}
+    published_urls |= {weights.url for name in TORCHVISION for weights in torchvision.models.get_model_weights(name)}
+    published_urls |= {config.backbone.init_cfg.checkpoint for config in RTMDET}
     published_urls |= set(json.loads((Path(mmengine.__file__).parent / "hub" / "openmmlab.json").read_text()).values())
     for row in published_weights.published_files():
-        assert published_urls & set(row.urls), row.file
-        assert {url.rpartition("/")[2] for url in row.urls} == {row.file}
+        if row.urls and not row.hub:
+            assert published_urls & set(row.urls), row.file
+            assert {url.rpartition("/")[2] for url in row.urls} == {row.file}
 
 
-def test_every_file_name_ends_in_eight_hex_digits() -> None:
+def test_timms_files_are_those_that_timm_would_download() -> None:
     for row in published_weights.published_files():
-        assert len(row.sha256_prefix) == 8
-        int(row.sha256_prefix, 16)
+        if row.hub:
+            published = timm.get_pretrained_cfg(row.source.removeprefix("timm://"))
+            assert published.hf_hub_id == row.hub
+            assert row.file == f"{row.hub.partition('/')[2]}.safetensors"
+            assert (row.licence or "apache-2.0") == published.license
+
+
+def test_every_backbone_of_timm_has_published_weights() -> None:
+    assert all(published_weights.imagenet_files(f"timm://{name}") for name in get_args(TimmName))
+
+
+def test_a_file_with_an_unknown_hash_is_named_without_digits() -> None:
+    unknown = {row.file for row in published_weights.published_files() if not row.sha256_prefix}
+    assert all("cspnext" in name or name.endswith(".safetensors") for name in unknown)
+
+
+FILE = PublishedFile(file="a.pth", package="frs-models", hub="timm/a")
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The paths at which `FILE` is searched, best first; none exists."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "frs_models").mkdir()
+    (tmp_path / "frs_models" / "__init__.py").touch()
+    return [
+        tmp_path / "models" / "a.pth",
+        tmp_path / "frs_models" / "models" / "a.pth",
+        tmp_path / "cache" / "torch" / "hub" / "checkpoints" / "a.pth",
+        tmp_path / "cache" / "huggingface" / "hub" / "models--timm--a" / "snapshots" / "1f" / "model.safetensors",
+    ]
+
+
+def test_a_file_is_searched_in_the_models_folder_then_in_packages_and_caches(
+    places: list[Path], tmp_path: Path
+) -> None:
+    assert FILE.find(tmp_path / "models") is None
+    for path in reversed(places):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        assert FILE.find(tmp_path / "models") == path

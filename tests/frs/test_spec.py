@@ -44,7 +44,7 @@ def test_a_spec_is_frozen() -> None:
         ({"schedule": {"epochs": 0}}, "schedule.epochs"),
         ({"schedule": {"optimizer": {"learning_rate": float("nan")}}}, "schedule.optimizer.learning_rate"),
         ({"teacher": {"nonsense": 1}}, "teacher"),
-        ({"student": {"architecture": "gfl", "backbone": {"depth": 19}}}, "student.architecture.backbone.depth"),
+        ({"student": {"architecture": "gfl", "backbone": {"depth": 19}}}, "student.architecture.backbone.ResNet.depth"),
         ({"student": {"config": "mmdet::../../etc/passwd.py"}}, "student.config.config"),
     ],
 )

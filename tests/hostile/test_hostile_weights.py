@@ -20,7 +20,7 @@ import torch
 from pickle_bombs import archive, bombs, called, calls, carriers, tensors_files, text, whole
 from torch import nn
 
-from frs.detectors import builder, loading, weights
+from frs.detectors import builder, imagenet, loading, weights
 from frs.distillation import teacher_cache
 from frs.engine.checkpoints import Checkpoints
 from frs.errors import BadTeacher, CheckpointUnusable, DetectionsUnusable, FrsError
@@ -84,7 +84,7 @@ def load_weights(path: Path) -> Any:
 
 
 def load_backbone(path: Path) -> Any:
-    return weights.load_backbone(nn.Linear(4, 1), path)
+    return imagenet.load_file(nn.Linear(4, 1), path)
 
 
 def load_teacher(path: Path) -> Any:
