@@ -19,9 +19,9 @@ dataset: cells
 teacher: {job: job_01...}       # or {detector: NAME}, or a description with `init: {weights: FILE}`
 student:
   architecture: gfl             # retinanet | gfl | fcos | faster_rcnn; or config: "mmdet::gfl/gfl_r50_fpn_1x_coco.py"
-  backbone: {depth: 18, width: 32}
-  neck_channels: 64
-  init: random                  # imagenet | random | {backbone: FILE} | {detector: NAME} | {weights: FILE}
+  backbone: {type: tf_efficientnet_lite0}   # or {type: ResNet, depth: 18, width: 32}, {type: MobileNetV2}, ...
+  neck_channels: 32
+  init: imagenet                # random | {backbone: FILE} | {detector: NAME} | {weights: FILE}
 schedule: {epochs: 24, batch_size: 16, image_size: [640, 480], optimizer: {name: adamw}, lr_schedule: {name: cosine}}
 distillation: {feature_weight: auto, logit_weight: auto}
 resources: {devices: 4}         # GPUs that share every batch; on a CPU {processes: 2}
