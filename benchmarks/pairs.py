@@ -22,17 +22,27 @@ RECIPE_OF = {
     "faster_rcnn": "faster_rcnn_r101_r50_1x",
     "fcos": "fcos_r101_r50_2x",
 }
+"""Recipes of the paper, by architecture."""
+EDGE = "edge"
+"""Name of the pair of the recipes `edge_teacher` and `edge_student`: EfficientNet-Lite2 to -Lite0."""
 CLASSES = 80
 
 
 def student(detector: str, tiny: bool = False, classes: int = CLASSES) -> Any:
     """Return the recipe's student; with `tiny`, a very small one of the same architecture."""
-    return build(describe(detector, 16) if tiny else RECIPES[RECIPE_OF[detector]].spec.student, classes)
+    return build(describe(detector, 16) if tiny else _described(detector, "student"), classes)
 
 
 def teacher(detector: str, tiny: bool = False, classes: int = CLASSES) -> Any:
     """Return the recipe's teacher; with `tiny`, a very small one of the same architecture."""
-    return build(describe(detector, 32) if tiny else RECIPES[RECIPE_OF[detector]].spec.teacher, classes)
+    return build(describe(detector, 32) if tiny else _described(detector, "teacher"), classes)
+
+
+def _described(detector: str, role: str) -> Any:
+    if detector != EDGE:
+        return getattr(RECIPES[RECIPE_OF[detector]].spec, role)
+    described = RECIPES[f"edge_{role}"].spec.student
+    return described.model_copy(update={"backbone": described.backbone.model_copy(update={"norm": "frozen_bn"})})
 
 
 def distiller(student: Any, teacher: Any) -> Distiller:

@@ -2,10 +2,11 @@
 
     python benchmarks/step.py --detector gfl --json
 
-ResNet-101 to ResNet-50 from base configs with random weights, 256 pixels, 3x3 adapter, fp32. `plain` is a training
-step of mmdet's student with the same optimizer. `authors` is the original formulation: the student's head runs twice,
-and the teacher's whole head runs, including its box branch. `*_bytes` is the peak memory of each in its own process,
-including weights, minus the memory after the imports.
+ResNet-101 to ResNet-50 from base configs, or the recipes `edge_teacher` and `edge_student`; random weights, 256 pixels,
+3x3 adapter, fp32. `plain` is a training step of mmdet's student with the same optimizer. `cached` is a distillation
+step that reads the teacher's outputs from disk, `teacher` its forward pass alone. `authors` is the original
+formulation: the student's head runs twice, and the teacher's whole head runs, including its box branch. `*_bytes` is
+the peak memory of each in its own process, including weights, minus the memory after the imports.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,7 @@ from frs.detectors.heads import dense_head
 from frs.distillation.capture_output import capture_output
 from frs.distillation.distiller import Distiller
 from frs.distillation.outputs import TeacherLevel
+from frs.distillation.teacher_cache import TeacherCache
 from frs.engine.trainer import silence_libraries
 from frs.training.precision import AutocastOptimWrapper
 
@@ -36,7 +39,7 @@ PEAK_STEPS = 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--detector", choices=pairs.RECIPE_OF, default="gfl")
+    parser.add_argument("--detector", choices=[*pairs.RECIPE_OF, pairs.EDGE], default="gfl")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
@@ -50,18 +53,26 @@ def main() -> None:
     if options.peak:
         print(peak(options.peak, options.detector, options.size, options.batch, options.tiny))
         return
-    result = measure(options.detector, options.size, options.batch, options.repeats, options.tiny)
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(options.detector, Path(folder), options.size, options.batch, options.repeats, options.tiny)
     print(json.dumps(result) if options.json else "  ".join(f"{name} {value:.3g}" for name, value in result.items()))
 
 
 def measure(
-    detector: str, size: int = 256, batch_size: int = 2, repeats: int = 7, tiny: bool = False
+    detector: str, folder: Path, size: int = 256, batch_size: int = 2, repeats: int = 7, tiny: bool = False
 ) -> dict[str, float]:
-    """Return the median step time of each variant in seconds, its ratio to `plain`, and its peak memory in bytes."""
+    """Return the median step time of each variant in seconds, its ratio to `plain`, and its peak memory in bytes.
+
+    `folder`, which is empty, holds the cached outputs of the teacher.
+    """
     student = pairs.student(detector, tiny)
     distiller = pairs.distiller(student, pairs.teacher(detector, tiny))
     data = pairs.batch((size, size), batch_size)
+    for number, sample in enumerate(data["data_samples"]):
+        sample.set_metainfo({"img_path": f"{number}.jpg", "flip": False})  # by which the cache names an image
     steps = {name: _variant(name, student, distiller, data) for name in VARIANTS}
+    steps["cached"] = _cached_step(distiller, data, folder)
+    steps["teacher"] = lambda: distiller.teacher.observe(data["inputs"])
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(repeats + 1):
         for name, step in steps.items():
@@ -71,9 +82,10 @@ def measure(
                 seconds[name].append(time.perf_counter() - started)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     plain = medians["plain"]
-    ratios = {"ratio": medians["distilled"] / plain, "ratio_authors": medians["authors"] / plain}
+    ratios = {f"ratio_{name}": medians[name] / plain for name in ("authors", "cached", "teacher")}
     return (
         medians
+        | {"ratio": medians["distilled"] / plain}
         | ratios
         | {f"{name}_bytes": peak_in_subprocess(name, detector, size, batch_size, tiny) for name in VARIANTS}
     )
@@ -134,6 +146,17 @@ def _variant(name: str, student: Any, distiller: Any, data: Any) -> Callable[[],
         case "distilled":
             return _step(distiller, distiller, data)
     return _step(distiller, AuthorsFormulation(distiller), data)
+
+
+def _cached_step(distiller: Any, data: Any, folder: Path) -> Callable[[], Any]:
+    cache, step = TeacherCache(distiller.teacher, folder), _step(distiller, distiller, data)
+
+    def run() -> None:
+        distiller.cache = cache
+        step()
+        distiller.cache = None
+
+    return run
 
 
 def _step(parameters: Any, model: Any, data: Any) -> Callable[[], Any]:

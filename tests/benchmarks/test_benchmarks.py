@@ -24,10 +24,10 @@ import teacher_cache
 from frs.dataset.shapes.drawing import draw_dataset
 
 
-def test_the_step_benchmark_measures_three_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_step_benchmark_measures_every_variant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(step, "peak_in_subprocess", lambda *_: 1)  # avoids three subprocesses
-    result = step.measure("gfl", size=64, batch_size=1, repeats=1, tiny=True)
-    timed = {"plain", "distilled", "authors", "ratio", "ratio_authors"}
+    result = step.measure("gfl", tmp_path, size=64, batch_size=1, repeats=1, tiny=True)
+    timed = {*step.VARIANTS, "cached", "teacher", "ratio", "ratio_authors", "ratio_cached", "ratio_teacher"}
     assert result.keys() == timed | {f"{name}_bytes" for name in step.VARIANTS}
     assert result["ratio"] == result["distilled"] / result["plain"]
     assert all(value > 0 for value in result.values())
