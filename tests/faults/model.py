@@ -96,9 +96,11 @@ class Model:
         return job
 
     def finish(self, job: ModelJob, status: JobStatus, reason: EndReason) -> None:
-        """End the job; a pending cancel request takes precedence."""
+        """End the job; a pending cancel request takes precedence. A job that succeeds loses its checkpoints."""
         if Action.CANCEL in job.requests:
             status, reason = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER
+        if status == JobStatus.SUCCEEDED:
+            job.checkpoints = []
         job.ends[job.attempt] = AttemptEnd(status)
         job.status, job.end_reason = status, reason
 
