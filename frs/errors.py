@@ -210,7 +210,10 @@ class BatchTooLarge(OutOfMemory):
     """A batch does not fit into memory."""
 
     code = "batch_too_large"
-    hint_by_default = "Set `schedule.batch_size` to the size that fits, or lower `schedule.image_size`."
+    hint_by_default = (
+        "Set `schedule.batch_size` to the size that fits and raise `schedule.accumulate` by as much, or lower "
+        "`schedule.image_size`."
+    )
 
 
 class StorageFull(FrsError):

@@ -135,8 +135,8 @@ class Optimizer(Spec):
     name: Literal["sgd", "adamw"] = "sgd"
     """Optimizer algorithm."""
     learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
-    """Learning rate per step of `batch_size` images. Absent: for SGD the base config's rate scaled by `batch_size` over
-    the base config's batch size (16); for AdamW 0.001."""
+    """Learning rate. Absent: for SGD the base config's rate scaled by `batch_size` x `accumulate` over the base
+    config's batch size (16); for AdamW 0.001."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD; AdamW ignores it."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -171,7 +171,10 @@ class Schedule(Spec):
     """Maximum number of training steps; training ends there, also within an epoch. With `epochs`, training ends at
     whichever comes first."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Images in each training step, over all processes."""
+    """Images in each forward and backward pass, over all processes."""
+    accumulate: Annotated[int, Field(ge=1, le=256)] = 1
+    """Batches in each training step. Their gradients are averaged, so that a step needs the memory of one batch and
+    counts as one of `batch_size` x `accumulate` images. The last step of an epoch has the batches that remain."""
     optimizer: Optimizer = Optimizer()
     """Optimizer."""
     lr_schedule: LrSchedule = LrSchedule()
@@ -197,6 +200,11 @@ class Schedule(Spec):
     """Epochs between evaluations on the validation split. The end of training is always evaluated."""
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     """Steps between checkpoints. Absent: within an epoch, every 10 minutes. The end of an epoch always has one."""
+
+    @property
+    def images_per_step(self) -> int:
+        """Number of images in a training step; the last step of an epoch may have fewer."""
+        return self.batch_size * self.accumulate
 
 
 class EvaluationSettings(Spec):
@@ -290,7 +298,7 @@ class JobSpec(Spec):
     """Id or name of a registered data set."""
     unlabelled: Name | None = None
     """Id or name of a second data set. The distillation terms, and nothing else, use its training images without boxes:
-    up to `batch_size` of them in each step, in addition to the images of `dataset`."""
+    up to `batch_size` of them with each batch of the images of `dataset`."""
     teacher: DetectorRef | None = None
     """The teacher; required by kind `distill`."""
     student: DetectorRef

@@ -27,11 +27,18 @@ def count_steps(schedule: Schedule, base_epochs: int | None, images: int) -> Ste
     It ends after `schedule.epochs` or `schedule.max_steps`, whichever comes first; with neither, after `base_epochs`.
     None: the spec sets neither, and `base_epochs` is unknown.
     """
-    per_epoch = math.ceil(images / schedule.batch_size)
+    per_epoch = math.ceil(images / schedule.images_per_step)
     epochs = schedule.epochs or (None if schedule.max_steps else base_epochs)
     limits = [epochs * per_epoch if epochs else None, schedule.max_steps]
     steps = min((limit for limit in limits if limit), default=None)
     return None if steps is None else StepCounts(math.ceil(steps / per_epoch), steps, per_epoch)
+
+
+def describe_accumulation(schedule: Schedule) -> list[str]:
+    """Return a sentence about gradient accumulation, if the schedule has it."""
+    if schedule.accumulate == 1:
+        return []
+    return [f"A step has {schedule.accumulate} batches of {schedule.batch_size}: {schedule.images_per_step} images."]
 
 
 def described_epochs(student: DetectorRef) -> int | None:

@@ -192,11 +192,18 @@ def _count_metrics(session: Session) -> Iterator[Metric]:
 
 
 def _speed_metrics(session: Session) -> Iterator[Metric]:
-    batch_size = Job.spec["schedule"]["batch_size"].as_integer()
-    running = select(Job.progress, batch_size).where(Job.status == JobStatus.RUNNING, Job.progress.is_not(None))
+    batch_size, accumulate = (Job.spec["schedule"][name].as_integer() for name in ("batch_size", "accumulate"))
+    running = select(Job.progress, batch_size, accumulate).where(
+        Job.status == JobStatus.RUNNING, Job.progress.is_not(None)
+    )
     rows = session.execute(running).all()
-    rates = [(row[0]["images_per_second"], row[1]) for row in rows if row[0].get("images_per_second")]
-    steps = [batch / rate for rate, batch in rates if batch]
+    # a job that was stored before `accumulate` existed has none
+    rates = [
+        (row[0]["images_per_second"], row[1] and row[1] * (row[2] or 1))
+        for row in rows
+        if row[0].get("images_per_second")
+    ]
+    steps = [images / rate for rate, images in rates if images]
     yield _gauge("images_per_second", "Images per second of all running jobs together.", sum(rate for rate, _ in rates))
     if steps:
         yield _gauge("step_mean_seconds", "Seconds per training step, mean of the running jobs.", mean(steps))

@@ -13,7 +13,7 @@ from frs.dataset.report import describe_background, describe_crowded
 from frs.errors import BadDataset
 from frs.preflight.step_runner import Check
 from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, JobSpec, Schedule
-from frs.step_counts import StepCounts, count_steps, described_epochs
+from frs.step_counts import StepCounts, count_steps, describe_accumulation, described_epochs
 from store.db.tables import Dataset, Job
 from store.scheduling import waiting, worker_registry
 from store.states import WAITING_HINTS, JobStatus, WaitingReason
@@ -68,7 +68,8 @@ def schedule_check(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts
         message = "The number of epochs is set in the base config of mmdet, which only a worker can read."
         hint = "Set `schedule.epochs` or `schedule.max_steps`, or plan with `probe=true`."
         return Check(code="schedule", level="info", ok=False, message=message, hint=hint), None
-    message = f"{steps.steps} training steps, {steps.per_epoch} per epoch, limited by {_limit(spec.schedule, steps)}."
+    counts = f"{steps.steps} training steps, {steps.per_epoch} per epoch, limited by {_limit(spec.schedule, steps)}."
+    message = " ".join([counts, *describe_accumulation(spec.schedule)])
     return Check(code="schedule", level="info", ok=True, message=message), steps
 
 

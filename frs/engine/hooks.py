@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -42,11 +43,11 @@ class MetricsHook(Hook):
 
     priority = 60
 
-    batch_size: int
+    images_per_step: int
     reporter: EventReporter
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Emit the step's metrics."""
+        """Emit the step's metrics: the means over its batches."""
         step, seconds, schedule = runner.iter, runner.train_loop.step_seconds, runner.train_loop.resolved_schedule
         losses = _mean_losses(outputs)
         _check_finite(losses, step)
@@ -54,11 +55,11 @@ class MetricsHook(Hook):
             f"train/{name}": value if math.isfinite(value) else None for name, value in losses.items()
         }
         values["train/lr"] = float(runner.optim_wrapper.optimizer.param_groups[0]["lr"])
-        images = len(data_batch["inputs"]) * process_group.world_size()
+        images = sum(len(batch["inputs"]) for batch in data_batch) * process_group.world_size()
         values["train/images_per_second"] = images / max(seconds, 1e-9)
         [values["train/memory_mb"]] = process_group.all_reduce_max(_peak_memory_mib())
         self.reporter.emit(Metrics(step=step, epoch=schedule.epoch_of(step), values=values))
-        self.reporter.step(schedule, step, seconds, self.batch_size)
+        self.reporter.step(schedule, step, seconds, self.images_per_step)
 
 
 @dataclass
@@ -110,7 +111,9 @@ class CalibrationHook(Hook):
 
     def _calibrate(self, runner: Any) -> None:
         self.reporter.phase("calibrating")
-        batches = runner.train_loop.dataloader(runner.iter, runner.iter + CALIBRATION_BATCHES)
+        batches = islice(
+            runner.train_loop.dataloader(runner.iter, runner.iter + CALIBRATION_BATCHES), CALIBRATION_BATCHES
+        )
         precision = partial(runner.optim_wrapper.optim_context, runner.model)
         weights = process_group.all_gather(calibrate(runner.model, batches, runner.iter, precision))[0]
         process_group.broadcast_from_rank0(runner.model.parameters())
@@ -233,10 +236,11 @@ class EvaluationHook(Hook):
         return detections
 
 
-def _mean_losses(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Return all losses as means over the processes; they are copied from the device in one transfer."""
-    values = torch.stack([value.detach().float().reshape(()) for value in outputs.values()])
-    return dict(zip(outputs, process_group.all_reduce_mean(values).tolist(), strict=True))
+def _mean_losses(outputs: list[dict[str, torch.Tensor]]) -> dict[str, float]:
+    """Return all losses as means over batches and processes; they are copied from the device in one transfer."""
+    by_batch = [torch.stack([value.detach().float().reshape(()) for value in logs.values()]) for logs in outputs]
+    values = process_group.all_reduce_mean(torch.stack(by_batch).mean(0))
+    return dict(zip(outputs[0], values.tolist(), strict=True))
 
 
 def _check_finite(losses: dict[str, float], step: int) -> None:

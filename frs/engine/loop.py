@@ -1,7 +1,9 @@
 """The training loop. It counts steps, so that a run can resume within an epoch, which mmengine's loops cannot."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from mmengine.runner import BaseLoop
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from frs.distillation.distiller import Distiller
 from frs.facts import LossWeights
-from frs.training.batches import TrainingLoaders
+from frs.training.batches import Batch, TrainingLoaders
 from frs.training.schedule import ResolvedSchedule
 from frs.training.stop_request import Interrupted, StopReason
 
@@ -34,6 +36,7 @@ class LoopState:
 class StepLoop(BaseLoop):
     """Run the training steps from `iter` on and call mmengine's hooks.
 
+    A step is one update of the parameters, with the gradients of one batch or, with `schedule.accumulate`, of several.
     `dataloader(first, end)` yields the batches of steps `first` to `end` - 1. A `before_train` hook may set `iter` and
     `state` to those of a checkpoint, and any hook `ended_by`.
     """
@@ -49,7 +52,7 @@ class StepLoop(BaseLoop):
         self.ended_by: StopReason | None = None
         """Reason to end after the current step, or before the first."""
         self.step_seconds = 0.0
-        """Time of the last step with the loading of its batch and without hooks, in s."""
+        """Time of the last step with the loading of its batches and without hooks, in s."""
 
     @property
     def epoch(self) -> int:
@@ -68,9 +71,9 @@ class StepLoop(BaseLoop):
         """
         self.runner.call_hook("before_train")
         started = time.monotonic()
-        for batch in [] if self._ended() else self.dataloader(self.iter, self.resolved_schedule.steps):
+        for batches in [] if self._ended() else self._batches_by_step():
             loading_seconds = time.monotonic() - started
-            self.run_iter(batch, loading_seconds)
+            self.run_iter(batches, loading_seconds)
             ended = self._ended()
             if self.ends_epoch:
                 self.runner.call_hook("after_train_epoch")
@@ -80,21 +83,30 @@ class StepLoop(BaseLoop):
         self.runner.call_hook("after_train")
         return self.runner.model
 
-    def run_iter(self, batch: Any, loading_seconds: float) -> None:
+    def run_iter(self, batches: list[Batch], loading_seconds: float) -> None:
         """Run one training step and its hooks."""
         position = self.iter % self.resolved_schedule.steps_per_epoch
         if position == 0:
             self.runner.call_hook("before_train_epoch")
         self.runner.message_hub.update_info("epoch", self.epoch)  # TOOD's loss changes after some epochs
         self.runner.model.train()
-        self.runner.call_hook("before_train_iter", batch_idx=position, data_batch=batch)
+        self.runner.call_hook("before_train_iter", batch_idx=position, data_batch=batches)
         started = time.monotonic()
-        logs = self._train_step(batch)
+        # the loss of each batch counts 1 / number of batches, and the last one's backward pass updates the parameters
+        self.runner.optim_wrapper.initialize_count_status(self.runner.model, 0, len(batches))
+        logs = [self._train_step(batch) for batch in batches]
         self.step_seconds = loading_seconds + time.monotonic() - started
         self.iter += 1
-        self.runner.call_hook("after_train_iter", batch_idx=position, data_batch=batch, outputs=logs)
+        self.runner.call_hook("after_train_iter", batch_idx=position, data_batch=batches, outputs=logs)
 
-    def _train_step(self, batch: Any) -> dict[str, Tensor]:
+    def _batches_by_step(self) -> Iterator[list[Batch]]:
+        """Yield the batches of each step that remains."""
+        batches = iter(self.dataloader(self.iter, self.max_iters))
+        for step in range(self.iter, self.max_iters):
+            count = self.dataloader.first_batch(step + 1) - self.dataloader.first_batch(step)
+            yield list(islice(batches, count))
+
+    def _train_step(self, batch: Batch) -> dict[str, Tensor]:
         model, optim_wrapper = self.runner.model, self.runner.optim_wrapper
         if isinstance(model, Distiller):
             return model.train_step(batch, optim_wrapper, self.iter)

@@ -33,13 +33,15 @@ from frs.preflight.estimate import FLOPS_CONVENTION
 from frs.preflight.setup import Models, build_models, build_student, load_inputs, preflight
 from frs.preflight.step_runner import StepRunner
 from frs.resolved import ResolvedSpec
-from frs.spec import EvaluationSettings
+from frs.spec import EvaluationSettings, Schedule
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.precision import AutocastOptimWrapper
 from frs.training.stop_request import StopRequest
 
 IDENTITY = ("kind", "method", "unlabelled", "teacher", "student", "schedule", "distillation")
 """Fields of a spec that a checkpoint depends on."""
+NEWER_SCHEDULE_FIELDS = ("keep_background_images", "accumulate")
+"""Fields of a schedule that a checkpoint depends on only if they are set: they are newer than the others."""
 RICHNESS_IMAGES = 4
 
 
@@ -100,7 +102,7 @@ def train(
         job_schedule.evaluate_every, lambda student: context.evaluate(student, data.val), save_student, reporter
     )
     hooks = [
-        MetricsHook(job_schedule.batch_size, reporter),
+        MetricsHook(job_schedule.images_per_step, reporter),
         ResumeHook(checkpoints, reporter),
         CalibrationHook(reporter),
         StopHook(stop),
@@ -124,9 +126,11 @@ def checkpoint_identity(context: RunContext, data: LoadedSplits) -> str:
     A field that is newer than checkpoints of running jobs counts only if it is set.
     """
     job = context.job
-    newer = {"evaluation": job.evaluation, "keep_background_images": job.schedule.keep_background_images}
-    added = [f"{name}={value}" for name, value in newer.items() if value not in (False, EvaluationSettings())]
-    fields = job.model_dump_json(include=set(IDENTITY), exclude={"schedule": {"keep_background_images"}})
+    schedule_fields = {name: getattr(job.schedule, name) for name in NEWER_SCHEDULE_FIELDS}
+    newer = [("evaluation", job.evaluation, EvaluationSettings())]
+    newer += [(name, value, Schedule.model_fields[name].default) for name, value in schedule_fields.items()]
+    added = [f"{name}={value}" for name, value, default in newer if value != default]
+    fields = job.model_dump_json(include=set(IDENTITY), exclude={"schedule": set(NEWER_SCHEDULE_FIELDS)})
     splits = [split for split in (data.train, data.unlabelled) if split]
     loaded = [d for d in (context.spec.teacher, context.spec.student) if d and d.weights]
     digests = [d.sha256 or digest(d.weights) for d in loaded if d.weights]
@@ -174,6 +178,7 @@ def build_runner(context: RunContext, data: LoadedSplits, models: Models, hooks:
         train_cfg={"type": StepLoop, "resolved_schedule": models.schedule},
         optim_wrapper={
             "type": AutocastOptimWrapper,
+            "accumulative_counts": job_schedule.accumulate,
             "precision": context.precision,
             "device_type": context.device.type,
             "optimizer": optimizer | acceleration.optimizer_options(context.device),

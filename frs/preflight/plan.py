@@ -1,10 +1,12 @@
 """The plan of a job: run every check and measure a few steps, without training."""
 
+import math
 from pathlib import Path
 
 from torch import nn
 
 from frs import events
+from frs.dataset.splits import LoadedSplits
 from frs.errors import FrsError
 from frs.preflight import setup
 from frs.preflight.complexity import complexity
@@ -35,7 +37,7 @@ def estimate(spec: ResolvedSpec, emit: events.Emit) -> Estimate:
     measured = setup.preflight(context, data, models, steps, TIMED_STEPS, MAX_TEACHER_IMAGES) if models else None
     schedule, teacher = (models.schedule, models.teacher) if models else (None, None)
     student_cost = _detector_cost(context, student) if student else None
-    step_seconds = _seconds_per_step(context.workers, measured.probe) if measured and measured.probe else None
+    step_seconds = _seconds_per_step(context, data, measured.probe) if measured and measured.probe else None
     estimated_seconds = None
     if measured and schedule and step_seconds and student_cost:
         image_seconds = measured.seconds_per_image or student_cost.latency_ms / 1000
@@ -63,8 +65,12 @@ def _detector_cost(context: RunContext, detector: nn.Module) -> DetectorCost:
     return DetectorCost.model_validate(vars(complexity(detector, context.test_size)))
 
 
-def _seconds_per_step(workers: int, probe: Probe) -> float:
-    return max(probe.seconds, probe.loading_seconds / workers) if workers else probe.seconds + probe.loading_seconds
+def _seconds_per_step(context: RunContext, data: LoadedSplits, probe: Probe) -> float:
+    """Return the time of a step of `schedule.accumulate` batches, or of as many as an epoch has."""
+    schedule, workers = context.job.schedule, context.workers
+    batches = min(schedule.accumulate, math.ceil(len(data.trained) / schedule.batch_size))
+    loading = probe.loading_seconds
+    return batches * (max(probe.seconds, loading / workers) if workers else probe.seconds + loading)
 
 
 def _evaluations(context: RunContext, schedule: ResolvedSchedule) -> int:

@@ -33,8 +33,8 @@ class Probe:
     """The measurements of a probe."""
 
     seconds: float
-    """Time of a step in s without reading its images: the student's forward and backward pass and the teacher's forward
-    pass."""
+    """Time of a batch in s without reading its images: the student's forward and backward pass and the teacher's
+    forward pass."""
     peak_bytes: int
     """Peak memory including the optimizer's state: of the tensors on a GPU, otherwise of the whole process."""
     gradients: dict[str, float]
@@ -50,7 +50,7 @@ class ProbeConfig:
     precision: Precision
     """Context of the forward passes."""
     states: int
-    """Tensors that the optimizer keeps for each parameter."""
+    """Tensors that training keeps for each parameter: the optimizer's state, accumulated gradients."""
     repeats: int
     """Number of steps. If there are several, the first is not timed."""
     estimate_memory: bool

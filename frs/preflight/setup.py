@@ -30,6 +30,7 @@ from frs.preflight.probe import Probe, ProbeConfig, first_images
 from frs.preflight.step_runner import StepResult, StepRunner
 from frs.resolved import ResolvedDetector
 from frs.spec import ConfigDetector
+from frs.step_counts import describe_accumulation
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.batches import Batch
 from frs.training.precision import autocast
@@ -175,7 +176,8 @@ def _input_facts(context: RunContext, data: LoadedSplits, student: nn.Module, ex
 def _resolve_schedule(context: RunContext, data: LoadedSplits) -> StepResult[ResolvedSchedule]:
     """Resolve the schedule to steps."""
     resolved = schedule.resolve_schedule(context.job.schedule, context.base_config, len(data.trained))
-    return StepResult(resolved, f"{resolved.steps} steps, {resolved.steps_per_epoch} an epoch.")
+    sentences = [f"{resolved.steps} steps, {resolved.steps_per_epoch} an epoch."]
+    return StepResult(resolved, " ".join(sentences + describe_accumulation(context.job.schedule)))
 
 
 def _build_teacher(context: RunContext, data: LoadedSplits) -> StepResult[Teacher]:
@@ -218,7 +220,7 @@ def _probe(
     batch = _first_batch(context, data)
     loading_seconds = time.monotonic() - started
     thorough = resolved.steps > SHORT_RUN_STEPS or repeats > 1
-    states = schedule.OPTIMIZER_STATE_TENSORS[context.job.schedule.optimizer.name]
+    states = schedule.state_tensors(context.job.schedule)
     forward_context = partial(autocast, context.precision, context.device.type)
     config = ProbeConfig(forward_context, states, repeats, estimate_memory=thorough)
     with _unsupported_if_a_base_config_fails(context):
@@ -226,7 +228,7 @@ def _probe(
     per_process = " per process" if context.job.resources.trainers > 1 else ""
     return StepResult(
         result,
-        f"A step on {len(batch['inputs'])} images{per_process} takes {result.seconds:.3g} s "
+        f"A batch of {len(batch['inputs'])} images{per_process} takes {result.seconds:.3g} s "
         f"and {result.peak_bytes / 2**20:.0f} MiB.",
     )
 

@@ -128,16 +128,22 @@ class TrainingLoaders:
             len(images),
             self.schedule.batch_size,
             self.schedule.seed,
-            first,
-            end,
+            self.first_batch(first),
+            self.first_batch(end),
             process_group.rank(),
             process_group.world_size(),
         )
         return _loader(images, self.workers, batch_sampler=batches)
 
+    def first_batch(self, step: int) -> int:
+        """Return the number of batches before `step`: `schedule.accumulate` a step; an epoch's last has the rest."""
+        epoch, position = divmod(step, len(self))
+        batches_per_epoch = -(-len(self.images) // self.schedule.batch_size)
+        return epoch * batches_per_epoch + position * self.schedule.accumulate
+
     def __len__(self) -> int:
         """Return the number of steps per epoch, which mmengine reads."""
-        return -(-len(self.images) // self.schedule.batch_size)
+        return -(-len(self.images) // self.schedule.images_per_step)
 
 
 def _add_unlabelled(labelled: Iterable[Batch], unlabelled: Iterable[Batch]) -> Iterator[Batch]:

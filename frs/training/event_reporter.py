@@ -60,8 +60,8 @@ class EventReporter:
         """Emit facts for the report."""
         self.emit(events.Facts(values=facts.model_dump(mode="json")))
 
-    def step(self, schedule: ResolvedSchedule, step: int, seconds: float, batch_size: int) -> None:
-        """Record that `step` took `seconds`; emit progress if it is due, and always at the last step."""
+    def step(self, schedule: ResolvedSchedule, step: int, seconds: float, images: int) -> None:
+        """Record that `step` on `images` images took `seconds`; emit progress if due, and always at the last step."""
         before = self._seconds_per_step
         self._seconds_per_step = seconds if before is None else 0.9 * before + 0.1 * seconds
         self._progress = events.Progress(
@@ -71,7 +71,7 @@ class EventReporter:
             steps=schedule.steps,
             fraction=step / schedule.steps,
             eta_seconds=self._seconds_per_step * (schedule.steps - step),
-            images_per_second=batch_size / max(self._seconds_per_step, 1e-9),
+            images_per_second=images / max(self._seconds_per_step, 1e-9),
         )
         if step == schedule.steps or time.monotonic() - self._emitted_at > PROGRESS_SECONDS:
             self._emit_progress()

@@ -39,7 +39,7 @@ def autocast(precision: ResolvedPrecision, device_type: str) -> torch.autocast:
 class AutocastOptimWrapper(OptimWrapper):
     """mmengine's OptimWrapper with autocast for the forward pass and loss scaling for fp16.
 
-    Gradients are averaged over processes before they are clipped.
+    Once a step, gradients are averaged over processes and then clipped.
     """
 
     def __init__(self, precision: ResolvedPrecision, device_type: str, **kwargs: Any) -> None:
@@ -55,13 +55,13 @@ class AutocastOptimWrapper(OptimWrapper):
             yield
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Compute the gradients of the scaled loss and average them over processes."""
+        """Add the gradients of the scaled loss."""
         self.scaler.scale(loss).backward(**kwargs)
-        average_gradients(p for group in self.optimizer.param_groups for p in group["params"])
         self._inner_count += 1
 
     def step(self, **kwargs: Any) -> None:
-        """Clip the gradients if configured, and update the parameters."""
+        """Average the gradients over processes, clip them if configured, and update the parameters."""
+        average_gradients(p for group in self.optimizer.param_groups for p in group["params"])
         if self.clip_grad_kwargs:
             self.scaler.unscale_(self.optimizer)
             self._clip_grad()

@@ -1,4 +1,4 @@
-"""Sample the images of a step as a function of (seed, step) alone, so that training can start at any step."""
+"""Sample the images of a batch as a function of (seed, batch number) alone, so that training can start anywhere."""
 
 import random
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class ImageDraw(NamedTuple):
 
 
 class BatchSampler:
-    """A batch sampler for torch's DataLoader: the batches of the steps `first` to `steps` - 1.
+    """A batch sampler for torch's DataLoader: the batches `first` to `end` - 1 of a run.
 
     Each epoch is a new permutation of all images. One iterator covers all epochs, so the loader's workers start once.
     With several processes, each receives an equal part of every batch; if the last batch of an epoch cannot be split
@@ -26,20 +26,20 @@ class BatchSampler:
     """
 
     def __init__(
-        self, images: int, batch_size: int, seed: int, first: int, steps: int, rank: int = 0, world_size: int = 1
+        self, images: int, batch_size: int, seed: int, first: int, end: int, rank: int = 0, world_size: int = 1
     ) -> None:
         self.images, self.batch_size, self.seed = images, batch_size, seed
-        self.first, self.steps = first, steps
+        self.first, self.end = first, end
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        return self.steps - self.first
+        return self.end - self.first
 
     def __iter__(self) -> Iterator[list[ImageDraw]]:
         per_epoch = -(-self.images // self.batch_size)
         order: list[int] = []
-        for step in range(self.first, self.steps):
-            epoch, batch = divmod(step, per_epoch)
+        for number in range(self.first, self.end):
+            epoch, batch = divmod(number, per_epoch)
             if batch == 0 or not order:
                 order = self.order(epoch)
             images = order[batch * self.batch_size : (batch + 1) * self.batch_size]

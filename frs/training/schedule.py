@@ -46,7 +46,7 @@ def resolve_schedule(schedule: Schedule, base_config: Config, images: int) -> Re
     optimizer = base_config.optim_wrapper.optimizer
     sgd = schedule.optimizer.name == "sgd"
     base_batch_size = base_config.get("auto_scale_lr", {}).get("base_batch_size", BASE_BATCH_SIZE)
-    rate = optimizer.lr * schedule.batch_size / base_batch_size if sgd else ADAMW_RATE
+    rate = optimizer.lr * schedule.images_per_step / base_batch_size if sgd else ADAMW_RATE
     decay = optimizer.get("weight_decay", 0.0) if sgd else ADAMW_DECAY
     return ResolvedSchedule(
         epochs=counts.epochs,
@@ -70,6 +70,11 @@ def optimizer_config(schedule: Schedule, resolved: ResolvedSchedule) -> dict[str
     if schedule.optimizer.name == "sgd":
         return {"type": "SGD", "momentum": schedule.optimizer.momentum, **common}
     return {"type": "AdamW", **common}
+
+
+def state_tensors(schedule: Schedule) -> int:
+    """Return the number of tensors per parameter that training keeps: of the optimizer, and accumulated gradients."""
+    return OPTIMIZER_STATE_TENSORS[schedule.optimizer.name] + (schedule.accumulate > 1)
 
 
 def scheduler_configs(schedule: Schedule, resolved: ResolvedSchedule) -> list[dict[str, Any]]:

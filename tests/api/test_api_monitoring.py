@@ -110,8 +110,9 @@ def test_the_count_of_ended_jobs_never_shrinks(service, shapes, scrape):
 
 
 def test_the_speed_of_running_jobs_is_measured(service, shapes, scrape):
-    for rate in (4.0, 16.0, None):
-        lease = service.claim(service.submit(schedule={"epochs": 1, "batch_size": 8})["id"])
+    for rate, batch_size, accumulate in ((4.0, 8, 1), (16.0, 2, 4), (None, 8, 1)):
+        schedule = {"epochs": 1, "batch_size": batch_size, "accumulate": accumulate}
+        lease = service.claim(service.submit(schedule=schedule)["id"])
         progress = events.Progress(epoch=1, epochs=1, step=1, steps=9, fraction=0.1, images_per_second=rate)
         service.record(lease, progress)
     metrics = scrape()

@@ -94,6 +94,12 @@ def test_a_plan_names_what_ends_the_training(service, shapes, schedule, limit):
     assert limit in message
 
 
+def test_a_plan_names_the_images_of_a_step(service, shapes):
+    answer = plan(service, schedule={"epochs": 2, "batch_size": 2, "accumulate": 2})
+    [message] = [check["message"] for check in answer["checks"] if check["code"] == "schedule"]
+    assert answer["steps"] == 4 and message.endswith("A step has 2 batches of 2: 4 images.")
+
+
 def test_a_plan_reports_all_errors_together(service):
     answer = plan(
         service,

@@ -1,13 +1,27 @@
 import random
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny import job
 
 from frs.detectors import weights
+from frs.engine import stages
 from frs.engine.checkpoints import FORMAT, Checkpoints, random_state, set_random_state
 from frs.errors import CheckpointUnusable
+from frs.spec import EvaluationSettings, JobSpec
+
+IDENTITY = "dac92d10f87028b22bd51cd0c08c5d1d91b35332e61ab54d7d87f09b5e562bb3"
+"""Identity of the checkpoints of a job without newer fields, from before these fields existed."""
+NEWER: list[dict[str, Any]] = [
+    {"evaluation": {"max_detections": 300}},
+    {"evaluation": {"max_detections": 200}},
+    {"schedule": {"keep_background_images": True}},
+    {"schedule": {"accumulate": 2}},
+]
 
 
 def write_checkpoint(folder: Path, step: int, identity: str = "spec") -> Path:
@@ -60,3 +74,20 @@ def test_a_random_state_survives_a_file(tmp_path: Path) -> None:
     expected = draw()
     set_random_state(weights.read(file.path)["random"])
     assert draw() == expected
+
+
+def identity(**changes: Any) -> str:
+    context = SimpleNamespace(
+        job=JobSpec.model_validate(job(**changes)), spec=SimpleNamespace(teacher=None, student=None)
+    )
+    split = SimpleNamespace(sha256="a", excluded=frozenset())
+    return stages.checkpoint_identity(context, SimpleNamespace(train=split, unlabelled=None))
+
+
+def test_a_newer_field_belongs_to_the_identity_of_a_checkpoint_if_it_is_set() -> None:
+    assert len({identity(**changes) for changes in [{}, *NEWER]}) == 1 + len(NEWER)
+
+
+def test_a_newer_field_that_is_not_set_leaves_the_checkpoints_of_running_jobs_valid() -> None:
+    defaults = {name: stages.Schedule.model_fields[name].default for name in stages.NEWER_SCHEDULE_FIELDS}
+    assert identity() == identity(evaluation=EvaluationSettings().model_dump(), schedule=defaults) == IDENTITY

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,11 @@ from frs.dataset.coco import CocoFile, read
 from frs.dataset.report import describe_crowded
 from frs.detectors import builder
 from frs.detectors.weights import SavedFile
-from frs.engine import stages
 from frs.engine.student_files import StudentWriter
 from frs.evaluation import bootstrap, matching
 from frs.evaluation.coco_scores import NAMES, score
 from frs.resolved import SplitFiles
-from frs.spec import ConfigDetector, DescribedDetector, EvaluationSettings, JobSpec, baseline_of, comparison_of
+from frs.spec import ConfigDetector, DescribedDetector, JobSpec, baseline_of, comparison_of
 from frs.training import batches
 
 OBJECTS = 150
@@ -143,27 +141,6 @@ def test_student_teacher_report_and_delivered_config_have_the_limit_of_the_spec(
     delivered = Config.fromfile(tmp_path / "run" / config.path)
     assert (delivered.model.test_cfg.max_per_img, delivered.test_evaluator.proposal_nums) == (300, [1, 10, 300])
     assert facts(emitted)["max_detections"] == 300
-
-
-def identity(**changes: Any) -> str:
-    context = SimpleNamespace(
-        job=JobSpec.model_validate(job(**changes)), spec=SimpleNamespace(teacher=None, student=None)
-    )
-    split = SimpleNamespace(sha256="a", excluded=frozenset())
-    return stages.checkpoint_identity(context, SimpleNamespace(train=split, unlabelled=None))
-
-
-def test_a_checkpoint_belongs_to_its_limit_and_to_its_background_images() -> None:
-    changes: list[dict[str, Any]] = [
-        {},
-        {"evaluation": {"max_detections": 300}},
-        {"evaluation": {"max_detections": 200}},
-        {"schedule": {"keep_background_images": True}},
-    ]
-    assert len({identity(**change) for change in changes}) == len(changes)
-    assert identity(evaluation=EvaluationSettings().model_dump()) == identity(
-        schedule={"keep_background_images": False}
-    )
 
 
 @pytest.mark.parametrize(

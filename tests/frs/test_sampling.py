@@ -6,12 +6,12 @@ import torch
 from frs.training.sampling import BatchSampler, ImageDraw, seeded
 
 
-def batches(first: int, steps: int = 10, images: int = 7, size: int = 3) -> list[list[ImageDraw]]:
-    return list(BatchSampler(images, size, seed=5, first=first, steps=steps))
+def batches(first: int, end: int = 10, images: int = 7, size: int = 3) -> list[list[ImageDraw]]:
+    return list(BatchSampler(images, size, seed=5, first=first, end=end))
 
 
 def test_every_epoch_has_every_image_once_in_a_new_order() -> None:
-    draws = [draw for batch in batches(0, steps=6) for draw in batch]
+    draws = [draw for batch in batches(0, end=6) for draw in batch]
     first, second = [[d.image for d in draws if d.epoch == epoch] for epoch in (0, 1)]
     assert sorted(first) == sorted(second) == list(range(7))
     assert first != second
@@ -30,7 +30,7 @@ def shards(processes: int, images: int = 7, size: int = 4) -> list[list[list[int
 
 
 def test_the_shards_of_a_batch_together_are_the_batch() -> None:
-    whole = [[draw.image for draw in batch] for batch in batches(0, steps=4, images=8, size=4)]
+    whole = [[draw.image for draw in batch] for batch in batches(0, end=4, images=8, size=4)]
     assert [sum(step, []) for step in shards(2, images=8)] == whole
     assert all(len(shard) == 1 for step in shards(4, images=8) for shard in step)
 

@@ -125,3 +125,10 @@ def test_the_epochs_of_described_detectors_need_no_base_config(architecture: Any
     resolved = schedule.resolve_schedule(Schedule(), load_base_config(described), images=16)
     assert described_epochs(described) == resolved.epochs
     assert described_epochs(ConfigDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py")) is None
+
+
+def test_accumulated_batches_count_as_the_images_of_one_step() -> None:
+    resolved = resolve(batch_size=4, accumulate=4)
+    whole = resolve(batch_size=16)
+    assert resolved == whole and resolved.steps_per_epoch == 10
+    assert resolve(images=161, batch_size=4, accumulate=4).steps_per_epoch == 11
