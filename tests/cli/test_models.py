@@ -197,3 +197,21 @@ def test_names_are_completed() -> None:
         "gfl_r101_r50_2x",
         "gfl_r101_fpn_mstrain_2x_coco_20200629_200126-dd12f847.pth",
     ]
+
+
+def test_list_shows_what_each_backbone_would_start_from(
+    frs: Frs, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    models.mkdir()
+    (models / "ghostnet_100.in1k.safetensors").touch()
+    lines = {line.split()[0]: line for line in frs("list").output.splitlines() if line.strip()}
+    assert str(models / "ghostnet_100.in1k.safetensors") in lines["ghostnet_100"]
+    assert "efficientnet-lite0-57934424.pth" in lines["tf_efficientnet_lite0"], "the installed package"
+    assert "missing: frs models pull mobileone_s0 (licence: mobileone-license)" in lines["mobileone_s0"]
+
+
+def test_pull_accepts_the_name_of_a_backbone(frs: Frs, models: Path) -> None:
+    output = frs("pull", "ghostnet_100", "--dry-run").output
+    assert f"{models}/ghostnet_100.in1k.safetensors from https://huggingface.co/timm/ghostnet_100.in1k/" in output
+    assert "tf_efficientnet_lite2" in complete_names("tf_")

@@ -133,7 +133,8 @@ print(Runner.from_cfg(config).test())
 def test_the_student_works_in_every_api_of_mmdet_in_the_data_set_folder(
     train: Train, data: Path, tmp_path: Path
 ) -> None:
-    files = result_files(tmp_path / "run", train(job(kind="train", teacher=None, schedule={"max_steps": 1})))
+    spec = job(kind="train", teacher=None, student=described(**LITE0), schedule={"max_steps": 1})
+    files = result_files(tmp_path / "run", train(spec))
     command = [sys.executable, "-c", MMDET_APIS, files["student-config.py"], files["student.pth"], tmp_path / "work"]
     completed = subprocess.run(command, capture_output=True, text=True, cwd=data / "tiny", check=False)
     assert completed.returncode == 0, completed.stderr[-3000:]
