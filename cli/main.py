@@ -302,14 +302,11 @@ def upload_detector(
     name: str,
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="PyTorch or safetensors file.")],
     config: Annotated[str | None, typer.Option(help="mmdet config, e.g. mmdet::gfl/gfl_r50_fpn_1x_coco.py.")] = None,
-    architecture: Annotated[
-        str | None, typer.Option(help="Architecture, instead of --config; use with the options below.")
+    architecture: Annotated[str | None, typer.Option(help="Architecture, e.g. gfl, instead of --config.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Field of the description: backbone.depth=18; repeatable."),
     ] = None,
-    depth: int | None = None,
-    width: int | None = None,
-    norm: str | None = None,
-    neck_channels: int | None = None,
-    stacked_convs: int | None = None,
     classes: Annotated[
         str | None, typer.Option(help="Class names, comma-separated, if the file does not contain them.")
     ] = None,
@@ -318,12 +315,15 @@ def upload_detector(
     json_: AsJson = False,
 ) -> None:
     """Upload a detector's weights."""
-    description = {"config": config, "architecture": architecture, "depth": depth, "width": width, "norm": norm}
-    description |= {"neck_channels": neck_channels, "stacked_convs": stacked_convs, "classes": classes}
     bar = None if json_ else stdout
-    row = call_service(
-        data, lambda client: uploading.upload_detector(client, name, file, description, wait=wait, console=bar)
-    )
+
+    def upload(client: Client) -> Json:
+        kind = {"config": config} if config else {"architecture": architecture} if architecture else {}
+        query = {"name": name, "description": json.dumps(spec_file.apply_changes(kind, changes or []))}
+        query |= {"classes": classes} if classes else {}
+        return uploading.upload_detector(client, file, query, wait=wait, console=bar)
+
+    row = call_service(data, upload)
     show(row, lambda row: f"{row['id']}  {row['name']}  {row['status']}", json_)
 
 

@@ -35,15 +35,15 @@ def upload_dataset(
         return client.upload("/datasets/upload", archive, media_type, progress, name=name, val_fraction=val_fraction)
 
 
-def upload_detector(
-    client: Client, name: str, file: Path, description: Json, *, wait: bool, console: Console | None
-) -> Json:
+def upload_detector(client: Client, file: Path, query: dict[str, str], *, wait: bool, console: Console | None) -> Json:
     """Upload a detector's weights and return its row; with `wait`, once a worker has imported them.
+
+    `query` has its `name`, `description` as JSON, and `classes`.
 
     Raises ServiceError if the service refuses the file, during the upload or the import.
     """
     with _progress_bar(file, console) as progress:
-        row = client.upload("/detectors/upload", file, "application/octet-stream", progress, name=name, **description)
+        row = client.upload("/detectors/upload", file, "application/octet-stream", progress, **query)
     reported: Json | None = None
     while wait and row["status"] == "importing":
         error = row.get("error")

@@ -51,35 +51,14 @@ class DetectorCreate(Spec):
 
 
 class DetectorUpload(Spec):
-    """Query parameters of an upload: either `config`, or `architecture` with the differences from its base config."""
+    """Query parameters of an upload."""
 
     name: Name
     """Unique among the detectors of the owner."""
-    config: str | None = None
-    """Base config of mmdet, such as `mmdet::gfl/gfl_r50_fpn_1x_coco.py`."""
-    architecture: str | None = None
-    """Name of the architecture, such as `gfl`."""
-    depth: int | None = None
-    """Depth of the backbone."""
-    width: int | None = None
-    """Width of the backbone."""
-    norm: str | None = None
-    """Normalization layers of the backbone."""
-    neck_channels: int | None = None
-    """Number of channels of the neck."""
-    stacked_convs: int | None = None
-    """Number of convolutions in each branch of the head."""
+    description: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+    """Architecture of the detector, or a base config of mmdet, as JSON, such as `{"architecture": "gfl"}`."""
     classes: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
     """Class names, separated by commas, in the order of the labels. They must be those in the file, if it names any."""
-
-    @model_validator(mode="after")
-    def _one_description(self) -> Self:
-        if (self.config is None) is (self.architecture is None):
-            raise ValueError("set either `config` or `architecture`")
-        parts = (self.depth, self.width, self.norm, self.neck_channels, self.stacked_convs)
-        if self.config is not None and any(part is not None for part in parts):
-            raise ValueError("depth, width, norm, neck_channels and stacked_convs require `architecture`")
-        return self
 
     @field_validator("classes")
     @classmethod

@@ -1,5 +1,6 @@
 """Uploaded weights: stored unread until a worker has converted them in its sandbox."""
 
+import json
 from typing import Annotated, Any
 
 from fastapi import Query
@@ -29,7 +30,7 @@ def check_request(context: ContextDep, caller: Submitter, query: Annotated[Detec
 
     Raises RequestValidationError if they do not describe a detector, ApiError 409 if the name is in use.
     """
-    _build_description(query)
+    _read_description(query.description)
     is_taken = exists().where(tables.Detector.owner == caller.owner, tables.Detector.name == query.name)
     with context.database.read() as session:
         if session.scalar(select(is_taken)):
@@ -49,7 +50,7 @@ def register(context: Context, caller: Caller, upload_request: DetectorUpload, u
         "name": upload_request.name,
         "owner": caller.owner,
         "status": DetectorStatus.IMPORTING,
-        "description": _build_description(upload_request).model_dump(mode="json"),
+        "description": _read_description(upload_request.description).model_dump(mode="json"),
         "weights_key": key,
         "sha256": upload.sha256,
         "bytes": upload.path.stat().st_size,
@@ -74,23 +75,14 @@ def release(context: Context, key: str | None) -> None:
         storage.delete_files(context.artifacts, key)
 
 
-def _build_description(upload_request: DetectorUpload) -> Description:
-    """Return the description in the query. Raises RequestValidationError."""
-    backbone = {"depth": upload_request.depth, "width": upload_request.width, "norm": upload_request.norm}
-    fields: dict[str, Any] = {
-        "config": upload_request.config,
-        "architecture": upload_request.architecture,
-        "backbone": {name: value for name, value in backbone.items() if value is not None} or None,
-        "neck_channels": upload_request.neck_channels,
-        "stacked_convs": upload_request.stacked_convs,
-    }
+def _read_description(text: str) -> Description:
+    """Return the description in the query, which is JSON. Raises RequestValidationError with the path of a field."""
     try:
-        return _description_adapter.validate_python(
-            {name: value for name, value in fields.items() if value is not None}
-        )
+        return _description_adapter.validate_json(text)
     except ValidationError as error:
-        errors = [{**item, "loc": ("query", item["loc"][-1])} for item in error.errors()]
-        raise RequestValidationError(errors) from error
+        errors = [{**item, "loc": ("body", "description", *item["loc"])} for item in error.errors()]
+        content = text if errors[0]["type"] == "json_invalid" else json.loads(text)
+        raise RequestValidationError(errors, body={"description": content}) from error
 
 
 def _add(context: Context, caller: Caller, values: dict[str, Any]) -> tables.Detector | None:

@@ -72,7 +72,8 @@ def test_data_sets_detectors_and_keys_add_entries(service, shapes, key, entries,
     assert service.client.post("/datasets/upload?name=sent", **upload).status_code == 201
     service.client.delete("/datasets/sent")
     weights = {"content": b"weights", "headers": {"Content-Type": "application/octet-stream"}}
-    assert service.client.post("/detectors/upload?name=mine&architecture=gfl", **weights).status_code == 201
+    query = {"name": "mine", "description": '{"architecture": "gfl"}'}
+    assert service.client.post("/detectors/upload", params=query, **weights).status_code == 201
     key("alice")
     key_id = service.get("/api-keys")["data"][0]["id"]
     for _ in range(2):

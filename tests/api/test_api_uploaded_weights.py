@@ -1,6 +1,7 @@
 """Uploaded weights: stored until a worker has imported them."""
 
 import hashlib
+import json
 
 import pytest
 from sqlalchemy import select
@@ -11,16 +12,21 @@ from store.artifacts.uploads import accept_import, refuse_import
 from store.db.tables import Detector, WorkerRequest
 from store.states import DetectorStatus, RequestKind
 
+GFL = {"architecture": "gfl"}
 BIN = {"Content-Type": "application/octet-stream"}
 
 
 def send_weights(service, content=b"weights", **query):
-    query = {"name": "uploaded", "architecture": "gfl"} | query
+    query = {"name": "uploaded", "description": json.dumps(GFL)} | query
     return service.client.post("/detectors/upload", params=query, content=content, headers=BIN)
 
 
 def test_uploaded_weights_wait_for_a_worker(service, shapes):
-    response = send_weights(service, depth=18, width=16, norm="gn", classes="circle, square,triangle,star")
+    response = send_weights(
+        service,
+        description=json.dumps(GFL | {"backbone": {"depth": 18, "width": 16, "norm": "gn"}}),
+        classes="circle, square,triangle,star",
+    )
     detector = response.json()
     assert response.status_code == 201, detector
     assert response.headers["location"] == f"/detectors/{detector['id']}"
@@ -97,12 +103,13 @@ def test_weights_of_another_detector_are_kept(service):
 @pytest.mark.parametrize(
     ("query", "loc"),
     [
-        ({"architecture": None}, ""),
-        ({"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}, ""),
-        ({"architecture": "yolo"}, "architecture"),
-        ({"depth": 19}, "depth"),
-        ({"architecture": None, "config": "/etc/passwd"}, "config"),
-        ({"architecture": None, "config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py", "depth": 18}, ""),
+        ({"description": None}, "description"),
+        ({"description": "gfl"}, "description"),
+        ({"description": '{"architecture": "yolo"}'}, "description.architecture"),
+        ({"description": '{"architecture": "gfl", "backbone": {"depth": 19}}'}, "description.backbone.depth"),
+        ({"description": '{"architecture": "gfl", "backbone": {"type": "vgg"}}'}, "description.backbone"),
+        ({"description": '{"config": "/etc/passwd"}'}, "description.config"),
+        ({"description": '{"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py", "backbone": {}}'}, "description.backbone"),
         ({"classes": "a,,b"}, "classes"),
         ({"classes": "a,b,a"}, "classes"),
         ({"classes": "a,b\0"}, "classes"),
@@ -111,7 +118,7 @@ def test_weights_of_another_detector_are_kept(service):
     ],
 )
 def test_an_invalid_description_is_rejected_with_its_field(service, query, loc):
-    query = {"name": "uploaded", "architecture": "gfl"} | query
+    query = {"name": "uploaded", "description": json.dumps(GFL)} | query
     query = {name: value for name, value in query.items() if value is not None}
     response = service.client.post("/detectors/upload", params=query, content=b"weights", headers=BIN)
     assert service.assert_problem(response, 422, "invalid_request")["errors"][0]["loc"] == loc

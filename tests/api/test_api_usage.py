@@ -8,6 +8,7 @@ from store.db import api_keys, usage
 from store.db.tables import Artifact, Checkpoint, Detector
 
 TRAIN = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
+GFL = '{"architecture": "gfl"}'
 
 
 def add_files(service, job_id, size):
@@ -69,7 +70,7 @@ def test_a_job_of_an_owner_over_its_limit_is_refused_and_the_message_names_the_s
 
 def test_an_upload_over_the_limit_is_refused_before_its_body_is_read(service, monkeypatch, client_of):
     alice = client_of("alice", max_disk_bytes=4000)
-    query = {"name": "t", "architecture": "gfl"}
+    query = {"name": "t", "description": GFL}
     headers = {"Content-Type": "application/octet-stream"}
     response = alice.post("/detectors/upload", params=query, content=b"x" * 5000, headers=headers)
     service.assert_problem(response, 403, "disk_quota_exceeded")
@@ -77,7 +78,10 @@ def test_an_upload_over_the_limit_is_refused_before_its_body_is_read(service, mo
 
 def test_an_upload_without_a_length_is_refused_after_it_and_leaves_no_file(service, client_of):
     alice = client_of("alice", max_disk_bytes=4000)
-    query, headers = {"name": "t", "architecture": "gfl"}, {"Content-Type": "application/octet-stream"}
+    query, headers = (
+        {"name": "t", "description": '{"architecture": "gfl"}'},
+        {"Content-Type": "application/octet-stream"},
+    )
     response = alice.post("/detectors/upload", params=query, content=iter([b"x" * 5000]), headers=headers)
     service.assert_problem(response, 403, "disk_quota_exceeded")
     assert not [path for path in service.settings.uploads_root.iterdir() if path.name.endswith(".part")]
@@ -85,7 +89,10 @@ def test_an_upload_without_a_length_is_refused_after_it_and_leaves_no_file(servi
 
 def test_uploaded_weights_count_for_their_owner(service, client_of):
     alice = client_of("alice")
-    query, headers = {"name": "t", "architecture": "gfl"}, {"Content-Type": "application/octet-stream"}
+    query, headers = (
+        {"name": "t", "description": '{"architecture": "gfl"}'},
+        {"Content-Type": "application/octet-stream"},
+    )
     assert alice.post("/detectors/upload", params=query, content=b"x" * 5000, headers=headers).status_code == 201
     assert usage_of(service.get("/usage"), "alice")["detectors"] == 5000
 

@@ -99,6 +99,6 @@ def test_a_downloaded_file_has_the_name_of_its_job(service, shapes, name):
 
 
 def test_the_name_of_an_upload_is_checked_too(shared_service):
-    query = {"name": "a\u202eb", "architecture": "gfl"}
+    query = {"name": "a\u202eb", "description": '{"architecture": "gfl"}'}
     response = shared_service.client.post("/detectors/upload", params=query, content=b"x")
     shared_service.assert_problem(response, 422, "invalid_request")

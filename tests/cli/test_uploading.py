@@ -54,7 +54,7 @@ def test_files_that_are_no_archives_are_refused(frs: Any, tmp_path: Path) -> Non
 
 def test_weights_are_uploaded_with_their_description(frs: Any, tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"weights")
-    options = ("--architecture", "gfl", "--depth", 18, "--classes", "cat,dog")
+    options = ("--architecture", "gfl", "--set", "backbone.depth=18", "--classes", "cat,dog")
     row = json.loads(frs("detectors", "upload", "t", tmp_path / "a.pth", *options, "--no-wait", "--json").output)
     assert (row["status"], row["classes"], row["description"]["backbone"]["depth"]) == ("importing", ["cat", "dog"], 18)
     assert "importing" in frs("detectors", "upload", "u", tmp_path / "a.pth", *options, "--no-wait").output
@@ -79,9 +79,9 @@ def test_upload_waits_until_a_worker_has_imported_the_weights(tmp_path: Path, mo
     monkeypatch.setattr(uploading, "POLL_SECONDS", 0)
     (tmp_path / "a.pth").touch()
     ready: Any = StubClient({"status": "ready"})
-    assert uploading.upload_detector(ready, "t", tmp_path / "a.pth", {}, wait=True, console=None)["status"] == "ready"
+    assert uploading.upload_detector(ready, tmp_path / "a.pth", {}, wait=True, console=None)["status"] == "ready"
     refused: Any = StubClient(
         {"status": "refused", "error": {"code": "weights_unreadable", "message": "No.", "hint": ""}}
     )
     with pytest.raises(uploading.ServiceError, match="weights_unreadable: No."):
-        uploading.upload_detector(refused, "t", tmp_path / "a.pth", {}, wait=True, console=None)
+        uploading.upload_detector(refused, tmp_path / "a.pth", {}, wait=True, console=None)

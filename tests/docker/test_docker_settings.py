@@ -55,7 +55,7 @@ def test_an_upload_that_a_small_volume_cannot_hold_is_refused_and_jobs_still_run
     weights.write_bytes(bytes(200 << 20))
     with stack:
         stack.add_bccd()
-        query = {"name": "zeros", "architecture": "gfl"}
+        query = {"name": "zeros", "description": '{"architecture": "gfl"}'}
         with pytest.raises(ServiceError, match="storage_full"):
             stack.client.upload("/detectors/upload", weights, "application/octet-stream", lambda _: None, **query)
         disks = stack.client.get("/usage")["disks"]
