@@ -192,6 +192,9 @@ class Schedule(Spec):
     keep_background_images: StrictBool = False
     """Whether to train on images without annotations too, as mmdet does with `filter_empty_gt=False`. Images whose
     boxes are all crowds, ignored or otherwise unusable are left out in any case."""
+    ema: Annotated[float, Field(ge=0.5, lt=1)] | None = None
+    """Decay of an exponential moving average of the student's weights, for example 0.999, which is then what is
+    evaluated and delivered. It covers about 1 / (1 - decay) steps: choose a fraction of the training. Absent: none."""
     precision: Precision = "auto"
     """Floating-point precision of the forward passes. `auto`: bf16 on a GPU that supports it, otherwise fp32."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -205,6 +208,11 @@ class Schedule(Spec):
     def images_per_step(self) -> int:
         """Number of images in a training step; the last step of an epoch may have fewer."""
         return self.batch_size * self.accumulate
+
+    @property
+    def averaged_steps(self) -> int:
+        """Number of steps that the moving average covers, 1 / (1 - decay); 1 without one."""
+        return round(1 / (1 - (self.ema or 0)))
 
 
 class EvaluationSettings(Spec):

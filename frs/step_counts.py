@@ -34,13 +34,6 @@ def count_steps(schedule: Schedule, base_epochs: int | None, images: int) -> Ste
     return None if steps is None else StepCounts(math.ceil(steps / per_epoch), steps, per_epoch)
 
 
-def describe_accumulation(schedule: Schedule) -> list[str]:
-    """Return a sentence about gradient accumulation, if the schedule has it."""
-    if schedule.accumulate == 1:
-        return []
-    return [f"A step has {schedule.accumulate} batches of {schedule.batch_size}: {schedule.images_per_step} images."]
-
-
 def described_epochs(student: DetectorRef) -> int | None:
     """Return the epochs of the student's base config; None if only mmdet's config file defines them."""
     return DESCRIBED_EPOCHS if isinstance(student, DescribedDetector) else None

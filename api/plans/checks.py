@@ -12,8 +12,9 @@ from api.jobs.references import ReferenceReview
 from frs.dataset.report import describe_background, describe_crowded
 from frs.errors import BadDataset
 from frs.preflight.step_runner import Check
+from frs.schedule_summary import describe_options
 from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, JobSpec, Schedule
-from frs.step_counts import StepCounts, count_steps, describe_accumulation, described_epochs
+from frs.step_counts import StepCounts, count_steps, described_epochs
 from store.db.tables import Dataset, Job
 from store.scheduling import waiting, worker_registry
 from store.states import WAITING_HINTS, JobStatus, WaitingReason
@@ -69,7 +70,7 @@ def schedule_check(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts
         hint = "Set `schedule.epochs` or `schedule.max_steps`, or plan with `probe=true`."
         return Check(code="schedule", level="info", ok=False, message=message, hint=hint), None
     counts = f"{steps.steps} training steps, {steps.per_epoch} per epoch, limited by {_limit(spec.schedule, steps)}."
-    message = " ".join([counts, *describe_accumulation(spec.schedule)])
+    message = " ".join([counts, *describe_options(spec.schedule)])
     return Check(code="schedule", level="info", ok=True, message=message), steps
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from frs.detectors.heads import ClassMap, Detector, class_logits, class_map, dense_head, strides
 from frs.distillation.adapter import Adapter
@@ -189,6 +189,11 @@ class Distiller(BaseModel):
     @property
     def _device_type(self) -> str:
         return next(self.student.parameters()).device.type
+
+
+def student_of(model: nn.Module) -> nn.Module:
+    """Return the student of a distiller; a student without teacher is trained itself."""
+    return model.student if isinstance(model, Distiller) else model
 
 
 def common_strides(student: Detector, teacher: Teacher) -> tuple[int, ...]:

@@ -44,6 +44,8 @@ class Checkpoints:
             "random_of_others": random_states[1:],
             "memory": asdict(runner.train_loop.state),
         }
+        if runner.train_loop.average is not None:
+            content["average"] = runner.train_loop.average.state_dict()
         saved = weights.write(content, self.folder / f"step_{runner.iter:08d}-{{sha8}}.pth")
         self._prune()
         return saved
@@ -84,6 +86,8 @@ def restore(runner: Any, content: dict[str, Any]) -> None:
     for scheduler, state in zip(runner.param_schedulers, content["schedulers"], strict=True):
         scheduler.load_state_dict(state)
     runner.train_loop.iter, runner.train_loop.state = content["step"], LoopState.from_checkpoint(content["memory"])
+    if runner.train_loop.average is not None:
+        runner.train_loop.average.load_state_dict(content["average"])
     states = random_states_in(content)
     if rank() < len(states):
         set_random_state(states[rank()])

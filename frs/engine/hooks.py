@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import BaseAveragedModel
 from torch import nn
 
 from frs.detectors.weights import SavedFile
@@ -60,6 +61,24 @@ class MetricsHook(Hook):
         [values["train/memory_mb"]] = process_group.all_reduce_max(_peak_memory_mib())
         self.reporter.emit(Metrics(step=step, epoch=schedule.epoch_of(step), values=values))
         self.reporter.step(schedule, step, seconds, self.images_per_step)
+
+
+@dataclass
+class AverageHook(Hook):
+    """Keep the moving average of the student's weights."""
+
+    priority = 75
+
+    average: BaseAveragedModel
+    student: nn.Module
+
+    def before_train(self, runner: Any) -> None:
+        """Let the loop evaluate and deliver the average, and the checkpoints contain it."""
+        runner.train_loop.average = self.average
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Include the weights after this step."""
+        self.average.update_parameters(self.student)
 
 
 @dataclass
@@ -220,7 +239,7 @@ class EvaluationHook(Hook):
     def evaluate(self, runner: Any, last: bool) -> Rows:
         """Evaluate the student, save its weights if they are the best or the last, and return its detections."""
         self.reporter.phase("evaluating")
-        student = runner.model.student if isinstance(runner.model, Distiller) else runner.model
+        student = runner.train_loop.student
         scores, detections = self.evaluate_student(student)
         step, epoch = runner.iter, runner.train_loop.resolved_schedule.epoch_of(runner.iter)
         values = {f"val/{name}": value for name, value in scores.metrics.items()}

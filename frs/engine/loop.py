@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from mmengine.model import BaseAveragedModel
 from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 
-from frs.distillation.distiller import Distiller
+from frs.distillation.distiller import Distiller, student_of
 from frs.facts import LossWeights
 from frs.training.batches import Batch, TrainingLoaders
 from frs.training.schedule import ResolvedSchedule
@@ -49,10 +50,17 @@ class StepLoop(BaseLoop):
         self.iter = 0
         """Number of completed steps."""
         self.state = LoopState()
+        self.average: BaseAveragedModel | None = None
+        """Moving average of the student's weights; a `before_train` hook sets it."""
         self.ended_by: StopReason | None = None
         """Reason to end after the current step, or before the first."""
         self.step_seconds = 0.0
         """Time of the last step with the loading of its batches and without hooks, in s."""
+
+    @property
+    def student(self) -> nn.Module:
+        """The student that is evaluated and delivered: the moving average, if there is one."""
+        return self.average.module if self.average else student_of(self.runner.model)
 
     @property
     def epoch(self) -> int:

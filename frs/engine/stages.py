@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmdet.models.layers import ExpMomentumEMA
 from mmengine.hooks import Hook
+from mmengine.model import BaseAveragedModel
 from mmengine.runner import Runner
 from torch import nn
 
@@ -20,7 +22,15 @@ from frs.distillation.distiller import Distiller
 from frs.distillation.teacher import Teacher
 from frs.distillation.teacher_cache import TeacherCache, open_teacher_cache
 from frs.engine.checkpoints import Checkpoints
-from frs.engine.hooks import CalibrationHook, CheckpointHook, EvaluationHook, MetricsHook, ResumeHook, StopHook
+from frs.engine.hooks import (
+    AverageHook,
+    CalibrationHook,
+    CheckpointHook,
+    EvaluationHook,
+    MetricsHook,
+    ResumeHook,
+    StopHook,
+)
 from frs.engine.loop import StepLoop
 from frs.engine.student_files import StudentWriter
 from frs.errors import BadTeacher
@@ -40,15 +50,17 @@ from frs.training.stop_request import StopRequest
 
 IDENTITY = ("kind", "method", "unlabelled", "teacher", "student", "schedule", "distillation")
 """Fields of a spec that a checkpoint depends on."""
-NEWER_SCHEDULE_FIELDS = ("keep_background_images", "accumulate")
+NEWER_SCHEDULE_FIELDS = ("keep_background_images", "accumulate", "ema")
 """Fields of a schedule that a checkpoint depends on only if they are set: they are newer than the others."""
 RICHNESS_IMAGES = 4
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The result of training; the student's weights are in the models."""
+    """The result of training."""
 
+    student: nn.Module
+    """The student to deliver: the trained one, or the moving average of its weights."""
     detections: Rows
     """The student's detections in the final evaluation."""
     end_reason: str
@@ -101,7 +113,7 @@ def train(
     evaluation = EvaluationHook(
         job_schedule.evaluate_every, lambda student: context.evaluate(student, data.val), save_student, reporter
     )
-    hooks = [
+    hooks: list[Hook] = [
         MetricsHook(job_schedule.images_per_step, reporter),
         ResumeHook(checkpoints, reporter),
         CalibrationHook(reporter),
@@ -109,6 +121,9 @@ def train(
         CheckpointHook(job_schedule.checkpoint_every, checkpoints, reporter),
         evaluation,
     ]
+    average = build_average(models.student, job_schedule)
+    if average is not None:
+        hooks.append(AverageHook(average, models.student))
     runner = build_runner(context, data, models, hooks)
     runner.train()
     detections = evaluation.evaluate(runner, last=True)
@@ -117,7 +132,7 @@ def train(
     if cache is not None:
         cache.remove()
     ended_by = runner.train_loop.ended_by if runner.iter < models.schedule.steps else None
-    return TrainingResult(detections, ended_by or "completed")
+    return TrainingResult(runner.train_loop.student, detections, ended_by or "completed")
 
 
 def checkpoint_identity(context: RunContext, data: LoadedSplits) -> str:
@@ -166,6 +181,17 @@ class QuietRunner(Runner):
         """Do nothing. mmengine would search for compilers, warn if there are none, and log at a level that is off."""
 
 
+def build_average(student: nn.Module, job_schedule: Schedule) -> BaseAveragedModel | None:
+    """Return the moving average of the student's weights, and of its buffers as in RTMDet; None without `ema`.
+
+    The decay rises from 0 over as many steps as the average covers, at most mmdet's default of 2,000.
+    """
+    if job_schedule.ema is None:
+        return None
+    rise = min(2000, job_schedule.averaged_steps)
+    return ExpMomentumEMA(student, momentum=1 - job_schedule.ema, gamma=rise, update_buffers=True)
+
+
 def build_runner(context: RunContext, data: LoadedSplits, models: Models, hooks: list[Hook]) -> Runner:
     """Return mmengine's Runner for the job."""
     job_schedule, max_grad_norm = context.job.schedule, context.job.schedule.max_grad_norm
@@ -203,16 +229,16 @@ def deliver(context: RunContext, data: LoadedSplits, models: Models, result: Tra
     context.reporter.phase("exporting")
     context.save_detections("student", result.detections, data.val)
     writer = build_writer(context, data, models.student)
-    file = writer.weights(models.student)
+    file = writer.weights(result.student)
     for name, saved in [
-        ("student.safetensors", writer.safetensors_copy(models.student, file)),
+        ("student.safetensors", writer.safetensors_copy(result.student, file)),
         ("student-config.py", writer.config(file, data.val.files)),
     ]:
         context.reporter.artifact(name, saved)
     context.reporter.facts(RunFacts(student_sha256=file.sha256))
     if models.teacher:
         draw_richness(context, data, models.teacher)
-    report_complexity(context, models.student, models.teacher)
+    report_complexity(context, result.student, models.teacher)
 
 
 def draw_richness(context: RunContext, data: LoadedSplits, teacher: Teacher) -> None:

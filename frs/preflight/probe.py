@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from frs.distillation.diagnosis import gradient_norms
-from frs.distillation.distiller import Distiller
+from frs.distillation.distiller import Distiller, student_of
 from frs.errors import BatchTooLarge, NoGradient
+from frs.spec import Schedule
 from frs.training import memory
 from frs.training.preserve_state import preserve_state
 from frs.training.process_group import all_reduce_max, world_size
+from frs.training.schedule import OPTIMIZER_STATE_TENSORS
 
 Batch = dict[str, Any]
 T = TypeVar("T")
@@ -36,7 +38,7 @@ class Probe:
     """Time of a batch in s without reading its images: the student's forward and backward pass and the teacher's
     forward pass."""
     peak_bytes: int
-    """Peak memory including the optimizer's state: of the tensors on a GPU, otherwise of the whole process."""
+    """Peak memory including what training keeps: of the tensors on a GPU, otherwise of the whole process."""
     gradients: dict[str, float]
     """Norm of the gradient of the task loss and of each term."""
     loading_seconds: float = 0.0
@@ -49,8 +51,8 @@ class ProbeConfig:
 
     precision: Precision
     """Context of the forward passes."""
-    states: int
-    """Tensors that training keeps for each parameter: the optimizer's state, accumulated gradients."""
+    schedule: Schedule
+    """The schedule of the training, see `kept_bytes`."""
     repeats: int
     """Number of steps. If there are several, the first is not timed."""
     estimate_memory: bool
@@ -63,7 +65,7 @@ def probe(model: nn.Module, batch: Batch, config: ProbeConfig) -> Probe:
     The batch's images have the sizes drawn for them: with `train_sizes`, another batch may need more memory.
     """
     device = next(model.parameters()).device
-    state_bytes = config.states * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    state_bytes = kept_bytes(model, config.schedule)
     with preserve_state(model):
         model.train()
         if device.type == "cuda":
@@ -76,6 +78,16 @@ def probe(model: nn.Module, batch: Batch, config: ProbeConfig) -> Probe:
             ]
             check_memory(size, peaks[0] + state_bytes, peaks[1] - peaks[0], _available_bytes())
         return _measure(model, batch, config, device, state_bytes)
+
+
+def kept_bytes(model: nn.Module, schedule: Schedule) -> int:
+    """Return the bytes that training keeps besides `model` and a batch.
+
+    They are the optimizer's state, the gradients of earlier batches of a step, and the student's moving average.
+    """
+    copies = OPTIMIZER_STATE_TENSORS[schedule.optimizer.name] + (schedule.accumulate > 1)
+    averaged = student_of(model).state_dict().values() if schedule.ema else ()
+    return copies * _bytes(p for p in model.parameters() if p.requires_grad) + _bytes(averaged)
 
 
 def check_gradients(result: Probe) -> None:
@@ -119,7 +131,7 @@ def run_step(model: nn.Module, batch: Batch, precision: Precision) -> tuple[floa
     started = _now(device)
     with precision():
         outputs = model.forward_both(batch) if isinstance(model, Distiller) else None
-        student: Any = model.student if isinstance(model, Distiller) else model
+        student: Any = student_of(model)
         losses = outputs.losses if outputs else _losses(student, batch)
     task, _ = student.parse_losses(losses)
     seconds = _now(device) - started
@@ -157,11 +169,11 @@ def _measure(model: nn.Module, batch: Batch, config: ProbeConfig, device: torch.
 
 
 def probe_gpu(model: nn.Module, batch: Batch, config: ProbeConfig, device: torch.device, state_bytes: int) -> Probe:
-    """Measure steps on a GPU, with the optimizer's later state reserved. Raise BatchTooLarge with the size that fits.
+    """Measure steps on a GPU, with `state_bytes` of training's later state reserved.
 
-    `state_bytes` is the size of that state.
+    Raises BatchTooLarge with the size that fits.
     """
-    reserved = torch.empty(state_bytes, dtype=torch.uint8, device=device)  # memory of the optimizer's later state
+    reserved = torch.empty(state_bytes, dtype=torch.uint8, device=device)
 
     def fits(images: int) -> bool:
         model.zero_grad(set_to_none=True)
@@ -202,6 +214,10 @@ def _batch_too_large(batch_size: int, fitting: int, reason: str = "") -> BatchTo
 
 def _losses(student: Any, batch: Batch) -> Any:
     return student(**student.data_preprocessor(batch, True), mode="loss")
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _norm(gradients: Iterable[Tensor | None]) -> float:

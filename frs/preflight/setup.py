@@ -29,8 +29,8 @@ from frs.preflight.context import RunContext
 from frs.preflight.probe import Probe, ProbeConfig, first_images
 from frs.preflight.step_runner import StepResult, StepRunner
 from frs.resolved import ResolvedDetector
+from frs.schedule_summary import describe_options
 from frs.spec import ConfigDetector
-from frs.step_counts import describe_accumulation
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.batches import Batch
 from frs.training.precision import autocast
@@ -177,7 +177,7 @@ def _resolve_schedule(context: RunContext, data: LoadedSplits) -> StepResult[Res
     """Resolve the schedule to steps."""
     resolved = schedule.resolve_schedule(context.job.schedule, context.base_config, len(data.trained))
     sentences = [f"{resolved.steps} steps, {resolved.steps_per_epoch} an epoch."]
-    return StepResult(resolved, " ".join(sentences + describe_accumulation(context.job.schedule)))
+    return StepResult(resolved, " ".join(sentences + describe_options(context.job.schedule)))
 
 
 def _build_teacher(context: RunContext, data: LoadedSplits) -> StepResult[Teacher]:
@@ -220,9 +220,8 @@ def _probe(
     batch = _first_batch(context, data)
     loading_seconds = time.monotonic() - started
     thorough = resolved.steps > SHORT_RUN_STEPS or repeats > 1
-    states = schedule.state_tensors(context.job.schedule)
     forward_context = partial(autocast, context.precision, context.device.type)
-    config = ProbeConfig(forward_context, states, repeats, estimate_memory=thorough)
+    config = ProbeConfig(forward_context, context.job.schedule, repeats, estimate_memory=thorough)
     with _unsupported_if_a_base_config_fails(context):
         result = replace(probe.probe(trained, batch, config), loading_seconds=loading_seconds)
     per_process = " per process" if context.job.resources.trainers > 1 else ""

@@ -72,11 +72,6 @@ def optimizer_config(schedule: Schedule, resolved: ResolvedSchedule) -> dict[str
     return {"type": "AdamW", **common}
 
 
-def state_tensors(schedule: Schedule) -> int:
-    """Return the number of tensors per parameter that training keeps: of the optimizer, and accumulated gradients."""
-    return OPTIMIZER_STATE_TENSORS[schedule.optimizer.name] + (schedule.accumulate > 1)
-
-
 def scheduler_configs(schedule: Schedule, resolved: ResolvedSchedule) -> list[dict[str, Any]]:
     """Return the configs of mmengine's parameter schedulers, in steps.
 

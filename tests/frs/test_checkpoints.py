@@ -21,6 +21,7 @@ NEWER: list[dict[str, Any]] = [
     {"evaluation": {"max_detections": 200}},
     {"schedule": {"keep_background_images": True}},
     {"schedule": {"accumulate": 2}},
+    {"schedule": {"ema": 0.99}},
 ]
 
 

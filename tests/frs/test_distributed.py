@@ -96,9 +96,11 @@ def one_step(model: Distiller) -> Results:
     return results | {"whole gradient": gradient(model, task + model.weigh(outputs.terms))}
 
 
-def train(model: Distiller, steps: int) -> Results:
+def train(model: Distiller, steps: int, accumulate: int) -> Results:
+    """Train on `steps` batches and update the parameters after every `accumulate` of them."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3 * accumulate)
     wrapper = AutocastOptimWrapper(
-        "fp32", "cpu", optimizer=torch.optim.SGD(model.parameters(), lr=1e-3), clip_grad={"max_norm": 10}
+        "fp32", "cpu", optimizer=optimizer, clip_grad={"max_norm": 10}, accumulative_counts=accumulate
     )
     for step in range(steps):
         model.train_step(batch(step), wrapper, step)
@@ -113,7 +115,7 @@ def all_results(steps: int, trained: dict[str, Any]) -> Results:
     results: Results = {name: one_step(build_model(name)) for name in ARCHITECTURES}
     for name in EXACT_ARCHITECTURES:
         model = build_model(name)
-        results[name] |= train(model, steps)
+        results[name] |= train(model, steps, accumulate=2 if name == "gfl" else 1)
         model.load_state_dict(trained.get(name, {}), strict=False)
         results[name]["trained"] = one_step(model)
     model = build_model("gfl")
@@ -229,7 +231,9 @@ def runs(
     data: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ResolvedSpec, Path, list[Results]]:
     rcnn = {"teacher": described("faster_rcnn", neck_channels=32), "student": described("faster_rcnn")}
-    spec = resolve(JobSpec.model_validate(job(**rcnn, resources={"devices": 0, "processes": 2})), data, models)
+    options = {"batch_size": 2, "accumulate": 2, "ema": 0.9}
+    resources = {"devices": 0, "processes": 2}
+    spec = resolve(JobSpec.model_validate(job(**rcnn, schedule=options, resources=resources)), data, models)
     folder = tmp_path_factory.mktemp("runs")
     return spec, folder, run_in_two_processes(whole_and_in_parts, folder, spec, folder)
 

@@ -19,12 +19,23 @@ from frs.engine.checkpoints import random_state
 from frs.errors import BatchTooLarge, NoGradient
 from frs.preflight import probe as probe_module
 from frs.preflight.context import RunContext
-from frs.preflight.probe import Probe, ProbeConfig, check_gradients, check_memory, first_images, largest_fitting, probe
+from frs.preflight.probe import (
+    Probe,
+    ProbeConfig,
+    check_gradients,
+    check_memory,
+    first_images,
+    kept_bytes,
+    largest_fitting,
+    probe,
+)
 from frs.preflight.setup import Models, check_teacher
 from frs.preflight.step_runner import StepRunner
+from frs.spec import Schedule
 from frs.training import memory
 
-ONE_STEP = ProbeConfig(nullcontext, states=2, repeats=1, estimate_memory=False)
+ADAMW = Schedule.model_validate({"optimizer": {"name": "adamw"}})
+ONE_STEP = ProbeConfig(nullcontext, ADAMW, repeats=1, estimate_memory=False)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -47,6 +58,15 @@ def test_the_probe_of_a_student_without_teacher_measures_the_task_gradient() -> 
     result = probe(detector(), batch(), ONE_STEP)
     assert result.gradients.keys() == {"task"} and result.gradients["task"] > 0
     check_gradients(result)
+
+
+def test_the_memory_of_a_step_includes_what_training_keeps() -> None:
+    model = distiller("gfl")
+    trained = sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
+    student = sum(t.numel() * t.element_size() for t in model.student.state_dict().values())
+    assert kept_bytes(model, ADAMW) == 2 * trained
+    assert kept_bytes(model, ADAMW.model_copy(update={"accumulate": 4})) == 3 * trained
+    assert kept_bytes(model, ADAMW.model_copy(update={"ema": 0.999})) == 2 * trained + student
 
 
 def test_the_probe_restores_running_means() -> None:

@@ -1,0 +1,16 @@
+"""What a schedule does, in words for a plan. This module imports neither torch nor mmdet."""
+
+from frs.spec import Schedule
+
+
+def describe_options(schedule: Schedule) -> list[str]:
+    """Return a sentence about each option that the schedule sets."""
+    sentences = {
+        f"A step has {schedule.accumulate} batches of {schedule.batch_size}: {schedule.images_per_step} images.": (
+            schedule.accumulate > 1
+        ),
+        f"The moving average of the weights over about {schedule.averaged_steps:,} steps is evaluated and delivered.": (
+            schedule.ema is not None
+        ),
+    }
+    return [sentence for sentence, applies in sentences.items() if applies]
