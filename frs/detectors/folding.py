@@ -6,6 +6,8 @@ during training, not for evaluation.
 
 import copy
 
+import frs.detectors._mmdet_init  # noqa: F401 - before mmdet
+
 import torch
 from mmdet.models import ResNet
 from torch import Tensor, nn

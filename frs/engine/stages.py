@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import frs.detectors._mmdet_init  # noqa: F401 - before mmdet
+
 from mmdet.models.layers import ExpMomentumEMA
 from mmengine.hooks import Hook
 from mmengine.model import BaseAveragedModel

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import frs.detectors._mmdet_init  # noqa: F401 - before mmdet
+
 import torch
 from mmdet.structures import DetDataSample
 from torch.utils.flop_counter import FlopCounterMode
