@@ -107,6 +107,10 @@ ENDS = {
     EndReason.COMPLETED: ("The job completed its schedule.", "See GET /jobs/{id}/report."),
     EndReason.STOPPED_EARLY: ("A user stopped the job; its student was saved.", "See GET /jobs/{id}/report."),
     EndReason.TIME_LIMIT: ("`resources.max_minutes` elapsed; the student was saved.", "Raise `resources.max_minutes`."),
+    EndReason.NO_IMPROVEMENT: (
+        "`schedule.patience` evaluations brought no new highest mAP; the student was saved.",
+        "See GET /jobs/{id}/report; `frs pull --best` fetches the best student.",
+    ),
     EndReason.CANCELLED_BY_USER: (
         "A user cancelled the job.",
         "`resume` continues it, `retry` starts it from scratch.",

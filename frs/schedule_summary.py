@@ -12,5 +12,8 @@ def describe_options(schedule: Schedule) -> list[str]:
         f"The moving average of the weights over about {schedule.averaged_steps:,} steps is evaluated and delivered.": (
             schedule.ema is not None
         ),
+        f"Training ends early after {schedule.patience} evaluations without a new highest mAP.": (
+            schedule.patience is not None
+        ),
     }
     return [sentence for sentence, applies in sentences.items() if applies]

@@ -201,6 +201,9 @@ class Schedule(Spec):
     """Seed of the run's random numbers."""
     evaluate_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between evaluations on the validation split. The end of training is always evaluated."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Evaluations in a row without a new highest mAP after which training ends. The last student is delivered and the
+    best one is kept, as without `patience`. Absent: training does not end early."""
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     """Steps between checkpoints. Absent: within an epoch, every 10 minutes. The end of an epoch always has one."""
 

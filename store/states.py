@@ -81,6 +81,8 @@ class EndReason(StrEnum):
     """A user sent `stop`; the weights trained so far are kept and evaluated."""
     TIME_LIMIT = "time_limit"
     """`resources.max_minutes` were over; the weights trained so far are kept and evaluated."""
+    NO_IMPROVEMENT = "no_improvement"
+    """`schedule.patience` evaluations brought no new highest mAP; the weights trained so far are kept and evaluated."""
     CANCELLED_BY_USER = "cancelled_by_user"
     """A user sent `cancel`."""
     DIVERGED = "diverged"

@@ -198,7 +198,10 @@ def compare(run_scores: Sequence[RunScores], images: int) -> Comparison:
 
 
 def step_mismatch(run_pairs: Sequence[tuple[FinishedRun, FinishedRun]]) -> str | None:
-    """Return a message about pairs with different numbers of steps (after a time limit); None if there are none."""
+    """Return a message about pairs with different numbers of steps; None if there are none.
+
+    A time limit or `schedule.patience` can end one of the two earlier.
+    """
     steps = [[(run.curves.get(MAP) or [(0, None)])[-1][0] for run in pair] for pair in run_pairs]
     mismatches = [
         f"seed {student.seed}: {student_steps} steps with distillation, {baseline_steps} without"

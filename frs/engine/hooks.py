@@ -248,11 +248,37 @@ class EvaluationHook(Hook):
         state = runner.train_loop.state
         is_best = state.best is None or scores.mAP > state.best
         state.best = scores.mAP if is_best else state.best
+        state.evaluations_since_best = 0 if is_best else state.evaluations_since_best + 1
         labels = [label for label, applies in {"best": is_best, "last": last}.items() if applies]
         if labels and process_group.rank() == 0:
             saved = self.save_student(student)
             self.reporter.checkpoint("student", saved, step=step, epoch=epoch, labels=labels, metrics=scores.metrics)
         return detections
+
+
+@dataclass
+class PatienceHook(Hook):
+    """End the loop after `patience` evaluations without a new highest mAP."""
+
+    priority = 85
+
+    patience: int
+    reporter: EventReporter
+
+    def before_train(self, runner: Any) -> None:
+        """End a resumed run at once if the evaluation of its checkpoint was the last."""
+        self.after_train_epoch(runner)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """End if the student has not improved for long enough."""
+        loop = runner.train_loop
+        if loop.state.evaluations_since_best < self.patience:
+            return
+        loop.ended_by = loop.ended_by or "no_improvement"
+        self.reporter.warn(
+            f"Training ended at step {loop.iter} of {loop.resolved_schedule.steps}: {self.patience} evaluations did "
+            f"not raise the mAP above {loop.state.best:.4f}. The last student is delivered; the best one is kept."
+        )
 
 
 def _mean_losses(outputs: list[dict[str, torch.Tensor]]) -> dict[str, float]:

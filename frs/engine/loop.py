@@ -23,6 +23,8 @@ class LoopState:
 
     best: float | None = None
     """Highest mAP of the student so far."""
+    evaluations_since_best: int = 0
+    """Evaluations of the student after the one with its highest mAP."""
     weights: LossWeights | None = None
     """Calibrated weights of the terms."""
     warnings: list[str] = field(default_factory=list)
@@ -31,7 +33,8 @@ class LoopState:
     def from_checkpoint(cls, content: dict[str, Any]) -> "LoopState":
         """Return the state that a checkpoint holds as plain values."""
         weights = LossWeights(**content["weights"]) if content["weights"] else None
-        return cls(content["best"], weights, content["warnings"])
+        # checkpoints of jobs that were running before `patience` existed lack the number
+        return cls(content["best"], content.get("evaluations_since_best", 0), weights, content["warnings"])
 
 
 class StepLoop(BaseLoop):
@@ -82,10 +85,10 @@ class StepLoop(BaseLoop):
         for batches in [] if self._ended() else self._batches_by_step():
             loading_seconds = time.monotonic() - started
             self.run_iter(batches, loading_seconds)
-            ended = self._ended()
+            self._ended()  # an interrupted run does not evaluate
             if self.ends_epoch:
                 self.runner.call_hook("after_train_epoch")
-            if ended:
+            if self._ended():
                 break
             started = time.monotonic()
         self.runner.call_hook("after_train")

@@ -30,6 +30,7 @@ from frs.engine.hooks import (
     CheckpointHook,
     EvaluationHook,
     MetricsHook,
+    PatienceHook,
     ResumeHook,
     StopHook,
 )
@@ -52,7 +53,7 @@ from frs.training.stop_request import StopRequest
 
 IDENTITY = ("kind", "method", "unlabelled", "teacher", "student", "schedule", "distillation")
 """Fields of a spec that a checkpoint depends on."""
-NEWER_SCHEDULE_FIELDS = ("keep_background_images", "accumulate", "ema")
+NEWER_SCHEDULE_FIELDS = ("keep_background_images", "accumulate", "ema", "patience")
 """Fields of a schedule that a checkpoint depends on only if they are set: they are newer than the others."""
 RICHNESS_IMAGES = 4
 
@@ -123,6 +124,8 @@ def train(
         CheckpointHook(job_schedule.checkpoint_every, checkpoints, reporter),
         evaluation,
     ]
+    if job_schedule.patience is not None:
+        hooks.append(PatienceHook(job_schedule.patience, reporter))
     average = build_average(models.student, job_schedule)
     if average is not None:
         hooks.append(AverageHook(average, models.student))

@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
-StopReason = Literal["interrupted", "stopped_early", "time_limit"]
+StopReason = Literal["interrupted", "stopped_early", "time_limit", "no_improvement"]
+"""Why training ends before its last step; all but the last are requests."""
 STOP_FILE = "stop-requested"
 """Name of a file in the work folder that requests to stop at the next step, evaluate, and succeed.
 

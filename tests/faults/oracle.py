@@ -39,7 +39,12 @@ ACTION_TARGETS = {
 TRANSITIONS = STORE_TRANSITIONS | {
     (status, target) for action, target in ACTION_TARGETS.items() for status in ALLOWED[action]
 }
-SUCCESSFUL_END_REASONS = {EndReason.COMPLETED, EndReason.STOPPED_EARLY, EndReason.TIME_LIMIT}
+SUCCESSFUL_END_REASONS = {
+    EndReason.COMPLETED,
+    EndReason.STOPPED_EARLY,
+    EndReason.TIME_LIMIT,
+    EndReason.NO_IMPROVEMENT,
+}
 OWNER_EVENTS = {"changed"}
 """Events that need no running attempt."""
 

@@ -22,6 +22,7 @@ NEWER: list[dict[str, Any]] = [
     {"schedule": {"keep_background_images": True}},
     {"schedule": {"accumulate": 2}},
     {"schedule": {"ema": 0.99}},
+    {"schedule": {"patience": 3}},
 ]
 
 
