@@ -15,5 +15,8 @@ def describe_options(schedule: Schedule) -> list[str]:
         f"Training ends early after {schedule.patience} evaluations without a new highest mAP.": (
             schedule.patience is not None
         ),
+        f"The first {schedule.frozen_stages} stages of the student's backbone, and its stem, are not trained.": (
+            bool(schedule.frozen_stages)
+        ),
     }
     return [sentence for sentence, applies in sentences.items() if applies]

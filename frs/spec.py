@@ -195,6 +195,10 @@ class Schedule(Spec):
     ema: Annotated[float, Field(ge=0.5, lt=1)] | None = None
     """Decay of an exponential moving average of the student's weights, for example 0.999, which is then what is
     evaluated and delivered. It covers about 1 / (1 - decay) steps: choose a fraction of the training. Absent: none."""
+    frozen_stages: Annotated[int, Field(ge=0, le=7)] | None = None
+    """Stages of the student's backbone that keep their initial weights, besides its stem; counted as mmdet's
+    `frozen_stages`, up to 4 in a ResNet. 0: the whole backbone is trained. Absent: the base config's number, 1 for
+    ResNets; 0 with `init: random`."""
     precision: Precision = "auto"
     """Floating-point precision of the forward passes. `auto`: bf16 on a GPU that supports it, otherwise fp32."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -360,6 +364,8 @@ class JobSpec(Spec):
             raise ValueError(f"`method` and `distillation` belong to kind `distill`, not `{self.kind}`")
         if self.kind == "evaluate" and self.resources.max_minutes is not None:
             raise ValueError("`resources.max_minutes` ends training; kind `evaluate` does not train")
+        if self.kind != "evaluate" and self.schedule.frozen_stages and getattr(self.student, "init", None) == "random":
+            raise ValueError("`schedule.frozen_stages` would keep random weights: the student needs another `init`")
         if self.method == "none" and self.distillation.teacher_cache == "on":
             raise ValueError("method `none` has no use for `teacher_cache`")
         if self.method == "boxes" and self.unlabelled:

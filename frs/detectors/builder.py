@@ -2,6 +2,7 @@
 
 import difflib
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,15 +84,23 @@ def base_config_names() -> frozenset[str]:
     return frozenset(f"mmdet::{path.relative_to(folder)}" for path in folder.glob("[a-z]*/*.py"))
 
 
-def model_config(description: Description, classes: int, max_detections: int = MAX_DETECTIONS) -> ConfigDict:
+def model_config(
+    description: Description,
+    classes: int,
+    max_detections: int = MAX_DETECTIONS,
+    frozen_stages: int | None = None,
+) -> ConfigDict:
     """Return the `model` part of a config for `classes` classes, without settings that would download weights.
 
-    For `max_detections` see `frs.spec.EvaluationSettings`.
+    For `max_detections` see `frs.spec.EvaluationSettings`, for `frozen_stages` see `frs.spec.Schedule`. Raises
+    InvalidSpec if the backbone cannot freeze stages.
     """
     base_config = _described_config(description)
     model = base_config.model
     if description.init == "random":
         _unfreeze(model.backbone)
+    if frozen_stages is not None:
+        _set_frozen_stages(model.backbone, frozen_stages)
     model.backbone.init_cfg = None
     _drop_published_weights(model)
     _set_batch_shape(base_config)
@@ -101,14 +110,21 @@ def model_config(description: Description, classes: int, max_detections: int = M
     return model
 
 
-def build(description: Description, classes: int, models: Path, max_detections: int = MAX_DETECTIONS) -> nn.Module:
+def build(
+    description: Description,
+    classes: int,
+    models: Path,
+    max_detections: int = MAX_DETECTIONS,
+    frozen_stages: int | None = None,
+) -> nn.Module:
     """Return the detector with random weights from torch's global generator, or with those of a file in the backbone.
 
     Raises WeightsNotFound if that file is not in the folder `models`, or where `frs.detectors.imagenet` looks.
     """
     register_all_modules(init_default_scope=True)
-    config = model_config(description, classes, max_detections)
-    with unsupported_on_error(f"{base_config_name(description)} cannot be built"):
+    config = model_config(description, classes, max_detections, frozen_stages)
+    frozen = f" with `schedule.frozen_stages: {frozen_stages}`" if frozen_stages else ""
+    with unsupported_on_error(f"{base_config_name(description)} cannot be built{frozen}"):
         detector = MODELS.build(config)
         detector.init_weights()
     if description.init == "imagenet":
@@ -191,9 +207,25 @@ def _unfreeze(backbone: ConfigDict) -> None:
     Frozen random weights are never trained, and the last norm of every block starts at 0, which blocks the gradient
     of the layers before it.
     """
-    backbone.pop("frozen_stages", None)  # no backbone of mmdet freezes stages by default; "none" is -1 or 0
+    _set_frozen_stages(backbone, 0)
     if backbone.get("norm_cfg"):
         backbone.norm_cfg = {**backbone.norm_cfg, "requires_grad": True}
+
+
+def _set_frozen_stages(backbone: ConfigDict, stages: int) -> None:
+    """Set the stages that are not trained. Raise InvalidSpec if the backbone cannot freeze any."""
+    backbone.pop("frozen_stages", None)  # no backbone of mmdet freezes stages by default; "none" is -1 or 0
+    if not stages:
+        return
+    register_all_modules(init_default_scope=True)
+    constructors = [parent.__init__ for parent in MODELS.get(backbone.type).__mro__]
+    if not any("frozen_stages" in signature(constructor).parameters for constructor in constructors):
+        raise InvalidSpec(
+            f"The backbone {backbone.get('model_name', backbone.type)} cannot freeze stages.",
+            "Remove `schedule.frozen_stages`, or use another backbone; ResNet, RegNet, MobileNetV2, EfficientNet, "
+            "CSPNeXt and CSPDarknet can.",
+        )
+    backbone.frozen_stages = stages
 
 
 def _drop_published_weights(part: ConfigDict) -> None:

@@ -79,14 +79,18 @@ def load_teacher(
 
 
 def load_student(
-    resolved: ResolvedDetector, classes: tuple[str, ...], models: Path, max_detections: int = MAX_DETECTIONS
+    resolved: ResolvedDetector,
+    classes: tuple[str, ...],
+    models: Path,
+    max_detections: int = MAX_DETECTIONS,
+    frozen_stages: int | None = None,
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the student and the keys of class layers that were not loaded because its weights file has other classes.
 
     Raises TeacherWeightsMismatch if any other tensor is missing or has another shape, WeightsRefused,
-    WeightsUnreadable.
+    WeightsUnreadable, and InvalidSpec if the backbone cannot freeze stages.
     """
-    student = builder.build(resolved.description, len(classes), models, max_detections)
+    student = builder.build(resolved.description, len(classes), models, max_detections, frozen_stages)
     if resolved.weights is None:
         return student, ()
     name, content = resolved.weights.name, weights.read(resolved.weights, resolved.sha256)

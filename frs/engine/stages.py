@@ -53,7 +53,7 @@ from frs.training.stop_request import StopRequest
 
 IDENTITY = ("kind", "method", "unlabelled", "teacher", "student", "schedule", "distillation")
 """Fields of a spec that a checkpoint depends on."""
-NEWER_SCHEDULE_FIELDS = ("keep_background_images", "accumulate", "ema", "patience")
+NEWER_SCHEDULE_FIELDS = ("keep_background_images", "accumulate", "ema", "patience", "frozen_stages")
 """Fields of a schedule that a checkpoint depends on only if they are set: they are newer than the others."""
 RICHNESS_IMAGES = 4
 
@@ -173,7 +173,8 @@ def build_cache(context: RunContext, data: LoadedSplits, models: Models) -> Teac
 def build_writer(context: RunContext, data: LoadedSplits, student: nn.Module) -> StudentWriter:
     """Return the writer of the student's result files."""
     max_detections = context.job.evaluation.max_detections
-    model = builder.model_config(context.spec.student.description, len(data.classes), max_detections)
+    frozen_stages = context.job.schedule.frozen_stages
+    model = builder.model_config(context.spec.student.description, len(data.classes), max_detections, frozen_stages)
     name = context.job.name or type(student).__name__.lower()
     folder, pipeline = context.workdir / "student", context.test_pipeline
     return StudentWriter(folder, name, model, data.classes, pipeline, max_detections)

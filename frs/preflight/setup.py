@@ -134,7 +134,8 @@ def _build_student(context: RunContext, data: LoadedSplits) -> StepResult[nn.Mod
     torch.manual_seed(context.job.schedule.seed)
     source = (context.spec.student, data.classes, context.spec.models, context.job.evaluation.max_detections)
     strict = context.job.kind == "evaluate"
-    student, excluded = (loading.load_detector(*source), ()) if strict else loading.load_student(*source)
+    frozen_stages = context.job.schedule.frozen_stages
+    student, excluded = (loading.load_detector(*source), ()) if strict else loading.load_student(*source, frozen_stages)
     context.reporter.facts(_input_facts(context, data, student, excluded))
     student = acceleration.to_device(student, context.device)
     _try_base_config(context, student, context.spec.student.description, trains=not strict)

@@ -23,6 +23,7 @@ NEWER: list[dict[str, Any]] = [
     {"schedule": {"accumulate": 2}},
     {"schedule": {"ema": 0.99}},
     {"schedule": {"patience": 3}},
+    {"schedule": {"frozen_stages": 0}},
 ]
 
 
