@@ -18,5 +18,8 @@ def describe_options(schedule: Schedule) -> list[str]:
         f"The first {schedule.frozen_stages} stages of the student's backbone, and its stem, are not trained.": (
             bool(schedule.frozen_stages)
         ),
+        "Images are scaled, cropped and distorted in colour, and mixed if the base config does so.": (
+            schedule.augmentation == "strong"
+        ),
     }
     return [sentence for sentence, applies in sentences.items() if applies]

@@ -187,6 +187,10 @@ class Schedule(Spec):
     weights file has it."""
     train_sizes: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)] | None = None
     """Sizes for training, [width, height] in pixels; one is drawn at random for each image. Absent: `image_size`."""
+    augmentation: Literal["light", "strong"] = "light"
+    """`light`: training images are resized and flipped. `strong`: they are also scaled by 0.5 to 2, cropped to
+    `image_size` and distorted in colour; if the base config mixes images (RTMDet, YOLOX), also mixed by its mosaic and
+    mixup, except in the last fifteenth of the epochs. The teacher sees the same images."""
     flip_prob: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability that a training image is flipped horizontally."""
     keep_background_images: StrictBool = False
@@ -220,6 +224,12 @@ class Schedule(Spec):
     def averaged_steps(self) -> int:
         """Number of steps that the moving average covers, 1 / (1 - decay); 1 without one."""
         return round(1 / (1 - (self.ema or 0)))
+
+    @model_validator(mode="after")
+    def _reject_sizes_beside_scales(self) -> "Schedule":
+        if self.augmentation == "strong" and self.train_sizes:
+            raise ValueError("`augmentation: strong` scales images itself: use `image_size` instead of `train_sizes`")
+        return self
 
 
 class EvaluationSettings(Spec):
@@ -366,6 +376,8 @@ class JobSpec(Spec):
             raise ValueError("`resources.max_minutes` ends training; kind `evaluate` does not train")
         if self.kind != "evaluate" and self.schedule.frozen_stages and getattr(self.student, "init", None) == "random":
             raise ValueError("`schedule.frozen_stages` would keep random weights: the student needs another `init`")
+        if self.schedule.augmentation == "strong" and self.distillation.teacher_cache == "on":
+            raise ValueError("`teacher_cache: on` needs equal images in every epoch: use `augmentation: light`")
         if self.method == "none" and self.distillation.teacher_cache == "on":
             raise ValueError("method `none` has no use for `teacher_cache`")
         if self.method == "boxes" and self.unlabelled:

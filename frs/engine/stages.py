@@ -53,7 +53,7 @@ from frs.training.stop_request import StopRequest
 
 IDENTITY = ("kind", "method", "unlabelled", "teacher", "student", "schedule", "distillation")
 """Fields of a spec that a checkpoint depends on."""
-NEWER_SCHEDULE_FIELDS = ("keep_background_images", "accumulate", "ema", "patience", "frozen_stages")
+NEWER_SCHEDULE_FIELDS = ("keep_background_images", "accumulate", "ema", "patience", "frozen_stages", "augmentation")
 """Fields of a schedule that a checkpoint depends on only if they are set: they are newer than the others."""
 RICHNESS_IMAGES = 4
 

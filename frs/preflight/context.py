@@ -17,7 +17,7 @@ from frs.evaluation.detections import Detections, Rows, pack
 from frs.events import Emit, Role
 from frs.resolved import ResolvedDetector, ResolvedSpec
 from frs.spec import JobSpec
-from frs.training import batches, precision, process_group
+from frs.training import augmentation, batches, precision, process_group, schedule
 from frs.training.batches import DetectionImages, Pipeline, TrainingLoaders
 from frs.training.devices import choose_device, loader_workers
 from frs.training.event_reporter import EventReporter
@@ -45,7 +45,7 @@ class RunContext:
 
     @property
     def training_pipeline(self) -> Pipeline:
-        """Transforms for training."""
+        """Transforms for training, without those that mix images."""
         return batches.training_pipeline(self.job.schedule, self.base_config)
 
     @cached_property
@@ -70,7 +70,7 @@ class RunContext:
 
     def training_loaders(self, data: LoadedSplits, workers: int) -> TrainingLoaders:
         """Return the loaders of training batches, including the unlabelled images if there are any."""
-        images = self._images(data.train, data.trained, self.training_pipeline)
+        images = self._images(data.train, data.trained, self.training_pipeline, self._mixing(data))
         split = data.unlabelled
         unlabelled = self._images(split, split.valid, self.training_pipeline) if split else None
         return TrainingLoaders(images, self.job.schedule, workers, unlabelled)
@@ -99,8 +99,23 @@ class RunContext:
         name = f"detections-{role}.npz"
         self.reporter.artifact(name, weights.write_bytes(content, self.workdir / name))
 
-    def _images(self, split: LoadedSplit, indices: list[int], pipeline: Pipeline) -> DetectionImages:
-        return DetectionImages(split.coco, split.files.images, pipeline, self.job.schedule.seed, indices)
+    def _mixing(self, data: LoadedSplits) -> tuple[Pipeline, int] | None:
+        """Return the pipeline that mixes images, and its epochs; None without, and for unlabelled images."""
+        job_schedule, mixing = self.job.schedule, augmentation.stock_mixing(self.base_config)
+        if job_schedule.augmentation == "light" or not mixing:
+            return None
+        epochs = schedule.resolve_schedule(job_schedule, self.base_config, len(data.trained)).epochs
+        pipeline = batches.training_pipeline(job_schedule, self.base_config, mixing)
+        return pipeline, augmentation.mixed_epochs(epochs)
+
+    def _images(
+        self,
+        split: LoadedSplit,
+        indices: list[int],
+        pipeline: Pipeline,
+        early: tuple[Pipeline, int] | None = None,
+    ) -> DetectionImages:
+        return DetectionImages(split.coco, split.files.images, pipeline, self.job.schedule.seed, indices, early)
 
 
 def open_context(spec: ResolvedSpec, workdir: Path, emit: Emit) -> RunContext:

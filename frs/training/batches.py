@@ -18,6 +18,7 @@ from frs.dataset.trainable import trainable_boxes
 from frs.errors import BadDataset, InvalidSpec
 from frs.spec import Schedule
 from frs.training import process_group
+from frs.training.augmentation import strong_transforms
 from frs.training.sampling import BatchSampler, ImageDraw, seeded
 from frs.training.schedule import base_dataset
 
@@ -25,34 +26,32 @@ Pipeline = list[dict[str, Any]]
 """Configs of mmdet transforms."""
 Batch = dict[str, Any]
 """Raw images (3, H, W) under `inputs`, mmdet samples under `data_samples`."""
+LOADING_TRANSFORMS = ("LoadImageFromFile", "LoadAnnotations")
+"""Transforms at the start of our pipelines."""
 RESIZE_TRANSFORMS = ("Resize", "RandomResize", "RandomChoiceResize")
 
 
-class DetectionImages(Dataset[Any]):
-    """One split after a pipeline of mmdet transforms.
+class LoadedImages:
+    """The images of one split after the transforms that load them, without random choices.
 
-    Every random choice is a function of (seed, epoch, image). Raises BadDataset if an image cannot be decoded.
+    Raises BadDataset if an image cannot be decoded.
     """
 
-    def __init__(self, coco: CocoFile, folder: Path, pipeline: Pipeline, seed: int, indices: Sequence[int]) -> None:
-        self.coco, self.folder, self.seed = coco, folder, seed
+    def __init__(self, coco: CocoFile, folder: Path, loading: Pipeline, indices: Sequence[int]) -> None:
+        self.coco, self.folder = coco, folder
         self.indices = np.asarray(indices)
         """Positions in `coco.images`."""
-        self.load, *transforms = (TRANSFORMS.build(config) for config in pipeline)
-        self.transform = Compose(transforms)
+        self.load = Compose([TRANSFORMS.build(config) for config in loading])
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, draw: ImageDraw | int) -> dict[str, Any]:
-        draw = draw if isinstance(draw, ImageDraw) else ImageDraw(0, draw)
-        record = self.record(int(self.indices[draw.image]))
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        record = self.record(int(self.indices[position]))
         try:
-            loaded = self.load(record)
+            return self.load(record)
         except (OSError, AssertionError, AttributeError) as error:  # mmcv raises any of these if it cannot decode
             raise BadDataset(f"{Path(record['img_path']).name} cannot be read.") from error
-        with seeded(self.seed, draw):
-            return self.transform(loaded)
 
     def record(self, index: int) -> dict[str, Any]:
         """Return the input of mmdet's `LoadImageFromFile` and `LoadAnnotations` for the image at `index`.
@@ -75,12 +74,58 @@ class DetectionImages(Dataset[Any]):
         }
 
 
-def training_pipeline(schedule: Schedule, base_config: Config) -> Pipeline:
-    """Return the transforms for training. Raises InvalidSpec if neither spec nor base config has an image size."""
+class DetectionImages(Dataset[Any]):
+    """One split after a pipeline of mmdet transforms. Every random choice is a function of (seed, epoch, image).
+
+    `early`, if given, is a pipeline and the number of epochs, from the first, that have it instead of `pipeline`.
+    """
+
+    def __init__(
+        self,
+        coco: CocoFile,
+        folder: Path,
+        pipeline: Pipeline,
+        seed: int,
+        indices: Sequence[int],
+        early: tuple[Pipeline, int] | None = None,
+    ) -> None:
+        self.seed = seed
+        loading, transforms = _split_loading(pipeline)
+        self.images = LoadedImages(coco, folder, loading, indices)
+        self.transforms = [TRANSFORMS.build(config) for config in transforms]
+        early_pipeline, self.early_epochs = early or ([], 0)
+        self.early_transforms = [TRANSFORMS.build(config) for config in _split_loading(early_pipeline)[1]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, draw: ImageDraw | int) -> dict[str, Any]:
+        draw = draw if isinstance(draw, ImageDraw) else ImageDraw(0, draw)
+        results = self.images[draw.image]
+        with seeded(self.seed, draw):
+            for transform in self.early_transforms if draw.epoch < self.early_epochs else self.transforms:
+                if hasattr(transform, "get_indexes"):  # it mixes images; as in mmdet's MultiImageMixDataset
+                    indexes = transform.get_indexes(self.images)
+                    mixed = indexes if isinstance(indexes, list) else [indexes]
+                    results["mix_results"] = [self.images[index] for index in mixed]
+                results = transform(results)
+                results.pop("mix_results", None)
+        return results
+
+
+def training_pipeline(schedule: Schedule, base_config: Config, mixing: tuple[str, ...] = ()) -> Pipeline:
+    """Return the transforms for training. Raises InvalidSpec if neither spec nor base config has an image size.
+
+    For `mixing` see `frs.training.augmentation`.
+    """
+    if schedule.augmentation == "strong":
+        transforms = strong_transforms(test_size(schedule, base_config), mixing)
+    else:
+        transforms = [_training_resize(schedule, base_config)]
     return [
         {"type": "LoadImageFromFile"},
         {"type": "LoadAnnotations", "with_bbox": True},
-        _training_resize(schedule, base_config),
+        *transforms,
         {"type": "RandomFlip", "prob": schedule.flip_prob},
         {"type": "PackDetInputs"},
     ]
@@ -160,6 +205,12 @@ def _loader(images: DetectionImages, workers: int, **batching: Any) -> DataLoade
     """Return a loader with its own generator, so that its iterator does not advance the global one."""
     generator = torch.Generator()
     return DataLoader(images, num_workers=workers, collate_fn=pseudo_collate, generator=generator, **batching)
+
+
+def _split_loading(pipeline: Pipeline) -> tuple[Pipeline, Pipeline]:
+    """Return the transforms that load an image and its boxes, and the others."""
+    count = sum(transform["type"] in LOADING_TRANSFORMS for transform in pipeline)
+    return pipeline[:count], pipeline[count:]
 
 
 def _training_resize(schedule: Schedule, base_config: Config) -> dict[str, Any]:

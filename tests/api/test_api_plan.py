@@ -95,10 +95,11 @@ def test_a_plan_names_what_ends_the_training(service, shapes, schedule, limit):
 
 
 def test_a_plan_says_what_the_options_of_a_schedule_do(service, shapes):
-    answer = plan(service, schedule={"epochs": 2, "batch_size": 2, "accumulate": 2, "ema": 0.9, "patience": 5})
+    options = {"accumulate": 2, "ema": 0.9, "patience": 5, "augmentation": "strong"}
+    answer = plan(service, schedule={"epochs": 2, "batch_size": 2} | options)
     [message] = [check["message"] for check in answer["checks"] if check["code"] == "schedule"]
     assert answer["steps"] == 4 and "A step has 2 batches of 2: 4 images." in message
-    assert "over about 10 steps" in message and "after 5 evaluations" in message
+    assert "over about 10 steps" in message and "after 5 evaluations" in message and "distorted in colour" in message
 
 
 def test_a_plan_reports_all_errors_together(service):

@@ -24,6 +24,7 @@ NEWER: list[dict[str, Any]] = [
     {"schedule": {"ema": 0.99}},
     {"schedule": {"patience": 3}},
     {"schedule": {"frozen_stages": 0}},
+    {"schedule": {"augmentation": "strong"}},
 ]
 
 

@@ -231,7 +231,7 @@ def runs(
     data: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ResolvedSpec, Path, list[Results]]:
     rcnn = {"teacher": described("faster_rcnn", neck_channels=32), "student": described("faster_rcnn")}
-    options = {"batch_size": 2, "accumulate": 2, "ema": 0.9}
+    options = {"batch_size": 2, "accumulate": 2, "ema": 0.9, "augmentation": "strong"}
     resources = {"devices": 0, "processes": 2}
     spec = resolve(JobSpec.model_validate(job(**rcnn, schedule=options, resources=resources)), data, models)
     folder = tmp_path_factory.mktemp("runs")

@@ -8,7 +8,7 @@ import pytest
 from frs.dataset.coco import read
 from frs.dataset.trainable import labelled_images
 from frs.evaluation.coco_scores import score
-from frs.training.batches import DetectionImages
+from frs.training.batches import LoadedImages
 
 EXCLUDED = [
     ({"iscrowd": 1}, "crowd"),
@@ -25,7 +25,7 @@ EXCLUDED = [
 def record(tiny):
     """Return the instances that mmdet's pipeline receives for the first image."""
     load = {"type": "LoadImageFromFile"}
-    return DetectionImages(read(tiny.file), Path("train"), [load], 0, [0]).record(0)["instances"]
+    return LoadedImages(read(tiny.file), Path("train"), [load], [0]).record(0)["instances"]
 
 
 @pytest.mark.parametrize(("changes", "reason"), EXCLUDED)
