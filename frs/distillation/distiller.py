@@ -7,7 +7,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from frs.detectors.heads import ClassMap, Detector, class_logits, class_map, dense_head, strides
+from frs.detectors.heads import ClassMap, Detector, class_logits, class_map, dense_head, logits_of_outputs, strides
 from frs.distillation.adapter import Adapter
 from frs.distillation.capture_output import capture_output
 from frs.distillation.diagnosis import diagnose
@@ -116,9 +116,10 @@ class Distiller(BaseModel):
 
     def _forward_labelled(self, inputs: Tensor, samples: Any) -> tuple[dict[str, Any], StudentPass]:
         """Return the student's losses, and the features and logits of the same forward pass."""
-        with capture_output(self.student.neck) as neck, capture_output(dense_head(self.student)) as head:
+        head = dense_head(self.student)
+        with capture_output(self.student.neck) as neck, capture_output(head) as captured:
             losses = self.student(inputs, samples, mode="loss")
-        return losses, StudentPass(tuple(neck.output), tuple(head.output[0]))
+        return losses, StudentPass(tuple(neck.output), logits_of_outputs(head, captured.output))
 
     def _forward_unlabelled(self, inputs: Tensor) -> StudentPass:
         """Return the student's features and logits, without the boxes' branch and losses."""
