@@ -18,7 +18,7 @@ kind: distill                   # train: the student alone, for example to make 
 dataset: cells
 teacher: {job: job_01...}       # or {detector: NAME}, or a description with `init: {weights: FILE}`
 student:
-  architecture: gfl             # retinanet | gfl | fcos | faster_rcnn; or config: "mmdet::gfl/gfl_r50_fpn_1x_coco.py"
+  architecture: gfl             # retinanet | rtmdet | yolox | ...; or config: "mmdet::gfl/gfl_r50_fpn_1x_coco.py"
   backbone: {type: tf_efficientnet_lite0}   # or {type: ResNet, depth: 18, width: 32}, {type: MobileNetV2}, ...
   neck_channels: 32
   init: imagenet                # random | {backbone: FILE} | {detector: NAME} | {weights: FILE}

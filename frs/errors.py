@@ -152,7 +152,10 @@ class HeadMismatch(FrsError):
 
     code = "head_mismatch"
     end_reason = "teacher_refused"
-    hint_by_default = "Choose a teacher with the student's head, or set `distillation.logit_weight: 0`."
+    hint_by_default = (
+        "Compare features alone (`method: feature` or `distillation.logit_weight: 0`), or choose a teacher whose head "
+        "has the student's anchors."
+    )
 
 
 class NoGradient(FrsError):
@@ -169,7 +172,7 @@ class UnsupportedDetector(FrsError):
     code = "unsupported_detector"
     end_reason = "unsupported_detector"
     hint_by_default = (
-        "Use RetinaNet, GFL, FCOS, Faster R-CNN, or a base config such as those of ATSS, RTMDet or YOLOX. Distillation "
+        "Use one of the values of `architecture`, or the base config of another detector. Distillation "
         "needs a neck and a dense head with sigmoid classification."
     )
 

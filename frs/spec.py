@@ -11,8 +11,10 @@ from frs.spec_model import Spec
 
 Kind = Literal["distill", "train", "evaluate", "compare"]
 """`compare` is internal: the service creates it for a job with a `baseline`, and the API rejects it."""
-Architecture = Literal["retinanet", "gfl", "fcos", "faster_rcnn"]
+Architecture = Literal["retinanet", "gfl", "fcos", "atss", "tood", "vfnet", "rtmdet", "yolox", "faster_rcnn"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+OptimizerName = Literal["sgd", "adamw"]
+LrScheduleName = Literal["step", "cosine"]
 Method = Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "none"]
 TermName = Literal["feature", "logit"]
 TERMS: dict[Method, tuple[TermName, ...]] = {
@@ -98,8 +100,8 @@ class DescribedDetector(Spec):
     """Detector architecture."""
     backbone: Backbone | None = None
     """Backbone. Absent: the base config's, such as a ResNet-50."""
-    neck_channels: Annotated[int, Field(ge=16, le=512, multiple_of=16)] = 256
-    """Channels of every pyramid level."""
+    neck_channels: Annotated[int, Field(ge=16, le=512, multiple_of=16)] | None = None
+    """Channels of every pyramid level. Absent: the base config's number, 96 for `rtmdet` and `yolox`, otherwise 256."""
     stacked_convs: Annotated[int, Field(ge=1, le=8)] | None = None
     """Convolutions in each branch of the head. Absent: the base config's number."""
     init: Init = "random"
@@ -132,11 +134,11 @@ DetectorRef = Annotated[
 class Optimizer(Spec):
     """The optimizer."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """Optimizer algorithm."""
+    name: OptimizerName | None = None
+    """Optimizer algorithm. Absent: `adamw` if it is the base config's, as for `rtmdet`, otherwise `sgd`."""
     learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
     """Learning rate. Absent: for SGD the base config's rate scaled by `batch_size` x `accumulate` over the base
-    config's batch size (16); for AdamW 0.001."""
+    config's batch size (64 for `yolox`, otherwise 16); for AdamW 0.001."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD; AdamW ignores it."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -146,8 +148,10 @@ class Optimizer(Spec):
 class LrSchedule(Spec):
     """Learning rate over the steps: a linear warm-up, then the schedule `name`."""
 
-    name: Literal["step", "cosine"] = "step"
-    """`step`: divided by 10 after each milestone. `cosine`: cosine annealing to a hundredth of the initial rate."""
+    name: LrScheduleName | None = None
+    """`step`: divided by 10 after each milestone. `cosine`: cosine annealing to a hundredth of the initial rate.
+    Absent: `cosine` if the base config anneals by cosine, as for `rtmdet` and `yolox`, and `milestones` is absent, too;
+    otherwise `step`."""
     milestones: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     """Epochs after which the rate is divided by 10. Absent: the base config's, scaled to the length of
     the training."""
@@ -165,8 +169,8 @@ class Schedule(Spec):
     """The training schedule."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Passes over the training images. Absent: `max_steps` decides; without `max_steps`, the base config's number, 12
-    for a described detector."""
+    """Passes over the training images. Absent: `max_steps` decides; without `max_steps`, the base config's number; for
+    a described detector 300 with `rtmdet` and `yolox`, otherwise 12."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Maximum number of training steps; training ends there, also within an epoch. With `epochs`, training ends at
     whichever comes first."""
@@ -183,10 +187,11 @@ class Schedule(Spec):
     """Gradients are clipped to this norm; null turns clipping off."""
     image_size: Size | None = None
     """[width, height] in pixels that images are scaled into; the aspect ratio is kept. Absent: the base config's size,
-    1333 x 800; for kind `evaluate` and the check of the teacher, the size that the detector was trained at, if its
-    weights file has it."""
+    640 x 640 for `rtmdet`, 416 x 416 for `yolox`, otherwise 1333 x 800; for kind `evaluate` and the check of the
+    teacher, the size that the detector was trained at, if its weights file has it."""
     train_sizes: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)] | None = None
-    """Sizes for training, [width, height] in pixels; one is drawn at random for each image. Absent: `image_size`."""
+    """Sizes for training, [width, height] in pixels; one is drawn at random for each image. Absent: `image_size`; if it
+    is absent, too, the base config's, for `yolox` the squares of 320 to 640 pixels."""
     augmentation: Literal["light", "strong"] = "light"
     """`light`: training images are resized and flipped. `strong`: they are also scaled by 0.5 to 2, cropped to
     `image_size` and distorted in colour; if the base config mixes images (RTMDet, YOLOX), also mixed by its mosaic and

@@ -3,10 +3,12 @@
 import math
 from dataclasses import dataclass
 
-from frs.spec import DescribedDetector, DetectorRef, Schedule
+from frs.spec import Architecture, DescribedDetector, DetectorRef, Schedule
 
 DESCRIBED_EPOCHS = 12
-"""Epochs of the base configs of described detectors."""
+"""Epochs of the base configs of most described detectors."""
+LONG_SCHEDULES: dict[Architecture, int] = {"rtmdet": 300, "yolox": 300}
+"""Epochs of the base configs of the others."""
 
 
 @dataclass(frozen=True)
@@ -36,4 +38,6 @@ def count_steps(schedule: Schedule, base_epochs: int | None, images: int) -> Ste
 
 def described_epochs(student: DetectorRef) -> int | None:
     """Return the epochs of the student's base config; None if only mmdet's config file defines them."""
-    return DESCRIBED_EPOCHS if isinstance(student, DescribedDetector) else None
+    if not isinstance(student, DescribedDetector):
+        return None
+    return LONG_SCHEDULES.get(student.architecture, DESCRIBED_EPOCHS)

@@ -15,9 +15,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from torch import nn
 
-from frs.backbones import ResNet
+import frs.detectors.fp32_losses  # noqa: F401 - changes two heads of mmdet
+from frs.backbones import Backbone, CSPBackbone, ResNet
 from frs.detectors import imagenet
-from frs.detectors.backbone_config import build_shapes, keep_statistics, set_backbone
+from frs.detectors.backbone_config import GROUPS, build_shapes, keep_statistics, set_backbone
 from frs.detectors.unsupported import unsupported_on_error
 from frs.errors import InvalidSpec, UnsupportedDetector
 from frs.resolved import weights_file
@@ -29,9 +30,16 @@ BASE_CONFIG: dict[Architecture, str] = {
     "retinanet": "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py",
     "gfl": "mmdet::gfl/gfl_r50_fpn_1x_coco.py",
     "fcos": "mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py",
+    "atss": "mmdet::atss/atss_r50_fpn_1x_coco.py",
+    "tood": "mmdet::tood/tood_r50_fpn_1x_coco.py",
+    "vfnet": "mmdet::vfnet/vfnet_r50_fpn_1x_coco.py",
+    "rtmdet": "mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py",
+    "yolox": "mmdet::yolox/yolox_tiny_8xb8-300e_coco.py",
     "faster_rcnn": "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
 }
 """Base config of each architecture; it has the values that a description does not set."""
+GROUP_NORM_HEADS = ("GFLHead", "FCOSHead", "ATSSHead", "TOODHead", "VFNetHead")
+"""Heads whose norm is group norm if their config names none."""
 
 PAD_DIVISOR = 32
 """Divisor of the image size for configs that name none: the coarsest stride of their necks."""
@@ -169,17 +177,15 @@ def _described_config(description: Description) -> Config:
 
 
 def _apply_description(model: ConfigDict, description: DescribedDetector) -> None:
-    channels = description.neck_channels
+    channels = description.neck_channels or model.neck.out_channels
     model.neck.out_channels = channels
     if description.backbone is not None:
         set_backbone(model, description.backbone)
-        if isinstance(description.backbone, ResNet) and description.backbone.norm == "gn":
-            groups = group_norm_groups(channels)
-            model.neck.norm_cfg = {"type": "GN", "num_groups": groups, "requires_grad": True}
+        _adapt_neck(model.neck, description.backbone)
     for head in [model.get("bbox_head"), model.get("rpn_head")]:
         if head:
             head.in_channels = head.feat_channels = channels
-            _set_groups(head, channels, default=head.type in ("GFLHead", "FCOSHead"))
+            _set_groups(head, channels, default=head.type in GROUP_NORM_HEADS)
     if "roi_head" in model:
         model.roi_head.bbox_roi_extractor.out_channels = channels
         model.roi_head.bbox_head.in_channels = channels
@@ -187,6 +193,19 @@ def _apply_description(model: ConfigDict, description: DescribedDetector) -> Non
     if description.stacked_convs is not None:
         head, key = (model.rpn_head, "num_convs") if "rpn_head" in model else (model.bbox_head, "stacked_convs")
         head[key] = description.stacked_convs
+
+
+def _adapt_neck(neck: ConfigDict, backbone: Backbone) -> None:
+    """Set the norm and the depth of a neck that follow from the backbone.
+
+    A neck of CSP blocks (RTMDet, YOLOX) has layers as wide as the backbone's, which 8 groups always divide.
+    """
+    has_blocks = "num_csp_blocks" in neck
+    if isinstance(backbone, ResNet) and backbone.norm == "gn":
+        groups = GROUPS["num_groups"] if has_blocks else group_norm_groups(neck.out_channels)
+        neck.norm_cfg = {"type": "GN", "num_groups": groups, "requires_grad": True}
+    if has_blocks and isinstance(backbone, CSPBackbone):
+        neck.num_csp_blocks = max(1, round(3 * backbone.deepen_factor))
 
 
 def _keeps_statistics(description: Description) -> bool:
@@ -273,4 +292,7 @@ def _set_max_detections(test_cfg: ConfigDict, max_detections: int) -> None:
     for name in names:
         if name in first:
             first[name] = round(factor * first[name])
-    last.max_per_img = max_detections
+    if "max_per_img" in last:
+        last.max_per_img = max_detections
+    else:  # YOLOX returns all that its NMS returns
+        last.nms.max_num = max_detections

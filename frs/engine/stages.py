@@ -217,7 +217,7 @@ def build_runner(context: RunContext, data: LoadedSplits, models: Models, hooks:
             "clip_grad": {"max_norm": max_grad_norm} if max_grad_norm else None,
             "paramwise_cfg": context.base_config.optim_wrapper.get("paramwise_cfg"),
         },
-        param_scheduler=schedule.scheduler_configs(job_schedule, models.schedule),
+        param_scheduler=schedule.scheduler_configs(models.schedule),
         default_hooks=dict.fromkeys(("runtime_info", "timer", "sampler_seed", "logger", "checkpoint")),
         custom_hooks=hooks,
         visualizer={"type": "Visualizer", "name": uuid.uuid4().hex},

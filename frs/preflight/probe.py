@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from frs.distillation.diagnosis import gradient_norms
 from frs.distillation.distiller import Distiller, student_of
 from frs.errors import BatchTooLarge, NoGradient
-from frs.spec import Schedule
+from frs.spec import OptimizerName, Schedule
 from frs.training import memory
 from frs.training.preserve_state import preserve_state
 from frs.training.process_group import all_reduce_max, world_size
@@ -53,6 +53,8 @@ class ProbeConfig:
     """Context of the forward passes."""
     schedule: Schedule
     """The schedule of the training, see `kept_bytes`."""
+    optimizer: OptimizerName
+    """The optimizer of the training."""
     repeats: int
     """Number of steps. If there are several, the first is not timed."""
     estimate_memory: bool
@@ -65,7 +67,7 @@ def probe(model: nn.Module, batch: Batch, config: ProbeConfig) -> Probe:
     The batch's images have the sizes drawn for them: with `train_sizes`, another batch may need more memory.
     """
     device = next(model.parameters()).device
-    state_bytes = kept_bytes(model, config.schedule)
+    state_bytes = kept_bytes(model, config.schedule, config.optimizer)
     with preserve_state(model):
         model.train()
         if device.type == "cuda":
@@ -80,12 +82,12 @@ def probe(model: nn.Module, batch: Batch, config: ProbeConfig) -> Probe:
         return _measure(model, batch, config, device, state_bytes)
 
 
-def kept_bytes(model: nn.Module, schedule: Schedule) -> int:
+def kept_bytes(model: nn.Module, schedule: Schedule, optimizer: OptimizerName) -> int:
     """Return the bytes that training keeps besides `model` and a batch.
 
     They are the optimizer's state, the gradients of earlier batches of a step, and the student's moving average.
     """
-    copies = OPTIMIZER_STATE_TENSORS[schedule.optimizer.name] + (schedule.accumulate > 1)
+    copies = OPTIMIZER_STATE_TENSORS[optimizer] + (schedule.accumulate > 1)
     averaged = student_of(model).state_dict().values() if schedule.ema else ()
     return copies * _bytes(p for p in model.parameters() if p.requires_grad) + _bytes(averaged)
 

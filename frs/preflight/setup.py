@@ -222,7 +222,7 @@ def _probe(
     loading_seconds = time.monotonic() - started
     thorough = resolved.steps > SHORT_RUN_STEPS or repeats > 1
     forward_context = partial(autocast, context.precision, context.device.type)
-    config = ProbeConfig(forward_context, context.job.schedule, repeats, estimate_memory=thorough)
+    config = ProbeConfig(forward_context, context.job.schedule, resolved.optimizer, repeats, estimate_memory=thorough)
     with _unsupported_if_a_base_config_fails(context):
         result = replace(probe.probe(trained, batch, config), loading_seconds=loading_seconds)
     per_process = " per process" if context.job.resources.trainers > 1 else ""

@@ -228,6 +228,9 @@ def _training_resize(schedule: Schedule, base_config: Config) -> dict[str, Any]:
             sizes = range(first, last + 1, augmentation.get("size_divisor", 32))
             return {"type": "RandomChoiceResize", "scales": [(size, size) for size in sizes], "keep_ratio": True}
     transforms = base_dataset(base_config).pipeline
+    mosaic = next((transform for transform in transforms if "Mosaic" in transform.type), None)
+    if mosaic is not None:  # a resize after it scales four images at once
+        return {"type": "Resize", "scale": tuple(mosaic.img_scale), "keep_ratio": True}
     resize = next((transform for transform in transforms if transform.type in RESIZE_TRANSFORMS), None)
     if resize is None:
         raise InvalidSpec(

@@ -7,13 +7,15 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from frs.errors import InvalidSpec
-from frs.spec import Schedule
+from frs.spec import LrScheduleName, OptimizerName, Schedule
 from frs.step_counts import StepCounts, count_steps
 
 BASE_BATCH_SIZE = 16
 """Batch size for which a base config's learning rate holds, unless the config has `auto_scale_lr`."""
 ADAMW_RATE, ADAMW_DECAY = 1e-3, 0.05
-OPTIMIZER_STATE_TENSORS = {"sgd": 1, "adamw": 2}
+SGD_RATE, SGD_DECAY = 1e-2, 1e-4
+"""Values of SGD for a base config that trains with another optimizer."""
+OPTIMIZER_STATE_TENSORS: dict[OptimizerName, int] = {"sgd": 1, "adamw": 2}
 """Number of state tensors per parameter, by optimizer."""
 
 
@@ -27,6 +29,8 @@ class ResolvedSchedule:
     warmup_steps: int
     milestones: tuple[int, ...]
     """Steps after which the learning rate drops to a tenth."""
+    optimizer: OptimizerName
+    lr_schedule: LrScheduleName
     learning_rate: float
     weight_decay: float
 
@@ -43,17 +47,16 @@ def resolve_schedule(schedule: Schedule, base_config: Config, images: int) -> Re
     counts = count_steps(schedule, _base_epochs(base_config), images)
     if counts is None:
         raise InvalidSpec("The base config has no number of epochs.", "Set `schedule.epochs` or `schedule.max_steps`.")
-    optimizer = base_config.optim_wrapper.optimizer
-    sgd = schedule.optimizer.name == "sgd"
-    base_batch_size = base_config.get("auto_scale_lr", {}).get("base_batch_size", BASE_BATCH_SIZE)
-    rate = optimizer.lr * schedule.images_per_step / base_batch_size if sgd else ADAMW_RATE
-    decay = optimizer.get("weight_decay", 0.0) if sgd else ADAMW_DECAY
+    name = schedule.optimizer.name or _base_optimizer(base_config)
+    rate, decay = _sgd_values(schedule, base_config) if name == "sgd" else (ADAMW_RATE, ADAMW_DECAY)
     return ResolvedSchedule(
         epochs=counts.epochs,
         steps=counts.steps,
         steps_per_epoch=counts.per_epoch,
         warmup_steps=resolve_warmup_steps(schedule.lr_schedule.warmup_steps, counts.steps),
         milestones=_milestone_steps(schedule, base_config, counts),
+        optimizer=name,
+        lr_schedule=schedule.lr_schedule.name or _lr_schedule(schedule, base_config),
         learning_rate=schedule.optimizer.learning_rate or rate,
         weight_decay=decay if schedule.optimizer.weight_decay is None else schedule.optimizer.weight_decay,
     )
@@ -67,12 +70,12 @@ def resolve_warmup_steps(configured: int | str, steps: int) -> int:
 def optimizer_config(schedule: Schedule, resolved: ResolvedSchedule) -> dict[str, Any]:
     """Return the config of the torch optimizer."""
     common = {"lr": resolved.learning_rate, "weight_decay": resolved.weight_decay}
-    if schedule.optimizer.name == "sgd":
+    if resolved.optimizer == "sgd":
         return {"type": "SGD", "momentum": schedule.optimizer.momentum, **common}
     return {"type": "AdamW", **common}
 
 
-def scheduler_configs(schedule: Schedule, resolved: ResolvedSchedule) -> list[dict[str, Any]]:
+def scheduler_configs(resolved: ResolvedSchedule) -> list[dict[str, Any]]:
     """Return the configs of mmengine's parameter schedulers, in steps.
 
     A linear warm-up from a thousandth of the learning rate, then either a drop to a tenth at each milestone or a cosine
@@ -82,7 +85,7 @@ def scheduler_configs(schedule: Schedule, resolved: ResolvedSchedule) -> list[di
     warmup_steps = resolved.warmup_steps if resolved.warmup_steps > 1 else 0
     by_step = {"by_epoch": False}
     warmup = {"type": "LinearLR", "start_factor": 0.001, "begin": 0, "end": warmup_steps, **by_step}
-    if schedule.lr_schedule.name == "step":
+    if resolved.lr_schedule == "step":
         main = {"type": "MultiStepLR", "milestones": list(resolved.milestones), "gamma": 0.1, **by_step}
     else:
         main = {
@@ -101,6 +104,25 @@ def base_dataset(base_config: Config) -> ConfigDict:
     while "dataset" in dataset:
         dataset = dataset.dataset
     return dataset
+
+
+def _base_optimizer(base_config: Config) -> OptimizerName:
+    return "adamw" if base_config.optim_wrapper.optimizer.type == "AdamW" else "sgd"
+
+
+def _lr_schedule(schedule: Schedule, base_config: Config) -> LrScheduleName:
+    anneals = any("Cosine" in scheduler.type for scheduler in base_config.param_scheduler)
+    return "cosine" if anneals and schedule.lr_schedule.milestones is None else "step"
+
+
+def _sgd_values(schedule: Schedule, base_config: Config) -> tuple[float, float]:
+    """Return learning rate and weight decay of SGD for the images of a step."""
+    optimizer, base_batch_size = base_config.optim_wrapper.optimizer, BASE_BATCH_SIZE
+    rate, decay = SGD_RATE, SGD_DECAY
+    if optimizer.type == "SGD":
+        rate, decay = optimizer.lr, optimizer.get("weight_decay", 0.0)
+        base_batch_size = base_config.get("auto_scale_lr", {}).get("base_batch_size", BASE_BATCH_SIZE)
+    return rate * schedule.images_per_step / base_batch_size, decay
 
 
 def _base_epochs(base_config: Config) -> int:

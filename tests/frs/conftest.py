@@ -7,6 +7,7 @@ from typing import Any
 import frs.detectors._mmdet_init  # noqa: F401
 
 import pytest
+from mmengine.logging import MessageHub
 from tiny import Killed, Train, described
 
 from frs import events
@@ -42,6 +43,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True, scope="session")
 def quiet_libraries() -> None:
     silence_libraries()
+
+
+@pytest.fixture(autouse=True)
+def first_epoch() -> None:
+    """Set the epoch, which TOOD's loss reads and the training loop sets."""
+    MessageHub.get_current_instance().update_info("epoch", 0)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -66,6 +66,13 @@ def test_sizes_that_a_config_draws_for_a_batch_are_drawn_for_an_image() -> None:
     assert (fixed["type"], fixed["scale"]) == ("Resize", (96, 96))
 
 
+def test_images_are_trained_at_the_size_of_the_mosaic_that_a_config_resizes() -> None:
+    base_config = builder.load_base_config(config(RTMDET))
+    resize = batches.training_pipeline(Schedule(), base_config)[2]
+    assert resize == {"type": "Resize", "scale": batches.test_size(Schedule(), base_config), "keep_ratio": True}
+    assert resize["scale"] == (640, 640)
+
+
 def test_every_stage_of_a_random_efficientnet_is_trained() -> None:
     backbone = MODELS.build(builder.model_config(config(EFFICIENTNET), 2).backbone)
     backbone.train()
@@ -92,7 +99,6 @@ def test_milestones_without_an_end_are_scaled_to_the_length_of_the_base_config()
         ("mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py", "no backbone of its own"),
         ("mmdet::lad/lad_r50-paa-r101_fpn_2xb8_coco_1x.py", "loads a teacher of its own"),
         ("mmdet::rtmdet/rtmdet_tta.py", "is not the config of a detector"),
-        ("mmdet::timm_example/retinanet_timm-tv-resnet50_fpn_1x_coco.py", "cannot be read: ImportError"),
     ],
 )
 def test_a_config_that_cannot_be_distilled_is_refused_with_the_reason(name: str, reason: str) -> None:

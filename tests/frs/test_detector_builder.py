@@ -8,9 +8,16 @@ from tiny import ARCHITECTURES, described
 
 from frs import published_weights
 from frs.detectors import builder, imagenet, weights
+from frs.detectors.backbone_config import build_shapes
 from frs.errors import WeightsNotFound, WeightsUnreadable
 from frs.published_weights import PublishedFile
 from frs.spec import ConfigDetector, DescribedDetector
+
+
+def csp(architecture: str, backbone: str, deepen_factor: float, widen_factor: float) -> dict[str, Any]:
+    """Return the description of RTMDet or YOLOX in one of its sizes."""
+    factors = {"type": backbone, "deepen_factor": deepen_factor, "widen_factor": widen_factor}
+    return {"architecture": architecture, "backbone": factors, "neck_channels": round(256 * widen_factor)}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -36,6 +43,34 @@ def test_group_norm_groups_divide_every_neck_width(channels: int) -> None:
 def test_a_detector_with_an_unusual_neck_width_builds(architecture: str) -> None:
     description = DescribedDetector.model_validate(described(architecture, neck_channels=144))
     assert builder.build(description, 3, Path()).neck.out_channels == 144
+
+
+@pytest.mark.parametrize(
+    ("described_detector", "config"),
+    [
+        ({"architecture": "atss"}, "atss/atss_r50_fpn_1x_coco"),
+        ({"architecture": "tood", "backbone": {"depth": 101}}, "tood/tood_r101_fpn_ms-2x_coco"),
+        ({"architecture": "vfnet", "backbone": {"depth": 101}}, "vfnet/vfnet_r101_fpn_1x_coco"),
+        ({"architecture": "rtmdet"}, "rtmdet/rtmdet_tiny_8xb32-300e_coco"),
+        (csp("rtmdet", "CSPNeXt", 0.33, 0.5), "rtmdet/rtmdet_s_8xb32-300e_coco"),
+        (csp("rtmdet", "CSPNeXt", 0.67, 0.75), "rtmdet/rtmdet_m_8xb32-300e_coco"),
+        ({"architecture": "yolox"}, "yolox/yolox_tiny_8xb8-300e_coco"),
+        (csp("yolox", "CSPDarknet", 0.33, 0.5), "yolox/yolox_s_8xb8-300e_coco"),
+        (csp("yolox", "CSPDarknet", 1.0, 1.0), "yolox/yolox_l_8xb8-300e_coco"),
+    ],
+)
+def test_a_described_detector_has_the_tensors_of_the_stock_config_of_its_size(
+    described_detector: dict[str, Any], config: str
+) -> None:
+    description, stock = DescribedDetector.model_validate(described_detector), f"mmdet::{config}.py"
+    shapes = [
+        {name: tensor.shape for name, tensor in build_shapes(model).state_dict().items()}
+        for model in (
+            builder.model_config(description, 80),
+            builder.model_config(ConfigDetector(config=stock, init="random"), 80),
+        )
+    ]
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize(

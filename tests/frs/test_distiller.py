@@ -10,7 +10,7 @@ from tiny import ARCHITECTURES, described
 from torch import nn
 
 from frs.detectors import builder
-from frs.detectors.heads import class_logits, dense_head, strides
+from frs.detectors.heads import class_logits, dense_head, logits_of_outputs, strides
 from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher, fingerprint
 from frs.errors import HeadMismatch, StrideMismatch, UnsupportedDetector
@@ -65,7 +65,8 @@ def optimise(model: Distiller, steps: int = 1, precision: ResolvedPrecision = "f
 def test_the_class_branch_returns_the_same_logits_as_the_whole_head(architecture: str) -> None:
     model = detector(architecture).eval()
     pyramid = model.extract_feat(torch.randn(1, 3, 96, 96))
-    for logits, expected in zip(class_logits(model, pyramid), dense_head(model)(pyramid)[0], strict=True):
+    head = dense_head(model)
+    for logits, expected in zip(class_logits(model, pyramid), logits_of_outputs(head, head(pyramid)), strict=True):
         torch.testing.assert_close(logits, expected, rtol=0, atol=0)
 
 
@@ -85,6 +86,20 @@ def test_bf16_training_computes_the_terms_in_fp32(architecture: str) -> None:
     logs = optimise(distiller(architecture), steps=2, precision="bf16")[1]
     assert logs["distill_feature"].dtype == logs["distill_logit"].dtype == torch.float32
     assert all(torch.isfinite(value) for value in logs.values())
+
+
+def test_losses_of_probabilities_are_computed_without_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, torch refuses the cross-entropy of a probability under autocast."""
+    model = distiller("tood")
+    loss, computed = model.student.bbox_head.initial_loss_cls, []
+
+    def record(scores: torch.Tensor, *others: Any, **options: Any) -> Any:
+        computed.append((torch.is_autocast_enabled("cpu"), scores.dtype))
+        return type(loss).forward(loss, scores, *others, **options)
+
+    monkeypatch.setattr(loss, "forward", record)
+    optimise(model, precision="bf16")
+    assert set(computed) == {(False, torch.float32)}
 
 
 def test_the_loss_is_the_task_loss_plus_the_weighted_terms() -> None:

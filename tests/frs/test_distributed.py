@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from test_distiller import distiller
 from test_engine import assert_equal, newest_checkpoint
@@ -18,7 +20,7 @@ from torch import Tensor, multiprocessing
 from frs import events
 from frs.dataset.splits import load_splits
 from frs.detectors import loading
-from frs.detectors.heads import CLASS_CONVOLUTION, dense_head
+from frs.detectors.heads import dense_head
 from frs.distillation.calibration import calibrate, measure_gradient_norms
 from frs.distillation.distiller import Distiller, LossWeights
 from frs.engine import stages
@@ -28,11 +30,14 @@ from frs.preflight.context import open_context
 from frs.resolved import ResolvedSpec, resolve
 from frs.spec import JobSpec
 from frs.training import process_group
+from frs.training.acceleration import to_device
 from frs.training.precision import AutocastOptimWrapper
 from frs.training.stop_request import Interrupted, StopRequest
 
 EXACT_ARCHITECTURES = ("fcos", "gfl")
 """Architectures whose heads in mmdet count positives over all processes. The others average per process."""
+BATCH_NORM_ARCHITECTURES = ("rtmdet", "yolox")
+"""Architectures whose heads normalise with the statistics of the batch, on the CPU those of a process's part of it."""
 SIZE, STEPS = 64, [25, pytest.param(50, marks=pytest.mark.slow)]
 Results = dict[str, Any]
 
@@ -69,15 +74,18 @@ def batch(seed: int = 0) -> dict[str, Any]:
 
 
 def build_model(architecture: str) -> Distiller:
+    MessageHub.get_current_instance().update_info("epoch", 0)  # TOOD's loss reads it
     model = distiller(architecture, LossWeights(0.01, 0.1, ramp_from=-4), diagnose_every=1000)
     # the logits of untrained detectors are so similar that their divergence is rounding error: enlarge the teacher's
     head = dense_head(model.teacher.detector)
-    getattr(head, CLASS_CONVOLUTION.get(type(head).__name__, "rpn_cls")).weight.data *= 50
+    for name, parameter in head.named_parameters():
+        if re.search(r"_cls(\.\d)?\.weight$", name):
+            parameter.data *= 50
     if architecture == "gfl":
         # mmdet divides by the sum of the positives' scores in a process, but at least by 1; with the low scores of an
         # untrained head on so few pixels, half of a batch would count twice
         torch.nn.init.zeros_(model.student.bbox_head.gfl_cls.bias)
-    return model.train()
+    return to_device(model, torch.device("cpu")).train()
 
 
 def gradient(model: Distiller, loss: Tensor) -> Tensor:
@@ -137,7 +145,7 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", sorted(set(ARCHITECTURES) - set(BATCH_NORM_ARCHITECTURES)))
 def test_terms_and_their_gradients_equal_those_of_one_process(results: Any, architecture: str) -> None:
     one = results[0][architecture]
     for other in results[1]:

@@ -69,11 +69,16 @@ def test_baseline_and_comparison_have_the_limit_of_the_student() -> None:
 def test_a_detector_returns_the_limit_and_keeps_candidates_in_proportion(architecture: str, limit: int) -> None:
     test_cfg = builder.model_config(DescribedDetector.model_validate(described(architecture)), 3, limit).test_cfg
     candidates = 1000 * max(1, limit // 100)
-    if architecture == "faster_rcnn":
-        assert (test_cfg.rpn.nms_pre, test_cfg.rpn.max_per_img) == (candidates, candidates)
-        assert test_cfg.rcnn.max_per_img == limit
-    else:
-        assert (test_cfg.nms_pre, test_cfg.max_per_img) == (candidates, limit)
+    match architecture:
+        case "faster_rcnn":
+            assert (test_cfg.rpn.nms_pre, test_cfg.rpn.max_per_img) == (candidates, candidates)
+            assert test_cfg.rcnn.max_per_img == limit
+        case "yolox":  # it has no limit on candidates
+            assert test_cfg.nms.max_num == limit
+        case "rtmdet":
+            assert (test_cfg.nms_pre, test_cfg.max_per_img) == (30_000 * max(1, limit / 300), limit)
+        case _:
+            assert (test_cfg.nms_pre, test_cfg.max_per_img) == (candidates, limit)
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(100, (30_000, 300)), (200, (30_000, 200)), (600, (60_000, 600))])
@@ -89,7 +94,7 @@ def test_a_built_detector_returns_that_many_detections(architecture: str, limit:
     torch.manual_seed(0)
     detector = builder.build(DescribedDetector.model_validate(described(architecture)), 3, Path(), limit).eval()
     part = detector.roi_head if architecture == "faster_rcnn" else detector.bbox_head
-    part.test_cfg.score_thr = 0.0
+    part.test_cfg.update(score_thr=0.0, min_bbox_size=-1)  # untrained boxes may be empty
     part.test_cfg.nms.iou_threshold = 1.0
     shape = {"img_shape": (128, 128), "ori_shape": (128, 128), "scale_factor": (1.0, 1.0)}
     with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from test_distiller import batch, distiller, optimise
 from test_engine import facts, series, values
-from tiny import ARCHITECTURES, Train, described, job
+from tiny import ARCHITECTURES, SAMPLED_ARCHITECTURES, Train, described, job
 
 from frs.distillation.diagnosis import agreement
 from frs.distillation.distiller import LossWeights
@@ -119,7 +119,7 @@ def test_unlabelled_images_equal_to_the_labelled_ones_do_not_change_the_terms() 
         torch.testing.assert_close(both.terms[name], labelled.terms[name])
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SAMPLED_ARCHITECTURES)
 def test_a_run_with_unlabelled_images_computes_the_terms_at_every_step(train: Train, architecture: str) -> None:
     spec = job(
         unlabelled="tiny",

@@ -35,7 +35,7 @@ from frs.spec import Schedule
 from frs.training import memory
 
 ADAMW = Schedule.model_validate({"optimizer": {"name": "adamw"}})
-ONE_STEP = ProbeConfig(nullcontext, ADAMW, repeats=1, estimate_memory=False)
+ONE_STEP = ProbeConfig(nullcontext, ADAMW, "adamw", repeats=1, estimate_memory=False)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -64,9 +64,9 @@ def test_the_memory_of_a_step_includes_what_training_keeps() -> None:
     model = distiller("gfl")
     trained = sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
     student = sum(t.numel() * t.element_size() for t in model.student.state_dict().values())
-    assert kept_bytes(model, ADAMW) == 2 * trained
-    assert kept_bytes(model, ADAMW.model_copy(update={"accumulate": 4})) == 3 * trained
-    assert kept_bytes(model, ADAMW.model_copy(update={"ema": 0.999})) == 2 * trained + student
+    assert kept_bytes(model, ADAMW, "adamw") == 2 * trained
+    assert kept_bytes(model, ADAMW.model_copy(update={"accumulate": 4}), "adamw") == 3 * trained
+    assert kept_bytes(model, ADAMW.model_copy(update={"ema": 0.999}), "adamw") == 2 * trained + student
 
 
 def test_the_probe_restores_running_means() -> None:

@@ -25,8 +25,7 @@ def rates(images: int = 160, **fields: Any) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=resolved.learning_rate)
     wrapper = OptimWrapper(optimizer)
     schedulers = [
-        PARAM_SCHEDULERS.build({**config, "optimizer": wrapper})
-        for config in schedule.scheduler_configs(configured, resolved)
+        PARAM_SCHEDULERS.build({**config, "optimizer": wrapper}) for config in schedule.scheduler_configs(resolved)
     ]
     learning_rates = []
     for _ in range(resolved.steps):
@@ -41,6 +40,26 @@ def test_absent_fields_take_the_values_of_the_base_config() -> None:
     resolved = resolve()
     assert (resolved.epochs, resolved.steps, resolved.learning_rate) == (12, 120, 0.01)
     assert resolved.milestones == (80, 110)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fields", "expected"),
+    [
+        ("gfl", {}, ("sgd", 0.01, 1e-4, "step")),
+        ("yolox", {}, ("sgd", 0.0025, 5e-4, "cosine")),
+        ("rtmdet", {}, ("adamw", 1e-3, 0.05, "cosine")),
+        ("rtmdet", {"optimizer": {"name": "sgd"}, "batch_size": 8}, ("sgd", 0.005, 1e-4, "cosine")),
+        ("rtmdet", {"lr_schedule": {"milestones": [200]}}, ("adamw", 1e-3, 0.05, "step")),
+        ("rtmdet", {"lr_schedule": {"name": "step"}}, ("adamw", 1e-3, 0.05, "step")),
+    ],
+)
+def test_an_absent_optimizer_and_schedule_are_those_of_the_base_config(
+    architecture: Any, fields: dict[str, Any], expected: tuple[str, float, float, str]
+) -> None:
+    base_config = load_base_config(DescribedDetector(architecture=architecture))
+    resolved = schedule.resolve_schedule(Schedule.model_validate(fields), base_config, images=160)
+    optimizer = (resolved.optimizer, resolved.learning_rate, resolved.weight_decay)
+    assert (*optimizer, resolved.lr_schedule) == expected
 
 
 def test_the_learning_rate_of_the_base_config_scales_with_the_batch_size() -> None:

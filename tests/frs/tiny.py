@@ -1,12 +1,21 @@
 """Specs and detectors that train in a second, and a filter for their events."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
+
+import pytest
 
 from frs import events
+from frs.spec import Architecture
 
 Train = Callable[..., list[events.Event]]
-ARCHITECTURES = ("gfl", "retinanet", "fcos", "faster_rcnn")
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+SAMPLE = ("retinanet", "gfl", "yolox", "faster_rcnn")
+"""Architectures whose heads differ most: many anchors, one, class x objectness, two stages."""
+SAMPLED_ARCHITECTURES = [
+    name if name in SAMPLE else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES
+]
+"""All architectures for tests that take seconds; `make test` runs the sample."""
 
 
 class Killed(BaseException):

@@ -43,7 +43,7 @@ def _render(spec: JobSpec) -> str:
                 + repr(test_pipeline(test_size(spec.schedule, base_config)))
             )
             parts.append(repr(schedule.optimizer_config(spec.schedule, resolved)))
-            parts.append(repr(schedule.scheduler_configs(spec.schedule, resolved)))
+            parts.append(repr(schedule.scheduler_configs(resolved)))
     return "\n".join(parts)
 
 
