@@ -58,7 +58,8 @@ def build(ref: Any, classes: int) -> Any:
 
 def describe(detector: str, channels: int) -> DescribedDetector:
     backbone = {"depth": 18, "width": 8, "norm": "frozen_bn"}
-    shape = {"architecture": detector, "backbone": backbone, "neck_channels": channels, "stacked_convs": 1}
+    architecture = "gfl" if detector == EDGE else detector
+    shape = {"architecture": architecture, "backbone": backbone, "neck_channels": channels, "stacked_convs": 1}
     return DescribedDetector.model_validate(shape)
 
 
