@@ -16,6 +16,8 @@ from frs.spec import EvaluationSettings, JobSpec
 
 IDENTITY = "dac92d10f87028b22bd51cd0c08c5d1d91b35332e61ab54d7d87f09b5e562bb3"
 """Identity of the checkpoints of a job without newer fields, from before these fields existed."""
+STORED_DEFAULTS = {"lr_schedule": {"name": "step"}}
+"""Fields that the specs of running jobs hold, because a spec is stored with its defaults; these are now absent."""
 NEWER: list[dict[str, Any]] = [
     {"evaluation": {"max_detections": 300}},
     {"evaluation": {"max_detections": 200}},
@@ -94,4 +96,6 @@ def test_a_newer_field_belongs_to_the_identity_of_a_checkpoint_if_it_is_set() ->
 
 def test_a_newer_field_that_is_not_set_leaves_the_checkpoints_of_running_jobs_valid() -> None:
     defaults = {name: stages.Schedule.model_fields[name].default for name in stages.NEWER_SCHEDULE_FIELDS}
-    assert identity() == identity(evaluation=EvaluationSettings().model_dump(), schedule=defaults) == IDENTITY
+    evaluation = EvaluationSettings().model_dump()
+    assert identity(schedule=STORED_DEFAULTS) == IDENTITY
+    assert identity(evaluation=evaluation, schedule=defaults | STORED_DEFAULTS) == IDENTITY
