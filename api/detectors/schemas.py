@@ -55,7 +55,7 @@ class DetectorUpload(Spec):
 
     name: Name
     """Unique among the detectors of the owner."""
-    description: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+    description: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
     """Architecture of the detector, or a base config of mmdet, as JSON, such as `{"architecture": "gfl"}`."""
     classes: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
     """Class names, separated by commas, in the order of the labels. They must be those in the file, if it names any."""

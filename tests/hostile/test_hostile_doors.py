@@ -146,6 +146,15 @@ def test_large_deep_and_invalid_bodies_are_refused_without_memory_growth(live):
     assert _memory_growth(live, before) < RSS_GROWTH
 
 
+def test_the_names_of_1203_classes_fit_into_the_query_of_an_upload(live):
+    query = {"name": "lvis", "description": '{"architecture": "gfl"}'}
+    query["classes"] = ",".join(f"category {number}" for number in range(1203))  # as many as LVIS has
+    headers = {"Content-Type": "application/octet-stream"} | live.headers
+    response = httpx2.post(f"{live.url}/detectors/upload", params=query, content=b"x", headers=headers)
+    assert response.status_code == 201, response.text
+    assert len(response.json()["classes"]) == 1203
+
+
 def test_an_endless_body_is_refused_and_not_buffered(live):
     head = "POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
     before = live.resident_bytes()
