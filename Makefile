@@ -28,7 +28,7 @@ PROCESSES ?= 3
 test: setup  ## run the tests (15 minutes on two cores); of seeds, walks and generated requests a sample
 	$(PYTEST)
 
-test-full: setup  ## run the tests of make test and all seeds, walks and generated requests (an hour or more)
+test-full: setup  ## run the tests of make test and all seeds, walks and generated requests (an hour on two cores)
 	$(PYTEST) -m 'not docker'
 
 test-docker: setup  ## test the service in containers: builds the images, then takes 15 min; needs Docker and compose
