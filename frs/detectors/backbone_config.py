@@ -26,7 +26,7 @@ CSPNEXT_WEIGHTS = {
     for size, deepen, widen in [("tiny", 0.167, 0.375), ("s", 0.33, 0.5)]
 }
 """ImageNet weights of CSPNeXt by (`deepen_factor`, `widen_factor`); RTMDet's larger sizes have none."""
-GROUPS = {"type": "GN", "num_groups": 8, "requires_grad": True}
+GROUP_NORM = {"type": "GN", "num_groups": 8, "requires_grad": True}
 
 
 def set_backbone(model: ConfigDict, backbone: Backbone) -> None:
@@ -63,7 +63,7 @@ def _set_resnet(config: ConfigDict, backbone: ResNet) -> None:
     config.depth = backbone.depth
     config.base_channels = config.stem_channels = backbone.width
     if backbone.norm == "gn":
-        config.norm_cfg = GROUPS
+        config.norm_cfg = GROUP_NORM
         config.norm_eval = False
 
 
@@ -71,7 +71,7 @@ def _config(backbone: Backbone) -> tuple[dict[str, Any], str, dict[str, Any]]:
     """Return a backbone's config with levels of strides 4, 8, 16 and 32, the source of its weights, and its pixels."""
     match backbone:
         case ResNet(depth=depth, width=width, norm=norm):
-            norms = {"norm_cfg": GROUPS, "norm_eval": False} if norm == "gn" else {"norm_eval": True}
+            norms = {"norm_cfg": GROUP_NORM, "norm_eval": False} if norm == "gn" else {"norm_eval": True}
             sizes = {"depth": depth, "base_channels": width, "stem_channels": width}
             config = {"type": "ResNet", **sizes, **norms, "out_indices": (0, 1, 2, 3)}
             return config, f"torchvision://resnet{depth}", TORCHVISION_PIXELS

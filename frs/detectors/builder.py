@@ -18,7 +18,7 @@ from torch import nn
 import frs.detectors.fp32_losses  # noqa: F401 - changes two heads of mmdet
 from frs.backbones import Backbone, CSPBackbone, ResNet
 from frs.detectors import imagenet
-from frs.detectors.backbone_config import GROUPS, build_shapes, keep_statistics, set_backbone
+from frs.detectors.backbone_config import GROUP_NORM, build_shapes, keep_statistics, set_backbone
 from frs.detectors.unsupported import unsupported_on_error
 from frs.errors import InvalidSpec, UnsupportedDetector
 from frs.resolved import weights_file
@@ -202,7 +202,7 @@ def _adapt_neck(neck: ConfigDict, backbone: Backbone) -> None:
     """
     has_blocks = "num_csp_blocks" in neck
     if isinstance(backbone, ResNet) and backbone.norm == "gn":
-        groups = GROUPS["num_groups"] if has_blocks else group_norm_groups(neck.out_channels)
+        groups = GROUP_NORM["num_groups"] if has_blocks else group_norm_groups(neck.out_channels)
         neck.norm_cfg = {"type": "GN", "num_groups": groups, "requires_grad": True}
     if has_blocks and isinstance(backbone, CSPBackbone):
         neck.num_csp_blocks = max(1, round(3 * backbone.deepen_factor))
