@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from service_process import ServiceProcess, start_service
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from frs.spec import JobSpec
 from store.db.tables import Dataset, Job
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def measure(clients: int = CLIENTS, jobs: int = CLIENTS, seconds: float = SECONDS) -> dict[str, Any]:
-    """Return delays, memory per client in bytes, CPU cores used by the API, and received and expected events.
+    """Return delays, memory per client in bytes, CPU cores used by the API, and received and written events.
 
     A delay, in seconds, starts before the transaction of the event is committed.
     """
@@ -63,18 +63,21 @@ async def _listen(service: ServiceProcess, ids: list[str], seconds: float) -> di
     writer = threading.Thread(target=_write, args=(service, stop, commits), daemon=True)
     writer.start()
     await asyncio.sleep(SETTLE_SECONDS)
-    for listener in listeners:
-        listener.delays.clear()
+    settled = [len(listener.delays) for listener in listeners]
     cpu_before, started = service.api.cpu_seconds(), time.monotonic()
     await asyncio.sleep(seconds)
     duration, cpu_used = time.monotonic() - started, service.api.cpu_seconds() - cpu_before
-    delays = np.concatenate([listener.delays for listener in listeners])
+    delays = np.concatenate([listener.delays[start:] for listener, start in zip(listeners, settled, strict=True)])
     memory_growth = service.api.resident_bytes() - memory_before
     connected = sum(not listener.is_closed for listener in listeners)
     stop.set()
     writer.join()
+    await asyncio.sleep(SETTLE_SECONDS)  # the last events arrive
+    received = sum(len(listener.delays) for listener in listeners)
     for listener in listeners:
         listener.close()
+    with service.database.read() as session:
+        written = {job.id: job.last_event for job in session.scalars(select(Job))}
     return {
         "p50": float(np.percentile(delays, 50)),
         "p99": float(np.percentile(delays, 99)),
@@ -82,8 +85,8 @@ async def _listen(service: ServiceProcess, ids: list[str], seconds: float) -> di
         "p99_of_writing": float(np.percentile(commits, 99)),
         "bytes_per_client": memory_growth / len(ids),
         "cores": cpu_used / duration,
-        "events": len(delays),
-        "expected": len(ids) * duration,
+        "events": received,
+        "expected": sum(written[id] for id in ids),
         "clients": connected,
         "jobs": len(set(ids)),
     }
