@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from tiny import SAMPLED_ARCHITECTURES, Train, described, job, of
+from tiny import ARCHITECTURES, SAMPLED_ARCHITECTURES, Train, described, job, of
 
 from frs import events
 from frs.detectors import weights
@@ -65,6 +65,7 @@ BACKBONES = {
     "yolox": {"backbone": {"type": "CSPDarknet", **CSP_FACTORS}},
 }
 """Backbones that are no ResNet: one of timm, and those that RTMDet and YOLOX ship with."""
+GFL_IN_MAKE_TEST = [name if name == "gfl" else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
 
 
 @pytest.mark.parametrize("architecture", SAMPLED_ARCHITECTURES)
@@ -135,11 +136,14 @@ print(Runner.from_cfg(config).test())
 """
 
 
+@pytest.mark.parametrize("architecture", GFL_IN_MAKE_TEST)
 def test_the_student_works_in_every_api_of_mmdet_in_the_data_set_folder(
-    train: Train, data: Path, tmp_path: Path
+    train: Train, data: Path, tmp_path: Path, architecture: str
 ) -> None:
-    spec = job(kind="train", teacher=None, student=described(**BACKBONES["gfl"]), schedule={"max_steps": 1})
-    files = result_files(tmp_path / "run", train(spec))
+    student = described(architecture, **BACKBONES.get(architecture, {}))
+    files = result_files(
+        tmp_path / "run", train(job(kind="train", teacher=None, student=student, schedule={"max_steps": 1}))
+    )
     command = [sys.executable, "-c", MMDET_APIS, files["student-config.py"], files["student.pth"], tmp_path / "work"]
     completed = subprocess.run(command, capture_output=True, text=True, cwd=data / "tiny", check=False)
     assert completed.returncode == 0, completed.stderr[-3000:]
