@@ -21,7 +21,7 @@ from service_process import has_postgresql
 HERE = Path(__file__).parent
 STEP_GOALS = {"retinanet": 1.40, "gfl": 1.50, "fcos": 1.50, "faster_rcnn": 1.40, "edge": 1.90}
 GB = 1e9
-PROGRAMS = {"posting": "wrk"}
+PROGRAMS = {"posting": "wrk", "latency": "redis-server"}
 """Programs that a benchmark needs besides this package."""
 NOT_MEASURED = "not measured"
 
