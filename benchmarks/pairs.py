@@ -13,6 +13,7 @@ from mmengine.structures import InstanceData
 from frs.detectors import builder
 from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher
+from frs.distillation.weight_schedule import WeightSchedule
 from frs.recipes import RECIPES
 from frs.spec import DescribedDetector, Distillation
 
@@ -47,7 +48,7 @@ def _described(detector: str, role: str) -> Any:
 
 def distiller(student: Any, teacher: Any) -> Distiller:
     """Return a distiller with both loss terms whose `train_step` repeats a step without a diagnosis."""
-    distiller = Distiller(student, Teacher(teacher), Distillation(), LossWeights(1e-4, 1e-2), ramp_steps=1)
+    distiller = Distiller(student, Teacher(teacher), Distillation(), LossWeights(1e-4, 1e-2), WeightSchedule(1))
     distiller.train_step = partial(distiller.train_step, step=1)
     return distiller
 

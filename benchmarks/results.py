@@ -1,181 +1,215 @@
-"""Compare distillation methods in paired runs of several arms and seeds: the experiments of `docs/results.md`.
+"""Run the experiments of `docs/protocol.md` and make the tables of `docs/results.md`.
 
-    python benchmarks/results.py --data DIR [--output runs/results] [--runs-at-once 2] [--tables-only]
+    python benchmarks/results.py --data DIR                            all questions, in the protocol's order
+    python benchmarks/results.py --data DIR --questions weight         the runs of one question
+    python benchmarks/results.py --data DIR --sets cells --arms none default --seeds 0-4 --epochs 30
+    python benchmarks/results.py --tables                              the tables of all runs in benchmarks/results
 
-After every run, the tables in `OUTPUT/results.md` are updated. Every run is `python -m frs train` with a spec stored
-next to its results. After an interruption, the script continues; completed runs are not repeated. All arms of a seed
-start from the same weights, use the same images in the same order for the same number of steps, and are evaluated
-once, after the last.
+Each run is `python -m frs train`; its numbers become a row of `benchmarks/results/SET.csv` when it ends. Runs that have
+a row are not repeated, so the command continues after an interruption, also in another clone.
 """
 
 import argparse
+import csv
 import json
+import math
 import os
+import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import experiments
 import yaml
+from experiments import QUESTIONS, STUDIES, TEACHER_EPOCHS, TUNING_SEEDS, Run
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from frs import events
 from frs.comparison.compare import seed_interval
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.evaluation.verdict import MIN_SEEDS, verdict_of
 
-Spec = dict[str, Any]
-FIRST_ARMS, OTHER_ARMS = ("none", "frs", "random teacher"), ("feature", "logit", "uniform", "boxes", "pkd")
-FIRST_SEEDS, OTHER_SEEDS = 5, 3
-OUTCOME = '"type":"outcome","status":"succeeded"'
-SCHEDULE: Spec = {
-    "batch_size": 8,
-    "optimizer": {"name": "adamw", "learning_rate": 0.002},
-    "lr_schedule": {"name": "cosine"},
-    "max_grad_norm": 10,
-    "evaluate_every": 1000,
-}
-STUDENT: Spec = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 32, "stacked_convs": 1}
-
-
-@dataclass(frozen=True)
-class Study:
-    """A data set with a teacher and a student small enough for CPU training."""
-
-    name: str
-    dataset: str
-    image_size: tuple[int, int]
-    epochs: int
-    teacher: Spec
-    teacher_epochs: int = 0
-    """0: the teacher's weights are part of the package."""
-
-    def teacher_run(self) -> Spec:
-        """Return the spec that trains the teacher."""
-        schedule = SCHEDULE | {"epochs": self.teacher_epochs, "image_size": list(self.image_size)}
-        student = {key: value for key, value in self.teacher.items() if key != "init"}
-        return {"kind": "train", "dataset": self.dataset, "student": student, "schedule": schedule}
-
-    def run(self, arm: str, seed: int) -> Spec:
-        """Return the spec of one run."""
-        schedule = SCHEDULE | {"epochs": self.epochs, "image_size": list(self.image_size), "seed": seed}
-        spec = {"dataset": self.dataset, "student": STUDENT, "schedule": schedule}
-        if arm == "none":
-            return spec | {"kind": "train"}
-        random = arm == "random teacher"
-        teacher = self.teacher | {"init": "random"} if random else self.teacher
-        return spec | {
-            "kind": "distill",
-            "method": "frs" if random else arm,
-            "teacher": teacher,
-            "distillation": {"accept_weak_teacher": random},
-        }
-
-
-SHAPES = Study(
-    "shapes",
-    "shapes",
-    (160, 160),
-    24,
-    {
-        "architecture": "gfl",
-        "backbone": {"depth": 18, "width": 16},
-        "neck_channels": 48,
-        "stacked_convs": 2,
-        "init": {"weights": "shapes_teacher-d5d99538.pth"},
-    },
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = (
+    "arm",
+    "epochs",
+    "seed",
+    "steps",
+    "mAP",
+    "mAP_50",
+    "mAP_75",
+    "halfway_mAP",
+    "teacher_mAP",
+    "feature_weight",
+    "logit_weight",
+    "first_share",
+    "last_share",
+    "coverage",
+    "minutes",
+    "teacher",
+    "student",
+    "commit",
 )
-BCCD = Study(
-    "bccd",
-    "bccd",
-    (320, 240),
-    12,
-    {
-        "architecture": "gfl",
-        "backbone": {"depth": 18, "width": 24},
-        "neck_channels": 64,
-        "stacked_convs": 2,
-        "init": {"weights": "bccd_teacher.pth"},
-    },
-    teacher_epochs=24,
-)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a study: an arm with a seed."""
-
-    study: Study
-    arm: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.study.name}/{self.arm.replace(' ', '-')}-{self.seed}"
+"""mAP in percent. `first_share` and `last_share`: gradient ratio of the feature term after the ramp and at the end,
+means over five diagnoses; `coverage`: mean richness over the levels; `teacher` and `student`: start of the weights'
+SHA-256.
+"""
+Row = dict[str, str]
+LABELLED_OF_ALL = 100
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder that contains bccd/; shapes are drawn below --output"
-    )
+    parser.add_argument("--data", type=Path, help="folder that contains bccd/; shapes are drawn below --output")
     parser.add_argument("--output", type=Path, default=Path("runs/results"))
+    parser.add_argument("--questions", nargs="+", choices=QUESTIONS, default=[*QUESTIONS])
+    parser.add_argument("--sets", nargs="+", choices=STUDIES, help="only the runs of these sets")
+    parser.add_argument("--arms", nargs="+", help="only these arms")
+    parser.add_argument("--seeds", type=_seed_range, help="only these seeds, such as 0-4 or 100")
+    parser.add_argument("--epochs", type=int, help="runs of this length instead of those of the questions")
     parser.add_argument("--runs-at-once", type=int, default=2, help="number of parallel runs, one thread each")
-    parser.add_argument("--tables-only", action="store_true", help="only print the tables of the completed runs")
+    parser.add_argument("--tables", action="store_true", help="only print the tables of the completed runs")
     options = parser.parse_args()
-    if options.tables_only:
-        print(tables(options.output))
+    if options.tables:
+        print(tables())
         return
-    prepare(options.data, options.output, options.runs_at_once)
-    todo = [run for run in runs(SHAPES, BCCD) if not is_complete(options.output / run.name)]
-    total = len(list(runs(SHAPES, BCCD)))
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as bar:
-        task = bar.add_task("runs", total=total, completed=total - len(todo))
-        with ThreadPoolExecutor(options.runs_at_once) as pool:
-            for run, failed in pool.map(
-                lambda run: (run, train(run.study.run(run.arm, run.seed), options.output, run.name)), todo
-            ):
-                bar.update(task, advance=1, description=run.name)
-                (options.output / "results.md").write_text(tables(options.output))
-                if failed:
-                    bar.console.print(f"{run.name}: {failed}")
+    if options.data is None:
+        parser.error("--data is required")
+    execute(missing(selected(options)), options.data, options.output, options.runs_at_once)
+    print(tables())
 
 
-def runs(*studies: Study) -> Iterator[Run]:
-    """Yield the most informative runs first, so that an early stop leaves complete comparisons."""
-    for arms, seeds in ((FIRST_ARMS, FIRST_SEEDS), (OTHER_ARMS, OTHER_SEEDS)):
-        for study in studies:
-            yield from (Run(study, arm, seed) for seed in range(seeds) for arm in arms)
+def _seed_range(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
-def prepare(data: Path, output: Path, threads: int) -> None:
-    """Create the data sets and the teachers' weights."""
+def selected(options: argparse.Namespace) -> list[Run]:
+    """Return the runs that the command line selects, each once."""
+    if options.epochs:
+        return experiments.runs(options.sets or STUDIES, options.arms, options.seeds or TUNING_SEEDS, options.epochs)
+    planned = dict.fromkeys(run for name in options.questions for run in QUESTIONS[name])
+    return [
+        run
+        for run in planned
+        if (not options.sets or run.study in options.sets)
+        and (not options.arms or run.arm in options.arms)
+        and (options.seeds is None or run.seed in options.seeds)
+    ]
+
+
+def missing(planned: Iterable[Run]) -> list[Run]:
+    """Return the runs without a row in the results."""
+    done = {(study, row["arm"], row["seed"], row["epochs"]) for study in STUDIES for row in read(study)}
+    return [run for run in planned if (run.study, run.arm, str(run.seed), str(run.epochs)) not in done]
+
+
+def execute(todo: Sequence[Run], data: Path, output: Path, runs_at_once: int) -> None:
+    """Run all of `todo` and append their rows to the results."""
+    prepare(todo, data, output, runs_at_once)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns) as bar, ThreadPoolExecutor(runs_at_once) as pool:
+        task = bar.add_task("runs", total=len(todo))
+        futures = {pool.submit(train, run.spec(), output, run.folder): run for run in todo}
+        for future in as_completed(futures):
+            run, failure = futures[future], future.result()
+            if failure:
+                bar.console.print(f"{run.folder}: {failure}")
+            else:
+                append(run.study, row_of(run, output / run.folder))
+            bar.update(task, advance=1, description=run.folder)
+
+
+def prepare(todo: Sequence[Run], data: Path, output: Path, threads: int) -> None:
+    """Create the data sets and the teachers' weights that the runs need."""
     for folder in ("data", "models"):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    draw_dataset(output / "data" / "shapes", train=400, val=400)
-    if not (output / "data" / "bccd").exists():
-        shutil.copytree(data / "bccd", output / "data" / ".bccd", dirs_exist_ok=True)
-        (output / "data" / ".bccd").rename(output / "data" / "bccd")
     for weights in files("frs.recipes").joinpath("weights").iterdir():
         (output / "models" / weights.name).write_bytes(weights.read_bytes())
-    if not (output / "models" / "bccd_teacher.pth").exists():
-        print("bccd teacher")
-        if failed := train(BCCD.teacher_run(), output, "bccd/teacher", threads):
-            raise SystemExit(failed)
-        shutil.copy(last_student(output / "bccd" / "teacher"), output / "models" / "bccd_teacher.pth")
+    draw_dataset(output / "data" / "shapes", train=400, val=400)
+    if any(STUDIES[run.study].dataset.startswith("cells") for run in todo):
+        prepare_cells(data / "bccd", output / "data")
+    if any(STUDIES[run.study].teacher_weights == "cells_teacher.pth" and run.arm != "none" for run in todo):
+        train_teacher(output, threads)
 
 
-def train(spec: Spec, output: Path, name: str, threads: int = 1) -> str:
+def train_teacher(output: Path, threads: int) -> None:
+    """Train the teacher of the cells, unless its weights exist."""
+    target = output / "models" / "cells_teacher.pth"
+    if target.exists():
+        return
+    study = STUDIES["cells"]
+    schedule = study.schedule(TEACHER_EPOCHS) | {"augmentation": "strong"}
+    spec = {"kind": "train", "dataset": "cells", "student": study.teacher, "schedule": schedule}
+    if failure := train(spec, output, "cells/teacher", threads):
+        raise SystemExit(failure)
+    shutil.copy(_last_student(output / "cells" / "teacher"), target)
+
+
+def prepare_cells(bccd: Path, folder: Path) -> None:
+    """Create `cells`, BCCD with its test split added to its validation split, `cells-100` and `cells-rest`."""
+    if (folder / "cells-rest").exists():
+        return
+    train, *held_out = (
+        json.loads((bccd / "annotations" / f"instances_{split}.json").read_text()) for split in ("train", "val", "test")
+    )
+    sources = {
+        image["file_name"]: bccd / split
+        for split, part in zip(("val", "test"), held_out, strict=True)
+        for image in part["images"]
+    }
+    sources |= {image["file_name"]: bccd / "train" for image in train["images"]}
+    val = merged(held_out)
+    names = sorted(image["file_name"] for image in train["images"])
+    labelled = set(random.Random(0).sample(names, LABELLED_OF_ALL))
+    for name, chosen in (("cells", set(names)), ("cells-100", labelled), ("cells-rest", set(names) - labelled)):
+        target = folder / f".{name}"
+        shutil.rmtree(target, ignore_errors=True)
+        for split, content in (("train", subset(train, chosen)), ("val", val)):
+            (target / split).mkdir(parents=True)
+            (target / "annotations").mkdir(exist_ok=True)
+            (target / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+            for image in content["images"]:
+                shutil.copy(sources[image["file_name"]] / image["file_name"], target / split)
+        target.rename(folder / name)
+
+
+def subset(coco: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """Return the images with these file names, and their annotations."""
+    images = [image for image in coco["images"] if image["file_name"] in names]
+    ids = {image["id"] for image in images}
+    return coco | {"images": images, "annotations": [a for a in coco["annotations"] if a["image_id"] in ids]}
+
+
+def merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the images and annotations of several COCO files with new ids. Their categories are the same."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for part in parts:
+        ids = {image["id"]: len(images) + number for number, image in enumerate(part["images"])}
+        images += [image | {"id": ids[image["id"]]} for image in part["images"]]
+        annotations += [
+            annotation | {"image_id": ids[annotation["image_id"]], "id": len(annotations) + number}
+            for number, annotation in enumerate(part["annotations"])
+        ]
+    return {"images": images, "annotations": annotations, "categories": parts[0]["categories"]}
+
+
+def train(spec: experiments.Spec, output: Path, name: str, threads: int = 1) -> str:
     """Train in a subprocess. Return the end of its output if it failed, else an empty string."""
     folder = output / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
     command = [sys.executable, "-m", "frs", "train", str(folder / "spec.yaml"), "--workdir", str(folder), "--json"]
+    started = time.monotonic()
     completed = subprocess.run(
         [*command, "--data", str(output / "data"), "--models", str(output / "models")],
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
@@ -183,72 +217,123 @@ def train(spec: Spec, output: Path, name: str, threads: int = 1) -> str:
         text=True,
         check=False,
     )
+    (folder / "seconds").write_text(f"{time.monotonic() - started:.0f}")
     return "" if completed.returncode == 0 else (completed.stdout + completed.stderr)[-1000:]
 
 
-def tables(output: Path) -> str:
-    """Return one Markdown table per data set with the completed runs; mAP in percent."""
-    parts = [_table(study, output) for study in (SHAPES, BCCD)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+def row_of(run: Run, folder: Path) -> Row:
+    """Return the numbers of a completed run."""
+    emitted = [events.parse(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    evaluations = [event for event in emitted if isinstance(event, events.Evaluation)]
+    students = [event for event in evaluations if event.role == "student"]
+    teachers = [event for event in evaluations if event.role == "teacher"]
+    facts: dict[str, Any] = {}
+    for event in emitted:
+        facts |= event.values if isinstance(event, events.Facts) else {}
+    weights = facts.get("weights") or {}
+    metrics = [event for event in emitted if isinstance(event, events.Metrics)]
+    shares = {event.step: share for event in metrics if (share := event.values.get("train/share_feature")) is not None}
+    ramp_end = weights.get("ramp_from", 0) + math.ceil(students[-1].step / 20)
+    after_ramp = [share for step, share in shares.items() if step > ramp_end]
+    coverage = [value for event in metrics for name, value in event.values.items() if name.startswith("train/coverage")]
+    return {
+        "arm": run.arm,
+        "epochs": str(run.epochs),
+        "seed": str(run.seed),
+        "steps": str(students[-1].step),
+        "mAP": _percent(students[-1].metrics["bbox_mAP"]),
+        "mAP_50": _percent(students[-1].metrics["bbox_mAP_50"]),
+        "mAP_75": _percent(students[-1].metrics["bbox_mAP_75"]),
+        "halfway_mAP": _percent(students[0].metrics["bbox_mAP"]),
+        "teacher_mAP": _percent(teachers[0].metrics["bbox_mAP"]) if teachers else "",
+        "feature_weight": _significant(weights.get("feature")),
+        "logit_weight": _significant(weights.get("logit")),
+        "first_share": _significant(mean(after_ramp[:5])) if after_ramp else "",
+        "last_share": _significant(mean(after_ramp[-5:])) if after_ramp else "",
+        "coverage": _significant(mean(coverage)) if coverage else "",
+        "minutes": f"{int((folder / 'seconds').read_text()) / 60:.1f}",
+        "teacher": (facts.get("teacher_sha256") or "")[:8],
+        "student": (facts.get("student_sha256") or "")[:8],
+        "commit": _commit(),
+    }
 
 
-def _table(study: Study, output: Path) -> str:
-    scores = {arm: _mAP_by_seed(study, arm, output) for arm in (*FIRST_ARMS, *OTHER_ARMS)}
-    baseline = scores["none"]
+def read(study: str) -> list[Row]:
+    """Return the rows of a study, sorted by length, arm and seed."""
+    path = RESULTS / f"{study}.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return sorted(rows, key=lambda row: (int(row["epochs"]), row["arm"] != "none", row["arm"], int(row["seed"])))
+
+
+def append(study: str, row: Row) -> None:
+    """Add a row to the results of a study."""
+    RESULTS.mkdir(exist_ok=True)
+    rows = [*read(study), row]
+    with (RESULTS / f"{study}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def tables() -> str:
+    """Return one Markdown table for each set, length and kind of seeds."""
+    parts = []
+    for study in STUDIES:
+        for _, group in groupby(read(study), key=lambda row: row["epochs"]):
+            rows = list(group)
+            for kind, tuning in (("test seeds", False), ("tuning seeds", True)):
+                chosen = [row for row in rows if (int(row["seed"]) >= min(TUNING_SEEDS)) == tuning]
+                if chosen:
+                    parts.append(_table(f"{study}, {chosen[0]['steps']} steps, {kind}", chosen))
+    return "\n\n".join(parts)
+
+
+def _table(title: str, rows: list[Row]) -> str:
+    baseline = {row["seed"]: float(row["mAP"]) for row in rows if row["arm"] == "none"}
+    teachers = {row["teacher_mAP"] for row in rows if row["teacher_mAP"] and row["arm"] != experiments.RANDOM_TEACHER}
     lines = [
-        f"| {study.name} | seeds | mAP | gain over `none`, same seeds | 95 % interval | verdict |",
+        f"| {title} | seeds | mAP | gain over `none`, same seeds | 95 % interval | verdict |",
         "|---|---|---|---|---|---|",
+        *(f"| the teacher | | {mAP} | | | |" for mAP in sorted(teachers)),
     ]
-    teacher = next((mAP for arm in ("frs", *OTHER_ARMS) for mAP in _teacher_mAP(study, arm, output)), None)
-    if teacher is not None:
-        lines.append(f"| the teacher | | {100 * teacher:.1f} | | | |")
-    for arm, by_seed in scores.items():
-        if by_seed:
-            lines.append(
-                _row(arm, by_seed, {seed: mAP - baseline[seed] for seed, mAP in by_seed.items() if seed in baseline})
-            )
-    return "\n".join(lines) if len(lines) > 2 else ""
+    for arm, group in groupby(rows, key=lambda row: row["arm"]):
+        lines.append(_line(arm, {row["seed"]: float(row["mAP"]) for row in group}, baseline))
+    return "\n".join(lines)
 
 
-def _row(arm: str, by_seed: dict[int, float], gains: dict[int, float]) -> str:
-    spread = f" ± {100 * stdev(by_seed.values()):.1f}" if len(by_seed) > 1 else ""
-    cells = [f"`{arm}`" if " " not in arm else arm, str(len(by_seed)), f"{100 * mean(by_seed.values()):.1f}{spread}"]
-    interval = seed_interval(list(gains.values())) if arm != "none" else None
-    if interval is None:
-        return f"| {' | '.join(cells)} | | | |"
-    verdict = verdict_of(interval).replace("_", " ") if interval.n >= MIN_SEEDS else "too few seeds"
-    low, high = 100 * interval.low, 100 * interval.high
-    return f"| {' | '.join(cells)} | {100 * interval.mean:+.1f} | {low:+.1f} to {high:+.1f} | {verdict} |"
+def _line(arm: str, by_seed: dict[str, float], baseline: dict[str, float]) -> str:
+    spread = f" ± {stdev(by_seed.values()):.1f}" if len(by_seed) > 1 else ""
+    cells = [f"`{arm}`", str(len(by_seed)), f"{mean(by_seed.values()):.1f}{spread}", "", "", ""]
+    gains = [mAP - baseline[seed] for seed, mAP in by_seed.items() if seed in baseline]
+    if arm != "none" and gains:
+        cells[3] = f"{mean(gains):+.1f}"
+        interval = seed_interval([gain / 100 for gain in gains])
+        if interval is not None:
+            cells[4] = f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
+            cells[5] = verdict_of(interval).replace("_", " ") if interval.n >= MIN_SEEDS else "too few seeds"
+    return f"| {' | '.join(cells)} |"
 
 
-def _mAP_by_seed(study: Study, arm: str, output: Path) -> dict[int, float]:
-    folders = {seed: output / Run(study, arm, seed).name for seed in range(FIRST_SEEDS)}
-    return {seed: _evaluated(folder, "student")[-1] for seed, folder in folders.items() if is_complete(folder)}
+def _last_student(folder: Path) -> Path:
+    emitted = [events.parse(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    students = [event for event in emitted if isinstance(event, events.Checkpoint) and event.kind == "student"]
+    return folder / next(event.path for event in students if "last" in event.labels)
 
 
-def _teacher_mAP(study: Study, arm: str, output: Path) -> list[float]:
-    folder = output / Run(study, arm, 0).name
-    return _evaluated(folder, "teacher") if is_complete(folder) else []
+def _percent(value: float | None) -> str:
+    return f"{100 * (value or 0):.2f}"
 
 
-def _evaluated(folder: Path, role: str) -> list[float]:
-    events = (json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines())
-    return [
-        e["metrics"]["bbox_mAP"] or 0.0 for e in events if e["type"] == "evaluation" and e["role"] == role and e["last"]
-    ]
+def _significant(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
 
 
-def is_complete(folder: Path) -> bool:
-    events = folder / "events.jsonl"
-    return events.is_file() and OUTCOME in events.read_text().replace(" ", "")
-
-
-def last_student(folder: Path) -> Path:
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    students = [
-        e["path"] for e in events if e["type"] == "checkpoint" and e["kind"] == "student" and "last" in e["labels"]
-    ]
-    return folder / students[-1]
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ class LossWeights:
     """Weight beta of the logit term."""
     ramp_from: int = 0
     """Step at which the ramp starts."""
+    calibrated_at: int = 0
+    """Step of the last calibration."""
 
     def of(self, term: TermName) -> float | None:
         """Return the weight of `term`."""

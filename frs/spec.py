@@ -1,7 +1,7 @@
 """The job spec: the fields of a job. Frozen models that accept no unknown field; importing them needs no torch."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Discriminator, Field, StrictBool, StringConstraints, Tag, model_validator
 
@@ -15,21 +15,43 @@ Architecture = Literal["retinanet", "gfl", "fcos", "atss", "tood", "vfnet", "rtm
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 OptimizerName = Literal["sgd", "adamw"]
 LrScheduleName = Literal["step", "cosine"]
-Method = Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "none"]
+Method = Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "cwd", "mgd", "none"]
 TermName = Literal["feature", "logit"]
-TERMS: dict[Method, tuple[TermName, ...]] = {
-    "frs": ("feature", "logit"),
-    "feature": ("feature",),
-    "logit": ("logit",),
-    "uniform": ("feature", "logit"),
-    "boxes": ("feature", "logit"),
-    "pkd": ("feature",),
-    "none": (),
+MaskName = Literal["richness", "boxes", "union", "uniform"]
+DistanceName = Literal["squared", "standardised", "cosine", "channel"]
+AdapterName = Literal["1x1", "3x3", "masked"]
+
+
+class MethodTerms(NamedTuple):
+    """The terms of a method; their mask, the distance and the adapter of its features unless a spec sets others."""
+
+    terms: tuple[TermName, ...]
+    """Pyramid features, class logits."""
+    mask: MaskName = "richness"
+    distance: DistanceName = "squared"
+    adapter: AdapterName = "3x3"
+
+
+METHODS: dict[Method, MethodTerms] = {
+    "frs": MethodTerms(("feature", "logit")),
+    "feature": MethodTerms(("feature",)),
+    "logit": MethodTerms(("logit",)),
+    "uniform": MethodTerms(("feature", "logit"), mask="uniform"),
+    "boxes": MethodTerms(("feature", "logit"), mask="boxes"),
+    "pkd": MethodTerms(("feature",), mask="uniform", distance="standardised"),
+    "cwd": MethodTerms(("feature",), mask="uniform", distance="channel", adapter="1x1"),
+    "mgd": MethodTerms(("feature",), mask="uniform", adapter="masked"),
+    "none": MethodTerms(()),
 }
-"""The terms of each method: pyramid features, class logits. `frs.distillation.methods` defines masks and distances."""
+"""The distillation methods.
+
+`frs`, each of its terms alone, the same terms under other masks (the paper's comparison), other papers' methods, and no
+distillation.
+"""
 MAX_DETECTIONS = 100
 """COCO's limit on the detections of an image: those with the highest scores count."""
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Literal["auto", "paper"]
+GradientRatio = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
 Priority = Annotated[int, Field(ge=-100, le=100)]
 Tags = Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=32)]
 Metadata = dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]]
@@ -253,10 +275,29 @@ class Distillation(Spec):
     """Weight of the feature term. `auto`: calibrated after the learning-rate warm-up; `paper`: the paper's."""
     logit_weight: Weight = "auto"
     """Weight of the logit term. `auto`: calibrated after the learning-rate warm-up; `paper`: the paper's."""
+    feature_ratio: GradientRatio = 30.0
+    """For `feature_weight: auto`: gradient norm of the weighted feature term at the student's pyramid, divided by the
+    task loss's, at the time of calibration."""
+    logit_ratio: GradientRatio = 1.0
+    """For `logit_weight: auto`: the same for the logit term."""
+    weight_schedule: Literal["constant", "cosine", "held"] = "constant"
+    """How the weights move after the ramp. `constant`: not; `cosine`: down to 0.05 of their value at the last step;
+    `held`: once an epoch towards the weights at which the terms have `feature_ratio` and `logit_ratio` again."""
+    recalibrate: StrictBool = False
+    """Whether to calibrate the `auto` weights a second time after a quarter of the steps."""
     warmup_steps: Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"] = "auto"
     """Steps over which the terms ramp up from 0 to their weight. `auto`: min(500, 5 % of the steps)."""
-    adapter: Literal["1x1", "3x3"] = "3x3"
-    """Kernel of the convolution that maps the student's features to the teacher's channels."""
+    mask: MaskName | None = None
+    """Weights of the locations. `richness`: the teacher's highest class score; `boxes`: 1 inside the ground-truth
+    boxes; `union`: the larger of the two; `uniform`: 1. Absent: the method's."""
+    distance: DistanceName | None = None
+    """Distance of the features. `squared`: squared error; `standardised`: the same of channels with mean 0 and
+    deviation 1; `cosine`: 1 - cosine over the channels; `channel`: KL divergence of each channel's softmax over the
+    locations. Absent: the method's."""
+    adapter: AdapterName | None = None
+    """Layers that map the student's features to the teacher's channels. `1x1`, `3x3`: a convolution; `masked`: two
+    convolutions that generate the teacher's features from the student's at a random third of the locations. Absent: the
+    method's."""
     accept_weak_teacher: StrictBool = False
     """Whether to train under a teacher whose mAP on the validation split is below 0.01."""
     teacher_cache: Literal["auto", "on", "off"] = "auto"
@@ -267,6 +308,11 @@ class Distillation(Spec):
     def weights(self) -> dict[TermName, Weight]:
         """The weights by term."""
         return {"feature": self.feature_weight, "logit": self.logit_weight}
+
+    @property
+    def ratios(self) -> dict[TermName, float]:
+        """The target ratios of gradient norms by term."""
+        return {"feature": self.feature_ratio, "logit": self.logit_ratio}
 
     @model_validator(mode="after")
     def _require_a_weight(self) -> "Distillation":
@@ -322,8 +368,8 @@ class JobSpec(Spec):
     method: Method = "frs"
     """Distillation method. `frs`: the paper's feature and logit term, under its richness mask; `feature` and `logit`:
     one of the two terms; `uniform` and `boxes`: both terms, under a uniform mask or inside the ground-truth boxes;
-    `pkd`: distance of standardised features (PKD); `none`: no distillation, but the report lists the teacher's
-    metrics."""
+    `pkd`, `cwd`, `mgd`: the feature distances of these papers; `none`: no distillation, but the report lists the
+    teacher's metrics."""
     dataset: Name
     """Id or name of a registered data set."""
     unlabelled: Name | None = None
@@ -385,13 +431,13 @@ class JobSpec(Spec):
             raise ValueError("`teacher_cache: on` needs equal images in every epoch: use `augmentation: light`")
         if self.method == "none" and self.distillation.teacher_cache == "on":
             raise ValueError("method `none` has no use for `teacher_cache`")
-        if self.method == "boxes" and self.unlabelled:
-            raise ValueError("method `boxes` needs boxes, and `unlabelled` images have none")
-        if self.method == "boxes" and self.schedule.keep_background_images:
-            raise ValueError("method `boxes` needs boxes, and those of `schedule.keep_background_images` have none")
+        if self.mask == "boxes" and self.unlabelled:
+            raise ValueError("mask `boxes` needs boxes, and `unlabelled` images have none")
+        if self.mask == "boxes" and self.schedule.keep_background_images:
+            raise ValueError("mask `boxes` needs boxes, and those of `schedule.keep_background_images` have none")
 
     def _check_method(self) -> None:
-        terms, weights = TERMS[self.method], self.distillation.weights
+        terms, weights = METHODS[self.method].terms, self.distillation.weights
         if terms and not any(weights[term] for term in terms):
             raise ValueError(f"method `{self.method}` has only the {terms[0]} term, and its weight is 0")
         unused = [
@@ -399,15 +445,44 @@ class JobSpec(Spec):
         ]
         if unused:
             raise ValueError(f"method `{self.method}` has no use for {' and '.join(unused)}")
-        if self.method == "pkd" and "paper" in weights.values():
-            raise ValueError("the paper has no weights for method `pkd`; use `auto` or a number")
         if self.unlabelled and (self.kind != "distill" or not terms):
             raise ValueError("`unlabelled` images need kind `distill` and a method other than `none`")
+        self._check_mask_and_distance()
+        self._check_calibration_fields()
+
+    def _check_mask_and_distance(self) -> None:
+        terms, distillation = METHODS[self.method].terms, self.distillation
+        if distillation.mask and not terms:
+            raise ValueError(f"method `{self.method}` has no use for `mask`")
+        if distillation.distance and "feature" not in terms:
+            raise ValueError(f"method `{self.method}` has no features and no use for `distance`")
+        if distillation.feature_weight == "paper" and self.distance != "squared":
+            raise ValueError(f"the paper has no weight for distance `{self.distance}`; use `auto` or a number")
+
+    def _check_calibration_fields(self) -> None:
+        """Reject fields that only `auto` weights use if no term has one."""
+        distillation, defaults = self.distillation, Distillation()
+        auto = [term for term in METHODS[self.method].terms if distillation.weights[term] == "auto"]
+        for term, ratio in distillation.ratios.items():
+            if ratio != defaults.ratios[term] and term not in auto:
+                raise ValueError(f"`{term}_ratio` is the target of `{term}_weight: auto`")
+        if not auto and (distillation.weight_schedule == "held" or distillation.recalibrate):
+            raise ValueError("`weight_schedule: held` and `recalibrate` need a weight that is `auto`")
+
+    @property
+    def mask(self) -> MaskName:
+        """The mask of both terms."""
+        return self.distillation.mask or METHODS[self.method].mask
+
+    @property
+    def distance(self) -> DistanceName:
+        """The distance of the features."""
+        return self.distillation.distance or METHODS[self.method].distance
 
     @property
     def distils_logits(self) -> bool:
         """Whether the student imitates the teacher's class logits."""
-        return "logit" in TERMS[self.method] and self.distillation.logit_weight != 0
+        return "logit" in METHODS[self.method].terms and self.distillation.logit_weight != 0
 
     @property
     def pairs(self) -> int:

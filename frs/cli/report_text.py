@@ -1,10 +1,12 @@
 """The report as text for the terminal."""
 
+from typing import get_args
+
 from rich.table import Table
 
 from frs.evaluation.report import Report, Role
 from frs.evaluation.verdict import Comparison, Interval
-from frs.spec import MAX_DETECTIONS, TERMS
+from frs.spec import MAX_DETECTIONS, TermName
 
 NUMBERS = {
     "mAP": "bbox_mAP",
@@ -109,7 +111,7 @@ def _weights(report: Report) -> list[str]:
         f"{term} weight: {weight:.3g}"
         + (f", calibrated to {shares[term]:g} times the task's gradient" if term in shares else "")
         + (f" (the paper's: {paper[term]:g})" if term in paper else "")
-        for term in TERMS["frs"]
+        for term in get_args(TermName)
         if (weight := facts.weights.of(term))
     ]
 

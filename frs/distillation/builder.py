@@ -4,13 +4,13 @@ import torch
 from torch import nn
 
 from frs.detectors.heads import dense_head
-from frs.distillation.calibration import TARGET_GRADIENT_RATIOS
 from frs.distillation.distiller import Distiller
 from frs.distillation.paper_weights import PAPER_WEIGHTS
 from frs.distillation.teacher import Teacher
+from frs.distillation.weight_schedule import WeightSchedule
 from frs.errors import InvalidSpec
 from frs.facts import LossWeights, RunFacts
-from frs.spec import TERMS, Distillation, JobSpec, TermName
+from frs.spec import METHODS, Distillation, JobSpec, TermName
 from frs.training.schedule import ResolvedSchedule, resolve_warmup_steps
 
 
@@ -22,10 +22,13 @@ def build_distiller(student: nn.Module, teacher: Teacher, job: JobSpec, schedule
     """
     weights = initial_weights(job, student)
     ramp_steps = resolve_warmup_steps(job.distillation.warmup_steps, schedule.steps)
+    weight_schedule = WeightSchedule(
+        ramp_steps, schedule.steps if job.distillation.weight_schedule == "cosine" else None
+    )
     diagnose_every = max(1, min(50, schedule.steps // 100))
     with torch.random.fork_rng():
         torch.manual_seed(job.schedule.seed)
-        return Distiller(student, teacher, job.distillation, weights, ramp_steps, job.method, diagnose_every)
+        return Distiller(student, teacher, job.distillation, weights, weight_schedule, job.method, diagnose_every)
 
 
 def initial_weights(job: JobSpec, student: nn.Module) -> LossWeights:
@@ -35,7 +38,7 @@ def initial_weights(job: JobSpec, student: nn.Module) -> LossWeights:
     """
 
     def resolve(term: TermName) -> float | None:
-        weight = job.distillation.weights[term] if term in TERMS[job.method] else 0.0
+        weight = job.distillation.weights[term] if term in METHODS[job.method].terms else 0.0
         if weight == "paper":
             return _paper_weights(student)[term]
         return None if weight == "auto" else float(weight)
@@ -60,6 +63,6 @@ def distillation_facts(model: Distiller, distillation: Distillation) -> RunFacts
         teacher_parameters=sum(parameter.numel() for parameter in model.teacher.detector.parameters()),
         weights_asked=distillation.weights,
         weights_paper=PAPER_WEIGHTS.get(type(dense_head(model.student)).__name__),
-        weights_shares={name: TARGET_GRADIENT_RATIOS[name] for name in model.terms if model.weights.of(name) is None},
+        weights_shares={name: model.ratios[name] for name in model.terms if model.weights.of(name) is None},
         weights=model.weights if model.calibrated else None,
     )

@@ -25,15 +25,6 @@ from frs.training.preserve_state import preserve_state
 from frs.training.process_group import all_reduce_mean, average_gradients, world_size
 
 PrecisionContext = Callable[[], AbstractContextManager[object]]
-TARGET_GRADIENT_RATIOS: dict[TermName, float] = {"feature": 30.0, "logit": 1.0}
-"""Gradient norm of each weighted term at the pyramid, divided by the task loss's, at the time of calibration.
-
-The feature term's gradient falls to a tenth or less as the student approaches the teacher; the logit term's does not.
-The values were chosen with GFL, on seeds and drawn scenes that no published result uses, from the mAP of one run each.
-Drawn shapes: 0.268 without distillation, and 0.283, 0.302, 0.358, 0.425, 0.507, 0.491 with a feature ratio of 1, 3, 10,
-30, 100, 300. Blood cells: 0.400 without distillation, and 0.412, 0.429, 0.404, 0.360 with 10, 30, 100, 300. A logit
-ratio of 3 was no better with one seed and far worse with another.
-"""
 MIN_GRADIENT_NORM = 1e-12
 ADAPTER_FIT_STEPS = 60
 ADAPTER_LEARNING_RATE = 1e-2
@@ -42,22 +33,23 @@ ADAPTER_LEARNING_RATE = 1e-2
 def calibrate(
     distiller: Distiller, batches: Iterable[dict[str, Any]], step: int, precision: PrecisionContext = nullcontext
 ) -> LossWeights:
-    """Return the weights of all terms, calibrated on a few raw batches where they are not set yet.
+    """Return the weights of all terms, calibrated on a few raw batches where the spec sets none.
 
-    The terms ramp up from `step` on. A weight that is set already is kept. The adapter is fitted; the student and the
-    random state are left unchanged. `precision()` returns the context in which training runs its forward passes.
+    The first calibration fits the adapter, and the terms ramp up from its `step` on. The student and the random state
+    are left unchanged. `precision()` returns the context in which training runs its forward passes.
     """
-    batches = list(batches)
+    batches, first = list(batches), not distiller.calibrated
     with preserve_state(distiller.student):
-        if distiller.adapter is not None:
+        if first and distiller.adapter is not None:
             fit_adapter(distiller, batches)
         norms = [measure_gradient_norms(distiller, batch, precision) for batch in batches]
-    calibrated = {name: TARGET_GRADIENT_RATIOS[name] * _mean_norm_ratio(norms, name) for name in distiller.terms}
-    current = distiller.weights
+    calibrated = {name: distiller.ratios[name] * _mean_norm_ratio(norms, name) for name in distiller.terms}
+    fixed = distiller.fixed_weights
     return LossWeights(
-        feature=calibrated.get("feature") if current.feature is None else current.feature,
-        logit=calibrated.get("logit") if current.logit is None else current.logit,
-        ramp_from=step,
+        feature=calibrated.get("feature") if fixed.feature is None else fixed.feature,
+        logit=calibrated.get("logit") if fixed.logit is None else fixed.logit,
+        ramp_from=step if first else distiller.weights.ramp_from,
+        calibrated_at=step,
     )
 
 

@@ -12,13 +12,14 @@ from frs.distillation.adapter import Adapter
 from frs.distillation.capture_output import capture_output
 from frs.distillation.diagnosis import diagnose
 from frs.distillation.losses import weighted_mean
-from frs.distillation.methods import METHODS, Term
+from frs.distillation.methods import Term, terms_of
 from frs.distillation.outputs import DistillationOutputs, TeacherLevel
 from frs.distillation.teacher import Levels, Teacher
 from frs.distillation.teacher_cache import TeacherCache
+from frs.distillation.weight_schedule import WeightSchedule
 from frs.errors import HeadMismatch, StrideMismatch
 from frs.facts import LossWeights
-from frs.spec import Distillation, Method, TermName
+from frs.spec import METHODS, AdapterName, Distillation, Method, TermName
 
 
 class StudentPass(NamedTuple):
@@ -31,11 +32,11 @@ class StudentPass(NamedTuple):
 
 
 class Distiller(BaseModel):
-    """Train `student` with loss = task loss + ramp x sum over terms of weight x term, for the terms of `method`.
+    """Train `student` with loss = task loss + factor x sum over terms of weight x term, for the terms of `method`.
 
     For method `frs` this is the loss of "Distilling Object Detectors with Feature Richness", NeurIPS 2021:
-    task + ramp x (alpha feature + beta logit). The student's `loss()` runs once, unmodified. `state_dict` holds student
-    and adapter; the teacher is not a submodule. A term of weight 0 is not computed.
+    task + factor x (alpha feature + beta logit). The student's `loss()` runs once, unmodified. `state_dict` holds
+    student and adapter; the teacher is not a submodule. A term of weight 0 is not computed.
 
     Raises StrideMismatch, HeadMismatch or UnsupportedDetector if teacher and student are incompatible.
     """
@@ -46,7 +47,7 @@ class Distiller(BaseModel):
         teacher: Teacher,
         distillation: Distillation,
         weights: LossWeights,
-        ramp_steps: int,
+        schedule: WeightSchedule,
         method: Method = "frs",
         diagnose_every: int = 50,
     ):
@@ -54,17 +55,21 @@ class Distiller(BaseModel):
         self.student: Detector = student
         self.teacher = teacher
         self.cache: TeacherCache | None = None
-        self.weights = weights
-        self.ramp_steps = ramp_steps
+        self.weights = self.fixed_weights = weights
+        self.ratios = distillation.ratios
+        """Target ratios of the weights that are None in `fixed_weights`."""
+        self.schedule = schedule
         self.diagnose_every = diagnose_every
         """Number of steps between two diagnoses; a diagnosis costs about half a backward pass."""
         self.terms: Mapping[TermName, Term] = {
-            name: term for name, term in METHODS[method].items() if weights.of(name) != 0
+            name: term for name, term in terms_of(method, distillation).items() if weights.of(name) != 0
         }
         self.strides = common_strides(student, teacher)
         if "logit" in self.terms:
             check_class_maps(student, teacher)
-        self.adapter = self._build_adapter(distillation) if "feature" in self.terms else None
+        self.adapter = (
+            self._build_adapter(distillation.adapter or METHODS[method].adapter) if "feature" in self.terms else None
+        )
 
     def init_weights(self) -> None:
         """Do nothing: mmengine's Runner would initialise student and adapter a second time."""
@@ -81,11 +86,11 @@ class Distiller(BaseModel):
         with optim_wrapper.optim_context(self):
             outputs = self.forward_both(data)
         task, logs = self.student.parse_losses(outputs.losses)
-        ramp = self.ramp(step)
-        loss = task + ramp * self.weigh(outputs.terms) if outputs.terms else task
+        factor = self.factor(step)
+        loss = task + factor * self.weigh(outputs.terms) if outputs.terms else task
         term_logs = {f"distill_{name}": term.detach() for name, term in outputs.terms.items()}
         if outputs.terms and step % self.diagnose_every == 0:
-            effective_weights = {name: ramp * (self.weights.of(name) or 0.0) for name in self.terms}
+            effective_weights = {name: factor * (self.weights.of(name) or 0.0) for name in self.terms}
             term_logs |= diagnose(outputs, task, effective_weights)
         optim_wrapper.update_params(loss)
         return logs | term_logs | {"loss": loss.detach()}
@@ -169,18 +174,13 @@ class Distiller(BaseModel):
         """Whether every term has a weight."""
         return all(self.weights.of(name) is not None for name in self.terms)
 
-    def ramp(self, step: int) -> float:
-        """Return the factor on all terms at `step`: it rises linearly from 0 to 1 over `ramp_steps` steps.
+    def factor(self, step: int) -> float:
+        """Return the factor on all terms at `step`; it is 0 until all weights are calibrated."""
+        return self.schedule.factor(step, self.weights.ramp_from) if self.calibrated else 0.0
 
-        It is 0 until all weights are calibrated.
-        """
-        if not self.calibrated:
-            return 0.0
-        return min(1.0, max(0.0, (step - self.weights.ramp_from) / max(1, self.ramp_steps)))
-
-    def _build_adapter(self, distillation: Distillation) -> Adapter:
+    def _build_adapter(self, kind: AdapterName) -> Adapter:
         student_channels, teacher_channels = self.student.neck.out_channels, self.teacher.detector.neck.out_channels
-        return Adapter(self.strides, student_channels, teacher_channels, distillation.adapter)
+        return Adapter(self.strides, student_channels, teacher_channels, kind)
 
     def _by_stride(self, passes: Sequence[tuple[Tensor, ...]]) -> Levels:
         """Return the levels of one pass by stride, or of two passes concatenated along the batch dimension."""

@@ -11,7 +11,7 @@ import frs.detectors._mmdet_init  # noqa: F401 - before mmdet
 import torch
 from mmdet.utils import reduce_mean
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import cosine_similarity, log_softmax, softplus
 
 
 def richness(teacher_logits: Tensor) -> Tensor:
@@ -56,6 +56,26 @@ def standardise(features: Tensor) -> Tensor:
     features = features.float()
     deviation, mean = torch.std_mean(features, dim=(0, 2, 3), keepdim=True, correction=0)
     return (features - mean) / (deviation + 1e-6)
+
+
+def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return 1 - the cosine of both feature vectors at each location: (N, C, H, W) each -> (N, 1, H, W), 0 to 2.
+
+    A vector of zeros has cosine 0.
+    """
+    return 1 - cosine_similarity(student.float(), teacher.detach().float(), dim=1, eps=1e-6).unsqueeze(1)
+
+
+def channel_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the KL divergence of each channel's softmax over the locations: (N, C, H, W) each -> (N, 1, H, W).
+
+    The value at a location is H x W times its summand, averaged over channels, so that the uniform mean is
+    sum over locations of p_t log(p_t / p_s), averaged over channels and images. Source: "Channel-wise Knowledge
+    Distillation for Dense Prediction", ICCV 2021, equation 4, with temperature 1.
+    """
+    shape = (len(student), 1, *student.shape[2:])
+    log_s, log_t = (log_softmax(x.float().flatten(2), dim=2) for x in (student, teacher.detach()))
+    return (log_t.exp() * (log_t - log_s)).mean(dim=1).mul(log_s.shape[2]).reshape(shape)
 
 
 def divergence(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Distillation methods. A method is a set of terms.
+"""The terms of a distillation method.
 
 A term is the distance between student and teacher at every location, averaged under a mask and summed over the
 pyramid's levels. `feature` compares pyramid features (the student's after the adapter), `logit` compares class
-logits. To add a method, add a line to `METHODS` and its name to `frs.spec`; a new mask or distance is a function in
-`frs.distillation.losses`.
+logits. To add a method, add a line to `frs.spec.METHODS`; a new mask or distance is a function in
+`frs.distillation.losses`, a line in `MASKS` or `DISTANCES` and its name in `frs.spec`.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,9 +12,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from frs.distillation.losses import divergence, inside_boxes, richness, squared_error, standardised_error
+from frs.distillation.losses import (
+    channel_divergence,
+    cosine_distance,
+    divergence,
+    inside_boxes,
+    richness,
+    squared_error,
+    standardised_error,
+)
 from frs.distillation.outputs import TeacherLevel
-from frs.spec import Method, TermName
+from frs.spec import METHODS, DistanceName, Distillation, MaskName, Method, TermName
 
 Mask = Callable[[TeacherLevel], Tensor]
 """Return the weights of a level's locations: (N, 1, H, W), not negative, without gradient."""
@@ -29,14 +37,19 @@ class Term(NamedTuple):
     distance: Distance
 
 
+def terms_of(method: Method, distillation: Distillation) -> dict[TermName, Term]:
+    """Return the terms of `method` with the mask and the feature distance that the spec sets."""
+    terms, mask, distance, _ = METHODS[method]
+    distances: Mapping[TermName, Distance] = {
+        "feature": DISTANCES[distillation.distance or distance],
+        "logit": divergence,
+    }
+    return {name: Term(MASKS[distillation.mask or mask], distances[name]) for name in terms}
+
+
 def richness_mask(level: TeacherLevel) -> Tensor:
     """Return the teacher's richness S = max over K of sigmoid(z_t): (N, 1, H, W)."""
     return richness(level.logits)
-
-
-def uniform_mask(level: TeacherLevel) -> Tensor:
-    """Return 1 at every location: (N, 1, H, W)."""
-    return torch.ones_like(level.logits[:, :1], dtype=torch.float32)
 
 
 def box_mask(level: TeacherLevel) -> Tensor:
@@ -44,16 +57,25 @@ def box_mask(level: TeacherLevel) -> Tensor:
     return inside_boxes(level.logits, level.boxes, level.stride)
 
 
-METHODS: dict[Method, Mapping[TermName, Term]] = {
-    "frs": {"feature": Term(richness_mask, squared_error), "logit": Term(richness_mask, divergence)},
-    "feature": {"feature": Term(richness_mask, squared_error)},
-    "logit": {"logit": Term(richness_mask, divergence)},
-    "uniform": {"feature": Term(uniform_mask, squared_error), "logit": Term(uniform_mask, divergence)},
-    "boxes": {"feature": Term(box_mask, squared_error), "logit": Term(box_mask, divergence)},
-    "pkd": {"feature": Term(uniform_mask, standardised_error)},
-    "none": {},
-}
-"""Terms by method.
+def union_mask(level: TeacherLevel) -> Tensor:
+    """Return 1 where a location's cell touches a ground-truth box, elsewhere the richness: (N, 1, H, W)."""
+    return torch.maximum(richness_mask(level), box_mask(level))
 
-`frs`, each of its terms alone, the same terms under other masks (the paper's comparison), PKD, and no distillation.
-"""
+
+def uniform_mask(level: TeacherLevel) -> Tensor:
+    """Return 1 at every location: (N, 1, H, W)."""
+    return torch.ones_like(level.logits[:, :1], dtype=torch.float32)
+
+
+MASKS: dict[MaskName, Mask] = {
+    "richness": richness_mask,
+    "boxes": box_mask,
+    "union": union_mask,
+    "uniform": uniform_mask,
+}
+DISTANCES: dict[DistanceName, Distance] = {
+    "squared": squared_error,
+    "standardised": standardised_error,
+    "cosine": cosine_distance,
+    "channel": channel_divergence,
+}

@@ -8,9 +8,10 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from statistics import geometric_mean
 from typing import Any
 
 import torch
@@ -20,7 +21,6 @@ from torch import nn
 
 from frs.detectors.weights import SavedFile
 from frs.distillation.calibration import calibrate
-from frs.distillation.distiller import Distiller
 from frs.engine.checkpoints import Checkpoints, random_state, random_states_in, restore
 from frs.errors import Diverged
 from frs.evaluation.coco_scores import Scores
@@ -32,6 +32,8 @@ from frs.training.event_reporter import EventReporter
 from frs.training.stop_request import StopReason, StopRequest
 
 CALIBRATION_BATCHES = 8
+MAX_WEIGHT_CHANGE = 2.0
+"""Largest factor by which an epoch changes a weight that is held."""
 CHECKPOINT_SECONDS = 600
 """Interval between checkpoints within an epoch, in seconds, if the spec has no `checkpoint_every`."""
 STOP_REASONS: tuple[StopReason, ...] = ("interrupted", "stopped_early", "time_limit")
@@ -110,10 +112,11 @@ class ResumeHook(Hook):
 
 @dataclass
 class CalibrationHook(Hook):
-    """Calibrate the distiller's weights after the learning-rate warm-up."""
+    """Calibrate the distiller's weights after the learning-rate warm-up and, with `again`, at a quarter of the run."""
 
     priority = 81
 
+    again: bool
     reporter: EventReporter
 
     def before_train(self, runner: Any) -> None:
@@ -124,8 +127,11 @@ class CalibrationHook(Hook):
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Calibrate if it is due."""
         schedule = runner.train_loop.resolved_schedule
-        due = runner.iter >= min(schedule.warmup_steps, schedule.steps - 1)
-        if due and isinstance(runner.model, Distiller) and not runner.model.calibrated:
+        if not runner.model.calibrated:
+            due = runner.iter >= min(schedule.warmup_steps, schedule.steps - 1)
+        else:
+            due = self.again and runner.model.weights.calibrated_at < schedule.steps // 4 <= runner.iter
+        if due:
             self._calibrate(runner)
 
     def _calibrate(self, runner: Any) -> None:
@@ -144,6 +150,43 @@ class CalibrationHook(Hook):
     def _set_weights(self, runner: Any, weights: LossWeights) -> None:
         runner.model.weights = runner.train_loop.state.weights = weights
         self.reporter.facts(RunFacts(weights=weights))
+
+
+@dataclass
+class HoldHook(Hook):
+    """Multiply the weights once an epoch towards those whose terms have the target gradient ratios.
+
+    An epoch changes a weight by a factor of at most `MAX_WEIGHT_CHANGE`. The ratio of an epoch is the geometric mean of
+    those that the diagnosis measured in it, after the ramp.
+    """
+
+    priority = 81
+
+    reporter: EventReporter
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Collect the ratios of this step, if it was diagnosed after the ramp."""
+        distiller, step = runner.model, runner.iter - 1
+        if not distiller.calibrated or distiller.schedule.in_ramp(step, distiller.weights.ramp_from):
+            return
+        for name in distiller.terms:
+            measured = [logs[f"share_{name}"] for logs in outputs if f"share_{name}" in logs]
+            if measured:
+                share = process_group.all_reduce_mean(torch.stack(measured).mean().reshape(1)).item()
+                runner.train_loop.state.shares.setdefault(name, []).append(share)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Adjust the weights that the spec leaves open."""
+        distiller, state = runner.model, runner.train_loop.state
+        shares, state.shares = state.shares, {}
+        changes = {
+            name: distiller.weights.of(name) * _bounded_change(distiller.ratios[name], measured)
+            for name, measured in shares.items()
+            if distiller.fixed_weights.of(name) is None
+        }
+        if changes:
+            distiller.weights = state.weights = replace(distiller.weights, **changes)
+            self.reporter.facts(RunFacts(weights=state.weights))
 
 
 @dataclass
@@ -279,6 +322,13 @@ class PatienceHook(Hook):
             f"Training ended at step {loop.iter} of {loop.resolved_schedule.steps}: {self.patience} evaluations did "
             f"not raise the mAP above {loop.state.best:.4f}. The last student is delivered; the best one is kept."
         )
+
+
+def _bounded_change(target: float, measured: list[float]) -> float:
+    """Return target / geometric mean of `measured`, within 1 / `MAX_WEIGHT_CHANGE` and `MAX_WEIGHT_CHANGE`."""
+    finite = [max(share, 1e-12) for share in measured if math.isfinite(share)]
+    change = target / geometric_mean(finite) if finite else 1.0
+    return min(MAX_WEIGHT_CHANGE, max(1 / MAX_WEIGHT_CHANGE, change))
 
 
 def _mean_losses(outputs: list[dict[str, torch.Tensor]]) -> dict[str, float]:

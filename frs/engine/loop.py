@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from frs.distillation.distiller import Distiller, student_of
 from frs.facts import LossWeights
+from frs.spec import TermName
 from frs.training.batches import Batch, TrainingLoaders
 from frs.training.schedule import ResolvedSchedule
 from frs.training.stop_request import Interrupted, StopReason
@@ -28,13 +29,16 @@ class LoopState:
     weights: LossWeights | None = None
     """Calibrated weights of the terms."""
     warnings: list[str] = field(default_factory=list)
+    shares: dict[TermName, list[float]] = field(default_factory=dict)
+    """Gradient ratios of the weighted terms in this epoch, if the weights are held."""
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> "LoopState":
         """Return the state that a checkpoint holds as plain values."""
         weights = LossWeights(**content["weights"]) if content["weights"] else None
-        # checkpoints of jobs that were running before `patience` existed lack the number
-        return cls(content["best"], content.get("evaluations_since_best", 0), weights, content["warnings"])
+        # checkpoints of jobs that were running before `patience` or held weights existed lack these two
+        evaluations, shares = content.get("evaluations_since_best", 0), content.get("shares", {})
+        return cls(content["best"], evaluations, weights, content["warnings"], shares)
 
 
 class StepLoop(BaseLoop):

@@ -29,6 +29,7 @@ from frs.engine.hooks import (
     CalibrationHook,
     CheckpointHook,
     EvaluationHook,
+    HoldHook,
     MetricsHook,
     PatienceHook,
     ResumeHook,
@@ -46,15 +47,19 @@ from frs.preflight.estimate import FLOPS_CONVENTION
 from frs.preflight.setup import Models, build_models, build_student, load_inputs, preflight
 from frs.preflight.step_runner import StepRunner
 from frs.resolved import ResolvedSpec
-from frs.spec import EvaluationSettings, Schedule
+from frs.spec import Schedule
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.precision import AutocastOptimWrapper
 from frs.training.stop_request import StopRequest
 
 IDENTITY = ("kind", "method", "unlabelled", "teacher", "student", "schedule", "distillation")
 """Fields of a spec that a checkpoint depends on."""
-NEWER_SCHEDULE_FIELDS = ("keep_background_images", "accumulate", "ema", "patience", "frozen_stages", "augmentation")
-"""Fields of a schedule that a checkpoint depends on only if they are set: they are newer than the others."""
+NEWER_FIELDS = {
+    "schedule": {"keep_background_images", "accumulate", "ema", "patience", "frozen_stages", "augmentation"},
+    "distillation": {"feature_ratio", "logit_ratio", "weight_schedule", "recalibrate", "mask", "distance"},
+    "evaluation": {"max_detections"},
+}
+"""Fields that a checkpoint depends on only if they are set: they are newer than checkpoints of running jobs."""
 RICHNESS_IMAGES = 4
 
 
@@ -119,11 +124,14 @@ def train(
     hooks: list[Hook] = [
         MetricsHook(job_schedule.images_per_step, reporter),
         ResumeHook(checkpoints, reporter),
-        CalibrationHook(reporter),
         StopHook(stop),
         CheckpointHook(job_schedule.checkpoint_every, checkpoints, reporter),
         evaluation,
     ]
+    if isinstance(models.trained, Distiller):
+        hooks.append(CalibrationHook(context.job.distillation.recalibrate, reporter))
+        if context.job.distillation.weight_schedule == "held":
+            hooks.append(HoldHook(reporter))
     if job_schedule.patience is not None:
         hooks.append(PatienceHook(job_schedule.patience, reporter))
     average = build_average(models.student, job_schedule)
@@ -146,11 +154,9 @@ def checkpoint_identity(context: RunContext, data: LoadedSplits) -> str:
     A field that is newer than checkpoints of running jobs counts only if it is set.
     """
     job = context.job
-    schedule_fields = {name: getattr(job.schedule, name) for name in NEWER_SCHEDULE_FIELDS}
-    newer = [("evaluation", job.evaluation, EvaluationSettings())]
-    newer += [(name, value, Schedule.model_fields[name].default) for name, value in schedule_fields.items()]
-    added = [f"{name}={value}" for name, value, default in newer if value != default]
-    fields = job.model_dump_json(include=set(IDENTITY), exclude={"schedule": set(NEWER_SCHEDULE_FIELDS)})
+    newer = job.model_dump(include=NEWER_FIELDS, exclude_defaults=True)
+    added = [f"{name}={value}" for part in NEWER_FIELDS for name, value in newer.get(part, {}).items()]
+    fields = job.model_dump_json(include=set(IDENTITY), exclude=NEWER_FIELDS)
     splits = [split for split in (data.train, data.unlabelled) if split]
     loaded = [d for d in (context.spec.teacher, context.spec.student) if d and d.weights]
     digests = [d.sha256 or digest(d.weights) for d in loaded if d.weights]

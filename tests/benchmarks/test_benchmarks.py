@@ -45,7 +45,7 @@ def test_the_measured_step_has_full_loss_weights_and_no_diagnosis(monkeypatch: p
     model = step.pairs.distiller(step.pairs.student("gfl", tiny=True).train(), step.pairs.teacher("gfl", tiny=True))
     for _ in range(2):
         model.train_step(step.pairs.batch((64, 64), 1), LossRecorder())
-    assert model.ramp(1) == 1 and not diagnosed
+    assert model.factor(1) == 1 and not diagnosed
 
 
 @pytest.mark.parametrize("detector", table.STEP_GOALS)

@@ -14,6 +14,7 @@ from tiny import ARCHITECTURES
 from frs.detectors.heads import class_map, strides
 from frs.distillation.distiller import Distiller
 from frs.distillation.teacher import Teacher
+from frs.distillation.weight_schedule import WeightSchedule
 from frs.errors import HeadMismatch
 from frs.facts import LossWeights
 from frs.spec import Distillation
@@ -46,7 +47,7 @@ def teacher(architecture: str) -> Teacher:
 
 def trained(student: str, under: str, weights: LossWeights) -> set[str]:
     """Train two steps and return the terms, each of which is finite."""
-    model: Any = Distiller(detector(student), teacher(under), Distillation(), weights, 1)
+    model: Any = Distiller(detector(student), teacher(under), Distillation(), weights, WeightSchedule(1))
     logs = optimise(model, steps=2)[-1]
     assert all(torch.isfinite(value) for value in logs.values()), logs
     return {name for name in logs if name.startswith("distill_")}

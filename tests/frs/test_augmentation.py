@@ -108,7 +108,12 @@ def test_fields_that_strong_augmentation_replaces_are_refused(changes: dict[str,
 
 ALL = job(
     schedule={"augmentation": "strong", "accumulate": 3, "ema": 0.9, "epochs": 4, "batch_size": 2, "patience": 9},
-    distillation={"feature_weight": "auto", "logit_weight": "auto"},
+    distillation={
+        "feature_weight": "auto",
+        "logit_weight": "auto",
+        "weight_schedule": "held",
+        "recalibrate": True,
+    },
 )
 """7 batches an epoch: steps of 3, 3 and 1; 12 steps, of which the first 9 have mixed images."""
 

@@ -12,11 +12,14 @@ from frs.detectors import weights
 from frs.engine import stages
 from frs.engine.checkpoints import FORMAT, Checkpoints, random_state, set_random_state
 from frs.errors import CheckpointUnusable
-from frs.spec import EvaluationSettings, JobSpec
+from frs.spec import JobSpec
 
 IDENTITY = "dac92d10f87028b22bd51cd0c08c5d1d91b35332e61ab54d7d87f09b5e562bb3"
 """Identity of the checkpoints of a job without newer fields, from before these fields existed."""
-STORED_DEFAULTS = {"lr_schedule": {"name": "step"}}
+STORED_DEFAULTS: dict[str, dict[str, Any]] = {
+    "schedule": {"lr_schedule": {"name": "step"}},
+    "distillation": {"adapter": "3x3"},
+}
 """Fields that the specs of running jobs hold, because a spec is stored with its defaults; these are now absent."""
 NEWER: list[dict[str, Any]] = [
     {"evaluation": {"max_detections": 300}},
@@ -27,6 +30,12 @@ NEWER: list[dict[str, Any]] = [
     {"schedule": {"patience": 3}},
     {"schedule": {"frozen_stages": 0}},
     {"schedule": {"augmentation": "strong"}},
+    {"distillation": {"feature_weight": "auto", "feature_ratio": 3}},
+    {"distillation": {"logit_weight": "auto", "logit_ratio": 3}},
+    {"distillation": {"weight_schedule": "cosine"}},
+    {"distillation": {"logit_weight": "auto", "recalibrate": True}},
+    {"distillation": {"mask": "union"}},
+    {"distillation": {"distance": "cosine"}},
 ]
 
 
@@ -95,7 +104,10 @@ def test_a_newer_field_belongs_to_the_identity_of_a_checkpoint_if_it_is_set() ->
 
 
 def test_a_newer_field_that_is_not_set_leaves_the_checkpoints_of_running_jobs_valid() -> None:
-    defaults = {name: stages.Schedule.model_fields[name].default for name in stages.NEWER_SCHEDULE_FIELDS}
-    evaluation = EvaluationSettings().model_dump()
-    assert identity(schedule=STORED_DEFAULTS) == IDENTITY
-    assert identity(evaluation=evaluation, schedule=defaults | STORED_DEFAULTS) == IDENTITY
+    stored = {
+        part: JobSpec.model_fields[part].default.model_dump(include=names)
+        for part, names in stages.NEWER_FIELDS.items()
+    }
+    assert identity(**STORED_DEFAULTS) == IDENTITY
+    merged = {part: values | STORED_DEFAULTS.get(part, {}) for part, values in stored.items()}
+    assert identity(**merged) == IDENTITY

@@ -14,6 +14,7 @@ from frs.detectors.heads import class_logits, dense_head, logit_of_product, logi
 from frs.distillation.distiller import Distiller
 from frs.distillation.losses import richness
 from frs.distillation.teacher import Teacher
+from frs.distillation.weight_schedule import WeightSchedule
 from frs.facts import LossWeights
 from frs.spec import Distillation
 
@@ -86,7 +87,9 @@ def test_the_probabilities_of_tood_are_converted_to_logits() -> None:
 
 @pytest.mark.parametrize("teacher", ["gfl", "yolox"])
 def test_the_logit_term_trains_class_and_objectness_of_a_yolox_student(teacher: str) -> None:
-    model = Distiller(detector("yolox"), Teacher(widened(teacher)), Distillation(), LossWeights(0.0, 1.0), 1)
+    model = Distiller(
+        detector("yolox"), Teacher(widened(teacher)), Distillation(), LossWeights(0.0, 1.0), WeightSchedule(1)
+    )
     model.train().forward_both(batch()).terms["logit"].backward()
     head = model.student.bbox_head
     for branch in (head.multi_level_conv_cls, head.multi_level_conv_obj):

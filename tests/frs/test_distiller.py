@@ -13,6 +13,7 @@ from frs.detectors import builder
 from frs.detectors.heads import class_logits, dense_head, logits_of_outputs, strides
 from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher, fingerprint
+from frs.distillation.weight_schedule import WeightSchedule
 from frs.errors import HeadMismatch, StrideMismatch, UnsupportedDetector
 from frs.spec import DescribedDetector, Distillation, Method
 from frs.training.precision import AutocastOptimWrapper, ResolvedPrecision
@@ -29,10 +30,12 @@ def distiller(
     teacher: Any = None,
     method: Method = "frs",
     diagnose_every: int = 50,
+    distillation: Distillation | None = None,
 ) -> Distiller:
     teacher = teacher or Teacher(detector(architecture, neck_channels=32))
     weights = weights or LossWeights(0.01, 0.1)
-    return Distiller(detector(architecture), teacher, Distillation(), weights, 4, method, diagnose_every)
+    distillation = distillation or Distillation()
+    return Distiller(detector(architecture), teacher, distillation, weights, WeightSchedule(4), method, diagnose_every)
 
 
 def batch(size: int = 96) -> dict[str, Any]:
@@ -107,13 +110,13 @@ def test_the_loss_is_the_task_loss_plus_the_weighted_terms() -> None:
     wrapper = AutocastOptimWrapper("fp32", "cpu", optimizer=torch.optim.SGD(model.parameters(), lr=1e-3))
     logs = {name: value.item() for name, value in model.train_step(batch(), wrapper, step=2).items()}
     task = sum(value for name, value in logs.items() if name.startswith("loss_"))
-    assert model.ramp(2) == 0.5
+    assert model.factor(2) == 0.5
     assert logs["loss"] == pytest.approx(task + 0.5 * (0.01 * logs["distill_feature"] + 0.1 * logs["distill_logit"]))
 
 
 def test_the_ramp_rises_from_its_start_and_stays_at_1() -> None:
     model = distiller(weights=LossWeights(1, 1, ramp_from=10))
-    assert [model.ramp(step) for step in (0, 10, 12, 14, 99)] == [0, 0, 0.5, 1, 1]
+    assert [model.factor(step) for step in (0, 10, 12, 14, 99)] == [0, 0, 0.5, 1, 1]
 
 
 class NoisyNeck(nn.Module):
@@ -153,7 +156,9 @@ def test_the_teacher_is_not_in_the_state_dict_the_parameters_or_a_copy() -> None
 
 def test_the_feature_term_of_a_student_equal_to_its_teacher_is_0() -> None:
     student = detector().eval()
-    model = Distiller(student, Teacher(copy.deepcopy(student)), Distillation(adapter="1x1"), LossWeights(1.0, 0.0), 1)
+    model = Distiller(
+        student, Teacher(copy.deepcopy(student)), Distillation(adapter="1x1"), LossWeights(1.0, 0.0), WeightSchedule(1)
+    )
     for convolution in model.adapter.convolutions.values():
         nn.init.dirac_(convolution.weight)
         nn.init.zeros_(convolution.bias)
@@ -166,7 +171,7 @@ def test_a_term_of_weight_0_is_not_computed() -> None:
 
 def test_levels_are_matched_by_stride() -> None:
     teacher = Teacher(detector("gfl", neck_channels=32))
-    model = Distiller(detector("faster_rcnn"), teacher, Distillation(), LossWeights(1.0, 0.0), 1)
+    model = Distiller(detector("faster_rcnn"), teacher, Distillation(), LossWeights(1.0, 0.0), WeightSchedule(1))
     assert strides(model.student) == (4, 8, 16, 32, 64)
     assert model.strides == (8, 16, 32, 64)
     assert torch.isfinite(model.forward_both(batch()).terms["feature"])

@@ -1,14 +1,25 @@
 """Compare every mask, distance and term with NumPy, on the logit shapes of each head."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from frs.distillation.losses import divergence, inside_boxes, richness, squared_error, standardised_error, weighted_mean
-from frs.distillation.methods import METHODS, Distance
+from frs.distillation.losses import (
+    channel_divergence,
+    cosine_distance,
+    divergence,
+    inside_boxes,
+    richness,
+    squared_error,
+    standardised_error,
+    weighted_mean,
+)
+from frs.distillation.methods import DISTANCES, MASKS, Distance, terms_of
 from frs.distillation.outputs import TeacherLevel
-from frs.spec import TERMS, Method
+from frs.spec import METHODS, DistanceName, Distillation, MaskName, Method
 
 Array = NDArray[np.float64]
 CHANNELS = {"gfl": 3, "fcos": 3, "retinanet": 9 * 3, "faster_rcnn": 3 * 1}
@@ -45,6 +56,10 @@ def expected_box_mask(z: Array) -> Array:
     return mask
 
 
+def expected_union_mask(z: Array) -> Array:
+    return np.maximum(expected_richness(z), expected_box_mask(z))
+
+
 def expected_squared_error(student: Array, teacher: Array) -> Array:
     return (teacher - student) ** 2
 
@@ -54,6 +69,23 @@ def expected_standardised_error(student: Array, teacher: Array) -> Array:
         return (x - x.mean(axis=(0, 2, 3), keepdims=True)) / (x.std(axis=(0, 2, 3), keepdims=True) + 1e-6)
 
     return expected_squared_error(standard(student), standard(teacher))
+
+
+def expected_cosine_distance(student: Array, teacher: Array) -> Array:
+    dot = (student * teacher).sum(axis=1, keepdims=True)
+    lengths = [np.sqrt((x**2).sum(axis=1, keepdims=True)) for x in (student, teacher)]
+    return 1 - dot / (lengths[0] * lengths[1])
+
+
+def expected_channel_divergence(student: Array, teacher: Array) -> Array:
+    """Return the summands of the KL divergence of each channel's softmax, times the number of locations."""
+
+    def softmax(x: Array) -> Array:
+        powers = np.exp(x - x.max(axis=(2, 3), keepdims=True))
+        return powers / powers.sum(axis=(2, 3), keepdims=True)
+
+    p_s, p_t = softmax(student), softmax(teacher)
+    return (p_t * np.log(p_t / p_s)).mean(axis=1, keepdims=True) * p_t[0, 0].size
 
 
 def expected_divergence(student: Array, teacher: Array) -> Array:
@@ -66,6 +98,18 @@ def expected_weighted_mean(distance: Array, mask: Array) -> float:
     return float((mask * distance).sum() / mask.sum())
 
 
+EXPECTED_MASKS = {
+    "richness": expected_richness,
+    "boxes": expected_box_mask,
+    "union": expected_union_mask,
+    "uniform": expected_uniform_mask,
+}
+EXPECTED_DISTANCES = {
+    "squared": expected_squared_error,
+    "standardised": expected_standardised_error,
+    "cosine": expected_cosine_distance,
+    "channel": expected_channel_divergence,
+}
 EXPECTED_TERMS = {
     "frs": {"feature": (expected_richness, expected_squared_error), "logit": (expected_richness, expected_divergence)},
     "feature": {"feature": (expected_richness, expected_squared_error)},
@@ -79,6 +123,8 @@ EXPECTED_TERMS = {
         "logit": (expected_box_mask, expected_divergence),
     },
     "pkd": {"feature": (expected_uniform_mask, expected_standardised_error)},
+    "cwd": {"feature": (expected_uniform_mask, expected_channel_divergence)},
+    "mgd": {"feature": (expected_uniform_mask, expected_squared_error)},
     "none": {},
 }
 
@@ -117,7 +163,7 @@ def test_a_cell_is_inside_boxes_if_it_touches_one() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_term_of_every_method_equals_its_formula(method: Method, head: str, dtype: torch.dtype) -> None:
     z_s, z_t, f_s, f_t = (torch.tensor(array, dtype=dtype).double().numpy() for array in arrays(head))
-    for name, term in METHODS[method].items():
+    for name, term in terms_of(method, Distillation()).items():
         mask, distance = EXPECTED_TERMS[method][name]
         student, teacher = (f_s, f_t) if name == "feature" else (z_s, z_t)
         distances = term.distance(torch.tensor(student, dtype=dtype), torch.tensor(teacher, dtype=dtype))
@@ -126,12 +172,31 @@ def test_every_term_of_every_method_equals_its_formula(method: Method, head: str
         assert value.item() == pytest.approx(expected_weighted_mean(distance(student, teacher), mask(z_t)), rel=1e-5)
 
 
-def test_the_spec_lists_the_terms_of_every_method() -> None:
-    assert {method: set(terms) for method, terms in METHODS.items()} == {m: set(t) for m, t in TERMS.items()}
-    assert EXPECTED_TERMS.keys() == METHODS.keys()
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_mask_and_a_distance_of_the_spec_replace_those_of_the_method(mask: MaskName, distance: DistanceName) -> None:
+    z_s, z_t, f_s, f_t = arrays("gfl")
+    terms = terms_of("frs", Distillation(mask=mask, distance=distance))
+    expected_mask = EXPECTED_MASKS[mask](z_t)
+    for name, (student, teacher, formula) in {
+        "feature": (f_s, f_t, EXPECTED_DISTANCES[distance]),
+        "logit": (z_s, z_t, expected_divergence),
+    }.items():
+        distances = terms[name].distance(torch.tensor(student), torch.tensor(teacher))
+        value = weighted_mean(distances, terms[name].mask(teacher_level(f_t, z_t)))
+        expected = expected_weighted_mean(formula(student, teacher), expected_mask)
+        assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("distance", [squared_error, divergence, standardised_error])
+def test_every_method_mask_and_distance_has_an_expected_formula() -> None:
+    assert EXPECTED_TERMS.keys() == METHODS.keys() == set(get_args(Method))
+    assert EXPECTED_MASKS.keys() == MASKS.keys() == set(get_args(MaskName))
+    assert EXPECTED_DISTANCES.keys() == DISTANCES.keys() == set(get_args(DistanceName))
+
+
+@pytest.mark.parametrize(
+    "distance", [squared_error, divergence, standardised_error, cosine_distance, channel_divergence]
+)
 def test_gradients_equal_finite_differences(distance: Distance) -> None:
     random = np.random.default_rng(5)
     initial, teacher = random.normal(0, 2, (2, 2, 3, 4, 3))
@@ -142,6 +207,8 @@ def test_gradients_equal_finite_differences(distance: Distance) -> None:
         squared_error: expected_squared_error,
         divergence: expected_divergence,
         standardised_error: expected_standardised_error,
+        cosine_distance: expected_cosine_distance,
+        channel_divergence: expected_channel_divergence,
     }[distance]
     expected = np.zeros_like(initial)
     for position in np.ndindex(initial.shape):
@@ -165,17 +232,26 @@ def test_gradients_of_both_frs_terms_equal_the_formulas_derivatives(head: str) -
     torch.testing.assert_close(logits.grad, rich * (z_s.sigmoid() - z_t.sigmoid()) / rich.sum(), **tolerance)
 
 
-@pytest.mark.parametrize("distance", [squared_error, divergence])
+@pytest.mark.parametrize("distance", [squared_error, divergence, cosine_distance, channel_divergence])
 def test_the_teacher_receives_no_gradient(distance: Distance) -> None:
     student, teacher = (torch.randn(1, 3, 2, 2, requires_grad=True) for _ in range(2))
     distance(student, teacher).sum().backward()
     assert teacher.grad is None and student.grad is not None
 
 
-@pytest.mark.parametrize("distance", [squared_error, divergence, standardised_error])
+@pytest.mark.parametrize(
+    "distance", [squared_error, divergence, standardised_error, cosine_distance, channel_divergence]
+)
 def test_the_distance_of_equal_tensors_is_0(distance: Distance) -> None:
     same = torch.tensor(arrays("gfl")[0])
-    assert distance(same, same).abs().max() == 0
+    assert distance(same, same).abs().max() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_cosine_of_features_of_zeros_is_0_and_their_gradient_is_finite() -> None:
+    student = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    distance = cosine_distance(student, torch.randn(1, 3, 2, 2))
+    distance.sum().backward()
+    assert (distance == 1).all() and student.grad is not None and torch.isfinite(student.grad).all()
 
 
 def test_a_mask_of_zeros_gives_a_gradient_of_0() -> None:

@@ -14,25 +14,27 @@ from tiny import ARCHITECTURES, SAMPLED_ARCHITECTURES, Train, described, job
 
 from frs.distillation.diagnosis import agreement
 from frs.distillation.distiller import LossWeights
-from frs.spec import TERMS, JobSpec, Method
+from frs.spec import METHODS, JobSpec, Method
 
-DISTILLING: list[Method] = [method for method in TERMS if method != "none"]
+DISTILLING: list[Method] = [method for method in METHODS if method != "none"]
 
 
 @pytest.mark.parametrize("method", DISTILLING)
 def test_a_method_trains_with_its_own_terms_only(method: Method) -> None:
     model = distiller(weights=LossWeights(0.01, 0.1, ramp_from=-4), method=method)
     logs = optimise(model)[0]
-    assert {name for name in logs if name.startswith("distill_")} == {f"distill_{term}" for term in TERMS[method]}
+    assert {name for name in logs if name.startswith("distill_")} == {
+        f"distill_{term}" for term in METHODS[method].terms
+    }
     assert all(torch.isfinite(value) for value in logs.values())
-    assert (model.adapter is not None) == ("feature" in TERMS[method])
+    assert (model.adapter is not None) == ("feature" in METHODS[method].terms)
 
 
 @pytest.mark.parametrize("method", DISTILLING)
 def test_a_run_of_any_method_calibrates_its_weights(train: Train, method: Method) -> None:
     emitted = train(job(method=method, distillation={"feature_weight": "auto", "logit_weight": "auto"}))
     weights = facts(emitted)["weights"]
-    assert {name for name in ("feature", "logit") if weights[name]} == set(TERMS[method])
+    assert {name for name in ("feature", "logit") if weights[name]} == set(METHODS[method].terms)
     assert facts(emitted)["method"] == method
 
 
@@ -50,8 +52,15 @@ def test_method_none_equals_plain_training_and_also_evaluates_the_teacher(train:
     [
         ("feature", {"feature_weight": 0}, "its weight is 0"),
         ("feature", {"logit_weight": 0.5}, "no use for logit_weight"),
-        ("pkd", {"feature_weight": "paper"}, "no weights for method `pkd`"),
+        ("pkd", {"feature_weight": "paper"}, "no weight for distance `standardised`"),
+        ("frs", {"feature_weight": "paper", "distance": "cosine"}, "no weight for distance `cosine`"),
         ("none", {"teacher_cache": "on"}, "no use for `teacher_cache`"),
+        ("none", {"mask": "boxes"}, "no use for `mask`"),
+        ("logit", {"distance": "cosine"}, "no features and no use for `distance`"),
+        ("frs", {"feature_weight": 1, "feature_ratio": 3}, "`feature_ratio` is the target of `feature_weight: auto`"),
+        ("feature", {"logit_ratio": 3}, "`logit_ratio` is the target"),
+        ("feature", {"feature_weight": 1, "weight_schedule": "held"}, "need a weight that is `auto`"),
+        ("feature", {"feature_weight": 1, "recalibrate": True}, "need a weight that is `auto`"),
     ],
 )
 def test_weights_that_a_method_cannot_use_are_refused(method: str, weights: dict[str, Any], reason: str) -> None:

@@ -13,6 +13,7 @@ from tiny import SAMPLED_ARCHITECTURES, Killed, Train, described, job
 from frs import events
 from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher
+from frs.distillation.weight_schedule import WeightSchedule
 from frs.spec import Distillation
 from frs.training.precision import AutocastOptimWrapper
 
@@ -23,7 +24,13 @@ STEPS = 20
 def test_with_both_weights_0_the_run_is_plain_mmdet_training(architecture: str) -> None:
     """Compare twenty steps bit by bit. The spec refuses such weights, so the test builds the distiller itself."""
     plain = detector(architecture)
-    model = Distiller(detector(architecture), Teacher(detector(architecture)), Distillation(), LossWeights(0.0, 0.0), 1)
+    model = Distiller(
+        detector(architecture),
+        Teacher(detector(architecture)),
+        Distillation(),
+        LossWeights(0.0, 0.0),
+        WeightSchedule(1),
+    )
     for trained, step in ((plain, ()), (model, (0,))):
         wrapper = AutocastOptimWrapper(
             "fp32", "cpu", optimizer=torch.optim.SGD(trained.parameters(), lr=1e-3, momentum=0.9)

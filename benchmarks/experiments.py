@@ -1,0 +1,199 @@
+"""The experiments of `docs/protocol.md`: sets, arms, and the runs that answer each question."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, get_args
+
+from frs.spec import DistanceName, MaskName, Method
+
+Spec = dict[str, Any]
+TUNING_SEEDS, TEST_SEEDS = (100, 101), tuple(range(12))
+RATIOS = (3, 10, 30, 100)
+DISTANCES: tuple[DistanceName, ...] = ("squared", "standardised", "cosine")
+OTHER_METHODS: tuple[Method, ...] = ("pkd", "cwd", "mgd")
+CHOSEN_RATIO = 30
+"""Feature ratio that question `weight` chose; the default until it is answered."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A data set with a student and a teacher, and the length of a run."""
+
+    name: str
+    dataset: str
+    """Folder of the data set below OUTPUT/data."""
+    image_size: tuple[int, int]
+    student: Spec
+    teacher: Spec
+    """Description of the teacher; its weights are those of `teacher_weights`."""
+    teacher_weights: str
+    learning_rate: float
+    epochs: int
+    augmentation: str = "light"
+    unlabelled: str | None = None
+
+    def spec(self, arm: str, seed: int, epochs: int) -> Spec:
+        """Return the job spec of one run. It evaluates the student halfway and after the last step."""
+        spec: Spec = {
+            "dataset": self.dataset,
+            "student": self.student,
+            "schedule": self.schedule(epochs) | {"seed": seed, "augmentation": self.augmentation},
+        }
+        if arm == "none":
+            return spec | {"kind": "train"}
+        weights = "random" if arm == RANDOM_TEACHER else {"weights": self.teacher_weights}
+        spec |= {"kind": "distill", "teacher": self.teacher | {"init": weights}} | ARMS[arm]
+        return spec | ({"unlabelled": self.unlabelled} if self.unlabelled else {})
+
+    def schedule(self, epochs: int) -> Spec:
+        """Return the fields of a schedule that all runs of the study share."""
+        return {
+            "epochs": epochs,
+            "batch_size": 8,
+            "image_size": list(self.image_size),
+            "optimizer": {"name": "adamw", "learning_rate": self.learning_rate},
+            "lr_schedule": {"name": "cosine"},
+            "max_grad_norm": 10,
+            "evaluate_every": max(1, epochs // 2),
+        }
+
+
+def _gfl(backbone: Spec, channels: int, convs: int, init: str = "random") -> Spec:
+    return {
+        "architecture": "gfl",
+        "backbone": backbone,
+        "neck_channels": channels,
+        "stacked_convs": convs,
+        "init": init,
+    }
+
+
+_CELLS: Spec = {
+    "dataset": "cells",
+    "image_size": (320, 240),
+    "student": _gfl({"type": "tf_efficientnet_lite0"}, 32, 1, "imagenet"),
+    "teacher": _gfl({"type": "tf_efficientnet_lite2"}, 96, 2, "imagenet"),
+    "teacher_weights": "cells_teacher.pth",
+    "learning_rate": 0.0005,
+    "epochs": 10,
+}
+_RTMDET: Spec = {
+    "architecture": "rtmdet",
+    "backbone": {"type": "CSPNeXt", "deepen_factor": 0.167, "widen_factor": 0.1875},
+    "neck_channels": 48,
+    "init": "random",
+}
+STUDIES = {
+    study.name: study
+    for study in (
+        Study(
+            name="shapes",
+            dataset="shapes",
+            image_size=(160, 160),
+            student=_gfl({"depth": 18, "width": 16}, 32, 1),
+            teacher=_gfl({"depth": 18, "width": 16}, 48, 2),
+            teacher_weights="shapes_teacher-d5d99538.pth",
+            learning_rate=0.002,
+            epochs=24,
+        ),
+        Study(name="cells", **_CELLS),
+        Study(name="cells-strong", **_CELLS, augmentation="strong"),
+        # 100 images have 13 batches an epoch, 205 images 26: equal steps
+        Study(name="cells-100", **_CELLS | {"dataset": "cells-100", "epochs": 20}),
+        Study(
+            name="cells-100-unlabelled",
+            **_CELLS | {"dataset": "cells-100", "epochs": 20, "unlabelled": "cells-rest"},
+        ),
+        Study(name="cells-rtmdet", **_CELLS | {"student": _RTMDET, "learning_rate": 0.001, "epochs": 30}),
+    )
+}
+TEACHER_EPOCHS = 30
+RANDOM_TEACHER = "random teacher"
+
+
+def ratio_arm(ratio: float, schedule: str = "constant") -> str:
+    """Return the name of FRS with a feature ratio and a weight schedule."""
+    return f"frs {ratio:g}" + ("" if schedule == "constant" else f" {schedule}")
+
+
+def mask_arm(mask: str, distance: str, ratio: float) -> str:
+    """Return the name of both terms under a mask, with a distance of the features and a feature ratio."""
+    return f"{mask} {distance} {ratio:g}"
+
+
+def _distil(**distillation: Any) -> Spec:
+    return {"method": "frs", "distillation": distillation}
+
+
+ARMS: dict[str, Spec] = {
+    "default": {"method": "frs"},
+    RANDOM_TEACHER: _distil(accept_weak_teacher=True),
+    f"frs {CHOSEN_RATIO:g} recalibrated": _distil(feature_ratio=CHOSEN_RATIO, recalibrate=True),
+}
+"""Fields of a spec by arm. Arm `none` has no teacher."""
+for _ratio, _schedule in product(RATIOS, ("constant", "cosine", "held")):
+    ARMS[ratio_arm(_ratio, _schedule)] = _distil(feature_ratio=_ratio, weight_schedule=_schedule)
+for _mask, _distance, _ratio in product(get_args(MaskName), DISTANCES, RATIOS[1:]):
+    ARMS[mask_arm(_mask, _distance, _ratio)] = _distil(mask=_mask, distance=_distance, feature_ratio=_ratio)
+for _method, _ratio in product(OTHER_METHODS, RATIOS[1:]):
+    ARMS[f"{_method} {_ratio:g}"] = {"method": _method, "distillation": {"feature_ratio": _ratio}}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study: an arm with a seed and a length."""
+
+    study: str
+    arm: str
+    seed: int
+    epochs: int
+
+    @property
+    def folder(self) -> str:
+        return f"{self.study}/{self.arm.replace(' ', '-')}-{self.epochs}-{self.seed}"
+
+    def spec(self) -> Spec:
+        """Return the job spec."""
+        return STUDIES[self.study].spec(self.arm, self.seed, self.epochs)
+
+
+def runs(studies: Iterable[str], arms: Iterable[str], seeds: Iterable[int], epochs: int | None = None) -> list[Run]:
+    """Return the runs of all combinations, seed by seed, so that an early stop leaves complete comparisons."""
+    return [
+        Run(study, arm, seed, epochs or STUDIES[study].epochs) for seed, study, arm in product(seeds, studies, arms)
+    ]
+
+
+BOTH = ("shapes", "cells")
+QUESTIONS: dict[str, list[Run]] = {
+    "weight": [
+        *runs(BOTH, ["none", *map(ratio_arm, RATIOS)], TUNING_SEEDS),
+        *runs(BOTH, [ratio_arm(CHOSEN_RATIO, name) for name in ("cosine", "held")], TUNING_SEEDS),
+        *runs(BOTH, [f"frs {CHOSEN_RATIO:g} recalibrated"], TUNING_SEEDS),
+    ],
+    "default": [
+        *runs(BOTH, ["none", "default"], TEST_SEEDS),
+        *runs(["shapes"], [RANDOM_TEACHER], TEST_SEEDS[:5]),
+    ],
+    "length": [
+        *runs(["cells"], ["none", "default"], TEST_SEEDS[:5], epochs=30),
+        *runs(["cells"], ["none", "default"], TEST_SEEDS[:3], epochs=100),
+        *runs(["cells-strong"], ["none", "default"], TEST_SEEDS[:5], epochs=30),
+        *runs(["cells-strong"], ["none", "default"], TEST_SEEDS[:3], epochs=100),
+    ],
+    "mask": runs(
+        ["shapes"],
+        ["none", *(mask_arm(*names) for names in product(get_args(MaskName), DISTANCES, RATIOS[1:]))],
+        TUNING_SEEDS[:1],
+    ),
+    "unlabelled": [
+        *runs(["cells-100"], ["none", "default"], TEST_SEEDS[:5]),
+        *runs(["cells-100-unlabelled"], ["default"], TEST_SEEDS[:5]),
+    ],
+    "students": runs(["cells-rtmdet"], ["none", "default"], TEST_SEEDS[:5]),
+    "methods": runs(
+        BOTH, ["none", *(f"{name} {ratio:g}" for name, ratio in product(OTHER_METHODS, RATIOS[1:]))], TUNING_SEEDS[:1]
+    ),
+}
+"""The runs of each question of the protocol, in its order. The test runs of `mask` and `methods` follow the tuning."""
