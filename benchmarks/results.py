@@ -64,6 +64,8 @@ SHA-256.
 """
 Row = dict[str, str]
 LABELLED_OF_ALL = 100
+TEACHER_THREADS = 2
+"""Another number of threads gives another teacher: sums are rounded in another order."""
 
 
 def main() -> None:
@@ -114,7 +116,7 @@ def missing(planned: Iterable[Run]) -> list[Run]:
 
 def execute(todo: Sequence[Run], data: Path, output: Path, runs_at_once: int) -> None:
     """Run all of `todo` and append their rows to the results."""
-    prepare(todo, data, output, runs_at_once)
+    prepare(todo, data, output)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as bar, ThreadPoolExecutor(runs_at_once) as pool:
         task = bar.add_task("runs", total=len(todo))
@@ -128,7 +130,7 @@ def execute(todo: Sequence[Run], data: Path, output: Path, runs_at_once: int) ->
             bar.update(task, advance=1, description=run.folder)
 
 
-def prepare(todo: Sequence[Run], data: Path, output: Path, threads: int) -> None:
+def prepare(todo: Sequence[Run], data: Path, output: Path) -> None:
     """Create the data sets and the teachers' weights that the runs need."""
     for folder in ("data", "models"):
         (output / folder).mkdir(parents=True, exist_ok=True)
@@ -138,10 +140,10 @@ def prepare(todo: Sequence[Run], data: Path, output: Path, threads: int) -> None
     if any(STUDIES[run.study].dataset.startswith("cells") for run in todo):
         prepare_cells(data / "bccd", output / "data")
     if any(STUDIES[run.study].teacher_weights == "cells_teacher.pth" and run.arm != "none" for run in todo):
-        train_teacher(output, threads)
+        train_teacher(output)
 
 
-def train_teacher(output: Path, threads: int) -> None:
+def train_teacher(output: Path) -> None:
     """Train the teacher of the cells, unless its weights exist."""
     target = output / "models" / "cells_teacher.pth"
     if target.exists():
@@ -149,7 +151,7 @@ def train_teacher(output: Path, threads: int) -> None:
     study = STUDIES["cells"]
     schedule = study.schedule(TEACHER_EPOCHS) | {"augmentation": "strong"}
     spec = {"kind": "train", "dataset": "cells", "student": study.teacher, "schedule": schedule}
-    if failure := train(spec, output, "cells/teacher", threads):
+    if failure := train(spec, output, "cells/teacher", TEACHER_THREADS):
         raise SystemExit(failure)
     shutil.copy(_last_student(output / "cells" / "teacher"), target)
 
