@@ -1,5 +1,6 @@
 """A worker takes the jobs whose required files are on its disks and skips the others."""
 
+import errno
 import hashlib
 import shutil
 from unittest.mock import Mock
@@ -80,6 +81,27 @@ def test_a_worker_with_too_little_disk_space_starts_no_attempt(harness, frequent
         harness.until_status(job_id, "succeeded")
     assert len(harness.rows(select(Attempt))) == 1
     assert harness.statuses(job_id) == ["queued", "running", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError(errno.ESTALE, "Stale file handle"), "Stale file handle"), (RuntimeError("unexpected"), "RuntimeError")],
+)
+def test_a_check_that_fails_is_reported_and_repeated(harness, frequent_checks, monkeypatch, error, reason):
+    real, failing = file_checks.describe_lack_of_space, {"fails": True}
+
+    def describe(settings):
+        if failing["fails"]:
+            raise error
+        return real(settings)
+
+    monkeypatch.setattr(file_checks, "describe_lack_of_space", describe)
+    job_id = harness.submit(steps=3)
+    with dispatching(harness):
+        until(lambda: code_of(harness, job_id) == "waiting_for_storage")
+        assert f"cannot check its free disk space: {reason}." in harness.waiting_reason(job_id).message
+        failing["fails"] = False
+        harness.until_status(job_id, "succeeded")
 
 
 def test_files_added_later_are_detected(harness, elsewhere, frequent_checks):

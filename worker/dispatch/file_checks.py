@@ -14,6 +14,12 @@ from store.scheduling.requirements import Requirement
 from store.settings import Settings
 from store.states import WaitingReason
 
+_WHAT = {
+    WaitingReason.SPEC: "a job's spec",
+    WaitingReason.STORAGE: "its free disk space",
+    WaitingReason.DATASET: "the files",
+    WaitingReason.WEIGHTS: "the weights",
+}
 _Version = tuple[int, int, int]
 _log = structlog.get_logger()
 
@@ -34,6 +40,13 @@ class FileChecks:
 
         A slow disk may delay the result by minutes.
         """
+        try:
+            return self._find_issue(requirement)
+        except Exception as error:  # the thread that checks must survive, or no job starts any more
+            _log.warning("A requirement cannot be checked.", key=requirement.key, error=_reason(error))
+            return f"cannot check {_WHAT[requirement.reason]}{requirement.label}: {_reason(error)}."
+
+    def _find_issue(self, requirement: Requirement) -> str | None:
         if requirement.reason is WaitingReason.SPEC:
             return f"runs version {version('frs')}, which cannot read a job's spec: {requirement.label}."
         if requirement.reason is WaitingReason.STORAGE:
@@ -51,9 +64,8 @@ class FileChecks:
             except (InvalidSpec, FileNotFoundError, NotADirectoryError):
                 return f"lacks {kind}{location}."
             except Exception as error:  # the files of one job must not prevent the checks for the others
-                reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
-                _log.warning("A required file cannot be read.", path=path, error=reason)
-                return f"cannot read {kind}{location}: {reason}."
+                _log.warning("A required file cannot be read.", path=path, error=_reason(error))
+                return f"cannot read {kind}{location}: {_reason(error)}."
         return None
 
     def _hash(self, path: Path) -> str:
@@ -64,3 +76,8 @@ class FileChecks:
         if cached is None or cached[0] != version:
             cached = self._hashes[path] = (version, digest(path))
         return cached[1]
+
+
+def _reason(error: Exception) -> str:
+    """Return the operating system's text of the error, otherwise the name of its type."""
+    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
