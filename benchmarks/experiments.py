@@ -13,7 +13,9 @@ RATIOS = (3, 10, 30, 100)
 DISTANCES: tuple[DistanceName, ...] = ("squared", "standardised", "cosine")
 OTHER_METHODS: tuple[Method, ...] = ("pkd", "cwd", "mgd")
 CHOSEN_RATIO = 30
-"""Feature ratio that question `weight` chose; the default until it is answered."""
+"""Feature ratio of question `weight`; 30, the spec's default, until its runs have ended."""
+CHOSEN_SCHEDULE = "constant"
+"""Weight schedule of question `weight`; the spec's default until its runs have ended."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Study:
     unlabelled: str | None = None
 
     def spec(self, arm: str, seed: int, epochs: int) -> Spec:
-        """Return the job spec of one run. It evaluates the student halfway and after the last step."""
+        """Return the job spec of one run. An even number of epochs is evaluated halfway, too."""
         spec: Spec = {
             "dataset": self.dataset,
             "student": self.student,
@@ -55,7 +57,7 @@ class Study:
             "optimizer": {"name": "adamw", "learning_rate": self.learning_rate},
             "lr_schedule": {"name": "cosine"},
             "max_grad_norm": 10,
-            "evaluate_every": max(1, epochs // 2),
+            "evaluate_every": epochs if epochs % 2 else epochs // 2,
         }
 
 
@@ -119,6 +121,8 @@ def ratio_arm(ratio: float, schedule: str = "constant") -> str:
 
 def mask_arm(mask: str, distance: str, ratio: float) -> str:
     """Return the name of both terms under a mask, with a distance of the features and a feature ratio."""
+    if (mask, distance) == ("richness", "squared"):
+        return ratio_arm(ratio)
     return f"{mask} {distance} {ratio:g}"
 
 
@@ -127,15 +131,15 @@ def _distil(**distillation: Any) -> Spec:
 
 
 ARMS: dict[str, Spec] = {
-    "default": {"method": "frs"},
     RANDOM_TEACHER: _distil(accept_weak_teacher=True),
     f"frs {CHOSEN_RATIO:g} recalibrated": _distil(feature_ratio=CHOSEN_RATIO, recalibrate=True),
 }
 """Fields of a spec by arm. Arm `none` has no teacher."""
-for _ratio, _schedule in product(RATIOS, ("constant", "cosine", "held")):
+for _ratio, _schedule in product(RATIOS, ("constant", "cosine", "adaptive")):
     ARMS[ratio_arm(_ratio, _schedule)] = _distil(feature_ratio=_ratio, weight_schedule=_schedule)
 for _mask, _distance, _ratio in product(get_args(MaskName), DISTANCES, RATIOS[1:]):
-    ARMS[mask_arm(_mask, _distance, _ratio)] = _distil(mask=_mask, distance=_distance, feature_ratio=_ratio)
+    _settings = {} if (_mask, _distance) == ("richness", "squared") else {"mask": _mask, "distance": _distance}
+    ARMS[mask_arm(_mask, _distance, _ratio)] = _distil(feature_ratio=_ratio, weight_schedule="constant", **_settings)
 for _method, _ratio in product(OTHER_METHODS, RATIOS[1:]):
     ARMS[f"{_method} {_ratio:g}"] = {"method": _method, "distillation": {"feature_ratio": _ratio}}
 
@@ -166,21 +170,22 @@ def runs(studies: Iterable[str], arms: Iterable[str], seeds: Iterable[int], epoc
 
 
 BOTH = ("shapes", "cells")
+CHOSEN_ARM = ratio_arm(CHOSEN_RATIO, CHOSEN_SCHEDULE)
 QUESTIONS: dict[str, list[Run]] = {
     "weight": [
         *runs(BOTH, ["none", *map(ratio_arm, RATIOS)], TUNING_SEEDS),
-        *runs(BOTH, [ratio_arm(CHOSEN_RATIO, name) for name in ("cosine", "held")], TUNING_SEEDS),
+        *runs(BOTH, [ratio_arm(CHOSEN_RATIO, name) for name in ("cosine", "adaptive")], TUNING_SEEDS),
         *runs(BOTH, [f"frs {CHOSEN_RATIO:g} recalibrated"], TUNING_SEEDS),
     ],
     "default": [
-        *runs(BOTH, ["none", "default"], TEST_SEEDS),
+        *runs(BOTH, ["none", CHOSEN_ARM], TEST_SEEDS),
         *runs(["shapes"], [RANDOM_TEACHER], TEST_SEEDS[:5]),
     ],
     "length": [
-        *runs(["cells"], ["none", "default"], TEST_SEEDS[:5], epochs=30),
-        *runs(["cells"], ["none", "default"], TEST_SEEDS[:3], epochs=100),
-        *runs(["cells-strong"], ["none", "default"], TEST_SEEDS[:5], epochs=30),
-        *runs(["cells-strong"], ["none", "default"], TEST_SEEDS[:3], epochs=100),
+        *runs(["cells"], ["none", CHOSEN_ARM], TEST_SEEDS[:5], epochs=30),
+        *runs(["cells"], ["none", CHOSEN_ARM], TEST_SEEDS[:3], epochs=100),
+        *runs(["cells-strong"], ["none", CHOSEN_ARM], TEST_SEEDS[:5], epochs=30),
+        *runs(["cells-strong"], ["none", CHOSEN_ARM], TEST_SEEDS[:3], epochs=100),
     ],
     "mask": runs(
         ["shapes"],
@@ -188,10 +193,10 @@ QUESTIONS: dict[str, list[Run]] = {
         TUNING_SEEDS[:1],
     ),
     "unlabelled": [
-        *runs(["cells-100"], ["none", "default"], TEST_SEEDS[:5]),
-        *runs(["cells-100-unlabelled"], ["default"], TEST_SEEDS[:5]),
+        *runs(["cells-100"], ["none", CHOSEN_ARM], TEST_SEEDS[:5]),
+        *runs(["cells-100-unlabelled"], [CHOSEN_ARM], TEST_SEEDS[:5]),
     ],
-    "students": runs(["cells-rtmdet"], ["none", "default"], TEST_SEEDS[:5]),
+    "students": runs(["cells-rtmdet"], ["none", CHOSEN_ARM], TEST_SEEDS[:5]),
     "methods": runs(
         BOTH, ["none", *(f"{name} {ratio:g}" for name, ratio in product(OTHER_METHODS, RATIOS[1:]))], TUNING_SEEDS[:1]
     ),

@@ -24,18 +24,18 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import geometric_mean, mean, stdev
 from typing import Any
 
 import experiments
 import yaml
-from experiments import QUESTIONS, STUDIES, TEACHER_EPOCHS, TUNING_SEEDS, Run
+from experiments import ARMS, QUESTIONS, STUDIES, TEACHER_EPOCHS, TUNING_SEEDS, Run
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from frs import events
 from frs.comparison.compare import seed_interval
 from frs.dataset.shapes.drawing import draw_dataset
-from frs.evaluation.verdict import MIN_SEEDS, verdict_of
+from frs.evaluation.verdict import verdict_of
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
@@ -64,6 +64,10 @@ SHA-256.
 """
 Row = dict[str, str]
 LABELLED_OF_ALL = 100
+MIN_SEEDS = 5
+"""Seeds from which an arm has a verdict."""
+MIN_LEAD = 5.0
+"""Lead of a teacher over the best student alone, in mAP points, below which an arm has no verdict."""
 TEACHER_THREADS = 2
 """Another number of threads gives another teacher: sums are rounded in another order."""
 
@@ -74,7 +78,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/results"))
     parser.add_argument("--questions", nargs="+", choices=QUESTIONS, default=[*QUESTIONS])
     parser.add_argument("--sets", nargs="+", choices=STUDIES, help="only the runs of these sets")
-    parser.add_argument("--arms", nargs="+", help="only these arms")
+    parser.add_argument("--arms", nargs="+", choices=["none", *ARMS], metavar="ARM", help="only these arms")
     parser.add_argument("--seeds", type=_seed_range, help="only these seeds, such as 0-4 or 100")
     parser.add_argument("--epochs", type=int, help="runs of this length instead of those of the questions")
     parser.add_argument("--runs-at-once", type=int, default=2, help="number of parallel runs, one thread each")
@@ -85,8 +89,12 @@ def main() -> None:
         return
     if options.data is None:
         parser.error("--data is required")
-    execute(missing(selected(options)), options.data, options.output, options.runs_at_once)
+    if options.epochs and not options.arms:
+        parser.error("--epochs needs --arms")
+    failed = execute(missing(selected(options)), options.data, options.output, options.runs_at_once)
     print(tables())
+    if failed:
+        raise SystemExit(1)
 
 
 def _seed_range(text: str) -> range:
@@ -114,20 +122,27 @@ def missing(planned: Iterable[Run]) -> list[Run]:
     return [run for run in planned if (run.study, run.arm, str(run.seed), str(run.epochs)) not in done]
 
 
-def execute(todo: Sequence[Run], data: Path, output: Path, runs_at_once: int) -> None:
-    """Run all of `todo` and append their rows to the results."""
+def execute(todo: Sequence[Run], data: Path, output: Path, runs_at_once: int) -> list[Run]:
+    """Run all of `todo`, append their rows to the results and return the runs that failed."""
+    commit, failed = _commit(), list[Run]()
     prepare(todo, data, output)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as bar, ThreadPoolExecutor(runs_at_once) as pool:
         task = bar.add_task("runs", total=len(todo))
         futures = {pool.submit(train, run.spec(), output, run.folder): run for run in todo}
-        for future in as_completed(futures):
-            run, failure = futures[future], future.result()
-            if failure:
-                bar.console.print(f"{run.folder}: {failure}")
-            else:
-                append(run.study, row_of(run, output / run.folder))
-            bar.update(task, advance=1, description=run.folder)
+        try:
+            for future in as_completed(futures):
+                run, failure = futures[future], future.result()
+                if failure:
+                    failed.append(run)
+                    bar.console.print(f"{run.folder}: {failure}")
+                else:
+                    append(run.study, row_of(run, output / run.folder) | {"commit": commit})
+                bar.update(task, advance=1, description=run.folder)
+        except KeyboardInterrupt:  # otherwise the pool would start the queued runs
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failed
 
 
 def prepare(todo: Sequence[Run], data: Path, output: Path) -> None:
@@ -153,13 +168,12 @@ def train_teacher(output: Path) -> None:
     spec = {"kind": "train", "dataset": "cells", "student": study.teacher, "schedule": schedule}
     if failure := train(spec, output, "cells/teacher", TEACHER_THREADS):
         raise SystemExit(failure)
-    shutil.copy(_last_student(output / "cells" / "teacher"), target)
+    shutil.copy(_last_student(output / "cells" / "teacher"), target.with_suffix(".part"))
+    target.with_suffix(".part").rename(target)
 
 
 def prepare_cells(bccd: Path, folder: Path) -> None:
     """Create `cells`, BCCD with its test split added to its validation split, `cells-100` and `cells-rest`."""
-    if (folder / "cells-rest").exists():
-        return
     train, *held_out = (
         json.loads((bccd / "annotations" / f"instances_{split}.json").read_text()) for split in ("train", "val", "test")
     )
@@ -173,6 +187,8 @@ def prepare_cells(bccd: Path, folder: Path) -> None:
     names = sorted(image["file_name"] for image in train["images"])
     labelled = set(random.Random(0).sample(names, LABELLED_OF_ALL))
     for name, chosen in (("cells", set(names)), ("cells-100", labelled), ("cells-rest", set(names) - labelled)):
+        if (folder / name).exists():
+            continue
         target = folder / f".{name}"
         shutil.rmtree(target, ignore_errors=True)
         for split, content in (("train", subset(train, chosen)), ("val", val)):
@@ -220,11 +236,13 @@ def train(spec: experiments.Spec, output: Path, name: str, threads: int = 1) -> 
         check=False,
     )
     (folder / "seconds").write_text(f"{time.monotonic() - started:.0f}")
-    return "" if completed.returncode == 0 else (completed.stdout + completed.stderr)[-1000:]
+    if completed.returncode == 0:
+        return ""
+    return (completed.stdout + completed.stderr)[-1000:] or f"exit status {completed.returncode}"
 
 
 def row_of(run: Run, folder: Path) -> Row:
-    """Return the numbers of a completed run."""
+    """Return the numbers of a completed run, without its commit."""
     emitted = [events.parse(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     evaluations = [event for event in emitted if isinstance(event, events.Evaluation)]
     students = [event for event in evaluations if event.role == "student"]
@@ -246,7 +264,7 @@ def row_of(run: Run, folder: Path) -> Row:
         "mAP": _percent(students[-1].metrics["bbox_mAP"]),
         "mAP_50": _percent(students[-1].metrics["bbox_mAP_50"]),
         "mAP_75": _percent(students[-1].metrics["bbox_mAP_75"]),
-        "halfway_mAP": _percent(students[0].metrics["bbox_mAP"]),
+        "halfway_mAP": _percent(students[0].metrics["bbox_mAP"]) if len(students) > 1 else "",
         "teacher_mAP": _percent(teachers[0].metrics["bbox_mAP"]) if teachers else "",
         "feature_weight": _significant(weights.get("feature")),
         "logit_weight": _significant(weights.get("logit")),
@@ -256,7 +274,6 @@ def row_of(run: Run, folder: Path) -> Row:
         "minutes": f"{int((folder / 'seconds').read_text()) / 60:.1f}",
         "teacher": (facts.get("teacher_sha256") or "")[:8],
         "student": (facts.get("student_sha256") or "")[:8],
-        "commit": _commit(),
     }
 
 
@@ -267,17 +284,23 @@ def read(study: str) -> list[Row]:
         return []
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return sorted(rows, key=lambda row: (int(row["epochs"]), row["arm"] != "none", row["arm"], int(row["seed"])))
+    return sorted(rows, key=_order)
+
+
+def _order(row: Row) -> tuple[int, bool, str, str, int]:
+    return int(row["epochs"]), row["arm"] != "none", row["arm"], row["teacher"], int(row["seed"])
 
 
 def append(study: str, row: Row) -> None:
     """Add a row to the results of a study."""
     RESULTS.mkdir(exist_ok=True)
     rows = [*read(study), row]
-    with (RESULTS / f"{study}.csv").open("w", newline="") as file:
+    part = RESULTS / f".{study}.csv"
+    with part.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    part.replace(RESULTS / f"{study}.csv")
 
 
 def tables() -> str:
@@ -295,28 +318,46 @@ def tables() -> str:
 
 def _table(title: str, rows: list[Row]) -> str:
     baseline = {row["seed"]: float(row["mAP"]) for row in rows if row["arm"] == "none"}
-    teachers = {row["teacher_mAP"] for row in rows if row["teacher_mAP"] and row["arm"] != experiments.RANDOM_TEACHER}
+    teachers = {
+        row["teacher"]: row["teacher_mAP"]
+        for row in rows
+        if row["teacher"] and row["arm"] != experiments.RANDOM_TEACHER
+    }
     lines = [
-        f"| {title} | seeds | mAP | gain over `none`, same seeds | 95 % interval | verdict |",
-        "|---|---|---|---|---|---|",
-        *(f"| the teacher | | {mAP} | | | |" for mAP in sorted(teachers)),
+        f"| {title} | seeds | mAP | gain over `none`, same seeds | 95 % interval | verdict | feature weight |",
+        "|---|---|---|---|---|---|---|",
+        *(f"| teacher {name} | | {mAP} | | | | |" for name, mAP in teachers.items()),
     ]
-    for arm, group in groupby(rows, key=lambda row: row["arm"]):
-        lines.append(_line(arm, {row["seed"]: float(row["mAP"]) for row in group}, baseline))
+    for (arm, teacher), group in groupby(rows, key=lambda row: (row["arm"], row["teacher"])):
+        several = len(teachers) > 1 and teacher in teachers
+        lines.append(_line(f"`{arm}`{f' under {teacher}' if several else ''}", list(group), baseline))
     return "\n".join(lines)
 
 
-def _line(arm: str, by_seed: dict[str, float], baseline: dict[str, float]) -> str:
-    spread = f" ± {stdev(by_seed.values()):.1f}" if len(by_seed) > 1 else ""
-    cells = [f"`{arm}`", str(len(by_seed)), f"{mean(by_seed.values()):.1f}{spread}", "", "", ""]
-    gains = [mAP - baseline[seed] for seed, mAP in by_seed.items() if seed in baseline]
-    if arm != "none" and gains:
+def _line(label: str, rows: list[Row], baseline: dict[str, float]) -> str:
+    """Return the line of one arm. Its verdict follows the protocol: enough seeds, and a teacher that leads."""
+    scores = [float(row["mAP"]) for row in rows]
+    spread = f" ± {stdev(scores):.1f}" if len(scores) > 1 else ""
+    cells = [label, str(len(rows)), f"{mean(scores):.1f}{spread}", "", "", "", _weights(rows)]
+    gains = [float(row["mAP"]) - baseline[row["seed"]] for row in rows if row["seed"] in baseline]
+    if rows[0]["arm"] != "none" and gains:
         cells[3] = f"{mean(gains):+.1f}"
         interval = seed_interval([gain / 100 for gain in gains])
         if interval is not None:
             cells[4] = f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
             cells[5] = verdict_of(interval).replace("_", " ") if interval.n >= MIN_SEEDS else "too few seeds"
+        if float(rows[0]["teacher_mAP"]) < max(baseline.values()) + MIN_LEAD:
+            cells[5] = "weak teacher"
     return f"| {' | '.join(cells)} |"
+
+
+def _weights(rows: list[Row]) -> str:
+    """Return the feature weight that `auto` found, and the factor between its largest and smallest value."""
+    weights = [float(row["feature_weight"]) for row in rows if row["feature_weight"]]
+    if not weights:
+        return ""
+    factor = f", x {max(weights) / min(weights):.2f}" if len(weights) > 1 else ""
+    return f"{geometric_mean(weights):.2g}{factor}"
 
 
 def _last_student(folder: Path) -> Path:
@@ -326,7 +367,7 @@ def _last_student(folder: Path) -> Path:
 
 
 def _percent(value: float | None) -> str:
-    return f"{100 * (value or 0):.2f}"
+    return "" if value is None else f"{100 * value:.2f}"
 
 
 def _significant(value: float | None) -> str:
@@ -334,8 +375,14 @@ def _significant(value: float | None) -> str:
 
 
 def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=False).stdout.strip()
+    """Return the commit of the code, with `-dirty` if a Python file is not committed."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=RESULTS.parent.parent, capture_output=True, text=True, check=False).stdout
+
+    dirty = "-dirty" if git("status", "--porcelain", "--", "*.py").strip() else ""
+    return git("rev-parse", "--short", "HEAD").strip() + dirty
 
 
 if __name__ == "__main__":

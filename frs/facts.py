@@ -10,7 +10,7 @@ from frs.spec import Method, TermName, Weight
 
 @dataclass
 class LossWeights:
-    """Weights of the terms at the end of the ramp; None until calibrated."""
+    """Weights of the terms, before the factor of ramp and schedule; None until calibrated."""
 
     feature: float | None
     """Weight alpha of the feature term."""
@@ -91,6 +91,8 @@ class RunFacts(BaseModel):
     flops_convention: str | None = None
 
     method: Method | None = None
+    method_settings: dict[str, str] | None = None
+    """Mask, distance, adapter and weight schedule that the spec sets, if any."""
     strides: tuple[int, ...] | None = None
     """Strides that teacher and student have in common."""
     weights_asked: dict[TermName, Weight] | None = None

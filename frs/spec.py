@@ -23,10 +23,10 @@ AdapterName = Literal["1x1", "3x3", "masked"]
 
 
 class MethodTerms(NamedTuple):
-    """The terms of a method; their mask, the distance and the adapter of its features unless a spec sets others."""
+    """The terms of a method, and its default mask, distance and adapter."""
 
-    terms: tuple[TermName, ...]
-    """Pyramid features, class logits."""
+    names: tuple[TermName, ...]
+    """The terms: pyramid features, class logits."""
     mask: MaskName = "richness"
     distance: DistanceName = "squared"
     adapter: AdapterName = "3x3"
@@ -43,11 +43,7 @@ METHODS: dict[Method, MethodTerms] = {
     "mgd": MethodTerms(("feature",), mask="uniform", adapter="masked"),
     "none": MethodTerms(()),
 }
-"""The distillation methods.
-
-`frs`, each of its terms alone, the same terms under other masks (the paper's comparison), other papers' methods, and no
-distillation.
-"""
+"""The distillation methods: the paper's, its terms alone, its terms under other masks, those of other papers, none."""
 MAX_DETECTIONS = 100
 """COCO's limit on the detections of an image: those with the highest scores count."""
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Literal["auto", "paper"]
@@ -280,9 +276,10 @@ class Distillation(Spec):
     task loss's, at the time of calibration."""
     logit_ratio: GradientRatio = 1.0
     """For `logit_weight: auto`: the same for the logit term."""
-    weight_schedule: Literal["constant", "cosine", "held"] = "constant"
-    """How the weights move after the ramp. `constant`: not; `cosine`: down to 0.05 of their value at the last step;
-    `held`: once an epoch towards the weights at which the terms have `feature_ratio` and `logit_ratio` again."""
+    weight_schedule: Literal["constant", "cosine", "adaptive"] = "constant"
+    """How the weights change after the ramp. `constant`: not at all; `cosine`: down to 0.05 of their value at the last
+    step; `adaptive`: the `auto` weights change at the end of each epoch that has a diagnosis, by a factor of at most 2,
+    towards those at which the terms have `feature_ratio` and `logit_ratio`."""
     recalibrate: StrictBool = False
     """Whether to calibrate the `auto` weights a second time after a quarter of the steps."""
     warmup_steps: Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"] = "auto"
@@ -291,18 +288,23 @@ class Distillation(Spec):
     """Weights of the locations. `richness`: the teacher's highest class score; `boxes`: 1 inside the ground-truth
     boxes; `union`: the larger of the two; `uniform`: 1. Absent: the method's."""
     distance: DistanceName | None = None
-    """Distance of the features. `squared`: squared error; `standardised`: the same of channels with mean 0 and
-    deviation 1; `cosine`: 1 - cosine over the channels; `channel`: KL divergence of each channel's softmax over the
-    locations. Absent: the method's."""
+    """Distance of the features. `squared`: squared error; `standardised`: squared error of features whose channels have
+    mean 0 and standard deviation 1; `cosine`: 1 - cosine over the channels; `channel`: KL divergence of each channel's
+    softmax over the locations. Absent: the method's."""
     adapter: AdapterName | None = None
     """Layers that map the student's features to the teacher's channels. `1x1`, `3x3`: a convolution; `masked`: two
-    convolutions that generate the teacher's features from the student's at a random third of the locations. Absent: the
-    method's."""
+    convolutions that generate the teacher's features from the student's after setting a random 65 % of the locations to
+    0. Absent: the method's."""
     accept_weak_teacher: StrictBool = False
     """Whether to train under a teacher whose mAP on the validation split is below 0.01."""
     teacher_cache: Literal["auto", "on", "off"] = "auto"
     """Whether to cache the teacher's outputs on disk between epochs. `auto`: if all training images are scaled to one
     shape, training has at least 4 epochs, and the outputs fit into a quarter of the free disk space."""
+
+    def terms(self, method: Method) -> MethodTerms:
+        """Return the terms of `method`, with the mask, distance and adapter that are set here."""
+        names = ("mask", "distance", "adapter")
+        return METHODS[method]._replace(**{name: value for name in names if (value := getattr(self, name))})
 
     @property
     def weights(self) -> dict[TermName, Weight]:
@@ -431,13 +433,13 @@ class JobSpec(Spec):
             raise ValueError("`teacher_cache: on` needs equal images in every epoch: use `augmentation: light`")
         if self.method == "none" and self.distillation.teacher_cache == "on":
             raise ValueError("method `none` has no use for `teacher_cache`")
-        if self.mask == "boxes" and self.unlabelled:
+        if self.terms.mask == "boxes" and self.unlabelled:
             raise ValueError("mask `boxes` needs boxes, and `unlabelled` images have none")
-        if self.mask == "boxes" and self.schedule.keep_background_images:
+        if self.terms.mask == "boxes" and self.schedule.keep_background_images:
             raise ValueError("mask `boxes` needs boxes, and those of `schedule.keep_background_images` have none")
 
     def _check_method(self) -> None:
-        terms, weights = METHODS[self.method].terms, self.distillation.weights
+        terms, weights = self.terms.names, self.distillation.weights
         if terms and not any(weights[term] for term in terms):
             raise ValueError(f"method `{self.method}` has only the {terms[0]} term, and its weight is 0")
         unused = [
@@ -451,38 +453,45 @@ class JobSpec(Spec):
         self._check_calibration_fields()
 
     def _check_mask_and_distance(self) -> None:
-        terms, distillation = METHODS[self.method].terms, self.distillation
+        terms, distillation = self.terms.names, self.distillation
         if distillation.mask and not terms:
             raise ValueError(f"method `{self.method}` has no use for `mask`")
-        if distillation.distance and "feature" not in terms:
-            raise ValueError(f"method `{self.method}` has no features and no use for `distance`")
-        if distillation.feature_weight == "paper" and self.distance != "squared":
-            raise ValueError(f"the paper has no weight for distance `{self.distance}`; use `auto` or a number")
+        for name in ("distance", "adapter"):
+            if getattr(distillation, name) and not ("feature" in terms and distillation.feature_weight != 0):
+                raise ValueError(f"`{name}` has no effect: there is no feature term; remove `{name}`")
+        if distillation.feature_weight == "paper" and (
+            self.terms.distance != "squared" or self.terms.adapter == "masked"
+        ):
+            raise ValueError(
+                "the paper's feature weight holds for distance `squared` and a convolution as adapter; use `auto` or a "
+                "number"
+            )
 
     def _check_calibration_fields(self) -> None:
         """Reject fields that only `auto` weights use if no term has one."""
         distillation, defaults = self.distillation, Distillation()
-        auto = [term for term in METHODS[self.method].terms if distillation.weights[term] == "auto"]
+        terms = self.terms.names
+        auto = [term for term in terms if distillation.weights[term] == "auto"]
         for term, ratio in distillation.ratios.items():
             if ratio != defaults.ratios[term] and term not in auto:
-                raise ValueError(f"`{term}_ratio` is the target of `{term}_weight: auto`")
-        if not auto and (distillation.weight_schedule == "held" or distillation.recalibrate):
-            raise ValueError("`weight_schedule: held` and `recalibrate` need a weight that is `auto`")
+                raise ValueError(
+                    f"`{term}_ratio` has no effect: the {term} term is absent or its weight is a number; remove it or "
+                    f"set `{term}_weight: auto`"
+                )
+        if not auto and (distillation.weight_schedule == "adaptive" or distillation.recalibrate):
+            raise ValueError("`weight_schedule: adaptive` and `recalibrate` need a weight that is `auto`")
+        if not terms and distillation.weight_schedule != "constant":
+            raise ValueError(f"method `{self.method}` has no use for `weight_schedule`")
 
     @property
-    def mask(self) -> MaskName:
-        """The mask of both terms."""
-        return self.distillation.mask or METHODS[self.method].mask
-
-    @property
-    def distance(self) -> DistanceName:
-        """The distance of the features."""
-        return self.distillation.distance or METHODS[self.method].distance
+    def terms(self) -> MethodTerms:
+        """The terms of the method, with the mask, distance and adapter that `distillation` sets."""
+        return self.distillation.terms(self.method)
 
     @property
     def distils_logits(self) -> bool:
         """Whether the student imitates the teacher's class logits."""
-        return "logit" in METHODS[self.method].terms and self.distillation.logit_weight != 0
+        return "logit" in self.terms.names and self.distillation.logit_weight != 0
 
     @property
     def pairs(self) -> int:

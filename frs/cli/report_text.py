@@ -51,10 +51,12 @@ def conclusion(report: Report) -> str:
 
 
 def _label(role: Role, report: Report) -> str:
-    method = report.facts.method
+    facts = report.facts
+    method = facts.method
     if role != "student" or method in (None, "none"):
         return LABELS[role]
-    return f"student with {'FRS' if method == 'frs' else method}"
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in (facts.method_settings or {}).items())
+    return f"student with {'FRS' if method == 'frs' else method}{f' ({settings})' if settings else ''}"
 
 
 def _missing(report: Report) -> list[str]:
@@ -107,9 +109,11 @@ def _weights(report: Report) -> list[str]:
     if facts.weights is None:
         return []
     paper, shares = facts.weights_paper or {}, facts.weights_shares or {}
+    is_adaptive = (facts.method_settings or {}).get("weight_schedule") == "adaptive"
+    calibrated = "at the end, adjusted each epoch towards" if is_adaptive else "calibrated to"
     return [
         f"{term} weight: {weight:.3g}"
-        + (f", calibrated to {shares[term]:g} times the task's gradient" if term in shares else "")
+        + (f", {calibrated} {shares[term]:g} times the task's gradient" if term in shares else "")
         + (f" (the paper's: {paper[term]:g})" if term in paper else "")
         for term in get_args(TermName)
         if (weight := facts.weights.of(term))

@@ -6,7 +6,7 @@ from frs.dataset.issues import printable
 
 TEACHER_CLASSES_HINT = (
     "Choose a teacher that has all classes of the data set; others and their order do not matter. A teacher of other "
-    "classes needs a method without logit term, `feature` or `pkd`, or `distillation.logit_weight: 0`."
+    "classes needs a method without logit term (`feature`, `pkd`, `cwd`, `mgd`) or `distillation.logit_weight: 0`."
 )
 """Next step if the logits of a teacher that lacks classes are distilled."""
 

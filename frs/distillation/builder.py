@@ -10,7 +10,7 @@ from frs.distillation.teacher import Teacher
 from frs.distillation.weight_schedule import WeightSchedule
 from frs.errors import InvalidSpec
 from frs.facts import LossWeights, RunFacts
-from frs.spec import METHODS, Distillation, JobSpec, TermName
+from frs.spec import Distillation, JobSpec, TermName
 from frs.training.schedule import ResolvedSchedule, resolve_warmup_steps
 
 
@@ -38,7 +38,7 @@ def initial_weights(job: JobSpec, student: nn.Module) -> LossWeights:
     """
 
     def resolve(term: TermName) -> float | None:
-        weight = job.distillation.weights[term] if term in METHODS[job.method].terms else 0.0
+        weight = job.distillation.weights[term] if term in job.terms.names else 0.0
         if weight == "paper":
             return _paper_weights(student)[term]
         return None if weight == "auto" else float(weight)
@@ -60,9 +60,19 @@ def distillation_facts(model: Distiller, distillation: Distillation) -> RunFacts
     """Return the facts about the distillation; its weights only if none needs calibration."""
     return RunFacts(
         strides=model.strides,
+        method_settings=_settings_of(distillation) or None,
         teacher_parameters=sum(parameter.numel() for parameter in model.teacher.detector.parameters()),
         weights_asked=distillation.weights,
         weights_paper=PAPER_WEIGHTS.get(type(dense_head(model.student)).__name__),
         weights_shares={name: model.ratios[name] for name in model.terms if model.weights.of(name) is None},
         weights=model.weights if model.calibrated else None,
     )
+
+
+def _settings_of(distillation: Distillation) -> dict[str, str]:
+    """Return what the spec sets of the terms besides their weights."""
+    names = ("mask", "distance", "adapter", "weight_schedule")
+    defaults = Distillation()
+    return {
+        name: value for name in names if (value := getattr(distillation, name)) not in (None, getattr(defaults, name))
+    }

@@ -22,8 +22,8 @@ def diagnose(
 ) -> dict[str, Tensor]:
     """Return the diagnostics of one step: `share_<term>`, `coverage_<stride>` and, with a logit term, `agreement`.
 
-    - share: gradient norm of the term times its effective weight (weight x ramp) at the student's pyramid, divided by
-      the task loss's gradient norm
+    - share: gradient norm of the term times its effective weight (weight x factor) at the student's pyramid, divided
+      by the task loss's gradient norm
     - coverage: mean richness of a level, from 0 to 1
     - agreement: richness-weighted fraction of locations, from 0 to 1, at which the highest logit of teacher and student
       is the same channel

@@ -12,14 +12,14 @@ from frs.distillation.adapter import Adapter
 from frs.distillation.capture_output import capture_output
 from frs.distillation.diagnosis import diagnose
 from frs.distillation.losses import weighted_mean
-from frs.distillation.methods import Term, terms_of
+from frs.distillation.methods import Term, build_terms
 from frs.distillation.outputs import DistillationOutputs, TeacherLevel
 from frs.distillation.teacher import Levels, Teacher
 from frs.distillation.teacher_cache import TeacherCache
 from frs.distillation.weight_schedule import WeightSchedule
 from frs.errors import HeadMismatch, StrideMismatch
 from frs.facts import LossWeights
-from frs.spec import METHODS, AdapterName, Distillation, Method, TermName
+from frs.spec import AdapterName, Distillation, Method, TermName
 
 
 class StudentPass(NamedTuple):
@@ -61,15 +61,14 @@ class Distiller(BaseModel):
         self.schedule = schedule
         self.diagnose_every = diagnose_every
         """Number of steps between two diagnoses; a diagnosis costs about half a backward pass."""
+        terms = distillation.terms(method)
         self.terms: Mapping[TermName, Term] = {
-            name: term for name, term in terms_of(method, distillation).items() if weights.of(name) != 0
+            name: term for name, term in build_terms(terms).items() if weights.of(name) != 0
         }
         self.strides = common_strides(student, teacher)
         if "logit" in self.terms:
             check_class_maps(student, teacher)
-        self.adapter = (
-            self._build_adapter(distillation.adapter or METHODS[method].adapter) if "feature" in self.terms else None
-        )
+        self.adapter = self._build_adapter(terms.adapter) if "feature" in self.terms else None
 
     def init_weights(self) -> None:
         """Do nothing: mmengine's Runner would initialise student and adapter a second time."""

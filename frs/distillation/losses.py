@@ -69,13 +69,15 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
 def channel_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the KL divergence of each channel's softmax over the locations: (N, C, H, W) each -> (N, 1, H, W).
 
-    The value at a location is H x W times its summand, averaged over channels, so that the uniform mean is
-    sum over locations of p_t log(p_t / p_s), averaged over channels and images. Source: "Channel-wise Knowledge
-    Distillation for Dense Prediction", ICCV 2021, equation 4, with temperature 1.
+    The value at a location is H x W times p_t log(p_t / p_s) - p_t + p_s, averaged over channels: at least 0, and 0
+    where both agree, so that the minimum under any mask is the teacher. The uniform mean is the sum over locations of
+    p_t log(p_t / p_s), averaged over channels and images. Source: "Channel-wise Knowledge Distillation for Dense
+    Prediction", ICCV 2021, equation 4, with temperature 1.
     """
     shape = (len(student), 1, *student.shape[2:])
     log_s, log_t = (log_softmax(x.float().flatten(2), dim=2) for x in (student, teacher.detach()))
-    return (log_t.exp() * (log_t - log_s)).mean(dim=1).mul(log_s.shape[2]).reshape(shape)
+    p_s, p_t = log_s.exp(), log_t.exp()
+    return (p_t * (log_t - log_s) - p_t + p_s).mean(dim=1).mul(log_s.shape[2]).reshape(shape)
 
 
 def divergence(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

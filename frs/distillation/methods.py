@@ -22,7 +22,7 @@ from frs.distillation.losses import (
     standardised_error,
 )
 from frs.distillation.outputs import TeacherLevel
-from frs.spec import METHODS, DistanceName, Distillation, MaskName, Method, TermName
+from frs.spec import DistanceName, MaskName, MethodTerms, TermName
 
 Mask = Callable[[TeacherLevel], Tensor]
 """Return the weights of a level's locations: (N, 1, H, W), not negative, without gradient."""
@@ -37,14 +37,10 @@ class Term(NamedTuple):
     distance: Distance
 
 
-def terms_of(method: Method, distillation: Distillation) -> dict[TermName, Term]:
-    """Return the terms of `method` with the mask and the feature distance that the spec sets."""
-    terms, mask, distance, _ = METHODS[method]
-    distances: Mapping[TermName, Distance] = {
-        "feature": DISTANCES[distillation.distance or distance],
-        "logit": divergence,
-    }
-    return {name: Term(MASKS[distillation.mask or mask], distances[name]) for name in terms}
+def build_terms(terms: MethodTerms) -> dict[TermName, Term]:
+    """Return the functions of a method's terms."""
+    distances: Mapping[TermName, Distance] = {"feature": DISTANCES[terms.distance], "logit": divergence}
+    return {name: Term(MASKS[terms.mask], distances[name]) for name in terms.names}
 
 
 def richness_mask(level: TeacherLevel) -> Tensor:

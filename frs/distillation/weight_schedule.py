@@ -26,4 +26,4 @@ class WeightSchedule:
 
     def in_ramp(self, step: int, ramp_from: int) -> bool:
         """Return whether the ramp has not ended after `step` completed steps."""
-        return step < ramp_from + self.ramp_steps
+        return step < ramp_from + max(1, self.ramp_steps)

@@ -33,7 +33,7 @@ from frs.training.stop_request import StopReason, StopRequest
 
 CALIBRATION_BATCHES = 8
 MAX_WEIGHT_CHANGE = 2.0
-"""Largest factor by which an epoch changes a weight that is held."""
+"""Largest factor by which an epoch changes an adaptive weight."""
 CHECKPOINT_SECONDS = 600
 """Interval between checkpoints within an epoch, in seconds, if the spec has no `checkpoint_every`."""
 STOP_REASONS: tuple[StopReason, ...] = ("interrupted", "stopped_early", "time_limit")
@@ -112,11 +112,11 @@ class ResumeHook(Hook):
 
 @dataclass
 class CalibrationHook(Hook):
-    """Calibrate the distiller's weights after the learning-rate warm-up and, with `again`, at a quarter of the run."""
+    """Calibrate the weights after the learning-rate warm-up and, with `recalibrate`, again at a quarter of the run."""
 
     priority = 81
 
-    again: bool
+    recalibrate: bool
     reporter: EventReporter
 
     def before_train(self, runner: Any) -> None:
@@ -130,7 +130,7 @@ class CalibrationHook(Hook):
         if not runner.model.calibrated:
             due = runner.iter >= min(schedule.warmup_steps, schedule.steps - 1)
         else:
-            due = self.again and runner.model.weights.calibrated_at < schedule.steps // 4 <= runner.iter
+            due = self.recalibrate and runner.model.weights.calibrated_at < schedule.steps // 4 <= runner.iter
         if due:
             self._calibrate(runner)
 
@@ -144,6 +144,7 @@ class CalibrationHook(Hook):
         process_group.broadcast_from_rank0(runner.model.parameters())
         values = ", ".join(f"{name} {weights.of(name):.3g}" for name in runner.model.terms)
         self.reporter.log(f"Weights calibrated at step {runner.iter}: {values}.")
+        runner.train_loop.state.shares = {}  # of the weights before this calibration
         self._set_weights(runner, weights)
         self.reporter.phase("training")
 
@@ -153,16 +154,21 @@ class CalibrationHook(Hook):
 
 
 @dataclass
-class HoldHook(Hook):
-    """Multiply the weights once an epoch towards those whose terms have the target gradient ratios.
+class WeightAdjustmentHook(Hook):
+    """Multiply the `auto` weights at the end of an epoch so that the terms approach their target gradient ratios.
 
-    An epoch changes a weight by a factor of at most `MAX_WEIGHT_CHANGE`. The ratio of an epoch is the geometric mean of
-    those that the diagnosis measured in it, after the ramp.
+    An epoch changes a weight by a factor of at most `MAX_WEIGHT_CHANGE`. Its ratio is the geometric mean of those that
+    the diagnosis measured in it after the ramp; an epoch without a diagnosis changes nothing.
     """
 
-    priority = 81
+    priority = 81  # after CalibrationHook, which is registered first, and before the checkpoint
 
     reporter: EventReporter
+
+    def before_train(self, runner: Any) -> None:
+        """Adjust the weights of a checkpoint that was written at the end of an epoch, before their adjustment."""
+        if runner.train_loop.ends_epoch:
+            self.after_train_epoch(runner)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Collect the ratios of this step, if it was diagnosed after the ramp."""
@@ -171,19 +177,18 @@ class HoldHook(Hook):
             return
         for name in distiller.terms:
             measured = [logs[f"share_{name}"] for logs in outputs if f"share_{name}" in logs]
-            if measured:
+            if measured and distiller.fixed_weights.of(name) is None:
                 share = process_group.all_reduce_mean(torch.stack(measured).mean().reshape(1)).item()
                 runner.train_loop.state.shares.setdefault(name, []).append(share)
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Adjust the weights that the spec leaves open."""
+        """Adjust the weights."""
         distiller, state = runner.model, runner.train_loop.state
-        shares, state.shares = state.shares, {}
         changes = {
             name: distiller.weights.of(name) * _bounded_change(distiller.ratios[name], measured)
-            for name, measured in shares.items()
-            if distiller.fixed_weights.of(name) is None
+            for name, measured in state.shares.items()
         }
+        state.shares = {}
         if changes:
             distiller.weights = state.weights = replace(distiller.weights, **changes)
             self.reporter.facts(RunFacts(weights=state.weights))
@@ -326,8 +331,8 @@ class PatienceHook(Hook):
 
 def _bounded_change(target: float, measured: list[float]) -> float:
     """Return target / geometric mean of `measured`, within 1 / `MAX_WEIGHT_CHANGE` and `MAX_WEIGHT_CHANGE`."""
-    finite = [max(share, 1e-12) for share in measured if math.isfinite(share)]
-    change = target / geometric_mean(finite) if finite else 1.0
+    positive = [share for share in measured if 0 < share < math.inf]
+    change = target / geometric_mean(positive) if positive else 1.0
     return min(MAX_WEIGHT_CHANGE, max(1 / MAX_WEIGHT_CHANGE, change))
 
 

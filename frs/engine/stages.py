@@ -29,11 +29,11 @@ from frs.engine.hooks import (
     CalibrationHook,
     CheckpointHook,
     EvaluationHook,
-    HoldHook,
     MetricsHook,
     PatienceHook,
     ResumeHook,
     StopHook,
+    WeightAdjustmentHook,
 )
 from frs.engine.loop import StepLoop
 from frs.engine.student_files import StudentWriter
@@ -130,8 +130,8 @@ def train(
     ]
     if isinstance(models.trained, Distiller):
         hooks.append(CalibrationHook(context.job.distillation.recalibrate, reporter))
-        if context.job.distillation.weight_schedule == "held":
-            hooks.append(HoldHook(reporter))
+        if context.job.distillation.weight_schedule == "adaptive":
+            hooks.append(WeightAdjustmentHook(reporter))
     if job_schedule.patience is not None:
         hooks.append(PatienceHook(job_schedule.patience, reporter))
     average = build_average(models.student, job_schedule)

@@ -12,7 +12,8 @@ from experiments import QUESTIONS, STUDIES, Run
 from frs import events
 from frs.spec import JobSpec
 
-RUN = Run("cells", "default", seed=3, epochs=10)
+ARM = experiments.CHOSEN_ARM
+RUN = Run("cells", ARM, seed=3, epochs=10)
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +51,9 @@ def test_test_seeds_are_not_used_for_tuning() -> None:
 
 
 def test_runs_with_a_row_are_not_repeated() -> None:
-    planned = experiments.runs(["cells"], ["none", "default"], [2, 3])
+    planned = experiments.runs(["cells"], ["none", ARM], [2, 3])
     assert results.missing(planned) == planned
-    results.append("cells", row("default", 3, 50.0))
+    results.append("cells", row(ARM, 3, 50.0))
     assert results.missing(planned) == [run for run in planned if run != RUN]
 
 
@@ -80,11 +81,11 @@ def test_a_row_has_the_numbers_of_the_run(tmp_path: Path) -> None:
             emit(event)
     (tmp_path / "seconds").write_text("90")
     numbers = results.row_of(RUN, tmp_path)
-    assert numbers.keys() == set(results.COLUMNS)
-    assert numbers | {"commit": ""} == row("default", 3, 0) | {
+    assert numbers.keys() | {"commit"} == set(results.COLUMNS)
+    assert numbers | {"commit": ""} == row(ARM, 3, 0) | {
         "mAP": "41.50",
         "mAP_50": "80.00",
-        "mAP_75": "0.00",
+        "mAP_75": "",
         "halfway_mAP": "31.00",
         "teacher_mAP": "55.00",
         "feature_weight": "0.00025",
@@ -98,17 +99,41 @@ def test_a_row_has_the_numbers_of_the_run(tmp_path: Path) -> None:
     }
 
 
+def add_pairs(alone: list[float], distilled: list[float], teacher: str = "60.00") -> None:
+    for seed, (without, with_teacher) in enumerate(zip(alone, distilled, strict=True)):
+        results.append("cells", row("none", seed, without))
+        results.append("cells", row(ARM, seed, with_teacher, teacher="abc", teacher_mAP=teacher, feature_weight="0.02"))
+
+
 def test_a_table_has_the_gain_over_the_same_seeds_with_its_interval() -> None:
-    for seed, (alone, distilled) in enumerate([(40.0, 46.0), (42.0, 46.0), (41.0, 46.0)]):
-        results.append("cells", row("none", seed, alone))
-        results.append("cells", row("default", seed, distilled, teacher_mAP="55.00"))
-    results.append("cells", row("none", 3, 99.0))
+    add_pairs([40.0, 42.0, 41.0, 40.0, 42.0], [46.0] * 5)
+    results.append("cells", row("none", 5, 50.0))
     results.append("cells", row("none", 100, 1.0))
     lines = results.tables().splitlines()
     assert lines[0].startswith("| cells, 260 steps, test seeds |")
-    assert "| the teacher | | 55.00 | | | |" in lines
-    assert "| `default` | 3 | 46.0 ± 0.0 | +5.0 | +2.5 to +7.5 | improved |" in lines
+    assert "| teacher abc | | 60.00 | | | | |" in lines
+    assert f"| `{ARM}` | 5 | 46.0 ± 0.0 | +5.0 | +3.8 to +6.2 | improved | 0.02, x 1.00 |" in lines
     assert any("tuning seeds" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "teacher", "verdict"),
+    [(4, "60.00", "too few seeds"), (5, "44.90", "weak teacher"), (5, "45.10", "worse")],
+)
+def test_an_arm_has_a_verdict_from_five_seeds_on_under_a_teacher_that_leads(
+    seeds: int, teacher: str, verdict: str
+) -> None:
+    add_pairs([40.0] * seeds, [30.0] * seeds, teacher)
+    assert f"| {verdict} |" in results.tables().splitlines()[-1]
+
+
+def test_runs_under_different_teachers_are_not_averaged() -> None:
+    add_pairs([40.0], [46.0])
+    results.append("cells", row(ARM, 1, 99.0, teacher="def", teacher_mAP="70.00"))
+    assert [line for line in results.tables().splitlines() if " under " in line] == [
+        f"| `{ARM}` under abc | 1 | 46.0 | +6.0 |  |  | 0.02 |",
+        f"| `{ARM}` under def | 1 | 99.0 |  |  |  |  |",
+    ]
 
 
 def test_merged_splits_keep_every_box_on_its_image() -> None:

@@ -15,7 +15,7 @@ from frs.distillation.calibration import calibrate, measure_gradient_norms
 from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import fingerprint
 from frs.distillation.weight_schedule import WeightSchedule
-from frs.engine.hooks import HoldHook
+from frs.engine.hooks import WeightAdjustmentHook
 from frs.engine.loop import LoopState
 from frs.spec import Distillation
 
@@ -98,27 +98,27 @@ def test_the_last_step_of_a_cosine_has_a_small_part_of_the_constant_share(train:
 
 
 class Runner(SimpleNamespace):
-    """What the hook uses of mmengine's runner."""
+    """A stand-in for mmengine's runner with the attributes that the hook reads."""
 
     def __init__(self, model: Distiller) -> None:
         super().__init__(model=model, iter=0, train_loop=SimpleNamespace(state=LoopState()))
 
-    def step(self, hook: HoldHook, **shares: float) -> None:
+    def step(self, hook: WeightAdjustmentHook, **shares: float) -> None:
         self.iter += 1
         logs = {f"share_{name}": torch.tensor(share) for name, share in shares.items()}
         hook.after_train_iter(self, 0, outputs=[logs])
 
 
-def held(**fixed: float) -> tuple[HoldHook, Runner, list[Any]]:
+def adjusting(**fixed: float) -> tuple[WeightAdjustmentHook, Runner, list[Any]]:
     """Return the hook, a runner of a distiller with weights 1 whose ramp ends at step 4, and the emitted facts."""
     model = distiller(weights=LossWeights(fixed.get("feature"), fixed.get("logit")))
     model.weights = LossWeights(1.0, 1.0)
     emitted: list[Any] = []
-    return HoldHook(SimpleNamespace(facts=emitted.append)), Runner(model), emitted
+    return WeightAdjustmentHook(SimpleNamespace(facts=emitted.append)), Runner(model), emitted
 
 
-def test_held_weights_move_once_an_epoch_towards_the_target_ratios() -> None:
-    hook, runner, emitted = held()
+def test_adaptive_weights_move_once_an_epoch_towards_the_target_ratios() -> None:
+    hook, runner, emitted = adjusting()
     for share in (999.0, 999.0, 999.0, 999.0, 15.0, 30.0):  # the first four steps are in the ramp
         runner.step(hook, feature=share, logit=50.0)
     hook.after_train_epoch(runner)
@@ -132,16 +132,17 @@ def test_held_weights_move_once_an_epoch_towards_the_target_ratios() -> None:
 
 
 def test_a_weight_that_the_spec_sets_is_not_moved() -> None:
-    hook, runner, _ = held(feature=1.0)
+    hook, runner, _ = adjusting(feature=1.0)
     for _ in range(5):
         runner.step(hook, feature=1.0, logit=2.0)
     hook.after_train_epoch(runner)
     assert runner.model.weights == LossWeights(1.0, 0.5)
 
 
-def test_an_epoch_without_a_finite_ratio_keeps_the_weights() -> None:
-    hook, runner, _ = held()
-    for _ in range(5):
-        runner.step(hook, feature=float("nan"))
+@pytest.mark.parametrize("ratio", [0.0, float("nan"), float("inf")])
+def test_an_epoch_without_a_positive_ratio_keeps_the_weights(ratio: float) -> None:
+    hook, runner, _ = adjusting()
+    for _ in range(6):
+        runner.step(hook, feature=ratio)
     hook.after_train_epoch(runner)
     assert runner.model.weights == LossWeights(1.0, 1.0)

@@ -11,8 +11,8 @@ from tiny import ARCHITECTURES, Train, described, job, of
 from frs import events
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.detectors import weights
-from frs.distillation import losses, methods
-from frs.distillation.methods import METHODS, Term
+from frs.distillation import losses
+from frs.distillation.methods import DISTANCES
 from frs.engine import stages
 from frs.errors import (
     BadDataset,
@@ -268,7 +268,7 @@ def test_a_term_that_is_not_finite_stops_the_run_at_that_step_and_is_named(
         # five levels per step, after three probe steps
         return losses.squared_error(*tensors) * (float("nan") if next(calls) == 5 * (3 + 2) else 1)
 
-    monkeypatch.setitem(METHODS, "feature", {"feature": Term(methods.richness_mask, not_finite_at_step_3)})
+    monkeypatch.setitem(DISTANCES, "squared", not_finite_at_step_3)
     with pytest.raises(Diverged, match="distill_feature became nan at step 3"):
         train(job(method="feature", distillation={"logit_weight": "auto"}))
 

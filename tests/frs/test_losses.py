@@ -17,7 +17,7 @@ from frs.distillation.losses import (
     standardised_error,
     weighted_mean,
 )
-from frs.distillation.methods import DISTANCES, MASKS, Distance, terms_of
+from frs.distillation.methods import DISTANCES, MASKS, Distance, build_terms
 from frs.distillation.outputs import TeacherLevel
 from frs.spec import METHODS, DistanceName, Distillation, MaskName, Method
 
@@ -78,14 +78,14 @@ def expected_cosine_distance(student: Array, teacher: Array) -> Array:
 
 
 def expected_channel_divergence(student: Array, teacher: Array) -> Array:
-    """Return the summands of the KL divergence of each channel's softmax, times the number of locations."""
+    """Return the summands of the generalised KL divergence of each channel's softmax, times the locations' number."""
 
     def softmax(x: Array) -> Array:
         powers = np.exp(x - x.max(axis=(2, 3), keepdims=True))
         return powers / powers.sum(axis=(2, 3), keepdims=True)
 
     p_s, p_t = softmax(student), softmax(teacher)
-    return (p_t * np.log(p_t / p_s)).mean(axis=1, keepdims=True) * p_t[0, 0].size
+    return (p_t * np.log(p_t / p_s) - p_t + p_s).mean(axis=1, keepdims=True) * p_t[0, 0].size
 
 
 def expected_divergence(student: Array, teacher: Array) -> Array:
@@ -163,7 +163,7 @@ def test_a_cell_is_inside_boxes_if_it_touches_one() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_term_of_every_method_equals_its_formula(method: Method, head: str, dtype: torch.dtype) -> None:
     z_s, z_t, f_s, f_t = (torch.tensor(array, dtype=dtype).double().numpy() for array in arrays(head))
-    for name, term in terms_of(method, Distillation()).items():
+    for name, term in build_terms(METHODS[method]).items():
         mask, distance = EXPECTED_TERMS[method][name]
         student, teacher = (f_s, f_t) if name == "feature" else (z_s, z_t)
         distances = term.distance(torch.tensor(student, dtype=dtype), torch.tensor(teacher, dtype=dtype))
@@ -176,7 +176,7 @@ def test_every_term_of_every_method_equals_its_formula(method: Method, head: str
 @pytest.mark.parametrize("mask", MASKS)
 def test_a_mask_and_a_distance_of_the_spec_replace_those_of_the_method(mask: MaskName, distance: DistanceName) -> None:
     z_s, z_t, f_s, f_t = arrays("gfl")
-    terms = terms_of("frs", Distillation(mask=mask, distance=distance))
+    terms = build_terms(Distillation(mask=mask, distance=distance).terms("frs"))
     expected_mask = EXPECTED_MASKS[mask](z_t)
     for name, (student, teacher, formula) in {
         "feature": (f_s, f_t, EXPECTED_DISTANCES[distance]),
@@ -252,6 +252,15 @@ def test_the_cosine_of_features_of_zeros_is_0_and_their_gradient_is_finite() -> 
     distance = cosine_distance(student, torch.randn(1, 3, 2, 2))
     distance.sum().backward()
     assert (distance == 1).all() and student.grad is not None and torch.isfinite(student.grad).all()
+
+
+def test_the_uniform_mean_of_the_channel_divergence_is_the_kl_divergence_of_the_paper() -> None:
+    _, _, student, teacher = (torch.tensor(array) for array in arrays("gfl"))
+    p_s, p_t = (x.flatten(2).softmax(2) for x in (student, teacher))
+    expected = (p_t * (p_t / p_s).log()).sum(2).mean()
+    distances = channel_divergence(student, teacher)
+    assert distances.min() >= 0
+    assert distances.mean().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_mask_of_zeros_gives_a_gradient_of_0() -> None:

@@ -24,17 +24,17 @@ def test_a_method_trains_with_its_own_terms_only(method: Method) -> None:
     model = distiller(weights=LossWeights(0.01, 0.1, ramp_from=-4), method=method)
     logs = optimise(model)[0]
     assert {name for name in logs if name.startswith("distill_")} == {
-        f"distill_{term}" for term in METHODS[method].terms
+        f"distill_{term}" for term in METHODS[method].names
     }
     assert all(torch.isfinite(value) for value in logs.values())
-    assert (model.adapter is not None) == ("feature" in METHODS[method].terms)
+    assert (model.adapter is not None) == ("feature" in METHODS[method].names)
 
 
 @pytest.mark.parametrize("method", DISTILLING)
 def test_a_run_of_any_method_calibrates_its_weights(train: Train, method: Method) -> None:
     emitted = train(job(method=method, distillation={"feature_weight": "auto", "logit_weight": "auto"}))
     weights = facts(emitted)["weights"]
-    assert {name for name in ("feature", "logit") if weights[name]} == set(METHODS[method].terms)
+    assert {name for name in ("feature", "logit") if weights[name]} == set(METHODS[method].names)
     assert facts(emitted)["method"] == method
 
 
@@ -52,14 +52,19 @@ def test_method_none_equals_plain_training_and_also_evaluates_the_teacher(train:
     [
         ("feature", {"feature_weight": 0}, "its weight is 0"),
         ("feature", {"logit_weight": 0.5}, "no use for logit_weight"),
-        ("pkd", {"feature_weight": "paper"}, "no weight for distance `standardised`"),
-        ("frs", {"feature_weight": "paper", "distance": "cosine"}, "no weight for distance `cosine`"),
+        ("pkd", {"feature_weight": "paper"}, "holds for distance `squared`"),
+        ("frs", {"feature_weight": "paper", "distance": "cosine"}, "holds for distance `squared`"),
         ("none", {"teacher_cache": "on"}, "no use for `teacher_cache`"),
         ("none", {"mask": "boxes"}, "no use for `mask`"),
-        ("logit", {"distance": "cosine"}, "no features and no use for `distance`"),
-        ("frs", {"feature_weight": 1, "feature_ratio": 3}, "`feature_ratio` is the target of `feature_weight: auto`"),
-        ("feature", {"logit_ratio": 3}, "`logit_ratio` is the target"),
-        ("feature", {"feature_weight": 1, "weight_schedule": "held"}, "need a weight that is `auto`"),
+        ("logit", {"distance": "cosine"}, "`distance` has no effect"),
+        ("frs", {"feature_weight": 1, "feature_ratio": 3}, "`feature_ratio` has no effect"),
+        ("feature", {"logit_ratio": 3}, "`logit_ratio` has no effect"),
+        ("feature", {"feature_weight": 1, "weight_schedule": "adaptive"}, "need a weight that is `auto`"),
+        ("mgd", {"feature_weight": "paper"}, "a convolution as adapter"),
+        ("frs", {"feature_weight": "paper", "adapter": "masked"}, "a convolution as adapter"),
+        ("logit", {"adapter": "1x1"}, "`adapter` has no effect"),
+        ("frs", {"feature_weight": 0, "distance": "cosine"}, "`distance` has no effect"),
+        ("none", {"weight_schedule": "cosine"}, "no use for `weight_schedule`"),
         ("feature", {"feature_weight": 1, "recalibrate": True}, "need a weight that is `auto`"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_check_that_fails_is_reported_and_repeated(harness, frequent_checks, m
     job_id = harness.submit(steps=3)
     with dispatching(harness):
         until(lambda: code_of(harness, job_id) == "waiting_for_storage")
-        assert f"cannot check its free disk space: {reason}." in harness.waiting_reason(job_id).message
+        assert f"cannot read its free disk space: {reason}." in harness.waiting_reason(job_id).message
         failing["fails"] = False
         harness.until_status(job_id, "succeeded")
 

@@ -14,12 +14,6 @@ from store.scheduling.requirements import Requirement
 from store.settings import Settings
 from store.states import WaitingReason
 
-_WHAT = {
-    WaitingReason.SPEC: "a job's spec",
-    WaitingReason.STORAGE: "its free disk space",
-    WaitingReason.DATASET: "the files",
-    WaitingReason.WEIGHTS: "the weights",
-}
 _Version = tuple[int, int, int]
 _log = structlog.get_logger()
 
@@ -40,17 +34,10 @@ class FileChecks:
 
         A slow disk may delay the result by minutes.
         """
-        try:
-            return self._find_issue(requirement)
-        except Exception as error:  # the thread that checks must survive, or no job starts any more
-            _log.warning("A requirement cannot be checked.", key=requirement.key, error=_reason(error))
-            return f"cannot check {_WHAT[requirement.reason]}{requirement.label}: {_reason(error)}."
-
-    def _find_issue(self, requirement: Requirement) -> str | None:
         if requirement.reason is WaitingReason.SPEC:
             return f"runs version {version('frs')}, which cannot read a job's spec: {requirement.label}."
         if requirement.reason is WaitingReason.STORAGE:
-            return describe_lack_of_space(self._settings)
+            return self._find_lack_of_space()
         root, folder_name = self._roots[requirement.reason]
         folders = [(path, None, "the folder ") for path in requirement.folders]
         for path, sha256, kind in [*folders, *((path, sha256, "") for path, sha256 in requirement.files)]:
@@ -67,6 +54,13 @@ class FileChecks:
                 _log.warning("A required file cannot be read.", path=path, error=_reason(error))
                 return f"cannot read {kind}{location}: {_reason(error)}."
         return None
+
+    def _find_lack_of_space(self) -> str | None:
+        try:
+            return describe_lack_of_space(self._settings)
+        except Exception as error:  # an exception would end the thread that checks, and no job would start any more
+            _log.warning("The free disk space cannot be read.", error=_reason(error))
+            return f"cannot read its free disk space: {_reason(error)}."
 
     def _hash(self, path: Path) -> str:
         """Return the SHA-256 of the file, computed once for each version of it."""
