@@ -109,7 +109,7 @@ def test_auto_weights_are_calibrated_emitted_and_saved(train: Train, tmp_path: P
 
 def test_paper_weights_are_those_of_the_paper(train: Train) -> None:
     emitted = train(job(distillation={"feature_weight": "paper", "logit_weight": "paper"}, schedule={"max_steps": 1}))
-    assert facts(emitted)["weights"] == {"feature": 0.1, "logit": 0.05, "ramp_from": 0}
+    assert facts(emitted)["weights"] == {"feature": 0.1, "logit": 0.05, "ramp_from": 0, "calibrated_at": 0}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
