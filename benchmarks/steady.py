@@ -8,6 +8,8 @@ samples.
 
 import argparse
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,13 +47,17 @@ def measure(jobs: int = JOBS) -> dict[str, Any]:
     """Return the final resident memory of API and worker in MB and its growth in MB per 1,000 jobs."""
     samples: dict[str, list[float]] = {"api": [], "worker": []}
     with run_service(concurrency=4) as service:
-        service.start("worker", "-c", WORKER)
+        service.start("worker", "-X", "faulthandler", "-c", WORKER)
         with service.client() as client:
             for posted in range(EVERY, jobs + 1, EVERY):
                 for _ in range(EVERY):
                     client.post("/jobs", json=SPEC).raise_for_status()
                 client.get("/jobs", params={"limit": 200}).raise_for_status()
-                wait_until(lambda posted=posted: _ended(service) == posted, 300)
+                try:
+                    wait_until(lambda posted=posted: _ended(service) == posted, 300)
+                except TimeoutError:
+                    _print_worker_stacks(service)
+                    raise
                 for name, values in samples.items():
                     values.append(_resident_mb(service.processes[name].pid))
                 print(posted, {name: round(values[-1], 1) for name, values in samples.items()}, file=sys.stderr)
@@ -60,6 +66,16 @@ def measure(jobs: int = JOBS) -> dict[str, Any]:
         for name, values in samples.items()
         for key, value in ((f"{name}_mb", values[-1]), (f"{name}_slope", _slope(values)))
     }
+
+
+def _print_worker_stacks(service: Service) -> None:
+    """Abort the worker, and print the end of its log with the stacks of its threads and the processes it started."""
+    worker = service.processes["worker"]
+    children = subprocess.run(["ps", "--ppid", str(worker.pid), "-o", "pid,stat,wchan:20,args"], capture_output=True)
+    worker.send_signal(signal.SIGABRT)
+    worker.wait()
+    log = (service.settings.data / "worker.log").read_text(errors="replace")
+    print(children.stdout.decode(), log[-20_000:], sep="\n", file=sys.stderr)
 
 
 def _ended(service: Service) -> int:
