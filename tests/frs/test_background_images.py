@@ -116,7 +116,7 @@ def test_a_distillation_is_calibrated_and_trained_on_batches_without_boxes(train
 
 
 def test_the_boxes_method_is_refused() -> None:
-    with pytest.raises(ValidationError, match="method `boxes` needs boxes"):
+    with pytest.raises(ValidationError, match="mask `boxes` needs boxes"):
         JobSpec.model_validate(job(method="boxes", schedule=KEEP))
 
 

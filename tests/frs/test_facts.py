@@ -5,7 +5,7 @@ def test_only_known_facts_are_dumped() -> None:
     facts = RunFacts(method="frs", weights=LossWeights(0.1, None, ramp_from=60))
     assert facts.model_dump(mode="json") == {
         "method": "frs",
-        "weights": {"feature": 0.1, "logit": None, "ramp_from": 60},
+        "weights": {"feature": 0.1, "logit": None, "ramp_from": 60, "calibrated_at": 0},
     }
     assert RunFacts.model_validate_json(facts.model_dump_json()) == facts
 
