@@ -49,15 +49,12 @@ def _described(detector: str, role: str) -> Any:
 def distiller(student: Any, teacher: Any) -> Distiller:
     """Return a distiller with both loss terms whose `train_step` repeats a step without a diagnosis."""
     distiller = Distiller(student, Teacher(teacher), Distillation(), LossWeights(1e-4, 1e-2), WeightSchedule(1))
-    distiller = distiller.to(memory_format=torch.channels_last)
     distiller.train_step = partial(distiller.train_step, step=1)
     return distiller
 
 
 def build(ref: Any, classes: int) -> Any:
-    """Return the detector with random weights in the memory format in which the engine trains."""
-    detector = builder.build(ref.model_copy(update={"init": "random"}), classes, Path())
-    return detector.to(memory_format=torch.channels_last)
+    return builder.build(ref.model_copy(update={"init": "random"}), classes, Path())
 
 
 def describe(detector: str, channels: int) -> DescribedDetector:
