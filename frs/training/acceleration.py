@@ -10,14 +10,16 @@ from frs.training import process_group
 
 
 def to_device(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return `module` on `device` in channels-last format, in which convolutions are fastest.
+    """Return `module` on `device`; on a GPU in channels-last format, which its convolutions are fastest in.
 
     On the CPU, each of several processes normalises its own part of the batch: torch synchronises batch norms on GPUs
     only.
     """
-    if device.type == "cpu" and process_group.world_size() > 1:
+    if device.type == "cuda":
+        return module.to(device).to(memory_format=torch.channels_last)
+    if process_group.world_size() > 1:
         module = revert_sync_batchnorm(module)
-    return module.to(device).to(memory_format=torch.channels_last)
+    return module.to(device)
 
 
 def optimizer_options(device: torch.device) -> dict[str, Any]:
