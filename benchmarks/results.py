@@ -2,7 +2,7 @@
 
     python benchmarks/results.py --data DIR                            all questions, in the protocol's order
     python benchmarks/results.py --data DIR --questions weight         the runs of one question
-    python benchmarks/results.py --data DIR --sets cells --arms none default --seeds 0-4 --epochs 30
+    python benchmarks/results.py --data DIR --sets cells --arms none "frs 30" --seeds 0-4 --epochs 30
     python benchmarks/results.py --tables                              the tables of all runs in benchmarks/results
 
 Each run is `python -m frs train`; its numbers become a row of `benchmarks/results/SET.csv` when it ends. Runs that have
