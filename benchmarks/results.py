@@ -164,7 +164,7 @@ def train_teacher(output: Path) -> None:
     if target.exists():
         return
     study = STUDIES["cells"]
-    schedule = study.schedule(TEACHER_EPOCHS) | {"augmentation": "strong"}
+    schedule = study.schedule(TEACHER_EPOCHS) | {"augmentation": "strong", "precision": "fp32"}
     spec = {"kind": "train", "dataset": "cells", "student": study.teacher, "schedule": schedule}
     if failure := train(spec, output, "cells/teacher", TEACHER_THREADS):
         raise SystemExit(failure)

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 from latency import wait_until
 from service import SPEC, Service, run_service
@@ -56,7 +57,7 @@ def measure(jobs: int = JOBS) -> dict[str, Any]:
                 try:
                     wait_until(lambda posted=posted: _ended(service) == posted, 300)
                 except TimeoutError:
-                    _print_worker_stacks(service)
+                    _print_state(service, client)
                     raise
                 for name, values in samples.items():
                     values.append(_resident_mb(service.processes[name].pid))
@@ -68,8 +69,12 @@ def measure(jobs: int = JOBS) -> dict[str, Any]:
     }
 
 
-def _print_worker_stacks(service: Service) -> None:
-    """Abort the worker, and print the end of its log with the stacks of its threads and the processes it started."""
+def _print_state(service: Service, client: httpx2.Client) -> None:
+    """Print why jobs wait, abort the worker, and print the end of its log with its threads' stacks and its children."""
+    for status in ("running", "queued"):
+        page = client.get("/jobs", params={"status": status, "limit": 4}).json()["data"]
+        for job in page:
+            print(json.dumps(client.get(f"/jobs/{job['id']}").json()), file=sys.stderr)
     worker = service.processes["worker"]
     children = subprocess.run(["ps", "--ppid", str(worker.pid), "-o", "pid,stat,wchan:20,args"], capture_output=True)
     worker.send_signal(signal.SIGABRT)
