@@ -27,6 +27,7 @@ from api.context import open_context
 from api.datasets import checks
 from api.datasets import endpoints as datasets
 from api.detectors import endpoints as detectors
+from api.exports import endpoints as exports
 from api.health import endpoints as health
 from api.http import errors, swagger_page
 from api.http import openapi as openapi_document
@@ -130,6 +131,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         stream,
         plans,
         compare,
+        exports,
         datasets,
         detectors,
         checkpoints,

@@ -34,6 +34,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from frs import events
 from frs.comparison.compare import seed_interval
+from frs.comparison.run_folder import last_student
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.evaluation.verdict import verdict_of
 
@@ -168,7 +169,8 @@ def train_teacher(output: Path) -> None:
     spec = {"kind": "train", "dataset": "cells", "student": study.teacher, "schedule": schedule}
     if failure := train(spec, output, "cells/teacher", TEACHER_THREADS):
         raise SystemExit(failure)
-    shutil.copy(_last_student(output / "cells" / "teacher"), target.with_suffix(".part"))
+    teacher = output / "cells" / "teacher"
+    shutil.copy(teacher / last_student(teacher).path, target.with_suffix(".part"))
     target.with_suffix(".part").rename(target)
 
 
@@ -358,12 +360,6 @@ def _weights(rows: list[Row]) -> str:
         return ""
     factor = f", x {max(weights) / min(weights):.2f}" if len(weights) > 1 else ""
     return f"{geometric_mean(weights):.2g}{factor}"
-
-
-def _last_student(folder: Path) -> Path:
-    emitted = [events.parse(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    students = [event for event in emitted if isinstance(event, events.Checkpoint) and event.kind == "student"]
-    return folder / next(event.path for event in students if "last" in event.labels)
 
 
 def _percent(value: float | None) -> str:

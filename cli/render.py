@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.client import Json
-from frs.cli import plan_tables, report_text
+from frs.cli import export_tables, plan_tables, report_text
 from frs.cli.progress import duration
 from frs.evaluation.report import Report
+from frs.export.report import ExportReport
 from frs.preflight.step_runner import Check
 
 _JOB_FIELDS = ("id", "name", "kind", "owner", "tags", "priority", "parent_id")
@@ -124,6 +125,13 @@ def report(answer: Json) -> Group:
     """Return the paper's table with the confidence interval of the gain, then the verdict."""
     report = Report.model_validate(answer)
     return Group(report_text.table(report), Text(report_text.conclusion(report)))
+
+
+def export(answer: Json) -> Group:
+    """Return the table of an export's files, then where they are and how to run one."""
+    report = ExportReport.model_validate(answer["report"])
+    run = f"Files in {answer['folder']}; run one: python frs_runner.py student.onnx image.jpg --save out.jpg"
+    return Group(export_tables.table(report), *map(Text, [*export_tables.notes(report), run]))
 
 
 def metrics(answer: Json) -> Table:

@@ -177,6 +177,22 @@ class UnsupportedDetector(FrsError):
     )
 
 
+class ExportUnsupported(FrsError):
+    """The detector cannot be exported to the requested format."""
+
+    code = "export_unsupported"
+    end_reason = "export_unsupported"
+    hint_by_default = "Use a student with another `architecture`; docs/export.md lists those that can be exported."
+
+
+class ExportFailed(FrsError):
+    """An exported file does not run."""
+
+    code = "export_failed"
+    end_reason = "export_failed"
+    hint_by_default = "This is a bug in FRS or in the runtime: please report it with the log of the job."
+
+
 class PrecisionUnsupported(FrsError):
     """The device does not support the requested precision."""
 

@@ -9,7 +9,7 @@ from frs.backbones import Backbone
 from frs.names import Name, add_suffix
 from frs.spec_model import Spec
 
-Kind = Literal["distill", "train", "evaluate", "compare"]
+Kind = Literal["distill", "train", "evaluate", "export", "compare"]
 """`compare` is internal: the service creates it for a job with a `baseline`, and the API rejects it."""
 Architecture = Literal["retinanet", "gfl", "fcos", "atss", "tood", "vfnet", "rtmdet", "yolox", "faster_rcnn"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -19,6 +19,7 @@ Method = Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "cwd", "m
 TermName = Literal["feature", "logit"]
 MaskName = Literal["richness", "boxes", "union", "uniform"]
 DistanceName = Literal["squared", "standardised", "cosine", "channel"]
+ExportFormat = Literal["onnx", "onnx-int8"]
 AdapterName = Literal["1x1", "3x3", "masked"]
 
 
@@ -323,6 +324,22 @@ class Distillation(Spec):
         return self
 
 
+class ExportSettings(Spec):
+    """The exported files of kind `export`."""
+
+    formats: Annotated[tuple[ExportFormat, ...], Field(min_length=1, max_length=2)] = ("onnx", "onnx-int8")
+    """`onnx`: an fp32 ONNX file from the image to its boxes. `onnx-int8`: the same file with 8-bit weights and
+    activations (QDQ, per channel)."""
+    input_size: Literal["dynamic", "fixed"] = "dynamic"
+    """`dynamic`: the network computes on the scaled image, as in training. `fixed`: the scaled image is filled up to
+    `schedule.image_size`, for runtimes that need one size; images of another aspect ratio get other scores."""
+    max_drop: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    """Largest loss of mAP against the student on the validation split at which a file passes, in points (100 x mAP).
+    Absent: 0.05 for `onnx`, 0.5 for `onnx-int8`."""
+    calibration_images: Annotated[int, Field(ge=1, le=1000)] = 64
+    """Number of training images that the ranges of the activations of `onnx-int8` are measured on."""
+
+
 class Resources(Spec):
     """The devices and processes of a job."""
 
@@ -366,7 +383,8 @@ class JobSpec(Spec):
     """Display name of the job."""
     kind: Kind = "distill"
     """`distill`: train `student` under `teacher`. `train`: train `student` without a teacher. `evaluate`: compute the
-    COCO metrics of `student` on the validation split."""
+    COCO metrics of `student` on the validation split. `export`: write `student` as ONNX files, and compare them with it
+    on the validation split."""
     method: Method = "frs"
     """Distillation method. `frs`: the paper's feature and logit term, under its richness mask; `feature` and `logit`:
     one of the two terms; `uniform` and `boxes`: both terms, under a uniform mask or inside the ground-truth boxes;
@@ -380,7 +398,7 @@ class JobSpec(Spec):
     teacher: DetectorRef | None = None
     """The teacher; required by kind `distill`."""
     student: DetectorRef
-    """The student; for kind `evaluate`, the detector to evaluate."""
+    """The student; for the kinds `evaluate` and `export`, the detector to evaluate or to export."""
     schedule: Schedule = Schedule()
     """Training schedule."""
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -390,6 +408,8 @@ class JobSpec(Spec):
     baseline: StrictBool | BaselineSeeds = False
     """Whether to train the baseline too: the same student, seed and schedule without a teacher, as a separate job. The
     report compares the two. `{seeds: n}` trains n pairs of runs; the report then covers the variation between seeds."""
+    export: ExportSettings = ExportSettings()
+    """Settings of kind `export`."""
     resources: Resources = Resources()
     """Devices and processes."""
     priority: Priority = 0
@@ -411,12 +431,12 @@ class JobSpec(Spec):
             raise ValueError(f"`teacher` and `baseline` belong to kind `distill`, not `{self.kind}`")
         self._reject_unused_fields()
         self._check_method()
-        if self.kind != "evaluate" and self.schedule.batch_size % self.resources.trainers:
+        if self.trains and self.schedule.batch_size % self.resources.trainers:
             raise ValueError(
                 f"`schedule.batch_size`, {self.schedule.batch_size}, is split over {self.resources.trainers} processes:"
                 " it must be divisible by their number"
             )
-        if self.kind != "evaluate" and not isinstance(self.student, ConfigDetector | DescribedDetector):
+        if self.trains and not isinstance(self.student, ConfigDetector | DescribedDetector):
             raise ValueError(
                 "`student` must be a description (`config` or `architecture`); use `init` to start it from weights"
             )
@@ -425,9 +445,11 @@ class JobSpec(Spec):
     def _reject_unused_fields(self) -> None:
         if self.kind != "distill" and (self.method != "frs" or self.distillation != Distillation()):
             raise ValueError(f"`method` and `distillation` belong to kind `distill`, not `{self.kind}`")
-        if self.kind == "evaluate" and self.resources.max_minutes is not None:
-            raise ValueError("`resources.max_minutes` ends training; kind `evaluate` does not train")
-        if self.kind != "evaluate" and self.schedule.frozen_stages and getattr(self.student, "init", None) == "random":
+        if not self.trains and self.resources.max_minutes is not None:
+            raise ValueError(f"`resources.max_minutes` ends training; kind `{self.kind}` does not train")
+        if self.kind != "export" and self.export != ExportSettings():
+            raise ValueError(f"`export` belongs to kind `export`, not `{self.kind}`")
+        if self.trains and self.schedule.frozen_stages and getattr(self.student, "init", None) == "random":
             raise ValueError("`schedule.frozen_stages` would keep random weights: the student needs another `init`")
         if self.schedule.augmentation == "strong" and self.distillation.teacher_cache == "on":
             raise ValueError("`teacher_cache: on` needs equal images in every epoch: use `augmentation: light`")
@@ -482,6 +504,11 @@ class JobSpec(Spec):
             raise ValueError("`weight_schedule: adaptive` and `recalibrate` need a weight that is `auto`")
         if not terms and distillation.weight_schedule != "constant":
             raise ValueError(f"method `{self.method}` has no use for `weight_schedule`")
+
+    @property
+    def trains(self) -> bool:
+        """Whether the job trains its student."""
+        return self.kind in ("distill", "train")
 
     @property
     def terms(self) -> MethodTerms:

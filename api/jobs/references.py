@@ -92,7 +92,7 @@ def review(session: Session, context: Context, caller: Caller, spec: JobSpec) ->
     if spec.unlabelled:
         errors["unlabelled"] = _catch(_check_unlabelled, session, caller, spec.unlabelled, spec.max_invalid_fraction)
     for loc, detector in _detectors(spec):
-        any_classes = not spec.distils_logits if loc == "teacher" else spec.kind != "evaluate"
+        any_classes = not spec.distils_logits if loc == "teacher" else spec.trains
         rule = _ClassRule(dataset.classes or [], mapped=loc == "teacher") if dataset and not any_classes else None
         errors[loc] = _catch(_check_detector, session, context, caller, rule, detector, loc)
     return ReferenceReview(errors, dataset)
@@ -212,7 +212,7 @@ def _check_job(session: Session, caller: Caller, rule: _ClassRule | None, job_id
     job = caller.find_job(session, job_id)
     if job is None:
         raise InvalidField(loc, "job_not_found", "There is no job of this id.", "See GET /jobs.")
-    if job.kind in ("evaluate", "compare") or job.status in _WITHOUT_STUDENT:
+    if job.kind in ("evaluate", "export", "compare") or job.status in _WITHOUT_STUDENT:
         detail = f"Job {job.id} (kind {job.kind}, status {job.status}) will not produce a student."
         hint = "Use a job that trains a student, or submit this job again."
         raise InvalidField(loc, "dependency_failed", detail, hint)

@@ -55,7 +55,7 @@ def schedule_check(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts
 
     `images` is the number of training images; None: unknown, because the check of the data set failed.
     """
-    if spec.kind == "evaluate":
+    if not spec.trains:
         return Check(code="schedule", level="info", ok=True, message="An evaluation does not train."), None
     if images is None:
         return Check(code="schedule", level="info", ok=False, message=NOT_CHECKED), None
@@ -125,7 +125,7 @@ def _dataset_check(spec: JobSpec, dataset: Dataset) -> Check:
     check_result = DatasetCheckResult.model_validate(dataset.check_result)
     train, val = check_result.train, check_result.val
     sentences = [f"{len(dataset.classes or [])} classes."]
-    if train and spec.kind != "evaluate":
+    if train and spec.trains:
         kept = spec.schedule.keep_background_images
         sentences.append(f"{train.trained_images(kept)} images to train on.")
         sentences += describe_background(train.excluded_images.get("no_boxes", 0), kept)

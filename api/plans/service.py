@@ -35,7 +35,7 @@ def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
         ok=not any(check.level == "error" for check in checks),
         spec=spec,
         checks=checks,
-        training_images=None if spec.kind == "evaluate" else images,
+        training_images=images if spec.trains else None,
         epochs=steps and steps.epochs,
         steps=steps and steps.steps,
         queue_position=position,

@@ -15,13 +15,14 @@ from rich.markup import escape
 from rich.status import Status
 
 from frs import events, spec_file
-from frs.cli import report_text
+from frs.cli import export_tables, report_text
 from frs.cli.progress import Bar, drawing_bar
-from frs.comparison import paired_runs
+from frs.comparison import paired_runs, run_folder
 from frs.dataset.check import check_split as check_split
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.errors import FrsError, InvalidSpec
 from frs.evaluation.report import Report
+from frs.export.report import ExportReport
 from frs.isolation import jail
 from frs.isolation.process import die_with_parent
 from frs.recipes import RECIPES
@@ -107,6 +108,25 @@ def compare(
 ) -> None:
     """Compare finished runs: report, confidence intervals and pictures."""
     raise SystemExit(_compare(student, baseline, output, json_))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Work folder of a finished run.", exists=True, file_okay=False)],
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="onnx or onnx-int8; repeat for several. Default: both.")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Largest loss of mAP, in points, that passes. Default: 0.05 for onnx, 0.5 for onnx-int8."),
+    ] = None,
+    fixed: Annotated[bool, typer.Option(help="Give the network one input size instead of the scaled image's.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Work folder [default: RUN/export].")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print events as JSON lines instead of a bar.")] = False,
+) -> None:
+    """Export a run's student as ONNX files and compare them with it. Exit status 1: a file loses too much mAP."""
+    changes = {"formats": formats, "max_drop": max_drop, "input_size": "fixed" if fixed else "dynamic"}
+    raise SystemExit(_export(run, {name: value for name, value in changes.items() if value is not None}, output, json_))
 
 
 @app.command()
@@ -226,17 +246,33 @@ def _compare(students: list[Path], baselines: list[Path], output: Path, json_: b
     return code
 
 
+def _export(run: Path, settings: dict[str, object], output: Path | None, json_: bool) -> int:
+    try:
+        spec = run_folder.export_spec(run, settings)
+    except FrsError as error:
+        return _print_error(error)
+    folder = output or run / "export"
+    if code := _run_in(folder, spec, json_):
+        return code
+    report = ExportReport.model_validate_json((folder / "export" / "export.json").read_bytes())
+    if not json_:
+        output_console.print(export_tables.table(report))
+        output_console.print(*export_tables.notes(report), sep="\n", highlight=False, markup=False)
+        typer.echo(f"Files: {folder / 'export'}")
+    return 0 if report.passed else 1
+
+
 def _run_in(folder: Path, spec: ResolvedSpec, json_: bool) -> int:
     """Run `spec` with a bar or JSON lines, and log its events in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / paired_runs.EVENT_LOG).open("a") as event_log:
+    with (folder / run_folder.EVENT_LOG).open("a") as event_log:
         if json_:
             code = _run(spec, folder, events.to_all(events.lines_to(event_log), events.lines_to(sys.stdout)))
         else:
             with Bar() as bar:
                 code = _run(spec, folder, events.to_all(events.lines_to(event_log), bar))
     if code == 0:  # until then the folder may belong to another spec, whose checkpoints the engine rejects
-        (folder / paired_runs.SPEC).write_text(spec.model_dump_json())
+        (folder / run_folder.SPEC).write_text(spec.model_dump_json())
     return code
 
 

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from frs import events
-from frs.errors import CheckpointUnusable, DetectionsUnusable, RunsDiffer
+from frs.comparison.run_folder import SPEC, has_succeeded, read_events, read_spec, require_success
+from frs.errors import CheckpointUnusable, RunsDiffer
 from frs.facts import RunFacts
 from frs.resolved import ComparisonInputs, FinishedRun, ResolvedSpec, is_drawn
 from frs.spec import baseline_of, comparison_of, seed_variant
 
-SPEC, EVENT_LOG = "spec.json", "events.jsonl"
 _Role = Literal["student", "baseline"]
 
 
@@ -47,7 +45,7 @@ def is_done(folder: Path, spec: ResolvedSpec) -> bool:
         return False
     if (folder / SPEC).read_text() != spec.model_dump_json():
         raise CheckpointUnusable(f"{folder} holds a run of another spec.")
-    return _has_succeeded(folder)
+    return has_succeeded(folder)
 
 
 def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> ResolvedSpec:
@@ -57,12 +55,12 @@ def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> Reso
     with different limits on the detections.
     """
     runs = [_run(folder, "student") for folder in students] + [_run(folder, "baseline") for folder in baselines]
-    limits = {folder: _spec(folder).job.evaluation.max_detections for folder in (*students, *baselines)}
+    limits = {folder: read_spec(folder).job.evaluation.max_detections for folder in (*students, *baselines)}
     if len(set(limits.values())) > 1:
         listed = ", ".join(f"{folder} {limit}" for folder, limit in limits.items())
         raise RunsDiffer(f"The runs were evaluated with different `evaluation.max_detections`: {listed}.")
-    first, teacher = _spec(students[0]), students[0] / "detections-teacher.npz"
-    values = [event.values for event in _read_events(students[0]) if isinstance(event, events.Facts)]
+    first, teacher = read_spec(students[0]), students[0] / "detections-teacher.npz"
+    values = [event.values for event in read_events(students[0]) if isinstance(event, events.Facts)]
     facts = RunFacts.model_validate(dict(ChainMap(*reversed(values))))
     comparison_inputs = ComparisonInputs(runs=tuple(runs), teacher=teacher if teacher.is_file() else None, facts=facts)
     return first.model_copy(
@@ -71,29 +69,15 @@ def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> Reso
 
 
 def _run(folder: Path, role: _Role) -> FinishedRun:
-    seed = _spec(folder).job.schedule.seed
-    if not _has_succeeded(folder):
-        raise DetectionsUnusable(f"The run in {folder} has not succeeded.", "Run it to its end first.")
+    seed = read_spec(folder).job.schedule.seed
+    require_success(folder)
     return FinishedRun(role=role, seed=seed, detections=folder / "detections-student.npz", curves=_curves(folder))
-
-
-def _has_succeeded(folder: Path) -> bool:
-    logged = list(_read_events(folder))
-    return bool(logged) and isinstance(logged[-1], events.Outcome) and logged[-1].status == "succeeded"
-
-
-def _spec(folder: Path) -> ResolvedSpec:
-    try:
-        return ResolvedSpec.model_validate_json((folder / SPEC).read_bytes())
-    except (OSError, ValidationError):
-        hint = "Name work folders of finished `python -m frs train` runs."
-        raise DetectionsUnusable(f"{folder} is not a work folder: it has no valid {SPEC}.", hint) from None
 
 
 def _curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
     """Return the run's metrics by key as (step, value) pairs, without the points that a rewind made void."""
     points: dict[str, dict[int, float | None]] = {}
-    for event in _read_events(folder):
+    for event in read_events(folder):
         if isinstance(event, events.Rewound):
             last = event.to_step
             points = {key: {step: y for step, y in curve.items() if step <= last} for key, curve in points.items()}
@@ -101,16 +85,3 @@ def _curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
             for key in filter(is_drawn, event.values):
                 points.setdefault(key, {})[event.step] = event.values[key]
     return {key: sorted(curve.items()) for key, curve in points.items()}
-
-
-def _read_events(folder: Path) -> Iterator[events.Event]:
-    """Yield the events that the run logged. Invalid lines, such as an incomplete last one, are skipped."""
-    try:
-        lines = (folder / EVENT_LOG).read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        try:
-            yield events.parse(line)
-        except ValueError:
-            continue

@@ -98,7 +98,7 @@ def load_splits(spec: ResolvedSpec, progress: ProgressCallback) -> LoadedSplits:
     if "unlabelled" in splits:
         splits["unlabelled"] = replace(splits["unlabelled"], coco=splits["unlabelled"].coco.without_boxes())
     data = LoadedSplits(**splits, keep_background=spec.job.schedule.keep_background_images)
-    if spec.job.kind != "evaluate" and not data.labelled:
+    if spec.job.trains and not data.labelled:
         raise BadDataset(_describe_issues("train", train.report) or "The training split has no image with boxes.")
     if not data.val.valid:
         raise BadDataset(_describe_issues("val", val.report) or "The validation split has no images.")

@@ -37,7 +37,7 @@ from frs.engine.hooks import (
 )
 from frs.engine.loop import StepLoop
 from frs.engine.student_files import StudentWriter
-from frs.errors import BadTeacher
+from frs.errors import BadTeacher, ExportUnsupported
 from frs.evaluation.detections import Rows
 from frs.facts import RunFacts
 from frs.files import digest
@@ -86,6 +86,8 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest)
     student = build_student(context, data, steps)
     if context.job.kind == "evaluate":
         return evaluate(context, data, student)
+    if context.job.kind == "export":
+        return export(context, data, student, stop)
     models = build_models(context, data, student, steps)
     checkpoints = Checkpoints(workdir / "checkpoints", checkpoint_identity(context, data))
     if checkpoints.newest() is None:  # the first attempt
@@ -106,6 +108,17 @@ def evaluate(context: RunContext, data: LoadedSplits, student: nn.Module) -> str
     context.save_detections("student", detections, data.val)
     report_complexity(context, student, None)
     return "completed"
+
+
+def export(context: RunContext, data: LoadedSplits, student: nn.Module, stop: StopRequest) -> str:
+    """Write the student as files for a device, and return the end reason. Raise ExportUnsupported."""
+    try:
+        from frs.export import stage  # an extra, and it takes seconds to import
+    except ModuleNotFoundError as error:
+        raise ExportUnsupported(
+            f"The package {error.name} is not installed.", "Install the extra: pip install 'frs[export]'."
+        ) from error
+    return stage.run(context, data, student, stop)
 
 
 def train(

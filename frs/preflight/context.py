@@ -51,7 +51,7 @@ class RunContext:
     @cached_property
     def test_size(self) -> tuple[int, int]:
         """The [width, height] in pixels that images are scaled into for evaluation of the student."""
-        if self.job.kind == "evaluate":
+        if not self.job.trains:
             return self.evaluation_size(self.spec.student)
         return batches.test_size(self.job.schedule, self.base_config)
 

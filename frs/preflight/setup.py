@@ -119,7 +119,7 @@ def _check_data(context: RunContext, data: LoadedSplits) -> StepResult[None]:
     warnings = splits.describe_excluded(data, context.job.max_invalid_fraction)
     warnings += describe_crowded(data.val.report, context.job.evaluation.max_detections)
     context.reporter.warn(*warnings)
-    training = [] if context.job.kind == "evaluate" else _describe_training(data)
+    training = _describe_training(data) if context.job.trains else []
     sentences = [*training, f"{len(data.val.valid)} images to validate on.", *warnings]
     return StepResult(None, " ".join(sentences), warning=bool(warnings))
 
@@ -133,7 +133,7 @@ def _build_student(context: RunContext, data: LoadedSplits) -> StepResult[nn.Mod
     context.reporter.phase("loading")
     torch.manual_seed(context.job.schedule.seed)
     source = (context.spec.student, data.classes, context.spec.models, context.job.evaluation.max_detections)
-    strict = context.job.kind == "evaluate"
+    strict = not context.job.trains
     frozen_stages = context.job.schedule.frozen_stages
     student, excluded = (loading.load_detector(*source), ()) if strict else loading.load_student(*source, frozen_stages)
     context.reporter.facts(_input_facts(context, data, student, excluded))

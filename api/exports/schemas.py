@@ -1,0 +1,23 @@
+"""Response models of exports. The request body of `POST /jobs/{id}/exports` is `frs.spec.ExportSettings`."""
+
+from api.http.schemas import ResponseModel, ResponseTime
+from api.jobs.schemas import JobError
+from frs.export.report import ExportReport
+from frs.spec import ExportSettings
+from store.states import JobStatus
+
+
+class Export(ResponseModel):
+    """An export of a job's student. It is a job of kind `export`, whose artifacts are the files."""
+
+    job_id: str
+    """Id of the export's own job: GET /jobs/{id}/artifacts has the files."""
+    status: JobStatus
+    settings: ExportSettings
+    passed: bool | None
+    """Whether every file passed its comparison with the student; null until it has ended."""
+    report: ExportReport | None
+    """How the files compare with the student; null until it has ended."""
+    error: JobError | None
+    created_at: ResponseTime
+    finished_at: ResponseTime | None

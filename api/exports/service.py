@@ -1,0 +1,69 @@
+"""Start and list the exports of a job's student."""
+
+from sqlalchemy import select
+
+from api.context import Context
+from api.exports.schemas import Export
+from api.http.auth import Caller
+from api.http.pagination import newest_first
+from api.http.schemas import Page
+from api.jobs import service as jobs
+from api.jobs.schemas import Job
+from frs.export.report import ExportReport
+from frs.facts import RunFacts
+from frs.names import add_suffix
+from frs.spec import ExportSettings, JobSpec, Resources
+from store.db import tables
+from store.db.database import Database
+
+EXPORT = "export"
+"""Kind of the jobs that export."""
+
+
+def start(context: Context, caller: Caller, job_id: str, settings: ExportSettings, idempotency_key: str | None) -> Job:
+    """Add a job that exports the student of a job, and return it. Raises JobNotFound, and what `jobs.submit` raises."""
+    with context.database.read() as session:
+        spec = export_of(jobs.get_row(session, caller, job_id), settings)
+    return jobs.submit(context, caller, spec, idempotency_key)
+
+
+def export_of(job: tables.Job, settings: ExportSettings) -> JobSpec:
+    """Return the spec of the export of a job's student: on the job's data set, on the CPU, where the files are run."""
+    spec = JobSpec.model_validate(job.spec)
+    return JobSpec.model_validate(
+        {
+            "kind": EXPORT,
+            "name": spec.name and add_suffix(spec.name, "-export"),
+            "dataset": job.dataset_id,
+            "student": {"job": job.id},
+            "evaluation": spec.evaluation,
+            "export": settings,
+            "resources": Resources(devices=0),
+            "max_invalid_fraction": spec.max_invalid_fraction,
+        }
+    )
+
+
+def list_exports(database: Database, caller: Caller, job_id: str, limit: int, cursor: str | None) -> Page[Export]:
+    """Return a page of the exports of a job's student, newest first. Raises JobNotFound."""
+    job = tables.Job
+    with database.read() as session:
+        jobs.get_row(session, caller, job_id)
+        query = select(job).where(job.kind == EXPORT, job.teacher_job_id == job_id, caller.visible(job))
+        rows, next_cursor = newest_first(session, query, job, limit, cursor)
+        return Page(data=[_to_response(row) for row in rows], next_cursor=next_cursor)
+
+
+def _to_response(row: tables.Job) -> Export:
+    facts = RunFacts.model_validate(row.facts)
+    report = ExportReport.model_validate(facts.export) if facts.export else None
+    return Export(
+        job_id=row.id,
+        status=row.status,
+        settings=JobSpec.model_validate(row.spec).export,
+        passed=report and report.passed,
+        report=report,
+        error=row.error,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )

@@ -1,0 +1,70 @@
+"""`frs export`: a job's student as files for a device."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import render
+from cli.arguments import JobId
+from cli.client import Client, Json
+from cli.errors import ServiceError
+from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show, stdout
+from cli.watching import follow
+
+app = typer.Typer()
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="onnx or onnx-int8; repeat for several. Default: both."),
+]
+
+
+@app.command()
+def export(
+    id: JobId,
+    formats: Formats = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Largest loss of mAP, in points, that passes. Default: 0.05 for onnx, 0.5 for onnx-int8."),
+    ] = None,
+    fixed: Annotated[bool, typer.Option(help="Give the network one input size instead of the scaled image's.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait for the files and download them.")] = True,
+    output: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("exports"),
+    data: DataFolder = DEFAULT_DATA_DIR,
+    json_: AsJson = False,
+) -> None:
+    """Export a job's student as ONNX, fp32 and INT8, and compare the files with it.
+
+    OUTPUT receives the files, export.json and frs_runner.py, which runs them: `python frs_runner.py student.onnx
+    image.jpg --save out.jpg`. Exit status 1: a file loses too much mAP.
+    """
+    settings: Json = {"input_size": "fixed" if fixed else "dynamic"}
+    settings |= {"formats": formats} if formats else {}
+    settings |= {} if max_drop is None else {"max_drop": max_drop}
+
+    def start(client: Client) -> Json:
+        job = client.post(f"/jobs/{id}/exports", settings)
+        return _finish(client, id, job, output, quiet=json_) if wait else job
+
+    answer = call_service(data, start)
+    if not wait:
+        show(answer, render.job, json_)
+        return
+    show(answer, render.export, json_)
+    raise typer.Exit(0 if answer["passed"] else 1)
+
+
+def _finish(client: Client, student_job_id: str, job: Json, output: Path, quiet: bool) -> Json:
+    """Wait for the export, download its files and return it. Raises ServiceError if it failed."""
+    job = follow(client, job["id"], None if quiet else stdout)
+    if job["status"] != "succeeded":
+        error = job["error"] or {"message": f"The export was {job['status']}.", "hint": ""}
+        raise ServiceError(error["message"], error["hint"])
+    output.mkdir(parents=True, exist_ok=True)
+    for artifact in client.each(f"/jobs/{job['id']}/artifacts"):
+        if artifact["name"].endswith((".onnx", ".py", ".json")):
+            client.download(
+                f"/jobs/{job['id']}/artifacts/{artifact['name']}", output / artifact["name"], artifact["sha256"]
+            )
+    exports = client.each(f"/jobs/{student_job_id}/exports")
+    return next(export for export in exports if export["job_id"] == job["id"]) | {"folder": str(output)}

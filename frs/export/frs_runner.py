@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Detect objects with an exported student: needs numpy, Pillow and onnxruntime, nothing else.
+
+    python frs_runner.py student.onnx image.jpg --save out.jpg
+    python frs_runner.py student.onnx folder/*.jpg --json > detections.jsonl
+
+In a program:
+
+    detector = Detector("student.onnx")
+    boxes, scores, labels = detector(load_image("image.jpg"))
+    print([detector.classes[label] for label in labels])
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageDraw, ImageOps
+
+Array = np.ndarray[Any, Any]
+MAX_PIXELS = 100_000_000
+"""Larger images are refused: a small file can unpack to many gigabytes."""
+
+
+class Detector:
+    """An exported detector."""
+
+    def __init__(self, path: str | Path, threads: int = 0) -> None:
+        """Load the file at `path`; `threads` is the number of CPU threads, 0 for all cores."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.classes = json.loads(metadata["classes"])
+
+    def __call__(self, image: Array) -> tuple[Array, Array, Array]:
+        """Return boxes (N, 4), scores (N,) and labels (N,) of an RGB image (height, width, 3), uint8.
+
+        Boxes are x1, y1, x2, y2 in pixels of the image, the highest scores first.
+        """
+        boxes, scores, labels = self.session.run(["boxes", "scores", "labels"], {"image": image})
+        return boxes, scores, labels
+
+
+def load_image(path: str | Path) -> Array:
+    """Return the image as (height, width, 3), uint8, RGB, turned upright as its EXIF data says."""
+    with Image.open(path) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{path} has {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def draw(image: Array, boxes: Array, scores: Array, labels: Array, classes: list[str]) -> Image.Image:
+    """Return the image with boxes, class names and scores, as a Pillow image."""
+    picture = Image.fromarray(image)
+    canvas = ImageDraw.Draw(picture)
+    width = max(1, round(max(picture.size) / 400))
+    for box, score, label in zip(boxes.tolist(), scores, labels, strict=True):
+        color = f"hsl({(int(label) * 137) % 360}, 90%, 45%)"
+        canvas.rectangle(box, outline=color, width=width)
+        text = f"{classes[label]} {score:.2f}"
+        place = (box[0], max(0, box[1] - 12))
+        canvas.rectangle(canvas.textbbox(place, text), fill=color)
+        canvas.text(place, text, fill="white")
+    return picture
+
+
+def peak_megabytes() -> float | None:
+    """Return the largest memory that this process has used, in MB; None where the system does not say."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def main() -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="exported file (.onnx)")
+    parser.add_argument("images", type=Path, nargs="*", help="images; without any, paths are read from standard input")
+    parser.add_argument("--threshold", type=float, default=0.3, help="lowest score (default 0.3)")
+    parser.add_argument("--save", type=Path, help="file, or folder for several images, of the images with boxes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per image")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
+    options = parser.parse_args()
+    detector = Detector(options.model, options.threads)
+    images: Iterable[Path] = options.images or (Path(line.rstrip("\n")) for line in sys.stdin)
+    failed = 0
+    for path in images:
+        try:
+            image = load_image(path)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            if options.json:
+                print(json.dumps({"image": str(path), "error": str(error)}), flush=True)
+            failed += 1
+            continue
+        started = time.perf_counter()
+        boxes, scores, labels = detector(image)
+        milliseconds = 1000 * (time.perf_counter() - started)
+        chosen = scores >= options.threshold
+        boxes, scores, labels = boxes[chosen], scores[chosen], labels[chosen]
+        if options.json:
+            values = {"boxes": boxes.tolist(), "scores": scores.tolist(), "labels": labels.tolist()}
+            print(json.dumps({"image": str(path), **values, "ms": milliseconds}), flush=True)
+        else:
+            print(f"{path}: {len(boxes)} objects in {milliseconds:.1f} ms")
+            for box, score, label in zip(boxes, scores, labels, strict=True):
+                print(f"  {detector.classes[label]:20} {score:.3f}  " + " ".join(f"{side:.0f}" for side in box))
+        if options.save:
+            target = options.save
+            if target.is_dir() or not target.suffix:
+                target.mkdir(parents=True, exist_ok=True)
+                target = target / path.name
+            draw(image, boxes, scores, labels, detector.classes).save(target)
+    if options.json:
+        print(json.dumps({"peak_mb": peak_megabytes()}))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""The parity gate: an exported file against the student, on the same validation images.
+
+The file is run by `frs_runner.py` in a process of its own, without torch, as its users run it.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from faster_coco_eval.core import mask
+from numpy.typing import NDArray
+
+from frs.dataset.coco import CocoFile
+from frs.errors import ExportFailed
+from frs.evaluation import bootstrap, matching
+from frs.evaluation.detections import Rows
+from frs.evaluation.verdict import Interval
+from frs.export.report import COMPARED_SCORE, EQUAL_IOU, EQUAL_SCORE, PAIRED_IOU
+
+ProgressCallback = Callable[[int, int], None]
+RUNNER = Path(__file__).with_name("frs_runner.py")
+THREADS = 1
+"""CPU threads of the measured latency."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunnerResult:
+    """What `frs_runner.py` returned for the validation images."""
+
+    rows: Rows
+    """Detections as from `frs.evaluation.coco_scores.detect`."""
+    latency_ms: float
+    """Median time of an image in ms."""
+    peak_mb: float | None
+    """Peak memory of the process in MB."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The student's detections beside the file's. For the fields see `frs.export.report.FileReport`."""
+
+    compared: int
+    equal: int
+    missing: int
+    largest_box_difference: float
+    largest_score_difference: float
+
+
+def run_file(model: Path, images: Mapping[int, Path], progress: ProgressCallback) -> RunnerResult:
+    """Return the detections of a file on images by id. Raise ExportFailed if an image has no result."""
+    command = [sys.executable, "-I", str(RUNNER), str(model), "--json", "--threshold=-1", f"--threads={THREADS}"]
+    rows: list[Rows] = [np.zeros((0, 7))]
+    latencies = list[float]()
+    with (
+        (model.parent / "runner.log").open("w+") as log,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        assert process.stdin and process.stdout
+        result: dict[str, object] = {}
+        for number, (image_id, path) in enumerate(images.items(), 1):
+            try:
+                print(path, file=process.stdin, flush=True)
+                result = json.loads(process.stdout.readline())
+                rows.append(_rows_of(result, image_id))
+            except (OSError, ValueError, KeyError):
+                process.kill()
+                log.seek(0)
+                raise ExportFailed(f"{model.name} does not run on {path.name}: {log.read()[-500:].strip()}") from None
+            latencies.append(float(str(result["ms"])))
+            progress(number, len(images))
+        process.stdin.close()
+        peak = json.loads(process.stdout.readline())["peak_mb"]
+    return RunnerResult(np.concatenate(rows), median(latencies), peak)
+
+
+def _rows_of(result: Mapping[str, object], image_id: int) -> Rows:
+    boxes = np.asarray(result["boxes"], np.float64).reshape(-1, 4)
+    boxes[:, 2:] -= boxes[:, :2]
+    columns = [np.full(len(boxes), image_id), boxes, np.asarray(result["scores"]), np.asarray(result["labels"])]
+    return np.column_stack(columns)
+
+
+def drop_interval(
+    student: Rows, file: Rows, truth: CocoFile, images: NDArray[np.int64], max_detections: int
+) -> Interval | None:
+    """Return the 95 % bootstrap interval of the drop in mAP, 0 to 1: student minus file on the same resampled images.
+
+    None if no image has an object.
+    """
+    multiplicities = bootstrap.draw_resamples(len(images))
+    values = []
+    for rows in (student, file):
+        matches = matching.match(truth, rows, images, lambda done, total: None, max_detections)
+        values.append(bootstrap.coco_metrics(bootstrap.average_precisions(matches, multiplicities))["bbox_mAP"])
+    return bootstrap.interval(values[0] - values[1])
+
+
+def differences(student: Rows, file: Rows) -> Differences:
+    """Compare each of the student's detections with the file's of the same image and class that has the highest IoU."""
+    student = student[student[:, 5] >= COMPARED_SCORE]
+    equal, missing, box, score = 0, 0, 0.0, 0.0
+    for group in np.unique(student[:, [0, 6]], axis=0):
+        ours, theirs = (rows[(rows[:, [0, 6]] == group).all(axis=1)] for rows in (student, file))
+        overlaps = np.zeros((len(ours), 1))
+        if len(theirs):
+            overlaps = np.asarray(mask.iou(ours[:, 1:5].tolist(), theirs[:, 1:5].tolist(), [0] * len(theirs)))
+        paired = overlaps.max(axis=1) >= PAIRED_IOU
+        missing += int((~paired).sum())
+        if not paired.any():
+            continue
+        scores = np.abs(ours[:, 5, None] - theirs[None, :, 5])
+        equal += int(((overlaps > EQUAL_IOU) & (scores <= EQUAL_SCORE)).any(axis=1).sum())
+        nearest = overlaps.argmax(axis=1)
+        box = max(box, float(np.abs(corners(ours) - corners(theirs)[nearest])[paired].max()))
+        score = max(score, float(scores[np.arange(len(ours)), nearest][paired].max()))
+    return Differences(len(student), equal, missing, box, score)
+
+
+def corners(rows: Rows) -> NDArray[np.float64]:
+    """Return x1, y1, x2, y2 of rows, (N, 4)."""
+    return np.hstack([rows[:, 1:3], rows[:, 1:3] + rows[:, 3:5]])

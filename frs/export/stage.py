@@ -1,0 +1,173 @@
+"""Run a job of kind `export`: write the files, compare them with the student, and report."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from frs.dataset.splits import LoadedSplit, LoadedSplits
+from frs.detectors.weights import SavedFile, write_bytes
+from frs.evaluation.coco_scores import score
+from frs.evaluation.detections import Rows
+from frs.export import onnx_file, parity, quantise
+from frs.export.preprocessing import preprocessing_of
+from frs.export.report import ExportReport, FileReport, LayerLoss
+from frs.facts import RunFacts
+from frs.preflight.complexity import complexity
+from frs.preflight.context import RunContext
+from frs.spec import ExportFormat
+from frs.training.stop_request import Interrupted, StopRequest
+
+NAMES: dict[ExportFormat, str] = {"onnx": "student.onnx", "onnx-int8": "student-int8.onnx"}
+MAX_DROP: dict[ExportFormat, float] = {"onnx": 0.05, "onnx-int8": 0.5}
+"""Default of `export.max_drop`, in points of mAP."""
+INSPECTED_IMAGES = 8
+"""Number of calibration images that the layers of a file that did not pass are compared on."""
+
+
+def run(context: RunContext, data: LoadedSplits, student: nn.Module, stop: StopRequest) -> str:
+    """Emit the exported files, their runner and `export.json` as artifacts; return the end reason.
+
+    A file whose mAP drops too far is delivered, too; its report says so. Raises ExportUnsupported, ExportFailed, or
+    Interrupted if `stop` requests an interruption.
+    """
+    reporter, settings = context.reporter, context.job.export
+
+    def progress(done: int, total: int) -> None:
+        reporter.phase_progress(done, total)
+        if stop.reason == "interrupted":
+            raise Interrupted
+
+    reporter.phase("exporting")
+    folder = context.workdir / "export"
+    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
+    folder.mkdir()
+    files: dict[ExportFormat, Path] = {"onnx": folder / NAMES["onnx"]}
+    preprocessing = preprocessing_of(student.data_preprocessor, context.test_size, settings.input_size == "fixed")
+    metadata = _metadata(context, data, preprocessing.padded_size)
+    onnx_file.write(onnx_file.build_model(student, preprocessing, metadata), files["onnx"])
+    calibration = []
+    if "onnx-int8" in settings.formats:
+        reporter.phase("calibrating")
+        images = (data.train.files.images / data.train.coco.images[i].file_name for i in data.train.valid)
+        calibration = quantise.calibration_images(images, settings.calibration_images)
+        files["onnx-int8"] = folder / NAMES["onnx-int8"]
+        quantise.quantise(files["onnx"], files["onnx-int8"], calibration, progress)
+    reporter.phase("evaluating")
+    scores, rows = context.evaluate(student, data.val)
+    reporter.evaluation("student", scores, last=True)
+    reports = []
+    for name in settings.formats:
+        reporter.phase("comparing")
+        saved = write_bytes(files[name].read_bytes(), files[name])
+        reporter.artifact(NAMES[name], saved)
+        reports.append(_compare(context, data.val, name, saved, rows, scores.mAP, progress))
+        if not reports[-1].passed:
+            reporter.warn(describe_drop(reports[-1]))
+            if name == "onnx-int8":
+                reports[-1] = _with_layers(reports[-1], files, calibration[:INSPECTED_IMAGES], reporter.warn)
+    report = ExportReport(
+        student_sha256=context.spec.student.sha256,
+        metrics=scores.metrics,
+        latency_ms=_torch_latency_ms(student, context.test_size),
+        images=scores.images,
+        classes=data.classes,
+        image_size=context.test_size,
+        calibration_images=len(calibration),
+        files=reports,
+    )
+    for path, content in [
+        (folder / parity.RUNNER.name, parity.RUNNER.read_bytes()),
+        (folder / "export.json", report.model_dump_json(indent=2).encode()),
+    ]:
+        reporter.artifact(path.name, write_bytes(content, path))
+    reporter.facts(RunFacts(export=report.model_dump(mode="json")))
+    return "completed"
+
+
+def describe_drop(file: FileReport) -> str:
+    """Return the sentence about a file's loss of mAP."""
+    drop = f"{file.name} loses {100 * file.drop:.2f} points of mAP"
+    if file.drop_interval is not None:
+        low, high = (100 * value for value in (file.drop_interval.low, file.drop_interval.high))
+        drop += f" ({low:.2f} to {high:.2f} with 95 % confidence)"
+    comparison = "at most" if file.passed else "more than"
+    return f"{drop}, {comparison} the {100 * file.max_drop:g} of `export.max_drop`."
+
+
+def _metadata(context: RunContext, data: LoadedSplits, padded_size: tuple[int, int]) -> dict[str, object]:
+    settings = context.job.export
+    metadata: dict[str, object] = {
+        "classes": data.classes,
+        "image_size": context.test_size,
+        "input_size": padded_size if settings.input_size == "fixed" else "dynamic",
+        "format": "onnx",
+        "name": context.job.name,
+        "student_sha256": context.spec.student.sha256,
+        "annotations_sha256": data.val.sha256,
+    }
+    return dict(context.job.metadata) | metadata
+
+
+def _compare(
+    context: RunContext,
+    split: LoadedSplit,
+    name: ExportFormat,
+    saved: SavedFile,
+    student: Rows,
+    student_mAP: float,
+    progress: Callable[[int, int], None],
+) -> FileReport:
+    max_detections = context.job.evaluation.max_detections
+    images = {split.coco.images[i].id: split.files.images / split.coco.images[i].file_name for i in split.valid}
+    result = parity.run_file(saved.path, images, progress)
+    scores = score(result.rows, split.coco, split.ids, max_detections)
+    max_drop = (MAX_DROP[name] if context.job.export.max_drop is None else context.job.export.max_drop) / 100
+    found = parity.differences(student, result.rows)
+    return FileReport(
+        format=name,
+        name=NAMES[name],
+        sha256=saved.sha256,
+        bytes=saved.bytes,
+        metrics=scores.metrics,
+        drop=student_mAP - scores.mAP,
+        drop_interval=parity.drop_interval(
+            student, result.rows, split.coco, np.array(sorted(split.ids)), max_detections
+        ),
+        max_drop=max_drop,
+        passed=student_mAP - scores.mAP <= max_drop,
+        compared=found.compared,
+        equal=found.equal,
+        missing=found.missing,
+        largest_box_difference=found.largest_box_difference,
+        largest_score_difference=found.largest_score_difference,
+        latency_ms=result.latency_ms,
+        threads=parity.THREADS,
+        peak_mb=result.peak_mb,
+    )
+
+
+def _with_layers(
+    report: FileReport, files: dict[ExportFormat, Path], images: list[Path], warn: Callable[[str], None]
+) -> FileReport:
+    """Add the layers that lose most. A failure is a warning: the file and its scores exist already."""
+    try:
+        layers: list[LayerLoss] = quantise.worst_layers(files["onnx"], files["onnx-int8"], images)
+    except Exception as error:
+        warn(f"The layers could not be compared: {type(error).__name__}: {error}.")
+        return report
+    return report.model_copy(update={"worst_layers": layers})
+
+
+def _torch_latency_ms(student: nn.Module, size: tuple[int, int]) -> float:
+    """Return the latency of the student on the CPU with as many threads as the exported files have."""
+    threads, device = torch.get_num_threads(), next(student.parameters()).device
+    torch.set_num_threads(parity.THREADS)
+    try:
+        return complexity(student.cpu(), size).latency_ms
+    finally:
+        torch.set_num_threads(threads)
+        student.to(device)
