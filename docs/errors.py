@@ -97,7 +97,7 @@ ANSWERS = {
     "upload_broken_off": (400, "The upload ended before the file was complete.", "Send the file again."),
     "upload_stalled": (408, "The upload stalled: no data arrived for too long.", "Send the file again."),
     "upload_too_large": (413, "The file is larger than the upload limit.", "Remove files that are not needed."),
-    "waiting_for_teacher": (
+    "waiting_for_detector": (
         409,
         "The probe needs a detector that is not trained yet.",
         "Wait for the job that trains it.",

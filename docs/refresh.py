@@ -1,6 +1,7 @@
-"""`make docs`: run every `$ ` command of docs/api.md against a temporary service and update its output in the page.
+"""`make docs`: run every `$ ` command of docs/api.md and docs/export.md and update its output.
 
-Needs curl and jq. The commands share one shell; `$U` is the URL of the service, `$K` the file with curl's key header.
+Needs curl and jq. The commands of a page run against a temporary service and share one shell; `$U` is the URL of the
+service, `$K` the file with curl's key header.
 """
 
 import os
@@ -15,21 +16,27 @@ from cli.demo import LOOPBACK, free_port
 from cli.up import LocalService
 from frs.dataset.shapes.drawing import draw_dataset
 
-PAGE = Path(__file__).with_name("api.md")
+PAGES = [Path(__file__).with_name(name) for name in ("api.md", "export.md")]
 FENCE = re.compile(r"```console\n(.*?)```", re.DOTALL)
 END = "--- end of output ---"
 
 
 def main() -> None:
+    for page in [path for path in PAGES if path.name in (sys.argv[1:] or [path.name])]:
+        refresh(page)
+
+
+def refresh(page: Path) -> None:
+    """Run the commands of a page on a new service."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         draw_dataset(data / "datasets" / "shapes", train=60, val=20, size=96)
         with LocalService(data, LOOPBACK, free_port(), None, None) as service:
-            page = PAGE.read_text()
+            text = page.read_text()
             with Shell(service, Path(folder)) as shell:
-                blocks = [shell.run_block(match[1]) for match in FENCE.finditer(page)]
+                blocks = [shell.run_block(match[1]) for match in FENCE.finditer(text)]
     new_blocks = iter(blocks)
-    PAGE.write_text(FENCE.sub(lambda _: f"```console\n{next(new_blocks)}```", page))
+    page.write_text(FENCE.sub(lambda _: f"```console\n{next(new_blocks)}```", text))
 
 
 class Shell:

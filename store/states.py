@@ -29,8 +29,8 @@ TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED
 class WaitingReason(StrEnum):
     """Why a queued job waits."""
 
-    TEACHER = "waiting_for_teacher"
-    """The job that trains its teacher has not succeeded."""
+    DETECTOR = "waiting_for_detector"
+    """The job whose student it uses has not succeeded."""
     RUNS = "waiting_for_runs"
     """A comparison waits for the runs it compares."""
     DEVICE = "waiting_for_device"
@@ -48,9 +48,9 @@ class WaitingReason(StrEnum):
 
 
 WAITING_HINTS: dict[WaitingReason, str] = {
-    WaitingReason.TEACHER: (
-        "No action is needed: the job starts when the teacher's job has succeeded. "
-        "Or cancel it and submit it with another teacher."
+    WaitingReason.DETECTOR: (
+        "No action is needed: the job starts when that job has succeeded. "
+        "Or cancel it and submit it with another detector."
     ),
     WaitingReason.RUNS: "No action is needed: the job starts when all runs have succeeded.",
     WaitingReason.DEVICE: (
@@ -102,7 +102,7 @@ class EndReason(StrEnum):
     EXPORT_FAILED = "export_failed"
     """An exported file does not run."""
     DEPENDENCY_FAILED = "dependency_failed"
-    """The teacher's job or a compared run failed or was cancelled."""
+    """The job whose student it uses, or a compared run, failed or was cancelled."""
     HUNG = "hung"
     """The trainer sent no event within the stall timeout."""
     POISON = "poison"

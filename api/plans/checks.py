@@ -85,8 +85,8 @@ def waiting_checks(session: Session, caller: Caller, spec: JobSpec, dataset: Dat
     """Yield warnings for the reasons why the job would wait in the queue."""
     teacher = pending_teacher(session, caller, spec)
     if teacher is not None:
-        message = f"Job {teacher.id}, which trains the teacher, is {teacher.status}."
-        yield _waiting_check(WaitingReason.TEACHER, message)
+        message = f"Job {teacher.id}, whose student this job uses, is {teacher.status}."
+        yield _waiting_check(WaitingReason.DETECTOR, message)
     workers = worker_registry.alive(session)
     reason, message = waiting.worker_reason(session, _to_job(caller, spec, dataset), workers)
     if workers and reason is WaitingReason.WORKER:

@@ -81,9 +81,9 @@ def get_probe(database: Database, caller: Caller, plan_id: str) -> Probe:
 def _check_teacher_ready(session: Session, caller: Caller, spec: JobSpec) -> None:
     teacher = plan_checks.pending_teacher(session, caller, spec)
     if teacher is not None:
-        detail = f"Job {teacher.id} trains the teacher and is {teacher.status}; the probe needs its student."
+        detail = f"Job {teacher.id} is {teacher.status}; the probe needs its student."
         hint = f"Poll GET /jobs/{teacher.id} until it has succeeded, or plan without `probe`."
-        raise ApiError(409, WaitingReason.TEACHER, detail, hint)
+        raise ApiError(409, WaitingReason.DETECTOR, detail, hint)
 
 
 def _check_probe_limit(session: Session, caller: Caller) -> None:

@@ -113,7 +113,7 @@ def evaluate(context: RunContext, data: LoadedSplits, student: nn.Module) -> str
 def export(context: RunContext, data: LoadedSplits, student: nn.Module, stop: StopRequest) -> str:
     """Write the student as files for a device, and return the end reason. Raise ExportUnsupported."""
     try:
-        from frs.export import stage  # an extra, and it takes seconds to import
+        from frs.export import stage
     except ModuleNotFoundError as error:
         raise ExportUnsupported(
             f"The package {error.name} is not installed.", "Install the extra: pip install 'frs[export]'."

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -92,6 +93,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
     options = parser.parse_args()
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly under `| head`
     detector = Detector(options.model, options.threads)
     images: Iterable[Path] = options.images or (Path(line.rstrip("\n")) for line in sys.stdin)
     failed = 0

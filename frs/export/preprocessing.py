@@ -17,7 +17,8 @@ class Preprocessing:
     """How an image becomes the network's input."""
 
     size: tuple[int, int]
-    """[width, height] in pixels that images are scaled into; the aspect ratio is kept."""
+    """[width, height] in pixels that images are scaled into; the aspect ratio is kept. Portrait images are scaled into
+    [height, width], as mmcv does, unless the size is fixed."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     """Of each channel, in the network's order."""
@@ -64,13 +65,12 @@ def build_graph(preprocessing: Preprocessing) -> onnx.ModelProto:
     graph = _Graph()
     node, constant = graph.node, graph.constant
     sides = node("Cast", node("Slice", node("Shape", "image"), constant([0]), constant([2])), to=TensorProto.DOUBLE)
-    longest = node("ReduceMax", sides, keepdims=1)
-    shortest = node("ReduceMin", sides, keepdims=1)
-    factor = node(
-        "Min",
-        node("Div", constant([float(max(width, height))], np.float64), longest),
-        node("Div", constant([float(min(width, height))], np.float64), shortest),
-    )
+    if preprocessing.fixed:  # fits into the frame
+        factors = node("Div", constant([height, width], np.float64), sides)
+    else:  # as mmcv.imrescale: the longer side into the longer one
+        ordered = node("Concat", node("ReduceMax", sides, keepdims=1), node("ReduceMin", sides, keepdims=1), axis=0)
+        factors = node("Div", constant([max(width, height), min(width, height)], np.float64), ordered)
+    factor = node("ReduceMin", factors, keepdims=1)
     scaled = node("Add", node("Mul", sides, factor), constant([0.5], np.float64))
     content = node("Cast", scaled, to=TensorProto.INT64)  # rounds towards 0, as int() in mmcv.imrescale
     node("Cast", content, to=TensorProto.FLOAT, output="content")

@@ -44,7 +44,7 @@ def run(context: RunContext, data: LoadedSplits, student: nn.Module, stop: StopR
     reporter.phase("exporting")
     folder = context.workdir / "export"
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
-    folder.mkdir()
+    folder.mkdir(parents=True)
     files: dict[ExportFormat, Path] = {"onnx": folder / NAMES["onnx"]}
     preprocessing = preprocessing_of(student.data_preprocessor, context.test_size, settings.input_size == "fixed")
     metadata = _metadata(context, data, preprocessing.padded_size)

@@ -88,7 +88,7 @@ class Job(Base):
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
     """For a baseline, a seed variant or a comparison: the job it was created with."""
     teacher_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
-    """The job that trains the teacher; this job waits until it has succeeded."""
+    """The job whose student this job uses, mostly as teacher; this job waits until it has succeeded."""
     priority: Mapped[int] = mapped_column(default=0)
     """Jobs of higher priority are claimed first."""
     created_at: Mapped[float] = mapped_column(default=now())

@@ -201,7 +201,7 @@ def release_running(session: Session, message: str) -> list[str]:
 
 
 def fail_dependents(session: Session) -> list[str]:
-    """Fail all queued jobs whose teacher's job or compared run has failed or was cancelled; return their ids."""
+    """Fail all queued jobs whose detector's job or compared run has failed or was cancelled; return their ids."""
     failed = session.scalars(_failed_dependencies()).all()
     if not failed:
         return []
@@ -238,7 +238,7 @@ def _lease_of(job: Job, request_id: str | None) -> Lease:
 
 
 def _dependency_error(job: Job) -> ErrorInfo:
-    dependency = f"Job {job.teacher_job_id}, which trains the teacher,"
+    dependency = f"Job {job.teacher_job_id}, whose student this job uses,"
     if job.kind == COMPARE:
         dependency = f"A run of the comparison of job {job.parent_id}"
     return ErrorInfo(

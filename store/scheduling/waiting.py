@@ -109,7 +109,7 @@ def _stored_reason(job: Job, at: float) -> StatusReason | None:
 def _teacher_reason(teacher: Row[str, JobStatus] | None) -> tuple[WaitingReason, str] | None:
     if teacher is None or teacher.status == JobStatus.SUCCEEDED:
         return None
-    return WaitingReason.TEACHER, f"Job {teacher.id}, which trains the teacher, is {teacher.status}."
+    return WaitingReason.DETECTOR, f"Job {teacher.id}, whose student this job uses, is {teacher.status}."
 
 
 def _runs_reason(unfinished: Sequence[str]) -> tuple[WaitingReason, str] | None:

@@ -179,7 +179,7 @@ def test_reasons_to_wait_are_warnings(service, shapes):
     assert codes(plan(service, resources={"devices": 2}), "warning") == ["waiting_for_device"]
     teacher = service.submit()["id"]
     answer = plan(service, DISTILL, teacher={"job": teacher})
-    assert (answer["ok"], codes(answer, "warning")) == (True, ["waiting_for_teacher"])
+    assert (answer["ok"], codes(answer, "warning")) == (True, ["waiting_for_detector"])
     service.finish(service.claim(teacher))
     assert codes(plan(service, DISTILL, teacher={"job": teacher}), "warning") == []
 
@@ -276,7 +276,7 @@ def test_a_probe_requires_everything_that_its_spec_refers_to(service, shapes):
     service.assert_problem(probe(service, TRAIN | {"dataset": "nowhere"}), 422, "dataset_not_found")
     teacher = service.submit()["id"]
     problem = service.assert_problem(
-        probe(service, DISTILL | {"teacher": {"job": teacher}}), 409, "waiting_for_teacher"
+        probe(service, DISTILL | {"teacher": {"job": teacher}}), 409, "waiting_for_detector"
     )
     assert teacher in problem["hint"]
     assert count(service, WorkerRequest) == 0

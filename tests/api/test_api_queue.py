@@ -139,7 +139,7 @@ def test_an_invalid_cursor_is_rejected(shared_service, content):
 def test_every_queued_job_has_a_waiting_reason(service, shapes):
     teacher = service.submit()["id"]
     job_ids = {
-        "waiting_for_teacher": service.submit(DISTILL, teacher={"job": teacher})["id"],
+        "waiting_for_detector": service.submit(DISTILL, teacher={"job": teacher})["id"],
         "waiting_for_device": service.submit(resources={"devices": 8})["id"],
         "waiting_for_runs": service.submit(DISTILL, baseline=True)["comparison_job_id"],
         "waiting_for_worker": teacher,

@@ -209,7 +209,7 @@ def test_a_teacher_with_the_same_classes_is_accepted(service, shapes):
 def test_a_job_waits_for_the_job_that_trains_its_teacher(service, shapes):
     teacher = service.submit()["id"]
     job = service.submit(DISTILL | {"teacher": {"job": teacher}})
-    assert job["status_reason"]["code"] == "waiting_for_teacher"
+    assert job["status_reason"]["code"] == "waiting_for_detector"
     assert teacher in job["status_reason"]["message"]
 
 

@@ -128,7 +128,7 @@ def test_a_teacher_is_trained_and_a_student_distilled_and_compared_with_its_base
             "baseline": True,
         },
     )
-    assert job["status_reason"]["code"] == "waiting_for_teacher"
+    assert job["status_reason"]["code"] == "waiting_for_detector"
     [baseline] = job["baseline_job_ids"]
     for job_id in (teacher["id"], job["id"], baseline, job["comparison_job_id"]):
         ended_job = wait_until_ended(client, job_id)

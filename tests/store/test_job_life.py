@@ -208,7 +208,7 @@ def test_a_student_waits_for_its_teacher(harness):
     lease = harness.claim()
     assert lease.job_id == teacher
     assert harness.do(lifecycle.claim, "worker", 60, student) is None
-    assert harness.do(waiting.waiting_reason, harness.job(student)).code == WaitingReason.TEACHER
+    assert harness.do(waiting.waiting_reason, harness.job(student)).code == WaitingReason.DETECTOR
 
     harness.do(lifecycle.finish, lease, JobStatus.SUCCEEDED, EndReason.COMPLETED)
     assert harness.do(lifecycle.fail_dependents) == []

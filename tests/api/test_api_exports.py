@@ -1,0 +1,133 @@
+"""Exports over the API: an export is a job that waits for the student, runs on the CPU and has files as artifacts."""
+
+import pytest
+
+from frs import events
+from frs.export.report import ExportReport, FileReport
+from store.jobs import lifecycle
+from store.states import EndReason, JobStatus
+
+METRICS = {"bbox_mAP": 0.5}
+FILE = FileReport(
+    format="onnx",
+    name="student.onnx",
+    sha256="0" * 64,
+    bytes=5,
+    metrics={"bbox_mAP": 0.4},
+    drop=0.1,
+    drop_interval=None,
+    max_drop=0.005,
+    passed=False,
+    compared=10,
+    equal=2,
+    missing=1,
+    largest_box_difference=3.0,
+    largest_score_difference=0.2,
+    latency_ms=4.0,
+    threads=1,
+    peak_mb=90.0,
+)
+REPORT = ExportReport(
+    student_sha256=None,
+    metrics=METRICS,
+    latency_ms=9.0,
+    images=3,
+    classes=("circle",),
+    image_size=(64, 64),
+    calibration_images=0,
+    files=[FILE],
+)
+
+
+@pytest.fixture
+def job(service, shapes):
+    return service.submit(name="small", max_invalid_fraction=0.1, evaluation={"max_detections": 50})
+
+
+def export(service, job, body=None, **options):
+    return service.client.post(f"/jobs/{job['id']}/exports", json=body, **options)
+
+
+def test_an_export_is_a_job_that_waits_for_the_student(service, job, shapes):
+    response = export(service, job, {"formats": ["onnx"], "max_drop": 1})
+    exporting = response.json()
+    assert response.status_code == 201
+    assert response.headers["location"] == f"/jobs/{exporting['id']}"
+    spec = exporting["spec"]
+    assert (exporting["kind"], exporting["name"], exporting["parent_id"]) == ("export", "small-export", None)
+    assert (spec["student"], spec["dataset"], spec["resources"]["devices"]) == ({"job": job["id"]}, shapes["id"], 0)
+    assert (spec["export"]["formats"], spec["export"]["max_drop"]) == (["onnx"], 1)
+    assert (spec["evaluation"]["max_detections"], spec["max_invalid_fraction"]) == (50, 0.1)
+    assert exporting["status_reason"]["code"] == "waiting_for_detector"
+
+
+def test_without_a_body_both_formats_are_exported(service, job):
+    response = service.client.post(f"/jobs/{job['id']}/exports")
+    assert response.status_code == 201
+    assert response.json()["spec"]["export"]["formats"] == ["onnx", "onnx-int8"]
+
+
+def test_a_repeated_request_starts_one_export(service, job):
+    first, second = (export(service, job, {}, headers={"Idempotency-Key": "a"}) for _ in range(2))
+    assert first.json()["id"] == second.json()["id"]
+    assert second.headers["Idempotency-Replayed"] == "true"
+    assert len(service.get(f"/jobs/{job['id']}/exports")["data"]) == 1
+
+
+def test_the_exports_of_a_job_are_listed_with_their_reports(service, job):
+    service.checkpoint(lease := service.claim(job["id"]))
+    service.finish(lease)
+    ended, waiting = export(service, job, {"formats": ["onnx"]}).json(), export(service, job, {}).json()
+    service.record(lease := service.claim(ended["id"]), events.Facts(values={"export": REPORT.model_dump(mode="json")}))
+    service.finish(lease)
+    newest, oldest = service.get(f"/jobs/{job['id']}/exports")["data"]
+    assert (newest["job_id"], newest["status"], newest["passed"], newest["report"]) == (
+        waiting["id"],
+        "queued",
+        None,
+        None,
+    )
+    assert (oldest["job_id"], oldest["status"], oldest["passed"]) == (ended["id"], "succeeded", False)
+    assert ExportReport.model_validate(oldest["report"]) == REPORT
+    assert service.get(f"/jobs/{ended['id']}/exports")["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "loc"),
+    [
+        ({"formats": []}, "formats"),
+        ({"formats": ["tensorrt"]}, "formats.0"),
+        ({"max_drop": -1}, "max_drop"),
+        ({"calibration_images": 0}, "calibration_images"),
+        ({"quality": 1}, "quality"),
+    ],
+)
+def test_invalid_settings_are_named(service, job, body, loc):
+    response = export(service, job, body)
+    assert response.status_code == 422
+    assert loc in response.text
+
+
+def test_only_jobs_with_a_student_can_be_exported(service, job):
+    exporting = export(service, job, {}).json()
+    response = export(service, exporting, {})
+    assert response.status_code == 422
+    assert export(service, {"id": "job_00000000000000000000000000"}).status_code == 404
+    assert service.client.get("/jobs/job_00000000000000000000000000/exports").status_code == 404
+
+
+def test_an_export_fails_with_its_students_job(service, job):
+    exporting = export(service, job, {}).json()
+    service.finish(service.claim(job["id"]), JobStatus.FAILED, end_reason=EndReason.DIVERGED)
+    service.transact(lifecycle.fail_dependents)
+    ended = service.get(f"/jobs/{exporting['id']}")
+    assert (ended["status"], ended["end_reason"]) == (JobStatus.FAILED, EndReason.DEPENDENCY_FAILED)
+
+
+def test_export_settings_belong_to_exports(service, shapes):
+    response = service.client.post(
+        "/jobs",
+        json={"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "export": {"max_drop": 1}},
+    )
+    assert response.status_code == 422
+    assert "`export` belongs to kind `export`" in response.text

@@ -1,0 +1,108 @@
+"""`frs export`: the files arrive, and the exit status says whether they passed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cli import exporting, render
+from cli.client import Client
+
+REPORT = {
+    "student_sha256": None,
+    "metrics": {"bbox_mAP": 0.5},
+    "latency_ms": 9.0,
+    "images": 3,
+    "classes": ["circle"],
+    "image_size": [64, 64],
+    "calibration_images": 2,
+    "files": [
+        {
+            "format": "onnx-int8",
+            "name": "student-int8.onnx",
+            "sha256": "0" * 64,
+            "bytes": 5000,
+            "metrics": {"bbox_mAP": 0.4},
+            "drop": 0.1,
+            "drop_interval": {"low": 0.05, "high": 0.15},
+            "max_drop": 0.005,
+            "passed": False,
+            "compared": 10,
+            "equal": 2,
+            "missing": 1,
+            "largest_box_difference": 3.0,
+            "largest_score_difference": 0.2,
+            "latency_ms": 4.0,
+            "threads": 1,
+            "peak_mb": 90.0,
+            "worst_layers": [{"tensor": "conv_7", "signal_to_noise": 3.0}],
+        }
+    ],
+}
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """Return a function that replaces the service: its export ends at once, with the given status and verdict."""
+
+    def answer(status: str = "succeeded", passed: bool = True) -> list[Any]:
+        posted: list[Any] = []
+        job = {"id": "job_2", "status": status, "error": {"message": "It broke.", "hint": "Mend it."}}
+
+        def post(self: Client, path: str, body: Any) -> Any:
+            posted.append((path, body))
+            return job
+
+        def each(self: Client, path: str) -> Any:
+            if path.endswith("/exports"):
+                report = json.loads(json.dumps(REPORT))
+                report["files"][0]["passed"] = passed
+                return iter([{"job_id": "job_2", "passed": passed, "report": report}])
+            return iter([{"name": name, "sha256": "c" * 64} for name in ("student.onnx", "frs_runner.py", "train.log")])
+
+        monkeypatch.setattr(Client, "post", post)
+        monkeypatch.setattr(Client, "each", each)
+        monkeypatch.setattr(Client, "download", lambda self, path, target, sha256: target.write_text(path))
+        monkeypatch.setattr(exporting, "follow", lambda client, id, console: job)
+        return posted
+
+    return answer
+
+
+def test_the_files_are_downloaded(frs: Any, answered: Callable[..., list[Any]], tmp_path: Path) -> None:
+    posted = answered()
+    result = frs("export", "job_1", "--format", "onnx-int8", "--max-drop", 2, "--fixed", "--output", tmp_path / "out")
+    body = {"input_size": "fixed", "formats": ["onnx-int8"], "max_drop": 2.0}
+    assert posted == [("/jobs/job_1/exports", body)]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"student.onnx", "frs_runner.py"}
+    assert "student-int8.onnx" in result.output
+    assert "python frs_runner.py" in result.output
+
+
+def test_a_file_that_did_not_pass_sets_the_exit_status(
+    frs: Any, answered: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    answered(passed=False)
+    output = frs("export", "job_1", "--output", tmp_path, code=1).output
+    assert "loses more than 0.5 points" in output
+    assert "conv_7" in output
+
+
+def test_a_failed_export_shows_its_error(frs: Any, answered: Callable[..., list[Any]], tmp_path: Path) -> None:
+    answered(status="failed")
+    output = frs("export", "job_1", "--output", tmp_path, code=1).output
+    assert "It broke." in output
+    assert "Mend it." in output
+
+
+def test_the_table_has_the_student_and_each_file() -> None:
+    console = Console(width=140, record=True)
+    console.print(render.export({"report": REPORT, "folder": "exports"}))
+    text = console.export_text()
+    assert "student (torch)" in text
+    assert "+10.00" in text
+    assert "+5.00 to +15.00" in text
+    assert "1 of 10" in text
