@@ -124,6 +124,11 @@ ENDS = {
         "A detector of a base config cannot be built, trained or distilled.",
         "See `error.message` of the job for the cause.",
     ),
+    EndReason.EXPORT_UNSUPPORTED: (
+        "The student cannot be exported.",
+        "See `error.message` of the job for the cause, docs/export.md for what can be exported.",
+    ),
+    EndReason.EXPORT_FAILED: ("An exported file does not run.", "See the log of the job, and report it."),
     EndReason.DEPENDENCY_FAILED: (
         "A job that this job depends on failed.",
         "`retry` that job; this one then runs automatically.",
