@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
-IMAGES = {"api.lock": ".", "worker.lock": ".[engine,imagenet,export]", "build.lock": "setuptools"}
+IMAGES = {"api.lock": ".[predict]", "worker.lock": ".[engine,imagenet,export]", "build.lock": "setuptools"}
 """The requirement of each image lock; build.lock is for building the frs wheel."""
 NOT_IN_IMAGES = {"opencv-python"}
 """opencv-python-headless provides the same module without desktop libraries."""

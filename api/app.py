@@ -44,6 +44,7 @@ from api.monitoring import collector
 from api.monitoring import endpoints as monitoring
 from api.monitoring.middleware import MetricsMiddleware
 from api.plans import endpoints as plans
+from api.predictions import endpoints as predictions
 from api.queue import endpoints as queue
 from api.reaping import reap_periodically
 from api.recipes import endpoints as recipes
@@ -132,6 +133,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         plans,
         compare,
         exports,
+        predictions,
         datasets,
         detectors,
         checkpoints,

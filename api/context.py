@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from sqlalchemy.exc import OperationalError
 
 from api.metric_cache import MetricCurveCache
+from api.predictor_pool import PredictorPool
 from api.streaming.streams import Streams
 from store.artifacts.storage import Artifacts, open_artifacts
 from store.db import api_keys, schema
@@ -26,9 +27,11 @@ class Context:
     wakeups: Wakeups
     streams: Streams
     metric_cache: MetricCurveCache
+    predictors: PredictorPool
 
     def close(self) -> None:
-        """Close the wake-up sender and the database connections."""
+        """Close the wake-up sender, the database connections and the processes that predict."""
+        self.predictors.close()
         self.wakeups.close()
         self.database.engine.dispose()
 
@@ -48,7 +51,8 @@ def open_context(settings: Settings) -> Context:
         raise DatabaseNotReady("The database cannot be reached.") from error
     wakeups = Wakeups(wakeup_sender(celery_app(settings)))
     streams = Streams(database, settings.max_streams_per_key)
-    return Context(settings, database, open_artifacts(settings), wakeups, streams, MetricCurveCache())
+    artifacts = open_artifacts(settings)
+    return Context(settings, database, artifacts, wakeups, streams, MetricCurveCache(), PredictorPool(artifacts))
 
 
 async def _get_context(request: Request) -> Context:

@@ -39,10 +39,11 @@ class Upload:
     """SHA-256 of the content, lower-case hex."""
 
 
-def receive_upload(check: Callable[..., Any], media_types: Collection[str]) -> Any:
+def receive_upload(check: Callable[..., Any], media_types: Collection[str], limit: int | None = None) -> Any:
     """Return the annotation of an endpoint parameter that receives the body as an `Upload`.
 
-    `check` is a dependency that runs before the body is read, so that it can reject the request early.
+    `check` is a dependency that runs before the body is read, so that it can reject the request early. `limit` is the
+    maximum size in bytes if it is below the setting's.
     """
 
     async def receive(
@@ -52,12 +53,12 @@ def receive_upload(check: Callable[..., Any], media_types: Collection[str]) -> A
         checked: Annotated[Any, Depends(check)],
         x_content_sha256: Sha256 = None,
     ) -> AsyncGenerator[Upload]:
-        max_bytes = context.settings.max_upload_bytes
+        max_bytes = min(context.settings.max_upload_bytes, limit or context.settings.max_upload_bytes)
         _check_headers(request, media_types, max_bytes)
         with temporary_path(context.settings.uploads_root) as path:
             _check_free_space(request, context.settings)
             await to_thread.run_sync(disk_quota.check_upload, context, caller, _content_length(request))
-            sha256 = await _write(request, path, context.settings)
+            sha256 = await _write(request, path, context.settings, max_bytes)
             if not _content_length(request):
                 await to_thread.run_sync(disk_quota.check_upload, context, caller, path.stat().st_size)
             if x_content_sha256 not in (None, sha256):
@@ -95,7 +96,7 @@ def _content_length(request: Request) -> int:
     return int(text) if text.isdigit() and len(text) < 19 else 0
 
 
-async def _write(request: Request, path: Path, settings: Settings) -> str:
+async def _write(request: Request, path: Path, settings: Settings, max_bytes: int) -> str:
     """Write the body to `path` and return its SHA-256.
 
     Raises ApiError, or OSError, ENOSPC, before too little space is free.
@@ -104,8 +105,8 @@ async def _write(request: Request, path: Path, settings: Settings) -> str:
     with path.open("xb") as file:
         async for block in _blocks(request.stream()):
             size += len(block)
-            if size > settings.max_upload_bytes:
-                raise _too_large(settings.max_upload_bytes)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
             await to_thread.run_sync(_write_block, file, digest, block, settings)
     if not size:
         raise ApiError(400, "body_missing", "The request has no body.", "Send the file as the request body.")

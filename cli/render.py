@@ -134,6 +134,20 @@ def export(answer: Json) -> Group:
     return Group(export_tables.table(report), *map(Text, [*export_tables.notes(report), run]))
 
 
+def prediction(answer: Json) -> Group:
+    """Return a table of the objects that each detector finds on an image."""
+    table = _table("detector", "class", "score", "box", folds="class")
+    for result in answer["results"]:
+        for found in result["objects"]:
+            box = " ".join(f"{side:.0f}" for side in found["box"])
+            table.add_row(result["role"], _text(found["label"]), f"{found['score']:.3f}", box)
+    counts = [
+        f"{result['role']}: {len(result['objects'])} objects in {result['milliseconds']:.0f} ms"
+        for result in answer["results"]
+    ]
+    return Group(table, *map(Text, counts))
+
+
 def metrics(answer: Json) -> Table:
     """Return a table with one row per metric series."""
     table = _table("key", "count", "first", "last", "min", "max")

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.errors import ApiError
@@ -16,8 +17,16 @@ from api.http.errors import ApiError
 MAX_BYTES = 1 << 20
 """Maximum size of a JSON body."""
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-STREAMED = frozenset({("POST", "/datasets/upload"), ("POST", "/detectors/upload")})
+STREAMED = frozenset(
+    {
+        ("POST", "/datasets/upload"),
+        ("POST", "/detectors/upload"),
+        ("POST", "/jobs/{job_id}/predict"),
+        ("POST", "/detectors/{detector}/predict"),
+    }
+)
 """Method and path of the routes whose bodies are files; `api.upload_body` limits their size."""
+_STREAMED_PATTERNS = [(method, compile_path(path)[0]) for method, path in sorted(STREAMED)]
 _METHODS_WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -75,7 +84,7 @@ async def _read(headers: Headers, receive: Receive) -> bytes | None:
 
 
 def _is_streamed(scope: Scope) -> bool:
-    return (scope["method"], scope["path"]) in STREAMED
+    return any(scope["method"] == method and path.match(scope["path"]) for method, path in _STREAMED_PATTERNS)
 
 
 def _check_encoding(headers: Headers) -> None:

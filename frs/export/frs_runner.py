@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageDraw, ImageOps
 
 Array = np.ndarray[Any, Any]
@@ -36,6 +35,8 @@ class Detector:
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
         """Load the file at `path`; `threads` is the number of CPU threads, 0 for all cores."""
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
@@ -51,9 +52,12 @@ class Detector:
         return boxes, scores, labels
 
 
-def load_image(path: str | Path) -> Array:
-    """Return the image as (height, width, 3), uint8, RGB, turned upright as its EXIF data says."""
-    with Image.open(path) as image:
+def load_image(path: str | Path, formats: list[str] | None = None) -> Array:
+    """Return the image as (height, width, 3), uint8, RGB, turned upright as its EXIF data says.
+
+    `formats` are the names of the formats that Pillow may read; None: all.
+    """
+    with Image.open(path, formats=formats) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{path} has {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

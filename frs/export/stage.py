@@ -13,6 +13,7 @@ from frs.detectors.weights import SavedFile, write_bytes
 from frs.evaluation.coco_scores import score
 from frs.evaluation.detections import Rows
 from frs.export import onnx_file, parity, quantise
+from frs.export.names import FILE_NAMES
 from frs.export.preprocessing import preprocessing_of
 from frs.export.report import ExportReport, FileReport, LayerLoss
 from frs.facts import RunFacts
@@ -21,7 +22,6 @@ from frs.preflight.context import RunContext
 from frs.spec import ExportFormat
 from frs.training.stop_request import Interrupted, StopRequest
 
-NAMES: dict[ExportFormat, str] = {"onnx": "student.onnx", "onnx-int8": "student-int8.onnx"}
 MAX_DROP: dict[ExportFormat, float] = {"onnx": 0.05, "onnx-int8": 0.5}
 """Default of `export.max_drop`, in points of mAP."""
 INSPECTED_IMAGES = 8
@@ -45,7 +45,7 @@ def run(context: RunContext, data: LoadedSplits, student: nn.Module, stop: StopR
     folder = context.workdir / "export"
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
     folder.mkdir(parents=True)
-    files: dict[ExportFormat, Path] = {"onnx": folder / NAMES["onnx"]}
+    files: dict[ExportFormat, Path] = {"onnx": folder / FILE_NAMES["onnx"]}
     preprocessing = preprocessing_of(student.data_preprocessor, context.test_size, settings.input_size == "fixed")
     metadata = _metadata(context, data, preprocessing.padded_size)
     onnx_file.write(onnx_file.build_model(student, preprocessing, metadata), files["onnx"])
@@ -54,7 +54,7 @@ def run(context: RunContext, data: LoadedSplits, student: nn.Module, stop: StopR
         reporter.phase("calibrating")
         images = (data.train.files.images / data.train.coco.images[i].file_name for i in data.train.valid)
         calibration = quantise.calibration_images(images, settings.calibration_images)
-        files["onnx-int8"] = folder / NAMES["onnx-int8"]
+        files["onnx-int8"] = folder / FILE_NAMES["onnx-int8"]
         quantise.quantise(files["onnx"], files["onnx-int8"], calibration, progress)
     reporter.phase("evaluating")
     scores, rows = context.evaluate(student, data.val)
@@ -63,7 +63,7 @@ def run(context: RunContext, data: LoadedSplits, student: nn.Module, stop: StopR
     for name in settings.formats:
         reporter.phase("comparing")
         saved = write_bytes(files[name].read_bytes(), files[name])
-        reporter.artifact(NAMES[name], saved)
+        reporter.artifact(FILE_NAMES[name], saved)
         reports.append(_compare(context, data.val, name, saved, rows, scores.mAP, progress))
         if not reports[-1].passed:
             reporter.warn(describe_drop(reports[-1]))
@@ -129,7 +129,7 @@ def _compare(
     found = parity.differences(student, result.rows)
     return FileReport(
         format=name,
-        name=NAMES[name],
+        name=FILE_NAMES[name],
         sha256=saved.sha256,
         bytes=saved.bytes,
         metrics=scores.metrics,

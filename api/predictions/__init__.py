@@ -1,0 +1,1 @@
+"""Predictions of exported students on an image."""

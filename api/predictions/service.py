@@ -1,0 +1,134 @@
+"""Find the exported files of a student and of what it is compared with, and run them on an image."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from api.context import Context
+from api.exports.service import EXPORT
+from api.http.auth import Caller
+from api.http.errors import ApiError, NotFoundError
+from api.jobs.service import get_row
+from api.predictions.schemas import Compared, DetectedObject, Prediction, PredictionResult, Role
+from frs.export.names import FILE_NAMES
+from frs.spec import DetectorByName, DetectorOfJob, ExportFormat, JobSpec
+from store.db import queries, tables
+from store.states import JobStatus
+
+
+class _File(NamedTuple):
+    role: Role
+    artifact: tables.Artifact
+
+
+def predict_with_job(
+    context: Context,
+    caller: Caller,
+    job_id: str,
+    image: Path,
+    threshold: float,
+    compare: Sequence[Compared],
+    file_format: ExportFormat,
+) -> Prediction:
+    """Return what the student of a job, or an export, finds on the image, and those that `compare` names.
+
+    Raises JobNotFound, ApiError 409 if one of them has no exported file, and what `PredictorPool.predict` raises.
+    """
+    with context.database.read() as session:
+        job = get_row(session, caller, job_id)
+        own = tables.Job.id == job_id if job.kind == EXPORT else tables.Job.teacher_job_id == job_id
+        files = [_File("student", _find(session, caller, own, file_format, f"job {job_id}", f"frs export {job_id}"))]
+        spec = JobSpec.model_validate(job.spec)
+        for role in compare:
+            condition, label, command = _compared(session, job, spec, role)
+            files.append(_File(role, _find(session, caller, condition, file_format, label, command)))
+    return _run(context, files, image, threshold, file_format)
+
+
+def predict_with_detector(
+    context: Context, caller: Caller, name: str, image: Path, threshold: float, file_format: ExportFormat
+) -> Prediction:
+    """Return what a registered detector finds on the image. Raises NotFoundError, and as `predict_with_job`."""
+    with context.database.read() as session:
+        detector = caller.find_detector(session, name)
+        if detector is None:
+            raise NotFoundError("detector_not_found", "There is no detector of this name.", "See GET /detectors.")
+        condition, label, command = _of_detector(detector.id, detector.name)
+        files = [_File("detector", _find(session, caller, condition, file_format, label, command))]
+    return _run(context, files, image, threshold, file_format)
+
+
+def _compared(session: Session, job: tables.Job, spec: JobSpec, role: Compared) -> tuple[ColumnElement[bool], str, str]:
+    """Return the condition of the exports of a job's baseline or teacher, a label, and the command that exports it."""
+    if role == "baseline":
+        baseline = next((child for child in queries.children(session, job.id) if child.kind == "train"), None)
+        if baseline is not None:
+            return tables.Job.teacher_job_id == baseline.id, f"baseline {baseline.id}", f"frs export {baseline.id}"
+    elif isinstance(spec.teacher, DetectorOfJob):
+        teacher = spec.teacher.job
+        return tables.Job.teacher_job_id == teacher, f"teacher {teacher}", f"frs export {teacher}"
+    elif isinstance(spec.teacher, DetectorByName):
+        return _of_detector(spec.teacher.detector, spec.teacher.detector)
+    raise ApiError(
+        422,
+        "nothing_to_compare",
+        f"The job has no {role} that can be exported.",
+        "Compare jobs with `baseline`, and with a teacher that is another job or a registered detector.",
+    )
+
+
+def _of_detector(*names: str) -> tuple[ColumnElement[bool], str, str]:
+    named = tables.Job.spec["student"]["detector"].as_string().in_(names)
+    command = f"frs submit with `kind: export` and `student: {{detector: {names[-1]}}}`"
+    return named, f"detector {names[-1]}", command
+
+
+def _find(
+    session: Session,
+    caller: Caller,
+    exports: ColumnElement[bool],
+    file_format: ExportFormat,
+    label: str,
+    command: str,
+) -> tables.Artifact:
+    """Return the file of the newest succeeded export. Raise ApiError 409 if there is none."""
+    job, artifact = tables.Job, tables.Artifact
+    artifact_row = session.scalar(
+        select(artifact)
+        .join(job, artifact.job_id == job.id)
+        .where(exports, job.kind == EXPORT, job.status == JobStatus.SUCCEEDED, caller.visible(job))
+        .where(artifact.name == FILE_NAMES[file_format])
+        .order_by(job.created_at.desc())
+        .limit(1)
+    )
+    if artifact_row is None:
+        detail = f"There is no exported {file_format} file of {label} yet."
+        raise ApiError(409, "not_exported", detail, f"Export it first: {command}.")
+    return artifact_row
+
+
+def _run(
+    context: Context, files: Sequence[_File], image: Path, threshold: float, file_format: ExportFormat
+) -> Prediction:
+    if find_spec("onnxruntime") is None:
+        hint = "The operator can install the extra `frs[predict]` beside the API."
+        raise ApiError(501, "prediction_unavailable", "The API has no onnxruntime, which runs exported files.", hint)
+    results, size = [], (0, 0)
+    for role, artifact in files:
+        answer, milliseconds = context.predictors.predict(artifact, image)
+        size = answer["width"], answer["height"]
+        objects = [
+            DetectedObject(box=tuple(box), score=score, label=answer["classes"][label])
+            for box, score, label in zip(answer["boxes"], answer["scores"], answer["labels"], strict=True)
+            if score >= threshold
+        ]
+        results.append(
+            PredictionResult(
+                role=role, job_id=artifact.job_id, format=file_format, milliseconds=milliseconds, objects=objects
+            )
+        )
+    return Prediction(width=size[0], height=size[1], results=results)

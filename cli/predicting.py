@@ -1,0 +1,66 @@
+"""`frs predict`: find objects on an image with an exported student, and draw them beside the teacher's."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image, ImageDraw
+
+from cli import render
+from cli.arguments import job_ids
+from cli.client import Client, Json
+from cli.errors import ServiceError
+from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show
+from frs.export import frs_runner
+
+app = typer.Typer()
+MEDIA_TYPES = dict.fromkeys((".jpg", ".jpeg"), "image/jpeg") | {
+    suffix: f"image/{suffix[1:]}" for suffix in (".png", ".bmp", ".webp")
+}
+CAPTION_HEIGHT = 16
+"""Height in pixels of the line above each picture."""
+
+
+@app.command()
+def predict(
+    id: Annotated[str, typer.Argument(metavar="JOB_OR_DETECTOR", autocompletion=job_ids)],
+    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    compare: Annotated[
+        list[str] | None, typer.Option(help="teacher or baseline; repeat for both. They must be exported, too.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest score.")] = 0.3,
+    format_: Annotated[str, typer.Option("--format", help="onnx or onnx-int8.")] = "onnx",
+    save: Annotated[Path | None, typer.Option(help="Image file to write, with the boxes side by side.")] = None,
+    data: DataFolder = DEFAULT_DATA_DIR,
+    json_: AsJson = False,
+) -> None:
+    """Find objects on an image with the exported student of a job, or with an exported detector."""
+
+    def post(client: Client) -> Json:
+        media_type = MEDIA_TYPES.get(image.suffix.lower())
+        if media_type is None:
+            raise ServiceError(f"{image} has no suffix of an image.", f"Supported: {', '.join(MEDIA_TYPES)}.")
+        path = f"/jobs/{id}/predict" if id.startswith("job_") else f"/detectors/{id}/predict"
+        return client.upload(path, image, media_type, compare=compare, threshold=threshold, format=format_)
+
+    answer = call_service(data, post)
+    if save:
+        draw(image, answer).save(save)
+    show(answer, render.prediction, json_)
+
+
+def draw(path: Path, prediction: Json) -> Image.Image:
+    """Return the image once for each result, side by side, with its boxes and a caption."""
+    image = frs_runner.load_image(path)
+    width, height = prediction["width"], prediction["height"]
+    picture = Image.new("RGB", (width * len(prediction["results"]), height + CAPTION_HEIGHT), "white")
+    classes = sorted({found["label"] for result in prediction["results"] for found in result["objects"]})
+    for column, result in enumerate(prediction["results"]):
+        objects = result["objects"]
+        boxes = np.array([found["box"] for found in objects]).reshape(-1, 4)
+        scores = np.array([found["score"] for found in objects])
+        labels = np.array([classes.index(found["label"]) for found in objects], int)
+        picture.paste(frs_runner.draw(image, boxes, scores, labels, classes), (column * width, CAPTION_HEIGHT))
+        ImageDraw.Draw(picture).text((column * width + 4, 2), f"{result['role']}: {len(objects)}", fill="black")
+    return picture

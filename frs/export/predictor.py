@@ -1,0 +1,58 @@
+"""Run an exported file for the API: the path of an image per line on stdin, a JSON object per line on stdout.
+
+    python -m frs.export.predictor student.onnx
+
+The images come from users: the process has no network, and limits on memory and files. An image that it cannot read is
+a line with `error`.
+"""
+
+from frs.isolation.early import JAIL
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from frs.export.frs_runner import Detector, load_image
+from frs.isolation import jail, resource_limits
+
+FORMATS = ["JPEG", "PNG", "BMP", "WEBP"]
+MAX_PIXELS = 50_000_000
+THREADS = 1
+MEMORY = 3 << 30
+"""Bytes of address space beside the loaded file: an image of 50 million pixels in fp32, and its scaled copies."""
+CPU_SECONDS = 86_400
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    detector = Detector(sys.argv[1], threads=THREADS)
+    detector(np.zeros((64, 64, 3), np.uint8))  # the runtime starts its threads, which the limits then disable
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as many
+    resource_limits.limit_resources(memory=MEMORY, seconds=CPU_SECONDS, file_bytes=0)
+    _print({"classes": detector.classes})
+    for line in sys.stdin:
+        _print(_predict(detector, Path(line.rstrip("\n"))))
+
+
+def _predict(detector: Detector, path: Path) -> dict[str, object]:
+    try:
+        image = load_image(path, FORMATS)
+        boxes, scores, labels = detector(image)
+    except Exception as error:  # a hostile image can make Pillow raise anything, and a large one the runtime
+        return {"error": type(error).__name__}
+    height, width = image.shape[:2]
+    values = {"boxes": boxes.tolist(), "scores": scores.tolist(), "labels": labels.tolist()}
+    return {"width": width, "height": height, **values}
+
+
+def _print(value: dict[str, object]) -> None:
+    print(json.dumps(value), flush=True)
+
+
+if __name__ == "__main__":
+    if JAIL is None:
+        jail.restart_isolated()
+    main()
