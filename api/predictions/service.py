@@ -75,7 +75,7 @@ def _compared(session: Session, job: tables.Job, spec: JobSpec, role: Compared) 
         return _of_detector(spec.teacher.detector, spec.teacher.detector)
     raise ApiError(
         422,
-        "nothing_to_compare",
+        "not_comparable",
         f"The job has no {role} that can be exported.",
         "Compare jobs with `baseline`, and with a teacher that is another job or a registered detector.",
     )

@@ -141,7 +141,7 @@ def test_a_job_without_export_names_the_next_step(service, shapes):
 
 def test_a_job_without_baseline_cannot_be_compared(service, student):
     for role in ("teacher", "baseline"):
-        service.assert_problem(predict(service, f"/jobs/{student}", compare=[role]), 422, "nothing_to_compare")
+        service.assert_problem(predict(service, f"/jobs/{student}", compare=[role]), 422, "not_comparable")
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,24 @@ def test_a_job_continues_from_its_last_checkpoint_after_its_trainer_was_killed(c
     assert rewound_to[0] == 0 and 12 <= rewound_to[1] < 48
 
 
+def test_an_export_starts_again_after_its_trainer_was_killed_and_its_file_predicts(data: Path, client: Client) -> None:
+    student = client.post(
+        "/jobs", {"kind": "train", "dataset": "tiny", "student": detector(16), "schedule": schedule()}
+    )
+    export = client.post(f"/jobs/{student['id']}/exports", {"formats": ["onnx"]})
+    until(lambda: client.get(f"/jobs/{export['id']}")["phase"] == "exporting", TIMEOUT_SECONDS)
+    pid = trainer_of(export["id"])
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    ended = wait_until_ended(client, export["id"])
+    assert (ended["status"], ended["attempt"]) == ("succeeded", 2), ended["error"]
+    [listed] = client.get(f"/jobs/{student['id']}/exports")["data"]
+    assert (listed["job_id"], listed["passed"]) == (export["id"], True)
+    image = sorted((data / "datasets" / "tiny" / "val").iterdir())[0]
+    answer = client.upload(f"/jobs/{student['id']}/predict", image, "image/jpeg", threshold=0)
+    assert (answer["width"], answer["results"][0]["role"]) == (96, "student")
+
+
 def test_a_killed_worker_and_a_killed_api_are_restarted_and_the_job_continues(data: Path, client: Client) -> None:
     spec = {"kind": "train", "dataset": "tiny", "student": detector(16)}
     job = client.post("/jobs", spec | {"schedule": schedule(epochs=12, checkpoint_every=3, evaluate_every=6)})

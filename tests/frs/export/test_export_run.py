@@ -1,5 +1,6 @@
 """A job of kind `export` from the spec to the files, and the files in a process without this package."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from frs import events
 from frs.cli.main import app
 from frs.comparison import run_folder
-from frs.engine import stages
+from frs.engine import stages, trainer
 from frs.errors import ExportUnsupported
 from frs.export import parity, quantise, stage
 from frs.export.report import ExportReport
@@ -181,6 +182,19 @@ def test_an_export_stops_on_request(data: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(quantise, "quantise", lambda source, target, images, progress: progress(1, 2))
     with pytest.raises(Interrupted):
         stages.run(spec(data), tmp_path / "run", lambda event: None, stop)
+
+
+def test_a_full_disk_ends_the_export_with_its_code(
+    exported: tuple[Path, list[events.Event]], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(model: onnx.ModelProto, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stage.onnx_file, "build_model", lambda *_: onnx.load(exported[0] / "export" / "student.onnx"))
+    monkeypatch.setattr(stage.onnx_file, "write", fail)
+    emitted: list[events.Event] = []
+    assert trainer.run(spec(data), tmp_path / "run", emitted.append) == 1
+    assert emitted[-1].error.code == "storage_full"
 
 
 def test_an_image_that_the_file_cannot_read_ends_the_export(
