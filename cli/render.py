@@ -12,8 +12,8 @@ from rich.text import Text
 from cli.client import Json
 from frs.cli import export_tables, plan_tables, report_text
 from frs.cli.progress import duration
+from frs.evaluation.export_report import ExportReport
 from frs.evaluation.report import Report
-from frs.export.report import ExportReport
 from frs.preflight.step_runner import Check
 
 _JOB_FIELDS = ("id", "name", "kind", "owner", "tags", "priority", "parent_id")

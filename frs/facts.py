@@ -109,7 +109,7 @@ class RunFacts(BaseModel):
     comparison: dict[str, Any] | None = None
     """Result of a comparison job: the fields of `frs.evaluation.verdict.Comparison`."""
     export: dict[str, Any] | None = None
-    """Result of an export job: the fields of `frs.export.report.ExportReport`."""
+    """Result of an export job: the fields of `frs.evaluation.export_report.ExportReport`."""
 
     @property
     def teacher_evaluated(self) -> bool:

@@ -2,7 +2,7 @@
 
 from api.http.schemas import ResponseModel, ResponseTime
 from api.jobs.schemas import JobError
-from frs.export.report import ExportReport
+from frs.evaluation.export_report import ExportReport
 from frs.spec import ExportSettings
 from store.states import JobStatus
 

@@ -9,15 +9,12 @@ from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.jobs import service as jobs
 from api.jobs.schemas import Job
-from frs.export.report import ExportReport
+from frs.evaluation.export_report import ExportReport
 from frs.facts import RunFacts
 from frs.names import add_suffix
 from frs.spec import ExportSettings, JobSpec, Resources
-from store.db import tables
+from store.db import queries, tables
 from store.db.database import Database
-
-EXPORT = "export"
-"""Kind of the jobs that export."""
 
 
 def start(context: Context, caller: Caller, job_id: str, settings: ExportSettings, idempotency_key: str | None) -> Job:
@@ -32,7 +29,7 @@ def export_of(job: tables.Job, settings: ExportSettings) -> JobSpec:
     spec = JobSpec.model_validate(job.spec)
     return JobSpec.model_validate(
         {
-            "kind": EXPORT,
+            "kind": queries.EXPORT,
             "name": spec.name and add_suffix(spec.name, "-export"),
             "dataset": job.dataset_id,
             "student": {"job": job.id},
@@ -49,7 +46,7 @@ def list_exports(database: Database, caller: Caller, job_id: str, limit: int, cu
     job = tables.Job
     with database.read() as session:
         jobs.get_row(session, caller, job_id)
-        query = select(job).where(job.kind == EXPORT, job.teacher_job_id == job_id, caller.visible(job))
+        query = select(job).where(job.kind == queries.EXPORT, job.teacher_job_id == job_id, caller.visible(job))
         rows, next_cursor = newest_first(session, query, job, limit, cursor)
         return Page(data=[_to_response(row) for row in rows], next_cursor=next_cursor)
 

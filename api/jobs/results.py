@@ -14,12 +14,14 @@ from api.http.schemas import Page
 from api.jobs.schemas import Artifact, Evaluation, Event, LogLine
 from api.jobs.service import get_row
 from frs.evaluation import report as reports
+from frs.evaluation.export_report import ExportReport, FileReport
 from frs.evaluation.report import MissingRun, Report, Scores
 from frs.evaluation.verdict import Comparison
 from frs.events import Role
 from frs.facts import RunFacts
 from store.db import queries, tables
 from store.db.database import Database
+from store.states import JobStatus
 
 CONFIG = "student-config.py"
 """Name of the artifact that holds the mmdet config of the student."""
@@ -96,7 +98,17 @@ def build_report(database: Database, caller: Caller, job_id: str, student: Stude
             facts=facts,
             comparison=Comparison.model_validate(comparison) if comparison else None,
             waiting_for=waiting,
+            files=_exported_files(session, caller, job_id),
         )
+
+
+def _exported_files(session: Session, caller: Caller, job_id: str) -> list[FileReport]:
+    """Return the files of the newest export of a job's student; none if it was not exported."""
+    job = tables.Job
+    exports = select(job.facts).where(job.kind == queries.EXPORT, job.teacher_job_id == job_id, caller.visible(job))
+    newest = exports.where(job.status == JobStatus.SUCCEEDED).order_by(job.created_at.desc()).limit(1)
+    export = RunFacts.model_validate(session.scalar(newest) or {}).export
+    return ExportReport.model_validate(export).files if export else []
 
 
 def _build_report_of_best(session: Session, job: tables.Job) -> Report:

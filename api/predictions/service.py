@@ -9,7 +9,6 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from api.context import Context
-from api.exports.service import EXPORT
 from api.http.auth import Caller
 from api.http.errors import ApiError, NotFoundError
 from api.jobs.service import get_row
@@ -40,7 +39,7 @@ def predict_with_job(
     """
     with context.database.read() as session:
         job = get_row(session, caller, job_id)
-        own = tables.Job.id == job_id if job.kind == EXPORT else tables.Job.teacher_job_id == job_id
+        own = tables.Job.id == job_id if job.kind == queries.EXPORT else tables.Job.teacher_job_id == job_id
         files = [_File("student", _find(session, caller, own, file_format, f"job {job_id}", f"frs export {job_id}"))]
         spec = JobSpec.model_validate(job.spec)
         for role in compare:
@@ -100,7 +99,7 @@ def _find(
     artifact_row = session.scalar(
         select(artifact)
         .join(job, artifact.job_id == job.id)
-        .where(exports, job.kind == EXPORT, job.status == JobStatus.SUCCEEDED, caller.visible(job))
+        .where(exports, job.kind == queries.EXPORT, job.status == JobStatus.SUCCEEDED, caller.visible(job))
         .where(artifact.name == FILE_NAMES[file_format])
         .order_by(job.created_at.desc())
         .limit(1)

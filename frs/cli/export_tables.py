@@ -3,7 +3,7 @@
 from rich.filesize import decimal
 from rich.table import Table
 
-from frs.export.report import ExportReport
+from frs.evaluation.export_report import ExportReport
 
 SHOWN_LAYERS = 3
 

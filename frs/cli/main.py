@@ -21,8 +21,8 @@ from frs.comparison import paired_runs, run_folder
 from frs.dataset.check import check_split as check_split
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.errors import FrsError, InvalidSpec
+from frs.evaluation.export_report import ExportReport
 from frs.evaluation.report import Report
-from frs.export.report import ExportReport
 from frs.isolation import jail
 from frs.isolation.process import die_with_parent
 from frs.recipes import RECIPES

@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+from rich.filesize import decimal
 from rich.table import Table
 
 from frs.evaluation.report import Report, Role
@@ -29,6 +30,8 @@ def table(report: Report) -> Table:
         number_format = "+.1f" if row.role == "gain" else ".1f"
         cells = [_percent(row.metrics.get(name), number_format) for name in NUMBERS.values()]
         result.add_row(_label(row.role, report), *cells, style="bold" if row.role in ("student", "gain") else "")
+        for file in report.files if row.role == "student" else ():
+            result.add_row(f"  {file.name}", *(_percent(file.metrics.get(name), ".1f") for name in NUMBERS.values()))
     if report.comparison:
         intervals = report.comparison.image_interval.by_number
         result.add_row("  from", *(_bound(intervals.get(name), "low") for name in NUMBERS.values()), style="dim")
@@ -42,7 +45,7 @@ def conclusion(report: Report) -> str:
         return "\n".join(["Partial: not every run has ended.", *_missing(report)])
     classes = report.facts.teacher_classes
     notes = [*_sizes(report), *_limit(report), *([classes.describe()] if classes and classes.used else [])]
-    costs = [*notes, *_costs(report), *_weights(report), *_warnings(report)]
+    costs = [*notes, *_costs(report), *_files(report), *_weights(report), *_warnings(report)]
     if report.comparison is None:
         return "\n".join([f"Verdict: {report.verdict}", *costs])
     closed = report.gap_closed
@@ -94,6 +97,15 @@ def _costs(report: Report) -> list[str]:
         texts = [f"{role} {value / scale:.3g}" for role, value in values.items() if isinstance(value, int | float)]
         lines += [f"{unit}: {', '.join(texts)}"] if texts else []
     return lines
+
+
+def _files(report: Report) -> list[str]:
+    """Return size, latency and loss of each exported file."""
+    return [
+        f"{file.name}: {decimal(file.bytes)}, {file.latency_ms:.1f} ms an image on one CPU thread, loses "
+        f"{100 * file.drop:.2f} points of mAP{'' if file.passed else f', more than {100 * file.max_drop:g}'}"
+        for file in report.files
+    ]
 
 
 def _sizes(report: Report) -> list[str]:

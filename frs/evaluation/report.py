@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from frs.evaluation.export_report import FileReport
 from frs.evaluation.verdict import Comparison, Verdict, caveat, verdict, verdict_by
 from frs.facts import RunFacts
 
@@ -60,6 +61,8 @@ class Report(_Part):
     """Metrics of teacher, baseline and student, and the gain."""
     per_class: dict[str, dict[Role, float | None]]
     """mAP of each class by role, 0 to 1; null for a class without objects."""
+    files: list[FileReport]
+    """The exported files of the student, by its newest export."""
     gap_closed: float | None
     """(student - baseline) / (teacher - baseline) in mAP; null unless the teacher is better than the baseline."""
     comparison: Comparison | None
@@ -84,6 +87,7 @@ def build(
     facts: RunFacts,
     comparison: Comparison | None = None,
     waiting_for: Sequence[MissingRun] = (),
+    files: Sequence[FileReport] = (),
 ) -> Report:
     """Return the report of the evaluated runs.
 
@@ -104,6 +108,7 @@ def build(
             name: {role: role_scores.per_class.get(name) for role, role_scores in available.items()}
             for name in (students[0].per_class if students else {})
         },
+        files=list(files),
         gap_closed=_gap_closed(scores["student"], teacher, scores["baseline"]),
         comparison=comparison,
         verdict=verdict(final_comparison) if complete else None,

@@ -19,8 +19,8 @@ from frs.dataset.coco import CocoFile
 from frs.errors import ExportFailed
 from frs.evaluation import bootstrap, matching
 from frs.evaluation.detections import Rows
+from frs.evaluation.export_report import COMPARED_SCORE, EQUAL_IOU, EQUAL_SCORE, PAIRED_IOU
 from frs.evaluation.verdict import Interval
-from frs.export.report import COMPARED_SCORE, EQUAL_IOU, EQUAL_SCORE, PAIRED_IOU
 
 ProgressCallback = Callable[[int, int], None]
 RUNNER = Path(__file__).with_name("frs_runner.py")
@@ -42,7 +42,7 @@ class RunnerResult:
 
 @dataclass(frozen=True)
 class Differences:
-    """The student's detections beside the file's. For the fields see `frs.export.report.FileReport`."""
+    """The student's detections beside the file's. For the fields see `frs.evaluation.export_report.FileReport`."""
 
     compared: int
     equal: int

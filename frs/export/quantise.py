@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, qdq_loss_debug, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from frs.evaluation.export_report import LayerLoss
 from frs.export.frs_runner import load_image
-from frs.export.report import LayerLoss
 
 WORST_LAYERS = 10
 LAYERS = ("Conv", "Gemm")

@@ -12,10 +12,10 @@ from frs.dataset.splits import LoadedSplit, LoadedSplits
 from frs.detectors.weights import SavedFile, write_bytes
 from frs.evaluation.coco_scores import score
 from frs.evaluation.detections import Rows
+from frs.evaluation.export_report import ExportReport, FileReport, LayerLoss
 from frs.export import onnx_file, parity, quantise
 from frs.export.names import FILE_NAMES
 from frs.export.preprocessing import preprocessing_of
-from frs.export.report import ExportReport, FileReport, LayerLoss
 from frs.facts import RunFacts
 from frs.preflight.complexity import complexity
 from frs.preflight.context import RunContext

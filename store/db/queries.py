@@ -13,6 +13,8 @@ from store.states import JobStatus
 
 COMPARE = "compare"
 """`Job.kind` of a comparison."""
+EXPORT = "export"
+"""`Job.kind` of an export."""
 Named = TypeVar("Named", Dataset, Detector)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from frs import events
-from frs.export.report import ExportReport, FileReport
+from frs.evaluation.export_report import ExportReport, FileReport
 from store.jobs import lifecycle
 from store.states import EndReason, JobStatus
 
@@ -90,6 +90,20 @@ def test_the_exports_of_a_job_are_listed_with_their_reports(service, job):
     assert (oldest["job_id"], oldest["status"], oldest["passed"]) == (ended["id"], "succeeded", False)
     assert ExportReport.model_validate(oldest["report"]) == REPORT
     assert service.get(f"/jobs/{ended['id']}/exports")["data"] == []
+
+
+def test_the_report_of_the_student_has_the_files_of_the_newest_export(service, job):
+    service.checkpoint(lease := service.claim(job["id"]))
+    service.evaluate(lease, "student", 0.5)
+    service.finish(lease)
+    assert service.get(f"/jobs/{job['id']}/report")["files"] == []
+    for name in ("old.onnx", "student.onnx"):
+        report = REPORT.model_copy(update={"files": [FILE.model_copy(update={"name": name})]})
+        lease = service.claim(export(service, job, {"formats": ["onnx"]}).json()["id"])
+        service.record(lease, events.Facts(values={"export": report.model_dump(mode="json")}))
+        service.finish(lease)
+    [file] = service.get(f"/jobs/{job['id']}/report")["files"]
+    assert FileReport.model_validate(file) == FILE
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tiny import ARCHITECTURES, of
 
 from frs import events
 from frs.engine import stages
-from frs.export.report import ExportReport
+from frs.evaluation.export_report import ExportReport
 from frs.resolved import resolve
 from frs.spec import JobSpec
 from frs.training.stop_request import StopRequest

@@ -21,8 +21,8 @@ from frs.cli.main import app
 from frs.comparison import run_folder
 from frs.engine import stages, trainer
 from frs.errors import ExportUnsupported
+from frs.evaluation.export_report import ExportReport
 from frs.export import parity, quantise, stage
-from frs.export.report import ExportReport
 from frs.files import digest
 from frs.resolved import resolve
 from frs.spec import JobSpec

@@ -1,4 +1,4 @@
-"""The report of an export: `export.json`. This module imports neither torch nor onnxruntime."""
+"""The report of an export, `export.json`: how its files compare with the student. This module does not import torch."""
 
 from pydantic import BaseModel, ConfigDict
 
