@@ -10,11 +10,9 @@ from api.exports.schemas import Export
 from api.http.auth import Reader, Submitter
 from api.http.pagination import Cursor, Limit
 from api.http.schemas import JobId, Page
-from api.jobs import service as jobs
-from api.jobs.endpoints import IdempotencyKey
+from api.jobs.endpoints import IdempotencyKey, submit_once
 from api.jobs.schemas import Job
 from frs.spec import ExportSettings
-from store.errors import AlreadySubmitted
 
 router = APIRouter(prefix="/jobs", tags=["exports"])
 DEFAULTS = ExportSettings()
@@ -34,13 +32,9 @@ def start_export(
     The export is a job of kind `export` of its own, which waits for the student if need be. Its artifacts are the
     files, `frs_runner.py`, which runs them with numpy, Pillow and onnxruntime alone, and `export.json`.
     """
-    try:
-        job = service.start(context, caller, job_id, settings, idempotency_key)
-    except AlreadySubmitted as earlier:
-        job = jobs.get_job(context.database, caller, earlier.job_id)
-        response.headers["Idempotency-Replayed"] = "true"
-    response.headers["Location"] = f"/jobs/{job.id}"
-    return job
+    return submit_once(
+        context, caller, response, lambda: service.start(context, caller, job_id, settings, idempotency_key)
+    )
 
 
 @router.get("/{job_id}/exports")

@@ -1,14 +1,15 @@
 """Endpoints that submit, list and cancel jobs and read their results."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.checkpoints.schemas import Checkpoint
-from api.context import ContextDep
+from api.context import Context, ContextDep
 from api.http import files
-from api.http.auth import Reader, Submitter
+from api.http.auth import Caller, Reader, Submitter
 from api.http.pagination import Cursor, Limit
 from api.http.schemas import ArtifactName, JobId, Page, RequestTime
 from api.jobs import metrics, results, service
@@ -41,8 +42,13 @@ def submit(
     A repeated request with the same `Idempotency-Key` returns the job of the first request, with the header
     `Idempotency-Replayed: true`.
     """
+    return submit_once(context, caller, response, lambda: service.submit(context, caller, spec, idempotency_key))
+
+
+def submit_once(context: Context, caller: Caller, response: Response, submit: Callable[[], Job]) -> Job:
+    """Return the job of `submit()`, or that of the first request with the same idempotency key; set the headers."""
     try:
-        job = service.submit(context, caller, spec, idempotency_key)
+        job = submit()
     except AlreadySubmitted as earlier:
         job = service.get_job(context.database, caller, earlier.job_id)
         response.headers["Idempotency-Replayed"] = "true"

@@ -1,42 +1,12 @@
 """Exports over the API: an export is a job that waits for the student, runs on the CPU and has files as artifacts."""
 
 import pytest
+from export_reports import FILE, REPORT
 
 from frs import events
 from frs.evaluation.export_report import ExportReport, FileReport
 from store.jobs import lifecycle
 from store.states import EndReason, JobStatus
-
-METRICS = {"bbox_mAP": 0.5}
-FILE = FileReport(
-    format="onnx",
-    name="student.onnx",
-    sha256="0" * 64,
-    bytes=5,
-    metrics={"bbox_mAP": 0.4},
-    drop=0.1,
-    drop_interval=None,
-    max_drop=0.005,
-    passed=False,
-    compared=10,
-    equal=2,
-    missing=1,
-    largest_box_difference=3.0,
-    largest_score_difference=0.2,
-    latency_ms=4.0,
-    threads=1,
-    peak_mb=90.0,
-)
-REPORT = ExportReport(
-    student_sha256=None,
-    metrics=METRICS,
-    latency_ms=9.0,
-    images=3,
-    classes=("circle",),
-    image_size=(64, 64),
-    calibration_images=0,
-    files=[FILE],
-)
 
 
 @pytest.fixture
@@ -97,7 +67,7 @@ def test_the_report_of_the_student_has_the_files_of_the_newest_export(service, j
     service.evaluate(lease, "student", 0.5)
     service.finish(lease)
     assert service.get(f"/jobs/{job['id']}/report")["files"] == []
-    for name in ("old.onnx", "student.onnx"):
+    for name in ("old.onnx", FILE.name):
         report = REPORT.model_copy(update={"files": [FILE.model_copy(update={"name": name})]})
         lease = service.claim(export(service, job, {"formats": ["onnx"]}).json()["id"])
         service.record(lease, events.Facts(values={"export": report.model_dump(mode="json")}))

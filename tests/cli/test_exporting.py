@@ -1,47 +1,15 @@
 """`frs export`: the files arrive, and the exit status says whether they passed."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from export_reports import REPORT
 from rich.console import Console
 
 from cli import exporting, render
 from cli.client import Client
-
-REPORT = {
-    "student_sha256": None,
-    "metrics": {"bbox_mAP": 0.5},
-    "latency_ms": 9.0,
-    "images": 3,
-    "classes": ["circle"],
-    "image_size": [64, 64],
-    "calibration_images": 2,
-    "files": [
-        {
-            "format": "onnx-int8",
-            "name": "student-int8.onnx",
-            "sha256": "0" * 64,
-            "bytes": 5000,
-            "metrics": {"bbox_mAP": 0.4},
-            "drop": 0.1,
-            "drop_interval": {"low": 0.05, "high": 0.15},
-            "max_drop": 0.005,
-            "passed": False,
-            "compared": 10,
-            "equal": 2,
-            "missing": 1,
-            "largest_box_difference": 3.0,
-            "largest_score_difference": 0.2,
-            "latency_ms": 4.0,
-            "threads": 1,
-            "peak_mb": 90.0,
-            "worst_layers": [{"tensor": "conv_7", "signal_to_noise": 3.0}],
-        }
-    ],
-}
 
 
 @pytest.fixture
@@ -58,7 +26,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
 
         def each(self: Client, path: str) -> Any:
             if path.endswith("/exports"):
-                report = json.loads(json.dumps(REPORT))
+                report = REPORT.model_dump(mode="json")
                 report["files"][0]["passed"] = passed
                 return iter([{"job_id": "job_2", "passed": passed, "report": report}])
             return iter([{"name": name, "sha256": "c" * 64} for name in ("student.onnx", "frs_runner.py", "train.log")])
@@ -100,7 +68,7 @@ def test_a_failed_export_shows_its_error(frs: Any, answered: Callable[..., list[
 
 def test_the_table_has_the_student_and_each_file() -> None:
     console = Console(width=140, record=True)
-    console.print(render.export({"report": REPORT, "folder": "exports"}))
+    console.print(render.export({"report": REPORT.model_dump(mode="json"), "folder": "exports"}))
     text = console.export_text()
     assert "student (torch)" in text
     assert "+10.00" in text

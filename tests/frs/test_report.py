@@ -1,9 +1,9 @@
 import pytest
+from export_reports import FILE
 from rich.console import Console
 
 from frs.cli import report_text
 from frs.cli.report_text import conclusion
-from frs.evaluation.export_report import FileReport
 from frs.evaluation.report import MissingRun, Report, Scores, build
 from frs.evaluation.verdict import Comparison, ImageInterval, Interval, Pair, SeedInterval
 from frs.facts import RunFacts
@@ -123,31 +123,12 @@ def test_weights_are_shown_with_their_target_and_the_papers_weights() -> None:
 
 
 def test_exported_files_are_shown_below_the_student() -> None:
-    file = FileReport(
-        format="onnx-int8",
-        name="student-int8.onnx",
-        sha256="0" * 64,
-        bytes=3_700_000,
-        metrics={"bbox_mAP": 0.491},
-        drop=0.009,
-        drop_interval=None,
-        max_drop=0.005,
-        passed=False,
-        compared=10,
-        equal=2,
-        missing=1,
-        largest_box_difference=3.0,
-        largest_score_difference=0.2,
-        latency_ms=10.25,
-        threads=1,
-        peak_mb=90.0,
-    )
-    result = report_of(comparison_with(0.05, 0.15)).model_copy(update={"files": [file]})
+    result = report_of(comparison_with(0.05, 0.15)).model_copy(update={"files": [FILE]})
     console = Console(width=100, record=True)
     console.print(report_text.table(result))
     rows = [line.split() for line in console.export_text().splitlines()]
     names = [row[0] for row in rows]
     assert names.index("student-int8.onnx") == names.index("gain") - 1
-    assert ["student-int8.onnx", "49.1"] in [row[:2] for row in rows]
-    line = "student-int8.onnx: 3.7 MB, 10.2 ms an image on one CPU thread, loses 0.90 points of mAP, more than 0.5"
+    assert ["student-int8.onnx", "40.0"] in [row[:2] for row in rows]
+    line = "student-int8.onnx: 3.7 MB, 10.2 ms an image on one CPU thread, loses 10.00 points of mAP, more than 0.5"
     assert line in report_text.conclusion(result).splitlines()
