@@ -1,28 +1,33 @@
 """A small pool of processes that run exported files. Each serves one file, one image at a time."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import OrderedDict
-from contextlib import suppress
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from api.http.errors import ApiError
 from store.artifacts.storage import Artifacts
 from store.db.tables import Artifact, Document
 
-MAX_REQUESTS = 8
+MAX_REQUESTS, MAX_REQUESTS_OF_OWNER = 8, 4
 """Predictions at a time, running and waiting; each occupies a thread of the API."""
-MAX_PROCESSES = 4
-"""Files that stay loaded; another one replaces the one that was not used for longest."""
+MAX_PROCESSES = 6
+"""Files that stay loaded: two students with teacher and baseline. Another one replaces the one that was not used for
+longest.
+"""
 START_SECONDS, PREDICT_SECONDS = 60.0, 20.0
 """Time limits of loading a file and of one image."""
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH")
 """Environment variables of the processes: no address, password or key."""
+_log = logging.getLogger(__name__)
 
 
 class PredictorPool:
@@ -31,40 +36,32 @@ class PredictorPool:
     def __init__(self, artifacts: Artifacts) -> None:
         self._artifacts = artifacts
         self._predictors: OrderedDict[str, _Predictor] = OrderedDict()
+        self._requests: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._places = threading.Semaphore(MAX_REQUESTS)
 
-    def predict(self, file: Artifact, image: Path) -> tuple[Document, float]:
+    def predict(self, file: Artifact, image: Path, owner: str) -> tuple[Document, float]:
         """Return what `frs.export.predictor` prints for the image, with the class names, and the time in ms.
 
-        Raises ApiError: 422 if the image cannot be read, 503 if too many requests wait, 504 after too long.
+        Raises ApiError: 422 if the image cannot be read, 503 if too many requests run, 504 without an answer in time.
         """
-        if not self._places.acquire(blocking=False):
-            raise ApiError(503, "predictor_busy", "Too many predictions are waiting.", "Retry after 2 seconds.")
-        try:
-            predictor = self._predictor_of(file)
-            with predictor.lock:
+        with self._reserve(file.sha256, owner) as predictor:
+            if not predictor.lock.acquire(timeout=PREDICT_SECONDS):
+                raise _busy()
+            try:
                 if not predictor.is_running:
                     predictor.start(self._artifacts, file)
                 started = time.perf_counter()
                 answer = predictor.ask(image)
                 milliseconds = 1000 * (time.perf_counter() - started)
-        finally:
-            self._places.release()
-        if "error" in answer:
-            detail = f"The image cannot be read: {answer['error']}."
-            raise ApiError(422, "image_unreadable", detail, "Send a JPEG or PNG image of at most 50 million pixels.")
+            finally:
+                predictor.lock.release()
+        if "unreadable" in answer:
+            detail = f"The image cannot be read: {answer['unreadable']}."
+            hint = "Send a JPEG, PNG, BMP or WebP image of at most 50 million pixels."
+            raise ApiError(422, "image_unreadable", detail, hint)
+        if "failed" in answer:
+            raise _failed(f"The exported file failed on this image: {answer['failed']}.")
         return answer | {"classes": predictor.classes}, milliseconds
-
-    def _predictor_of(self, file: Artifact) -> "_Predictor":
-        """Return the predictor of a file, and end the one that was not used for longest if there are too many."""
-        with self._lock:
-            predictor = self._predictors.pop(file.sha256, None) or _Predictor()
-            idle = [sha256 for sha256, other in self._predictors.items() if not other.lock.locked()]
-            if len(self._predictors) >= MAX_PROCESSES and idle:
-                self._predictors.pop(idle[0]).close()
-            self._predictors[file.sha256] = predictor
-        return predictor
 
     def close(self) -> None:
         """End all processes."""
@@ -74,12 +71,43 @@ class PredictorPool:
         for predictor in predictors:
             predictor.close()
 
+    @contextmanager
+    def _reserve(self, sha256: str, owner: str) -> Iterator["_Predictor"]:
+        """Yield the predictor of a file, which is not ended meanwhile. Raise ApiError 503 if all are in use."""
+        with self._lock:
+            if self._requests.total() >= MAX_REQUESTS or self._requests[owner] >= MAX_REQUESTS_OF_OWNER:
+                raise _busy()
+            predictor = self._predictors.pop(sha256, None)
+            if predictor is None:
+                self._make_room()
+                predictor = _Predictor()
+            self._predictors[sha256] = predictor
+            self._requests[owner] += 1
+            predictor.users += 1
+        try:
+            yield predictor
+        finally:
+            with self._lock:
+                self._requests[owner] -= 1
+                predictor.users -= 1
+
+    def _make_room(self) -> None:
+        """End the predictor that was not used for longest if there are too many. The caller holds `_lock`."""
+        if len(self._predictors) < MAX_PROCESSES:
+            return
+        unused = next((sha256 for sha256, predictor in self._predictors.items() if not predictor.users), None)
+        if unused is None:
+            raise _busy()
+        self._predictors.pop(unused).close()
+
 
 class _Predictor:
     """One process, which ends when its stdin is closed. The caller holds `lock` while it uses the process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.users = 0
+        """Number of requests that use or wait for the process."""
         self.classes: list[str] = []
         self._process: subprocess.Popen[str] | None = None
 
@@ -88,37 +116,45 @@ class _Predictor:
         return self._process is not None and self._process.poll() is None
 
     def start(self, artifacts: Artifacts, file: Artifact) -> None:
-        """Start the process on a copy of the file, which exists only until it is loaded."""
+        """Start the process on a copy of the file, which exists only until it is loaded. Raise ApiError 504."""
         environment = {name: value for name, value in os.environ.items() if name in _INHERITED}
         with tempfile.TemporaryDirectory(prefix="frs-predict-") as folder:
-            model = Path(folder) / "student.onnx"
+            model, log = Path(folder) / "student.onnx", Path(folder) / "log"
             artifacts.fetch(file.key, file.sha256, model, size=file.bytes)
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "frs.export.predictor", str(model)],
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            self.classes = self._read(START_SECONDS)["classes"]
+            with log.open("w") as stderr:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "frs.export.predictor", str(model)],
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    text=True,
+                )
+            first = self._read(START_SECONDS)
+            if first is None:
+                _log.error("exported file not loaded: %s", log.read_text()[-1000:], extra={"key": file.key})
+                raise _failed("The exported file could not be loaded.")
+        self.classes = first["classes"]
+        _log.info("exported file loaded. %s", first["isolation"], extra={"key": file.key})
 
     def ask(self, image: Path) -> Document:
-        """Return the process's answer for an image."""
+        """Return the process's answer for an image. Raise ApiError 504 if there is none in time."""
         assert self._process and self._process.stdin
         with suppress(OSError):  # it has died since, which `_read` reports
             print(image, file=self._process.stdin, flush=True)
-        return self._read(PREDICT_SECONDS)
+        answer = self._read(PREDICT_SECONDS)
+        if answer is None:
+            raise _failed("The exported file gave no answer for this image.")
+        return answer
 
     def close(self) -> None:
         """End the process."""
-        process = self._process
-        if process is not None:
-            process.kill()
-            process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
-    def _read(self, seconds: float) -> Document:
-        """Return the next line. Kill the process and raise ApiError if there is none within `seconds`."""
+    def _read(self, seconds: float) -> Document | None:
+        """Return the next line. Kill the process and return None if there is no whole one within `seconds`."""
         process = self._process
         assert process and process.stdout
         timer = threading.Timer(seconds, process.kill)
@@ -127,9 +163,17 @@ class _Predictor:
             line = process.stdout.readline()
         finally:
             timer.cancel()
-        if not line:
+        if not line.endswith("\n"):
             self.close()
-            detail = "The exported file gave no answer for this image."
-            raise ApiError(504, "prediction_failed", detail, "Send a smaller image, or retry.")
+            return None
         answer: Document = json.loads(line)
         return answer
+
+
+def _busy() -> ApiError:
+    detail, hint = "Too many predictions are running.", "Retry after 2 seconds."
+    return ApiError(503, "predictor_busy", detail, hint, headers={"Retry-After": "2"})
+
+
+def _failed(detail: str) -> ApiError:
+    return ApiError(504, "prediction_failed", detail, "Retry, or try a smaller image; the API's log has the reason.")

@@ -43,7 +43,7 @@ def receive_upload(check: Callable[..., Any], media_types: Collection[str], limi
     """Return the annotation of an endpoint parameter that receives the body as an `Upload`.
 
     `check` is a dependency that runs before the body is read, so that it can reject the request early. `limit` is the
-    maximum size in bytes if it is below the setting's.
+    maximum size in bytes of files that are not kept.
     """
 
     async def receive(
@@ -57,9 +57,10 @@ def receive_upload(check: Callable[..., Any], media_types: Collection[str], limi
         _check_headers(request, media_types, max_bytes)
         with temporary_path(context.settings.uploads_root) as path:
             _check_free_space(request, context.settings)
-            await to_thread.run_sync(disk_quota.check_upload, context, caller, _content_length(request))
+            if limit is None:  # smaller bodies are not kept
+                await to_thread.run_sync(disk_quota.check_upload, context, caller, _content_length(request))
             sha256 = await _write(request, path, context.settings, max_bytes)
-            if not _content_length(request):
+            if limit is None and not _content_length(request):
                 await to_thread.run_sync(disk_quota.check_upload, context, caller, path.stat().st_size)
             if x_content_sha256 not in (None, sha256):
                 detail = "The SHA-256 of the body differs from the header `X-Content-SHA256`."
@@ -145,5 +146,5 @@ def _write_block(file: BinaryIO, digest: Any, block: bytes, settings: Settings) 
 
 
 def _too_large(max_bytes: int) -> ApiError:
-    hint = "Send a smaller file, or raise the setting FRS_MAX_UPLOAD_BYTES."
+    hint = "Send a smaller file; the limit of an upload is the setting FRS_MAX_UPLOAD_BYTES."
     return ApiError(413, "upload_too_large", f"The body has more than {max_bytes:,} bytes.", hint)

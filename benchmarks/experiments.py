@@ -174,10 +174,11 @@ def runs(studies: Iterable[str], arms: Iterable[str], seeds: Iterable[int], epoc
 
 BOTH = ("shapes", "cells")
 CHOSEN_ARM = ratio_arm(CHOSEN_RATIO, CHOSEN_SCHEDULE)
+WEIGHT_ARMS = [*map(ratio_arm, RATIOS), *(ratio_arm(CHOSEN_RATIO, name) for name in ("cosine", "adaptive"))]
+"""The six settings of question `weight`."""
 QUESTIONS: dict[str, list[Run]] = {
     "weight": [
-        *runs(BOTH, ["none", *map(ratio_arm, RATIOS)], TUNING_SEEDS),
-        *runs(BOTH, [ratio_arm(CHOSEN_RATIO, name) for name in ("cosine", "adaptive")], TUNING_SEEDS),
+        *runs(BOTH, ["none", *WEIGHT_ARMS], TUNING_SEEDS),
         *runs(BOTH, [f"frs {CHOSEN_RATIO:g} recalibrated"], TUNING_SEEDS),
     ],
     "default": [

@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="only print the tables of the completed runs")
     options = parser.parse_args()
     if options.tables:
-        print(tables())
+        print(tables(), tuning_table(experiments.WEIGHT_ARMS), sep="\n\n")
         return
     if options.data is None:
         parser.error("--data is required")
@@ -316,6 +316,38 @@ def tables() -> str:
                 if chosen:
                     parts.append(_table(f"{study}, {chosen[0]['steps']} steps, {kind}", chosen))
     return "\n\n".join(parts)
+
+
+def tuning_table(arms: Sequence[str]) -> str:
+    """Return the protocol's score of each arm on the tuning seeds as a Markdown table, the highest first.
+
+    On a set, it is the mean gain divided by the largest mean gain of the arms. Arms that lack a run are left out.
+    """
+    gains = {study: _tuning_gains(study, arms) for study in experiments.BOTH}
+    complete = [arm for arm in arms if all(arm in gains[study] for study in gains)]
+    if not complete:
+        return "No arm has all its tuning runs."
+    best = {study: max(gains[study][arm] for arm in complete) for study in gains}
+    scores = {arm: mean(gains[study][arm] / best[study] for study in gains) for arm in complete}
+    lines = [
+        f"| setting | {' | '.join(f'gain, {study}' for study in gains)} | score |",
+        "|---|" + "---|" * len(gains) + "---|",
+    ]
+    for arm in sorted(complete, key=lambda arm: -scores[arm]):
+        values = " | ".join(f"{gains[study][arm]:+.1f}" for study in gains)
+        lines.append(f"| `{arm}` | {values} | {scores[arm]:.3f} |")
+    return "\n".join(lines)
+
+
+def _tuning_gains(study: str, arms: Sequence[str]) -> dict[str, float]:
+    """Return the mean gain over the tuning seeds, in mAP points, of each arm that has all its runs."""
+    epochs = str(STUDIES[study].epochs)
+    mAP = {(row["arm"], int(row["seed"])): float(row["mAP"]) for row in read(study) if row["epochs"] == epochs}
+    return {
+        arm: mean(mAP[arm, seed] - mAP["none", seed] for seed in TUNING_SEEDS)
+        for arm in arms
+        if all((name, seed) in mAP for name in (arm, "none") for seed in TUNING_SEEDS)
+    }
 
 
 def _table(title: str, rows: list[Row]) -> str:

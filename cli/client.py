@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 TOO_MANY, NOT_NOW = 429, 503
 OPENED = "opened"
 _CHUNK_BYTES = 1 << 18
-_WITH_IDEMPOTENCY_KEY = ("/jobs",)
+_WITH_IDEMPOTENCY_KEY = re.compile(r"/jobs(/[^/]+/exports)?")
 """Paths of the POST requests for which the service supports `Idempotency-Key`."""
 _GATEWAY_ERRORS = (502, 504)
 """Statuses of a proxy that received no answer from the service."""
@@ -65,7 +66,7 @@ class Client:
         If the service supports it, the request has an `Idempotency-Key`, under which it is sent again if the connection
         breaks, and by the next equal call if this one receives no answer.
         """
-        if path not in _WITH_IDEMPOTENCY_KEY:
+        if not _WITH_IDEMPOTENCY_KEY.fullmatch(path):
             return self._request("POST", path, json=body)
         request = [str(self._http.base_url), self._http.headers["Authorization"], path, body]
         with idempotency_key(json.dumps(request, sort_keys=True)) as key:

@@ -206,8 +206,8 @@ class Schedule(Spec):
     """Gradients are clipped to this norm; null turns clipping off."""
     image_size: Size | None = None
     """[width, height] in pixels that images are scaled into; the aspect ratio is kept. Absent: the base config's size,
-    640 x 640 for `rtmdet`, 416 x 416 for `yolox`, otherwise 1333 x 800; for kind `evaluate` and the check of the
-    teacher, the size that the detector was trained at, if its weights file has it."""
+    640 x 640 for `rtmdet`, 416 x 416 for `yolox`, otherwise 1333 x 800; for the kinds `evaluate` and `export` and
+    the check of the teacher, the size that the detector was trained at, if its weights file has it."""
     train_sizes: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)] | None = None
     """Sizes for training, [width, height] in pixels; one is drawn at random for each image. Absent: `image_size`; if it
     is absent, too, the base config's, for `yolox` the squares of 320 to 640 pixels."""
@@ -332,12 +332,19 @@ class ExportSettings(Spec):
     activations (QDQ, per channel)."""
     input_size: Literal["dynamic", "fixed"] = "dynamic"
     """`dynamic`: the network computes on the scaled image, as in training. `fixed`: the scaled image is filled up to
-    `schedule.image_size`, for runtimes that need one size; images of another aspect ratio get other scores."""
+    the size that the student was trained at, rounded up to a multiple of its coarsest stride, for runtimes that need
+    one size; images of another aspect ratio get other scores."""
     max_drop: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     """Largest loss of mAP against the student on the validation split at which a file passes, in points (100 x mAP).
     Absent: 0.05 for `onnx`, 0.5 for `onnx-int8`."""
     calibration_images: Annotated[int, Field(ge=1, le=1000)] = 64
     """Number of training images that the ranges of the activations of `onnx-int8` are measured on."""
+
+    @model_validator(mode="after")
+    def _reject_repeated_formats(self) -> "ExportSettings":
+        if len(set(self.formats)) < len(self.formats):
+            raise ValueError("`formats` names a format twice")
+        return self
 
 
 class Resources(Spec):
@@ -447,6 +454,8 @@ class JobSpec(Spec):
             raise ValueError(f"`method` and `distillation` belong to kind `distill`, not `{self.kind}`")
         if not self.trains and self.resources.max_minutes is not None:
             raise ValueError(f"`resources.max_minutes` ends training; kind `{self.kind}` does not train")
+        if self.kind == "export" and self.resources.trainers > 1:
+            raise ValueError("kind `export` runs in one process: remove `resources.devices` and `resources.processes`")
         if self.kind != "export" and self.export != ExportSettings():
             raise ValueError(f"`export` belongs to kind `export`, not `{self.kind}`")
         if self.trains and self.schedule.frozen_stages and getattr(self.student, "init", None) == "random":

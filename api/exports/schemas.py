@@ -15,9 +15,9 @@ class Export(ResponseModel):
     status: JobStatus
     settings: ExportSettings
     passed: bool | None
-    """Whether every file passed its comparison with the student; null until it has ended."""
+    """Whether every file passed its comparison with the student; null unless it has succeeded."""
     report: ExportReport | None
-    """How the files compare with the student; null until it has ended."""
+    """How the files compare with the student; null unless it has succeeded."""
     error: JobError | None
     created_at: ResponseTime
     finished_at: ResponseTime | None

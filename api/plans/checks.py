@@ -56,7 +56,7 @@ def schedule_check(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts
     `images` is the number of training images; None: unknown, because the check of the data set failed.
     """
     if not spec.trains:
-        return Check(code="schedule", level="info", ok=True, message="An evaluation does not train."), None
+        return Check(code="schedule", level="info", ok=True, message=f"Kind `{spec.kind}` does not train."), None
     if images is None:
         return Check(code="schedule", level="info", ok=False, message=NOT_CHECKED), None
     if images == 0:

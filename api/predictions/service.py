@@ -43,9 +43,9 @@ def predict_with_job(
         files = [_File("student", _find(session, caller, own, file_format, f"job {job_id}", f"frs export {job_id}"))]
         spec = JobSpec.model_validate(job.spec)
         for role in compare:
-            condition, label, command = _compared(session, job, spec, role)
+            condition, label, command = _compared(session, caller, job, spec, role)
             files.append(_File(role, _find(session, caller, condition, file_format, label, command)))
-    return _run(context, files, image, threshold, file_format)
+    return _run(context, caller.owner, files, image, threshold, file_format)
 
 
 def predict_with_detector(
@@ -56,12 +56,14 @@ def predict_with_detector(
         detector = caller.find_detector(session, name)
         if detector is None:
             raise NotFoundError("detector_not_found", "There is no detector of this name.", "See GET /detectors.")
-        condition, label, command = _of_detector(detector.id, detector.name)
+        condition, label, command = _of_detector(detector)
         files = [_File("detector", _find(session, caller, condition, file_format, label, command))]
-    return _run(context, files, image, threshold, file_format)
+    return _run(context, caller.owner, files, image, threshold, file_format)
 
 
-def _compared(session: Session, job: tables.Job, spec: JobSpec, role: Compared) -> tuple[ColumnElement[bool], str, str]:
+def _compared(
+    session: Session, caller: Caller, job: tables.Job, spec: JobSpec, role: Compared
+) -> tuple[ColumnElement[bool], str, str]:
     """Return the condition of the exports of a job's baseline or teacher, a label, and the command that exports it."""
     if role == "baseline":
         baseline = next((child for child in queries.children(session, job.id) if child.kind == "train"), None)
@@ -71,7 +73,9 @@ def _compared(session: Session, job: tables.Job, spec: JobSpec, role: Compared) 
         teacher = spec.teacher.job
         return tables.Job.teacher_job_id == teacher, f"teacher {teacher}", f"frs export {teacher}"
     elif isinstance(spec.teacher, DetectorByName):
-        return _of_detector(spec.teacher.detector, spec.teacher.detector)
+        detector = caller.find_detector(session, spec.teacher.detector)
+        if detector is not None:
+            return _of_detector(detector)
     raise ApiError(
         422,
         "not_comparable",
@@ -80,10 +84,11 @@ def _compared(session: Session, job: tables.Job, spec: JobSpec, role: Compared) 
     )
 
 
-def _of_detector(*names: str) -> tuple[ColumnElement[bool], str, str]:
-    named = tables.Job.spec["student"]["detector"].as_string().in_(names)
-    command = f"frs submit with `kind: export` and `student: {{detector: {names[-1]}}}`"
-    return named, f"detector {names[-1]}", command
+def _of_detector(detector: tables.Detector) -> tuple[ColumnElement[bool], str, str]:
+    """Return the same for a registered detector; exports that are older than it are of another one of its name."""
+    refers = queries.refers_to(tables.Job.spec["student"]["detector"].as_string(), detector)
+    command = f"frs submit with `kind: export` and `student: {{detector: {detector.name}}}`"
+    return refers & (tables.Job.created_at >= detector.created_at), f"detector {detector.name}", command
 
 
 def _find(
@@ -111,14 +116,14 @@ def _find(
 
 
 def _run(
-    context: Context, files: Sequence[_File], image: Path, threshold: float, file_format: ExportFormat
+    context: Context, owner: str, files: Sequence[_File], image: Path, threshold: float, file_format: ExportFormat
 ) -> Prediction:
     if find_spec("onnxruntime") is None:
         hint = "The operator can install the extra `frs[predict]` beside the API."
         raise ApiError(501, "prediction_unavailable", "The API has no onnxruntime, which runs exported files.", hint)
     results, size = [], (0, 0)
     for role, artifact in files:
-        answer, milliseconds = context.predictors.predict(artifact, image)
+        answer, milliseconds = context.predictors.predict(artifact, image, owner)
         size = answer["width"], answer["height"]
         objects = [
             DetectedObject(box=tuple(box), score=score, label=answer["classes"][label])

@@ -68,7 +68,7 @@ class ExportReport(_Part):
     metrics: dict[str, float | None]
     """COCO metrics of the student in torch, 0 to 1."""
     latency_ms: float
-    """Median time of an image in torch on the CPU in ms, for one thread."""
+    """Median time of a validation image in torch on the CPU in ms, from scaled pixels to boxes, for one thread."""
     images: int
     """Number of validation images."""
     classes: tuple[str, ...]

@@ -28,18 +28,26 @@ from PIL import Image, ImageDraw, ImageOps
 Array = np.ndarray[Any, Any]
 MAX_PIXELS = 100_000_000
 """Larger images are refused: a small file can unpack to many gigabytes."""
+TURNED = ("JPEG", "MPO", "PNG")
+"""Formats of which OpenCV, which training reads images with, applies the EXIF orientation."""
 
 
 class Detector:
     """An exported detector."""
 
-    def __init__(self, path: str | Path, threads: int = 0) -> None:
-        """Load the file at `path`; `threads` is the number of CPU threads, 0 for all cores."""
+    def __init__(self, path: str | Path, threads: int = 0, *, cpu: bool = False, keep_memory: bool = True) -> None:
+        """Load the file at `path`; `threads` is the number of CPU threads, 0 for all cores.
+
+        `cpu`: do not use other devices that onnxruntime supports. `keep_memory`: keep the memory of the largest image
+        so far for the next ones.
+        """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
+        options.enable_cpu_mem_arena = keep_memory
+        providers = ["CPUExecutionProvider"] if cpu else onnxruntime.get_available_providers()
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.classes = json.loads(metadata["classes"])
 
@@ -53,14 +61,18 @@ class Detector:
 
 
 def load_image(path: str | Path, formats: list[str] | None = None) -> Array:
-    """Return the image as (height, width, 3), uint8, RGB, turned upright as its EXIF data says.
+    """Return the image as (height, width, 3), uint8, RGB, turned upright as its EXIF data says, as OpenCV reads it.
 
     `formats` are the names of the formats that Pillow may read; None: all.
     """
-    with Image.open(path, formats=formats) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{path} has {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    with Image.open(path, formats=formats) as file:
+        if file.width * file.height > MAX_PIXELS:
+            raise ValueError(f"{path} has {file.width} x {file.height} pixels, more than {MAX_PIXELS}")
+        image = ImageOps.exif_transpose(file) if file.format in TURNED else file
+        if image.mode.startswith("I"):  # 16 bits, of which training reads the high byte; Pillow would clip them
+            grey = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.stack([grey] * 3, axis=2)
+        return np.asarray(image.convert("RGB"))
 
 
 def draw(image: Array, boxes: Array, scores: Array, labels: Array, classes: list[str]) -> Image.Image:
@@ -84,7 +96,7 @@ def peak_megabytes() -> float | None:
         status = Path("/proc/self/status").read_text()
     except OSError:
         return None
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
 def main() -> int:
@@ -95,11 +107,14 @@ def main() -> int:
     parser.add_argument("--threshold", type=float, default=0.3, help="lowest score (default 0.3)")
     parser.add_argument("--save", type=Path, help="file, or folder for several images, of the images with boxes")
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU, also if onnxruntime supports other devices")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
     options = parser.parse_args()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly under `| head`
-    detector = Detector(options.model, options.threads)
+    if options.save and options.save.suffix and len(options.images) != 1:
+        parser.error("--save needs a folder for several images")
+    detector = Detector(options.model, options.threads, cpu=options.cpu)
     images: Iterable[Path] = options.images or (Path(line.rstrip("\n")) for line in sys.stdin)
     failed = 0
     for path in images:

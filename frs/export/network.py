@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
 from frs.detectors.heads import Detector, dense_head
-from frs.errors import ExportUnsupported
+from frs.errors import ExportUnsupported, UnsupportedDetector
 
 SUPPORTED = "retinanet, gfl, fcos, atss, tood, vfnet, rtmdet, yolox and faster_rcnn can be exported"
 
@@ -83,7 +83,7 @@ class DetectorNetwork(nn.Module):
         """Raise ExportUnsupported if the detector predicts in a way that this module does not repeat."""
         super().__init__()
         self.detector = detector.eval()
-        self.head = dense_head(detector)
+        self.head = _dense_head(detector)
         self.two_stage = getattr(detector, "roi_head", None) is not None
         _check(detector, self.head)
 
@@ -176,6 +176,13 @@ class DetectorNetwork(nn.Module):
         return Boxes(corners / scale.repeat(2), scores, labels), config
 
 
+def _dense_head(detector: Detector) -> Any:
+    try:
+        return dense_head(detector)
+    except UnsupportedDetector as error:
+        raise ExportUnsupported(f"{type(detector).__name__} cannot be exported: it has no such head.") from error
+
+
 def _check(detector: Detector, head: Any) -> None:
     """Raise ExportUnsupported unless `DetectorNetwork` repeats all that the detector's `predict` does."""
     roi_head, name = getattr(detector, "roi_head", None), type(detector).__name__
@@ -183,7 +190,7 @@ def _check(detector: Detector, head: Any) -> None:
     configs = [detector.test_cfg.rpn, detector.test_cfg.rcnn] if two_stage else [head.test_cfg]
     repeated = type(head).__name__ == "RPNHead" if two_stage else _is_repeated(head)
     reasons = {
-        f"{name} has several stages or masks": not two_stage or type(roi_head) is StandardRoIHead,
+        "it has more than two stages, or masks": not two_stage or _is_plain(roi_head),
         f"the boxes of {type(head).__name__} are decoded in another way": repeated,
         "its boxes are suppressed in another way than by plain NMS": all(
             config.nms.get("type") == "nms" and set(config.nms) <= _NMS_SETTINGS for config in configs
@@ -191,6 +198,11 @@ def _check(detector: Detector, head: Any) -> None:
     }
     if missing := [reason for reason, supported in reasons.items() if not supported]:
         raise ExportUnsupported(f"{name} cannot be exported: {missing[0]}.")
+
+
+def _is_plain(roi_head: Any) -> bool:
+    custom = getattr(roi_head.bbox_head, "custom_cls_channels", False) if type(roi_head) is StandardRoIHead else True
+    return not custom and not roi_head.with_mask
 
 
 def _is_repeated(head: Any) -> bool:

@@ -53,7 +53,16 @@ class Differences:
 
 def run_file(model: Path, images: Mapping[int, Path], progress: ProgressCallback) -> RunnerResult:
     """Return the detections of a file on images by id. Raise ExportFailed if an image has no result."""
-    command = [sys.executable, "-I", str(RUNNER), str(model), "--json", "--threshold=-1", f"--threads={THREADS}"]
+    command = [
+        sys.executable,
+        "-I",
+        str(RUNNER),
+        str(model),
+        "--json",
+        "--cpu",
+        "--threshold=-1",
+        f"--threads={THREADS}",
+    ]
     rows: list[Rows] = [np.zeros((0, 7))]
     latencies = list[float]()
     with (
@@ -70,7 +79,8 @@ def run_file(model: Path, images: Mapping[int, Path], progress: ProgressCallback
             except (OSError, ValueError, KeyError):
                 process.kill()
                 log.seek(0)
-                raise ExportFailed(f"{model.name} does not run on {path.name}: {log.read()[-500:].strip()}") from None
+                reason = log.read().strip().splitlines()[-1:] or ["it ended"]
+                raise ExportFailed(f"{model.name} does not run on {path.name}: {reason[0][:300]}") from None
             latencies.append(float(str(result["ms"])))
             progress(number, len(images))
         process.stdin.close()

@@ -2,8 +2,9 @@
 
     python -m frs.export.predictor student.onnx
 
-The images come from users: the process has no network, and limits on memory and files. An image that it cannot read is
-a line with `error`.
+The images come from users. Where the kernel allows it, the process has no network and writes nowhere; its memory and
+open files are limited. The first line has the class names and the kind of isolation. An image that it cannot read is a
+line with `unreadable`, one that the file cannot process a line with `failed`.
 """
 
 from frs.isolation.early import JAIL
@@ -28,11 +29,14 @@ CPU_SECONDS = 86_400
 
 def main() -> None:
     """Serve until stdin ends."""
-    detector = Detector(sys.argv[1], threads=THREADS)
+    model = Path(sys.argv[1])
+    detector = Detector(model, threads=THREADS, cpu=True, keep_memory=False)
     detector(np.zeros((64, 64, 3), np.uint8))  # the runtime starts its threads, which the limits then disable
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as many
+    Image.init()  # imports its plug-ins before files are limited
+    resource_limits.write_only_below(model.parent)  # which the API removes now
     resource_limits.limit_resources(memory=MEMORY, seconds=CPU_SECONDS, file_bytes=0)
-    _print({"classes": detector.classes})
+    _print({"classes": detector.classes, "isolation": str(JAIL).replace("The trainer", "The process")})
     for line in sys.stdin:
         _print(_predict(detector, Path(line.rstrip("\n"))))
 
@@ -40,9 +44,12 @@ def main() -> None:
 def _predict(detector: Detector, path: Path) -> dict[str, object]:
     try:
         image = load_image(path, FORMATS)
+    except Exception as error:  # a hostile image can make Pillow raise anything
+        return {"unreadable": type(error).__name__}
+    try:
         boxes, scores, labels = detector(image)
-    except Exception as error:  # a hostile image can make Pillow raise anything, and a large one the runtime
-        return {"error": type(error).__name__}
+    except Exception as error:  # such as a lack of memory
+        return {"failed": type(error).__name__}
     height, width = image.shape[:2]
     values = {"boxes": boxes.tolist(), "scores": scores.tolist(), "labels": labels.tolist()}
     return {"width": width, "height": height, **values}

@@ -78,7 +78,9 @@ def worst_layers(source: Path, quantised: Path, images: Sequence[Path]) -> list[
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         for model in (prepared, quantised):
             extended = Path(folder) / f"extended-{model.name}"
-            qdq_loss_debug.modify_model_output_intermediate_tensors(str(model), str(extended))
+            qdq_loss_debug.modify_model_output_intermediate_tensors(
+                str(model), str(extended), op_types_for_saving=LAYERS
+            )
             reader = _Images(images, lambda done, total: None)
             activations.append(qdq_loss_debug.collect_activations(str(extended), reader))
     pairs = qdq_loss_debug.create_activation_matching(activations[1], activations[0])

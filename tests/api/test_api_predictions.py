@@ -130,6 +130,15 @@ def test_a_registered_detector_predicts(service, shapes):
     service.assert_problem(predict(service, "/detectors/absent"), 404, "detector_not_found")
 
 
+def test_an_older_detector_of_the_same_name_does_not_predict(service, shapes):
+    body = {"name": "big", "description": {"architecture": "gfl"}, "weights": "teacher.pth"}
+    service.client.post("/detectors", json=body)
+    add_export(service, {"detector": "big"}, model(["a", "b"]))
+    assert service.client.delete("/detectors/big").status_code == 204
+    service.client.post("/detectors", json=body)
+    service.assert_problem(predict(service, "/detectors/big"), 409, "not_exported")
+
+
 def test_a_job_without_export_names_the_next_step(service, shapes):
     job = service.submit()
     problem = service.assert_problem(predict(service, f"/jobs/{job['id']}"), 409, "not_exported")
@@ -178,10 +187,12 @@ def test_a_killed_process_is_started_again(service, student):
     assert predict(service, f"/jobs/{student}").status_code == 200
 
 
-def test_a_file_that_does_not_load_gives_an_error(service, shapes):
+def test_a_file_that_does_not_load_gives_an_error_and_its_reason_is_logged(service, shapes, caplog):
     job_id = service.succeeded_job()
     add_export(service, {"job": job_id}, b"no model")
-    service.assert_problem(predict(service, f"/jobs/{job_id}"), 504, "prediction_failed")
+    problem = service.assert_problem(predict(service, f"/jobs/{job_id}"), 504, "prediction_failed")
+    assert "could not be loaded" in problem["detail"]
+    assert "InvalidProtobuf" in caplog.text
 
 
 def test_a_process_that_hangs_is_ended(service, student, monkeypatch):
@@ -202,7 +213,7 @@ def test_more_requests_than_places_are_refused(service, student, monkeypatch):
     answers: list[int] = []
     threads = [
         threading.Thread(target=lambda: answers.append(predict(service, f"/jobs/{student}").status_code))
-        for _ in range(predictor_pool.MAX_REQUESTS + 1)
+        for _ in range(predictor_pool.MAX_REQUESTS_OF_OWNER + 1)
     ]
     for thread in threads:
         thread.start()
@@ -210,7 +221,7 @@ def test_more_requests_than_places_are_refused(service, student, monkeypatch):
     os.kill(process, signal.SIGCONT)
     for thread in threads:
         thread.join()
-    assert answers == [503] + [200] * predictor_pool.MAX_REQUESTS
+    assert answers == [503] + [200] * predictor_pool.MAX_REQUESTS_OF_OWNER
 
 
 def test_unused_files_are_unloaded(service, shapes):

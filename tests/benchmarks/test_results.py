@@ -172,3 +172,14 @@ def test_the_cells_are_split_into_labelled_and_remaining_images(tmp_path: Path) 
     assert names["cells-100"] | names["cells-rest"] == names["cells"]
     assert len(list((tmp_path / "data" / "cells" / "val").iterdir())) == 5
     assert STUDIES["cells"].dataset == "cells"
+
+
+def test_settings_are_scored_by_their_share_of_the_largest_gain() -> None:
+    for study, gains in (("shapes", {"frs 3": 5.0, "frs 10": 10.0}), ("cells", {"frs 3": 4.0, "frs 10": 2.0})):
+        for seed in results.TUNING_SEEDS:
+            epochs = str(results.STUDIES[study].epochs)
+            for arm, gain in ({"none": 0.0} | gains).items():
+                results.append(study, row(arm, seed, 30 + gain, epochs=epochs))
+    results.append("shapes", row("frs 30", 100, 90, epochs=str(results.STUDIES["shapes"].epochs)))
+    table = results.tuning_table(["frs 3", "frs 10", "frs 30"]).splitlines()
+    assert table[2:] == ["| `frs 3` | +5.0 | +4.0 | 0.750 |", "| `frs 10` | +10.0 | +2.0 | 0.750 |"]

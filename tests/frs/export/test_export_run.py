@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -22,7 +23,7 @@ from frs.comparison import run_folder
 from frs.engine import stages, trainer
 from frs.errors import ExportUnsupported
 from frs.evaluation.export_report import ExportReport
-from frs.export import parity, quantise, stage
+from frs.export import frs_runner, parity, quantise, stage
 from frs.files import digest
 from frs.resolved import resolve
 from frs.spec import JobSpec
@@ -140,6 +141,22 @@ def test_images_of_other_shapes_are_turned_and_scaled(
     grey, turned_line, upright, _ = map(json.loads, completed.stdout.splitlines())
     assert turned_line["boxes"] == upright["boxes"]
     assert np.asarray(grey["boxes"]).reshape(-1, 4).max(initial=0) <= 131
+
+
+@pytest.mark.parametrize("name", ["plain.png", "deep.png", "palette.png", "alpha.png", "turned.jpg", "turned.webp"])
+def test_images_are_read_as_training_reads_them(name: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (12, 20), np.uint16)
+    colours = Image.fromarray((np.stack([pixels, pixels.T.reshape(12, 20), 65535 - pixels], 2) >> 8).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    images = {"deep.png": Image.fromarray(pixels), "palette.png": colours.quantize(16), "alpha.png": colours.copy()}
+    images["alpha.png"].putalpha(100)
+    options = {"exif": exif, "quality": 95} if "turned" in name else {}
+    images.get(name, colours).save(tmp_path / name, **options)
+    expected = cv2.imread(str(tmp_path / name))[:, :, ::-1]
+    read = frs_runner.load_image(tmp_path / name)
+    assert read.shape == expected.shape
+    assert np.abs(read.astype(int) - expected).max() <= (8 if "turned" in name else 0)  # decoders of lossy formats
 
 
 def test_a_file_that_loses_too_much_is_delivered_as_failed(
