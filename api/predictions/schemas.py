@@ -3,7 +3,6 @@
 from typing import Literal
 
 from api.http.schemas import ResponseModel
-from frs.spec import ExportFormat
 
 Compared = Literal["teacher", "baseline"]
 Role = Literal["student", "teacher", "baseline", "detector"]
@@ -26,7 +25,6 @@ class PredictionResult(ResponseModel):
     role: Role
     job_id: str
     """Id of the export whose file was run."""
-    format: ExportFormat
     milliseconds: float
     """Time of reading the image and predicting in ms, on one CPU thread."""
     objects: list[DetectedObject]

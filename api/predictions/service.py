@@ -19,46 +19,61 @@ from store.db import queries, tables
 from store.states import JobStatus
 
 
-class _File(NamedTuple):
+class ExportedFile(NamedTuple):
+    """A file to run, and whose it is."""
+
     role: Role
     artifact: tables.Artifact
 
 
-def predict_with_job(
-    context: Context,
-    caller: Caller,
-    job_id: str,
-    image: Path,
-    threshold: float,
-    compare: Sequence[Compared],
-    file_format: ExportFormat,
-) -> Prediction:
-    """Return what the student of a job, or an export, finds on the image, and those that `compare` names.
+def files_of_job(
+    context: Context, caller: Caller, job_id: str, compare: Sequence[Compared], file_format: ExportFormat
+) -> list[ExportedFile]:
+    """Return the exported file of a job's student, or of an export, and those of the detectors that `compare` names.
 
-    Raises JobNotFound, ApiError 409 if one of them has no exported file, and what `PredictorPool.predict` raises.
+    Raises JobNotFound, ApiError 409 if one of them has no exported file, 422 if the job has none of them.
     """
     with context.database.read() as session:
         job = get_row(session, caller, job_id)
         own = tables.Job.id == job_id if job.kind == queries.EXPORT else tables.Job.teacher_job_id == job_id
-        files = [_File("student", _find(session, caller, own, file_format, f"job {job_id}", f"frs export {job_id}"))]
+        student = _find(session, caller, own, file_format, f"job {job_id}", f"frs export {job_id}")
+        files = [ExportedFile("student", student)]
         spec = JobSpec.model_validate(job.spec)
         for role in compare:
             condition, label, command = _compared(session, caller, job, spec, role)
-            files.append(_File(role, _find(session, caller, condition, file_format, label, command)))
-    return _run(context, caller.owner, files, image, threshold, file_format)
+            files.append(ExportedFile(role, _find(session, caller, condition, file_format, label, command)))
+    return files
 
 
-def predict_with_detector(
-    context: Context, caller: Caller, name: str, image: Path, threshold: float, file_format: ExportFormat
-) -> Prediction:
-    """Return what a registered detector finds on the image. Raises NotFoundError, and as `predict_with_job`."""
+def file_of_detector(context: Context, caller: Caller, name: str, file_format: ExportFormat) -> list[ExportedFile]:
+    """Return the exported file of a registered detector. Raises NotFoundError, and ApiError 409 if there is none."""
     with context.database.read() as session:
         detector = caller.find_detector(session, name)
         if detector is None:
             raise NotFoundError("detector_not_found", "There is no detector of this name.", "See GET /detectors.")
         condition, label, command = _of_detector(detector)
-        files = [_File("detector", _find(session, caller, condition, file_format, label, command))]
-    return _run(context, caller.owner, files, image, threshold, file_format)
+        return [ExportedFile("detector", _find(session, caller, condition, file_format, label, command))]
+
+
+def predict(context: Context, owner: str, files: Sequence[ExportedFile], image: Path, threshold: float) -> Prediction:
+    """Return what the files find on the image.
+
+    Raises ApiError 501 without onnxruntime, and what `PredictorPool.predict` raises.
+    """
+    if find_spec("onnxruntime") is None:
+        hint = "The operator can install the extra `frs[predict]` beside the API."
+        raise ApiError(501, "prediction_unavailable", "The API has no onnxruntime, which runs exported files.", hint)
+    results, size = [], (0, 0)
+    for role, artifact in files:
+        answer, milliseconds = context.predictors.predict(artifact, image, owner)
+        size = answer["width"], answer["height"]
+        objects = [
+            DetectedObject(box=tuple(box), score=score, label=answer["classes"][label])
+            for box, score, label in zip(answer["boxes"], answer["scores"], answer["labels"], strict=True)
+            if score >= threshold
+        ]
+        results.append(PredictionResult(role=role, job_id=artifact.job_id, milliseconds=milliseconds, objects=objects))
+    return Prediction(width=size[0], height=size[1], results=results)
 
 
 def _compared(
@@ -113,26 +128,3 @@ def _find(
         detail = f"There is no exported {file_format} file of {label} yet."
         raise ApiError(409, "not_exported", detail, f"Export it first: {command}.")
     return artifact_row
-
-
-def _run(
-    context: Context, owner: str, files: Sequence[_File], image: Path, threshold: float, file_format: ExportFormat
-) -> Prediction:
-    if find_spec("onnxruntime") is None:
-        hint = "The operator can install the extra `frs[predict]` beside the API."
-        raise ApiError(501, "prediction_unavailable", "The API has no onnxruntime, which runs exported files.", hint)
-    results, size = [], (0, 0)
-    for role, artifact in files:
-        answer, milliseconds = context.predictors.predict(artifact, image, owner)
-        size = answer["width"], answer["height"]
-        objects = [
-            DetectedObject(box=tuple(box), score=score, label=answer["classes"][label])
-            for box, score, label in zip(answer["boxes"], answer["scores"], answer["labels"], strict=True)
-            if score >= threshold
-        ]
-        results.append(
-            PredictionResult(
-                role=role, job_id=artifact.job_id, format=file_format, milliseconds=milliseconds, objects=objects
-            )
-        )
-    return Prediction(width=size[0], height=size[1], results=results)

@@ -14,8 +14,8 @@ ANSWER = {
     "width": 40,
     "height": 30,
     "results": [
-        {"role": "student", "job_id": "job_1", "format": "onnx", "milliseconds": 12.3, "objects": RED},
-        {"role": "teacher", "job_id": "job_2", "format": "onnx", "milliseconds": 45.6, "objects": BLUE},
+        {"role": "student", "job_id": "job_1", "milliseconds": 12.3, "objects": RED},
+        {"role": "teacher", "job_id": "job_2", "milliseconds": 45.6, "objects": BLUE},
     ],
 }
 
