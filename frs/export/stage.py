@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -14,7 +15,7 @@ from frs.detectors.heads import Detector
 from frs.detectors.weights import SavedFile, write_bytes
 from frs.evaluation.coco_scores import score
 from frs.evaluation.detections import Rows
-from frs.evaluation.export_report import ExportReport, FileReport, LayerLoss
+from frs.evaluation.export_report import ExportReport, FileReport
 from frs.export import onnx_file, parity, quantise
 from frs.export.names import FILE_NAMES
 from frs.export.preprocessing import preprocessing_of
@@ -23,6 +24,8 @@ from frs.preflight.context import RunContext
 from frs.spec import ExportFormat
 from frs.training.stop_request import Interrupted, StopRequest
 
+FOLDER = "export"
+"""Folder of the files in the work folder."""
 MAX_DROP: dict[ExportFormat, float] = {"onnx": 0.05, "onnx-int8": 0.5}
 """Default of `export.max_drop`, in points of mAP."""
 TIMED_IMAGES = 20
@@ -31,46 +34,43 @@ INSPECTED_IMAGES = 1
 """Number of calibration images that the layers of a file are compared on; the outputs of all layers are in memory."""
 
 
+@dataclass(frozen=True)
+class WrittenFiles:
+    """The files of an export before their comparison."""
+
+    paths: dict[ExportFormat, Path]
+    """The requested formats, and `onnx`, which the others are made from."""
+    calibration: list[Path]
+    """Training images that gave the ranges of the activations."""
+
+
 def run(context: RunContext, data: LoadedSplits, student: nn.Module, stop: StopRequest) -> str:
     """Emit the exported files, their runner and `export.json` as artifacts; return the end reason.
 
     A file whose mAP drops too far is delivered, too; its report says so. Raises ExportUnsupported, ExportFailed, or
     Interrupted if `stop` requests an interruption.
     """
-    reporter, settings = context.reporter, context.job.export
+    reporter = context.reporter
 
     def progress(done: int, total: int) -> None:
         reporter.phase_progress(done, total)
         if stop.reason == "interrupted":
             raise Interrupted
 
-    reporter.phase("exporting")
-    folder = context.workdir / "export"
-    folder.mkdir(parents=True, exist_ok=True)
-    files: dict[ExportFormat, Path] = {"onnx": folder / FILE_NAMES["onnx"]}
-    preprocessing = preprocessing_of(student.data_preprocessor, context.test_size, settings.input_size == "fixed")
-    metadata = _metadata(context, data, preprocessing.padded_size)
-    onnx_file.write(onnx_file.build_model(student, preprocessing, metadata), files["onnx"])
-    calibration = []
-    if "onnx-int8" in settings.formats:
-        reporter.phase("calibrating")
-        images = (data.train.files.images / data.train.coco.images[i].file_name for i in data.train.valid)
-        calibration = quantise.calibration_images(images, settings.calibration_images)
-        files["onnx-int8"] = folder / FILE_NAMES["onnx-int8"]
-        quantise.quantise(files["onnx"], files["onnx-int8"], calibration, progress)
+    written = write_files(context, data, student, progress)
     reporter.phase("evaluating")
     scores, rows = context.evaluate(student, data.val)
     reporter.evaluation("student", scores, last=True)
     reports = []
-    for name in settings.formats:
+    for name in context.job.export.formats:
         reporter.phase("comparing")
-        saved = write_bytes(files[name].read_bytes(), files[name])
+        saved = write_bytes(written.paths[name].read_bytes(), written.paths[name])
         reporter.artifact(FILE_NAMES[name], saved)
         reports.append(_compare(context, data.val, name, saved, rows, scores.mAP, progress))
         if not reports[-1].passed:
             reporter.warn(describe_drop(reports[-1]))
             if name == "onnx-int8":
-                reports[-1] = _with_layers(reports[-1], files, calibration[:INSPECTED_IMAGES], reporter.warn)
+                reports[-1] = _with_layers(reports[-1], written, reporter.warn)
     report = ExportReport(
         student_sha256=context.spec.student.sha256,
         metrics=scores.metrics,
@@ -78,9 +78,10 @@ def run(context: RunContext, data: LoadedSplits, student: nn.Module, stop: StopR
         images=scores.images,
         classes=data.classes,
         image_size=context.test_size,
-        calibration_images=len(calibration),
+        calibration_images=len(written.calibration),
         files=reports,
     )
+    folder = context.workdir / FOLDER
     for path, content in [
         (folder / parity.RUNNER.name, parity.RUNNER.read_bytes()),
         (folder / "export.json", report.model_dump_json(indent=2).encode()),
@@ -88,6 +89,28 @@ def run(context: RunContext, data: LoadedSplits, student: nn.Module, stop: StopR
         reporter.artifact(path.name, write_bytes(content, path))
     reporter.facts(RunFacts(export=report.model_dump(mode="json")))
     return "completed"
+
+
+def write_files(
+    context: RunContext, data: LoadedSplits, student: nn.Module, progress: Callable[[int, int], None]
+) -> WrittenFiles:
+    """Write the files of all requested formats. Raises ExportUnsupported, and what `progress` raises."""
+    reporter, settings = context.reporter, context.job.export
+    reporter.phase("exporting")
+    folder = context.workdir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    paths: dict[ExportFormat, Path] = {"onnx": folder / FILE_NAMES["onnx"]}
+    preprocessing = preprocessing_of(student.data_preprocessor, context.test_size, settings.input_size == "fixed")
+    metadata = _metadata(context, data, preprocessing.padded_size)
+    onnx_file.write(onnx_file.build_model(student, preprocessing, metadata), paths["onnx"])
+    if "onnx-int8" not in settings.formats:
+        return WrittenFiles(paths, [])
+    reporter.phase("calibrating")
+    images = (data.train.files.images / data.train.coco.images[i].file_name for i in data.train.valid)
+    calibration = quantise.calibration_images(images, settings.calibration_images)
+    paths["onnx-int8"] = folder / FILE_NAMES["onnx-int8"]
+    quantise.quantise(paths["onnx"], paths["onnx-int8"], calibration, progress)
+    return WrittenFiles(paths, calibration)
 
 
 def describe_drop(file: FileReport) -> str:
@@ -152,12 +175,11 @@ def _compare(
     )
 
 
-def _with_layers(
-    report: FileReport, files: dict[ExportFormat, Path], images: list[Path], warn: Callable[[str], None]
-) -> FileReport:
+def _with_layers(report: FileReport, written: WrittenFiles, warn: Callable[[str], None]) -> FileReport:
     """Add the layers that lose most. A failure is a warning: the file and its scores exist already."""
     try:
-        layers: list[LayerLoss] = quantise.worst_layers(files["onnx"], files["onnx-int8"], images)
+        paths, images = written.paths, written.calibration[:INSPECTED_IMAGES]
+        layers = quantise.worst_layers(paths["onnx"], paths["onnx-int8"], images)
     except Exception as error:
         warn(f"The layers could not be compared: {type(error).__name__}: {error}.")
         return report
