@@ -17,7 +17,7 @@ PRECISION = "bf16"
 CHOSEN_RATIO = 100
 """The best of the four ratios of question `weight` on the tuning seeds, with a constant weight."""
 CHOSEN_SCHEDULE = "constant"
-"""Weight schedule of question `weight`; the spec's default until its runs have ended."""
+"""The best schedule of question `weight` on the tuning seeds."""
 
 
 @dataclass(frozen=True)
