@@ -201,8 +201,9 @@ def _check(detector: Detector, head: Any) -> None:
 
 
 def _is_plain(roi_head: Any) -> bool:
-    custom = getattr(roi_head.bbox_head, "custom_cls_channels", False) if type(roi_head) is StandardRoIHead else True
-    return not custom and not roi_head.with_mask
+    if type(roi_head) is not StandardRoIHead or roi_head.with_mask:
+        return False
+    return not getattr(roi_head.bbox_head, "custom_cls_channels", False)
 
 
 def _is_repeated(head: Any) -> bool:
