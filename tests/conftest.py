@@ -1,3 +1,6 @@
+import os
+from collections.abc import Iterator
+
 import pytest
 
 LONG = (
@@ -20,3 +23,13 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests by file, long files first."""
     items.sort(key=lambda item: next((i for i, name in enumerate(LONG) if item.path.match(name)), len(LONG)))
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Undo what a test changes in this process's environment: a command hides the GPUs from its process for good."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
