@@ -11,13 +11,15 @@ from PIL import Image
 from scipy import stats
 
 from frs import events
-from frs.comparison.pictures import curves, precision_recall, side_by_side
+from frs.comparison import details
+from frs.comparison.pictures import confusion, curves, precision_recall, side_by_side
 from frs.comparison.pictures.side_by_side import MatchedDetections
 from frs.dataset import coco
 from frs.dataset.coco import CocoFile
 from frs.detectors import weights
 from frs.errors import RunsDiffer
 from frs.evaluation import bootstrap, detections, matching, report
+from frs.evaluation.confusion import confusion_matrix
 from frs.evaluation.detections import Detections
 from frs.evaluation.report import Report, Scores
 from frs.evaluation.verdict import Comparison, ImageInterval, Pair, SeedInterval
@@ -77,6 +79,8 @@ def run(
     matched = ({"teacher": teacher} if teacher else {}) | {
         role: data.match(next(run.detections for run in runs if run.role == role)) for role in ("baseline", "student")
     }
+    content = details.build(data.truth, data.images, matched).model_dump_json().encode()
+    reporter.artifact("details.json", weights.write_bytes(content, workdir / "details.json"))
     for name, draw in data.pictures(runs, matched, result).items():
         try:
             reporter.artifact(name, weights.write_bytes(draw(), workdir / name))
@@ -129,8 +133,13 @@ class ComparisonData:
         return {
             "curves.png": partial(curves.draw, runs, teacher_mAP),
             "precision-recall.png": partial(precision_recall.draw, matches),
+            "confusion.png": partial(confusion.draw, self.confusion(matched), self.truth.classes),
             "detections.png": partial(side_by_side.draw, self.truth, self.folder, self.images, matched),
         }
+
+    def confusion(self, matched: Mapping[str, MatchedDetections]) -> dict[str, NDArray[np.int64]]:
+        """Return the confusion matrices of baseline and student by role."""
+        return {role: confusion_matrix(self.truth, matched[role].rows, self.images) for role in ("baseline", "student")}
 
     def _check(self, run_detections: Detections, name: str) -> None:
         """Raise RunsDiffer if the detections are of other annotations, classes or images than those before."""

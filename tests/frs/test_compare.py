@@ -12,7 +12,9 @@ from tiny import job, of
 
 from frs import events
 from frs.comparison import compare as compare_module
+from frs.comparison import details as details_module
 from frs.comparison import paired_runs
+from frs.comparison.details import Details
 from frs.dataset import coco
 from frs.errors import CheckpointUnusable, DetectionsUnusable, RunsDiffer
 from frs.evaluation import detections
@@ -78,8 +80,8 @@ def compare(spec: ResolvedSpec, folder: Path, stop: StopRequest | None = None) -
 def test_a_better_student_is_reported_with_its_interval_and_pictures(write_run: WriteRun, tmp_path: Path) -> None:
     spec = paired_runs.comparison_spec([write_run("student", 0, 0.5)], [write_run("baseline", 0, 4.0)])
     emitted = compare(spec, tmp_path)
-    pictures = {artifact.name for artifact in of(events.Artifact, emitted)} - {"report.json"}
-    assert pictures == {"curves.png", "precision-recall.png", "detections.png"}
+    pictures = {artifact.name for artifact in of(events.Artifact, emitted)} - {"report.json", "details.json"}
+    assert pictures == {"curves.png", "precision-recall.png", "confusion.png", "detections.png"}
     for name in pictures:
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 300
@@ -93,6 +95,36 @@ def test_a_better_student_is_reported_with_its_interval_and_pictures(write_run: 
     assert fact.values["comparison"] == json.loads((tmp_path / "report.json").read_text())["comparison"]
 
 
+def test_the_details_list_what_each_detector_gets_right_and_wrong(write_run: WriteRun, tmp_path: Path) -> None:
+    spec = paired_runs.comparison_spec([write_run("student", 0, 0.5)], [write_run("baseline", 0, 4.0)])
+    compare(spec, tmp_path)
+    details = Details.model_validate_json((tmp_path / "details.json").read_text())
+    truth = coco.read(spec.val.annotations)
+    assert details.classes == truth.classes
+    curve = details.curves["0.50"]["teacher"]
+    assert len(details.recalls) == len(curve.mean) == 101 and curve.mean[0] == 1
+    assert set(details.confusion) == {"teacher", "baseline", "student"}
+    correct = sum(count for label, detected, count in details.confusion["teacher"] if label == detected)
+    assert correct == len(truth.boxes), "the teacher's boxes are 0.1 pixels off"
+    assert details.images, "baseline and student differ on some image"
+    for image in details.images:
+        entry = next(entry for entry in truth.images if entry.id == image.id)
+        assert (image.file_name, image.width, image.height) == (entry.file_name, entry.width, entry.height)
+        right = [sum(box.outcome == "right" for box in image.detections[role]) for role in ("baseline", "student")]
+        wrong = [sum(box.outcome == "wrong" for box in image.detections[role]) for role in ("baseline", "student")]
+        balance = [image.balance["baseline"], image.balance["student"]]
+        assert balance == [right[0] - wrong[0], right[1] - wrong[1]] and balance[0] != balance[1]
+
+
+def test_images_are_selected_by_the_lead_of_the_better_detector() -> None:
+    balances = {
+        "teacher": np.array([5.0, 1, 1, 1]),
+        "baseline": np.array([1.0, 1, 3, 1]),
+        "student": np.array([1.0, 2, 1, 1]),
+    }
+    assert details_module.select_images(balances) == [0, 2, 1]
+
+
 def test_a_failed_picture_does_not_fail_the_comparison(
     write_run: WriteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +136,7 @@ def test_a_failed_picture_does_not_fail_the_comparison(
         paired_runs.comparison_spec([write_run("student", 0, 0.5)], [write_run("baseline", 0, 4.0)]), tmp_path
     )
     names = [artifact.name for artifact in of(events.Artifact, emitted)]
-    assert names == ["report.json", "precision-recall.png", "detections.png"]
+    assert names == ["report.json", "details.json", "precision-recall.png", "confusion.png", "detections.png"]
     assert any("curves.png could not be drawn" in log.message for log in of(events.Log, emitted))
 
 

@@ -61,11 +61,11 @@ def most_different_images(student: Sequence[ClassMatches], baseline: Sequence[Cl
 
     They differ by the number of right minus wrong detections.
     """
-    difference = np.abs(_right_minus_wrong(student) - _right_minus_wrong(baseline))
+    difference = np.abs(right_minus_wrong(student) - right_minus_wrong(baseline))
     return [int(position) for position in np.argsort(-difference, kind="stable")[:IMAGES]]
 
 
-def _right_minus_wrong(matches: Sequence[ClassMatches]) -> NDArray[np.float64]:
+def right_minus_wrong(matches: Sequence[ClassMatches]) -> NDArray[np.float64]:
     """Return the right minus the wrong detections of each image at IoU 0.5 and `MIN_SCORE`, (images,)."""
     total = np.zeros(len(matches[0].objects))
     for class_matches in matches:
