@@ -24,7 +24,8 @@ from store.states import DatasetStatus
 
 MAX_SYNC_IMAGES = 2_000
 """Maximum number of images of a data set that is checked before the response."""
-_MAX_SYNC_BYTES = 64 << 20
+MAX_SYNC_BYTES = 64 << 20
+"""Maximum size of an annotation file that is read during a request."""
 _CHUNK_BYTES = 1 << 20
 _RETRY_DELAYS = (1.0, 5.0, 30.0)
 """Seconds before each retry of a failed background check."""
@@ -77,7 +78,7 @@ def is_large(annotations: Sequence[Path]) -> bool:
 
     Reads the annotation files only as far as necessary.
     """
-    if sum(file.stat().st_size for file in annotations) > _MAX_SYNC_BYTES:
+    if sum(file.stat().st_size for file in annotations) > MAX_SYNC_BYTES:
         return True
     return sum(_count_images(file) for file in annotations) > MAX_SYNC_IMAGES
 

@@ -1,19 +1,26 @@
 """Endpoints of data sets."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
 from api import upload_body
 from api.context import ContextDep
-from api.datasets import service, uploading
-from api.datasets.schemas import Dataset, DatasetCheck, DatasetCreate
+from api.datasets import images, service, uploading
+from api.datasets.schemas import Dataset, DatasetCheck, DatasetCreate, DatasetImage, SplitName
 from api.http.auth import Reader, Submitter
+from api.http.files import BINARY
 from api.http.pagination import Cursor, Limit
 from api.http.schemas import IdOrName, Page
 from api.upload_body import Upload
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
+_IMAGE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {name: {"schema": {"type": "string", "format": "binary"}} for name in (*images.MEDIA_TYPES, BINARY)}
+    }
+}
+Split = Annotated[SplitName, Query(description="Split of the data set.")]
 
 
 @router.post("", status_code=201)
@@ -64,6 +71,34 @@ def get_dataset(context: ContextDep, caller: Reader, dataset: IdOrName) -> Datas
 def get_check(context: ContextDep, caller: Reader, dataset: IdOrName) -> DatasetCheck:
     """Return the complete result of the data set's check."""
     return service.get_check(context.database, caller, dataset)
+
+
+@router.get("/{dataset}/images")
+def list_images(
+    context: ContextDep,
+    caller: Reader,
+    dataset: IdOrName,
+    split: Split = "val",
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[DatasetImage]:
+    """List the images of a split with their boxes, in the order of the annotation file.
+
+    Fails with status 409 for annotation files above 64 MiB.
+    """
+    return images.list_images(context, caller, dataset, split, limit, cursor)
+
+
+@router.get("/{dataset}/images/{image_id}/content", response_class=Response, responses=_IMAGE_RESPONSES)
+def get_image(
+    context: ContextDep,
+    caller: Reader,
+    dataset: IdOrName,
+    image_id: Annotated[int, Path(ge=0, lt=2**53)],
+    split: Split = "val",
+) -> Response:
+    """Return the file of an image."""
+    return images.image_file(context, caller, dataset, split, image_id)
 
 
 @router.delete("/{dataset}", status_code=204)

@@ -91,3 +91,27 @@ class DatasetCheck(ResponseModel):
     """Issues that make a split unusable as a whole, then the first 200 issues of each split."""
     warnings: list[str]
     """Boxes and images that training does not use, by reason, and image files that training may read otherwise."""
+
+
+class LabelledBox(ResponseModel):
+    """An object of an image."""
+
+    bbox: tuple[float, float, float, float]
+    """x, y, width and height in pixels."""
+    category: str
+    """Class name."""
+    crowd: bool
+    """Whether detections of this object are neither right nor wrong: `iscrowd`, or marked as difficult."""
+
+
+class DatasetImage(ResponseModel):
+    """An image of a split with its objects."""
+
+    id: int
+    """Id in the annotation file; its position from 1 if the file has ids that are texts or beyond 2**53."""
+    file_name: str
+    width: int
+    """Width in pixels, as annotated."""
+    height: int
+    """Height in pixels, as annotated."""
+    objects: list[LabelledBox]

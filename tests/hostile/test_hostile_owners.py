@@ -30,7 +30,7 @@ class OtherOwner:
 
     @property
     def ids(self) -> dict[str, str]:
-        return {"job_id": self.job, "checkpoint_id": self.checkpoint, "name": "report.json"} | {
+        return {"job_id": self.job, "checkpoint_id": self.checkpoint, "name": "report.json", "image_id": "1"} | {
             "dataset": self.dataset,
             "detector": self.detector,
             "plan_id": self.plan,
@@ -83,7 +83,7 @@ def test_every_route_returns_404_for_objects_of_another_owner(app, alice, bob):
             ids = alice.ids | value
             answers = [
                 bob.request(route.method, route.filled(values.get), **body)
-                for values in (ids, {name: _missing(id) for name, id in ids.items()})
+                for values in (ids, {name: id if name == "image_id" else _missing(id) for name, id in ids.items()})
             ]
             assert answers[0].status_code == 404, f"{route}: add a valid body to `_body`, or check the owner"
             assert _normalized(answers[0], ids) == _normalized(answers[1], ids)

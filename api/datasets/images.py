@@ -1,0 +1,94 @@
+"""The images of a data set with their boxes, for pictures of the data."""
+
+import mimetypes
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from starlette.responses import FileResponse
+
+from api.context import Context
+from api.datasets.checks import MAX_SYNC_BYTES
+from api.datasets.schemas import DatasetImage, LabelledBox, SplitName
+from api.datasets.service import get_row
+from api.http.auth import Caller
+from api.http.errors import ApiError
+from api.http.files import BINARY
+from api.http.pagination import parse_sequence_cursor
+from api.http.schemas import Page
+from frs.dataset import coco
+from frs.dataset.coco import CocoFile
+from frs.errors import FrsError, InvalidSpec
+from frs.resolved import inside
+from store.artifacts.uploads import dataset_root
+
+MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
+"""Media types that a browser may show. Files of any other type are sent as `application/octet-stream`."""
+
+
+def list_images(
+    context: Context, caller: Caller, dataset: str, split: SplitName, limit: int, cursor: str | None
+) -> Page[DatasetImage]:
+    """Return a page of images in the order of the annotation file.
+
+    Raises DatasetNotFound, InvalidField for an invalid cursor, and ApiError 409 if the annotations cannot be read.
+    """
+    file, _ = _open_split(context, caller, dataset, split)
+    start = parse_sequence_cursor(cursor)
+    stop = min(start + limit, len(file.images))
+    images = [_to_response(file, index) for index in range(start, stop)]
+    return Page(data=images, next_cursor=str(stop) if stop < len(file.images) else None)
+
+
+def image_file(context: Context, caller: Caller, dataset: str, split: SplitName, image_id: int) -> FileResponse:
+    """Return the file of an image, undecoded. Raises DatasetNotFound, and ApiError 404 if there is no such file."""
+    file, folder = _open_split(context, caller, dataset, split)
+    name = next((image.file_name for image in file.images if image.id == image_id), None)
+    path = None
+    with suppress(InvalidSpec):  # a path that leads out of the folder
+        path = inside(folder, name) if name is not None else None
+    if path is None or not path.is_file():
+        hint = "GET /datasets/{id}/images lists the images; GET /datasets/{id}/check the missing files."
+        raise ApiError(404, "image_not_found", f"The {split} split has no file for image {image_id}.", hint)
+    media_type = mimetypes.guess_type(path.name)[0]
+    return FileResponse(
+        path,
+        media_type=media_type if media_type in MEDIA_TYPES else BINARY,
+        headers={"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"},
+    )
+
+
+def _open_split(context: Context, caller: Caller, dataset: str, split: SplitName) -> tuple[CocoFile, Path]:
+    """Return the annotations of a split and the folder of its images."""
+    with context.database.read() as session:
+        row = get_row(session, caller, dataset)
+    root = dataset_root(context.settings, row)
+    annotations, images = (
+        (row.train_annotations, row.train_images) if split == "train" else (row.val_annotations, row.val_images)
+    )
+    path = inside(root, annotations)
+    try:
+        state = path.stat()
+        if state.st_size > MAX_SYNC_BYTES:
+            raise _unreadable(f"{path.name} is larger than {MAX_SYNC_BYTES >> 20} MiB")
+        return _read(path, state.st_mtime_ns), inside(root, images)
+    except (OSError, FrsError) as error:
+        raise _unreadable(getattr(error, "message", type(error).__name__)) from error
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, modified_ns: int) -> CocoFile:
+    """Return the annotations. `modified_ns` makes a changed file another entry of the cache."""
+    return coco.read(path)
+
+
+def _to_response(file: CocoFile, index: int) -> DatasetImage:
+    image, boxes = file.images[index], file.boxes_of(index)
+    columns = zip(boxes.xywh.tolist(), boxes.label.tolist(), boxes.optional.tolist(), strict=True)
+    objects = [LabelledBox(bbox=box, category=file.classes[label], crowd=crowd) for box, label, crowd in columns]
+    return DatasetImage(**image._asdict(), objects=objects)
+
+
+def _unreadable(reason: str) -> ApiError:
+    hint = "GET /datasets/{id}/check lists the issues of its files."
+    return ApiError(409, "annotations_unreadable", f"The annotations cannot be shown: {reason.rstrip('.')}.", hint)
