@@ -23,6 +23,8 @@ MAX_PROCESSES = 6
 """Files that stay loaded: two students with teacher and baseline. Another one replaces the one that was not used for
 longest.
 """
+IDLE_SECONDS = 600
+"""Time without an image after which a process ends; the next image of its file starts another one."""
 START_SECONDS, PREDICT_SECONDS = 60.0, 20.0
 """Time limits of loading a file and of one image."""
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH")
@@ -123,7 +125,7 @@ class _Predictor:
             artifacts.fetch(file.key, file.sha256, model, size=file.bytes)
             with log.open("w") as stderr:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "frs.export.predictor", str(model)],
+                    [sys.executable, "-m", "frs.export.predictor", str(model), str(IDLE_SECONDS)],
                     env=environment,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,

@@ -17,6 +17,11 @@ from store.states import WAITING_HINTS, EndReason
 PAGE = Path(__file__).with_suffix(".md")
 ANSWERS = {
     "already_expired": (422, "`expires_at` of the new key is in the past.", "Set a later time, or omit it."),
+    "annotations_unreadable": (
+        409,
+        "The annotation file of the data set cannot be shown: it is damaged, gone or above 64 MiB.",
+        "See GET /datasets/{id}/check.",
+    ),
     "artifact_not_found": (404, "The job has no such file, or not yet.", "See GET /jobs/{id}/artifacts."),
     "bad_request": (400, "The request is not valid HTTP.", "See /docs for the paths."),
     "body_missing": (400, "The upload has no body.", "Send the file as the request body."),
@@ -44,6 +49,7 @@ ANSWERS = {
     ),
     "hash_differs": (422, "The SHA-256 of the upload differs from `X-Content-SHA256`.", "Send the file again."),
     "host_not_allowed": (400, "The host name is not in `FRS_ALLOWED_HOSTS`.", "Use an allowed host name."),
+    "image_not_found": (404, "The split has no file for this image.", "See GET /datasets/{id}/images."),
     "image_unreadable": (
         422,
         "The image cannot be read.",

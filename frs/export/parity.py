@@ -6,10 +6,12 @@ The file is run by `frs_runner.py` in a process of its own, without torch, as it
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TextIO
 
 import numpy as np
 from faster_coco_eval.core import mask
@@ -70,22 +72,29 @@ def run_file(model: Path, images: Mapping[int, Path], progress: ProgressCallback
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
         assert process.stdin and process.stdout
-        result: dict[str, object] = {}
         for number, (image_id, path) in enumerate(images.items(), 1):
-            try:
+            with _reported(process, log, f"{model.name} does not run on {path.name}"):
                 print(path, file=process.stdin, flush=True)
                 result = json.loads(process.stdout.readline())
                 rows.append(_rows_of(result, image_id))
-            except (OSError, ValueError, KeyError):
-                process.kill()
-                log.seek(0)
-                reason = log.read().strip().splitlines()[-1:] or ["it ended"]
-                raise ExportFailed(f"{model.name} does not run on {path.name}: {reason[0][:300]}") from None
-            latencies.append(float(str(result["ms"])))
+                latencies.append(float(result["ms"]))
             progress(number, len(images))
-        process.stdin.close()
-        peak = json.loads(process.stdout.readline())["peak_mb"]
+        with _reported(process, log, f"{model.name} has no result"):
+            process.stdin.close()
+            peak = json.loads(process.stdout.readline())["peak_mb"]
     return RunnerResult(np.concatenate(rows), median(latencies), peak)
+
+
+@contextmanager
+def _reported(process: subprocess.Popen[str], log: TextIO, message: str) -> Iterator[None]:
+    """Raise ExportFailed with the last line of the runner's log if the runner has ended or its answer is incomplete."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError):
+        process.kill()
+        log.seek(0)
+        reason = log.read().strip().splitlines()[-1:] or ["it ended"]
+        raise ExportFailed(f"{message}: {reason[0][:300]}") from None
 
 
 def _rows_of(result: Mapping[str, object], image_id: int) -> Rows:

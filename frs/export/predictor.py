@@ -1,6 +1,6 @@
 """Run an exported file for the API: the path of an image per line on stdin, a JSON object per line on stdout.
 
-    python -m frs.export.predictor student.onnx
+    python -m frs.export.predictor student.onnx IDLE_SECONDS
 
 The images come from users. Where the kernel allows it, the process has no network and writes nowhere; its memory and
 open files are limited. The first line has the class names and the kind of isolation. An image that it cannot read is a
@@ -10,6 +10,7 @@ line with `unreadable`, one that the file cannot process a line with `failed`.
 from frs.isolation.early import JAIL
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -28,8 +29,8 @@ CPU_SECONDS = 86_400
 
 
 def main() -> None:
-    """Serve until stdin ends."""
-    model = Path(sys.argv[1])
+    """Serve until stdin ends, or until no image has come for IDLE_SECONDS."""
+    model, idle_seconds = Path(sys.argv[1]), int(sys.argv[2])
     detector = Detector(model, threads=THREADS, cpu=True, keep_memory=False)
     detector(np.zeros((64, 64, 3), np.uint8))  # the runtime starts its threads, which the limits then disable
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as many
@@ -37,8 +38,11 @@ def main() -> None:
     resource_limits.write_only_below(model.parent)  # which the API removes now
     resource_limits.limit_resources(memory=MEMORY, seconds=CPU_SECONDS, file_bytes=0)
     _print({"classes": detector.classes, "isolation": str(JAIL).replace("The trainer", "The process")})
+    signal.alarm(idle_seconds)  # the default action of SIGALRM ends the process
     for line in sys.stdin:
+        signal.alarm(0)
         _print(_predict(detector, Path(line.rstrip("\n"))))
+        signal.alarm(idle_seconds)
 
 
 def _predict(detector: Detector, path: Path) -> dict[str, object]:

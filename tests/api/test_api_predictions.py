@@ -187,6 +187,13 @@ def test_a_killed_process_is_started_again(service, student):
     assert predict(service, f"/jobs/{student}").status_code == 200
 
 
+def test_an_idle_process_ends_and_is_started_again(service, student, monkeypatch):
+    monkeypatch.setattr(predictor_pool, "IDLE_SECONDS", 1)
+    assert predict(service, f"/jobs/{student}").status_code == 200
+    until(lambda: not _processes(os.getpid()))
+    assert predict(service, f"/jobs/{student}").status_code == 200
+
+
 def test_a_file_that_does_not_load_gives_an_error_and_its_reason_is_logged(service, shapes, caplog):
     job_id = service.succeeded_job()
     add_export(service, {"job": job_id}, b"no model")

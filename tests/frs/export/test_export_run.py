@@ -222,6 +222,17 @@ def test_an_image_that_the_file_cannot_read_ends_the_export(
         parity.run_file(exported[0] / "export" / "student.onnx", {1: tmp_path / "bad.png"}, lambda done, total: None)
 
 
+def test_a_runner_that_ends_after_the_last_image_ends_the_export(
+    exported: tuple[Path, list[events.Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = tmp_path / "runner.py"
+    answer = '{"boxes": [], "scores": [], "labels": [], "ms": 1}'
+    runner.write_text(f"import sys\nsys.stdin.readline()\nprint('{answer}', flush=True)\nsys.exit('out of memory')\n")
+    monkeypatch.setattr(parity, "RUNNER", runner)
+    with pytest.raises(parity.ExportFailed, match=r"student\.onnx has no result: out of memory"):
+        parity.run_file(exported[0] / "export" / "student.onnx", {1: runner}, lambda done, total: None)
+
+
 def test_missing_packages_are_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "frs.export.stage", None)
     monkeypatch.delattr("frs.export.stage")
