@@ -29,7 +29,7 @@ from api.datasets import endpoints as datasets
 from api.detectors import endpoints as detectors
 from api.exports import endpoints as exports
 from api.health import endpoints as health
-from api.http import errors, swagger_page
+from api.http import errors, swagger_page, web_page
 from api.http import openapi as openapi_document
 from api.http.auth_middleware import AuthMiddleware
 from api.http.head_requests import HeadMiddleware
@@ -149,6 +149,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):
         app.include_router(resource.router, dependencies=[_bearer_scheme])
     app.include_router(swagger_page.router)
+    app.include_router(web_page.router)
+    app.mount(web_page.PREFIX, web_page.static_files())
     return app
 
 

@@ -9,6 +9,7 @@ from anyio import Lock, to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.http import web_page
 from api.http.auth import Caller
 from api.http.errors import ApiError
 from api.http.rate_limits import TokenBuckets, client_network, rate_limited
@@ -19,6 +20,7 @@ from store.settings import Settings
 
 PUBLIC_PATHS = frozenset(
     {
+        "/",
         "/health/live",
         "/health/ready",
         "/openapi.json",
@@ -28,7 +30,7 @@ PUBLIC_PATHS = frozenset(
         "/docs/swagger-ui.css",
     }
 )
-"""Paths that need no API key."""
+"""Paths that need no API key, beside the static files of the page."""
 KEY_CACHE_SECONDS = 1.0
 """Lifetime of a cached key: a revoked key is rejected after at most this time."""
 
@@ -54,7 +56,7 @@ class AuthMiddleware:
         if self.allowed_hosts and _hostname(headers.get("host", "")) not in self.allowed_hosts:
             hint = "Use a host name listed in the setting `FRS_ALLOWED_HOSTS`, or ask the operator to add this one."
             raise ApiError(400, "host_not_allowed", "The host name of the request is not allowed.", hint)
-        if scope["path"] not in PUBLIC_PATHS:
+        if scope["path"] not in PUBLIC_PATHS and not scope["path"].startswith(f"{web_page.PREFIX}/"):
             await self._authenticate(scope, _token(headers))
         return await self.app(scope, receive, send)
 

@@ -42,7 +42,19 @@ def test_public_paths_respond_without_a_key(app, path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nope", "/docs/", "/health/live/", "//docs", "/docs/../jobs", "/health", "/redoc"]
+    "path",
+    [
+        "/nope",
+        "/web",
+        "/webs/main.js",
+        "/docs/",
+        "/health/live/",
+        "/docs//",
+        "/web/../jobs",
+        "/docs/../jobs",
+        "/health",
+        "/redoc",
+    ],
 )
 def test_paths_that_resemble_a_public_path_require_a_key(app, path):
     with TestClient(app) as client:

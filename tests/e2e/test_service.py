@@ -166,22 +166,30 @@ def test_a_job_continues_from_its_last_checkpoint_after_its_trainer_was_killed(c
     assert rewound_to[0] == 0 and 12 <= rewound_to[1] < 48
 
 
-def test_an_export_starts_again_after_its_trainer_was_killed_and_its_file_predicts(data: Path, client: Client) -> None:
+def test_an_export_survives_the_death_of_its_trainer_and_of_its_worker_and_its_file_predicts(
+    data: Path, client: Client
+) -> None:
     student = client.post(
         "/jobs", {"kind": "train", "dataset": "tiny", "student": detector(16), "schedule": schedule()}
     )
     export = client.post(f"/jobs/{student['id']}/exports", {"formats": ["onnx"]})
-    until(lambda: client.get(f"/jobs/{export['id']}")["phase"] == "exporting", TIMEOUT_SECONDS)
-    pid = trainer_of(export["id"])
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    for attempt, process in enumerate((lambda: trainer_of(export["id"]), lambda: child_of(data, "worker")), 1):
+        until(lambda: is_exporting(client, export["id"], attempt), TIMEOUT_SECONDS)  # noqa: B023  called at once
+        pid = process()
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
     ended = wait_until_ended(client, export["id"])
-    assert (ended["status"], ended["attempt"]) == ("succeeded", 2), ended["error"]
+    assert (ended["status"], ended["attempt"]) == ("succeeded", 3), ended["error"]
     [listed] = client.get(f"/jobs/{student['id']}/exports")["data"]
     assert (listed["job_id"], listed["passed"]) == (export["id"], True)
     image = sorted((data / "datasets" / "tiny" / "val").iterdir())[0]
     answer = client.upload(f"/jobs/{student['id']}/predict", image, "image/jpeg", threshold=0)
     assert (answer["width"], answer["results"][0]["role"]) == (96, "student")
+
+
+def is_exporting(client: Client, job_id: str, attempt: int) -> bool:
+    job = client.get(f"/jobs/{job_id}")
+    return (job["phase"], job["attempt"]) == ("exporting", attempt)
 
 
 def test_a_killed_worker_and_a_killed_api_are_restarted_and_the_job_continues(data: Path, client: Client) -> None:
