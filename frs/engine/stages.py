@@ -262,20 +262,22 @@ def deliver(context: RunContext, data: LoadedSplits, models: Models, result: Tra
         context.reporter.artifact(name, saved)
     context.reporter.facts(RunFacts(student_sha256=file.sha256))
     if models.teacher:
-        draw_richness(context, data, models.teacher)
+        emit_richness(context, data, models.teacher)
     report_complexity(context, result.student, models.teacher)
 
 
-def draw_richness(context: RunContext, data: LoadedSplits, teacher: Teacher) -> None:
-    """Draw the teacher's richness on a few validation images. A failure is logged and does not fail the run."""
+def emit_richness(context: RunContext, data: LoadedSplits, teacher: Teacher) -> None:
+    """Emit the teacher's richness on a few validation images. A failure is logged and does not fail the run."""
     indices = labelled_images(data.val.coco, data.val.excluded)[:RICHNESS_IMAGES]
     loader = context.test_loader(data.val, indices)
     try:
-        content = richness.draw(teacher, loader)
+        maps = richness.compute(teacher, loader)
+        files = {"richness.png": richness.draw(maps), "richness.json": richness.to_json(maps)}
     except Exception as error:
         context.reporter.log(f"The richness could not be drawn: {type(error).__name__}: {error}.", "warning")
         return
-    context.reporter.artifact("richness.png", weights.write_bytes(content, context.workdir / "richness.png"))
+    for name, content in files.items():
+        context.reporter.artifact(name, weights.write_bytes(content, context.workdir / name))
 
 
 def report_complexity(context: RunContext, student: nn.Module, teacher: Teacher | None) -> None:

@@ -11,7 +11,6 @@ from mmengine.logging import MessageHub
 from tiny import Killed, Train, described
 
 from frs import events
-from frs.comparison.pictures import richness
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.detectors import builder, weights
 from frs.distillation import calibration
@@ -97,7 +96,7 @@ def train(data: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         resolved = resolve(JobSpec.model_validate(spec), data, models)
         with monkeypatch.context() as patch:
             if not pictures:
-                patch.setattr(richness, "draw", lambda *_: b"")
+                patch.setattr(stages, "emit_richness", lambda *_: None)
             reason = stages.run(resolved, workdir, emit, stop)
         emitted.append(events.Outcome(status="succeeded", end_reason=reason))
         return emitted

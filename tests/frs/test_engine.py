@@ -1,3 +1,5 @@
+import base64
+import io
 import itertools
 import json
 import shutil
@@ -6,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tiny import ARCHITECTURES, Train, described, job, of
 
 from frs import events
@@ -195,7 +198,13 @@ def test_detections_are_saved_and_the_richness_is_drawn(train: Train, tmp_path: 
     emitted = train(job(schedule={"epochs": 1}), pictures=True)
     names = [artifact.name for artifact in of(events.Artifact, emitted)]
     assert names[0] == "detections-teacher.npz", "the teacher is evaluated before the first checkpoint"
-    assert {"detections-student.npz", "richness.png"} <= set(names)
+    assert {"detections-student.npz", "richness.png", "richness.json"} <= set(names)
+    for image in json.loads((tmp_path / "run" / "richness.json").read_text())["images"]:
+        with Image.open(io.BytesIO(base64.b64decode(image["jpeg"]))) as picture:
+            assert picture.size == (image["width"], image["height"])
+        for level in image["levels"]:
+            assert len(base64.b64decode(level["values"])) == level["rows"] * level["columns"]
+            assert level["rows"] * level["stride"] >= image["height"]
     for role in ("teacher", "student"):
         [evaluation] = [event for event in of(events.Evaluation, emitted) if event.role == role and event.last]
         saved = detections.read(tmp_path / "run" / f"detections-{role}.npz")

@@ -1,11 +1,16 @@
-"""Pictures of the teacher's feature richness: the image, then the richness map of each pyramid level over it."""
+"""The teacher's feature richness on images: as a picture, and as data for pictures that readers can move through."""
 
+import base64
+import io
+import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from frs.comparison.pictures.style import PAGE, hide_frame, picture
@@ -22,13 +27,39 @@ class RichnessMaps(NamedTuple):
     """By stride: (rows, columns), 0 to 1."""
 
 
-def draw(teacher: Teacher, batches: DataLoader[Any]) -> bytes:
-    """Return a PNG with one row per image; the batches hold one image each."""
-    return draw_maps([_compute_maps(teacher, batch["inputs"]) for batch in batches])
+def compute(teacher: Teacher, batches: DataLoader[Any]) -> list[RichnessMaps]:
+    """Return the maps of each image; the batches hold one image each."""
+    return [_compute_maps(teacher, batch["inputs"]) for batch in batches]
+
+
+def to_json(rows: Sequence[RichnessMaps]) -> bytes:
+    """Return the images and maps as JSON: `images`, each with `jpeg`, `width`, `height` and `levels`.
+
+    A level has `stride`, `rows`, `columns` and `values`: one byte a location in row order, 255 for richness 1. It
+    covers `rows * stride` pixels from the top and `columns * stride` from the left. Bytes are in base64.
+    """
+    images = [
+        {
+            "jpeg": _base64(_jpeg(row.image)),
+            "width": row.image.shape[1],
+            "height": row.image.shape[0],
+            "levels": [
+                {
+                    "stride": stride,
+                    "rows": level.shape[0],
+                    "columns": level.shape[1],
+                    "values": _base64((255 * level.clip(0, 1)).round().astype(np.uint8).tobytes()),
+                }
+                for stride, level in row.maps.items()
+            ],
+        }
+        for row in rows
+    ]
+    return json.dumps({"images": images}).encode()
 
 
 @picture
-def draw_maps(rows: list[RichnessMaps]) -> Figure:
+def draw(rows: Sequence[RichnessMaps]) -> Figure:
     """Draw one row per image: the image, then its maps by stride."""
     strides = list(rows[0].maps)
     cell = PAGE / (1 + len(strides))
@@ -65,3 +96,13 @@ def _draw_overlay(axes: Axes, image: NDArray[np.uint8], stride: int, richness_ma
     overlay = axes.imshow(richness_map, extent=extent, **style)
     axes.set(xlim=(0, width), ylim=(height, 0))
     return overlay
+
+
+def _jpeg(image: NDArray[np.uint8]) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "JPEG", quality=85)
+    return content.getvalue()
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
