@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-full test-docker check format lock audit bench results docs site env rotate-passwords images backup restore clean
+.PHONY: setup demo test test-full test-docker test-web screenshots check format lock audit bench results docs site env rotate-passwords images backup restore clean
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
@@ -29,10 +29,17 @@ test: setup  ## run the tests (15 minutes on two cores); of seeds, walks and gen
 	$(PYTEST)
 
 test-full: setup  ## run the tests of make test and all seeds, walks and generated requests (an hour on two cores)
-	$(PYTEST) -m 'not docker'
+	$(PYTEST) -m 'not docker and not web'
 
 test-docker: setup  ## test the service in containers: builds the images, then takes 15 min; needs Docker and compose
 	$(BIN)/python -m pytest -m docker --timeout 1800 tests/docker
+
+test-web: setup  ## test the page in Chromium (4 minutes on two cores); installs Chromium with apt-get if it may
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { test "$$(id -u)" = 0 && apt-get install -y -q --no-install-recommends chromium; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m web --timeout 600 tests/web
+
+screenshots: setup  ## write the pictures of docs/page.md
+	FRS_SCREENSHOTS=docs/pictures/page OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m web --timeout 600 tests/web/test_views.py
 
 env:  ## write .env (random passwords) and API keys for docker compose unless they exist; make env DATASETS=DIR MODELS=DIR
 	$(PYTHON) docker/env.py $(if $(DATASETS),--datasets "$(DATASETS)") $(if $(MODELS),--models "$(MODELS)")
@@ -59,6 +66,8 @@ check: setup  ## run the linters and type checks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/retired_names.py
+	$(BIN)/python .ci/vendor.py --check
+	PYTHONPATH=. $(BIN)/python .ci/web_types.py
 
 lock: setup  ## regenerate requirements.lock from constraints.txt
 	$(BIN)/python .ci/lock.py

@@ -1,0 +1,74 @@
+"""Each view of the page: without console errors, without requests to other hosts, and accessible."""
+
+import os
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+pytestmark = pytest.mark.web
+VIEWS = {
+    "overview": ("#/", "waiting"),
+    "jobs": ("#/jobs", "distilled"),
+    "job": ("#/jobs/{distill}", "distilled"),
+    "job-waiting": ("#/jobs/{waiting}", "4 GPUs"),
+    "curves": ("#/jobs/{distill}/curves", "mAP"),
+    "verdict": ("#/jobs/{distill}/verdict", "Gain"),
+    "images": ("#/jobs/{distill}/pictures?order=student-baseline", "Images"),
+    "precision-recall": ("#/jobs/{distill}/pictures?part=precision-recall", "IoU 0.50"),
+    "confusion": ("#/jobs/{distill}/pictures?part=confusion", "missed"),
+    "richness": ("#/jobs/{distill}/pictures?part=richness", "stride"),
+    "files": ("#/jobs/{distill}/files", "student.onnx"),
+    "log": ("#/jobs/{distill}/log", "info"),
+    "new-job": ("#/new", "Data set"),
+    "datasets": ("#/datasets", "shapes"),
+    "dataset": ("#/datasets/shapes", "circle"),
+    "dataset-pictures": ("#/datasets/shapes?tab=pictures", "shapes"),
+    "detectors": ("#/detectors", "Detectors"),
+    "compare": ("#/compare?jobs={distill},{baseline}", "distilled"),
+    "recipes": ("#/recipes", "Recipes"),
+    "keys": ("#/keys", "admin"),
+}
+"""View: its address, and a text that is there once its data is."""
+HOSTILE_CLASS = "<img src=x onerror=alert(1)>"
+"""Name of a class of the data set; see `conftest.py`."""
+SCREENSHOTS = os.environ.get("FRS_SCREENSHOTS")
+"""Folder that pictures of all views are written to; `make screenshots` sets it."""
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_view_shows_its_data_without_errors_and_is_accessible(make_tab, site, name):
+    tab = make_tab()
+    address, expected = VIEWS[name]
+    page = tab.open(address.format(**site.jobs))
+    page.get_by_text(expected).first.wait_for(state="attached")
+    violations = Axe().run(page).response["violations"]
+    assert [
+        (item["id"], item["nodes"][0]["html"]) for item in violations if item["impact"] in ("serious", "critical")
+    ] == []
+    assert tab.problems == []
+    if SCREENSHOTS:
+        page.wait_for_timeout(800)  # for charts and images
+        page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
+
+
+@pytest.mark.parametrize("name", ["overview", "jobs", "verdict", "new-job"])
+def test_a_view_is_readable_on_a_narrow_dark_screen(make_tab, site, name):
+    tab = make_tab(viewport={"width": 400, "height": 800}, color_scheme="dark")
+    address, expected = VIEWS[name]
+    page = tab.open(address.format(**site.jobs))
+    page.get_by_text(expected).first.wait_for(state="attached")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400, "no sideways scrolling of the whole page"
+    violations = Axe().run(page).response["violations"]
+    assert [
+        (item["id"], item["nodes"][0]["html"]) for item in violations if item["impact"] in ("serious", "critical")
+    ] == []
+
+
+@pytest.mark.parametrize("address", ["#/datasets/shapes", "#/jobs/{distill}/verdict", "#/jobs/{distill}/pictures"])
+def test_names_from_users_stay_text(make_tab, site, address):
+    tab = make_tab()
+    page = tab.open(address.format(**site.jobs))
+    page.get_by_text(HOSTILE_CLASS).first.wait_for(state="attached")
+    assert page.locator("img[src='x']").count() == 0
+    assert tab.problems == []

@@ -1,0 +1,103 @@
+// @ts-check
+/** Images of a data set with their boxes. */
+import { get } from "../../api.js";
+import { Dialog, Problem } from "../../components/basics.js";
+import { Boxes } from "../../components/boxes.js";
+import { useObjectUrl } from "../../components/files.js";
+import { plural } from "../../format.js";
+import { html, useEffect, useState } from "../../html.js";
+import { route, setQuery } from "../../router.js";
+
+/** @typedef {import("../../types/api").components["schemas"]["Dataset"]} Dataset */
+/** @typedef {{bbox: [number, number, number, number], category: string, crowd: boolean}} ObjectBox */
+/** @typedef {{id: number, file_name: string, width: number, height: number, objects: ObjectBox[]}} Picture */
+
+const PAGE = 24;
+
+/** @param {{dataset: Dataset}} props */
+export function Pictures({ dataset }) {
+  const { split = "val", class: category = "", image = "" } = route.value.query;
+  const { pictures, more, loading, error, load } = usePictures(dataset.id, split);
+  const shown = pictures.filter((picture) => !category || picture.objects.some((object) => object.category === category));
+  const opened = shown.findIndex((picture) => String(picture.id) === image);
+  const open = (/** @type {number} */ index) => setQuery({ image: String(shown[index].id) });
+  const step = (/** @type {KeyboardEvent} */ event) => {
+    const next = opened + ({ ArrowLeft: -1, ArrowRight: 1 }[event.key] ?? 0);
+    if (next !== opened && shown[next]) open(next);
+  };
+  const source = (/** @type {Picture} */ picture) => `/datasets/${dataset.id}/images/${picture.id}/content`;
+  return html`
+    <div class="row">
+      <label>Split <select value=${split} onChange=${(/** @type {any} */ event) => setQuery({ split: event.target.value, image: null })}>
+        <option value="train">training</option><option value="val">validation</option></select></label>
+      <label>Class <select value=${category} onChange=${(/** @type {any} */ event) => setQuery({ class: event.target.value, image: null })}>
+        <option value="">all</option>${(dataset.classes ?? []).map((name) => html`<option value=${name}>${name}</option>`)}</select></label>
+      <span class="muted" role="status">${loading ? "Loading" : error ? "" : category ? `${shown.length} of ${plural(pictures.length, "loaded image")} show it` : plural(pictures.length, "image")}</span>
+    </div>
+    ${error && (error.status === 404
+      ? html`<p class="empty">This version of the service does not deliver the images of a data set.</p>`
+      : html`<${Problem} error=${error} onRetry=${load} />`)}
+    <div class="pictures">${shown.map((picture, index) => html`
+      <button key=${picture.id} class="picture" onClick=${() => open(index)} aria-label=${`Show ${picture.file_name} larger`}>
+        <${Picture} source=${source(picture)} split=${split} picture=${picture} category=${category} labels=${false} />
+        <span>${picture.file_name}<br /><span class="muted">${describe(picture)}</span></span>
+      </button>`)}</div>
+    ${!loading && !error && !shown.length && !more && html`<p class="empty">No image of this split shows the class. Choose another class or split.</p>`}
+    ${more && !error && html`<button disabled=${loading} onClick=${load}>Load more</button>`}
+    ${opened >= 0 && html`<${Dialog} wide title=${shown[opened].file_name} onClose=${() => setQuery({ image: null })}>
+      <${Large} key=${shown[opened].id} source=${source(shown[opened])} split=${split} picture=${shown[opened]} category=${category} />
+      <div class="row end" onKeyDown=${step}>
+        <button disabled=${opened === 0} onClick=${() => open(opened - 1)}>Previous</button>
+        <button disabled=${opened === shown.length - 1} onClick=${() => open(opened + 1)}>Next</button>
+        <button onClick=${() => setQuery({ image: null })}>Close</button>
+      </div>
+    <//>`}`;
+}
+
+/** The images of a split, page by page. @param {string} id @param {string} split */
+function usePictures(id, split) {
+  const empty = { pictures: /** @type {Picture[]} */ ([]), cursor: /** @type {string | null} */ (null), loading: true, error: /** @type {any} */ (null) };
+  const [state, setState] = useState(empty);
+  /** @param {string | null} cursor @param {AbortSignal} [signal] */
+  async function load(cursor, signal) {
+    setState((state) => ({ ...state, loading: true, error: null }));
+    try {
+      const page = await get(`/datasets/${id}/images`, { split, cursor, limit: PAGE }, signal);
+      if (!signal?.aborted) setState((state) => ({ pictures: [...state.pictures, ...page.data], cursor: page.next_cursor, loading: false, error: null }));
+    } catch (error) {
+      if (!signal?.aborted) setState((state) => ({ ...state, loading: false, error }));
+    }
+  }
+  useEffect(() => {
+    const abort = new AbortController();
+    setState(empty);
+    load(null, abort.signal);
+    return () => abort.abort();
+  }, [id, split]);
+  return { pictures: state.pictures, more: state.cursor !== null, loading: state.loading, error: state.error, load: () => load(state.cursor) };
+}
+
+/** @param {{source: string, split: string, picture: Picture, category: string, labels: boolean}} props */
+function Picture({ source, split, picture, category, labels }) {
+  const { url, error } = useObjectUrl(source, { split });
+  const boxes = picture.objects.filter((object) => !category || object.category === category).map((object) => ({
+    x: object.bbox[0], y: object.bbox[1], width: object.bbox[2], height: object.bbox[3],
+    label: labels ? `${object.category}${object.crowd ? " (crowd)" : ""}` : "",
+  }));
+  return html`
+    <${Boxes} source=${url} width=${picture.width} height=${picture.height} boxes=${boxes} alt=${picture.file_name} />
+    ${error && html`<span class="bad">${error.message}</span>`}`;
+}
+
+/** @param {{source: string, split: string, picture: Picture, category: string}} props */
+function Large(props) {
+  return html`<${Picture} ...${props} labels=${true} />
+    <p class="hint">${props.picture.width} × ${props.picture.height} pixels, ${describe(props.picture)}</p>`;
+}
+
+/** "2 circle, 1 star". @param {Picture} picture */
+function describe(picture) {
+  const counts = new Map();
+  for (const { category } of picture.objects) counts.set(category, (counts.get(category) ?? 0) + 1);
+  return [...counts].map(([name, count]) => `${count} ${name}`).join(", ") || "no boxes";
+}

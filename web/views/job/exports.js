@@ -1,0 +1,134 @@
+// @ts-check
+/** Exports of a student: start one, and how its files compare with the student. */
+import { download, get, post } from "../../api.js";
+import { ActionButton, Ago, Copy, JobLink, ProgressBar, Status } from "../../components/basics.js";
+import { Table } from "../../components/table.js";
+import { attempt } from "../../components/toast.js";
+import { bytes, milliseconds, NONE, points, range, signed, words } from "../../format.js";
+import { html, useState } from "../../html.js";
+import { useResource } from "../../resource.js";
+
+/** @typedef {import("../../types/api").components["schemas"]["JobDetails"]} Job */
+/** @typedef {import("../../types/api").components["schemas"]["Export"]} Export */
+/** @typedef {import("../../types/api").components["schemas"]["FileReport"]} FileReport */
+
+/** @param {{exports: Export[], onChange: () => void}} props */
+export function ExportList({ exports, onChange }) {
+  const firstDone = exports.findIndex((row) => row.status === "succeeded");
+  const shown = exports.slice(0, firstDone < 0 ? undefined : firstDone + 1);
+  const older = exports.slice(shown.length);
+  if (!exports.length) return html`<p class="empty">No export yet. An export turns the student into ONNX files, from the image to its boxes, and compares each with the student on the validation images.</p>`;
+  return html`
+    ${shown.map((row) => html`<${OneExport} key=${row.job_id} row=${row} onChange=${onChange} />`)}
+    ${older.length > 0 && html`<details><summary>Older exports (${older.length})</summary>${older.map((row) => html`<${OneExport} key=${row.job_id} row=${row} onChange=${onChange} />`)}</details>`}`;
+}
+
+/** @param {{row: Export, onChange: () => void}} props */
+function OneExport({ row, onChange }) {
+  const cancel = async () => { await attempt(() => post(`/jobs/${row.job_id}/cancel`), "The export is being cancelled."); onChange(); };
+  const { settings, report } = row;
+  return html`
+    <div class="row">
+      <${Status} status=${row.status} />
+      <span><${JobLink} id=${row.job_id} /> <span class="muted"><${Ago} at=${row.created_at} />; ${settings.formats.join(", ")}, ${settings.input_size} input size</span></span>
+      ${!row.finished_at && html`<${ActionButton} confirm="Cancel this export?" onClick=${cancel}>Cancel<//>`}
+    </div>
+    ${!row.finished_at && html`<${Running} id=${row.job_id} />`}
+    ${row.error && html`<p class="problem"><strong>${row.error.message}</strong> ${row.error.hint}</p>`}
+    ${report && row.status === "succeeded" && html`
+      <${Files} row=${row} report=${report} />
+      ${report.files.filter((file) => !file.passed).map((file) => html`<${NotPassed} file=${file} />`)}
+      <p class="hint">Compared on ${report.images} validation images. A file passes if it loses at most the allowed points of mAP.
+        Latency is the median for one image on the CPU, one thread; the files' one includes scaling the image.</p>
+      <${HowToRun} row=${row} report=${report} />`}`;
+}
+
+/** How far an export is, or why it waits. @param {{id: string}} props */
+function Running({ id }) {
+  const job = useResource((signal) => get(`/jobs/${id}`, {}, signal), [id], 3).data;
+  if (!job) return null;
+  const fraction = job.progress?.phase_fraction;
+  return html`<p role="status">${job.status === "running"
+    ? html`${words(job.phase ?? "starting")} ${typeof fraction === "number" && html`<${ProgressBar} value=${fraction} label="Progress of the export" />`}`
+    : `${job.status_reason?.message ?? ""} ${job.status_reason?.hint ?? ""}`}</p>`;
+}
+
+/** @typedef {NonNullable<Export["report"]>} Report */
+
+/** @param {{row: Export, report: Report}} props */
+function Files({ row, report }) {
+  /** @type {import("../../components/table.js").Column<FileReport | null>[]} */
+  const columns = [
+    { name: "file", title: "File", cell: (file) => html`<span class="together">${file ? html`<code>${file.name}</code>` : "student in PyTorch"}</span>` },
+    { name: "size", title: "Size", numeric: true, cell: (file) => bytes(file?.bytes) },
+    { name: "mAP", title: "mAP", numeric: true, cell: (file) => points((file ?? report).metrics.bbox_mAP) },
+    { name: "loss", title: "Loss in points", numeric: true, cell: (file) => (file ? signed(file.drop, 2) : NONE) },
+    { name: "interval", title: "95 % interval", numeric: true, cell: (file) => range(file?.drop_interval, 2) },
+    { name: "missing", title: "Lost boxes", numeric: true, cell: (file) => (file ? `${file.missing} of ${file.compared}` : NONE) },
+    { name: "latency", title: "Latency", numeric: true, cell: (file) => milliseconds((file ?? report).latency_ms) },
+    { name: "memory", title: "Memory", numeric: true, cell: (file) => (file?.peak_mb ? bytes(1e6 * file.peak_mb) : NONE) },
+    { name: "passed", title: "Passed", cell: (file) => (file ? html`<${Passed} file=${file} />` : NONE) },
+    { name: "download", title: "Download", cell: (file) => file && html`<${Save} job=${row.job_id} name=${file.name} />` },
+  ];
+  return html`<${Table} label="Exported files" columns=${columns} rows=${[null, ...report.files]} rowKey=${(/** @type {FileReport | null} */ file) => file?.name ?? "student"} />`;
+}
+
+/** @param {{file: FileReport}} props */
+function Passed({ file }) {
+  const reason = `loss ${signed(file.drop, 2)} of at most ${points(file.max_drop, 2)}`;
+  return html`<strong class=${file.passed ? "good" : "bad"}>${file.passed ? "✓ yes" : "✕ no"}</strong> <small>${reason}</small>`;
+}
+
+/** What to do about a file that did not pass. @param {{file: FileReport}} props */
+function NotPassed({ file }) {
+  return html`<details><summary><code>${file.name}</code> did not pass: what to do</summary>
+    <p>${file.format === "onnx-int8"
+      ? "Use the fp32 file, raise the number of calibration images if the training images differ much, or choose a backbone with ReLU or ReLU6."
+      : "Allow a larger loss if it is acceptable on the device."}</p>
+    ${file.worst_layers.length > 0 && html`<p>The layers that lose most, by signal to noise:</p>
+      <ul>${file.worst_layers.map((layer) => html`<li><code>${layer.tensor}</code>: ${layer.signal_to_noise.toFixed(1)} dB</li>`)}</ul>`}
+  </details>`;
+}
+
+/** @param {{job: string, name: string}} props */
+const Save = ({ job, name }) => html`<${ActionButton} title=${`Download ${name}`} onClick=${() => attempt(() => download(`/jobs/${job}/artifacts/${name}`, name))}>Download<//>`;
+
+/** @param {{row: Export, report: Report}} props */
+function HowToRun({ row, report }) {
+  const file = report.files.at(-1)?.name ?? "student.onnx";
+  const command = `pip install numpy pillow onnxruntime\npython frs_runner.py ${file} image.jpg --save boxes.png`;
+  return html`
+    <h3>Run it on the device</h3>
+    <p>Download the file and the runner into one folder, then:</p>
+    <div class="row"><${Save} job=${row.job_id} name="frs_runner.py" /> <span class="muted"><code>frs_runner.py</code></span> <${Copy} text=${command} label="Copy the commands" /></div>
+    <pre tabindex="0">${command}</pre>`;
+}
+
+const FORMATS = /** @type {const} */ ([["onnx", "fp32 (onnx)"], ["onnx-int8", "8-bit (onnx-int8)"]]);
+
+/** @param {{job: Job, isFirst: boolean, onStarted: () => void}} props */
+export function ExportForm({ job, isFirst, onStarted }) {
+  const [formats, setFormats] = useState(["onnx", "onnx-int8"]);
+  const [drop, setDrop] = useState("");
+  const [size, setSize] = useState("dynamic");
+  const [images, setImages] = useState("64");
+  const toggle = (/** @type {string} */ name) => setFormats(FORMATS.map(([format]) => format).filter((format) => formats.includes(format) !== (format === name)));
+  const start = async () => {
+    const body = { formats, input_size: size, max_drop: drop === "" ? null : Number(drop), calibration_images: Number(images) };
+    if (await attempt(() => post(`/jobs/${job.id}/exports`, body), "The export was started.")) onStarted();
+  };
+  return html`<details open=${isFirst}><summary>Start an export</summary>
+    <div class="row" style=${{ marginTop: "0.5rem" }}>
+      ${FORMATS.map(([name, title]) => html`<label><input type="checkbox" checked=${formats.includes(name)} onChange=${() => toggle(name)} /> ${title}</label>`)}
+      <label>Largest loss in points <input type="number" min="0" max="100" step="0.01" size="8" placeholder="0.05 / 0.5" value=${drop}
+        title="Empty: 0.05 for onnx, 0.5 for onnx-int8" onInput=${(/** @type {any} */ event) => setDrop(event.target.value)} /></label>
+      <label>Input size <select value=${size} onChange=${(/** @type {any} */ event) => setSize(event.target.value)}>
+        <option value="dynamic">any (dynamic)</option><option value="fixed">one size (fixed)</option></select></label>
+      ${formats.includes("onnx-int8") && html`<label>Calibration images <input type="number" min="1" max="1000" size="5" value=${images}
+        onInput=${(/** @type {any} */ event) => setImages(event.target.value)} /></label>`}
+      <${ActionButton} class="primary" disabled=${!formats.length || !images} onClick=${start}>Start export<//>
+    </div>
+    <p class="hint">${job.is_terminal ? "It takes about a minute for a small student." : "The export waits until the job has ended."}${" "}
+      Or on the command line: <code>frs export ${job.id}</code></p>
+  </details>`;
+}

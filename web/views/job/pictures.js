@@ -1,0 +1,47 @@
+// @ts-check
+/** What the detectors of a job get right and wrong: images, precision-recall curves, confusion, and the teacher's richness. */
+import { get } from "../../api.js";
+import { Loading, Tabs } from "../../components/basics.js";
+import { html } from "../../html.js";
+import { useResource } from "../../resource.js";
+import { href, route } from "../../router.js";
+import { Confusion } from "./pictures/confusion.js";
+import { Images } from "./pictures/images.js";
+import { PrecisionRecall } from "./pictures/precision_recall.js";
+import { Richness } from "./pictures/richness.js";
+
+/** @typedef {import("../../types/api").components["schemas"]["JobDetails"]} Job */
+
+/** The roles in the order in which they are shown, with their names. */
+export const ROLES = { teacher: "teacher", baseline: "student alone", student: "student distilled" };
+
+const PARTS = {
+  images: { title: "Images", file: "details.json", view: Images },
+  "precision-recall": { title: "Precision and recall", file: "details.json", view: PrecisionRecall },
+  confusion: { title: "Confusion", file: "details.json", view: Confusion },
+  richness: { title: "Richness", file: "richness.json", view: Richness },
+};
+const WHY_MISSING = {
+  "details.json": "It is written once student and baseline are compared. A job without `baseline` has none.",
+  "richness.json": "It is written at the end of a job with a teacher.",
+};
+
+/** @param {{job: Job, live: any}} props */
+export function Tab({ job }) {
+  const name = route.value.query.part ?? "images";
+  const part = PARTS[/** @type {keyof typeof PARTS} */ (name)] ?? PARTS.images;
+  const items = Object.entries(PARTS).map(([key, { title }]) => ({ name: key, title, address: href(["jobs", job.id, "pictures"], { part: key }) }));
+  return html`
+    <${Tabs} items=${items} current=${name} label="Kinds of pictures" />
+    <${Part} key=${part.file} job=${job} file=${part.file} view=${part.view} />`;
+}
+
+/** @param {{job: Job, file: string, view: any}} props */
+function Part({ job, file, view: View }) {
+  const resource = useResource((abort) => get(`/jobs/${job.id}/artifacts/${file}`, {}, abort), [job.id, file, job.is_terminal], job.is_terminal ? 0 : 15);
+  if (resource.error?.status === 404) {
+    return html`<p class="empty">${file} is not there ${job.is_terminal ? "" : "yet"}. ${WHY_MISSING[/** @type {keyof typeof WHY_MISSING} */ (file)]}
+      ${" "}<a href=${href(["jobs", job.id, "files"])}>Files of this job</a></p>`;
+  }
+  return html`<${Loading} resource=${resource}>${(/** @type {any} */ data) => html`<${View} job=${job} data=${data} />`}<//>`;
+}

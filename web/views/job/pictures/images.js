@@ -1,0 +1,94 @@
+// @ts-check
+/** The images on which the detectors differ most, with their boxes side by side. */
+import { send } from "../../../api.js";
+import { Boxes } from "../../../components/boxes.js";
+import { html, useEffect, useState } from "../../../html.js";
+import { route, setQuery } from "../../../router.js";
+import { ROLES } from "../pictures.js";
+
+const PAGE = 5;
+
+/** Orders of the images: how much one detector exceeds another on an image, by right minus wrong detections. */
+const ORDERS = {
+  "teacher-student": { title: "the student loses most against its teacher", lead: (/** @type {any} */ b) => b.teacher - b.student },
+  "baseline-student": { title: "distillation made it worse", lead: (/** @type {any} */ b) => b.baseline - b.student },
+  "student-baseline": { title: "distillation made it better", lead: (/** @type {any} */ b) => b.student - b.baseline },
+};
+
+/** @param {{job: any, data: any}} props `data` is the job's details.json. */
+export function Images({ job, data }) {
+  const { order = data.images[0]?.balance.teacher === undefined ? "student-baseline" : "teacher-student", class: category = "", score = "0.3" } = route.value.query;
+  const [count, setCount] = useState(PAGE);
+  const { lead } = ORDERS[/** @type {keyof typeof ORDERS} */ (order)] ?? ORDERS["teacher-student"];
+  const images = data.images
+    .filter((/** @type {any} */ image) => lead(image.balance) > 0 && (!category || image.objects.some((/** @type {any} */ object) => object.category === category)))
+    .sort((/** @type {any} */ a, /** @type {any} */ b) => lead(b.balance) - lead(a.balance));
+  const change = (/** @type {string} */ name) => (/** @type {any} */ event) => setQuery({ [name]: event.target.value });
+  return html`
+    <div class="row">
+      <label>Images on which <select value=${order} onChange=${change("order")}>
+        ${Object.entries(ORDERS).map(([name, { title }]) => html`<option value=${name}>${title}</option>`)}
+      </select></label>
+      <label>Class <select value=${category} onChange=${change("class")}>
+        <option value="">all</option>
+        ${data.classes.map((/** @type {string} */ name) => html`<option value=${name}>${name}</option>`)}
+      </select></label>
+      <label>Score from <input type="range" min="0.05" max="0.95" step="0.05" value=${score} onInput=${change("score")} /> ${Number(score).toFixed(2)}</label>
+    </div>
+    <p class="hint"><span class="swatch truth"></span> object, <span class="swatch right"></span> right (IoU from 0.5), <span class="swatch wrong"></span> wrong, dashed.
+      With several seeds, the detectors are those of the first.</p>
+    ${images.length === 0 && html`<p class="empty">There is no such image among those with the largest differences.</p>`}
+    ${images.slice(0, count).map((/** @type {any} */ image) => html`<${Row} key=${image.id} job=${job} image=${image} category=${category} score=${Number(score)} />`)}
+    ${images.length > count && html`<button onClick=${() => setCount(count + PAGE)}>Show ${Math.min(PAGE, images.length - count)} more of ${images.length}</button>`}`;
+}
+
+/** One image: ground truth, then each detector. @param {{job: any, image: any, category: string, score: number}} props */
+function Row({ job, image, category, score }) {
+  const { source, missing } = useImage(job.spec.dataset, image.id);
+  const ofClass = (/** @type {any} */ box) => !category || box.category === category;
+  const cells = [
+    { title: `ground truth, ${image.objects.length} objects`, boxes: image.objects.filter(ofClass).map((/** @type {any} */ box) => toBox(box, "truth")) },
+    ...Object.entries(ROLES).filter(([role]) => image.detections[role]).map(([role, title]) => {
+      const detections = image.detections[role].filter((/** @type {any} */ box) => box.score >= score);
+      const number = (/** @type {string} */ outcome) => detections.filter((/** @type {any} */ box) => box.outcome === outcome).length;
+      return {
+        title: `${title}: ${number("right")} right, ${number("wrong")} wrong`,
+        boxes: detections.filter(ofClass).map((/** @type {any} */ box) => toBox(box, box.outcome === "wrong" ? "wrong" : "right")),
+      };
+    }),
+  ];
+  return html`
+    <section class="card">
+      <h2>${image.file_name}</h2>
+      ${missing && html`<p class="hint">The image cannot be shown: ${missing}</p>`}
+      <div class="grid narrow">${cells.map((cell) => html`
+        <figure><figcaption>${cell.title}</figcaption><${Boxes} source=${source} width=${image.width} height=${image.height} boxes=${cell.boxes} alt=${`${image.file_name}, ${cell.title}`} /></figure>`)}</div>
+    </section>`;
+}
+
+/** @param {any} box @param {"truth" | "right" | "wrong"} kind */
+function toBox({ bbox: [x, y, width, height], category, score }, kind) {
+  return { x, y, width, height, label: category, score, kind };
+}
+
+/** Return an address of the image's file for this tab, or why there is none. @param {string} dataset @param {number} id */
+function useImage(dataset, id) {
+  const [state, setState] = useState(/** @type {{source: string | null, missing: string}} */ ({ source: null, missing: "" }));
+  useEffect(() => {
+    const abort = new AbortController();
+    let source = "";
+    send("GET", `/datasets/${encodeURIComponent(dataset)}/images/${id}/content`, { query: { split: "val" }, signal: abort.signal })
+      .then((response) => response.blob())
+      .then((blob) => {
+        if (abort.signal.aborted) return;
+        source = URL.createObjectURL(blob);
+        setState({ source, missing: "" });
+      })
+      .catch((error) => { if (!abort.signal.aborted) setState({ source: null, missing: error.message }); });
+    return () => {
+      abort.abort();
+      URL.revokeObjectURL(source);
+    };
+  }, [dataset, id]);
+  return state;
+}
