@@ -28,14 +28,14 @@ def run(data: Path, console: Console) -> bool:
     console.print("[bold]1. Data[/]: generated scenes with four classes and look-alike distractors")
     with drawing_bar("drawing") as progress:
         draw_dataset(data / "datasets" / "shapes", train=TRAIN_IMAGES, val=VAL_IMAGES, progress=progress)
-    _copy_teacher_weights(data / "models")
+    copy_teacher_weights(data / "models")
     console.print("[bold]2. Service[/]: API and worker, SQLite, one data folder")
     with LocalService(data, LOOPBACK, free_port(), None, None) as service:
         console.print(f"   {service.url}/docs", highlight=False)
         return _distil(Client.from_environment(data), data / "student", console)
 
 
-def _copy_teacher_weights(models: Path) -> None:
+def copy_teacher_weights(models: Path) -> None:
     """Copy the packaged teacher weights, which the recipe `shapes_teacher` trained, into the models folder."""
     models.mkdir(parents=True, exist_ok=True)
     for weights in files("frs.recipes").joinpath("weights").iterdir():

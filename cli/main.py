@@ -109,13 +109,14 @@ def submit(
 @app.command()
 def jobs(
     status: str | None = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs whose name contains this text.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
     """List the newest jobs."""
     show(
-        call_service(data, lambda client: client.get("/jobs", status=status, limit=limit)),
+        call_service(data, lambda client: client.get("/jobs", status=status, name=name, limit=limit)),
         render_rows(render.jobs),
         json_,
     )

@@ -64,13 +64,14 @@ def list_jobs(
     cursor: Cursor = None,
     status: Annotated[list[JobStatus] | None, Query(description="Only jobs in one of these states.")] = None,
     kind: Annotated[list[Kind] | None, Query(description="Only jobs of one of these kinds.")] = None,
+    name: Annotated[str | None, Query(max_length=128, description="Only jobs whose name contains this text.")] = None,
     dataset: Annotated[Name | None, Query(description="Id or name of a data set.")] = None,
     tag: Annotated[str | None, Query(max_length=64, description="Only jobs with exactly this tag.")] = None,
     created_after: RequestTime | None = None,
     created_before: RequestTime | None = None,
 ) -> Page[Job]:
     """List jobs, newest first."""
-    job_filter = service.JobFilter(status, kind, dataset, tag, created_after, created_before)
+    job_filter = service.JobFilter(status, kind, name, dataset, tag, created_after, created_before)
     return service.list_jobs(context.database, caller, job_filter, limit, cursor)
 
 

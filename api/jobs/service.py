@@ -50,6 +50,7 @@ class JobFilter:
 
     status: list[JobStatus] | None = None
     kind: list[Kind] | None = None
+    name: str | None = None
     dataset: str | None = None
     tag: str | None = None
     created_after: datetime | None = None
@@ -171,6 +172,8 @@ def _filtered(session: Session, caller: Caller, job_filter: JobFilter) -> Select
         query = query.where(job.status.in_(job_filter.status))
     if job_filter.kind:
         query = query.where(job.kind.in_(job_filter.kind))
+    if job_filter.name is not None:
+        query = query.where(job.name.icontains(job_filter.name, autoescape=True))
     if job_filter.dataset:
         dataset = caller.find_dataset(session, job_filter.dataset)
         query = query.where(job.dataset_id == (dataset.id if dataset else None))

@@ -49,6 +49,15 @@ def test_the_list_contains_the_same_jobs_as_single_requests(service, shapes):
     assert [job["queue_position"] for job in service.get("/jobs")["data"]] == [3, 2, 1]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"), [("ON", ["second", "one"]), ("%", []), ("o_e", []), ("", ["second", "one"])]
+)
+def test_jobs_are_found_by_a_part_of_their_name(service, shapes, text, expected):
+    for name in ("one", "second"):
+        service.submit({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "name": name})
+    assert [job["name"] for job in service.get("/jobs", params={"name": text})["data"]] == expected
+
+
 def test_jobs_are_filtered(service, shapes):
     service.register(
         "other",

@@ -13,6 +13,7 @@ from servers import ApiProcess
 from waiting import until
 
 from cli.client import Client
+from cli.demo import RECIPE, copy_teacher_weights
 from frs.dataset.shapes.drawing import draw_dataset
 from store.db.database import open_database
 from store.initialise import initialise
@@ -22,8 +23,7 @@ from worker.dispatch.dispatcher import Dispatcher
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TIMEOUT_SECONDS = 400
 """Time for the real jobs on a busy machine."""
-HOSTILE_CLASS = "<img src=x onerror=alert(1)>"
-SIZE = {"epochs": 4, "batch_size": 4, "image_size": [96, 96], "optimizer": {"name": "adamw"}, "evaluate_every": 2}
+HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 @dataclass
@@ -43,9 +43,11 @@ class Site:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     data = tmp_path_factory.mktemp("site")
-    draw_dataset(data / "datasets" / "shapes", train=14, val=6, size=96)
-    for annotations in (data / "datasets" / "shapes" / "annotations").iterdir():
-        annotations.write_text(annotations.read_text().replace('"star"', f'"{HOSTILE_CLASS}"'))
+    draw_dataset(data / "datasets" / "shapes", train=48, val=16)
+    copy_teacher_weights(data / "models")
+    draw_dataset(data / "datasets" / "hostile", train=2, val=2)
+    for annotations in (data / "datasets" / "hostile" / "annotations").iterdir():
+        annotations.write_text(annotations.read_text().replace('"star"', f'"{HOSTILE}"'))
     settings = Settings(data=data, poll_seconds=0.2, min_free_mb=1)
     initialise(settings)
     database = open_database(settings.database_url)
@@ -61,22 +63,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             database.engine.dispose()
 
 
-def _detector(channels: int) -> dict[str, Any]:
-    tiny = {"backbone": {"depth": 18, "width": 8, "norm": "gn"}, "stacked_convs": 1}
-    return {"architecture": "gfl", "neck_channels": channels} | tiny
-
-
 def _run_jobs(client: Client) -> dict[str, str]:
-    client.post("/datasets", {"name": "shapes"})
-    train = {"kind": "train", "dataset": "shapes", "schedule": SIZE}
-    teacher = client.post("/jobs", train | {"name": "teacher", "student": _detector(32)})
-    distillation = {"accept_weak_teacher": True, "teacher_cache": "off"}
-    spec = train | {"kind": "distill", "name": "distilled", "student": _detector(16), "distillation": distillation}
-    job = client.post("/jobs", spec | {"teacher": {"job": teacher["id"]}, "baseline": True, "tags": ["demo"]})
+    """Run a short form of the demo, with an export, and submit a job that waits for GPUs."""
+    for name in ("shapes", "hostile"):
+        client.post("/datasets", {"name": name})
+    spec = client.get(f"/recipes/{RECIPE}")["spec"]
+    spec["schedule"] |= {"epochs": 8, "evaluate_every": 2}
+    job = client.post("/jobs", spec | {"name": "distilled", "tags": ["demo"]})
     export = client.post(f"/jobs/{job['id']}/exports", {"formats": ["onnx"]})
-    too_large = {"resources": {"devices": 4}, "student": _detector(16)}
-    waiting = client.post("/jobs", train | too_large | {"name": "waiting"})
-    jobs = {"teacher": teacher["id"], "distill": job["id"], "baseline": job["baseline_job_ids"][0]}
+    train = {"kind": "train", "dataset": "shapes", "student": spec["student"], "schedule": spec["schedule"]}
+    waiting = client.post(
+        "/jobs", train | {"name": "waiting", "resources": {"devices": 4}, "metadata": {"note": HOSTILE}}
+    )
+    jobs = {"distill": job["id"], "baseline": job["baseline_job_ids"][0]}
     jobs |= {"comparison": job["comparison_job_id"], "export": export["id"]}
     for job_id in jobs.values():
         until(lambda: client.get(f"/jobs/{job_id}")["is_terminal"], TIMEOUT_SECONDS)  # noqa: B023  called at once

@@ -30,8 +30,8 @@ VIEWS = {
     "keys": ("#/keys", "admin"),
 }
 """View: its address, and a text that is there once its data is."""
-HOSTILE_CLASS = "<img src=x onerror=alert(1)>"
-"""Name of a class of the data set; see `conftest.py`."""
+HOSTILE = "<img src=x onerror=alert(1)>"
+"""Name of a class of the data set `hostile`, and metadata of the job `waiting`; see `conftest.py`."""
 SCREENSHOTS = os.environ.get("FRS_SCREENSHOTS")
 """Folder that pictures of all views are written to; `make screenshots` sets it."""
 
@@ -65,10 +65,10 @@ def test_a_view_is_readable_on_a_narrow_dark_screen(make_tab, site, name):
     ] == []
 
 
-@pytest.mark.parametrize("address", ["#/datasets/shapes", "#/jobs/{distill}/verdict", "#/jobs/{distill}/pictures"])
+@pytest.mark.parametrize("address", ["#/datasets/hostile", "#/datasets/hostile?tab=pictures", "#/jobs/{waiting}"])
 def test_names_from_users_stay_text(make_tab, site, address):
     tab = make_tab()
     page = tab.open(address.format(**site.jobs))
-    page.get_by_text(HOSTILE_CLASS).first.wait_for(state="attached")
+    page.get_by_text(HOSTILE).first.wait_for(state="attached")
     assert page.locator("img[src='x']").count() == 0
     assert tab.problems == []

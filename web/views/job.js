@@ -2,13 +2,13 @@
 /** One job: its state, live, the actions that are allowed now, and tabs. */
 import { get } from "../api.js";
 import { Ago, JobLink, Loading, Status, Tabs } from "../components/basics.js";
+import { Prose } from "../components/prose.js";
 import { duration, percent, words } from "../format.js";
 import { html, useEffect, useMemo, useState } from "../html.js";
 import { useResource } from "../resource.js";
 import { href, route } from "../router.js";
 import { Actions } from "./job/actions.js";
 import { LiveJob } from "./job/live.js";
-import { Text } from "./job/text.js";
 
 /** @typedef {import("../types/api").components["schemas"]["JobDetails"]} Job */
 
@@ -165,9 +165,9 @@ function Progress({ job }) {
 
 /** Why the job waits or why it ended, with the next step. @param {{job: Job}} props */
 function Why({ job }) {
-  if (job.error) return html`<div class="problem"><strong><${Text} text=${job.error.message} /></strong> <${Text} text=${job.error.hint} /> <small><code>${job.error.code}</code></small></div>`;
+  if (job.error) return html`<div class="problem"><strong><${Prose} text=${job.error.message} /></strong> <${Prose} text=${job.error.hint} /> <small><code>${job.error.code}</code></small></div>`;
   const request = job.requested_action;
-  if (job.status_reason) return html`<p><strong>Waits:</strong> <${Text} text=${job.status_reason.message} /> <span class="muted"><${Text} text=${job.status_reason.hint} /> Since <${Ago} at=${job.status_reason.since} />.</span> <a href="#/">Queue and workers</a></p>`;
+  if (job.status_reason) return html`<p><strong>Waits:</strong> <${Prose} text=${job.status_reason.message} /> <span class="muted"><${Prose} text=${job.status_reason.hint} /> Since <${Ago} at=${job.status_reason.since} />.</span> <a href="#/">Queue and workers</a></p>`;
   if (request && !job.is_terminal && job.status === "running") return html`<p class="warn" role="status">${request.by ?? "A user"} asked to ${request.action} it <${Ago} at=${request.at} />; the worker does so at its next step.</p>`;
   if (job.status === "paused") return html`<p>Paused${request?.by ? ` by ${request.by}` : ""}; it holds no worker and continues from its checkpoint on resume.</p>`;
   const reason = END_REASONS[/** @type {keyof typeof END_REASONS} */ (job.end_reason)];

@@ -23,10 +23,10 @@ export function View() {
 }
 
 function Jobs() {
-  const { status, kind, tag, dataset, after, before } = route.value.query;
+  const { status, kind, name, tag, dataset, after, before } = route.value.query;
   const datasets = useResource(async (signal) => /** @type {Dataset[]} */ ((await get("datasets", { limit: 200 }, signal)).data), []);
   const query = {
-    status: status?.split(",").filter((item) => STATUSES.includes(item)), kind, tag, dataset,
+    status: status?.split(",").filter((item) => STATUSES.includes(item)), kind, name, tag, dataset,
     created_after: dayStart(after), created_before: dayStart(before),
   };
   return html`
@@ -66,7 +66,7 @@ function List({ query, datasets }) {
   const more = () => { pages.current += 1; resource.reload(); };
   return html`<${Loading} resource=${resource}>${(/** @type {{jobs: Job[], hasMore: boolean}} */ { jobs, hasMore }) => html`
     <${BulkActions} jobs=${jobs.filter((job) => selected.has(job.id))} onDone=${resource.reload} onClear=${() => setSelected(new Set())} />
-    <${Groups} jobs=${jobs} hasMore=${hasMore} datasets=${datasets} selected=${selected} onSelect=${setSelected} isFiltered=${Object.values(query).some(Boolean)} />
+    <${Groups} jobs=${jobs} datasets=${datasets} selected=${selected} onSelect=${setSelected} isFiltered=${Object.values(query).some(Boolean)} />
     <div class="row">
       ${hasMore && html`<button disabled=${resource.loading || jobs.length < PAGE * pages.current} onClick=${more}>Load ${PAGE} more</button>`}
       <span class="hint" role="status">${hasMore ? `The newest ${plural(jobs.length, "job")} are loaded; there are older ones.` : `${plural(jobs.length, "job")} in all.`}</span>
@@ -74,17 +74,15 @@ function List({ query, datasets }) {
 }
 
 /**
- * The loaded jobs that match the search, in one table or one for each group.
- * @param {{jobs: Job[], hasMore: boolean, datasets: Dataset[], selected: Set<string>, onSelect: (selected: Set<string>) => void, isFiltered: boolean}} props
+ * The loaded jobs, in one table or one for each group.
+ * @param {{jobs: Job[], datasets: Dataset[], selected: Set<string>, onSelect: (selected: Set<string>) => void, isFiltered: boolean}} props
  */
-function Groups({ jobs, hasMore, datasets, selected, onSelect, isFiltered }) {
-  const { search = "", group = "", order = "-created" } = route.value.query;
+function Groups({ jobs, datasets, selected, onSelect, isFiltered }) {
+  const { group = "", order = "-created" } = route.value.query;
   const datasetNames = useMemo(() => new Map(datasets.map((item) => [item.id, item.name])), [datasets]);
   const columns = useMemo(() => jobColumns(datasetNames), [datasetNames]);
-  const text = search.toLowerCase();
-  const matches = jobs.filter((job) => !text || [job.name ?? "", job.id, ...job.tags].some((item) => item.toLowerCase().includes(text)));
-  const groups = groupJobs(matches, group, datasetNames);
-  if (!matches.length) return html`<section class="card"><${Nothing} search=${search} hasMore=${hasMore} isFiltered=${isFiltered} /></section>`;
+  const groups = groupJobs(jobs, group, datasetNames);
+  if (!jobs.length) return html`<section class="card"><${Nothing} isFiltered=${isFiltered} /></section>`;
   return groups.map(({ key, title, rows }) => html`
     <section class="card" key=${key}>
       ${title && html`<h2>${title} <span class="muted">${summary(rows)}</span></h2>`}
@@ -100,9 +98,8 @@ function mergeSelection(before, next, rows) {
   return new Set([...[...before].filter((id) => !own.has(id)), ...[...next].filter((id) => own.has(id))]);
 }
 
-/** @param {{search: string, hasMore: boolean, isFiltered: boolean}} props */
-function Nothing({ search, hasMore, isFiltered }) {
-  if (search) return html`<p class="empty">No loaded job has “${search}” in its name, id or tags.${hasMore ? " Load more jobs below, or narrow the filters." : ""} <a href=${href(["jobs"], { ...route.value.query, search: null })}>Clear the search</a></p>`;
+/** @param {{isFiltered: boolean}} props */
+function Nothing({ isFiltered }) {
   if (isFiltered) return html`<p class="empty">No job matches these filters. <a href="#/jobs">Clear the filters</a></p>`;
   return html`<p class="empty">There are no jobs yet. <a href="#/new">Start one</a>, or choose a <a href="#/recipes">recipe</a>.</p>`;
 }

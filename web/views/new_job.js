@@ -19,11 +19,11 @@ import { withoutDefaults } from "./new_job/schema.js";
 let draft = { source: "", spec: /** @type {any} */ (null) };
 
 export function View() {
-  const { from, recipe } = route.value.query;
+  const { from, recipe, dataset } = route.value.query;
   const material = useResource(loadMaterial, []);
   return html`
     <h1>New job</h1>
-    <${Loading} resource=${material}>${(/** @type {Material} */ data) => html`<${Source} key=${`${from ?? ""} ${recipe ?? ""}`} from=${from} recipe=${recipe} material=${data} />`}<//>`;
+    <${Loading} resource=${material}>${(/** @type {Material} */ data) => html`<${Source} key=${`${from ?? ""} ${recipe ?? ""} ${dataset ?? ""}`} from=${from} recipe=${recipe} dataset=${dataset} material=${data} />`}<//>`;
 }
 
 /** @param {AbortSignal} signal @returns {Promise<Material>} */
@@ -38,13 +38,14 @@ async function loadMaterial(signal) {
   return { definitions: document.components.schemas, recipes: recipes.data, yaml, suggestions: { dataset, unlabelled: dataset, detector: named(detectors.data), job } };
 }
 
-/** Load the spec to start from: a recipe, the spec of a job, or nothing. @param {{from?: string, recipe?: string, material: Material}} props */
-function Source({ from, recipe, material }) {
-  const source = from ? `job ${from}` : recipe ? `recipe ${recipe}` : "nothing";
+/** Load the spec to start from: a recipe, on a data set if one is named, the spec of a job, or nothing. @param {{from?: string, recipe?: string, dataset?: string, material: Material}} props */
+function Source({ from, recipe, dataset, material }) {
+  const source = `${from ? `job ${from}` : recipe ? `recipe ${recipe}` : "nothing"}${dataset ? ` on ${dataset}` : ""}`;
   const spec = useResource(async (signal) => {
     if (draft.source === source && draft.spec) return { spec: draft.spec, isDraft: true };
     if (from) return { spec: withoutDefaults((await get(`jobs/${encodeURIComponent(from)}`, {}, signal)).spec, material.definitions.JobSpec, material.definitions), isDraft: false };
-    return { spec: recipe ? (await get(`recipes/${encodeURIComponent(recipe)}`, {}, signal)).spec : {}, isDraft: false };
+    const spec = recipe ? (await get(`recipes/${encodeURIComponent(recipe)}`, {}, signal)).spec : {};
+    return { spec: dataset ? { ...spec, dataset } : spec, isDraft: false };
   }, [source]);
   const startOver = () => {
     draft = { source: "", spec: null };

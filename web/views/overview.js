@@ -2,6 +2,7 @@
 /** View 1: what runs, what waits and why, the workers, and the disk space. It refreshes by itself. */
 import { get } from "../api.js";
 import { Ago, JobLink, JobProgress, Loading, ProgressBar } from "../components/basics.js";
+import { Prose } from "../components/prose.js";
 import { Table } from "../components/table.js";
 import { between, bytes, duration, number, percent, plural, time, words } from "../format.js";
 import { html, useRef, useState } from "../html.js";
@@ -132,7 +133,7 @@ const PATIENT = ["waiting_for_worker", "waiting_for_runs", "waiting_for_detector
 /** @param {{reason: {code: string, message: string, hint: string, since: string}}} props */
 const Reason = ({ reason }) => html`
   <details open=${!PATIENT.includes(reason.code)}><summary>${words(reason.code.replace(/^waiting_for_/, ""))} <span class="muted">for ${duration(between(reason.since))}</span></summary>
-    <div class="hint">${reason.message} ${reason.hint}</div></details>`;
+    <div class="hint"><${Prose} text=${`${reason.message} ${reason.hint}`} /></div></details>`;
 
 /** @param {{rows: Worker[], running: RunningJob[]}} props `running` has the names of the jobs. */
 function Workers({ rows, running }) {

@@ -67,7 +67,8 @@ function sourcesOf(job) {
 /** Contents of the artifacts whose names do not say it. */
 const CONTENTS = {
   "student.safetensors": "weights of the student, readable without torch", "student-config.py": "mmdet config of the student",
-  "report.json": "the report as JSON", "curves.png": "training curves", "detections.png": "images on which the detectors differ most",
+  "details.json": "boxes, curves and confusion matrices as JSON", "confusion.png": "classes taken for others, missed or invented",
+  "richness.json": "richness of the teacher's features as JSON", "report.json": "the report as JSON", "curves.png": "training curves", "detections.png": "images on which the detectors differ most",
   "precision-recall.png": "precision against recall", "richness.png": "richness of the teacher's features", "frs_runner.py": "runs the exported files with numpy, Pillow and onnxruntime",
   "export.json": "comparison of the exported files with the student", "student.onnx": "the student, fp32", "student-int8.onnx": "the student, 8-bit",
   "detections-student.npz": "detections of the student on the validation images", "detections-teacher.npz": "detections of the teacher on the validation images",

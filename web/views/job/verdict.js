@@ -2,13 +2,13 @@
 /** The report of a job: verdict with intervals, advice, metrics, gain by size and class, and paired seeds. */
 import { get } from "../../api.js";
 import { Copy, Facts, JobLink, Loading, Status } from "../../components/basics.js";
+import { Prose } from "../../components/prose.js";
 import { Chart } from "../../components/chart.js";
 import { bytes, count, milliseconds, NONE, number, percent, plural, points, range, signed, words } from "../../format.js";
 import { html, useEffect, useMemo } from "../../html.js";
 import { useResource } from "../../resource.js";
 import { href } from "../../router.js";
 import { advice } from "./advice.js";
-import { Text } from "./text.js";
 import { gainChart, seedChart } from "./verdict_charts.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["JobDetails"]} Job */
@@ -78,7 +78,7 @@ function VerdictCard({ report }) {
     <p><span class="number">${signed(comparison.gain)}</span> points of mAP, ${range(bySeeds ? seeds : images)} with ${percent((bySeeds && seeds ? seeds : images).level)} confidence</p>
     ${verdict && html`<p>${verdict.text}${gap === null || gap <= 0 ? "" : ` The student closed ${percent(gap)} of the gap to the teacher.`}</p>`}
     <${Facts} items=${rows.map(([title, interval, text, decides]) => [title, html`${range(/** @type {any} */ (interval))} <span class="muted">${text}${decides && seeds ? "; decides the verdict" : ""}</span>`])} />
-    ${report.caveat && html`<p class="hint covers"><strong>What it covers:</strong> <${Text} text=${report.caveat} /></p>`}
+    ${report.caveat && html`<p class="hint covers"><strong>What it covers:</strong> <${Prose} text=${report.caveat} /></p>`}
   </section>`;
 }
 
@@ -88,7 +88,7 @@ function Advice({ report, evaluations, run }) {
   const warnings = /** @type {string[]} */ (report.facts.warnings ?? []);
   return html`<section class="card">
     <h2>What to do next</h2>
-    ${items.map(({ title, text }) => html`<p><strong>${title}.</strong> <${Text} text=${text} /></p>`)}
+    ${items.map(({ title, text }) => html`<p><strong>${title}.</strong> <${Prose} text=${text} /></p>`)}
     ${!items.length && html`<p class="muted">${report.status === "partial" ? "Advice follows when all runs have ended." : "The facts of this report ask for nothing more. Next: export the student under Files."}</p>`}
     ${warnings.map((text) => html`<p class="warn"><strong>Warning:</strong> ${text}</p>`)}
     <p><a href=${href(["new"], { from: run.id })}>Start a similar job</a></p>

@@ -1,5 +1,5 @@
 // @ts-check
-/** Filters, search and grouping of the list of jobs. Their state is the address. */
+/** Filters and grouping of the list of jobs. Their state is the address. */
 import { html, useState } from "../../html.js";
 import { route, setQuery } from "../../router.js";
 
@@ -10,9 +10,10 @@ const KINDS = ["distill", "train", "evaluate", "export", "compare"];
 
 /** @param {{datasets: Dataset[]}} props */
 export function Filters({ datasets }) {
-  const { status = "", kind = "", tag = "", dataset = "", search = "", group = "", after = "", before = "" } = route.value.query;
+  const { status = "", kind = "", tag = "", dataset = "", name = "", group = "", after = "", before = "" } = route.value.query;
   return html`
     <form class="filters" role="search" aria-label="Filters of the jobs" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
+      <${Text} label="Name" name="name" value=${name} hint="part of it" />
       <${StatusButtons} chosen=${status.split(",").filter(Boolean)} />
       <${Select} label="Kind" name="kind" value=${kind} options=${[["", "all kinds"], ...KINDS.map((name) => [name, name])]} />
       <${Select} label="Data set" name="dataset" value=${dataset}
@@ -20,7 +21,6 @@ export function Filters({ datasets }) {
       <${Text} label="Tag" name="tag" value=${tag} hint="exact tag" />
       <label>Submitted from <input type="date" value=${after} onChange=${change("after")} /></label>
       <label>before <input type="date" value=${before} onChange=${change("before")} /></label>
-      <label>Search loaded jobs <input type="search" value=${search} placeholder="name, id or tag" onInput=${change("search")} /></label>
       <${Select} label="Group by" name="group" value=${group} options=${[["", "nothing"], ["dataset", "data set"], ["run", "run group"]]} />
     </form>`;
 }
