@@ -53,7 +53,7 @@ def measure(kind: str = SQLITE, scale: float = 1.0, repeats: int = REPEATS) -> d
     jobs, curves = int(JOBS * scale), max(1, int(CURVES * scale))
     with start_service(kind) as service:
         started = time.monotonic()
-        _fill(service.database, jobs, curves, max(1, int(LONG * scale)))
+        fill(service.database, jobs, curves, max(1, int(LONG * scale)))
         result: dict[str, Any] = {"fill_seconds": time.monotonic() - started, "jobs": jobs}
         result["metrics"] = _count(service.database, "metrics")
         with service.api as api:
@@ -65,7 +65,8 @@ def measure(kind: str = SQLITE, scale: float = 1.0, repeats: int = REPEATS) -> d
     return result
 
 
-def _fill(database: Database, jobs: int, curves: int, long: int) -> None:
+def fill(database: Database, jobs: int, curves: int, long: int) -> None:
+    """Insert `jobs` queued jobs: the first `curves` with 20 curves of 5,000 points, the next with 20 of `long`."""
     kind = database.engine.dialect.name
     paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
     with database.write() as session:
