@@ -21,7 +21,7 @@ from service_process import has_postgresql
 HERE = Path(__file__).parent
 STEP_GOALS = {"retinanet": 1.40, "gfl": 1.50, "fcos": 1.50, "faster_rcnn": 1.40, "edge": 1.90}
 GB = 1e9
-PROGRAMS = {"posting": "wrk", "latency": "redis-server"}
+PROGRAMS = {"posting": "wrk", "latency": "redis-server", "page": "chromium"}
 """Programs that a benchmark needs besides this package."""
 NOT_MEASURED = "not measured"
 
@@ -185,6 +185,20 @@ def overhead(result: dict[str, Any]) -> list[Row]:
     return [Row("service beside training", "<= 0.02 of its CPU", f"{share:.3f}", share <= 0.02, parts)]
 
 
+def page(result: dict[str, Any], *_: str) -> list[Row]:
+    weight, heap = result["bytes"], result["heap"]
+    growth = (heap[-1] - heap[0]) / (len(heap) - 1) / 1e6
+    first = f"{weight['first view'] / 1e3:.0f} kB for the first view"
+    return [
+        *(
+            Row(f"page: {name}", "<= 1.5 s", f"{result[name]['median']:.2f} s", result[name]["median"] <= 1.5)
+            for name in ("overview", "jobs", "job", "curves")
+        ),
+        Row("its files", "<= 500 kB", f"{weight['all views'] / 1e3:.0f} kB", weight["all views"] <= 500e3, first),
+        Row("heap of a live tab", "+<= 0.1 MB/min", f"{growth:+.2f} MB", growth <= 0.1, f"{heap[-1] / 1e6:.0f} MB"),
+    ]
+
+
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "step": step,
     "evaluation": evaluation,
@@ -198,6 +212,7 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "recording": recording,
     "steady": steady,
     "overhead": overhead,
+    "page": page,
 }
 GROUPS = {"load": ["posting", "latency", "recording", "steady", "overhead", "queries", "streams"]}
 RUNS: dict[str, list[tuple[str, ...]]] = {
@@ -206,6 +221,7 @@ RUNS: dict[str, list[tuple[str, ...]]] = {
     ],
     "queries": [("--database", "sqlite"), *([("--database", "postgresql")] if has_postgresql() else [])],
     "streams": [("--jobs", "500"), ("--jobs", "100")],
+    "page": [("--minutes", "5")],
 }
 
 
