@@ -10,6 +10,7 @@ from typing import get_args
 import frs.errors
 import store.errors  # noqa: F401  defines subclasses of FrsError
 from api.http.errors import STATUS_OF_CODE
+from frs.dataset.issues import HINTS
 from frs.dataset.issues import IssueCode as DatasetCode
 from frs.errors import FrsError
 from store.states import WAITING_HINTS, EndReason
@@ -154,23 +155,23 @@ ENDS = {
     EndReason.INTERNAL_ERROR: ("An unexpected error occurred.", "See GET /jobs/{id}/logs and report it."),
 }
 DATASET = {
-    "annotation_id_duplicate": ("Two annotations have the same id.", "Renumber the annotations."),
-    "annotation_invalid": ("An annotation lacks a field required by COCO.", "Correct or remove it."),
-    "box_empty": ("A box has no area.", "Correct or remove it."),
-    "box_invalid": ("A box is not a list of four finite numbers.", "Correct or remove it."),
-    "box_outside": ("A box lies outside its image.", "Correct or remove it."),
-    "boxes_missing": ("A split has no boxes.", "Use an annotation file with boxes."),
-    "category_duplicate": ("Two categories have the same id or name.", "Rename or merge them."),
-    "category_unknown": ("A box has a category that is not listed.", "List the category, or remove the box."),
-    "image_id_duplicate": ("Two images have the same id.", "Renumber the images."),
-    "image_invalid": ("An image entry lacks a field required by COCO.", "Correct or remove it."),
-    "image_listed_twice": ("Two entries name the same file.", "Remove one of them."),
-    "image_missing": ("The image file does not exist.", "Add the file, or remove its entry."),
-    "image_outside_folder": ("The file name points outside the image folder.", "Move the file into the folder."),
-    "image_size_differs": ("The image size differs from its entry.", "Correct the entry."),
-    "image_too_large": ("The image has more pixels than the limit.", "Scale it down."),
-    "image_unknown": ("A box refers to an image that is not listed.", "List the image, or remove the box."),
-    "image_unreadable": ("The file is not an image or is damaged.", "Replace it, or remove its entry."),
+    "annotation_id_duplicate": "Two annotations have the same id.",
+    "annotation_invalid": "An annotation lacks a field required by COCO.",
+    "box_empty": "A box has no area.",
+    "box_invalid": "A box is not a list of four finite numbers.",
+    "box_outside": "A box lies outside its image.",
+    "boxes_missing": "A split has no boxes.",
+    "category_duplicate": "Two categories have the same id or name.",
+    "category_unknown": "A box has a category that is not listed.",
+    "image_id_duplicate": "Two images have the same id.",
+    "image_invalid": "An image entry lacks a field required by COCO.",
+    "image_listed_twice": "Two entries name the same file.",
+    "image_missing": "The image file does not exist.",
+    "image_outside_folder": "The file name points outside the image folder.",
+    "image_size_differs": "The image size differs from its entry.",
+    "image_too_large": "The image has more pixels than the limit.",
+    "image_unknown": "A box refers to an image that is not listed.",
+    "image_unreadable": "The file is not an image or is damaged.",
 }
 INTRODUCTION = """# Codes
 
@@ -189,7 +190,11 @@ def page() -> str:
         ("Errors of specs, weights and training", ("code", "status", "end reason of the job", "next step"), errors()),
         ("Why a job waits", ("code", "next step"), [(code, hint) for code, hint in WAITING_HINTS.items()]),
         ("Why a job ended", ("code", "meaning", "next step"), _rows(ENDS)),
-        ("Data set issues", ("code", "meaning", "next step"), _rows(DATASET)),
+        (
+            "Data set issues",
+            ("code", "meaning", "next step"),
+            [(code, DATASET[code], hint) for code, hint in HINTS.items()],
+        ),
     ]
     return INTRODUCTION + "".join(_section(*section) for section in sections)
 

@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from api.datasets.schemas import SplitIssue, SplitName
 from frs.dataset.check import CheckedSplit, check_pair, describe_shared_images, inspect_split
+from frs.dataset.issues import HINTS
 from frs.dataset.report import Report
 from frs.errors import FrsError
 from frs.files import digest
@@ -157,7 +158,7 @@ def _check_splits(root: Path, dataset: Dataset) -> DatasetCheckResult:
         try:
             check_pair(train.report, val.report)
         except FrsError as error:
-            result.unusable.append(SplitIssue(split="val", code=error.code, message=error.message))
+            result.unusable.append(SplitIssue(split="val", code=error.code, message=error.message, hint=error.hint))
     result.train, result.val = (split.report if split else None for split in (train, val))
     return result
 
@@ -169,7 +170,7 @@ def _inspect_split(
     try:
         return inspect_split(inside(root, images), inside(root, annotations))
     except FrsError as error:
-        issue = SplitIssue(split=split, code=error.code, message=error.message)
+        issue = SplitIssue(split=split, code=error.code, message=error.message, hint=error.hint)
     except Exception:  # an internal error must not leave the data set in the status `checking`
         _log.exception("check failed")
         message = "The check failed with an internal error; see the log of the service."
@@ -179,7 +180,8 @@ def _inspect_split(
 
 
 def _split_issues(split: SplitName, report: Report | None) -> list[SplitIssue]:
-    return [SplitIssue(split=split, **dict(issue)) for issue in report.issues] if report else []
+    issues = report.issues if report else []
+    return [SplitIssue(split=split, hint=HINTS[issue.code], **dict(issue)) for issue in issues]
 
 
 def _count_images(annotations: Path) -> int:

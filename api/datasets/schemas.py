@@ -39,6 +39,8 @@ class SplitIssue(ResponseModel):
     code: str
     message: str
     """Contains the file name of the image and the box."""
+    hint: str = ""
+    """What to do about it."""
     file: str | None = None
     """File name of the image."""
     image_id: int | None = None

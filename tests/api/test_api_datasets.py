@@ -56,6 +56,7 @@ def test_issues_contain_file_and_box(service):
     assert issues_by_code["image_missing"]["file"] == "000002.jpg"
     assert issues_by_code["box_empty"]["annotation_id"] == 1
     assert issues_by_code["box_empty"]["split"] == "train"
+    assert "width and height must be above 0" in issues_by_code["box_empty"]["hint"]
 
 
 def test_splits_with_different_classes_are_an_issue(service):

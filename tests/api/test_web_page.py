@@ -62,7 +62,7 @@ def test_only_the_vendored_files_of_the_manifest_are_there():
 def test_a_module_makes_no_html_from_text_and_imports_existing_files(path):
     source = path.read_text()
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", source)
-    for address in re.findall(
-        r"""(?:from|import)\s*\(?\s*["']([^"']+)["']""", re.sub(r"/\*.*?\*/", "", source, flags=re.S)
-    ):
+    code = re.sub(r"/\*.*?\*/", "", source, flags=re.S)
+    static = re.findall(r'^(?:import|export)\b[^"]*\bfrom "([^"]+)";$', code, flags=re.M)
+    for address in static + re.findall(r'\bimport\("([^"]+)"\)', code):
         assert address.startswith(".") and (path.parent / address).is_file(), address

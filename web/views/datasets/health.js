@@ -2,13 +2,13 @@
 /** The health report of a data set: what was read, what training does not use, counts, and problems by file. */
 import { get } from "../../api.js";
 import { Loading } from "../../components/basics.js";
+import { Prose } from "../../components/prose.js";
 import { Chart } from "../../components/chart.js";
 import { Table } from "../../components/table.js";
 import { NONE, number, percent, plural, words } from "../../format.js";
 import { html, useMemo } from "../../html.js";
 import { useResource } from "../../resource.js";
 import { route, setQuery } from "../../router.js";
-import { NEXT_STEPS } from "./next_steps.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["Dataset"]} Dataset */
 /** @typedef {import("../../types/api").components["schemas"]["DatasetCheck"]} Check */
@@ -176,7 +176,7 @@ function ProblemKinds({ check, codes }) {
   return html`
     <div class="scroll" tabindex="0" role="region" aria-label="Kinds of problems"><table>
       <thead><tr><th>Kind</th><th class="numeric">Number</th><th>Next step</th></tr></thead>
-      <tbody>${codes.map((code) => html`<tr><td>${words(code)}</td><td class="numeric">${number(count(code))}</td><td>${NEXT_STEPS[code] ?? "See the message."}</td></tr>`)}</tbody>
+      <tbody>${codes.map((code) => html`<tr><td>${words(code)}</td><td class="numeric">${number(count(code))}</td><td><${Prose} text=${check.issues.find((issue) => issue.code === code)?.hint || "See the message."} /></td></tr>`)}</tbody>
     </table></div>
     ${total > shown && html`<p class="hint">The service lists ${number(shown)} of ${number(total)} problems, the first ones of each kind.</p>`}`;
 }
