@@ -51,7 +51,7 @@ class Stack:
         self, name: str, folder: Path, datasets: Path, *, files: Sequence[str] = FILES, only: str = "", **env: str
     ) -> None:
         """Prepare the stack. `only` is the single service to run; by default all run."""
-        self.name, self.folder = name, folder
+        self.name, self.folder, self.datasets = name, folder, datasets
         self.url = f"http://127.0.0.1:{free_port()}"
         self.source = folder / "source"
         copy_compose_files(self.source)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from stack import Stack, answers, inspect, run
@@ -24,6 +25,22 @@ def test_a_job_on_bccd_succeeds_and_its_student_has_the_reported_hash(stack: Sta
     [student] = [row for row in stack.client.each(f"/jobs/{job_id}/checkpoints") if "last" in row["labels"]]
     assert downloaded_sha256(stack, student) == student["sha256"]
     assert "not found" not in stack.logs(job_id), "the image lacks a file"
+
+
+def test_a_student_is_exported_and_finds_objects_and_the_page_is_served(stack: Stack):
+    job_id = stack.submit()
+    export = stack.client.post(f"/jobs/{job_id}/exports")
+    assert stack.wait_until_ended(job_id)["status"] == "succeeded", stack.logs(job_id)
+    ended = stack.wait_until_ended(export["id"])
+    assert ended["status"] == "succeeded", stack.logs(export["id"])
+    [listed] = stack.client.get(f"/jobs/{job_id}/exports")["data"]
+    assert [file["format"] for file in listed["report"]["files"]] == ["onnx", "onnx-int8"]
+    image = sorted((stack.datasets / "bccd").rglob("*.jpg"))[0]
+    answer = stack.client.upload(f"/jobs/{job_id}/predict", image, "image/jpeg", threshold=0)
+    assert answer["results"][0]["objects"]
+    for path, expected in {"": b"<!DOCTYPE html>", "web/main.js": b"import"}.items():
+        with urlopen(f"{stack.url}/{path}") as response:
+            assert expected in response.read()
 
 
 def test_after_kill_9_the_worker_restarts_and_the_job_succeeds(stack: Stack):
