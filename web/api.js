@@ -44,9 +44,11 @@ export class ApiError extends Error {
 
 /** @typedef {Record<string, string | number | boolean | null | undefined | (string | number)[]>} Query */
 
-/** Return the address of a path of the API, relative to the page. @param {string} path @param {Query} [query] */
+/** Return the address of a path of the API, relative to the page. Throws ApiError for one that leads elsewhere, such as by `..`. @param {string} path @param {Query} [query] */
 export function address(path, query = {}) {
-  const url = new URL(path.replace(/^\//, ""), new URL(".", document.baseURI));
+  const base = new URL(".", document.baseURI);
+  const url = new URL(base.href + path.replace(/^\//, ""));
+  if (path.split(/[/\\]/).some((part) => /^(\.|%2e){1,2}$/i.test(part))) throw new ApiError(404, { code: "not_found", detail: "There is no such object." });
   for (const [name, value] of Object.entries(query)) {
     if (value === null || value === undefined || value === "") continue;
     for (const item of Array.isArray(value) ? value : [value]) url.searchParams.append(name, String(item));
@@ -73,7 +75,7 @@ export async function send(method, path, { query, json, body, headers = {}, sign
     });
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw new ApiError(0, { code: "unreachable", detail: "The service cannot be reached.", hint: "The page retries by itself." });
+    throw new ApiError(0, { code: "unreachable", detail: "The service cannot be reached.", hint: method === "GET" ? "The page retries by itself." : "Try again." });
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));

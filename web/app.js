@@ -2,7 +2,9 @@
 /** The frame of the page: sign-in, navigation, and the view of the address. */
 import { apiKey, signOut } from "./api.js";
 import { Toasts } from "./components/toast.js";
-import { html, useEffect, useState } from "./html.js";
+import { Loading } from "./components/basics.js";
+import { html, useEffect } from "./html.js";
+import { useResource } from "./resource.js";
 import { href, route } from "./router.js";
 import { toggleTheme } from "./theme.js";
 import { SignIn } from "./views/sign_in.js";
@@ -50,29 +52,17 @@ function Navigation() {
     </nav>`;
 }
 
-/** @type {Map<string, any>} */
-const loaded = new Map();
-
 function View() {
   const name = route.value.path[0] ?? "";
   const view = Object.hasOwn(VIEWS, name) ? VIEWS[/** @type {keyof typeof VIEWS} */ (name)] : null;
   const title = [...route.value.path.slice(1, 2), view?.title ?? "Not found"].join(" · ");
   useEffect(() => { document.title = `${title} · FRS`; }, [title]);
   if (!view) return html`<h1>Not found</h1><p>There is no view at this address. <a href="#/">Overview</a></p>`;
-  return html`<${Loaded} key=${name} name=${name} load=${view.load} />`;
+  return html`<${Loaded} key=${name} load=${view.load} />`;
 }
 
-/** A view's module, loaded on demand. @param {{name: string, load: () => Promise<any>}} props */
-function Loaded({ name, load }) {
-  const module = useModule(name, load);
-  return module ? html`<${module.View} />` : null;
-}
-
-/** @param {string} name @param {() => Promise<any>} load */
-function useModule(name, load) {
-  const [, update] = useState(0);
-  useEffect(() => {
-    if (!loaded.has(name)) load().then((module) => { loaded.set(name, module); update(1); });
-  }, [name]);
-  return loaded.get(name);
+/** A view, whose module is loaded when it is first shown. @param {{load: () => Promise<any>}} props */
+function Loaded({ load }) {
+  const module = useResource(load, []);
+  return html`<${Loading} resource=${module}>${(/** @type {any} */ { View }) => html`<${View} />`}<//>`;
 }

@@ -71,6 +71,12 @@ export function ago(at) {
 /** Local date and time. @param {string | null | undefined} at */
 export const time = (at) => (at ? new Date(at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" }) : NONE);
 
+/** The begin of a local day, such as 2026-11-30, as a time of the API; null for any other text. @param {string | undefined} day */
+export function dayStart(day) {
+  const start = new Date(`${day}T00:00`);
+  return Number.isNaN(start.getTime()) ? null : start.toISOString();
+}
+
 /** Local time of day with seconds. @param {string} at */
 export const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
 

@@ -20,6 +20,8 @@ export function useResource(load, dependencies, seconds = 0) {
   const [state, setState] = useState(/** @type {any} */ ({ data: undefined, error: null, loading: true }));
   const [round, setRound] = useState(0);
   const previous = useRef(dependencies);
+  const interval = useRef(seconds);
+  interval.current = seconds;
   const reload = useCallback(() => setRound((value) => value + 1), []);
   const set = useCallback((/** @type {T} */ data) => setState({ data, error: null, loading: false }), []);
 
@@ -39,11 +41,11 @@ export function useResource(load, dependencies, seconds = 0) {
         const data = await load(abort.signal);
         if (abort.signal.aborted) return;
         setState({ data, error: null, loading: false });
-        again(seconds);
+        again(interval.current);
       } catch (error) {
         if (abort.signal.aborted) return;
         setState((/** @type {any} */ state) => ({ ...state, error, loading: false }));
-        again(/** @type {any} */ (error).code === "unreachable" ? 2 : seconds);
+        again(/** @type {any} */ (error).code === "unreachable" ? 2 : interval.current);
       }
     }
     run();

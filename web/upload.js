@@ -1,6 +1,7 @@
 // @ts-check
 /** Uploads with progress. They use XMLHttpRequest, because fetch does not report how much of a body was sent. */
 import { address, ApiError, apiKey, getAll, signOut } from "./api.js";
+import { toast } from "./components/toast.js";
 import { useEffect, useRef, useState } from "./html.js";
 
 /** Larger files are sent without their SHA-256: the browser would have to hold them in memory. */
@@ -57,7 +58,10 @@ export function useUpload(path) {
   const [progress, setProgress] = useState(/** @type {Progress | null} */ (null));
   const [error, setError] = useState(/** @type {any} */ (null));
   const abort = useRef(/** @type {AbortController | null} */ (null));
-  useEffect(() => () => abort.current?.abort(), []);
+  useEffect(() => () => {
+    if (abort.current) toast("The upload was cancelled: its view was left.", "failed");
+    abort.current?.abort();
+  }, []);
 
   /** @param {Blob} file @param {string} type @param {import("./api.js").Query} query */
   async function start(file, type, query) {
@@ -69,6 +73,7 @@ export function useUpload(path) {
     } catch (/** @type {any} */ error) {
       if (error.name !== "AbortError") setError(error);
     } finally {
+      abort.current = null;
       setProgress(null);
     }
   }

@@ -17,7 +17,9 @@ from api.upload_body import Upload
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 _IMAGE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {name: {"schema": {"type": "string", "format": "binary"}} for name in (*images.MEDIA_TYPES, BINARY)}
+        "content": {
+            name: {"schema": {"type": "string", "format": "binary"}} for name in {*images.MEDIA_TYPES.values(), BINARY}
+        }
     }
 }
 Split = Annotated[SplitName, Query(description="Split of the data set.")]

@@ -1,6 +1,6 @@
 """The images of a data set with their boxes, for pictures of the data."""
 
-import mimetypes
+import threading
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +22,18 @@ from frs.errors import FrsError, InvalidSpec
 from frs.resolved import inside
 from store.artifacts.uploads import dataset_root
 
-MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
-"""Media types that a browser may show. Files of any other type are sent as `application/octet-stream`."""
+MEDIA_TYPES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".gif": "image/gif",
+}
+"""Media types that a browser may show, by suffix. Any other file is sent as `application/octet-stream`."""
+_CACHED_FILES = 4
+_lock = threading.Lock()
+"""Held while an annotation file is read: requests for the images of one page read it once."""
 
 
 def list_images(
@@ -50,10 +60,9 @@ def image_file(context: Context, caller: Caller, dataset: str, split: SplitName,
     if path is None or not path.is_file():
         hint = "GET /datasets/{id}/images lists the images; GET /datasets/{id}/check the missing files."
         raise ApiError(404, "image_not_found", f"The {split} split has no file for image {image_id}.", hint)
-    media_type = mimetypes.guess_type(path.name)[0]
     return FileResponse(
         path,
-        media_type=media_type if media_type in MEDIA_TYPES else BINARY,
+        media_type=MEDIA_TYPES.get(path.suffix.lower(), BINARY),
         headers={"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"},
     )
 
@@ -71,12 +80,13 @@ def _open_split(context: Context, caller: Caller, dataset: str, split: SplitName
         state = path.stat()
         if state.st_size > MAX_SYNC_BYTES:
             raise _unreadable(f"{path.name} is larger than {MAX_SYNC_BYTES >> 20} MiB")
-        return _read(path, state.st_mtime_ns), inside(root, images)
+        with _lock:
+            return _read(path, state.st_mtime_ns), inside(root, images)
     except (OSError, FrsError) as error:
         raise _unreadable(getattr(error, "message", type(error).__name__)) from error
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=_CACHED_FILES)
 def _read(path: Path, modified_ns: int) -> CocoFile:
     """Return the annotations. `modified_ns` makes a changed file another entry of the cache."""
     return coco.read(path)

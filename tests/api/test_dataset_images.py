@@ -57,16 +57,25 @@ def test_an_image_without_a_file_is_a_404(service, tmp_path, case):
     assert (response.status_code, response.json()["code"]) == (404, "image_not_found")
 
 
-def test_a_file_that_is_no_picture_by_its_name_has_no_type_of_its_own(service):
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("a.webp", "image/webp"),
+        ("a.JPG", "image/jpeg"),
+        ("a.html", "application/octet-stream"),
+        ("a.svg", "application/octet-stream"),
+    ],
+)
+def test_the_type_follows_from_the_suffix_and_is_that_of_a_picture(service, name, media_type):
     def change(folder, document):
         image = document["images"][0]
-        (folder / "train" / image["file_name"]).rename(folder / "train" / "page.html")
-        image["file_name"] = "page.html"
+        (folder / "train" / image["file_name"]).rename(folder / "train" / name)
+        image["file_name"] = name
 
     altered(service, change)
     image = service.get("/datasets/altered/images?split=train")["data"][0]
     response = service.client.get(f"/datasets/altered/images/{image['id']}/content?split=train")
-    assert (response.status_code, response.headers["content-type"]) == (200, "application/octet-stream")
+    assert (response.status_code, response.headers["content-type"]) == (200, media_type)
 
 
 def test_annotations_that_cannot_be_read_are_a_409(service, shapes):

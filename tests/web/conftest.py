@@ -81,6 +81,7 @@ def _run_jobs(client: Client) -> dict[str, str]:
         until(lambda: client.get(f"/jobs/{job_id}")["is_terminal"], TIMEOUT_SECONDS)  # noqa: B023  called at once
         ended = client.get(f"/jobs/{job_id}")
         assert ended["status"] == "succeeded", ended["error"]
+    client.post("/detectors", {"name": "delivered", "job": job["id"]})
     return jobs | {"waiting": waiting["id"]}
 
 

@@ -53,9 +53,21 @@ export function Ago({ at }) {
 /** A link to a job by name or id. @param {{id: string, name?: string | null}} props */
 export const JobLink = ({ id, name }) => html`<a href=${href(["jobs", id])}>${name || id}</a>`;
 
+/** Put a text into the clipboard, also where the page is not served over HTTPS or from this machine. @param {string} text */
+async function copyText(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const field = document.createElement("textarea");
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const done = document.execCommand("copy");
+  field.remove();
+  if (!done) throw new Error("refused");
+}
+
 /** @param {{text: string, label?: string}} props */
 export function Copy({ text, label = "Copy" }) {
-  const copy = () => navigator.clipboard.writeText(text).then(() => toast("Copied."), () => toast("The browser refused to copy.", "failed"));
+  const copy = () => copyText(text).then(() => toast("Copied."), () => toast("The browser refused to copy.", "failed"));
   return html`<button class="quiet" onClick=${copy}>${label}</button>`;
 }
 

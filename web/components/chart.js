@@ -1,6 +1,6 @@
 // @ts-check
 /** Charts by ECharts, which is loaded with the first one. */
-import { html, useEffect, useRef } from "../html.js";
+import { html, useEffect, useRef, useState } from "../html.js";
 import { isDark } from "../theme.js";
 
 /** Colours that colour-blind readers can tell apart (Okabe and Ito); the roles have the same ones in every picture. */
@@ -17,6 +17,7 @@ export function Chart({ option, label, height = 280, onReady }) {
   const chart = useRef(/** @type {any} */ (null));
   const latest = useRef(option);
   latest.current = option;
+  const [failure, setFailure] = useState("");
   const dark = isDark.value;
 
   useEffect(() => {
@@ -29,7 +30,7 @@ export function Chart({ option, label, height = 280, onReady }) {
       onReady?.(chart.current);
       observer = new ResizeObserver(() => chart.current?.resize());
       observer.observe(element.current);
-    });
+    }).catch((error) => { if (!gone) setFailure(String(error)); });
     return () => {
       gone = true;
       observer?.disconnect();
@@ -39,6 +40,7 @@ export function Chart({ option, label, height = 280, onReady }) {
   }, [dark]);
   useEffect(() => { chart.current?.setOption(complete(option), { replaceMerge: ["series"] }); }, [option]);
 
+  if (failure) return html`<p class="problem" role="alert">The chart cannot be drawn: ${failure}. Reload the page.</p>`;
   return html`<div class="chart" ref=${element} role="img" aria-label=${label} style=${{ height: `${height}px` }}></div>`;
 }
 

@@ -1,10 +1,11 @@
 // @ts-check
-/** View 12: jobs side by side: what differs in their specs, their curves on a common grid of steps, and their evaluations. */
+/** Jobs side by side: what differs in their specs, their curves on a common grid of steps, and their evaluations. */
 import { get } from "../api.js";
 import { JobLink, JobProgress, Loading, Status } from "../components/basics.js";
 import { Table } from "../components/table.js";
 import { count, duration, between, milliseconds, NONE, number, percent, points, words } from "../format.js";
 import { html, useState } from "../html.js";
+import { MAX_COMPARED } from "../limits.js";
 import { useResource } from "../resource.js";
 import { go, href, route, setQuery } from "../router.js";
 import { Curves } from "./compare/curves.js";
@@ -14,7 +15,6 @@ import { Curves } from "./compare/curves.js";
 /** @typedef {import("../types/api").components["schemas"]["JobScores"]} JobScores */
 /** @typedef {import("../types/api").components["schemas"]["Job"]} Job */
 
-const MAX_JOBS = 16;
 /** The smallest number of points that the API accepts; the overview needs the names and the last values only. */
 const FEW_POINTS = 32;
 const METRICS = { bbox_mAP: "mAP", bbox_mAP_50: "mAP50", bbox_mAP_75: "mAP75", bbox_mAP_s: "mAP, small", bbox_mAP_m: "mAP, medium", bbox_mAP_l: "mAP, large" };
@@ -41,8 +41,8 @@ function Chooser({ chosen }) {
   ];
   const compare = () => go(["compare"], { ...route.value.query, jobs: [...selected].join(","), choose: null });
   return html`
-    <p>Choose 2 to ${MAX_JOBS} of the newest jobs, or select jobs in the <a href="#/jobs">list of jobs</a>, which has filters.</p>
-    <div class="row"><button class="primary" disabled=${selected.size < 2 || selected.size > MAX_JOBS} onClick=${compare}>Compare ${selected.size} jobs</button></div>
+    <p>Choose 2 to ${MAX_COMPARED} of the newest jobs, or select jobs in the <a href="#/jobs">list of jobs</a>, which has filters.</p>
+    <div class="row"><button class="primary" disabled=${selected.size < 2 || selected.size > MAX_COMPARED} onClick=${compare}>Compare ${selected.size} jobs</button></div>
     <section class="card"><${Loading} resource=${jobs}>${(/** @type {Job[]} */ rows) => html`
       <${Table} label="Jobs to compare" columns=${columns} rows=${rows} rowKey=${(/** @type {Job} */ job) => job.id} selected=${selected} onSelect=${setSelected}
         order=${route.value.query.order ?? ""} onOrder=${(/** @type {string} */ order) => setQuery({ order })} empty=${html`There are no jobs yet. <a href="#/new">Start one</a>`} />`}<//></section>`;

@@ -79,7 +79,6 @@ function Loaded({ row }) {
     <p><a href="#/detectors">Detectors</a></p>
     <h1>${row.name}</h1>
     <div class="row">
-      <a class="button" href=${href(["jobs"], { search: row.name })}>Jobs</a>
       <${ActionButton} class="danger" confirm=${`Delete the detector ${row.name}?${row.job_id || row.weights_file ? " Its weights are kept." : " Its uploaded weights are deleted."}`} onClick=${remove}>Delete<//>
     </div>
     ${row.error && html`<${Problem} error=${row.error} />`}

@@ -34,6 +34,7 @@ const END_REASONS = {
 
 export function View() {
   const [, id, tab = "summary"] = route.value.path;
+  if (!/^job_[0-9a-z]+$/.test(id)) return html`<${NoSuchJob} />`;
   return html`<${JobView} key=${id} id=${id} tab=${tab} />`;
 }
 
@@ -41,9 +42,11 @@ export function View() {
 function JobView({ id, tab }) {
   const live = useMemo(() => new LiveJob(), [id]);
   const resource = useLiveJob(id, live);
-  if (resource.error?.status === 404) return html`<h1>No such job</h1><p>It may have been deleted, or belongs to another owner. <a href="#/jobs">All jobs</a></p>`;
+  if (resource.error?.status === 404) return html`<${NoSuchJob} />`;
   return html`<${Loading} resource=${resource}>${(/** @type {Job} */ job) => html`<${Loaded} job=${job} live=${live} tab=${tab} reload=${resource.reload} />`}<//>`;
 }
+
+const NoSuchJob = () => html`<h1>No such job</h1><p>It may have been deleted, or belongs to another owner. <a href="#/jobs">All jobs</a></p>`;
 
 /** Load a job and keep it current with its stream. @param {string} id @param {LiveJob} live */
 function useLiveJob(id, live) {

@@ -1,9 +1,9 @@
 // @ts-check
-/** View 2: the jobs, with filters, groups and actions in bulk. With an id in the address, view 3 shows that job. */
+/** The jobs, with filters, groups and actions in bulk. With an id in the address, that job. */
 import { get } from "../api.js";
 import { Ago, JobLink, JobProgress, Loading, Status } from "../components/basics.js";
 import { Table } from "../components/table.js";
-import { between, duration, number, plural, words } from "../format.js";
+import { between, dayStart, duration, number, plural, words } from "../format.js";
 import { Fragment, html, useMemo, useRef, useState } from "../html.js";
 import { useResource } from "../resource.js";
 import { href, route, setQuery } from "../router.js";
@@ -33,12 +33,6 @@ function Jobs() {
     <div class="row"><h1>Jobs</h1><span class="grow"></span><a class="button primary" href="#/new">New job</a></div>
     <${Filters} datasets=${datasets.data ?? []} />
     <${List} key=${JSON.stringify(query)} query=${query} datasets=${datasets.data ?? []} />`;
-}
-
-/** Return the begin of a local day, such as 2026-11-30, as a time of the API. @param {string | undefined} day */
-function dayStart(day) {
-  const start = new Date(`${day}T00:00`);
-  return Number.isNaN(start.getTime()) ? null : start.toISOString();
 }
 
 /**

@@ -1,5 +1,5 @@
 // @ts-check
-/** View 11: a new job, as a form and as YAML, with a live plan. */
+/** A new job, as a form and as YAML, with a live plan. */
 import { get, post, save } from "../api.js";
 import { ActionButton, Copy, Loading, Problem, Tabs } from "../components/basics.js";
 import { toast } from "../components/toast.js";

@@ -1,11 +1,11 @@
 // @ts-check
-/** View 1: what runs, what waits and why, the workers, and the disk space. It refreshes by itself. */
+/** What runs, what waits and why, the workers, and the disk space. It refreshes by itself. */
 import { get } from "../api.js";
 import { Ago, JobLink, JobProgress, Loading, ProgressBar } from "../components/basics.js";
 import { Prose } from "../components/prose.js";
 import { Table } from "../components/table.js";
 import { between, bytes, duration, number, percent, plural, time, words } from "../format.js";
-import { html, useRef, useState } from "../html.js";
+import { html, useRef } from "../html.js";
 import { useResource } from "../resource.js";
 import { href } from "../router.js";
 
@@ -170,12 +170,9 @@ function WorkerState({ worker }) {
 
 /** @param {{usage: Usage}} props */
 function DiskSpace({ usage }) {
-  const [order, setOrder] = useState("-total");
   return html`
     <div class="grid">${usage.disks.map((disk) => html`<${DiskFacts} disk=${disk} />`)}</div>
-    <${Table} label="Disk space by owner" columns=${OWNER_COLUMNS} rows=${usage.owners} rowKey=${(/** @type {any} */ row) => row.owner} order=${order} onOrder=${setOrder}
-      empty="No files are stored yet." />
-    <p class="hint">Remove old jobs, checkpoints and metrics with <code>frs clean</code>, or select ended jobs in the <a href=${href(["jobs"], { status: "succeeded,failed,cancelled" })}>list of jobs</a>.</p>`;
+    <p class="hint"><a href=${href(["keys", "usage"])}>Stored files by owner</a>. Remove old jobs, checkpoints and metrics with <code>frs clean</code>, or select ended jobs in the <a href=${href(["jobs"], { status: "succeeded,failed,cancelled" })}>list of jobs</a>.</p>`;
 }
 
 /** @param {{disk: Disk}} props */
@@ -188,11 +185,3 @@ function DiskFacts({ disk }) {
     <div class=${low ? "bad" : "hint"}>${low ? "Too little space. " : ""}${consequence} below ${bytes(disk.floor)}.</div>
   </div>`;
 }
-
-const OWNER_COLUMNS = [
-  { name: "owner", title: "Owner", cell: (/** @type {any} */ row) => row.owner, sort: (/** @type {any} */ row) => row.owner },
-  ...["checkpoints", "artifacts", "datasets", "detectors", "total", "limit"].map((name) => ({
-    name, title: name === "datasets" ? "Data sets" : words(name[0].toUpperCase() + name.slice(1)), numeric: true,
-    cell: (/** @type {any} */ row) => bytes(row[name]), sort: (/** @type {any} */ row) => row[name],
-  })),
-];

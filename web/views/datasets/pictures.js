@@ -5,7 +5,7 @@ import { Dialog, Problem } from "../../components/basics.js";
 import { Boxes } from "../../components/boxes.js";
 import { useObjectUrl } from "../../components/files.js";
 import { plural } from "../../format.js";
-import { html, useEffect, useState } from "../../html.js";
+import { html, useEffect, useRef, useState } from "../../html.js";
 import { route, setQuery } from "../../router.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["Dataset"]} Dataset */
@@ -20,6 +20,7 @@ export function Pictures({ dataset }) {
   const { pictures, more, loading, error, load } = usePictures(dataset.id, split);
   const shown = pictures.filter((picture) => !category || picture.objects.some((object) => object.category === category));
   const opened = shown.findIndex((picture) => String(picture.id) === image);
+  useEffect(() => { if (image && opened < 0 && more && !loading && !error) load(); }, [image, opened, more, loading]);
   const open = (/** @type {number} */ index) => setQuery({ image: String(shown[index].id) });
   const step = (/** @type {KeyboardEvent} */ event) => {
     const next = opened + ({ ArrowLeft: -1, ArrowRight: 1 }[event.key] ?? 0);
@@ -34,9 +35,7 @@ export function Pictures({ dataset }) {
         <option value="">all</option>${(dataset.classes ?? []).map((name) => html`<option value=${name}>${name}</option>`)}</select></label>
       <span class="muted" role="status">${loading ? "Loading" : error ? "" : category ? `${shown.length} of ${plural(pictures.length, "loaded image")} show it` : plural(pictures.length, "image")}</span>
     </div>
-    ${error && (error.status === 404
-      ? html`<p class="empty">This version of the service does not deliver the images of a data set.</p>`
-      : html`<${Problem} error=${error} onRetry=${load} />`)}
+    ${error && html`<${Problem} error=${error} onRetry=${load} />`}
     <div class="pictures">${shown.map((picture, index) => html`
       <button key=${picture.id} class="picture" onClick=${() => open(index)} aria-label=${`Show ${picture.file_name} larger`}>
         <${Picture} source=${source(picture)} split=${split} picture=${picture} category=${category} labels=${false} />
@@ -58,21 +57,23 @@ export function Pictures({ dataset }) {
 function usePictures(id, split) {
   const empty = { pictures: /** @type {Picture[]} */ ([]), cursor: /** @type {string | null} */ (null), loading: true, error: /** @type {any} */ (null) };
   const [state, setState] = useState(empty);
-  /** @param {string | null} cursor @param {AbortSignal} [signal] */
-  async function load(cursor, signal) {
+  const abort = useRef(new AbortController());
+  /** @param {string | null} cursor */
+  async function load(cursor) {
+    const { signal } = abort.current;
     setState((state) => ({ ...state, loading: true, error: null }));
     try {
       const page = await get(`/datasets/${id}/images`, { split, cursor, limit: PAGE }, signal);
-      if (!signal?.aborted) setState((state) => ({ pictures: [...state.pictures, ...page.data], cursor: page.next_cursor, loading: false, error: null }));
+      if (!signal.aborted) setState((state) => ({ pictures: [...state.pictures, ...page.data], cursor: page.next_cursor, loading: false, error: null }));
     } catch (error) {
-      if (!signal?.aborted) setState((state) => ({ ...state, loading: false, error }));
+      if (!signal.aborted) setState((state) => ({ ...state, loading: false, error }));
     }
   }
   useEffect(() => {
-    const abort = new AbortController();
+    abort.current = new AbortController();
     setState(empty);
-    load(null, abort.signal);
-    return () => abort.abort();
+    load(null);
+    return () => abort.current.abort();
   }, [id, split]);
   return { pictures: state.pictures, more: state.cursor !== null, loading: state.loading, error: state.error, load: () => load(state.cursor) };
 }

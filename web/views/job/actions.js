@@ -4,6 +4,7 @@ import { post, send } from "../../api.js";
 import { ActionButton, Dialog } from "../../components/basics.js";
 import { attempt } from "../../components/toast.js";
 import { html, useState } from "../../html.js";
+import { MAX_COMPARED } from "../../limits.js";
 import { go, href } from "../../router.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["JobDetails"]} Job */
@@ -34,7 +35,7 @@ export function Actions({ job, reload }) {
         <${ActionButton} key=${name} class=${action.danger ? "danger" : ""} confirm=${action.confirm} onClick=${() => act(name)}>${action.title}<//>`)}
       <button onClick=${() => setEditing(true)}>Edit name, tags, priority</button>
       ${job.kind !== "compare" && html`<a class="button" href=${href(["new"], { from: job.parent_id ?? job.id })}>Start a similar job</a>`}
-      <a class="button" href=${href(["compare"], { jobs: group.slice(0, 16).join() })}>Compare</a>
+      <a class="button" href=${href(["compare"], { jobs: group.slice(0, MAX_COMPARED).join() })}>Compare</a>
       ${allowed.includes("delete") && html`<${ActionButton} class="danger" onClick=${remove}
         confirm="Delete the job with its baselines, other seeds, comparison and all their files?">Delete<//>`}
     </div>
@@ -56,9 +57,9 @@ function Edit({ job, onClose, onSaved }) {
   };
   return html`<${Dialog} title="Edit the job" onClose=${onClose}>
     <form onSubmit=${save}>
-      <div class="field"><label for="edit-name">Name</label><input id="edit-name" name="name" maxlength="100" value=${job.name ?? ""} /></div>
-      <div class="field"><label for="edit-tags">Tags, separated by commas</label><input id="edit-tags" name="tags" value=${job.tags.join(", ")} /></div>
-      <div class="field"><label for="edit-priority">Priority</label><input id="edit-priority" name="priority" type="number" step="1" value=${job.priority} />
+      <div class="field"><label for="edit-name">Name</label><input id="edit-name" name="name" maxlength="100" defaultValue=${job.name ?? ""} /></div>
+      <div class="field"><label for="edit-tags">Tags, separated by commas</label><input id="edit-tags" name="tags" defaultValue=${job.tags.join(", ")} /></div>
+      <div class="field"><label for="edit-priority">Priority</label><input id="edit-priority" name="priority" type="number" step="1" defaultValue=${job.priority} />
         <span class="hint">Higher ones run first; above 0 the key needs the scope <code>priority</code>.</span></div>
       <div class="row end"><button type="button" onClick=${onClose}>Cancel</button><button class="primary">Save</button></div>
     </form>

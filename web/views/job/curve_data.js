@@ -40,8 +40,7 @@ export function useCurves(jobs, keys, x, live) {
     async function update() {
       const isDue = (/** @type {Job} */ job, /** @type {number} */ index) => !curves[job.id] || (index ? open.has(job.id) && tick % POLL_SECONDS === 0 : isChanged);
       const due = current.current.filter(isDue);
-      tick++;
-      open = new Set(current.current.filter((job) => !job.is_terminal).map((job) => job.id));
+      if (tick++ % POLL_SECONDS === 0) open = new Set(current.current.filter((job) => !job.is_terminal).map((job) => job.id));
       isChanged = false;
       try {
         const loaded = await Promise.all(due.map(async (job) => [job.id, await load(job.id, curves[job.id], keys, x, abort.signal)]));
@@ -98,23 +97,22 @@ export function smoothed({ x, y }, weight) {
   };
 }
 
-/** Mean, minimum and maximum of the runs at the points where all of them have values; in between they are interpolated. @param {Points[]} runs @returns {Line} */
+/** Mean, minimum and maximum over the runs that reach a point; between their values they are interpolated. @param {Points[]} runs @returns {Line} */
 export function combined(runs) {
   const defined = runs.map(({ x, y }) => {
     const present = x.map((at, index) => [at, y[index]]).filter(([, value]) => value !== null);
     return { x: present.map(([at]) => /** @type {number} */ (at)), y: present.map(([, value]) => /** @type {number} */ (value)) };
   }).filter((run) => run.x.length);
   if (defined.length < 2) return (defined[0] ?? { x: [], y: [] }).x.map((x, index) => ({ x, mean: defined[0].y[index], low: defined[0].y[index], high: defined[0].y[index] }));
-  const from = Math.max(...defined.map((run) => run.x[0])), to = Math.min(...defined.map((run) => /** @type {number} */ (run.x.at(-1))));
-  const grid = [...new Set(defined.flatMap((run) => run.x))].filter((x) => x >= from && x <= to).sort((a, b) => a - b);
+  const grid = [...new Set(defined.flatMap((run) => run.x))].sort((a, b) => a - b);
   const columns = defined.map((run) => interpolated(run, grid));
   return grid.map((x, index) => {
-    const values = columns.map((column) => column[index]);
+    const values = columns.filter((_, run) => x >= defined[run].x[0] && x <= /** @type {number} */ (defined[run].x.at(-1))).map((column) => column[index]);
     return { x, mean: values.reduce((sum, value) => sum + value, 0) / values.length, low: Math.min(...values), high: Math.max(...values) };
   });
 }
 
-/** @param {{x: number[], y: number[]}} run @param {number[]} grid ascending, within the run */
+/** @param {{x: number[], y: number[]}} run @param {number[]} grid ascending */
 function interpolated({ x, y }, grid) {
   let index = 0;
   return grid.map((at) => {

@@ -7,6 +7,7 @@ import { time, words } from "../../format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../../html.js";
 import { useResource } from "../../resource.js";
 import { route, setQuery } from "../../router.js";
+import { useStreamed } from "./streamed.js";
 import { timeline } from "./timeline.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["JobDetails"]} Job */
@@ -51,30 +52,9 @@ function useLines(job, live, isWhole) {
     const lines = [...logs.map(fromLog), ...events.flatMap((event) => fromEvent(event, job))].sort((a, b) => a.seq - b.seq);
     return { lines: lines.slice(-KEPT), isCut: logs.length === TAIL };
   }, [job.id, isWhole]);
-  const { data, set, reload } = resource;
-  const gaps = live.gaps.value;
-  /** Events that came while the list was loaded or drawn. */
-  const waiting = useRef(/** @type {Line[]} */ ([]));
-  const current = useRef(data);
-  current.current = data;
-
-  useEffect(() => { if (gaps) reload(); }, [gaps]);
-  useEffect(() => {
-    const stop = live.listen((type, { at, attempt, ...rest }, seq) => {
-      if (seq === null || type === "metric") return;
-      waiting.current.push(...(type === "log" ? [fromLog({ seq, at, attempt, ...rest })] : fromEvent({ seq, type, at, attempt, data: rest }, job)));
-    });
-    const timer = setInterval(() => {
-      const before = current.current;
-      if (!before || !waiting.current.length) return;
-      const last = before.lines.at(-1)?.seq ?? 0;
-      const added = waiting.current.filter((line) => line.seq > last);
-      waiting.current = [];
-      if (added.length) set({ ...before, lines: [...before.lines, ...added].slice(-KEPT) });
-    }, 300);
-    return () => { stop(); clearInterval(timer); };
-  }, [job.id]);
-  return resource;
+  const lines = useStreamed(resource.data?.lines, resource.reload, live, ({ type, data, ...event }) =>
+    (type === "metric" ? [] : type === "log" ? [fromLog({ ...event, ...data })] : fromEvent({ ...event, type, data }, job)));
+  return { ...resource, data: resource.data && { ...resource.data, lines: /** @type {Line[]} */ (lines).slice(-KEPT) } };
 }
 
 /** @param {any} line @returns {Line} */

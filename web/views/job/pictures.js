@@ -26,21 +26,22 @@ const WHY_MISSING = {
   "richness.json": "It is written at the end of a job with a teacher.",
 };
 
-/** @param {{job: Job, live: any}} props */
-export function Tab({ job }) {
+/** @param {{job: Job, live: any, related: Job[]}} props */
+export function Tab({ job, related }) {
+  const isOpen = [job, ...related].some((run) => !run.is_terminal);
   const name = route.value.query.part ?? "images";
   const part = PARTS[/** @type {keyof typeof PARTS} */ (name)] ?? PARTS.images;
   const items = Object.entries(PARTS).map(([key, { title }]) => ({ name: key, title, address: href(["jobs", job.id, "pictures"], { part: key }) }));
   return html`
     <${Tabs} items=${items} current=${name} label="Kinds of pictures" />
-    <${Part} key=${part.file} job=${job} file=${part.file} view=${part.view} />`;
+    <${Part} key=${part.file} job=${job} isOpen=${isOpen} file=${part.file} view=${part.view} />`;
 }
 
-/** @param {{job: Job, file: string, view: any}} props */
-function Part({ job, file, view: View }) {
-  const resource = useResource((abort) => get(`/jobs/${job.id}/artifacts/${file}`, {}, abort), [job.id, file, job.is_terminal], job.is_terminal ? 0 : 15);
+/** One kind of pictures; its file may come as long as a job of the run group has not ended. @param {{job: Job, isOpen: boolean, file: string, view: any}} props */
+function Part({ job, isOpen, file, view: View }) {
+  const resource = useResource((abort) => get(`/jobs/${job.id}/artifacts/${file}`, {}, abort), [job.id, file, isOpen], isOpen ? 10 : 0);
   if (resource.error?.status === 404) {
-    return html`<p class="empty">${file} is not there ${job.is_terminal ? "" : "yet"}. ${WHY_MISSING[/** @type {keyof typeof WHY_MISSING} */ (file)]}
+    return html`<p class="empty">${file} is not there${isOpen ? " yet" : ""}. ${WHY_MISSING[/** @type {keyof typeof WHY_MISSING} */ (file)]}
       ${" "}<a href=${href(["jobs", job.id, "files"])}>Files of this job</a></p>`;
   }
   return html`<${Loading} resource=${resource}>${(/** @type {any} */ data) => html`<${View} job=${job} data=${data} />`}<//>`;

@@ -3,9 +3,10 @@
 import { get, getAll } from "../../api.js";
 import { Ago, Copy, Facts, Loading } from "../../components/basics.js";
 import { between, clock, count, duration, NONE, time, words } from "../../format.js";
-import { html, useEffect, useRef } from "../../html.js";
+import { html } from "../../html.js";
 import { useResource } from "../../resource.js";
 import { href, route, setQuery } from "../../router.js";
+import { useStreamed } from "./streamed.js";
 import { timeline } from "./timeline.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["JobDetails"]} Job */
@@ -74,19 +75,8 @@ const TYPES = ["status", "phase", "rewound", "evaluation", "checkpoint", "artifa
 /** @param {{job: Job, live: LiveJob}} props */
 function History({ job, live }) {
   const resource = useResource(() => getAll(`/jobs/${job.id}/events`, { limit: 200 }, 5000), [job.id]);
-  const { data, set, reload } = resource;
-  const gaps = live.gaps.value;
-  useEffect(() => { if (gaps) reload(); }, [gaps]);
-  /** The newest list: several events can come before the next drawing. */
-  const current = useRef(data);
-  current.current = data;
-  useEffect(() => live.listen((type, { at, attempt, ...rest }, seq) => {
-    const events = current.current;
-    if (!events || seq === null || !TYPES.includes(type) || seq <= (events.at(-1)?.seq ?? 0)) return;
-    current.current = [...events, { seq, type, at, attempt, data: rest }];
-    set(current.current);
-  }), [job.id]);
-  return html`<${Loading} resource=${resource}>${(/** @type {any[]} */ events) => html`<${Timeline} entries=${timeline(events, job)} />`}<//>`;
+  const events = useStreamed(resource.data, resource.reload, live, (event) => (TYPES.includes(event.type) ? [event] : []));
+  return html`<${Loading} resource=${{ ...resource, data: events }}>${(/** @type {any[]} */ rows) => html`<${Timeline} entries=${timeline(rows, job)} />`}<//>`;
 }
 
 /** @param {{entries: import("./timeline.js").Entry[]}} props */
@@ -114,7 +104,7 @@ function Spec({ job, related }) {
   return html`
     <div class="row"><h2>Spec</h2><span class="grow"></span>
       <label for="against">Compare with job</label>
-      <input id="against" list="against-jobs" placeholder="id of a job" size="32" value=${against} onChange=${(/** @type {any} */ event) => setQuery({ against: event.target.value.trim() })} />
+      <input id="against" key=${against} list="against-jobs" placeholder="id of a job" size="32" defaultValue=${against} onChange=${(/** @type {any} */ event) => setQuery({ against: event.target.value.trim() })} />
       <datalist id="against-jobs">${others.map((other) => html`<option value=${other.id}>${other.name ?? other.kind}</option>`)}</datalist>
       ${against && html`<button class="quiet" onClick=${() => setQuery({ against: null })}>Clear</button>`}
     </div>

@@ -6,11 +6,11 @@ import { toast } from "../../components/toast.js";
 import { plural } from "../../format.js";
 import { html, useState } from "../../html.js";
 import { go } from "../../router.js";
+import { MAX_COMPARED } from "../../limits.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["Job"]} Job */
 /** @typedef {{job: Job, error: any}} Refusal */
 
-const MAX_COMPARED = 16;
 const ACTIONS = [
   { action: "resume", title: "Resume", done: "resumed" },
   { action: "pause", title: "Pause", done: "paused" },

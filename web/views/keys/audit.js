@@ -4,7 +4,7 @@ import { get } from "../../api.js";
 import { Ago } from "../../components/basics.js";
 import { Table } from "../../components/table.js";
 import { attempt } from "../../components/toast.js";
-import { NONE } from "../../format.js";
+import { dayStart, NONE } from "../../format.js";
 import { html, useState } from "../../html.js";
 import { useResource } from "../../resource.js";
 import { href, route, setQuery } from "../../router.js";
@@ -16,7 +16,7 @@ const FIELDS = /** @type {const} */ ([["owner", "Owner", "team-a"], ["action", "
 
 export function Audit() {
   const { owner, action, target, since } = route.value.query;
-  const query = { owner, action, target, since: since && new Date(since).toISOString(), limit: 100 };
+  const query = { owner, action, target, since: dayStart(since), limit: 100 };
   const page = useResource((signal) => get("/audit", query, signal), [owner, action, target, since]);
   return html`
     <div class="row">

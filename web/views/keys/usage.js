@@ -1,5 +1,5 @@
 // @ts-check
-/** Disk space by owner, and the disks. */
+/** Stored files by owner; the overview shows the disks. */
 import { get } from "../../api.js";
 import { Loading, ProgressBar } from "../../components/basics.js";
 import { Table } from "../../components/table.js";
@@ -13,14 +13,11 @@ import { href, route, setQuery } from "../../router.js";
 
 export function Usage() {
   const usage = useResource((signal) => get("/usage", {}, signal), [], 30);
-  return html`<${Loading} resource=${usage}>${(/** @type {UsageData} */ { owners, disks }) => html`
+  return html`<${Loading} resource=${usage}>${(/** @type {UsageData} */ { owners }) => html`
     <section class="card"><h2>Stored files by owner</h2>
       <${Table} label="Stored files by owner" columns=${OWNER_COLUMNS} rows=${owners} rowKey=${(/** @type {OwnerUsage} */ row) => row.owner}
         order=${route.value.query.order ?? "-total"} onOrder=${(/** @type {string} */ order) => setQuery({ order })} />
       <p class="hint">An admin key sees all owners, other keys their own. Free space with <code>frs clean</code>, or delete jobs and data sets.</p>
-    </section>
-    <section class="card"><h2>Disks of the service</h2>
-      <${Table} label="Disks of the service" columns=${DISK_COLUMNS} rows=${disks} rowKey=${(/** @type {any} */ row) => row.name} />
     </section>`}<//>`;
 }
 
@@ -32,13 +29,4 @@ const OWNER_COLUMNS = [
     sort: (/** @type {any} */ row) => row[kind], cell: (/** @type {any} */ row) => bytes(row[kind]),
   })),
   { name: "limit", title: "Of the limit", cell: (row) => html`<${ProgressBar} value=${row.total / row.limit} label=${`Space of ${row.owner}`} text=${`${percent(row.total / row.limit)} of ${bytes(row.limit)}`} />` },
-];
-
-/** @type {import("../../components/table.js").Column<UsageData["disks"][number]>[]} */
-const DISK_COLUMNS = [
-  { name: "name", title: "Folder", cell: (row) => row.name },
-  { name: "total", title: "Size", numeric: true, cell: (row) => bytes(row.total) },
-  { name: "free", title: "Free", numeric: true, cell: (row) => bytes(row.free) },
-  { name: "floor", title: "Jobs wait below", numeric: true, cell: (row) => bytes(row.floor) },
-  { name: "state", title: "State", cell: (row) => (row.free > row.floor ? html`<span class="good">✓ enough</span>` : html`<span class="bad">✕ full: jobs wait, uploads are refused</span>`) },
 ];

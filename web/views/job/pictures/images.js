@@ -1,8 +1,8 @@
 // @ts-check
 /** The images on which the detectors differ most, with their boxes side by side. */
-import { send } from "../../../api.js";
 import { Boxes } from "../../../components/boxes.js";
-import { html, useEffect, useState } from "../../../html.js";
+import { useObjectUrl } from "../../../components/files.js";
+import { html, useState } from "../../../html.js";
 import { route, setQuery } from "../../../router.js";
 import { ROLES } from "../pictures.js";
 
@@ -44,7 +44,7 @@ export function Images({ job, data }) {
 
 /** One image: ground truth, then each detector. @param {{job: any, image: any, category: string, score: number}} props */
 function Row({ job, image, category, score }) {
-  const { source, missing } = useImage(job.spec.dataset, image.id);
+  const { url, error } = useObjectUrl(`/datasets/${encodeURIComponent(job.spec.dataset)}/images/${image.id}/content`, { split: "val" });
   const ofClass = (/** @type {any} */ box) => !category || box.category === category;
   const cells = [
     { title: `ground truth, ${image.objects.length} objects`, boxes: image.objects.filter(ofClass).map((/** @type {any} */ box) => toBox(box, "truth")) },
@@ -60,35 +60,13 @@ function Row({ job, image, category, score }) {
   return html`
     <section class="card">
       <h2>${image.file_name}</h2>
-      ${missing && html`<p class="hint">The image cannot be shown: ${missing}</p>`}
+      ${error && html`<p class="hint">The image cannot be shown: ${error.message}</p>`}
       <div class="grid narrow">${cells.map((cell) => html`
-        <figure><figcaption>${cell.title}</figcaption><${Boxes} source=${source} width=${image.width} height=${image.height} boxes=${cell.boxes} alt=${`${image.file_name}, ${cell.title}`} /></figure>`)}</div>
+        <figure><figcaption>${cell.title}</figcaption><${Boxes} source=${url} width=${image.width} height=${image.height} boxes=${cell.boxes} alt=${`${image.file_name}, ${cell.title}`} /></figure>`)}</div>
     </section>`;
 }
 
 /** @param {any} box @param {"truth" | "right" | "wrong"} kind */
 function toBox({ bbox: [x, y, width, height], category, score }, kind) {
   return { x, y, width, height, label: category, score, kind };
-}
-
-/** Return an address of the image's file for this tab, or why there is none. @param {string} dataset @param {number} id */
-function useImage(dataset, id) {
-  const [state, setState] = useState(/** @type {{source: string | null, missing: string}} */ ({ source: null, missing: "" }));
-  useEffect(() => {
-    const abort = new AbortController();
-    let source = "";
-    send("GET", `/datasets/${encodeURIComponent(dataset)}/images/${id}/content`, { query: { split: "val" }, signal: abort.signal })
-      .then((response) => response.blob())
-      .then((blob) => {
-        if (abort.signal.aborted) return;
-        source = URL.createObjectURL(blob);
-        setState({ source, missing: "" });
-      })
-      .catch((error) => { if (!abort.signal.aborted) setState({ source: null, missing: error.message }); });
-    return () => {
-      abort.abort();
-      URL.revokeObjectURL(source);
-    };
-  }, [dataset, id]);
-  return state;
 }
