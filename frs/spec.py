@@ -331,9 +331,9 @@ class ExportSettings(Spec):
     """`onnx`: an fp32 ONNX file from the image to its boxes. `onnx-int8`: the same file with 8-bit weights and
     activations (QDQ, per channel)."""
     input_size: Literal["dynamic", "fixed"] = "dynamic"
-    """`dynamic`: the network computes on the scaled image, as in training. `fixed`: the scaled image is filled up to
-    the size that the student was trained at, rounded up to a multiple of its coarsest stride, for runtimes that need
-    one size; images of another aspect ratio get other scores."""
+    """`dynamic`: the network computes on the scaled image, as in training. `fixed`: one size, for runtimes
+    that need it: the one that most validation images are scaled to, rounded up to a multiple of the coarsest stride.
+    Images of another aspect ratio are padded, and get other scores."""
     max_drop: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     """Largest loss of mAP against the student on the validation split at which a file passes, in points (100 x mAP).
     Absent: 0.05 for `onnx`, 0.5 for `onnx-int8`."""

@@ -1,8 +1,11 @@
 """The graph that turns an image of any size into the network's input, as mmdet's `Resize` and data preprocessor do."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import mmcv
 import numpy as np
 import onnx
 from mmengine.model import BaseDataPreprocessor
@@ -53,6 +56,16 @@ def preprocessing_of(preprocessor: BaseDataPreprocessor, size: tuple[int, int], 
         pad_value=float(preprocessor.pad_value),
         fixed=fixed,
     )
+
+
+def usual_size(images: Iterable[tuple[int, int]], size: tuple[int, int]) -> tuple[int, int]:
+    """Return the [width, height] that most images have once mmdet has scaled them into `size`.
+
+    `images` are [width, height] of images. A fixed input of this size pads them as little as training does: padding
+    changes the statistics of group norms, and with them the scores.
+    """
+    [(usual, _)] = Counter(mmcv.image.geometric.rescale_size(sides, size) for sides in images).most_common(1)
+    return usual
 
 
 def build_graph(preprocessing: Preprocessing) -> onnx.ModelProto:

@@ -18,7 +18,7 @@ from frs.evaluation.detections import Rows
 from frs.evaluation.export_report import ExportReport, FileReport
 from frs.export import onnx_file, parity, quantise
 from frs.export.names import FILE_NAMES
-from frs.export.preprocessing import preprocessing_of
+from frs.export.preprocessing import Preprocessing, preprocessing_of, usual_size
 from frs.facts import RunFacts
 from frs.preflight.context import RunContext
 from frs.spec import ExportFormat
@@ -100,7 +100,7 @@ def write_files(
     folder = context.workdir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     paths: dict[ExportFormat, Path] = {"onnx": folder / FILE_NAMES["onnx"]}
-    preprocessing = preprocessing_of(student.data_preprocessor, context.test_size, settings.input_size == "fixed")
+    preprocessing = _preprocessing(context, data.val, student)
     metadata = _metadata(context, data, preprocessing.padded_size)
     onnx_file.write(onnx_file.build_model(student, preprocessing, metadata), paths["onnx"])
     if "onnx-int8" not in settings.formats:
@@ -111,6 +111,14 @@ def write_files(
     paths["onnx-int8"] = folder / FILE_NAMES["onnx-int8"]
     quantise.quantise(paths["onnx"], paths["onnx-int8"], calibration, progress)
     return WrittenFiles(paths, calibration)
+
+
+def _preprocessing(context: RunContext, split: LoadedSplit, student: Detector) -> Preprocessing:
+    """Return how the file prepares an image; a fixed input has the size that most validation images are scaled to."""
+    fixed, size = context.job.export.input_size == "fixed", context.test_size
+    if fixed:
+        size = usual_size(((image.width, image.height) for image in split.coco.images), size)
+    return preprocessing_of(student.data_preprocessor, size, fixed)
 
 
 def describe_drop(file: FileReport) -> str:

@@ -12,7 +12,7 @@ from mmdet.utils import register_all_modules
 from mmengine.dataset import Compose
 from PIL import Image
 
-from frs.export.preprocessing import build_graph, preprocessing_of
+from frs.export.preprocessing import build_graph, preprocessing_of, usual_size
 from frs.training.batches import test_pipeline as evaluation_pipeline
 
 SIZE = (64, 48)
@@ -50,6 +50,11 @@ def test_an_image_of_any_shape_becomes_mmdets_input(shape: tuple[int, int], bgr_
 def test_half_the_size_is_exact(tmp_path: Path) -> None:
     (pixels, _, _), result = outputs(noise(96, 128), tmp_path, True, **NORMALISATION)
     np.testing.assert_allclose(result[0], pixels, atol=1e-6)
+
+
+def test_the_usual_size_is_the_one_of_most_scaled_images() -> None:
+    assert usual_size([(640, 480), (1280, 960), (480, 640)], (160, 160)) == (160, 120)
+    assert usual_size([(30, 40)], (64, 48)) == (48, 64)
 
 
 def test_an_input_without_normalisation_is_padded_with_its_value(tmp_path: Path) -> None:
