@@ -99,9 +99,12 @@ function TabModule({ load, ...props }) {
   return html`<${Loading} resource=${module}>${(/** @type {any} */ { Tab }) => html`<${Tab} ...${props} />`}<//>`;
 }
 
-/** Return the jobs of the same run group, kept current until they have ended. @param {Job} job @returns {Job[]} */
+/** Id of the job that a detector of the spec comes from; null for another origin. @param {any} detector @returns {string | null} */
+const originOf = (detector) => detector?.job ?? null;
+
+/** Return the jobs of the same run group, and those that teacher and student come from, kept current until they have ended. @param {Job} job @returns {Job[]} */
 function useRelated(job) {
-  const ids = [job.parent_id, ...job.baseline_job_ids, ...job.seed_job_ids, job.comparison_job_id].filter((id) => id !== null);
+  const ids = [job.parent_id, ...job.baseline_job_ids, ...job.seed_job_ids, job.comparison_job_id, originOf(job.spec.teacher), originOf(job.spec.student)].filter((id) => id !== null);
   const [jobs, setJobs] = useState(/** @type {Job[]} */ ([]));
   useEffect(() => {
     const abort = new AbortController();
@@ -180,8 +183,7 @@ function Why({ job }) {
 
 /** Links to the run group. @param {{job: Job, related: Job[]}} props */
 function Related({ job, related }) {
-  const teacher = job.spec.teacher && "job" in job.spec.teacher ? /** @type {string} */ (job.spec.teacher.job) : null;
-  const student = job.spec.student && "job" in job.spec.student ? /** @type {string} */ (job.spec.student.job) : null;
+  const teacher = originOf(job.spec.teacher), student = originOf(job.spec.student);
   const groups = /** @type {[string, string[]][]} */ ([
     ["Part of", job.parent_id ? [job.parent_id] : []],
     [job.baseline_job_ids.length > 1 ? "Baselines" : "Baseline", job.baseline_job_ids],

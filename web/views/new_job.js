@@ -19,11 +19,11 @@ import { withoutDefaults } from "./new_job/schema.js";
 let draft = { source: "", spec: /** @type {any} */ (null) };
 
 export function View() {
-  const { from, recipe, dataset } = route.value.query;
+  const { from, recipe, dataset, teacher, seeds } = route.value.query;
   const material = useResource(loadMaterial, []);
   return html`
     <h1>New job</h1>
-    <${Loading} resource=${material}>${(/** @type {Material} */ data) => html`<${Source} key=${`${from ?? ""} ${recipe ?? ""} ${dataset ?? ""}`} from=${from} recipe=${recipe} dataset=${dataset} material=${data} />`}<//>`;
+    <${Loading} resource=${material}>${(/** @type {Material} */ data) => html`<${Source} key=${[from, recipe, dataset, teacher, seeds].join(" ")} ...${{ from, recipe, dataset, teacher, seeds }} material=${data} />`}<//>`;
 }
 
 /** @param {AbortSignal} signal @returns {Promise<Material>} */
@@ -38,14 +38,19 @@ async function loadMaterial(signal) {
   return { definitions: document.components.schemas, recipes: recipes.data, yaml, suggestions: { dataset, unlabelled: dataset, detector: named(detectors.data), job } };
 }
 
-/** Load the spec to start from: a recipe, on a data set if one is named, the spec of a job, or nothing. @param {{from?: string, recipe?: string, dataset?: string, material: Material}} props */
-function Source({ from, recipe, dataset, material }) {
-  const source = `${from ? `job ${from}` : recipe ? `recipe ${recipe}` : "nothing"}${dataset ? ` on ${dataset}` : ""}`;
+/**
+ * Load the spec to start from: a recipe, the spec of a job, or nothing. `dataset`, `teacher` (id of a job) and `seeds` (number of pairs) replace its own.
+ * @param {{from?: string, recipe?: string, dataset?: string, teacher?: string, seeds?: string, material: Material}} props
+ */
+function Source({ from, recipe, dataset, teacher, seeds, material }) {
+  const source = [from ? `job ${from}` : recipe ? `recipe ${recipe}` : "nothing", dataset, teacher, seeds].filter(Boolean).join(" ");
   const spec = useResource(async (signal) => {
     if (draft.source === source && draft.spec) return { spec: draft.spec, isDraft: true };
-    if (from) return { spec: withoutDefaults((await get(`jobs/${encodeURIComponent(from)}`, {}, signal)).spec, material.definitions.JobSpec, material.definitions), isDraft: false };
-    const spec = recipe ? (await get(`recipes/${encodeURIComponent(recipe)}`, {}, signal)).spec : {};
-    return { spec: dataset ? { ...spec, dataset } : spec, isDraft: false };
+    const loaded = from
+      ? withoutDefaults((await get(`jobs/${encodeURIComponent(from)}`, {}, signal)).spec, material.definitions.JobSpec, material.definitions)
+      : recipe ? onOwnData((await get(`recipes/${encodeURIComponent(recipe)}`, {}, signal)).spec, material) : {};
+    const changes = { ...(dataset && { dataset }), ...(teacher && { teacher: { job: teacher } }), ...(seeds && { baseline: { seeds: Number(seeds) } }) };
+    return { spec: { ...loaded, ...changes }, isDraft: false };
   }, [source]);
   const startOver = () => {
     draft = { source: "", spec: null };
@@ -64,6 +69,13 @@ function Source({ from, recipe, dataset, material }) {
     </div>
     <${Loading} resource=${spec}>${(/** @type {{spec: any, isDraft: boolean}} */ data) => html`
       <${Editor} key=${`${source} ${data.isDraft}`} initial=${data.spec} material=${material} onSpec=${(/** @type {any} */ next) => { draft = { source, spec: next }; }} />`}<//>`;
+}
+
+/** Empty what a recipe names as an example: a data set that is not registered, and the job of a teacher. @param {any} spec @param {Material} material */
+function onOwnData(spec, { suggestions }) {
+  const names = suggestions.dataset.map((item) => item.value);
+  const dataset = names.includes(spec.dataset) ? spec.dataset : names.length === 1 ? names[0] : "";
+  return { ...spec, dataset, ...(/^job_0+$/.test(spec.teacher?.job ?? "") && { teacher: { job: "" } }) };
 }
 
 /** @param {{initial: any, material: Material, onSpec: (spec: any) => void}} props */

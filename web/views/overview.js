@@ -61,7 +61,7 @@ function Numbers({ queue }) {
       <div class="card">
         <div class="muted">Until the queue is empty</div>
         ${idle
-          ? html`<div class="number">Empty now</div><div class="hint"><a href="#/new">Start a job</a></div>`
+          ? html`<div class="number">Empty now</div><div class="hint"><a href="#/datasets">Add a data set</a>, <a href="#/new?recipe=edge_teacher">train a teacher</a> on it, then distil a student from it.</div>`
           : queue.empty_at
             ? html`<div class="number">${duration(Math.max(0, -(between(queue.empty_at) ?? 0)))}</div><div class="hint">at about ${time(queue.empty_at)}</div>`
             : html`<div class="number">No estimate</div><div class="hint">${queue.empty_at_reason}</div>`}

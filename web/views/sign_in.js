@@ -16,7 +16,7 @@ export function SignIn() {
       await get("/jobs", { limit: 1 }, undefined, key.trim());
       signIn(key.trim());
     } catch (/** @type {any} */ error) {
-      setError(`${error.message} ${error.hint ?? ""}`);
+      setError(error.status === 401 ? `${error.message} Look it up again, or ask the operator for a new one.` : `${error.message} ${error.hint ?? ""}`);
       setBusy(false);
     }
   }

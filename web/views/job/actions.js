@@ -33,6 +33,8 @@ export function Actions({ job, reload }) {
     <div class="row" role="group" aria-label="Actions">
       ${Object.entries(ACTIONS).filter(([name]) => allowed.includes(name)).map(([name, action]) => html`
         <${ActionButton} key=${name} class=${action.danger ? "danger" : ""} confirm=${action.confirm} onClick=${() => act(name)}>${action.title}<//>`)}
+      ${job.kind === "train" && !job.parent_id && ["queued", "running", "succeeded"].includes(job.status) && html`
+        <a class="button primary" href=${href(["new"], { recipe: "edge_student", dataset: job.spec.dataset, teacher: job.id })}>Distil a student from it</a>`}
       <button onClick=${() => setEditing(true)}>Edit name, tags, priority</button>
       ${job.kind !== "compare" && html`<a class="button" href=${href(["new"], { from: job.parent_id ?? job.id })}>Start a similar job</a>`}
       <a class="button" href=${href(["compare"], { jobs: group.slice(0, MAX_COMPARED).join() })}>Compare</a>

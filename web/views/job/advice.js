@@ -17,7 +17,7 @@ const MOST_OF_GAP = 0.8;
  */
 export function advice(report, evaluations, endReason) {
   const scores = Object.fromEntries(report.rows.map((row) => [row.role, row.metrics.bbox_mAP]));
-  return [seeds(report), teacher(report, scores), length(evaluations, endReason), terms(report)].filter((item) => item !== null);
+  return [length(evaluations, endReason), teacher(report, scores), seeds(report), terms(report)].filter((item) => item !== null);
 }
 
 /** @param {Report} report */

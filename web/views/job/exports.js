@@ -4,7 +4,7 @@ import { download, get, post } from "../../api.js";
 import { ActionButton, Ago, Copy, JobLink, ProgressBar, Status } from "../../components/basics.js";
 import { Table } from "../../components/table.js";
 import { attempt } from "../../components/toast.js";
-import { bytes, milliseconds, NONE, points, range, signed, words } from "../../format.js";
+import { NONE, bytes, milliseconds, plural, points, range, signed, words } from "../../format.js";
 import { html, useState } from "../../html.js";
 import { useResource } from "../../resource.js";
 
@@ -29,17 +29,17 @@ function OneExport({ row, onChange }) {
   const { settings, report } = row;
   return html`
     <div class="row">
-      <${Status} status=${row.status} />
-      <span><${JobLink} id=${row.job_id} /> <span class="muted"><${Ago} at=${row.created_at} />; ${settings.formats.join(", ")}, ${settings.input_size} input size</span></span>
+      ${report && row.status === "succeeded" ? html`<${Outcome} files=${report.files} />` : html`<${Status} status=${row.status} />`}
+      <span><${JobLink} id=${row.job_id} name="this export" /> <span class="muted"><${Ago} at=${row.created_at} />; ${settings.formats.join(", ")}, ${settings.input_size} input size</span></span>
       ${!row.finished_at && html`<${ActionButton} confirm="Cancel this export?" onClick=${cancel}>Cancel<//>`}
     </div>
     ${!row.finished_at && html`<${Running} id=${row.job_id} />`}
     ${row.error && html`<p class="problem"><strong>${row.error.message}</strong> ${row.error.hint}</p>`}
     ${report && row.status === "succeeded" && html`
       <${Files} row=${row} report=${report} />
-      ${report.files.filter((file) => !file.passed).map((file) => html`<${NotPassed} file=${file} />`)}
+      ${report.files.filter((file) => !file.passed).map((file) => html`<${NotPassed} file=${file} report=${report} isFixed=${settings.input_size === "fixed"} />`)}
       <p class="hint">Compared on ${report.images} validation images. A file passes if it loses at most the allowed points of mAP.
-        Latency is the median for one image on the CPU, one thread; the files' one includes scaling the image.</p>
+        Latency is the median for one image on the CPU, one thread; the files' one includes scaling the image. Other jobs on the machine slow it down: compare within one table.</p>
       <${HowToRun} row=${row} report=${report} />`}`;
 }
 
@@ -79,12 +79,19 @@ function Passed({ file }) {
   return html`<strong class=${file.passed ? "good" : "bad"}>${file.passed ? "✓ yes" : "✕ no"}</strong> <small>${reason}</small>`;
 }
 
-/** What to do about a file that did not pass. @param {{file: FileReport}} props */
-function NotPassed({ file }) {
-  return html`<details><summary><code>${file.name}</code> did not pass: what to do</summary>
-    <p>${file.format === "onnx-int8"
-      ? "Use the fp32 file, raise the number of calibration images if the training images differ much, or choose a backbone with ReLU or ReLU6."
-      : "Allow a larger loss if it is acceptable on the device."}</p>
+/** How many files passed. @param {{files: FileReport[]}} props */
+function Outcome({ files }) {
+  const passed = files.filter((file) => file.passed).length;
+  return html`<strong class=${passed === files.length ? "good" : "bad"}>${passed === files.length ? "✓" : "✕"} ${passed} of ${plural(files.length, "file")} passed</strong>`;
+}
+
+/** What to do about a file that did not pass. @param {{file: FileReport, report: Report, isFixed: boolean}} props */
+function NotPassed({ file, report, isFixed }) {
+  const fp32 = report.files.find((other) => other.format === "onnx");
+  return html`<details open><summary><code>${file.name}</code> did not pass: what to do</summary>
+    ${isFixed && html`<p>The fixed input size may be the cause: images of another aspect ratio than most are padded. Export with the input size “any” if the runtime allows it, and compare.</p>`}
+    ${file.format === "onnx-int8" && html`<p>${fp32?.passed ? "Use the fp32 file, raise" : "Raise"} the number of calibration images if the training images differ much, or choose a backbone with ReLU or ReLU6.</p>`}
+    ${file.format === "onnx" && !isFixed && html`<p>This should not happen with images of the training size: look at the largest images. If the loss is acceptable on the device, allow it under “Largest loss”.</p>`}
     ${file.worst_layers.length > 0 && html`<p>The layers that lose most, by signal to noise:</p>
       <ul>${file.worst_layers.map((layer) => html`<li><code>${layer.tensor}</code>: ${layer.signal_to_noise.toFixed(1)} dB</li>`)}</ul>`}
   </details>`;
@@ -95,7 +102,7 @@ const Save = ({ job, name }) => html`<${ActionButton} title=${`Download ${name}`
 
 /** @param {{row: Export, report: Report}} props */
 function HowToRun({ row, report }) {
-  const file = report.files.at(-1)?.name ?? "student.onnx";
+  const file = (report.files.findLast((item) => item.passed) ?? report.files[0])?.name ?? "student.onnx";
   const command = `pip install numpy pillow onnxruntime\npython frs_runner.py ${file} image.jpg --save boxes.png`;
   return html`
     <h3>Run it on the device</h3>
@@ -115,7 +122,7 @@ export function ExportForm({ job, isFirst, onStarted }) {
   const toggle = (/** @type {string} */ name) => setFormats(FORMATS.map(([format]) => format).filter((format) => formats.includes(format) !== (format === name)));
   const start = async () => {
     const body = { formats, input_size: size, max_drop: drop === "" ? null : Number(drop), calibration_images: Number(images) };
-    if (await attempt(() => post(`/jobs/${job.id}/exports`, body), "The export was started.")) onStarted();
+    if (await attempt(() => post(`/jobs/${job.id}/exports`, body), "The export is in the queue.")) onStarted();
   };
   return html`<details open=${isFirst}><summary>Start an export</summary>
     <div class="row" style=${{ marginTop: "0.5rem" }}>
@@ -123,12 +130,12 @@ export function ExportForm({ job, isFirst, onStarted }) {
       <label>Largest loss in points <input type="number" min="0" max="100" step="0.01" size="8" placeholder="0.05 / 0.5" value=${drop}
         title="Empty: 0.05 for onnx, 0.5 for onnx-int8" onInput=${(/** @type {any} */ event) => setDrop(event.target.value)} /></label>
       <label>Input size <select value=${size} onChange=${(/** @type {any} */ event) => setSize(event.target.value)}>
-        <option value="dynamic">any (dynamic)</option><option value="fixed">one size (fixed)</option></select></label>
+        <option value="dynamic">any (dynamic)</option><option value="fixed">one size (fixed), for runtimes that need it</option></select></label>
       ${formats.includes("onnx-int8") && html`<label>Calibration images <input type="number" min="1" max="1000" size="5" value=${images}
         onInput=${(/** @type {any} */ event) => setImages(event.target.value)} /></label>`}
       <${ActionButton} class="primary" disabled=${!formats.length || !images} onClick=${start}>Start export<//>
     </div>
-    <p class="hint">${job.is_terminal ? "It takes about a minute for a small student." : "The export waits until the job has ended."}${" "}
+    <p class="hint">${job.is_terminal ? "It takes one to three minutes for a small student, after the jobs before it in the queue." : "The export waits until the job has ended."}${" "}
       Or on the command line: <code>frs export ${job.id}</code></p>
   </details>`;
 }

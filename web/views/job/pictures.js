@@ -22,8 +22,8 @@ const PARTS = {
   richness: { title: "Richness", file: "richness.json", view: Richness },
 };
 const WHY_MISSING = {
-  "details.json": "It is written once student and baseline are compared. A job without `baseline` has none.",
-  "richness.json": "It is written at the end of a job with a teacher.",
+  "details.json": "They are made when student and baseline are compared; a job without baseline has none.",
+  "richness.json": "They are made at the end of a job with a teacher.",
 };
 
 /** @param {{job: Job, live: any, related: Job[]}} props */
@@ -41,7 +41,7 @@ export function Tab({ job, related }) {
 function Part({ job, isOpen, file, view: View }) {
   const resource = useResource((abort) => get(`/jobs/${job.id}/artifacts/${file}`, {}, abort), [job.id, file, isOpen], isOpen ? 10 : 0);
   if (resource.error?.status === 404) {
-    return html`<p class="empty">${file} is not there${isOpen ? " yet" : ""}. ${WHY_MISSING[/** @type {keyof typeof WHY_MISSING} */ (file)]}
+    return html`<p class="empty">There are no pictures of this kind${isOpen ? " yet" : ""}. ${WHY_MISSING[/** @type {keyof typeof WHY_MISSING} */ (file)]}
       ${" "}<a href=${href(["jobs", job.id, "files"])}>Files of this job</a></p>`;
   }
   return html`<${Loading} resource=${resource}>${(/** @type {any} */ data) => html`<${View} job=${job} data=${data} />`}<//>`;

@@ -18,9 +18,9 @@ import { gainChart, seedChart } from "./verdict_charts.js";
 const METRICS = { bbox_mAP: "mAP", bbox_mAP_50: "mAP50", bbox_mAP_75: "mAP75", bbox_mAP_s: "small", bbox_mAP_m: "medium", bbox_mAP_l: "large" };
 const ROLES = { teacher: "Teacher", baseline: "Student alone", student: "Student", gain: "Gain" };
 const VERDICTS = {
-  improved: { sign: "▲", title: "Improved", class: "good", text: "The whole interval of the gain lies above 0." },
-  no_difference: { sign: "=", title: "No difference shown", class: "muted", text: "The interval of the gain includes 0." },
-  worse: { sign: "▼", title: "Worse", class: "bad", text: "The whole interval of the gain lies below 0." },
+  improved: { sign: "▲", title: "Improved", class: "good", text: "The whole interval of the gain in mAP lies above 0." },
+  no_difference: { sign: "=", title: "No difference shown", class: "muted", text: "The interval of the gain in mAP includes 0; the verdict follows mAP alone." },
+  worse: { sign: "▼", title: "Worse", class: "bad", text: "The whole interval of the gain in mAP lies below 0." },
 };
 
 /** @param {{job: Job, live: LiveJob, related: Job[]}} props */
@@ -76,7 +76,7 @@ function VerdictCard({ report }) {
   return html`<section class="card verdict">
     <h2 class=${verdict?.class}>${verdict ? html`<span aria-hidden="true">${verdict.sign}</span> ${verdict.title}` : "Verdict follows"}</h2>
     <p><span class="number">${signed(comparison.gain)}</span> points of mAP, ${range(bySeeds ? seeds : images)} with ${percent((bySeeds && seeds ? seeds : images).level)} confidence</p>
-    ${verdict && html`<p>${verdict.text}${gap === null || gap <= 0 ? "" : ` The student closed ${percent(gap)} of the gap to the teacher.`}</p>`}
+    ${verdict && html`<p>${verdict.text}${gap === null || gap <= 0 || report.verdict === "no_difference" ? "" : ` The student closed ${percent(gap)} of the gap to the teacher.`}</p>`}
     <${Facts} items=${rows.map(([title, interval, text, decides]) => [title, html`${range(/** @type {any} */ (interval))} <span class="muted">${text}${decides && seeds ? "; decides the verdict" : ""}</span>`])} />
     ${report.caveat && html`<p class="hint covers"><strong>What it covers:</strong> <${Prose} text=${report.caveat} /></p>`}
   </section>`;
@@ -91,7 +91,10 @@ function Advice({ report, evaluations, run }) {
     ${items.map(({ title, text }) => html`<p><strong>${title}.</strong> <${Prose} text=${text} /></p>`)}
     ${!items.length && html`<p class="muted">${report.status === "partial" ? "Advice follows when all runs have ended." : "The facts of this report ask for nothing more. Next: export the student under Files."}</p>`}
     ${warnings.map((text) => html`<p class="warn"><strong>Warning:</strong> ${text}</p>`)}
-    <p><a href=${href(["new"], { from: run.id })}>Start a similar job</a></p>
+    <div class="row">
+      <a class="button" href=${href(["new"], { from: run.id, seeds: "3" })}>Start it with 3 seeds</a>
+      <a class="button" href=${href(["new"], { from: run.id })}>Start a similar job</a>
+    </div>
   </section>`;
 }
 

@@ -152,7 +152,7 @@ function parse(text, form, required, yaml) {
   if (trimmed === "") return required ? "" : undefined;
   if (trimmed === "null" && form.nullable && form.kind !== "text") return null;
   if (form.kind === "yaml") return yaml.load(trimmed);
-  if (form.kind === "list") return trimmed.split(",").map((item) => item.trim()).filter(Boolean).map((item) => ((form.schema.items ?? form.schema.prefixItems?.[0])?.type === "string" ? item : numberOrText(item)));
+  if (form.kind === "list") return trimmed.split(/,|(?<=\d)\s*[x×]\s*(?=\d)/).map((item) => item.trim()).filter(Boolean).map((item) => ((form.schema.items ?? form.schema.prefixItems?.[0])?.type === "string" ? item : numberOrText(item)));
   return form.kind === "text" ? text : numberOrText(trimmed);
 }
 

@@ -55,10 +55,13 @@ export function PlanPanel({ state, spec }) {
 const SIGNS = { error: "✕", warning: "!", info: "✓" };
 const CLASSES = { error: "bad", warning: "warn", info: "good" };
 
+/** @param {Check} check */
+const isSkipped = (check) => /not (checked|built)/i.test(check.message);
+
 /** @param {{checks: Check[]}} props */
 const Checks = ({ checks }) => html`
   <ul class="checks">${checks.map((check) => html`
-    <li key=${check.code + check.message}><strong class=${CLASSES[check.level]}><span aria-hidden="true">${SIGNS[check.level]}</span> ${words(check.code)}${check.level === "info" ? "" : ` (${check.level})`}:</strong> <${Prose} text=${check.message} /> <span class="muted"><${Prose} text=${check.hint} /></span></li>`)}</ul>`;
+    <li key=${check.code + check.message}><strong class=${CLASSES[check.level]}><span aria-hidden="true">${isSkipped(check) ? "–" : SIGNS[check.level]}</span> ${words(check.code)}${check.level === "info" ? "" : ` (${check.level})`}:</strong> <${Prose} text=${check.message} /> <span class="muted"><${Prose} text=${check.hint} /></span></li>`)}</ul>`;
 
 /** The measurement of time, memory and cost, which takes a worker for a moment. @param {{spec: any, isPossible: boolean}} props */
 function ProbePanel({ spec, isPossible }) {
