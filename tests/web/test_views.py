@@ -14,7 +14,7 @@ VIEWS = {
     "job-waiting": ("#/jobs/{waiting}", "text=4 GPUs"),
     "curves": ("#/jobs/{distill}/curves", ".chart canvas"),
     "verdict": ("#/jobs/{distill}/verdict", ".chart canvas"),
-    "images": ("#/jobs/{distill}/pictures?order=student-baseline", "svg.boxes image ~ rect.box"),
+    "images": ("#/jobs/{distill}/pictures", "svg.boxes image ~ rect.box"),
     "precision-recall": ("#/jobs/{distill}/pictures?part=precision-recall", ".chart canvas"),
     "confusion": ("#/jobs/{distill}/pictures?part=confusion", ".matrix td.right"),
     "richness": ("#/jobs/{distill}/pictures?part=richness", ".overlay canvas"),
