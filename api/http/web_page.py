@@ -28,7 +28,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/")
 async def get_page() -> Response:
     """Return the page."""
-    return FileResponse(_FILES / "index.html", headers=_HEADERS)
+    return FileResponse(_FILES / "index.html", headers=_HEADERS, media_type="text/html")
 
 
 class _WebFiles(StaticFiles):
