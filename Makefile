@@ -25,7 +25,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) -
 # more than cores, as tests of several processes mostly wait
 PROCESSES ?= 3
 
-test: setup  ## run the tests (15 minutes on two cores); of seeds, walks and generated requests a sample
+test: setup  ## run the tests (17 minutes on two cores); of seeds, walks and generated requests a sample
 	$(PYTEST)
 
 test-full: setup  ## run the tests of make test and all seeds, walks and generated requests (an hour on two cores)
@@ -34,7 +34,7 @@ test-full: setup  ## run the tests of make test and all seeds, walks and generat
 test-docker: setup  ## test the service in containers: builds the images, then takes 15 min; needs Docker and compose
 	$(BIN)/python -m pytest -m docker --timeout 1800 tests/docker
 
-test-web: setup  ## test the page in Chromium (4 minutes on two cores); installs Chromium with apt-get if it may
+test-web: setup  ## test the page in Chromium (2 minutes on two cores); installs Chromium with apt-get if it may
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { test "$$(id -u)" = 0 && apt-get install -y -q --no-install-recommends chromium; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m web --timeout 600 tests/web
 

@@ -4,7 +4,7 @@ import { useCallback, useEffect, useRef, useState } from "./html.js";
 
 /**
  * @template T
- * @typedef {{data: T | undefined, error: any, loading: boolean, reload: () => void, set: (data: T) => void}} Resource
+ * @typedef {{data: T | undefined, error: any, loading: boolean, reload: () => void}} Resource
  */
 
 /**
@@ -23,7 +23,6 @@ export function useResource(load, dependencies, seconds = 0) {
   const interval = useRef(seconds);
   interval.current = seconds;
   const reload = useCallback(() => setRound((value) => value + 1), []);
-  const set = useCallback((/** @type {T} */ data) => setState({ data, error: null, loading: false }), []);
 
   useEffect(() => {
     const abort = new AbortController();
@@ -54,5 +53,5 @@ export function useResource(load, dependencies, seconds = 0) {
       clearTimeout(timer);
     };
   }, [...dependencies, round]);
-  return { ...state, reload, set };
+  return { ...state, reload };
 }

@@ -11,11 +11,11 @@ const RETRY_SECONDS = [0.5, 1, 2, 5];
  * Call `onEvent` for each event until `abort` is aborted or the stream ends with the event `end`. `onState` receives
  * "live", "reconnecting" or "ended".
  * @param {string} path
- * @param {{after?: number, onEvent: (type: string, data: any, id: number | null) => void,
+ * @param {{onEvent: (type: string, data: any, id: number | null) => void,
  *   onState?: (state: "live" | "reconnecting" | "ended") => void, abort: AbortSignal}} options
  */
-export async function follow(path, { after, onEvent, onState = () => {}, abort }) {
-  let last = after === undefined ? null : String(after);
+export async function follow(path, { onEvent, onState = () => {}, abort }) {
+  let last = /** @type {string | null} */ (null);
   for (let failures = 0; !abort.aborted; failures++) {
     try {
       /** @type {Record<string, string>} */

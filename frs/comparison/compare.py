@@ -79,9 +79,10 @@ def run(
     matched = ({"teacher": teacher} if teacher else {}) | {
         role: data.match(next(run.detections for run in runs if run.role == role)) for role in ("baseline", "student")
     }
-    content = details.build(data.truth, data.images, matched).model_dump_json().encode()
+    confusions = {role: confusion_matrix(data.truth, detector.rows, data.images) for role, detector in matched.items()}
+    content = details.build(data.truth, data.images, matched, confusions).model_dump_json().encode()
     reporter.artifact("details.json", weights.write_bytes(content, workdir / "details.json"))
-    for name, draw in data.pictures(runs, matched, result).items():
+    for name, draw in data.pictures(runs, matched, confusions, result).items():
         try:
             reporter.artifact(name, weights.write_bytes(draw(), workdir / name))
         except (ValueError, OSError, Image.DecompressionBombError) as error:  # a failed picture does not fail the job
@@ -125,21 +126,23 @@ class ComparisonData:
         )
 
     def pictures(
-        self, runs: Sequence[FinishedRun], matched: Mapping[str, MatchedDetections], result: Report
+        self,
+        runs: Sequence[FinishedRun],
+        matched: Mapping[str, MatchedDetections],
+        confusions: Mapping[str, NDArray[np.int64]],
+        result: Report,
     ) -> dict[str, Callable[[], bytes]]:
-        """Return the functions that draw the pictures, by file name. `matched` has the detections by role."""
+        """Return the functions that draw the pictures, by file name. `matched` and `confusions` are by role."""
         teacher_mAP = next((row.metrics["bbox_mAP"] for row in result.rows if row.role == "teacher"), None)
         matches = {role: role_detections.matches for role, role_detections in matched.items()}
         return {
             "curves.png": partial(curves.draw, runs, teacher_mAP),
             "precision-recall.png": partial(precision_recall.draw, matches),
-            "confusion.png": partial(confusion.draw, self.confusion(matched), self.truth.classes),
+            "confusion.png": partial(
+                confusion.draw, {role: confusions[role] for role in ("baseline", "student")}, self.truth.classes
+            ),
             "detections.png": partial(side_by_side.draw, self.truth, self.folder, self.images, matched),
         }
-
-    def confusion(self, matched: Mapping[str, MatchedDetections]) -> dict[str, NDArray[np.int64]]:
-        """Return the confusion matrices of baseline and student by role."""
-        return {role: confusion_matrix(self.truth, matched[role].rows, self.images) for role in ("baseline", "student")}
 
     def _check(self, run_detections: Detections, name: str) -> None:
         """Raise RunsDiffer if the detections are of other annotations, classes or images than those before."""

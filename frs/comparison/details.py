@@ -10,7 +10,6 @@ from frs.comparison.pictures import precision_recall
 from frs.comparison.pictures.side_by_side import MatchedDetections, right_minus_wrong
 from frs.dataset.coco import CocoFile
 from frs.evaluation.bootstrap import RECALLS
-from frs.evaluation.confusion import confusion_matrix
 from frs.evaluation.matching import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE
 
 MIN_SCORE = 0.05
@@ -94,15 +93,23 @@ class Details(_Part):
     differ most, in both directions."""
 
 
-def build(truth: CocoFile, images: NDArray[np.int64], matched: Mapping[str, MatchedDetections]) -> Details:
-    """Return the details. `images` (I,) are the ids of the images that the matches are on; `matched` is by role."""
+def build(
+    truth: CocoFile,
+    images: NDArray[np.int64],
+    matched: Mapping[str, MatchedDetections],
+    confusion: Mapping[str, NDArray[np.int64]],
+) -> Details:
+    """Return the details. `images` (I,) are the ids of the images that the matches are on.
+
+    `matched` and `confusion`, the matrices of `frs.evaluation.confusion`, are by role.
+    """
     balances = {role: right_minus_wrong(detector.matches) for role, detector in matched.items()}
     index_of_id = {image.id: index for index, image in enumerate(truth.images)}
     return Details(
         classes=truth.classes,
         recalls=[round(float(recall), 2) for recall in RECALLS],
         curves={name: {role: _curves(of, index) for role, of in matched.items()} for name, index in _CURVES.items()},
-        confusion={role: _sparse(confusion_matrix(truth, of.rows, images)) for role, of in matched.items()},
+        confusion={role: _sparse(counts) for role, counts in confusion.items()},
         images=[
             _image_details(truth, index_of_id[int(images[position])], position, matched, balances)
             for position in select_images(balances)
