@@ -65,6 +65,7 @@ check: setup  ## run the linters and type checks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	! git grep -nE '^(<<<<<<<|>>>>>>>) '
 	$(BIN)/python .ci/retired_names.py
 	$(BIN)/python .ci/vendor.py --check
 	PYTHONPATH=. $(BIN)/python .ci/web_types.py
