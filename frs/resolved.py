@@ -53,6 +53,8 @@ class FinishedRun(_Resolved):
     detections: Path
     curves: dict[str, list[tuple[int, float | None]]] = {}
     """Metrics by key as (step, value) pairs in ascending order of steps, subsampled."""
+    end_reason: str | None = None
+    """End reason of the run."""
 
 
 class ComparisonInputs(_Resolved):

@@ -14,6 +14,7 @@ from api.http.schemas import Page
 from api.jobs.schemas import Artifact, Evaluation, Event, LogLine
 from api.jobs.service import get_row
 from frs.evaluation import report as reports
+from frs.evaluation.advice import Training
 from frs.evaluation.export_report import ExportReport, FileReport
 from frs.evaluation.report import MissingRun, Report, Scores
 from frs.evaluation.verdict import Comparison
@@ -99,7 +100,16 @@ def build_report(database: Database, caller: Caller, job_id: str, student: Stude
             comparison=Comparison.model_validate(comparison) if comparison else None,
             waiting_for=waiting,
             files=_exported_files(session, caller, job_id),
+            training=_training(session, job),
         )
+
+
+def _training(session: Session, job: tables.Job) -> Training:
+    """Return the course of the student's training, by its evaluations."""
+    table = tables.Evaluation
+    query = select(table.step, table.metrics).where(table.job_id == job.id, table.role == "student")
+    curve = {step: metrics.get("bbox_mAP") for step, metrics in session.execute(query.order_by(table.step, table.last))}
+    return Training(list(curve.items()), job.end_reason)
 
 
 def _exported_files(session: Session, caller: Caller, job_id: str) -> list[FileReport]:

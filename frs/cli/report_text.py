@@ -50,7 +50,8 @@ def conclusion(report: Report) -> str:
         return "\n".join([f"Verdict: {report.verdict}", *costs])
     closed = report.gap_closed
     gap = f"; {100 * closed:.0f} % of the gap to the teacher closed" if closed is not None else ""
-    return "\n".join([f"Verdict: {report.verdict}{gap}", *_intervals(report.comparison), report.caveat or "", *costs])
+    findings = [*_intervals(report.comparison), report.caveat or "", *_advice(report)]
+    return "\n".join([f"Verdict: {report.verdict}{gap}", *findings, *costs])
 
 
 def _label(role: Role, report: Report) -> str:
@@ -81,6 +82,10 @@ def _intervals(comparison: Comparison) -> list[str]:
             for pair in comparison.pairs
         ]
     return lines
+
+
+def _advice(report: Report) -> list[str]:
+    return [f"{advice.topic.replace('_', ' ').capitalize()}? {advice.text}" for advice in report.advice]
 
 
 def _limit(report: Report) -> list[str]:

@@ -19,6 +19,7 @@ from frs.dataset.coco import CocoFile
 from frs.detectors import weights
 from frs.errors import RunsDiffer
 from frs.evaluation import bootstrap, detections, matching, report
+from frs.evaluation.advice import Training
 from frs.evaluation.confusion import confusion_matrix
 from frs.evaluation.detections import Detections
 from frs.evaluation.report import Report, Scores
@@ -235,7 +236,7 @@ def seed_interval(gains: Sequence[float], level: float = bootstrap.LEVEL) -> See
 def _build_report(
     run_scores: Sequence[RunScores], teacher: Scores | None, images: int, comparison_inputs: ComparisonInputs
 ) -> Report:
-    count = len(run_scores) // 2
+    count, first = len(run_scores) // 2, run_scores[0].run
     return report.build(
         [run.scores for run in run_scores[:count]],
         teacher,
@@ -244,4 +245,5 @@ def _build_report(
         expects_teacher=teacher is not None,
         facts=comparison_inputs.facts,
         comparison=compare(run_scores, images),
+        training=Training(first.curves.get(MAP, ()), first.end_reason),
     )

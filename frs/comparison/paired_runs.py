@@ -71,7 +71,18 @@ def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> Reso
 def _run(folder: Path, role: _Role) -> FinishedRun:
     seed = read_spec(folder).job.schedule.seed
     require_success(folder)
-    return FinishedRun(role=role, seed=seed, detections=folder / "detections-student.npz", curves=_curves(folder))
+    return FinishedRun(
+        role=role,
+        seed=seed,
+        detections=folder / "detections-student.npz",
+        curves=_curves(folder),
+        end_reason=_end_reason(folder),
+    )
+
+
+def _end_reason(folder: Path) -> str | None:
+    outcomes = [event for event in read_events(folder) if isinstance(event, events.Outcome)]
+    return outcomes[-1].end_reason if outcomes else None
 
 
 def _curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:

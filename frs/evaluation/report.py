@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from frs.evaluation.advice import Advice, Training, advise
 from frs.evaluation.export_report import FileReport
 from frs.evaluation.verdict import Comparison, Verdict, caveat, verdict, verdict_by
 from frs.facts import RunFacts
@@ -13,6 +14,7 @@ Role = Literal["teacher", "baseline", "student", "gain"]
 Metrics = Mapping[str, float | None]
 NAMES = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")
 """The six COCO metrics by mmdet's names."""
+_NO_TRAINING = Training()
 
 
 class _Part(BaseModel):
@@ -73,6 +75,8 @@ class Report(_Part):
     """The interval that the verdict follows: over seeds from three pairs of runs on."""
     caveat: str | None
     """What that interval does not cover."""
+    advice: list[Advice] = []
+    """What to do next, by rules of thumb; empty without a comparison or while partial."""
     facts: RunFacts
     """Facts of the student's run: chosen weights, parameters, FLOPs, latency, hashes, versions, device."""
 
@@ -88,11 +92,12 @@ def build(
     comparison: Comparison | None = None,
     waiting_for: Sequence[MissingRun] = (),
     files: Sequence[FileReport] = (),
+    training: Training = _NO_TRAINING,
 ) -> Report:
     """Return the report of the evaluated runs.
 
     `pairs` is the number of baselines that the job requests (0: none). The report is partial if a requested student,
-    baseline, teacher evaluation or comparison is missing.
+    baseline, teacher evaluation or comparison is missing. `training`: of the first student, for the advice.
     """
     evaluated = len(students) >= max(1, pairs) and len(baselines) >= pairs and not (expects_teacher and teacher is None)
     complete = evaluated and (comparison is not None or not pairs)
@@ -100,6 +105,10 @@ def build(
     scores["gain"] = _gain(scores["student"], scores["baseline"])
     available = {role: role_scores for role, role_scores in scores.items() if role_scores is not None}
     final_comparison = comparison if complete else None
+    gap_closed = _gap_closed(scores["student"], teacher, scores["baseline"])
+    mAP: dict[str, float | None] = {
+        role: role_scores.metrics.get("bbox_mAP") for role, role_scores in available.items()
+    }
     return Report(
         status="complete" if complete else "partial",
         waiting_for=[] if complete else list(waiting_for),
@@ -109,11 +118,12 @@ def build(
             for name in (students[0].per_class if students else {})
         },
         files=list(files),
-        gap_closed=_gap_closed(scores["student"], teacher, scores["baseline"]),
+        gap_closed=gap_closed,
         comparison=comparison,
         verdict=verdict(final_comparison) if complete else None,
         verdict_by=verdict_by(final_comparison) if final_comparison else None,
         caveat=caveat(final_comparison) if final_comparison else None,
+        advice=advise(final_comparison, mAP, gap_closed, training) if final_comparison else [],
         facts=facts,
     )
 

@@ -51,6 +51,7 @@ def test_a_report_is_partial_until_all_three_are_evaluated_and_compared(service,
     service.record(service.claim(comparison), Facts(values={"comparison": comparison_facts(0.02, 0.2)}))
     report = service.get(path)
     assert (report["status"], report["verdict"], report["waiting_for"]) == ("complete", "improved", [])
+    assert [advice["topic"] for advice in report["advice"]] == ["more_seeds"]
     assert [row["role"] for row in report["rows"]] == ["teacher", "baseline", "student", "gain"]
     assert report["rows"][3]["metrics"]["bbox_mAP"] == pytest.approx(0.1)
     assert report["rows"][3]["metrics"]["bbox_mAP_l"] is None

@@ -57,6 +57,14 @@ def test_with_one_seed_the_caveat_names_the_variation_between_seeds() -> None:
     assert result.caveat in conclusion(result)
 
 
+def test_the_advice_follows_the_verdict_in_the_text() -> None:
+    assert "\nMore seeds? The verdict rests on one pair of runs" in conclusion(report_of(comparison_with(0.01, 0.2)))
+
+
+def test_a_partial_report_has_no_advice() -> None:
+    assert report(scores(0.5), scores(0.6), None).advice == []
+
+
 @pytest.mark.parametrize(("seeds", "verdict", "by"), [(2, "improved", "images"), (3, "no_difference", "seeds")])
 def test_the_interval_over_seeds_decides_from_three_seeds_on(seeds: int, verdict: str, by: str) -> None:
     result = report_of(comparison_with(0.01, 0.2, seeds=(-0.1, 0.3, seeds)))

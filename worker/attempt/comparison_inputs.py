@@ -40,6 +40,7 @@ def _run(session: Session, job: Job, inputs: AttemptInputs) -> FinishedRun:
             "seed": job.spec["schedule"]["seed"],
             "detections": _detections(session, job, "student", inputs),
             "curves": _curves(session, job),
+            "end_reason": job.end_reason,
         }
     )
 

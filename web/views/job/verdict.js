@@ -8,7 +8,6 @@ import { bytes, count, milliseconds, NONE, number, percent, plural, points, rang
 import { html, useEffect, useMemo } from "../../html.js";
 import { useResource } from "../../resource.js";
 import { href } from "../../router.js";
-import { advice } from "./advice.js";
 import { gainChart, seedChart } from "./verdict_charts.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["JobDetails"]} Job */
@@ -29,12 +28,11 @@ export function Tab({ job, live, related }) {
   const states = related.map((other) => other.status).join();
   const evaluated = live.count("evaluation") + live.gaps.value;
   const report = useResource((abort) => get(`/jobs/${job.id}/report`, {}, abort), [job.id]);
-  const evaluations = useResource((abort) => get(`/jobs/${runId}/evaluations`, {}, abort), [runId]);
-  useEffect(() => { if (states || evaluated) { report.reload(); evaluations.reload(); } }, [states, evaluated, job.status]);
+  useEffect(() => { if (states || evaluated) report.reload(); }, [states, evaluated, job.status]);
   const run = related.find((other) => other.id === runId) ?? job;
   return html`<${Loading} resource=${report}>${(/** @type {Report} */ data) => html`
     ${data.status === "partial" && html`<${Missing} report=${data} job=${job} related=${related} />`}
-    ${data.comparison && html`<div class="grid"><${VerdictCard} report=${data} /><${Advice} report=${data} evaluations=${evaluations.data?.data ?? []} run=${run} /></div>`}
+    ${data.comparison && html`<div class="grid"><${VerdictCard} report=${data} /><${Advice} report=${data} run=${run} /></div>`}
     ${data.status === "complete" && !data.comparison && html`<${Alone} job=${job} />`}
     ${data.rows.length > 0 && html`<${Scores} report=${data} />`}
     ${data.comparison && html`<${Gains} report=${data} />`}
@@ -82,14 +80,13 @@ function VerdictCard({ report }) {
   </section>`;
 }
 
-/** @param {{report: Report, evaluations: any[], run: Job}} props */
-function Advice({ report, evaluations, run }) {
-  const items = report.status === "complete" ? advice(report, evaluations, run.end_reason) : [];
+/** @param {{report: Report, run: Job}} props */
+function Advice({ report, run }) {
   const warnings = /** @type {string[]} */ (report.facts.warnings ?? []);
   return html`<section class="card">
     <h2>What to do next</h2>
-    ${items.map(({ title, text }) => html`<p><strong>${title}.</strong> <${Prose} text=${text} /></p>`)}
-    ${!items.length && html`<p class="muted">${report.status === "partial" ? "Advice follows when all runs have ended." : "The facts of this report ask for nothing more. Next: export the student under Files."}</p>`}
+    ${report.advice.map(({ topic, text }) => html`<p><strong class="capital">${words(topic)}.</strong> <${Prose} text=${text} /></p>`)}
+    ${!report.advice.length && html`<p class="muted">${report.status === "partial" ? "Advice follows when all runs have ended." : "The facts of this report ask for nothing more. Next: export the student under Files."}</p>`}
     ${warnings.map((text) => html`<p class="warn"><strong>Warning:</strong> ${text}</p>`)}
     <div class="row">
       <a class="button" href=${href(["new"], { from: run.id, seeds: "3" })}>Start it with 3 seeds</a>
