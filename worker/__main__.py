@@ -1,22 +1,60 @@
-"""`python -m worker`: run jobs until SIGTERM, then return running jobs to the queue."""
+"""`python -m worker`: run jobs until SIGTERM, then return running jobs to the queue; `--once` runs one and ends."""
 
+import argparse
 import logging
+from collections.abc import Sequence
 
 from frs.isolation.process import die_with_parent, hide_memory
+from store.db.database import open_database
 from store.initialise import make_folders
+from store.settings import Settings
 from store.settings_report import unknown_variables
 from worker import logs
-from worker.app import app, settings
+from worker.dispatch.dispatcher import Once
+from worker.once import ExitCode, run_once
+from worker.process.trainer import COMMAND
+
+_EXIT_CODES = "\n".join(f"  {code.value}  {code.name.lower().replace('_', ' ')}" for code in ExitCode)
 
 
-def main() -> None:
-    """Run the Celery worker in this process. Raise SystemExit with its exit code when it ends."""
+def main(arguments: Sequence[str] | None = None, command: Sequence[str] = COMMAND) -> None:
+    """Run the worker in this process. Raise SystemExit with its exit code when it ends."""
+    once = parse(arguments)
     die_with_parent()
     hide_memory()
+    settings = Settings()
     make_folders(settings)
     logs.configure()
     for message in unknown_variables():
         logging.getLogger("worker").warning(message)
+    if once is not None:
+        raise SystemExit(run_once(settings, open_database(settings.database_url), once, command))
+    raise SystemExit(_run_celery(command))
+
+
+def parse(arguments: Sequence[str] | None = None) -> Once | None:
+    """Return what a worker with `--once` may claim, or None without `--once`. Raises SystemExit."""
+    parser = argparse.ArgumentParser(
+        prog="python -m worker",
+        description=__doc__,
+        epilog=f"exit codes with --once:\n{_EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--once", action="store_true", help="run one job or worker request, without a broker, and end")
+    parser.add_argument("--job", metavar="ID", help="run this job only, whatever precedes it in the queue")
+    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait for something to run")
+    options = parser.parse_args(arguments)
+    if not options.once:
+        if options.job or options.wait:
+            parser.error("--job and --wait need --once")
+        return None
+    return Once(options.job, options.wait)
+
+
+def _run_celery(command: Sequence[str]) -> int:
+    from worker.app import app, dispatcher
+
+    dispatcher.command = command
     worker = app.Worker(
         pool="threads",
         concurrency=1,
@@ -26,7 +64,7 @@ def main() -> None:
         without_heartbeat=True,
     )
     worker.start()
-    raise SystemExit(worker.exitcode)
+    return int(worker.exitcode or 0)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,11 @@ import sys
 from pathlib import Path
 
 from worker.__main__ import main
-from worker.app import dispatcher
 from worker.attempt import finalizer
 
-dispatcher.command = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
+STUB = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
 
 finalizer.STORAGE_DELAY = float(os.environ.get("STUB_STORAGE_DELAY", finalizer.STORAGE_DELAY))
 
 if __name__ == "__main__":
-    main()
+    main(command=STUB)

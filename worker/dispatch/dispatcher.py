@@ -43,6 +43,8 @@ SWEEP_SECONDS = 600.0
 """Interval of retention and of the removal of unpacked data sets that are no longer used."""
 CLAIM_TRIES = 3
 """Selections in a row when other workers have claimed every candidate; then the dispatcher waits for the next poll."""
+MAX_CHECK_SECONDS = 60.0
+"""Time in addition to `Once.wait_seconds` in which file checks are awaited; a disk may hang."""
 T = TypeVar("T")
 _log = structlog.get_logger()
 
@@ -56,6 +58,16 @@ class Slot:
     gpus: Sequence[str]
 
 
+@dataclass(frozen=True)
+class Once:
+    """What a dispatcher may claim that ends after one job or worker request."""
+
+    job_id: str | None = None
+    """The only job that it claims; None allows every job and worker request."""
+    wait_seconds: float = 0.0
+    """Time after which the dispatcher ends if there was nothing to claim."""
+
+
 class Dispatcher:
     """Claims jobs and worker requests and runs each in a thread of its own.
 
@@ -64,7 +76,10 @@ class Dispatcher:
     logged and retried with backoff; nothing is raised.
     """
 
-    def __init__(self, settings: Settings, database: Database, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, command: Sequence[str] = COMMAND, once: Once | None = None
+    ) -> None:
+        """With `once`, the dispatcher ends by itself after one job or worker request."""
         self._name = take_name(settings)
         self.owner = f"{self._name}:{os.getpid()}:{secrets.token_hex(4)}"
         """Id of this process in leases and in the worker registry; the worker's name survives a restart."""
@@ -90,6 +105,9 @@ class Dispatcher:
         self._register_at = 0.0
         self._reaper = Reaper(settings, database)
         self._reported_missing: list[Document] = []
+        self._once = once
+        self._only_lease: Lease | RequestLease | None = None
+        self._idle_polls = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
@@ -111,13 +129,20 @@ class Dispatcher:
         if self._thread.is_alive():
             self._thread.join(self._settings.grace_seconds + DEREGISTER_SECONDS)
 
+    def run_once(self) -> Lease | RequestLease | None:
+        """Wait until the dispatcher has ended by itself or by `stop`; return its lease if it claimed something."""
+        self._thread.join()
+        return self._only_lease
+
     def _run(self) -> None:
-        failures = 0
+        started, failures = time.monotonic(), 0
         while not self._stopping.is_set():
             try:
                 self._run_once()
                 failures = 0
                 self._write_heartbeat_file()
+                if self._once and self._is_done(self._once, time.monotonic() - started):
+                    break
             except Exception as error:  # the thread survives every error of the database
                 failures += 1
                 _log.warning("The dispatcher failed and will retry.", error=f"{type(error).__name__}: {error}"[:500])
@@ -135,6 +160,19 @@ class Dispatcher:
         while not self._stopping.is_set() and self._free_slots() and (slot := self._claim()):
             self._slots.append(slot)
             slot.thread.start()
+
+    def _is_done(self, once: Once, seconds: float) -> bool:
+        """Return whether the only run has ended, or there was nothing to claim for the time to wait.
+
+        Two polls in a row must find nothing, as a file check may have ended after the first.
+        """
+        if self._only_lease:
+            return self._free_slots() == self._concurrency
+        if seconds < once.wait_seconds + MAX_CHECK_SECONDS and self._availability.has_unchecked():
+            self._idle_polls = 0
+            return False
+        self._idle_polls += 1
+        return self._idle_polls > 1 and seconds >= once.wait_seconds
 
     def _write_heartbeat_file(self) -> None:
         file = self._settings.heartbeat_file
@@ -178,16 +216,21 @@ class Dispatcher:
 
     def _claim(self) -> Slot | None:
         """Claim a worker request, which takes seconds, or else a job. Return None if there is nothing to claim."""
+        if self._only_lease:
+            return None
         used_gpus = {gpu for slot in self._slots for gpu in slot.gpus}
         free_gpus = [gpu for gpu in self._gpus if gpu not in used_gpus]
         capacity = GpuCapacity(gpus=len(self._gpus), free=len(free_gpus))
         lease = self._claim_worker_request(capacity) or self._claim_job(capacity)
         if lease is None:
             return None
+        self._only_lease = lease if self._once else None
         devices = min(1, len(self._gpus)) if lease.devices is None else lease.devices
         return self._new_slot(lease, free_gpus[:devices])
 
     def _claim_worker_request(self, capacity: GpuCapacity) -> RequestLease | None:
+        if self._once and self._once.job_id:
+            return None
         candidates = self._selector.select_worker_requests(capacity)
         return self._claim_one_of(candidates, worker_requests.claim, capacity) if candidates else None
 
@@ -195,7 +238,8 @@ class Dispatcher:
         if self._free_space.unmet([FREE_SPACE]):
             return None
         for _ in range(CLAIM_TRIES):
-            candidates = self._selector.select_jobs(capacity)
+            job_id = self._once.job_id if self._once else None
+            candidates = self._selector.select_job(job_id) if job_id else self._selector.select_jobs(capacity)
             if not candidates:
                 return None
             claim = partial(lifecycle.claim, exclusions=self._selector.exclusions())

@@ -60,6 +60,10 @@ class FileAvailability:
             self._thread.start()
         return unmet
 
+    def has_unchecked(self) -> bool:
+        """Return whether a requirement was queried that has not been checked yet."""
+        return any(requirement not in self._results for requirement in self._queried_at)
+
     def report(self) -> list[Document]:
         """Return `{key, owner, message}` of each requirement that is not met; unreadable specs are last."""
         oldest = time.monotonic() - REPORT_SECONDS

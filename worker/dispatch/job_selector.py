@@ -74,6 +74,14 @@ class JobSelector:
                 return job_ids[:MAX_CANDIDATES]
         return []
 
+    def select_job(self, job_id: str) -> list[str]:
+        """Return the id if this worker can run the job, whatever precedes it in the queue."""
+        self._forget_when_due()
+        if job_id not in self._requirements:
+            with self._database.read() as session:
+                self._read(session, session.scalars(select(Job).where(Job.id == job_id)))
+        return [] if job_id in self.exclusions().jobs else [job_id]
+
     def select_worker_requests(self, capacity: GpuCapacity) -> list[str]:
         """Return the ids of the first worker requests that this worker can run, at most `MAX_CANDIDATES`."""
         self._forget_when_due()
