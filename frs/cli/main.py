@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from frs import events, spec_file
+from frs import events, host_check, spec_file
 from frs.cli import export_tables, report_text
+from frs.cli.doctor import check_engine
 from frs.cli.progress import Bar, drawing_bar
 from frs.comparison import paired_runs, run_folder
 from frs.dataset.check import check_split as check_split
@@ -97,6 +98,22 @@ def plan(
     except FrsError as error:
         raise SystemExit(_print_error(error)) from None
     raise SystemExit(_plan(resolved, json_))
+
+
+@app.command()
+def doctor(
+    models: Annotated[Path, typer.Option(help="Folder of weights.")] = Path("models"),
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per check.")] = False,
+) -> None:
+    """Check that the engine can run on this machine. The exit status is 1 if a check fails."""
+    failed = False
+    for check in check_engine(models):
+        failed |= check.status == "error"
+        if json_:
+            typer.echo(check.model_dump_json())
+        else:
+            output_console.print(host_check.render(check), highlight=False)
+    raise SystemExit(failed)
 
 
 @app.command()

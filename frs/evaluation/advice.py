@@ -79,8 +79,8 @@ def _stronger_teacher(
     interval = comparison.decisive
     if teacher <= baseline:
         text = (
-            f"The teacher ({_points(teacher)}) is not better than the student alone ({_points(baseline)}), so distilling "
-            "from it gains little. Train it longer or take a larger one."
+            f"The teacher ({_points(teacher)}) is not better than the student alone ({_points(baseline)}), so "
+            "distilling from it gains little. Train it longer or take a larger one."
         )
     elif gap_closed is not None and gap_closed >= MOST_OF_GAP:
         text = (

@@ -80,7 +80,7 @@ def test_a_failed_job_is_done(harness, start):
 
 
 def test_sigterm_returns_the_job_with_a_checkpoint_and_the_next_worker_continues_it(harness, start):
-    undisturbed = harness.run(steps=40)
+    uninterrupted = harness.run(steps=40)
     job_id = harness.submit(steps=40, seconds=0.04)
     worker = start()
     harness.until_step(job_id, 7)
@@ -88,7 +88,7 @@ def test_sigterm_returns_the_job_with_a_checkpoint_and_the_next_worker_continues
     assert worker.wait() == ExitCode.RETURNED
     assert harness.job(job_id).status == "queued"
     assert start().wait() == ExitCode.DONE
-    assert harness.losses(job_id) == harness.losses(undisturbed.id)
+    assert harness.losses(job_id) == harness.losses(uninterrupted.id)
     starts = harness.rows(select(Attempt.start_step).where(Attempt.job_id == job_id).order_by(Attempt.number))
     assert starts[0] == 0 and starts[1] >= 7
 
