@@ -12,7 +12,8 @@ from typing import TextIO
 IsAbandoned = Callable[[], bool]
 """Polled during a wait; True if the result is no longer needed."""
 _PART = ".part"
-STALE_SECONDS = 86_400
+STALE_SECONDS = 2400
+"""Age of the last change from which a temporary file has no process any more: an upload ends after 60 s of silence."""
 _POLL_SECONDS = 0.1
 
 
@@ -55,12 +56,20 @@ def exclusive_lock(root: Path, lock: str = ".lock", is_abandoned: IsAbandoned | 
 
 
 def remove_stale(root: Path) -> None:
-    """Delete temporary files older than a day, which killed processes left behind."""
+    """Delete temporary files and folders without a change for `STALE_SECONDS`, which killed processes left behind."""
     if root.is_dir():
         stale = filesystem_time(root) - STALE_SECONDS
         for path in root.iterdir():
-            if path.name.endswith(_PART) and path.lstat().st_mtime < stale:
+            if path.name.endswith(_PART) and not _has_changed_since(stale, path):
                 discard(path)
+
+
+def _has_changed_since(stale: float, path: Path) -> bool:
+    """Return whether the file, or a file or folder in it, was changed after `stale`, or is gone already."""
+    try:
+        return any(entry.lstat().st_mtime >= stale for entry in (path, *path.rglob("*")))
+    except FileNotFoundError:
+        return True
 
 
 def filesystem_time(root: Path) -> float:

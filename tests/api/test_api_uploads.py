@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import shutil
 import sys
 import tarfile
@@ -336,16 +337,18 @@ def test_a_client_that_disconnects_or_stalls_leaves_no_files(service, app, archi
     assert files_of(service.settings) == set()
 
 
-def test_partial_files_of_a_killed_process_are_removed_after_a_day(settings, monkeypatch):
+def test_partial_files_of_a_killed_process_are_removed_after_40_minutes_without_a_change(settings):
     root = settings.uploads_root
-    (root / ".old.part").mkdir(parents=True)
-    (root / ".old.part" / "a.jpg").touch()
-    (root / "kept").mkdir()
+    for name in (".old.part", ".growing.part", "kept"):
+        (root / name).mkdir(parents=True)
+        (root / name / "a.jpg").touch()
     local_files.remove_stale(root)
     assert (root / ".old.part").exists()
-    monkeypatch.setattr(local_files, "STALE_SECONDS", -1)
+    earlier = (root / "kept").stat().st_mtime - local_files.STALE_SECONDS - 1
+    for path in (root / ".old.part", root / ".old.part" / "a.jpg", root / ".growing.part", root / "kept"):
+        os.utime(path, (earlier, earlier))
     local_files.remove_stale(root)
-    assert [path.name for path in root.iterdir()] == ["kept"]
+    assert sorted(path.name for path in root.iterdir()) == [".growing.part", "kept"]
 
 
 def test_all_other_routes_keep_their_body_limit(service):
