@@ -358,7 +358,8 @@ class Resources(Spec):
     loader_workers: Annotated[int, Field(ge=0, le=32)] | None = None
     """Processes that read images, for each training process. Absent: 4 with a GPU, otherwise 0."""
     max_minutes: Annotated[int, Field(ge=1)] | None = None
-    """Time limit of training in minutes; training then ends early and the student is evaluated. Absent: no limit."""
+    """Time limit of training with its evaluations in minutes, over all attempts of the job; training then ends early
+    and the student is evaluated. Absent: no limit."""
 
     @property
     def trainers(self) -> int:

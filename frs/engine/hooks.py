@@ -196,24 +196,32 @@ class WeightAdjustmentHook(Hook):
 
 @dataclass
 class StopHook(Hook):
-    """End the loop on request."""
+    """End the loop on request, or when its time is over."""
 
     priority = 82
 
     stop: StopRequest
+    max_minutes: float | None
+    counted_at: float = field(default_factory=time.monotonic)
+    """Time until which `LoopState.seconds` counts."""
 
     def before_train(self, runner: Any) -> None:
         """End a resumed run at once if the earlier attempt stopped here on request: it only evaluates."""
+        self.counted_at = time.monotonic()
         if runner.iter:
             self._share(runner.train_loop)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """End after this step if a stop was requested."""
+        now = time.monotonic()
+        runner.train_loop.state.seconds += now - self.counted_at
+        self.counted_at = now
         self._share(runner.train_loop)
 
     def _share(self, loop: Any) -> None:
         """Share the reason between the processes, so that all of them end alike."""
-        reason = self.stop.reason
+        is_over = self.max_minutes is not None and loop.state.seconds > 60 * self.max_minutes
+        reason = self.stop.reason or ("time_limit" if is_over else None)
         flags = process_group.all_reduce_max(*(reason == other for other in STOP_REASONS))
         loop.ended_by = next((other for other, flag in zip(STOP_REASONS, flags, strict=True) if flag), None)
 

@@ -31,14 +31,17 @@ class LoopState:
     warnings: list[str] = field(default_factory=list)
     shares: dict[TermName, list[float]] = field(default_factory=dict)
     """Gradient ratios of the weighted terms in this epoch, if the weights are adaptive."""
+    seconds: float = 0.0
+    """Time since the start of training, with evaluations, in all attempts until their last checkpoint."""
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> "LoopState":
         """Return the state that a checkpoint holds as plain values."""
         weights = LossWeights(**content["weights"]) if content["weights"] else None
-        # checkpoints of jobs that were running before `patience` or adaptive weights existed lack these two
+        # checkpoints of jobs that were running before these existed lack them
         evaluations, shares = content.get("evaluations_since_best", 0), content.get("shares", {})
-        return cls(content["best"], evaluations, weights, content["warnings"], shares)
+        seconds = content.get("seconds", 0.0)
+        return cls(content["best"], evaluations, weights, content["warnings"], shares, seconds)
 
 
 class StepLoop(BaseLoop):

@@ -137,7 +137,7 @@ def train(
     hooks: list[Hook] = [
         MetricsHook(job_schedule.images_per_step, reporter),
         ResumeHook(checkpoints, reporter),
-        StopHook(stop),
+        StopHook(stop, context.job.resources.max_minutes),
         CheckpointHook(job_schedule.checkpoint_every, checkpoints, reporter),
         evaluation,
     ]

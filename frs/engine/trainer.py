@@ -27,7 +27,7 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
     the reason.
     """
     silence_libraries()
-    stop = StopRequest(spec.job.resources.max_minutes, workdir).on_signals()
+    stop = StopRequest(workdir).on_signals()
     try:
         reason = stages.run(spec, workdir, emit, stop)
     except Interrupted:

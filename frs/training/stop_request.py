@@ -1,12 +1,11 @@
-"""A request to stop training, made by a signal, a file or a time limit and checked between steps."""
+"""A request to stop training, made by a signal or a file and checked between steps."""
 
 import signal
-import time
 from pathlib import Path
 from typing import Literal
 
 StopReason = Literal["interrupted", "stopped_early", "time_limit", "no_improvement"]
-"""Why training ends before its last step; all but the last are requests."""
+"""Why training ends before its last step."""
 STOP_FILE = "stop-requested"
 """Name of a file in the work folder that requests to stop at the next step, evaluate, and succeed.
 
@@ -19,13 +18,12 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """The sources of a stop request: signals, the file `STOP_FILE` in `workdir`, and a limit of `max_minutes`."""
+    """The sources of a stop request: signals, and the file `STOP_FILE` in `workdir`."""
 
-    def __init__(self, max_minutes: float | None = None, workdir: Path | None = None) -> None:
+    def __init__(self, workdir: Path | None = None) -> None:
         self.requested = False
         """Whether an interruption was requested."""
         self.file = workdir / STOP_FILE if workdir else None
-        self.deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
 
     def on_signals(self) -> "StopRequest":
         """Turn SIGTERM and SIGINT into requests, including signals that were blocked until now, and return self.
@@ -48,8 +46,6 @@ class StopRequest:
             return "interrupted"
         if self.file is not None and self.file.exists():
             return "stopped_early"
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            return "time_limit"
         return None
 
     def _request_once(self) -> None:

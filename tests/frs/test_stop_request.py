@@ -1,9 +1,11 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny import Train, job, of
 
 from frs import events
+from frs.engine import hooks
 from frs.training.stop_request import STOP_FILE, Interrupted
 
 
@@ -44,3 +46,32 @@ def test_a_stop_requested_before_the_first_step_trains_one_step(train: Train, tm
 def test_a_run_stopped_at_its_last_step_is_completed(train: Train, tmp_path: Path) -> None:
     emitted = train(job(), tmp_path / "run", stop_early_at=8)
     assert end_reason(emitted) == "completed"
+
+
+class SlowSteps(list[events.Event]):
+    """Events of a run whose steps take 25 s each on the clock of the hooks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(hooks, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def append(self, event: events.Event) -> None:
+        super().append(event)
+        if isinstance(event, events.Metrics) and "train/loss" in event.values:
+            self.now += 25.0
+
+
+def trained_steps(emitted: list[events.Event]) -> list[int]:
+    return [event.step for event in of(events.Metrics, emitted) if "train/loss" in event.values]
+
+
+def test_the_time_limit_ends_the_run_with_a_student(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    emitted = train(job(resources={"max_minutes": 1}), emitted=SlowSteps(monkeypatch))
+    assert (end_reason(emitted), trained_steps(emitted)) == ("time_limit", [1, 2, 3])
+
+
+def test_the_time_limit_counts_the_attempts_before(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Interrupted):
+        train(job(resources={"max_minutes": 1}), stop_at=2, emitted=SlowSteps(monkeypatch))
+    emitted = train(job(resources={"max_minutes": 1}), emitted=SlowSteps(monkeypatch))
+    assert (end_reason(emitted), trained_steps(emitted)) == ("time_limit", [3])
