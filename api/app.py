@@ -62,6 +62,7 @@ the connection pool's timeout instead of waiting for a thread without a time lim
 _REQUEST_HEADERS = (
     "Authorization",
     "Content-Type",
+    "FRS-Project",
     "Idempotency-Key",
     "If-None-Match",
     "If-Range",
@@ -80,7 +81,9 @@ _RESPONSE_HEADERS = (
     "X-Request-Id",
 )
 """Headers that web pages of other origins may read."""
-_bearer_scheme = Depends(HTTPBearer(auto_error=False, description="An API key, sent as `Authorization: Bearer KEY`."))
+_bearer_scheme = Depends(
+    HTTPBearer(auto_error=False, description="An API key or, with `FRS_OIDC_ISSUER`, a token of the sign-in provider.")
+)
 """Adds the security scheme to the OpenAPI document; `AuthMiddleware` checks the key."""
 
 

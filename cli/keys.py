@@ -61,6 +61,20 @@ def list_keys(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> Non
     show(call_service(data, lambda client: {"data": list(client.each("/api-keys"))}), render_rows(render.keys), json_)
 
 
+@app.command("rotate")
+def rotate(
+    id: Annotated[str, typer.Argument(metavar="ID")],
+    grace_hours: Annotated[float, typer.Option(help="Time in which the old key is still valid.")] = 24.0,
+    data: DataFolder = DEFAULT_DATA_DIR,
+    json_: AsJson = False,
+) -> None:
+    """Replace an API key by a new one like it. Both are valid for a while, so that no request fails meanwhile."""
+    key = call_service(data, lambda client: client.post(f"/api-keys/{id}/rotate", {"grace_hours": grace_hours}))
+    show(key, lambda key: key["token"], json_)
+    if not json_:
+        stdout.print(f"Key {key['id']} replaces {id}, which is valid for {grace_hours:g} h more.", highlight=False)
+
+
 @app.command("revoke")
 def revoke(id: Annotated[str, typer.Argument(metavar="ID")], data: DataFolder = DEFAULT_DATA_DIR) -> None:
     """Revoke an API key for good, within 1 s. The owner's jobs continue."""

@@ -71,6 +71,7 @@ ANSWERS = {
     ),
     "key_missing": (401, "The request has no API key.", "Send `Authorization: Bearer KEY`."),
     "key_not_found": (404, "The API key does not exist.", "See GET /api-keys."),
+    "key_not_valid": (409, "The API key to rotate has expired, was revoked, or is a signed-in user.", "Create a key."),
     "method_not_allowed": (
         405,
         "The path does not support this method.",
@@ -79,6 +80,17 @@ ANSWERS = {
     "name_taken": (409, "The name is already in use.", "Choose another name, or use the existing object."),
     "not_comparable": (422, "The job has no such teacher or baseline.", "Leave `compare` out."),
     "not_exported": (409, "There is no exported file of this detector yet.", "Export it: POST /jobs/{id}/exports."),
+    "oidc_provider_unavailable": (
+        503,
+        "The sign-in provider does not answer, so that its tokens cannot be checked.",
+        "Try again, or use an API key; operators: check `FRS_OIDC_ISSUER`.",
+    ),
+    "owner_missing": (
+        403,
+        "The token's claim `FRS_OIDC_OWNER_CLAIM` is no name of an owner.",
+        "Operators: choose another claim.",
+    ),
+    "project_not_allowed": (403, "The user is not a member of the project.", "Leave out the header `FRS-Project`."),
     "not_found": (404, "The path does not exist.", "See /docs for the paths."),
     "nothing_to_compare": (422, "The same job was named twice.", "Name at least two different jobs."),
     "plan_not_found": (404, "The plan does not exist.", "Create one with POST /jobs/plan?probe=true."),
@@ -105,6 +117,7 @@ ANSWERS = {
         "Wait for them, or plan without `probe`.",
     ),
     "too_many_streams": (429, "The owner has as many open streams as allowed.", "Close some."),
+    "token_not_valid": (401, "The sign-in provider's token has expired or is not valid here.", "Sign in again."),
     "unknown_key": (401, "The API key is unknown, has expired or was revoked.", "Use a valid key."),
     "unsupported_media_type": (
         415,

@@ -44,6 +44,8 @@ Name = Annotated[
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_LENGTH, "pattern": _PATTERN}),
 ]
 """A name of a data set, detector, job or key."""
+OwnerName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
+"""A name of an owner."""
 
 
 def _is_allowed(name: str, position: int) -> bool:

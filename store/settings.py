@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, Pos
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
+from store.states import Scope
+
 EXAMPLE_PASSWORD = "change-me"
 """The placeholder password of `.env.example`; settings that contain it are invalid."""
 Folder = Annotated[Path, AfterValidator(Path.absolute)]
@@ -19,6 +21,14 @@ Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
 
 def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _split_pairs(value: Any) -> Any:
+    return (
+        dict(part.strip().rsplit("=", 1) for part in value.split(",") if "=" in part)
+        if isinstance(value, str)
+        else value
+    )
 
 
 def _below_data(name: str) -> Any:
@@ -79,6 +89,22 @@ class Settings(BaseSettings):
     root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
     """Path prefix under which a reverse proxy serves the API, such as `/frs`, whether the proxy removes it or not. Must
     not be the beginning of a path of the API. Default: none."""
+
+    oidc_issuer: (
+        Annotated[str, Field(pattern=r"^(https://|http://(localhost|127\.0\.0\.1|\[::1\])[:/])\S*$")] | None
+    ) = None
+    """Issuer of an OpenID Connect provider whose tokens are accepted beside API keys, such as
+    `https://login.example.org/realms/team`. Default: none."""
+    oidc_audience: str | None = None
+    """Audience (`aud`) that a token must have; required with `oidc_issuer`. Default: none."""
+    oidc_owner_claim: str = "sub"
+    """Claim with the name of the user as owner, such as `sub` or `email`. Users must not be able to change it."""
+    oidc_groups_claim: str = "groups"
+    """Claim with the groups of the user. With the header `FRS-Project: GROUP`, a request is made for the owner of that
+    name, whose rows the whole group shares."""
+    oidc_scopes: Annotated[dict[str, Scope], NoDecode, BeforeValidator(_split_pairs)] = {"*": Scope.SUBMIT}
+    """Scopes of users by group, `GROUP=SCOPE` separated by commas, such as `*=read,vision=submit,operators=admin`; `*`
+    are all users. Default: `*=submit`."""
 
     max_streams_per_key: PositiveInt = 100
     """Maximum number of event streams that one API key may have open in one API process."""
@@ -146,6 +172,12 @@ class Settings(BaseSettings):
     def _check_lease_order(self) -> Self:
         if not self.heartbeat_seconds < self.fence_seconds < self.lease_seconds:
             raise ValueError("invalid order: required is heartbeat_seconds < fence_seconds < lease_seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _require_audience(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("FRS_OIDC_ISSUER and FRS_OIDC_AUDIENCE belong together: set both or none")
         return self
 
     @property

@@ -1,5 +1,6 @@
 """Closed lists of states, reasons and actions, all stored as text, and the table of allowed actions."""
 
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 
@@ -205,3 +206,22 @@ ALLOWED: dict[Action, frozenset[JobStatus]] = {
 def allowed_actions(status: JobStatus) -> list[Action]:
     """Return the actions allowed in that status, in the order of `Action`."""
     return [action for action, statuses in ALLOWED.items() if status in statuses]
+
+
+class Scope(StrEnum):
+    """What a key may do. `INCLUDED_SCOPES` lists the scopes that a scope includes."""
+
+    READ = "read"
+    """Read the jobs, data sets and detectors of its owner."""
+    SUBMIT = "submit"
+    """Create, change and delete them."""
+    PRIORITY = "priority"
+    """Give jobs a priority above 0; a supplement to `submit`."""
+    METRICS = "metrics"
+    """Read the metrics of the service, for a monitoring system."""
+    ADMIN = "admin"
+    """Read and change those of every owner, create and revoke keys, read the state of the whole service."""
+
+
+INCLUDED_SCOPES: Mapping[Scope, Collection[Scope]] = {Scope.SUBMIT: (Scope.READ,), Scope.ADMIN: tuple(Scope)}
+"""The further scopes that a scope includes."""

@@ -3,9 +3,9 @@
 from api.clean.schemas import CleanRequest, CleanResult
 from api.context import Context
 from api.http.auth import Caller
-from store.db.api_keys import Scope
 from store.jobs import retention
 from store.jobs.retention import RetentionRules
+from store.states import Scope
 
 MAX_GROUPS = 500
 """Run groups of one request; each is removed in a transaction of its own."""

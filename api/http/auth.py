@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from api.http.errors import ApiError
 from store.db import queries
-from store.db.api_keys import Scope
 from store.db.audit import Actor
 from store.db.tables import Dataset, Detector, Job, WorkerRequest
+from store.states import Scope
 
 Owned = Job | Dataset | Detector | WorkerRequest
 """Rows that belong to an owner."""

@@ -12,10 +12,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.http import web_page
 from api.http.auth import Caller
 from api.http.errors import ApiError
+from api.http.oidc import TokenVerifier, is_jwt
 from api.http.rate_limits import TokenBuckets, client_network, rate_limited
 from api.http.request_log import client_address
 from store.db import api_keys
 from store.db.database import Database
+from store.db.tables import ApiKey
 from store.settings import Settings
 
 PUBLIC_PATHS = frozenset(
@@ -34,6 +36,9 @@ PUBLIC_PATHS = frozenset(
 KEY_CACHE_SECONDS = 1.0
 """Lifetime of a cached key: a revoked key is rejected after at most this time."""
 
+MAX_CACHED = 1000
+"""Number of cached keys from which expired ones are removed: users who sign in have a new token every hour."""
+
 
 class AuthMiddleware:
     """Reject requests with another host name, without a valid API key, or over the rate limit.
@@ -43,7 +48,7 @@ class AuthMiddleware:
 
     def __init__(self, app: ASGIApp, database: Database, settings: Settings) -> None:
         self.app = app
-        self.key_cache = KeyCache(database)
+        self.key_cache = KeyCache(database, settings)
         self.settings = settings
         self.allowed_hosts = frozenset(host.lower() for host in settings.allowed_hosts)
         self.requests, self.failures = TokenBuckets(), TokenBuckets()
@@ -57,22 +62,23 @@ class AuthMiddleware:
             hint = "Use a host name listed in the setting `FRS_ALLOWED_HOSTS`, or ask the operator to add this one."
             raise ApiError(400, "host_not_allowed", "The host name of the request is not allowed.", hint)
         if scope["path"] not in PUBLIC_PATHS and not scope["path"].startswith(f"{web_page.PREFIX}/"):
-            await self._authenticate(scope, _token(headers))
+            await self._authenticate(scope, _token(headers), headers.get("frs-project"))
         return await self.app(scope, receive, send)
 
-    async def _authenticate(self, scope: Scope, token: str) -> None:
+    async def _authenticate(self, scope: Scope, token: str, project: str | None) -> None:
         scope["state"]["key_prefix"] = api_keys.token_prefix(token)
         try:
-            caller = await self.key_cache.get_caller(token)
-        except ApiError:
-            self._count_failure(scope)
+            caller = await self.key_cache.get_caller(token, project)
+        except ApiError as error:
+            if error.status == 401:
+                self._count_failure(scope)
             raise
         per_minute = caller.requests_per_minute or self.settings.requests_per_minute
         if per_minute and (wait := self.requests.take(caller.key_id, per_minute)):
             raise rate_limited(f"This key allows {per_minute} requests a minute.", wait)
         state = scope["state"]
         state["caller"] = replace(caller, address=client_address(scope), request_id=state["request_id"])
-        state["recheck"] = partial(self.key_cache.get_caller, token)
+        state["recheck"] = partial(self.key_cache.get_caller, token, project)
 
     def _count_failure(self, scope: Scope) -> None:
         """Count a failed authentication of the client's network. Raises ApiError, 429, over the limit."""
@@ -85,22 +91,28 @@ class AuthMiddleware:
 
 
 class KeyCache:
-    """Callers by the digest of their token; each is read from the database at most once in `KEY_CACHE_SECONDS`."""
+    """Callers by the digest of their token and their project; each is read at most once in `KEY_CACHE_SECONDS`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
+        self._issuer = settings.oidc_issuer
+        self._verifier = TokenVerifier(settings) if settings.oidc_issuer else None
         self._entries: dict[str, tuple[Caller, float]] = {}
         """Caller and expiry time by token digest."""
         self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
 
-    async def get_caller(self, token: str) -> Caller:
-        """Return the caller of a token. Raises ApiError, 401, if the key is unknown, has expired or was revoked."""
-        digest = api_keys.token_digest(token)
+    async def get_caller(self, token: str, project: str | None = None) -> Caller:
+        """Return the caller of a token. Raises ApiError, 401, if the key is unknown, has expired or was revoked.
+
+        A signed-in user acts as a member of `project`, if one is given; a key belongs to one owner. For other errors
+        see `TokenVerifier.verify`.
+        """
+        digest = api_keys.token_digest(f"{token} {project}" if is_jwt(token) else token)
         cached = self._get_cached(digest)
         if cached is not None:
             return cached
         async with self._locks.setdefault(digest, Lock()):  # concurrent requests with one key share one query
-            caller = self._get_cached(digest) or await to_thread.run_sync(self._load, token, digest)
+            caller = self._get_cached(digest) or await to_thread.run_sync(self._load, token, project, digest)
         if caller is None:
             raise _unauthorised("unknown_key", "This API key is unknown, has expired or was revoked.")
         return caller
@@ -109,17 +121,29 @@ class KeyCache:
         caller, expires_at = self._entries.get(digest, (None, 0.0))
         return caller if time.monotonic() < expires_at else None
 
-    def _load(self, token: str, digest: str) -> Caller | None:
+    def _load(self, token: str, project: str | None, digest: str) -> Caller | None:
         expires_at = time.monotonic() + KEY_CACHE_SECONDS  # counted from before the query, in case the query is slow
-        with self._database.read() as session:
-            key = api_keys.find(session, token)
+        key = self._find_user(token, project) if self._verifier and is_jwt(token) else self._find_key(token)
         if key is None:
             self._entries.pop(digest, None)
             return None
         scopes = api_keys.allowed_scopes(key.scopes)
         caller = Caller(key.id, key.owner, scopes, key.max_active_jobs, key.requests_per_minute, key.max_disk_bytes)
+        if len(self._entries) >= MAX_CACHED:
+            self._entries = {
+                digest: entry for digest, entry in list(self._entries.items()) if entry[1] > time.monotonic()
+            }
         self._entries[digest] = caller, expires_at
         return caller
+
+    def _find_key(self, token: str) -> ApiKey | None:
+        with self._database.read() as session:
+            return api_keys.find(session, token)
+
+    def _find_user(self, token: str, project: str | None) -> ApiKey | None:
+        assert self._verifier and self._issuer
+        user = self._verifier.verify(token, project)
+        return api_keys.sign_in(self._database, self._issuer, user.subject, user.owner, user.scopes)
 
 
 def _token(headers: Headers) -> str:

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 from api.http.auth import Admin, MetricsReader, Reader, Submitter
 from api.http.auth_middleware import PUBLIC_PATHS
 from api.http.errors import ProblemDetails
-from store.db.api_keys import Scope
+from store.states import Scope
 
 PROBLEM = {
     "description": "An error: what is wrong, a stable code, and what to do next.",

@@ -22,14 +22,13 @@ from api.jobs.references import JobReferences
 from api.jobs.schemas import ActionRequest, Attempt, Job, JobDetails
 from frs.spec import JobSpec, Kind, baseline_of, comparison_of, seed_variant
 from store.db import audit, queries, tables
-from store.db.api_keys import Scope
 from store.db.database import Database, time_of
 from store.errors import ActionNotAllowed, JobNotFound
 from store.jobs import actions, lifecycle
 from store.jobs.lifecycle import Idempotency
 from store.scheduling import queue
 from store.scheduling.waiting import waiting_reasons
-from store.states import JobStatus, allowed_actions
+from store.states import JobStatus, Scope, allowed_actions
 
 
 def _children_query() -> Select[str, str | None, str]:

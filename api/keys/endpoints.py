@@ -7,7 +7,7 @@ from api.http.auth import Admin
 from api.http.pagination import Cursor, Limit
 from api.http.schemas import KeyId, Page
 from api.keys import service
-from api.keys.schemas import Key, KeyCreate, NewKey
+from api.keys.schemas import Key, KeyCreate, KeyRotation, NewKey
 
 router = APIRouter(prefix="/api-keys", tags=["api-keys"])
 
@@ -31,6 +31,18 @@ def list_keys(context: ContextDep, _: Admin, limit: Limit = 50, cursor: Cursor =
 def get_key(context: ContextDep, _: Admin, key_id: KeyId) -> Key:
     """Return the owner, scopes, limits and expiry time of a key, but not its token."""
     return service.get_key(context.database, key_id)
+
+
+@router.post("/{key_id}/rotate", status_code=201)
+def rotate(context: ContextDep, caller: Admin, response: Response, key_id: KeyId, request: KeyRotation) -> NewKey:
+    """Create a key with the same name, owner, scopes and limits, and let the old one expire after a grace period.
+
+    Until then both are valid, so that clients can change over without downtime.
+    """
+    key = service.rotate_key(context.database, caller, key_id, 3600 * request.grace_hours)
+    response.headers["Location"] = f"/api-keys/{key.id}"
+    response.headers["Cache-Control"] = "no-store"
+    return key
 
 
 @router.delete("/{key_id}", status_code=204)

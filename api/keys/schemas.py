@@ -2,14 +2,13 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from api.http.schemas import RequestTime, ResponseModel, ResponseTime
-from frs.names import Name
+from frs.names import Name, OwnerName
 from frs.spec_model import Spec
-from store.db.api_keys import Scope
+from store.states import Scope
 
-Owner = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
 KeyLimit = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -18,7 +17,7 @@ class KeyCreate(Spec):
 
     name: Name
     """Purpose of the key; need not be unique."""
-    owner: Owner
+    owner: OwnerName
     """Owner of the key. All keys of an owner have access to the same jobs, data sets and detectors."""
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=len(Scope))] = (Scope.SUBMIT,)
     """`read` permits reading; `submit` also creating, changing and deleting; `priority`, beside `submit`, priorities
@@ -39,6 +38,13 @@ class KeyCreate(Spec):
         if self.expires_at and self.expires_in_days:
             raise ValueError("give `expires_at` or `expires_in_days`, not both")
         return self
+
+
+class KeyRotation(Spec):
+    """Replacement of an API key."""
+
+    grace_hours: Annotated[float, Field(ge=0, le=8760)] = 24.0
+    """Time in hours in which the old key is still valid."""
 
 
 class Key(ResponseModel):

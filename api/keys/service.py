@@ -4,7 +4,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.http.auth import Caller
-from api.http.errors import InvalidField, NotFoundError
+from api.http.errors import ApiError, InvalidField, NotFoundError
 from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.keys.schemas import Key, KeyCreate, NewKey
@@ -23,7 +23,7 @@ The last years of the calendar cannot be represented in every time zone.
 def create_key(database: Database, caller: Caller, request: KeyCreate) -> NewKey:
     """Create a key and return it with its token. Raises InvalidField if the expiry time is in the past."""
     token = api_keys.new_token()
-    limits = {"max_active_jobs": request.max_active_jobs, "requests_per_minute": request.requests_per_minute}
+    limits = {name: getattr(request, name) for name in api_keys.LIMITS}
     with database.write() as session:
         key = api_keys.add(
             session,
@@ -40,6 +40,26 @@ def create_key(database: Database, caller: Caller, request: KeyCreate) -> NewKey
         )
         session.commit()
     return NewKey(**dict(Key.model_validate(key)), token=token)
+
+
+def rotate_key(database: Database, caller: Caller, key_id: str, grace_seconds: float) -> NewKey:
+    """Create a key like this one and let this one expire after `grace_seconds`. Return the new key with its token.
+
+    Raises NotFoundError, or ApiError, 409, if the key is not valid or was not created with a token.
+    """
+    token = api_keys.new_token()
+    with database.write() as session:
+        old = _get_row(session, key_id)
+        new = api_keys.rotate(session, old, token, grace_seconds)
+        if new is None:
+            hint = "Create a key with POST /api-keys."
+            raise ApiError(
+                409, "key_not_valid", "This key has expired or was revoked, or it is a signed-in user.", hint
+            )
+        session.refresh(new)
+        audit.record(session, caller.actor, "key.rotate", [old.id, new.id], name=old.name, owner=old.owner)
+        session.commit()
+    return NewKey(**dict(Key.model_validate(new)), token=token)
 
 
 def list_keys(database: Database, limit: int, cursor: str | None) -> Page[Key]:

@@ -5,45 +5,31 @@ The database stores their SHA-256; random tokens need no slow password hash.
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from store.db import audit
-from store.db.database import now
+from store.db.database import Database, insert, now
 from store.db.tables import DEFAULT_OWNER, ApiKey
 from store.errors import LastAdminKey
+from store.states import INCLUDED_SCOPES, Scope
 
+SIGN_IN = "sign-in"
+"""`prefix` of the row of a user who signs in at the OpenID Connect provider; no token belongs to it."""
 PREFIX_LENGTH = 8
 """Number of characters of a token that are stored in clear, to identify the key in lists."""
+LIMITS = ("max_active_jobs", "max_disk_bytes", "requests_per_minute")
+"""Columns of `ApiKey` that limit its owner; null: the limit of the settings."""
 _START, _TOKEN_LENGTH = "frs_", 47
 """First characters and length of every token."""
 _VALID = (ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now()))
-
-
-class Scope(StrEnum):
-    """What a key may do. `INCLUDED` lists the scopes that a scope includes."""
-
-    READ = "read"
-    """Read the jobs, data sets and detectors of its owner."""
-    SUBMIT = "submit"
-    """Create, change and delete them."""
-    PRIORITY = "priority"
-    """Give jobs a priority above 0; a supplement to `submit`."""
-    METRICS = "metrics"
-    """Read the metrics of the service, for a monitoring system."""
-    ADMIN = "admin"
-    """Read and change those of every owner, create and revoke keys, read the state of the whole service."""
-
-
-INCLUDED: Mapping[Scope, Collection[Scope]] = {Scope.SUBMIT: (Scope.READ,), Scope.ADMIN: tuple(Scope)}
-"""The further scopes that a scope includes."""
 
 
 def new_token() -> str:
@@ -69,10 +55,7 @@ def add(
     scopes: Sequence[Scope] = (Scope.ADMIN,),
     **limits: Any,
 ) -> ApiKey:
-    """Add a key for the token and return it.
-
-    `limits` are the columns `max_active_jobs`, `max_disk_bytes`, `requests_per_minute` and `expires_at`.
-    """
+    """Add a key for the token and return it; `limits` are the columns in `LIMITS` and `expires_at`."""
     key = ApiKey(
         name=name,
         prefix=token[:PREFIX_LENGTH],
@@ -96,6 +79,26 @@ def find(session: Session, token: str) -> ApiKey | None:
     return key if key is not None and hmac.compare_digest(key.sha256, digest) else None
 
 
+def sign_in(database: Database, issuer: str, subject: str, owner: str, scopes: Sequence[Scope]) -> ApiKey | None:
+    """Return the row of a user of the provider as this owner; None if it was revoked.
+
+    The row is added at the first sign-in and follows the scopes. It gives the user's requests an id for limits, audit
+    trail and revocation. Its digest has not the form of a token's, so that no token finds it.
+    """
+    digest, names = f"{SIGN_IN}:{token_digest(json.dumps([issuer, subject, owner]))}", [str(scope) for scope in scopes]
+    query = select(ApiKey).where(ApiKey.sha256 == digest)
+    with database.read() as session:
+        key = session.scalar(query)
+    if key is None or key.scopes != names:
+        values = {"name": f"sign-in of {owner}", "prefix": SIGN_IN, "owner": owner, "sha256": digest}
+        with database.write() as session:
+            session.execute(insert(session, ApiKey).values(scopes=names, **values).on_conflict_do_nothing())
+            session.execute(update(ApiKey).where(ApiKey.sha256 == digest).values(scopes=names))
+            key = session.scalars(query).one()
+            session.commit()
+    return key if key.revoked_at is None else None
+
+
 def any_exist(session: Session) -> bool:
     """Return whether there is any key, valid or not."""
     return session.scalar(select(ApiKey.id).limit(1)) is not None
@@ -109,11 +112,29 @@ def revoke(session: Session, key: ApiKey) -> bool:
     if key.revoked_at is not None:
         return False
     valid = session.scalars(select(ApiKey).where(*_VALID).order_by(ApiKey.id).with_for_update()).all()
-    admins = [other.id for other in valid if Scope.ADMIN in other.scopes]
+    admins = [other.id for other in valid if Scope.ADMIN in other.scopes and other.prefix != SIGN_IN]
     if admins == [key.id]:
         raise LastAdminKey("This is the last key with the scope `admin`.")
     session.execute(update(ApiKey).where(ApiKey.id == key.id).values(revoked_at=now()))
     return True
+
+
+def rotate(session: Session, key: ApiKey, token: str, grace_seconds: float) -> ApiKey | None:
+    """Add a key like this one for `token`, and let this one expire after `grace_seconds`, unless it does before.
+
+    Return the new key, which does not expire unless this one does; None if this one is not valid.
+    """
+    same = {name: getattr(key, name) for name in ("owner", *LIMITS, "expires_at")}
+    end = now() + grace_seconds
+    soonest = case((ApiKey.expires_at < end, ApiKey.expires_at), else_=end)
+    if session.scalar(
+        update(ApiKey)
+        .where(ApiKey.id == key.id, ApiKey.prefix != SIGN_IN, *_VALID)
+        .values(expires_at=soonest)
+        .returning(ApiKey.id)
+    ):
+        return add(session, key.name, token, scopes=[Scope(scope) for scope in key.scopes], **same)
+    return None
 
 
 def lock_owner(session: Session, owner: str) -> None:
@@ -125,7 +146,7 @@ def lock_owner(session: Session, owner: str) -> None:
 def allowed_scopes(scopes: Iterable[str]) -> frozenset[Scope]:
     """Return the scopes of a key and those that they include."""
     own = {Scope(scope) for scope in scopes}
-    return frozenset(own.union(*(INCLUDED.get(scope, ()) for scope in own)))
+    return frozenset(own.union(*(INCLUDED_SCOPES.get(scope, ()) for scope in own)))
 
 
 def token_digest(token: str) -> str:

@@ -7,9 +7,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.util import AliasedClass
 
 from frs.errors import DatasetNotFound
-from store.db import api_keys
 from store.db.tables import ApiKey, Checkpoint, Dataset, Detector, Job
-from store.states import JobStatus
+from store.states import JobStatus, Scope
 
 COMPARE = "compare"
 """`Job.kind` of a comparison."""
@@ -34,7 +33,7 @@ def find_detector(session: Session, id_or_name: str, owner: str, *, all_owners: 
 def sees_all_owners(session: Session, job: Job) -> bool:
     """Return whether an admin submitted the job; its spec may then refer to rows of other owners."""
     key = session.get(ApiKey, job.key_id) if job.key_id else None
-    return key is not None and api_keys.Scope.ADMIN in key.scopes
+    return key is not None and Scope.ADMIN in key.scopes
 
 
 def last_student(session: Session, job_id: str) -> Checkpoint | None:

@@ -363,7 +363,7 @@ class ApiKey(Base):
     owner: Mapped[str] = mapped_column(default=DEFAULT_OWNER, server_default=DEFAULT_OWNER)
     """Keys of one owner share jobs, data sets and detectors."""
     scopes: Mapped[list[str]] = mapped_column(default=lambda: ["admin"], server_default='["admin"]')
-    """Values of `store.db.api_keys.Scope`."""
+    """Values of `store.states.Scope`."""
     max_active_jobs: Mapped[int | None]
     """Maximum number of jobs of the owner that have not ended; null: `FRS_MAX_ACTIVE_JOBS`."""
     requests_per_minute: Mapped[int | None]

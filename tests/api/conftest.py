@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,17 @@ def service(app: FastAPI, settings: Settings) -> Iterator["Service"]:
     """The running service of one test."""
     with serve_app(app, settings) as service:
         yield service
+
+
+@pytest.fixture
+def serving(settings: Settings) -> Callable[..., AbstractContextManager["Service"]]:
+    """Return a context manager that runs the service with `changes` of the settings."""
+
+    def serve(**changes: Any) -> AbstractContextManager[Service]:
+        changed = settings.model_copy(update=changes)
+        return serve_app(create_app(changed), changed)
+
+    return serve
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ async def test_the_key_cache_notices_a_revocation_within_a_second(service, anyio
     clock = Mock(monotonic=Mock(return_value=100.0))
     monkeypatch.setattr(auth_middleware, "time", clock)
     key = create_key(service)
-    cache = KeyCache(service.database)
+    cache = KeyCache(service.database, service.settings)
     assert (await cache.get_caller(key["token"])).owner == "alice"
     service.client.delete(f"/api-keys/{key['id']}")
     clock.monotonic.return_value += 0.99
@@ -129,7 +129,7 @@ async def test_concurrent_requests_with_one_key_share_one_query(service, anyio_b
     key, queries = create_key(service), []
     find = auth_middleware.api_keys.find
     monkeypatch.setattr(auth_middleware.api_keys, "find", lambda *arguments: queries.append(1) or find(*arguments))
-    cache = KeyCache(service.database)
+    cache = KeyCache(service.database, service.settings)
     async with create_task_group() as tasks:
         for _ in range(100):
             tasks.start_soon(cache.get_caller, key["token"])
@@ -141,3 +141,52 @@ def test_a_key_that_expires_at_the_end_of_the_calendar_is_listed(service):
     response = service.client.post("/api-keys", json=far)
     assert response.status_code == 201, response.text
     assert response.json()["id"] in [row["id"] for row in service.get("/api-keys")["data"]]
+
+
+def test_a_key_has_all_its_limits(service):
+    limits = {"max_active_jobs": 3, "max_disk_bytes": 4000, "requests_per_minute": 5}
+    key = create_key(service, **limits)
+    assert {name: service.get(f"/api-keys/{key['id']}")[name] for name in limits} == limits
+
+
+def rotate(service, key, **body):
+    return service.client.post(f"/api-keys/{key['id']}/rotate", json=body)
+
+
+def test_a_rotated_key_and_its_successor_are_valid_until_the_grace_period_ends(service):
+    key = create_key(service, scopes=["read"], max_disk_bytes=4000)
+    response = rotate(service, key, grace_hours=2)
+    new = response.json()
+    assert response.status_code == 201 and response.headers["location"] == f"/api-keys/{new['id']}"
+    same = ("name", "owner", "scopes", "max_disk_bytes", "expires_at")
+    assert [new[name] for name in same] == [key[name] for name in same]
+    for either in (key, new):
+        assert service.client.get("/jobs", headers=auth_headers(either)).status_code == 200
+    old = service.get(f"/api-keys/{key['id']}")
+    left = datetime.fromisoformat(old["expires_at"]) - datetime.fromisoformat(new["created_at"])
+    assert abs(left - timedelta(hours=2)) < timedelta(minutes=1)
+
+
+def test_without_a_grace_period_the_old_key_is_invalid_at_once(service):
+    key = create_key(service)
+    assert rotate(service, key, grace_hours=0).status_code == 201
+    response = service.client.get("/jobs", headers=auth_headers(key))
+    service.assert_problem(response, 401, "unknown_key")
+
+
+def test_a_key_that_expires_sooner_keeps_its_time_and_its_successor_has_the_same(service):
+    key = create_key(service, expires_in_days=0.5)
+    new = rotate(service, key, grace_hours=48).json()
+    assert new["expires_at"] == key["expires_at"] == service.get(f"/api-keys/{key['id']}")["expires_at"]
+
+
+def test_the_last_admin_key_can_be_rotated(service):
+    first = service.get("/api-keys")["data"][0]
+    new = rotate(service, first, grace_hours=0).json()
+    assert service.client.get("/api-keys", headers=auth_headers(new)).status_code == 200
+
+
+def test_a_revoked_key_is_not_rotated(service):
+    key = create_key(service)
+    service.client.delete(f"/api-keys/{key['id']}")
+    service.assert_problem(rotate(service, key), 409, "key_not_valid")

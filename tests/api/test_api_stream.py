@@ -15,10 +15,9 @@ from api.streaming import streams as streams_module
 from api.streaming.streams import Streams
 from cli.sse import parse
 from frs import events
-from store.db.api_keys import Scope
 from store.db.tables import Job
 from store.jobs import actions
-from store.states import JobStatus
+from store.states import JobStatus, Scope
 
 NUMBERED_TYPES = [
     "status",

@@ -9,11 +9,11 @@ from api.http.errors import ApiError
 from api.jobs import quota
 from frs.spec import JobSpec
 from store.db import api_keys, queries
-from store.db.api_keys import Scope
 from store.db.tables import ApiKey, Dataset, Job
 from store.errors import LastAdminKey
 from store.jobs import lifecycle
 from store.settings import Settings
+from store.states import Scope
 
 SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
 FILES = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")

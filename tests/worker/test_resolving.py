@@ -8,9 +8,9 @@ from worker_harness import split_columns
 from frs.errors import DatasetNotFound, FrsError, InvalidSpec, WeightsNotFound
 from frs.spec import InitFromDetector, JobSpec
 from store.db import api_keys
-from store.db.api_keys import Scope
 from store.db.tables import Dataset, Detector
 from store.jobs import lifecycle
+from store.states import Scope
 from worker.attempt.inputs import AttemptInputs
 from worker.attempt.resolve import resolve_job
 
