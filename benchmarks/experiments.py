@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, get_args
 
-from frs.spec import DistanceName, MaskName, Method
+from frs.distillation_spec import DistanceName, MaskName, Method
 
 Spec = dict[str, Any]
 TUNING_SEEDS, TEST_SEEDS = (100, 101), tuple(range(12))

@@ -14,8 +14,9 @@ from frs.detectors import builder
 from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher
 from frs.distillation.weight_schedule import WeightSchedule
+from frs.distillation_spec import Distillation
 from frs.recipes import RECIPES
-from frs.spec import DescribedDetector, Distillation
+from frs.spec import DescribedDetector
 
 RECIPE_OF = {
     "retinanet": "retinanet_r101_r50_2x",

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
-from frs.spec import Method, TermName, Weight
+from frs.distillation_spec import Method, TermName, Weight
 
 
 @dataclass

@@ -1,11 +1,12 @@
 """The job spec: the fields of a job. Frozen models that accept no unknown field; importing them needs no torch."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, StrictBool, StringConstraints, Tag, model_validator
 
 from frs.backbones import Backbone
+from frs.distillation_spec import Distillation, Method, MethodTerms
 from frs.names import Name, add_suffix
 from frs.spec_model import Spec
 
@@ -15,40 +16,9 @@ Architecture = Literal["retinanet", "gfl", "fcos", "atss", "tood", "vfnet", "rtm
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 OptimizerName = Literal["sgd", "adamw"]
 LrScheduleName = Literal["step", "cosine"]
-Method = Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "cwd", "mgd", "none"]
-TermName = Literal["feature", "logit"]
-MaskName = Literal["richness", "boxes", "union", "uniform"]
-DistanceName = Literal["squared", "standardised", "cosine", "channel"]
 ExportFormat = Literal["onnx", "onnx-int8"]
-AdapterName = Literal["1x1", "3x3", "masked"]
-
-
-class MethodTerms(NamedTuple):
-    """The terms of a method, and its default mask, distance and adapter."""
-
-    names: tuple[TermName, ...]
-    """The terms: pyramid features, class logits."""
-    mask: MaskName = "richness"
-    distance: DistanceName = "squared"
-    adapter: AdapterName = "3x3"
-
-
-METHODS: dict[Method, MethodTerms] = {
-    "frs": MethodTerms(("feature", "logit")),
-    "feature": MethodTerms(("feature",)),
-    "logit": MethodTerms(("logit",)),
-    "uniform": MethodTerms(("feature", "logit"), mask="uniform"),
-    "boxes": MethodTerms(("feature", "logit"), mask="boxes"),
-    "pkd": MethodTerms(("feature",), mask="uniform", distance="standardised"),
-    "cwd": MethodTerms(("feature",), mask="uniform", distance="channel", adapter="1x1"),
-    "mgd": MethodTerms(("feature",), mask="uniform", adapter="masked"),
-    "none": MethodTerms(()),
-}
-"""The distillation methods: the paper's, its terms alone, its terms under other masks, those of other papers, none."""
 MAX_DETECTIONS = 100
 """COCO's limit on the detections of an image: those with the highest scores count."""
-Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Literal["auto", "paper"]
-GradientRatio = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
 Priority = Annotated[int, Field(ge=-100, le=100)]
 Tags = Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=32)]
 Metadata = dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]]
@@ -263,65 +233,6 @@ class EvaluationSettings(Spec):
     """Number of detections on an image that count: the limit of the COCO metrics, and of the detections that student,
     baseline, teacher and the delivered config return. Raise it if images have more objects. At 100, COCO's limit, a
     detector whose base config returns more keeps that number."""
-
-
-class Distillation(Spec):
-    """The weights of the distillation terms and how the teacher is used."""
-
-    feature_weight: Weight = "auto"
-    """Weight of the feature term. `auto`: calibrated after the learning-rate warm-up; `paper`: the paper's."""
-    logit_weight: Weight = "auto"
-    """Weight of the logit term. `auto`: calibrated after the learning-rate warm-up; `paper`: the paper's."""
-    feature_ratio: GradientRatio = 30.0
-    """For `feature_weight: auto`: gradient norm of the weighted feature term at the student's pyramid, divided by the
-    task loss's, at the time of calibration."""
-    logit_ratio: GradientRatio = 1.0
-    """For `logit_weight: auto`: the same for the logit term."""
-    weight_schedule: Literal["constant", "cosine", "adaptive"] = "constant"
-    """How the weights change after the ramp. `constant`: not at all; `cosine`: down to 0.05 of their value at the last
-    step; `adaptive`: the `auto` weights change at the end of each epoch that has a diagnosis, by a factor of at most 2,
-    towards those at which the terms have `feature_ratio` and `logit_ratio`."""
-    recalibrate: StrictBool = False
-    """Whether to calibrate the `auto` weights a second time after a quarter of the steps."""
-    warmup_steps: Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"] = "auto"
-    """Steps over which the terms ramp up from 0 to their weight. `auto`: min(500, 5 % of the steps)."""
-    mask: MaskName | None = None
-    """Weights of the locations. `richness`: the teacher's highest class score; `boxes`: 1 inside the ground-truth
-    boxes; `union`: the larger of the two; `uniform`: 1. Absent: the method's."""
-    distance: DistanceName | None = None
-    """Distance of the features. `squared`: squared error; `standardised`: squared error of features whose channels have
-    mean 0 and standard deviation 1; `cosine`: 1 - cosine over the channels; `channel`: KL divergence of each channel's
-    softmax over the locations. Absent: the method's."""
-    adapter: AdapterName | None = None
-    """Layers that map the student's features to the teacher's channels. `1x1`, `3x3`: a convolution; `masked`: two
-    convolutions that generate the teacher's features from the student's after setting a random 65 % of the locations to
-    0. Absent: the method's."""
-    accept_weak_teacher: StrictBool = False
-    """Whether to train under a teacher whose mAP on the validation split is below 0.01."""
-    teacher_cache: Literal["auto", "on", "off"] = "auto"
-    """Whether to cache the teacher's outputs on disk between epochs. `auto`: if all training images are scaled to one
-    shape, training has at least 4 epochs, and the outputs fit into a quarter of the free disk space."""
-
-    def terms(self, method: Method) -> MethodTerms:
-        """Return the terms of `method`, with the mask, distance and adapter that are set here."""
-        names = ("mask", "distance", "adapter")
-        return METHODS[method]._replace(**{name: value for name in names if (value := getattr(self, name))})
-
-    @property
-    def weights(self) -> dict[TermName, Weight]:
-        """The weights by term."""
-        return {"feature": self.feature_weight, "logit": self.logit_weight}
-
-    @property
-    def ratios(self) -> dict[TermName, float]:
-        """The target ratios of gradient norms by term."""
-        return {"feature": self.feature_ratio, "logit": self.logit_ratio}
-
-    @model_validator(mode="after")
-    def _require_a_weight(self) -> "Distillation":
-        if not any(self.weights.values()):
-            raise ValueError("feature_weight and logit_weight are both 0: use method `none` or kind `train`")
-        return self
 
 
 class ExportSettings(Spec):

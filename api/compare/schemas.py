@@ -4,7 +4,8 @@ from typing import Any
 
 from api.http.schemas import ResponseModel, ResponseTime
 from api.jobs.schemas import Progress
-from frs.spec import Kind, Method
+from frs.distillation_spec import Method
+from frs.spec import Kind
 from store.states import EndReason, JobStatus
 
 

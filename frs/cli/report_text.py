@@ -5,9 +5,10 @@ from typing import get_args
 from rich.filesize import decimal
 from rich.table import Table
 
+from frs.distillation_spec import TermName
 from frs.evaluation.report import Report, Role
 from frs.evaluation.verdict import Comparison, Interval
-from frs.spec import MAX_DETECTIONS, TermName
+from frs.spec import MAX_DETECTIONS
 
 NUMBERS = {
     "mAP": "bbox_mAP",

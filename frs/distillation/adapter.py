@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from frs.spec import AdapterName
+from frs.distillation_spec import AdapterName
 
 KEPT_FRACTION = 0.35
 """Probability with which a masked location is kept: 1 - 0.65, the MGD paper's ratio for one-stage detectors."""

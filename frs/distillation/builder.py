@@ -8,9 +8,10 @@ from frs.distillation.distiller import Distiller
 from frs.distillation.paper_weights import PAPER_WEIGHTS
 from frs.distillation.teacher import Teacher
 from frs.distillation.weight_schedule import WeightSchedule
+from frs.distillation_spec import Distillation, TermName
 from frs.errors import InvalidSpec
 from frs.facts import LossWeights, RunFacts
-from frs.spec import Distillation, JobSpec, TermName
+from frs.spec import JobSpec
 from frs.training.schedule import ResolvedSchedule, resolve_warmup_steps
 
 

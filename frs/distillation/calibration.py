@@ -19,8 +19,8 @@ from frs.distillation.diagnosis import gradient_norms
 from frs.distillation.distiller import Distiller
 from frs.distillation.losses import weighted_mean
 from frs.distillation.outputs import TeacherLevel
+from frs.distillation_spec import TermName
 from frs.facts import LossWeights
-from frs.spec import TermName
 from frs.training.preserve_state import preserve_state
 from frs.training.process_group import all_reduce_mean, average_gradients, world_size
 

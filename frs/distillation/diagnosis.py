@@ -7,7 +7,7 @@ from torch import Tensor
 
 from frs.distillation.losses import richness
 from frs.distillation.outputs import DistillationOutputs
-from frs.spec import TermName
+from frs.distillation_spec import TermName
 
 GRADIENT_SCALES = (2.0**16, 1.0, 2.0**-16)
 """Loss scales, tried in order until the gradient norm is finite.

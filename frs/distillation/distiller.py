@@ -17,9 +17,9 @@ from frs.distillation.outputs import DistillationOutputs, TeacherLevel
 from frs.distillation.teacher import Levels, Teacher
 from frs.distillation.teacher_cache import TeacherCache
 from frs.distillation.weight_schedule import WeightSchedule
+from frs.distillation_spec import AdapterName, Distillation, Method, TermName
 from frs.errors import HeadMismatch, StrideMismatch
 from frs.facts import LossWeights
-from frs.spec import AdapterName, Distillation, Method, TermName
 
 
 class StudentPass(NamedTuple):

@@ -2,7 +2,7 @@
 
 A term is the distance between student and teacher at every location, averaged under a mask and summed over the
 pyramid's levels. `feature` compares pyramid features (the student's after the adapter), `logit` compares class
-logits. To add a method, add a line to `frs.spec.METHODS`; a new mask or distance is a function in
+logits. To add a method, add a line to `frs.distillation_spec.METHODS`; a new mask or distance is a function in
 `frs.distillation.losses`, a line in `MASKS` or `DISTANCES` and its name in `frs.spec`.
 """
 
@@ -22,7 +22,7 @@ from frs.distillation.losses import (
     standardised_error,
 )
 from frs.distillation.outputs import TeacherLevel
-from frs.spec import DistanceName, MaskName, MethodTerms, TermName
+from frs.distillation_spec import DistanceName, MaskName, MethodTerms, TermName
 
 Mask = Callable[[TeacherLevel], Tensor]
 """Return the weights of a level's locations: (N, 1, H, W), not negative, without gradient."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from frs.spec import TermName
+from frs.distillation_spec import TermName
 
 
 class TeacherLevel(NamedTuple):

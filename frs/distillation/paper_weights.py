@@ -3,7 +3,7 @@
 Source: "Distilling Object Detectors with Feature Richness", NeurIPS 2021.
 """
 
-from frs.spec import TermName
+from frs.distillation_spec import TermName
 
 PAPER_WEIGHTS: dict[str, dict[TermName, float]] = {
     "RetinaHead": {"feature": 0.005, "logit": 0.02},

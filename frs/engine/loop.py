@@ -11,8 +11,8 @@ from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 
 from frs.distillation.distiller import Distiller, student_of
+from frs.distillation_spec import TermName
 from frs.facts import LossWeights
-from frs.spec import TermName
 from frs.training.batches import Batch, TrainingLoaders
 from frs.training.schedule import ResolvedSchedule
 from frs.training.stop_request import Interrupted, StopReason

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import conv2d, relu
 
 from frs.distillation.adapter import KEPT_FRACTION, Adapter
-from frs.spec import AdapterName
+from frs.distillation_spec import AdapterName
 
 FEATURES = {8: torch.randn(2, 4, 6, 5), 16: torch.randn(2, 4, 3, 3), 32: torch.randn(2, 4, 2, 2)}
 

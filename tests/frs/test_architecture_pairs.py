@@ -15,9 +15,9 @@ from frs.detectors.heads import class_map, strides
 from frs.distillation.distiller import Distiller
 from frs.distillation.teacher import Teacher
 from frs.distillation.weight_schedule import WeightSchedule
+from frs.distillation_spec import Distillation
 from frs.errors import HeadMismatch
 from frs.facts import LossWeights
-from frs.spec import Distillation
 
 METHODS_PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 ROW = re.compile(r"^\| (`[a-z_`, ]+`) \| (\d) x (classes|objectness) \| (\d+) to (\d+) \|$", re.MULTILINE)

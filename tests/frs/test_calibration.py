@@ -15,9 +15,9 @@ from frs.distillation.calibration import calibrate, measure_gradient_norms
 from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import fingerprint
 from frs.distillation.weight_schedule import WeightSchedule
+from frs.distillation_spec import Distillation
 from frs.engine.hooks import WeightAdjustmentHook
 from frs.engine.loop import LoopState
-from frs.spec import Distillation
 
 AUTO = {"feature_weight": "auto", "logit_weight": "auto"}
 

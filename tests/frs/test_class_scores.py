@@ -15,8 +15,8 @@ from frs.distillation.distiller import Distiller
 from frs.distillation.losses import richness
 from frs.distillation.teacher import Teacher
 from frs.distillation.weight_schedule import WeightSchedule
+from frs.distillation_spec import Distillation
 from frs.facts import LossWeights
-from frs.spec import Distillation
 
 WITHOUT_CENTERNESS = ("gfl", "retinanet", "tood", "vfnet", "rtmdet", "yolox")
 """Architectures whose predicted scores are class scores; those of FCOS and ATSS are multiplied by the centerness."""

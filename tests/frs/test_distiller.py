@@ -14,8 +14,9 @@ from frs.detectors.heads import class_logits, dense_head, logits_of_outputs, str
 from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher, fingerprint
 from frs.distillation.weight_schedule import WeightSchedule
+from frs.distillation_spec import Distillation, Method
 from frs.errors import HeadMismatch, StrideMismatch, UnsupportedDetector
-from frs.spec import DescribedDetector, Distillation, Method
+from frs.spec import DescribedDetector
 from frs.training.precision import AutocastOptimWrapper, ResolvedPrecision
 
 

@@ -19,7 +19,7 @@ from frs.distillation.losses import (
 )
 from frs.distillation.methods import DISTANCES, MASKS, Distance, build_terms
 from frs.distillation.outputs import TeacherLevel
-from frs.spec import METHODS, DistanceName, Distillation, MaskName, Method
+from frs.distillation_spec import METHODS, DistanceName, Distillation, MaskName, Method
 
 Array = NDArray[np.float64]
 CHANNELS = {"gfl": 3, "fcos": 3, "retinanet": 9 * 3, "faster_rcnn": 3 * 1}

@@ -14,7 +14,8 @@ from tiny import ARCHITECTURES, SAMPLED_ARCHITECTURES, Train, described, job
 
 from frs.distillation.diagnosis import agreement
 from frs.distillation.distiller import LossWeights
-from frs.spec import METHODS, JobSpec, Method
+from frs.distillation_spec import METHODS, Method
+from frs.spec import JobSpec
 
 DISTILLING: list[Method] = [method for method in METHODS if method != "none"]
 

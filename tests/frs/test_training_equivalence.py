@@ -14,7 +14,7 @@ from frs import events
 from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher
 from frs.distillation.weight_schedule import WeightSchedule
-from frs.spec import Distillation
+from frs.distillation_spec import Distillation
 from frs.training.precision import AutocastOptimWrapper
 
 STEPS = 20
