@@ -70,6 +70,9 @@ class Distillation(Spec):
     """Layers that map the student's features to the teacher's channels. `1x1`, `3x3`: a convolution; `masked`: two
     convolutions that generate the teacher's features from the student's after setting a random 65 % of the locations to
     0. Absent: the method's."""
+    init_from_teacher: StrictBool = False
+    """Whether the layers of the student's neck and head start from the teacher's weights where name and shape agree;
+    the baseline does not. At least one convolution must agree. Without distillation: `method: none`."""
     accept_weak_teacher: StrictBool = False
     """Whether to train under a teacher whose mAP on the validation split is below 0.01."""
     teacher_cache: Literal["auto", "on", "off"] = "auto"

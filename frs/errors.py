@@ -158,6 +158,17 @@ class HeadMismatch(FrsError):
     )
 
 
+class InitMismatch(FrsError):
+    """No layer of the student's neck and head can start from the teacher's weights."""
+
+    code = "init_mismatch"
+    end_reason = "teacher_refused"
+    hint_by_default = (
+        "Give the student the teacher's `neck_channels`, and its `architecture` or `config`, or remove "
+        "`distillation.init_from_teacher`."
+    )
+
+
 class NoGradient(FrsError):
     """A term has no gradient with respect to the student."""
 

@@ -44,6 +44,24 @@ class TeacherClasses(BaseModel):
         return f"The teacher keeps its own {self.total} classes, because it lacks some of the data set's."
 
 
+class TeacherInit(BaseModel):
+    """The layers of a student whose neck and head start from the teacher's weights."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    copied: tuple[str, ...]
+    """Layers that start from the teacher's weights, such as `bbox_head.cls_convs.0.conv`."""
+    own: tuple[str, ...]
+    """Layers that keep their own initial weights, because the teacher has none of that name and shape."""
+
+    def describe(self) -> str:
+        """Return a sentence about the layers; it names the first that keep their own weights."""
+        total, names = len(self.copied) + len(self.own), ", ".join(self.own[:4])
+        more = f" and {len(self.own) - 4} more" if len(self.own) > 4 else ""
+        kept = f" {names}{more} have their own." if self.own else ""
+        return f"{len(self.copied)} of the {total} layers in neck and head start from the teacher's weights.{kept}"
+
+
 class RunFacts(BaseModel):
     """The facts of a run. The engine emits each one when it is known; a fact that is None is not dumped."""
 
@@ -76,6 +94,8 @@ class RunFacts(BaseModel):
     student_latency_ms: float | None = None
     weights_left_out: tuple[str, ...] | None = None
     """Keys of the student's class layers that were not loaded because its weights file has other classes."""
+    teacher_init: TeacherInit | None = None
+    """The layers that start from the teacher's weights, with `distillation.init_from_teacher`."""
     teacher_sha256: str | None = None
     """Fingerprint of the teacher's weights."""
     teacher_classes: TeacherClasses | None = None

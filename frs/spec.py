@@ -372,6 +372,9 @@ class JobSpec(Spec):
             raise ValueError(f"`export` belongs to kind `export`, not `{self.kind}`")
         if self.trains and self.schedule.frozen_stages and getattr(self.student, "init", None) == "random":
             raise ValueError("`schedule.frozen_stages` would keep random weights: the student needs another `init`")
+        init = getattr(self.student, "init", None)
+        if self.distillation.init_from_teacher and isinstance(init, InitFromDetector | InitFromFile):
+            raise ValueError("`distillation.init_from_teacher` would replace neck and head of the student's `init`")
         if self.schedule.augmentation == "strong" and self.distillation.teacher_cache == "on":
             raise ValueError("`teacher_cache: on` needs equal images in every epoch: use `augmentation: light`")
         if self.method == "none" and self.distillation.teacher_cache == "on":

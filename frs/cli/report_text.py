@@ -46,6 +46,7 @@ def conclusion(report: Report) -> str:
         return "\n".join(["Partial: not every run has ended.", *_missing(report)])
     classes = report.facts.teacher_classes
     notes = [*_sizes(report), *_limit(report), *([classes.describe()] if classes and classes.used else [])]
+    notes += [report.facts.teacher_init.describe()] if report.facts.teacher_init else []
     costs = [*notes, *_costs(report), *_files(report), *_weights(report), *_warnings(report)]
     if report.comparison is None:
         return "\n".join([f"Verdict: {report.verdict}", *costs])

@@ -56,7 +56,15 @@ IDENTITY = ("kind", "method", "unlabelled", "teacher", "student", "schedule", "d
 """Fields of a spec that a checkpoint depends on."""
 NEWER_FIELDS = {
     "schedule": {"keep_background_images", "accumulate", "ema", "patience", "frozen_stages", "augmentation"},
-    "distillation": {"feature_ratio", "logit_ratio", "weight_schedule", "recalibrate", "mask", "distance"},
+    "distillation": {
+        "feature_ratio",
+        "logit_ratio",
+        "weight_schedule",
+        "recalibrate",
+        "mask",
+        "distance",
+        "init_from_teacher",
+    },
     "evaluation": {"max_detections"},
 }
 """Fields that a checkpoint depends on only if they are set: they are newer than checkpoints of running jobs."""

@@ -16,9 +16,10 @@ from frs.dataset import splits
 from frs.dataset.report import describe_background, describe_crowded
 from frs.dataset.splits import LoadedSplits
 from frs.detectors import loading
-from frs.detectors.builder import Description
+from frs.detectors.builder import Description, class_layers
 from frs.detectors.unsupported import unsupported_on_error
 from frs.distillation.builder import build_distiller, distillation_facts
+from frs.distillation.student_init import copy_neck_and_head
 from frs.distillation.teacher import Teacher
 from frs.errors import TeacherNotCompetent
 from frs.facts import RunFacts
@@ -80,6 +81,8 @@ def build_models(context: RunContext, data: LoadedSplits, student: nn.Module, st
     if context.spec.teacher is None:
         return Models(student, None, resolved, student)
     teacher = steps.run("teacher_weights_mismatch", _build_teacher, context, data)
+    if context.job.distillation.init_from_teacher:
+        student = steps.run("init_mismatch", _init_from_teacher, context, data, student, teacher)
     trained = steps.run("teacher_fits", _build_trained, context, student, teacher, resolved)
     return Models(student, teacher, resolved, trained)
 
@@ -196,6 +199,21 @@ def _build_teacher(context: RunContext, data: LoadedSplits) -> StepResult[Teache
         context.reporter.facts(RunFacts(teacher_classes=classes))
         message += f" {classes.describe()}"
     return StepResult(teacher, message)
+
+
+def _init_from_teacher(
+    context: RunContext, data: LoadedSplits, student: nn.Module, teacher: Teacher
+) -> StepResult[nn.Module]:
+    """Copy the teacher's neck and head into the student where they agree. Raise InitMismatch if nothing does.
+
+    Class layers of a teacher that keeps classes of its own are not copied: their rows mean other classes.
+    """
+    keeps_own_classes = teacher.classes is not None and not teacher.classes.used
+    description = context.spec.student.description
+    class_keys = class_layers(description, len(data.classes)).keys() if keeps_own_classes else frozenset()
+    init = copy_neck_and_head(student, teacher.detector, class_keys)
+    context.reporter.facts(RunFacts(teacher_init=init))
+    return StepResult(student, init.describe())
 
 
 def _build_trained(

@@ -36,6 +36,7 @@ NEWER: list[dict[str, Any]] = [
     {"distillation": {"logit_weight": "auto", "recalibrate": True}},
     {"distillation": {"mask": "union"}},
     {"distillation": {"distance": "cosine"}},
+    {"distillation": {"init_from_teacher": True}},
 ]
 
 
