@@ -6,11 +6,12 @@ from pydantic import Field, StrictBool, model_validator
 
 from frs.spec_model import Spec
 
-Method = Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "cwd", "mgd", "none"]
+Method = Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "cwd", "mgd", "fgd", "none"]
 TermName = Literal["feature", "logit"]
 MaskName = Literal["richness", "boxes", "union", "uniform"]
 DistanceName = Literal["squared", "standardised", "cosine", "channel"]
 AdapterName = Literal["1x1", "3x3", "masked"]
+TermModule = Literal["focal_global"]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Literal["auto", "paper"]
 GradientRatio = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
 
@@ -23,6 +24,13 @@ class MethodTerms(NamedTuple):
     mask: MaskName = "richness"
     distance: DistanceName = "squared"
     adapter: AdapterName = "3x3"
+    module: TermModule | None = None
+    """The module that computes the only term, instead of a distance under a mask."""
+
+    @property
+    def needs_boxes(self) -> bool:
+        """Whether the terms use the ground-truth boxes of every image."""
+        return self.mask == "boxes" or self.module == "focal_global"
 
 
 METHODS: dict[Method, MethodTerms] = {
@@ -34,6 +42,7 @@ METHODS: dict[Method, MethodTerms] = {
     "pkd": MethodTerms(("feature",), mask="uniform", distance="standardised"),
     "cwd": MethodTerms(("feature",), mask="uniform", distance="channel", adapter="1x1"),
     "mgd": MethodTerms(("feature",), mask="uniform", adapter="masked"),
+    "fgd": MethodTerms(("feature",), adapter="1x1", module="focal_global"),
     "none": MethodTerms(()),
 }
 """The distillation methods: the paper's, its terms alone, its terms under other masks, those of other papers, none."""

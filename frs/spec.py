@@ -307,7 +307,7 @@ class JobSpec(Spec):
     method: Method = "frs"
     """Distillation method. `frs`: the paper's feature and logit term, under its richness mask; `feature` and `logit`:
     one of the two terms; `uniform` and `boxes`: both terms, under a uniform mask or inside the ground-truth boxes;
-    `pkd`, `cwd`, `mgd`: the feature distances of these papers; `none`: no distillation, but the report lists the
+    `pkd`, `cwd`, `mgd`, `fgd`: the feature terms of these papers; `none`: no distillation, but the report lists the
     teacher's metrics."""
     dataset: Name
     """Id or name of a registered data set."""
@@ -379,8 +379,9 @@ class JobSpec(Spec):
             raise ValueError("`teacher_cache: on` needs equal images in every epoch: use `augmentation: light`")
         if self.method == "none" and self.distillation.teacher_cache == "on":
             raise ValueError("method `none` has no use for `teacher_cache`")
-        if self.terms.mask == "boxes" and self.unlabelled:
-            raise ValueError("mask `boxes` needs boxes, and `unlabelled` images have none")
+        if self.terms.needs_boxes and self.unlabelled:
+            name = "mask `boxes`" if self.terms.mask == "boxes" else f"method `{self.method}`"
+            raise ValueError(f"{name} needs boxes, and `unlabelled` images have none")
         if self.terms.mask == "boxes" and self.schedule.keep_background_images:
             raise ValueError("mask `boxes` needs boxes, and those of `schedule.keep_background_images` have none")
 
@@ -405,6 +406,8 @@ class JobSpec(Spec):
         for name in ("distance", "adapter"):
             if getattr(distillation, name) and not ("feature" in terms and distillation.feature_weight != 0):
                 raise ValueError(f"`{name}` has no effect: there is no feature term; remove `{name}`")
+        if self.terms.module:
+            self._reject_fields_beside_a_module()
         if distillation.feature_weight == "paper" and (
             self.terms.distance != "squared" or self.terms.adapter == "masked"
         ):
@@ -412,6 +415,15 @@ class JobSpec(Spec):
                 "the paper's feature weight holds for distance `squared` and a convolution as adapter; use `auto` or a "
                 "number"
             )
+
+    def _reject_fields_beside_a_module(self) -> None:
+        distillation = self.distillation
+        for name in ("mask", "distance"):
+            if getattr(distillation, name):
+                raise ValueError(f"method `{self.method}` has a term of its own: remove `{name}`")
+        for term in self.terms.names:
+            if distillation.weights[term] == "paper":
+                raise ValueError(f"the paper has no {term} weight for method `{self.method}`; use `auto` or a number")
 
     def _check_calibration_fields(self) -> None:
         """Reject fields that only `auto` weights use if no term has one."""

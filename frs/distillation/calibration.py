@@ -1,17 +1,19 @@
 """Calibrate the weights of the terms: scale each term's gradient to a fixed ratio of the task loss's gradient.
 
 The paper's weights hold for its COCO recipes; for other classes, widths or teachers they can be wrong by a factor of
-10,000. Calibration runs after the learning-rate warm-up and with an adapter that is fitted to the current features:
-before that, student features and adapter output are noise, and the weights would be wrong by orders of magnitude.
+10,000. Calibration runs after the learning-rate warm-up and with an adapter, or other layers of a term, that is fitted
+to the current features: before that, student features and adapter output are noise, and the weights would be wrong by
+orders of magnitude.
 """
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from statistics import geometric_mean
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from frs.detectors.heads import strides
 from frs.distillation.capture_output import capture_output
@@ -26,8 +28,8 @@ from frs.training.process_group import all_reduce_mean, average_gradients, world
 
 PrecisionContext = Callable[[], AbstractContextManager[object]]
 MIN_GRADIENT_NORM = 1e-12
-ADAPTER_FIT_STEPS = 60
-ADAPTER_LEARNING_RATE = 1e-2
+FIT_STEPS = 60
+FIT_LEARNING_RATE = 1e-2
 
 
 def calibrate(
@@ -35,13 +37,13 @@ def calibrate(
 ) -> LossWeights:
     """Return the weights of all terms, calibrated on a few raw batches where the spec sets none.
 
-    The first calibration fits the adapter, and the terms ramp up from its `step` on. The student and the random state
-    are left unchanged. `precision()` returns the context in which training runs its forward passes.
+    The first calibration fits the terms' layers, and the terms ramp up from its `step` on. The student and the random
+    state are left unchanged. `precision()` returns the context in which training runs its forward passes.
     """
     batches, first = list(batches), not distiller.calibrated
     with preserve_state(distiller.student):
-        if first and distiller.adapter is not None:
-            fit_adapter(distiller, batches)
+        if first and distiller.layers is not None:
+            fit_layers(distiller, distiller.layers, batches)
         norms = [measure_gradient_norms(distiller, batch, precision) for batch in batches]
     calibrated = {name: distiller.ratios[name] * _mean_norm_ratio(norms, name) for name in distiller.terms}
     fixed = distiller.fixed_weights
@@ -53,24 +55,37 @@ def calibrate(
     )
 
 
-def fit_adapter(distiller: Distiller, batches: list[dict[str, Any]]) -> None:
-    """Fit the adapter with a few steps of Adam on the feature term; the student's features are constant."""
-    assert distiller.adapter is not None
-    mask_of, distance = distiller.terms["feature"]
+def fit_layers(distiller: Distiller, layers: nn.Module, batches: list[dict[str, Any]]) -> None:
+    """Fit the layers of the distiller's term with a few steps of Adam; the student's features are constant."""
+    if not (parameters := list(layers.parameters())):
+        return
     outputs = [_forward_without_gradient(distiller, batch) for batch in batches]
-    masks = [{stride: mask_of(levels[stride]) for stride in levels} for _, levels in outputs]
-    optimizer = torch.optim.Adam(distiller.adapter.parameters(), lr=ADAPTER_LEARNING_RATE)
-    for step in range(ADAPTER_FIT_STEPS):
-        (student_features, levels), mask = outputs[step % len(outputs)], masks[step % len(outputs)]
-        adapted = distiller.adapter(student_features)
-        per_level = [
-            weighted_mean(distance(adapted[stride], levels[stride].features), mask[stride]) for stride in levels
-        ]
+    terms = [_layered_term(distiller, features, levels) for features, levels in outputs]
+    optimizer = torch.optim.Adam(parameters, lr=FIT_LEARNING_RATE)
+    for step in range(FIT_STEPS):
         optimizer.zero_grad()
-        torch.stack(per_level).sum().backward()
-        average_gradients(distiller.adapter.parameters())
+        terms[step % len(terms)]().backward()
+        average_gradients(parameters)
         optimizer.step()
     optimizer.zero_grad()
+
+
+def _layered_term(
+    distiller: Distiller, features: dict[int, Tensor], levels: dict[int, TeacherLevel]
+) -> Callable[[], Tensor]:
+    """Return a function that computes the term with layers: the module's, or else the feature term."""
+    if distiller.term_module is not None:
+        return partial(distiller.term_module, features, levels)
+    adapter, (mask_of, distance) = distiller.adapter, distiller.masked_terms["feature"]
+    assert adapter is not None
+    masks = {stride: mask_of(level) for stride, level in levels.items()}
+
+    def term() -> Tensor:
+        adapted = adapter(features)
+        per_level = [weighted_mean(distance(adapted[s], level.features), masks[s]) for s, level in levels.items()]
+        return torch.stack(per_level).sum()
+
+    return term
 
 
 def measure_gradient_norms(

@@ -16,6 +16,7 @@ from frs.distillation.methods import Term, build_terms
 from frs.distillation.outputs import DistillationOutputs, TeacherLevel
 from frs.distillation.teacher import Levels, Teacher
 from frs.distillation.teacher_cache import TeacherCache
+from frs.distillation.term_modules import TERM_MODULES
 from frs.distillation.weight_schedule import WeightSchedule
 from frs.distillation_spec import AdapterName, Distillation, Method, TermName
 from frs.errors import HeadMismatch, StrideMismatch
@@ -36,7 +37,7 @@ class Distiller(BaseModel):
 
     For method `frs` this is the loss of "Distilling Object Detectors with Feature Richness", NeurIPS 2021:
     task + factor x (alpha feature + beta logit). The student's `loss()` runs once, unmodified. `state_dict` holds
-    student and adapter; the teacher is not a submodule. A term of weight 0 is not computed.
+    student, adapter and term module; the teacher is not a submodule. A term of weight 0 is not computed.
 
     Raises StrideMismatch, HeadMismatch or UnsupportedDetector if teacher and student are incompatible.
     """
@@ -62,13 +63,18 @@ class Distiller(BaseModel):
         self.diagnose_every = diagnose_every
         """Number of steps between two diagnoses; a diagnosis costs about half a backward pass."""
         terms = distillation.terms(method)
-        self.terms: Mapping[TermName, Term] = {
-            name: term for name, term in build_terms(terms).items() if weights.of(name) != 0
+        self.terms: tuple[TermName, ...] = tuple(name for name in terms.names if weights.of(name) != 0)
+        self.masked_terms: Mapping[TermName, Term] = {
+            name: term for name, term in build_terms(terms).items() if name in self.terms
         }
         self.strides = common_strides(student, teacher)
         if "logit" in self.terms:
             check_class_maps(student, teacher)
-        self.adapter = self._build_adapter(terms.adapter) if "feature" in self.terms else None
+        self.adapter = self._build_adapter(terms.adapter) if "feature" in self.masked_terms else None
+        self.term_module: nn.Module | None = None
+        """The module that computes the only term, if the method has one."""
+        if terms.module is not None and self.terms:
+            self.term_module = TERM_MODULES[terms.module](student, teacher, self.strides, terms.adapter)
 
     def init_weights(self) -> None:
         """Do nothing: mmengine's Runner would initialise student and adapter a second time."""
@@ -145,13 +151,15 @@ class Distiller(BaseModel):
         feature = sum_levels [ sum(S (F_t - adapter(F_s))^2) / sum(S) ],
         logit = sum_levels [ sum(S BCE(z_s, sigmoid(z_t))) / sum(S) ], less the BCE's minimum (see `divergence`).
         """
+        if self.term_module is not None:
+            return {name: self.term_module(features, teacher_levels) for name in self.terms}
         masks = {
             mask: {stride: mask(teacher_levels[stride]) for stride in self.strides}
-            for mask in {term.mask for term in self.terms.values()}
+            for mask in {term.mask for term in self.masked_terms.values()}
         }
         adapted = self.adapter({stride: features[stride].float() for stride in self.strides}) if self.adapter else {}
         terms: dict[TermName, Tensor] = {}
-        for name, (mask, distance) in self.terms.items():
+        for name, (mask, distance) in self.masked_terms.items():
             student_side = adapted if name == "feature" else logits
             teacher_side = {
                 stride: teacher_levels[stride].features if name == "feature" else teacher_levels[stride].logits
@@ -167,6 +175,11 @@ class Distiller(BaseModel):
     def weigh(self, terms: Mapping[TermName, Tensor]) -> Tensor:
         """Return the sum of weight x term; a weight that is not calibrated yet counts as 0."""
         return torch.stack([(self.weights.of(name) or 0.0) * terms[name] for name in self.terms]).sum()
+
+    @property
+    def layers(self) -> nn.Module | None:
+        """The layers that belong to a term and train with the student: the adapter's or the term module's."""
+        return self.adapter if self.term_module is None else self.term_module
 
     @property
     def calibrated(self) -> bool:

@@ -3,7 +3,8 @@
 A term is the distance between student and teacher at every location, averaged under a mask and summed over the
 pyramid's levels. `feature` compares pyramid features (the student's after the adapter), `logit` compares class
 logits. To add a method, add a line to `frs.distillation_spec.METHODS`; a new mask or distance is a function in
-`frs.distillation.losses`, a line in `MASKS` or `DISTANCES` and its name in `frs.spec`.
+`frs.distillation.losses`, a line in `MASKS` or `DISTANCES` and its name in `frs.distillation_spec`. A term that is not
+of this form is a module, see `frs.distillation.term_modules`.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +39,9 @@ class Term(NamedTuple):
 
 
 def build_terms(terms: MethodTerms) -> dict[TermName, Term]:
-    """Return the functions of a method's terms."""
+    """Return the functions of a method's terms; none if a module computes its term."""
+    if terms.module is not None:
+        return {}
     distances: Mapping[TermName, Distance] = {"feature": DISTANCES[terms.distance], "logit": divergence}
     return {name: Term(MASKS[terms.mask], distances[name]) for name in terms.names}
 

@@ -69,7 +69,7 @@ def train(data: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """
 
     monkeypatch.setattr(hooks, "CALIBRATION_BATCHES", 2)
-    monkeypatch.setattr(calibration, "ADAPTER_FIT_STEPS", 6)
+    monkeypatch.setattr(calibration, "FIT_STEPS", 6)
 
     def run(
         spec: dict[str, Any],

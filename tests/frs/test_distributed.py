@@ -23,6 +23,7 @@ from frs.detectors import loading
 from frs.detectors.heads import dense_head
 from frs.distillation.calibration import calibrate, measure_gradient_norms
 from frs.distillation.distiller import Distiller, LossWeights
+from frs.distillation_spec import METHODS, Method
 from frs.engine import stages
 from frs.engine.checkpoints import random_states_in
 from frs.evaluation.coco_scores import Scores
@@ -38,6 +39,7 @@ EXACT_ARCHITECTURES = ("fcos", "gfl")
 """Architectures whose heads in mmdet count positives over all processes. The others average per process."""
 BATCH_NORM_ARCHITECTURES = ("rtmdet", "yolox")
 """Architectures whose heads normalise with the statistics of the batch, on the CPU those of a process's part of it."""
+MODULE_METHODS = [method for method, terms in METHODS.items() if terms.module]
 SIZE, STEPS = 64, [25, pytest.param(50, marks=pytest.mark.slow)]
 Results = dict[str, Any]
 
@@ -73,9 +75,9 @@ def batch(seed: int = 0) -> dict[str, Any]:
     return {"inputs": process_group.shard(inputs), "data_samples": process_group.shard(samples)}
 
 
-def build_model(architecture: str) -> Distiller:
+def build_model(architecture: str, method: Method = "frs") -> Distiller:
     MessageHub.get_current_instance().update_info("epoch", 0)  # TOOD's loss reads it
-    model = distiller(architecture, LossWeights(0.01, 0.1, ramp_from=-4), diagnose_every=1000)
+    model = distiller(architecture, LossWeights(0.01, 0.1, ramp_from=-4), method=method, diagnose_every=1000)
     # the logits of untrained detectors are so similar that their divergence is rounding error: enlarge the teacher's
     head = dense_head(model.teacher.detector)
     for name, parameter in head.named_parameters():
@@ -121,6 +123,7 @@ def all_results(steps: int, trained: dict[str, Any]) -> Results:
     For `EXACT_ARCHITECTURES`, add `steps` steps, and one step from the weights `trained`.
     """
     results: Results = {name: one_step(build_model(name)) for name in ARCHITECTURES}
+    results |= {method: one_step(build_model("gfl", method)) for method in MODULE_METHODS}
     for name in EXACT_ARCHITECTURES:
         model = build_model(name)
         results[name] |= train(model, steps, accumulate=2 if name == "gfl" else 1)
@@ -152,6 +155,14 @@ def test_terms_and_their_gradients_equal_those_of_one_process(results: Any, arch
         for name in ("feature", "logit"):
             assert relative_difference(other[architecture][name], one[name]) < 1e-5
             assert relative_difference(other[architecture][f"gradient of {name}"], one[f"gradient of {name}"]) < 1e-5
+
+
+@pytest.mark.parametrize("method", MODULE_METHODS)
+def test_the_term_of_a_module_and_its_gradient_equal_those_of_one_process(results: Any, method: Method) -> None:
+    one = results[0][method]
+    for other in results[1]:
+        for name in {*METHODS[method].names, *(f"gradient of {name}" for name in METHODS[method].names)}:
+            assert relative_difference(other[method][name], one[name]) < 1e-5
 
 
 @pytest.mark.parametrize("architecture", EXACT_ARCHITECTURES)

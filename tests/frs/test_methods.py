@@ -28,7 +28,14 @@ def test_a_method_trains_with_its_own_terms_only(method: Method) -> None:
         f"distill_{term}" for term in METHODS[method].names
     }
     assert all(torch.isfinite(value) for value in logs.values())
-    assert (model.adapter is not None) == ("feature" in METHODS[method].names)
+    assert (model.layers is not None) == ("feature" in METHODS[method].names)
+
+
+@pytest.mark.parametrize("method", [method for method in DISTILLING if METHODS[method].module])
+def test_bf16_training_computes_the_terms_of_modules_in_fp32(method: Method) -> None:
+    logs = optimise(distiller(method=method), steps=2, precision="bf16")[1]
+    terms = [value for name, value in logs.items() if name.startswith("distill_")]
+    assert terms and all(term.dtype == torch.float32 and torch.isfinite(term) for term in terms)
 
 
 @pytest.mark.parametrize("method", DISTILLING)
@@ -62,6 +69,9 @@ def test_method_none_equals_plain_training_and_also_evaluates_the_teacher(train:
         ("feature", {"logit_ratio": 3}, "`logit_ratio` has no effect"),
         ("feature", {"feature_weight": 1, "weight_schedule": "adaptive"}, "need a weight that is `auto`"),
         ("mgd", {"feature_weight": "paper"}, "a convolution as adapter"),
+        ("fgd", {"feature_weight": "paper"}, "no feature weight for method `fgd`"),
+        ("fgd", {"mask": "boxes"}, "a term of its own: remove `mask`"),
+        ("fgd", {"distance": "cosine"}, "a term of its own: remove `distance`"),
         ("frs", {"feature_weight": "paper", "adapter": "masked"}, "a convolution as adapter"),
         ("logit", {"adapter": "1x1"}, "`adapter` has no effect"),
         ("frs", {"feature_weight": 0, "distance": "cosine"}, "`distance` has no effect"),
@@ -167,7 +177,9 @@ def test_boxes_of_unlabelled_images_may_be_missing_and_are_ignored(
         assert values(bare)[step, "train/distill_feature"] == values(emitted)[step, "train/distill_feature"]
 
 
-@pytest.mark.parametrize("changes", [{"kind": "train", "teacher": None}, {"method": "none"}, {"method": "boxes"}])
+@pytest.mark.parametrize(
+    "changes", [{"kind": "train", "teacher": None}, {"method": "none"}, {"method": "boxes"}, {"method": "fgd"}]
+)
 def test_unlabelled_images_without_distillation_are_refused(changes: dict[str, Any]) -> None:
     spec = {**job(), "unlabelled": "tiny", "distillation": {}} | changes
     with pytest.raises(ValidationError, match="unlabelled"):
