@@ -6,12 +6,12 @@ from pydantic import Field, StrictBool, model_validator
 
 from frs.spec_model import Spec
 
-Method = Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "cwd", "mgd", "fgd", "none"]
+Method = Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "cwd", "mgd", "fgd", "crosskd", "none"]
 TermName = Literal["feature", "logit"]
 MaskName = Literal["richness", "boxes", "union", "uniform"]
 DistanceName = Literal["squared", "standardised", "cosine", "channel"]
 AdapterName = Literal["1x1", "3x3", "masked"]
-TermModule = Literal["focal_global"]
+TermModule = Literal["focal_global", "cross_head"]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | Literal["auto", "paper"]
 GradientRatio = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
 
@@ -43,6 +43,7 @@ METHODS: dict[Method, MethodTerms] = {
     "cwd": MethodTerms(("feature",), mask="uniform", distance="channel", adapter="1x1"),
     "mgd": MethodTerms(("feature",), mask="uniform", adapter="masked"),
     "fgd": MethodTerms(("feature",), adapter="1x1", module="focal_global"),
+    "crosskd": MethodTerms(("logit",), module="cross_head"),
     "none": MethodTerms(()),
 }
 """The distillation methods: the paper's, its terms alone, its terms under other masks, those of other papers, none."""

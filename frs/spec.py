@@ -307,8 +307,8 @@ class JobSpec(Spec):
     method: Method = "frs"
     """Distillation method. `frs`: the paper's feature and logit term, under its richness mask; `feature` and `logit`:
     one of the two terms; `uniform` and `boxes`: both terms, under a uniform mask or inside the ground-truth boxes;
-    `pkd`, `cwd`, `mgd`, `fgd`: the feature terms of these papers; `none`: no distillation, but the report lists the
-    teacher's metrics."""
+    `pkd`, `cwd`, `mgd`, `fgd`: the feature terms of these papers; `crosskd`: that paper's term of class scores and
+    boxes; `none`: no distillation, but the report lists the teacher's metrics."""
     dataset: Name
     """Id or name of a registered data set."""
     unlabelled: Name | None = None

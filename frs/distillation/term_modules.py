@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from frs.detectors.heads import Detector
+from frs.distillation.cross_head import CrossHead
 from frs.distillation.focal_global import FocalGlobal
 from frs.distillation.teacher import Teacher
 from frs.distillation_spec import AdapterName, TermModule
@@ -19,7 +20,12 @@ def build_focal_global(
     return FocalGlobal(strides, student.neck.out_channels, teacher.detector.neck.out_channels, adapter)
 
 
-TERM_MODULES: dict[TermModule, Build] = {"focal_global": build_focal_global}
+def build_cross_head(student: Detector, teacher: Teacher, strides: tuple[int, ...], adapter: AdapterName) -> nn.Module:
+    """Return the term of CrossKD. Raise HeadMismatch if a head has no branches of stacked convolutions."""
+    return CrossHead(student, teacher)
+
+
+TERM_MODULES: dict[TermModule, Build] = {"focal_global": build_focal_global, "cross_head": build_cross_head}
 """How each term module is built, for the strides that both detectors have.
 
 A module returns the unweighted term for the student's features and the teacher's outputs, both by stride. Its

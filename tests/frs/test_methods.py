@@ -28,7 +28,7 @@ def test_a_method_trains_with_its_own_terms_only(method: Method) -> None:
         f"distill_{term}" for term in METHODS[method].names
     }
     assert all(torch.isfinite(value) for value in logs.values())
-    assert (model.layers is not None) == ("feature" in METHODS[method].names)
+    assert (model.layers is not None) == (method != "logit")
 
 
 @pytest.mark.parametrize("method", [method for method in DISTILLING if METHODS[method].module])
@@ -70,6 +70,9 @@ def test_method_none_equals_plain_training_and_also_evaluates_the_teacher(train:
         ("feature", {"feature_weight": 1, "weight_schedule": "adaptive"}, "need a weight that is `auto`"),
         ("mgd", {"feature_weight": "paper"}, "a convolution as adapter"),
         ("fgd", {"feature_weight": "paper"}, "no feature weight for method `fgd`"),
+        ("crosskd", {"logit_weight": "paper"}, "no logit weight for method `crosskd`"),
+        ("crosskd", {"adapter": "1x1"}, "`adapter` has no effect"),
+        ("crosskd", {"mask": "boxes"}, "a term of its own: remove `mask`"),
         ("fgd", {"mask": "boxes"}, "a term of its own: remove `mask`"),
         ("fgd", {"distance": "cosine"}, "a term of its own: remove `distance`"),
         ("frs", {"feature_weight": "paper", "adapter": "masked"}, "a convolution as adapter"),
