@@ -11,7 +11,9 @@ Spec = dict[str, Any]
 TUNING_SEEDS, TEST_SEEDS = (100, 101), tuple(range(12))
 RATIOS = (3, 10, 30, 100)
 DISTANCES: tuple[DistanceName, ...] = ("squared", "standardised", "cosine")
-OTHER_METHODS: tuple[Method, ...] = ("pkd", "cwd", "mgd")
+OTHER_METHODS: tuple[Method, ...] = ("pkd", "cwd", "mgd", "fgd", "crosskd")
+CROSSKD_RATIOS = (1, 3, 10)
+"""Logit ratios of `crosskd`, which has no feature term; the others have feature ratios."""
 PRECISION = "bf16"
 """Precision of the runs: what `auto` is on a GPU, and about 1.6 times as fast as fp32 on a CPU with AVX-512 BF16."""
 CHOSEN_RATIO = 100
@@ -74,6 +76,15 @@ def _gfl(backbone: Spec, channels: int, convs: int, init: str = "random") -> Spe
     }
 
 
+_SHAPES: Spec = {
+    "dataset": "shapes",
+    "image_size": (160, 160),
+    "student": _gfl({"depth": 18, "width": 16}, 32, 1),
+    "teacher": _gfl({"depth": 18, "width": 16}, 48, 2),
+    "teacher_weights": "shapes_teacher-d5d99538.pth",
+    "learning_rate": 0.002,
+    "epochs": 24,
+}
 _CELLS: Spec = {
     "dataset": "cells",
     "image_size": (320, 240),
@@ -92,16 +103,7 @@ _RTMDET: Spec = {
 STUDIES = {
     study.name: study
     for study in (
-        Study(
-            name="shapes",
-            dataset="shapes",
-            image_size=(160, 160),
-            student=_gfl({"depth": 18, "width": 16}, 32, 1),
-            teacher=_gfl({"depth": 18, "width": 16}, 48, 2),
-            teacher_weights="shapes_teacher-d5d99538.pth",
-            learning_rate=0.002,
-            epochs=24,
-        ),
+        Study(name="shapes", **_SHAPES),
         Study(name="cells", **_CELLS),
         Study(name="cells-strong", **_CELLS, augmentation="strong"),
         # 100 images have 13 batches an epoch, 205 images 26: equal steps
@@ -109,6 +111,12 @@ STUDIES = {
         Study(
             name="cells-100-unlabelled",
             **_CELLS | {"dataset": "cells-100", "epochs": 20, "unlabelled": "cells-rest"},
+        ),
+        # students whose neck and head have the shapes of the teacher's
+        Study(name="shapes-same-head", **_SHAPES | {"student": _gfl({"depth": 18, "width": 8}, 48, 2)}),
+        Study(
+            name="cells-same-head",
+            **_CELLS | {"student": _gfl({"type": "tf_efficientnet_lite0"}, 96, 2, "imagenet")},
         ),
         Study(name="cells-rtmdet", **_CELLS | {"student": _RTMDET, "learning_rate": 0.001, "epochs": 30}),
     )
@@ -129,12 +137,31 @@ def mask_arm(mask: str, distance: str, ratio: float) -> str:
     return f"{mask} {distance} {ratio:g}"
 
 
+def method_ratios(method: Method) -> tuple[float, ...]:
+    """Return the three gradient ratios that a method from another paper is tuned over."""
+    return CROSSKD_RATIOS if method == "crosskd" else RATIOS[1:]
+
+
+def method_arm(method: Method, ratio: float) -> str:
+    """Return the name of a method from another paper with the gradient ratio of its term."""
+    return f"{method} {ratio:g}"
+
+
+def _method_arms(methods: Iterable[Method]) -> list[str]:
+    return [method_arm(method, ratio) for method in methods for ratio in method_ratios(method)]
+
+
 def _distil(**distillation: Any) -> Spec:
     return {"method": "frs", "distillation": distillation}
 
 
+CHOSEN_ARM = ratio_arm(CHOSEN_RATIO, CHOSEN_SCHEDULE)
+NONE_FROM_TEACHER, CHOSEN_FROM_TEACHER = "none from-teacher", f"{CHOSEN_ARM} from-teacher"
+"""Arms whose neck and head start from the teacher's weights: without distillation, and with the chosen setting."""
 ARMS: dict[str, Spec] = {
     RANDOM_TEACHER: _distil(accept_weak_teacher=True),
+    NONE_FROM_TEACHER: {"method": "none", "distillation": {"init_from_teacher": True}},
+    CHOSEN_FROM_TEACHER: _distil(feature_ratio=CHOSEN_RATIO, weight_schedule=CHOSEN_SCHEDULE, init_from_teacher=True),
     f"frs {CHOSEN_RATIO:g} recalibrated": _distil(feature_ratio=CHOSEN_RATIO, recalibrate=True),
 }
 """Fields of a spec by arm. Arm `none` has no teacher."""
@@ -143,8 +170,10 @@ for _ratio, _schedule in product(RATIOS, ("constant", "cosine", "adaptive")):
 for _mask, _distance, _ratio in product(get_args(MaskName), DISTANCES, RATIOS[1:]):
     _settings = {} if (_mask, _distance) == ("richness", "squared") else {"mask": _mask, "distance": _distance}
     ARMS[mask_arm(_mask, _distance, _ratio)] = _distil(feature_ratio=_ratio, weight_schedule="constant", **_settings)
-for _method, _ratio in product(OTHER_METHODS, RATIOS[1:]):
-    ARMS[f"{_method} {_ratio:g}"] = {"method": _method, "distillation": {"feature_ratio": _ratio}}
+for _method in OTHER_METHODS:
+    _field = "logit_ratio" if _method == "crosskd" else "feature_ratio"
+    for _ratio in method_ratios(_method):
+        ARMS[method_arm(_method, _ratio)] = {"method": _method, "distillation": {_field: _ratio}}
 
 
 @dataclass(frozen=True)
@@ -173,7 +202,6 @@ def runs(studies: Iterable[str], arms: Iterable[str], seeds: Iterable[int], epoc
 
 
 BOTH = ("shapes", "cells")
-CHOSEN_ARM = ratio_arm(CHOSEN_RATIO, CHOSEN_SCHEDULE)
 WEIGHT_ARMS = [*map(ratio_arm, RATIOS), *(ratio_arm(CHOSEN_RATIO, name) for name in ("cosine", "adaptive"))]
 """The six settings of question `weight`."""
 QUESTIONS: dict[str, list[Run]] = {
@@ -199,9 +227,13 @@ QUESTIONS: dict[str, list[Run]] = {
         *runs(["cells-100-unlabelled"], [CHOSEN_ARM], TEST_SEEDS[:5]),
     ],
     "students": runs(["cells-rtmdet"], ["none", CHOSEN_ARM], TEST_SEEDS[:5]),
-    "methods": runs(
-        BOTH, ["none", *(f"{name} {ratio:g}" for name, ratio in product(OTHER_METHODS, RATIOS[1:]))], TUNING_SEEDS[:1]
-    ),
+    "methods": runs(BOTH, ["none", *_method_arms(OTHER_METHODS[:3])], TUNING_SEEDS[:1]),
     "longest": runs(["cells", "cells-strong"], ["none", CHOSEN_ARM], TEST_SEEDS[:3], epochs=100),
+    "methods-2": runs(BOTH, ["none", *_method_arms(OTHER_METHODS[3:])], TUNING_SEEDS[:1]),
+    "teacher-head": runs(
+        ["shapes-same-head", "cells-same-head"],
+        ["none", NONE_FROM_TEACHER, CHOSEN_ARM, CHOSEN_FROM_TEACHER],
+        TEST_SEEDS[:5],
+    ),
 }
-"""The runs of each question of the protocol, in its order. The test runs of `mask` and `methods` follow the tuning."""
+"""The runs of each question, in the protocol's order. Test runs of `mask` and of both `methods` follow the tuning."""

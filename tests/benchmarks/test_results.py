@@ -46,8 +46,19 @@ def test_every_run_is_a_valid_job_and_has_a_baseline_of_the_same_seed(question: 
 
 
 def test_test_seeds_are_not_used_for_tuning() -> None:
-    assert all(run.seed >= 100 for name in ("weight", "mask", "methods") for run in QUESTIONS[name])
-    assert all(run.seed < 100 for name in ("default", "length", "unlabelled", "students") for run in QUESTIONS[name])
+    assert all(run.seed >= 100 for name in ("weight", "mask", "methods", "methods-2") for run in QUESTIONS[name])
+    tested = ("default", "length", "unlabelled", "students", "longest", "teacher-head")
+    assert all(run.seed < 100 for name in tested for run in QUESTIONS[name])
+
+
+def test_students_that_start_from_the_teachers_head_have_its_shapes() -> None:
+    for run in QUESTIONS["teacher-head"]:
+        student, teacher = STUDIES[run.study].student, STUDIES[run.study].teacher
+        assert all(student[name] == teacher[name] for name in ("architecture", "neck_channels", "stacked_convs"))
+    starts = {
+        run.arm: run.spec().get("distillation", {}).get("init_from_teacher", False) for run in QUESTIONS["teacher-head"]
+    }
+    assert sorted(starts.values()) == [False, False, True, True]
 
 
 def test_runs_with_a_row_are_not_repeated() -> None:
