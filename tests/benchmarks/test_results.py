@@ -7,6 +7,7 @@ from typing import Any
 import experiments
 import pytest
 import results
+import results_tables
 from experiments import QUESTIONS, STUDIES, Run
 
 from frs import events
@@ -18,12 +19,12 @@ RUN = Run("cells", ARM, seed=3, epochs=10)
 
 @pytest.fixture(autouse=True)
 def results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(results_tables, "RESULTS", tmp_path / "results")
 
 
-def row(arm: str, seed: int, mAP: float, **changes: str) -> results.Row:
+def row(arm: str, seed: int, mAP: float, **changes: str) -> results_tables.Row:
     return (
-        dict.fromkeys(results.COLUMNS, "")
+        dict.fromkeys(results_tables.COLUMNS, "")
         | {
             "arm": arm,
             "seed": str(seed),
@@ -64,7 +65,7 @@ def test_students_that_start_from_the_teachers_head_have_its_shapes() -> None:
 def test_runs_with_a_row_are_not_repeated() -> None:
     planned = experiments.runs(["cells"], ["none", ARM], [2, 3])
     assert results.missing(planned) == planned
-    results.append("cells", row(ARM, 3, 50.0))
+    results_tables.append("cells", row(ARM, 3, 50.0))
     assert results.missing(planned) == [run for run in planned if run != RUN]
 
 
@@ -92,7 +93,7 @@ def test_a_row_has_the_numbers_of_the_run(tmp_path: Path) -> None:
             emit(event)
     (tmp_path / "seconds").write_text("90")
     numbers = results.row_of(RUN, tmp_path)
-    assert numbers.keys() | {"commit"} == set(results.COLUMNS)
+    assert numbers.keys() | {"commit"} == set(results_tables.COLUMNS)
     assert numbers | {"commit": ""} == row(ARM, 3, 0) | {
         "mAP": "41.50",
         "mAP_50": "80.00",
@@ -112,15 +113,17 @@ def test_a_row_has_the_numbers_of_the_run(tmp_path: Path) -> None:
 
 def add_pairs(alone: list[float], distilled: list[float], teacher: str = "60.00") -> None:
     for seed, (without, with_teacher) in enumerate(zip(alone, distilled, strict=True)):
-        results.append("cells", row("none", seed, without))
-        results.append("cells", row(ARM, seed, with_teacher, teacher="abc", teacher_mAP=teacher, feature_weight="0.02"))
+        results_tables.append("cells", row("none", seed, without))
+        results_tables.append(
+            "cells", row(ARM, seed, with_teacher, teacher="abc", teacher_mAP=teacher, feature_weight="0.02")
+        )
 
 
 def test_a_table_has_the_gain_over_the_same_seeds_with_its_interval() -> None:
     add_pairs([40.0, 42.0, 41.0, 40.0, 42.0], [46.0] * 5)
-    results.append("cells", row("none", 5, 50.0))
-    results.append("cells", row("none", 100, 1.0))
-    lines = results.tables().splitlines()
+    results_tables.append("cells", row("none", 5, 50.0))
+    results_tables.append("cells", row("none", 100, 1.0))
+    lines = results_tables.tables().splitlines()
     assert lines[0].startswith("| cells, 260 steps, test seeds |")
     assert "| teacher abc | | 60.00 | | | | |" in lines
     assert f"| `{ARM}` | 5 | 46.0 ± 0.0 | +5.0 | +3.8 to +6.2 | improved | 0.02, x 1.00 |" in lines
@@ -135,13 +138,13 @@ def test_an_arm_has_a_verdict_from_five_seeds_on_under_a_teacher_that_leads(
     seeds: int, teacher: str, verdict: str
 ) -> None:
     add_pairs([40.0] * seeds, [30.0] * seeds, teacher)
-    assert f"| {verdict} |" in results.tables().splitlines()[-1]
+    assert f"| {verdict} |" in results_tables.tables().splitlines()[-1]
 
 
 def test_runs_under_different_teachers_are_not_averaged() -> None:
     add_pairs([40.0], [46.0])
-    results.append("cells", row(ARM, 1, 99.0, teacher="def", teacher_mAP="70.00"))
-    assert [line for line in results.tables().splitlines() if " under " in line] == [
+    results_tables.append("cells", row(ARM, 1, 99.0, teacher="def", teacher_mAP="70.00"))
+    assert [line for line in results_tables.tables().splitlines() if " under " in line] == [
         f"| `{ARM}` under abc | 1 | 46.0 | +6.0 |  |  | 0.02 |",
         f"| `{ARM}` under def | 1 | 99.0 |  |  |  |  |",
     ]
@@ -187,10 +190,10 @@ def test_the_cells_are_split_into_labelled_and_remaining_images(tmp_path: Path) 
 
 def test_settings_are_scored_by_their_share_of_the_largest_gain() -> None:
     for study, gains in (("shapes", {"frs 3": 5.0, "frs 10": 10.0}), ("cells", {"frs 3": 4.0, "frs 10": 2.0})):
-        for seed in results.TUNING_SEEDS:
-            epochs = str(results.STUDIES[study].epochs)
+        for seed in results_tables.TUNING_SEEDS:
+            epochs = str(results_tables.STUDIES[study].epochs)
             for arm, gain in ({"none": 0.0} | gains).items():
-                results.append(study, row(arm, seed, 30 + gain, epochs=epochs))
-    results.append("shapes", row("frs 30", 100, 90, epochs=str(results.STUDIES["shapes"].epochs)))
-    table = results.tuning_table(["frs 3", "frs 10", "frs 30"]).splitlines()
+                results_tables.append(study, row(arm, seed, 30 + gain, epochs=epochs))
+    results_tables.append("shapes", row("frs 30", 100, 90, epochs=str(results_tables.STUDIES["shapes"].epochs)))
+    table = results_tables.tuning_table(["frs 3", "frs 10", "frs 30"]).splitlines()
     assert table[2:] == ["| `frs 3` | +5.0 | +4.0 | 0.750 |", "| `frs 10` | +10.0 | +2.0 | 0.750 |"]
