@@ -14,7 +14,7 @@ setup: .venv/.done  ## create .venv from requirements.lock, or from constraints.
 	  $(BIN)/python -m pip install --progress-bar on --require-hashes --requirement requirements.lock && \
 	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .; \
 	else \
-	  $(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[engine,imagenet,export,dev]'; \
+	  $(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[engine,imagenet,export,tensorboard,dev]'; \
 	fi
 	@touch $@
 

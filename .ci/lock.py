@@ -36,7 +36,7 @@ def main() -> None:
         sys.exit(not fits(sys.platform, platform.machine(), RUNNING))
     if PYTHONS[0] != RUNNING:
         sys.exit(f"make lock needs Python {PYTHONS[0]}")
-    resolved = report("--constraint", "constraints.txt", ".[engine,imagenet,export,dev]")
+    resolved = report("--constraint", "constraints.txt", ".[engine,imagenet,export,tensorboard,dev]")
     pin_hashes = hashes(resolved)
     sources = {pin for pin, file in files(resolved) if not file["url"].endswith(".whl")}
     for python in PYTHONS[1:]:

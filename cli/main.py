@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from cli import actions, audit, clean, compare, doctor, exporting, keys, models, plan, predicting, render, uploading
+from cli import (
+    actions,
+    audit,
+    clean,
+    compare,
+    doctor,
+    exporting,
+    keys,
+    models,
+    plan,
+    predicting,
+    render,
+    tensorboard,
+    uploading,
+)
 from cli import demo as demo_run
 from cli import queue as queue_commands
 from cli.arguments import Changes, JobId, SpecSource, job_ids, load_spec, recipe_names
@@ -29,7 +43,7 @@ app.add_typer(datasets, name="datasets")
 app.add_typer(detectors, name="detectors")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
-for module in (actions, plan, compare, exporting, predicting, queue_commands, audit, clean, doctor):
+for module in (actions, plan, compare, exporting, predicting, queue_commands, audit, clean, doctor, tensorboard):
     app.add_typer(module.app)
 
 
