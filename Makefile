@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-full test-docker test-web screenshots check format lock audit bench results docs site env rotate-passwords images backup restore clean
+.PHONY: setup demo test test-full test-docker test-web test-mlflow screenshots check format lock audit bench results docs site env rotate-passwords images backup restore clean
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
@@ -14,7 +14,7 @@ setup: .venv/.done  ## create .venv from requirements.lock, or from constraints.
 	  $(BIN)/python -m pip install --progress-bar on --require-hashes --requirement requirements.lock && \
 	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .; \
 	else \
-	  $(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[engine,imagenet,export,tensorboard,dev]'; \
+	  $(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[engine,imagenet,export,tensorboard,wandb,dev]'; \
 	fi
 	@touch $@
 
@@ -29,7 +29,7 @@ test: setup  ## run the tests (17 minutes on two cores); of seeds, walks and gen
 	$(PYTEST)
 
 test-full: setup  ## run the tests of make test and all seeds, walks and generated requests (an hour on two cores)
-	$(PYTEST) -m 'not docker and not web'
+	$(PYTEST) -m 'not docker and not web and not mlflow'
 
 test-docker: setup  ## test the service in containers: builds the images, then takes 15 min; needs Docker and compose
 	$(BIN)/python -m pytest -m docker --timeout 1800 tests/docker
@@ -37,6 +37,10 @@ test-docker: setup  ## test the service in containers: builds the images, then t
 test-web: setup  ## test the page in Chromium (2 minutes on two cores); installs Chromium with apt-get if it may
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { test "$$(id -u)" = 0 && apt-get install -y -q --no-install-recommends chromium; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m web --timeout 600 tests/web
+
+test-mlflow: setup  ## test with MLflow's own server and client; installs them into build/mlflow, because they conflict with this project's packages
+	test -x build/mlflow/bin/mlflow || { $(PYTHON) -m venv build/mlflow && build/mlflow/bin/python -m pip install --quiet mlflow==3.17.2; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m mlflow tests/worker/test_mlflow_server.py
 
 screenshots: setup  ## write the pictures of docs/page.md
 	FRS_SCREENSHOTS=docs/pictures/page OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m web --timeout 600 tests/web/test_views.py

@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
-IMAGES = {"api.lock": ".[predict]", "worker.lock": ".[engine,imagenet,export]", "build.lock": "setuptools"}
+IMAGES = {"api.lock": ".[predict]", "worker.lock": ".[engine,imagenet,export,wandb]", "build.lock": "setuptools"}
 """The requirement of each image lock; build.lock is for building the frs wheel."""
 NOT_IN_IMAGES = {"opencv-python"}
 """opencv-python-headless provides the same module without desktop libraries."""
@@ -36,7 +36,7 @@ def main() -> None:
         sys.exit(not fits(sys.platform, platform.machine(), RUNNING))
     if PYTHONS[0] != RUNNING:
         sys.exit(f"make lock needs Python {PYTHONS[0]}")
-    resolved = report("--constraint", "constraints.txt", ".[engine,imagenet,export,tensorboard,dev]")
+    resolved = report("--constraint", "constraints.txt", ".[engine,imagenet,export,tensorboard,wandb,dev]")
     pin_hashes = hashes(resolved)
     sources = {pin for pin, file in files(resolved) if not file["url"].endswith(".whl")}
     for python in PYTHONS[1:]:

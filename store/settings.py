@@ -4,7 +4,16 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
@@ -17,6 +26,8 @@ Folder = Annotated[Path, AfterValidator(Path.absolute)]
 
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
 """Scheme, host and port of a web page, or `*`."""
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")]
+"""Address of a server, perhaps with a path."""
 
 
 def _split(value: Any) -> Any:
@@ -157,6 +168,20 @@ class Settings(BaseSettings):
     keep_metrics_days: PositiveFloat | None = None
     """Days after their end in which jobs keep their metric curves. Evaluations are kept. Default: as long as the
     job."""
+    mlflow_url: Annotated[HttpUrl | None, Field(repr=False)] = None
+    """Address of an MLflow server, such as `https://mlflow.example.org`. Workers forward metrics, parameters and result
+    files of every job to it. May contain a user name and a password. Default: none."""
+    mlflow_token: SecretStr | None = None
+    """Bearer token for the MLflow server. Default: none."""
+    mlflow_experiment: str = "frs"
+    """MLflow experiment of the runs; it is created if it does not exist."""
+    wandb_project: Annotated[str, Field(pattern=r"^([\w.-]+/)?[\w.-]+$")] | None = None
+    """W&B project, or `ENTITY/PROJECT`. Workers forward metrics, parameters and result files of every job to it. Needs
+    `pip install 'frs[wandb]'` on the workers; their image has it. Default: none."""
+    wandb_api_key: SecretStr | None = None
+    """API key for W&B. Default: none, which writes the runs to `wandb` below `data`, for `wandb sync`."""
+    wandb_url: HttpUrl | None = None
+    """Address of a W&B server of your own. Default: W&B's cloud."""
     min_free_mb: NonNegativeInt = 200
     """Minimum free space in MiB on the disks of `work_root` and the artifacts folder; below it, jobs wait with the
     reason `waiting_for_storage`."""

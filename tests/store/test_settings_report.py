@@ -42,10 +42,14 @@ def test_the_report_contains_no_password():
     settings = Settings(
         database_url="postgresql://frs:hunter2@x@db:5432/frs?sslpassword=hunter2&a=b",
         broker_url="redis://:hunter2@redis/0",
+        mlflow_url="https://frs:hunter2@mlflow.example.org",
+        mlflow_token="hunter2",
+        wandb_api_key="hunter2",
     )
     text = report(settings, {})
     assert "postgresql://frs:***@db:5432/frs?sslpassword=***&a=b" in text and "redis://:***@redis/0" in text
-    assert "hunter2" not in text
+    assert "https://frs:***@mlflow.example.org" in text
+    assert "hunter2" not in text + repr(settings)
 
 
 def test_an_empty_variable_counts_as_not_set(monkeypatch):

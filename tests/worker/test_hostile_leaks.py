@@ -5,13 +5,21 @@ import socket
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow_server import running_mlflow
+from pydantic import SecretStr
+from waiting import until
 from worker_harness import WorkerHarness, in_background
 
 from frs.events import Log
+from store.settings import Settings
+from store.settings_report import report
 from worker.process.output import escape_control
+from worker.tracking import job_tracking
 
 CONTROL = [chr(code) for code in (*range(32), 127, *range(128, 160), 0x2028, 0x2029) if code != 9]
 FORGED = ["a" + char + '{"event": "forged", "level": "info"}' for char in CONTROL] + [
@@ -33,6 +41,10 @@ SECRETS = {
     "PGPASSWORD": "canary-6-9d2e",
     "HF_TOKEN": "canary-7-9d2e",
     "LD_PRELOAD_SECRET": "canary-8-9d2e",
+    "FRS_MLFLOW_URL": "https://frs:canary-16-9d2e@mlflow",
+    "FRS_MLFLOW_TOKEN": "canary-17-9d2e",
+    "FRS_WANDB_API_KEY": "canary-18-9d2e" + "0" * 40,
+    "WANDB_API_KEY": "canary-19-9d2e",
 }
 LEAK = "-9d2e"
 
@@ -88,6 +100,51 @@ def test_no_secret_reaches_a_trainer_or_its_artifacts(harness, monkeypatch):
         assert LEAK.encode() not in path.read_bytes(), path
     assert LEAK not in repr(harness.settings.model_copy(update={"database_url": SECRETS["FRS_DATABASE_URL"]}))
     assert LEAK not in "".join(harness.logs(job_id))
+
+
+def test_no_secret_of_a_tracker_reaches_a_trainer_a_file_or_a_log(harness, monkeypatch, capfd):
+    pytest.importorskip("wandb")
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
+    for name in ("LAST_SECONDS", "END_SECONDS"):
+        monkeypatch.setattr(job_tracking, name, 0.5)
+    with running_mlflow() as server:
+        server.misbehave = quote_request
+        settings = {
+            "mlflow_url": server.url,
+            "mlflow_token": SecretStr(SECRETS["FRS_MLFLOW_TOKEN"]),
+            "wandb_project": "team/project",
+            "wandb_api_key": SecretStr(SECRETS["FRS_WANDB_API_KEY"]),
+            "wandb_url": server.url,
+        }
+        job_id = harness.submit(steps=50, seconds=0.02)
+        thread = in_background(harness.supervisor(**settings))
+        until(lambda: environments(str(harness.settings.data)))
+        while thread.is_alive():
+            assert LEAK not in "".join(environments(str(harness.settings.data)))
+        assert any(LEAK in headers.get("authorization", "") for _, headers in server.requests)
+    assert LEAK not in json.dumps(harness.artifact(job_id, "environ.json"))
+    for path in harness.settings.data.rglob("*"):
+        assert not path.is_file() or LEAK.encode() not in path.read_bytes(), path
+    assert LEAK not in "".join(harness.logs(job_id)) and LEAK not in "".join(capfd.readouterr())
+    with_secrets = Settings(data=harness.settings.data, artifacts_url="/artifacts")
+    assert LEAK not in repr(with_secrets) + report(with_secrets, {})
+
+
+def environments(text: str) -> list[str]:
+    """Return the environments of the processes that contain the text: those of the W&B package."""
+    texts = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            texts.append(path.read_bytes().decode(errors="replace"))
+    return [environment for environment in texts if text in environment]
+
+
+def quote_request(request: Any) -> bool:
+    """Refuse the request and quote its headers, which contain the credentials."""
+    headers = str(dict(request.headers.items()))
+    request.reply(403, json.dumps({"error_code": headers, "message": headers}).encode(), Location=headers)
+    return True
 
 
 def listening() -> set[tuple[str, int, int]]:

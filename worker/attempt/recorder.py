@@ -17,6 +17,7 @@ from store.jobs import checkpoints, recording
 from store.jobs.lease import Lease
 from store.jobs.recording import PersistedEvent
 from worker.attempt.database_retry import RetryingDatabase
+from worker.tracking.job_tracking import JobTracking
 
 BATCH = 500
 """Events after which a batch is written."""
@@ -27,17 +28,19 @@ _log = structlog.get_logger()
 
 
 class AttemptRecorder:
-    """Buffers and writes the events of an attempt, and stores its files.
+    """Buffers and writes the events of an attempt, stores its files, and forwards what is written to the trackers.
 
     Only the supervisor's thread may use it. Every method may raise LeaseLost, and `store` OSError if the artifacts
     cannot be written. Invalid events and files are logged and raise nothing.
     """
 
-    def __init__(self, database: RetryingDatabase, artifacts: Artifacts, lease: Lease, folder: Path) -> None:
+    def __init__(
+        self, database: RetryingDatabase, artifacts: Artifacts, lease: Lease, folder: Path, tracking: JobTracking
+    ) -> None:
         self.rejection: ErrorInfo | None = None
         """The error of the first rejected file other than a training checkpoint."""
         self._database, self._artifacts, self._lease = database, artifacts, lease
-        self._folder = folder
+        self._folder, self._tracking = folder, tracking
         self._events: list[PersistedEvent] = []
         self._oldest_at = 0.0
 
@@ -69,6 +72,7 @@ class AttemptRecorder:
             unused_keys: set[str] = set()  # filled even if a commit succeeds but seems to fail
             self._database.write(lambda session: _record_file(session, self._lease, file, key, unused_keys))
             delete_files(self._artifacts, *unused_keys)
+            self._tracking.add_file(file, key)
 
     def _write_events(self, events: Sequence[PersistedEvent]) -> None:
         """Write a batch. If the database rejects it, write event by event, so that one bad event loses no other."""
@@ -86,6 +90,7 @@ class AttemptRecorder:
 
     def _record(self, events: Sequence[PersistedEvent]) -> None:
         self._database.write(lambda session: recording.record(session, self._lease, events))
+        self._tracking.add_events(events)
 
     def _artifact_key(self, file: File) -> str:
         if isinstance(file, Checkpoint):

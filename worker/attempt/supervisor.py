@@ -29,6 +29,9 @@ from worker.process.oom_kills import oom_kill_count
 from worker.process.output import escape_control
 from worker.process.pipes import Line
 from worker.process.trainer import COMMAND, TrainerState
+from worker.tracking.job_tracking import JobTracking, open_trackers
+from worker.tracking.tracked_run import read_run
+from worker.tracking.tracker import RunEnd
 
 _log = structlog.get_logger()
 
@@ -57,19 +60,32 @@ class Supervisor(TrainerRun):
             log_fields=lease.log_fields(),
         )
         self.lease = lease
-        self.recorder = AttemptRecorder(self.database, self.artifacts, lease, folder)
+        self.tracking = JobTracking(open_trackers(settings), self.artifacts.open)
+        self.recorder = AttemptRecorder(self.database, self.artifacts, lease, folder, self.tracking)
         self.phase = "starting"
         """The trainer's last phase event."""
         self._oom_kills = oom_kill_count()
 
     def _run(self) -> None:
         _log.info("The attempt has started.")
-        finalize = self._run_trainer()
+        run_end: RunEnd | None = None
         try:
-            status = self._write_end(lambda session: finalize(session, self.lease))
+            run_end = self._run_to_end()
+            _log.info("The attempt has ended.", status=run_end.status)
+        finally:
+            self.tracking.end(run_end)
+
+    def _run_to_end(self) -> RunEnd:
+        finalize = self._run_trainer()
+        self._wait_for_trackers()
+        try:
+            return self._write_end(lambda session: self._finalize(session, finalize))
         finally:  # the success may have been committed though its answer was lost
             self._delete_training_checkpoints()
-        _log.info("The attempt has ended.", status=status)
+
+    def _finalize(self, session: Session, finalize: Finalizer) -> RunEnd:
+        status = finalize(session, self.lease)
+        return RunEnd(status, session.get_one(Job, self.lease.job_id).end_reason)
 
     def _renew_lease(self, session: Session) -> Interruption:
         renewal = lifecycle.renew(session, self.lease, self.settings.lease_seconds)
@@ -96,6 +112,7 @@ class Supervisor(TrainerRun):
         """Run the trainer and return how the attempt ends. Raises LeaseLost."""
         try:
             self._prepare()
+            self._start_trackers()
             self.trainer.start()
             self._record_lines()
             return self._choose_finalizer()
@@ -125,6 +142,17 @@ class Supervisor(TrainerRun):
         self.artifacts.keep_only(self.lease.job_id, keys)  # earlier attempts can no longer add rows
         work_folder.fetch_checkpoints(self.folder, checkpoints, self.artifacts, self._is_abandoned)
 
+    def _start_trackers(self) -> None:
+        if self.tracking.is_used:
+            self.tracking.start(self.database.read(lambda session: read_run(session, self.lease)))
+
+    def _wait_for_trackers(self) -> None:
+        """Wait for the trackers unless the job has to end at once, and log what they lack."""
+        if self.interruption < Interruption.RELEASE:
+            self.tracking.wait()
+            self.recorder.add(*self.tracking.take_warnings())
+            self.recorder.flush()
+
     def _delete_training_checkpoints(self) -> None:
         """Delete the files of a job's training checkpoints if it has succeeded. Best effort; the job has ended."""
         try:
@@ -145,6 +173,7 @@ class Supervisor(TrainerRun):
         for line in self.trainer.lines(FLUSH_SECONDS):
             if self._discards_lines:
                 continue
+            self.recorder.add(*self.tracking.take_warnings())
             if line is None:
                 self.recorder.flush()
             else:
