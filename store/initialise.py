@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from store.db import api_keys
@@ -19,6 +19,8 @@ def initialise(settings: Settings) -> None:
     """
     make_folders(settings)
     database = open_database(settings.database_url)
+    if database.engine.dialect.name == "sqlite":
+        _create_private(Path(database.engine.url.database or ""))
     with _exclusive(settings.data / "init.lock"):
         upgrade(database)
         with database.write() as session:
@@ -27,6 +29,15 @@ def initialise(settings: Settings) -> None:
                 api_keys.add_metrics_key(session, settings.metrics_key_file)
             session.commit()
     database.engine.dispose()
+
+
+def _create_private(path: Path) -> None:
+    """Create the database file (mode 0600) unless it exists: other users must not read the secrets of webhooks.
+
+    An error is left to the migration, which reports that the file cannot be opened.
+    """
+    with suppress(OSError):
+        path.touch(mode=0o600)
 
 
 def make_folders(settings: Settings) -> None:

@@ -21,6 +21,8 @@ from sqlalchemy.sql.expression import FunctionElement
 
 POOL = {"pool_size": 5, "max_overflow": 10, "pool_timeout": 2.0}
 """Connection pool: small, and with a short timeout (seconds) when no connection is free."""
+PRIVATE = {"hide_parameters": True}
+"""Errors do not contain the values of a statement, such as a webhook's secret: the log has errors of the database."""
 WRITER_TIMEOUT_SECONDS = 20.0
 """How long a writer waits for the write lock of SQLite."""
 SQLITE_PRAGMAS = (f"busy_timeout={WRITER_TIMEOUT_SECONDS * 1000:.0f}", "journal_mode=WAL", "synchronous=FULL")
@@ -93,7 +95,7 @@ def _sqlite_engine(url: str, clock: Callable[[], float], foreign_keys: bool) -> 
             connection.execute(f"PRAGMA {pragma}")
         connection.create_function("frs_now", 0, clock)
 
-    engine = create_engine(url, json_serializer=_strict_json, connect_args={"isolation_level": None}, **POOL)
+    engine = create_engine(url, json_serializer=_strict_json, connect_args={"isolation_level": None}, **POOL, **PRIVATE)
     writer_lock = _WriterLock()
     event.listen(engine, "connect", configure)
     event.listen(engine, "begin", writer_lock.begin)  # isolation_level=None: the driver itself never begins
@@ -132,6 +134,7 @@ def _postgresql_engine(url: str) -> Engine:
         connect_args={"connect_timeout": 5, "options": options},
         pool_pre_ping=True,
         **POOL,
+        **PRIVATE,
     )
     event.listen(engine, "checkin", _roll_back)
     return engine

@@ -33,6 +33,7 @@ def stored_keys(settings):
 def test_init_creates_folders_tables_and_a_key_that_only_its_owner_can_read(settings):
     initialise(settings)
     assert stat.S_IMODE(settings.api_key_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE((settings.data / "frs.db").stat().st_mode) == 0o600
     token = settings.api_key_file.read_text().strip()
     assert len(token) > 43 and token.startswith("frs_")
     [key] = stored_keys(settings)
