@@ -65,6 +65,13 @@ class LastAdminKey(FrsError):
     hint_by_default = "First create another admin key with POST /api-keys."
 
 
+class TooManyWebhooks(FrsError):
+    """The owner has as many webhooks as allowed."""
+
+    code = "too_many_webhooks"
+    hint_by_default = "Delete one with DELETE /webhooks/{id}; an operator sets the limit with FRS_MAX_WEBHOOKS."
+
+
 class InvalidKey(FrsError):
     """The artifact key is malformed or could name a file outside the artifacts folder."""
 

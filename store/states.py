@@ -175,6 +175,38 @@ class RequestStatus(StrEnum):
     FAILED = "failed"
 
 
+class WebhookEvent(StrEnum):
+    """An event of a job that is sent to webhooks."""
+
+    STARTED = "job.started"
+    """A worker has started an attempt; again after a failure of the worker, a resume or a retry."""
+    PAUSED = "job.paused"
+    SUCCEEDED = "job.succeeded"
+    FAILED = "job.failed"
+    CANCELLED = "job.cancelled"
+
+
+class WebhookStatus(StrEnum):
+    """State of a webhook."""
+
+    ACTIVE = "active"
+    FAILING = "failing"
+    """The last attempt failed."""
+    DEAD = "dead"
+    """A delivery was given up, and none has succeeded since. New events are sent all the same."""
+
+
+class DeliveryStatus(StrEnum):
+    """State of the delivery of an event to a webhook."""
+
+    PENDING = "pending"
+    """Is sent at its next attempt."""
+    DELIVERED = "delivered"
+    """The receiver answered with a status of 200 to 299."""
+    DEAD = "dead"
+    """Given up after 24 h of failed attempts."""
+
+
 class Action(StrEnum):
     """An action that a user can request on a job."""
 

@@ -14,6 +14,7 @@ from store.db.audit import Actor
 from store.db.database import insert, now, time_of
 from store.db.tables import Attempt, Checkpoint, Event, Job
 from store.states import MAX_WITHOUT_PROGRESS, AttemptEnd, EndReason, JobStatus, WaitingReason
+from store.webhooks import outbox
 
 _MESSAGES = {
     AttemptEnd.CRASHED: "the trainer died.",
@@ -100,11 +101,12 @@ def add_status_event(
 ) -> None:
     """Add the event of the job's new status, with `data` and, in `by`, the owner of the key that requested it.
 
-    `message` applies if the job has neither an error nor a waiting reason.
+    The webhooks of the job's owner receive it. `message` applies if the job has neither an error nor a waiting reason.
     """
     reason = job.end_reason or job.status_reason_code
     message = job.error["message"] if job.error else job.status_reason_message or message
     add_event(session, job, "status", {"status": job.status, "reason": reason, "message": message} | by(actor) | data)
+    outbox.add_deliveries(session, job)
 
 
 def add_event(session: Session, job: Job, type: str, data: dict[str, Any]) -> None:

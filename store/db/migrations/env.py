@@ -7,14 +7,17 @@ from alembic import context
 from sqlalchemy import Connection
 
 from store.db.database import open_database
-from store.db.tables import Base
+from store.db.webhook_tables import Webhook
 from store.settings import Settings
+
+METADATA = Webhook.metadata
+"""All tables: the module of the webhooks imports the module of the others."""
 
 
 def migrate(connection: Connection) -> None:
     """Run the requested revisions in one transaction; on SQLite, alter tables by recreating them."""
     is_sqlite = connection.dialect.name == "sqlite"
-    context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=is_sqlite)
+    context.configure(connection=connection, target_metadata=METADATA, render_as_batch=is_sqlite)
     with context.begin_transaction():
         context.run_migrations()
 
