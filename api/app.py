@@ -49,6 +49,8 @@ from api.queue import endpoints as queue
 from api.reaping import reap_periodically
 from api.recipes import endpoints as recipes
 from api.usage import endpoints as usage
+from api.webhooks import endpoints as webhooks
+from api.webhooks import sender
 from api.workers import endpoints as workers
 from store.artifacts import local_files
 from store.settings import Settings
@@ -100,7 +102,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         to_thread.current_default_thread_limiter().total_tokens = _THREADS
         local_files.remove_stale(context.settings.uploads_root)
         checks.resume(context.database, context.settings)
-        tasks = [asyncio.create_task(context.streams.run()), asyncio.create_task(reap_periodically(context))]
+        background = (context.streams.run(), reap_periodically(context), sender.send_periodically(context))
+        tasks = [asyncio.create_task(coroutine) for coroutine in background]
         yield
         for task in tasks:
             task.cancel()
@@ -148,6 +151,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         clean,
         monitoring,
         audit,
+        webhooks,
         health,
     ):
         app.include_router(resource.router, dependencies=[_bearer_scheme])

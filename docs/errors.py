@@ -33,6 +33,11 @@ ANSWERS = {
     "database_unavailable": (503, "The database does not answer.", "Retry after 2 seconds; see GET /health/ready."),
     "dataset_in_use": (409, "Jobs refer to the data set.", "Delete these jobs first; see GET /jobs?dataset=."),
     "dataset_not_ready": (422, "The data set is still being checked.", "Poll GET /datasets/{id}."),
+    "delivery_not_found": (
+        404,
+        "The webhook has no such delivery, or it was removed.",
+        "See GET /webhooks/{id}/deliveries.",
+    ),
     "dependency_failed": (
         422,
         "The job that was to train the teacher ended without a student.",
@@ -118,6 +123,7 @@ ANSWERS = {
     ),
     "too_many_streams": (429, "The owner has as many open streams as allowed.", "Close some."),
     "token_not_valid": (401, "The sign-in provider's token has expired or is not valid here.", "Sign in again."),
+    "too_many_webhooks": (409, "The owner has as many webhooks as allowed.", "Delete one: DELETE /webhooks/{id}."),
     "unknown_key": (401, "The API key is unknown, has expired or was revoked.", "Use a valid key."),
     "unsupported_media_type": (
         415,
@@ -132,6 +138,12 @@ ANSWERS = {
         "The probe needs a detector that is not trained yet.",
         "Wait for the job that trains it.",
     ),
+    "webhook_address_not_allowed": (
+        422,
+        "The host of the URL is a private, local or reserved address.",
+        "Use a public address, or have an operator set `FRS_WEBHOOK_ALLOWED_NETWORKS`.",
+    ),
+    "webhook_not_found": (404, "The webhook does not exist.", "See GET /webhooks."),
 }
 ENDS = {
     EndReason.COMPLETED: ("The job completed its schedule.", "See GET /jobs/{id}/report."),

@@ -8,6 +8,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    IPvAnyNetwork,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -132,6 +133,12 @@ class Settings(BaseSettings):
     and new jobs are refused; running jobs continue. An API key may override it."""
     max_upload_bytes: PositiveInt = 20_000_000_000
     """Maximum size of one upload in bytes: a data set's archive or a detector's weights."""
+
+    webhook_allowed_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Networks that webhooks may reach beside public addresses, separated by commas, such as `10.1.0.0/16`; the service
+    connects to any port in them. Default: none, so no private, local or reserved address."""
+    max_webhooks: PositiveInt = 20
+    """Maximum number of webhooks of one owner."""
 
     worker_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = None
     """Name of the worker in `GET /workers`, metrics and alerts; each worker needs its own. Default: a name stored below

@@ -16,9 +16,10 @@ from api.http.errors import ApiError
 from store.db import queries
 from store.db.audit import Actor
 from store.db.tables import Dataset, Detector, Job, WorkerRequest
+from store.db.webhook_tables import Webhook
 from store.states import Scope
 
-Owned = Job | Dataset | Detector | WorkerRequest
+Owned = Job | Dataset | Detector | WorkerRequest | Webhook
 """Rows that belong to an owner."""
 
 

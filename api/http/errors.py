@@ -28,6 +28,7 @@ STATUS_OF_CODE = {
     "job_in_use": 409,
     "job_not_found": 404,
     "last_admin_key": 409,
+    "too_many_webhooks": 409,
 }
 """HTTP status by error code; errors that are not listed are 422."""
 CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}

@@ -30,6 +30,8 @@ T = TypeVar("T")
 JobId = Annotated[str, Path(pattern=r"^job_[0-9a-z]{26}$")]
 KeyId = Annotated[str, Path(pattern=r"^key_[0-9a-z]{26}$")]
 CheckpointId = Annotated[str, Path(pattern=r"^ckpt_[0-9a-z]{26}$")]
+WebhookId = Annotated[str, Path(pattern=r"^webhook_[0-9a-z]{26}$")]
+DeliveryId = Annotated[str, Path(pattern=r"^delivery_[0-9a-z]{26}$")]
 ArtifactName = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 IdOrName = Annotated[Name, Path(description="The id or the name.")]
 

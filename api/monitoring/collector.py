@@ -21,10 +21,11 @@ from store.artifacts.free_space import disks
 from store.db.database import now, time_of
 from store.db.tables import Attempt, Job, Worker, WorkerRequest
 from store.db.usage import FileKind, stored_bytes
+from store.db.webhook_tables import Webhook
 from store.scheduling import worker_registry
 from store.scheduling.requirements import FREE_SPACE
 from store.settings import Settings
-from store.states import AttemptEnd, EndReason, JobStatus, RequestStatus, WaitingReason
+from store.states import AttemptEnd, EndReason, JobStatus, RequestStatus, WaitingReason, WebhookStatus
 
 REPORTED_REASONS = (WaitingReason.STORAGE, WaitingReason.DEVICE)
 """Reasons that an operator can act on; these are the values of the label `reason` of `frs_jobs_waiting`."""
@@ -72,6 +73,7 @@ class DatabaseCollector(Collector):
                 _lease_metric(session),
                 _stored_metric(session),
                 *_count_metrics(session),
+                _webhook_metric(session),
                 *_speed_metrics(session),
             ]
             metrics += [*_worker_metrics(workers), *_per_worker_metrics(session, workers)]
@@ -189,6 +191,12 @@ def _count_metrics(session: Session) -> Iterator[Metric]:
         RequestStatus,
         _count_by(session, WorkerRequest.status),
     )
+
+
+def _webhook_metric(session: Session) -> Metric:
+    by_status = Counter(webhook.status for webhook in session.scalars(select(Webhook)))
+    documentation = "Webhooks by status; `dead`: a delivery was given up after 24 h, and none has succeeded since."
+    return _labelled(GaugeMetricFamily, "webhooks", documentation, "status", WebhookStatus, by_status)
 
 
 def _speed_metrics(session: Session) -> Iterator[Metric]:

@@ -32,6 +32,7 @@ COMPLETE_METRICS = {
     "frs_jobs_ended_total",
     "frs_attempts_ended_total",
     "frs_worker_requests",
+    "frs_webhooks",
 }
 """Metrics that are exported with all values of their label from the start."""
 

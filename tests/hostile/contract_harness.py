@@ -38,6 +38,7 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "POST /datasets": lambda name: FILES | {"name": name},
     "POST /detectors": lambda name: {"name": name, "description": GFL, "weights": "teacher.pth"},
     "POST /api-keys": lambda name: {"name": name, "owner": "somebody"},
+    "POST /webhooks": lambda name: {"url": f"https://hooks.invalid/{name}"},
     "PATCH /jobs/{job_id}": lambda name: {"name": name},
 }
 """Valid bodies with a given name; the tests replace one field at a time by a generated value."""
@@ -58,6 +59,7 @@ def populate(service: Any) -> Ids:
     """Create several objects of each kind in the `service` of tests/api, as requests may delete some of them."""
     names = ["shapes", *(f"shapes-{number}" for number in range(5))]
     datasets = [service.register(name, **FILES)["id"] for name in names]
+    webhooks = [_post(service, "/webhooks", url="https://hooks.invalid") for _ in range(2)]
     jobs = [job for _ in range(3) for job in _jobs(service)][::-1]
     weights = {"description": GFL, "weights": "teacher.pth"}
     return {
@@ -67,6 +69,8 @@ def populate(service: Any) -> Ids:
         "detector": [*(_post(service, "/detectors", name=f"t{n}", **weights) for n in range(4)), "t0", "t1"],
         "key_id": [_post(service, "/api-keys", name=f"k{n}", owner="somebody") for n in range(4)],
         "plan_id": list(_plans(service)),
+        "webhook_id": webhooks,
+        "delivery_id": [row["id"] for row in service.get(f"/webhooks/{webhooks[0]}/deliveries")["data"]],
         "checkpoint_id": [row["id"] for job in jobs for row in service.get(f"/jobs/{job}/checkpoints")["data"]],
         "name": ["report.json", "student-config.py", "gfl_r101_r50_1x"],
     }

@@ -132,7 +132,7 @@ def _bodies() -> Iterator[bytes]:
 
 
 def test_large_deep_and_invalid_bodies_are_refused_without_memory_growth(live):
-    paths = ("/jobs", "/datasets", "/detectors", "/api-keys")
+    paths = ("/jobs", "/datasets", "/detectors", "/api-keys", "/webhooks")
     httpx2.post(f"{live.url}/jobs", content=b"{}", headers=JSON | live.headers)
     before, tried = live.resident_bytes(), 0
     for _ in range(2):

@@ -9,6 +9,7 @@ from api_routes import closed
 from fastapi.testclient import TestClient
 
 from api.http.json_body import STREAMED
+from api.webhooks import sender
 
 MISSING = "0" * 26
 GFL = {"architecture": "gfl"}
@@ -27,6 +28,8 @@ class OtherOwner:
     dataset: str
     detector: str
     plan: str
+    webhook: str
+    delivery: str
 
     @property
     def ids(self) -> dict[str, str]:
@@ -34,11 +37,14 @@ class OtherOwner:
             "dataset": self.dataset,
             "detector": self.detector,
             "plan_id": self.plan,
+            "webhook_id": self.webhook,
+            "delivery_id": self.delivery,
         }
 
     @property
     def secrets(self) -> list[str]:
-        return [self.job, self.waiting, self.checkpoint, self.dataset, self.detector, self.plan, "alices", "alice"]
+        ids = [self.job, self.waiting, self.checkpoint, self.dataset, self.detector, self.plan]
+        return [*ids, self.webhook, self.delivery, "alices", "alice"]
 
     @property
     def queries(self) -> dict[str, dict[str, str]]:
@@ -46,11 +52,18 @@ class OtherOwner:
         return {"/compare": {"jobs": f"{self.job},{self.waiting}"}}
 
 
+@pytest.fixture(autouse=True)
+def idle_sender(monkeypatch):
+    """Send no deliveries, whose outcomes would change the objects of a test."""
+    monkeypatch.setattr(sender, "POLL_SECONDS", 3600)
+
+
 @pytest.fixture
 def alice(service, client_of) -> OtherOwner:
     client = client_of("alice")
     alices_service = replace(service, client=client)
     dataset = client.post("/datasets", json={"name": "alices", **_files()}).json()
+    webhook = client.post("/webhooks", json={"url": "https://hooks.invalid/alices"}).json()["id"]
     spec = {"kind": "train", "dataset": "alices", "student": GFL, "name": "alices", "tags": ["alices"]}
     lease = alices_service.claim(alices_service.submit(spec)["id"])
     checkpoint = alices_service.checkpoint(lease)
@@ -61,7 +74,9 @@ def alice(service, client_of) -> OtherOwner:
     detector = client.post("/detectors", json={"name": "alices", "job": lease.job_id}).json()
     plan = client.post("/jobs/plan?probe=true", json=spec).json()
     waiting = alices_service.submit(spec)["id"]
-    return OtherOwner(client, lease.job_id, waiting, checkpoint, dataset["id"], detector["id"], plan["id"])
+    [delivery] = client.get(f"/webhooks/{webhook}/deliveries").json()["data"]
+    ids = (lease.job_id, waiting, checkpoint, dataset["id"], detector["id"], plan["id"], webhook, delivery["id"])
+    return OtherOwner(client, *ids)
 
 
 @pytest.fixture
@@ -112,7 +127,7 @@ def test_lists_and_queries_do_not_reveal_objects_of_another_owner(app, alice, bo
 
 
 def test_a_cursor_of_another_owner_returns_no_rows(alice, bob, service):
-    for path in ("/jobs", "/datasets", "/detectors"):
+    for path in ("/jobs", "/datasets", "/detectors", "/webhooks"):
         for client in (alice.client, service.client):
             cursor = client.get(path, params={"limit": 1}).json()["next_cursor"]
             if cursor:
@@ -213,6 +228,7 @@ def test_every_route_enforces_the_scope_of_the_key(app, client_of, scope, refuse
 
 def _anything(parameter: str) -> str:
     prefixes = {"job_id": "job_", "checkpoint_id": "ckpt_", "key_id": "key_", "plan_id": "plan_"}
+    prefixes |= {"webhook_id": "webhook_", "delivery_id": "delivery_"}
     return f"{prefixes[parameter]}{MISSING}" if parameter in prefixes else "nothing"
 
 

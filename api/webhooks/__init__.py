@@ -1,0 +1,1 @@
+"""Webhooks: endpoints under `/webhooks`, and the sender of deliveries."""

@@ -1,0 +1,97 @@
+"""Request and response schemas of webhooks."""
+
+import json
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, HttpUrl, UrlConstraints, field_validator
+
+from api.http.schemas import ResponseModel, ResponseTime
+from frs.spec_model import Spec
+from store.states import DeliveryStatus, WebhookEvent, WebhookStatus
+
+MAX_URL_LENGTH = 2000
+
+
+def _check_url(url: HttpUrl) -> HttpUrl:
+    if url.username is not None or url.password is not None:
+        raise ValueError("must not contain a user name or password; receivers verify the signature instead")
+    return url
+
+
+def _without_repeats(events: tuple[WebhookEvent, ...]) -> tuple[WebhookEvent, ...]:
+    return tuple(dict.fromkeys(events))
+
+
+Events = Annotated[
+    tuple[WebhookEvent, ...], Field(min_length=1, max_length=len(WebhookEvent)), AfterValidator(_without_repeats)
+]
+
+
+class WebhookCreate(Spec):
+    """A new webhook."""
+
+    url: Annotated[HttpUrl, UrlConstraints(max_length=MAX_URL_LENGTH), AfterValidator(_check_url)]
+    """http or https URL that receives the events. Its host must have public addresses only, or addresses in
+    `FRS_WEBHOOK_ALLOWED_NETWORKS`. Redirects are not followed."""
+    events: Events = (WebhookEvent.SUCCEEDED, WebhookEvent.FAILED, WebhookEvent.CANCELLED)
+    """Events to send."""
+
+
+class Webhook(ResponseModel):
+    """An address that receives the events of its owner's jobs, without its secret."""
+
+    id: str
+    owner: str
+    url: str
+    events: list[WebhookEvent]
+    status: WebhookStatus
+    """`failing`: the last attempt failed. `dead`: a delivery was given up, and none has succeeded since."""
+    created_at: ResponseTime
+    failing_since: ResponseTime | None
+    """Time of the first failed attempt since the last success; null: the last attempt succeeded."""
+    dead_since: ResponseTime | None
+    """When a delivery was given up first since the last success; null: none was."""
+
+
+class NewWebhook(Webhook):
+    """A newly created webhook, with its secret."""
+
+    secret: str
+    """Key of the signatures, for the receiver; shown only in this response."""
+
+
+class DeliveryAttempt(ResponseModel):
+    """One attempt to send a delivery."""
+
+    number: int
+    at: ResponseTime
+    status_code: int | None
+    """HTTP status of the receiver's answer; null: there was no answer."""
+    error: str | None
+    """Why the attempt failed; null: it succeeded."""
+    duration_seconds: float
+
+
+class Delivery(ResponseModel):
+    """An event for a webhook, and the attempts to send it."""
+
+    id: str
+    """Also the header `webhook-id`, equal in all attempts."""
+    webhook_id: str
+    event: WebhookEvent
+    job_id: str
+    status: DeliveryStatus
+    attempt: int
+    """Number of the newest attempt; 0 until the first one."""
+    attempts: list[DeliveryAttempt]
+    """The newest 20 attempts that have ended, oldest first."""
+    body: dict[str, Any]
+    """Body of the request."""
+    created_at: ResponseTime
+    next_attempt_at: ResponseTime | None
+    """Null unless the delivery is pending."""
+
+    @field_validator("body", mode="before")
+    @classmethod
+    def _parse_body(cls, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
