@@ -24,6 +24,7 @@ from cli import (
 )
 from cli import demo as demo_run
 from cli import queue as queue_commands
+from cli import webhooks as webhook_commands
 from cli.arguments import Changes, JobId, SpecSource, job_ids, load_spec, recipe_names
 from cli.client import Client, Json
 from cli.errors import ServiceError
@@ -43,6 +44,7 @@ app.add_typer(datasets, name="datasets")
 app.add_typer(detectors, name="detectors")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
+app.add_typer(webhook_commands.app, name="webhooks")
 for module in (actions, plan, compare, exporting, predicting, queue_commands, audit, clean, doctor, tensorboard):
     app.add_typer(module.app)
 
