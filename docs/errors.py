@@ -140,8 +140,8 @@ ANSWERS = {
     ),
     "webhook_address_not_allowed": (
         422,
-        "The host of the URL is a private, local or reserved address.",
-        "Use a public address, or have an operator set `FRS_WEBHOOK_ALLOWED_NETWORKS`.",
+        "The address is private, local or reserved, or of a mail domain that the operator does not allow.",
+        "Use a public address, or have an operator set `FRS_WEBHOOK_ALLOWED_NETWORKS` or `FRS_MAIL_DOMAINS`.",
     ),
     "webhook_not_found": (404, "The webhook does not exist.", "See GET /webhooks."),
 }

@@ -22,6 +22,8 @@ from store.states import Scope
 
 EXAMPLE_PASSWORD = "change-me"
 """The placeholder password of `.env.example`; settings that contain it are invalid."""
+MAIL_ADDRESS = r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){0,8}"
+"""Regular expression of the addresses of mail: the plain ones."""
 Folder = Annotated[Path, AfterValidator(Path.absolute)]
 """A path, made absolute relative to the working directory."""
 
@@ -140,6 +142,14 @@ class Settings(BaseSettings):
     max_webhooks: PositiveInt = 20
     """Maximum number of webhooks of one owner."""
 
+    smtp_url: Annotated[str, Field(pattern=r"^smtps?://")] | None = Field(default=None, repr=False)
+    """Mail server for events of jobs: `smtp://USER:PASSWORD@HOST:587`, with STARTTLS if it offers it or has a password,
+    or `smtps://...:465`. Default: none, so no mail."""
+    smtp_from: Annotated[str, Field(pattern=rf"^{MAIL_ADDRESS}$")] | None = None
+    """Sender's address of the mails. Default: none; `FRS_SMTP_URL` needs it."""
+    mail_domains: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Domains of the addresses that receive mail, separated by commas. Default: that of `FRS_SMTP_FROM`."""
+
     worker_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = None
     """Name of the worker in `GET /workers`, metrics and alerts; each worker needs its own. Default: a name stored below
     `data`, which the worker keeps when it is restarted."""
@@ -201,6 +211,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_mail(self) -> Self:
+        if self.smtp_url and not (self.smtp_from and _has_port(self.smtp_url)):
+            raise ValueError("FRS_SMTP_URL needs a port, such as 587, and FRS_SMTP_FROM")
+        return self
+
+    @model_validator(mode="after")
     def _check_lease_order(self) -> Self:
         if not self.heartbeat_seconds < self.fence_seconds < self.lease_seconds:
             raise ValueError("invalid order: required is heartbeat_seconds < fence_seconds < lease_seconds")
@@ -228,6 +244,14 @@ class Settings(BaseSettings):
 
 def _sqlite_url(path: Path) -> str:
     return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
+def _has_port(url: str) -> bool:
+    """Return whether the URL has a valid port; urllib's error would repeat a part of the URL, such as a password."""
+    try:
+        return urlsplit(url).port is not None
+    except ValueError:
+        return False
 
 
 def _folder(url: str) -> Path:

@@ -1,15 +1,27 @@
 """Request and response schemas of webhooks."""
 
 import json
+import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, HttpUrl, UrlConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    HttpUrl,
+    Tag,
+    UrlConstraints,
+    WithJsonSchema,
+    field_validator,
+)
 
 from api.http.schemas import ResponseModel, ResponseTime
 from frs.spec_model import Spec
+from store.settings import MAIL_ADDRESS
 from store.states import DeliveryStatus, WebhookEvent, WebhookStatus
 
 MAX_URL_LENGTH = 2000
+_MAILTO = "mailto:"
 
 
 def _check_url(url: HttpUrl) -> HttpUrl:
@@ -18,10 +30,34 @@ def _check_url(url: HttpUrl) -> HttpUrl:
     return url
 
 
+def _check_mail_url(url: str) -> str:
+    if not re.fullmatch(f"{_MAILTO}{MAIL_ADDRESS}", url):
+        raise ValueError("must be `mailto:` and one plain address, such as mailto:alice@example.org")
+    return url
+
+
+def _kind(url: Any) -> str:
+    return "mail" if isinstance(url, str) and url.startswith(_MAILTO) else "web"
+
+
 def _without_repeats(events: tuple[WebhookEvent, ...]) -> tuple[WebhookEvent, ...]:
     return tuple(dict.fromkeys(events))
 
 
+_WebUrl = Annotated[
+    HttpUrl,
+    UrlConstraints(max_length=MAX_URL_LENGTH),
+    AfterValidator(_check_url),
+    WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?:", "maxLength": MAX_URL_LENGTH}),
+    Tag("web"),
+]
+_MailUrl = Annotated[
+    str,
+    AfterValidator(_check_mail_url),
+    WithJsonSchema({"type": "string", "pattern": f"^{_MAILTO}{MAIL_ADDRESS}$"}),
+    Tag("mail"),
+]
+Url = Annotated[_WebUrl | _MailUrl, Discriminator(_kind)]
 Events = Annotated[
     tuple[WebhookEvent, ...], Field(min_length=1, max_length=len(WebhookEvent)), AfterValidator(_without_repeats)
 ]
@@ -30,9 +66,10 @@ Events = Annotated[
 class WebhookCreate(Spec):
     """A new webhook."""
 
-    url: Annotated[HttpUrl, UrlConstraints(max_length=MAX_URL_LENGTH), AfterValidator(_check_url)]
+    url: Url
     """http or https URL that receives the events. Its host must have public addresses only, or addresses in
-    `FRS_WEBHOOK_ALLOWED_NETWORKS`. Redirects are not followed."""
+    `FRS_WEBHOOK_ALLOWED_NETWORKS`. Redirects are not followed. Or `mailto:ADDRESS`, if the operator has set a mail
+    server."""
     events: Events = (WebhookEvent.SUCCEEDED, WebhookEvent.FAILED, WebhookEvent.CANCELLED)
     """Events to send."""
 
@@ -66,7 +103,7 @@ class DeliveryAttempt(ResponseModel):
     number: int
     at: ResponseTime
     status_code: int | None
-    """HTTP status of the receiver's answer; null: there was no answer."""
+    """HTTP status of the receiver's answer; null: there was no answer, or the delivery is a mail."""
     error: str | None
     """Why the attempt failed; null: it succeeded."""
     duration_seconds: float

@@ -4,11 +4,13 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 
 from anyio import to_thread
 
 from api.context import Context
 from api.webhooks.addresses import CheckedBackend
+from api.webhooks.mail import MAILTO, Mailer
 from api.webhooks.transmission import Transmitter
 from store.db.database import Database
 from store.webhooks import deliveries
@@ -26,15 +28,21 @@ _log = logging.getLogger(__name__)
 
 async def send_periodically(context: Context) -> None:
     """Send due deliveries until cancelled."""
-    backend = CheckedBackend(context.settings.webhook_allowed_networks)
-    await Sender(context.database, Transmitter(backend)).run(POLL_SECONDS)
+    transmitter = Transmitter(CheckedBackend(context.settings.webhook_allowed_networks))
+    mailer = Mailer(context.settings)
+
+    async def send(claim: Claim) -> Outcome:
+        return await (mailer if claim.url.startswith(MAILTO) else transmitter).send(claim)
+
+    await Sender(context.database, send).run(POLL_SECONDS)
 
 
 class Sender:
     """Claims due deliveries and sends each in a task of its own. Several senders share the work through the claims."""
 
-    def __init__(self, database: Database, transmitter: Transmitter) -> None:
-        self._database, self._transmitter = database, transmitter
+    def __init__(self, database: Database, send: Callable[[Claim], Awaitable[Outcome]]) -> None:
+        """`send` makes one attempt and raises nothing."""
+        self._database, self._send = database, send
         self._tasks: dict[asyncio.Task[None], DueWebhook] = {}
         self._finished = asyncio.Event()
         self._remove_at = 0.0
@@ -70,7 +78,7 @@ class Sender:
             await asyncio.wait(self._tasks)
 
     def _start(self, webhook: DueWebhook, claim: Claim) -> None:
-        task = asyncio.create_task(self._send(claim))
+        task = asyncio.create_task(self._attempt(claim))
         self._tasks[task] = webhook
         task.add_done_callback(self._end)
 
@@ -78,8 +86,8 @@ class Sender:
         del self._tasks[task]
         self._finished.set()
 
-    async def _send(self, claim: Claim) -> None:
-        outcome = await self._transmitter.send(claim)
+    async def _attempt(self, claim: Claim) -> None:
+        outcome = await self._send(claim)
         try:
             await to_thread.run_sync(self._record, claim, outcome)
         except Exception as error:  # the claim expires, and the delivery is sent again

@@ -1,5 +1,6 @@
 """Create, list and delete webhooks; list and repeat their deliveries."""
 
+from pydantic import HttpUrl
 from sqlalchemy import delete as delete_from
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -10,6 +11,7 @@ from api.http.errors import InvalidField, NotFoundError
 from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.webhooks.addresses import NOT_ALLOWED, is_allowed, literal_address
+from api.webhooks.mail import refusal
 from api.webhooks.schemas import Delivery, NewWebhook, Webhook, WebhookCreate
 from store.db import audit, webhook_tables
 from store.db.database import Database
@@ -24,14 +26,12 @@ def create(context: Context, caller: Caller, request: WebhookCreate) -> NewWebho
 
     Raises InvalidField if the URL's address is not allowed, TooManyWebhooks.
     """
-    _check_literal_address(request.url.host or "", context.settings)
+    host = _check_url(request.url, context.settings)
     with context.database.write() as session:
         webhook = webhooks.add(session, caller.owner, str(request.url), request.events, context.settings.max_webhooks)
         session.refresh(webhook)
         # The URL's path and query may contain a secret of the receiver.
-        audit.record(
-            session, caller.actor, "webhook.create", [webhook.id], host=request.url.host, events=webhook.events
-        )
+        audit.record(session, caller.actor, "webhook.create", [webhook.id], host=host, events=webhook.events)
         session.commit()
     return NewWebhook.model_validate(webhook)
 
@@ -86,8 +86,21 @@ def redeliver(database: Database, caller: Caller, webhook_id: str, delivery_id: 
     return Delivery.model_validate(delivery)
 
 
+def _check_url(url: HttpUrl | str, settings: Settings) -> str:
+    """Return the host, of a mail the domain. Raises InvalidField if the operator does not allow it.
+
+    A host name is resolved and checked at each attempt.
+    """
+    if isinstance(url, str):
+        if error := refusal(url, settings):
+            raise InvalidField("url", "webhook_address_not_allowed", error, "Use another address, or a web URL.")
+        return url.rpartition("@")[2]
+    _check_literal_address(url.host or "", settings)
+    return url.host or ""
+
+
 def _check_literal_address(host: str, settings: Settings) -> None:
-    """Raise InvalidField if the host is an address that is not allowed; a name is resolved at each attempt."""
+    """Raise InvalidField if the host is an address that is not allowed."""
     address = literal_address(host)
     if address is not None and not is_allowed(address, settings.webhook_allowed_networks):
         hint = "Use a URL that is reachable from the internet, or ask an operator to allow the network."

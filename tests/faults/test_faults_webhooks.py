@@ -33,7 +33,7 @@ def open_receiver():
 
 
 def new_sender(database: Database) -> Sender:
-    return Sender(database, Transmitter(CheckedBackend([LOOPBACK])))
+    return Sender(database, Transmitter(CheckedBackend([LOOPBACK])).send)
 
 
 def add(harness, url: str, owner: str = "admin") -> str:
