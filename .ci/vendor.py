@@ -3,7 +3,8 @@
     python .ci/vendor.py --check    # without network: each file has the SHA-256 of the manifest, and there is no other
     python .ci/vendor.py            # download the packages of the manifest again and write files and hashes
 
-Browsers resolve no package names, so imports by name are replaced by the vendored file's name.
+Browsers resolve no package names, so imports by name are replaced by the vendored file's name. A file with an `entry`
+is a bundle: esbuild takes from the packages what that module of `.ci/` imports. The same versions make the same bytes.
 """
 
 import argparse
@@ -11,16 +12,24 @@ import base64
 import hashlib
 import io
 import json
+import platform
 import re
+import shutil
+import subprocess
 import sys
 import tarfile
+import tempfile
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[1] / "web" / "vendor"
+HERE = Path(__file__).parent
+FOLDER = HERE.parent / "web" / "vendor"
 MANIFEST = FOLDER / "manifest.json"
 REGISTRY = "https://registry.npmjs.org"
+OPTIONS = ("--bundle", "--format=esm", "--minify", "--target=es2022", '--define:process.env.NODE_ENV="production"')
+MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}
+"""Names of the machines in npm."""
 Manifest = dict[str, Any]
 
 
@@ -49,22 +58,53 @@ def find_differences(manifest: Manifest) -> list[str]:
 
 
 def download(manifest: Manifest) -> None:
-    """Write the files of all packages, and the hashes of those that changed into the manifest."""
-    files = [file for package in manifest["packages"] for file in package["files"]]
-    modules = {file["module"]: file["name"] for file in files if "module" in file}
-    for package in manifest["packages"]:
-        archive = fetch(package["name"], package["version"], package.get("integrity"))
-        package["integrity"] = integrity_of(archive)
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+    """Write the files of all packages and their hashes into the manifest."""
+    packages = manifest["packages"]
+    modules = {file["module"]: file["name"] for package in packages for file in package["files"] if "module" in file}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        bundler = unpack(select_bundler(manifest), folder) / "bin" / "esbuild"
+        for package in packages:
+            unpack(package, folder)
+        for package in packages:
             for file in package["files"]:
-                source = tar.extractfile(f"package/{file['source']}")
-                assert source is not None
-                content = source.read()
-                if "module" in file:
-                    content = with_file_names(content.decode(), modules).encode()
+                if "entry" in file:
+                    content = bundle(HERE / file["entry"], bundler, folder)
+                else:
+                    content = (folder / "node_modules" / package["name"] / file["source"]).read_bytes()
+                    if "module" in file:
+                        content = with_file_names(content.decode(), modules).encode()
                 (FOLDER / file["name"]).write_bytes(content)
                 file["sha256"] = hashlib.sha256(content).hexdigest()
     MANIFEST.write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def select_bundler(manifest: Manifest) -> dict[str, Any]:
+    """Return esbuild's package for this machine. Raise SystemExit if the manifest has none."""
+    machine = platform.machine().lower()
+    name = f"@esbuild/{platform.system().lower()}-{MACHINES.get(machine, machine)}"
+    for package in manifest["bundlers"]:
+        if package["name"] == name:
+            return dict(package)
+    raise SystemExit(f"{MANIFEST} has no {name}. Add it to `bundlers`, in the version of the others.")
+
+
+def unpack(package: dict[str, Any], folder: Path) -> Path:
+    """Unpack a package into node_modules and return its folder; an absent `integrity` becomes that of the archive."""
+    archive = fetch(package["name"], package["version"], package.get("integrity"))
+    package["integrity"] = integrity_of(archive)
+    target = folder / "node_modules" / str(package["name"])
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(folder / "unpacked", filter="data")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (folder / "unpacked" / "package").rename(target)
+    return target
+
+
+def bundle(entry: Path, bundler: Path, folder: Path) -> bytes:
+    """Return a module with all that an entry module uses of the packages in `folder`."""
+    shutil.copy(entry, folder / entry.name)
+    return subprocess.run([bundler, entry.name, *OPTIONS], cwd=folder, check=True, capture_output=True).stdout
 
 
 def fetch(name: str, version: str, integrity: str | None) -> bytes:

@@ -1,5 +1,5 @@
 // @ts-check
-/** Charts by ECharts, which is loaded with the first one. */
+/** Charts by ECharts, which is loaded with the first one. `.ci/echarts.js` lists the chart types and components that are there. */
 import { html, useEffect, useRef, useState } from "../html.js";
 import { isDark } from "../theme.js";
 
