@@ -1,4 +1,4 @@
-"""The page on full tables: time until its data is drawn, size of its files, and memory of a tab that shows a live job.
+"""The page on full tables: time until data is drawn, size of its files, delay of live changes, memory of a live tab.
 
     python benchmarks/page.py --minutes 30 --json
 
@@ -9,11 +9,12 @@ second. Needs Chromium.
 import argparse
 import json
 import os
+import random
 import shutil
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from playwright.sync_api import CDPSession, Page, sync_playwright
@@ -22,6 +23,8 @@ from service_process import ServiceProcess, start_service
 from sqlalchemy import text
 
 REPEATS = 7
+CHANGES = 40
+"""Live changes of each kind whose delay is measured."""
 LIVE = "job_00000000000000000000000001"
 LONG_JOB = "job_00000000000000000000000002"
 CHARTS = "metrics=train/metric_00,train/metric_01,train/metric_02,train/metric_03"
@@ -44,6 +47,28 @@ LOG = """INSERT INTO events (job_id, seq, attempt, type, at, data)
  FROM jobs WHERE id = :id"""
 STEP = """INSERT INTO metrics (job_id, key, step, epoch, value, at, attempt, seq)
  SELECT id, :key, :step, 1, :value, :at, 1, last_event FROM jobs WHERE id = :id"""
+NUMBER = "UPDATE jobs SET last_event = last_event + 1, name = :name WHERE id = :id"
+EVENT = """INSERT INTO events (job_id, seq, attempt, type, at, data)
+ SELECT id, last_event, 1, :type, :at, :data FROM jobs WHERE id = :id"""
+
+
+class Change(NamedTuple):
+    """A change of the live job, with the place of {number}, and what shows it."""
+
+    view: str
+    statement: str
+    shown: str
+    type: str = ""
+    data: str = ""
+
+
+LIVE_CHANGES = {
+    "state": Change("", EVENT, 'h1:text-is("change {number}")', "changed", '{"name": "change {number}"}'),
+    "log": Change(
+        "/log", EVENT, '.text:text-is("change {number}")', "log", '{"level": "info", "message": "change {number}"}'
+    ),
+    "curve": Change(f"/curves?smooth=0&{CHARTS}", STEP, '[aria-label^="metric 00"][aria-label$=" {number}"]'),
+}
 
 
 def main() -> None:
@@ -57,7 +82,7 @@ def main() -> None:
 
 
 def measure(minutes: float, scale: float = 1.0) -> dict[str, Any]:
-    """Return seconds until each view can be used (median and largest), bytes of all files, and bytes of the heap."""
+    """Return seconds until views and live changes are shown (median and largest), and bytes of files and heap."""
     with start_service("sqlite") as service:
         fill(service.database, int(JOBS * scale), 1, int(LONG * scale))
         _execute(service, END, LONG_JOB)
@@ -66,6 +91,8 @@ def measure(minutes: float, scale: float = 1.0) -> dict[str, Any]:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
             result = {name: _measure_view(browser, service, *view) for name, view in READY.items()}
             result["bytes"] = _weigh(browser, service)
+            _execute(service, START, LIVE)
+            result["live"] = {kind: _measure_changes(browser, service, LIVE_CHANGES[kind]) for kind in LIVE_CHANGES}
             result["heap"] = _watch_heap(browser, service, minutes)
             browser.close()
     return result
@@ -111,9 +138,25 @@ def _weigh(browser: Any, service: ServiceProcess) -> dict[str, int]:
     return {"first view": first, "all views": total()}
 
 
+def _measure_changes(browser: Any, service: ServiceProcess, change: Change) -> dict[str, float]:
+    """Return the seconds from the commit of a change until the page of the live job shows it."""
+    page, seconds, pauses = _open(browser, service), [], random.Random(0)
+    page.goto(f"{service.api.url}/#/jobs/{LIVE}{change.view}")
+    page.wait_for_selector("text=● live")
+    for number in range(1, CHANGES + 1):
+        page.wait_for_timeout(pauses.uniform(500, 2000))  # in no step with the polling of the service and the page
+        event = {"type": change.type, "data": change.data.replace("{number}", str(number)), "at": time.time()}
+        metric = {"key": "train/metric_00", "step": 10_000 + number, "value": number}
+        _write(service, [NUMBER, change.statement], {"id": LIVE, "name": f"change {number}"} | event | metric)
+        started = time.perf_counter()
+        page.wait_for_selector(change.shown.replace("{number}", str(number)))
+        seconds.append(time.perf_counter() - started)
+    page.context.close()
+    return {"median": float(np.median(seconds)), "largest": max(seconds)}
+
+
 def _watch_heap(browser: Any, service: ServiceProcess, minutes: float) -> list[int]:
     """Return the bytes of the tab's heap each minute, after a garbage collection, while it shows a live job."""
-    _execute(service, START, LIVE)
     page = _open(browser, service)
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
@@ -133,7 +176,7 @@ def _watch_heap(browser: Any, service: ServiceProcess, minutes: float) -> list[i
 
 def _write_steps(service: ServiceProcess, wait: Callable[[float], bool]) -> None:
     """Write a step each second until `wait` returns True."""
-    for step in range(10_000, 100_000):
+    for step in range(20_000, 100_000):
         with service.database.write() as session:
             values = {"id": LIVE, "at": time.time(), "step": step}
             session.execute(text(NEXT), values)
@@ -152,8 +195,14 @@ def _heap_bytes(session: CDPSession) -> int:
 
 
 def _execute(service: ServiceProcess, statement: str, job_id: str) -> None:
+    _write(service, [statement], {"id": job_id})
+
+
+def _write(service: ServiceProcess, statements: list[str], values: dict[str, Any]) -> None:
+    """Execute statements in one transaction."""
     with service.database.write() as session:
-        session.execute(text(statement), {"id": job_id})
+        for statement in statements:
+            session.execute(text(statement), values)
         session.commit()
 
 

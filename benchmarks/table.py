@@ -194,6 +194,16 @@ def page(result: dict[str, Any], *_: str) -> list[Row]:
             Row(f"page: {name}", "<= 1.5 s", f"{result[name]['median']:.2f} s", result[name]["median"] <= 1.5)
             for name in ("overview", "jobs", "job", "curves")
         ),
+        *(
+            Row(
+                f"live change: {kind}",
+                "<= 2 s",
+                f"{delay['largest']:.2f} s",
+                delay["largest"] <= 2,
+                f"the largest; median {delay['median']:.2f} s",
+            )
+            for kind, delay in result["live"].items()
+        ),
         Row("its files", "<= 500 kB", f"{weight['all views'] / 1e3:.0f} kB", weight["all views"] <= 500e3, first),
         Row("heap of a live tab", "+<= 0.1 MB/min", f"{growth:+.2f} MB", growth <= 0.1, f"{heap[-1] / 1e6:.0f} MB"),
     ]
