@@ -26,7 +26,7 @@ class InvalidSpec(FrsError):
     """The job spec is invalid."""
 
     code = "invalid_spec"
-    hint_by_default = "See GET /recipes or `frs recipes` for valid specs."
+    hint_by_default = "The recipes (`frs recipes`) are valid specs."
 
 
 class BadDataset(FrsError):

@@ -11,7 +11,7 @@ class JobNotFound(FrsError):
     """No job has that id."""
 
     code = "job_not_found"
-    hint_by_default = "See GET /jobs."
+    hint_by_default = "The list of jobs has their ids."
 
 
 class LeaseLost(FrsError):
@@ -62,7 +62,7 @@ class LastAdminKey(FrsError):
     """Revoking the key would leave no valid admin key."""
 
     code = "last_admin_key"
-    hint_by_default = "First create another admin key with POST /api-keys."
+    hint_by_default = "First create another admin key."
 
 
 class TooManyWebhooks(FrsError):
@@ -76,14 +76,14 @@ class InvalidKey(FrsError):
     """The artifact key is malformed or could name a file outside the artifacts folder."""
 
     code = "invalid_artifact_key"
-    hint_by_default = "See GET /jobs/{id}/artifacts."
+    hint_by_default = "The job's list of artifacts has their names."
 
 
 class ArtifactNotFound(FrsError):
     """No artifact is stored under that key."""
 
     code = "artifact_not_found"
-    hint_by_default = "See GET /jobs/{id}/artifacts."
+    hint_by_default = "The job's list of artifacts has their names."
 
 
 class ArtifactCorrupt(FrsError):

@@ -54,11 +54,10 @@ WAITING_HINTS: dict[WaitingReason, str] = {
         "Or cancel it and submit it with another detector."
     ),
     WaitingReason.RUNS: "No action is needed: the job starts when all runs have succeeded.",
-    WaitingReason.DEVICE: (
-        "See GET /workers; request fewer GPUs with `resources.devices`, or start a worker with more GPUs."
-    ),
+    WaitingReason.DEVICE: "Request fewer GPUs with `resources.devices`, or start a worker with more GPUs.",
     WaitingReason.WORKER: (
-        "See GET /workers and GET /queue. To start a worker: `frs up`, or for containers `docker compose up -d worker`."
+        "The lists of workers and of queued jobs show what is busy. "
+        "To start a worker: `frs up`, or for containers `docker compose up -d worker`."
     ),
     WaitingReason.DATASET: (
         "Copy the files exactly as registered below `FRS_DATASETS_ROOT` of a worker, which checks again within a "
@@ -67,7 +66,7 @@ WAITING_HINTS: dict[WaitingReason, str] = {
     WaitingReason.WEIGHTS: (
         "Copy the file exactly as registered below `FRS_MODELS_ROOT` of a worker, which checks again within a minute."
     ),
-    WaitingReason.SPEC: "See GET /workers for their versions; start a worker of the version that accepted the job.",
+    WaitingReason.SPEC: "Start a worker of the version that accepted the job; the list of workers has their versions.",
     WaitingReason.STORAGE: "Free disk space in the data folder; the job then continues automatically.",
 }
 """The next step for the user, by waiting reason."""

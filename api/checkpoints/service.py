@@ -29,6 +29,6 @@ def _get_rows(session: Session, caller: Caller, checkpoint_id: str) -> tuple[tab
     checkpoint = session.get(tables.Checkpoint, checkpoint_id)
     job = caller.find_job(session, checkpoint.job_id) if checkpoint else None
     if checkpoint is None or job is None:
-        hint = "See GET /jobs/{id}/checkpoints."
+        hint = "The job's list of checkpoints has their ids."
         raise NotFoundError("checkpoint_not_found", "There is no checkpoint of this id.", hint)
     return checkpoint, job

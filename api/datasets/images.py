@@ -58,7 +58,7 @@ def image_file(context: Context, caller: Caller, dataset: str, split: SplitName,
     with suppress(InvalidSpec):  # a path that leads out of the folder
         path = inside(folder, name) if name is not None else None
     if path is None or not path.is_file():
-        hint = "GET /datasets/{id}/images lists the images; GET /datasets/{id}/check the missing files."
+        hint = "The list of the split's images has the ids; the health report of the data set lists missing files."
         raise ApiError(404, "image_not_found", f"The {split} split has no file for image {image_id}.", hint)
     return FileResponse(
         path,
@@ -100,5 +100,5 @@ def _to_response(file: CocoFile, index: int) -> DatasetImage:
 
 
 def _unreadable(reason: str) -> ApiError:
-    hint = "GET /datasets/{id}/check lists the issues of its files."
+    hint = "The health report of the data set lists the issues of its files."
     return ApiError(409, "annotations_unreadable", f"The annotations cannot be shown: {reason.rstrip('.')}.", hint)

@@ -75,12 +75,15 @@ def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:
         dataset_id, name, upload_key = dataset.id, dataset.name, dataset.upload_key
         if queries.is_used_unlabelled(session, dataset):
             raise ApiError(
-                409, "dataset_in_use", "Jobs that have not ended use images of this data set.", "See GET /jobs."
+                409,
+                "dataset_in_use",
+                "Jobs that have not ended use images of this data set.",
+                "Cancel these jobs, or wait until they have ended.",
             )
         try:
             session.execute(delete_from(tables.Dataset).where(tables.Dataset.id == dataset_id))
         except IntegrityError as error:
-            hint = "See GET /jobs?dataset=...; register corrected files under a new name."
+            hint = "The list of jobs can be filtered by data set; register corrected files under a new name."
             raise ApiError(409, "dataset_in_use", "Jobs refer to this data set.", hint) from error
         audit.record(session, caller.actor, "dataset.delete", [dataset_id], name=name)
         session.commit()
@@ -91,7 +94,7 @@ def get_row(session: Session, caller: Caller, id_or_name: str) -> tables.Dataset
     """Return the row of a data set. Raises DatasetNotFound."""
     dataset = caller.find_dataset(session, id_or_name)
     if dataset is None:
-        raise DatasetNotFound("There is no data set of this id or name.", "See GET /datasets.")
+        raise DatasetNotFound("There is no data set of this id or name.", "The list of data sets has their names.")
     return dataset
 
 
@@ -125,7 +128,7 @@ def _add(database: Database, caller: Caller, name: str, train: SplitFiles, val: 
             audit.record(session, caller.actor, "dataset.register", [dataset.id], name=name)
         session.commit()
     if dataset is None:
-        hint = "Choose another name, or DELETE /datasets/{name} first."
+        hint = "Choose another name, or delete that data set first."
         raise ApiError(409, "name_taken", "A data set of this name exists already.", hint)
     return dataset
 

@@ -200,5 +200,5 @@ def _add(context: Context, caller: Caller, name: str, key: str, size: int) -> ta
 
 
 def _name_taken_error() -> ApiError:
-    hint = "Choose another name, or DELETE /datasets/{name} first."
+    hint = "Choose another name, or delete that data set first."
     return ApiError(409, "name_taken", "A data set of this name exists already.", hint)

@@ -42,7 +42,7 @@ def register(context: Context, caller: Caller, request: DetectorCreate) -> Detec
             audit.record(session, caller.actor, "detector.register", [detector.id], name=request.name, job=request.job)
         session.commit()
     if detector is None:
-        hint = "Choose another name, or DELETE /detectors/{name} first."
+        hint = "Choose another name, or delete that detector first."
         raise ApiError(409, "name_taken", "A detector of this name exists already.", hint)
     return Detector.model_validate(detector)
 
@@ -93,9 +93,9 @@ def _columns_from_job(context: Context, caller: Caller, job_id: str) -> Document
     with context.database.read() as session:
         job, student = caller.find_job(session, job_id), queries.last_student(session, job_id)
         if job is None:
-            raise InvalidField("job", "job_not_found", "There is no job of this id.", "See GET /jobs.")
+            raise InvalidField("job", "job_not_found", "There is no job of this id.", "Choose one of the list of jobs.")
         if job.status != JobStatus.SUCCEEDED or student is None:
-            detail = f"Job {job.id} (kind {job.kind}, status {job.status}) has no finished student."
+            detail = f"Job {job.title} (kind {job.kind}, status {job.status}) has no finished student."
             raise InvalidField("job", "student_not_ready", detail, "Choose a succeeded job that trained a student.")
         dataset = session.get_one(tables.Dataset, job.dataset_id)
     return {
@@ -116,5 +116,7 @@ def _is_in_use(session: Session, detector: tables.Detector) -> bool:
 def _get_row(session: Session, caller: Caller, id_or_name: str) -> tables.Detector:
     detector = caller.find_detector(session, id_or_name)
     if detector is None:
-        raise NotFoundError("detector_not_found", "There is no detector of this id or name.", "See GET /detectors.")
+        raise NotFoundError(
+            "detector_not_found", "There is no detector of this id or name.", "The list of detectors has their names."
+        )
     return detector

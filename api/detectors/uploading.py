@@ -102,5 +102,5 @@ def _add(context: Context, caller: Caller, values: dict[str, Any]) -> tables.Det
 
 
 def _name_taken_error() -> ApiError:
-    hint = "Choose another name, or DELETE /detectors/{name} first."
+    hint = "Choose another name, or delete that detector first."
     return ApiError(409, "name_taken", "A detector of this name exists already.", hint)

@@ -54,7 +54,7 @@ class Caller:
     def require(self, scope: Scope, request: str = "This request") -> None:
         """Raise ApiError, 403, unless the key has the scope; `request` is the subject of the message."""
         if scope not in self.scopes:
-            hint = "Use a key that has this scope; an admin creates keys with POST /api-keys."
+            hint = "Use a key that has this scope; an admin can create one."
             raise ApiError(403, "scope_missing", f"{request} needs a key with the scope `{scope}`.", hint)
 
     def may_see(self, row: Owned) -> bool:

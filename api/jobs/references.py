@@ -129,11 +129,11 @@ def _get_checked(session: Session, caller: Caller, id_or_name: str, loc: str) ->
     """Return a data set whose check has finished. Raises InvalidField."""
     dataset = caller.find_dataset(session, id_or_name)
     if dataset is None:
-        hint = "Register it with POST /datasets, or see GET /datasets."
+        hint = "Upload or register it first, or choose one of the list of data sets."
         raise InvalidField(loc, "dataset_not_found", "There is no data set of this id or name.", hint)
     if dataset.status == DatasetStatus.CHECKING:
-        hint = f"Poll GET /datasets/{dataset.id}."
-        raise InvalidField(loc, "dataset_not_ready", f"Data set {dataset.id} is still being checked.", hint)
+        hint = "Try again when its check has ended."
+        raise InvalidField(loc, "dataset_not_ready", f"Data set {dataset.name} is still being checked.", hint)
     return dataset
 
 
@@ -150,7 +150,7 @@ def _bad_dataset(dataset: Dataset, check_result: DatasetCheckResult, loc: str) -
     messages = " ".join(f"{issue.split}: {issue.message}" for issue in issues[:_MAX_ISSUES_IN_DETAIL])
     others = check_result.issue_count - _MAX_ISSUES_IN_DETAIL
     detail = f"Data set {dataset.name} has issues. {messages}{f' Further issues: {others}.' if others > 0 else ''}"
-    hint = f"See GET /datasets/{dataset.id}/check. Correct the files and register them again"
+    hint = "Its health report lists all issues. Correct the files and register them again"
     fraction = max((split.invalid_fraction for split in (check_result.train, check_result.val) if split), default=1.0)
     if fraction < 1 and check_result.accepted(fraction):
         least = math.ceil(fraction * 1e4) / 1e4
@@ -195,10 +195,10 @@ def _check_registered(session: Session, caller: Caller, rule: _ClassRule | None,
     """Raise InvalidField if there is no usable detector."""
     detector = caller.find_detector(session, id_or_name)
     if detector is None:
-        hint = "Register it with POST /detectors, or see GET /detectors."
+        hint = "Upload or register it first, or choose one of the list of detectors."
         raise InvalidField(loc, "detector_not_found", "There is no detector of this id or name.", hint)
     if detector.status == DetectorStatus.IMPORTING:
-        detail, hint = f"Detector {detector.name} is still being imported.", f"Poll GET /detectors/{detector.id}."
+        detail, hint = f"Detector {detector.name} is still being imported.", "Try again when its import has ended."
         raise InvalidField(loc, "detector_not_ready", detail, hint)
     if detector.status == DetectorStatus.REFUSED:
         error = ErrorInfo.model_validate(detector.error)
@@ -211,14 +211,14 @@ def _check_registered(session: Session, caller: Caller, rule: _ClassRule | None,
 def _check_job(session: Session, caller: Caller, rule: _ClassRule | None, job_id: str, loc: str) -> None:
     job = caller.find_job(session, job_id)
     if job is None:
-        raise InvalidField(loc, "job_not_found", "There is no job of this id.", "See GET /jobs.")
+        raise InvalidField(loc, "job_not_found", "There is no job of this id.", "Choose one of the list of jobs.")
     if job.kind in ("evaluate", "export", "compare") or job.status in _WITHOUT_STUDENT:
-        detail = f"Job {job.id} (kind {job.kind}, status {job.status}) will not produce a student."
+        detail = f"Job {job.title} (kind {job.kind}, status {job.status}) will not produce a student."
         hint = "Use a job that trains a student, or submit this job again."
         raise InvalidField(loc, "dependency_failed", detail, hint)
     if rule is not None:
         trained_on = session.get_one(Dataset, job.dataset_id)
-        _check_classes(rule, trained_on.classes or [], f"The student of job {job.id}", loc)
+        _check_classes(rule, trained_on.classes or [], f"The student of job {job.title}", loc)
 
 
 def _check_classes(rule: _ClassRule, classes: Sequence[str], subject: str, loc: str) -> None:

@@ -153,7 +153,7 @@ def get_artifact(database: Database, caller: Caller, job_id: str, name: str) -> 
             select(table).where(table.job_id.in_(_artifact_job_ids(session, caller, job_id)), table.name == name)
         )
     if artifact is None:
-        hint = f"A job has its artifacts when it has succeeded: GET /jobs/{job_id}/artifacts."
+        hint = "A job has all its files when it has succeeded; the list of its artifacts has their names."
         raise NotFoundError("artifact_not_found", "This job has no artifact of this name yet.", hint)
     return artifact
 

@@ -86,7 +86,7 @@ def revoke_key(database: Database, caller: Caller, key_id: str) -> None:
 def _get_row(session: Session, key_id: str) -> ApiKey:
     key = session.get(ApiKey, key_id)
     if key is None:
-        raise NotFoundError("key_not_found", "There is no API key of this id.", "See GET /api-keys.")
+        raise NotFoundError("key_not_found", "There is no API key of this id.", "The list of API keys has their ids.")
     return key
 
 

@@ -43,11 +43,11 @@ def _describe_reference(field: str, reference: str | DetectorRef) -> str:
         case str():
             return f"The training images of `{field}` can be used."
         case DetectorByName() | DetectorOfJob():
-            return f"`{field}` exists. Its weights are not read here: plan with `probe=true`."
+            return f"`{field}` exists. Its weights are not read here: measure on a worker."
         case _ if isinstance(reference.init, str):
-            return f"`{field}` refers to no weights file. It is not built here: plan with `probe=true`."
+            return f"`{field}` refers to no weights file. It is not built here: measure on a worker."
         case _:
-            return f"The weights that `{field}` starts from exist. They are not read here: plan with `probe=true`."
+            return f"The weights that `{field}` starts from exist. They are not read here: measure on a worker."
 
 
 def schedule_check(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts | None]:
@@ -67,7 +67,7 @@ def schedule_check(spec: JobSpec, images: int | None) -> tuple[Check, StepCounts
     steps = count_steps(spec.schedule, described_epochs(spec.student), images)
     if steps is None:
         message = "The number of epochs is set in the base config of mmdet, which only a worker can read."
-        hint = "Set `schedule.epochs` or `schedule.max_steps`, or plan with `probe=true`."
+        hint = "Set `schedule.epochs` or `schedule.max_steps`, or measure on a worker."
         return Check(code="schedule", level="info", ok=False, message=message, hint=hint), None
     counts = f"{steps.steps} training steps, {steps.per_epoch} per epoch, limited by {_limit(spec.schedule, steps)}."
     message = " ".join([counts, *describe_options(spec.schedule)])
@@ -85,7 +85,7 @@ def waiting_checks(session: Session, caller: Caller, spec: JobSpec, dataset: Dat
     """Yield warnings for the reasons why the job would wait in the queue."""
     teacher = pending_teacher(session, caller, spec)
     if teacher is not None:
-        message = f"Job {teacher.id}, whose student this job uses, is {teacher.status}."
+        message = f"Job {teacher.title}, whose student this job uses, is {teacher.status}."
         yield _waiting_check(WaitingReason.DETECTOR, message)
     workers = worker_registry.alive(session)
     reason, message = waiting.worker_reason(session, _to_job(caller, spec, dataset), workers)
@@ -139,7 +139,7 @@ def _dataset_check(spec: JobSpec, dataset: Dataset) -> Check:
         level="warning" if warnings else "info",
         ok=not warnings,
         message=" ".join(sentences + warnings),
-        hint=f"See GET /datasets/{dataset.id}/check." if invalid else "",
+        hint="The health report of the data set lists them." if invalid else "",
     )
 
 

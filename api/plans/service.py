@@ -68,7 +68,7 @@ def get_probe(database: Database, caller: Caller, plan_id: str) -> Probe:
         worker_request = session.get(WorkerRequest, plan_id)
         if worker_request is None or worker_request.kind != RequestKind.PROBE or not caller.may_see(worker_request):
             raise NotFoundError(
-                "plan_not_found", "There is no plan of this id.", "Create one with POST /jobs/plan?probe=true."
+                "plan_not_found", "There is no plan of this id.", "Plan the job again, measured on a worker."
             )
         fields = {
             "spec": worker_request.request["spec"],
@@ -81,8 +81,8 @@ def get_probe(database: Database, caller: Caller, plan_id: str) -> Probe:
 def _check_teacher_ready(session: Session, caller: Caller, spec: JobSpec) -> None:
     teacher = plan_checks.pending_teacher(session, caller, spec)
     if teacher is not None:
-        detail = f"Job {teacher.id} is {teacher.status}; the probe needs its student."
-        hint = f"Poll GET /jobs/{teacher.id} until it has succeeded, or plan without `probe`."
+        detail = f"Job {teacher.title} is {teacher.status}; the probe needs its student."
+        hint = "Measure once that job has succeeded, or plan without a measurement."
         raise ApiError(409, WaitingReason.DETECTOR, detail, hint)
 
 
@@ -94,5 +94,7 @@ def _check_probe_limit(session: Session, caller: Caller) -> None:
     count = session.scalars(select(func.count()).where(WorkerRequest.owner == caller.owner, *unfinished)).one()
     if count >= MAX_PROBES:
         detail = f"{count} of your probes have not finished; the limit is {MAX_PROBES}."
-        hint = "Wait until some have finished, or plan without `probe`. GET /workers lists the workers."
+        hint = (
+            "Wait until some have finished, or plan without a measurement. The list of workers shows whether one runs."
+        )
         raise ApiError(429, "too_many_probes", detail, hint, headers={"Retry-After": "10"})

@@ -36,7 +36,7 @@ def files_of_job(
     with context.database.read() as session:
         job = get_row(session, caller, job_id)
         own = tables.Job.id == job_id if job.kind == queries.EXPORT else tables.Job.teacher_job_id == job_id
-        student = _find(session, caller, own, file_format, f"job {job_id}", f"frs export {job_id}")
+        student = _find(session, caller, own, file_format, f"job {job.title}", f"frs export {job_id}")
         files = [ExportedFile("student", student)]
         spec = JobSpec.model_validate(job.spec)
         for role in compare:
@@ -50,7 +50,9 @@ def file_of_detector(context: Context, caller: Caller, name: str, file_format: E
     with context.database.read() as session:
         detector = caller.find_detector(session, name)
         if detector is None:
-            raise NotFoundError("detector_not_found", "There is no detector of this name.", "See GET /detectors.")
+            raise NotFoundError(
+                "detector_not_found", "There is no detector of this name.", "The list of detectors has their names."
+            )
         condition, label, command = _of_detector(detector)
         return [ExportedFile("detector", _find(session, caller, condition, file_format, label, command))]
 
@@ -83,7 +85,7 @@ def _compared(
     if role == "baseline":
         baseline = next((child for child in queries.children(session, job.id) if child.kind == "train"), None)
         if baseline is not None:
-            return tables.Job.teacher_job_id == baseline.id, f"baseline {baseline.id}", f"frs export {baseline.id}"
+            return tables.Job.teacher_job_id == baseline.id, f"baseline {baseline.title}", f"frs export {baseline.id}"
     elif isinstance(spec.teacher, DetectorOfJob):
         teacher = spec.teacher.job
         return tables.Job.teacher_job_id == teacher, f"teacher {teacher}", f"frs export {teacher}"

@@ -14,7 +14,9 @@ def list_recipes() -> Page[Recipe]:
 def get_recipe(name: str) -> Recipe:
     """Return a recipe. Raises NotFoundError."""
     if name not in recipes.RECIPES:
-        raise NotFoundError("recipe_not_found", "There is no recipe of this name.", "See GET /recipes.")
+        raise NotFoundError(
+            "recipe_not_found", "There is no recipe of this name.", "The list of recipes has their names."
+        )
     return _to_schema(recipes.RECIPES[name])
 
 

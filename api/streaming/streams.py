@@ -149,7 +149,7 @@ class Streams:
 
     def _check_limits(self, caller: Caller) -> None:
         if self._is_closed or self.open >= MAX_STREAMS:
-            hint = "Try again in 2 seconds, or poll GET /jobs/{id}."
+            hint = "Try again in 2 seconds, or read the job's state at intervals."
             detail = "The service cannot open more event streams."
             raise ApiError(503, "too_many_streams", detail, hint, headers={"Retry-After": "2"})
         if self._count_by_key[caller.key_id] >= self._max_per_key:

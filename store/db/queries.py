@@ -61,7 +61,10 @@ def datasets_of(session: Session, job: Job) -> list[Dataset]:
     if unlabelled:
         datasets.append(find_dataset(session, unlabelled, job.owner, all_owners=sees_all_owners(session, job)))
     if None in datasets:
-        raise DatasetNotFound("A data set of the job is no longer registered.", "See GET /datasets.")
+        raise DatasetNotFound(
+            "A data set of the job is no longer registered.",
+            "Register it again, or submit the job with another data set.",
+        )
     return [dataset for dataset in datasets if dataset]
 
 

@@ -154,6 +154,11 @@ class Job(Base):
         Index(None, "dataset_id"),
     )
 
+    @property
+    def title(self) -> str:
+        """Name of the job in messages: its id if it has no name."""
+        return self.name or self.id
+
 
 class Attempt(Base):
     """One execution of a job under one lease."""

@@ -161,15 +161,15 @@ def _read_job(session: Session, job_id: str) -> Job:
 def _check_not_in_use(session: Session, run_group: Sequence[Job]) -> None:
     for member in run_group:
         if not member.status.is_terminal:
-            raise JobInUse(f"Job {member.id} of its run group is {member.status}.", "Cancel it, or wait for it.")
+            raise JobInUse(f"Job {member.title} of its run group is {member.status}.", "Cancel it, or wait for it.")
     ids = [member.id for member in run_group]
     run = aliased(Job)
     compares = exists(select(run.id).where(run.id.in_(ids), is_compared(run, Job)).correlate(Job))
     is_dependent = or_(Job.teacher_job_id.in_(ids), compares)
     active = (Job.id.not_in(ids), Job.status.not_in(ALLOWED[Action.DELETE]))
-    dependent = session.scalar(select(Job.id).where(is_dependent, *active).limit(1))
+    dependent = session.scalar(select(Job).where(is_dependent, *active).limit(1))
     if dependent:
-        raise JobInUse(f"Job {dependent} still needs its results.", "Cancel that job, or wait for it.")
+        raise JobInUse(f"Job {dependent.title} still needs its results.", "Cancel that job, or wait for it.")
 
 
 def _file_keys(session: Session, job_ids: Sequence[str]) -> list[str]:

@@ -210,7 +210,7 @@ def fail_dependents(session: Session) -> list[str]:
     needs_failed = or_(Job.teacher_job_id.in_(failed), compares)
     dependents = lock_jobs(session, Job.status == JobStatus.QUEUED, needs_failed)
     for job in dependents:
-        end_job(session, job, JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, _dependency_error(job))
+        end_job(session, job, JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, _dependency_error(session, job))
     return [job.id for job in dependents]
 
 
@@ -237,10 +237,11 @@ def _lease_of(job: Job, request_id: str | None) -> Lease:
     return Lease(job.id, job.attempt, job.lease_owner, job.lease_expires_at, job.devices, request_id)
 
 
-def _dependency_error(job: Job) -> ErrorInfo:
-    dependency = f"Job {job.teacher_job_id}, whose student this job uses,"
+def _dependency_error(session: Session, job: Job) -> ErrorInfo:
+    other = session.get_one(Job, job.parent_id if job.kind == COMPARE else job.teacher_job_id)
+    dependency = f"Job {other.title}, whose student this job uses,"
     if job.kind == COMPARE:
-        dependency = f"A run of the comparison of job {job.parent_id}"
+        dependency = f"A run of the comparison of job {other.title}"
     return ErrorInfo(
         code="dependency_failed",
         message=f"{dependency} did not succeed.",

@@ -155,5 +155,5 @@ def _poison_error(job: Job, end: AttemptEnd, limit: int) -> ErrorInfo:
     return ErrorInfo(
         code="poison",
         message=f"Attempt {job.attempt}: {_POISON_MESSAGES[end].format(limit=limit)}",
-        hint="See GET /jobs/{id}/logs; lower `schedule.checkpoint_every` if checkpoints are far apart.",
+        hint="See the job's log; lower `schedule.checkpoint_every` if checkpoints are far apart.",
     )

@@ -106,10 +106,13 @@ def _stored_reason(job: Job, at: float) -> StatusReason | None:
     return StatusReason(job.status_reason_code, job.status_reason_message or "", job.status_reason_since)
 
 
-def _teacher_reason(teacher: Row[str, JobStatus] | None) -> tuple[WaitingReason, str] | None:
+def _teacher_reason(teacher: Row[str, str | None, JobStatus] | None) -> tuple[WaitingReason, str] | None:
     if teacher is None or teacher.status == JobStatus.SUCCEEDED:
         return None
-    return WaitingReason.DETECTOR, f"Job {teacher.id}, whose student this job uses, is {teacher.status}."
+    return (
+        WaitingReason.DETECTOR,
+        f"Job {teacher.name or teacher.id}, whose student this job uses, is {teacher.status}.",
+    )
 
 
 def _runs_reason(unfinished: Sequence[str]) -> tuple[WaitingReason, str] | None:
@@ -119,16 +122,17 @@ def _runs_reason(unfinished: Sequence[str]) -> tuple[WaitingReason, str] | None:
     return WaitingReason.RUNS, message
 
 
-def _teachers(session: Session, jobs: Sequence[Job]) -> dict[str, Row[str, JobStatus]]:
-    """Return id and status of the jobs that train the teachers, by id."""
+def _teachers(session: Session, jobs: Sequence[Job]) -> dict[str, Row[str, str | None, JobStatus]]:
+    """Return id, name and status of the jobs that train the teachers, by id."""
     ids = {job.teacher_job_id for job in jobs if job.teacher_job_id}
     if not ids:
         return {}
-    return {teacher.id: teacher for teacher in session.execute(select(Job.id, Job.status).where(Job.id.in_(ids)))}
+    query = select(Job.id, Job.name, Job.status).where(Job.id.in_(ids))
+    return {teacher.id: teacher for teacher in session.execute(query)}
 
 
 def _unfinished_runs(session: Session, jobs: Sequence[Job]) -> dict[str, list[str]]:
-    """Return the ids of the runs that comparisons among the jobs wait for, by the id of the comparison's parent.
+    """Return the names of the runs that comparisons among the jobs wait for, by the id of the comparison's parent.
 
     The parent comes first, then its children by seed.
     """
@@ -139,6 +143,7 @@ def _unfinished_runs(session: Session, jobs: Sequence[Job]) -> dict[str, list[st
     unfinished = (relatives, Job.kind != COMPARE, Job.status != JobStatus.SUCCEEDED)
     by_seed = (Job.parent_id.is_not(None), Job.spec["schedule"]["seed"].as_integer(), Job.id)
     runs: dict[str, list[str]] = defaultdict(list)
-    for id, parent_id in session.execute(select(Job.id, Job.parent_id).where(*unfinished).order_by(*by_seed)):
-        runs[parent_id if parent_id in parents else id].append(id)
+    query = select(Job.id, Job.name, Job.parent_id).where(*unfinished).order_by(*by_seed)
+    for id, name, parent_id in session.execute(query):
+        runs[parent_id if parent_id in parents else id].append(name or id)
     return runs

@@ -177,9 +177,10 @@ def test_reasons_to_wait_are_warnings(service, shapes):
     assert codes(plan(service), "warning") == ["waiting_for_worker"]
     register_worker(service, gpus=1)
     assert codes(plan(service, resources={"devices": 2}), "warning") == ["waiting_for_device"]
-    teacher = service.submit()["id"]
+    teacher = service.submit(name="large one")["id"]
     answer = plan(service, DISTILL, teacher={"job": teacher})
     assert (answer["ok"], codes(answer, "warning")) == (True, ["waiting_for_detector"])
+    assert "Job large one, whose student this job uses, is queued." in [check["message"] for check in answer["checks"]]
     service.finish(service.claim(teacher))
     assert codes(plan(service, DISTILL, teacher={"job": teacher}), "warning") == []
 
@@ -199,7 +200,10 @@ def test_epochs_of_the_base_config_require_a_probe(service, shapes):
     answer = plan(service, student={"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}, schedule={})
     assert (answer["ok"], answer["steps"], answer["training_images"]) == (True, None, 6)
     [schedule_check] = [check for check in answer["checks"] if check["code"] == "schedule"]
-    assert (schedule_check["ok"], schedule_check["level"]) == (False, "info") and "probe" in schedule_check["hint"]
+    assert (schedule_check["ok"], schedule_check["level"]) == (
+        False,
+        "info",
+    ) and "measure on a worker" in schedule_check["hint"]
 
 
 def test_an_evaluation_has_no_steps(service, shapes):
@@ -278,7 +282,7 @@ def test_a_probe_requires_everything_that_its_spec_refers_to(service, shapes):
     problem = service.assert_problem(
         probe(service, DISTILL | {"teacher": {"job": teacher}}), 409, "waiting_for_detector"
     )
-    assert teacher in problem["hint"]
+    assert teacher in problem["detail"]
     assert count(service, WorkerRequest) == 0
     service.finish(service.claim(teacher))
     assert probe(service, DISTILL | {"teacher": {"job": teacher}}).status_code == 202
@@ -364,7 +368,7 @@ def test_a_plan_claims_only_what_the_service_has_checked(service, shapes, detect
     assert service.client.post("/detectors", json={"name": "known", **weights}).status_code == 201
     answer = plan(service, student=detector)
     [message] = [check["message"] for check in answer["checks"] if check["code"] == "student"]
-    assert message.startswith(claim) and "probe" in message
+    assert message.startswith(claim) and "measure on a worker" in message
 
 
 def test_a_plan_does_not_claim_that_a_registered_teacher_fits(service, shapes):
@@ -372,4 +376,4 @@ def test_a_plan_does_not_claim_that_a_registered_teacher_fits(service, shapes):
     assert service.client.post("/detectors", json={"name": "known", **weights}).status_code == 201
     answer = plan(service, DISTILL, teacher={"detector": "known"})
     [message] = [check["message"] for check in answer["checks"] if check["code"] == "teacher"]
-    assert message == "`teacher` exists. Its weights are not read here: plan with `probe=true`."
+    assert message == "`teacher` exists. Its weights are not read here: measure on a worker."

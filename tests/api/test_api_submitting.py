@@ -119,7 +119,7 @@ def assert_rejected(service, spec, code, loc):
 
 
 def test_an_unknown_data_set_is_rejected_with_a_hint(shared_service):
-    assert "POST /datasets" in assert_rejected(shared_service, TRAIN, "dataset_not_found", "dataset")["hint"]
+    assert "list of data sets" in assert_rejected(shared_service, TRAIN, "dataset_not_found", "dataset")["hint"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_an_unknown_data_set_is_rejected_with_a_hint(shared_service):
     ],
 )
 def test_an_unknown_detector_is_rejected_with_a_hint(service, shapes, change, loc):
-    assert "POST /detectors" in assert_rejected(service, DISTILL | change, "detector_not_found", loc)["hint"]
+    assert "list of detectors" in assert_rejected(service, DISTILL | change, "detector_not_found", loc)["hint"]
 
 
 def test_an_unknown_unlabelled_data_set_is_rejected_with_its_field(service, shapes):

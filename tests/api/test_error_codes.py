@@ -54,6 +54,22 @@ def test_every_code_has_a_hint():
         assert row[-1].endswith("."), row
 
 
+def test_messages_name_actions_in_words():
+    """The page and the command line show them, too; the API's documentation has the calls."""
+    for folder in ("api", "frs", "store", "worker"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            tree = ast.parse(file.read_text())
+            docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            texts = [
+                node.value
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings
+            ]
+            assert [text for text in texts if re.search(r"\b(GET|POST|PUT|PATCH|DELETE) /|probe=true", text)] == [], (
+                file
+            )
+
+
 def test_every_api_error_has_a_hint():
     """Every error response contains what to do next."""
     assert all(error.hint_by_default for error in errors.subclasses(errors.FrsError))

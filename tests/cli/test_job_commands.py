@@ -157,7 +157,7 @@ def test_delete_with_yes_skips_the_confirmation_and_refuses_an_active_job(frs: A
 
 def test_a_waiting_job_shows_code_message_and_hint(frs: Any, submitted: Any) -> None:
     output = frs("job", submitted()).output
-    for text in ("waiting_for_worker", "No worker is running.", "GET /workers"):
+    for text in ("waiting_for_worker", "No worker is running.", "frs up"):
         assert text in output
 
 

@@ -104,7 +104,7 @@ def test_a_job_for_more_gpus_than_any_worker_has_reports_the_reason(harness, dis
         "waiting_for_device",
         "The job requests 8 GPUs; no worker has more than 4.",
     )
-    assert "GET /workers" in reason.hint
+    assert "resources.devices" in reason.hint
 
 
 def test_a_worker_registers_and_deregisters(harness, four_gpus):

@@ -40,7 +40,7 @@ def test_a_job_of_a_newer_version_is_skipped(harness):
         until(lambda: harness.waiting_reason(newer_id).code == "spec_unknown_to_worker")
         reason = harness.waiting_reason(newer_id)
         assert "runs version" in reason.message and "cannot read a job's spec: schedule.novelty." in reason.message
-        assert "GET /workers" in reason.hint
+        assert "list of workers" in reason.hint
         seen_at = harness.rows(select(Worker.seen_at))
         until(lambda: harness.rows(select(Worker.seen_at)) > seen_at)
     assert (harness.job(newer_id).status, harness.job(newer_id).attempt) == ("queued", 0)

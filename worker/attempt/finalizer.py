@@ -25,7 +25,7 @@ STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 _MAX_MESSAGE = 4000
 _OUT_OF_MEMORY = re.compile(r"^(\w+\.)*(MemoryError|OutOfMemoryError)\b", re.MULTILINE)
 """The last line of a traceback when memory ran out."""
-_LOGS_HINT = "See GET /jobs/{id}/logs."
+_LOGS_HINT = "See the job's log."
 
 
 def finalizer_for(

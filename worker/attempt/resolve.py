@@ -89,9 +89,9 @@ def _detector(
 def _ready_detector(session: Session, job: Job, name: str) -> Detector:
     row = find_detector(session, name, job.owner, all_owners=sees_all_owners(session, job))
     if row is None:
-        raise WeightsNotFound(f"No detector {name!r} is registered.", "See GET /detectors.")
+        raise WeightsNotFound(f"No detector {name!r} is registered.", "The list of detectors has their names.")
     if row.status != DetectorStatus.READY:
-        raise WeightsNotFound(f"Detector {name!r} is {row.status}.", f"See GET /detectors/{row.id}.")
+        raise WeightsNotFound(f"Detector {name!r} is {row.status}.", "The list of detectors shows why.")
     return row
 
 
