@@ -83,9 +83,9 @@ def queue(answer: Json) -> Group:
         for row in answer["running"]
     ]
     counts = Text(", ".join(f"{count} {status}" for status, count in answer["counts"].items()))
-    empty = (
-        f"empty at about {answer['empty_at']}" if answer["empty_at"] else f"no estimate: {answer['empty_at_reason']}"
-    )
+    reason = answer.get("empty_at_reason")
+    left_out = f", others left out: {reason}" if reason else ""
+    empty = f"empty at about {answer['empty_at']}{left_out}" if answer["empty_at"] else f"no estimate: {reason}"
     return Group(table, *running, counts, Text(empty))
 
 

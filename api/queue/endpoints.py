@@ -21,7 +21,7 @@ def get_queue(context: ContextDep, caller: Reader, limit: Limit = 50, cursor: Cu
     page may then repeat jobs, but leaves none out.
 
     `empty_at` is an estimate: the time that running jobs have left, and for each queued job the median duration of
-    its kind among the last 200 succeeded jobs, divided among the slots of the workers. Failures and numbers of GPUs are
-    ignored.
+    its kind among the last 200 succeeded jobs, divided among the slots of the workers. Jobs of a kind without a
+    succeeded job are left out; `empty_at_reason` names the kind. Failures and numbers of GPUs are ignored.
     """
     return service.read_queue(context.database, caller, limit, cursor)

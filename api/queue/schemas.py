@@ -58,4 +58,4 @@ class Queue(Page[QueuedJob]):
     empty_at: ResponseTime | None
     """Estimated time at which all queued and running jobs of all owners have ended, if no more are submitted."""
     empty_at_reason: str | None
-    """Why `empty_at` is null: no worker is running, or no job of some queued kind has succeeded yet."""
+    """Why `empty_at` is null, or whose jobs it leaves out: no job of that kind has succeeded recently."""

@@ -1,6 +1,7 @@
 """Estimate of when the queue is empty, if no more jobs are submitted."""
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -23,15 +24,15 @@ class QueueEstimate:
     empty_at: float | None
     """Seconds since 1970 UTC."""
     reason: str | None
-    """Why `empty_at` is None."""
+    """Why `empty_at` is None, or which jobs it leaves out."""
 
 
 def estimate_empty(session: Session) -> QueueEstimate:
     """Estimate when all queued and running jobs have ended.
 
     The work is divided evenly among the slots of the workers: the time that running jobs have left by their progress,
-    and for each other job the median duration of recently succeeded jobs of its kind. Failures, waiting reasons and
-    numbers of GPUs are ignored.
+    and for each other job the median duration of recently succeeded jobs of its kind. Jobs of a kind without any
+    are left out. Failures, waiting reasons and numbers of GPUs are ignored.
     """
     running = (Job.kind, Job.progress["eta_seconds"].as_float())
     etas = session.execute(select(*running).where(Job.status == JobStatus.RUNNING)).all()
@@ -44,10 +45,16 @@ def estimate_empty(session: Session) -> QueueEstimate:
     if not slots:
         return QueueEstimate(None, "No worker that claims jobs is running.")
     durations = _median_durations(session) if others else {}
-    for kind in sorted(others.keys() - durations.keys()):
-        return QueueEstimate(None, f"No job of kind `{kind}` has succeeded recently.")
-    work = sum(remaining) + sum(number * durations[kind] for kind, number in others.items())
-    return QueueEstimate(at + max([work / slots, *remaining]), None)
+    unknown = sorted(others.keys() - durations.keys())
+    reason = _describe_unknown(unknown) if unknown else None
+    if not remaining and len(unknown) == len(others):
+        return QueueEstimate(None, reason)
+    work = sum(remaining) + sum(others[kind] * durations[kind] for kind in others.keys() - unknown)
+    return QueueEstimate(at + max([work / slots, *remaining]), reason)
+
+
+def _describe_unknown(kinds: Sequence[str]) -> str:
+    return f"No job of kind {' or '.join(f'`{kind}`' for kind in kinds)} has succeeded recently."
 
 
 def _number_queued(session: Session) -> Counter[str]:

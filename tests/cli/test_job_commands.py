@@ -266,6 +266,14 @@ def test_the_queue_shows_the_progress_of_running_jobs(progress: Any, shown: str)
     ]
 
 
+def test_the_queue_names_the_jobs_that_its_estimate_leaves_out() -> None:
+    reason = "No job of kind `compare` has succeeded recently."
+    answer = {"data": [], "running": [], "counts": {}, "empty_at": "noon", "empty_at_reason": reason}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(render.queue(answer))
+    assert f"empty at about noon, others left out: {reason}" in console.file.getvalue()
+
+
 def test_the_workers_table_names_a_worker_that_fails_job_after_job() -> None:
     row = {"name": "w1", "host": "h", "version": "1", "running": 0, "concurrency": 1, "gpus": [], "draining": False}
     row |= {"seen_at": "2026-01-01T00:00:00Z", "missing": [], "failures_in_a_row": 3}

@@ -80,7 +80,18 @@ def test_without_a_worker_nothing_is_estimated(harness):
     assert (estimate.empty_at, estimate.reason) == (None, "No worker that claims jobs is running.")
 
 
-def test_a_kind_without_a_succeeded_job_is_not_estimated(harness):
+def test_jobs_of_a_kind_without_a_succeeded_job_are_left_out(harness):
+    register_worker(harness)
+    succeed(harness, 300)
+    harness.submit()
+    change(harness, harness.submit(), kind="compare")
+    change(harness, harness.submit(), kind="export")
+    estimate = harness.do(estimate_empty)
+    assert estimate.empty_at - harness.do(time_of) == pytest.approx(300, **ABOUT)
+    assert estimate.reason == "No job of kind `compare` or `export` has succeeded recently."
+
+
+def test_without_a_succeeded_job_of_any_kind_nothing_is_estimated(harness):
     register_worker(harness)
     harness.submit()
     estimate = harness.do(estimate_empty)

@@ -63,8 +63,8 @@ function Numbers({ queue }) {
         ${idle
           ? html`<div class="number">Empty now</div><div class="hint"><a href="#/datasets">Add a data set</a>, <a href="#/new?recipe=edge_teacher">train a teacher</a> on it, then distil a student from it.</div>`
           : queue.empty_at
-            ? html`<div class="number">${duration(Math.max(0, -(between(queue.empty_at) ?? 0)))}</div><div class="hint">at about ${time(queue.empty_at)}</div>`
-            : html`<div class="number">No estimate</div><div class="hint">${queue.empty_at_reason}</div>`}
+            ? html`<div class="number">${duration(Math.max(0, -(between(queue.empty_at) ?? 0)))}</div><div class="hint">at about ${time(queue.empty_at)}${queue.empty_at_reason && html`. Some jobs are left out: <${Prose} text=${queue.empty_at_reason} />`}</div>`
+            : html`<div class="number">No estimate</div><div class="hint"><${Prose} text=${queue.empty_at_reason} /></div>`}
       </div>
     </div>`;
 }
