@@ -92,6 +92,8 @@ class Detector(ResponseModel):
     """Path in the folder of models; null for the student of a job and for an upload."""
     job_id: str | None
     """The job that trained the detector; null for other weights, and after the job has been deleted."""
+    mAP: float | None = None
+    """mAP on the validation images of that job, 0 to 1; null without one."""
     sha256: str
     """SHA-256 of the weights, lower-case hex."""
     classes: list[str] | None

@@ -1,5 +1,7 @@
 """Register, list, read and delete detectors."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import delete as delete_from
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -41,10 +43,10 @@ def register(context: Context, caller: Caller, request: DetectorCreate) -> Detec
         if detector is not None:
             audit.record(session, caller.actor, "detector.register", [detector.id], name=request.name, job=request.job)
         session.commit()
-    if detector is None:
-        hint = "Choose another name, or delete that detector first."
-        raise ApiError(409, "name_taken", "A detector of this name exists already.", hint)
-    return Detector.model_validate(detector)
+        if detector is not None:
+            return _to_responses(session, [detector])[0]
+    hint = "Choose another name, or delete that detector first."
+    raise ApiError(409, "name_taken", "A detector of this name exists already.", hint)
 
 
 def list_detectors(database: Database, caller: Caller, limit: int, cursor: str | None) -> Page[Detector]:
@@ -52,13 +54,22 @@ def list_detectors(database: Database, caller: Caller, limit: int, cursor: str |
     with database.read() as session:
         query = select(tables.Detector).where(caller.visible(tables.Detector))
         rows, next_cursor = newest_first(session, query, tables.Detector, limit, cursor)
-    return Page(data=[Detector.model_validate(row) for row in rows], next_cursor=next_cursor)
+        return Page(data=_to_responses(session, rows), next_cursor=next_cursor)
 
 
 def get_detector(database: Database, caller: Caller, id_or_name: str) -> Detector:
     """Return a detector. Raises NotFoundError."""
     with database.read() as session:
-        return Detector.model_validate(_get_row(session, caller, id_or_name))
+        return _to_responses(session, [_get_row(session, caller, id_or_name)])[0]
+
+
+def _to_responses(session: Session, rows: Sequence[tables.Detector]) -> list[Detector]:
+    """Return the responses of detectors, with the mAP of the jobs that trained them."""
+    mAPs = queries.mAPs_of_students(session, [row.job_id for row in rows if row.job_id])
+    return [
+        Detector.model_validate(row).model_copy(update={"mAP": mAPs.get(row.job_id) if row.job_id else None})
+        for row in rows
+    ]
 
 
 def delete(database: Database, caller: Caller, id_or_name: str) -> str | None:

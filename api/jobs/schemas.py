@@ -74,6 +74,11 @@ class Job(ResponseModel):
     """Why the job ended; null until then."""
     error: JobError | None
     progress: Progress | None
+    mAP: float | None
+    """mAP of the student on the validation images, 0 to 1, in the evaluation at the end; null until then.
+
+    It alone is not evidence of an improvement, which requires a baseline of the same seed: see `GET /jobs/{id}/report`.
+    """
     attempt: int
     """Number of the current attempt; 0 until a worker has claimed the job."""
     queue_position: int | None

@@ -189,12 +189,14 @@ def _to_responses(session: Session, rows: Sequence[tables.Job]) -> list[Job]:
     queued = [job.id for job in rows if job.status == JobStatus.QUEUED]
     positions = queue.positions(session, queued) if queued else {}
     reasons, children = waiting_reasons(session, rows), _child_ids(session, rows)
+    mAPs = queries.mAPs_of_students(session, [job.id for job in rows if job.attempt])
     at = time_of(session) if any(job.progress for job in rows) else 0.0
     return [
         Job.model_validate(
             {
                 **_columns(job),
                 "progress": current_progress(job, at),
+                "mAP": mAPs.get(job.id),
                 "is_terminal": job.status.is_terminal,
                 "allowed_actions": allowed_actions(job.status),
                 "status_reason": reasons.get(job.id),

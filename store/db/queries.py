@@ -1,5 +1,6 @@
-"""Common queries: data sets and detectors by id or name, a job's last student, jobs by tag or run group."""
+"""Common queries: data sets and detectors by id or name, students and their mAP, jobs by tag or run group."""
 
+from collections.abc import Collection
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
@@ -7,7 +8,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.util import AliasedClass
 
 from frs.errors import DatasetNotFound
-from store.db.tables import ApiKey, Checkpoint, Dataset, Detector, Job
+from store.db.tables import ApiKey, Checkpoint, Dataset, Detector, Evaluation, Job
 from store.states import JobStatus, Scope
 
 COMPARE = "compare"
@@ -40,6 +41,13 @@ def last_student(session: Session, job_id: str) -> Checkpoint | None:
     """Return the job's student checkpoint with the label `last`, or None."""
     students = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.kind == "student")
     return next((student for student in session.scalars(students) if "last" in student.labels), None)
+
+
+def mAPs_of_students(session: Session, job_ids: Collection[str]) -> dict[str, float | None]:
+    """Return the mAP of the students in the evaluation that counts, by job; jobs without it are absent."""
+    counting = (Evaluation.job_id.in_(job_ids), Evaluation.role == "student", Evaluation.last)
+    query = select(Evaluation.job_id, Evaluation.metrics["bbox_mAP"].as_float()).where(*counting)
+    return dict(row._tuple() for row in session.execute(query.order_by(Evaluation.attempt, Evaluation.step)))
 
 
 def has_tag(session: Session, tag: str) -> ColumnElement[bool]:

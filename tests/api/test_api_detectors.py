@@ -43,6 +43,19 @@ def test_the_last_student_of_a_job_is_registered(service, shapes):
     assert detector["description"]["architecture"] == "gfl"
 
 
+def test_jobs_and_the_detectors_from_them_show_their_mAP(service, shapes):
+    lease = service.claim(service.submit()["id"])
+    assert service.get(f"/jobs/{lease.job_id}")["mAP"] is None
+    service.evaluate(lease, "teacher", 0.9)
+    service.evaluate(lease, "student", 0.4)
+    service.checkpoint(lease)
+    service.finish(lease)
+    assert service.client.post("/detectors", json={"name": "small", "job": lease.job_id}).json()["mAP"] == 0.4
+    register(service, name="from a file")
+    assert [row["mAP"] for row in service.get("/jobs")["data"]] == [0.4]
+    assert {row["name"]: row["mAP"] for row in service.get("/detectors")["data"]} == {"small": 0.4, "from a file": None}
+
+
 def test_a_job_that_has_not_succeeded_is_rejected(service, shapes):
     waiting = service.submit()["id"]
     failed = service.claim(service.submit()["id"])
