@@ -65,8 +65,8 @@ class Measurements:
 
 def load_inputs(context: RunContext, steps: StepRunner) -> LoadedSplits:
     """Load and check the splits."""
-    data = steps.run("class_mismatch", _read_data, context)
-    steps.run("bad_dataset", _check_data, context, data)
+    data = steps.run("classes", _read_data, context)
+    steps.run("dataset", _check_data, context, data)
     return data
 
 
@@ -80,9 +80,9 @@ def build_models(context: RunContext, data: LoadedSplits, student: nn.Module, st
     resolved = steps.run("schedule", _resolve_schedule, context, data)
     if context.spec.teacher is None:
         return Models(student, None, resolved, student)
-    teacher = steps.run("teacher_weights_mismatch", _build_teacher, context, data)
+    teacher = steps.run("teacher_weights", _build_teacher, context, data)
     if context.job.distillation.init_from_teacher:
-        student = steps.run("init_mismatch", _init_from_teacher, context, data, student, teacher)
+        student = steps.run("init_from_teacher", _init_from_teacher, context, data, student, teacher)
     trained = steps.run("teacher_fits", _build_trained, context, student, teacher, resolved)
     return Models(student, teacher, resolved, trained)
 
@@ -100,13 +100,11 @@ def preflight(
     `repeats` is the number of training steps, `teacher_images` the number of validation images that the teacher is
     evaluated on (None: all).
     """
-    result = steps.run("batch_too_large", _probe, context, data, models.schedule, models.trained, repeats)
-    steps.run("no_gradient", _check_gradients, context, result)
+    result = steps.run("training_step", _probe, context, data, models.schedule, models.trained, repeats)
+    steps.run("gradients", _check_gradients, context, result)
     seconds = None
     if models.teacher is not None:
-        seconds = steps.run(
-            "teacher_not_competent", check_teacher, context, data, models.teacher, images=teacher_images
-        )
+        seconds = steps.run("teacher_mAP", check_teacher, context, data, models.teacher, images=teacher_images)
     return Measurements(result, seconds)
 
 

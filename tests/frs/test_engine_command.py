@@ -155,7 +155,7 @@ def plan(tmp_path: Path, data: Path, models: Path, *arguments: str) -> subproces
 def test_a_plan_prints_tables_or_one_object_and_writes_nothing(tmp_path: Path, data: Path, models: Path) -> None:
     completed = plan(tmp_path, data, models)
     assert completed.returncode == 0, completed.stderr
-    assert "teacher_not_competent" in completed.stdout and "8 steps, 2 epochs" in completed.stdout
+    assert "teacher_mAP" in completed.stdout and "8 steps, 2 epochs" in completed.stdout
     completed = plan(tmp_path, data, models, "--json", "--set", "distillation.accept_weak_teacher=false")
     assert completed.returncode == 1
     assert json.loads(completed.stdout)["checks"][-1]["code"] == "teacher_not_competent"

@@ -155,7 +155,7 @@ def test_a_teacher_is_checked_at_its_own_size_with_a_warning_if_the_job_trains_a
     monkeypatch.setattr(setup, "MIN_TEACHER_MAP", 0.0)
     schedule = {"image_size": None, "train_sizes": [[96, 96]], "batch_size": 1, "max_steps": 1}
     estimate = planned(teacher=teacher_of_size(models, (96, 64)), schedule=schedule)
-    [check] = [check for check in estimate.checks if check.code == "teacher_not_competent"]
+    [check] = [check for check in estimate.checks if check.code == "teacher_mAP"]
     assert check.level == "warning" and "images at 96 x 64, at which it was trained" in check.message
     assert "at 1333 x 800. To train at the teacher's size, set `schedule.image_size: [96, 64]`" in check.message
 

@@ -74,7 +74,7 @@ def test_all_errors_are_reported_at_once(planned: Any, data: Path) -> None:
     assert errors(estimate) == ["bad_dataset", "head_mismatch", "teacher_not_competent"]
     assert all(check.hint for check in estimate.checks if check.level == "error")
     skipped = [check.code for check in estimate.checks if check.level == "info" and not check.ok]
-    assert skipped == ["batch_too_large", "no_gradient"]
+    assert skipped == ["training_step", "gradients"]
     assert estimate.exit_code == 1 and estimate.seconds_per_step is None and estimate.teacher is not None
 
 
