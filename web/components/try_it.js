@@ -6,7 +6,7 @@ import { html, useEffect, useState } from "../html.js";
 import { useResource } from "../resource.js";
 import { route, setQuery } from "../router.js";
 import { ActionButton, JobLink, Problem } from "./basics.js";
-import { Boxes } from "./boxes.js";
+import { Boxes, ClassLegend } from "./boxes.js";
 import { FileDrop } from "./files.js";
 import { attempt } from "./toast.js";
 
@@ -27,6 +27,8 @@ export function TryIt({ sources, dataset }) {
   const [problem, setProblem] = useState("");
   const score = Number(route.value.query.score ?? 0.3);
   const format = route.value.query.format ?? "onnx";
+  const known = useResource(async (signal) => (dataset ? get(`/datasets/${encodeURIComponent(dataset)}`, {}, signal) : null), [dataset]);
+  const classes = /** @type {string[]} */ (known.data?.classes ?? []);
   useEffect(() => () => { if (picture) URL.revokeObjectURL(picture.url); }, [picture]);
 
   /** @param {Blob} file @param {string} name @param {import("./boxes.js").Box[]} [truth] */
@@ -58,9 +60,10 @@ export function TryIt({ sources, dataset }) {
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     ${picture && html`<div class="grid narrow">
       ${picture.truth && html`<figure class="found"><figcaption><strong>Ground truth</strong> <span class="muted">${plural(picture.truth.length, "object")}</span></figcaption>
-        <${Boxes} source=${picture.url} width=${picture.width} height=${picture.height} boxes=${picture.truth} alt="Ground truth" /></figure>`}
-      ${sources.map((source) => html`<${Found} key=${source.role} source=${source} picture=${picture} score=${score} format=${format} />`)}
-    </div>`}`;
+        <${Boxes} source=${picture.url} width=${picture.width} height=${picture.height} boxes=${picture.truth} classes=${classes} alt="Ground truth" /></figure>`}
+      ${sources.map((source) => html`<${Found} key=${source.role} source=${source} picture=${picture} classes=${classes} score=${score} format=${format} />`)}
+    </div>
+    <${ClassLegend} classes=${classes} note="Point at a box for its class and score." />`}`;
 }
 
 /** Take the validation images one after another. @param {{dataset: string, onPicture: (file: Blob, name: string, truth: import("./boxes.js").Box[]) => void}} props */
@@ -73,16 +76,16 @@ function ValidationImage({ dataset, onPicture }) {
     const [image] = page.data;
     const blob = await (await send("GET", `${path}/${image.id}/content`, { query: { split: "val" } })).blob();
     setCursor(page.next_cursor);
-    onPicture(blob, image.file_name, image.objects.map((/** @type {any} */ { bbox: [x, y, width, height], category }) => ({ x, y, width, height, label: category, kind: "truth" })));
+    onPicture(blob, image.file_name, image.objects.map((/** @type {any} */ { bbox: [x, y, width, height], category }) => ({ x, y, width, height, category })));
   });
   return html`<${ActionButton} onClick=${take}>Take the next validation image<//>`;
 }
 
-/** What one detector finds. @param {{source: Source, picture: Picture, score: number, format: string}} props */
-function Found({ source, picture, score, format }) {
+/** What one detector finds. @param {{source: Source, picture: Picture, classes: string[], score: number, format: string}} props */
+function Found({ source, ...props }) {
   return html`<figure class="found">
     ${source.path
-      ? html`<${Run} source=${source} path=${source.path} picture=${picture} score=${score} format=${format} />`
+      ? html`<${Run} source=${source} path=${source.path} ...${props} />`
       : html`<${Title} source=${source} /><p class="empty">${source.why}</p>`}
   </figure>`;
 }
@@ -90,8 +93,8 @@ function Found({ source, picture, score, format }) {
 /** @param {{source: Source, text?: string}} props */
 const Title = ({ source, text = "" }) => html`<figcaption><span class=${`swatch of-${source.role}`} aria-hidden="true"></span> <strong>${source.title}</strong> <span class="muted">${text}</span></figcaption>`;
 
-/** @param {{source: Source, path: string, picture: Picture, score: number, format: string}} props */
-function Run({ source, path, picture, score, format }) {
+/** @param {{source: Source, path: string, picture: Picture, classes: string[], score: number, format: string}} props */
+function Run({ source, path, picture, classes, score, format }) {
   const [exporting, setExporting] = useState(/** @type {any} */ (null));
   const prediction = useResource(async (signal) => {
     const options = { query: { threshold: 0.05, format }, body: picture.file, headers: { "Content-Type": picture.file.type }, signal };
@@ -111,7 +114,7 @@ function Run({ source, path, picture, score, format }) {
   const boxes = (data?.results[0].objects ?? []).filter((/** @type {any} */ object) => object.score >= score).map(toBox);
   return html`
     <${Title} source=${source} text=${data ? `${plural(boxes.length, "object")}, ${milliseconds(data.results[0].milliseconds)}` : "running; the first picture takes a few seconds"} />
-    <${Boxes} source=${picture.url} width=${width} height=${height} boxes=${boxes} alt=${source.title} />`;
+    <${Boxes} source=${picture.url} width=${width} height=${height} boxes=${boxes} classes=${classes} alt=${source.title} />`;
 }
 
 /** A started export until it has ended. @param {{job: any, onEnded: () => void}} props */
@@ -125,5 +128,5 @@ function Waiting({ job, onEnded }) {
 
 /** @param {import("../types/api").components["schemas"]["DetectedObject"]} object @returns {import("./boxes.js").Box} */
 function toBox({ box: [left, top, right, bottom], score, label }) {
-  return { x: left, y: top, width: right - left, height: bottom - top, score, label };
+  return { x: left, y: top, width: right - left, height: bottom - top, score, category: label };
 }

@@ -2,9 +2,9 @@
 /** Images of a data set with their boxes. */
 import { get } from "../../api.js";
 import { Dialog, Problem } from "../../components/basics.js";
-import { Boxes } from "../../components/boxes.js";
+import { Boxes, ClassLegend } from "../../components/boxes.js";
 import { useObjectUrl } from "../../components/files.js";
-import { plural } from "../../format.js";
+import { number, plural } from "../../format.js";
 import { html, useEffect, useRef, useState } from "../../html.js";
 import { route, setQuery } from "../../router.js";
 
@@ -26,6 +26,8 @@ export function Pictures({ dataset }) {
     const next = opened + ({ ArrowLeft: -1, ArrowRight: 1 }[event.key] ?? 0);
     if (next !== opened && shown[next]) open(next);
   };
+  const classes = dataset.classes ?? [];
+  const total = dataset.counts?.[/** @type {"train" | "val"} */ (split)]?.images ?? null;
   const source = (/** @type {Picture} */ picture) => `/datasets/${dataset.id}/images/${picture.id}/content`;
   return html`
     <div class="row">
@@ -33,24 +35,32 @@ export function Pictures({ dataset }) {
         <option value="train">training</option><option value="val">validation</option></select></label>
       <label>Class <select value=${category} onChange=${(/** @type {any} */ event) => setQuery({ class: event.target.value, image: null })}>
         <option value="">all</option>${(dataset.classes ?? []).map((name) => html`<option value=${name}>${name}</option>`)}</select></label>
-      <span class="muted" role="status">${loading ? "Loading" : error ? "" : category ? `${shown.length} of ${plural(pictures.length, "loaded image")} show it` : plural(pictures.length, "image")}</span>
+      <span class="muted" role="status">${loading ? "Loading" : error ? "" : counted(shown.length, pictures.length, total, category)}</span>
+      ${more && !error && html`<button disabled=${loading} onClick=${load}>Load ${PAGE} more</button>`}
     </div>
+    <${ClassLegend} classes=${classes} />
     ${error && html`<${Problem} error=${error} onRetry=${load} />`}
     <div class="pictures">${shown.map((picture, index) => html`
       <button key=${picture.id} class="picture" onClick=${() => open(index)} aria-label=${`Show ${picture.file_name} larger`}>
-        <${Picture} source=${source(picture)} split=${split} picture=${picture} category=${category} labels=${false} />
+        <${Picture} source=${source(picture)} split=${split} picture=${picture} classes=${classes} category=${category} labels=${false} />
         <span>${picture.file_name}<br /><span class="muted">${describe(picture)}</span></span>
       </button>`)}</div>
     ${!loading && !error && !shown.length && !more && html`<p class="empty">No image of this split shows the class. Choose another class or split.</p>`}
-    ${more && !error && html`<button disabled=${loading} onClick=${load}>Load more</button>`}
+    ${more && !error && html`<button disabled=${loading} onClick=${load}>Load ${PAGE} more</button>`}
     ${opened >= 0 && html`<${Dialog} wide title=${shown[opened].file_name} onClose=${() => setQuery({ image: null })}>
-      <${Large} key=${shown[opened].id} source=${source(shown[opened])} split=${split} picture=${shown[opened]} category=${category} />
+      <${Large} key=${shown[opened].id} source=${source(shown[opened])} split=${split} picture=${shown[opened]} classes=${classes} category=${category} />
       <div class="row end" onKeyDown=${step}>
         <button disabled=${opened === 0} onClick=${() => open(opened - 1)}>Previous</button>
         <button disabled=${opened === shown.length - 1} onClick=${() => open(opened + 1)}>Next</button>
         <button onClick=${() => setQuery({ image: null })}>Close</button>
       </div>
     <//>`}`;
+}
+
+/** "24 of 87 images are loaded; 3 of them show the class". @param {number} shown @param {number} loaded @param {number | null} total @param {string} category */
+function counted(shown, loaded, total, category) {
+  const images = total !== null && total > loaded ? `${number(loaded)} of ${plural(total, "image")} are loaded` : plural(loaded, "image");
+  return category ? `${images}; ${number(shown)} of them show the class` : images;
 }
 
 /** The images of a split, page by page. @param {string} id @param {string} split */
@@ -78,19 +88,19 @@ function usePictures(id, split) {
   return { pictures: state.pictures, more: state.cursor !== null, loading: state.loading, error: state.error, load: () => load(state.cursor) };
 }
 
-/** @param {{source: string, split: string, picture: Picture, category: string, labels: boolean}} props */
-function Picture({ source, split, picture, category, labels }) {
+/** @param {{source: string, split: string, picture: Picture, classes: readonly string[], category: string, labels: boolean}} props */
+function Picture({ source, split, picture, classes, category, labels }) {
   const { url, error } = useObjectUrl(source, { split });
   const boxes = picture.objects.filter((object) => !category || object.category === category).map((object) => ({
     x: object.bbox[0], y: object.bbox[1], width: object.bbox[2], height: object.bbox[3],
-    label: labels ? `${object.category}${object.crowd ? " (crowd)" : ""}` : "",
+    category: object.category, note: object.crowd ? "(crowd)" : "",
   }));
   return html`
-    <${Boxes} source=${url} width=${picture.width} height=${picture.height} boxes=${boxes} alt=${picture.file_name} />
+    <${Boxes} source=${url} width=${picture.width} height=${picture.height} boxes=${boxes} classes=${classes} isLabelled=${labels} alt=${picture.file_name} />
     ${error && html`<span class="bad">${error.message}</span>`}`;
 }
 
-/** @param {{source: string, split: string, picture: Picture, category: string}} props */
+/** @param {{source: string, split: string, picture: Picture, classes: readonly string[], category: string}} props */
 function Large(props) {
   return html`<${Picture} ...${props} labels=${true} />
     <p class="hint">${props.picture.width} × ${props.picture.height} pixels, ${describe(props.picture)}</p>`;

@@ -1,9 +1,10 @@
 // @ts-check
 /** The images on which the detectors differ most, with their boxes side by side. */
-import { Boxes } from "../../../components/boxes.js";
+import { Boxes, ClassLegend } from "../../../components/boxes.js";
 import { useObjectUrl } from "../../../components/files.js";
+import { plural } from "../../../format.js";
 import { html, useState } from "../../../html.js";
-import { route, setQuery } from "../../../router.js";
+import { href, route, setQuery } from "../../../router.js";
 import { ROLES } from "../pictures.js";
 
 const PAGE = 5;
@@ -35,25 +36,26 @@ export function Images({ job, data }) {
       </select></label>
       <label>Score from <input type="range" min="0.05" max="0.95" step="0.05" value=${score} onInput=${change("score")} /> ${Number(score).toFixed(2)}</label>
     </div>
-    <p class="hint"><span class="swatch truth"></span> object, <span class="swatch right"></span> right (IoU from 0.5), <span class="swatch wrong"></span> wrong, dashed.
-      With several seeds, the detectors are those of the first.</p>
+    <${ClassLegend} classes=${data.classes} note="Dashed: wrong, without an object of its class at an IoU from 0.5. Point at a box for its class and score." />
+    <p class="hint">These are ${plural(data.images.length, "validation image")}, those with the largest differences.
+      ${" "}<a href=${href(["datasets", job.spec.dataset, "pictures"], { split: "val" })}>All validation images</a>${job.seed_job_ids?.length > 0 && ". The detectors are those of the first seed"}.</p>
     ${images.length === 0 && html`<p class="empty">There is no such image among those with the largest differences.</p>`}
-    ${images.slice(0, count).map((/** @type {any} */ image) => html`<${Row} key=${image.id} job=${job} image=${image} category=${category} score=${Number(score)} />`)}
+    ${images.slice(0, count).map((/** @type {any} */ image) => html`<${Row} key=${image.id} job=${job} image=${image} classes=${data.classes} category=${category} score=${Number(score)} />`)}
     ${images.length > count && html`<button onClick=${() => setCount(count + PAGE)}>Show ${Math.min(PAGE, images.length - count)} more of ${images.length}</button>`}`;
 }
 
-/** One image: ground truth, then each detector. @param {{job: any, image: any, category: string, score: number}} props */
-function Row({ job, image, category, score }) {
+/** One image: ground truth, then each detector. @param {{job: any, image: any, classes: string[], category: string, score: number}} props */
+function Row({ job, image, classes, category, score }) {
   const { url, error } = useObjectUrl(`/datasets/${encodeURIComponent(job.spec.dataset)}/images/${image.id}/content`, { split: "val" });
   const ofClass = (/** @type {any} */ box) => !category || box.category === category;
   const cells = [
-    { title: `ground truth, ${image.objects.length} objects`, boxes: image.objects.filter(ofClass).map((/** @type {any} */ box) => toBox(box, "truth")) },
+    { title: `ground truth, ${image.objects.length} objects`, boxes: image.objects.filter(ofClass).map(toBox) },
     ...Object.entries(ROLES).filter(([role]) => image.detections[role]).map(([role, title]) => {
       const detections = image.detections[role].filter((/** @type {any} */ box) => box.score >= score);
       const number = (/** @type {string} */ outcome) => detections.filter((/** @type {any} */ box) => box.outcome === outcome).length;
       return {
         title: `${title}: ${number("right")} right, ${number("wrong")} wrong`,
-        boxes: detections.filter(ofClass).map((/** @type {any} */ box) => toBox(box, box.outcome === "wrong" ? "wrong" : "right")),
+        boxes: detections.filter(ofClass).map(toBox),
       };
     }),
   ];
@@ -62,11 +64,11 @@ function Row({ job, image, category, score }) {
       <h2>${image.file_name}</h2>
       ${error && html`<p class="hint">The image cannot be shown: ${error.message}</p>`}
       <div class="grid narrow">${cells.map((cell) => html`
-        <figure><figcaption>${cell.title}</figcaption><${Boxes} source=${url} width=${image.width} height=${image.height} boxes=${cell.boxes} alt=${`${image.file_name}, ${cell.title}`} /></figure>`)}</div>
+        <figure><figcaption>${cell.title}</figcaption><${Boxes} source=${url} width=${image.width} height=${image.height} boxes=${cell.boxes} classes=${classes} alt=${`${image.file_name}, ${cell.title}`} /></figure>`)}</div>
     </section>`;
 }
 
-/** @param {any} box @param {"truth" | "right" | "wrong"} kind */
-function toBox({ bbox: [x, y, width, height], category, score }, kind) {
-  return { x, y, width, height, label: category, score, kind };
+/** @param {any} box @returns {import("../../../components/boxes.js").Box} */
+function toBox({ bbox: [x, y, width, height], category, score, outcome }) {
+  return { x, y, width, height, category, score, isWrong: outcome === "wrong" };
 }
