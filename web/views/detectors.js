@@ -6,7 +6,7 @@ import { Hash } from "../components/files.js";
 import { Table } from "../components/table.js";
 import { attempt } from "../components/toast.js";
 import { TryIt } from "../components/try_it.js";
-import { number, words } from "../format.js";
+import { number, points, words } from "../format.js";
 import { html, useState } from "../html.js";
 import { useResource } from "../resource.js";
 import { go, href, route, setQuery } from "../router.js";
@@ -52,7 +52,7 @@ function summary(description) {
 }
 
 /** @param {Detector} row */
-const source = (row) => (row.job_id ? html`student of <${JobLink} id=${row.job_id} />` : row.weights_file ? html`<code>${row.weights_file}</code>` : "upload");
+const source = (row) => (row.job_id ? html`<${JobLink} id=${row.job_id} />` : row.weights_file ? html`<code>${row.weights_file}</code>` : "upload");
 
 /** @type {import("../components/table.js").Column<Detector>[]} */
 const COLUMNS = [
@@ -60,6 +60,7 @@ const COLUMNS = [
   { name: "status", title: "Status", sort: (row) => row.status, cell: (row) => html`<${DetectorStatus} status=${row.status} />` },
   { name: "description", title: "Architecture", sort: (row) => summary(row.description), cell: (row) => summary(row.description) },
   { name: "classes", title: "Classes", numeric: true, sort: (row) => row.classes?.length, cell: (row) => number(row.classes?.length) },
+  { name: "mAP", title: "mAP", numeric: true, sort: (row) => row.mAP, cell: (row) => points(row.mAP) },
   { name: "source", title: "Source", cell: source },
   { name: "created", title: "Added", sort: (row) => row.created_at, cell: (row) => html`<${Ago} at=${row.created_at} />` },
 ];
@@ -94,6 +95,7 @@ function facts(row) {
     ["Status", html`<${DetectorStatus} status=${row.status} />`],
     ["Architecture", summary(row.description)],
     ["Classes", classes ? `${classes.length}: ${classes.slice(0, 30).join(", ")}${classes.length > 30 ? " …" : ""}` : "unknown; a job compares them when it loads the weights"],
+    ["mAP", typeof row.mAP === "number" ? `${points(row.mAP)} points on the validation images of its job` : "unknown: only a job measures it"],
     ["Weights", source(row)],
     ["SHA-256", html`<${Hash} value=${row.sha256} />`],
     ["Added", html`<${Ago} at=${row.created_at} />`],

@@ -3,7 +3,7 @@
 import { get, post, save } from "../api.js";
 import { ActionButton, Copy, Loading, Problem, Tabs } from "../components/basics.js";
 import { toast } from "../components/toast.js";
-import { plural } from "../format.js";
+import { plural, points } from "../format.js";
 import { html, useMemo, useRef, useState } from "../html.js";
 import { useResource } from "../resource.js";
 import { go, href, route } from "../router.js";
@@ -32,10 +32,12 @@ async function loadMaterial(signal) {
     get("openapi.json", {}, signal), get("recipes", {}, signal), get("datasets", { limit: 200 }, signal), get("detectors", { limit: 200 }, signal),
     get("jobs", { kind: ["distill", "train"], limit: 100 }, signal), import("../vendor/js-yaml.js"),
   ]);
-  const named = (/** @type {{name: string, status: string}[]} */ rows) => rows.map((row) => ({ value: row.name, label: row.status }));
-  const dataset = named(datasets.data);
-  const job = jobs.data.map((/** @type {Job} */ row) => ({ value: row.id, label: `${row.name ?? ""} ${row.status}` }));
-  return { definitions: document.components.schemas, recipes: recipes.data, yaml, suggestions: { dataset, unlabelled: dataset, detector: named(detectors.data), job } };
+  const mAP = (/** @type {{mAP?: number | null}} */ row) => (typeof row.mAP === "number" ? `mAP ${points(row.mAP)}` : "");
+  const label = (/** @type {any[]} */ ...parts) => parts.filter(Boolean).join(", ");
+  const dataset = datasets.data.map((/** @type {any} */ row) => ({ value: row.name, label: row.status }));
+  const detector = detectors.data.map((/** @type {any} */ row) => ({ value: row.name, label: label(mAP(row), row.status) }));
+  const job = jobs.data.map((/** @type {Job} */ row) => ({ value: row.id, label: label(row.name, mAP(row), row.status) }));
+  return { definitions: document.components.schemas, recipes: recipes.data, yaml, suggestions: { dataset, unlabelled: dataset, detector, job } };
 }
 
 /**
@@ -59,7 +61,7 @@ function Source({ from, recipe, dataset, teacher, seeds, material }) {
   return html`
     <div class="row">
       <label>Start from <select onChange=${(/** @type {any} */ event) => go(["new"], { recipe: event.target.value, tab: route.value.query.tab })}>
-        <option value="" selected=${!recipe}>${from ? `job ${from}` : "nothing"}</option>
+        <option value="" selected=${!recipe}>${from ? `job ${material.suggestions.job.find((item) => item.value === from)?.label ?? from}` : "nothing"}</option>
         ${material.recipes.map((item) => html`<option key=${item.name} value=${item.name} selected=${item.name === recipe}>${item.name}</option>`)}
       </select></label>
       <span class="hint">${material.recipes.find((item) => item.name === recipe)?.title}</span>

@@ -4,6 +4,7 @@ import { ApiError, get, post } from "../../api.js";
 import { ActionButton, Problem } from "../../components/basics.js";
 import { FileDrop, UploadProgress } from "../../components/files.js";
 import { attempt, toast } from "../../components/toast.js";
+import { points } from "../../format.js";
 import { html, useMemo, useState } from "../../html.js";
 import { useResource } from "../../resource.js";
 import { go } from "../../router.js";
@@ -84,7 +85,7 @@ export function JobForm() {
     <div class="field"><label for="detector-job">Job</label>
       <select id="detector-job" value=${job} onChange=${(/** @type {any} */ event) => setJob(event.target.value)}>
         <option value="">choose a job that has succeeded</option>
-        ${(jobs.data ?? []).map((row) => html`<option value=${row.id}>${row.name ?? row.id} (${row.kind})</option>`)}</select></div>
+        ${(jobs.data ?? []).map((row) => html`<option value=${row.id}>${row.name ?? row.id} (${row.kind}${typeof row.mAP === "number" ? `, mAP ${points(row.mAP)}` : ""})</option>`)}</select></div>
     <div class="field"><label for="job-detector-name">Name</label>
       <input id="job-detector-name" value=${name} onInput=${(/** @type {any} */ event) => setName(event.target.value)} /></div>
     <${ActionButton} disabled=${!job || !name.trim()} onClick=${submit}>Register<//>`;
