@@ -113,6 +113,8 @@ class _EventWriter:
                 self._event(event.type, _data(event))
             case Phase():
                 self.job.phase = event.phase
+                if self.job.progress:
+                    self.job.progress = {**self.job.progress, "phase_fraction": None}
                 self._event(event.type, _data(event))
             case Log():
                 self._event(event.type, _data(event))

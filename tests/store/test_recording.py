@@ -50,6 +50,15 @@ def test_a_batch_is_stored_in_order(harness):
     assert (row.metrics, row.per_class) == ({"bbox_mAP": 0.5, "bbox_mAP_s": None}, {"box": 0.5})
 
 
+def test_the_progress_of_a_phase_ends_with_it(harness):
+    lease = harness.start()
+    progress = Progress(epoch=0, epochs=0, step=0, steps=0, fraction=0.0, phase_fraction=0.9)
+    harness.do(record, lease, [Phase(phase="evaluating the teacher"), progress])
+    assert harness.job(lease.job_id).progress["phase_fraction"] == 0.9
+    harness.do(record, lease, [Phase(phase="calibrating")])
+    assert harness.job(lease.job_id).progress["phase_fraction"] is None
+
+
 def test_repeated_metrics_replace_the_earlier_rows(harness):
     lease = harness.start()
     harness.do(record, lease, [metrics(1), metrics(2)])

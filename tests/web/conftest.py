@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,23 @@ from store.db.database import open_database
 from store.initialise import initialise
 from store.settings import Settings
 from worker.dispatch.dispatcher import Dispatcher
+from worker.process.trainer import COMMAND
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TIMEOUT_SECONDS = 400
 """Time for the real jobs on a busy machine."""
 HOSTILE = "<img src=x onerror=alert(1)>"
+STUB = (sys.executable, str(Path(__file__).parents[1] / "worker" / "stub_trainer.py"))
+STUB_JOBS: dict[str, dict[str, object]] = {
+    "running": {"steps": 5000, "seconds": 0.5},
+    "paused": {"steps": 1_000_000, "seconds": 0.05},
+    "cancelled": {"steps": 1_000_000, "seconds": 0.05},
+    "failed": {"steps": 30, "fail": "out_of_memory"},
+    "long": {"steps": 5000, "seconds": 0},
+}
+"""Options of the stub trainer by job: states that the real jobs do not reach, and many rows of metrics."""
+REQUESTS = {"paused": "pause", "cancelled": "cancel"}
+"""Action by job of the stub."""
 
 
 @dataclass
@@ -34,7 +47,7 @@ class Site:
     client: Client
     data: Path
     jobs: dict[str, str]
-    """Job ids by name: `distill`, `baseline`, `comparison`, `export` and `waiting`."""
+    """Job ids by name: `distill`, `baseline`, `comparison`, `export`, `waiting`, `dependent`, and the stub's."""
 
     def address(self, view: str) -> str:
         return f"{self.api.url}/{view}"
@@ -48,25 +61,43 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     draw_dataset(data / "datasets" / "hostile", train=2, val=2)
     for annotations in (data / "datasets" / "hostile" / "annotations").iterdir():
         annotations.write_text(annotations.read_text().replace('"star"', f'"{HOSTILE}"'))
-    settings = Settings(data=data, poll_seconds=0.2, min_free_mb=1)
+    settings = Settings(data=data, poll_seconds=0.2, min_free_mb=1, concurrency=2)  # one slot keeps `running`
     initialise(settings)
     database = open_database(settings.database_url)
-    dispatcher = Dispatcher(settings, database)
+    dispatcher = Dispatcher(settings, database, STUB)
     with ApiProcess(settings, FRS_POLL_SECONDS="0.2") as api:
         client = Client(api.url, api.key)
+        for name in ("shapes", "hostile"):
+            client.post("/datasets", {"name": name})
         dispatcher.start()
         try:
-            yield Site(api, client, data, _run_jobs(client))
+            jobs = _run_stub_jobs(client)
+            dispatcher.command = COMMAND
+            yield Site(api, client, data, jobs | _run_jobs(client, jobs["running"]))
         finally:
             dispatcher.stop()
             dispatcher.join()
             database.engine.dispose()
 
 
-def _run_jobs(client: Client) -> dict[str, str]:
-    """Run a short form of the demo, with an export, and submit a job that waits for GPUs."""
-    for name in ("shapes", "hostile"):
-        client.post("/datasets", {"name": name})
+def _run_stub_jobs(client: Client) -> dict[str, str]:
+    """Bring a job of the stub trainer into each state; `running` keeps running."""
+    student = {"architecture": "gfl", "backbone": {"depth": 18}}
+    jobs = {}
+    for name, options in STUB_JOBS.items():
+        metadata = {option: str(value) for option, value in options.items()}
+        spec = {"kind": "train", "dataset": "shapes", "student": student, "name": name, "metadata": metadata}
+        jobs[name] = job_id = client.post("/jobs", spec)["id"]
+        until(lambda: client.get(f"/jobs/{job_id}")["progress"], TIMEOUT_SECONDS)  # noqa: B023  called at once
+        if name in REQUESTS:
+            client.post(f"/jobs/{job_id}/{REQUESTS[name]}")
+        expected = "succeeded" if name == "long" else name
+        until(lambda: client.get(f"/jobs/{job_id}")["status"] == expected, TIMEOUT_SECONDS)  # noqa: B023
+    return jobs
+
+
+def _run_jobs(client: Client, running: str) -> dict[str, str]:
+    """Run a short form of the demo, with an export; submit a job that waits for GPUs, one that waits for `running`."""
     spec = client.get(f"/recipes/{RECIPE}")["spec"]
     spec["schedule"] |= {"epochs": 8, "evaluate_every": 2}
     job = client.post("/jobs", spec | {"name": "distilled", "tags": ["demo"]})
@@ -75,6 +106,7 @@ def _run_jobs(client: Client) -> dict[str, str]:
     waiting = client.post(
         "/jobs", train | {"name": "waiting", "resources": {"devices": 4}, "metadata": {"note": HOSTILE}}
     )
+    dependent = client.post("/jobs", spec | {"name": "dependent", "teacher": {"job": running}, "baseline": False})
     jobs = {"distill": job["id"], "baseline": job["baseline_job_ids"][0]}
     jobs |= {"comparison": job["comparison_job_id"], "export": export["id"]}
     for job_id in jobs.values():
@@ -82,7 +114,7 @@ def _run_jobs(client: Client) -> dict[str, str]:
         ended = client.get(f"/jobs/{job_id}")
         assert ended["status"] == "succeeded", ended["error"]
     client.post("/detectors", {"name": "delivered", "job": job["id"]})
-    return jobs | {"waiting": waiting["id"]}
+    return jobs | {"waiting": waiting["id"], "dependent": dependent["id"]}
 
 
 @pytest.fixture(scope="session")

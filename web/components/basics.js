@@ -37,12 +37,30 @@ export function ProgressBar({ value, label, text }) {
   return html`<span class="progress"><progress max="1" value=${value ?? undefined} aria-label=${label}></progress> <span>${text ?? percent(value)}</span></span>`;
 }
 
-/** Progress of a job with the remaining time. @param {{job: any}} props */
+/** The phase in which a job makes its steps; others have a progress of their own, and no remaining time is known. */
+const TRAINING = "training";
+
+/** Remaining time of the training as text; empty if it is unknown. @param {any} job */
+export const timeLeft = (job) => (job.phase === TRAINING && job.progress?.eta_seconds > 0 ? `${duration(job.progress.eta_seconds)} left` : "");
+
+/** The phase of a running job that is not its training; null during training. @param {any} job @returns {string | null} */
+export const otherPhase = (job) => (job.phase && job.phase !== TRAINING ? job.phase : null);
+
+/** Progress of a job in its current phase, with the remaining time of the training. @param {{job: any}} props */
 export function JobProgress({ job }) {
-  const progress = job.progress;
-  if (!progress) return html`<span class="muted">${job.phase ? words(job.phase) : NONE}</span>`;
-  const left = progress.eta_seconds === null || progress.eta_seconds === undefined ? "" : `, ${duration(progress.eta_seconds)} left`;
-  return html`<${ProgressBar} value=${progress.fraction} label=${`Progress of ${job.name ?? job.id ?? job.job_id}`} text=${`${percent(progress.fraction)}${left}`} />`;
+  const { progress } = job;
+  const name = job.name ?? job.id ?? job.job_id;
+  const phase = otherPhase(job);
+  if (phase) return html`<${PhaseProgress} job=${job} />`;
+  if (!progress?.steps) return html`<span class="muted">${NONE}</span>`;
+  return html`<${ProgressBar} value=${progress.fraction} label=${`Training of ${name}`} text=${[percent(progress.fraction), timeLeft(job)].filter(Boolean).join(", ")} />`;
+}
+
+/** The current phase with its own progress. @param {{job: any}} props */
+export function PhaseProgress({ job }) {
+  const fraction = job.progress?.phase_fraction ?? null;
+  const phase = words(job.phase);
+  return html`<${ProgressBar} value=${fraction} label=${`${phase} of ${job.name ?? job.id ?? job.job_id}`} text=${fraction === null ? phase : `${phase} ${percent(fraction)}`} />`;
 }
 
 /** A time as "3 min ago", the exact one on hover. @param {{at: string | null | undefined}} props */

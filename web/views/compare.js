@@ -76,7 +76,7 @@ function factRows(jobs) {
     ["Progress", (job) => (!job.progress?.steps ? NONE : job.finished_at ? percent(job.progress.fraction) : html`<${JobProgress} job=${job} />`)],
     ["Kind", (job) => job.kind],
     ["Method", (job) => job.method ?? NONE],
-    ["mAP of the student", (job) => points(job.mAP)],
+    ["mAP", (job) => points(job.mAP)],
     ["Parameters", (job) => count(job.parameters)],
     ["FLOPs for one image", (job) => count(job.flops)],
     ["Latency in the trainer", (job) => milliseconds(job.latency_ms)],

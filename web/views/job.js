@@ -1,11 +1,12 @@
 // @ts-check
 /** One job: its state, live, the actions that are allowed now, and tabs. */
 import { get } from "../api.js";
-import { Ago, JobLink, Loading, Status, Tabs } from "../components/basics.js";
+import { Ago, JobLink, Loading, otherPhase, PhaseProgress, Status, Tabs, timeLeft } from "../components/basics.js";
 import { Prose } from "../components/prose.js";
-import { duration, percent, words } from "../format.js";
+import { percent, words } from "../format.js";
 import { html, useEffect, useMemo, useState } from "../html.js";
 import { useResource } from "../resource.js";
+import { capital, detectorOf } from "../roles.js";
 import { href, route } from "../router.js";
 import { Actions } from "./job/actions.js";
 import { LiveJob } from "./job/live.js";
@@ -66,6 +67,7 @@ function useLiveJob(id, live) {
     const stop = live.listen((type, event) => {
       if (type === "progress") setProgress(event);
       if (type === "rewound" || type === "status") setProgress(null);
+      if (type === "phase") setProgress((/** @type {any} */ before) => before && { ...before, phase_fraction: null });
       if (CHANGES.has(type)) timer ||= setTimeout(() => { timer = 0; reload(); }, 300);
     });
     return () => { stop(); clearTimeout(timer); };
@@ -150,22 +152,23 @@ function LiveState({ live }) {
 
 /** @param {{job: Job}} props */
 function Progress({ job }) {
-  const progress = job.progress;
+  const { progress } = job;
   if (job.status === "queued" && job.queue_position) return html`<p>Position ${job.queue_position} in the queue.</p>`;
+  if (job.status === "running" && !progress) return job.phase ? html`<p role="status">Now: ${words(job.phase)}</p>` : null;
   if (!progress || !["running", "paused", "failed", "cancelled"].includes(job.status)) return null;
   const isRunning = job.status === "running";
-  const fraction = progress.steps ? progress.fraction : progress.phase_fraction;
+  const phase = isRunning && otherPhase(job);
   const facts = [
-    progress.steps > 0 && `step ${progress.step} of ${progress.steps}, epoch ${progress.epoch} of ${progress.epochs}`,
-    isRunning && job.phase && `now ${words(job.phase)}${progress.phase_fraction !== null && progress.phase_fraction !== undefined ? ` (${percent(progress.phase_fraction)})` : ""}`,
-    isRunning && progress.eta_seconds !== null && progress.eta_seconds !== undefined && `${duration(progress.eta_seconds)} left`,
-    isRunning && progress.images_per_second && `${progress.images_per_second.toPrecision(3)} images/s`,
+    `step ${progress.step} of ${progress.steps}, epoch ${progress.epoch} of ${progress.epochs}`,
+    isRunning && timeLeft(job),
+    isRunning && !phase && progress.images_per_second && `${progress.images_per_second.toPrecision(3)} images/s`,
   ].filter(Boolean);
   return html`
-    <div class="row">
-      <progress class="wide" max="1" value=${fraction ?? undefined} aria-label="Progress of the job"></progress>
-      <strong>${percent(fraction)}</strong> <span>${facts.join(" · ")}</span>
-    </div>
+    ${progress.steps > 0 && html`<div class="row">
+      <progress class="wide" max="1" value=${progress.fraction} aria-label="Progress of the training"></progress>
+      <strong>${percent(progress.fraction)}</strong> <span>of the training · ${facts.join(" · ")}</span>
+    </div>`}
+    ${phase && html`<p role="status">Now: <${PhaseProgress} job=${job} /></p>`}
     ${progress.stale && isRunning && html`<p class="warn">The worker has not reported for longer than its lease: another worker will take the job.</p>`}`;
 }
 
@@ -190,7 +193,7 @@ function Related({ job, related }) {
     ["Other seeds", job.seed_job_ids],
     ["Comparison", job.comparison_job_id ? [job.comparison_job_id] : []],
     ["Teacher", teacher ? [teacher] : []],
-    ["Student", student ? [student] : []],
+    [capital(detectorOf(job)), student ? [student] : []],
   ]).filter(([, ids]) => ids.length);
   if (!groups.length) return null;
   return html`<div class="row">${groups.map(([title, ids]) => html`

@@ -129,7 +129,7 @@ function jobColumns(datasetNames) {
   return [
     { name: "name", title: "Name", sort: (/** @type {Job} */ job) => job.name ?? job.id, cell: (/** @type {Job} */ job) => html`<${NameCell} job=${job} />` },
     { name: "status", title: "Status", sort: (/** @type {Job} */ job) => STATUSES.indexOf(job.status), cell: (/** @type {Job} */ job) => html`<${StatusCell} job=${job} />` },
-    { name: "progress", title: "Progress", sort: (/** @type {Job} */ job) => job.progress?.fraction, cell: (/** @type {Job} */ job) => (job.progress?.steps ? html`<${JobProgress} job=${job} />` : job.phase ? words(job.phase) : "") },
+    { name: "progress", title: "Progress", sort: (/** @type {Job} */ job) => job.progress?.fraction, cell: (/** @type {Job} */ job) => (job.progress?.steps || job.phase ? html`<${JobProgress} job=${job} />` : "") },
     { name: "kind", title: "Kind", sort: kindAndMethod, cell: kindAndMethod },
     { name: "dataset", title: "Data set", sort: dataset, cell: dataset },
     { name: "owner", title: "Owner", sort: (/** @type {Job} */ job) => job.owner, cell: (/** @type {Job} */ job) => job.owner },

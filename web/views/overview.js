@@ -4,7 +4,7 @@ import { get } from "../api.js";
 import { Ago, JobLink, JobProgress, Loading, ProgressBar } from "../components/basics.js";
 import { Prose } from "../components/prose.js";
 import { Table } from "../components/table.js";
-import { between, bytes, duration, number, percent, plural, time, words } from "../format.js";
+import { between, bytes, duration, number, plural, time, words } from "../format.js";
 import { html, useRef } from "../html.js";
 import { useResource } from "../resource.js";
 import { href } from "../router.js";
@@ -20,6 +20,8 @@ import { href } from "../router.js";
 const PAGE = 100;
 /** Jobs in a row that fail on a worker before the page says so; the command line has the same number. */
 const SUSPECT_FAILURES = 3;
+/** Style of the names of jobs, which should not break within words. */
+const NAME = { minWidth: "9rem" };
 
 export function View() {
   const pages = useRef(1);
@@ -76,8 +78,7 @@ const NumberCard = ({ title, value, address }) => html`
 /** @param {{jobs: RunningJob[], count: number}} props */
 function Running({ jobs, count }) {
   const columns = [
-    { name: "job", title: "Job", cell: (/** @type {RunningJob} */ job) => html`<${JobLink} id=${job.job_id} name=${job.name} />` },
-    { name: "phase", title: "Phase", cell: (/** @type {RunningJob} */ job) => words(job.phase) },
+    { name: "job", title: "Job", cell: (/** @type {RunningJob} */ job) => html`<div style=${NAME}><${JobLink} id=${job.job_id} name=${job.name} /></div>` },
     { name: "progress", title: "Progress", cell: (/** @type {RunningJob} */ job) => html`<${RunningProgress} job=${job} />` },
     { name: "devices", title: "GPUs", cell: (/** @type {RunningJob} */ job) => devices(job.devices) },
     { name: "owner", title: "Owner", cell: (/** @type {RunningJob} */ job) => job.owner },
@@ -95,10 +96,9 @@ function Running({ jobs, count }) {
 function RunningProgress({ job }) {
   const { progress } = job;
   const steps = progress?.steps ? `epoch ${progress.epoch} of ${progress.epochs}, step ${number(progress.step)} of ${number(progress.steps)}` : "";
-  const phase = progress?.phase_fraction !== null && progress?.phase_fraction !== undefined ? `${words(job.phase ?? "this phase")} ${percent(progress.phase_fraction)}` : "";
   return html`
     <${JobProgress} job=${job} />
-    <div class="hint">${[steps, phase].filter(Boolean).join(", ")}</div>
+    ${steps && html`<div class="hint">${steps}</div>`}
     ${progress?.stale && html`<div class="warn">The worker does not respond.</div>`}`;
 }
 
@@ -109,7 +109,7 @@ const devices = (count) => (count === null ? "1 if any" : count === 0 ? "CPU" : 
 function Waiting({ queue, onMore }) {
   const columns = [
     { name: "position", title: "Place", numeric: true, cell: (/** @type {QueuedJob} */ job) => number(job.position) },
-    { name: "job", title: "Job", cell: (/** @type {QueuedJob} */ job) => html`<${JobLink} id=${job.job_id} name=${job.name} />` },
+    { name: "job", title: "Job", cell: (/** @type {QueuedJob} */ job) => html`<div style=${NAME}><${JobLink} id=${job.job_id} name=${job.name} /></div>` },
     { name: "reason", title: "Waits for", cell: (/** @type {QueuedJob} */ job) => html`<${Reason} reason=${job.status_reason} />` },
     { name: "devices", title: "GPUs", cell: (/** @type {QueuedJob} */ job) => devices(job.devices) },
     { name: "priority", title: "Priority", numeric: true, cell: (/** @type {QueuedJob} */ job) => job.priority },

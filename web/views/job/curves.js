@@ -22,7 +22,7 @@ const SHARES = /^train\/share_/;
 const TITLES = {
   "val/bbox_mAP": "mAP on the validation images", "val/bbox_mAP_50": "mAP50", "val/bbox_mAP_75": "mAP75", "val/bbox_mAP_s": "mAP of small objects",
   "val/bbox_mAP_m": "mAP of medium objects", "val/bbox_mAP_l": "mAP of large objects", "train/loss": "Loss of training", "train/lr": "Learning rate",
-  "train/agreement": "Agreement of student and teacher", "train/images_per_second": "Images per second", "train/memory_mb": "Memory in MB", terms: "Terms of the loss, student",
+  "train/agreement": "Agreement of student and teacher", "train/images_per_second": "Images per second", "train/memory_mb": "Memory in MB", terms: "Terms of the loss",
   shares: "Gradient of each term / of the task",
 };
 const X = { step: "Training step", epoch: "Epoch", time: "Minutes since the start" };
@@ -62,7 +62,7 @@ function runGroups(job, related) {
   if (job.kind === "distill") {
     return [{ name: "Student", colour: COLOURS.student, jobs: [job, ...of(job.seed_job_ids)] }, { name: "Baseline", colour: COLOURS.baseline, dash: "dashed", jobs: of(job.baseline_job_ids) }].filter((group) => group.jobs.length);
   }
-  return [job.parent_id ? { name: "Baseline", colour: COLOURS.baseline, jobs: [job] } : { name: "Student", colour: COLOURS.student, jobs: [job] }];
+  return [job.parent_id ? { name: "Baseline", colour: COLOURS.baseline, jobs: [job] } : { name: "Detector", colour: COLOURS.student, jobs: [job] }];
 }
 
 /** Names of the panels to show: those of the address, else the main ones. @param {string | undefined} wish @param {string[]} keys */

@@ -17,7 +17,7 @@ export function ExportList({ exports, onChange }) {
   const firstDone = exports.findIndex((row) => row.status === "succeeded");
   const shown = exports.slice(0, firstDone < 0 ? undefined : firstDone + 1);
   const older = exports.slice(shown.length);
-  if (!exports.length) return html`<p class="empty">No export yet. An export turns the student into ONNX files, from the image to its boxes, and compares each with the student on the validation images.</p>`;
+  if (!exports.length) return html`<p class="empty">No export yet. An export turns the detector into ONNX files, from the image to its boxes, and compares each with the detector on the validation images.</p>`;
   return html`
     ${shown.map((row) => html`<${OneExport} key=${row.job_id} row=${row} onChange=${onChange} />`)}
     ${older.length > 0 && html`<details><summary>Older exports (${older.length})</summary>${older.map((row) => html`<${OneExport} key=${row.job_id} row=${row} onChange=${onChange} />`)}</details>`}`;
@@ -59,7 +59,7 @@ function Running({ id }) {
 function Files({ row, report }) {
   /** @type {import("../../components/table.js").Column<FileReport | null>[]} */
   const columns = [
-    { name: "file", title: "File", cell: (file) => html`<span class="together">${file ? html`<code>${file.name}</code>` : "student in PyTorch"}</span>` },
+    { name: "file", title: "File", cell: (file) => html`<span class="together">${file ? html`<code>${file.name}</code>` : "in PyTorch"}</span>` },
     { name: "size", title: "Size", numeric: true, cell: (file) => bytes(file?.bytes) },
     { name: "mAP", title: "mAP", numeric: true, cell: (file) => points((file ?? report).metrics.bbox_mAP) },
     { name: "loss", title: "Loss in points", numeric: true, cell: (file) => (file ? signed(file.drop, 2) : NONE) },
@@ -135,7 +135,7 @@ export function ExportForm({ job, isFirst, onStarted }) {
         onInput=${(/** @type {any} */ event) => setImages(event.target.value)} /></label>`}
       <${ActionButton} class="primary" disabled=${!formats.length || !images} onClick=${start}>Start export<//>
     </div>
-    <p class="hint">${job.is_terminal ? "It takes one to three minutes for a small student, after the jobs before it in the queue." : "The export waits until the job has ended."}${" "}
+    <p class="hint">${job.is_terminal ? "It takes one to three minutes for a small detector, after the jobs before it in the queue." : "The export waits until the job has ended."}${" "}
       Or on the command line: <code>frs export ${job.id}</code></p>
   </details>`;
 }

@@ -9,6 +9,7 @@ import { TryIt } from "../../components/try_it.js";
 import { bytes, NONE, points } from "../../format.js";
 import { html, useState } from "../../html.js";
 import { useResource } from "../../resource.js";
+import { capital, detectorOf } from "../../roles.js";
 import { ExportForm, ExportList } from "./exports.js";
 import { LatencyChart } from "./latency_chart.js";
 
@@ -51,7 +52,7 @@ function Exports({ job }) {
 function sourcesOf(job) {
   /** @param {string} role @param {string} title @param {string} id */
   const ofJob = (role, title, id) => ({ role, title, path: `/jobs/${id}/predict`, startExport: () => post(`/jobs/${id}/exports`, {}) });
-  const sources = [ofJob("student", job.kind === "train" ? "Detector" : "Student", job.id)];
+  const sources = [ofJob("student", capital(detectorOf(job)), job.id)];
   if (job.kind !== "distill") return sources;
   const teacher = /** @type {any} */ (job.spec.teacher);
   const [baseline] = job.baseline_job_ids;
@@ -80,7 +81,7 @@ function Artifacts({ job }) {
   /** @type {import("../../components/table.js").Column<Artifact>[]} */
   const columns = [
     { name: "name", title: "Name", cell: (row) => html`<code>${row.name}</code>` },
-    { name: "content", title: "Content", cell: (row) => CONTENTS[/** @type {keyof typeof CONTENTS} */ (row.name)] ?? NONE },
+    { name: "content", title: "Content", cell: (row) => CONTENTS[/** @type {keyof typeof CONTENTS} */ (row.name)]?.replace("the student", `the ${detectorOf(job)}`) ?? NONE },
     { name: "bytes", title: "Size", numeric: true, cell: (row) => bytes(row.bytes) },
     { name: "sha256", title: "SHA-256", cell: (row) => html`<${Hash} value=${row.sha256} />` },
     { name: "created", title: "Written", cell: (row) => html`<${Ago} at=${row.created_at} />` },
@@ -98,7 +99,7 @@ function Checkpoints({ job }) {
   const columns = [
     { name: "step", title: "Step", numeric: true, cell: (row) => row.step },
     { name: "epoch", title: "Epoch", numeric: true, cell: (row) => row.epoch },
-    { name: "kind", title: "Content", cell: (row) => (row.kind === "student" ? `mmdet weights of the student${row.labels.length ? `: ${row.labels.join(" and ")}` : ""}` : "state of the training, to continue from") },
+    { name: "kind", title: "Content", cell: (row) => (row.kind === "student" ? `mmdet weights of the ${detectorOf(job)}${row.labels.length ? `: ${row.labels.join(" and ")}` : ""}` : "state of the training, to continue from") },
     { name: "mAP", title: "mAP", numeric: true, cell: (row) => points(row.metrics?.bbox_mAP) },
     { name: "bytes", title: "Size", numeric: true, cell: (row) => bytes(row.bytes) },
     { name: "sha256", title: "SHA-256", cell: (row) => html`<${Hash} value=${row.sha256} />` },

@@ -6,6 +6,7 @@ import { Chart, COLOURS } from "../../components/chart.js";
 import { milliseconds, points } from "../../format.js";
 import { html, useMemo } from "../../html.js";
 import { useResource } from "../../resource.js";
+import { detectorOf } from "../../roles.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["JobDetails"]} Job */
 /** @typedef {import("../../types/api").components["schemas"]["frs__evaluation__report__Report"]} Report */
@@ -14,12 +15,12 @@ import { useResource } from "../../resource.js";
 /** @param {{job: Job}} props */
 export function LatencyChart({ job }) {
   const report = useResource((signal) => get(`/jobs/${job.id}/report`, {}, signal), [job.id, job.status]);
-  return html`<${Loading} resource=${report}>${(/** @type {Report} */ report) => html`<${Scatter} report=${report} />`}<//>`;
+  return html`<${Loading} resource=${report}>${(/** @type {Report} */ report) => html`<${Scatter} report=${report} student=${detectorOf(job)} />`}<//>`;
 }
 
-/** @param {{report: Report}} props */
-function Scatter({ report }) {
-  const found = useMemo(() => pointsOf(report), [report]);
+/** @param {{report: Report, student: string}} props `student`: what the trained detector is called. */
+function Scatter({ report, student }) {
+  const found = useMemo(() => pointsOf(report, student), [report]);
   const option = useMemo(() => ({
     tooltip: { formatter: (/** @type {any} */ item) => `${item.seriesName}\n${milliseconds(item.value[0])}, mAP ${item.value[1].toFixed(1)}` },
     grid: { top: 24, right: 60, bottom: 30 },
@@ -42,13 +43,13 @@ function Scatter({ report }) {
       ${report.rows.some((row) => row.role === "baseline") ? "The baseline is the same detector as the student, so it has the student's latency." : ""}</p>`;
 }
 
-/** @param {Report} report @returns {Point[]} */
-function pointsOf(report) {
+/** @param {Report} report @param {string} student @returns {Point[]} */
+function pointsOf(report, student) {
   const { facts, rows, files } = report;
   /** @type {[string, any, string, string][]} */
   const roles = [["teacher", facts.teacher_latency_ms, "diamond", "bottom"], ["baseline", facts.student_latency_ms, "triangle", "bottom"], ["student", facts.student_latency_ms, "circle", "top"]];
   const trained = roles.map(([role, latency, symbol, side]) => ({
-    name: role, latency, mAP: rows.find((row) => row.role === role)?.metrics.bbox_mAP, symbol, side, color: COLOURS[/** @type {keyof typeof COLOURS} */ (role)],
+    name: role === "student" ? student : role, latency, mAP: rows.find((row) => row.role === role)?.metrics.bbox_mAP, symbol, side, color: COLOURS[/** @type {keyof typeof COLOURS} */ (role)],
   }));
   const exported = (files ?? []).map((file) => ({ name: file.name, latency: file.latency_ms, mAP: file.metrics.bbox_mAP, ...(file.format === "onnx" ? { symbol: "rect", side: "top" } : { symbol: "emptyRect", side: "bottom" }), color: COLOURS.gain }));
   return /** @type {Point[]} */ ([...trained, ...exported].filter((point) => typeof point.latency === "number" && typeof point.mAP === "number"));

@@ -1,10 +1,11 @@
 // @ts-check
 /** Summary of a job: facts, its history in plain words, and its spec. */
 import { get, getAll } from "../../api.js";
-import { Ago, Copy, Facts, Loading } from "../../components/basics.js";
+import { Ago, Copy, Facts, JobLink, Loading } from "../../components/basics.js";
 import { between, clock, count, duration, NONE, time, words } from "../../format.js";
 import { html } from "../../html.js";
 import { useResource } from "../../resource.js";
+import { capital, detectorOf } from "../../roles.js";
 import { href, route, setQuery } from "../../router.js";
 import { useStreamed } from "./streamed.js";
 import { timeline } from "./timeline.js";
@@ -16,22 +17,22 @@ import { timeline } from "./timeline.js";
 export function Tab({ job, live, related }) {
   return html`
     <div class="grid">
-      <section class="card"><h2>Facts</h2><${JobFacts} job=${job} /></section>
+      <section class="card"><h2>Facts</h2><${JobFacts} job=${job} related=${related} /></section>
       <section class="card"><h2>Attempts</h2><${Attempts} job=${job} /></section>
     </div>
     <section class="card"><h2>History</h2><${History} job=${job} live=${live} /></section>
     <section class="card"><${Spec} job=${job} related=${related} /></section>`;
 }
 
-/** @param {{job: Job}} props */
-function JobFacts({ job }) {
+/** @param {{job: Job, related: Job[]}} props */
+function JobFacts({ job, related }) {
   const { spec } = job;
   const trains = ["distill", "train"].includes(job.kind);
   return html`<${Facts} items=${[
     ["Id", html`<code>${job.id}</code> <${Copy} text=${job.id} />`],
     ["Data set", html`<a href=${href(["datasets", spec.dataset])}>${spec.dataset}</a>`],
-    ...(spec.teacher ? [["Teacher", detector(spec.teacher)]] : []),
-    ...(spec.student ? [["Student", detector(spec.student)]] : []),
+    ...(spec.teacher ? [["Teacher", detector(spec.teacher, related)]] : []),
+    ...(spec.student ? [[capital(detectorOf(job)), detector(spec.student, related)]] : []),
     ...(trains ? [["Training", schedule(spec.schedule)]] : []),
     ["Owner, priority", `${job.owner}, ${job.priority}`],
     ["Submitted", time(job.created_at)],
@@ -42,9 +43,9 @@ function JobFacts({ job }) {
   ]} />`;
 }
 
-/** A reference to a detector or its description, in few words. @param {any} reference */
-function detector(reference) {
-  if (reference.job) return html`student of <a href=${href(["jobs", reference.job])}>${reference.job}</a>`;
+/** A reference to a detector or its description, in few words. @param {any} reference @param {Job[]} related */
+function detector(reference, related) {
+  if (reference.job) return html`of job <${JobLink} id=${reference.job} name=${related.find((job) => job.id === reference.job)?.name} />`;
   if (reference.detector) return html`<a href=${href(["detectors", reference.detector])}>${reference.detector}</a>`;
   if (!reference.architecture) return Object.entries(reference).filter(([, value]) => value !== null).map(([name, value]) => `${words(name)} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
   const { type, depth, width } = reference.backbone ?? {};
@@ -55,7 +56,7 @@ function detector(reference) {
 /** @param {any} value */
 function schedule(value) {
   const size = value.image_size ? `, ${value.image_size.join(" x ")} pixels` : "";
-  return `${value.max_steps ? `${count(value.max_steps)} steps` : `${value.epochs} epochs`}, batches of ${value.batch_size}${size}, seed ${value.seed}`;
+  return `${value.max_steps ? `${count(value.max_steps)} steps` : value.epochs ? `${value.epochs} epochs` : "epochs of the base config"}, batches of ${value.batch_size}${size}, seed ${value.seed}`;
 }
 
 /** @param {{job: Job}} props */

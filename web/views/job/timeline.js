@@ -1,6 +1,7 @@
 // @ts-check
 /** The history of a job in plain words, from its events. */
 import { plural, points, words } from "../../format.js";
+import { capital, detectorOf } from "../../roles.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["Event"]} Event */
 /** @typedef {{at: string, text: string, seconds: number | null, kind: "wait" | "work" | "mark" | "bad"}} Entry `seconds` is how long it lasted; null for a moment or what still lasts. */
@@ -8,13 +9,13 @@ import { plural, points, words } from "../../format.js";
 const PHASES = {
   checking: "Checks the spec and the data set", loading: "Loads the detectors", probing: "Measures time and memory of a step",
   "evaluating the teacher": "Evaluates the teacher", calibrating: "Calibrates the weights of the terms", training: "Trains",
-  evaluating: "Evaluates the student", exporting: "Writes the files", matching: "Matches the detections of both runs",
+  exporting: "Writes the files", matching: "Matches the detections of both runs",
   resampling: "Resamples the validation images", drawing: "Draws the pictures", comparing: "Compares the exported file with the student",
 };
 
 /**
  * Return the entries of the history; runs of checkpoints and files are one entry each.
- * @param {Event[]} events @param {{kind: string, attempts: {number: number, worker: string}[]}} job
+ * @param {Event[]} events @param {{kind: string, parent_id: string | null, attempts: {number: number, worker: string}[]}} job
  */
 export function timeline(events, job) {
   const workers = new Map(job.attempts.map((attempt) => [attempt.number, attempt.worker]));
@@ -24,7 +25,7 @@ export function timeline(events, job) {
   let group = { type: "", count: 0, entry: /** @type {Entry | null} */ (null) };
 
   for (const event of events) {
-    const entry = describe(event, workers, job.kind);
+    const entry = describe(event, workers, job);
     if (!entry) continue;
     if (event.type === "checkpoint" || event.type === "artifact") {
       if (group.type === event.type && group.entry) {
@@ -44,21 +45,29 @@ export function timeline(events, job) {
   return entries;
 }
 
-/** @param {Event} event @param {Map<number, string>} workers @param {string} kind @returns {Entry | null} */
-function describe(event, workers, kind) {
+/** @param {Event} event @param {Map<number, string>} workers @param {{kind: string, parent_id: string | null}} job @returns {Entry | null} */
+function describe(event, workers, job) {
+  const detector = detectorOf(job);
   const data = /** @type {any} */ (event.data);
   const entry = (/** @type {string} */ text, /** @type {Entry["kind"]} */ kind = "mark") => ({ at: event.at, text, seconds: null, kind });
   const by = data.by ? ` by ${data.by}` : "";
   switch (event.type) {
     case "status": return status(event, data, by, workers, entry);
-    case "phase": return entry((kind === "export" && data.phase === "calibrating" ? "Calibrates the INT8 file" : PHASES[/** @type {keyof typeof PHASES} */ (data.phase)]) ?? words(data.phase), "work");
+    case "phase": return entry(phase(data.phase, job.kind, detector), "work");
     case "rewound": return data.to_step ? entry(`Continues from step ${data.to_step}`) : null;
-    case "evaluation": return entry(`${data.role === "teacher" ? "Teacher" : data.step ? `Student at step ${data.step}` : "Student"}: mAP ${points(data.metrics.bbox_mAP)} on ${plural(data.images, "image")}`);
+    case "evaluation": return entry(`${data.role === "teacher" ? "Teacher" : `${capital(detector)}${data.step ? ` at step ${data.step}` : ""}`}: mAP ${points(data.metrics.bbox_mAP)} on ${plural(data.images, "image")}`);
     case "checkpoint": case "artifact": return entry(saved(event, 1));
     case "changed": return entry(`Changed ${Object.keys(data).filter((name) => name !== "by" && name !== "request_id").join(", ")}${by}`);
     case "cleaned": return entry(`Removed ${(data.contents ?? []).map(words).join(", ")}${by}`);
     default: return event.type.endsWith("_requested") ? entry(`A ${words(event.type.replace("_requested", ""))} is requested${by}`) : null;
   }
+}
+
+/** @param {string} name @param {string} kind @param {string} detector */
+function phase(name, kind, detector) {
+  if (name === "evaluating") return `Evaluates the ${detector}`;
+  if (name === "calibrating" && kind === "export") return "Calibrates the INT8 file";
+  return PHASES[/** @type {keyof typeof PHASES} */ (name)] ?? words(name);
 }
 
 /** @param {Event} event @param {any} data @param {string} by @param {Map<number, string>} workers @param {(text: string, kind?: Entry["kind"]) => Entry} entry */

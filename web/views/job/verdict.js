@@ -7,6 +7,7 @@ import { Chart } from "../../components/chart.js";
 import { bytes, count, milliseconds, NONE, number, percent, plural, points, range, signed, words } from "../../format.js";
 import { html, useEffect, useMemo } from "../../html.js";
 import { useResource } from "../../resource.js";
+import { capital, detectorOf } from "../../roles.js";
 import { href } from "../../router.js";
 import { gainChart, seedChart } from "./verdict_charts.js";
 
@@ -30,15 +31,16 @@ export function Tab({ job, live, related }) {
   const report = useResource((abort) => get(`/jobs/${job.id}/report`, {}, abort), [job.id]);
   useEffect(() => { if (states || evaluated) report.reload(); }, [states, evaluated, job.status]);
   const run = related.find((other) => other.id === runId) ?? job;
+  const titles = { ...ROLES, student: capital(detectorOf(job)) };
   return html`<${Loading} resource=${report}>${(/** @type {Report} */ data) => html`
     ${data.status === "partial" && html`<${Missing} report=${data} job=${job} related=${related} />`}
     ${data.comparison && html`<div class="grid"><${VerdictCard} report=${data} /><${Advice} report=${data} run=${run} /></div>`}
     ${data.status === "complete" && !data.comparison && html`<${Alone} job=${job} />`}
-    ${data.rows.length > 0 && html`<${Scores} report=${data} />`}
+    ${data.rows.length > 0 && html`<${Scores} report=${data} titles=${titles} />`}
     ${data.comparison && html`<${Gains} report=${data} />`}
-    <${Classes} report=${data} />
+    <${Classes} report=${data} titles=${titles} />
     ${data.comparison && html`<${Seeds} report=${data} />`}
-    <${Costs} report=${data} />`}<//>`;
+    <${Costs} report=${data} student=${detectorOf(job)} />`}<//>`;
 }
 
 /** What a partial report lacks. @param {{report: Report, job: Job, related: Job[]}} props */
@@ -95,8 +97,8 @@ function Advice({ report, run }) {
   </section>`;
 }
 
-/** @param {{report: Report}} props */
-function Scores({ report }) {
+/** @param {{report: Report, titles: typeof ROLES}} props */
+function Scores({ report, titles }) {
   const intervals = report.comparison?.image_interval.by_number;
   const columns = /** @type {[keyof typeof METRICS, string][]} */ (Object.entries(METRICS));
   const name = /** @type {string | undefined} */ (report.facts.method);
@@ -107,7 +109,7 @@ function Scores({ report }) {
       <thead><tr><th><span class="visually-hidden">Detector</span></th>${columns.map(([, title]) => html`<th class="numeric">${title}</th>`)}</tr></thead>
       <tbody>
         ${report.rows.map((row) => html`<tr key=${row.role}>
-          <th scope="row">${row.role !== "gain" && html`<span class=${`swatch of-${row.role}`} aria-hidden="true"></span> `}${ROLES[row.role]}${row.role === "student" ? method : ""}</th>
+          <th scope="row">${row.role !== "gain" && html`<span class=${`swatch of-${row.role}`} aria-hidden="true"></span> `}${titles[row.role]}${row.role === "student" ? method : ""}</th>
           ${columns.map(([name]) => html`<td class="numeric">${row.role === "gain" ? html`<strong>${signed(row.metrics[name])}</strong>` : points(row.metrics[name])}</td>`)}</tr>`)}
         ${intervals && html`<tr><th scope="row" class="muted">from … to</th>${columns.map(([name]) => html`<td class="numeric muted">${intervals[name] ? html`${signed(intervals[name]?.low)}<br />${signed(intervals[name]?.high)}` : NONE}</td>`)}</tr>`}
         ${report.files.map((file) => html`<tr key=${file.name}><th scope="row">${file.name}</th>${columns.map(([name]) => html`<td class="numeric">${points(file.metrics[name])}</td>`)}</tr>`)}
@@ -131,8 +133,8 @@ function Gains({ report }) {
     <p class="hint">Points with their ${level} intervals over the validation images. An interval that includes 0 shows no difference.</p></section>`;
 }
 
-/** @param {{report: Report}} props */
-function Classes({ report }) {
+/** @param {{report: Report, titles: typeof ROLES}} props */
+function Classes({ report, titles }) {
   const names = Object.keys(report.per_class);
   const rows = useMemo(() => names.map((name) => /** @type {{name: string} & Partial<Record<keyof typeof ROLES, number | null>>} */ ({ name, ...report.per_class[name] }))
     .sort((a, b) => (b.gain ?? -Infinity) - (a.gain ?? -Infinity) || (b.student ?? -1) - (a.student ?? -1)), [report]);
@@ -143,7 +145,7 @@ function Classes({ report }) {
   return html`<section class="card"><h2>mAP by class, points</h2>
     <div class="grid flush">
       <div class="scroll tall" tabindex="0" role="region" aria-label="mAP by class"><table>
-        <thead><tr><th>Class</th>${roles.map((role) => html`<th class="numeric">${ROLES[role]}</th>`)}</tr></thead>
+        <thead><tr><th>Class</th>${roles.map((role) => html`<th class="numeric">${titles[role]}</th>`)}</tr></thead>
         <tbody>${rows.map((row) => html`<tr key=${row.name}><th scope="row">${row.name}</th>${roles.map((role) => html`<td class="numeric">${role === "gain" ? signed(row[role]) : points(row[role])}</td>`)}</tr>`)}</tbody>
       </table></div>
       ${gains.length > 0 && html`<div class="scroll tall" tabindex="0" role="region" aria-label="Gain by class"><${Chart} option=${option} label=${label} height=${60 + 28 * gains.length} /></div>`}
@@ -169,11 +171,11 @@ function Seeds({ report }) {
   </section>`;
 }
 
-/** @param {{report: Report}} props */
-function Costs({ report }) {
+/** @param {{report: Report, student: string}} props `student`: what the trained detector is called. */
+function Costs({ report, student }) {
   const facts = /** @type {any} */ (report.facts);
   const both = (/** @type {string} */ name, /** @type {(value: any) => string} */ format) => {
-    const texts = ["teacher", "student"].filter((role) => facts[`${role}_${name}`] !== undefined && facts[`${role}_${name}`] !== null).map((role) => `${role} ${format(facts[`${role}_${name}`])}`);
+    const texts = ["teacher", "student"].filter((role) => facts[`${role}_${name}`] !== undefined && facts[`${role}_${name}`] !== null).map((role) => `${role === "student" ? student : role} ${format(facts[`${role}_${name}`])}`);
     return texts.length ? texts.join(", ") : null;
   };
   const weights = Object.entries(facts.weights ?? {}).filter(([name, value]) => ["feature", "logit"].includes(name) && value).map(([name, value]) =>
@@ -186,7 +188,7 @@ function Costs({ report }) {
     ["Layers from the teacher", facts.teacher_init ? `${facts.teacher_init.copied.length} of ${facts.teacher_init.copied.length + facts.teacher_init.own.length} in neck and head` : null],
     ["Training images", facts.training_images ? number(facts.training_images) : null], ["Device, precision", facts.device ? `${facts.device}, ${facts.precision ?? NONE}` : null],
     ...report.files.map((file) => [file.name, `${bytes(file.bytes)}, ${milliseconds(file.latency_ms)} on one CPU thread, mAP ${signed(-file.drop, 2)} points${file.passed ? "" : `, more than the ${points(file.max_drop, 2)} allowed`}`]),
-    ["Student's SHA-256", facts.student_sha256 ? html`<code>${facts.student_sha256.slice(0, 16)}…</code> <${Copy} text=${facts.student_sha256} />` : null],
+    [`${capital(student)}'s SHA-256`, facts.student_sha256 ? html`<code>${facts.student_sha256.slice(0, 16)}…</code> <${Copy} text=${facts.student_sha256} />` : null],
   ]).filter(([, value]) => value !== null);
   return items.length ? html`<section class="card"><h2>Costs and facts</h2><${Facts} items=${items} /></section>` : null;
 }

@@ -8,8 +8,8 @@ import { firstSentence, formOf, initialValue, variantOf } from "./schema.js";
 /** @typedef {import("./schema.js").Form} Form */
 /**
  * @typedef {{definitions: import("./schema.js").Definitions, errors: {field: string, message: string, hint?: string}[],
- *   suggestions: Record<string, {value: string, label: string}[]>, yaml: any}} FormContext
- * `suggestions` are values for fields by their name, such as the names of the data sets for `dataset`.
+ *   suggestions: Record<string, {value: string, label: string}[]>, yaml: any, titles?: Record<string, string>}} FormContext
+ * `suggestions` are values for fields by their name, such as the names of the data sets for `dataset`; `titles` replace names.
  */
 /** @typedef {{name: string, path: string, schema: any, value: any, required: boolean, onChange: (value: any) => void, context: FormContext}} FieldProps */
 
@@ -77,11 +77,12 @@ function Variants({ name, path, value, required, onChange, context, form }) {
   const chosen = form.variants[current];
   const errors = errorsOf(context, path);
   const id = fieldId(path);
+  const title = context.titles?.[path] ?? words(name);
   const choose = (/** @type {any} */ event) => onChange(event.target.value === "" ? undefined : initialValue(form.variants[event.target.value]));
   return html`
-    <fieldset class="group"><legend>${words(name)}${required && html` <span class="muted">(required)</span>`}</legend>
+    <fieldset class="group"><legend>${title}${title !== words(name) && html` <span class="muted">(<code>${name}</code> in the YAML)</span>`}${required && html` <span class="muted">(required)</span>`}</legend>
       <div class="field">
-        <label for=${id} class="visually-hidden">${words(name)}</label>
+        <label for=${id} class="visually-hidden">${title}</label>
         <select id=${id} onChange=${choose} aria-invalid=${errors.length > 0} aria-describedby=${`${id}-notes`}>
           ${(current < 0 || !required) && form.schema.default === undefined && html`<option value="" selected=${current < 0}>${required ? "choose" : "none"}</option>`}
           ${form.variants.map((variant, index) => html`<option key=${index} value=${index} selected=${index === current}>${variant.label}</option>`)}

@@ -24,7 +24,8 @@ export function SpecForm({ spec, onChange, context }) {
   const isShown = (/** @type {string} */ name) => spec[name] !== undefined || !unused.includes(name);
   const placed = [...FIRST, "schedule", ...Object.keys(SECTIONS)];
   const others = Object.keys(schema.properties).filter((name) => !placed.includes(name) && isShown(name));
-  const props = { schema, value: spec, onChange, context };
+  const isDistilled = (spec.kind ?? schema.properties.kind.default) === "distill";
+  const props = { schema, value: spec, onChange, context: { ...context, titles: isDistilled ? {} : { student: "detector" } } };
   return html`
     <form onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
       <section class="card"><h2>Job</h2><${ObjectFields} ...${props} names=${FIRST.filter(isShown)} /></section>

@@ -47,7 +47,7 @@ export function PlanPanel({ state, spec }) {
         <${Facts} items=${[
           ["Training images", number(plan.training_images)], ["Epochs", number(plan.epochs)], ["Training steps", number(plan.steps)],
           ["Jobs", plan.jobs > 1 ? `${plan.jobs}, with baselines, seeds and comparison` : "1"], ["Place in the queue", number(plan.queue_position)],
-        ]} />` : !error && html`<p class="empty">Choose a data set and a student, or start from a <a href="#/recipes">recipe</a>.</p>`}
+        ]} />` : !error && html`<p class="empty">Choose a data set and a detector, or start from a <a href="#/recipes">recipe</a>.</p>`}
     </section>
     <${ProbePanel} spec=${spec} isPossible=${Boolean(plan?.ok && isCurrent)} />`;
 }
@@ -123,7 +123,7 @@ function Costs({ result }) {
     <div class="scroll"><table>
       <caption class="visually-hidden">Cost of the detectors for one image</caption>
       <thead><tr><th></th><th class="numeric">Parameters</th><th class="numeric">FLOPs</th><th class="numeric">Latency</th></tr></thead>
-      <tbody><${CostRow} name="Teacher" cost=${result.teacher} /><${CostRow} name="Student" cost=${result.student} /></tbody>
+      <tbody><${CostRow} name="Teacher" cost=${result.teacher} /><${CostRow} name=${result.teacher ? "Student" : "Detector"} cost=${result.student} /></tbody>
     </table></div>
     <p class="hint">FLOPs: ${result.flops_convention}.</p>`;
 }
