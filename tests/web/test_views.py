@@ -14,6 +14,7 @@ VIEWS = {
     "job-waiting": ("#/jobs/{waiting}", "text=4 GPUs"),
     "curves": ("#/jobs/{distill}/curves", ".chart canvas"),
     "verdict": ("#/jobs/{distill}/verdict", ".chart canvas"),
+    "running": ("#/jobs/{running}", "text=of the training"),
     "images": ("#/jobs/{distill}/pictures", "svg.boxes image ~ rect.box"),
     "precision-recall": ("#/jobs/{distill}/pictures?part=precision-recall", ".chart canvas"),
     "confusion": ("#/jobs/{distill}/pictures?part=confusion", ".matrix td.right"),
@@ -32,6 +33,8 @@ VIEWS = {
 """View: its address, and what is drawn from its data."""
 HOSTILE = "<img src=x onerror=alert(1)>"
 """Name of a class of the data set `hostile`, and metadata of the job `waiting`; see `conftest.py`."""
+CUT_TABLES = """[...document.querySelectorAll(".scroll")].filter(region => region.scrollWidth > region.clientWidth + 1)
+ .map(region => region.ariaLabel)"""
 SCREENSHOTS = os.environ.get("FRS_SCREENSHOTS")
 """Folder that pictures of all views are written to; `make screenshots` sets it."""
 
@@ -47,6 +50,7 @@ def test_a_view_shows_its_data_without_errors_and_is_accessible(make_tab, site, 
         (item["id"], item["nodes"][0]["html"]) for item in violations if item["impact"] in ("serious", "critical")
     ] == []
     assert tab.problems == []
+    assert page.evaluate(CUT_TABLES) == [], "tables that are wider than the page at 1280 px"
     if SCREENSHOTS:
         page.wait_for_timeout(800)  # for charts and images
         page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)

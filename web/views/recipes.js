@@ -28,10 +28,10 @@ const paper = (value) => (value === null || value === undefined ? NONE : value.t
 function List({ rows }) {
   const columns = [
     { name: "name", title: "Recipe", sort: (/** @type {Recipe} */ row) => row.name,
-      cell: (/** @type {Recipe} */ row) => html`<div style=${{ minWidth: "9rem" }}><a href=${href(["recipes"], { ...route.value.query, recipe: row.name })}>${row.name}</a></div>` },
+      cell: (/** @type {Recipe} */ row) => html`<div style=${{ minWidth: "11.5rem" }}><a href=${href(["recipes"], { ...route.value.query, recipe: row.name })}>${row.name}</a></div>` },
     { name: "title", title: "Description", cell: (/** @type {Recipe} */ row) => html`<div style=${{ minWidth: "14rem" }}><${Prose} text=${row.title} /></div>` },
     { name: "kind", title: "Kind", sort: (/** @type {Recipe} */ row) => row.spec.kind, cell: (/** @type {Recipe} */ row) => row.spec.kind },
-    { name: "dataset", title: "Data set", sort: (/** @type {Recipe} */ row) => row.spec.dataset, cell: (/** @type {Recipe} */ row) => row.spec.dataset },
+    { name: "dataset", title: "Data set", sort: (/** @type {Recipe} */ row) => row.spec.dataset, cell: (/** @type {Recipe} */ row) => html`<span class="together">${row.spec.dataset}</span>` },
     { name: "teacher", title: "Paper: teacher", numeric: true, sort: (/** @type {Recipe} */ row) => row.published?.teacher, cell: (/** @type {Recipe} */ row) => paper(row.published?.teacher) },
     { name: "alone", title: "Paper: student alone", numeric: true, sort: (/** @type {Recipe} */ row) => row.published?.student_alone, cell: (/** @type {Recipe} */ row) => paper(row.published?.student_alone) },
     { name: "distilled", title: "Paper: distilled", numeric: true, sort: (/** @type {Recipe} */ row) => row.published?.student_distilled, cell: (/** @type {Recipe} */ row) => paper(row.published?.student_distilled) },

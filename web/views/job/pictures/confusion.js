@@ -13,7 +13,7 @@ export function Confusion({ data }) {
     <p class="hint">A row is the class of an object, a column the class of its detection (score from 0.3, IoU from 0.5, matched over all classes).
       The last column counts missed objects, the last row detections without an object. The shade is the share of the row.
       ${data.classes.length > MAX_CLASSES && ` The ${MAX_CLASSES} classes with the most objects are shown.`}</p>
-    <div class="grid">${roles.map(([role, title]) => html`
+    <div class="charts">${roles.map(([role, title]) => html`
       <section class="card" key=${role}>
         <h2 class=${`of-${role}`}>${title}</h2>
         <${Matrix} classes=${data.classes} shown=${shown} entries=${data.confusion[role]} label=${`Confusion matrix of the ${title}`} />

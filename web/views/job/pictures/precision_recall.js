@@ -10,7 +10,7 @@ import { ROLES } from "../pictures.js";
 export function PrecisionRecall({ data }) {
   const chosen = route.value.query.class ?? "";
   return html`
-    <div class="row"><label>Class
+    <div class="row controls"><label>Class
       <select value=${chosen} onChange=${(/** @type {any} */ event) => setQuery({ class: event.target.value })}>
         <option value="">mean over the classes</option>
         ${data.classes.map((/** @type {string} */ name) => html`<option value=${name}>${name}</option>`)}
@@ -38,9 +38,9 @@ function Curves({ recalls, byRole, name, label }) {
     });
     const axis = { type: "value", min: 0, max: 1, nameLocation: "middle" };
     return {
-      series, legend: { top: 0 }, tooltip: { trigger: "axis", valueFormatter: (/** @type {number} */ value) => value?.toFixed(3) },
-      xAxis: { ...axis, name: "recall", nameGap: 26 }, yAxis: { ...axis, name: "precision", nameGap: 34 }, grid: { bottom: 30, left: 30 },
+      series, legend: { top: 0, left: 0, orient: "vertical" }, tooltip: { trigger: "axis", valueFormatter: (/** @type {number} */ value) => value?.toFixed(3) },
+      xAxis: { ...axis, name: "recall", nameGap: 26 }, yAxis: { ...axis, name: "precision", nameGap: 34 }, grid: { top: 24 * series.length + 14, bottom: 30, left: 30 },
     };
   }, [byRole, name]);
-  return html`<${Chart} option=${option} label=${label} height=${340} />`;
+  return html`<${Chart} option=${option} label=${label} height=${380} />`;
 }
