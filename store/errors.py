@@ -69,7 +69,7 @@ class TooManyWebhooks(FrsError):
     """The owner has as many webhooks as allowed."""
 
     code = "too_many_webhooks"
-    hint_by_default = "Delete one with DELETE /webhooks/{id}; an operator sets the limit with FRS_MAX_WEBHOOKS."
+    hint_by_default = "Delete one; an operator sets the limit with FRS_MAX_WEBHOOKS."
 
 
 class InvalidKey(FrsError):

@@ -52,7 +52,7 @@ def rotate_key(database: Database, caller: Caller, key_id: str, grace_seconds: f
         old = _get_row(session, key_id)
         new = api_keys.rotate(session, old, token, grace_seconds)
         if new is None:
-            hint = "Create a key with POST /api-keys."
+            hint = "Create a key instead."
             raise ApiError(
                 409, "key_not_valid", "This key has expired or was revoked, or it is a signed-in user.", hint
             )

@@ -78,7 +78,7 @@ def redeliver(database: Database, caller: Caller, webhook_id: str, delivery_id: 
         webhook = _get_row(session, caller, webhook_id)
         delivery = session.get(WebhookDelivery, delivery_id)
         if delivery is None or delivery.webhook_id != webhook.id:
-            hint = "See GET /webhooks/{id}/deliveries; old deliveries are removed."
+            hint = "List the deliveries of the webhook; old ones are removed."
             raise NotFoundError("delivery_not_found", "The webhook has no delivery of this id.", hint)
         delivery = deliveries.redeliver(session, delivery.id)
         audit.record(session, caller.actor, "webhook.redeliver", [delivery.id], webhook=webhook.id)
@@ -110,5 +110,5 @@ def _check_literal_address(host: str, settings: Settings) -> None:
 def _get_row(session: Session, caller: Caller, webhook_id: str) -> webhook_tables.Webhook:
     webhook = session.get(webhook_tables.Webhook, webhook_id)
     if webhook is None or not caller.may_see(webhook):
-        raise NotFoundError("webhook_not_found", "There is no webhook of this id.", "See GET /webhooks.")
+        raise NotFoundError("webhook_not_found", "There is no webhook of this id.", "List your webhooks.")
     return webhook
