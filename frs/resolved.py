@@ -143,5 +143,7 @@ def _resolve_detector(ref: DetectorRef, models: Path) -> ResolvedDetector:
     if isinstance(ref.init, InitFromBackbone):
         weights_file(models, ref.init.backbone)
     elif ref.init not in ("random", "imagenet"):
-        raise InvalidSpec("Only the service can resolve `init: {detector}`.", "Use `init: {weights: FILE}`.")
+        raise InvalidSpec(
+            "Only the service can resolve `init: {detector}` and `init: {job}`.", "Use `init: {weights: FILE}`."
+        )
     return ResolvedDetector(description=ref)

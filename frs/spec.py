@@ -10,7 +10,7 @@ from frs.distillation_spec import Distillation, Method, MethodTerms
 from frs.names import Name, add_suffix
 from frs.spec_model import Spec
 
-Kind = Literal["distill", "train", "evaluate", "export", "compare"]
+Kind = Literal["distill", "train", "quantize", "evaluate", "export", "compare"]
 """`compare` is internal: the service creates it for a job with a `baseline`, and the API rejects it."""
 Architecture = Literal["retinanet", "gfl", "fcos", "atss", "tood", "vfnet", "rtmdet", "yolox", "faster_rcnn"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -55,7 +55,17 @@ class InitFromBackbone(Spec):
     """Path of the weights file, relative to the models folder: of a backbone, a classifier or a detector."""
 
 
-Init = Literal["random", "imagenet"] | InitFromDetector | InitFromFile | InitFromBackbone
+JobId = Annotated[str, StringConstraints(pattern=r"^job_[0-9a-z]{26}$")]
+
+
+class InitFromJob(Spec):
+    """Initial weights from the student that another job trained. A queued job waits for that job."""
+
+    job: JobId
+    """Id of the job."""
+
+
+Init = Literal["random", "imagenet"] | InitFromDetector | InitFromFile | InitFromBackbone | InitFromJob
 
 
 class DetectorByName(Spec):
@@ -68,7 +78,7 @@ class DetectorByName(Spec):
 class DetectorOfJob(Spec):
     """The student that another job trained. A queued job waits for that job."""
 
-    job: Annotated[str, StringConstraints(pattern=r"^job_[0-9a-z]{26}$")]
+    job: JobId
     """Id of the job."""
 
 
@@ -78,8 +88,8 @@ class ConfigDetector(Spec):
     config: Annotated[str, StringConstraints(pattern=r"^mmdet::[a-z0-9_]+/[A-Za-z0-9_.-]+\.py$", max_length=200)]
     """Name of a config that ships with mmdet, for example `mmdet::gfl/gfl_r50_fpn_1x_coco.py`."""
     init: Init = "imagenet"
-    """Initial weights: `random`, `imagenet` (backbone only), `{backbone: FILE}` (backbone only), `{detector: NAME}` or
-    `{weights: FILE}`."""
+    """Initial weights: `random`, `imagenet` (backbone only), `{backbone: FILE}` (backbone only), `{detector: NAME}`,
+    `{job: ID}` or `{weights: FILE}`."""
 
 
 class DescribedDetector(Spec):
@@ -94,8 +104,8 @@ class DescribedDetector(Spec):
     stacked_convs: Annotated[int, Field(ge=1, le=8)] | None = None
     """Convolutions in each branch of the head. Absent: the base config's number."""
     init: Init = "random"
-    """Initial weights: `random`, `imagenet` (backbone only), `{backbone: FILE}` (backbone only), `{detector: NAME}` or
-    `{weights: FILE}`."""
+    """Initial weights: `random`, `imagenet` (backbone only), `{backbone: FILE}` (backbone only), `{detector: NAME}`,
+    `{job: ID}` or `{weights: FILE}`."""
 
 
 DetectorDescription = ConfigDetector | DescribedDetector
@@ -176,8 +186,8 @@ class Schedule(Spec):
     """Gradients are clipped to this norm; null turns clipping off."""
     image_size: Size | None = None
     """[width, height] in pixels that images are scaled into; the aspect ratio is kept. Absent: the base config's size,
-    640 x 640 for `rtmdet`, 416 x 416 for `yolox`, otherwise 1333 x 800; for the kinds `evaluate` and `export` and
-    the check of the teacher, the size that the detector was trained at, if its weights file has it."""
+    640 x 640 for `rtmdet`, 416 x 416 for `yolox`, otherwise 1333 x 800; for the kinds `quantize`, `evaluate` and
+    `export` and the check of the teacher, the size that the detector was trained at, if its weights file has it."""
     train_sizes: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)] | None = None
     """Sizes for training, [width, height] in pixels; one is drawn at random for each image. Absent: `image_size`; if it
     is absent, too, the base config's, for `yolox` the squares of 320 to 640 pixels."""
@@ -284,6 +294,18 @@ class Resources(Spec):
         return self
 
 
+QUANTIZE_SCHEDULE: dict[str, Any] = {
+    "optimizer": {"name": "adamw", "learning_rate": 1e-4},
+    "lr_schedule": {"name": "cosine"},
+    "frozen_stages": 0,
+}
+"""Default schedule of kind `quantize`, besides its length: a tenth of AdamW's usual rate, for all layers."""
+QUANTIZE_EPOCHS = 3
+QUANTIZE_KEEPS = {
+    *("batch_size", "accumulate", "image_size", "train_sizes", "augmentation", "flip_prob"),
+    *("keep_background_images", "seed"),
+}
+"""Fields of a schedule that `quantisation_of` keeps: what a student is trained on, not how long and how fast."""
 DISTILLATION_FIELDS = {"teacher", "method", "unlabelled", "distillation", "baseline"}
 """Fields of a distillation; a job without a teacher does not have them."""
 
@@ -301,7 +323,9 @@ class JobSpec(Spec):
     name: Name | None = None
     """Display name of the job."""
     kind: Kind = "distill"
-    """`distill`: train `student` under `teacher`. `train`: train `student` without a teacher. `evaluate`: compute the
+    """`distill`: train `student` under `teacher`. `train`: train `student` without a teacher. `quantize`: train a
+    finished student further, rounded as its INT8 file will be, so that its export to `onnx-int8` loses less; under
+    `teacher`, if one is set. An absent `schedule` is 3 epochs of AdamW with a rate of 0.0001. `evaluate`: compute the
     COCO metrics of `student` on the validation split. `export`: write `student` as ONNX files, and compare them with it
     on the validation split."""
     method: Method = "frs"
@@ -317,7 +341,8 @@ class JobSpec(Spec):
     teacher: DetectorRef | None = None
     """The teacher; required by kind `distill`."""
     student: DetectorRef
-    """The student; for the kinds `evaluate` and `export`, the detector to evaluate or to export."""
+    """The student; for kind `quantize`, `{job: ID}` of the job that trained it, or a description whose `init` has its
+    weights; for the kinds `evaluate` and `export`, the detector to evaluate or to export."""
     schedule: Schedule = Schedule()
     """Training schedule."""
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -340,14 +365,30 @@ class JobSpec(Spec):
     metadata: Annotated[Metadata, Field(max_length=32)] = {}
     """Key-value pairs that are stored with the job and not interpreted."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _set_schedule_of_quantize(cls, fields: Any) -> Any:
+        """Set what the schedule of kind `quantize` leaves open."""
+        if not isinstance(fields, dict) or fields.get("kind") != "quantize":
+            return fields
+        given = fields.get("schedule", {})
+        if isinstance(given, Schedule):
+            given = given.model_dump(exclude_unset=True)
+        if not isinstance(given, dict):
+            return fields
+        length = {} if given.get("epochs") or given.get("max_steps") else {"epochs": QUANTIZE_EPOCHS}
+        return fields | {"schedule": QUANTIZE_SCHEDULE | given | length}
+
     @model_validator(mode="after")
     def _check_consistency(self) -> "JobSpec":
         if self.kind == "distill" and self.teacher is None:
             raise ValueError("kind `distill` needs a `teacher`; use kind `train` for a student without one")
         if self.pairs and self.schedule.seed + self.pairs > 2**32:
             raise ValueError("`schedule.seed` is too large for this number of seeds")
-        if self.kind != "distill" and (self.teacher is not None or self.baseline):
-            raise ValueError(f"`teacher` and `baseline` belong to kind `distill`, not `{self.kind}`")
+        if self.kind not in ("distill", "quantize") and self.teacher is not None:
+            raise ValueError(f"`teacher` belongs to the kinds `distill` and `quantize`, not `{self.kind}`")
+        if self.kind != "distill" and self.baseline:
+            raise ValueError(f"`baseline` belongs to kind `distill`, not `{self.kind}`")
         self._reject_unused_fields()
         self._check_method()
         if self.trains and self.schedule.batch_size % self.resources.trainers:
@@ -355,15 +396,28 @@ class JobSpec(Spec):
                 f"`schedule.batch_size`, {self.schedule.batch_size}, is split over {self.resources.trainers} processes:"
                 " it must be divisible by their number"
             )
-        if self.trains and not isinstance(self.student, ConfigDetector | DescribedDetector):
+        if self.kind == "quantize":
+            self._check_quantized()
+        elif self.trains and not isinstance(self.student, ConfigDetector | DescribedDetector):
             raise ValueError(
                 "`student` must be a description (`config` or `architecture`); use `init` to start it from weights"
             )
         return self
 
+    def _check_quantized(self) -> None:
+        """Require a trained student and fp32."""
+        source = getattr(self.student, "init", self.student)
+        if not isinstance(source, DetectorOfJob | InitFromJob | InitFromDetector | InitFromFile):
+            raise ValueError(
+                "kind `quantize` needs a trained student: `student: {job: ID}`, or its description with "
+                "`init: {job: ID}`, `{detector: NAME}` or `{weights: FILE}`"
+            )
+        if self.schedule.precision not in ("auto", "fp32"):
+            raise ValueError("kind `quantize` trains in fp32: remove `schedule.precision`")
+
     def _reject_unused_fields(self) -> None:
-        if self.kind != "distill" and (self.method != "frs" or self.distillation != Distillation()):
-            raise ValueError(f"`method` and `distillation` belong to kind `distill`, not `{self.kind}`")
+        if self.teacher is None and (self.method != "frs" or self.distillation != Distillation()):
+            raise ValueError("`method` and `distillation` need a `teacher`")
         if not self.trains and self.resources.max_minutes is not None:
             raise ValueError(f"`resources.max_minutes` ends training; kind `{self.kind}` does not train")
         if self.kind == "export" and self.resources.trainers > 1:
@@ -394,8 +448,8 @@ class JobSpec(Spec):
         ]
         if unused:
             raise ValueError(f"method `{self.method}` has no use for {' and '.join(unused)}")
-        if self.unlabelled and (self.kind != "distill" or not terms):
-            raise ValueError("`unlabelled` images need kind `distill` and a method other than `none`")
+        if self.unlabelled and (self.teacher is None or not terms):
+            raise ValueError("`unlabelled` images need a `teacher` and a method other than `none`")
         self._check_mask_and_distance()
         self._check_calibration_fields()
 
@@ -444,7 +498,7 @@ class JobSpec(Spec):
     @property
     def trains(self) -> bool:
         """Whether the job trains its student."""
-        return self.kind in ("distill", "train")
+        return self.kind in ("distill", "train", "quantize")
 
     @property
     def terms(self) -> MethodTerms:
@@ -471,6 +525,21 @@ def baseline_of(spec: JobSpec, number: int = 0) -> JobSpec:
 def seed_variant(spec: JobSpec, number: int) -> JobSpec:
     """Return the distilled student of pair `number` as a job without a baseline."""
     return JobSpec.model_validate(spec.model_dump() | {"baseline": False} | _name_and_seed(spec, "", number))
+
+
+def quantisation_of(spec: JobSpec, job_id: str) -> JobSpec:
+    """Return the job that quantizes the student of `spec`, which job `job_id` trained: same data, images and teacher.
+
+    A source without distillation, such as one of kind `train`, gives a job without a teacher.
+    """
+    kept = {"dataset", "evaluation", "max_invalid_fraction"} | (
+        DISTILLATION_FIELDS - {"baseline"} if spec.teacher else set()
+    )
+    fields = spec.model_dump(mode="json", include=kept)
+    schedule = spec.schedule.model_dump(mode="json", include=QUANTIZE_KEEPS)
+    resources = spec.resources.model_dump(mode="json", exclude={"max_minutes"})
+    own = {"kind": "quantize", "name": _suffixed_name(spec, "-quantized"), "student": {"job": job_id}}
+    return JobSpec.model_validate(fields | own | {"schedule": schedule, "resources": resources})
 
 
 def comparison_of(spec: JobSpec) -> JobSpec:

@@ -14,6 +14,7 @@ from frs.distillation.distiller import Distiller, student_of
 from frs.distillation_spec import TermName
 from frs.facts import LossWeights
 from frs.training.batches import Batch, TrainingLoaders
+from frs.training.fake_quantisation import Range
 from frs.training.schedule import ResolvedSchedule
 from frs.training.stop_request import Interrupted, StopReason
 
@@ -33,15 +34,17 @@ class LoopState:
     """Gradient ratios of the weighted terms in this epoch, if the weights are adaptive."""
     seconds: float = 0.0
     """Time since the start of training, with evaluations, in all attempts until their last checkpoint."""
+    ranges: dict[str, Range] = field(default_factory=dict)
+    """Ranges of the student's tensors in this epoch, if the job quantizes."""
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> "LoopState":
         """Return the state that a checkpoint holds as plain values."""
         weights = LossWeights(**content["weights"]) if content["weights"] else None
         # checkpoints of jobs that were running before these existed lack them
-        evaluations, shares = content.get("evaluations_since_best", 0), content.get("shares", {})
-        seconds = content.get("seconds", 0.0)
-        return cls(content["best"], evaluations, weights, content["warnings"], shares, seconds)
+        newer = {"evaluations_since_best": 0, "shares": {}, "seconds": 0.0, "ranges": {}}
+        values = {name: content.get(name, default) for name, default in newer.items()}
+        return cls(best=content["best"], weights=weights, warnings=content["warnings"], **values)
 
 
 class StepLoop(BaseLoop):

@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseAveragedModel
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from frs import events
 from frs.comparison import compare
@@ -36,9 +37,12 @@ from frs.engine.hooks import (
     WeightAdjustmentHook,
 )
 from frs.engine.loop import StepLoop
+from frs.engine.quantisation_hook import QuantisationHook
 from frs.engine.student_files import StudentWriter
 from frs.errors import BadTeacher, ExportUnsupported
 from frs.evaluation.detections import Rows
+from frs.export.names import calibration_images
+from frs.export.network import check_exportable
 from frs.facts import RunFacts
 from frs.files import digest
 from frs.preflight.complexity import complexity
@@ -47,7 +51,7 @@ from frs.preflight.estimate import FLOPS_CONVENTION
 from frs.preflight.setup import Models, build_models, build_student, load_inputs, preflight
 from frs.preflight.step_runner import StepRunner
 from frs.resolved import ResolvedSpec
-from frs.spec import Schedule
+from frs.spec import ExportSettings, Schedule
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.precision import AutocastOptimWrapper
 from frs.training.stop_request import StopRequest
@@ -96,6 +100,8 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest)
         return evaluate(context, data, student)
     if context.job.kind == "export":
         return export(context, data, student, stop)
+    if context.job.kind == "quantize":
+        check_exportable(student)
     models = build_models(context, data, student, steps)
     checkpoints = Checkpoints(workdir / "checkpoints", checkpoint_identity(context, data))
     if checkpoints.newest() is None:  # the first attempt
@@ -155,6 +161,8 @@ def train(
             hooks.append(WeightAdjustmentHook(reporter))
     if job_schedule.patience is not None:
         hooks.append(PatienceHook(job_schedule.patience, reporter))
+    if models.quantiser is not None:
+        hooks.append(QuantisationHook(models.quantiser, lambda: _range_images(context, data), reporter))
     average = build_average(models.student, job_schedule)
     if average is not None:
         hooks.append(AverageHook(average, models.student))
@@ -167,6 +175,13 @@ def train(
         cache.remove()
     ended_by = runner.train_loop.ended_by if runner.iter < models.schedule.steps else None
     return TrainingResult(runner.train_loop.student, detections, ended_by or "completed")
+
+
+def _range_images(context: RunContext, data: LoadedSplits) -> DataLoader[Any]:
+    """Return the loader of the training images that an export measures the ranges on by default."""
+    by_path = {data.train.files.images / data.train.coco.images[i].file_name: i for i in data.train.valid}
+    images = calibration_images(by_path, ExportSettings().calibration_images)
+    return context.test_loader(data.train, [by_path[path] for path in images])
 
 
 def checkpoint_identity(context: RunContext, data: LoadedSplits) -> str:

@@ -176,6 +176,11 @@ class DetectorNetwork(nn.Module):
         return Boxes(corners / scale.repeat(2), scores, labels), config
 
 
+def check_exportable(detector: Detector) -> None:
+    """Raise ExportUnsupported if the detector predicts in a way that `DetectorNetwork` does not repeat."""
+    _check(detector, _dense_head(detector))
+
+
 def _dense_head(detector: Detector) -> Any:
     try:
         return dense_head(detector)

@@ -1,8 +1,7 @@
 """Static quantisation to INT8 with onnxruntime: QDQ, weights per channel, ranges from calibration images."""
 
-import random
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +40,6 @@ class _Images(CalibrationDataReader):
         self.position += 1
         self.progress(self.position, len(self.paths))
         return {"image": image}
-
-
-def calibration_images(paths: Iterable[Path], count: int, seed: int = 0) -> list[Path]:
-    """Return `count` of the images, drawn with `seed`, or all if there are fewer."""
-    ordered = sorted(paths)
-    return random.Random(seed).sample(ordered, min(count, len(ordered)))
 
 
 def quantise(source: Path, target: Path, images: Sequence[Path], progress: Callable[[int, int], None]) -> None:

@@ -17,7 +17,7 @@ from frs.evaluation.coco_scores import score
 from frs.evaluation.detections import Rows
 from frs.evaluation.export_report import ExportReport, FileReport
 from frs.export import onnx_file, parity, quantise
-from frs.export.names import FILE_NAMES
+from frs.export.names import FILE_NAMES, calibration_images
 from frs.export.preprocessing import Preprocessing, preprocessing_of, usual_size
 from frs.facts import RunFacts
 from frs.preflight.context import RunContext
@@ -107,7 +107,7 @@ def write_files(
         return WrittenFiles(paths, [])
     reporter.phase("calibrating")
     images = (data.train.files.images / data.train.coco.images[i].file_name for i in data.train.valid)
-    calibration = quantise.calibration_images(images, settings.calibration_images)
+    calibration = calibration_images(images, settings.calibration_images)
     paths["onnx-int8"] = folder / FILE_NAMES["onnx-int8"]
     quantise.quantise(paths["onnx"], paths["onnx-int8"], calibration, progress)
     return WrittenFiles(paths, calibration)

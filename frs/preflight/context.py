@@ -121,12 +121,25 @@ class RunContext:
 def open_context(spec: ResolvedSpec, workdir: Path, emit: Emit) -> RunContext:
     """Return the context of a run. Raise DeviceUnavailable, PrecisionUnsupported or InvalidSpec."""
     device = choose_device(spec.job.resources)
+    quantizes = spec.job.kind == "quantize"
+    if quantizes:
+        spec = _at_trained_size(spec)
     return RunContext(
         spec,
         workdir,
         EventReporter(emit, workdir),
         device,
-        precision.choose_precision(spec.job.schedule.precision, device),
+        # bf16 has 8 significant bits: it would round what is rounded to 8 bits once more
+        precision.choose_precision("fp32" if quantizes else spec.job.schedule.precision, device),
         builder.load_base_config(spec.student.description),
         loader_workers(spec.job.resources, device),
     )
+
+
+def _at_trained_size(spec: ResolvedSpec) -> ResolvedSpec:
+    """Return the spec with the image size that the student was trained at, unless it sets a size."""
+    schedule, size = spec.job.schedule, loading.trained_size(spec.student)
+    if schedule.image_size or size is None:
+        return spec
+    schedule = schedule.model_copy(update={"image_size": size})
+    return spec.model_copy(update={"job": spec.job.model_copy(update={"schedule": schedule})})

@@ -21,7 +21,7 @@ from frs.detectors.unsupported import unsupported_on_error
 from frs.distillation.builder import build_distiller, distillation_facts
 from frs.distillation.student_init import copy_neck_and_head
 from frs.distillation.teacher import Teacher
-from frs.errors import TeacherNotCompetent
+from frs.errors import ClassMismatch, TeacherNotCompetent
 from frs.facts import RunFacts
 from frs.preflight import probe
 from frs.preflight.base_config_trial import try_detector
@@ -34,6 +34,7 @@ from frs.schedule_summary import describe_options
 from frs.spec import ConfigDetector
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.batches import Batch
+from frs.training.fake_quantisation import FakeQuantiser
 from frs.training.precision import autocast
 from frs.training.schedule import ResolvedSchedule
 
@@ -52,6 +53,8 @@ class Models:
     schedule: ResolvedSchedule
     trained: nn.Module
     """The module to train: the student, or a distiller of student and teacher."""
+    quantiser: FakeQuantiser | None = None
+    """What rounds the student's tensors in training; None unless the job quantizes."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,14 @@ def build_student(context: RunContext, data: LoadedSplits, steps: StepRunner) ->
 def build_models(context: RunContext, data: LoadedSplits, student: nn.Module, steps: StepRunner) -> Models:
     """Build what `student` is trained with: the schedule and, if the job has a teacher, teacher and distiller."""
     resolved = steps.run("schedule", _resolve_schedule, context, data)
+    quantiser = steps.run("quantisation", _attach_quantiser, student) if context.job.kind == "quantize" else None
     if context.spec.teacher is None:
-        return Models(student, None, resolved, student)
+        return Models(student, None, resolved, student, quantiser)
     teacher = steps.run("teacher_weights", _build_teacher, context, data)
     if context.job.distillation.init_from_teacher:
         student = steps.run("init_from_teacher", _init_from_teacher, context, data, student, teacher)
     trained = steps.run("teacher_fits", _build_trained, context, student, teacher, resolved)
-    return Models(student, teacher, resolved, trained)
+    return Models(student, teacher, resolved, trained, quantiser)
 
 
 def preflight(
@@ -138,6 +142,8 @@ def _build_student(context: RunContext, data: LoadedSplits) -> StepResult[nn.Mod
     frozen_stages = context.job.schedule.frozen_stages
     student, excluded = (loading.load_detector(*source), ()) if strict else loading.load_student(*source, frozen_stages)
     context.reporter.facts(_input_facts(context, data, student, excluded))
+    if excluded and context.job.kind == "quantize":
+        raise ClassMismatch("The student has other classes than the data set.", "Quantize it with its own data set.")
     student = acceleration.to_device(student, context.device)
     _try_base_config(context, student, context.spec.student.description, trains=not strict)
     if not excluded:
@@ -180,6 +186,11 @@ def _resolve_schedule(context: RunContext, data: LoadedSplits) -> StepResult[Res
     resolved = schedule.resolve_schedule(context.job.schedule, context.base_config, len(data.trained))
     sentences = [f"{resolved.steps} steps, {resolved.steps_per_epoch} an epoch."]
     return StepResult(resolved, " ".join(sentences + describe_options(context.job.schedule)))
+
+
+def _attach_quantiser(student: nn.Module) -> StepResult[FakeQuantiser]:
+    """Let the student compute as its INT8 file will. Raise UnsupportedDetector if it has no neck or dense head."""
+    return StepResult(FakeQuantiser(student), "The student trains rounded as its INT8 file will be.")
 
 
 def _build_teacher(context: RunContext, data: LoadedSplits) -> StepResult[Teacher]:

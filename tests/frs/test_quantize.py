@@ -1,0 +1,176 @@
+"""Kind `quantize`: a student that trains rounded as its INT8 file will be."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from tiny import SAMPLED_ARCHITECTURES, Killed, Train, described, job, of
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from frs import events
+from frs.detectors import builder, weights
+from frs.detectors.heads import dense_head
+from frs.detectors.loading import load_detector
+from frs.engine import stages
+from frs.errors import ClassMismatch, ExportUnsupported
+from frs.resolved import ResolvedDetector
+from frs.spec import DescribedDetector, JobSpec
+from frs.training.fake_quantisation import FakeQuantiser
+
+STUDENT = described(neck_channels=32, init={"weights": "teacher.pth"})
+"""The detector of the models folder, which has weights of the data set's classes."""
+
+
+def quantize(**changes: Any) -> dict[str, Any]:
+    """Return a spec that fine-tunes that detector for 2 epochs of 4 steps."""
+    fields = job(kind="quantize", student=STUDENT, **changes)
+    return fields if "teacher" in changes else {name: value for name, value in fields.items() if name != "teacher"}
+
+
+def final_weights(workdir: Path) -> dict[str, Tensor]:
+    [file] = (workdir / "student").glob("*.safetensors")
+    return weights.read(file)["state_dict"]
+
+
+def newest_checkpoint(workdir: Path) -> dict[str, Any]:
+    return weights.read(sorted((workdir / "checkpoints").glob("step_*.pth"))[-1])
+
+
+def test_an_absent_schedule_is_short_and_has_a_low_rate() -> None:
+    spec = JobSpec.model_validate({"kind": "quantize", "dataset": "tiny", "student": STUDENT})
+    schedule = spec.schedule
+    assert (schedule.epochs, schedule.optimizer.name, schedule.optimizer.learning_rate) == (3, "adamw", 1e-4)
+    assert (schedule.lr_schedule.name, schedule.frozen_stages) == ("cosine", 0)
+    assert JobSpec.model_validate(spec.model_dump()) == spec
+    assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_a_schedule_that_is_given_is_kept() -> None:
+    fields = {"kind": "quantize", "dataset": "tiny", "student": STUDENT}
+    spec = JobSpec.model_validate(fields | {"schedule": {"max_steps": 5, "optimizer": {"name": "sgd"}}})
+    assert (spec.schedule.epochs, spec.schedule.max_steps) == (None, 5)
+    assert (spec.schedule.optimizer.name, spec.schedule.optimizer.learning_rate) == ("sgd", None)
+    assert JobSpec.model_validate(fields | {"schedule": spec.schedule}).schedule == spec.schedule
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"student": described()}, "needs a trained student"),
+        ({"student": described(init={"backbone": "resnet.pth"})}, "needs a trained student"),
+        ({"student": {"detector": "registered"}}, "needs a trained student"),
+        ({"schedule": {"precision": "bf16"}}, "in fp32"),
+        ({"baseline": True}, "belongs to kind `distill`"),
+        ({"method": "pkd"}, "need a `teacher`"),
+        ({"export": {"formats": ["onnx"]}}, "belongs to kind `export`"),
+    ],
+)
+def test_a_spec_that_cannot_be_run_is_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        JobSpec.model_validate({"kind": "quantize", "dataset": "tiny", "student": STUDENT} | changes)
+
+
+@pytest.mark.parametrize("teacher", [None, described(neck_channels=32)], ids=["alone", "under a teacher"])
+def test_the_delivered_student_is_a_plain_detector(
+    train: Train, models: Path, tmp_path: Path, teacher: dict[str, Any] | None
+) -> None:
+    changes = {"teacher": teacher, "distillation": job()["distillation"]} if teacher else {}
+    emitted = train(quantize(**changes))
+    [outcome] = of(events.Outcome, emitted)
+    assert outcome.status == "succeeded"
+    source = weights.read(models / "teacher.pth")["state_dict"]
+    delivered = final_weights(tmp_path / "run")
+    assert delivered.keys() == source.keys()
+    assert any(not torch.equal(delivered[key], source[key]) for key in source)
+    [file] = [path for path in (tmp_path / "run" / "student").glob("*.pth") if path.stem in _last_student(emitted)]
+    description = DescribedDetector.model_validate(STUDENT)
+    classes = weights.classes_of(weights.read(file))
+    assert classes is not None
+    load_detector(ResolvedDetector(description=description, weights=file), classes, models)
+
+
+def _last_student(emitted: list[events.Event]) -> str:
+    return [event for event in of(events.Checkpoint, emitted) if event.kind == "student"][-1].path
+
+
+@pytest.mark.parametrize("kill_at", [2, 4, 6])
+def test_a_resumed_run_equals_an_uninterrupted_one(train: Train, tmp_path: Path, kill_at: int) -> None:
+    spec = quantize(schedule={"checkpoint_every": 1})
+    train(spec, tmp_path / "uninterrupted")
+    with pytest.raises(Killed):
+        train(spec, tmp_path / "resumed", kill_at=kill_at)
+    train(spec, tmp_path / "resumed")
+    expected, resumed = (final_weights(tmp_path / name) for name in ("uninterrupted", "resumed"))
+    assert all(torch.equal(resumed[key], tensor) for key, tensor in expected.items())
+    ranges = [newest_checkpoint(tmp_path / name)["memory"]["ranges"] for name in ("uninterrupted", "resumed")]
+    assert ranges[0] == ranges[1]
+    assert len(ranges[0]) > 50
+
+
+def test_accumulation_and_a_moving_average_work(train: Train, tmp_path: Path) -> None:
+    train(quantize(schedule={"accumulate": 2, "ema": 0.5}))
+    assert final_weights(tmp_path / "run")
+
+
+def test_images_have_the_size_of_the_students_training(train: Train, models: Path) -> None:
+    content = weights.read(models / "teacher.pth")
+    content["meta"][weights.IMAGE_SIZE] = (64, 64)
+    weights.write(content, models / "small.pth")
+    spec = quantize()
+    del spec["schedule"]["image_size"]
+    spec["student"] = described(neck_channels=32, init={"weights": "small.pth"})
+    facts = [event.values for event in of(events.Facts, train(spec)) if "student_image_size" in event.values]
+    assert facts[0]["student_image_size"] in ((64, 64), [64, 64])
+
+
+def test_a_student_of_other_classes_is_refused(train: Train, models: Path) -> None:
+    content = weights.read(models / "teacher.pth")
+    content["meta"]["dataset_meta"]["classes"] = ("a", "b", "c", "d")
+    weights.write(content, models / "others.pth")
+    with pytest.raises(ClassMismatch):
+        train(quantize() | {"student": described(neck_channels=32, init={"weights": "others.pth"})})
+
+
+def test_a_student_that_cannot_be_exported_is_refused(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(detector: Any) -> None:
+        raise ExportUnsupported("It decodes boxes in another way.")
+
+    monkeypatch.setattr(stages, "check_exportable", refuse)
+    with pytest.raises(ExportUnsupported):
+        train(quantize())
+
+
+@pytest.mark.parametrize("architecture", SAMPLED_ARCHITECTURES)
+def test_gradients_reach_every_layer_and_batch_norms_keep_their_statistics(architecture: str, models: Path) -> None:
+    changes = {"backbone": {"type": "MobileNetV2", "norm": "bn"}}
+    detector = builder.build(DescribedDetector.model_validate(described(architecture, **changes)), 4, models)
+    expected = layers_with_gradients(detector.eval())
+    before = copy.deepcopy([*detector.buffers()])
+    FakeQuantiser(detector)
+    assert layers_with_gradients(detector.train()) == expected
+    assert len(expected) > 50
+    assert all(torch.equal(*pair) for pair in zip(before, detector.buffers(), strict=True))
+
+
+def layers_with_gradients(detector: Any) -> set[str]:
+    """Return the names of the parameters that the gradient of the head's outputs reaches."""
+    detector.zero_grad(set_to_none=True)
+    outputs = tree_leaves(dense_head(detector)(detector.extract_feat(torch.randn(2, 3, 64, 64))))
+    torch.stack([output.square().sum() for output in outputs if output.requires_grad]).sum().backward()
+    return {name for name, parameter in detector.named_parameters() if parameter.grad is not None}
+
+
+def test_in_eval_mode_the_student_computes_in_fp32(models: Path) -> None:
+    detector = builder.build(DescribedDetector.model_validate(described()), 4, models).eval()
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = detector.extract_feat(pixels)
+        FakeQuantiser(detector)
+        plain = detector.extract_feat(pixels)
+        rounded = detector.train().extract_feat(pixels)
+    assert all(torch.equal(*pair) for pair in zip(expected, plain, strict=True))
+    assert all(len(level.unique()) <= 256 for level in rounded)
