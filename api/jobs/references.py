@@ -25,6 +25,7 @@ from frs.spec import (
     InitFromBackbone,
     InitFromDetector,
     InitFromFile,
+    InitFromJob,
     JobSpec,
 )
 from store.db.tables import Dataset
@@ -33,6 +34,7 @@ from store.states import DatasetStatus, DetectorStatus, JobStatus
 _MAX_ISSUES_IN_DETAIL = 3
 _MAX_ERRORS = 20
 _WITHOUT_STUDENT = (JobStatus.FAILED, JobStatus.CANCELLED)
+_KINDS_WITHOUT_STUDENT = ("evaluate", "export", "compare")
 
 
 @dataclass(frozen=True)
@@ -92,19 +94,61 @@ def review(session: Session, context: Context, caller: Caller, spec: JobSpec) ->
     if spec.unlabelled:
         errors["unlabelled"] = _catch(_check_unlabelled, session, caller, spec.unlabelled, spec.max_invalid_fraction)
     for loc, detector in _detectors(spec):
-        any_classes = not spec.distils_logits if loc == "teacher" else spec.trains
+        any_classes = not spec.distils_logits if loc == "teacher" else spec.kind in ("distill", "train")
         rule = _ClassRule(dataset.classes or [], mapped=loc == "teacher") if dataset and not any_classes else None
         errors[loc] = _catch(_check_detector, session, context, caller, rule, detector, loc)
+    if not any(errors.values()):
+        errors |= _catch_second_wait(session, caller, spec)
     return ReferenceReview(errors, dataset)
 
 
 def teacher_job_id(spec: JobSpec) -> str | None:
-    """Return the id of the job whose student the spec refers to; None: the spec refers to no job."""
-    return next((detector.job for _, detector in _detectors(spec) if isinstance(detector, DetectorOfJob)), None)
+    """Return the id of the job whose student the job waits for; None: it waits for none."""
+    return next(iter(_job_ids(spec).values()), None)
+
+
+def describe_student(session: Session, caller: Caller, spec: JobSpec) -> JobSpec:
+    """Return a spec of kind `quantize` with the description of the student that it names by its job.
+
+    The student of the new job can then be exported, registered and so on, also after the other job was deleted. Other
+    specs, and one whose job `review` refuses, are returned as they are.
+    """
+    if spec.kind != "quantize" or not isinstance(spec.student, DetectorOfJob):
+        return spec
+    job = caller.find_job(session, spec.student.job)
+    if job is None or job.kind in _KINDS_WITHOUT_STUDENT:
+        return spec
+    student = job.spec["student"] | {"init": {"job": job.id}}
+    return JobSpec.model_validate(spec.model_dump(mode="json") | {"student": student})
+
+
+def _job_ids(spec: JobSpec) -> dict[str, str]:
+    """Return the jobs whose students the spec refers to, by field."""
+    sources = {loc: (detector, getattr(detector, "init", None)) for loc, detector in _detectors(spec)}
+    return {
+        loc: source.job
+        for loc, candidates in sources.items()
+        for source in candidates
+        if isinstance(source, DetectorOfJob | InitFromJob)
+    }
 
 
 def _detectors(spec: JobSpec) -> list[tuple[str, DetectorRef]]:
     return [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
+
+
+def _catch_second_wait(session: Session, caller: Caller, spec: JobSpec) -> dict[str, InvalidField]:
+    """Return an error if the job would have to wait for two other jobs; it can wait for that of its student."""
+    jobs = _job_ids(spec)
+    if len(jobs) < 2 or jobs["student"] == jobs["teacher"]:
+        return {}
+    teacher = caller.find_job(session, jobs["teacher"])
+    if teacher is None or teacher.status == JobStatus.SUCCEEDED:
+        return {}
+    detail = f"Job {teacher.id}, the teacher, is {teacher.status}, and the job waits for its student already."
+    return {
+        "teacher": InvalidField("teacher.job", "detector_not_ready", detail, "Submit it once the teacher is ready.")
+    }
 
 
 def _catch(check: Callable[..., None], *arguments: Any) -> InvalidField | None:
@@ -183,6 +227,8 @@ def _check_init(
     match init:
         case InitFromDetector():
             _check_registered(session, caller, rule, init.detector, f"{loc}.detector")
+        case InitFromJob():
+            _check_job(session, caller, rule, init.job, f"{loc}.job")
         case InitFromFile():
             files.resolve_file(context.settings.models_root, init.weights, f"{loc}.weights", code=WeightsNotFound.code)
         case InitFromBackbone():
@@ -212,7 +258,7 @@ def _check_job(session: Session, caller: Caller, rule: _ClassRule | None, job_id
     job = caller.find_job(session, job_id)
     if job is None:
         raise InvalidField(loc, "job_not_found", "There is no job of this id.", "Choose one of the list of jobs.")
-    if job.kind in ("evaluate", "export", "compare") or job.status in _WITHOUT_STUDENT:
+    if job.kind in _KINDS_WITHOUT_STUDENT or job.status in _WITHOUT_STUDENT:
         detail = f"Job {job.title} (kind {job.kind}, status {job.status}) will not produce a student."
         hint = "Use a job that trains a student, or submit this job again."
         raise InvalidField(loc, "dependency_failed", detail, hint)

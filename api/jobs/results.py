@@ -95,7 +95,7 @@ def build_report(database: Database, caller: Caller, job_id: str, student: Stude
             _read_scores(session, job_id, "teacher"),
             [scores for run in baselines if (scores := _student_scores(session, run))],
             pairs=len(baselines),
-            expects_teacher=job.kind == "distill" and facts.teacher_evaluated,
+            expects_teacher=bool(job.spec["teacher"]) and facts.teacher_evaluated,
             facts=facts,
             comparison=Comparison.model_validate(comparison) if comparison else None,
             waiting_for=waiting,
@@ -129,7 +129,7 @@ def _build_report_of_best(session: Session, job: tables.Job) -> Report:
         _read_scores(session, job.id, "teacher"),
         [],
         pairs=0,
-        expects_teacher=job.kind == "distill" and facts.teacher_evaluated,
+        expects_teacher=bool(job.spec["teacher"]) and facts.teacher_evaluated,
         facts=facts,
         waiting_for=[] if best else [_missing_run(job, "student")],
     )

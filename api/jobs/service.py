@@ -67,6 +67,7 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
     with context.database.read() as session:
         if idempotency:
             lifecycle.check_idempotency(session, caller.owner, idempotency)
+        spec = references.describe_student(session, caller, spec)
         job_references = references.check(session, context, caller, spec)
         disk_quota.check(session, context.settings, caller)
     children = list(derived_specs(spec))
@@ -75,8 +76,7 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
         job = _add(session, spec, caller, job_references, idempotency=idempotency)
         added = [job.id]
         for child in children:
-            teacher_job_id = job_references.teacher_job_id if child.teacher else None
-            child_references = replace(job_references, teacher_job_id=teacher_job_id)
+            child_references = replace(job_references, teacher_job_id=references.teacher_job_id(child))
             added.append(_add(session, child, caller, child_references, parent_id=job.id).id)
         audit.record(session, caller.actor, "job.submit", added, name=spec.name, dataset=job.dataset_id)
         session.commit()

@@ -25,6 +25,7 @@ def plan(context: Context, caller: Caller, spec: JobSpec) -> Plan:
     """Return the plan of a job spec. Raises InvalidField and ApiError as `check_submittable`."""
     check_submittable(caller, spec)
     with context.database.read() as session:
+        spec = references.describe_student(session, caller, spec)
         reference_review = references.review(session, context, caller, spec)
         images = plan_checks.count_training_images(spec, reference_review)
         schedule, steps = plan_checks.schedule_check(spec, images)
@@ -51,6 +52,7 @@ def probe(context: Context, caller: Caller, spec: JobSpec) -> Probe:
     """
     check_submittable(caller, spec)
     with context.database.read() as session:
+        spec = references.describe_student(session, caller, spec)
         job_references = references.check(session, context, caller, spec)
         _check_teacher_ready(session, caller, spec)
     request = {"spec": spec.model_dump(mode="json"), "key_id": caller.key_id, "dataset_id": job_references.dataset_id}

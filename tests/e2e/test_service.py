@@ -17,6 +17,7 @@ from cli.client import Client
 from cli.errors import ServiceError
 from cli.pulling import pull
 from frs.dataset.shapes.drawing import draw_dataset
+from frs.spec import JobSpec, quantisation_of
 
 LOSSES = {"train/loss", "train/loss_cls", "train/loss_bbox", "train/distill_feature", "train/distill_logit"}
 STEP_METRICS = {"train/lr", "train/images_per_second", "train/memory_mb"}
@@ -186,6 +187,21 @@ def test_an_export_survives_the_death_of_its_trainer_and_of_its_worker_and_its_f
     image = sorted((data / "datasets" / "tiny" / "val").iterdir())[0]
     answer = client.upload(f"/jobs/{student['id']}/predict", image, "image/jpeg", threshold=0)
     assert (answer["width"], answer["results"][0]["role"]) == (96, "student")
+
+
+def test_a_distilled_student_is_quantized_and_exported(client: Client) -> None:
+    fields = {"kind": "distill", "dataset": "tiny", "teacher": detector(32), "student": detector(16)}
+    settings = {"schedule": schedule(epochs=1), "distillation": {"accept_weak_teacher": True, "feature_weight": 0}}
+    student = client.post("/jobs", fields | settings)
+    spec = quantisation_of(JobSpec.model_validate(student["spec"]), student["id"]).model_dump(mode="json")
+    quantized = client.post("/jobs", spec | {"schedule": spec["schedule"] | {"epochs": 1}})
+    export = client.post(f"/jobs/{quantized['id']}/exports", {"max_drop": 100})
+    for job in (student, quantized, export):
+        ended = wait_until_ended(client, job["id"])
+        assert ended["status"] == "succeeded", ended["error"]
+    assert "train/distill_logit" in steps_by_metric(client, quantized["id"])
+    [listed] = client.get(f"/jobs/{quantized['id']}/exports")["data"]
+    assert [file["format"] for file in listed["report"]["files"]] == ["onnx", "onnx-int8"]
 
 
 def is_exporting(client: Client, job_id: str, attempt: int) -> bool:

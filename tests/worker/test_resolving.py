@@ -104,6 +104,13 @@ def test_a_job_resolves_to_its_last_student(harness):
     assert spec.teacher.description.architecture == "gfl"
 
 
+def test_a_description_may_be_initialised_from_the_student_of_a_job(harness):
+    first = harness.run(steps=5)
+    student = resolve(harness, kind="quantize", student={**GFL, "neck_channels": 32, "init": {"job": first.id}}).student
+    assert student.weights.read_text().startswith('{"weight"')
+    assert student.description.neck_channels == 32
+
+
 def test_a_description_may_be_initialised_from_a_file_or_a_detector(harness):
     path, _ = weights(harness)
     register(harness, weights_file="teacher.pth")

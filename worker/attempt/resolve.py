@@ -15,6 +15,7 @@ from frs.spec import (
     InitFromBackbone,
     InitFromDetector,
     InitFromFile,
+    InitFromJob,
     JobSpec,
 )
 from store.artifacts.uploads import dataset_root
@@ -77,6 +78,8 @@ def _detector(
         return _with_weights(settings, row, _description.validate_python(row.description), inputs)
     if isinstance(ref, DetectorOfJob):
         return _student_of(session, ref.job, inputs)
+    if isinstance(ref.init, InitFromJob):
+        return _student_of(session, ref.init.job, inputs, ref)
     if isinstance(ref.init, InitFromDetector):
         return _with_weights(settings, _ready_detector(session, job, ref.init.detector), ref, inputs)
     if isinstance(ref.init, InitFromFile):
@@ -107,12 +110,15 @@ def _with_weights(
     return resolved.model_copy(update={"classes": row.classes and tuple(row.classes)})
 
 
-def _student_of(session: Session, job_id: str, inputs: AttemptInputs) -> ResolvedDetector:
+def _student_of(
+    session: Session, job_id: str, inputs: AttemptInputs, description: DetectorDescription | None = None
+) -> ResolvedDetector:
+    """Return the student of a job; `description` is that of a detector which starts from its weights."""
     job = session.get(Job, job_id)
     student = last_student(session, job_id)
     if job is None or student is None:
         raise _weights_not_found(f"Job {job_id} has no student.")
-    description = _description.validate_python(job.spec["student"])
+    description = description or _description.validate_python(job.spec["student"])
     missing_error = _weights_not_found(f"The student of job {job_id} was deleted.")
     weights = inputs.add(student.key, student.sha256, missing_error, student.bytes)
     return _with_file(description, job_id, weights, student.sha256)
