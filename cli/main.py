@@ -18,6 +18,7 @@ from cli import (
     models,
     plan,
     predicting,
+    quantizing,
     render,
     tensorboard,
     uploading,
@@ -45,7 +46,10 @@ app.add_typer(detectors, name="detectors")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(webhook_commands.app, name="webhooks")
-for module in (actions, plan, compare, exporting, predicting, queue_commands, audit, clean, doctor, tensorboard):
+for module in (
+    *(actions, plan, compare, exporting, quantizing, predicting),
+    *(queue_commands, audit, clean, doctor, tensorboard),
+):
     app.add_typer(module.app)
 
 
