@@ -31,7 +31,7 @@ export function View() {
 /** The newest jobs, to choose from. @param {{chosen: string[]}} props */
 function Chooser({ chosen }) {
   const [selected, setSelected] = useState(new Set(chosen));
-  const jobs = useResource(async (signal) => /** @type {Job[]} */ ((await get("jobs", { kind: ["distill", "train", "evaluate"], limit: 100 }, signal)).data), []);
+  const jobs = useResource(async (signal) => /** @type {Job[]} */ ((await get("jobs", { kind: ["distill", "train", "quantize", "evaluate"], limit: 100 }, signal)).data), []);
   const columns = [
     { name: "name", title: "Name", sort: (/** @type {Job} */ job) => job.name, cell: (/** @type {Job} */ job) => html`<${JobLink} id=${job.id} name=${job.name} />` },
     { name: "kind", title: "Kind", sort: (/** @type {Job} */ job) => job.kind, cell: (/** @type {Job} */ job) => (job.kind === "distill" ? `distill (${job.spec.method})` : job.kind) },

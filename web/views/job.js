@@ -19,7 +19,7 @@ import { LiveJob } from "./job/live.js";
  */
 const TABS = {
   summary: { title: "Summary", load: () => import("./job/summary.js"), shows: () => true },
-  curves: { title: "Curves", load: () => import("./job/curves.js"), shows: (job) => job.attempt > 0 && ["distill", "train"].includes(job.kind) },
+  curves: { title: "Curves", load: () => import("./job/curves.js"), shows: (job) => job.attempt > 0 && ["distill", "train", "quantize"].includes(job.kind) },
   verdict: { title: "Verdict", load: () => import("./job/verdict.js"), shows: (job) => job.attempt > 0 || job.kind === "compare" },
   pictures: { title: "Pictures", load: () => import("./job/pictures.js"), shows: (job) => job.attempt > 0 && job.kind !== "export" },
   files: { title: "Files", load: () => import("./job/files.js"), shows: (job) => job.attempt > 0 },

@@ -93,6 +93,6 @@ export function JobForm() {
 
 /** The newest jobs that trained a student. @returns {Promise<any[]>} */
 async function loadJobs() {
-  const pages = await Promise.all(["distill", "train"].map((kind) => get("/jobs", { status: "succeeded", kind, limit: 100 })));
+  const pages = await Promise.all(["distill", "train", "quantize"].map((kind) => get("/jobs", { status: "succeeded", kind, limit: 100 })));
   return pages.flatMap((page) => page.data);
 }

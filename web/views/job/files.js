@@ -20,7 +20,7 @@ import { LatencyChart } from "./latency_chart.js";
 
 /** @param {{job: Job}} props */
 export function Tab({ job }) {
-  const trainsStudent = job.kind === "distill" || job.kind === "train";
+  const trainsStudent = ["distill", "train", "quantize"].includes(job.kind);
   return html`
     ${(trainsStudent || job.kind === "export") && html`<${Exports} job=${job} />`}
     <section class="card"><h2>Files of the job</h2><${Artifacts} job=${job} /></section>

@@ -27,7 +27,7 @@ export function Tab({ job, live, related }) {
 /** @param {{job: Job, related: Job[]}} props */
 function JobFacts({ job, related }) {
   const { spec } = job;
-  const trains = ["distill", "train"].includes(job.kind);
+  const trains = ["distill", "train", "quantize"].includes(job.kind);
   return html`<${Facts} items=${[
     ["Id", html`<code>${job.id}</code> <${Copy} text=${job.id} />`],
     ["Data set", html`<a href=${href(["datasets", spec.dataset])}>${spec.dataset}</a>`],

@@ -6,7 +6,7 @@ import { route, setQuery } from "../../router.js";
 /** @typedef {import("../../types/api").components["schemas"]["Dataset"]} Dataset */
 
 export const STATUSES = ["running", "queued", "paused", "failed", "succeeded", "cancelled"];
-const KINDS = ["distill", "train", "evaluate", "export", "compare"];
+const KINDS = ["distill", "train", "quantize", "evaluate", "export", "compare"];
 
 /** @param {{datasets: Dataset[]}} props */
 export function Filters({ datasets }) {

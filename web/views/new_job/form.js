@@ -13,6 +13,7 @@ const SECTIONS = { distillation: "Distillation", export: "Export", evaluation: "
 const UNUSED = {
   distill: ["export"],
   train: ["teacher", "baseline", "method", "unlabelled", "distillation", "export"],
+  quantize: ["baseline", "export"],
   evaluate: ["teacher", "baseline", "method", "unlabelled", "distillation", "export"],
   export: ["teacher", "baseline", "method", "unlabelled", "distillation"],
 };
