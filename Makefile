@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-full test-docker test-web test-mlflow screenshots check format lock audit bench results docs site env rotate-passwords images backup restore clean
+.PHONY: setup client demo test test-full test-docker test-web test-mlflow screenshots check format lock audit bench results docs site env rotate-passwords images backup restore clean
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
@@ -6,15 +6,15 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 
 setup: .venv/.done  ## create .venv from requirements.lock, or from constraints.txt if the lock is not for this Python or platform
 
-.venv/.done: pyproject.toml constraints.txt requirements.lock
+.venv/.done: pyproject.toml client/pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "frs needs Python 3.11 or later: make setup PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	if $(BIN)/python .ci/lock.py --fits; then \
 	  $(BIN)/python -m pip install --progress-bar on --require-hashes --requirement requirements.lock && \
-	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .; \
+	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable client --editable .; \
 	else \
-	  $(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[engine,imagenet,export,tensorboard,wandb,dev]'; \
+	  $(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable client --editable '.[engine,imagenet,export,tensorboard,wandb,dev]'; \
 	fi
 	@touch $@
 
@@ -72,7 +72,12 @@ check: setup  ## run the linters and type checks
 	! git grep -nE '^(<<<<<<<|>>>>>>>) '
 	$(BIN)/python .ci/retired_names.py
 	$(BIN)/python .ci/vendor.py --check
+	$(BIN)/python .ci/client_sync.py --check
 	PYTHONPATH=. $(BIN)/python .ci/web_types.py
+
+client: setup  ## write the models and the synchronous half of client/frs_client, after a change of the API or of its asynchronous half
+	PYTHONPATH=. $(BIN)/python .ci/client_models.py
+	$(BIN)/python .ci/client_sync.py
 
 lock: setup  ## regenerate requirements.lock from constraints.txt
 	$(BIN)/python .ci/lock.py

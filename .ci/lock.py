@@ -17,8 +17,12 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
-IMAGES = {"api.lock": ".[predict]", "worker.lock": ".[engine,imagenet,export,wandb]", "build.lock": "setuptools"}
-"""The requirement of each image lock; build.lock is for building the frs wheel."""
+IMAGES = {
+    "api.lock": ("./client", ".[predict]"),
+    "worker.lock": ("./client", ".[engine,imagenet,export,wandb]"),
+    "build.lock": ("setuptools",),
+}
+"""The requirements of each image lock; build.lock is for building the wheels."""
 NOT_IN_IMAGES = {"opencv-python"}
 """opencv-python-headless provides the same module without desktop libraries."""
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -26,7 +30,8 @@ PYTHONS = ("3.11", "3.12", "3.13")
 HEAD = """# Written by `make lock` from constraints.txt, for Linux on x86-64 with CPython {pythons}.
 # pip install --require-hashes --requirement requirements.lock
 """
-PROJECT = "frs"
+PROJECTS = {"frs", "frs-client"}
+"""The packages of this repository, which are not locked."""
 Hashes = dict[str, set[str]]
 """SHA-256 hashes by pin, `name==version`."""
 
@@ -36,7 +41,7 @@ def main() -> None:
         sys.exit(not fits(sys.platform, platform.machine(), RUNNING))
     if PYTHONS[0] != RUNNING:
         sys.exit(f"make lock needs Python {PYTHONS[0]}")
-    resolved = report("--constraint", "constraints.txt", ".[engine,imagenet,export,tensorboard,wandb,dev]")
+    resolved = report("--constraint", "constraints.txt", "./client", ".[engine,imagenet,export,tensorboard,wandb,dev]")
     pin_hashes = hashes(resolved)
     sources = {pin for pin, file in files(resolved) if not file["url"].endswith(".whl")}
     for python in PYTHONS[1:]:
@@ -44,8 +49,8 @@ def main() -> None:
         for pin, added in hashes(report(*wheels, *(pin for pin in pin_hashes if pin not in sources))).items():
             pin_hashes[pin] |= added
     write(LOCK, pin_hashes)
-    for name, requirement in IMAGES.items():
-        pins = [pin for pin, _ in files(report("--constraint", "constraints.txt", requirement))]
+    for name, requirements in IMAGES.items():
+        pins = [pin for pin, _ in files(report("--constraint", "constraints.txt", *requirements))]
         write(
             ROOT / "docker" / name,
             {pin: pin_hashes[pin] for pin in pins if pin.partition("==")[0] not in NOT_IN_IMAGES},
@@ -73,7 +78,7 @@ def report(*arguments: str) -> dict[str, Any]:
 def files(report: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
     for package in report["install"]:
         name, version = package["metadata"]["name"], package["metadata"]["version"]
-        if name != PROJECT:
+        if name not in PROJECTS:
             yield f"{name}=={version}", package["download_info"]
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from servers import ROOT, free_port
 
-from cli.client import Client
 from frs.dataset.shapes.drawing import draw_dataset
+from frs_client import Client
 
 EPOCHS = 12
 
@@ -51,7 +51,7 @@ def measure(epochs: int = EPOCHS) -> dict[str, Any]:
 
 
 def _measure(data: Path, pid: int, epochs: int) -> dict[str, Any]:
-    client = Client.from_environment(data)
+    client = Client(data=data)
     client.post("/datasets", {"name": "shapes"})
     api, worker = (_child(pid, f"-m {name}") for name in ("api", "worker"))
     job_id = client.post("/jobs", _spec(epochs))["id"]

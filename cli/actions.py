@@ -7,8 +7,8 @@ import typer
 
 from cli import render
 from cli.arguments import JobId
-from cli.client import Json
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show
+from frs_client import Json
 
 app = typer.Typer()
 

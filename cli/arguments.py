@@ -1,15 +1,12 @@
 """Arguments shared by several commands, and their shell completion."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.client import Client, Json
-from cli.errors import ServiceError
-from cli.terminal import DEFAULT_DATA_DIR
 from frs import spec_file
+from frs_client import Client, Json, ServiceError
 
 
 def job_ids(incomplete: str) -> list[str]:
@@ -44,7 +41,7 @@ def load_spec(client: Client, spec: str, changes: list[str] | None) -> Json:
 
 def _completions(path: str, field: str, incomplete: str) -> list[str]:
     try:
-        rows = Client.from_environment(Path(os.environ.get("FRS_DATA", DEFAULT_DATA_DIR))).get(path)["data"]
+        rows = Client().get(path)["data"]
     except ServiceError:
         return []
     return [row[field] for row in rows if row[field].startswith(incomplete)]

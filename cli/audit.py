@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from cli import render
-from cli.client import Client, Json
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, render_rows, show
+from frs_client import Client, Json
 
 app = typer.Typer()
 

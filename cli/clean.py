@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from cli.client import Client, Json
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show
+from frs_client import Client, Json
 
 app = typer.Typer()
 _SUMMED = ("groups", "skipped", "job_ids", "checkpoints", "metrics", "bytes")

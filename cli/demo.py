@@ -8,12 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from cli import render
-from cli.client import Client, Json
-from cli.pulling import pull
 from cli.up import LocalService
 from cli.watching import follow
 from frs.cli.progress import drawing_bar
 from frs.dataset.shapes.drawing import draw_dataset
+from frs_client import Client, Json
 
 RECIPE = "shapes_gfl"
 TRAIN_IMAGES, VAL_IMAGES = 400, 150
@@ -32,7 +31,7 @@ def run(data: Path, console: Console) -> bool:
     console.print("[bold]2. Service[/]: API and worker, SQLite, one data folder")
     with LocalService(data, LOOPBACK, free_port(), None, None) as service:
         console.print(f"   {service.url}/docs", highlight=False)
-        return _distil(Client.from_environment(data), data / "student", console)
+        return _distil(Client(data=data), data / "student", console)
 
 
 def copy_teacher_weights(models: Path) -> None:
@@ -72,5 +71,5 @@ def _print_results(client: Client, job: Json, output: Path, console: Console) ->
     report = client.get(f"/jobs/{job['id']}/report")
     console.print(render.report(report), highlight=False)
     console.print("Student weights (also as safetensors), config, report and report images:")
-    for file in pull(client, job["id"], output, "last"):
+    for file in client.jobs.pull(job["id"], output):
         console.print(f"   {file}", highlight=False)

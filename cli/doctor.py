@@ -9,11 +9,10 @@ from pathlib import Path
 
 import typer
 
-from cli.client import Client
-from cli.errors import ServiceError
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, stdout
 from frs import host_check
 from frs.host_check import HostCheck
+from frs_client import Client, ServiceError
 
 app = typer.Typer()
 
@@ -48,7 +47,7 @@ def _check_machine(data: Path) -> Iterator[HostCheck]:
 
 def _check_service(data: Path) -> Iterator[HostCheck]:
     try:
-        client = Client.from_environment(data)
+        client = Client(data=data)
         service, here = client.get("/version")["frs"], version("frs")
         workers = client.get("/workers")["data"]
     except ServiceError as error:

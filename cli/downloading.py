@@ -1,19 +1,14 @@
 """Download one published file into a folder: resumable, verified, and atomic."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx2
 
 from frs.files import digest, sync
+from frs_client.sync.downloading import Progress, receive, size_of
 
-TRIES, PAUSE_SECONDS = 5, 1.0
-"""Consecutive tries without progress before a download fails, and the pause between two tries."""
 TIMEOUT_SECONDS = 30.0
-RANGE_NOT_SATISFIABLE, PARTIAL = 416, 206
-Progress = Callable[[int, int | None], None]
-"""Called with the number of bytes received and the total size in bytes, None if unknown."""
 
 
 class DownloadError(Exception):
@@ -81,50 +76,11 @@ def _download_from_any(urls: Sequence[str], part: Path, progress: Progress) -> s
                 return url
             except httpx2.HTTPError as error:
                 failures.append(f"{url}: {_reason(error)}")
-    kept = f" {part.stat().st_size:,} bytes are kept; the next try resumes there." if _size(part) else ""
+    kept = f" {part.stat().st_size:,} bytes are kept; the next try resumes there." if size_of(part) else ""
     raise DownloadError(
         "\n".join(failures),
         f"Try again.{kept} Without network access: download the file elsewhere and put it at {part.with_suffix('')}.",
     )
-
-
-def receive(http: httpx2.Client, url: str, part: Path, progress: Progress, *, etag: str = "") -> None:
-    """Download the URL to `part`, after the bytes that it holds, and resume while the file grows.
-
-    With `etag` a server that now has other content sends it from the start. The content of `part` is not verified.
-    Raises HTTPStatusError, whose response has been read, and TransportError after `TRIES` tries without progress.
-    """
-    tries_left = TRIES
-    while True:
-        size_before = _size(part)
-        try:
-            return _receive_rest(http, url, part, progress, etag)
-        except httpx2.TransportError:
-            tries_left = TRIES if _size(part) > size_before else tries_left - 1
-            if tries_left == 0 or size_before == _size(part) == 0:  # nothing received: no network or unknown host
-                raise
-            time.sleep(PAUSE_SECONDS)
-
-
-def _receive_rest(http: httpx2.Client, url: str, part: Path, progress: Progress, etag: str) -> None:
-    offset = _size(part)
-    headers = {"Accept-Encoding": "identity"}
-    if offset:
-        headers |= {"Range": f"bytes={offset}-"} | ({"If-Range": etag} if etag else {})
-    with http.stream("GET", url, headers=headers) as response:
-        if offset and response.status_code == RANGE_NOT_SATISFIABLE:  # complete, or larger than the published file
-            return
-        if not response.is_success:
-            response.read()
-        response.raise_for_status()
-        offset = offset if response.status_code == PARTIAL else 0
-        length = response.headers.get("Content-Length")
-        total = offset + int(length) if length else None
-        progress(offset, total)
-        with part.open("ab" if offset else "wb") as file:
-            for chunk in response.iter_raw():
-                file.write(chunk)
-                progress(file.tell(), total)
 
 
 def _commit(part: Path, target: Path, sha256: str) -> None:
@@ -137,10 +93,6 @@ def _commit(part: Path, target: Path, sha256: str) -> None:
 def _hash_file(path: Path) -> Path:
     """Return the path of the hash file, which is in the format of `sha256sum --check`."""
     return path.with_name(f"{path.name}.sha256")
-
-
-def _size(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
 
 
 def _content_note(part: Path) -> str:

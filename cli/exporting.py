@@ -7,10 +7,9 @@ import typer
 
 from cli import render
 from cli.arguments import JobId
-from cli.client import Client, Json
-from cli.errors import ServiceError
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show, stdout
 from cli.watching import follow
+from frs_client import Client, Json, ServiceError
 
 app = typer.Typer()
 Formats = Annotated[
@@ -60,11 +59,6 @@ def _finish(client: Client, student_job_id: str, job: Json, output: Path, quiet:
     if job["status"] != "succeeded":
         error = job["error"] or {"message": f"The export was {job['status']}.", "hint": ""}
         raise ServiceError(error["message"], error["hint"])
-    output.mkdir(parents=True, exist_ok=True)
-    for artifact in client.each(f"/jobs/{job['id']}/artifacts"):
-        if artifact["name"].endswith((".onnx", ".py", ".json")):
-            client.download(
-                f"/jobs/{job['id']}/artifacts/{artifact['name']}", output / artifact["name"], artifact["sha256"]
-            )
+    client.jobs.pull_artifacts(job["id"], output, (".onnx", ".py", ".json"))
     exports = client.each(f"/jobs/{student_job_id}/exports")
     return next(export for export in exports if export["job_id"] == job["id"]) | {"folder": str(output)}

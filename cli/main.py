@@ -27,16 +27,14 @@ from cli import demo as demo_run
 from cli import queue as queue_commands
 from cli import webhooks as webhook_commands
 from cli.arguments import Changes, JobId, SpecSource, job_ids, load_spec, recipe_names
-from cli.client import Client, Json
-from cli.errors import ServiceError
 from cli.metrics import read_metrics
-from cli.pulling import pull as pull_student
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, fail, render_rows, show, stderr, stdout
 from cli.up import LocalService
 from cli.watching import derived_job_ids, follow
 from frs import __version__, spec_file
 from frs.errors import FrsError
 from frs.isolation.process import hide_memory
+from frs_client import Client, Json, ServiceError
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 datasets = typer.Typer(no_args_is_help=True, help="Manage data sets.")
@@ -199,7 +197,7 @@ def pull(
     """Download a job's student: weights (also as safetensors), config, report and report images."""
     files = call_service(
         data,
-        lambda client: {"files": [str(file) for file in pull_student(client, id, output, "best" if best else "last")]},
+        lambda client: {"files": [str(file) for file in client.jobs.pull(id, output, "best" if best else "last")]},
     )
     show(files, lambda answer: "\n".join(answer["files"]), json_)
 
@@ -340,9 +338,8 @@ def upload_detector(
 
     def upload(client: Client) -> Json:
         kind = {"config": config} if config else {"architecture": architecture} if architecture else {}
-        query = {"name": name, "description": json.dumps(spec_file.apply_changes(kind, changes or []))}
-        query |= {"classes": classes} if classes else {}
-        return uploading.upload_detector(client, file, query, wait=wait, console=bar)
+        description = spec_file.apply_changes(kind, changes or [])
+        return uploading.upload_detector(client, name, file, description, classes, wait=wait, console=bar)
 
     row = call_service(data, upload)
     show(row, lambda row: f"{row['id']}  {row['name']}  {row['status']}", json_)

@@ -2,8 +2,7 @@
 
 import difflib
 
-from cli.client import Client, Json
-from cli.errors import ServiceError
+from frs_client import Client, Json, ServiceError
 
 _NEAR_KEYS = 3
 

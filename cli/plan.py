@@ -8,11 +8,10 @@ from rich.console import Group
 
 from cli import render
 from cli.arguments import Changes, SpecSource, load_spec
-from cli.client import Client, Json
-from cli.errors import ServiceError
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show, stderr
 from frs.cli import plan_tables
 from frs.preflight.estimate import Estimate
+from frs_client import Client, Json, ServiceError
 
 POLL_SECONDS = 0.5
 app = typer.Typer()
@@ -41,7 +40,7 @@ def plan(
 
 def _probe(client: Client, content: Json) -> Json:
     """Return the plan once a worker has probed it. Raises ServiceError if the probe fails."""
-    plan = client.post("/jobs/plan?probe=true", content)
+    plan = client.post("/jobs/plan", content, probe=True)
     with stderr.status("waiting for a worker") as status:
         while plan["status"] in ("queued", "running"):
             reason = plan["status_reason"]

@@ -9,15 +9,11 @@ from PIL import Image, ImageDraw
 
 from cli import render
 from cli.arguments import job_ids
-from cli.client import Client, Json
-from cli.errors import ServiceError
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show
 from frs.export import frs_runner
+from frs_client import Client, Json
 
 app = typer.Typer()
-MEDIA_TYPES = dict.fromkeys((".jpg", ".jpeg"), "image/jpeg") | {
-    suffix: f"image/{suffix[1:]}" for suffix in (".png", ".bmp", ".webp")
-}
 CAPTION_HEIGHT = 16
 """Height in pixels of the line above each picture."""
 
@@ -37,14 +33,15 @@ def predict(
 ) -> None:
     """Find objects on an image with the exported student of a job, or with an exported detector."""
 
-    def post(client: Client) -> Json:
-        media_type = MEDIA_TYPES.get(image.suffix.lower())
-        if media_type is None:
-            raise ServiceError(f"{image} has no suffix of an image.", f"Supported: {', '.join(MEDIA_TYPES)}.")
-        path = f"/jobs/{id}/predict" if id.startswith("job_") else f"/detectors/{id}/predict"
-        return client.upload(path, image, media_type, compare=compare, threshold=threshold, format=format_)
+    def predict(client: Client) -> Json:
+        options: Json = {"threshold": threshold, "format": format_}
+        if id.startswith("job_"):
+            found = client.jobs.predict(id, image, compare=compare or (), **options)
+        else:
+            found = client.detectors.predict(id, image, **options)
+        return found.model_dump(mode="json")
 
-    answer = call_service(data, post)
+    answer = call_service(data, predict)
     if save:
         draw(image, answer).save(save)
     show(answer, render.prediction, json_)

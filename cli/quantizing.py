@@ -6,11 +6,11 @@ import typer
 
 from cli import render
 from cli.arguments import Changes, JobId
-from cli.client import Client, Json
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show, stdout
 from cli.watching import follow
 from frs import spec_file
 from frs.spec import JobSpec, quantisation_of
+from frs_client import Client, Json
 
 app = typer.Typer()
 

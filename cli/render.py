@@ -9,12 +9,12 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from cli.client import Json
 from frs.cli import export_tables, plan_tables, report_text
 from frs.cli.progress import duration
 from frs.evaluation.export_report import ExportReport
 from frs.evaluation.report import Report
 from frs.preflight.step_runner import Check
+from frs_client import Json
 
 _JOB_FIELDS = ("id", "name", "kind", "owner", "tags", "priority", "parent_id")
 _STATE_FIELDS = ("status", "phase", "end_reason", "attempt", "queue_position")

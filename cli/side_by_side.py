@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cli.client import Json
+from frs_client import Json
 
 _FACTS = ("name", "status", "kind", "method", "parameters", "flops", "latency_ms")
 _METRICS = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l")

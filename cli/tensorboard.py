@@ -16,11 +16,10 @@ from typing import Annotated, Any
 import typer
 
 from cli.arguments import job_ids
-from cli.client import Client, Json
-from cli.errors import ServiceError
-from cli.sse import StreamEvent
 from cli.terminal import DEFAULT_DATA_DIR, DataFolder, call_service, fail, stderr, stdout
 from cli.watching import derived_job_ids
+from frs_client import Client, Json, ServiceError
+from frs_client.sse import StreamEvent
 
 MAX_JOBS = 50
 """Jobs in one TensorBoard; each running job needs an event stream (`FRS_MAX_STREAMS_PER_KEY`)."""

@@ -9,15 +9,14 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from cli.client import Client, Json
-from cli.errors import ServiceError
 from frs.errors import FrsError
+from frs_client import Client, Json, ServiceError, credentials
 
 DataFolder = Annotated[
     Path, typer.Option("--data", envvar="FRS_DATA", help="Data folder of `frs up`, which holds the API key.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
-DEFAULT_DATA_DIR = Path("data")
+DEFAULT_DATA_DIR = credentials.DEFAULT_DATA_DIR
 stdout, stderr = Console(), Console(stderr=True)
 UNLIMITED_WIDTH = 10_000
 """Columns of an output that is not a terminal, so that pipes and files receive tables uncut."""
@@ -26,7 +25,7 @@ UNLIMITED_WIDTH = 10_000
 def call_service(data: Path, request: Callable[[Client], Json]) -> Json:
     """Return `request(client)`. Print the error and exit with 1 if it fails, with 130 on Ctrl-C."""
     try:
-        return request(Client.from_environment(data))
+        return request(Client(data=data))
     except (ServiceError, FrsError) as error:
         fail(error)
     except OSError as error:

@@ -14,8 +14,8 @@ from typing import IO
 
 import httpx2
 
-from cli.errors import ServiceError
 from frs.isolation.process import PARENT
+from frs_client import ServiceError
 
 GRACE_SECONDS = 45.0
 """Time between SIGTERM and SIGKILL, in which the worker's trainers write their checkpoints."""

@@ -5,10 +5,10 @@ from contextlib import nullcontext
 
 from rich.console import Console
 
-from cli.client import Client, Json
-from cli.sse import StreamEvent
 from frs import events
 from frs.cli.progress import Bar
+from frs_client import Client, Json
+from frs_client.sse import StreamEvent
 
 
 def follow(client: Client, job_id: str, console: Console | None) -> Json:

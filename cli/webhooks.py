@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.client import Client, Json
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, render_rows, show, stdout
+from frs_client import Client, Json
 
 app = typer.Typer(no_args_is_help=True, help="Send the events of jobs to a URL.")
 WebhookId = Annotated[str, typer.Argument(metavar="WEBHOOK_ID")]

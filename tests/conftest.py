@@ -10,6 +10,7 @@ LONG = (
     "frs/test_engine.py",
     "faults/test_faults_database.py",
     "faults/test_faults_streams.py",
+    "client/test_restarts.py",
     "frs/test_engine_command.py",
     "faults/test_faults_objects.py",
     "faults/test_faults_any_call.py",

@@ -13,8 +13,8 @@ from api.http.errors import ApiError
 from api.streaming import history, subscribers
 from api.streaming import streams as streams_module
 from api.streaming.streams import Streams
-from cli.sse import parse
 from frs import events
+from frs_client.sse import parse
 from store.db.tables import Job
 from store.jobs import actions
 from store.states import JobStatus, Scope

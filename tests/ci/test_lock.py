@@ -16,12 +16,15 @@ def package(name, version, sha256, url="https://files.example/x.whl"):
     return {"metadata": {"name": name, "version": version}, "download_info": file}
 
 
-PROJECT = {"metadata": {"name": "frs", "version": "0.1.0"}, "download_info": {"url": "file:///here", "dir_info": {}}}
+PROJECTS = [
+    {"metadata": {"name": name, "version": "0.1.0"}, "download_info": {"url": "file:///here", "dir_info": {}}}
+    for name in ("frs", "frs-client")
+]
 
 
-def test_all_packages_but_the_project_are_locked_by_hash_without_urls():
+def test_all_packages_but_those_of_this_repository_are_locked_by_hash_without_urls():
     pin_hashes = lock.hashes(
-        {"install": [PROJECT, package("b", "2", "22"), package("A", "1", "11", "file:///wheels/a.whl")]}
+        {"install": [*PROJECTS, package("b", "2", "22"), package("A", "1", "11", "file:///wheels/a.whl")]}
     )
     pin_hashes["b==2"].add("21")
     lines = lock.text(pin_hashes).splitlines()[2:]

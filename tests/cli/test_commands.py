@@ -8,11 +8,10 @@ import pytest
 from rich.console import Console
 
 from cli import render
-from cli.client import Client
-from cli.errors import ServiceError
 from frs import __version__
 from frs.cli import report_text
 from frs.evaluation.report import Row, Scores, build
+from frs_client import Client, ServiceError
 
 STUDENT = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16}
 
@@ -116,7 +115,7 @@ def test_without_a_service_the_error_suggests_frs_up(frs: Any, monkeypatch: pyte
 def test_without_a_key_the_error_names_the_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FRS_API_KEY", raising=False)
     with pytest.raises(ServiceError, match="api-key"):
-        Client.from_environment(tmp_path)
+        Client(data=tmp_path)
 
 
 def test_the_version_is_printed(frs: Any) -> None:

@@ -9,7 +9,7 @@ from export_reports import REPORT
 from rich.console import Console
 
 from cli import exporting, render
-from cli.client import Client
+from frs_client import Client
 
 
 @pytest.fixture

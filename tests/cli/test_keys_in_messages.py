@@ -7,9 +7,8 @@ import pytest
 from scripted_server import BREAK, answer, serve
 from typer.testing import CliRunner
 
-from cli.client import Client
-from cli.errors import ServiceError
 from cli.main import app
+from frs_client import Client, ServiceError
 
 SECRET = "secret-of-mine"
 UNKNOWN = answer({"code": "unknown_key", "detail": "This API key is unknown.", "hint": "", "errors": []}, 401)
@@ -54,7 +53,7 @@ def test_white_space_around_the_key_of_a_file_is_removed(content: bytes, tmp_pat
     (tmp_path / "api-key").write_bytes(content)
     with serve(answer({"data": []})) as server:
         (tmp_path / "url").write_text(f"{server.url}/ \n")
-        Client.from_environment(tmp_path).get("/jobs")
+        Client(data=tmp_path).get("/jobs")
     assert server.header("authorization") == ["Bearer frs_key"]
 
 
@@ -62,7 +61,7 @@ def test_white_space_around_the_key_of_a_file_is_removed(content: bytes, tmp_pat
 def test_a_malformed_key_file_is_an_error_that_names_the_file(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "api-key").write_bytes(content)
     with pytest.raises(ServiceError, match="API key is malformed") as error:
-        Client.from_environment(tmp_path)
+        Client(data=tmp_path)
     assert "api-key" in error.value.hint and "frs_a" not in str(error.value)
 
 

@@ -12,11 +12,12 @@ import pytest
 from file_server import FileServer, serve_files
 from typer.testing import CliRunner, Result
 
-from cli import downloading, terminal
+from cli import terminal
 from cli.main import app
 from cli.models import complete_names
 from frs import published_weights
 from frs.published_weights import PublishedFile
+from frs_client.sync import downloading
 
 BODY = os.urandom(50_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()

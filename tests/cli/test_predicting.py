@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.client import Client
+from frs_client import Client
 
 RED, BLUE = ([{"box": [2, 3, 20, 25], "score": score, "label": name}] for name, score in (("cat", 0.9), ("dog", 0.5)))
 ANSWER = {

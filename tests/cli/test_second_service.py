@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.errors import ServiceError
 from cli.main import app
 from cli.up import lock_folder
+from frs_client import ServiceError
 
 HOLDER = """
 import sys

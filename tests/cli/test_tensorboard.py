@@ -15,9 +15,9 @@ from servers import free_port
 from waiting import until
 
 from cli import tensorboard
-from cli.sse import StreamEvent
 from cli.tensorboard import RunFile
 from frs.events import Metrics, Rewound
+from frs_client.sse import StreamEvent
 from store.db.database import Database, open_database
 from store.jobs import lifecycle, recording
 from store.jobs.lease import Lease

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from cli.errors import ServiceError
 from cli.metrics import read_metrics
+from frs_client import ServiceError
 
 KEYS = ["train/loss", "train/loss_bbox", "train/grad_norm", "val/bbox_mAP", "val/bbox_mAP_50"]
 

@@ -1,16 +1,11 @@
 """`frs datasets upload` and `frs detectors upload`."""
 
-import io
 import json
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
-
-from cli import uploading
 
 
 @pytest.fixture
@@ -29,14 +24,6 @@ def test_an_archive_is_uploaded_unchanged(frs: Any, folder: Path, tmp_path: Path
     for kind in ("zip", "tar", "gztar"):
         archive = shutil.make_archive(str(tmp_path / kind), kind, folder)
         assert "ready" in frs("datasets", "upload", f"from {kind}", archive).output
-
-
-def test_equal_folders_give_equal_archives(folder: Path) -> None:
-    client = Mock()
-    client.upload = lambda path, archive, *_, **fields: archive.read_bytes()
-    one, two = (uploading.upload_dataset(client, name, folder, None, None) for name in ("one", "two"))
-    assert one == two
-    assert zipfile.ZipFile(io.BytesIO(one)).testzip() is None
 
 
 def test_a_data_set_without_a_validation_split_needs_val_fraction(frs: Any, folder: Path) -> None:
@@ -59,29 +46,3 @@ def test_weights_are_uploaded_with_their_description(frs: Any, tmp_path: Path) -
     assert (row["status"], row["classes"], row["description"]["backbone"]["depth"]) == ("importing", ["cat", "dog"], 18)
     assert "importing" in frs("detectors", "upload", "u", tmp_path / "a.pth", *options, "--no-wait").output
     assert "invalid_request" in frs("detectors", "upload", "v", tmp_path / "a.pth", code=1).output
-
-
-class StubClient:
-    """Answers `importing` to the upload and the first poll, then the result of the import."""
-
-    def __init__(self, result: dict[str, Any]) -> None:
-        self.answers = iter([{"id": "det_1", "status": "importing"}, {"id": "det_1"} | result])
-
-    def upload(self, *_: object, **__: object) -> Any:
-        return {"id": "det_1", "status": "importing"}
-
-    def get(self, path: str) -> Any:
-        assert path == "/detectors/det_1"
-        return next(self.answers)
-
-
-def test_upload_waits_until_a_worker_has_imported_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploading, "POLL_SECONDS", 0)
-    (tmp_path / "a.pth").touch()
-    ready: Any = StubClient({"status": "ready"})
-    assert uploading.upload_detector(ready, tmp_path / "a.pth", {}, wait=True, console=None)["status"] == "ready"
-    refused: Any = StubClient(
-        {"status": "refused", "error": {"code": "weights_unreadable", "message": "No.", "hint": ""}}
-    )
-    with pytest.raises(uploading.ServiceError, match="weights_unreadable: No."):
-        uploading.upload_detector(refused, tmp_path / "a.pth", {}, wait=True, console=None)

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
-from cli.sse import StreamEvent
 from cli.watching import follow
+from frs_client.sse import StreamEvent
 
 CANCELLED = {
     "is_terminal": True,

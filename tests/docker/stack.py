@@ -14,7 +14,7 @@ import httpx2
 from servers import free_port
 from waiting import until
 
-from cli.client import Client, Json
+from frs_client import Client, Json
 
 ROOT = Path(__file__).parents[2]
 CANARY = "canary-3f0c-in-no-image"

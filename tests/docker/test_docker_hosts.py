@@ -11,7 +11,6 @@ from moto.server import ThreadedMotoServer
 from stack import FILES, Images, Stack, free_port, run
 from test_docker_life import recorded_steps, rewound_to
 
-from cli.pulling import pull
 from frs.detectors.weights import read, state_of
 
 pytestmark = pytest.mark.docker
@@ -77,7 +76,7 @@ def test_two_processes_train_the_same_student_as_one_with_the_whole_batch(stack:
         job_id = stack.submit(**changes, resources={"processes": processes})
         assert stack.wait_until_ended(job_id)["status"] == "succeeded", stack.logs(job_id)
         [weights] = [
-            path for path in pull(stack.client, job_id, tmp_path / str(processes), "last") if path.suffix == ".pth"
+            path for path in stack.client.jobs.pull(job_id, tmp_path / str(processes)) if path.suffix == ".pth"
         ]
         students.append(state_of(read(weights), weights.name))
     one, two = students

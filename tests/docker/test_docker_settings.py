@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from stack import Images, Stack
 
-from cli.errors import ServiceError
+from frs_client import ServiceError
 from store.settings import Settings
 from store.settings_report import OTHER_VARIABLES, variable
 

@@ -13,11 +13,9 @@ import pytest
 from servers import free_port
 from waiting import until
 
-from cli.client import Client
-from cli.errors import ServiceError
-from cli.pulling import pull
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.spec import JobSpec, quantisation_of
+from frs_client import Client, ServiceError
 
 LOSSES = {"train/loss", "train/loss_cls", "train/loss_bbox", "train/distill_feature", "train/distill_logit"}
 STEP_METRICS = {"train/lr", "train/images_per_second", "train/memory_mb"}
@@ -67,7 +65,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(data: Path) -> Iterator[Client]:
     process = start_service(data)
-    client = Client.from_environment(data)
+    client = Client(data=data)
     client.post("/datasets", {"name": "tiny"})
     yield client
     stop_service(process)
@@ -145,7 +143,7 @@ def test_a_teacher_is_trained_and_a_student_distilled_and_compared_with_its_base
     assert interval["low"] <= interval["high"] and interval["images"] == 4
     gain = report["rows"][3]["metrics"]["bbox_mAP"]
     assert report["comparison"]["gain"] == pytest.approx(gain, abs=1e-9), "the stored detections are the evaluated ones"
-    files = pull(client, job["id"], tmp_path, "last")
+    files = client.jobs.pull(job["id"], tmp_path)
     assert {file.suffix for file in files} == {".pth", ".json", ".safetensors", ".py", ".png"}
     pictures = {"confusion", "curves", "detections", "precision-recall", "richness"}
     assert all(any(file.name.endswith(f"-{name}.png") for file in files) for name in pictures)
@@ -265,7 +263,7 @@ def test_a_job_continues_after_a_restart_of_the_service(data: Path, client: Clie
     other = data.parent / f"{data.name}-other"
     draw_dataset(other / "datasets" / "tiny", train=14, val=4, size=96)
     process = start_service(other)
-    other_client = Client.from_environment(other)
+    other_client = Client(data=other)
     other_client.post("/datasets", {"name": "tiny"})
     spec = {"kind": "train", "dataset": "tiny", "student": detector(16)}
     job = other_client.post("/jobs", spec | {"schedule": schedule(epochs=25, evaluate_every=25)})
@@ -273,7 +271,7 @@ def test_a_job_continues_after_a_restart_of_the_service(data: Path, client: Clie
     stop_service(process)
     assert not processes_of(other)
     process = start_service(other)
-    other_client = Client.from_environment(other)
+    other_client = Client(data=other)
     assert wait_until_ended(other_client, job["id"])["status"] == "succeeded"
     assert steps_by_metric(other_client, job["id"])["train/loss"] == list(range(1, 101))
     stop_service(process)

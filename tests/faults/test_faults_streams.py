@@ -12,10 +12,9 @@ from rich.console import Console
 from streaming import ApiProcess, EventWriter, StreamClient, run_clients
 from waiting import until
 
-from cli import client as clients
-from cli.client import Client
-from cli.errors import ServiceError
 from cli.watching import follow
+from frs_client import Client, ServiceError
+from frs_client.sync import transport
 from store.db.database import Database, open_database
 from store.initialise import initialise
 from store.settings import Settings
@@ -125,7 +124,7 @@ def test_following_a_job_survives_a_restart_and_shows_each_evaluation_once(api: 
 def test_the_client_gives_up_on_a_service_that_does_not_return(
     api: ApiProcess, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "RECONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(transport, "RECONNECT_SECONDS", 0.5)
     writer = EventWriter(database, 1)
     events = Client(api.url, api.key).events(writer.leases[0].job_id)
     next(events)

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from waiting import until
 
-from cli.sse import StreamEvent, parse
+from frs_client.sse import StreamEvent, parse
 
 CLOSED_WITHIN = 2.0
 SLACK = 5.0

@@ -13,9 +13,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from servers import ApiProcess
 from waiting import until
 
-from cli.client import Client
 from cli.demo import RECIPE, copy_teacher_weights
 from frs.dataset.shapes.drawing import draw_dataset
+from frs_client import Client
 from store.db.database import open_database
 from store.initialise import initialise
 from store.settings import Settings

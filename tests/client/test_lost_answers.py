@@ -1,4 +1,4 @@
-"""A lost answer never makes a second job: each `frs submit` has one Idempotency-Key, also when it is repeated."""
+"""A lost answer never makes a second job: each submit has one Idempotency-Key, also when it is repeated."""
 
 import json
 from contextlib import suppress
@@ -8,32 +8,27 @@ from typing import Any
 import pytest
 from scripted_server import BREAK, answer, serve
 
-from cli.client import Client
-from cli.errors import NoAnswer, ServiceError
+from frs_client import ApiError, NoAnswer, ServiceError
 
 JOB = answer({"id": "job_1"}, 201)
 REFUSED = answer({"code": "invalid_request", "detail": "name: invalid", "hint": "", "errors": []}, 422)
 SPEC = {"dataset": "shapes"}
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    return tmp_path
+@pytest.fixture
+def submit(connect: Any) -> Any:
+    """Return a function that submits a job."""
+    return lambda server, spec=SPEC, key="frs_key": connect(server.url, key).post("/jobs", spec)
 
 
-def submit(server: Any, spec: Any = SPEC, key: str = "frs_key") -> Any:
-    return Client(server.url, key).post("/jobs", spec)
-
-
-def test_a_broken_connection_is_followed_by_one_request_under_the_same_key() -> None:
+def test_a_broken_connection_is_followed_by_one_request_under_the_same_key(submit: Any) -> None:
     with serve(BREAK, JOB) as server:
         assert submit(server) == {"id": "job_1"}
     first, second = server.header("idempotency-key")
     assert first and first == second
 
 
-def test_the_next_equal_command_continues_a_command_without_an_answer(home: Path) -> None:
+def test_the_next_equal_command_continues_a_command_without_an_answer(submit: Any, home: Path) -> None:
     with serve(BREAK, BREAK, JOB) as server:
         with pytest.raises(NoAnswer):
             submit(server)
@@ -43,7 +38,7 @@ def test_the_next_equal_command_continues_a_command_without_an_answer(home: Path
 
 
 @pytest.mark.parametrize("lost", [(502, {}, b""), (504, {"Content-Type": "text/html"}, b"<html>")])
-def test_an_error_of_a_gateway_is_no_answer(lost: Any) -> None:
+def test_an_error_of_a_gateway_is_no_answer(submit: Any, lost: Any) -> None:
     with serve(lost, JOB) as server:
         with pytest.raises(NoAnswer):
             submit(server)
@@ -51,7 +46,16 @@ def test_an_error_of_a_gateway_is_no_answer(lost: Any) -> None:
     assert len(set(server.header("idempotency-key"))) == 1
 
 
-def test_an_answered_command_is_not_continued() -> None:
+def test_the_next_equal_command_continues_one_that_met_a_server_error(submit: Any) -> None:
+    unavailable = answer({"code": "database_unavailable", "detail": "No.", "hint": "", "errors": []}, 503)
+    with serve(unavailable, JOB) as server:
+        with pytest.raises(ApiError, match="database_unavailable"):
+            submit(server)
+        submit(server)
+    assert len(set(server.header("idempotency-key"))) == 1, "the transaction may have been committed"
+
+
+def test_an_answered_command_is_not_continued(submit: Any) -> None:
     for replies in ([JOB], [REFUSED]):
         with serve(*replies) as server:
             for _ in range(2):
@@ -60,7 +64,7 @@ def test_an_answered_command_is_not_continued() -> None:
         assert len(set(server.header("idempotency-key"))) == 2, "the user may want two equal jobs"
 
 
-def test_other_requests_have_keys_of_their_own() -> None:
+def test_other_requests_have_keys_of_their_own(submit: Any) -> None:
     with serve(BREAK) as server:
         for spec, key in [(SPEC, "frs_key"), (SPEC | {"name": "other"}, "frs_key"), (SPEC, "frs_another")]:
             with pytest.raises(NoAnswer):
@@ -68,7 +72,10 @@ def test_other_requests_have_keys_of_their_own() -> None:
     assert len(set(server.header("idempotency-key"))) == 3
 
 
-def test_a_home_that_cannot_be_written_only_loses_the_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_cannot_be_written_only_loses_the_key(
+    submit: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir()
     (home / "file").write_text("")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "file"))
     with serve(BREAK) as server, pytest.raises(NoAnswer):
@@ -76,13 +83,13 @@ def test_a_home_that_cannot_be_written_only_loses_the_key(home: Path, monkeypatc
 
 
 @pytest.mark.parametrize("path", ["/api-keys", "/datasets", "/jobs/job_1/retry"])
-def test_a_request_that_the_service_would_carry_out_twice_is_sent_once(path: str) -> None:
+def test_a_request_that_the_service_would_carry_out_twice_is_sent_once(connect: Any, path: str) -> None:
     with serve(BREAK) as server, pytest.raises(NoAnswer, match="broke before"):
-        Client(server.url, "frs_key").post(path, {})
+        connect(server.url, "frs_key").post(path, {})
     assert len(server.requests) == 1
 
 
-def test_nothing_of_the_request_is_kept_but_its_key(home: Path) -> None:
+def test_nothing_of_the_request_is_kept_but_its_key(submit: Any, home: Path) -> None:
     with serve(BREAK) as server, pytest.raises(NoAnswer):
         submit(server, {"name": "private"}, "frs_secret")
     [file] = (home / "frs" / "unanswered").iterdir()

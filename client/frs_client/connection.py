@@ -7,10 +7,13 @@ import ipaddress
 import re
 import ssl
 import urllib.request
+from typing import TypeVar
 
 import httpx2
 
-from cli.errors import NoAnswer, ServiceError
+from frs_client.errors import NoAnswer, ServiceError
+
+Http = TypeVar("Http", httpx2.Client, httpx2.AsyncClient)
 
 BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.CloseError, httpx2.RemoteProtocolError)
 """Failures of an open connection: the request may have reached the service."""
@@ -20,8 +23,8 @@ _REPEAT = "Try again; an equal request is carried out once."
 _LOOK = "The service may have carried out the request. Look before you send it again."
 
 
-def connect(url: str, key: str, timeout: float) -> httpx2.Client:
-    """Return an HTTP client for the service; white space around address and key is removed.
+def connect(kind: type[Http], url: str, key: str, timeout: float) -> Http:
+    """Return an HTTP client of this kind for the service; white space around address and key is removed.
 
     Proxies of the environment are not used for this machine's own addresses. Raises ServiceError if the address, the
     key or a proxy setting is malformed.
@@ -34,7 +37,7 @@ def connect(url: str, key: str, timeout: float) -> httpx2.Client:
         )
     headers = {"Authorization": f"Bearer {key}"}
     try:
-        return httpx2.Client(base_url=address, headers=headers, timeout=timeout, trust_env=not is_local(address.host))
+        return kind(base_url=address, headers=headers, timeout=timeout, trust_env=not is_local(address.host))
     except (ValueError, ImportError, httpx2.InvalidURL):
         raise ServiceError(
             "A proxy of the environment cannot be used: its URL is malformed or its protocol is not supported.",
@@ -56,8 +59,10 @@ def printable(url: httpx2.URL | str) -> str:
     return str(httpx2.URL(url).copy_with(userinfo=b"", query=None)).rstrip("/")
 
 
-def no_answer(error: httpx2.RequestError, client: httpx2.Client, *, is_repeatable: bool = True) -> NoAnswer:
-    """Return the error for the terminal: whether no connection was made, or what happened to it.
+def no_answer(
+    error: httpx2.RequestError, client: httpx2.Client | httpx2.AsyncClient, *, is_repeatable: bool = True
+) -> NoAnswer:
+    """Return the error of the client: whether no connection was made, or what happened to it.
 
     `is_repeatable` states that the service carries out a repeated request once.
     """
@@ -95,7 +100,7 @@ def _parse_address(url: str) -> httpx2.URL:
     return address
 
 
-def _proxy(client: httpx2.Client) -> str | None:
+def _proxy(client: httpx2.Client | httpx2.AsyncClient) -> str | None:
     """Return the proxy of the environment that requests to the service use; None without one."""
     url = client.base_url
     if not client.trust_env or urllib.request.proxy_bypass(url.host):
@@ -105,7 +110,7 @@ def _proxy(client: httpx2.Client) -> str | None:
     return printable(proxy if "://" in proxy else f"http://{proxy}") if proxy else None
 
 
-def _hint_for_proxy(client: httpx2.Client) -> str:
+def _hint_for_proxy(client: httpx2.Client | httpx2.AsyncClient) -> str:
     return f"Correct HTTPS_PROXY or HTTP_PROXY, or add {client.base_url.host} to NO_PROXY."
 
 

@@ -1,11 +1,11 @@
-"""`frs pull`: all files beside the weights belong to the pulled student."""
+"""`jobs.pull`: all files beside the weights belong to the pulled student."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli.pulling import Label, pull
+from frs_client.sync.pulling import Label, pull
 
 STUDENTS = [
     {"id": "ckpt_1", "sha256": "a" * 64, "labels": ["best"]},

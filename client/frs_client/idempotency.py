@@ -1,25 +1,28 @@
-"""Idempotency keys: one for each command, kept if the command receives no answer.
+"""Idempotency keys: one for each request, kept if the request receives no answer.
 
-The same command again, within a day, continues under that key; the service then carries the request out once.
+An equal request within a day, also of another process, has that key; the service then carries it out once.
 """
 
+import asyncio
 import hashlib
+import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import typer
-
-from cli.errors import NoAnswer, ServiceError
+from frs_client.errors import ApiError, NoAnswer, ServiceError
 
 LIFETIME_SECONDS = 24 * 3600.0
+"""Time for which the service keeps a key, and for which the key of an unanswered request is kept."""
+SERVER_ERROR = 500
+_UNANSWERED = (NoAnswer, KeyboardInterrupt, asyncio.CancelledError)
 
 
 @contextmanager
 def idempotency_key(request: str) -> Iterator[str]:
-    """Yield the key of a request: the one of the same request that was not answered, otherwise a new one.
+    """Yield the key of a request: that of an equal one which was not answered or met a server error, else a new one.
 
     `request` identifies the request: service, caller, path and body.
     """
@@ -27,17 +30,20 @@ def idempotency_key(request: str) -> Iterator[str]:
     key = _read_recent(file) or secrets.token_hex(16)
     try:
         yield key
-    except (NoAnswer, KeyboardInterrupt):
+    except _UNANSWERED:
         _write(file, key)
         raise
-    except ServiceError:
-        _remove(file)
+    except ServiceError as error:
+        if isinstance(error, ApiError) and error.status >= SERVER_ERROR:  # it may have been carried out
+            _write(file, key)
+        else:
+            _remove(file)
         raise
     _remove(file)
 
 
 def _folder() -> Path:
-    return Path(typer.get_app_dir("frs")) / "unanswered"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "frs" / "unanswered"
 
 
 def _read_recent(file: Path) -> str | None:

@@ -90,7 +90,7 @@ class EventWriter:
         """Add a data set, start this number of jobs and the thread."""
         self.database = database
         paths = dict.fromkeys(("train_images", "train_annotations", "val_images", "val_annotations"), "x")
-        self._do(lambda session: session.add(Dataset(id="ds_shapes", name="shapes", **paths)))
+        self._do(lambda session: session.merge(Dataset(id="ds_shapes", name="shapes", **paths)))
         self.leases = [self._start() for _ in range(jobs)]
         self._finish = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)

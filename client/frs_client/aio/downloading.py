@@ -1,0 +1,65 @@
+"""Receive a file that may be large over a connection that may break: resumable."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+
+from frs_client.pausing import a_sleep
+
+TRIES, PAUSE_SECONDS = 5, 1.0
+"""Consecutive tries without progress before a download fails, and the pause between two tries."""
+RANGE_NOT_SATISFIABLE, PARTIAL = 416, 206
+Progress = Callable[[int, int | None], None]
+"""Called with the number of bytes received and the total size in bytes, None if unknown."""
+
+
+async def receive(
+    http: httpx2.AsyncClient,
+    url: str,
+    part: Path,
+    progress: Progress = lambda received, total: None,
+    *,
+    etag: str = "",
+) -> None:
+    """Download the URL to `part`, after the bytes that it holds, and resume while the file grows.
+
+    With `etag` a server that now has other content sends it from the start. The content of `part` is not verified.
+    Raises HTTPStatusError, whose response has been read, and TransportError after `TRIES` tries without progress.
+    """
+    tries_left = TRIES
+    while True:
+        size_before = size_of(part)
+        try:
+            return await _receive_rest(http, url, part, progress, etag)
+        except httpx2.TransportError:
+            tries_left = TRIES if size_of(part) > size_before else tries_left - 1
+            if tries_left == 0 or size_before == size_of(part) == 0:  # nothing received: no network or unknown host
+                raise
+            await a_sleep(PAUSE_SECONDS)
+
+
+def size_of(part: Path) -> int:
+    """Return the size of a file in bytes, 0 if it does not exist."""
+    return part.stat().st_size if part.exists() else 0
+
+
+async def _receive_rest(http: httpx2.AsyncClient, url: str, part: Path, progress: Progress, etag: str) -> None:
+    offset = size_of(part)
+    headers = {"Accept-Encoding": "identity"}
+    if offset:
+        headers |= {"Range": f"bytes={offset}-"} | ({"If-Range": etag} if etag else {})
+    async with http.stream("GET", url, headers=headers) as response:
+        if offset and response.status_code == RANGE_NOT_SATISFIABLE:  # complete, or larger than the published file
+            return
+        if not response.is_success:
+            await response.aread()
+        response.raise_for_status()
+        offset = offset if response.status_code == PARTIAL else 0
+        length = response.headers.get("Content-Length")
+        total = offset + int(length) if length else None
+        progress(offset, total)
+        with part.open("ab" if offset else "wb") as file:
+            async for chunk in response.aiter_raw():
+                file.write(chunk)
+                progress(file.tell(), total)

@@ -1,0 +1,47 @@
+"""`client.webhooks`."""
+
+from collections.abc import AsyncIterator, Collection
+
+from frs_client.aio.transport import AsyncTransport
+from frs_client.answers import Json, parse
+from frs_client.models import Delivery, NewWebhook, Webhook
+from frs_client.requests import PAGE_ROWS, path_of
+
+
+class AsyncWebhooks:
+    """Webhooks: URLs to which the service sends the events of the owner's jobs, signed (Standard Webhooks)."""
+
+    def __init__(self, client: AsyncTransport) -> None:
+        self._client = client
+
+    async def create(self, url: str, events: Collection[str] | None = None) -> NewWebhook:
+        """Create a webhook; its `secret`, with which the receiver verifies, is shown once.
+
+        `events` such as `job.succeeded`; None: those of jobs that end.
+        """
+        body: Json = {"url": url} if events is None else {"url": url, "events": [*events]}
+        return parse(NewWebhook, await self._client.post("/webhooks", body))
+
+    async def list(self) -> AsyncIterator[Webhook]:
+        """Yield the webhooks, newest first."""
+        async for row in self._client.each("/webhooks"):
+            yield parse(Webhook, row)
+
+    async def get(self, webhook_id: str) -> Webhook:
+        """Return a webhook, without its secret."""
+        return parse(Webhook, await self._client.get(path_of("webhooks", webhook_id)))
+
+    async def deliveries(self, webhook_id: str, status: str | None = None) -> AsyncIterator[Delivery]:
+        """Yield the deliveries of a webhook, newest first; `status`: pending, delivered or dead."""
+        path = path_of("webhooks", webhook_id, "deliveries")
+        async for row in self._client.each(path, status=status, limit=PAGE_ROWS):
+            yield parse(Delivery, row)
+
+    async def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
+        """Send a delivery again now; failed attempts are repeated for 24 hours."""
+        path = path_of("webhooks", webhook_id, "deliveries", delivery_id, "redeliver")
+        return parse(Delivery, await self._client.post(path))
+
+    async def delete(self, webhook_id: str) -> None:
+        """Delete a webhook and the list of its deliveries."""
+        await self._client.delete(path_of("webhooks", webhook_id))

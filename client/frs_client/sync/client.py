@@ -1,0 +1,111 @@
+# Written by `make client` from aio/client.py: change that file.
+"""The client: the resources of the API, and the calls that have none."""
+
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from frs_client.answers import body_of, parse
+from frs_client.models import (
+    AuditEntry,
+    CleanRequest,
+    CleanResult,
+    Health,
+    Queue,
+    Recipe,
+    SideBySide,
+    Usage,
+    Version,
+    Worker,
+)
+from frs_client.requests import PAGE_ROWS, time_text
+from frs_client.sync.datasets import Datasets
+from frs_client.sync.detectors import Detectors
+from frs_client.sync.jobs import Jobs
+from frs_client.sync.keys import Keys
+from frs_client.sync.transport import Transport
+from frs_client.sync.webhooks import Webhooks
+
+
+class Client(Transport):
+    """A client of the service.
+
+    An absent `url` is `FRS_URL`, an absent `api_key` is `FRS_API_KEY`; if these are not set, they are those that
+    `frs up` wrote to its data folder: `data`, `FRS_DATA` or `./data`. `timeout` limits each answer, in seconds.
+
+    Calls raise ServiceError: ApiError if the service returns an error (`code`, `hint`, `errors`), NoAnswer if it does
+    not answer. Requests whose connection breaks are sent again if the service then carries them out once; requests
+    that are refused for now are sent again after the time that the service names, for a minute at most.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        data: Path | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        super().__init__(url, api_key, data=data, timeout=timeout)
+        self.jobs = Jobs(self)
+        self.datasets = Datasets(self)
+        self.detectors = Detectors(self)
+        self.keys = Keys(self)
+        self.webhooks = Webhooks(self)
+
+    def health(self) -> Health:
+        """Return the health of the service. Raises ApiError, status 503, if its database does not respond."""
+        return parse(Health, self._request("GET", "/health/ready", is_patient=False))
+
+    def version(self) -> Version:
+        """Return the version of the service."""
+        return parse(Version, self.get("/version"))
+
+    def queue(self, limit: int = 50) -> Queue:
+        """Return the first `limit` (1 to 200) queued jobs in the order they will run, and the running jobs."""
+        return parse(Queue, self.get("/queue", limit=limit))
+
+    def workers(self) -> Iterator[Worker]:
+        """Yield the registered workers, their GPUs and their running jobs."""
+        for row in self.each("/workers"):
+            yield parse(Worker, row)
+
+    def usage(self) -> Usage:
+        """Return the disk space used by owner and kind of file, and the free space of the disks, in bytes."""
+        return parse(Usage, self.get("/usage"))
+
+    def compare(self, job_ids: Collection[str], keys: Collection[str] | None = None) -> SideBySide:
+        """Compare 2 to 16 jobs: differences of their specs, curves of the metrics `keys`, last evaluations."""
+        query = {"jobs": ",".join(job_ids), "keys": None if keys is None else ",".join(keys)}
+        return parse(SideBySide, self.get("/compare", **query))
+
+    def recipes(self) -> Iterator[Recipe]:
+        """Yield the built-in specs, with the mAP that their papers report."""
+        for row in self.each("/recipes"):
+            yield parse(Recipe, row)
+
+    def clean(self, request: CleanRequest | Mapping[str, Any]) -> CleanResult:
+        """Remove old jobs, checkpoints or metrics, or report what would be removed (`dry_run`).
+
+        One request handles up to 500 run groups; send it again with `after` = `next_after` until that is None.
+        """
+        return parse(CleanResult, self.post("/clean", body_of(request)))
+
+    def audit(
+        self,
+        *,
+        owner: str | None = None,
+        action: str | None = None,
+        target: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[AuditEntry]:
+        """Yield what users changed, newest first. Needs a key with the scope `admin`.
+
+        `owner` is that of the key, `action` such as `job.cancel`, `target` an id. Times without a zone are local.
+        """
+        filters = {"owner": owner, "action": action, "target": target}
+        rows = self.each("/audit", **filters, since=time_text(since), until=time_text(until), limit=PAGE_ROWS)
+        for row in rows:
+            yield parse(AuditEntry, row)

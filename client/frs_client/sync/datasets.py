@@ -1,0 +1,73 @@
+# Written by `make client` from aio/datasets.py: change that file.
+"""`client.datasets`."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from frs_client.answers import body_of, parse
+from frs_client.files import archive_type, as_archive
+from frs_client.models import Dataset, DatasetCheck, DatasetImage, SplitFiles
+from frs_client.pausing import run
+from frs_client.requests import Progress, no_progress, path_of
+from frs_client.sync.transport import Transport
+
+SplitPaths = SplitFiles | Mapping[str, Any]
+
+
+class Datasets:
+    """Data sets. `dataset` is an id or a name."""
+
+    def __init__(self, client: Transport) -> None:
+        self._client = client
+
+    def upload(
+        self,
+        name: str,
+        source: Path | str,
+        *,
+        val_fraction: float | None = None,
+        progress: Progress = no_progress,
+    ) -> Dataset:
+        """Upload a data set in COCO, Pascal VOC or YOLO layout, and return its check: `status`, `issues`.
+
+        `source` is a folder or a .zip, .tar or .tar.gz file. `val_fraction` (0.01 to 0.5) of the training images are
+        used for validation if there is no validation split. `progress` is called with the number of bytes sent and
+        their total. A data set of this name that has issues and that no job uses is replaced.
+        """
+        query = {"name": name, "val_fraction": val_fraction}
+        with TemporaryDirectory(prefix="frs-upload-") as folder:
+            archive = run(as_archive, Path(source), Path(folder))
+            row = self._client.upload("/datasets/upload", archive, archive_type(archive), progress, **query)
+        return parse(Dataset, row)
+
+    def register(self, name: str, *, train: SplitPaths | None = None, val: SplitPaths | None = None) -> Dataset:
+        """Register a data set in the service's data set folder; every file and box is checked.
+
+        Absent splits are `NAME/train` with `NAME/annotations/instances_train.json`, and the same with `val`.
+        """
+        splits = {split: body_of(files) for split, files in (("train", train), ("val", val)) if files is not None}
+        return parse(Dataset, self._client.post("/datasets", {"name": name} | splits))
+
+    def list(self) -> Iterator[Dataset]:
+        """Yield the data sets, newest first."""
+        for row in self._client.each("/datasets"):
+            yield parse(Dataset, row)
+
+    def get(self, dataset: str) -> Dataset:
+        """Return a data set."""
+        return parse(Dataset, self._client.get(path_of("datasets", dataset)))
+
+    def check(self, dataset: str) -> DatasetCheck:
+        """Return the full report of the data set's check."""
+        return parse(DatasetCheck, self._client.get(path_of("datasets", dataset, "check")))
+
+    def images(self, dataset: str, split: Literal["train", "val"]) -> Iterator[DatasetImage]:
+        """Yield the images of a split with their boxes."""
+        for row in self._client.each(path_of("datasets", dataset, "images"), split=split):
+            yield parse(DatasetImage, row)
+
+    def delete(self, dataset: str) -> None:
+        """Remove a data set. Uploaded files are deleted, files of the data set folder are kept."""
+        self._client.delete(path_of("datasets", dataset))
