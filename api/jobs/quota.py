@@ -1,16 +1,13 @@
 """Limits of an owner that submits jobs."""
 
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.http.auth import Caller
 from api.http.errors import ApiError
 from store.db import api_keys
-from store.db.tables import Job
+from store.db.queries import count_active_jobs
 from store.settings import Settings
-from store.states import TERMINAL, JobStatus
 
-_ACTIVE = [status for status in JobStatus if status not in TERMINAL]
 _MAX_CONCURRENT_SUBMISSIONS = 100
 """Upper bound of the jobs being submitted at the same time. An owner with more free places than this needs no lock."""
 
@@ -21,15 +18,11 @@ def check(session: Session, settings: Settings, caller: Caller, additional: int)
     Call it in the transaction that activates the jobs.
     """
     limit = caller.max_active_jobs or settings.max_active_jobs
-    if _count_active(session, caller.owner) + additional + _MAX_CONCURRENT_SUBMISSIONS <= limit:
+    if count_active_jobs(session, caller.owner) + additional + _MAX_CONCURRENT_SUBMISSIONS <= limit:
         return
     api_keys.lock_owner(session, caller.owner)
-    active = _count_active(session, caller.owner)
+    active = count_active_jobs(session, caller.owner)
     if active + additional > limit:
         detail = f"{caller.owner} has {active} active jobs; {additional} more exceed the limit of {limit}."
         hint = "Wait until some jobs have ended, cancel some, or request a key with a larger `max_active_jobs`."
         raise ApiError(429, "quota_exceeded", detail, hint)
-
-
-def _count_active(session: Session, owner: str) -> int:
-    return session.scalars(select(func.count()).where(Job.owner == owner, Job.status.in_(_ACTIVE))).one()

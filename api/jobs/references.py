@@ -29,6 +29,7 @@ from frs.spec import (
     JobSpec,
 )
 from store.db.tables import Dataset
+from store.jobs.submission import awaited_job_id, source_job_ids
 from store.states import DatasetStatus, DetectorStatus, JobStatus
 
 _MAX_ISSUES_IN_DETAIL = 3
@@ -75,7 +76,7 @@ def check(session: Session, context: Context, caller: Caller, spec: JobSpec) -> 
     for error in filter(None, reviewed.errors.values()):
         raise error
     assert reviewed.dataset, "an invalid data set has an error"
-    return JobReferences(reviewed.dataset.id, teacher_job_id(spec))
+    return JobReferences(reviewed.dataset.id, awaited_job_id(spec))
 
 
 def review(session: Session, context: Context, caller: Caller, spec: JobSpec) -> ReferenceReview:
@@ -102,11 +103,6 @@ def review(session: Session, context: Context, caller: Caller, spec: JobSpec) ->
     return ReferenceReview(errors, dataset)
 
 
-def teacher_job_id(spec: JobSpec) -> str | None:
-    """Return the id of the job whose student the job waits for; None: it waits for none."""
-    return next(iter(_job_ids(spec).values()), None)
-
-
 def describe_student(session: Session, caller: Caller, spec: JobSpec) -> JobSpec:
     """Return a spec of kind `quantize` with the description of the student that it names by its job.
 
@@ -122,24 +118,13 @@ def describe_student(session: Session, caller: Caller, spec: JobSpec) -> JobSpec
     return JobSpec.model_validate(spec.model_dump(mode="json") | {"student": student})
 
 
-def _job_ids(spec: JobSpec) -> dict[str, str]:
-    """Return the jobs whose students the spec refers to, by field."""
-    sources = {loc: (detector, getattr(detector, "init", None)) for loc, detector in _detectors(spec)}
-    return {
-        loc: source.job
-        for loc, candidates in sources.items()
-        for source in candidates
-        if isinstance(source, DetectorOfJob | InitFromJob)
-    }
-
-
 def _detectors(spec: JobSpec) -> list[tuple[str, DetectorRef]]:
     return [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
 
 
 def _catch_second_wait(session: Session, caller: Caller, spec: JobSpec) -> dict[str, InvalidField]:
     """Return an error if the job would have to wait for two other jobs; it can wait for that of its student."""
-    jobs = _job_ids(spec)
+    jobs = source_job_ids(spec)
     if len(jobs) < 2 or jobs["student"] == jobs["teacher"]:
         return {}
     teacher = caller.find_job(session, jobs["teacher"])

@@ -2,9 +2,9 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,14 +18,14 @@ from api.http.errors import InvalidField
 from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.jobs import quota, references
-from api.jobs.references import JobReferences
 from api.jobs.schemas import ActionRequest, Attempt, Job, JobDetails
-from frs.spec import JobSpec, Kind, baseline_of, comparison_of, seed_variant
-from store.db import audit, queries, tables
+from frs.spec import JobSpec, Kind
+from store.db import queries, tables
 from store.db.database import Database, time_of
 from store.errors import ActionNotAllowed, JobNotFound
 from store.jobs import actions, lifecycle
 from store.jobs.lifecycle import Idempotency
+from store.jobs.submission import add_run_group, derived_specs
 from store.scheduling import queue
 from store.scheduling.waiting import waiting_reasons
 from store.states import JobStatus, Scope, allowed_actions
@@ -70,15 +70,10 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
         spec = references.describe_student(session, caller, spec)
         job_references = references.check(session, context, caller, spec)
         disk_quota.check(session, context.settings, caller)
-    children = list(derived_specs(spec))
     with context.database.write() as session:
-        quota.check(session, context.settings, caller, 1 + len(children))
-        job = _add(session, spec, caller, job_references, idempotency=idempotency)
-        added = [job.id]
-        for child in children:
-            child_references = replace(job_references, teacher_job_id=references.teacher_job_id(child))
-            added.append(_add(session, child, caller, child_references, parent_id=job.id).id)
-        audit.record(session, caller.actor, "job.submit", added, name=spec.name, dataset=job.dataset_id)
+        quota.check(session, context.settings, caller, 1 + sum(1 for _ in derived_specs(spec)))
+        dataset_id = job_references.dataset_id
+        job, added = add_run_group(session, spec, dataset_id=dataset_id, actor=caller.actor, idempotency=idempotency)
         session.commit()
     for job_id in added:
         context.wakeups.enqueue(job_id)  # after the commit, so that the worker finds the row
@@ -99,14 +94,6 @@ def check_priority(caller: Caller, priority: int) -> None:
     """Raise ApiError 403 if the priority is above 0 and the caller lacks the scope `priority`."""
     if priority > 0:
         caller.require(Scope.PRIORITY, f"Priority {priority}, like every priority above 0,")
-
-
-def derived_specs(spec: JobSpec) -> Iterator[JobSpec]:
-    """Yield the specs of the baselines, of the seed variants and, last, of the comparison; none without a baseline."""
-    yield from (baseline_of(spec, number) for number in range(spec.pairs))
-    yield from (seed_variant(spec, number) for number in range(1, spec.pairs))
-    if spec.pairs:
-        yield comparison_of(spec)
 
 
 def list_jobs(database: Database, caller: Caller, job_filter: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
@@ -152,11 +139,6 @@ def get_row(session: Session, caller: Caller, job_id: str) -> tables.Job:
     if job is None:
         raise JobNotFound("There is no job of this id.")
     return job
-
-
-def _add(session: Session, spec: JobSpec, caller: Caller, job_references: JobReferences, **columns: Any) -> tables.Job:
-    columns |= asdict(job_references)
-    return lifecycle.add(session, spec, owner=caller.owner, key_id=caller.key_id, actor=caller.actor, **columns)
 
 
 def _digest(spec: JobSpec) -> str:

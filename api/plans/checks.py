@@ -7,7 +7,6 @@ from sqlalchemy.orm import Session
 from api.datasets.checks import DatasetCheckResult
 from api.http.auth import Caller
 from api.http.errors import ApiError
-from api.jobs import references
 from api.jobs.references import ReferenceReview
 from frs.dataset.report import describe_background, describe_crowded
 from frs.errors import BadDataset
@@ -97,7 +96,7 @@ def waiting_checks(session: Session, caller: Caller, spec: JobSpec, dataset: Dat
 
 def pending_teacher(session: Session, caller: Caller, spec: JobSpec) -> Job | None:
     """Return the job that trains the detector which the spec refers to; None if there is none or it has succeeded."""
-    job_id = references.teacher_job_id(spec)
+    job_id = awaited_job_id(spec)
     job = caller.find_job(session, job_id) if job_id else None
     return job if job is not None and job.status != JobStatus.SUCCEEDED else None
 

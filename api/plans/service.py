@@ -7,12 +7,13 @@ from api.context import Context
 from api.http.auth import Caller
 from api.http.errors import ApiError, NotFoundError
 from api.jobs import references
-from api.jobs.service import check_submittable, derived_specs
+from api.jobs.service import check_submittable
 from api.plans import checks as plan_checks
 from api.plans.schemas import Plan, Probe
 from frs.spec import JobSpec
 from store.db.database import Database
 from store.db.tables import WorkerRequest
+from store.jobs.submission import derived_specs
 from store.requests import worker_requests
 from store.scheduling import queue, waiting
 from store.states import RequestKind, RequestStatus, WaitingReason

@@ -81,6 +81,12 @@ def upload_keys(session: Session, job: Job) -> list[str]:
     return [dataset.upload_key for dataset in datasets_of(session, job) if dataset.upload_key]
 
 
+def count_active_jobs(session: Session, owner: str) -> int:
+    """Return the number of the owner's jobs that have not ended."""
+    active = [status for status in JobStatus if not status.is_terminal]
+    return session.scalars(select(func.count()).where(Job.owner == owner, Job.status.in_(active))).one()
+
+
 def is_used_unlabelled(session: Session, dataset: Dataset) -> bool:
     """Return whether a job that has not ended uses the data set as `unlabelled`."""
     is_unlabelled = refers_to(Job.spec["unlabelled"].as_string(), dataset)

@@ -1,0 +1,61 @@
+"""Add a job together with its run group: baselines, seed variants and the comparison."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from types import MappingProxyType
+
+from sqlalchemy.orm import Session
+
+from frs.spec import DetectorOfJob, InitFromJob, JobSpec, baseline_of, comparison_of, seed_variant
+from store.db import audit
+from store.db.audit import Actor
+from store.db.tables import Job
+from store.jobs import lifecycle
+from store.jobs.lifecycle import Idempotency
+
+
+def derived_specs(spec: JobSpec) -> Iterator[JobSpec]:
+    """Yield the specs of the baselines, of the seed variants and, last, of the comparison; none without a baseline."""
+    yield from (baseline_of(spec, number) for number in range(spec.pairs))
+    yield from (seed_variant(spec, number) for number in range(1, spec.pairs))
+    if spec.pairs:
+        yield comparison_of(spec)
+
+
+def source_job_ids(spec: JobSpec) -> dict[str, str]:
+    """Return the jobs whose students the spec refers to, by field: `student`, `teacher`."""
+    detectors = {"student": spec.student, "teacher": spec.teacher}
+    sources = {loc: (detector, getattr(detector, "init", None)) for loc, detector in detectors.items()}
+    return {
+        loc: source.job
+        for loc, candidates in sources.items()
+        for source in candidates
+        if isinstance(source, DetectorOfJob | InitFromJob)
+    }
+
+
+def awaited_job_id(spec: JobSpec) -> str | None:
+    """Return the id of the job whose student the job waits for; None: it waits for none."""
+    return next(iter(source_job_ids(spec).values()), None)
+
+
+def add_run_group(
+    session: Session,
+    spec: JobSpec,
+    *,
+    dataset_id: str,
+    actor: Actor,
+    idempotency: Idempotency | None = None,
+    details: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Job, list[str]]:
+    """Add a job with its run group; return it, and the ids of all added jobs. `details` are those of the audit entry.
+
+    The caller has checked the references and the quotas. Raises AlreadySubmitted, IdempotencyKeyReused.
+    """
+    add = partial(lifecycle.add, session, dataset_id=dataset_id, owner=actor.owner, key_id=actor.key_id, actor=actor)
+    job = add(spec, teacher_job_id=awaited_job_id(spec), idempotency=idempotency)
+    added = [job.id]
+    for child in derived_specs(spec):
+        added.append(add(child, parent_id=job.id, teacher_job_id=awaited_job_id(child)).id)
+    audit.record(session, actor, "job.submit", added, name=spec.name, dataset=dataset_id, **details)
+    return job, added
