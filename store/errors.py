@@ -58,6 +58,20 @@ class AlreadySubmitted(Exception):
         self.job_id = job_id
 
 
+class SweepNotFound(FrsError):
+    """No sweep has that id."""
+
+    code = "sweep_not_found"
+    hint_by_default = "See GET /sweeps."
+
+
+class SweepActionNotAllowed(FrsError):
+    """The action is not allowed in the sweep's status."""
+
+    code = "sweep_action_not_allowed"
+    hint_by_default = "Stop a sweep before it is deleted; resume one that is stopped or has failed."
+
+
 class LastAdminKey(FrsError):
     """Revoking the key would leave no valid admin key."""
 

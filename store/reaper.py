@@ -1,4 +1,7 @@
-"""Take back the jobs of workers that failed. Workers and API processes reap, so that one living process suffices."""
+"""Take back the jobs of workers that failed, and continue sweeps.
+
+Workers and API processes reap, so that one living process suffices.
+"""
 
 import logging
 import time
@@ -7,12 +10,13 @@ from store.db.database import Database
 from store.jobs import lifecycle
 from store.requests import worker_requests
 from store.settings import Settings
+from store.sweeps.advance import advance_all
 
 _log = logging.getLogger(__name__)
 
 
 class Reaper:
-    """Requeues jobs with an expired lease every `reap_seconds`. Only one thread may use it.
+    """Requeues jobs with an expired lease and advances sweeps every `reap_seconds`. Only one thread may use it.
 
     While the database is unavailable, no worker can renew its lease. After such an outage the reaper therefore waits
     two heartbeats, in which living workers renew their leases or return their jobs.
@@ -33,6 +37,7 @@ class Reaper:
             else:
                 self._due_at = time.monotonic() + self._settings.reap_seconds
                 reap(self._database)
+                advance_all(self._database, self._settings)
         except Exception:
             self._failed, self._due_at = True, 0.0
             raise

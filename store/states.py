@@ -206,6 +206,63 @@ class DeliveryStatus(StrEnum):
     """Given up after 24 h of failed attempts."""
 
 
+class SweepStatus(StrEnum):
+    """State of a sweep."""
+
+    SEARCHING = "searching"
+    """Its trials are posted and run."""
+    CONFIRMING = "confirming"
+    """The best setting is chosen; its confirming job runs on new seeds."""
+    SUCCEEDED = "succeeded"
+    """The confirming job has a result."""
+    FAILED = "failed"
+    """It posts no more jobs; `Sweep.error` has the reason. It can be resumed."""
+    STOPPED = "stopped"
+    """A user stopped it; its jobs that had not ended are paused. It can be resumed."""
+
+
+ACTIVE_SWEEPS = frozenset({SweepStatus.SEARCHING, SweepStatus.CONFIRMING})
+
+
+class SweepFailure(StrEnum):
+    """Why a sweep has failed."""
+
+    TOO_MANY_FAILURES = "too_many_failures"
+    """Too many of its trials failed."""
+    NO_RESULT = "no_result"
+    """No setting has a result of every tuning seed."""
+    CONFIRMATION_FAILED = "confirmation_failed"
+    """The confirming job, or a job of its run group, did not succeed."""
+    KEY_INVALID = "key_invalid"
+    """The API key of the sweep was revoked or has expired."""
+    REFERENCE_DELETED = "reference_deleted"
+    """The data set, or the job of the teacher, was deleted."""
+    SPEC_UNREADABLE = "spec_unreadable"
+    """This version cannot read the sweep, which another version stored."""
+
+
+SWEEP_HINTS: dict[SweepFailure, str] = {
+    SweepFailure.TOO_MANY_FAILURES: "Look at the errors of the trials; `retry` their jobs, then resume the sweep.",
+    SweepFailure.NO_RESULT: "Look at the errors of the trials; `retry` their jobs, then resume the sweep.",
+    SweepFailure.CONFIRMATION_FAILED: "`retry` the failed job, or delete the confirming job; then resume the sweep.",
+    SweepFailure.KEY_INVALID: "Resume the sweep with a valid key of its owner.",
+    SweepFailure.REFERENCE_DELETED: "Post a new sweep on objects that exist.",
+    SweepFailure.SPEC_UNREADABLE: "Post the sweep again.",
+}
+"""The next step for each failure."""
+
+
+class SearchEnd(StrEnum):
+    """What ended the search of a sweep."""
+
+    COMPLETE = "complete"
+    """All trials have ended."""
+    MAX_JOBS = "max_jobs"
+    """The budget of jobs is used up."""
+    MAX_MINUTES = "max_minutes"
+    """The budget of minutes is used up."""
+
+
 class Action(StrEnum):
     """An action that a user can request on a job."""
 

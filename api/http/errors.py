@@ -28,6 +28,8 @@ STATUS_OF_CODE = {
     "job_in_use": 409,
     "job_not_found": 404,
     "last_admin_key": 409,
+    "sweep_action_not_allowed": 409,
+    "sweep_not_found": 404,
     "too_many_webhooks": 409,
 }
 """HTTP status by error code; errors that are not listed are 422."""

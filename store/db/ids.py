@@ -4,7 +4,7 @@ import secrets
 import time
 from typing import Literal
 
-Prefix = Literal["job", "det", "ds", "ckpt", "key", "plan", "import", "audit", "webhook", "delivery"]
+Prefix = Literal["job", "det", "ds", "ckpt", "key", "plan", "import", "audit", "webhook", "delivery", "sweep"]
 """The type of the object that an id names."""
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = 26

@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+import store.db.sweep_tables  # noqa: F401  adds its tables to the metadata
 from store.db.database import Database, open_database
 from store.errors import DatabaseNotReady
 

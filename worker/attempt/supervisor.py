@@ -21,6 +21,7 @@ from store.jobs.lease import Lease, requested_action
 from store.jobs.recording import keys_in_use
 from store.settings import Settings
 from store.states import EndReason, JobStatus
+from store.sweeps.advance import advance_sweep_of
 from worker.attempt import finalizer, work_folder
 from worker.attempt.finalizer import Finalizer
 from worker.attempt.recorder import FLUSH_SECONDS, AttemptRecorder
@@ -72,6 +73,7 @@ class Supervisor(TrainerRun):
         try:
             run_end = self._run_to_end()
             _log.info("The attempt has ended.", status=run_end.status)
+            self._advance_sweep()
         finally:
             self.tracking.end(run_end)
 
@@ -160,6 +162,13 @@ class Supervisor(TrainerRun):
                 self.artifacts.keep_only(self.lease.job_id, keys)
         except (OSError, SQLAlchemyError) as error:
             _log.warning("Training checkpoints could not be deleted.", error=type(error).__name__)
+
+    def _advance_sweep(self) -> None:
+        """Post the next jobs of the sweep that the job belongs to, if any. Best effort: otherwise the reaper does."""
+        try:
+            advance_sweep_of(self._sessions, self.settings, self.lease.job_id)
+        except Exception as error:  # the job has ended
+            _log.warning("The sweep of the job could not be advanced.", error=type(error).__name__)
 
     def _query_keys_after_success(self, session: Session) -> set[str] | None:
         job = session.get(Job, self.lease.job_id)
