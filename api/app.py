@@ -48,6 +48,7 @@ from api.predictions import endpoints as predictions
 from api.queue import endpoints as queue
 from api.reaping import reap_periodically
 from api.recipes import endpoints as recipes
+from api.sweeps import endpoints as sweeps
 from api.usage import endpoints as usage
 from api.webhooks import endpoints as webhooks
 from api.webhooks import sender
@@ -140,6 +141,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         compare,
         exports,
         predictions,
+        sweeps,
         datasets,
         detectors,
         checkpoints,

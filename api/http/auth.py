@@ -15,11 +15,12 @@ from sqlalchemy.orm import Session
 from api.http.errors import ApiError
 from store.db import queries
 from store.db.audit import Actor
+from store.db.sweep_tables import Sweep
 from store.db.tables import Dataset, Detector, Job, WorkerRequest
 from store.db.webhook_tables import Webhook
 from store.states import Scope
 
-Owned = Job | Dataset | Detector | WorkerRequest | Webhook
+Owned = Job | Dataset | Detector | WorkerRequest | Sweep | Webhook
 """Rows that belong to an owner."""
 
 

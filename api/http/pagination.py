@@ -12,11 +12,12 @@ from sqlalchemy import ColumnElement, Select, Tuple, tuple_
 from sqlalchemy.orm import Session
 
 from api.http.errors import InvalidField
+from store.db.sweep_tables import Sweep
 from store.db.tables import ApiKey, AuditEntry, Dataset, Detector, Job
 from store.db.webhook_tables import Webhook, WebhookDelivery
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of rows on the page.")]
-T = TypeVar("T", Job, Dataset, Detector, ApiKey, AuditEntry, Webhook, WebhookDelivery)
+T = TypeVar("T", Job, Dataset, Detector, ApiKey, AuditEntry, Sweep, Webhook, WebhookDelivery)
 Cursor = Annotated[str | None, Query(min_length=1, max_length=200, description="`next_cursor` of the previous page.")]
 
 
@@ -54,7 +55,7 @@ def _before(sort_key: Tuple, cursor: str) -> ColumnElement[bool]:
     return sort_key < (created_at, id)
 
 
-def _encode(row: Job | Dataset | Detector | ApiKey | AuditEntry | Webhook | WebhookDelivery) -> str:
+def _encode(row: Job | Dataset | Detector | ApiKey | AuditEntry | Sweep | Webhook | WebhookDelivery) -> str:
     time = row.at if isinstance(row, AuditEntry) else row.created_at
     return base64.urlsafe_b64encode(json.dumps([time, row.id]).encode()).decode()
 

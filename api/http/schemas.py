@@ -28,6 +28,7 @@ ResponseTime = Annotated[datetime, BeforeValidator(_from_seconds)]
 """A time in a response: RFC 3339 in UTC, converted from the database's seconds since 1970."""
 T = TypeVar("T")
 JobId = Annotated[str, Path(pattern=r"^job_[0-9a-z]{26}$")]
+SweepId = Annotated[str, Path(pattern=r"^sweep_[0-9a-z]{26}$")]
 KeyId = Annotated[str, Path(pattern=r"^key_[0-9a-z]{26}$")]
 CheckpointId = Annotated[str, Path(pattern=r"^ckpt_[0-9a-z]{26}$")]
 WebhookId = Annotated[str, Path(pattern=r"^webhook_[0-9a-z]{26}$")]

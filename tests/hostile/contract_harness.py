@@ -11,11 +11,13 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.schemas import APIOperation
 
 from frs import events
+from store.db.sweep_tables import Sweep
 from store.jobs import actions
 from store.requests import worker_requests
 from store.scheduling import worker_registry
 from store.scheduling.queue import GpuCapacity
-from store.states import EndReason, JobStatus
+from store.states import EndReason, JobStatus, SweepStatus
+from store.sweeps.lock import lock_sweeps
 
 Ids = Mapping[str, list[str]]
 """Ids by the name of a path or query parameter."""
@@ -28,6 +30,7 @@ DISTILL = {
     "baseline": {"seeds": 2},
     "tags": ["a"],
 }
+SWEEP = {"spec": DISTILL, "space": {"distillation.feature_ratio": [10, 30]}, "concurrency": 1}
 FILES = {
     split: {"images": f"shapes/{split}", "annotations": f"shapes/annotations/instances_{split}.json"}
     for split in ("train", "val")
@@ -39,6 +42,7 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "POST /detectors": lambda name: {"name": name, "description": GFL, "weights": "teacher.pth"},
     "POST /api-keys": lambda name: {"name": name, "owner": "somebody"},
     "POST /webhooks": lambda name: {"url": f"https://hooks.invalid/{name}"},
+    "POST /sweeps": lambda name: SWEEP | {"name": name},
     "PATCH /jobs/{job_id}": lambda name: {"name": name},
 }
 """Valid bodies with a given name; the tests replace one field at a time by a generated value."""
@@ -71,6 +75,7 @@ def populate(service: Any) -> Ids:
         "plan_id": list(_plans(service)),
         "webhook_id": webhooks,
         "delivery_id": [row["id"] for row in service.get(f"/webhooks/{webhooks[0]}/deliveries")["data"]],
+        "sweep_id": list(_sweeps(service)),
         "checkpoint_id": [row["id"] for job in jobs for row in service.get(f"/jobs/{job}/checkpoints")["data"]],
         "name": ["report.json", "student-config.py", "gfl_r101_r50_1x"],
     }
@@ -169,6 +174,16 @@ def _plans(service: Any) -> Iterator[str]:
         worker_requests.finish, service.transact(worker_requests.claim, "worker", 60.0, GpuCapacity(1, 1)), error=error
     )
     yield from (probed, failed, waiting)
+
+
+def _sweeps(service: Any) -> Iterator[str]:
+    """Create sweeps that are stopped and sweeps that have succeeded; yield their ids."""
+    for status in (SweepStatus.SUCCEEDED, SweepStatus.STOPPED) * 3:  # the first one cannot become active
+        sweep_id = _post(service, "/sweeps", **SWEEP)
+        _post(service, f"/sweeps/{sweep_id}/stop")
+        values = {"status": status, "best_setting": 0, "result": {"mAP": 0.5, "comparison": None}}
+        service.transact(lock_sweeps, Sweep.id == sweep_id, **values)
+        yield sweep_id
 
 
 def _post(service: Any, path: str, **body: Any) -> str:

@@ -10,6 +10,9 @@ from fastapi.testclient import TestClient
 
 from api.http.json_body import STREAMED
 from api.webhooks import sender
+from store.db.audit import Actor
+from store.sweeps import actions as sweeps
+from store.sweeps.definition import SweepSpec
 
 MISSING = "0" * 26
 GFL = {"architecture": "gfl"}
@@ -30,6 +33,7 @@ class OtherOwner:
     plan: str
     webhook: str
     delivery: str
+    sweep: str
 
     @property
     def ids(self) -> dict[str, str]:
@@ -39,12 +43,13 @@ class OtherOwner:
             "plan_id": self.plan,
             "webhook_id": self.webhook,
             "delivery_id": self.delivery,
+            "sweep_id": self.sweep,
         }
 
     @property
     def secrets(self) -> list[str]:
         ids = [self.job, self.waiting, self.checkpoint, self.dataset, self.detector, self.plan]
-        return [*ids, self.webhook, self.delivery, "alices", "alice"]
+        return [*ids, self.sweep, self.webhook, self.delivery, "alices", "alice"]
 
     @property
     def queries(self) -> dict[str, dict[str, str]]:
@@ -75,8 +80,18 @@ def alice(service, client_of) -> OtherOwner:
     plan = client.post("/jobs/plan?probe=true", json=spec).json()
     waiting = alices_service.submit(spec)["id"]
     [delivery] = client.get(f"/webhooks/{webhook}/deliveries").json()["data"]
-    ids = (lease.job_id, waiting, checkpoint, dataset["id"], detector["id"], plan["id"], webhook, delivery["id"])
+    sweep = _stopped_sweep(service, spec, dataset["id"])
+    ids = (lease.job_id, waiting, checkpoint, dataset["id"], detector["id"], plan["id"], webhook, delivery["id"], sweep)
     return OtherOwner(client, *ids)
+
+
+def _stopped_sweep(service: Any, spec: dict[str, Any], dataset_id: str) -> str:
+    """Add a sweep without jobs and return its id."""
+    sweep_spec = SweepSpec.model_validate({"name": "alices", "spec": spec, "space": {"schedule.epochs": [1, 2]}})
+    actor = Actor("alice", None)
+    sweep, _ = service.transact(sweeps.add, sweep_spec, dataset_id=dataset_id, teacher_job_id=None, actor=actor)
+    service.transact(sweeps.stop, sweep.id, actor)
+    return str(sweep.id)
 
 
 @pytest.fixture
@@ -149,8 +164,15 @@ def test_a_cursor_of_another_owner_returns_no_rows(alice, bob, service):
             lambda value: {"dataset": "bobs", "student": GFL, "teacher": GFL | {"init": {"detector": value}}},
         ),
         ("/detectors", lambda value: {"name": "x", "job": value}),
+        ("/sweeps", lambda value: _sweep({"dataset": value})),
+        ("/sweeps", lambda value: _sweep({"teacher": {"detector": value}})),
+        ("/sweeps", lambda value: _sweep({"teacher": {"job": value}})),
+        ("/sweeps", lambda value: _sweep({"student": GFL | {"init": {"detector": value}}})),
+        ("/sweeps", lambda value: _sweep({}) | {"space": {"student.init": [{"detector": value}]}}),
+        ("/sweeps", lambda value: _sweep({}) | {"space": {"student.init.detector": [value]}}),
+        ("/sweeps", lambda value: _sweep({}) | {"space": {"teacher": [{"job": value}]}}),
     ],
-    ids=range(9),
+    ids=range(16),
 )
 def test_a_spec_cannot_reference_objects_of_another_owner(alice, bob, path, body):
     assert bob.post("/datasets", json={"name": "bobs", **_files()}).status_code == 201
@@ -228,7 +250,7 @@ def test_every_route_enforces_the_scope_of_the_key(app, client_of, scope, refuse
 
 def _anything(parameter: str) -> str:
     prefixes = {"job_id": "job_", "checkpoint_id": "ckpt_", "key_id": "key_", "plan_id": "plan_"}
-    prefixes |= {"webhook_id": "webhook_", "delivery_id": "delivery_"}
+    prefixes |= {"webhook_id": "webhook_", "delivery_id": "delivery_", "sweep_id": "sweep_"}
     return f"{prefixes[parameter]}{MISSING}" if parameter in prefixes else "nothing"
 
 
@@ -248,6 +270,11 @@ def _missing(id: str) -> str:
     """Return an unknown id of the same kind and length."""
     prefix, _, suffix = id.rpartition("_")
     return f"{prefix}_{'0' * len(suffix)}" if prefix else "z" * len(id)
+
+
+def _sweep(changes: dict[str, Any]) -> dict[str, Any]:
+    spec = {"dataset": "bobs", "student": GFL, "teacher": GFL} | changes
+    return {"spec": spec, "space": {"schedule.epochs": [1, 2]}}
 
 
 def _files() -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Sweeps: searches over the fields of a job spec."""
