@@ -20,6 +20,7 @@ from cli import (
     predicting,
     quantizing,
     render,
+    sweeps,
     tensorboard,
     uploading,
 )
@@ -44,6 +45,7 @@ app.add_typer(detectors, name="detectors")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(webhook_commands.app, name="webhooks")
+app.add_typer(sweeps.app)
 for module in (
     *(actions, plan, compare, exporting, quantizing, predicting),
     *(queue_commands, audit, clean, doctor, tensorboard),
