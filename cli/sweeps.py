@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.arguments import Changes, SpecSource, load_spec
-from cli.client import Client, Json
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, render_rows, show, stderr
 from frs.errors import InvalidSpec
+from frs_client import Client, Json
 
 app = typer.Typer()
 sweeps = typer.Typer(no_args_is_help=True, help="List, show, stop, resume and delete sweeps.")

@@ -15,6 +15,7 @@ from frs.schedule_summary import describe_options
 from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, JobSpec, Schedule
 from frs.step_counts import StepCounts, count_steps, described_epochs
 from store.db.tables import Dataset, Job
+from store.jobs.submission import awaited_job_id
 from store.scheduling import waiting, worker_registry
 from store.states import WAITING_HINTS, JobStatus, WaitingReason
 

@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: b5fabcac3658b0883f402d5183fcbcc1f34a51be4cf45a2ab160ad5890099af2
+# SHA-256 of the schemas: 8fd841838cba99975d62d7961e1e4366897b802a883db0f3b0f2797dbc66291c
 
 from __future__ import annotations
 
@@ -500,6 +500,13 @@ class InitFromFile(Model):
     """Path of the weights file, relative to the models folder."""
 
 
+class InitFromJob(Model):
+    """Initial weights from the student that another job trained. A queued job waits for that job."""
+
+    job: str
+    """Id of the job."""
+
+
 class Interval(Model):
     """A confidence interval."""
 
@@ -883,8 +890,8 @@ class Schedule(Model):
     image_size: tuple[int, int] | None = None
     """
     [width, height] in pixels that images are scaled into; the aspect ratio is kept. Absent: the base config's size,
-    640 x 640 for `rtmdet`, 416 x 416 for `yolox`, otherwise 1333 x 800; for the kinds `evaluate` and `export` and
-    the check of the teacher, the size that the detector was trained at, if its weights file has it.
+    640 x 640 for `rtmdet`, 416 x 416 for `yolox`, otherwise 1333 x 800; for the kinds `quantize`, `evaluate` and
+    `export` and the check of the teacher, the size that the detector was trained at, if its weights file has it.
     """
     train_sizes: list[tuple[int, int]] | None = None
     """
@@ -1194,7 +1201,7 @@ class ComparedJob(Model):
 
     id: str
     name: str | None
-    kind: Literal["distill", "train", "evaluate", "export", "compare"] | str
+    kind: Literal["distill", "train", "quantize", "evaluate", "export", "compare"] | str
     method: (
         Literal["frs", "feature", "logit", "uniform", "boxes", "pkd", "cwd", "mgd", "fgd", "crosskd", "none"]
         | str
@@ -1250,12 +1257,12 @@ class ConfigDetector(Model):
 
     config: str
     """Name of a config that ships with mmdet, for example `mmdet::gfl/gfl_r50_fpn_1x_coco.py`."""
-    init: Literal["random", "imagenet"] | str | InitFromDetector | InitFromFile | InitFromBackbone = Field(
-        "imagenet", validate_default=True
+    init: Literal["random", "imagenet"] | str | InitFromDetector | InitFromFile | InitFromBackbone | InitFromJob = (
+        Field("imagenet", validate_default=True)
     )
     """
-    Initial weights: `random`, `imagenet` (backbone only), `{backbone: FILE}` (backbone only), `{detector: NAME}` or
-    `{weights: FILE}`.
+    Initial weights: `random`, `imagenet` (backbone only), `{backbone: FILE}` (backbone only), `{detector: NAME}`,
+    `{job: ID}` or `{weights: FILE}`.
     """
 
 
@@ -1332,12 +1339,12 @@ class DescribedDetector(Model):
     """Channels of every pyramid level. Absent: the base config's number, 96 for `rtmdet` and `yolox`, otherwise 256."""
     stacked_convs: int | None = None
     """Convolutions in each branch of the head. Absent: the base config's number."""
-    init: Literal["random", "imagenet"] | str | InitFromDetector | InitFromFile | InitFromBackbone = Field(
-        "random", validate_default=True
+    init: Literal["random", "imagenet"] | str | InitFromDetector | InitFromFile | InitFromBackbone | InitFromJob = (
+        Field("random", validate_default=True)
     )
     """
-    Initial weights: `random`, `imagenet` (backbone only), `{backbone: FILE}` (backbone only), `{detector: NAME}` or
-    `{weights: FILE}`.
+    Initial weights: `random`, `imagenet` (backbone only), `{backbone: FILE}` (backbone only), `{detector: NAME}`,
+    `{job: ID}` or `{weights: FILE}`.
     """
 
 
@@ -1355,6 +1362,8 @@ class Detector(Model):
     """Path in the folder of models; null for the student of a job and for an upload."""
     job_id: str | None
     """The job that trained the detector; null for other weights, and after the job has been deleted."""
+    mAP: float | None = None
+    """mAP on the validation images of that job, 0 to 1; null without one."""
     sha256: str
     """SHA-256 of the weights, lower-case hex."""
     classes: list[str] | None
@@ -1440,9 +1449,11 @@ class JobSpec(Model):
 
     name: str | None = None
     """Display name of the job."""
-    kind: Literal["distill", "train", "evaluate", "export", "compare"] | str = "distill"
+    kind: Literal["distill", "train", "quantize", "evaluate", "export", "compare"] | str = "distill"
     """
-    `distill`: train `student` under `teacher`. `train`: train `student` without a teacher. `evaluate`: compute the
+    `distill`: train `student` under `teacher`. `train`: train `student` without a teacher. `quantize`: train a
+    finished student further, rounded as its INT8 file will be, so that its export to `onnx-int8` loses less; under
+    `teacher`, if one is set. An absent `schedule` is 3 epochs of AdamW with a rate of 0.0001. `evaluate`: compute the
     COCO metrics of `student` on the validation split. `export`: write `student` as ONNX files, and compare them with it
     on the validation split.
     """
@@ -1478,7 +1489,10 @@ class JobSpec(Model):
     teacher: DetectorByName | DetectorOfJob | ConfigDetector | DescribedDetector | None = None
     """The teacher; required by kind `distill`."""
     student: DetectorByName | DetectorOfJob | ConfigDetector | DescribedDetector
-    """The student; for the kinds `evaluate` and `export`, the detector to evaluate or to export."""
+    """
+    The student; for kind `quantize`, `{job: ID}` of the job that trained it, or a description whose `init` has its
+    weights; for the kinds `evaluate` and `export`, the detector to evaluate or to export.
+    """
     schedule: Schedule = Field({}, validate_default=True)
     """Training schedule."""
     evaluation: EvaluationSettings = Field({}, validate_default=True)
@@ -1769,7 +1783,7 @@ class Job(Model):
 
     id: str
     name: str | None
-    kind: Literal["distill", "train", "evaluate", "export", "compare"] | str
+    kind: Literal["distill", "train", "quantize", "evaluate", "export", "compare"] | str
     owner: str
     """Owner of the API key that submitted the job."""
     tags: list[str]
@@ -1812,6 +1826,12 @@ class Job(Model):
     """Why the job ended; null until then."""
     error: JobError | None
     progress: Progress | None
+    mAP: float | None
+    """
+    mAP of the student on the validation images, 0 to 1, in the evaluation at the end; null until then.
+
+    It alone is not evidence of an improvement, which requires a baseline of the same seed: see `GET /jobs/{id}/report`.
+    """
     attempt: int
     """Number of the current attempt; 0 until a worker has claimed the job."""
     queue_position: int | None
@@ -1836,7 +1856,7 @@ class JobDetails(Model):
 
     id: str
     name: str | None
-    kind: Literal["distill", "train", "evaluate", "export", "compare"] | str
+    kind: Literal["distill", "train", "quantize", "evaluate", "export", "compare"] | str
     owner: str
     """Owner of the API key that submitted the job."""
     tags: list[str]
@@ -1879,6 +1899,12 @@ class JobDetails(Model):
     """Why the job ended; null until then."""
     error: JobError | None
     progress: Progress | None
+    mAP: float | None
+    """
+    mAP of the student on the validation images, 0 to 1, in the evaluation at the end; null until then.
+
+    It alone is not evidence of an improvement, which requires a baseline of the same seed: see `GET /jobs/{id}/report`.
+    """
     attempt: int
     """Number of the current attempt; 0 until a worker has claimed the job."""
     queue_position: int | None
@@ -1999,4 +2025,4 @@ class Queue(Model):
     empty_at: AwareDatetime | None
     """Estimated time at which all queued and running jobs of all owners have ended, if no more are submitted."""
     empty_at_reason: str | None
-    """Why `empty_at` is null: no worker is running, or no job of some queued kind has succeeded yet."""
+    """Why `empty_at` is null, or whose jobs it leaves out: no job of that kind has succeeded recently."""

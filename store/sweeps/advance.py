@@ -164,7 +164,6 @@ def _add(session: Session, sweep: Sweep, spec: JobSpec) -> tuple[Job, list[str]]
         session,
         spec,
         dataset_id=sweep.dataset_id,
-        teacher_job_id=sweep.teacher_job_id,
         actor=_actor(sweep),
         details={"sweep": sweep.id},
     )

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from cli import sweeps
-from cli.client import Client
+from frs_client import Client
 
 GFL = {"architecture": "gfl"}
 RATE = "schedule.optimizer.learning_rate"
