@@ -1,12 +1,12 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: 8fd841838cba99975d62d7961e1e4366897b802a883db0f3b0f2797dbc66291c
+# SHA-256 of the schemas: e1192978831fa0f588b1ae348688848dfa1493fd4088d911846ff963df0dc8e0
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import AnyUrl, AwareDatetime, Field
+from pydantic import AnyUrl, AwareDatetime, Field, constr
 
 from frs_client.base import Model
 
@@ -507,6 +507,13 @@ class InitFromJob(Model):
     """Id of the job."""
 
 
+class IntegerUniform(Model):
+    """Integers of equal probability."""
+
+    int_uniform: tuple[int, int]
+    """[lowest, highest]; both included."""
+
+
 class Interval(Model):
     """A confidence interval."""
 
@@ -587,6 +594,13 @@ class LogLine(Model):
     attempt: int
     level: str
     message: str
+
+
+class LogUniform(Model):
+    """Numbers whose logarithms have equal probability."""
+
+    log_uniform: tuple[float, float]
+    """[lowest, highest]; both above 0."""
 
 
 class LrSchedule(Model):
@@ -952,6 +966,23 @@ class SeedInterval(Model):
     """Number of pairs."""
 
 
+class SettingRow(Model):
+    """The trials of one setting with one length of the schedule."""
+
+    setting: int
+    """Number of the setting, from 0."""
+    values: dict[str, Any]
+    """Values of the searched fields."""
+    epochs: int | None
+    """Length of the schedule, for `asha`; null: that of the spec."""
+    seeds: int
+    """Number of tuning seeds with a result."""
+    mAP: float | None
+    """Mean mAP over the tuning seeds, 0 to 1; null unless each of them has succeeded."""
+    interval: Interval | None
+    """95 % interval of the mean over the seeds (Student's t); null with fewer than two seeds."""
+
+
 class SpecDifference(Model):
     """A field whose value is not the same in all specs."""
 
@@ -983,6 +1014,26 @@ class SplitIssue(Model):
     """File name of the image."""
     image_id: int | None = None
     annotation_id: int | None = None
+
+
+class SweepTrial(Model):
+    """One job of the search."""
+
+    number: int
+    """Counts from 1."""
+    setting: int
+    epochs: int | None
+    """Length of the schedule, for `asha`; null: that of the spec."""
+    seed: int
+    job_id: str | None
+    """Null if the job was deleted."""
+    status: Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"] | str
+    """State of a job."""
+    mAP: float | None
+    """mAP of the student, 0 to 1; null unless the trial has succeeded."""
+    minutes: float
+    """Running time."""
+    error: JobError | None
 
 
 class TeacherClasses(Model):
@@ -1043,6 +1094,13 @@ class TimmBackbone(Model):
     """
     norm: Literal["frozen_bn", "bn"] | str | None = None
     """Batch norm; the same values as for `MobileNetV2`."""
+
+
+class Uniform(Model):
+    """Numbers of equal probability."""
+
+    uniform: tuple[float, float]
+    """[lowest, highest]."""
 
 
 class Usage(Model):
@@ -1673,6 +1731,52 @@ class StatusReason(Model):
     """When the job began to wait for this reason."""
 
 
+class SweepSpec(Model):
+    """A search over fields of a job spec."""
+
+    name: str | None = None
+    """Display name of the sweep."""
+    spec: JobSpec
+    """
+    The spec of its jobs, of kind `distill` or `train`. `schedule.seed` is the first tuning seed; `baseline` is
+    replaced by the sweep's.
+    """
+    space: dict[constr(pattern=r"^[a-z_]+(\.[a-z0-9_]+)*$"), list[Any] | Uniform | LogUniform | IntegerUniform]
+    """
+    The fields to search, by dotted path: a list of values, `{"uniform": [a, b]}`, `{"log_uniform": [a, b]}` or
+    `{"int_uniform": [a, b]}`. `method` and fields of `distillation`, `schedule` and `student` can be searched.
+    """
+    strategy: Literal["grid", "random", "asha"] | str = "grid"
+    """
+    `grid`: every combination of the listed values. `random`: `samples` settings drawn at random. `asha`: the same,
+    with short schedules first; the best 1 / `reduction` of each length continue with a longer one.
+    """
+    samples: int | None = None
+    """Number of settings of `random` and `asha`."""
+    sampling_seed: int = 0
+    """Seed of the random settings."""
+    seeds: int = 2
+    """Number of tuning seeds: each setting is trained with each of them, and ranked by its mean mAP."""
+    confirm_seeds: int = 3
+    """
+    Number of new seeds on which the best setting is compared with its baseline; from 3 on, the verdict is over
+    seeds.
+    """
+    reduction: int = 3
+    """For `asha`: factor between two lengths of the schedule, and between two numbers of settings."""
+    min_epochs: int = 1
+    """For `asha`: lower limit of the shortest schedule, in epochs."""
+    max_jobs: int = 500
+    """Budget of trials. The confirming job and its run group come on top."""
+    max_minutes: int | None = None
+    """
+    Budget of running time of the trials, summed. When it is used up, no trial is started any more, and the best
+    setting so far is confirmed. Absent: no limit.
+    """
+    concurrency: int = 2
+    """Maximum number of trials in the queue or running at a time."""
+
+
 class Webhook(Model):
     """An address that receives the events of its owner's jobs, without its secret."""
 
@@ -1729,6 +1833,28 @@ class Comparison(Model):
     """The pairs of runs, by seed."""
     step_mismatch: str | None = None
     """Message about pairs whose runs have different numbers of steps; null if there are none."""
+
+
+class Confirmation(Model):
+    """The best setting on seeds that took no part in the choice."""
+
+    job_id: str | None
+    """The confirming job; GET /jobs/{id}/report has its full report. Null if it was deleted."""
+    first_seed: int
+    seeds: int
+    """Number of new seeds; 1 for kind `train`."""
+    mAP: float | None
+    """mAP of the student, 0 to 1, mean over the new seeds; null until the job has succeeded."""
+    comparison: Comparison | None
+    """The gain over the baseline, with its intervals; null until the job has succeeded, and for kind `train`."""
+    verdict: Literal["improved", "no_difference", "worse", "no_baseline"] | str | None
+    """Whether the best setting is better than its baseline: the verdict of the sweep. Null until it is known."""
+    verdict_by: Literal["images", "seeds"] | str | None
+    """What the interval of the verdict covers: over seeds from 3 new seeds on."""
+    interval: Interval | None
+    """The interval of the gain that the verdict follows."""
+    caveat: str
+    """What the verdict does not cover."""
 
 
 class Dataset(Model):
@@ -1960,6 +2086,71 @@ class QueuedJob(Model):
     status_reason: StatusReason
     """What the job waits for."""
     created_at: AwareDatetime
+
+
+class Sweep(Model):
+    """A sweep with its current state."""
+
+    id: str
+    """Its jobs have this id as a tag: GET /jobs?tag=."""
+    name: str | None
+    owner: str
+    status: Literal["searching", "confirming", "succeeded", "failed", "stopped"] | str
+    """State of a sweep."""
+    search_end: Literal["complete", "max_jobs", "max_minutes"] | str | None
+    """What ended the search; null while it lasts."""
+    error: JobError | None
+    """Why the sweep has failed."""
+    settings: int
+    """Number of settings to try."""
+    trials_posted: int
+    trials_ended: int
+    trials_failed: int
+    """Trials that have failed or were cancelled."""
+    minutes: float
+    """Running time of the trials, summed."""
+    confirm_job_id: str | None
+    """The job that compares the best setting with its baseline on new seeds."""
+    spec: SweepSpec
+    """The request with all defaults filled in."""
+    created_at: AwareDatetime
+    finished_at: AwareDatetime | None
+
+
+class SweepDetails(Model):
+    """A sweep with its results."""
+
+    id: str
+    """Its jobs have this id as a tag: GET /jobs?tag=."""
+    name: str | None
+    owner: str
+    status: Literal["searching", "confirming", "succeeded", "failed", "stopped"] | str
+    """State of a sweep."""
+    search_end: Literal["complete", "max_jobs", "max_minutes"] | str | None
+    """What ended the search; null while it lasts."""
+    error: JobError | None
+    """Why the sweep has failed."""
+    settings: int
+    """Number of settings to try."""
+    trials_posted: int
+    trials_ended: int
+    trials_failed: int
+    """Trials that have failed or were cancelled."""
+    minutes: float
+    """Running time of the trials, summed."""
+    confirm_job_id: str | None
+    """The job that compares the best setting with its baseline on new seeds."""
+    spec: SweepSpec
+    """The request with all defaults filled in."""
+    created_at: AwareDatetime
+    finished_at: AwareDatetime | None
+    table: list[SettingRow]
+    """Settings by rank, the best first; those with the longest schedule come first, then those without a result."""
+    best: SettingRow | None
+    """The chosen setting; null until the search has ended."""
+    confirmation: Confirmation | None
+    """Null until a setting is chosen."""
+    trials: list[SweepTrial]
 
 
 class Report(Model):
