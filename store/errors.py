@@ -62,7 +62,7 @@ class SweepNotFound(FrsError):
     """No sweep has that id."""
 
     code = "sweep_not_found"
-    hint_by_default = "See GET /sweeps."
+    hint_by_default = "The list of sweeps has their ids."
 
 
 class SweepActionNotAllowed(FrsError):

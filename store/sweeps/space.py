@@ -101,7 +101,7 @@ def _spec_of(sweep: SweepSpec, values: Setting) -> JobSpec:
         try:
             content = _with_value(content, field.split("."), value)
         except ValueError as error:
-            raise _invalid(field, str(error), "See GET /openapi.json for the fields.") from None
+            raise _invalid(field, str(error), "The documentation of the job spec lists the fields.") from None
     return JobSpec.model_validate(content)
 
 
@@ -201,7 +201,7 @@ def _check_setting(sweep: SweepSpec, number: int) -> JobSpec:
     """Return the spec of a setting. Raises InvalidSweep with the field that causes the error, if that is known."""
     values = setting(sweep, number)
     prefix = f"Setting {number + 1} of {count_settings(sweep)}"
-    hint = "Correct the space; GET /openapi.json has the limits of each field."
+    hint = "Correct the space; the documentation of the job spec has the limits of each field."
     try:
         spec = _spec_of(sweep, values)
     except ValidationError as error:
