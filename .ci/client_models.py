@@ -52,7 +52,8 @@ DROPPED = ("Page_", "ProblemDetails", "Problem")
 TAG = "type"
 """The property that tells the schemas of a union apart; its values are those of its schema alone."""
 CONSTRAINTS = {
-    *("title", "examples", "additionalProperties", "discriminator", "propertyNames", "pattern", "multipleOf"),
+    *("title", "examples", "additionalProperties", "discriminator", "propertyNames", "patternProperties"),
+    *("pattern", "multipleOf"),
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems"),
     *("uniqueItems", "minProperties", "maxProperties"),
 }
@@ -118,7 +119,8 @@ def _rest(schema: dict[str, Any], *without: str) -> dict[str, Any]:
     left_out = {*CONSTRAINTS, *without}
     if "prefixItems" in schema:  # a tuple
         left_out -= {"minItems", "maxItems"}
-    values = schema.get("additionalProperties")
+    by_pattern = schema.get("patternProperties", {}).values()  # of a dictionary whose keys have a pattern
+    values = next(iter(by_pattern), schema.get("additionalProperties"))
     kept = {name: simplify(value) for name, value in schema.items() if name not in left_out}
     return kept | ({"additionalProperties": simplify(values)} if isinstance(values, dict) else {})
 

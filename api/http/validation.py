@@ -12,6 +12,7 @@ from frs.unknown_fields import describe_unknown_field
 MAX_ERRORS = 50
 """Maximum number of errors in one response."""
 _OBJECT_TYPES = ("model_type", "model_attributes_type", "dict_type")
+_MAX_PATH = 16
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -65,10 +66,11 @@ def _field_error(detail: Any, body: Any, model: type[BaseModel] | None) -> Field
 def _field_path(path: Sequence[str | int], value: Any, *, is_missing: bool) -> list[str | int]:
     """Return the keys and indices of `path` that exist in `value`, without pydantic's names of union members.
 
-    An element that could be either is treated as the one that lets more of the path exist in `value`.
+    An element that could be either is treated as the one that lets more of the path exist in `value`. Paths longer than
+    any field's are returned as they are: the time doubles with each element.
     """
-    if not path:
-        return []
+    if not path or len(path) > _MAX_PATH:
+        return list(path)
     name, remainder = path[0], path[1:]
     if is_missing and not remainder:
         return [name]

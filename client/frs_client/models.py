@@ -1,12 +1,12 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: e1192978831fa0f588b1ae348688848dfa1493fd4088d911846ff963df0dc8e0
+# SHA-256 of the schemas: e94d14d5c37affc114ca0002c2bd5feaa9594ca467feac10a1550785161acf1d
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import AnyUrl, AwareDatetime, Field, constr
+from pydantic import AnyUrl, AwareDatetime, Field
 
 from frs_client.base import Model
 
@@ -1741,7 +1741,7 @@ class SweepSpec(Model):
     The spec of its jobs, of kind `distill` or `train`. `schedule.seed` is the first tuning seed; `baseline` is
     replaced by the sweep's.
     """
-    space: dict[constr(pattern=r"^[a-z_]+(\.[a-z0-9_]+)*$"), list[Any] | Uniform | LogUniform | IntegerUniform]
+    space: dict[str, list[Any] | Uniform | LogUniform | IntegerUniform]
     """
     The fields to search, by dotted path: a list of values, `{"uniform": [a, b]}`, `{"log_uniform": [a, b]}` or
     `{"int_uniform": [a, b]}`. `method` and fields of `distillation`, `schedule` and `student` can be searched.

@@ -2,7 +2,9 @@
 
 import pytest
 import yaml
+from fastapi.exceptions import RequestValidationError
 
+from api.http.validation import field_errors
 from frs.cli.main import read_spec
 from frs.errors import InvalidSpec
 
@@ -67,3 +69,12 @@ def test_a_field_name_of_any_kind_is_refused_without_being_repeated(shared_servi
     response = shared_service.client.post("/jobs", json=SPEC | {name: 1})
     problem = shared_service.assert_problem(response, 422, "invalid_request")
     assert not name or name not in str(problem)
+
+
+def test_the_path_of_an_error_that_is_deeper_than_any_field_is_returned_as_it_is() -> None:
+    body: dict[str, object] = {}
+    for _ in range(60):  # the search for names of union members would try 2^60 paths
+        body = {"a": body}
+    detail = {"type": "int_type", "loc": ("body", *"a" * 60), "msg": "Input should be a valid integer", "input": None}
+    [error] = field_errors(RequestValidationError([detail], body=body), None)
+    assert error.loc == ".".join("a" * 60)
