@@ -82,7 +82,7 @@ def test_a_word_that_contains_a_retired_name_is_not_found(line):
 
 
 def test_the_workflow_and_the_issue_forms_are_yaml():
-    for path in (ROOT / ".github").rglob("*.yml"):
+    for path in [*(ROOT / ".github").rglob("*.yml"), *(ROOT / "examples").glob("*.yml")]:
         assert yaml.safe_load(path.read_text())
     assert "bash .ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
 
