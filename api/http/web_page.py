@@ -5,9 +5,9 @@ from pathlib import Path
 
 from fastapi import APIRouter
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import FileResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 PREFIX = "/web"
 _FILES = Path(str(files("web")))
@@ -28,10 +28,16 @@ router = APIRouter(include_in_schema=False)
 @router.get("/")
 async def get_page() -> Response:
     """Return the page."""
-    return FileResponse(_FILES / "index.html", headers=_HEADERS, media_type="text/html")
+    return HTMLResponse((_FILES / "index.html").read_text(), headers=_HEADERS)
 
 
 class _WebFiles(StaticFiles):
+    """Files that are sent as a whole: Starlette answers a malformed `Range` with plain text."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
         response.headers.update(_HEADERS)

@@ -66,3 +66,11 @@ def test_a_module_makes_no_html_from_text_and_imports_existing_files(path):
     static = re.findall(r'^(?:import|export)\b[^"]*\bfrom "([^"]+)";$', code, flags=re.M)
     for address in static + re.findall(r'\bimport\("([^"]+)"\)', code):
         assert address.startswith(".") and (path.parent / address).is_file(), address
+
+
+@pytest.mark.parametrize("path", ["/", "/web/app.js"])
+@pytest.mark.parametrize("value", ["max_invalid_fraction", "bytes=9-1", "bytes=0-3"])
+def test_a_range_is_ignored(shared_service, path, value):
+    whole = shared_service.client.get(path)
+    response = shared_service.client.get(path, headers={"Range": value})
+    assert (response.status_code, response.content) == (200, whole.content)
