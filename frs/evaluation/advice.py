@@ -12,6 +12,8 @@ MIN_RISE = 0.01
 """Rise of the mAP between the last two evaluations above which a training had not levelled off."""
 MOST_OF_GAP = 0.8
 """Part of the gap to the teacher above which the teacher is the limit."""
+LEAST_MAP = 0.01
+"""mAP below which a detector finds next to nothing, so that a comparison says nothing about its training."""
 _EARLY_ENDS = {"stopped_early": "stopped by a user", "time_limit": "time limit"}
 
 
@@ -44,6 +46,13 @@ def advise(
     `mAP`: by role, 0 to 1.
     """
     result = verdict(comparison)
+    if all((mAP.get(role) or 0.0) < LEAST_MAP for role in ("student", "baseline")):
+        text = (
+            f"Neither student finds objects (mAP {_points(mAP.get('student') or 0.0)} and "
+            f"{_points(mAP.get('baseline') or 0.0)} points), so the comparison says nothing about distillation. Train "
+            "both longer; if they still find nothing, check the data set and the learning rate."
+        )
+        return [Advice(topic="longer_training", text=text)]
     suggestions = (
         _longer_training(training),
         _stronger_teacher(comparison, mAP, gap_closed),

@@ -78,3 +78,10 @@ def test_a_curve_that_still_rises_asks_for_longer_training_with_its_steps() -> N
 
 def test_a_worse_student_asks_for_weaker_distillation() -> None:
     assert topics(comparison(-0.15, -0.05)) == ["weaker_distillation"]
+
+
+def test_two_students_that_find_nothing_have_to_train_longer_before_anything_else() -> None:
+    scores = {"teacher": 0.009, "student": 0.0, "baseline": 0.001}
+    (advice,) = advise(comparison(-0.001, 0.001, seeds=1), scores, None, Training([(12, 0.0)], "stopped_early"))
+    assert advice.topic == "longer_training"
+    assert "says nothing about distillation" in advice.text
