@@ -38,11 +38,12 @@ def _split(value: Any) -> Any:
 
 
 def _split_pairs(value: Any) -> Any:
-    return (
-        dict(part.strip().rsplit("=", 1) for part in value.split(",") if "=" in part)
-        if isinstance(value, str)
-        else value
-    )
+    if not isinstance(value, str):
+        return value
+    parts = _split(value)
+    if wrong := [part for part in parts if "=" not in part]:
+        raise ValueError(f"`{wrong[0]}` is not of the form GROUP=SCOPE")
+    return dict(part.rsplit("=", 1) for part in parts)
 
 
 def _below_data(name: str) -> Any:

@@ -39,7 +39,7 @@ def run_once(settings: Settings, database: Database, once: Once, command: Sequen
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: dispatcher.stop())
     dispatcher.start()
-    lease = dispatcher.run_once()
+    lease = dispatcher.wait_for_end()
     if lease is None:
         _log.info("There is nothing to claim.", job_id=once.job_id)
         return ExitCode.NOTHING_TO_DO

@@ -46,6 +46,10 @@ class _Discovery(BaseModel):
     jwks_uri: str
 
 
+class _PublishedKeys(BaseModel):
+    keys: list[dict[str, Any]]
+
+
 class TokenVerifier:
     """Verifies tokens of the provider in the settings. Threads may share it."""
 
@@ -128,8 +132,8 @@ class TokenVerifier:
                 raise ValueError("The provider's document names another issuer.")
             if urlsplit(discovery.jwks_uri).scheme != urlsplit(self._issuer).scheme:
                 raise ValueError("The provider's keys have an address of another scheme.")
-            published = TypeAdapter(dict[str, Any]).validate_json(_read(client, discovery.jwks_uri))
-        signing = [key for key in published["keys"] if key.get("kty") != "oct" and key.get("use", "sig") == "sig"]
+            published = _PublishedKeys.model_validate_json(_read(client, discovery.jwks_uri))
+        signing = [key for key in published.keys if key.get("kty") != "oct" and key.get("use", "sig") == "sig"]
         return KeySet.import_key_set({"keys": signing})
 
 

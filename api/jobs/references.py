@@ -130,7 +130,7 @@ def _catch_second_wait(session: Session, caller: Caller, spec: JobSpec) -> dict[
     teacher = caller.find_job(session, jobs["teacher"])
     if teacher is None or teacher.status == JobStatus.SUCCEEDED:
         return {}
-    detail = f"Job {teacher.id}, the teacher, is {teacher.status}, and the job waits for its student already."
+    detail = f"Job {teacher.title}, the teacher, is {teacher.status}, and the job waits for its student already."
     return {
         "teacher": InvalidField("teacher.job", "detector_not_ready", detail, "Submit it once the teacher is ready.")
     }

@@ -252,6 +252,14 @@ def test_a_provider_whose_documents_are_wrong_is_503(signing_in, provider, disco
     assert provider.requests == ["/.well-known/openid-configuration"]
 
 
+@pytest.mark.parametrize("keys", [{}, {"keys": None}, {"keys": ["text"]}, {"keys": []}, []])
+def test_a_provider_whose_keys_are_no_keys_is_503(signing_in, provider, monkeypatch, keys):
+    answer = provider.answer
+    monkeypatch.setattr(provider, "answer", lambda path: keys if path == "/keys" else answer(path))
+    with signing_in() as service:
+        service.assert_problem(get(service, provider.token()), 503, "oidc_provider_unavailable")
+
+
 def test_the_settings_of_the_provider_are_checked(tmp_path):
     rules = Settings(data=tmp_path, oidc_scopes="*=read, a=b=submit").oidc_scopes
     assert rules == {"*": "read", "a=b": "submit"}
@@ -260,6 +268,7 @@ def test_the_settings_of_the_provider_are_checked(tmp_path):
         {"oidc_audience": "frs"},
         {"oidc_issuer": "http://login.example.org", "oidc_audience": "frs"},
         {"oidc_scopes": "*=root"},
+        {"oidc_scopes": "*=read,operators"},
     ):
         with pytest.raises(ValidationError):
             Settings(data=tmp_path, **wrong)

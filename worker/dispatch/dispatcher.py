@@ -129,7 +129,7 @@ class Dispatcher:
         if self._thread.is_alive():
             self._thread.join(self._settings.grace_seconds + DEREGISTER_SECONDS)
 
-    def run_once(self) -> Lease | RequestLease | None:
+    def wait_for_end(self) -> Lease | RequestLease | None:
         """Wait until the dispatcher has ended by itself or by `stop`; return its lease if it claimed something."""
         self._thread.join()
         return self._only_lease
