@@ -1,7 +1,8 @@
-.PHONY: setup client demo test test-full test-docker test-web test-mlflow screenshots check format lock audit bench results docs site env rotate-passwords images backup restore clean
+.PHONY: setup client demo test test-full test-docker test-web test-mlflow screenshots check format lock audit bench results docs site env dist publish rotate-passwords images backup restore clean
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' frs/__init__.py)
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 setup: .venv/.done  ## create .venv from requirements.lock, or from constraints.txt if the lock is not for this Python or platform
@@ -57,6 +58,14 @@ images:  ## build or pull the images of the containers and save them for hosts w
 	names=$$($(COMPOSE) --profile monitoring config | sed -n 's/^ *image: //p' | sort -u) && \
 	for name in $$names; do docker image inspect "$$name" >/dev/null 2>&1 || docker pull "$$name" || exit 1; done && \
 	docker save --output "$(SAVE)" $$names
+
+dist: setup  ## build sdists, wheels and SBOMs of this version in build/dist
+	PYTHONPATH=. $(BIN)/python .ci/dist.py
+
+publish:  ## build the images, tagged with this version, and push them to a registry of yours; make publish REGISTRY=ghcr.io/acme
+	@test -n "$(REGISTRY)" || { echo "REGISTRY is not set: make publish REGISTRY=ghcr.io/acme"; exit 1; }
+	export FRS_API_IMAGE="$(REGISTRY)/frs-api:$(VERSION)" FRS_WORKER_IMAGE="$(REGISTRY)/frs-worker:$(VERSION)" && \
+	$(COMPOSE) build api worker && $(COMPOSE) push api worker
 
 backup:  ## back up database and artifacts of the running containers; make backup TO=backup/monday
 	$(PYTHON) docker/backup.py backup "$(or $(TO),$(error TO is not set: make backup TO=backup/monday))"
