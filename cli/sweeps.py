@@ -15,13 +15,11 @@ from cli.arguments import Changes, SpecSource, load_spec
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, render_rows, show, stderr
 from frs.errors import InvalidSpec
 from frs_client import Client, Json
+from frs_client.sync.sweeps import ACTIVE, POLL_SECONDS
 
 app = typer.Typer()
 sweeps = typer.Typer(no_args_is_help=True, help="List, show, stop, resume and delete sweeps.")
 app.add_typer(sweeps, name="sweeps")
-ACTIVE = ("searching", "confirming")
-POLL_SECONDS = 5.0
-"""Pause between two queries of `--wait`."""
 _RANGE = re.compile(r"(uniform|log_uniform|int_uniform)\(([^,()]+),([^,()]+)\)")
 SweepId = Annotated[str, typer.Argument(metavar="ID")]
 Over = Annotated[

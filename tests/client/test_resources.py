@@ -120,6 +120,24 @@ def test_a_detector_is_uploaded_and_deleted(client: Any, tmp_path: Path) -> None
     assert "big" not in {row.name for row in client.detectors.list()}
 
 
+def test_a_sweep_is_created_stopped_resumed_and_deleted(client: Any) -> None:
+    spec = {"kind": "train", "dataset": "shapes", "student": STUDENT}
+    sweep = client.sweeps.create({"name": "rates", "spec": spec, "space": {"schedule.batch_size": [4, 8]}})
+    assert (sweep.status, sweep.settings) == ("searching", 2)
+    assert next(client.sweeps.list()).id == sweep.id
+    with pytest.raises(TimeoutError, match="not ended in time"):
+        client.sweeps.wait(sweep.id, timeout=0)
+    assert client.sweeps.stop(sweep.id).status == "stopped"
+    stopped = client.sweeps.wait(sweep.id)
+    assert [(row.values, row.mAP) for row in stopped.table] == [({"schedule.batch_size": 4}, None)], "those posted"
+    assert stopped.confirmation is None
+    assert client.sweeps.resume(sweep.id).status == "searching"
+    client.sweeps.stop(sweep.id)
+    client.sweeps.delete(sweep.id)
+    with pytest.raises(ApiError, match="sweep_not_found"):
+        client.sweeps.get(sweep.id)
+
+
 def test_keys_are_created_rotated_and_revoked(client: Any, connect: Any, service: ApiProcess) -> None:
     key = client.keys.create({"name": "ci", "owner": "ann", "scopes": ["read"]})
     assert client.keys.get(key.id).owner == "ann"

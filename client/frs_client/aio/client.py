@@ -9,6 +9,7 @@ from frs_client.aio.datasets import AsyncDatasets
 from frs_client.aio.detectors import AsyncDetectors
 from frs_client.aio.jobs import AsyncJobs
 from frs_client.aio.keys import AsyncKeys
+from frs_client.aio.sweeps import AsyncSweeps
 from frs_client.aio.transport import AsyncTransport
 from frs_client.aio.webhooks import AsyncWebhooks
 from frs_client.answers import body_of, parse
@@ -50,6 +51,7 @@ class AsyncClient(AsyncTransport):
         self.jobs = AsyncJobs(self)
         self.datasets = AsyncDatasets(self)
         self.detectors = AsyncDetectors(self)
+        self.sweeps = AsyncSweeps(self)
         self.keys = AsyncKeys(self)
         self.webhooks = AsyncWebhooks(self)
 

@@ -24,6 +24,7 @@ from frs_client.sync.datasets import Datasets
 from frs_client.sync.detectors import Detectors
 from frs_client.sync.jobs import Jobs
 from frs_client.sync.keys import Keys
+from frs_client.sync.sweeps import Sweeps
 from frs_client.sync.transport import Transport
 from frs_client.sync.webhooks import Webhooks
 
@@ -51,6 +52,7 @@ class Client(Transport):
         self.jobs = Jobs(self)
         self.datasets = Datasets(self)
         self.detectors = Detectors(self)
+        self.sweeps = Sweeps(self)
         self.keys = Keys(self)
         self.webhooks = Webhooks(self)
 
