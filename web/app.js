@@ -17,6 +17,7 @@ const VIEWS = {
   datasets: { load: () => import("./views/datasets.js"), title: "Data sets" },
   detectors: { load: () => import("./views/detectors.js"), title: "Detectors" },
   compare: { load: () => import("./views/compare.js"), title: "Compare" },
+  sweeps: { load: () => import("./views/sweeps.js"), title: "Sweeps" },
   recipes: { load: () => import("./views/recipes.js"), title: "Recipes" },
   keys: { load: () => import("./views/keys.js"), title: "Keys and owners" },
 };

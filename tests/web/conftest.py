@@ -47,7 +47,7 @@ class Site:
     client: Client
     data: Path
     jobs: dict[str, str]
-    """Job ids by name: `distill`, `baseline`, `comparison`, `export`, `waiting`, `dependent`, and the stub's."""
+    """Job ids by name: `distill`, `baseline`, `comparison`, `export`, `waiting`, `dependent`, and the stub's; `sweep`."""
 
     def address(self, view: str) -> str:
         return f"{self.api.url}/{view}"
@@ -71,7 +71,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             client.post("/datasets", {"name": name})
         dispatcher.start()
         try:
-            jobs = _run_stub_jobs(client)
+            client.webhooks.create("https://hooks.invalid/frs")
+            jobs = _run_stub_jobs(client) | {"sweep": _run_sweep(client)}
             dispatcher.command = COMMAND
             yield Site(api, client, data, jobs | _run_jobs(client, jobs["running"]))
         finally:
@@ -94,6 +95,16 @@ def _run_stub_jobs(client: Client) -> dict[str, str]:
         expected = "succeeded" if name == "long" else name
         until(lambda: client.get(f"/jobs/{job_id}")["status"] == expected, TIMEOUT_SECONDS)  # noqa: B023
     return jobs
+
+
+def _run_sweep(client: Client) -> str:
+    """Run a sweep with the stub trainer."""
+    student = {"architecture": "gfl", "backbone": {"depth": 18}}
+    spec = {"kind": "train", "dataset": "shapes", "student": student, "metadata": {"steps": "20", "seconds": "0"}}
+    sweep = client.sweeps.create({"name": "rates", "spec": spec, "space": {"schedule.batch_size": [4, 8]}})
+    ended = client.sweeps.wait(sweep.id, TIMEOUT_SECONDS)
+    assert ended.status == "succeeded", ended.error
+    return sweep.id
 
 
 def _run_jobs(client: Client, running: str) -> dict[str, str]:

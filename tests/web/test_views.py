@@ -27,6 +27,10 @@ VIEWS = {
     "dataset-pictures": ("#/datasets/shapes/pictures?split=train", "svg.boxes image ~ rect.box"),
     "detectors": ("#/detectors", "td >> text=delivered"),
     "compare": ("#/compare?jobs={distill},{baseline}", ".chart canvas"),
+    "sweeps": ("#/sweeps", "td >> text=rates"),
+    "sweep": ("#/sweeps/{sweep}", ".chart canvas"),
+    "new-sweep": ("#/sweeps/new", "textarea"),
+    "webhooks": ("#/keys/webhooks", "td >> text=hooks.invalid"),
     "recipes": ("#/recipes", "text=shapes_gfl"),
     "keys": ("#/keys", "tbody tr"),
 }

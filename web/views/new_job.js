@@ -1,6 +1,6 @@
 // @ts-check
 /** A new job, as a form and as YAML, with a live plan. */
-import { get, post, save } from "../api.js";
+import { get, idempotencyKey, post, save } from "../api.js";
 import { ActionButton, Copy, Loading, Problem, Tabs } from "../components/basics.js";
 import { toast } from "../components/toast.js";
 import { plural, points } from "../format.js";
@@ -168,9 +168,4 @@ function Submit({ spec, plan, yamlError, onError }) {
     <${ActionButton} class="primary" disabled=${!spec.dataset || !spec.student || yamlError !== "" || isRefused} onClick=${submit}>${jobs === 1 ? "Submit" : `Submit ${plural(jobs, "job")}`}<//>
     <span class="hint">${yamlError ? "Mend the YAML first." : isRefused ? "The plan shows what to mend." : ""}</span>
   </div>`;
-}
-
-/** Return a random key, so that a repeated request does not create a second job. */
-function idempotencyKey() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -6,15 +6,18 @@ import { points, range, signed } from "../../format.js";
 /** @typedef {import("../../types/api").components["schemas"]["frs__evaluation__report__Report"]} Report */
 /** @typedef {{name: string, gain: number, interval: {low: number, high: number} | null}} Gain */
 
-/** Gains from top to bottom, with their intervals as bars. @param {Gain[]} rows @returns {{option: any, label: string}} */
-export function gainChart(rows) {
+/**
+ * Gains, or other values in points, from top to bottom, with their intervals as bars.
+ * @param {Gain[]} rows @param {string} [title] @returns {{option: any, label: string}}
+ */
+export function gainChart(rows, title = "Gain in points") {
   const text = (/** @type {Gain} */ row) => `${row.name} ${signed(row.gain)}${row.interval ? ` (${range(row.interval)})` : ""}`;
   return {
-    label: `Gain in points: ${rows.map(text).join("; ")}`,
+    label: `${title}: ${rows.map(text).join("; ")}`,
     option: {
       grid: { top: 8, bottom: 24, right: 24 },
       tooltip: { formatter: (/** @type {any} */ item) => text(rows[item.dataIndex]) },
-      xAxis: { type: "value", name: "Gain in points", nameLocation: "middle", nameGap: 26 },
+      xAxis: { type: "value", name: title, nameLocation: "middle", nameGap: 26 },
       yAxis: { type: "category", inverse: true, data: rows.map((row) => row.name), axisTick: { show: false }, axisLine: { show: false }, axisLabel: { width: 110, overflow: "truncate" } },
       series: [
         { type: "bar", data: rows.map((row) => ({ value: 100 * row.gain, itemStyle: { color: row.gain < 0 ? COLOURS.baseline : COLOURS.gain, opacity: 0.55 } })), barMaxWidth: 14,
