@@ -40,7 +40,7 @@ from frs.dataset.trainable import labelled_images
 from frs.detectors import builder
 from frs.engine.trainer import silence_libraries
 from frs.recipes import RECIPES
-from frs.spec import Schedule
+from frs.schedule_spec import Schedule
 from frs.training.acceleration import optimizer_options, to_device
 from frs.training.batches import DetectionImages, TrainingLoaders, training_pipeline
 from frs.training.precision import AutocastOptimWrapper

@@ -10,13 +10,13 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder
 from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher
 from frs.distillation.weight_schedule import WeightSchedule
 from frs.distillation_spec import Distillation
 from frs.recipes import RECIPES
-from frs.spec import DescribedDetector
 
 RECIPE_OF = {
     "retinanet": "retinanet_r101_r50_2x",

@@ -5,17 +5,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from frs.errors import DatasetNotFound, InvalidSpec, WeightsNotFound
-from frs.facts import RunFacts
-from frs.spec import (
+from frs.detector_spec import (
     ConfigDetector,
     DescribedDetector,
     DetectorRef,
     InitFromBackbone,
     InitFromFile,
-    JobSpec,
     RelativePath,
 )
+from frs.errors import DatasetNotFound, InvalidSpec, WeightsNotFound
+from frs.facts import RunFacts
+from frs.spec import JobSpec
 
 MAP = "val/bbox_mAP"
 

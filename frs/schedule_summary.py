@@ -1,6 +1,6 @@
 """What a schedule does, in words for a plan. This module imports neither torch nor mmdet."""
 
-from frs.spec import Schedule
+from frs.schedule_spec import Schedule
 
 
 def describe_options(schedule: Schedule) -> list[str]:

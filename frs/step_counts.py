@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from frs.spec import Architecture, DescribedDetector, DetectorRef, Schedule
+from frs.detector_spec import Architecture, DescribedDetector, DetectorRef
+from frs.schedule_spec import Schedule
 
 DESCRIBED_EPOCHS = 12
 """Epochs of the base configs of most described detectors."""

@@ -4,8 +4,8 @@ from typing import Literal
 
 from api.http.schemas import ResponseModel, ResponseTime
 from frs.dataset.report import ClassCount, Counts, Report
+from frs.detector_spec import RelativePath
 from frs.names import Name
-from frs.spec import RelativePath
 from frs.spec_model import Spec
 from store.states import DatasetStatus
 

@@ -6,9 +6,9 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, field_validat
 
 from api.http.schemas import ResponseModel, ResponseTime
 from frs.dataset.fields import is_text
+from frs.detector_spec import ConfigDetector, DescribedDetector, RelativePath
 from frs.events import ErrorInfo
 from frs.names import Name
-from frs.spec import ConfigDetector, DescribedDetector, RelativePath
 from frs.spec_model import Spec
 from store.states import DetectorStatus
 

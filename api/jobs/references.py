@@ -15,9 +15,7 @@ from api.http.errors import InvalidField
 from api.http.validation import FieldError
 from frs.dataset.classes import TEACHER_CLASSES_HINT, describe_class_difference
 from frs.dataset.report import usable_without_boxes
-from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
-from frs.events import ErrorInfo
-from frs.spec import (
+from frs.detector_spec import (
     DetectorByName,
     DetectorOfJob,
     DetectorRef,
@@ -26,8 +24,10 @@ from frs.spec import (
     InitFromDetector,
     InitFromFile,
     InitFromJob,
-    JobSpec,
 )
+from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
+from frs.events import ErrorInfo
+from frs.spec import JobSpec
 from store.db.tables import Dataset
 from store.jobs.submission import awaited_job_id, source_job_ids
 from store.states import DatasetStatus, DetectorStatus, JobStatus

@@ -9,10 +9,12 @@ from api.http.auth import Caller
 from api.http.errors import ApiError
 from api.jobs.references import ReferenceReview
 from frs.dataset.report import describe_background, describe_crowded
+from frs.detector_spec import DetectorByName, DetectorOfJob, DetectorRef
 from frs.errors import BadDataset
 from frs.preflight.step_runner import Check
+from frs.schedule_spec import Schedule
 from frs.schedule_summary import describe_options
-from frs.spec import DetectorByName, DetectorOfJob, DetectorRef, JobSpec, Schedule
+from frs.spec import JobSpec
 from frs.step_counts import StepCounts, count_steps, described_epochs
 from store.db.tables import Dataset, Job
 from store.jobs.submission import awaited_job_id

@@ -13,8 +13,9 @@ from api.http.auth import Caller
 from api.http.errors import ApiError, NotFoundError
 from api.jobs.service import get_row
 from api.predictions.schemas import Compared, DetectedObject, Prediction, PredictionResult, Role
+from frs.detector_spec import DetectorByName, DetectorOfJob
 from frs.export.names import FILE_NAMES
-from frs.spec import DetectorByName, DetectorOfJob, ExportFormat, JobSpec
+from frs.spec import ExportFormat, JobSpec
 from store.db import queries, tables
 from store.states import JobStatus
 

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from frs import host_check
+from frs.detector_spec import DescribedDetector
 from frs.host_check import HostCheck
 from frs.published_weights import published_files
-from frs.spec import DescribedDetector
 
 MIN_SHARED_MEMORY = 1 << 30
 """Free shared memory in bytes below which loader processes may die with SIGBUS."""

@@ -17,12 +17,13 @@ from torch import nn
 
 import frs.detectors.fp32_losses  # noqa: F401 - changes two heads of mmdet
 from frs.backbones import Backbone, CSPBackbone, ResNet
+from frs.detector_spec import Architecture, ConfigDetector, DescribedDetector, InitFromBackbone
 from frs.detectors import imagenet
 from frs.detectors.backbone_config import GROUP_NORM, build_shapes, keep_statistics, set_backbone
 from frs.detectors.unsupported import unsupported_on_error
 from frs.errors import InvalidSpec, UnsupportedDetector
 from frs.resolved import weights_file
-from frs.spec import MAX_DETECTIONS, Architecture, ConfigDetector, DescribedDetector, InitFromBackbone
+from frs.spec import MAX_DETECTIONS
 
 Description = ConfigDetector | DescribedDetector
 
@@ -100,7 +101,7 @@ def model_config(
 ) -> ConfigDict:
     """Return the `model` part of a config for `classes` classes, without settings that would download weights.
 
-    For `max_detections` see `frs.spec.EvaluationSettings`, for `frozen_stages` see `frs.spec.Schedule`. Raises
+    For `max_detections` see `frs.spec.EvaluationSettings`, for `frozen_stages` see `frs.schedule_spec.Schedule`. Raises
     InvalidSpec if the backbone cannot freeze stages.
     """
     base_config = _described_config(description)

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from frs.dataset.issues import printable
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder, weights
 from frs.detectors.backbone_config import build_shapes
 from frs.detectors.builder import Description
 from frs.detectors.checkpoint_layouts import without_wrappers
 from frs.detectors.unsupported import unsupported_on_error
 from frs.errors import ClassMismatch, TeacherWeightsMismatch
-from frs.spec import DescribedDetector
 
 
 class DescribedWeights:

@@ -11,13 +11,13 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from frs import events
+from frs.detector_spec import ConfigDetector, DescribedDetector
 from frs.detectors import weights
 from frs.detectors.checkpoint_layouts import State
 from frs.detectors.described_weights import DescribedWeights
 from frs.detectors.weights import SavedFile
 from frs.errors import FrsError, StorageFull, WeightsNotFound, WeightsRefused, WeightsUnreadable
 from frs.isolation import resource_limits
-from frs.spec import ConfigDetector, DescribedDetector
 
 _DESCRIPTION: TypeAdapter[ConfigDetector | DescribedDetector] = TypeAdapter(ConfigDetector | DescribedDetector)
 MAX_TENSORS = 20_000

@@ -19,7 +19,7 @@ from frs.detectors import foreign_files
 from frs.detectors.checkpoint_layouts import BACKBONE_PREFIXES, State, tensors_in, without_wrappers
 from frs.errors import TeacherWeightsMismatch, WeightsRefused, WeightsUnreadable
 from frs.files import digest, sync
-from frs.spec import MAX_SIDE, MIN_SIDE
+from frs.schedule_spec import MAX_SIDE, MIN_SIDE
 
 CLASSES = "classes"
 """Key in the metadata of our safetensors files: the class names as a JSON list."""

@@ -51,7 +51,8 @@ from frs.preflight.estimate import FLOPS_CONVENTION
 from frs.preflight.setup import Models, build_models, build_student, load_inputs, preflight
 from frs.preflight.step_runner import StepRunner
 from frs.resolved import ResolvedSpec
-from frs.spec import ExportSettings, Schedule
+from frs.schedule_spec import Schedule
+from frs.spec import ExportSettings
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.precision import AutocastOptimWrapper
 from frs.training.stop_request import StopRequest

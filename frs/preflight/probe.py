@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from frs.distillation.diagnosis import gradient_norms
 from frs.distillation.distiller import Distiller, student_of
 from frs.errors import BatchTooLarge, NoGradient
-from frs.spec import OptimizerName, Schedule
+from frs.schedule_spec import OptimizerName, Schedule
 from frs.training import memory
 from frs.training.preserve_state import preserve_state
 from frs.training.process_group import all_reduce_max, world_size

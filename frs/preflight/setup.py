@@ -15,6 +15,7 @@ from torch import nn
 from frs.dataset import splits
 from frs.dataset.report import describe_background, describe_crowded
 from frs.dataset.splits import LoadedSplits
+from frs.detector_spec import ConfigDetector
 from frs.detectors import loading
 from frs.detectors.builder import Description, class_layers
 from frs.detectors.unsupported import unsupported_on_error
@@ -31,7 +32,6 @@ from frs.preflight.probe import Probe, ProbeConfig, first_images
 from frs.preflight.step_runner import StepResult, StepRunner
 from frs.resolved import ResolvedDetector
 from frs.schedule_summary import describe_options
-from frs.spec import ConfigDetector
 from frs.training import acceleration, process_group, schedule, versions
 from frs.training.batches import Batch
 from frs.training.fake_quantisation import FakeQuantiser

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from frs.dataset.coco import CocoFile
 from frs.dataset.trainable import trainable_boxes
 from frs.errors import BadDataset, InvalidSpec
-from frs.spec import Schedule
+from frs.schedule_spec import Schedule
 from frs.training import process_group
 from frs.training.augmentation import strong_transforms
 from frs.training.sampling import BatchSampler, ImageDraw, seeded

@@ -12,7 +12,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from frs.errors import PrecisionUnsupported
-from frs.spec import Precision
+from frs.schedule_spec import Precision
 from frs.training.process_group import average_gradients
 
 ResolvedPrecision = Literal["fp32", "bf16", "fp16"]

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from frs.errors import InvalidSpec
-from frs.spec import LrScheduleName, OptimizerName, Schedule
+from frs.schedule_spec import LrScheduleName, OptimizerName, Schedule
 from frs.step_counts import StepCounts, count_steps
 
 BASE_BATCH_SIZE = 16

@@ -334,7 +334,7 @@ class Detector(Base):
     error: Mapped[Document | None]
     """Why an upload was refused, or why its import has to wait: a `frs.events.ErrorInfo`."""
     description: Mapped[Document]
-    """A `frs.spec.StockDetector` or `DescribedDetector`."""
+    """A `frs.detector_spec.ConfigDetector` or `DescribedDetector`."""
     weights_file: Mapped[str | None]
     """Path of the weights relative to the models folder."""
     weights_key: Mapped[str | None]

@@ -6,7 +6,8 @@ from types import MappingProxyType
 
 from sqlalchemy.orm import Session
 
-from frs.spec import DetectorOfJob, InitFromJob, JobSpec, baseline_of, comparison_of, seed_variant
+from frs.detector_spec import DetectorOfJob, InitFromJob
+from frs.spec import JobSpec, baseline_of, comparison_of, seed_variant
 from store.db import audit
 from store.db.audit import Actor
 from store.db.tables import Job

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from frs.errors import DatasetNotFound
-from frs.spec import (
+from frs.detector_spec import (
     DetectorByName,
     DetectorOfJob,
     DetectorRef,
     InitFromBackbone,
     InitFromDetector,
     InitFromFile,
-    JobSpec,
 )
+from frs.errors import DatasetNotFound
+from frs.spec import JobSpec
 from store.db.queries import COMPARE, datasets_of, find_detector, sees_all_owners
 from store.db.tables import Dataset, Document, Job
 from store.states import WaitingReason

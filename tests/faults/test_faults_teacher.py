@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from frs.dataset.shapes.drawing import draw_dataset
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder, loading, weights
 from frs.engine.trainer import report_failure, run, silence_libraries
 from frs.errors import FrsError
 from frs.events import Outcome
 from frs.files import digest
 from frs.resolved import ResolvedDetector, ResolvedSpec, resolve
-from frs.spec import DescribedDetector, JobSpec
+from frs.spec import JobSpec
 from store.jobs import lifecycle
 from worker.attempt import finalizer
 

@@ -12,12 +12,13 @@ from tiny import Killed, Train, described
 
 from frs import events
 from frs.dataset.shapes.drawing import draw_dataset
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder, weights
 from frs.distillation import calibration
 from frs.engine import hooks, stages
 from frs.engine.trainer import silence_libraries
 from frs.resolved import resolve
-from frs.spec import DescribedDetector, JobSpec
+from frs.spec import JobSpec
 from frs.training.stop_request import STOP_FILE, StopRequest
 
 

@@ -11,8 +11,10 @@ from test_engine import assert_equal, facts, newest_checkpoint, values
 from tiny import Train, job
 
 from frs.dataset.coco import CocoFile, read
+from frs.detector_spec import ConfigDetector
 from frs.detectors.builder import load_base_config
-from frs.spec import ConfigDetector, JobSpec, Schedule
+from frs.schedule_spec import Schedule
+from frs.spec import JobSpec
 from frs.training import augmentation
 from frs.training.augmentation import MIXING, mixed_epochs, stock_mixing
 from frs.training.batches import DetectionImages, TrainingLoaders, training_pipeline

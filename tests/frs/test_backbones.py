@@ -12,9 +12,9 @@ from mmdet.models import MobileNetV2
 from torch import Tensor, nn
 
 from frs.backbones import TimmName
+from frs.detector_spec import DescribedDetector
 from frs.detectors import backbone_config, builder, imagenet
 from frs.errors import TeacherWeightsMismatch, WeightsNotFound
-from frs.spec import DescribedDetector
 
 FAMILIES: list[dict[str, Any]] = [
     {"depth": 18, "width": 8},

@@ -17,11 +17,12 @@ from frs.dataset.coco import read
 from frs.dataset.report import describe_background
 from frs.dataset.splits import load_splits
 from frs.dataset.trainable import background_images, labelled_images
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder
 from frs.detectors.builder import load_base_config
 from frs.preflight.plan import estimate
 from frs.resolved import ResolvedSpec, resolve
-from frs.spec import DescribedDetector, JobSpec
+from frs.spec import JobSpec
 from frs.training.batches import DetectionImages, TrainingLoaders, training_pipeline
 
 KEEP = {"keep_background_images": True}

@@ -10,6 +10,7 @@ from tiny import described, job, of
 from torch.distributed import DistError
 
 from frs import events
+from frs.detector_spec import ConfigDetector
 from frs.detectors import backbone_config, builder
 from frs.detectors.unsupported import unsupported_on_error
 from frs.engine import trainer
@@ -18,7 +19,8 @@ from frs.preflight import base_config_trial, plan
 from frs.preflight.base_config_trial import try_detector
 from frs.preflight.complexity import noise_image
 from frs.resolved import resolve
-from frs.spec import ConfigDetector, JobSpec, Schedule
+from frs.schedule_spec import Schedule
+from frs.spec import JobSpec
 from frs.training import batches
 from frs.training.schedule import resolve_schedule
 

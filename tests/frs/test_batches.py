@@ -9,9 +9,10 @@ from frs import events
 from frs.dataset.coco import CocoFile, read
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.dataset.trainable import labelled_images, trainable_boxes
+from frs.detector_spec import ConfigDetector
 from frs.detectors.builder import load_base_config
 from frs.engine.trainer import to_frs_error
-from frs.spec import ConfigDetector, Schedule
+from frs.schedule_spec import Schedule
 from frs.training.batches import DetectionImages, TrainingLoaders, training_pipeline
 
 GFL = load_base_config(ConfigDetector(config="mmdet::gfl/gfl_r50_fpn_1x_coco.py"))

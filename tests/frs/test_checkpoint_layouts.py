@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel
 
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder, imagenet, weights
 from frs.detectors.weights import load, load_except
 from frs.errors import TeacherWeightsMismatch, WeightsNotFound, WeightsUnreadable
-from frs.spec import DescribedDetector
 
 State = dict[str, torch.Tensor]
 

@@ -12,10 +12,10 @@ import torch
 from mmdet.registry import MODELS
 from tiny import ARCHITECTURES, described
 
+from frs.detector_spec import ConfigDetector, DescribedDetector
 from frs.detectors import builder
 from frs.detectors.described_weights import DescribedWeights
 from frs.errors import ClassMismatch, InvalidSpec, TeacherWeightsMismatch, UnsupportedDetector
-from frs.spec import ConfigDetector, DescribedDetector
 
 CLASSES = ("circle", "square", "star")
 

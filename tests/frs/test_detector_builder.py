@@ -7,11 +7,11 @@ from test_distiller import batch, detector
 from tiny import ARCHITECTURES, described
 
 from frs import published_weights
+from frs.detector_spec import ConfigDetector, DescribedDetector
 from frs.detectors import builder, imagenet, weights
 from frs.detectors.backbone_config import build_shapes
 from frs.errors import WeightsNotFound, WeightsUnreadable
 from frs.published_weights import PublishedFile
-from frs.spec import ConfigDetector, DescribedDetector
 
 
 def csp(architecture: str, backbone: str, deepen_factor: float, widen_factor: float) -> dict[str, Any]:

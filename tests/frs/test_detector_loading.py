@@ -9,10 +9,10 @@ from test_engine import facts, newest_checkpoint
 from tiny import ARCHITECTURES, Train, described, job, of
 
 from frs import events
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder, loading, weights
 from frs.errors import CheckpointUnusable, ClassMismatch, TeacherWeightsMismatch
 from frs.resolved import ResolvedDetector
-from frs.spec import DescribedDetector
 from frs.training.stop_request import Interrupted
 
 SHAPES = ("circle", "square", "triangle", "star")

@@ -9,6 +9,7 @@ from mmengine.structures import InstanceData
 from tiny import ARCHITECTURES, described
 from torch import nn
 
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder
 from frs.detectors.heads import class_logits, dense_head, logits_of_outputs, strides
 from frs.distillation.distiller import Distiller, LossWeights
@@ -16,7 +17,6 @@ from frs.distillation.teacher import Teacher, fingerprint
 from frs.distillation.weight_schedule import WeightSchedule
 from frs.distillation_spec import Distillation, Method
 from frs.errors import HeadMismatch, StrideMismatch, UnsupportedDetector
-from frs.spec import DescribedDetector
 from frs.training.precision import AutocastOptimWrapper, ResolvedPrecision
 
 

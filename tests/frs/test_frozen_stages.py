@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from tiny import Train, described, job, of
 
 from frs import events
+from frs.detector_spec import ConfigDetector, DescribedDetector
 from frs.detectors import builder, weights
 from frs.errors import InvalidSpec, UnsupportedDetector
-from frs.spec import ConfigDetector, DescribedDetector, JobSpec
+from frs.spec import JobSpec
 
 BACKBONES: list[dict[str, Any]] = [
     {"type": "ResNet", "depth": 18, "width": 8},

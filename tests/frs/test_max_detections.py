@@ -19,13 +19,14 @@ from frs import events
 from frs.dataset.check import check_split
 from frs.dataset.coco import CocoFile, read
 from frs.dataset.report import describe_crowded
+from frs.detector_spec import ConfigDetector, DescribedDetector
 from frs.detectors import builder
 from frs.detectors.weights import SavedFile
 from frs.engine.student_files import StudentWriter
 from frs.evaluation import bootstrap, matching
 from frs.evaluation.coco_scores import NAMES, score
 from frs.resolved import SplitFiles
-from frs.spec import ConfigDetector, DescribedDetector, JobSpec, baseline_of, comparison_of
+from frs.spec import JobSpec, baseline_of, comparison_of
 from frs.training import batches
 
 OBJECTS = 150

@@ -31,7 +31,7 @@ from frs.preflight.probe import (
 )
 from frs.preflight.setup import Models, check_teacher
 from frs.preflight.step_runner import StepRunner
-from frs.spec import Schedule
+from frs.schedule_spec import Schedule
 from frs.training import memory
 
 ADAMW = Schedule.model_validate({"optimizer": {"name": "adamw"}})

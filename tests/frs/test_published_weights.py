@@ -13,12 +13,12 @@ from mmengine.hub import get_config
 
 from frs import published_weights
 from frs.backbones import TimmName
+from frs.detector_spec import ConfigDetector, DescribedDetector, InitFromFile
 from frs.detectors import imagenet
 from frs.detectors.builder import imagenet_source
 from frs.errors import WeightsNotFound
 from frs.published_weights import PublishedFile
 from frs.recipes import RECIPES, Recipe
-from frs.spec import ConfigDetector, DescribedDetector, InitFromFile
 
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2")
 RTMDET = [get_config(f"mmdet::rtmdet/rtmdet_{size}_8xb32-300e_coco.py").model for size in ("tiny", "s")]

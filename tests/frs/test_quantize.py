@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from frs import events
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder, weights
 from frs.detectors.heads import dense_head
 from frs.detectors.loading import load_detector
 from frs.engine import stages
 from frs.errors import ClassMismatch, ExportUnsupported
 from frs.resolved import ResolvedDetector
-from frs.spec import DescribedDetector, JobSpec
+from frs.spec import JobSpec
 from frs.training.fake_quantisation import FakeQuantiser
 
 STUDENT = described(neck_channels=32, init={"weights": "teacher.pth"})

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 from frs import recipes
+from frs.detector_spec import DescribedDetector, InitFromFile
 from frs.detectors import builder, weights
 from frs.recipes import RECIPES
-from frs.spec import DescribedDetector, InitFromFile
 
 FOLDER = Path(recipes.__file__).parent / "weights"
 

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
+from frs.detector_spec import ConfigDetector, InitFromFile
 from frs.recipes import RECIPES
-from frs.spec import ConfigDetector, InitFromFile
 
 PAPER = {
     "retinanet_r101_r50_2x": (38.9, 37.4, 39.7),

@@ -5,9 +5,10 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
+from frs.detector_spec import ConfigDetector, DescribedDetector
 from frs.detectors.builder import BASE_CONFIG, load_base_config
 from frs.errors import InvalidSpec
-from frs.spec import ConfigDetector, DescribedDetector, Schedule
+from frs.schedule_spec import Schedule
 from frs.step_counts import described_epochs
 from frs.training import schedule
 

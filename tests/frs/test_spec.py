@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from frs import spec_file
+from frs.detector_spec import ConfigDetector, DescribedDetector
 from frs.errors import InvalidSpec
-from frs.spec import ConfigDetector, DescribedDetector, JobSpec
+from frs.spec import JobSpec
 
 CONFIG = {"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py"}
 SMALL = {"architecture": "gfl", "backbone": {"depth": 18, "width": 16}}

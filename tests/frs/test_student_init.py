@@ -12,13 +12,14 @@ from test_teacher_classes import save
 from tiny import ARCHITECTURES, Train, described, job
 
 from frs.cli import report_text
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder
 from frs.distillation.student_init import copy_neck_and_head
 from frs.errors import InitMismatch
 from frs.evaluation import report
 from frs.facts import RunFacts, TeacherInit
 from frs.preflight.estimate import Estimate
-from frs.spec import DescribedDetector, JobSpec, baseline_of
+from frs.spec import JobSpec, baseline_of
 from frs.training.stop_request import Interrupted
 
 INIT = {"init_from_teacher": True}

@@ -12,6 +12,7 @@ from torch.nn.functional import softmax
 
 from frs import events
 from frs.cli import report_text
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder, loading, weights
 from frs.distillation.losses import richness
 from frs.distillation.teacher import Teacher
@@ -20,7 +21,6 @@ from frs.evaluation import report
 from frs.facts import RunFacts, TeacherClasses
 from frs.preflight.estimate import Estimate
 from frs.resolved import ResolvedDetector
-from frs.spec import DescribedDetector
 
 SHAPES = ("circle", "square", "triangle", "star")
 SUPERSET = ("moon", "star", "circle", "sun", "triangle", "square")

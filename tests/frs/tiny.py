@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 
 from frs import events
-from frs.spec import Architecture
+from frs.detector_spec import Architecture
 
 Train = Callable[..., list[events.Event]]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)

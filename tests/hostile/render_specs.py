@@ -16,7 +16,8 @@ from frs.detectors import builder
 from frs.training import schedule
 from frs.errors import FrsError
 from frs.training.batches import test_pipeline, test_size, training_pipeline
-from frs.spec import DescribedDetector, JobSpec, ConfigDetector
+from frs.detector_spec import DescribedDetector, ConfigDetector
+from frs.spec import JobSpec
 from pydantic import ValidationError
 from audit_hook import AuditHook
 

@@ -20,13 +20,13 @@ import torch
 from pickle_bombs import archive, bombs, called, calls, carriers, tensors_files, text, whole
 from torch import nn
 
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder, imagenet, loading, weights
 from frs.distillation import teacher_cache
 from frs.engine.checkpoints import Checkpoints
 from frs.errors import BadTeacher, CheckpointUnusable, DetectionsUnusable, FrsError
 from frs.evaluation import detections
 from frs.resolved import ResolvedDetector
-from frs.spec import DescribedDetector
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

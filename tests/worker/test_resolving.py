@@ -5,8 +5,9 @@ import pytest
 from sqlalchemy import select
 from worker_harness import split_columns
 
+from frs.detector_spec import InitFromDetector
 from frs.errors import DatasetNotFound, FrsError, InvalidSpec, WeightsNotFound
-from frs.spec import InitFromDetector, JobSpec
+from frs.spec import JobSpec
 from store.db import api_keys
 from store.db.tables import Dataset, Detector
 from store.jobs import lifecycle

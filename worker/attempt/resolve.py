@@ -5,9 +5,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
-from frs.errors import DatasetNotFound, FrsError, WeightsNotFound
-from frs.resolved import ResolvedDetector, ResolvedSpec, SplitFiles, inside, weights_file
-from frs.spec import (
+from frs.detector_spec import (
     DetectorByName,
     DetectorDescription,
     DetectorOfJob,
@@ -16,8 +14,10 @@ from frs.spec import (
     InitFromDetector,
     InitFromFile,
     InitFromJob,
-    JobSpec,
 )
+from frs.errors import DatasetNotFound, FrsError, WeightsNotFound
+from frs.resolved import ResolvedDetector, ResolvedSpec, SplitFiles, inside, weights_file
+from frs.spec import JobSpec
 from store.artifacts.uploads import dataset_root
 from store.db.queries import COMPARE, datasets_of, find_detector, last_student, sees_all_owners
 from store.db.tables import Dataset, Detector, Job

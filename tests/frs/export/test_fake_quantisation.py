@@ -16,12 +16,12 @@ from onnx import helper
 from tiny import described
 from torch.utils._pytree import tree_leaves
 
+from frs.detector_spec import DescribedDetector
 from frs.detectors import builder
 from frs.detectors.heads import Detector, dense_head
 from frs.export import onnx_file, quantise
 from frs.export.frs_runner import load_image
 from frs.export.preprocessing import preprocessing_of
-from frs.spec import DescribedDetector
 from frs.training.fake_quantisation import FakeQuantiser, round_activation, round_weight
 
 SIZE = (96, 96)

@@ -10,10 +10,10 @@ import torch
 from mmdet.structures import DetDataSample
 from tiny import ARCHITECTURES, described
 
+from frs.detector_spec import ConfigDetector, DescribedDetector
 from frs.detectors import builder
 from frs.errors import ExportUnsupported
 from frs.export.network import Boxes, DetectorNetwork, best_pairs, suppress
-from frs.spec import ConfigDetector, DescribedDetector
 
 CONTENT, PADDED, SCALE = (84, 128), (96, 128), (0.5, 0.51)
 
