@@ -47,7 +47,7 @@ class Site:
     client: Client
     data: Path
     jobs: dict[str, str]
-    """Ids by name: `distill`, `baseline`, `comparison`, `export`, `waiting`, `dependent`, `sweep`, and the stub's jobs."""
+    """Ids by name: `distill`, `baseline`, `comparison`, `export`, `waiting`, `dependent`, `sweep`, the stub jobs."""
 
     def address(self, view: str) -> str:
         return f"{self.api.url}/{view}"
