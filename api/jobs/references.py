@@ -29,22 +29,13 @@ from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
 from frs.events import ErrorInfo
 from frs.spec import JobSpec
 from store.db.tables import Dataset
-from store.jobs.submission import awaited_job_id, source_job_ids
+from store.jobs.submission import source_job_ids
 from store.states import DatasetStatus, DetectorStatus, JobStatus
 
 _MAX_ISSUES_IN_DETAIL = 3
 _MAX_ERRORS = 20
 _WITHOUT_STUDENT = (JobStatus.FAILED, JobStatus.CANCELLED)
 _KINDS_WITHOUT_STUDENT = ("evaluate", "export", "compare")
-
-
-@dataclass(frozen=True)
-class JobReferences:
-    """Ids of the rows that a job refers to."""
-
-    dataset_id: str
-    teacher_job_id: str | None
-    """Id of the job whose student this job needs."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +58,8 @@ class _ClassRule:
     """Whether the detector's classes are mapped by name, so that it may have others, in any order."""
 
 
-def check(session: Session, context: Context, caller: Caller, spec: JobSpec) -> JobReferences:
-    """Return the ids of the rows that a spec refers to.
+def check(session: Session, context: Context, caller: Caller, spec: JobSpec) -> str:
+    """Check everything that a spec refers to, and return the id of its data set.
 
     Raises InvalidField for the first invalid reference, with its field and a hint.
     """
@@ -76,7 +67,7 @@ def check(session: Session, context: Context, caller: Caller, spec: JobSpec) -> 
     for error in filter(None, reviewed.errors.values()):
         raise error
     assert reviewed.dataset, "an invalid data set has an error"
-    return JobReferences(reviewed.dataset.id, awaited_job_id(spec))
+    return reviewed.dataset.id
 
 
 def review(session: Session, context: Context, caller: Caller, spec: JobSpec) -> ReferenceReview:

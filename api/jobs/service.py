@@ -68,11 +68,10 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
         if idempotency:
             lifecycle.check_idempotency(session, caller.owner, idempotency)
         spec = references.describe_student(session, caller, spec)
-        job_references = references.check(session, context, caller, spec)
+        dataset_id = references.check(session, context, caller, spec)
         disk_quota.check(session, context.settings, caller)
     with context.database.write() as session:
         quota.check(session, context.settings, caller, 1 + sum(1 for _ in derived_specs(spec)))
-        dataset_id = job_references.dataset_id
         job, added = add_run_group(session, spec, dataset_id=dataset_id, actor=caller.actor, idempotency=idempotency)
         session.commit()
     for job_id in added:

@@ -54,9 +54,9 @@ def probe(context: Context, caller: Caller, spec: JobSpec) -> Probe:
     check_submittable(caller, spec)
     with context.database.read() as session:
         spec = references.describe_student(session, caller, spec)
-        job_references = references.check(session, context, caller, spec)
+        dataset_id = references.check(session, context, caller, spec)
         _check_teacher_ready(session, caller, spec)
-    request = {"spec": spec.model_dump(mode="json"), "key_id": caller.key_id, "dataset_id": job_references.dataset_id}
+    request = {"spec": spec.model_dump(mode="json"), "key_id": caller.key_id, "dataset_id": dataset_id}
     with context.database.write() as session:
         _check_probe_limit(session, caller)
         devices = spec.resources.devices

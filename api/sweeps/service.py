@@ -13,7 +13,6 @@ from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.http.validation import FieldError
 from api.jobs import quota, references
-from api.jobs.references import JobReferences
 from api.jobs.service import check_submittable
 from api.sweeps import results
 from api.sweeps.schemas import Sweep, SweepDetails
@@ -22,7 +21,7 @@ from store.db import sweep_tables
 from store.db.api_keys import lock_owner
 from store.db.database import Database
 from store.errors import SweepNotFound
-from store.jobs.submission import derived_specs
+from store.jobs.submission import awaited_job_id, derived_specs
 from store.sweeps import actions, space
 from store.sweeps.advance import advance
 from store.sweeps.definition import SweepSpec
@@ -40,15 +39,15 @@ def create(context: Context, caller: Caller, spec: SweepSpec, idempotency_key: s
     with context.database.read() as session:
         if earlier := actions.find_repeated(session, spec, caller.owner, idempotency_key):
             return _to_responses(session, [earlier])[0], False
-        job_references = _check(session, context, caller, spec)
+        dataset_id = _check(session, context, caller, spec)
         disk_quota.check(session, context.settings, caller)
     with context.database.write() as session:
         _check_limits(session, context, caller, spec)
         sweep, is_new = actions.add(
             session,
             spec,
-            dataset_id=job_references.dataset_id,
-            teacher_job_id=job_references.teacher_job_id,
+            dataset_id=dataset_id,
+            teacher_job_id=awaited_job_id(spec.spec),
             actor=caller.actor,
             idempotency_key=idempotency_key,
         )
@@ -105,8 +104,8 @@ def delete(context: Context, caller: Caller, sweep_id: str) -> None:
         session.commit()
 
 
-def _check(session: Session, context: Context, caller: Caller, spec: SweepSpec) -> JobReferences:
-    """Return the rows that the jobs refer to. Raises InvalidField, and ApiError 403 for the priority."""
+def _check(session: Session, context: Context, caller: Caller, spec: SweepSpec) -> str:
+    """Return the id of the data set of the jobs. Raises InvalidField, and ApiError 403 for the priority."""
     try:
         job_specs = space.check(spec)
     except space.InvalidSweep as error:
@@ -114,10 +113,10 @@ def _check(session: Session, context: Context, caller: Caller, spec: SweepSpec) 
     try:
         check_submittable(caller, spec.spec)
         for job_spec in _distinct(job_specs):
-            job_references = references.check(session, context, caller, job_spec)
+            dataset_id = references.check(session, context, caller, job_spec)
     except InvalidField as error:
         raise _below_spec(error) from error
-    return job_references
+    return dataset_id
 
 
 def _distinct(specs: Sequence[JobSpec]) -> Sequence[JobSpec]:
