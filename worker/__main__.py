@@ -43,12 +43,13 @@ def parse(arguments: Sequence[str] | None = None) -> Once | None:
     parser.add_argument("--once", action="store_true", help="run one job or worker request, without a broker, and end")
     parser.add_argument("--job", metavar="ID", help="run this job only, whatever precedes it in the queue")
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait for something to run")
+    parser.add_argument("--min-gpus", type=int, default=0, metavar="N", help="run nothing that takes fewer GPUs")
     options = parser.parse_args(arguments)
     if not options.once:
-        if options.job or options.wait:
-            parser.error("--job and --wait need --once")
+        if options.job or options.wait or options.min_gpus:
+            parser.error("--job, --wait and --min-gpus need --once")
         return None
-    return Once(options.job, options.wait)
+    return Once(options.job, options.wait, options.min_gpus)
 
 
 def _run_celery(command: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, delete, func, or_, select, update
+from sqlalchemy import Select, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from frs.events import ErrorInfo
@@ -153,8 +153,8 @@ def delete_old(session: Session) -> None:
 
 def _claimable(query: Select[T], capacity: GpuCapacity) -> Select[T]:
     lost = (WorkerRequest.status == RequestStatus.RUNNING) & (WorkerRequest.lease_expires_at < now())
-    fits = func.coalesce(WorkerRequest.devices, min(1, capacity.gpus)) <= capacity.free
-    return query.where(or_(WorkerRequest.status == RequestStatus.QUEUED, lost), fits).order_by(WorkerRequest.created_at)
+    is_claimable = (or_(WorkerRequest.status == RequestStatus.QUEUED, lost), capacity.fits(WorkerRequest))
+    return query.where(*is_claimable).order_by(WorkerRequest.created_at)
 
 
 def _fail_as_poison(session: Session, worker_request: WorkerRequest) -> None:

@@ -32,7 +32,7 @@ from sqlalchemy.orm import Session, aliased
 
 from store.db.database import insert, now
 from store.db.queries import is_compared
-from store.db.tables import Job, Owner
+from store.db.tables import Job, Owner, WorkerRequest
 from store.states import JobStatus
 
 RESERVATION_SECONDS = 600.0
@@ -41,14 +41,21 @@ RESERVATION_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class GpuCapacity:
-    """The GPUs of a worker, and how many of them are free."""
+    """The GPUs of a worker, how many of them are free, and how many a job must take."""
 
     gpus: int
     free: int
+    at_least: int = 0
+    """Jobs that take fewer GPUs are left to other workers."""
 
-    def gpus_needed(self, job: type[Job]) -> ColumnElement[int]:
+    def gpus_needed(self, row: type[Job] | type[WorkerRequest]) -> ColumnElement[int]:
         """Return the number of GPUs the job takes on this worker: by default one if the worker has any."""
-        return func.coalesce(job.devices, min(1, self.gpus))
+        return func.coalesce(row.devices, min(1, self.gpus))
+
+    def fits(self, row: type[Job] | type[WorkerRequest]) -> ColumnElement[bool]:
+        """Return the condition that the job takes free GPUs only, and at least `at_least`."""
+        needed = self.gpus_needed(row)
+        return and_(needed <= self.free, needed >= self.at_least) if self.at_least else needed <= self.free
 
 
 CPU_ONLY = GpuCapacity(gpus=0, free=0)
@@ -290,7 +297,7 @@ def _fits_capacity(
     If GPUs are reserved for a job, only jobs that precede it and jobs without GPUs remain.
     """
     candidates = _runnable() if among is None else _runnable(by_status=False).where(_candidate.id.in_(among))
-    query = candidates.where(capacity.gpus_needed(_candidate) <= capacity.free, *exclusions.conditions(_candidate))
+    query = candidates.where(capacity.fits(_candidate), *exclusions.conditions(_candidate))
     if reserved_for is None:
         return query
     is_before = exists().where(_other.id == reserved_for, precedes(_candidate, _other))

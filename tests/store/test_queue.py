@@ -49,6 +49,17 @@ def test_a_cpu_job_fits_every_worker(harness):
     assert claim(harness, gpus=2, free=0) == cpu
 
 
+def test_a_large_worker_leaves_smaller_jobs_to_others(harness):
+    submit(harness, None)
+    submit(harness, 1)
+    large = submit(harness, 4)
+    capacity = GpuCapacity(gpus=4, free=4, at_least=2)
+    with harness.database.read() as session:
+        assert peek(session, capacity, NO_EXCLUSIONS, limit=10).next == [large]
+    assert harness.do(lifecycle.claim, "worker", 60, capacity=capacity).job_id == large
+    assert harness.do(lifecycle.claim, "worker", 60, capacity=capacity) is None
+
+
 def test_small_jobs_overtake_a_large_one_for_a_while(harness):
     submit(harness, 4)
     small = submit(harness, 1)

@@ -4,7 +4,7 @@ from sqlalchemy import select, update
 from store.db.tables import WorkerRequest
 from store.errors import LeaseLost
 from store.requests import worker_requests
-from store.scheduling.queue import CPU_ONLY
+from store.scheduling.queue import CPU_ONLY, GpuCapacity
 from store.states import RequestKind, RequestStatus
 
 
@@ -72,3 +72,10 @@ def test_excluded_worker_requests_are_skipped(harness):
     assert harness.do(worker_requests.claim, "worker", 60, among=ids).worker_request_id == second
     assert harness.do(worker_requests.claim, "worker", 60, among=ids) is None
     assert read(harness, first).attempt == 0
+
+
+def test_a_large_worker_leaves_requests_that_take_fewer_gpus_to_others(harness, worker_request_id):
+    large = harness.do(worker_requests.add, RequestKind.PROBE, {}, owner="me", devices=4).id
+    capacity = GpuCapacity(gpus=4, free=4, at_least=2)
+    assert harness.do(worker_requests.claim, "worker", 60, capacity=capacity).worker_request_id == large
+    assert harness.do(worker_requests.claim, "worker", 60, capacity=capacity) is None

@@ -126,9 +126,10 @@ def test_it_runs_a_worker_request_before_the_jobs(harness, start):
     assert harness.job(job_id).status == "queued"
 
 
-def test_job_and_wait_need_once(capsys):
+def test_options_of_a_single_run_need_once(capsys):
     with pytest.raises(SystemExit):
         parse(["--wait", "3"])
-    assert "--job and --wait need --once" in capsys.readouterr().err
+    assert "--job, --wait and --min-gpus need --once" in capsys.readouterr().err
     assert parse(["--once", "--job", "job_1", "--wait", "3"]) == Once("job_1", 3)
+    assert parse(["--once", "--min-gpus", "2"]) == Once(min_gpus=2)
     assert parse([]) is None

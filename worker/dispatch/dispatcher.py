@@ -66,6 +66,8 @@ class Once:
     """The only job that it claims; None allows every job and worker request."""
     wait_seconds: float = 0.0
     """Time after which the dispatcher ends if there was nothing to claim."""
+    min_gpus: int = 0
+    """It claims nothing that takes fewer GPUs."""
 
 
 class Dispatcher:
@@ -189,7 +191,7 @@ class Dispatcher:
         self._register_at = time.monotonic() + self._settings.heartbeat_seconds
         self._register(draining=False)
         # As if all GPUs were free: a busy worker, too, requests the checks of the jobs in the queue and reports them.
-        self._selector.select_jobs(GpuCapacity(len(self._gpus), len(self._gpus)))
+        self._selector.select_jobs(self._capacity(len(self._gpus)))
 
     def _register(self, draining: bool) -> None:
         gpu_states, self._reported_missing = gpus.gpu_states(), self._missing()
@@ -220,13 +222,16 @@ class Dispatcher:
             return None
         used_gpus = {gpu for slot in self._slots for gpu in slot.gpus}
         free_gpus = [gpu for gpu in self._gpus if gpu not in used_gpus]
-        capacity = GpuCapacity(gpus=len(self._gpus), free=len(free_gpus))
+        capacity = self._capacity(len(free_gpus))
         lease = self._claim_worker_request(capacity) or self._claim_job(capacity)
         if lease is None:
             return None
         self._only_lease = lease if self._once else None
         devices = min(1, len(self._gpus)) if lease.devices is None else lease.devices
         return self._new_slot(lease, free_gpus[:devices])
+
+    def _capacity(self, free: int) -> GpuCapacity:
+        return GpuCapacity(len(self._gpus), free, at_least=self._once.min_gpus if self._once else 0)
 
     def _claim_worker_request(self, capacity: GpuCapacity) -> RequestLease | None:
         if self._once and self._once.job_id:
