@@ -8,8 +8,10 @@ from worker_harness import dispatching, until_polled
 
 from store.db.tables import Attempt
 from store.jobs import lifecycle
-from store.scheduling import queue
+from store.scheduling import queue, worker_registry
 from worker.attempt import work_folder
+from worker.attempt.supervisor import Supervisor
+from worker.attempt.trainer_run import Interruption
 
 
 def test_queued_jobs_run_one_after_another_without_a_broker(harness):
@@ -102,6 +104,29 @@ def test_a_job_whose_trainer_crashes_once_succeeds(harness):
     ends = select(Attempt.end).where(Attempt.job_id == job_id).order_by(Attempt.number)
     assert harness.rows(ends) == ["crashed", "succeeded"]
     assert sorted(harness.steps(job_id)) == list(range(1, 21))
+
+
+def test_a_stop_reaches_the_trainers_before_the_registry(harness, monkeypatch):
+    """A scheduler sends SIGTERM to the trainer, too; its death must not count as a crash."""
+    order = []
+    monkeypatch.setattr(Supervisor, "interrupt", recorded(order, "interrupt", Supervisor.interrupt))
+    monkeypatch.setattr(worker_registry, "register", recorded(order, "register", worker_registry.register))
+    job_id = harness.submit(steps=10_000, seconds=0.01)
+    with dispatching(harness):
+        harness.until_step(job_id, 3)
+        order.clear()
+    stop = order.index(("interrupt", Interruption.RELEASE))
+    assert ("register", True) not in order[:stop] and ("register", True) in order[stop:]
+
+
+def recorded(order, name, function):
+    """Return the function; each call appends its name and the last positional argument or `draining`."""
+
+    def record(*arguments, **named):
+        order.append((name, named["draining"] if "draining" in named else arguments[-1]))
+        return function(*arguments, **named)
+
+    return record
 
 
 def test_a_stopped_dispatcher_claims_nothing(harness):

@@ -284,9 +284,9 @@ class Dispatcher:
         return min(MAX_POLL_SECONDS, self._settings.poll_seconds * 2 ** min(failures, 10)) * random.uniform(0.75, 1.25)
 
     def _shut_down(self) -> None:
-        self._try_update_registry(partial(self._register, draining=True))
-        for slot in self._slots:
+        for slot in self._slots:  # first: a scheduler may have sent SIGTERM to the trainer, too, and its death counts
             slot.run.release()
+        self._try_update_registry(partial(self._register, draining=True))
         until = time.monotonic() + self._settings.grace_seconds + DEREGISTER_SECONDS
         for slot in self._slots:
             slot.thread.join(max(0, until - time.monotonic()))
