@@ -1,8 +1,8 @@
 """Simulation of the service on a virtual clock: users, workers and database fail at random, determined by a seed.
 
 The store and the artifacts are the real ones. Workers follow `worker.dispatch.dispatcher` and the supervisor, heartbeat
-and recorder of `worker.attempt`: they claim, renew, stop at the fence, write under their lease and finish. Threads and
-processes are left out.
+and recorder of `worker.attempt`: they claim, renew, stop at the fence, write under their lease and finish. Some run
+permanently; others are started by a scheduler for one job (`--once`). Threads and processes are left out.
 """
 
 import hashlib
@@ -28,11 +28,14 @@ from store.errors import AlreadySubmitted, LeaseLost
 from store.jobs import actions, lifecycle, recording
 from store.jobs.checkpoints import newest_checkpoints, prune_checkpoints
 from store.jobs.lease import Lease, RequestedAction
+from store.scheduling import queue
+from store.scheduling.queue import CPU_ONLY, NO_EXCLUSIONS
 from store.states import EndReason, JobStatus
 
 SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}})
 STEPS, CHECKPOINT_EVERY, TICK = 6, 2, 8.0
-HEARTBEAT, FENCE, LEASE, POLL = 10.0, 45.0, 60.0, 20.0
+HEARTBEAT, FENCE, LEASE, POLL, GRACE = 10.0, 45.0, 60.0, 20.0, 30.0
+MAX_WORKERS = 4
 FAULT_SECONDS = 200.0
 """Duration of user actions and faults; afterwards the remaining jobs finish without faults."""
 REPEAT_SECONDS = 20.0
@@ -85,6 +88,10 @@ class SimulatedService:
     @property
     def expects_posts(self) -> bool:
         return self.now < self.started + FAULT_SECONDS + 2 * REPEAT_SECONDS
+
+    @property
+    def has_work(self) -> bool:
+        return self.expects_posts or any(not job.status.is_terminal for job in self.jobs())
 
     def happens(self, probability: float) -> bool:
         return self.has_faults and self.random.random() < probability
@@ -234,9 +241,8 @@ class Worker:
 
     def turn(self) -> None:
         service = self.service
-        if service.happens(0.03):  # the process dies, and another one starts
-            self.attempt = None
-            service.schedule(service.random.uniform(1, 90), self.turn)
+        if service.happens(0.03):
+            self._die()
         elif service.happens(0.04):  # the process is suspended, perhaps past its lease
             service.schedule(service.random.uniform(20, 200), self.turn_after_suspension)
         elif self.attempt is None:
@@ -250,19 +256,26 @@ class Worker:
             self._flush(self.attempt)
         self.service.schedule(0, self.turn)
 
+    def _die(self) -> None:
+        """End the process; another one starts."""
+        self.attempt = None
+        self.service.schedule(self.service.random.uniform(1, 90), self.turn)
+
     def _claim(self) -> None:
         service = self.service
         try:
-            service.do(lifecycle.requeue_expired)
-            service.do(lifecycle.fail_dependents)
+            _reap(service)
             lease = service.do(lifecycle.claim, self.name, LEASE)
         except DatabaseUnavailable:
             lease = None
         if lease:
-            self.attempt = Attempt(lease, self.clock + FENCE, self.clock + HEARTBEAT)
-            service.schedule(TICK, self.turn)
-        elif service.expects_posts or any(not job.status.is_terminal for job in service.jobs()):
+            self._start(lease)
+        elif service.has_work:
             service.schedule(POLL, self.turn)
+
+    def _start(self, lease: Lease) -> None:
+        self.attempt = Attempt(lease, self.clock + FENCE, self.clock + HEARTBEAT)
+        self.service.schedule(TICK, self.turn)
 
     def _continue(self, attempt: Attempt) -> None:
         if self.clock > attempt.fence_at:
@@ -364,6 +377,100 @@ class Worker:
     def _requeued(self, *, attempt_counts: bool) -> Callable[..., Any]:
         delay = self.service.random.choice([0.0, 0.0, 30.0])
         return lambda session, lease: lifecycle.requeue(session, lease, delay=delay, attempt_counts=attempt_counts)
+
+
+class SingleRunWorker(Worker):
+    """`python -m worker --once`, started by a scheduler that may kill it; with `job_id`, only for that job."""
+
+    def __init__(self, service: SimulatedService, name: str, job_id: str | None) -> None:
+        super().__init__(service, name)
+        self.has_claimed = self.has_ended = False
+        self._job_id = job_id
+
+    def turn(self) -> None:
+        if not self.has_ended:
+            super().turn()
+
+    def stop(self) -> None:
+        """Receive SIGTERM: return the job with a checkpoint. SIGKILL follows."""
+        attempt = self.attempt
+        if attempt is None:
+            self.kill()
+            return
+        if attempt.finalizer is None:
+            if attempt.step > 0:
+                attempt.checkpoints.append(_write_checkpoint(self.service, attempt, "training"))
+            attempt.finalizer = self._requeued(attempt_counts=False)
+        self.service.schedule(self.service.random.uniform(0, 2 * GRACE), self.kill)
+
+    def kill(self) -> None:
+        """End without any further write."""
+        self.has_ended, self.attempt = True, None
+
+    def _die(self) -> None:
+        self.kill()
+
+    def _claim(self) -> None:
+        if self.has_claimed:
+            self.kill()
+            return
+        try:
+            lease = self.service.do(lifecycle.claim, self.name, LEASE, self._job_id)
+        except DatabaseUnavailable:
+            self.service.schedule(POLL, self.turn)
+            return
+        if lease is None:
+            self.kill()
+            return
+        self.has_claimed = True
+        self._start(lease)
+
+
+class Scheduler:
+    """Starts a worker for each job that can be claimed: some twice, some late, and kills some. The API reaps.
+
+    It sees the jobs as `worker.slurm` does. It may forget the workers that it has started, as after a restart.
+    """
+
+    def __init__(self, service: SimulatedService) -> None:
+        self.service = service
+        self.workers: list[SingleRunWorker] = []
+        self._names = count()
+
+    def step(self) -> None:
+        """Kill and start workers, and schedule the next step."""
+        service = self.service
+        self.workers = [worker for worker in self.workers if not worker.has_ended]
+        self._disturb()
+        with suppress(DatabaseUnavailable):
+            _reap(service)
+            claimable = service.do(queue.peek, CPU_ONLY, NO_EXCLUSIONS, MAX_WORKERS).next
+            waiting = [worker for worker in self.workers if not worker.has_claimed]
+            for job_id in claimable[: max(0, min(len(claimable) - len(waiting), MAX_WORKERS - len(self.workers)))]:
+                for _ in range(1 + service.happens(0.2)):
+                    self._start(job_id if service.random.random() < 0.5 else None)
+        if service.has_work:
+            service.schedule(POLL, self.step)
+
+    def _start(self, job_id: str | None) -> None:
+        worker = SingleRunWorker(self.service, f"task-{next(self._names)}", job_id)
+        self.workers.append(worker)
+        self.service.schedule(self.service.random.uniform(0, 200 if self.service.happens(0.3) else 5), worker.turn)
+
+    def _disturb(self) -> None:
+        node_fails = self.service.happens(0.03)
+        for worker in self.workers:
+            if node_fails or self.service.happens(0.1):
+                worker.kill()
+            elif self.service.happens(0.1):
+                worker.stop()
+        if self.service.happens(0.05):
+            self.workers = []
+
+
+def _reap(service: SimulatedService) -> None:
+    service.do(lifecycle.requeue_expired)
+    service.do(lifecycle.fail_dependents)
 
 
 def _delete_all_rows(session: Session) -> None:
