@@ -1,4 +1,4 @@
-.PHONY: setup client demo test test-full test-docker test-web test-mlflow screenshots check format lock audit bench results docs site env dist publish rotate-passwords images backup restore clean
+.PHONY: setup client demo test test-full test-docker test-web test-mlflow test-deploy screenshots check format lock audit bench results docs site env dist publish rotate-passwords images backup restore clean
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = .venv/bin
@@ -30,7 +30,7 @@ test: setup  ## run the tests (17 minutes on two cores); of seeds, walks and gen
 	$(PYTEST)
 
 test-full: setup  ## run the tests of make test and all seeds, walks and generated requests (an hour on two cores)
-	$(PYTEST) -m 'not docker and not web and not mlflow'
+	$(PYTEST) -m 'not docker and not web and not mlflow and not slurm'
 
 test-docker: setup  ## test the service in containers: builds the images, then takes 15 min; needs Docker and compose
 	$(BIN)/python -m pytest -m docker --timeout 1800 tests/docker
@@ -42,6 +42,10 @@ test-web: setup  ## test the page in Chromium (2 minutes on two cores); installs
 test-mlflow: setup  ## test with MLflow's own server and client; installs them into build/mlflow, because they conflict with this project's packages
 	test -x build/mlflow/bin/mlflow || { $(PYTHON) -m venv build/mlflow && build/mlflow/bin/python -m pip install --quiet mlflow==3.17.2; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m mlflow tests/worker/test_mlflow_server.py
+
+test-deploy: setup  ## test the Slurm submitter with Slurm's own daemons (4 minutes); needs root and Debian's slurm-wlm, installed if it may
+	@command -v slurmctld >/dev/null || { test "$$(id -u)" = 0 && apt-get install -y -q --no-install-recommends slurm-wlm; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm --timeout 600 tests/deploy
 
 screenshots: setup  ## write the pictures of docs/page.md
 	FRS_SCREENSHOTS=docs/pictures/page OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m web --timeout 600 tests/web/test_views.py

@@ -146,8 +146,8 @@ class WorkerHarness:
     def artifacts(self) -> Artifacts:
         return open_artifacts(self.settings)
 
-    def until_step(self, job_id: str, step: int) -> None:
-        until(lambda: (self.job(job_id).progress or {}).get("step", 0) >= step)
+    def until_step(self, job_id: str, step: int, seconds: float = 20) -> None:
+        until(lambda: (self.job(job_id).progress or {}).get("step", 0) >= step, seconds)
 
     def until_status(self, job_id: str, status: str, seconds: float = 20) -> Job:
         until(lambda: self.job(job_id).status == status, seconds)
