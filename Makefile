@@ -30,7 +30,7 @@ test: setup  ## run the tests (17 minutes on two cores); of seeds, walks and gen
 	$(PYTEST)
 
 test-full: setup  ## run the tests of make test and all seeds, walks and generated requests (an hour on two cores)
-	$(PYTEST) -m 'not docker and not web and not mlflow and not slurm'
+	$(PYTEST) -m 'not docker and not web and not mlflow and not slurm and not helm'
 
 test-docker: setup  ## test the service in containers: builds the images, then takes 15 min; needs Docker and compose
 	$(BIN)/python -m pytest -m docker --timeout 1800 tests/docker
@@ -43,9 +43,10 @@ test-mlflow: setup  ## test with MLflow's own server and client; installs them i
 	test -x build/mlflow/bin/mlflow || { $(PYTHON) -m venv build/mlflow && build/mlflow/bin/python -m pip install --quiet mlflow==3.17.2; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m mlflow tests/worker/test_mlflow_server.py
 
-test-deploy: setup  ## test the Slurm submitter with Slurm's own daemons (4 minutes); needs root and Debian's slurm-wlm, installed if it may
+test-deploy: setup  ## test Slurm (its own daemons, as root; 4 minutes) and the Helm chart (without a cluster); installs slurm-wlm with apt-get if it may, and Helm into build/helm
 	@command -v slurmctld >/dev/null || { test "$$(id -u)" = 0 && apt-get install -y -q --no-install-recommends slurm-wlm; }
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm --timeout 600 tests/deploy
+	test -x build/helm/bin/kubernetes-validate || { $(PYTHON) -m venv build/helm && build/helm/bin/python -m pip install --quiet helm-python-sdk==0.2.2 kubernetes-validate==1.37.0; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slurm or helm' --timeout 600 tests/deploy
 
 screenshots: setup  ## write the pictures of docs/page.md
 	FRS_SCREENSHOTS=docs/pictures/page OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m web --timeout 600 tests/web/test_views.py

@@ -67,6 +67,11 @@ def peek(session: Session, capacity: GpuCapacity, exclusions: Collection[str], l
     ).all()
 
 
+def claimable(capacity: GpuCapacity) -> Select[str]:
+    """Return the query of the ids of the requests that a worker may claim."""
+    return _claimable(select(WorkerRequest.id), capacity)
+
+
 def claim(
     session: Session,
     owner: str,

@@ -100,6 +100,11 @@ def peek(session: Session, capacity: GpuCapacity, exclusions: ClaimExclusions, l
     return QueueHead(session.scalars(query).all(), reserved_for)
 
 
+def claimable(capacity: GpuCapacity) -> Select[str]:
+    """Return the query of the ids of the jobs that an idle worker may claim, in no order."""
+    return _fits_capacity(capacity, NO_EXCLUSIONS, None).with_only_columns(_candidate.id)
+
+
 def lock_next(
     session: Session,
     capacity: GpuCapacity,
