@@ -137,3 +137,27 @@ Backbone = Annotated[
         + ".",
     ),
 ]
+
+CSPNEXT_WEIGHTS = {
+    (deepen, widen): "https://mmassets.onedl.ai/mmdetection/v3.0/rtmdet/cspnext_rsb_pretrain/"
+    f"cspnext-{size}_imagenet_600e.pth"
+    for size, deepen, widen in [("tiny", 0.167, 0.375), ("s", 0.33, 0.5)]
+}
+"""ImageNet weights of CSPNeXt by (`deepen_factor`, `widen_factor`); RTMDet's larger sizes have none."""
+
+
+def imagenet_source(backbone: Backbone) -> str:
+    """Return the source of the backbone's ImageNet weights, `source` in `frs/published.yaml`; empty: it has none."""
+    match backbone:
+        case ResNet(depth=depth):
+            return f"torchvision://resnet{depth}"
+        case MobileNetV2(widen_factor=factor):
+            return "open-mmlab://mmdet/mobilenet_v2" if factor == 1 else ""
+        case CSPBackbone(type=name, deepen_factor=deepen, widen_factor=widen):
+            return CSPNEXT_WEIGHTS.get((deepen, widen), "") if name == "CSPNeXt" else ""
+        case EfficientNet(arch=arch):
+            return f"mmpretrain://efficientnet-{arch}"
+        case RegNet(arch=arch):
+            return f"open-mmlab://{arch}"
+        case TimmBackbone(type=name):
+            return f"timm://{name}"

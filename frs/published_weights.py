@@ -11,6 +11,16 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from frs import backbones
+from frs.backbones import CSPBackbone, ResNet
+from frs.detector_spec import DescribedDetector
+
+_BASE_BACKBONES: dict[str, backbones.Backbone] = {
+    "rtmdet": CSPBackbone(type="CSPNeXt", deepen_factor=0.167, widen_factor=0.375),
+    "yolox": CSPBackbone(type="CSPDarknet", deepen_factor=0.33, widen_factor=0.375),
+}
+"""Backbone of the base config by architecture; that of the others is a ResNet-50."""
+
 
 class PublishedFile(BaseModel):
     """A weights file that its authors publish."""
@@ -100,3 +110,20 @@ def files_for(name: str) -> list[PublishedFile]:
 def imagenet_files(source: str) -> tuple[PublishedFile, ...]:
     """Return the files with the ImageNet weights of `source`, best first; empty if none is listed."""
     return tuple(row for row in published_files() if source and row.source == source)
+
+
+def imagenet_source(detector: DescribedDetector) -> str:
+    """Return the source of the ImageNet weights of the detector's backbone; empty: none are published.
+
+    The base config of FCOS has a ResNet of Caffe's style.
+    """
+    backbone = detector.backbone or _BASE_BACKBONES.get(detector.architecture, ResNet())
+    if detector.architecture == "fcos" and isinstance(backbone, ResNet):
+        return f"open-mmlab://detectron2/resnet{backbone.depth}_caffe"
+    return backbones.imagenet_source(backbone)
+
+
+@cache
+def imagenet_sources() -> tuple[str, ...]:
+    """Return the sources of all listed ImageNet weights."""
+    return tuple(dict.fromkeys(row.source for row in published_files() if row.source))

@@ -41,7 +41,7 @@ class WaitingReason(StrEnum):
     DATASET = "dataset_not_on_worker"
     """No suitable worker has the registered files of the data set."""
     WEIGHTS = "weights_not_on_worker"
-    """No suitable worker has the registered weights file."""
+    """No suitable worker has the weights file."""
     SPEC = "spec_unknown_to_worker"
     """The job's spec was written by another version that no suitable worker can read."""
     STORAGE = "waiting_for_storage"
@@ -64,7 +64,7 @@ WAITING_HINTS: dict[WaitingReason, str] = {
         "minute; register changed files under a new name."
     ),
     WaitingReason.WEIGHTS: (
-        "Copy the file exactly as registered below `FRS_MODELS_ROOT` of a worker, which checks again within a minute."
+        "Put the file, unchanged, below `FRS_MODELS_ROOT` of a worker, which checks again within a minute."
     ),
     WaitingReason.SPEC: "Start a worker of the version that accepted the job; the list of workers has their versions.",
     WaitingReason.STORAGE: "Free disk space in the data folder; the job then continues automatically.",

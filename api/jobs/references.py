@@ -16,6 +16,7 @@ from api.http.validation import FieldError
 from frs.dataset.classes import TEACHER_CLASSES_HINT, describe_class_difference
 from frs.dataset.report import usable_without_boxes
 from frs.detector_spec import (
+    DescribedDetector,
     DetectorByName,
     DetectorOfJob,
     DetectorRef,
@@ -27,6 +28,7 @@ from frs.detector_spec import (
 )
 from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
 from frs.events import ErrorInfo
+from frs.published_weights import imagenet_source
 from frs.spec import JobSpec
 from store.db.tables import Dataset
 from store.jobs.submission import source_job_ids
@@ -193,6 +195,10 @@ def _check_detector(
             _check_registered(session, caller, rule, detector.detector, f"{loc}.detector")
         case DetectorOfJob():
             _check_job(session, caller, rule, detector.job, f"{loc}.job")
+        case DescribedDetector(init="imagenet") if not imagenet_source(detector):
+            detail = "No ImageNet weights are published for this backbone."
+            hint = "Set `init: random`, or choose a backbone with published weights: `frs models list`."
+            raise InvalidField(f"{loc}.init", WeightsNotFound.code, detail, hint)
         case _:
             _check_init(session, context, caller, rule, detector.init, f"{loc}.init")
 

@@ -41,5 +41,6 @@ def _to_schema(caller: Caller, worker: tables.Worker, running: list[str], failur
 
 def _missing(caller: Caller, worker: tables.Worker) -> list[str]:
     """Return the messages of the caller's unmet requirements without duplicates."""
-    visible = (item for item in worker.missing or [] if caller.is_admin or item["owner"] == caller.owner)
+    of_jobs = [item for item in worker.missing or [] if item["owner"] is not None]
+    visible = (item for item in of_jobs if caller.is_admin or item["owner"] == caller.owner)
     return list(dict.fromkeys(item["message"] for item in visible))

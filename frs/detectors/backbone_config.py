@@ -14,33 +14,34 @@ from mmengine.config import ConfigDict
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from frs.backbones import Backbone, CSPBackbone, EfficientNet, MobileNetV2, RegNet, ResNet, TimmBackbone
+from frs.backbones import (
+    Backbone,
+    CSPBackbone,
+    EfficientNet,
+    MobileNetV2,
+    RegNet,
+    ResNet,
+    TimmBackbone,
+)
 
 TORCHVISION_PIXELS = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
 """Normalisation of pixels with which torchvision and MMPretrain train on ImageNet."""
 PYCLS_PIXELS = {"mean": [103.53, 116.28, 123.675], "std": [57.375, 57.12, 58.395], "bgr_to_rgb": False}
 """Normalisation of pixels of RegNet (PyCls) and of RTMDet's CSPNeXt."""
-CSPNEXT_WEIGHTS = {
-    (deepen, widen): "https://mmassets.onedl.ai/mmdetection/v3.0/rtmdet/cspnext_rsb_pretrain/"
-    f"cspnext-{size}_imagenet_600e.pth"
-    for size, deepen, widen in [("tiny", 0.167, 0.375), ("s", 0.33, 0.5)]
-}
-"""ImageNet weights of CSPNeXt by (`deepen_factor`, `widen_factor`); RTMDet's larger sizes have none."""
 GROUP_NORM = {"type": "GN", "num_groups": 8, "requires_grad": True}
 
 
 def set_backbone(model: ConfigDict, backbone: Backbone) -> None:
     """Set the backbone, its normalisation of pixels and the neck's input channels.
 
-    The backbone returns as many levels as the neck reads, ending with stride 32. `init_cfg.checkpoint` is the source of
-    its ImageNet weights, `source` in `frs/published.yaml`; empty: there are none.
+    The backbone returns as many levels as the neck reads, ending with stride 32.
     """
     if isinstance(backbone, ResNet) and model.backbone.type == "ResNet":
         _set_resnet(model.backbone, backbone)
     else:
-        config, source, pixels = _config(backbone)
+        config, pixels = _config(backbone)
         levels = config["out_indices"][-len(model.neck.in_channels) :]
-        model.backbone = ConfigDict({**config, "out_indices": levels, "init_cfg": {"checkpoint": source}})
+        model.backbone = ConfigDict({**config, "out_indices": levels})
         model.data_preprocessor.update(pixels)
     model.neck.in_channels = list(_output_channels(json.dumps(model.backbone.to_dict())))
 
@@ -58,8 +59,6 @@ def _norms_to_eval(backbone: nn.Module, _: Any) -> None:
 
 def _set_resnet(config: ConfigDict, backbone: ResNet) -> None:
     """Change a base config's ResNet, which keeps its style (`pytorch` or `caffe`) and frozen stages."""
-    checkpoint = str((config.get("init_cfg") or {}).get("checkpoint", ""))
-    config.init_cfg = {"checkpoint": checkpoint.replace(f"resnet{config.depth}", f"resnet{backbone.depth}")}
     config.depth = backbone.depth
     config.base_channels = config.stem_channels = backbone.width
     if backbone.norm == "gn":
@@ -67,32 +66,30 @@ def _set_resnet(config: ConfigDict, backbone: ResNet) -> None:
         config.norm_eval = False
 
 
-def _config(backbone: Backbone) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """Return a backbone's config with levels of strides 4, 8, 16 and 32, the source of its weights, and its pixels."""
+def _config(backbone: Backbone) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a backbone's config with levels of strides 4, 8, 16 and 32, and its normalisation of pixels."""
     match backbone:
         case ResNet(depth=depth, width=width, norm=norm):
             norms = {"norm_cfg": GROUP_NORM, "norm_eval": False} if norm == "gn" else {"norm_eval": True}
             sizes = {"depth": depth, "base_channels": width, "stem_channels": width}
             config = {"type": "ResNet", **sizes, **norms, "out_indices": (0, 1, 2, 3)}
-            return config, f"torchvision://resnet{depth}", TORCHVISION_PIXELS
+            return config, TORCHVISION_PIXELS
         case MobileNetV2(widen_factor=factor):
             config = {"type": "MobileNetV2", "widen_factor": factor, "out_indices": (1, 2, 4, 6)}
-            return config, "open-mmlab://mmdet/mobilenet_v2" if factor == 1 else "", TORCHVISION_PIXELS
+            return config, TORCHVISION_PIXELS
         case CSPBackbone(type=name, deepen_factor=deepen, widen_factor=widen):
             factors = {"deepen_factor": deepen, "widen_factor": widen}
             config = {"type": name, **factors, "out_indices": (1, 2, 3, 4)}
-            if name == "CSPDarknet":
-                return config, "", {}
-            return config, CSPNEXT_WEIGHTS.get((deepen, widen), ""), PYCLS_PIXELS
+            return config, {} if name == "CSPDarknet" else PYCLS_PIXELS
         case EfficientNet(arch=arch):
             config = {"type": "EfficientNet", "arch": arch, "out_indices": (2, 3, 4, 5)}
-            return config, f"mmpretrain://efficientnet-{arch}", TORCHVISION_PIXELS
+            return config, TORCHVISION_PIXELS
         case RegNet(arch=arch):
             config = {"type": "RegNet", "arch": arch, "norm_eval": False, "out_indices": (0, 1, 2, 3)}
-            return config, f"open-mmlab://{arch}", PYCLS_PIXELS
+            return config, PYCLS_PIXELS
         case TimmBackbone(type=name):
             config = {"type": "mmpretrain.TIMMBackbone", "model_name": name, "features_only": True}
-            return config | {"out_indices": (-4, -3, -2, -1)}, f"timm://{name}", _timm_pixels(name)
+            return config | {"out_indices": (-4, -3, -2, -1)}, _timm_pixels(name)
 
 
 def _timm_pixels(name: str) -> dict[str, Any]:

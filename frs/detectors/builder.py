@@ -16,6 +16,7 @@ from mmengine.hub import get_config
 from torch import nn
 
 import frs.detectors.fp32_losses  # noqa: F401 - changes two heads of mmdet
+from frs import published_weights
 from frs.backbones import Backbone, CSPBackbone, ResNet
 from frs.detector_spec import Architecture, ConfigDetector, DescribedDetector, InitFromBackbone
 from frs.detectors import imagenet
@@ -147,7 +148,9 @@ def build(
 
 def imagenet_source(description: Description) -> str:
     """Return the source of the backbone's ImageNet weights, such as `torchvision://resnet50`; empty: it has none."""
-    init = _described_config(description).model.backbone.get("init_cfg") or {}
+    if isinstance(description, DescribedDetector):
+        return published_weights.imagenet_source(description)
+    init = load_base_config(description).model.backbone.get("init_cfg") or {}
     return str(init.get("checkpoint", ""))
 
 

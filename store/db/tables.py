@@ -434,8 +434,8 @@ class Worker(Base):
     draining: Mapped[bool] = mapped_column(default=False)
     """Whether it claims no more jobs and returns the running ones to the queue."""
     missing: Mapped[list[Document] | None]
-    """Requirements of queued jobs that it does not meet: `{key, owner, message}` of each
-    `store.scheduling.requirements.Requirement`."""
+    """Requirements of queued jobs, and ImageNet weights that a job may require, that it does not meet: `{key, owner,
+    message}` of each `store.scheduling.requirements.Requirement`."""
     started_at: Mapped[float] = mapped_column(default=now())
     seen_at: Mapped[float] = mapped_column(default=now())
     """Time of the newest registration."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from frs import published_weights
 from frs.detector_spec import (
+    DescribedDetector,
     DetectorByName,
     DetectorOfJob,
     DetectorRef,
@@ -15,6 +17,7 @@ from frs.detector_spec import (
     InitFromFile,
 )
 from frs.errors import DatasetNotFound
+from frs.published_weights import PublishedFile
 from frs.spec import JobSpec
 from store.db.queries import COMPARE, datasets_of, find_detector, sees_all_owners
 from store.db.tables import Dataset, Document, Job
@@ -31,8 +34,8 @@ class Requirement:
     key: str
     """Id of the data set or detector, or another text that identifies the requirement. Only for the data set that a
     job trains on is the key a data set's id."""
-    owner: str
-    """Owner whose users may see the requirement."""
+    owner: str | None
+    """Owner whose users may see the requirement; None: no job has it yet, only plans read it."""
     reason: WaitingReason
     """Waiting reason of a job whose requirement no worker meets."""
     label: str
@@ -42,10 +45,18 @@ class Requirement:
     """Path and, if known, SHA-256 of each file; relative to the data sets' or the models folder."""
     folders: tuple[str, ...] = ()
     """Paths of folders, relative likewise."""
+    published: tuple[PublishedFile, ...] = ()
+    """Published files of which one is required, in the models folder, in an installed package or in a cache."""
 
 
 FREE_SPACE = Requirement("storage", owner="", reason=WaitingReason.STORAGE, label="")
 """The requirement of every job that `min_free_mb` is free."""
+
+
+def imagenet_weights(source: str, owner: str | None) -> Requirement:
+    """Return the requirement of the ImageNet weights of `source`; without an owner, before any job has it."""
+    files = published_weights.imagenet_files(source)
+    return Requirement(f"imagenet/{source}", owner, WaitingReason.WEIGHTS, label="", published=files)
 
 
 def requirements_of(session: Session, job: Job) -> tuple[Requirement, ...]:
@@ -113,6 +124,9 @@ def _detector_requirements(session: Session, job: Job, ref: DetectorRef) -> Iter
     elif isinstance(ref.init, InitFromFile | InitFromBackbone):
         file = ref.init.weights if isinstance(ref.init, InitFromFile) else ref.init.backbone
         yield Requirement(f"weights/{file}", job.owner, WaitingReason.WEIGHTS, "", ((file, None),))
+    elif ref.init == "imagenet" and isinstance(ref, DescribedDetector):  # mmdet, not imported here, reads a config
+        requirement = imagenet_weights(published_weights.imagenet_source(ref), job.owner)
+        yield from [requirement] if requirement.published else []
 
 
 def _registered_weights(session: Session, job: Job, name: str) -> Iterator[Requirement]:

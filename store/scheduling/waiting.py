@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from store.db.database import time_of
 from store.db.queries import COMPARE
-from store.db.tables import Job, Worker, WorkerRequest
+from store.db.tables import Document, Job, Worker, WorkerRequest
 from store.scheduling import worker_registry
 from store.scheduling.requirements import FREE_SPACE, probe_job, requirements_of, spec_key
 from store.states import WAITING_HINTS, JobStatus, RequestStatus, WaitingReason
@@ -83,11 +83,12 @@ def worker_reason(session: Session, job: Job, workers: Sequence[Worker]) -> tupl
 
 def _missing_files_reason(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str] | None:
     """Return the reason if every one of the workers has reported a missing requirement of the job, else None."""
-    if not all(worker.missing for worker in workers):
+    reported = [_reported_missing(worker, job) for worker in workers]
+    if not all(reported):
         return None
     reasons = {item.key: item.reason for item in (FREE_SPACE, *requirements_of(session, job))}
     reasons[spec_key(job.id)] = WaitingReason.SPEC
-    missing = [[entry for entry in worker.missing or [] if entry["key"] in reasons] for worker in workers]
+    missing = [[entry for entry in entries if entry["key"] in reasons] for entries in reported]
     if not all(missing):
         return None
     sentences = {
@@ -97,6 +98,12 @@ def _missing_files_reason(session: Session, job: Job, workers: Sequence[Worker])
     others = len(sentences) - _MAX_WORKERS_NAMED
     suffix = f" And {others} more workers." if others > 0 else ""
     return reasons[missing[0][0]["key"]], " ".join([*sentences][:_MAX_WORKERS_NAMED]) + suffix
+
+
+def _reported_missing(worker: Worker, job: Job) -> list[Document]:
+    """Return the worker's entries for queued jobs, or, for a job that is only planned, all of its entries."""
+    is_planned = job.id is None
+    return [entry for entry in worker.missing or [] if is_planned or entry["owner"] is not None]
 
 
 def _stored_reason(job: Job, at: float) -> StatusReason | None:

@@ -41,9 +41,9 @@ def count(service, table):
         return session.scalar(select(func.count()).select_from(table))
 
 
-def register_worker(service, gpus=0):
-    card = {"index": 0, "name": "A GPU"}
-    service.transact(worker_registry.register, "worker", host="here", version="1", concurrency=1, gpus=[card] * gpus)
+def register_worker(service, gpus=0, id="worker", missing=()):
+    values = {"host": "here", "version": "1", "concurrency": 1, "gpus": [{"index": 0, "name": "A GPU"}] * gpus}
+    service.transact(worker_registry.register, id, **values, missing=missing)
 
 
 def test_a_plan_describes_the_job_and_creates_none(service, shapes):
@@ -187,13 +187,42 @@ def test_reasons_to_wait_are_warnings(service, shapes):
 
 def test_a_data_set_that_no_worker_has_is_a_warning_and_a_reason_for_a_probe_to_wait(service, shapes):
     missing = {"key": shapes["id"], "owner": "admin", "message": "lacks it."}
-    service.transact(
-        worker_registry.register, "worker", host="here", version="1", concurrency=1, gpus=[], missing=[missing]
-    )
+    register_worker(service, missing=[missing])
     answer = plan(service)
     assert (answer["ok"], codes(answer, "warning")) == (True, ["dataset_not_on_worker"])
     reason = probe(service).json()["status_reason"]
     assert (reason["code"], reason["message"]) == ("dataset_not_on_worker", "here lacks it.")
+
+
+NO_IMAGENET = {
+    "key": "imagenet/torchvision://resnet18",
+    "owner": None,
+    "message": "lacks the ImageNet weights resnet18-f37072fd.pth. Download it with `frs models pull ...`.",
+}
+
+
+def test_imagenet_weights_that_no_worker_has_are_a_warning_with_the_next_step(service, shapes):
+    register_worker(service, missing=[NO_IMAGENET])
+    student = {"architecture": "gfl", "backbone": {"depth": 18}}
+    answer = plan(service, student=student | {"init": "imagenet"})
+    [check] = [check for check in answer["checks"] if check["level"] == "warning"]
+    assert (answer["ok"], check["code"]) == (True, "weights_not_on_worker")
+    assert "frs models pull" in check["message"] and check["hint"]
+    assert codes(plan(service, student=student), "warning") == [], "random weights need no file"
+    register_worker(service, id="another")
+    assert codes(plan(service, student=student | {"init": "imagenet"}), "warning") == []
+
+
+def test_a_workers_imagenet_weights_are_no_missing_files_of_a_job(service, shapes):
+    register_worker(service, missing=[NO_IMAGENET])
+    assert service.get("/workers")["data"][0]["missing"] == []
+    job_id = service.submit(student={"architecture": "gfl", "backbone": {"depth": 18}})["id"]
+    assert service.get(f"/jobs/{job_id}")["status_reason"]["code"] == "waiting_for_worker"
+
+
+def test_a_backbone_without_published_imagenet_weights_is_refused(service, shapes):
+    student = {"architecture": "gfl", "backbone": {"type": "MobileNetV2", "widen_factor": 0.5}, "init": "imagenet"}
+    assert codes(plan(service, student=student), "error") == ["weights_not_found"]
 
 
 def test_epochs_of_the_base_config_require_a_probe(service, shapes):

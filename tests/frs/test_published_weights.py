@@ -13,8 +13,8 @@ from mmengine.hub import get_config
 
 from frs import published_weights
 from frs.backbones import TimmName
-from frs.detector_spec import ConfigDetector, DescribedDetector, InitFromFile
-from frs.detectors import imagenet
+from frs.detector_spec import Architecture, ConfigDetector, DescribedDetector, InitFromFile
+from frs.detectors import builder, imagenet
 from frs.detectors.builder import imagenet_source
 from frs.errors import WeightsNotFound
 from frs.published_weights import PublishedFile
@@ -81,6 +81,16 @@ def test_timms_files_are_those_that_timm_would_download() -> None:
 
 def test_every_backbone_of_timm_has_published_weights() -> None:
     assert all(published_weights.imagenet_files(f"timm://{name}") for name in get_args(TimmName))
+
+
+@pytest.mark.parametrize("architecture", builder.BASE_CONFIG)
+def test_a_described_detector_starts_from_the_weights_that_its_base_config_names(architecture: Architecture) -> None:
+    detector = DescribedDetector(architecture=architecture)
+    config = builder.load_base_config(detector).model.backbone
+    named = (config.get("init_cfg") or {}).get("checkpoint", "") if architecture != "yolox" else ""
+    assert published_weights.imagenet_source(detector) == named
+    if config.type == "ResNet":
+        assert config.depth == 50
 
 
 def test_a_file_with_an_unknown_hash_is_named_without_digits() -> None:

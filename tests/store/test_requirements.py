@@ -73,6 +73,15 @@ def test_weights_are_required_if_they_are_files_in_the_models_folder(harness):
     assert requirements(harness, kind="evaluate", student={"detector": "kept"}).keys() == {"ds_shapes"}
 
 
+def test_the_imagenet_weights_of_each_detector_are_required(harness):
+    student = {**GFL, "backbone": {"depth": 18}, "init": "imagenet"}
+    required = requirements(harness, kind="distill", student=student, teacher={**GFL, "init": "imagenet"})
+    sources = ["imagenet/torchvision://resnet18", "imagenet/torchvision://resnet50"]
+    assert [key for key in required if key.startswith("imagenet/")] == sources
+    assert [file.file for file in required[sources[0]].published] == ["resnet18-f37072fd.pth"]
+    assert not any("imagenet" in key for key in requirements(harness, student=GFL))
+
+
 def test_a_job_waits_for_the_worker_that_meets_its_requirements(harness):
     job_id = submit(harness)
     register(harness, "one", missing=[("ds_shapes", "lacks it.")])

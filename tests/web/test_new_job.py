@@ -15,3 +15,18 @@ def test_a_teacher_can_be_chosen_by_its_mAP(make_tab, site):
     page = make_tab().open("#/new?recipe=edge_student")
     labels = page.locator("datalist option").evaluate_all("options => options.map(option => option.textContent)")
     assert any(f"distilled, mAP {100 * mAP:.1f}" in label for label in labels)
+
+
+def write_spec(page, text):
+    page.get_by_role("link", name="YAML").click()
+    page.get_by_label("Job spec as YAML or JSON").fill(text)
+
+
+def test_a_plan_warns_that_no_worker_has_the_weights_to_start_from(make_tab):
+    page = make_tab().open("#/new")
+    student = "{architecture: gfl, backbone: {type: ghostnet_100}, init: imagenet}"
+    write_spec(page, f"{{kind: train, dataset: shapes, student: {student}}}")
+    plan = page.get_by_role("region", name="Plan")
+    expect(plan.get_by_text("The job can be submitted, with 1 warning.")).to_be_visible()
+    expect(plan.get_by_text("lacks the ImageNet weights ghostnet_100.in1k.safetensors")).to_be_visible()
+    expect(plan.get_by_text("frs models pull")).to_be_visible()

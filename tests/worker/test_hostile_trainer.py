@@ -25,8 +25,9 @@ def test_a_trainer_gets_no_secret_from_the_environment(harness, monkeypatch):
 def test_only_listed_environment_variables_reach_a_trainer():
     environment = {"PATH": "/bin", "NVIDIA_VISIBLE_DEVICES": "0", "FRS_DATA": "/data", "SECRET": "x", "LD_PRELOAD": "x"}
     environment |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"), "x")
+    environment |= {"TORCH_HOME": "/caches/torch"}
     allowed = trainer_environment(environment)
-    assert allowed.keys() == {"PATH", "NVIDIA_VISIBLE_DEVICES", "FRS_PARENT_PID", "FRS_JAIL"}
+    assert allowed.keys() == {"PATH", "NVIDIA_VISIBLE_DEVICES", "TORCH_HOME", "FRS_PARENT_PID", "FRS_JAIL"}
 
 
 def test_invalid_lines_become_warnings_and_the_job_succeeds(harness):

@@ -44,6 +44,11 @@ def code_of(harness, job_id):
     return reason and reason.code
 
 
+def missing_of_jobs(harness):
+    """Return each worker's entries for queued jobs, without the ImageNet weights that it reports before any job."""
+    return [[entry for entry in missing if entry["owner"]] for missing in harness.rows(select(Worker.missing))]
+
+
 def store_hashes(harness):
     hashes = dict.fromkeys(("train", "val"), hashlib.sha256(b"{}").hexdigest())
     harness.do(lambda session: session.execute(update(Dataset).values(hashes=hashes)))
@@ -110,7 +115,7 @@ def test_files_added_later_are_detected(harness, elsewhere, frequent_checks):
         until(lambda: code_of(harness, job_id) == "dataset_not_on_worker")
         shutil.copytree(harness.settings.datasets_root, elsewhere["datasets_root"], dirs_exist_ok=True)
         harness.until_status(job_id, "succeeded")
-        until(lambda: harness.rows(select(Worker.missing)) == [[]])
+        until(lambda: missing_of_jobs(harness) == [[]])
 
 
 def test_a_data_set_with_other_content_than_registered_is_missing(harness, elsewhere, frequent_checks):
@@ -159,6 +164,39 @@ def test_a_worker_skips_a_job_whose_weights_it_lacks(harness, elsewhere, frequen
         harness.until_status(job_id, "succeeded")
 
 
+@pytest.fixture
+def no_caches(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+RESNET18 = {**GFL, "backbone": {"depth": 18}, "init": "imagenet"}
+
+
+def test_a_worker_skips_a_job_whose_imagenet_weights_it_lacks(harness, elsewhere, frequent_checks, no_caches):
+    job_id = harness.submit({"student": RESNET18}, steps=3)
+    with dispatching(harness, models_root=elsewhere["models_root"]):
+        until(lambda: code_of(harness, job_id) == "weights_not_on_worker")
+        message = harness.waiting_reason(job_id).message
+        assert "lacks the ImageNet weights resnet18-f37072fd.pth. Download it with `frs models pull" in message
+        (elsewhere["models_root"] / "resnet18-f37072fd.pth").touch()
+        harness.until_status(job_id, "succeeded")
+
+
+def test_a_worker_reports_the_imagenet_weights_that_it_lacks_before_a_job_requires_them(
+    harness, frequent_checks, no_caches
+):
+    def reported():
+        keys = {entry["key"] for missing in harness.rows(select(Worker.missing)) for entry in missing}
+        return [name for name in ("resnet18", "resnet34") if f"imagenet/torchvision://{name}" in keys]
+
+    with dispatching(harness):
+        until(lambda: reported() == ["resnet18", "resnet34"])
+        (harness.settings.models_root / "resnet18-f37072fd.pth").touch()
+        until(lambda: reported() == ["resnet34"])
+
+
 def test_a_file_with_another_sha256_is_not_the_registered_detector(harness, elsewhere):
     (elsewhere["models_root"] / "w.pth").write_bytes(b"others")
     row = {"id": "det_mine", "name": "mine", "description": {**GFL}, "weights_file": "w.pth", "sha256": "abc"}
@@ -186,7 +224,7 @@ def test_a_worker_skips_a_probe_whose_data_set_it_lacks(harness, elsewhere):
         return harness.rows(select(WorkerRequest).where(WorkerRequest.id == worker_request_id))[0]
 
     with dispatching(harness, **elsewhere):
-        until(lambda: harness.rows(select(Worker.missing)) not in ([], [[]]))
+        until(lambda: missing_of_jobs(harness) not in ([], [[]]))
         assert (probe().status, probe().attempt) == ("queued", 0)
         with dispatching(harness):
             until(lambda: probe().status == "succeeded")

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import structlog
 
+from frs import published_weights
 from store.db.database import Database
 from store.db.tables import Document
 from store.jobs import lifecycle
@@ -23,7 +24,7 @@ from store.requests import worker_requests
 from store.requests.worker_requests import RequestLease
 from store.scheduling import worker_registry
 from store.scheduling.queue import GpuCapacity
-from store.scheduling.requirements import FREE_SPACE
+from store.scheduling.requirements import FREE_SPACE, imagenet_weights
 from store.settings import Settings
 from worker.attempt.supervisor import Supervisor
 from worker.attempt.worker_request import RequestRun
@@ -94,6 +95,9 @@ class Dispatcher:
         self._availability = FileAvailability(settings, on_change=self.wake)
         self._free_space = FileAvailability(settings, on_change=self.wake)
         """Checks `FREE_SPACE` in a thread of its own, which a hanging disk of data sets does not hold up."""
+        self._imagenet = FileAvailability(settings, on_change=self.wake)
+        """Checks all published ImageNet weights, since a plan reads the result before any job requires them."""
+        self._imagenet_weights = [imagenet_weights(source, None) for source in published_weights.imagenet_sources()]
         self._selector = JobSelector(database, self._availability)
         remove_folders = partial(clean_up.remove_work_folders, settings, database)
         remove_uploads = partial(clean_up.remove_unused_uploads, settings, database)
@@ -152,6 +156,7 @@ class Dispatcher:
             self._wakeup.clear()
         self._availability.close()
         self._free_space.close()
+        self._imagenet.close()
         self._shut_down()
 
     def _run_once(self) -> None:
@@ -186,6 +191,7 @@ class Dispatcher:
     def _register_when_due(self) -> None:
         """Update the registry every `heartbeat_seconds`, and at once when the missing requirements have changed."""
         self._free_space.unmet([FREE_SPACE])  # a busy worker, too, checks and reports it
+        self._imagenet.unmet(self._imagenet_weights)
         if time.monotonic() < self._register_at and self._missing() == self._reported_missing:
             return
         self._register_at = time.monotonic() + self._settings.heartbeat_seconds
@@ -210,7 +216,8 @@ class Dispatcher:
             session.commit()
 
     def _missing(self) -> list[Document]:
-        return [*self._free_space.report(), *self._availability.report()]
+        imagenet = [] if self._imagenet.has_unchecked() else self._imagenet.report()
+        return [*self._free_space.report(), *self._availability.report(), *imagenet]
 
     def _free_slots(self) -> int:
         self._slots = [slot for slot in self._slots if slot.thread.is_alive()]

@@ -38,6 +38,8 @@ class FileChecks:
             return f"runs version {version('frs')}, which cannot read a job's spec: {requirement.label}."
         if requirement.reason is WaitingReason.STORAGE:
             return self._find_lack_of_space()
+        if requirement.published:
+            return self._find_lack_of_published_file(requirement)
         root, folder_name = self._roots[requirement.reason]
         folders = [(path, None, "the folder ") for path in requirement.folders]
         for path, sha256, kind in [*folders, *((path, sha256, "") for path, sha256 in requirement.files)]:
@@ -54,6 +56,15 @@ class FileChecks:
                 _log.warning("A required file cannot be read.", path=path, error=_reason(error))
                 return f"cannot read {kind}{location}: {_reason(error)}."
         return None
+
+    def _find_lack_of_published_file(self, requirement: Requirement) -> str | None:
+        names = " or ".join(published.file for published in requirement.published)
+        try:
+            if any(published.find(self._settings.models_root) for published in requirement.published):
+                return None
+        except Exception as error:  # likewise
+            return f"cannot look for the ImageNet weights {names}: {_reason(error)}."
+        return f"lacks the ImageNet weights {names}. {requirement.published[0].how_to_get}"
 
     def _find_lack_of_space(self) -> str | None:
         try:

@@ -7,9 +7,19 @@ from frs.isolation.jail import JAIL, NETWORK
 from frs.isolation.process import PARENT
 from worker.process.gpus import VISIBLE
 
-ALLOWED = frozenset(
-    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", NETWORK}
-)
+CACHES = frozenset({"XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "HF_HUB_CACHE"})
+"""Variables that name the folders in which `frs.published_weights` finds weights."""
+ALLOWED = CACHES | {
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "PYTHONPATH",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    NETWORK,
+}
 """Variables that a trainer inherits."""
 ALLOWED_PREFIX = "NVIDIA_"
 """Prefix of further variables that a trainer inherits."""

@@ -42,7 +42,7 @@ export function PlanPanel({ state, spec }) {
       <h2>Plan <span class="muted" role="status">${isCurrent ? "" : "checking"}</span></h2>
       ${error && html`<${Problem} error=${error} />`}
       ${plan ? html`
-        <p class=${plan.ok ? "good" : "bad"}><strong>${plan.ok ? "✓ The job can be submitted." : "✕ The job would be rejected."}</strong></p>
+        <${Conclusion} plan=${plan} />
         <${Checks} checks=${plan.checks} />
         <${Facts} items=${[
           ["Training images", number(plan.training_images)], ["Epochs", number(plan.epochs)], ["Training steps", number(plan.steps)],
@@ -50,6 +50,13 @@ export function PlanPanel({ state, spec }) {
         ]} />` : !error && html`<p class="empty">Choose a data set and a detector, or start from a <a href="#/recipes">recipe</a>.</p>`}
     </section>
     <${ProbePanel} spec=${spec} isPossible=${Boolean(plan?.ok && isCurrent)} />`;
+}
+
+/** @param {{plan: Plan}} props */
+function Conclusion({ plan }) {
+  const warnings = plan.checks.filter(({ level }) => level === "warning").length;
+  const [name, text] = !plan.ok ? ["bad", "✕ The job would be rejected."] : warnings ? ["warn", `! The job can be submitted, with ${plural(warnings, "warning")}.`] : ["good", "✓ The job can be submitted."];
+  return html`<p class=${name}><strong>${text}</strong></p>`;
 }
 
 const SIGNS = { error: "✕", warning: "!", info: "✓" };
