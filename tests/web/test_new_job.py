@@ -1,6 +1,7 @@
 """The form of a new job."""
 
 import pytest
+import yaml
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.web
@@ -30,3 +31,15 @@ def test_a_plan_warns_that_no_worker_has_the_weights_to_start_from(make_tab):
     expect(plan.get_by_text("The job can be submitted, with 1 warning.")).to_be_visible()
     expect(plan.get_by_text("lacks the ImageNet weights ghostnet_100.in1k.safetensors")).to_be_visible()
     expect(plan.get_by_text("frs models pull")).to_be_visible()
+
+
+def test_a_student_starts_with_data_set_image_size_and_epochs_of_its_teacher(make_tab, site):
+    teacher = site.client.get(f"/jobs/{site.jobs['baseline']}")["spec"]
+    page = make_tab().open(f"#/new?recipe=edge_student&teacher={site.jobs['baseline']}")
+    expect(page.get_by_text("Data set, image size and epochs are the teacher's.")).to_be_visible()
+    page.get_by_role("link", name="YAML").click()
+    spec = yaml.safe_load(page.get_by_label("Job spec as YAML or JSON").input_value())
+    assert spec["schedule"]["image_size"] == teacher["schedule"]["image_size"] != [320, 320]
+    assert spec["schedule"]["epochs"] == teacher["schedule"]["epochs"] == 8
+    assert (spec["dataset"], spec["teacher"]) == ("shapes", {"job": site.jobs["baseline"]})
+    assert spec["schedule"]["batch_size"] == 8, "the recipe's, which its learning rate belongs to"

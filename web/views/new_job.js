@@ -51,8 +51,8 @@ function Source({ from, recipe, dataset, teacher, seeds, material }) {
     const loaded = from
       ? withoutDefaults((await get(`jobs/${encodeURIComponent(from)}`, {}, signal)).spec, material.definitions.JobSpec, material.definitions)
       : recipe ? onOwnData((await get(`recipes/${encodeURIComponent(recipe)}`, {}, signal)).spec, material) : {};
-    const changes = { ...(dataset && { dataset }), ...(teacher && { teacher: { job: teacher } }), ...(seeds && { baseline: { seeds: Number(seeds) } }) };
-    return { spec: { ...loaded, ...changes }, isDraft: false };
+    const taught = teacher ? underTeacher(loaded, await get(`jobs/${encodeURIComponent(teacher)}`, {}, signal)) : loaded;
+    return { spec: { ...taught, ...(dataset && { dataset }), ...(seeds && { baseline: { seeds: Number(seeds) } }) }, isDraft: false };
   }, [source]);
   const startOver = () => {
     draft = { source: "", spec: null };
@@ -64,13 +64,24 @@ function Source({ from, recipe, dataset, teacher, seeds, material }) {
         <option value="" selected=${!recipe}>${from ? `job ${material.suggestions.job.find((item) => item.value === from)?.label ?? from}` : "nothing"}</option>
         ${material.recipes.map((item) => html`<option key=${item.name} value=${item.name} selected=${item.name === recipe}>${item.name}</option>`)}
       </select></label>
-      <span class="hint">${material.recipes.find((item) => item.name === recipe)?.title}</span>
+      <span class="hint">${teacher ? "Data set, image size and epochs are the teacher's." : material.recipes.find((item) => item.name === recipe)?.title}</span>
       <a href="#/recipes">All recipes</a>
       ${!material.suggestions.dataset.length && html`<span class="warn">There is no data set yet. <a href="#/datasets">Add one</a></span>`}
       ${spec.data?.isDraft && html`<span class="hint">Your changes from before are kept.</span><button class="quiet" onClick=${startOver}>Discard them</button>`}
     </div>
     <${Loading} resource=${spec}>${(/** @type {{spec: any, isDraft: boolean}} */ data) => html`
       <${Editor} key=${`${source} ${data.isDraft}`} initial=${data.spec} material=${material} onSpec=${(/** @type {any} */ next) => { draft = { source, spec: next }; }} />`}<//>`;
+}
+
+/**
+ * Return the spec with the job as its teacher, on the data set, the images and the image size, and for the epochs, that the teacher was trained with.
+ * @param {any} spec @param {Job} job
+ */
+function underTeacher(spec, { id, spec: { dataset, schedule, max_invalid_fraction } }) {
+  const { image_size: _, ...others } = spec.schedule ?? {}; // without one, both have the size of their base config
+  const { image_size, epochs, keep_background_images } = schedule;
+  const followed = Object.fromEntries(Object.entries({ image_size, epochs, keep_background_images }).filter(([, value]) => value));
+  return { ...spec, dataset, teacher: { job: id }, ...(max_invalid_fraction && { max_invalid_fraction }), schedule: { ...others, ...followed } };
 }
 
 /** Empty what a recipe names as an example: a data set that is not registered, and the job of a teacher. @param {any} spec @param {Material} material */
