@@ -1,9 +1,10 @@
 """A detector in a job spec: a registered one, the student of a job, an mmdet config, or a description."""
 
+import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, WithJsonSchema
 
 from frs.backbones import Backbone
 from frs.names import Name
@@ -43,7 +44,16 @@ class InitFromBackbone(Spec):
     """Path of the weights file, relative to the models folder: of a backbone, a classifier or a detector."""
 
 
-JobId = Annotated[str, StringConstraints(pattern=r"^job_[0-9a-z]{26}$")]
+_JOB_ID = r"^job_[0-9a-z]{26}$"
+
+
+def _require_job_id(id: str) -> str:
+    if not re.fullmatch(_JOB_ID, id):
+        raise ValueError(f"must be the id of a job, such as job_{'0' * 26}: choose one of the list of jobs")
+    return id
+
+
+JobId = Annotated[str, AfterValidator(_require_job_id), WithJsonSchema({"type": "string", "pattern": _JOB_ID})]
 
 
 class InitFromJob(Spec):

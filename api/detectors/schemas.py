@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, field_validat
 
 from api.http.schemas import ResponseModel, ResponseTime
 from frs.dataset.fields import is_text
-from frs.detector_spec import ConfigDetector, DescribedDetector, RelativePath
+from frs.detector_spec import ConfigDetector, DescribedDetector, JobId, RelativePath
 from frs.events import ErrorInfo
 from frs.names import Name
 from frs.spec_model import Spec
@@ -37,7 +37,7 @@ class DetectorCreate(Spec):
     """File in the folder of models: a torch file with a `state_dict`, or a .safetensors file."""
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=20_000)] | None = None
     """Class names in the order of the labels. If omitted, a job compares the classes when it loads the weights."""
-    job: Annotated[str, StringConstraints(pattern=r"^job_[0-9a-z]{26}$")] | None = None
+    job: JobId | None = None
     """Id of a succeeded job; its last student becomes the detector."""
 
     @model_validator(mode="after")

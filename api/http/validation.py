@@ -58,6 +58,8 @@ def _field_error(detail: Any, body: Any, model: type[BaseModel] | None) -> Field
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] in _OBJECT_TYPES:
         message = "Must be a JSON object."
+    elif detail["type"] == "string_too_short" and detail["input"] == "":
+        message = "Must not be empty."
     elif detail["type"] == "extra_forbidden" and model:
         message = describe_unknown_field(model, path)
     return FieldError(loc=".".join(map(_safe_name, fields)), code=detail["type"], message=message)

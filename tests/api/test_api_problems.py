@@ -36,6 +36,21 @@ def test_an_invalid_spec_is_422_and_names_the_field(shared_service, change, loc,
     assert loc in problem["detail"]
 
 
+def test_an_invalid_job_id_is_answered_with_the_next_step_instead_of_a_pattern(shared_service):
+    for id in ("", "my teacher", "job_01"):
+        spec = {"dataset": "shapes", "student": {"architecture": "gfl"}, "teacher": {"job": id}}
+        problem = shared_service.assert_problem(shared_service.client.post("/jobs", json=spec), 422, "invalid_request")
+        [error] = problem["errors"]
+        assert error["loc"] == "teacher.job" and error["message"].endswith("choose one of the list of jobs")
+        assert "pattern" not in error["message"]
+
+
+def test_an_empty_name_is_called_empty(shared_service):
+    spec = {"kind": "train", "dataset": "", "student": {"architecture": "gfl"}}
+    problem = shared_service.assert_problem(shared_service.client.post("/jobs", json=spec), 422, "invalid_request")
+    assert [(error["loc"], error["message"]) for error in problem["errors"]] == [("dataset", "Must not be empty.")]
+
+
 def test_a_missing_field_is_named(shared_service):
     problem = shared_service.assert_problem(shared_service.client.post("/jobs", json={}), 422, "invalid_request")
     assert [error["loc"] for error in problem["errors"]] == ["dataset", "student"]

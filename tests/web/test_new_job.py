@@ -14,8 +14,28 @@ def test_a_teacher_can_be_chosen_by_its_mAP(make_tab, site):
         page.get_by_role("row").filter(has_text="delivered").get_by_text(f"{100 * mAP:.1f}", exact=True)
     ).to_be_visible()
     page = make_tab().open("#/new?recipe=edge_student")
-    labels = page.locator("datalist option").evaluate_all("options => options.map(option => option.textContent)")
-    assert any(f"distilled, mAP {100 * mAP:.1f}" in label for label in labels)
+    choice = page.get_by_label("job (required)")
+    labels = choice.locator("option").all_inner_texts()
+    assert labels[0] == "choose a teacher" and f"distilled, shapes, mAP {100 * mAP:.1f}, succeeded" in labels
+    assert not any("failed" in label for label in labels), "its student would be refused"
+    choice.select_option(label=next(label for label in labels if label.startswith("distilled,")))
+    expect(page.get_by_role("region", name="Plan").get_by_text("The job can be submitted")).to_be_visible()
+
+
+def test_an_empty_teacher_is_answered_with_what_to_choose(make_tab):
+    page = make_tab().open("#/new?recipe=edge_student&dataset=shapes")
+    expect(page.get_by_text("choose one of the list of jobs").first).to_be_visible()
+    assert "pattern" not in page.locator("main").inner_text()
+
+
+def test_a_teacher_that_is_not_listed_can_be_named_by_its_id(make_tab):
+    page = make_tab().open("#/new?recipe=edge_student")
+    choice = page.get_by_label("job (required)")
+    choice.select_option(label="another, by its id")
+    choice.fill(f"job_{'0' * 26}")
+    expect(page.get_by_text("There is no job of this id.").first).to_be_visible()
+    page.get_by_role("button", name="Choose from the list").click()
+    expect(choice.locator("option").first).to_have_text("choose a teacher")
 
 
 def write_spec(page, text):

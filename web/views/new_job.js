@@ -28,15 +28,18 @@ export function View() {
 
 /** @param {AbortSignal} signal @returns {Promise<Material>} */
 async function loadMaterial(signal) {
+  /** @type {[any, any, any, any, {data: Job[]}, any]} */
   const [document, recipes, datasets, detectors, jobs, yaml] = await Promise.all([
     get("openapi.json", {}, signal), get("recipes", {}, signal), get("datasets", { limit: 200 }, signal), get("detectors", { limit: 200 }, signal),
-    get("jobs", { kind: ["distill", "train"], limit: 100 }, signal), import("../vendor/js-yaml.js"),
+    get("jobs", { kind: ["distill", "train", "quantize"], limit: 200 }, signal), import("../vendor/js-yaml.js"),
   ]);
   const mAP = (/** @type {{mAP?: number | null}} */ row) => (typeof row.mAP === "number" ? `mAP ${points(row.mAP)}` : "");
   const label = (/** @type {any[]} */ ...parts) => parts.filter(Boolean).join(", ");
-  const dataset = datasets.data.map((/** @type {any} */ row) => ({ value: row.name, label: row.status }));
-  const detector = detectors.data.map((/** @type {any} */ row) => ({ value: row.name, label: label(mAP(row), row.status) }));
-  const job = jobs.data.map((/** @type {Job} */ row) => ({ value: row.id, label: label(row.name, mAP(row), row.status) }));
+  const dataset = datasets.data.map((/** @type {any} */ row) => ({ value: row.name, label: label(row.name, row.status) }));
+  const detector = detectors.data.map((/** @type {any} */ row) => ({ value: row.name, label: label(row.name, mAP(row), row.status) }));
+  const withStudent = jobs.data.filter(({ status }) => !["failed", "cancelled"].includes(status));
+  const finishedFirst = withStudent.sort((one, other) => Number(other.status === "succeeded") - Number(one.status === "succeeded"));
+  const job = finishedFirst.map((row) => ({ value: row.id, label: label(row.name ?? row.id, row.spec.dataset, mAP(row), row.status) }));
   return { definitions: document.components.schemas, recipes: recipes.data, yaml, suggestions: { dataset, unlabelled: dataset, detector, job } };
 }
 

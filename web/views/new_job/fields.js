@@ -9,7 +9,7 @@ import { firstSentence, formOf, initialValue, variantOf } from "./schema.js";
 /**
  * @typedef {{definitions: import("./schema.js").Definitions, errors: {field: string, message: string, hint?: string}[],
  *   suggestions: Record<string, {value: string, label: string}[]>, yaml: any, titles?: Record<string, string>}} FormContext
- * `suggestions` are values for fields by their name, such as the names of the data sets for `dataset`; `titles` replace names.
+ * `suggestions` are values for fields by their name, such as the names of the data sets for `dataset`, and texts for them; `titles` replace names.
  */
 /** @typedef {{name: string, path: string, schema: any, value: any, required: boolean, onChange: (value: any) => void, context: FormContext}} FieldProps */
 
@@ -36,7 +36,8 @@ function Field(props) {
   const id = fieldId(props.path);
   const input = { ...props, form, id, invalid: errors.length > 0 };
   const isLong = form.kind === "text" && props.path.includes("."); // names of files, configs and jobs
-  const control = { boolean: Checkbox, choice: Choice }[/** @type {"boolean" | "choice"} */ (form.kind)] ?? TextInput;
+  const isListed = form.kind === "text" && props.context.suggestions[props.name]?.length > 0;
+  const control = { boolean: Checkbox, choice: Choice }[/** @type {"boolean" | "choice"} */ (form.kind)] ?? (isListed ? Picker : TextInput);
   return html`
     <div class=${isLong ? "field long" : "field"}>
       <label for=${id}>${words(props.name)}${props.required && html` <span class="muted">(required)</span>`}</label>
@@ -114,11 +115,25 @@ function Choice({ id, value, required, form, onChange, invalid }) {
     </select>`;
 }
 
+/** A choice among what the service has, such as its data sets, or another name or id as text. @param {InputProps} props */
+function Picker(props) {
+  const { id, name, path, value, required, onChange, context, invalid } = props;
+  const items = context.suggestions[name];
+  const [isText, setText] = useState(Boolean(value) && !items.some((item) => item.value === value));
+  if (isText) return html`<${TextInput} ...${props} /> <button type="button" class="quiet" onClick=${() => { setText(false); onChange(required ? "" : undefined); }}>Choose from the list</button>`;
+  const choose = (/** @type {any} */ event) => (event.target.selectedIndex > items.length ? setText(true) : onChange(event.target.value || (required ? "" : undefined)));
+  return html`
+    <select id=${id} aria-invalid=${invalid} aria-describedby=${`${id}-notes`} onChange=${choose}>
+      <option value="" selected=${!value}>${required ? `choose a ${words(path.split(".")[0])}` : "none"}</option>
+      ${items.map((item) => html`<option key=${item.value} value=${item.value} selected=${item.value === value}>${item.label}</option>`)}
+      <option>another, by its id</option>
+    </select>`;
+}
+
 /** A number, a text, a list or YAML as text. @param {InputProps} props */
-function TextInput({ id, name, value, required, form, onChange, context, invalid }) {
+function TextInput({ id, value, required, form, onChange, context, invalid }) {
   const [draft, setDraft] = useState(/** @type {string | null} */ (null));
   const [problem, setProblem] = useState("");
-  const suggestions = form.options.length ? form.options.map((option) => ({ value: option, label: "" })) : form.kind === "text" ? context.suggestions[name] ?? [] : [];
   const { default: initial } = form.schema;
   const input = (/** @type {any} */ event) => {
     setDraft(event.target.value);
@@ -131,10 +146,10 @@ function TextInput({ id, name, value, required, form, onChange, context, invalid
   };
   return html`
     <input id=${id} value=${draft ?? write(value, form, context.yaml)} placeholder=${isMissing(initial) ? "" : `${write(initial, form, context.yaml)} (default)`}
-      inputmode=${form.kind === "number" ? "decimal" : undefined} list=${suggestions.length ? `${id}-list` : undefined} autocomplete="off"
+      inputmode=${form.kind === "number" ? "decimal" : undefined} list=${form.options.length ? `${id}-list` : undefined} autocomplete="off"
       aria-invalid=${invalid || problem !== ""} aria-describedby=${`${id}-notes`} onInput=${input} onBlur=${() => !problem && setDraft(null)} />
     ${problem && html`<div class="bad">This is not YAML: ${problem}</div>`}
-    ${suggestions.length > 0 && html`<datalist id=${`${id}-list`}>${suggestions.map((item) => html`<option key=${item.value} value=${item.value}>${item.label}</option>`)}</datalist>`}`;
+    ${form.options.length > 0 && html`<datalist id=${`${id}-list`}>${form.options.map((option) => html`<option key=${option} value=${option} />`)}</datalist>`}`;
 }
 
 /** @param {any} value */

@@ -20,12 +20,13 @@ const UNUSED = {
 
 /** @param {{spec: any, onChange: (spec: any) => void, context: FormContext}} props */
 export function SpecForm({ spec, onChange, context }) {
-  const schema = useMemo(() => submittable(context.definitions.JobSpec), [context.definitions]);
-  const unused = UNUSED[/** @type {keyof typeof UNUSED} */ (spec.kind ?? schema.properties.kind.default)] ?? [];
+  const kind = spec.kind ?? context.definitions.JobSpec.properties.kind.default;
+  const isDistilled = kind === "distill";
+  const schema = useMemo(() => submittable(context.definitions.JobSpec, isDistilled), [context.definitions, isDistilled]);
+  const unused = UNUSED[/** @type {keyof typeof UNUSED} */ (kind)] ?? [];
   const isShown = (/** @type {string} */ name) => spec[name] !== undefined || !unused.includes(name);
   const placed = [...FIRST, "schedule", ...Object.keys(SECTIONS)];
   const others = Object.keys(schema.properties).filter((name) => !placed.includes(name) && isShown(name));
-  const isDistilled = (spec.kind ?? schema.properties.kind.default) === "distill";
   const props = { schema, value: spec, onChange, context: { ...context, titles: isDistilled ? {} : { student: "detector" } } };
   return html`
     <form onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
@@ -38,10 +39,10 @@ export function SpecForm({ spec, onChange, context }) {
     </form>`;
 }
 
-/** Return the schema without the kind of job that only the service creates. @param {any} schema */
-function submittable(schema) {
+/** Return the schema without the kind of job that only the service creates, and with the teacher that a distillation requires. @param {any} schema @param {boolean} isDistilled */
+function submittable(schema, isDistilled) {
   const { kind } = schema.properties;
-  return { ...schema, properties: { ...schema.properties, kind: { ...kind, enum: kind.enum.filter((/** @type {string} */ name) => name !== "compare") } } };
+  return { ...schema, required: isDistilled ? [...schema.required, "teacher"] : schema.required, properties: { ...schema.properties, kind: { ...kind, enum: kind.enum.filter((/** @type {string} */ name) => name !== "compare") } } };
 }
 
 /** @typedef {{schema: any, value: any, onChange: (value: any) => void, context: FormContext}} SpecProps */
