@@ -184,8 +184,13 @@ def report(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False
 
 @app.command()
 def cancel(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
-    """Cancel a job immediately."""
-    show(call_service(data, lambda client: client.post(f"/jobs/{id}/cancel")), render.job, json_)
+    """Cancel a job immediately; the jobs that need its student fail and are listed."""
+
+    def cancel_job(client: Client) -> Json:
+        dependents = client.get(f"/jobs/{id}")["dependents"]
+        return client.post(f"/jobs/{id}/cancel") | {"dependents": dependents}
+
+    show(call_service(data, cancel_job), render.job, json_)
 
 
 @app.command()

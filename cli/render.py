@@ -52,6 +52,9 @@ def job(job: Json) -> Table:
             table.add_row(name, ", ".join(job[key]))
     if job["comparison_job_id"]:
         table.add_row("comparison", job["comparison_job_id"])
+    if dependents := job.get("dependents"):
+        names = ", ".join(f"{item['name'] or ''} ({item['id']})".strip() for item in dependents)
+        table.add_row("needed by", _text(f"{len(dependents)} jobs, which fail without its student: {names}"))
     if request := job.get("requested_action"):
         table.add_row(
             "requested", _text(f"{request['action']} by {request['by'] or 'unknown'} at {request['at'][:19]}Z")

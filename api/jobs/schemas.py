@@ -121,8 +121,20 @@ class ActionRequest(ResponseModel):
     at: ResponseTime
 
 
+class DependentJob(ResponseModel):
+    """A job that needs the student of another job."""
+
+    id: str
+    name: str | None
+    status: JobStatus
+
+
 class JobDetails(Job):
-    """A job with its attempts and the action that a user requested of it."""
+    """A job with its attempts, the action that a user requested of it, and the jobs that need its student."""
+
+    dependents: list[DependentJob]
+    """Jobs that have not ended and need the student of this job, directly or through another one, oldest first; empty
+    once this job has ended. They fail if this job is cancelled or fails, while their baselines run alone."""
 
     requested_action: ActionRequest | None
     """The newest cancel, pause or stop that was requested and not followed by a resume or retry."""

@@ -18,7 +18,7 @@ from api.http.errors import InvalidField
 from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.jobs import quota, references
-from api.jobs.schemas import ActionRequest, Attempt, Job, JobDetails
+from api.jobs.schemas import ActionRequest, Attempt, DependentJob, Job, JobDetails
 from frs.spec import JobSpec, Kind
 from store.db import queries, tables
 from store.db.database import Database, time_of
@@ -116,7 +116,9 @@ def get_details(database: Database, caller: Caller, job_id: str) -> JobDetails:
         row = get_row(session, caller, job_id)
         [job] = _to_responses(session, [row])
         attempts, requested = _attempts(session, job_id), _requested_action(session, row)
-    return JobDetails(**dict(job), attempts=attempts, requested_action=requested)
+        needing = [] if row.status.is_terminal else queries.dependents(session, job_id)
+        dependents = [DependentJob.model_validate(job) for job in needing if caller.may_see(job)]
+    return JobDetails(**dict(job), attempts=attempts, requested_action=requested, dependents=dependents)
 
 
 def cancel(database: Database, caller: Caller, job_id: str) -> Job:

@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: e94d14d5c37affc114ca0002c2bd5feaa9594ca467feac10a1550785161acf1d
+# SHA-256 of the schemas: 7bde13e14bcf2d66c56a95e90a22499d49a01ff691b163b04d330783b8ab004c
 
 from __future__ import annotations
 
@@ -1386,6 +1386,15 @@ class Delivery(Model):
     """Null unless the delivery is pending."""
 
 
+class DependentJob(Model):
+    """A job that needs the student of another job."""
+
+    id: str
+    name: str | None
+    status: Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"] | str
+    """State of a job."""
+
+
 class DescribedDetector(Model):
     """A detector by description. Absent fields take the values of the architecture's base config."""
 
@@ -1978,7 +1987,7 @@ class Job(Model):
 
 
 class JobDetails(Model):
-    """A job with its attempts and the action that a user requested of it."""
+    """A job with its attempts, the action that a user requested of it, and the jobs that need its student."""
 
     id: str
     name: str | None
@@ -2048,6 +2057,11 @@ class JobDetails(Model):
     created_at: AwareDatetime
     started_at: AwareDatetime | None
     finished_at: AwareDatetime | None
+    dependents: list[DependentJob]
+    """
+    Jobs that have not ended and need the student of this job, directly or through another one, oldest first; empty
+    once this job has ended. They fail if this job is cancelled or fails, while their baselines run alone.
+    """
     requested_action: ActionRequest | None
     """The newest cancel, pause or stop that was requested and not followed by a resume or retry."""
     attempts: list[Attempt]

@@ -105,6 +105,21 @@ def children(session: Session, job_id: str) -> list[Job]:
     return list(session.scalars(select(Job).where(Job.parent_id == job_id).order_by(by_seed, Job.id)))
 
 
+def dependents(session: Session, job_id: str) -> list[Job]:
+    """Return the jobs that have not ended and need the student of the job or of one of its children, oldest first.
+
+    Those that need such a job's student follow from it and are listed, too; children are represented by their parent.
+    """
+    active = Job.status.not_in([status for status in JobStatus if status.is_terminal])
+    reached, frontier = dict[str, Job](), [job_id, *(child.id for child in children(session, job_id))]
+    while frontier:
+        needing = session.scalars(select(Job).where(Job.teacher_job_id.in_(frontier), active)).all()
+        frontier = [job.id for job in needing if job.id not in reached]
+        reached |= {job.id: job for job in needing}
+    heads = [job for job in reached.values() if job.parent_id is None]
+    return sorted(heads, key=lambda job: (job.created_at, job.id))
+
+
 def compared_runs(session: Session, comparison: Job) -> list[Job]:
     """Return the runs of a comparison: its parent job, then the parent's other children by seed."""
     parent = session.get(Job, comparison.parent_id) if comparison.parent_id else None

@@ -127,7 +127,8 @@ class Service:
     def get_summary(self, job_id: str) -> Any:
         """Return a job as lists and actions return it: without the fields that only `GET /jobs/{id}` adds."""
         job = self.get(f"/jobs/{job_id}")
-        return {name: value for name, value in job.items() if name not in ("attempts", "requested_action")}
+        details = ("attempts", "requested_action", "dependents")
+        return {name: value for name, value in job.items() if name not in details}
 
     def assert_problem(self, response: Any, status: int, code: str) -> Any:
         """Return the problem document, after checking its status, code and fields."""

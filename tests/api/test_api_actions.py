@@ -3,10 +3,10 @@
 from unittest.mock import Mock
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from store.db import api_keys
-from store.db.tables import Detector, Event
+from store.db.tables import Detector, Event, Job
 from store.errors import ArtifactsUnavailable, LeaseLost
 from store.jobs import lifecycle
 from store.jobs.lease import RequestedAction
@@ -144,6 +144,32 @@ def test_jobs_that_need_a_cancelled_job_fail_at_once(service, shapes):
     comparison = service.get(f"/jobs/{parent['comparison_job_id']}")
     assert (comparison["status"], comparison["end_reason"]) == ("failed", "dependency_failed")
     assert service.get(f"/jobs/{parent['id']}")["status"] == "queued"
+
+
+def test_a_job_names_the_jobs_that_fail_if_it_is_cancelled(service, shapes):
+    teacher = service.submit(baseline=False)["id"]
+    student = service.submit(DISTILL, teacher={"job": teacher}, name="student", baseline={"seeds": 2})["id"]
+    export = service.client.post(f"/jobs/{student}/exports", json={"formats": ["onnx"]}).json()["id"]
+    other = service.submit(DISTILL)["id"]
+    ids = [dependent["id"] for dependent in service.get(f"/jobs/{teacher}")["dependents"]]
+    assert ids == [student, export], "the seed of the student is part of it"
+    assert service.get(f"/jobs/{teacher}")["dependents"][0] == {"id": student, "name": "student", "status": "queued"}
+    assert service.get(f"/jobs/{other}")["dependents"] == []
+    post_action(service, Action.CANCEL, teacher)
+    service.transact(lifecycle.fail_dependents)  # as the reaper does, one generation at a time
+    assert {service.get(f"/jobs/{id}")["end_reason"] for id in ids} == {"dependency_failed"}
+    assert service.get(f"/jobs/{teacher}")["dependents"] == []
+
+
+def test_a_job_names_no_dependents_of_other_owners(service, shapes):
+    teacher = service.submit(baseline=False)["id"]
+    service.submit(DISTILL, teacher={"job": teacher})
+    service.transact(lambda session: session.execute(update(Job).where(Job.id == teacher).values(owner="bob")))
+    token = api_keys.new_token()
+    service.transact(api_keys.add, "bob", token, owner="bob", scopes=[api_keys.Scope.READ])
+    headers = {"Authorization": f"Bearer {token}"}
+    assert service.get(f"/jobs/{teacher}", headers=headers)["dependents"] == []
+    assert len(service.get(f"/jobs/{teacher}")["dependents"]) == 1
 
 
 def test_resume_requeues_jobs_that_failed_because_of_the_job(service, shapes):

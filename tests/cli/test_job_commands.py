@@ -308,3 +308,12 @@ def test_job_ids_are_completed(frs: Any, submitted: Any) -> None:
     id = submitted()
     assert id in job_ids("job_")
     assert job_ids("nothing") == []
+
+
+def test_cancel_lists_the_jobs_that_fail_without_the_student(frs: Any, submitted: Any) -> None:
+    teacher = submitted()
+    student = submitted(name="student", kind="distill", teacher={"job": teacher})
+    assert f"1 jobs, which fail without its student: student ({student})" in frs("job", teacher).output
+    output = frs("cancel", teacher).output
+    assert "cancelled" in output and f"student ({student})" in output
+    assert status_of(frs, student) == "failed"

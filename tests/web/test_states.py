@@ -41,6 +41,20 @@ def test_a_job_offers_the_actions_of_its_state(make_tab, site, name, actions):
         expect(group.get_by_role("button", name=action, exact=True)).to_be_visible()
 
 
+@pytest.mark.parametrize("view", ["#/jobs/{running}", "#/jobs"])
+def test_the_question_before_a_cancel_names_the_jobs_that_will_fail(make_tab, site, view):
+    page = make_tab().open(view.format(**site.jobs))
+    if view == "#/jobs":
+        page.get_by_role("row").filter(has=page.get_by_role("link", name="running", exact=True)).get_by_role(
+            "checkbox"
+        ).check()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("1 other job needs the student and will fail")).to_be_visible()
+    expect(dialog.get_by_role("link", name="dependent")).to_be_visible()
+    dialog.get_by_role("button", name="Back").click()
+
+
 def test_a_running_job_shows_its_steps_as_they_come(make_tab, site):
     page = open_job(make_tab, site, "running")
     before = page.get_by_text("of the training").inner_text()

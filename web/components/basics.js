@@ -90,10 +90,10 @@ export function Copy({ text, label = "Copy" }) {
 }
 
 /**
- * A button whose action runs once at a time. With `confirm`, a question must be answered first.
- * @param {{children: any, onClick: () => Promise<any> | void, confirm?: string, class?: string, disabled?: boolean, title?: string}} props
+ * A button whose action runs once at a time. With `confirm`, a question must be answered first, below which `details` are shown.
+ * @param {{children: any, onClick: () => Promise<any> | void, confirm?: string, details?: any, class?: string, disabled?: boolean, title?: string}} props
  */
-export function ActionButton({ children, onClick, confirm, disabled, title, ...props }) {
+export function ActionButton({ children, onClick, confirm, details, disabled, title, ...props }) {
   const [busy, setBusy] = useState(false);
   const [asking, setAsking] = useState(false);
   const run = async () => {
@@ -103,6 +103,7 @@ export function ActionButton({ children, onClick, confirm, disabled, title, ...p
   return html`
     <button class=${props.class ?? ""} disabled=${disabled || busy} title=${title} onClick=${() => (confirm ? setAsking(true) : run())}>${children}</button>
     ${asking && html`<${Dialog} title=${confirm} onClose=${() => setAsking(false)}>
+      ${details}
       <div class="row end">
         <button onClick=${() => setAsking(false)}>Back</button>
         <button class="danger" onClick=${() => { setAsking(false); run(); }}>${children}</button>

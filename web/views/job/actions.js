@@ -2,6 +2,7 @@
 /** Buttons for what the API lets a user do with a job now. */
 import { post, send } from "../../api.js";
 import { ActionButton, Dialog } from "../../components/basics.js";
+import { Dependents } from "../../components/dependents.js";
 import { attempt } from "../../components/toast.js";
 import { html, useState } from "../../html.js";
 import { MAX_COMPARED } from "../../limits.js";
@@ -32,7 +33,7 @@ export function Actions({ job, reload }) {
   return html`
     <div class="row" role="group" aria-label="Actions">
       ${Object.entries(ACTIONS).filter(([name]) => allowed.includes(name)).map(([name, action]) => html`
-        <${ActionButton} key=${name} class=${action.danger ? "danger" : ""} confirm=${action.confirm} onClick=${() => act(name)}>${action.title}<//>`)}
+        <${ActionButton} key=${name} class=${action.danger ? "danger" : ""} confirm=${action.confirm} details=${name === "cancel" && html`<${Dependents} ids=${[job.id]} />`} onClick=${() => act(name)}>${action.title}<//>`)}
       ${job.kind === "train" && !job.parent_id && ["queued", "running", "succeeded"].includes(job.status) && html`
         <a class="button primary" href=${href(["new"], { recipe: "edge_student", dataset: job.spec.dataset, teacher: job.id })}>Distil a student from it</a>`}
       <button onClick=${() => setEditing(true)}>Edit name, tags, priority</button>

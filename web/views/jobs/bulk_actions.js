@@ -2,6 +2,7 @@
 /** Actions on the selected jobs. Each is sent to the jobs that allow it now; refusals are listed. */
 import { post, send } from "../../api.js";
 import { ActionButton } from "../../components/basics.js";
+import { Dependents } from "../../components/dependents.js";
 import { toast } from "../../components/toast.js";
 import { plural } from "../../format.js";
 import { html, useState } from "../../html.js";
@@ -60,7 +61,7 @@ function ActionOnAll({ item, jobs, run }) {
   const targets = jobs.filter((job) => allows(job, item.action));
   if (!targets.length) return null;
   const confirm = item.question && `${item.verb} ${plural(targets.length, "job")}? ${item.question}`;
-  return html`<${ActionButton} confirm=${confirm} onClick=${() => run(targets, (job) => post(`jobs/${job.id}/${item.action}`), item.done)}>${item.title}${countText(targets, jobs)}<//>`;
+  return html`<${ActionButton} confirm=${confirm} details=${item.action === "cancel" && html`<${Dependents} ids=${targets.map((job) => job.id)} />`} onClick=${() => run(targets, (job) => post(`jobs/${job.id}/${item.action}`), item.done)}>${item.title}${countText(targets, jobs)}<//>`;
 }
 
 /** How many of the selected jobs allow an action, unless all do. @param {Job[]} targets @param {Job[]} jobs */
