@@ -14,7 +14,7 @@ def test_a_teacher_can_be_chosen_by_its_mAP(make_tab, site):
         page.get_by_role("row").filter(has_text="delivered").get_by_text(f"{100 * mAP:.1f}", exact=True)
     ).to_be_visible()
     page = make_tab().open("#/new?recipe=edge_student")
-    choice = page.get_by_label("job (required)")
+    choice = page.locator("#field-teacher-job")
     labels = choice.locator("option").all_inner_texts()
     assert labels[0] == "choose a teacher" and f"distilled, shapes, mAP {100 * mAP:.1f}, succeeded" in labels
     assert not any("failed" in label for label in labels), "its student would be refused"
@@ -30,7 +30,7 @@ def test_an_empty_teacher_is_answered_with_what_to_choose(make_tab):
 
 def test_a_teacher_that_is_not_listed_can_be_named_by_its_id(make_tab):
     page = make_tab().open("#/new?recipe=edge_student")
-    choice = page.get_by_label("job (required)")
+    choice = page.locator("#field-teacher-job")
     choice.select_option(label="another, by its id")
     choice.fill(f"job_{'0' * 26}")
     expect(page.get_by_text("There is no job of this id.").first).to_be_visible()
@@ -63,3 +63,27 @@ def test_a_student_starts_with_data_set_image_size_and_epochs_of_its_teacher(mak
     assert spec["schedule"]["epochs"] == teacher["schedule"]["epochs"] == 8
     assert (spec["dataset"], spec["teacher"]) == ("shapes", {"job": site.jobs["baseline"]})
     assert spec["schedule"]["batch_size"] == 8, "the recipe's, which its learning rate belongs to"
+
+
+def test_a_measurement_stays_while_unrelated_fields_change_and_other_views_are_shown(make_tab):
+    page = make_tab().open("#/new?recipe=small_teacher&dataset=shapes")
+    expect(page.get_by_text("How long it takes is not measured yet.")).to_be_visible()
+    page.get_by_role("button", name="Measure on a worker").click()
+    expect(page.get_by_text("Takes about")).to_be_visible(timeout=120_000)
+    page.locator("#field-name").fill("renamed")
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    page.get_by_role("heading", name="Jobs").wait_for()
+    page.go_back()
+    expect(page.locator("#field-name")).to_have_value("renamed")
+    expect(page.get_by_text("Takes about")).to_be_visible()
+    page.locator("#field-schedule-batch_size").fill("2")
+    expect(page.get_by_text("Not measured yet for this spec.")).to_be_visible()
+    expect(page.get_by_text("Measured before, with other settings")).to_be_visible()
+    page.locator("#field-schedule-batch_size").fill("")
+
+
+def test_the_page_says_why_nothing_can_be_measured(make_tab, site):
+    page = make_tab().open("#/new")
+    expect(page.get_by_text("Choose a data set and a detector first.")).to_be_visible()
+    page = make_tab().open(f"#/new?recipe=edge_student&dataset=shapes&teacher={site.jobs['running']}")
+    expect(page.get_by_text("The job whose student it uses has not ended: measure after it.")).to_be_visible()

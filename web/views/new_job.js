@@ -8,7 +8,7 @@ import { html, useMemo, useRef, useState } from "../html.js";
 import { useResource } from "../resource.js";
 import { go, href, route } from "../router.js";
 import { SpecForm } from "./new_job/form.js";
-import { PlanPanel, usePlan } from "./new_job/plan.js";
+import { ExpectedTime, PlanPanel, ProbePanel, usePlan, useProbe } from "./new_job/plan.js";
 import { withoutDefaults } from "./new_job/schema.js";
 
 /** @typedef {import("../types/api").components["schemas"]["Job"]} Job */
@@ -100,6 +100,7 @@ function Editor({ initial, material, onSpec }) {
   const [state, setState] = useState(() => ({ spec: initial, text: dump(initial), yamlError: "" }));
   const [submitError, setSubmitError] = useState(/** @type {{error: any, spec: any} | null} */ (null));
   const plan = usePlan(state.spec);
+  const measured = useProbe(state.spec);
   const { spec, text, yamlError } = state;
   const error = submitError?.spec === spec ? submitError?.error : null;
 
@@ -125,8 +126,9 @@ function Editor({ initial, material, onSpec }) {
       </div>
       <div class="side">
         ${error && html`<${Problem} error=${error} />`}
-        <${Submit} spec=${spec} plan=${plan} yamlError=${yamlError} onError=${(/** @type {any} */ failure) => setSubmitError({ error: failure, spec })} />
-        <${PlanPanel} state=${plan} spec=${spec} />
+        <${Submit} spec=${spec} plan=${plan} measured=${measured} yamlError=${yamlError} onError=${(/** @type {any} */ failure) => setSubmitError({ error: failure, spec })} />
+        <${ProbePanel} state=${plan} measured=${measured} spec=${spec} />
+        <${PlanPanel} state=${plan} />
       </div>
     </div>`;
 }
@@ -156,8 +158,8 @@ function YamlEditor({ text, problem, name, onText }) {
     <p class="hint">Absent fields have their defaults. <code>frs submit FILE</code> accepts the same text.</p>`;
 }
 
-/** @param {{spec: any, plan: import("./new_job/plan.js").PlanState, yamlError: string, onError: (error: any) => void}} props */
-function Submit({ spec, plan, yamlError, onError }) {
+/** @param {{spec: any, plan: import("./new_job/plan.js").PlanState, measured: import("./new_job/plan.js").ProbeState, yamlError: string, onError: (error: any) => void}} props */
+function Submit({ spec, plan, measured, yamlError, onError }) {
   const content = JSON.stringify(spec);
   const key = useMemo(() => idempotencyKey(), [content]);
   const isRefused = plan.isCurrent && (plan.error?.status === 422 || plan.plan?.ok === false);
@@ -180,6 +182,6 @@ function Submit({ spec, plan, yamlError, onError }) {
   };
   return html`<div class="row">
     <${ActionButton} class="primary" disabled=${!spec.dataset || !spec.student || yamlError !== "" || isRefused} onClick=${submit}>${jobs === 1 ? "Submit" : `Submit ${plural(jobs, "job")}`}<//>
-    <span class="hint">${yamlError ? "Mend the YAML first." : isRefused ? "The plan shows what to mend." : ""}</span>
+    ${yamlError || isRefused ? html`<span class="hint">${yamlError ? "Mend the YAML first." : "The plan shows what to mend."}</span>` : html`<${ExpectedTime} measured=${measured} jobs=${jobs} />`}
   </div>`;
 }

@@ -4,7 +4,7 @@ import { get, post } from "../../api.js";
 import { ActionButton, Facts, Problem } from "../../components/basics.js";
 import { Prose } from "../../components/prose.js";
 import { count, duration, milliseconds, NONE, number, plural, words } from "../../format.js";
-import { html, useEffect, useRef, useState } from "../../html.js";
+import { html, useEffect, useState } from "../../html.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["Plan"]} Plan */
 /** @typedef {import("../../types/api").components["schemas"]["Probe"]} Probe */
@@ -34,8 +34,8 @@ export function usePlan(spec) {
   return { plan: state.plan, error: state.error, isCurrent: state.content === content };
 }
 
-/** @param {{state: PlanState, spec: any}} props */
-export function PlanPanel({ state, spec }) {
+/** @param {{state: PlanState}} props */
+export function PlanPanel({ state }) {
   const { plan, error, isCurrent } = state;
   return html`
     <section class="card" aria-label="Plan" aria-busy=${!isCurrent}>
@@ -48,8 +48,7 @@ export function PlanPanel({ state, spec }) {
           ["Training images", number(plan.training_images)], ["Epochs", number(plan.epochs)], ["Training steps", number(plan.steps)],
           ["Jobs", plan.jobs > 1 ? `${plan.jobs}, with baselines, seeds and comparison` : "1"], ["Place in the queue", number(plan.queue_position)],
         ]} />` : !error && html`<p class="empty">Choose a data set and a detector, or start from a <a href="#/recipes">recipe</a>.</p>`}
-    </section>
-    <${ProbePanel} spec=${spec} isPossible=${Boolean(plan?.ok && isCurrent)} />`;
+    </section>`;
 }
 
 /** @param {{plan: Plan}} props */
@@ -70,39 +69,70 @@ const Checks = ({ checks }) => html`
   <ul class="checks">${checks.map((check) => html`
     <li key=${check.code + check.message}><strong class=${CLASSES[check.level]}><span aria-hidden="true">${isSkipped(check) ? "–" : SIGNS[check.level]}</span> ${words(check.code)}${check.level === "info" ? "" : ` (${check.level})`}:</strong> <${Prose} text=${check.message} /> <span class="muted"><${Prose} text=${check.hint} /></span></li>`)}</ul>`;
 
-/** The measurement of time, memory and cost, which takes a worker for a moment. @param {{spec: any, isPossible: boolean}} props */
-function ProbePanel({ spec, isPossible }) {
-  const [state, setState] = useState(/** @type {{probe: Probe | null, error: any, content: string}} */ ({ probe: null, error: null, content: "" }));
-  const abort = useRef(/** @type {AbortController | null} */ (null));
-  useEffect(() => () => abort.current?.abort(), []);
+/** @typedef {{content: string, probe: Probe | null, error: any}} Measurement */
+/** @typedef {Measurement & {isCurrent: boolean, measure: () => Promise<void>}} ProbeState `isCurrent`: whether the measured part of the spec is as it is now. */
 
+/** The newest measurement, kept while other views are shown. @type {Measurement} */
+let kept = { content: "", probe: null, error: null };
+/** Fields that change neither time nor memory nor cost of the job. */
+const NOT_MEASURED = ["name", "tags", "priority", "metadata", "baseline"];
+
+/** @param {any} spec */
+const measuredPart = (spec) => JSON.stringify(Object.entries(spec).filter(([name]) => !NOT_MEASURED.includes(name)).sort());
+
+/** Return the newest measurement of time, memory and cost, and the function that lets a worker measure the spec. @param {any} spec @returns {ProbeState} */
+export function useProbe(spec) {
+  const [measurement, setMeasurement] = useState(kept);
+  const { content, probe } = measurement;
+  const update = (/** @type {Measurement} */ next) => { kept = next; setMeasurement(next); };
+  useEffect(() => {
+    if (!probe || probe.status === "succeeded" || probe.status === "failed") return;
+    const abort = new AbortController();
+    const timer = setTimeout(() => get(`plans/${probe.id}`, {}, abort.signal).then(
+      (next) => update({ content, probe: next, error: null }), (error) => !abort.signal.aborted && update({ content, probe: null, error })), POLL_MS);
+    return () => {
+      abort.abort();
+      clearTimeout(timer);
+    };
+  }, [probe]);
   const measure = async () => {
-    abort.current = new AbortController();
-    const content = JSON.stringify(spec);
-    const update = (/** @type {Probe | null} */ probe, /** @type {any} */ error = null) => !abort.current?.signal.aborted && setState({ probe, error, content });
-    update(null);
-    try {
-      let probe = await post("jobs/plan?probe=true", spec);
-      while (!abort.current.signal.aborted) {
-        update(probe);
-        if (probe.status === "succeeded" || probe.status === "failed") return;
-        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-        probe = await get(`plans/${probe.id}`, {}, abort.current.signal);
-      }
-    } catch (error) {
-      update(null, error);
-    }
+    const content = measuredPart(spec);
+    update({ content, probe: null, error: null });
+    await post("jobs/plan?probe=true", spec).then((probe) => update({ content, probe, error: null }), (error) => update({ content, probe: null, error }));
   };
-  const { probe, error } = state;
+  return { ...measurement, isCurrent: content === measuredPart(spec), measure };
+}
+
+/** Time, memory and cost as a worker measured them, or what is missing. @param {{state: PlanState, measured: ProbeState, spec: any}} props */
+export function ProbePanel({ state, measured, spec }) {
+  const { probe, error, isCurrent, measure } = measured;
+  const obstacle = whyNotMeasurable(state, spec);
+  const isRunning = isCurrent && probe !== null && !probe.result && !probe.error;
   return html`
     <section class="card" aria-label="Time and cost">
       <h2>Time, memory and cost</h2>
-      <div class="row"><${ActionButton} disabled=${!isPossible} onClick=${measure}>Measure on a worker<//></div>
-      <p class="hint">A worker builds the detectors and runs a few training steps. <code>frs plan --probe</code> does the same.</p>
-      ${error && html`<${Problem} error=${error} />`}
-      ${probe && state.content !== JSON.stringify(spec) && html`<p class="warn">Measured for an earlier version of the spec.</p>`}
-      ${probe && html`<${ProbeResult} probe=${probe} />`}
+      ${!(isCurrent && (probe || error)) && html`<p>Not measured yet${probe?.result ? " for this spec" : ""}. A worker builds the detectors and runs a few training steps; <code>frs plan --probe</code> does the same.</p>`}
+      <div class="row"><${ActionButton} disabled=${obstacle !== "" || isRunning} onClick=${measure}>${isCurrent && probe?.result ? "Measure again" : "Measure on a worker"}<//> <span class="hint">${obstacle}</span></div>
+      ${isCurrent && error && html`<${Problem} error=${error} />`}
+      ${isCurrent && probe && html`<${ProbeResult} probe=${probe} />`}
+      ${!isCurrent && probe?.result && html`<details><summary>Measured before, with other settings</summary><${ProbeResult} probe=${probe} /></details>`}
     </section>`;
+}
+
+/** Return why a worker cannot measure the spec now; empty if it can. @param {PlanState} state @param {any} spec */
+function whyNotMeasurable({ plan, isCurrent, error }, spec) {
+  if (!spec.dataset || !spec.student) return "Choose a data set and a detector first.";
+  if (!isCurrent) return "The plan is being checked.";
+  if (error || !plan?.ok) return "The plan shows what to mend first.";
+  return plan.checks.some(({ code }) => code === "waiting_for_detector") ? "The job whose student it uses has not ended: measure after it." : "";
+}
+
+/** The expected time in words, for beside the button that submits. @param {{measured: ProbeState, jobs: number}} props */
+export function ExpectedTime({ measured: { probe, isCurrent }, jobs }) {
+  const result = isCurrent ? probe?.result : null;
+  if (!result) return html`<span class="hint">How long it takes is not measured yet.</span>`;
+  if (!result.estimated_seconds) return html`<span class="warn">How long it takes could not be measured; its checks show why.</span>`;
+  return html`<span>Takes about ${duration(result.estimated_seconds)}${jobs > 1 ? `, the first of ${jobs} jobs` : ""}.</span>`;
 }
 
 /** @param {{probe: Probe}} props */
