@@ -35,7 +35,8 @@ def export(
     """Export a job's student as ONNX, fp32 and INT8, and compare the files with it.
 
     OUTPUT receives the files, export.json and frs_runner.py, which runs them: `python frs_runner.py student.onnx
-    image.jpg --save out.jpg`. Exit status 1: a file loses too much mAP.
+    image.jpg --save out.jpg`. Exit status 1: a file loses too much mAP, or the
+    student finds no objects that it could lose.
     """
     settings: Json = {"input_size": "fixed" if fixed else "dynamic"}
     settings |= {"formats": formats} if formats else {}

@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: 7bde13e14bcf2d66c56a95e90a22499d49a01ff691b163b04d330783b8ab004c
+# SHA-256 of the schemas: 82da59f258381a4fb4258025f244d75e69f7bc383220355df3fdf9d3596a24e3
 
 from __future__ import annotations
 
@@ -1473,7 +1473,9 @@ class FileReport(Model):
     max_drop: float
     """Largest drop that passes, 0 to 1."""
     passed: bool
-    """Whether the drop is at most `max_drop`."""
+    """Whether the drop is at most `max_drop`; false if there is nothing to compare."""
+    nothing_to_compare: str | None = None
+    """Why the drop says nothing, and what to do: the student finds no objects that the file could lose."""
     compared: int
     """Number of the student's detections with a score of at least 0.3."""
     equal: int

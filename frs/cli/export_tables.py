@@ -24,7 +24,7 @@ def table(report: ExportReport) -> Table:
             f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}" if interval else "",
             f"{file.missing} of {file.compared}",
             f"{file.latency_ms:.1f}",
-            "yes" if file.passed else "[red]no[/]",
+            "yes" if file.passed else "[yellow]nothing to compare[/]" if file.nothing_to_compare else "[red]no[/]",
         )
     return result
 
@@ -35,8 +35,9 @@ def notes(report: ExportReport) -> list[str]:
         f"loss: points of mAP on {report.images} validation images; lost boxes: of the student's with a score of 0.3; "
         "ms: an image on one CPU thread, from pixels to boxes."
     ]
+    lines += dict.fromkeys(file.nothing_to_compare for file in report.files if file.nothing_to_compare)
     for file in report.files:
-        if not file.passed:
+        if not file.passed and not file.nothing_to_compare:
             lines.append(f"{file.name} loses more than {100 * file.max_drop:g} points: see docs/export.md.")
         if file.worst_layers:
             worst = ", ".join(layer.tensor for layer in file.worst_layers[:SHOWN_LAYERS])

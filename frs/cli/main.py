@@ -141,7 +141,10 @@ def export(
     output: Annotated[Path | None, typer.Option(help="Work folder [default: RUN/export].")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print events as JSON lines instead of a bar.")] = False,
 ) -> None:
-    """Export a run's student as ONNX files and compare them with it. Exit status 1: a file loses too much mAP."""
+    """Export a run's student as ONNX files and compare them with it.
+
+    Exit status 1: a file loses too much mAP, or the student finds no objects that it could lose.
+    """
     changes = {"formats": formats, "max_drop": max_drop, "input_size": "fixed" if fixed else "dynamic"}
     raise SystemExit(_export(run, {name: value for name, value in changes.items() if value is not None}, output, json_))
 

@@ -6,6 +6,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from frs.distillation_spec import TermName
+from frs.evaluation.export_report import FileReport
 from frs.evaluation.report import Report, Role
 from frs.evaluation.verdict import Comparison, Interval
 from frs.spec import MAX_DETECTIONS
@@ -109,10 +110,15 @@ def _costs(report: Report) -> list[str]:
 def _files(report: Report) -> list[str]:
     """Return size, latency and loss of each exported file."""
     return [
-        f"{file.name}: {decimal(file.bytes)}, {file.latency_ms:.1f} ms an image on one CPU thread, loses "
-        f"{100 * file.drop:.2f} points of mAP{'' if file.passed else f', more than {100 * file.max_drop:g}'}"
+        f"{file.name}: {decimal(file.bytes)}, {file.latency_ms:.1f} ms an image on one CPU thread, {_loss(file)}"
         for file in report.files
     ]
+
+
+def _loss(file: FileReport) -> str:
+    if file.nothing_to_compare:
+        return "nothing to compare"
+    return f"loses {100 * file.drop:.2f} points of mAP{'' if file.passed else f', more than {100 * file.max_drop:g}'}"
 
 
 def _sizes(report: Report) -> list[str]:

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from frs.evaluation.advice import LEAST_MAP
 from frs.evaluation.verdict import Interval
 from frs.spec import ExportFormat
 
@@ -39,7 +40,9 @@ class FileReport(_Part):
     max_drop: float
     """Largest drop that passes, 0 to 1."""
     passed: bool
-    """Whether the drop is at most `max_drop`."""
+    """Whether the drop is at most `max_drop`; false if there is nothing to compare."""
+    nothing_to_compare: str | None = None
+    """Why the drop says nothing, and what to do: the student finds no objects that the file could lose."""
     compared: int
     """Number of the student's detections with a score of at least 0.3."""
     equal: int
@@ -58,6 +61,14 @@ class FileReport(_Part):
     """Peak memory of the process that ran the file, in MB."""
     worst_layers: list[LayerLoss] = []
     """The layers that lose most; only of a quantised file that did not pass."""
+
+
+def nothing_to_compare(student_mAP: float) -> str | None:
+    """Return why a file cannot be compared with a student of that mAP, 0 to 1; None if it can be."""
+    if student_mAP >= LEAST_MAP:
+        return None
+    finding = f"the student finds no objects (mAP {100 * student_mAP:.1f} points), so a file has none to lose"
+    return f"Nothing to compare: {finding}. Train it longer, then export it again."
 
 
 class ExportReport(_Part):

@@ -15,7 +15,7 @@ from frs.detectors.heads import Detector
 from frs.detectors.weights import SavedFile, write_bytes
 from frs.evaluation.coco_scores import score
 from frs.evaluation.detections import Rows
-from frs.evaluation.export_report import ExportReport, FileReport
+from frs.evaluation.export_report import ExportReport, FileReport, nothing_to_compare
 from frs.export import onnx_file, parity, quantise
 from frs.export.names import FILE_NAMES, calibration_images
 from frs.export.preprocessing import Preprocessing, preprocessing_of, usual_size
@@ -69,7 +69,7 @@ def run(context: RunContext, data: LoadedSplits, student: nn.Module, stop: StopR
         reports.append(_compare(context, data.val, name, saved, rows, scores.mAP, progress))
         if not reports[-1].passed:
             reporter.warn(describe_drop(reports[-1]))
-            if name == "onnx-int8":
+            if name == "onnx-int8" and not reports[-1].nothing_to_compare:
                 reports[-1] = _with_layers(reports[-1], written, reporter.warn)
     report = ExportReport(
         student_sha256=context.spec.student.sha256,
@@ -123,6 +123,8 @@ def _preprocessing(context: RunContext, split: LoadedSplit, student: Detector) -
 
 def describe_drop(file: FileReport) -> str:
     """Return the sentence about a file's loss of mAP."""
+    if file.nothing_to_compare:
+        return f"{file.name}: {file.nothing_to_compare}"
     drop = f"{file.name} loses {100 * file.drop:.2f} points of mAP"
     if file.drop_interval is not None:
         low, high = (100 * value for value in (file.drop_interval.low, file.drop_interval.high))
@@ -160,6 +162,7 @@ def _compare(
     scores = score(result.rows, split.coco, split.ids, max_detections)
     max_drop = (MAX_DROP[name] if context.job.export.max_drop is None else context.job.export.max_drop) / 100
     found = parity.differences(student, result.rows)
+    nothing = nothing_to_compare(student_mAP)
     return FileReport(
         format=name,
         name=FILE_NAMES[name],
@@ -171,7 +174,8 @@ def _compare(
             student, result.rows, split.coco, np.array(sorted(split.ids)), max_detections
         ),
         max_drop=max_drop,
-        passed=student_mAP - scores.mAP <= max_drop,
+        passed=nothing is None and student_mAP - scores.mAP <= max_drop,
+        nothing_to_compare=nothing,
         compared=found.compared,
         equal=found.equal,
         missing=found.missing,

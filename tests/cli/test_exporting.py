@@ -9,6 +9,7 @@ from export_reports import REPORT
 from rich.console import Console
 
 from cli import exporting, render
+from frs.evaluation.export_report import nothing_to_compare
 from frs_client import Client
 
 
@@ -57,6 +58,18 @@ def test_a_file_that_did_not_pass_sets_the_exit_status(
     output = frs("export", "job_1", "--output", tmp_path, code=1).output
     assert "loses more than 0.5 points" in output
     assert "conv_7" in output
+
+
+def test_a_student_that_finds_no_objects_has_nothing_to_compare_and_its_files_do_not_pass() -> None:
+    assert nothing_to_compare(0.5) is None
+    file = REPORT.files[0].model_copy(update={"passed": False, "nothing_to_compare": nothing_to_compare(0.0)})
+    report = REPORT.model_copy(update={"files": [file, file]})
+    assert not report.passed
+    console = Console(width=140, record=True)
+    console.print(render.export({"report": report.model_dump(mode="json"), "folder": "exports"}))
+    text = console.export_text()
+    assert text.count("Nothing to compare: the student finds no objects (mAP 0.0 points)") == 1
+    assert "loses more than" not in text and text.count("nothing to compare") == 2
 
 
 def test_a_failed_export_shows_its_error(frs: Any, answered: Callable[..., list[Any]], tmp_path: Path) -> None:

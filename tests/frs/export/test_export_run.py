@@ -250,7 +250,8 @@ def test_the_command_exports_a_finished_run(
     shutil.copy(weights, run / "student" / "last.pth")
     resolved = spec(data)
     student = resolved.job.student.model_copy(update={"init": "random"})
-    trained = JobSpec.model_validate({"kind": "train", "dataset": "tiny", "student": student})
+    schedule = {"image_size": [96, 96]}
+    trained = JobSpec.model_validate({"kind": "train", "dataset": "tiny", "student": student, "schedule": schedule})
     fields = {"job": trained, "student": resolved.student.model_copy(update={"description": student, "weights": None})}
     (run / run_folder.SPEC).write_text(resolved.model_copy(update=fields).model_dump_json())
     logged = [
@@ -267,3 +268,16 @@ def test_the_command_exports_a_finished_run(
     assert (run / "export" / "export" / "frs_runner.py").is_file()
     assert call(app, ["export", str(run), "--format", "tensorrt"]).exit_code == 2
     assert call(app, ["export", str(tmp_path)]).exit_code == 2
+
+
+def test_the_files_of_a_student_that_finds_no_objects_do_not_pass(data: Path, tmp_path: Path) -> None:
+    emitted = list[events.Event]()
+    untrained = {"architecture": "gfl", "backbone": {"depth": 18, "width": 16}, "neck_channels": 48}
+    untrained_spec = spec(data, student=untrained, export={"formats": ["onnx"]})
+    assert stages.run(untrained_spec, tmp_path, emitted.append, StopRequest()) == "completed"
+    report = ExportReport.model_validate_json((tmp_path / "export" / "export.json").read_bytes())
+    assert report.metrics["bbox_mAP"] < 0.01
+    [file] = report.files
+    assert not report.passed and not file.passed
+    assert str(file.nothing_to_compare).startswith("Nothing to compare: the student finds no objects")
+    assert any("Nothing to compare" in event.message for event in of(events.Log, emitted) if event.level == "warning")

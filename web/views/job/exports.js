@@ -37,7 +37,8 @@ function OneExport({ row, onChange }) {
     ${row.error && html`<p class="problem"><strong>${row.error.message}</strong> ${row.error.hint}</p>`}
     ${report && row.status === "succeeded" && html`
       <${Files} row=${row} report=${report} />
-      ${report.files.filter((file) => !file.passed).map((file) => html`<${NotPassed} file=${file} report=${report} isFixed=${settings.input_size === "fixed"} />`)}
+      ${report.files[0]?.nothing_to_compare && html`<p class="warn">${report.files[0].nothing_to_compare}</p>`}
+      ${report.files.filter((file) => !file.passed && !file.nothing_to_compare).map((file) => html`<${NotPassed} file=${file} report=${report} isFixed=${settings.input_size === "fixed"} />`)}
       <p class="hint">Compared on ${report.images} validation images. A file passes if it loses at most the allowed points of mAP.
         Latency is the median for one image on the CPU, one thread; the files' one includes scaling the image. Other jobs on the machine slow it down: compare within one table.</p>
       <${HowToRun} row=${row} report=${report} />`}`;
@@ -75,12 +76,14 @@ function Files({ row, report }) {
 
 /** @param {{file: FileReport}} props */
 function Passed({ file }) {
+  if (file.nothing_to_compare) return html`<span class="warn">nothing to compare</span>`;
   const reason = `loss ${signed(file.drop, 2)} of at most ${points(file.max_drop, 2)}`;
   return html`<strong class=${file.passed ? "good" : "bad"}>${file.passed ? "✓ yes" : "✕ no"}</strong> <small>${reason}</small>`;
 }
 
 /** How many files passed. @param {{files: FileReport[]}} props */
 function Outcome({ files }) {
+  if (files.every((file) => file.nothing_to_compare)) return html`<strong class="warn">! Nothing to compare</strong>`;
   const passed = files.filter((file) => file.passed).length;
   return html`<strong class=${passed === files.length ? "good" : "bad"}>${passed === files.length ? "✓" : "✕"} ${passed} of ${plural(files.length, "file")} passed</strong>`;
 }

@@ -187,7 +187,7 @@ function Costs({ report, student }) {
     ["Teacher's classes", facts.teacher_classes ? `${facts.teacher_classes.used} of ${facts.teacher_classes.total} used, by name` : null],
     ["Layers from the teacher", facts.teacher_init ? `${facts.teacher_init.copied.length} of ${facts.teacher_init.copied.length + facts.teacher_init.own.length} in neck and head` : null],
     ["Training images", facts.training_images ? number(facts.training_images) : null], ["Device, precision", facts.device ? `${facts.device}, ${facts.precision ?? NONE}` : null],
-    ...report.files.map((file) => [file.name, `${bytes(file.bytes)}, ${milliseconds(file.latency_ms)} on one CPU thread, mAP ${signed(-file.drop, 2)} points${file.passed ? "" : `, more than the ${points(file.max_drop, 2)} allowed`}`]),
+    ...report.files.map((file) => [file.name, `${bytes(file.bytes)}, ${milliseconds(file.latency_ms)} on one CPU thread, ${file.nothing_to_compare ? "nothing to compare" : `mAP ${signed(-file.drop, 2)} points${file.passed ? "" : `, more than the ${points(file.max_drop, 2)} allowed`}`}`]),
     [`${capital(student)}'s SHA-256`, facts.student_sha256 ? html`<code>${facts.student_sha256.slice(0, 16)}…</code> <${Copy} text=${facts.student_sha256} />` : null],
   ]).filter(([, value]) => value !== null);
   return items.length ? html`<section class="card"><h2>Costs and facts</h2><${Facts} items=${items} /></section>` : null;
