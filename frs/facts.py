@@ -108,6 +108,9 @@ class RunFacts(BaseModel):
     teacher_cache: bool | None = None
     """Whether the teacher's outputs were cached."""
     latency_device: str | None = None
+    latency_load: float | None = None
+    """Mean number of threads that wanted to run during these measurements, per CPU of the machine: well above 1, other
+    work made the latencies longer."""
     flops_convention: str | None = None
 
     method: Method | None = None

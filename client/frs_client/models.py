@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: 82da59f258381a4fb4258025f244d75e69f7bc383220355df3fdf9d3596a24e3
+# SHA-256 of the schemas: 182da763e406da28d1a334c4513ed5d43fa96fe1d8cee9793690773619561eeb
 
 from __future__ import annotations
 
@@ -1490,6 +1490,11 @@ class FileReport(Model):
     """Median time of an image on the CPU in ms, from decoded pixels to boxes."""
     threads: int
     """Number of CPU threads of that time."""
+    load: float | None = None
+    """
+    Mean number of threads that wanted to run meanwhile, per CPU of the machine: well above 1, other work made the
+    time longer. Null if unknown.
+    """
     peak_mb: float | None
     """Peak memory of the process that ran the file, in MB."""
     worst_layers: list[LayerLoss] = Field([], validate_default=True)
@@ -1903,6 +1908,8 @@ class ExportReport(Model):
     """COCO metrics of the student in torch, 0 to 1."""
     latency_ms: float
     """Median time of a validation image in torch on the CPU in ms, from scaled pixels to boxes, for one thread."""
+    load: float | None = None
+    """Load during that time, as in `files`."""
     images: int
     """Number of validation images."""
     classes: list[str]

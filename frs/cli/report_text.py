@@ -5,6 +5,7 @@ from typing import get_args
 from rich.filesize import decimal
 from rich.table import Table
 
+from frs.cpu_load import caveat
 from frs.distillation_spec import TermName
 from frs.evaluation.export_report import FileReport
 from frs.evaluation.report import Report, Role
@@ -103,14 +104,16 @@ def _costs(report: Report) -> list[str]:
     for fact, (scale, unit) in _COSTS.items():
         values = {role: getattr(report.facts, f"{role}_{fact}") for role in ("teacher", "student")}
         texts = [f"{role} {value / scale:.3g}" for role, value in values.items() if isinstance(value, int | float)]
-        lines += [f"{unit}: {', '.join(texts)}"] if texts else []
+        note = caveat(report.facts.latency_load) if fact == "latency_ms" else ""
+        lines += [f"{unit}: {', '.join(texts)}{note}"] if texts else []
     return lines
 
 
 def _files(report: Report) -> list[str]:
     """Return size, latency and loss of each exported file."""
     return [
-        f"{file.name}: {decimal(file.bytes)}, {file.latency_ms:.1f} ms an image on one CPU thread, {_loss(file)}"
+        f"{file.name}: {decimal(file.bytes)}, {file.latency_ms:.1f} ms an image on one CPU thread"
+        f"{caveat(file.load)}, {_loss(file)}"
         for file in report.files
     ]
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from frs import events
 from frs.comparison import compare
 from frs.comparison.pictures import richness
+from frs.cpu_load import mean_load
 from frs.dataset.splits import LoadedSplits
 from frs.dataset.trainable import labelled_images
 from frs.detectors import builder, weights
@@ -307,13 +308,17 @@ def emit_richness(context: RunContext, data: LoadedSplits, teacher: Teacher) -> 
 def report_complexity(context: RunContext, student: nn.Module, teacher: Teacher | None) -> None:
     """Emit parameters, FLOPs and latency of student and teacher as facts."""
     cost = complexity(student, context.test_size)
+    loads = [cost.load]
     facts = RunFacts(student_parameters=cost.parameters, student_flops=cost.flops, student_latency_ms=cost.latency_ms)
     context.reporter.facts(facts)
     if teacher is not None:
         cost = complexity(teacher.detector, context.test_size)
+        loads.append(cost.load)
         facts = RunFacts(
             teacher_parameters=cost.parameters, teacher_flops=cost.flops, teacher_latency_ms=cost.latency_ms
         )
         context.reporter.facts(facts)
     device = versions.device_name(context.device)
-    context.reporter.facts(RunFacts(latency_device=device, flops_convention=FLOPS_CONVENTION))
+    context.reporter.facts(
+        RunFacts(latency_device=device, latency_load=mean_load(loads), flops_convention=FLOPS_CONVENTION)
+    )

@@ -57,6 +57,9 @@ class FileReport(_Part):
     """Median time of an image on the CPU in ms, from decoded pixels to boxes."""
     threads: int
     """Number of CPU threads of that time."""
+    load: float | None = None
+    """Mean number of threads that wanted to run meanwhile, per CPU of the machine: well above 1, other work made the
+    time longer. Null if unknown."""
     peak_mb: float | None
     """Peak memory of the process that ran the file, in MB."""
     worst_layers: list[LayerLoss] = []
@@ -80,6 +83,8 @@ class ExportReport(_Part):
     """COCO metrics of the student in torch, 0 to 1."""
     latency_ms: float
     """Median time of a validation image in torch on the CPU in ms, from scaled pixels to boxes, for one thread."""
+    load: float | None = None
+    """Load during that time, as in `files`."""
     images: int
     """Number of validation images."""
     classes: tuple[str, ...]

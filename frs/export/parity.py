@@ -17,6 +17,7 @@ import numpy as np
 from faster_coco_eval.core import mask
 from numpy.typing import NDArray
 
+from frs.cpu_load import cpu_load, mean_load
 from frs.dataset.coco import CocoFile
 from frs.errors import ExportFailed
 from frs.evaluation import bootstrap, matching
@@ -38,6 +39,8 @@ class RunnerResult:
     """Detections as from `frs.evaluation.coco_scores.detect`."""
     latency_ms: float
     """Median time of an image in ms."""
+    load: float | None
+    """Mean load of the CPUs meanwhile; None if unknown."""
     peak_mb: float | None
     """Peak memory of the process in MB."""
 
@@ -66,7 +69,7 @@ def run_file(model: Path, images: Mapping[int, Path], progress: ProgressCallback
         f"--threads={THREADS}",
     ]
     rows: list[Rows] = [np.zeros((0, 7))]
-    latencies = list[float]()
+    latencies, loads = list[float](), list[float | None]()
     with (
         (model.parent / "runner.log").open("w+") as log,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -78,11 +81,12 @@ def run_file(model: Path, images: Mapping[int, Path], progress: ProgressCallback
                 result = json.loads(process.stdout.readline())
                 rows.append(_rows_of(result, image_id))
                 latencies.append(float(result["ms"]))
+                loads.append(cpu_load())  # of this process instead of the runner, which waits for the next image
             progress(number, len(images))
         with _reported(process, log, f"{model.name} has no result"):
             process.stdin.close()
             peak = json.loads(process.stdout.readline())["peak_mb"]
-    return RunnerResult(np.concatenate(rows), median(latencies), peak)
+    return RunnerResult(np.concatenate(rows), median(latencies), mean_load(loads), peak)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from frs.cpu_load import cpu_load, mean_load
 from frs.dataset.splits import LoadedSplit, LoadedSplits
 from frs.detectors.heads import Detector
 from frs.detectors.weights import SavedFile, write_bytes
@@ -71,10 +72,12 @@ def run(context: RunContext, data: LoadedSplits, student: nn.Module, stop: StopR
             reporter.warn(describe_drop(reports[-1]))
             if name == "onnx-int8" and not reports[-1].nothing_to_compare:
                 reports[-1] = _with_layers(reports[-1], written, reporter.warn)
+    latency_ms, load = _torch_latency_ms(context, data.val, student)
     report = ExportReport(
         student_sha256=context.spec.student.sha256,
         metrics=scores.metrics,
-        latency_ms=_torch_latency_ms(context, data.val, student),
+        latency_ms=latency_ms,
+        load=load,
         images=scores.images,
         classes=data.classes,
         image_size=context.test_size,
@@ -183,6 +186,7 @@ def _compare(
         largest_score_difference=found.largest_score_difference,
         latency_ms=result.latency_ms,
         threads=parity.THREADS,
+        load=result.load,
         peak_mb=result.peak_mb,
     )
 
@@ -199,14 +203,15 @@ def _with_layers(report: FileReport, written: WrittenFiles, warn: Callable[[str]
 
 
 @torch.no_grad()
-def _torch_latency_ms(context: RunContext, split: LoadedSplit, student: Detector) -> float:
-    """Return the median time of a validation image on the CPU with as many threads as the exported files have."""
-    threads, seconds = torch.get_num_threads(), list[float]()
+def _torch_latency_ms(context: RunContext, split: LoadedSplit, student: Detector) -> tuple[float, float | None]:
+    """Return the median time of a validation image on the CPU, with the threads of the exported files, and the load."""
+    threads, seconds, loads = torch.get_num_threads(), list[float](), list[float | None]()
     torch.set_num_threads(parity.THREADS)
     student.cpu().eval()
     for batch in context.test_loader(split, split.valid[:TIMED_IMAGES]):
         started = time.perf_counter()
         student.test_step(batch)
         seconds.append(time.perf_counter() - started)
+        loads.append(cpu_load())
     torch.set_num_threads(threads)
-    return 1000 * median(seconds)
+    return 1000 * median(seconds), mean_load(loads)

@@ -11,6 +11,7 @@ import torch
 from mmdet.structures import DetDataSample
 from torch.utils.flop_counter import FlopCounterMode
 
+from frs.cpu_load import cpu_load, mean_load
 from frs.detectors.heads import Detector
 from frs.training.preserve_state import preserve_state
 
@@ -29,6 +30,8 @@ class Complexity:
     papers (torch counts two). The second stage is counted for the proposals that the first makes of a noise image."""
     latency_ms: float
     """Median time of a prediction in ms, from raw pixels to boxes, on the detector's device."""
+    load: float | None = None
+    """Mean load of the CPUs meanwhile; None if unknown."""
 
 
 @torch.no_grad()
@@ -39,9 +42,9 @@ def complexity(detector: Detector, size: tuple[int, int]) -> Complexity:
         detector.eval()
         with FlopCounterMode(display=False) as counter:
             detector.test_step(image)
-        latency_ms = _measure_latency_ms(detector, image)
+        latency_ms, load = _measure_latency_ms(detector, image)
     parameters = sum(parameter.numel() for parameter in detector.parameters())
-    return Complexity(parameters, counter.get_total_flops() // 2, latency_ms)
+    return Complexity(parameters, counter.get_total_flops() // 2, latency_ms, load)
 
 
 def noise_image(size: tuple[int, int]) -> dict[str, Any]:
@@ -52,8 +55,9 @@ def noise_image(size: tuple[int, int]) -> dict[str, Any]:
     return {"inputs": [pixels], "data_samples": [DetDataSample(metainfo=shape)]}
 
 
-def _measure_latency_ms(detector: Detector, image: dict[str, Any]) -> float:
-    seconds: list[float] = []
+def _measure_latency_ms(detector: Detector, image: dict[str, Any]) -> tuple[float, float | None]:
+    """Return the median time, and the mean load of the CPUs."""
+    seconds, loads = list[float](), list[float | None]()
     started = time.perf_counter()
     while len(seconds) < REPEATS and time.perf_counter() - started < MAX_SECONDS:
         before = time.perf_counter()
@@ -61,4 +65,5 @@ def _measure_latency_ms(detector: Detector, image: dict[str, Any]) -> float:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - before)
-    return 1000 * median(seconds)
+        loads.append(cpu_load())
+    return 1000 * median(seconds), mean_load(loads)

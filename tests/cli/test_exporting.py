@@ -72,6 +72,17 @@ def test_a_student_that_finds_no_objects_has_nothing_to_compare_and_its_files_do
     assert "loses more than" not in text and text.count("nothing to compare") == 2
 
 
+def test_a_latency_that_was_measured_on_a_busy_machine_is_marked() -> None:
+    def text_of(load: float) -> str:
+        console = Console(width=140, record=True)
+        report = REPORT.model_copy(update={"load": load})
+        console.print(render.export({"report": report.model_dump(mode="json"), "folder": "exports"}))
+        return console.export_text()
+
+    assert "9.0*" in text_of(3.0) and "measured on a busy machine" in text_of(3.0)
+    assert "*" not in text_of(0.5)
+
+
 def test_a_failed_export_shows_its_error(frs: Any, answered: Callable[..., list[Any]], tmp_path: Path) -> None:
     answered(status="failed")
     output = frs("export", "job_1", "--output", tmp_path, code=1).output

@@ -6,6 +6,7 @@ import { Table } from "../../components/table.js";
 import { attempt } from "../../components/toast.js";
 import { NONE, bytes, milliseconds, plural, points, range, signed, words } from "../../format.js";
 import { html, useState } from "../../html.js";
+import { isBusy } from "../../limits.js";
 import { useResource } from "../../resource.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["JobDetails"]} Job */
@@ -41,6 +42,7 @@ function OneExport({ row, onChange }) {
       ${report.files.filter((file) => !file.passed && !file.nothing_to_compare).map((file) => html`<${NotPassed} file=${file} report=${report} isFixed=${settings.input_size === "fixed"} />`)}
       <p class="hint">Compared on ${report.images} validation images. A file passes if it loses at most the allowed points of mAP.
         Latency is the median for one image on the CPU, one thread; the files' one includes scaling the image. Other jobs on the machine slow it down: compare within one table.</p>
+      ${[report, ...report.files].some(({ load }) => isBusy(load)) && html`<p class="warn">busy: measured on a busy machine; other work made the time longer. Export again while it is idle.</p>`}
       <${HowToRun} row=${row} report=${report} />`}`;
 }
 
@@ -66,7 +68,7 @@ function Files({ row, report }) {
     { name: "loss", title: "Loss in points", numeric: true, cell: (file) => (file ? signed(file.drop, 2) : NONE) },
     { name: "interval", title: "95 % interval", numeric: true, cell: (file) => range(file?.drop_interval, 2) },
     { name: "missing", title: "Lost boxes", numeric: true, cell: (file) => (file ? `${file.missing} of ${file.compared}` : NONE) },
-    { name: "latency", title: "Latency", numeric: true, cell: (file) => milliseconds((file ?? report).latency_ms) },
+    { name: "latency", title: "Latency", numeric: true, cell: (file) => html`${milliseconds((file ?? report).latency_ms)}${isBusy((file ?? report).load) && html` <span class="warn" title="Measured on a busy machine">busy</span>`}` },
     { name: "memory", title: "Memory", numeric: true, cell: (file) => (file?.peak_mb ? bytes(1e6 * file.peak_mb) : NONE) },
     { name: "passed", title: "Passed", cell: (file) => (file ? html`<${Passed} file=${file} />` : NONE) },
     { name: "download", title: "Download", cell: (file) => file && html`<${Save} job=${row.job_id} name=${file.name} />` },

@@ -5,6 +5,7 @@ import { Loading } from "../../components/basics.js";
 import { Chart, COLOURS } from "../../components/chart.js";
 import { milliseconds, points } from "../../format.js";
 import { html, useMemo } from "../../html.js";
+import { isBusy } from "../../limits.js";
 import { useResource } from "../../resource.js";
 import { detectorOf } from "../../roles.js";
 
@@ -40,6 +41,7 @@ function Scatter({ report, student }) {
   return html`
     <${Chart} option=${option} height=${320} label=${`mAP against latency: ${found.map((point) => `${point.name} ${points(point.mAP)} at ${milliseconds(point.latency)}`).join("; ")}`} />
     <p class="hint">The trained detectors were measured in PyTorch (device: ${device}), the exported files in onnxruntime on one CPU thread.${" "}
+      ${isBusy(/** @type {any} */ (report.facts).latency_load) || report.files.some((file) => isBusy(file.load)) ? html`<strong class="warn">Measured on a busy machine: other work made these times longer.</strong> ` : ""}
       ${report.rows.some((row) => row.role === "baseline") ? "The baseline is the same detector as the student, so it has the student's latency." : ""}</p>`;
 }
 

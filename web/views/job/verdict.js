@@ -6,6 +6,7 @@ import { Prose } from "../../components/prose.js";
 import { Chart } from "../../components/chart.js";
 import { bytes, count, milliseconds, NONE, number, percent, plural, points, range, signed, words } from "../../format.js";
 import { html, useEffect, useMemo } from "../../html.js";
+import { isBusy } from "../../limits.js";
 import { useResource } from "../../resource.js";
 import { capital, detectorOf } from "../../roles.js";
 import { href } from "../../router.js";
@@ -182,7 +183,7 @@ function Costs({ report, student }) {
     `${name} ${number(/** @type {number} */ (value))}${facts.weights_shares?.[name] ? `, calibrated to ${number(facts.weights_shares[name])} times the task's gradient` : ""}${facts.weights_paper?.[name] ? ` (the paper's: ${number(facts.weights_paper[name])})` : ""}`);
   const items = /** @type {[string, any][]} */ ([
     ["Parameters", both("parameters", count)], ["FLOPs an image", both("flops", count)],
-    ["Latency an image", both("latency_ms", milliseconds)], ["Evaluated at", both("image_size", (size) => `${size.join(" x ")} pixels`)],
+    ["Latency an image", both("latency_ms", milliseconds) && `${both("latency_ms", milliseconds)}${isBusy(facts.latency_load) ? " (measured on a busy machine)" : ""}`], ["Evaluated at", both("image_size", (size) => `${size.join(" x ")} pixels`)],
     ["Weights of the terms", weights.length ? weights.join("; ") : null],
     ["Teacher's classes", facts.teacher_classes ? `${facts.teacher_classes.used} of ${facts.teacher_classes.total} used, by name` : null],
     ["Layers from the teacher", facts.teacher_init ? `${facts.teacher_init.copied.length} of ${facts.teacher_init.copied.length + facts.teacher_init.own.length} in neck and head` : null],
