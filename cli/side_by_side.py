@@ -26,7 +26,9 @@ def draw(answer: Json) -> Group:
         "last value": last_values,
         "evaluation": _evaluation_rows(jobs, answer["evaluations"]),
     }
-    return Group(*(_table(title, jobs, rows) for title, rows in sections.items()))
+    tables = (_table(title, jobs, rows) for title, rows in sections.items())
+    note = "The jobs were evaluated on different data sets: their scores cannot be compared, and none is marked."
+    return Group(*tables, *([] if answer["comparable"] else [Text(note)]))
 
 
 def _evaluation_rows(jobs: Sequence[str], evaluations: Sequence[Json]) -> list[tuple[str, list[str]]]:

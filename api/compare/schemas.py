@@ -86,3 +86,5 @@ class Comparison(ResponseModel):
     curves: list[Curve]
     evaluations: list[JobScores]
     """Last evaluations; jobs without an evaluation are omitted."""
+    comparable: bool
+    """Whether they are on the same data set. If not, their metrics cannot be compared, and none is marked as best."""

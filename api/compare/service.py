@@ -25,11 +25,13 @@ def compare_jobs(
     with context.database.read() as session:
         jobs = [get_row(session, caller, job_id) for job_id in job_ids]
         evaluations = {job.id: evaluation for job in jobs if (evaluation := _last_student_evaluation(session, job.id))}
+        comparable = len({job.dataset_id for job in jobs if job.id in evaluations}) < 2
     return Comparison(
         jobs=[_to_compared_job(job, evaluations.get(job.id)) for job in jobs],
         differences=find_differences([job.spec for job in jobs]),
         curves=curves.align_curves(context, caller, job_ids, keys, max_points),
-        evaluations=_score(list(evaluations.values())),
+        evaluations=_score(list(evaluations.values()), comparable),
+        comparable=comparable,
     )
 
 
@@ -78,8 +80,11 @@ def _last_student_evaluation(session: Session, job_id: str) -> Evaluation | None
     return session.scalar(student_evaluations.order_by(*newest_first).limit(1))
 
 
-def _score(evaluations: Sequence[Evaluation]) -> list[JobScores]:
-    best, best_classes = (_best_names([getattr(row, part) for row in evaluations]) for part in ("metrics", "per_class"))
+def _score(evaluations: Sequence[Evaluation], comparable: bool) -> list[JobScores]:
+    best, best_classes = (
+        _best_names([getattr(row, part) for row in evaluations]) if comparable else [list[str]()] * len(evaluations)
+        for part in ("metrics", "per_class")
+    )
     columns = ("job_id", "step", "last", "metrics", "per_class")
     return [
         JobScores.model_validate(

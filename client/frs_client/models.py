@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: 182da763e406da28d1a334c4513ed5d43fa96fe1d8cee9793690773619561eeb
+# SHA-256 of the schemas: cb03cdb3a22558d0f093d7884e563740975a7682aa0cbde42cc8146b2065ded6
 
 from __future__ import annotations
 
@@ -1834,6 +1834,8 @@ class SideBySide(Model):
     curves: list[Curve]
     evaluations: list[JobScores]
     """Last evaluations; jobs without an evaluation are omitted."""
+    comparable: bool
+    """Whether they are on the same data set. If not, their metrics cannot be compared, and none is marked as best."""
 
 
 class Comparison(Model):

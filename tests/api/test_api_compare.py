@@ -121,6 +121,19 @@ def test_the_best_of_the_last_evaluations_are_marked(service, shapes):
     assert set(rows[1]["best_classes"]) == {"circle", "square", "triangle", "star"}
 
 
+def test_scores_on_different_data_sets_are_not_compared(service, shapes):
+    service.copy_dataset_altered("other", lambda folder, document: None)
+    service.register("other")
+    leases = [service.claim(service.submit(dataset=name)["id"]) for name in ("shapes", "other")]
+    service.evaluate(leases[0], "student", 0.2)
+    ids = [lease.job_id for lease in leases]
+    assert compare(service, *ids)["comparable"] is True, "one evaluation alone"
+    service.evaluate(leases[1], "student", 0.3)
+    answer = compare(service, *ids)
+    assert answer["comparable"] is False
+    assert [row["best"] + row["best_classes"] for row in answer["evaluations"]] == [[], []]
+
+
 def test_equal_values_are_both_best_and_a_single_value_is_not(service, running_pair):
     service.evaluate(running_pair[0], "student", 0.3)
     assert compare(service, *(lease.job_id for lease in running_pair))["evaluations"][0]["best"] == []

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cli import render, terminal
+from cli import render, side_by_side, terminal
 from cli.arguments import job_ids
 from cli.main import app
 from frs import events
@@ -212,6 +212,14 @@ def test_compare_marks_the_best_scores(frs: Any, do: Any, claimed: Any) -> None:
     answer = json.loads(frs("compare", a.job_id, b.job_id, "--keys", "train/none", "--json").output)
     assert answer["curves"] == []
     assert "invalid_request" in frs("compare", a.job_id, code=1).stderr
+
+
+def test_compare_says_that_scores_on_different_data_sets_cannot_be_compared() -> None:
+    job = dict.fromkeys(("name", "status", "kind", "method", "parameters", "flops", "latency_ms")) | {"id": "job_1"}
+    answer = {"jobs": [job], "differences": [], "curves": [], "evaluations": [], "comparable": False}
+    console = Console(width=140, record=True)
+    console.print(side_by_side.draw(answer))
+    assert "different data sets: their scores cannot be compared" in console.export_text()
 
 
 def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, claimed: Any) -> None:

@@ -60,7 +60,7 @@ function SideBySide({ ids }) {
   return html`<${Loading} resource=${comparison}>${(/** @type {Comparison} */ data) => html`
     <${Section} title="Jobs" jobs=${data.jobs} rows=${factRows(data.jobs)} canRemove />
     <${Section} title="Evaluation" jobs=${data.jobs} rows=${scoreRows(data)}
-      note="mAP in points on the validation split, of the last evaluation; ★ marks the best of a row. A difference is not evidence of an improvement: that is the verdict of a job with its baseline."
+      note=${`mAP in points on the validation split, of the last evaluation${data.comparable ? "; ★ marks the best of a row. A difference is not evidence of an improvement: that is the verdict of a job with its baseline." : ". The jobs were evaluated on different data sets: their numbers cannot be compared, and none is marked as best."}`}
       empty="No job has been evaluated yet." />
     <${Section} title="Differences of the specs" jobs=${data.jobs} rows=${data.differences.map((item) => ({ name: html`<code>${item.path}</code>`, cells: item.values.map(specValue) }))} empty="The specs are the same." />
     <${Curves} ids=${ids} jobs=${data.jobs} keys=${data.curves.map((curve) => curve.key)} isLive=${isLive} />
