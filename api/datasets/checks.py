@@ -45,6 +45,8 @@ class DatasetCheckResult(BaseModel):
     """Issues that make the data set unusable as a whole, regardless of the accepted fraction of invalid images."""
     shared_images: list[str] = []
     """A warning if images are listed in both splits."""
+    test_folder: list[str] = []
+    """A warning if there is a folder of a test split, which no job reads."""
 
     def accepted(self, max_invalid_fraction: float = 0.0) -> bool:
         """Return whether the data set is usable with at most this fraction of invalid images per split.
@@ -66,7 +68,7 @@ class DatasetCheckResult(BaseModel):
         """Sentences on what training does not use, and on what may not be intended."""
         reports = (("training", self.train), ("validation", self.val))
         texts = [f"The {split} split: {text}" for split, report in reports if report for text in report.notes]
-        return texts + self.shared_images
+        return texts + self.shared_images + self.test_folder
 
     @property
     def issue_count(self) -> int:
@@ -149,7 +151,7 @@ def _hash_annotations(root: Path, dataset: Dataset) -> dict[str, str]:
 
 
 def _check_splits(root: Path, dataset: Dataset) -> DatasetCheckResult:
-    result = DatasetCheckResult()
+    result = DatasetCheckResult(test_folder=_describe_test_folder(root, dataset))
     train = _inspect_split(result, "train", root, dataset.train_images, dataset.train_annotations)
     val = _inspect_split(result, "val", root, dataset.val_images, dataset.val_annotations)
     if train and val:
@@ -161,6 +163,18 @@ def _check_splits(root: Path, dataset: Dataset) -> DatasetCheckResult:
             result.unusable.append(SplitIssue(split="val", code=error.code, message=error.message, hint=error.hint))
     result.train, result.val = (split.report if split else None for split in (train, val))
     return result
+
+
+def _describe_test_folder(root: Path, dataset: Dataset) -> list[str]:
+    """Return a sentence if a folder `test` lies beside that of the training images, in the data set's own folder."""
+    beside = (root / dataset.train_images).parent
+    is_shared = beside == root and not dataset.upload_key
+    if is_shared or not (beside / "test").is_dir():
+        return []
+    return [
+        "The folder test: no job reads it; training and evaluation use the training and the validation split. To score "
+        "a detector on it, register it as the validation split of another data set."
+    ]
 
 
 def _inspect_split(

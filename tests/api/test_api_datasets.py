@@ -205,3 +205,21 @@ def test_an_annotation_file_that_cannot_be_hashed_has_no_hash(service, monkeypat
     monkeypatch.setattr(checks, "digest", unreadable)
     assert service.register("shapes")["status"] == "ready"
     assert hashes_of(service, "shapes") == {}
+
+
+def test_a_test_folder_is_named_as_read_by_no_job(service):
+    service.copy_dataset_altered("tested", lambda folder, document: (folder / "test").mkdir())
+    dataset = service.register("tested")
+    assert dataset["status"] == "ready"
+    [warning] = dataset["warnings"]
+    assert warning.startswith("The folder test: no job reads it")
+    assert service.get("/datasets/tested/check")["warnings"] == [warning]
+
+
+def test_a_folder_among_the_data_sets_is_not_taken_for_a_test_split(service):
+    service.copy_dataset_altered("plain", lambda folder, document: None)
+    (service.settings.datasets_root / "test").mkdir()
+    (service.settings.datasets_root / "plain" / "train").rename(service.settings.datasets_root / "pictures")
+    files = {"images": "pictures", "annotations": "plain/annotations/instances_train.json"}
+    answer = service.client.post("/datasets", json={"name": "plain", "train": files}).json()
+    assert answer["warnings"] == []
