@@ -40,10 +40,16 @@ function Field(props) {
   const control = { boolean: Checkbox, choice: Choice }[/** @type {"boolean" | "choice"} */ (form.kind)] ?? (isListed ? Picker : TextInput);
   return html`
     <div class=${isLong ? "field long" : "field"}>
-      <label for=${id}>${words(props.name)}${props.required && html` <span class="muted">(required)</span>`}</label>
+      <label for=${id}><${FieldName} name=${props.name} />${props.required && html` <span class="muted">(required)</span>`}</label>
       <${control} ...${input} />
       <${Notes} id=${id} description=${form.schema.description} errors=${errors} />
     </div>`;
+}
+
+/** The name of a field as text, and as it is in the YAML where that differs. @param {{name: string, title?: string}} props */
+function FieldName({ name, title = words(name) }) {
+  const text = title[0].toUpperCase() + title.slice(1);
+  return html`${text}${text.toLowerCase() !== name && html` <small class="muted"><code>${name}</code></small>`}`;
 }
 
 /** @param {string} path */
@@ -66,7 +72,7 @@ function Notes({ id, description = "", errors }) {
 function Group({ name, path, value, onChange, context, form }) {
   const change = (/** @type {any} */ next) => onChange(Object.keys(next).length ? next : undefined);
   return html`
-    <fieldset class="group"><legend>${words(name)}</legend>
+    <fieldset class="group"><legend><${FieldName} name=${name} /></legend>
       <${Notes} id=${fieldId(path)} errors=${errorsOf(context, path)} />
       <${ObjectFields} schema=${form.schema} path=${path} value=${value} onChange=${change} context=${context} />
     </fieldset>`;
@@ -81,7 +87,7 @@ function Variants({ name, path, value, required, onChange, context, form }) {
   const title = context.titles?.[path] ?? words(name);
   const choose = (/** @type {any} */ event) => onChange(event.target.value === "" ? undefined : initialValue(form.variants[event.target.value]));
   return html`
-    <fieldset class="group"><legend>${title}${title !== words(name) && html` <span class="muted">(<code>${name}</code> in the YAML)</span>`}${required && html` <span class="muted">(required)</span>`}</legend>
+    <fieldset class="group"><legend><${FieldName} name=${name} title=${title} />${required && html` <span class="muted">(required)</span>`}</legend>
       <div class="field">
         <label for=${id} class="visually-hidden">${title}</label>
         <select id=${id} onChange=${choose} aria-invalid=${errors.length > 0} aria-describedby=${`${id}-notes`}>
