@@ -55,6 +55,33 @@ def test_the_question_before_a_cancel_names_the_jobs_that_will_fail(make_tab, si
     dialog.get_by_role("button", name="Back").click()
 
 
+def test_a_bulk_action_says_how_many_jobs_it_changed_until_it_is_closed(make_tab, site):
+    train = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "resources": {"devices": 4}}
+    for name in ("bulk-1", "bulk-2"):
+        site.client.post("/jobs", train | {"name": name})
+    page = make_tab().open("#/jobs?name=bulk-")
+    for name in ("bulk-1", "bulk-2"):
+        page.get_by_role("row").filter(has=page.get_by_role("link", name=name)).get_by_role("checkbox").check()
+    [first, _] = site.client.get("/jobs", name="bulk-")["data"]
+    page.route(f"**/jobs/{first['id']}/cancel", lambda route: route.fulfill(status=503, json={"detail": "Not now."}))
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel", exact=True).click()
+    outcome = page.get_by_role("alert").filter(has_text="1 of 2 jobs cancelled, 1 not.")
+    expect(outcome.get_by_text(first["name"])).to_be_visible()
+    outcome.get_by_role("button", name="Close").click()
+    expect(outcome).to_have_count(0)
+    for job in site.client.get("/jobs", name="bulk-")["data"]:
+        if not job["is_terminal"]:
+            site.client.post(f"/jobs/{job['id']}/cancel")
+
+
+def test_a_finished_job_offers_export_and_try_out(make_tab, site):
+    page = make_tab().open(f"#/jobs/{site.jobs['baseline']}")
+    page.get_by_role("link", name="Export, or try it on a picture").click()
+    expect(page.get_by_role("heading", name="Exports for the device")).to_be_visible()
+    expect(page.get_by_text("Start an export above: pictures are run on an exported file.")).to_be_visible()
+
+
 def test_a_running_job_shows_its_steps_as_they_come(make_tab, site):
     page = open_job(make_tab, site, "running")
     before = page.get_by_text("of the training").inner_text()

@@ -22,7 +22,7 @@ const TABS = {
   curves: { title: "Curves", load: () => import("./job/curves.js"), shows: (job) => job.attempt > 0 && ["distill", "train", "quantize"].includes(job.kind) },
   verdict: { title: "Verdict", load: () => import("./job/verdict.js"), shows: (job) => job.attempt > 0 || job.kind === "compare" },
   pictures: { title: "Pictures", load: () => import("./job/pictures.js"), shows: (job) => job.attempt > 0 && job.kind !== "export" },
-  files: { title: "Files", load: () => import("./job/files.js"), shows: (job) => job.attempt > 0 },
+  files: { title: "Files and exports", load: () => import("./job/files.js"), shows: (job) => job.attempt > 0 },
   log: { title: "Log", load: () => import("./job/log.js"), shows: () => true },
 };
 /** Events after which the job is loaded again. */

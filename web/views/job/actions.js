@@ -34,6 +34,7 @@ export function Actions({ job, reload }) {
     <div class="row" role="group" aria-label="Actions">
       ${Object.entries(ACTIONS).filter(([name]) => allowed.includes(name)).map(([name, action]) => html`
         <${ActionButton} key=${name} class=${action.danger ? "danger" : ""} confirm=${action.confirm} details=${name === "cancel" && html`<${Dependents} ids=${[job.id]} />`} onClick=${() => act(name)}>${action.title}<//>`)}
+      ${job.status === "succeeded" && ["distill", "train", "quantize"].includes(job.kind) && html`<a class="button" href=${href(["jobs", job.id, "files"])}>Export, or try it on a picture</a>`}
       ${job.kind === "train" && !job.parent_id && ["queued", "running", "succeeded"].includes(job.status) && html`
         <a class="button primary" href=${href(["new"], { recipe: "edge_student", dataset: job.spec.dataset, teacher: job.id })}>Distil a student from it</a>`}
       <button onClick=${() => setEditing(true)}>Edit name, tags, priority</button>

@@ -45,7 +45,9 @@ function Exports({ job }) {
       ${!isExport && html`<${ExportForm} job=${job} isFirst=${exports.data?.length === 0} onStarted=${restart} />`}
     </section>
     ${!isExport && job.is_terminal && html`<section class="card"><h2>mAP against latency</h2><${LatencyChart} key=${exports.data?.[0]?.finished_at} job=${job} /></section>`}
-    ${hasFile && html`<section class="card"><h2>Try it on a picture</h2><${TryIt} key=${exports.data?.[0]?.finished_at} sources=${sourcesOf(job)} dataset=${job.spec.dataset} /></section>`}`;
+    ${job.is_terminal && (!isExport || hasFile) && html`<section class="card"><h2>Try it on a picture</h2>${hasFile
+      ? html`<${TryIt} key=${exports.data?.[0]?.finished_at} sources=${sourcesOf(job)} dataset=${job.spec.dataset} />`
+      : html`<p class="empty">Start an export above: pictures are run on an exported file.</p>`}</section>`}`;
 }
 
 /** The detectors to run on a picture: the student, and what it is compared with. @param {Job} job @returns {import("../../components/try_it.js").Source[]} */

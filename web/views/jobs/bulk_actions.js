@@ -3,7 +3,6 @@
 import { post, send } from "../../api.js";
 import { ActionButton } from "../../components/basics.js";
 import { Dependents } from "../../components/dependents.js";
-import { toast } from "../../components/toast.js";
 import { plural } from "../../format.js";
 import { html, useState } from "../../html.js";
 import { go } from "../../router.js";
@@ -11,32 +10,34 @@ import { MAX_COMPARED } from "../../limits.js";
 
 /** @typedef {import("../../types/api").components["schemas"]["Job"]} Job */
 /** @typedef {{job: Job, error: any}} Refusal */
+/** @typedef {{text: string, refusals: Refusal[], isRunning?: boolean}} Outcome What a bulk action has done so far. */
 
 const ACTIONS = [
   { action: "resume", title: "Resume", done: "resumed" },
   { action: "pause", title: "Pause", done: "paused" },
   { action: "stop", title: "Stop early", done: "stopped", question: "Their students so far are evaluated and kept.", verb: "Stop" },
-  { action: "cancel", title: "Cancel", done: "cancelled", question: "Their baselines, seed runs and comparisons are cancelled too.", verb: "Cancel" },
+  { action: "cancel", title: "Cancel", done: "cancelled", question: "Their baselines, seed runs and comparisons are cancelled too; running jobs end at their next step.", verb: "Cancel" },
   { action: "retry", title: "Retry", done: "started again", question: "They start from scratch; their results are deleted.", verb: "Retry" },
 ];
 
 /** @param {{jobs: Job[], onDone: () => void, onClear: () => void}} props */
 export function BulkActions({ jobs, onDone, onClear }) {
-  const [refusals, setRefusals] = useState(/** @type {Refusal[]} */ ([]));
+  const [outcome, setOutcome] = useState(/** @type {Outcome | null} */ (null));
 
   /** @param {Job[]} targets @param {(job: Job) => Promise<any>} request @param {string} done */
   const run = async (targets, request, done) => {
     /** @type {Refusal[]} */
-    const failed = [];
-    for (const job of targets) {
-      try { await request(job); } catch (error) { failed.push({ job, error }); }
+    const refusals = [];
+    for (const [index, job] of targets.entries()) {
+      setOutcome({ text: `${index} of ${plural(targets.length, "job")} ${done} so far`, refusals: [], isRunning: true });
+      try { await request(job); } catch (error) { refusals.push({ job, error }); }
     }
-    setRefusals(failed);
-    if (failed.length < targets.length) toast(`${plural(targets.length - failed.length, "job")} ${done}.`);
+    const changed = targets.length - refusals.length;
+    setOutcome({ text: refusals.length ? `${changed} of ${plural(targets.length, "job")} ${done}, ${refusals.length} not` : `${plural(changed, "job")} ${done}`, refusals });
     onDone();
   };
   return html`
-    ${refusals.length > 0 && html`<${Refusals} refusals=${refusals} onClose=${() => setRefusals([])} />`}
+    ${outcome && html`<${OutcomeOf} outcome=${outcome} onClose=${() => setOutcome(null)} />`}
     ${jobs.length > 0 && html`
       <div class="card bulk" role="group" aria-label="Actions on the selected jobs">
         <strong role="status">${plural(jobs.length, "job")} selected</strong>
@@ -58,10 +59,17 @@ const allows = (job, action) => job.allowed_actions.includes(/** @type {any} */ 
 
 /** @param {{item: typeof ACTIONS[number], jobs: Job[], run: Run}} props */
 function ActionOnAll({ item, jobs, run }) {
-  const targets = jobs.filter((job) => allows(job, item.action));
+  const allowed = jobs.filter((job) => allows(job, item.action));
+  const targets = item.action === "cancel" ? heads(allowed) : allowed;
   if (!targets.length) return null;
   const confirm = item.question && `${item.verb} ${plural(targets.length, "job")}? ${item.question}`;
-  return html`<${ActionButton} confirm=${confirm} details=${item.action === "cancel" && html`<${Dependents} ids=${targets.map((job) => job.id)} />`} onClick=${() => run(targets, (job) => post(`jobs/${job.id}/${item.action}`), item.done)}>${item.title}${countText(targets, jobs)}<//>`;
+  return html`<${ActionButton} confirm=${confirm} details=${item.action === "cancel" && html`<${Dependents} ids=${targets.map((job) => job.id)} />`} onClick=${() => run(targets, (job) => post(`jobs/${job.id}/${item.action}`), item.done)}>${item.title}${countText(allowed, jobs)}<//>`;
+}
+
+/** Return the jobs whose parent is not among them: an action on the parent is one on the others. @param {Job[]} jobs */
+function heads(jobs) {
+  const ids = new Set(jobs.map((job) => job.id));
+  return jobs.filter((job) => !job.parent_id || !ids.has(job.parent_id));
 }
 
 /** How many of the selected jobs allow an action, unless all do. @param {Job[]} targets @param {Job[]} jobs */
@@ -70,8 +78,7 @@ const countText = (targets, jobs) => (targets.length === jobs.length ? "" : ` ($
 /** @param {{jobs: Job[], run: Run}} props */
 function Delete({ jobs, run }) {
   if (!jobs.length) return null;
-  const ids = new Set(jobs.map((job) => job.id));
-  const targets = jobs.filter((job) => !job.parent_id || !ids.has(job.parent_id)); // the others are deleted with their parent
+  const targets = heads(jobs);
   const remove = (/** @type {"delete" | "keep"} */ artifacts) => run(targets, (job) => send("DELETE", `jobs/${job.id}`, { query: { artifacts } }), "deleted");
   const what = `Delete ${plural(targets.length, "job")} with baselines, seed runs and comparisons`;
   return html`
@@ -103,9 +110,9 @@ function Priority({ jobs, run }) {
   </span>`;
 }
 
-/** @param {{refusals: Refusal[], onClose: () => void}} props */
-const Refusals = ({ refusals, onClose }) => html`
-  <div class="problem" role="alert">
-    <strong>${plural(refusals.length, "job")} not changed</strong> <button class="quiet" onClick=${onClose}>Close</button>
-    <ul>${refusals.map(({ job, error }) => html`<li>${job.name ?? job.id}: ${error.message} ${error.hint}</li>`)}</ul>
+/** @param {{outcome: Outcome, onClose: () => void}} props */
+const OutcomeOf = ({ outcome: { text, refusals, isRunning }, onClose }) => html`
+  <div class=${refusals.length ? "problem" : "card"} role=${refusals.length ? "alert" : "status"}>
+    <strong>${text}.</strong> ${!isRunning && html`<button class="quiet" onClick=${onClose}>Close</button>`}
+    ${refusals.length > 0 && html`<ul>${refusals.map(({ job, error }) => html`<li>${job.name ?? job.id}: ${error.message} ${error.hint}</li>`)}</ul>`}
   </div>`;
