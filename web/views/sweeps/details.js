@@ -67,12 +67,15 @@ function Verdict({ sweep }) {
     <${Facts} items=${[
       ["Best setting", best ? Object.entries(best.values).map(([field, value]) => `${field} ${JSON.stringify(value)}`).join(", ") : NONE],
       ["mAP of the student", points(confirmation.mAP)],
-      ["Seeds", `${confirmation.first_seed} to ${confirmation.first_seed + confirmation.seeds - 1}, none of which took part in the choice`],
+      ["Seeds", `${seeds(confirmation.first_seed, confirmation.seeds)}, not used for the choice`],
       ["Job", confirmation.job_id ? html`<${JobLink} id=${confirmation.job_id} name="report and student" />` : "deleted"],
     ]} />
     <p class="hint covers"><strong>What it covers:</strong> <${Prose} text=${confirmation.caveat} /></p>
   </section>`;
 }
+
+/** "3 to 5", or "3". @param {number} first @param {number} number */
+const seeds = (first, number) => (number === 1 ? first : `${first} to ${first + number - 1}`);
 
 /** @param {{sweep: SweepDetails}} props */
 function Budget({ sweep }) {
@@ -90,7 +93,7 @@ function Budget({ sweep }) {
 /** @param {{sweep: SweepDetails}} props */
 function Settings({ sweep }) {
   const fields = Object.keys(sweep.spec.space);
-  const name = (/** @type {SettingRow} */ row) => [...fields.map((field) => JSON.stringify(row.values[field])), ...(row.epochs ? [`${row.epochs} epochs`] : [])].join(", ");
+  const name = (/** @type {SettingRow} */ row) => [...fields.map((field) => `${field.split(".").pop()} ${JSON.stringify(row.values[field])}`), ...(row.epochs ? [`${row.epochs} epochs`] : [])].join(", ");
   const chart = useMemo(() => gainChart(
     sweep.table.filter((row) => row.mAP !== null).map((row) => ({ name: name(row), gain: /** @type {number} */ (row.mAP), interval: row.interval })), "mAP in points, mean over the tuning seeds",
   ), [sweep.table]);
