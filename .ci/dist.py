@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from frs import __version__
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ("api", "worker")
+NOT_COPIED = ("build", "demo", "runs", "bench", "datasets", "models", "backup", "docs", "tests")
+"""Folders of the checkout that are no sources of a package; some are large, or change while tests run."""
 
 
 def main() -> None:
@@ -49,12 +52,19 @@ def build(project: Path, target: Path) -> Path:
     """
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "source")
-        ignored = shutil.ignore_patterns(".venv", ".git", "build", "demo", "runs", "*.egg-info", "__pycache__")
-        shutil.copytree(project, source, ignore=ignored)
+        shutil.copytree(project, source, ignore=partial(_ignored, project))
         sdist = target / _run_backend("build_sdist", source, target)
         with tarfile.open(sdist) as archive:
             archive.extractall(folder, filter="data")
         return target / _run_backend("build_wheel", Path(folder, sdist.name.removesuffix(".tar.gz")), target)
+
+
+def _ignored(project: Path, folder: str, names: list[str]) -> set[str]:
+    """Return which names of the folder are not copied; for `shutil.copytree`."""
+    others = {*NOT_COPIED} if Path(folder) == project else set()
+    return others | {
+        name for name in names if name.startswith(".") or name == "__pycache__" or name.endswith(".egg-info")
+    }
 
 
 def _run_backend(function: str, source: Path, target: Path) -> str:
