@@ -291,7 +291,7 @@ class Dispatcher:
         return min(MAX_POLL_SECONDS, self._settings.poll_seconds * 2 ** min(failures, 10)) * random.uniform(0.75, 1.25)
 
     def _shut_down(self) -> None:
-        for slot in self._slots:  # first: a scheduler may have sent SIGTERM to the trainer, too, and its death counts
+        for slot in self._slots:  # before the registry: a trainer that got SIGTERM, too, would count as crashed
             slot.run.release()
         self._try_update_registry(partial(self._register, draining=True))
         until = time.monotonic() + self._settings.grace_seconds + DEREGISTER_SECONDS
