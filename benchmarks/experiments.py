@@ -20,6 +20,8 @@ CHOSEN_RATIO = 100
 """The best of the four ratios of question `weight` on the tuning seeds, with a constant weight."""
 CHOSEN_SCHEDULE = "constant"
 """The best schedule of question `weight` on the tuning seeds."""
+PRESENT_RATIO = 30
+"""The default of `auto` while the runs are made. The rule for a new default compares the chosen ratio with it."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ QUESTIONS: dict[str, list[Run]] = {
         *runs(BOTH, ["none", CHOSEN_ARM], TEST_SEEDS),
         *runs(["shapes"], [RANDOM_TEACHER], TEST_SEEDS[:5]),
     ],
+    "present-default": runs(BOTH, [ratio_arm(PRESENT_RATIO)], TEST_SEEDS),
     "length": [
         *runs(["cells"], ["none", CHOSEN_ARM], TEST_SEEDS[:5], epochs=30),
         *runs(["cells-strong"], ["none", CHOSEN_ARM], TEST_SEEDS[:5], epochs=30),
