@@ -14,7 +14,7 @@ app = typer.Typer()
 @app.command()
 def compare(
     ids: Annotated[list[str], typer.Argument(metavar="ID ID...", autocompletion=job_ids)],
-    keys: Annotated[str | None, typer.Option(help="Metric keys, comma-separated [default: all].")] = None,
+    keys: Annotated[str | None, typer.Option(show_default="all", help="Metric keys, comma-separated.")] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:

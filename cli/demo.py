@@ -1,14 +1,13 @@
 """`frs demo`: distil a small detector on generated data, in minutes on two CPU cores."""
 
 import shutil
-import socket
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from rich.console import Console
 
 from cli import render
-from cli.up import LocalService
+from cli.up import LOOPBACK, LocalService, free_port
 from cli.watching import follow
 from frs.cli.progress import drawing_bar
 from frs.dataset.shapes.drawing import draw_dataset
@@ -16,7 +15,6 @@ from frs_client import Client, Json
 
 RECIPE = "shapes_gfl"
 TRAIN_IMAGES, VAL_IMAGES = 400, 150
-LOOPBACK = "127.0.0.1"
 
 
 def run(data: Path, console: Console) -> bool:
@@ -40,14 +38,6 @@ def copy_teacher_weights(models: Path) -> None:
     for weights in files("frs.recipes").joinpath("weights").iterdir():
         with as_file(weights) as file:
             shutil.copy(file, models / file.name)
-
-
-def free_port() -> int:
-    """Return a TCP port that is free on the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _distil(client: Client, output: Path, console: Console) -> bool:

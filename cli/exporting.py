@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from cli import render
 from cli.arguments import JobId
@@ -44,7 +45,7 @@ def export(
 
     def start(client: Client) -> Json:
         job = client.post(f"/jobs/{id}/exports", settings)
-        return _finish(client, id, job, output, quiet=json_) if wait else job
+        return finish_export(client, id, job, output, None if json_ else stdout) if wait else job
 
     answer = call_service(data, start)
     if not wait:
@@ -54,9 +55,9 @@ def export(
     raise typer.Exit(0 if answer["passed"] else 1)
 
 
-def _finish(client: Client, student_job_id: str, job: Json, output: Path, quiet: bool) -> Json:
+def finish_export(client: Client, student_job_id: str, job: Json, output: Path, console: Console | None) -> Json:
     """Wait for the export, download its files and return it. Raises ServiceError if it failed."""
-    job = follow(client, job["id"], None if quiet else stdout)
+    job = follow(client, job["id"], console)
     if job["status"] != "succeeded":
         error = job["error"] or {"message": f"The export was {job['status']}.", "hint": ""}
         raise ServiceError(error["message"], error["hint"])

@@ -15,13 +15,14 @@ app = typer.Typer(no_args_is_help=True, help="Manage API keys.")
 def add(
     name: Annotated[str, typer.Argument(help="Name of the key, for your reference.")],
     owner: Annotated[
-        str | None, typer.Option(help="Owner whose jobs and data sets the key can access [default: NAME].")
+        str | None, typer.Option(show_default="NAME", help="Owner whose jobs and data sets the key can access.")
     ] = None,
     scope: Annotated[
         list[str] | None,
         typer.Option(
+            show_default="submit",
             help="read, submit (includes read), priority (priorities above 0, beside submit), metrics (GET /metrics "
-            "alone) or admin (all); repeatable [default: submit]."
+            "alone) or admin (all); repeatable.",
         ),
     ] = None,
     max_active_jobs: Annotated[

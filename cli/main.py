@@ -12,6 +12,7 @@ from cli import (
     audit,
     clean,
     compare,
+    distilling,
     doctor,
     exporting,
     keys,
@@ -31,7 +32,7 @@ from cli.arguments import Changes, JobId, SpecSource, job_ids, load_spec, recipe
 from cli.metrics import read_metrics
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, fail, render_rows, show, stderr, stdout
 from cli.up import LocalService
-from cli.watching import derived_job_ids, follow
+from cli.watching import follow, follow_group
 from frs import __version__, spec_file
 from frs.errors import FrsError
 from frs.isolation.process import hide_memory
@@ -47,6 +48,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(webhook_commands.app, name="webhooks")
 app.add_typer(sweeps.app)
 for module in (
+    distilling,
     *(actions, plan, compare, exporting, quantizing, predicting),
     *(queue_commands, audit, clean, doctor, tensorboard),
 ):
@@ -75,8 +77,8 @@ def up(
     ] = DEFAULT_DATA_DIR,
     port: int = 8000,
     host: str = "127.0.0.1",
-    datasets: Annotated[Path | None, typer.Option(help="Data set folder [default: <data>/datasets].")] = None,
-    models: Annotated[Path | None, typer.Option(help="Models folder [default: <data>/models].")] = None,
+    datasets: Annotated[Path | None, typer.Option(show_default="<data>/datasets", help="Data set folder.")] = None,
+    models: Annotated[Path | None, typer.Option(show_default="<data>/models", help="Models folder.")] = None,
 ) -> None:
     """Run the API and a worker on this machine. Ctrl-C stops them; running jobs continue at the next start."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
@@ -119,11 +121,12 @@ def submit(
 
     def post(client: Client) -> Json:
         job = client.post("/jobs", load_spec(client, spec, set_))
-        return _wait(client, job, quiet=json_) if wait else job
+        jobs = follow_group(client, job, None if json_ else stdout) if wait else [job]
+        return {"job": jobs[0], "failed": wait and jobs[-1]["status"] != "succeeded"}
 
-    job = call_service(data, post)
-    show(job, render.job, json_)
-    raise typer.Exit(1 if wait and job["status"] != "succeeded" else 0)
+    answer = call_service(data, post)
+    show(answer["job"], render.job, json_)
+    raise typer.Exit(1 if answer["failed"] else 0)
 
 
 @app.command()
@@ -160,7 +163,7 @@ def watch(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False)
 @app.command()
 def metrics(
     id: JobId,
-    keys: Annotated[str | None, typer.Option(help="Metric keys, comma-separated [default: all].")] = None,
+    keys: Annotated[str | None, typer.Option(show_default="all", help="Metric keys, comma-separated.")] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
@@ -227,14 +230,15 @@ def recipes(
 def add_dataset(
     name: str,
     train: Annotated[
-        str | None, typer.Option(help="Training image folder, relative to the data set folder [default: NAME/train].")
+        str | None,
+        typer.Option(show_default="NAME/train", help="Training image folder, relative to the data set folder."),
     ] = None,
     train_annotations: Annotated[
-        str | None, typer.Option(help="Training annotations [default: NAME/annotations/instances_train.json].")
+        str | None, typer.Option(show_default="NAME/annotations/instances_train.json", help="Training annotations.")
     ] = None,
-    val: Annotated[str | None, typer.Option(help="Validation image folder [default: NAME/val].")] = None,
+    val: Annotated[str | None, typer.Option(show_default="NAME/val", help="Validation image folder.")] = None,
     val_annotations: Annotated[
-        str | None, typer.Option(help="Validation annotations [default: NAME/annotations/instances_val.json].")
+        str | None, typer.Option(show_default="NAME/annotations/instances_val.json", help="Validation annotations.")
     ] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
@@ -359,10 +363,3 @@ def list_detectors(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -
     show(
         rows, lambda answer: "\n".join(f"{row['id']}  {row['name']}  {row['status']}" for row in answer["data"]), json_
     )
-
-
-def _wait(client: Client, job: Json, quiet: bool) -> Json:
-    job = follow(client, job["id"], None if quiet else stdout)
-    for derived_id in derived_job_ids(job):
-        follow(client, derived_id, None if quiet else stdout)
-    return job

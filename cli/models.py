@@ -19,7 +19,8 @@ from frs.published_weights import PublishedFile
 _STYLE: Any = {"box": None, "header_style": "bold", "pad_edge": False}
 app = typer.Typer(no_args_is_help=True, help="List and download the published weights of recipes and backbones.")
 Output = Annotated[
-    Path | None, typer.Option(envvar="FRS_MODELS_ROOT", help="Models folder [default: <data>/models].", file_okay=False)
+    Path | None,
+    typer.Option(envvar="FRS_MODELS_ROOT", show_default="<data>/models", help="Models folder.", file_okay=False),
 ]
 Data = Annotated[Path, typer.Option("--data", envvar="FRS_DATA", help="Data folder of `frs up`.")]
 

@@ -42,11 +42,11 @@ def sweep(
     asha: Annotated[
         int | None, typer.Option(help="Draw this many random settings, and train only the best ones for long (ASHA).")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Tuning seeds of each setting [default: 2].")] = None,
-    confirm_seeds: Annotated[int | None, typer.Option(help="New seeds of the verdict [default: 3].")] = None,
+    seeds: Annotated[int | None, typer.Option(show_default="2", help="Tuning seeds of each setting.")] = None,
+    confirm_seeds: Annotated[int | None, typer.Option(show_default="3", help="New seeds of the verdict.")] = None,
     max_jobs: Annotated[int | None, typer.Option(help="Budget of trials.")] = None,
     max_minutes: Annotated[int | None, typer.Option(help="Budget of the trials' running time, summed.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Trials at a time [default: 2].")] = None,
+    concurrency: Annotated[int | None, typer.Option(show_default="2", help="Trials at a time.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the verdict.")] = False,
     data: DataFolder = DEFAULT_DATA_DIR,

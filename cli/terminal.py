@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -24,8 +25,15 @@ UNLIMITED_WIDTH = 10_000
 
 def call_service(data: Path, request: Callable[[Client], Json]) -> Json:
     """Return `request(client)`. Print the error and exit with 1 if it fails, with 130 on Ctrl-C."""
-    try:
+    with exit_on_error():
         return request(Client(data=data))
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Print the error that ends the block and exit with 1; exit with 130 on Ctrl-C."""
+    try:
+        yield
     except (ServiceError, FrsError) as error:
         fail(error)
     except OSError as error:

@@ -20,6 +20,7 @@ from frs_client import ServiceError
 GRACE_SECONDS = 45.0
 """Time between SIGTERM and SIGKILL, in which the worker's trainers write their checkpoints."""
 READY_SECONDS = 60.0
+LOOPBACK = "127.0.0.1"
 MAX_EXITS, EXIT_WINDOW_SECONDS = 5, 60.0
 """A child that exits this often within this time is not restarted."""
 
@@ -158,6 +159,14 @@ def lock_folder(data: Path) -> IO[str]:
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
+
+
+def free_port() -> int:
+    """Return a TCP port that is free on the loopback interface."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _check_port(host: str, port: int) -> None:

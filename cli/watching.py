@@ -33,6 +33,19 @@ def follow(client: Client, job_id: str, console: Console | None) -> Json:
                 return job
 
 
+def follow_group(client: Client, job: Json, console: Console | None) -> list[Json]:
+    """Follow a job, then its seed runs, baselines and comparison; return them.
+
+    The list ends with the first job that did not succeed. Errors as those of `follow`.
+    """
+    jobs: list[Json] = []
+    for job_id in (job["id"], *derived_job_ids(job)):
+        jobs.append(follow(client, job_id, console))
+        if jobs[-1]["status"] != "succeeded":
+            break
+    return jobs
+
+
 def derived_job_ids(job: Json) -> list[str]:
     """Return the ids of the seed runs, baselines and comparison created with the job, in the order they end."""
     comparison = [job["comparison_job_id"]] if job["comparison_job_id"] else []

@@ -21,8 +21,8 @@ def add(
     events: Annotated[
         str | None,
         typer.Option(
-            help="Events, comma-separated: job.started, job.paused, job.succeeded, job.failed, job.cancelled [default: "
-            "the last three]."
+            show_default="the last three",
+            help="Events, comma-separated: job.started, job.paused, job.succeeded, job.failed, job.cancelled.",
         ),
     ] = None,
     data: DataFolder = DEFAULT_DATA_DIR,

@@ -138,7 +138,7 @@ def export(
         typer.Option(help="Largest loss of mAP, in points, that passes. Default: 0.05 for onnx, 0.5 for onnx-int8."),
     ] = None,
     fixed: Annotated[bool, typer.Option(help="Give the network one input size instead of the scaled image's.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Work folder [default: RUN/export].")] = None,
+    output: Annotated[Path | None, typer.Option(show_default="RUN/export", help="Work folder.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print events as JSON lines instead of a bar.")] = False,
 ) -> None:
     """Export a run's student as ONNX files and compare them with it.

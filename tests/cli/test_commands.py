@@ -1,19 +1,25 @@
 """The `frs` command against an API without a worker: jobs stay queued."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 
-from cli import render
+from cli import render, watching
+from cli.main import app
 from frs import __version__
 from frs.cli import report_text
+from frs.cli.main import app as engine_app
 from frs.evaluation.report import Row, Scores, build
 from frs_client import Client, ServiceError
 
 STUDENT = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16}
+
+DISTILL = {"dataset": "shapes", "student": STUDENT, "teacher": STUDENT | {"init": "random"}}
 
 
 def submit(frs: Any, tmp_path: Path, **changes: Any) -> dict[str, Any]:
@@ -48,6 +54,31 @@ def test_a_job_is_submitted_listed_shown_and_cancelled(frs: Any, shapes: None, t
     assert "cancelled" in frs("cancel", job["id"]).output
     assert "action_not_allowed" in frs("cancel", job["id"], code=1).stderr
     assert json.loads(frs("jobs", "--status", "cancelled", "--json").output)["data"]
+
+
+def test_submit_wait_fails_if_a_run_of_the_group_does_not_succeed(
+    frs: Any, shapes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = iter(["succeeded", "failed"])
+    monkeypatch.setattr(watching, "follow", lambda client, id, console: {"id": id, "status": next(ended)})
+    monkeypatch.setattr(render, "job", lambda job: job["status"])
+    (tmp_path / "spec.yaml").write_text(json.dumps(DISTILL | {"baseline": True}))
+    assert frs("submit", tmp_path / "spec.yaml", "--wait", code=1).output == "succeeded\n"
+    assert next(ended, None) is None, "the baseline's failure was seen"
+
+
+def test_no_help_text_contains_markup() -> None:
+    """Typer takes brackets for markup and prints nothing of them; `show_default` prints a default in words."""
+    commands = [*_commands(typer.main.get_command(app)), *_commands(typer.main.get_command(engine_app))]
+    texts = [parameter.help or "" for command in commands for parameter in command.params if hasattr(parameter, "help")]
+    assert len(texts) > 50
+    assert not [text for text in texts if "[" in text]
+
+
+def _commands(command: Any) -> Iterator[Any]:
+    yield command
+    for child in getattr(command, "commands", {}).values():
+        yield from _commands(child)
 
 
 def test_submit_with_set_overrides_a_spec_field(frs: Any, shapes: None, tmp_path: Path) -> None:

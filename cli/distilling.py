@@ -1,0 +1,204 @@
+"""`frs distill`: from labelled images to a distilled student and its files for a device, with one command."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli import render
+from cli.arguments import Changes, load_spec, recipe_names
+from cli.exporting import finish_export
+from cli.terminal import DEFAULT_DATA_DIR, DataFolder, exit_on_error, stdout
+from cli.up import LOOPBACK, LocalService, free_port
+from cli.uploading import upload_dataset
+from cli.watching import follow, follow_group
+from frs import spec_file
+from frs.names import MAX_LENGTH
+from frs_client import Client, Json, NoAnswer, ServiceError
+
+app = typer.Typer()
+TEACHER_RECIPE, STUDENT_RECIPE = "edge_teacher", "edge_student"
+EVALUATIONS = 4
+"""Number of evaluations of a run whose number of epochs is given."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width and height of images in pixels."""
+
+    width: int
+    height: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Size":
+        """Return the size of `320x240`, or of `320` for a square. Raises BadParameter for anything else."""
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.lower())
+        if match is None:
+            raise typer.BadParameter(f"`{text}` is not a size such as 320x240 or 320.")
+        return cls(int(match[1]), int(match[2] or match[1]))
+
+
+@app.command()
+def distill(
+    source: Annotated[
+        str, typer.Argument(metavar="DATA", help="Folder or archive of labelled images, or the name of a data set.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(show_default="that of the folder or archive", help="Name of the data set.")
+    ] = None,
+    image_size: Annotated[
+        Size | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            parser=Size.parse,
+            show_default="the recipes', 320x320",
+            help="Size at which the device will run the student, in pixels.",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="the recipes', 24", help="Epochs of the teacher and of the student."),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of students, each trained with and without the teacher; 3 show more.")
+    ] = 1,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="ID", help="Job or detector to use as teacher, instead of training one.")
+    ] = None,
+    student: Annotated[
+        str, typer.Option(metavar="SPEC", help="Recipe or spec file of the student.", autocompletion=recipe_names)
+    ] = STUDENT_RECIPE,
+    set_: Changes = None,
+    val_fraction: Annotated[
+        float, typer.Option(help="Fraction of the images to validate on, if DATA has no validation split.")
+    ] = 0.2,
+    output: Annotated[Path, typer.Option(help="Folder to write the student and its ONNX files into.")] = Path(
+        "students"
+    ),
+    data: DataFolder = DEFAULT_DATA_DIR,
+) -> None:
+    """Distil a student on your own images: train a teacher, then the student with and without it, and compare.
+
+    Uploads DATA, prints the report, and writes the student and its ONNX files. Starts a service on the data folder if
+    none answers, for as long as the command runs. The same command again continues instead of training twice.
+    """
+    with exit_on_error(), _running_service(data) as client:
+        stdout.print("[bold]1. Data set[/]")
+        dataset = _find_or_upload(client, source, name, val_fraction)
+        stdout.print("[bold]2. Teacher[/]")
+        schedule = _schedule(image_size, epochs)
+        teacher_id = teacher or _post_once(client, _spec(client, TEACHER_RECIPE, dataset, schedule))["id"]
+        spec = _spec(client, student, dataset, schedule)
+        spec |= {
+            "teacher": {"detector" if teacher_id.startswith("det_") else "job": teacher_id},
+            "baseline": {"seeds": seeds} if seeds > 1 else True,
+        }
+        job = _post_once(client, spec_file.apply_changes(spec, set_ or []))  # now, so that errors show before training
+        if teacher is None:
+            _require_success(follow(client, teacher_id, stdout))
+        stdout.print("[bold]3. Student under the teacher, then alone[/]")
+        _require_success(follow_group(client, job, stdout)[-1])
+        stdout.print("[bold]4. Result[/]: COCO metrics on the validation images, in percent")
+        stdout.print(render.report(client.get(f"/jobs/{job['id']}/report")), highlight=False)
+        stdout.print("[bold]5. Files[/]")
+        folder = output / job["id"]
+        client.jobs.pull(job["id"], folder)
+        export = finish_export(client, job["id"], _export_once(client, job["id"]), folder, stdout)
+        stdout.print(render.export(export), highlight=False)
+
+
+@contextmanager
+def _running_service(data: Path) -> Iterator[Client]:
+    """Yield a client of the service that answers; if none does and none is named, start one on the data folder."""
+    try:
+        client = Client(data=data)
+        client.health()
+    except ServiceError as error:
+        if "FRS_URL" in os.environ or not _is_absent(error, data):
+            raise
+        with LocalService(data, LOOPBACK, free_port(), None, None) as service:
+            stdout.print(f"Service started: {service.url}, key in {service.data / 'api-key'}", highlight=False)
+            yield Client(data=data)
+    else:
+        yield client
+
+
+def _is_absent(error: ServiceError, data: Path) -> bool:
+    """Return whether the error says that no service runs on the data folder: it has no key, or nothing answers."""
+    return isinstance(error, NoAnswer) or not (data / "api-key").exists()
+
+
+def _find_or_upload(client: Client, source: str, name: str | None, val_fraction: float) -> str:
+    """Return the name of the data set: an existing one, or the one uploaded from the file or folder `source`."""
+    path = Path(source)
+    name = name or (path.resolve().name.split(".")[0] if path.exists() else source)
+    rows = {row["name"]: row for row in client.each("/datasets")}
+    if name not in rows and not path.exists():
+        known = ", ".join(rows) or "none"
+        raise ServiceError(f"{source} is neither a file or folder nor a data set.", f"Data sets: {known}.")
+    is_uploaded = name not in rows
+    row = upload_dataset(client, name, path, val_fraction, stdout) if is_uploaded else rows[name]
+    stdout.print(render.dataset(row), highlight=False)
+    if not is_uploaded and path.exists():
+        stdout.print(f"   The service has it already. `frs datasets delete {name}` or --name uploads {source} again.")
+    if row["status"] != "ready":
+        raise ServiceError(
+            f"Data set {name} has issues.", "Correct the files, or set `--set max_invalid_fraction=0.1`."
+        )
+    return name
+
+
+def _schedule(image_size: Size | None, epochs: int | None) -> Json:
+    """Return the fields of `schedule` that the options set."""
+    size = {"image_size": [image_size.width, image_size.height]} if image_size else {}
+    length = {"epochs": epochs, "evaluate_every": max(1, epochs // EVALUATIONS)} if epochs else {}
+    return size | length
+
+
+def _spec(client: Client, recipe: str, dataset: str, schedule: Json) -> Json:
+    """Return the spec of a recipe or file for the data set, with the given fields of its schedule."""
+    spec = load_spec(client, recipe, None)
+    kind = "student" if spec.get("kind", "distill") == "distill" else "teacher"
+    name = f"{dataset[: MAX_LENGTH - len(kind) - 1]} {kind}"
+    return spec | {"name": name, "dataset": dataset, "schedule": spec.get("schedule", {}) | schedule}
+
+
+def _post_once(client: Client, spec: Json) -> Json:
+    """Return the newest job of this spec that has not failed, or post one."""
+    for row in client.each("/jobs", name=spec["name"], dataset=spec["dataset"]):
+        if row["status"] not in ("failed", "cancelled"):
+            job: Json = client.get(f"/jobs/{row['id']}")
+            if _includes(job["spec"], spec | {"dataset": job["spec"]["dataset"]}):
+                stdout.print(f"   {job['id']}: {job['status']} already", highlight=False)
+                return job
+    job = client.post("/jobs", spec)
+    stdout.print(f"   {job['id']}", highlight=False)
+    return job
+
+
+def _export_once(client: Client, job_id: str) -> Json:
+    """Return the job of the newest export that has not failed, or start one."""
+    for export in client.each(f"/jobs/{job_id}/exports"):
+        if export["status"] not in ("failed", "cancelled"):
+            return client.get(f"/jobs/{export['job_id']}")
+    return client.post(f"/jobs/{job_id}/exports", {})
+
+
+def _includes(whole: Any, part: Any) -> bool:
+    """Return whether `whole` has all fields of `part`, with the same values."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(key in whole and _includes(whole[key], part[key]) for key in part)
+    return bool(whole == part)
+
+
+def _require_success(job: Json) -> None:
+    """Raise ServiceError if a job did not succeed."""
+    if job["status"] != "succeeded":
+        error = job["error"] or {"message": "", "hint": f"`frs job {job['id']}` and `frs logs {job['id']}` show more."}
+        message = f"Job {job['id']} ({job['name'] or job['kind']}) {job['status']}. {error['message']}".rstrip()
+        raise ServiceError(message, error["hint"])

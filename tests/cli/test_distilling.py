@@ -1,0 +1,129 @@
+"""`frs distill` against an API whose jobs a stand-in worker ends; the export is not run."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from export_reports import REPORT
+from stand_in_worker import StandInWorker
+
+from cli import distilling
+from frs_client import Client
+from store.artifacts.storage import open_artifacts
+from store.db.database import open_database
+from store.settings import Settings
+
+SPEC = {
+    "dataset": "replaced",
+    "student": {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16},
+    "schedule": {"epochs": 3, "batch_size": 2, "image_size": [64, 64]},
+}
+
+
+@pytest.fixture
+def worker(data: Path, tmp_path: Path) -> Iterator[None]:
+    settings = Settings(data=data)
+    database = open_database(settings.database_url)
+    with StandInWorker(database, open_artifacts(settings), tmp_path):
+        yield
+    database.engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replace the download of the exported files, and return the list of the jobs whose students were exported."""
+    jobs: list[str] = []
+
+    def finish_export(client: Client, job_id: str, export_job: Any, folder: Path, console: Any) -> Any:
+        jobs.append(job_id)
+        return {"report": REPORT.model_dump(mode="json"), "folder": str(folder)}
+
+    monkeypatch.setattr(distilling, "finish_export", finish_export)
+    return jobs
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Path:
+    (tmp_path / "student.yaml").write_text(json.dumps(SPEC))
+    return tmp_path / "student.yaml"
+
+
+def images(data: Path, folder: Path) -> Path:
+    return shutil.copytree(data / "datasets" / "shapes", folder)
+
+
+def jobs_of(data: Path, dataset: str) -> list[dict[str, Any]]:
+    client = Client(data=data)
+    return [client.get(f"/jobs/{row['id']}") for row in client.each("/jobs", dataset=dataset)]
+
+
+def test_a_folder_becomes_a_data_set_a_teacher_a_student_and_its_files(
+    frs: Any, data: Path, tmp_path: Path, worker: None, student: Path, exports: list[str]
+) -> None:
+    folder = images(data, tmp_path / "parts")
+    options = ("--student", student, "--image-size", "96x64", "--epochs", 8, "--output", tmp_path / "out")
+    output = frs("distill", folder, *options).output
+    rows = {row["name"]: row for row in jobs_of(data, "parts")}
+    distilled = rows["parts student"]
+    spec, schedule = distilled["spec"], distilled["spec"]["schedule"]
+    assert spec["teacher"]["job"] == rows["parts teacher"]["id"]
+    assert (schedule["image_size"], schedule["epochs"], schedule["evaluate_every"]) == ([96, 64], 8, 2)
+    assert len(distilled["baseline_job_ids"]) == 1
+    assert exports == [distilled["id"]]
+    assert list((tmp_path / "out" / distilled["id"]).glob("*.pth"))
+    assert "student alone" in output and "student-int8.onnx" in output
+
+
+def test_the_same_command_again_posts_nothing(
+    frs: Any, data: Path, tmp_path: Path, worker: None, student: Path
+) -> None:
+    folder = images(data, tmp_path / "again")
+    command = ("distill", folder, "--student", student, "--output", tmp_path / "out")
+    frs(*command)
+    before = len(jobs_of(data, "again"))
+    assert "The service has it already" in frs(*command).output
+    assert len(jobs_of(data, "again")) == before
+    frs(*command, "--epochs", 5)
+    assert len(jobs_of(data, "again")) > before, "another length is another teacher and student"
+
+
+def test_a_teacher_that_exists_is_used(frs: Any, data: Path, tmp_path: Path, worker: None, student: Path) -> None:
+    folder = images(data, tmp_path / "given")
+    frs("distill", folder, "--student", student, "--output", tmp_path / "out")
+    teacher = next(row["id"] for row in jobs_of(data, "given") if row["name"] == "given teacher")
+    options = ("--teacher", teacher, "--seeds", 2, "--set", "distillation.feature_ratio=50")
+    frs("distill", "given", "--student", student, *options, "--output", tmp_path / "out")
+    specs = [job["spec"] for job in jobs_of(data, "given")]
+    ratios = [spec["distillation"]["feature_ratio"] for spec in specs if spec["kind"] == "distill"]
+    assert ratios.count(50) == 2, "both seeds"
+    assert sum(job["name"] == "given teacher" for job in jobs_of(data, "given")) == 1
+
+
+def test_a_source_that_is_no_file_and_no_data_set_is_an_error(frs: Any, shapes: None) -> None:
+    error = frs("distill", "nothing", code=1).stderr
+    assert "neither a file or folder nor a data set" in error and "shapes" in error
+
+
+def test_an_invalid_student_is_refused_before_the_teacher_trains(frs: Any, shapes: None, student: Path) -> None:
+    error = frs("distill", "shapes", "--student", student, "--set", "schedule.epochs=none", code=1).stderr
+    assert "schedule.epochs" in error
+
+
+@pytest.mark.parametrize("size", ["large", "320x", "x"])
+def test_an_image_size_that_is_none_is_an_error(frs: Any, size: str) -> None:
+    assert "is not a size such as 320x240" in frs("distill", "shapes", "--image-size", size, code=2).stderr
+
+
+def test_without_a_service_one_is_started_and_stopped(
+    frs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FRS_URL", raising=False)
+    folder = tmp_path / "data"
+    result = frs("distill", "nothing", "--data", folder, code=1)
+    assert "Service started: http://127.0.0.1:" in result.output
+    assert "neither a file or folder nor a data set" in result.output
+    with distilling.LocalService(folder, "127.0.0.1", distilling.free_port(), None, None):
+        pass  # its lock is free: the first one has stopped
