@@ -1,7 +1,7 @@
 """`make dist`: write the files of a release into build/dist, or into the folder that is given.
 
-These are sdist and wheel of `frs` and `frs-client`, each wheel built from its sdist, a CycloneDX SBOM of the Python
-packages of each image, and SHA256SUMS.
+These are sdist and wheel of `frs-distill` and `frs-client`, each wheel built from its sdist, a CycloneDX SBOM of the
+Python packages of each image, and SHA256SUMS.
 """
 
 import hashlib

@@ -30,7 +30,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 HEAD = """# Written by `make lock` from constraints.txt, for Linux on x86-64 with CPython {pythons}.
 # pip install --require-hashes --requirement requirements.lock
 """
-PROJECTS = {"frs", "frs-client"}
+PROJECTS = {"frs-distill", "frs-client"}
 """The packages of this repository, which are not locked."""
 Hashes = dict[str, set[str]]
 """SHA-256 hashes by pin, `name==version`."""

@@ -6,7 +6,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 
 from anyio import to_thread
@@ -53,6 +52,7 @@ from api.usage import endpoints as usage
 from api.webhooks import endpoints as webhooks
 from api.webhooks import sender
 from api.workers import endpoints as workers
+from frs import __version__
 from store.artifacts import local_files
 from store.settings import Settings
 
@@ -112,7 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app = _App(
         title="Feature-Richness distillation",
-        version=version("frs"),
+        version=__version__,
         summary="Distil a large object detector into a small one and measure the gain.",
         description="Every path with `GET` answers `HEAD` as well.",
         lifespan=lifespan,

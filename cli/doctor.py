@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import typer
 
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, stdout
-from frs import host_check
+from frs import __version__, host_check
 from frs.host_check import HostCheck
 from frs_client import Client, ServiceError
 
@@ -48,7 +47,7 @@ def _check_machine(data: Path) -> Iterator[HostCheck]:
 def _check_service(data: Path) -> Iterator[HostCheck]:
     try:
         client = Client(data=data)
-        service, here = client.get("/version")["frs"], version("frs")
+        service, here = client.get("/version")["frs"], __version__
         workers = client.get("/workers")["data"]
     except ServiceError as error:
         create = host_check.error if "FRS_URL" in os.environ else host_check.warning

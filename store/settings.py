@@ -195,7 +195,7 @@ class Settings(BaseSettings):
     """MLflow experiment of the runs; it is created if it does not exist."""
     wandb_project: Annotated[str, Field(pattern=r"^([\w.-]+/)?[\w.-]+$")] | None = None
     """W&B project, or `ENTITY/PROJECT`. Workers forward metrics, parameters and result files of every job to it. Needs
-    `pip install 'frs[wandb]'` on the workers; their image has it. Default: none."""
+    `pip install 'frs-distill[wandb]'` on the workers; their image has it. Default: none."""
     wandb_api_key: SecretStr | None = None
     """API key for W&B. Default: none, which writes the runs to `wandb` below `data`, for `wandb sync`."""
     wandb_url: HttpUrl | None = None

@@ -169,7 +169,7 @@ def _check_engine(settings: Settings) -> Iterator[HostCheck]:
     lines = [line for line in completed.stdout.splitlines() if line.startswith("{")]
     yield from map(HostCheck.model_validate_json, lines)
     if not lines:
-        hint = "Install the engine: `make setup`, or pip install 'frs[engine]'."
+        hint = "Install the engine: `make setup`, or pip install 'frs-distill[engine]'."
         yield host_check.error("engine", completed.stderr.strip().split("\n")[-1][:500], hint)
 
 

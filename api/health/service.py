@@ -1,11 +1,11 @@
 """Check the database and return version numbers."""
 
 import platform
-from importlib.metadata import version as version_of
 
 from sqlalchemy.exc import OperationalError
 
 from api.health.schemas import Version
+from frs import __version__
 from store.db import schema
 from store.db.database import Database
 from store.errors import DatabaseNotReady
@@ -23,4 +23,4 @@ def check_database(database: Database) -> None:
 
 def get_version() -> Version:
     """Return the versions of the service and of Python."""
-    return Version(frs=version_of("frs"), python=platform.python_version())
+    return Version(frs=__version__, python=platform.python_version())

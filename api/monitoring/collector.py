@@ -6,7 +6,6 @@ No metric has a job id as a label, because the number of time series would grow 
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from statistics import mean
 from typing import Any
 
@@ -17,6 +16,7 @@ from sqlalchemy import and_, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from api.context import Context
+from frs import __version__
 from store.artifacts.free_space import disks
 from store.db.database import now, time_of
 from store.db.tables import Attempt, Job, Worker, WorkerRequest
@@ -99,7 +99,7 @@ class DatabaseCollector(Collector):
         yield _gauge("streams_open", "Open event streams of jobs.", self._context.streams.open)
         dropped = self._context.wakeups.dropped
         yield CounterMetricFamily("frs_wakeups_dropped", "Wake-ups of workers that were dropped: full queue.", dropped)
-        yield InfoMetricFamily("frs_build", "Version of the service.", {"version": version("frs")})
+        yield InfoMetricFamily("frs_build", "Version of the service.", {"version": __version__})
 
 
 class EndCounter:

@@ -64,7 +64,7 @@ def predict(context: Context, owner: str, files: Sequence[ExportedFile], image: 
     Raises ApiError 501 without onnxruntime, and what `PredictorPool.predict` raises.
     """
     if find_spec("onnxruntime") is None:
-        hint = "The operator can install the extra `frs[predict]` beside the API."
+        hint = "The operator can install the extra `frs-distill[predict]` beside the API."
         raise ApiError(501, "prediction_unavailable", "The API has no onnxruntime, which runs exported files.", hint)
     results, size = [], (0, 0)
     for role, artifact in files:

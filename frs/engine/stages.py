@@ -132,7 +132,7 @@ def export(context: RunContext, data: LoadedSplits, student: nn.Module, stop: St
         from frs.export import stage
     except ModuleNotFoundError as error:
         raise ExportUnsupported(
-            f"The package {error.name} is not installed.", "Install the extra: pip install 'frs[export]'."
+            f"The package {error.name} is not installed.", "Install the extra: pip install 'frs-distill[export]'."
         ) from error
     return stage.run(context, data, student, stop)
 

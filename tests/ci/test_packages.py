@@ -1,4 +1,4 @@
-"""The repository has two packages, `frs` and `frs-client`, of one version. `make dist` builds them."""
+"""The repository has two packages, `frs-distill` and `frs-client`, of one version. `make dist` builds them."""
 
 import hashlib
 import json
@@ -62,11 +62,11 @@ def test_the_command_of_the_wheels_runs_outside_the_checkout(frs, tmp_path):
 
 def test_every_file_of_the_packages_is_in_the_wheel(dist):
     tracked = subprocess.run(["git", "ls-files", *PACKAGES], cwd=ROOT, capture_output=True, text=True, check=True)
-    packed = set(zipfile.ZipFile(dist / f"frs-{VERSION}-py3-none-any.whl").namelist())
+    packed = set(zipfile.ZipFile(dist / f"frs_distill-{VERSION}-py3-none-any.whl").namelist())
     assert set(tracked.stdout.splitlines()) - packed == {"web/tsconfig.json"}
 
 
-@pytest.mark.parametrize("name", ["frs", "frs_client"])
+@pytest.mark.parametrize("name", ["frs_distill", "frs_client"])
 def test_a_wheel_contains_the_licence(dist, name):
     packed = zipfile.ZipFile(dist / f"{name}-{VERSION}-py3-none-any.whl").namelist()
     assert f"{name}-{VERSION}.dist-info/licenses/LICENSE" in packed

@@ -169,7 +169,7 @@ def scalars(port: int, run: str) -> list[Any]:
 
 def test_without_the_package_the_next_step_is_named(frs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'frs[tensorboard]'" in frs("tensorboard", code=1).stderr
+    assert "pip install 'frs-distill[tensorboard]'" in frs("tensorboard", code=1).stderr
 
 
 def test_an_unknown_job_is_an_error(frs: Any, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_without_the_package_the_warning_names_the_next_step(harness, patient, m
     job_id = harness.submit(steps=10)
     harness.supervisor(wandb_project="project").run()
     [warning] = [message for message in harness.logs(job_id) if "W&B" in message]
-    assert "pip install 'frs[wandb]'" in warning
+    assert "pip install 'frs-distill[wandb]'" in warning
 
 
 def test_local_files_stay_only_without_a_key(harness, patient, monkeypatch):

@@ -90,7 +90,7 @@ def _answer(run: WandbRun, request: Request) -> dict[str, str]:
     try:
         getattr(run, request["kind"])(request)
     except ImportError:
-        return {"refused": "the package wandb is not installed on the worker: pip install 'frs[wandb]'"}
+        return {"refused": "the package wandb is not installed on the worker: pip install 'frs-distill[wandb]'"}
     except Exception as error:
         name = type(error).__name__
         return {"refused" if name in FINAL_ERRORS else "unavailable": name}

@@ -245,7 +245,7 @@ def test_missing_packages_are_named(data: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.delattr("frs.export.stage")
     with pytest.raises(ExportUnsupported) as raised:
         stages.run(spec(data), tmp_path / "run", lambda event: None, StopRequest())
-    assert "frs[export]" in raised.value.hint
+    assert "frs-distill[export]" in raised.value.hint
 
 
 def test_the_command_exports_a_finished_run(
