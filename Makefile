@@ -102,8 +102,8 @@ audit: setup  ## check the locked packages for known vulnerabilities; fails if a
 bench: setup  ## run the benchmarks and compare them with their goals; make bench ONLY=evaluation
 	$(BIN)/python benchmarks/table.py $(if $(ONLY),--only $(ONLY))
 
-results: setup  ## run the experiments of docs/protocol.md; takes hours, resumes if interrupted; make results ARGS="--sets cells --seeds 0-4"
-	$(BIN)/python benchmarks/results.py --data $(or $(FRS_TEST_DATA),../shared/data) $(ARGS)
+results: setup  ## run the experiments of docs/protocol.md on DATA/bccd; takes hours, resumes if interrupted; make results DATA=DIR ARGS="--sets cells --seeds 0-4"
+	$(BIN)/python benchmarks/results.py --data "$(or $(DATA),$(FRS_TEST_DATA),build/data)" $(ARGS)
 
 docs: setup  ## regenerate docs/api.md (command output), docs/errors.md, docs/settings.md and docs/spec.md
 	$(BIN)/python docs/errors.py

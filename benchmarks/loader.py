@@ -1,6 +1,6 @@
 """Fraction of a training step spent waiting for data, with the default number of loader processes.
 
-    python benchmarks/loader.py --data ../shared/data/bccd --json
+    python benchmarks/loader.py --data DATA/bccd --json
 
 The `small_student` recipe (GFL, ResNet-18 of width 16, 320 pixels, batches of 8) distils on a data set from disk, by
 default drawn shapes. `share` is the wait for a batch divided by the step time.

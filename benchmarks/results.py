@@ -143,6 +143,8 @@ def train_teacher(output: Path) -> None:
 
 def prepare_cells(bccd: Path, folder: Path) -> None:
     """Create `cells`, BCCD with its test split added to its validation split, `cells-100` and `cells-rest`."""
+    if not bccd.is_dir():
+        raise SystemExit(f"{bccd} does not exist. docs/protocol.md says how to get it; --sets shapes needs none.")
     train, *held_out = (
         json.loads((bccd / "annotations" / f"instances_{split}.json").read_text()) for split in ("train", "val", "test")
     )

@@ -80,7 +80,7 @@ class NoValidationSplit(BadDataset):
 
     code = "no_validation_split"
     hint_by_default = (
-        "Add a validation split, or send `val_fraction=0.1` (`--val-fraction 0.1`) to use 10 % of the images for it."
+        "Add a validation split, or send `val_fraction=0.2` (`--val-fraction 0.2`) to use 20 % of the images for it."
     )
 
 

@@ -8,7 +8,7 @@ from api.datasets.checks import DatasetCheckResult
 from api.http.auth import Caller
 from api.http.errors import ApiError
 from api.jobs.references import ReferenceReview
-from frs.dataset.report import describe_background, describe_crowded
+from frs.dataset.report import describe_background, describe_crowded, describe_validation
 from frs.detector_spec import DetectorByName, DetectorOfJob, DetectorRef
 from frs.errors import BadDataset
 from frs.preflight.step_runner import Check
@@ -132,7 +132,7 @@ def _dataset_check(spec: JobSpec, dataset: Dataset) -> Check:
         sentences.append(f"{train.trained_images(kept)} images to train on.")
         sentences += describe_background(train.excluded_images.get("no_boxes", 0), kept)
     if val:
-        sentences.append(f"{val.counts.images - val.invalid_images} images to validate on.")
+        sentences.append(describe_validation(val.counts.images - val.invalid_images))
     invalid = sum(split.invalid_images for split in (train, val) if split)
     warnings = [f"{invalid} images have issues and are excluded."] if invalid else []
     warnings += describe_crowded(val, spec.evaluation.max_detections) if val else []

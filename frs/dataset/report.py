@@ -31,6 +31,9 @@ _REASONS: dict[BoxExclusion, str] = {
     "crowd": "marked `iscrowd`",
 }
 
+FEW_VALIDATION_IMAGES = 100
+"""Below this number, plans say that the interval of a gain will be wide."""
+
 
 class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
@@ -189,6 +192,12 @@ def describe_background(images: int, kept: bool) -> list[str]:
         f"{images:,} {_plural('image', images)} without boxes {'is' if images == 1 else 'are'} left out; "
         "`schedule.keep_background_images` trains on such images."
     ]
+
+
+def describe_validation(images: int) -> str:
+    """Return a sentence on the number of validation images, and what follows if there are few."""
+    count = f"{images:,} {_plural('image', images)} to validate on"
+    return f"{count}: few, so the interval of a gain will be wide." if images < FEW_VALIDATION_IMAGES else f"{count}."
 
 
 def describe_crowded(val: Report, max_detections: int) -> list[str]:

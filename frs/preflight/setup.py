@@ -13,7 +13,7 @@ from mmengine.logging import MessageHub
 from torch import nn
 
 from frs.dataset import splits
-from frs.dataset.report import describe_background, describe_crowded
+from frs.dataset.report import describe_background, describe_crowded, describe_validation
 from frs.dataset.splits import LoadedSplits
 from frs.detector_spec import ConfigDetector
 from frs.detectors import loading
@@ -125,7 +125,7 @@ def _check_data(context: RunContext, data: LoadedSplits) -> StepResult[None]:
     warnings += describe_crowded(data.val.report, context.job.evaluation.max_detections)
     context.reporter.warn(*warnings)
     training = _describe_training(data) if context.job.trains else []
-    sentences = [*training, f"{len(data.val.valid)} images to validate on.", *warnings]
+    sentences = [*training, describe_validation(len(data.val.valid)), *warnings]
     return StepResult(None, " ".join(sentences), warning=bool(warnings))
 
 

@@ -18,7 +18,7 @@ def package(name, version, sha256, url="https://files.example/x.whl"):
 
 PROJECTS = [
     {"metadata": {"name": name, "version": "0.1.0"}, "download_info": {"url": "file:///here", "dir_info": {}}}
-    for name in ("frs", "frs-client")
+    for name in ("frs-distill", "frs-client")
 ]
 
 

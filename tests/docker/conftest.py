@@ -49,7 +49,7 @@ def images(engine: None, checkout: Path) -> Images:
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """BCCD from `FRS_TEST_DATA`, else drawn scenes under its name; readable for all users."""
     folder = tmp_path_factory.mktemp("datasets")
-    bccd = Path(os.environ.get("FRS_TEST_DATA", ROOT.parent / "shared" / "data")) / "bccd"
+    bccd = Path(os.environ.get("FRS_TEST_DATA", "absent")) / "bccd"
     if bccd.is_dir():
         shutil.copytree(bccd, folder / "bccd")
     else:

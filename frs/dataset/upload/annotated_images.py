@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from os.path import commonpath
@@ -13,6 +14,8 @@ from frs.dataset.upload.archive import IMAGE_SUFFIXES
 from frs.errors import BadDataset, NoValidationSplit
 
 _LISTED_ERRORS = 5
+ROBOFLOW_COPY = ".rf."
+"""What follows in a file name the name of the image that Roboflow exported, once or in several augmented copies."""
 
 
 class Box(NamedTuple):
@@ -106,16 +109,24 @@ def write_coco(annotated: AnnotatedDataset, target: Path, val_fraction: float | 
 def split_off_validation(names: Sequence[str], fraction: float | None) -> set[str]:
     """Return the names of the images that become the validation split.
 
-    The choice depends only on the names, so every machine makes the same one. At least one image is left in each split.
+    The choice depends only on the names, so every machine makes the same one. Copies that Roboflow made of one image,
+    `a.rf.1f3c.jpg` and `a.rf.9b2e.jpg`, stay together. At least one image is left in each split.
 
     Raises NoValidationSplit without a `fraction`, or if there are fewer than two images.
     """
     if fraction is None:
         raise NoValidationSplit("The data set has no validation split.")
-    if len(names) < 2:
+    sources: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        sources[name.partition(ROBOFLOW_COPY)[0]].append(name)
+    if len(sources) < 2:
         raise NoValidationSplit("A single image cannot be divided into two splits.", "Add images.")
-    shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    return set(shuffled[: min(max(1, round(fraction * len(names))), len(names) - 1)])
+    val_names: list[str] = []
+    for source in sorted(sources, key=lambda source: hashlib.sha256(source.encode()).digest())[:-1]:
+        if val_names and len(val_names) >= round(fraction * len(names)):
+            break
+        val_names += sources[source]
+    return set(val_names)
 
 
 def annotations_file(target: Path, split: str) -> Path:

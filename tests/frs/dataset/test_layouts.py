@@ -7,9 +7,11 @@ import pytest
 from layout_writers import all_boxes, annotations, write_voc, write_yolo
 
 from frs.dataset.check import check_pair, check_split
+from frs.dataset.report import describe_validation
 from frs.dataset.shapes.drawing import draw_dataset
+from frs.dataset.upload.annotated_images import split_off_validation
 from frs.dataset.upload.layouts import convert
-from frs.errors import BadDataset
+from frs.errors import BadDataset, NoValidationSplit
 
 SPLITS = ("train", "val")
 
@@ -333,3 +335,24 @@ def test_real_boxes_are_unchanged_by_conversion_from_another_layout(tmp_path, wr
         assert all_boxes(tmp_path / "converted", split) == all_boxes(source, split)
         report = check_split(tmp_path / "converted" / split, tmp_path / f"converted/annotations/instances_{split}.json")
         assert (report.issues, report.counts.images) == ([], {"train": 205, "val": 87}[split])
+
+
+def test_augmented_copies_of_an_image_stay_in_one_split() -> None:
+    names = [f"photo{image}_jpg.rf.{copy:032x}.jpg" for image in range(10) for copy in range(3)]
+    val_names = split_off_validation(names, 0.2)
+    assert len(val_names) == 6
+    assert {name.partition(".rf.")[0] for name in val_names}.isdisjoint(
+        {name.partition(".rf.")[0] for name in set(names) - val_names}
+    )
+    with pytest.raises(NoValidationSplit):
+        split_off_validation(names[:3], 0.2)
+
+
+@pytest.mark.parametrize(("images", "fraction", "expected"), [(2, 0.5, 1), (2, 0.01, 1), (10, 0.2, 2), (3, 0.9, 2)])
+def test_each_split_has_an_image(images: int, fraction: float, expected: int) -> None:
+    assert len(split_off_validation([f"{number}.jpg" for number in range(images)], fraction)) == expected
+
+
+@pytest.mark.parametrize(("images", "is_few"), [(1, True), (99, True), (100, False), (5000, False)])
+def test_few_validation_images_are_named(images: int, is_few: bool) -> None:
+    assert ("wide" in describe_validation(images)) is is_few
