@@ -22,8 +22,6 @@ from torchvision.ops import nms, roi_align
 from frs.detectors.heads import Detector, dense_head
 from frs.errors import ExportUnsupported, UnsupportedDetector
 
-SUPPORTED = "retinanet, gfl, fcos, atss, tood, vfnet, rtmdet, yolox and faster_rcnn can be exported"
-
 
 class Boxes(NamedTuple):
     """Boxes of one image before NMS."""
