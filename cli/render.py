@@ -165,10 +165,12 @@ def metrics(answer: Json) -> Table:
 
 
 def datasets(rows: Iterable[Json]) -> Table:
-    """Return a table with one row per data set."""
-    table = _table("id", "name", "status", "classes", folds="classes")
+    """Return a table with one row per data set: its numbers of images and its classes."""
+    table = _table("id", "name", "status", "train", "val", "classes", folds="classes")
     for row in rows:
-        table.add_row(row["id"], _text(row["name"]), row["status"], _text(", ".join(row["classes"] or [])))
+        counts = [(row["counts"] or {}).get(split) for split in ("train", "val")]
+        images = ["" if count is None else f"{count['images']:,}" for count in counts]
+        table.add_row(row["id"], _text(row["name"]), row["status"], *images, _text(", ".join(row["classes"] or [])))
     return table
 
 
