@@ -108,6 +108,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         for task in tasks:
             task.cancel()
+        await context.shared_limits.close()
         context.close()
 
     app = _App(
@@ -126,7 +127,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             *_cross_origin(context.settings),
             Middleware(MetricsMiddleware, registry=registry),
             Middleware(RequestLogMiddleware),
-            Middleware(AuthMiddleware, database=context.database, settings=context.settings),
+            Middleware(
+                AuthMiddleware,
+                database=context.database,
+                settings=context.settings,
+                shared_limits=context.shared_limits,
+            ),
             Middleware(JsonBodyMiddleware),
             Middleware(HeadMiddleware),
         ],

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.exc import OperationalError
 
+from api.http.shared_limits import SharedLimits
 from api.metric_cache import MetricCurveCache
 from api.predictor_pool import PredictorPool
 from api.streaming.streams import Streams
@@ -25,6 +26,7 @@ class Context:
     database: Database
     artifacts: Artifacts
     wakeups: Wakeups
+    shared_limits: SharedLimits
     streams: Streams
     metric_cache: MetricCurveCache
     predictors: PredictorPool
@@ -51,8 +53,9 @@ def open_context(settings: Settings) -> Context:
         raise DatabaseNotReady("The database cannot be reached.") from error
     wakeups = Wakeups(wakeup_sender(celery_app(settings)))
     streams = Streams(database, settings.max_streams_per_key)
-    artifacts = open_artifacts(settings)
-    return Context(settings, database, artifacts, wakeups, streams, MetricCurveCache(), PredictorPool(artifacts))
+    artifacts, shared_limits = open_artifacts(settings), SharedLimits(settings.redis_url)
+    own = (streams, MetricCurveCache(), PredictorPool(artifacts))
+    return Context(settings, database, artifacts, wakeups, shared_limits, *own)
 
 
 async def _get_context(request: Request) -> Context:

@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     Default: the SQLite file `frs.db` below `data`."""
     broker_url: str = Field(default="filesystem://", repr=False)
     """Celery broker of the wake-up messages: `redis://...`, or `filesystem://` for folders below `data` without a
-    server. Default: `filesystem://`."""
+    server. With Redis, several API processes apply the limits of a key together. Default: `filesystem://`."""
 
     api_key_file: Folder = _below_data("api-key")
     """File of the first API key; `python -m store init` creates it if it does not exist. Default: `api-key` below
@@ -126,11 +126,12 @@ class Settings(BaseSettings):
     max_active_jobs: PositiveInt = 1000
     """Maximum number of jobs of one owner that have not ended. An API key may override it."""
     requests_per_minute: PositiveInt | None = None
-    """Maximum number of requests per minute of one API key in one API process. An API key may override it. Default:
-    unlimited."""
+    """Maximum number of requests per minute of one API key; in each API process unless the broker is Redis. An API key
+    may override it. Default: unlimited."""
     auth_failures_per_minute: PositiveInt = 60
-    """Maximum number of requests per minute with an invalid API key from one address; further ones are answered 429
-    instead of 401. Requests with a valid key from that address are still accepted."""
+    """Maximum number of requests per minute with an invalid API key from one address, counted like
+    `requests_per_minute`; further ones are answered 429 instead of 401. Requests with a valid key from that address are
+    still accepted."""
     max_disk_bytes: PositiveInt = 200_000_000_000
     """Maximum size in bytes of the stored files of one owner: checkpoints, deliverables and uploads. Above it, uploads
     and new jobs are refused; running jobs continue. An API key may override it."""
@@ -236,6 +237,11 @@ class Settings(BaseSettings):
         Raises ValueError if the URL's scheme is not supported.
         """
         return None if urlsplit(self.artifacts_url).scheme == "s3" else _folder(self.artifacts_url)
+
+    @property
+    def redis_url(self) -> str | None:
+        """The URL of the broker if it is Redis."""
+        return self.broker_url if urlsplit(self.broker_url).scheme in ("redis", "rediss") else None
 
     @property
     def broker_folder(self) -> Path:

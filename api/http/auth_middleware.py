@@ -13,8 +13,9 @@ from api.http import web_page
 from api.http.auth import Caller
 from api.http.errors import ApiError
 from api.http.oidc import TokenVerifier, is_jwt
-from api.http.rate_limits import TokenBuckets, client_network, rate_limited
+from api.http.rate_limits import RateLimit, client_network, rate_limited
 from api.http.request_log import client_address
+from api.http.shared_limits import SharedLimits
 from store.db import api_keys
 from store.db.database import Database
 from store.db.tables import ApiKey
@@ -46,12 +47,12 @@ class AuthMiddleware:
     Puts the `Caller` and a function that checks the key again into the state of the request.
     """
 
-    def __init__(self, app: ASGIApp, database: Database, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, database: Database, settings: Settings, shared_limits: SharedLimits) -> None:
         self.app = app
         self.key_cache = KeyCache(database, settings)
         self.settings = settings
         self.allowed_hosts = frozenset(host.lower() for host in settings.allowed_hosts)
-        self.requests, self.failures = TokenBuckets(), TokenBuckets()
+        self.requests, self.failures = (RateLimit(shared_limits, name) for name in ("requests", "auth-failures"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check an HTTP request and pass it on. Raises ApiError."""
@@ -71,19 +72,19 @@ class AuthMiddleware:
             caller = await self.key_cache.get_caller(token, project)
         except ApiError as error:
             if error.status == 401:
-                self._count_failure(scope)
+                await self._count_failure(scope)
             raise
         per_minute = caller.requests_per_minute or self.settings.requests_per_minute
-        if per_minute and (wait := self.requests.take(caller.key_id, per_minute)):
+        if per_minute and (wait := await self.requests.take(caller.key_id, per_minute)):
             raise rate_limited(f"This key allows {per_minute} requests a minute.", wait)
         state = scope["state"]
         state["caller"] = replace(caller, address=client_address(scope), request_id=state["request_id"])
         state["recheck"] = partial(self.key_cache.get_caller, token, project)
 
-    def _count_failure(self, scope: Scope) -> None:
+    async def _count_failure(self, scope: Scope) -> None:
         """Count a failed authentication of the client's network. Raises ApiError, 429, over the limit."""
         network = client_network(client_address(scope) or "unknown")
-        wait = self.failures.take(network, self.settings.auth_failures_per_minute)
+        wait = await self.failures.take(network, self.settings.auth_failures_per_minute)
         if wait:
             raise rate_limited(
                 "Too many requests with an invalid API key came from this address.", wait, "Use a valid API key."

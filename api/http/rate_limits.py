@@ -1,4 +1,4 @@
-"""Rate limits: one token bucket per client, in the memory of this process."""
+"""Rate limits: one token bucket per client, in Redis or else in the memory of this process."""
 
 import ipaddress
 import math
@@ -7,8 +7,32 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from api.http.errors import ApiError
+from api.http.shared_limits import SharedLimits
 
 _MAX_CLIENTS = 10_000
+_TAKE = """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1e6
+local interval = 60 / tonumber(ARGV[1])
+local full_at = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + interval
+local wait = full_at - now - 60
+if wait > 0 then return tostring(wait) end
+redis.call('SET', KEYS[1], string.format('%.6f', full_at), 'EX', 61)
+return '0'
+"""
+"""`TokenBuckets.take`, with the time at which the bucket will be full again as its only value (GCRA)."""
+
+
+class RateLimit:
+    """Token buckets that all API processes share while Redis answers, and each process has for itself otherwise."""
+
+    def __init__(self, shared: SharedLimits, name: str) -> None:
+        self._shared, self._name, self._own = shared, name, TokenBuckets()
+
+    async def take(self, client: str, per_minute: int) -> float:
+        """Take a token and return 0.0, or return the seconds until the next token is available."""
+        wait = await self._shared.run(_TAKE, f"{self._name}:{client}", per_minute)
+        return self._own.take(client, per_minute) if wait is None else float(wait)
 
 
 class TokenBuckets:
