@@ -52,8 +52,9 @@ def open_context(settings: Settings) -> Context:
     except OperationalError as error:
         raise DatabaseNotReady("The database cannot be reached.") from error
     wakeups = Wakeups(wakeup_sender(celery_app(settings)))
-    streams = Streams(database, settings.max_streams_per_key)
-    artifacts, shared_limits = open_artifacts(settings), SharedLimits(settings.redis_url)
+    shared_limits = SharedLimits(settings.redis_url)
+    streams = Streams(database, shared_limits, settings.max_streams_per_key)
+    artifacts = open_artifacts(settings)
     own = (streams, MetricCurveCache(), PredictorPool(artifacts))
     return Context(settings, database, artifacts, wakeups, shared_limits, *own)
 

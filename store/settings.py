@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     are all users. Default: `*=submit`."""
 
     max_streams_per_key: PositiveInt = 100
-    """Maximum number of event streams that one API key may have open in one API process."""
+    """Maximum number of event streams that one API key may have open, counted like `requests_per_minute`."""
     max_active_jobs: PositiveInt = 1000
     """Maximum number of jobs of one owner that have not ended. An API key may override it."""
     requests_per_minute: PositiveInt | None = None

@@ -3,6 +3,7 @@
 Redis is an aid, never a condition: while it does not answer, each process counts for itself.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable
@@ -30,6 +31,8 @@ class SharedLimits:
         self._url = url
         self._retry_at: float | None = None
         """Time of the next attempt after a failure; None while Redis answers."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        """Running tasks of `start`, to which the event loop has weak references only."""
 
     async def run(self, script: str, key: str, *arguments: str | float) -> Any:
         """Return the result of a Lua script on one key, which is never nil; None without an answer from Redis."""
@@ -45,8 +48,15 @@ class SharedLimits:
             _log.info("Redis answers again: limits hold for all API processes together.")
         return result
 
+    def start(self, script: str, key: str, *arguments: str | float) -> None:
+        """Start `run` in the background."""
+        task = asyncio.create_task(self.run(script, key, *arguments))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def close(self) -> None:
-        """Close the connections."""
+        """Wait for what `start` has started, and close the connections."""
+        await asyncio.gather(*self._tasks)
         if "_client" in self.__dict__:
             await cast(Awaitable[None], self._client.aclose())
 

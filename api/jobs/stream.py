@@ -56,7 +56,7 @@ async def stream_job(
     )
     requested = last_event_id if last_event_id is not None else since
     after = requested if requested is not None else {"start": 0, "now": state.newest}[begin]
-    return context.streams.follow(job_id, state, after, caller, recheck_key)
+    return await context.streams.follow(job_id, state, after, caller, recheck_key)
 
 
 def _read_state(database: Database, caller: Caller, job_id: str) -> State:

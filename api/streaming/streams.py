@@ -8,7 +8,6 @@ with the reader. Streams are the only state of the API that lives in the event l
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -18,8 +17,10 @@ from starlette.types import Receive, Scope, Send
 
 from api.http.auth import Caller, RecheckKey
 from api.http.errors import ApiError
+from api.http.shared_limits import SharedLimits
 from api.streaming import history
 from api.streaming.history import State
+from api.streaming.slots import StreamSlots
 from api.streaming.subscribers import PING_SECONDS, Channel, NumberedEvent, Subscriber, encode_event
 from store.db.database import Database
 
@@ -48,10 +49,10 @@ class Streams:
     `run` has to run for the lifetime of the service.
     """
 
-    def __init__(self, database: Database, max_per_key: int) -> None:
-        self._database, self._max_per_key = database, max_per_key
+    def __init__(self, database: Database, shared_limits: SharedLimits, max_per_key: int) -> None:
+        self._database = database
+        self._slots = StreamSlots(shared_limits, max_per_key)
         self._channels: dict[str, Channel] = {}
-        self._count_by_key: Counter[str] = Counter()
         self._is_closed = False
         self._has_subscribers = asyncio.Event()
         self._reader_limiter = CapacityLimiter(1)
@@ -61,20 +62,27 @@ class Streams:
     @property
     def open(self) -> int:
         """Number of open streams."""
-        return self._count_by_key.total()
+        return self._slots.taken
 
-    def follow(self, job_id: str, state: State, after: int, caller: Caller, recheck_key: RecheckKey) -> "EventStream":
+    async def follow(
+        self, job_id: str, state: State, after: int, caller: Caller, recheck_key: RecheckKey
+    ) -> "EventStream":
         """Return the stream of a job after sequence number `after`.
 
         Raises ApiError, 429 or 503, if there are too many streams or the process shuts down.
         """
-        self._check_limits(caller)
+        slot = await self._slots.take(caller.key_id)
+        release = partial(self._slots.release, caller.key_id, slot)
+        if self._is_closed or self.open > MAX_STREAMS:
+            release()
+            hint = "Try again in 2 seconds, or read the job's state at intervals."
+            detail = "The service cannot open more event streams."
+            raise ApiError(503, "too_many_streams", detail, hint, headers={"Retry-After": "2"})
         channel = self._channels.get(job_id) or self._channels.setdefault(job_id, Channel(job_id, state))
         subscriber = Subscriber(channel, min(after, state.newest), caller.key_id, recheck_key, self._read_page)
         channel.subscribers.add(subscriber)
-        self._count_by_key[caller.key_id] += 1
         self._has_subscribers.set()
-        return EventStream(subscriber, partial(self._remove, subscriber))
+        return EventStream(subscriber, partial(self._remove, subscriber, release))
 
     def end(self) -> None:
         """Close all streams and reject new ones, so that the process can exit; clients reconnect to the next one."""
@@ -87,6 +95,7 @@ class Streams:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read_forever())
             group.create_task(self._maintain())
+            group.create_task(self._slots.renew_periodically())
 
     async def _read_forever(self) -> None:
         while await self._has_subscribers.wait():
@@ -147,22 +156,13 @@ class Streams:
     async def _read_page(self, job_id: str, after: int, newest: int) -> tuple[int, Sequence[NumberedEvent]]:
         return await to_thread.run_sync(_read_page, self._database, job_id, after, newest, limiter=self.page_limiter)
 
-    def _check_limits(self, caller: Caller) -> None:
-        if self._is_closed or self.open >= MAX_STREAMS:
-            hint = "Try again in 2 seconds, or read the job's state at intervals."
-            detail = "The service cannot open more event streams."
-            raise ApiError(503, "too_many_streams", detail, hint, headers={"Retry-After": "2"})
-        if self._count_by_key[caller.key_id] >= self._max_per_key:
-            detail = f"This key has {self._max_per_key} open event streams, the maximum."
-            raise ApiError(429, "too_many_streams", detail, "Close one, then try again.", headers={"Retry-After": "2"})
-
     def _subscribers(self) -> list[Subscriber]:
         return [subscriber for channel in self._channels.values() for subscriber in channel.subscribers]
 
-    def _remove(self, subscriber: Subscriber) -> None:
+    def _remove(self, subscriber: Subscriber, release: Callable[[], None]) -> None:
         channel = subscriber.channel
         channel.subscribers.discard(subscriber)
-        self._count_by_key[subscriber.key_id] -= 1
+        release()
         if not channel.subscribers and self._channels.get(channel.job_id) is channel:
             del self._channels[channel.job_id]
         if not self._channels:

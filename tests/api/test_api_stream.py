@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.http.auth import Caller
 from api.http.errors import ApiError
+from api.http.shared_limits import SharedLimits
 from api.streaming import history, subscribers
 from api.streaming import streams as streams_module
 from api.streaming.streams import Streams
@@ -134,7 +135,7 @@ def test_a_sequence_number_beyond_the_last_waits_for_new_events(service, running
 
 @asynccontextmanager
 async def streaming(service, max_per_key=100):
-    streams = Streams(service.database, max_per_key)
+    streams = Streams(service.database, SharedLimits(None), max_per_key)
     task = asyncio.create_task(streams.run())
     yield streams
     task.cancel()
@@ -149,14 +150,14 @@ def state_of(service, job_id):
         return history.read_states(session, [job_id])[job_id]
 
 
-def open_stream(streams, service, job_id, after=0):
-    return streams.follow(
+async def open_stream(streams, service, job_id, after=0):
+    return await streams.follow(
         job_id, state_of(service, job_id), after, Caller("key_1", "admin", frozenset(Scope)), recheck_key
     )
 
 
-def subscribe(streams, service, job_id, after=0):
-    return open_stream(streams, service, job_id, after).subscriber
+async def subscribe(streams, service, job_id, after=0):
+    return (await open_stream(streams, service, job_id, after)).subscriber
 
 
 async def receive(subscriber, is_enough):
@@ -176,7 +177,7 @@ async def until_read(subscriber, seq):
 def test_events_are_sent_at_once_and_progress_only_when_it_changes(service, running):
     async def live():
         async with streaming(service) as streams:
-            subscriber = subscribe(streams, service, running.job_id)
+            subscriber = await subscribe(streams, service, running.job_id)
             assert [event.id for event in await receive(subscriber, lambda received: len(received) == 2)] == [1, 2]
             received = []
             for step in (1, 1, 2):
@@ -198,7 +199,7 @@ def test_a_slow_client_loses_its_queue_but_no_event(service, running, monkeypatc
 
     async def live():
         async with streaming(service) as streams:
-            subscriber = subscribe(streams, service, running.job_id)
+            subscriber = await subscribe(streams, service, running.job_id)
             await receive(subscriber, lambda received: len(received) == 2)
             waiting = asyncio.create_task(receive(subscriber, bool))
             await asyncio.sleep(0)
@@ -218,10 +219,10 @@ def test_a_slow_client_loses_its_queue_but_no_event(service, running, monkeypatc
 
 def test_a_client_ahead_of_the_reader_receives_no_event_twice(service, running):
     async def live():
-        streams = Streams(service.database, 100)
-        open_stream(streams, service, running.job_id)  # the reader is at sequence number 2
+        streams = Streams(service.database, SharedLimits(None), 100)
+        await open_stream(streams, service, running.job_id)  # the reader is at sequence number 2
         service.record(running, *metrics(1, 2))
-        ahead = subscribe(streams, service, running.job_id, 4)
+        ahead = await subscribe(streams, service, running.job_id, 4)
         waiting = asyncio.create_task(receive(ahead, lambda received: received and received[-1].id == 5))
         await asyncio.sleep(0)
         reading = asyncio.create_task(streams.run())
@@ -241,7 +242,7 @@ def test_clients_that_connect_at_different_times_receive_the_same_events(service
             for step in range(1, 60):
                 service.record(running, *metrics(step))
                 if step % 10 == 0:
-                    subscriber = subscribe(streams, service, running.job_id)
+                    subscriber = await subscribe(streams, service, running.job_id)
                     reading.append(asyncio.create_task(receive(subscriber, lambda _: False)))
                 elif reading and step % 5 == 0:
                     await until_read(subscriber, step + 2)
@@ -259,7 +260,7 @@ def test_a_resumed_job_has_a_live_stream_again(service, running):
     async def live():
         async with streaming(service) as streams:
             service.transact(actions.resume, running.job_id)
-            subscriber = subscribe(streams, service, running.job_id, last)
+            subscriber = await subscribe(streams, service, running.job_id, last)
             lease = service.claim(running.job_id)
             await receive(subscriber, lambda received: len(received) == 2)
             service.finish(lease)
@@ -271,7 +272,7 @@ def test_a_resumed_job_has_a_live_stream_again(service, running):
 def test_a_deleted_job_closes_its_stream(service, running):
     async def live():
         async with streaming(service) as streams:
-            subscriber = subscribe(streams, service, running.job_id)
+            subscriber = await subscribe(streams, service, running.job_id)
             await receive(subscriber, lambda received: len(received) == 2)
             service.transact(lambda session: session.delete(session.get(Job, running.job_id)))
             return await receive(subscriber, lambda _: False)
@@ -286,7 +287,7 @@ def test_an_idle_stream_sends_a_ping(service, running, monkeypatch):
 
     async def live():
         async with streaming(service) as streams:
-            subscriber = subscribe(streams, service, running.job_id)
+            subscriber = await subscribe(streams, service, running.job_id)
             await subscriber.next()
             return await asyncio.wait_for(subscriber.next(), 20)
 
@@ -296,11 +297,11 @@ def test_an_idle_stream_sends_a_ping(service, running, monkeypatch):
 def test_the_number_of_streams_per_key_is_limited(service, running):
     async def live():
         async with streaming(service, max_per_key=2) as streams:
-            first, _ = (open_stream(streams, service, running.job_id) for _ in range(2))
+            first, _ = [await open_stream(streams, service, running.job_id) for _ in range(2)]
             with pytest.raises(ApiError) as raised:
-                open_stream(streams, service, running.job_id)
+                await open_stream(streams, service, running.job_id)
             first.remove()
-            open_stream(streams, service, running.job_id)
+            await open_stream(streams, service, running.job_id)
             return raised.value
 
     error = asyncio.run(live())
@@ -312,14 +313,14 @@ def test_the_number_of_streams_per_process_is_limited_and_none_open_at_shutdown(
 
     async def live():
         async with streaming(service) as streams:
-            first = open_stream(streams, service, running.job_id)
+            first = await open_stream(streams, service, running.job_id)
             with pytest.raises(ApiError) as too_many:
-                open_stream(streams, service, running.job_id)
+                await open_stream(streams, service, running.job_id)
             streams.end()
             assert await asyncio.wait_for(first.subscriber.next(), 20) is None
             first.remove()
             with pytest.raises(ApiError) as ending:
-                open_stream(streams, service, running.job_id)
+                await open_stream(streams, service, running.job_id)
             return too_many.value, ending.value
 
     for error in asyncio.run(live()):

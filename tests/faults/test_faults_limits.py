@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,11 +15,15 @@ from servers import Redis
 
 from api.app import create_app
 from api.http import shared_limits
+from api.http.errors import ApiError
 from api.http.rate_limits import RateLimit
 from api.http.shared_limits import SharedLimits
+from api.streaming import slots
+from api.streaming.slots import StreamSlots
 from store.settings import Settings
 
 T = TypeVar("T")
+Limit = TypeVar("Limit")
 
 
 @asynccontextmanager
@@ -29,15 +34,35 @@ async def opened(url: str | None) -> AsyncIterator[SharedLimits]:
     await limits.close()
 
 
-def with_two_rate_limits(url: str, act: Callable[[RateLimit, RateLimit], Awaitable[T]]) -> T:
-    """Call `act` with the rate limits of two processes."""
+def with_two(make: Callable[[SharedLimits], Limit], url: str, act: Callable[[Limit, Limit], Awaitable[T]]) -> T:
+    """Call `act` with a limit of each of two processes."""
 
     async def run() -> T:
         async with AsyncExitStack() as stack:
-            one, other = [await stack.enter_async_context(opened(url)) for _ in range(2)]
-            return await act(RateLimit(one, "requests"), RateLimit(other, "requests"))
+            one, other = [make(await stack.enter_async_context(opened(url))) for _ in range(2)]
+            return await act(one, other)
 
     return asyncio.run(run())
+
+
+with_two_rate_limits = partial(with_two, partial(RateLimit, name="requests"))
+with_two_processes_of_3_streams = partial(with_two, partial(StreamSlots, max_per_key=3))
+
+
+async def is_refused(slots: StreamSlots, key_id: str = "key_1") -> bool:
+    """Return whether a process refuses another stream; one that is not refused stays open."""
+    try:
+        await slots.take(key_id)
+    except ApiError as error:
+        assert (error.status, error.code) == (429, "too_many_streams")
+        return True
+    return False
+
+
+async def until_counted(redis: Redis, count: int) -> None:
+    """Wait until Redis has this number of slots of the key that have not expired."""
+    while redis.client.zcount("frs:streams:key_1", redis.client.time()[0] + 1, "+inf") != count:
+        await asyncio.sleep(0.02)
 
 
 def test_two_processes_take_tokens_from_one_bucket(redis: Redis) -> None:
@@ -169,3 +194,72 @@ def test_two_services_apply_the_rate_limit_of_a_key_and_of_guesses_together(
         guesses = [service.get("/version", headers=guess).status_code for service in services * 2]
     assert statuses == [200, 200, 200, 429]
     assert guesses == [401, 401, 401, 429]
+
+
+def test_the_streams_of_a_key_are_limited_in_all_processes_together(redis: Redis) -> None:
+    async def act(one: StreamSlots, other: StreamSlots) -> list[bool]:
+        slot = await one.take("key_1")
+        refused = [await is_refused(slots) for slots in (other, other, one, other)]
+        one.release("key_1", slot)
+        await until_counted(redis, 2)
+        return [*refused, await is_refused(other, "key_2"), await is_refused(other), await is_refused(one)]
+
+    refused = with_two_processes_of_3_streams(redis.url, act)
+    assert refused == [False, False, True, True, False, False, True]
+
+
+def test_concurrent_streams_do_not_exceed_the_limit(redis: Redis) -> None:
+    async def act(one: StreamSlots, other: StreamSlots) -> list[bool]:
+        return await asyncio.gather(*(is_refused(slots) for slots in (one, other) * 10))
+
+    assert sorted(with_two_processes_of_3_streams(redis.url, act)) == [False] * 3 + [True] * 17
+
+
+def test_the_slots_of_a_killed_process_expire(redis: Redis) -> None:
+    async def act(killed: StreamSlots, other: StreamSlots) -> list[bool]:
+        refused = [await is_refused(slots) for slots in (killed, killed, other, other)]
+        past = redis.client.time()[0] - 1
+        redis.client.zadd("frs:streams:key_1", dict.fromkeys(redis.client.zrange("frs:streams:key_1", 0, 1), past))
+        return [*refused, await is_refused(other), await is_refused(other), await is_refused(other)]
+
+    refused = with_two_processes_of_3_streams(redis.url, act)
+    assert refused == [False, False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("fault", ["expire", "disappear"])
+def test_a_living_process_renews_its_slots(redis: Redis, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    monkeypatch.setattr(slots, "RENEWAL_SECONDS", 0.02)
+
+    async def act(one: StreamSlots, other: StreamSlots) -> bool:
+        for _ in range(3):
+            await one.take("key_1")
+        renewing = asyncio.create_task(one.renew_periodically())
+        if fault == "expire":
+            redis.client.zadd("frs:streams:key_1", dict.fromkeys(redis.client.zrange("frs:streams:key_1", 0, -1), 0))
+        else:
+            redis.client.flushall()
+        await until_counted(redis, 3)
+        renewing.cancel()
+        return await is_refused(other)
+
+    assert with_two_processes_of_3_streams(redis.url, act)
+
+
+def test_the_slots_of_a_key_disappear_from_redis_with_its_processes(redis: Redis) -> None:
+    async def act(one: StreamSlots, other: StreamSlots) -> None:
+        await one.take("key_1")
+
+    with_two_processes_of_3_streams(redis.url, act)
+    assert 0 < redis.client.ttl("frs:streams:key_1") <= slots.EXPIRY_SECONDS
+
+
+@pytest.mark.parametrize("fault", ["stopped", "frozen"])
+def test_without_redis_each_process_limits_its_own_streams(redis: Redis, fault: str) -> None:
+    async def act(one: StreamSlots, other: StreamSlots) -> list[bool]:
+        slot = await one.take("key_1")
+        redis.stop() if fault == "stopped" else redis.freeze()
+        refused = [await is_refused(one) for _ in range(3)]
+        one.release("key_1", slot)
+        return [*refused, await is_refused(one), await is_refused(other)]
+
+    assert with_two_processes_of_3_streams(redis.url, act) == [False, False, True, False, False]
