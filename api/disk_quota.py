@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 from api.context import Context
 from api.http.auth import Caller
 from api.http.errors import ApiError
-from store.db import usage
+from store.db import api_keys, usage
 from store.settings import Settings
 
 HINT = "See `frs usage`; remove old jobs with `frs clean`, or request a key with a larger limit."
@@ -25,7 +25,16 @@ def check(session: Session, settings: Settings, caller: Caller, additional: int 
         raise ApiError(403, "disk_quota_exceeded", detail, HINT)
 
 
+def check_added(session: Session, settings: Settings, caller: Caller, size: int) -> None:
+    """Raise ApiError 403 if `size` more bytes exceed the owner's limit.
+
+    Call it in the transaction that adds their row: concurrent uploads of the owner wait for its end.
+    """
+    api_keys.lock_owner(session, caller.owner)
+    check(session, settings, caller, size)
+
+
 def check_upload(context: Context, caller: Caller, size: int) -> None:
-    """Raise ApiError 403 if the files of the owner exceed the owner's limit with an upload of `size` bytes."""
+    """Raise ApiError 403 if an upload of `size` bytes would exceed the owner's limit now; `check_added` decides."""
     with context.database.read() as session:
         check(session, context.settings, caller, size)

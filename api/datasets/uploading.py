@@ -89,17 +89,18 @@ def register(context: Context, caller: Caller, upload_request: UploadRequest, up
                 upload.path, key, upload.sha256
             )  # before the lock, because object storage can be slow
         free_name(context, caller, upload_request.name)
-        with local_files.exclusive_lock(root):
-            if not folder.is_dir():
-                if not part.is_dir():  # the unpacked folder was deleted since the first look
-                    _convert(settings, upload, part, upload_request.val_fraction)
-                (part / "set").rename(folder)
-            if _count_releases(root) != releases:  # this archive may be among the released ones
-                _store_archive(context, key, upload)
-            dataset = _add(context, caller, upload_request.name, key, size)
-    if dataset is None:
-        release(context, key)
-        raise _name_taken_error()
+        try:
+            with local_files.exclusive_lock(root):
+                if not folder.is_dir():
+                    if not part.is_dir():  # the unpacked folder was deleted since the first look
+                        _convert(settings, upload, part, upload_request.val_fraction)
+                    (part / "set").rename(folder)
+                if _count_releases(root) != releases:  # this archive may be among the released ones
+                    _store_archive(context, key, upload)
+                dataset = _add(context, caller, upload_request.name, key, size)
+        except ApiError:
+            release(context, key)
+            raise
     checks.check_new(context.database, settings, dataset)
     return service.get_dataset(context.database, caller, dataset.id)
 
@@ -179,22 +180,27 @@ def _convert(settings: Settings, upload: Upload, part: Path, val_fraction: float
         _converting.release()
 
 
-def _add(context: Context, caller: Caller, name: str, key: str, size: int) -> tables.Dataset | None:
-    """Insert the row of a data set of `size` bytes and return it; None if the name is in use."""
+def _add(context: Context, caller: Caller, name: str, key: str, size: int) -> tables.Dataset:
+    """Insert the row of a data set of `size` bytes and return it.
+
+    Raises ApiError, 409 if the name is in use, 403 if the owner has too little disk space left.
+    """
     split_paths = {
         f"{split}_{column}": path
         for split in ("train", "val")
         for column, path in (("images", split), ("annotations", f"annotations/instances_{split}.json"))
     }
     with context.database.write() as session:
+        disk_quota.check_added(session, context.settings, caller, size)
         columns = {"id": new_id("ds"), "name": name, "owner": caller.owner, "upload_key": key, "bytes": size}
         values = {**columns, **split_paths}
         statement = insert(session, tables.Dataset).values(values)
         dataset = session.scalar(
             statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Dataset)
         )
-        if dataset is not None:
-            audit.record(session, caller.actor, "dataset.upload", [dataset.id], name=name)
+        if dataset is None:
+            raise _name_taken_error()
+        audit.record(session, caller.actor, "dataset.upload", [dataset.id], name=name)
         session.commit()
     return dataset
 

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import exists, select
 
+from api import disk_quota
 from api.context import Context, ContextDep
 from api.detectors.schemas import Description, Detector, DetectorUpload
 from api.http.auth import Caller, Submitter
@@ -41,7 +42,7 @@ def check_request(context: ContextDep, caller: Submitter, query: Annotated[Detec
 def register(context: Context, caller: Caller, upload_request: DetectorUpload, upload: Upload) -> Detector:
     """Store the weights, request their import from a worker, and return the detector.
 
-    Raises ApiError 409 if the name is in use.
+    Raises ApiError, 409 if the name is in use, 403 if the owner has too little disk space left.
     """
     detector_id = new_id("det")
     key = f"uploads/{detector_id}.bin"  # one key per detector, because the worker deletes the file after reading it
@@ -57,11 +58,11 @@ def register(context: Context, caller: Caller, upload_request: DetectorUpload, u
         "classes": upload_request.class_names,
     }
     context.artifacts.put(upload.path, key, upload.sha256)
-    detector = _add(context, caller, values)
-    if detector is None:
+    try:
+        return Detector.model_validate(_add(context, caller, values))
+    except ApiError:
         release(context, key)
-        raise _name_taken_error()
-    return Detector.model_validate(detector)
+        raise
 
 
 def release(context: Context, key: str | None) -> None:
@@ -85,18 +86,20 @@ def _read_description(text: str) -> Description:
         raise RequestValidationError(errors, body={"description": content}) from error
 
 
-def _add(context: Context, caller: Caller, values: dict[str, Any]) -> tables.Detector | None:
-    """Insert the detector and the worker request that imports it; return None if the name is in use."""
+def _add(context: Context, caller: Caller, values: dict[str, Any]) -> tables.Detector:
+    """Insert the detector and the worker request that imports it. Raises ApiError; see `register`."""
     request = {"detector_id": values["id"], "key": values["weights_key"]}
     request |= {name: values[name] for name in ("sha256", "description", "classes")}
     with context.database.write() as session:
+        disk_quota.check_added(session, context.settings, caller, values["bytes"])
         statement = insert(session, tables.Detector).values(values)
         detector = session.scalar(
             statement.on_conflict_do_nothing(index_elements=["owner", "name"]).returning(tables.Detector)
         )
-        if detector is not None:
-            worker_requests.add(session, RequestKind.IMPORT, request, owner=values["owner"])
-            audit.record(session, caller.actor, "detector.upload", [detector.id], name=detector.name)
+        if detector is None:
+            raise _name_taken_error()
+        worker_requests.add(session, RequestKind.IMPORT, request, owner=values["owner"])
+        audit.record(session, caller.actor, "detector.upload", [detector.id], name=detector.name)
         session.commit()
     return detector
 

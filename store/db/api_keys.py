@@ -138,7 +138,7 @@ def rotate(session: Session, key: ApiKey, token: str, grace_seconds: float) -> A
 
 
 def lock_owner(session: Session, owner: str) -> None:
-    """Serialise the transactions that count this owner's jobs; a no-op on SQLite, which has a single writer."""
+    """Serialise the transactions that count this owner's jobs or files; a no-op on SQLite, which has one writer."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(owner, 0))))
 

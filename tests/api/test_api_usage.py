@@ -2,6 +2,7 @@
 
 import pytest
 from fastapi.testclient import TestClient
+from test_api_uploads import files_of, zip_folder
 
 from api.monitoring import collector
 from store.db import api_keys, usage
@@ -85,6 +86,30 @@ def test_an_upload_without_a_length_is_refused_after_it_and_leaves_no_file(servi
     response = alice.post("/detectors/upload", params=query, content=iter([b"x" * 5000]), headers=headers)
     service.assert_problem(response, 403, "disk_quota_exceeded")
     assert not [path for path in service.settings.uploads_root.iterdir() if path.name.endswith(".part")]
+
+
+@pytest.mark.parametrize("path", ["/datasets/upload", "/detectors/upload"])
+def test_an_upload_is_refused_if_another_has_used_up_the_disk_space_meanwhile(
+    service, shapes, client_of, monkeypatch, path
+):
+    content = zip_folder(service.settings.datasets_root / "shapes") if path.startswith("/datasets") else b"x" * 20_000
+    limit = 3 * len(content)  # a data set counts with its archive and its unpacked files, which are about as large
+    alice, put = client_of("alice", max_disk_bytes=limit), service.artifacts.put
+
+    def upload(client):
+        query, media_type = {"name": "mine", "description": GFL}, "application/octet-stream"
+        if path.startswith("/datasets"):
+            query, media_type = {"name": "mine"}, "application/zip"
+        return client.post(path, params=query, content=content, headers={"Content-Type": media_type})
+
+    def put_after_another_upload(*arguments):
+        add_detector(service, "alice", limit - 10)
+        put(*arguments)
+
+    monkeypatch.setattr(service.artifacts, "put", put_after_another_upload)
+    service.assert_problem(upload(alice), 403, "disk_quota_exceeded")
+    assert files_of(service.settings) == set()
+    assert usage_of(service.get("/usage"), "alice")["total"] == limit - 10
 
 
 def test_uploaded_weights_count_for_their_owner(service, client_of):
