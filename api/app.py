@@ -102,7 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = _THREADS
         local_files.remove_stale(context.settings.uploads_root)
-        checks.resume(context.database, context.settings)
+        checks.resume(context)
         background = (context.streams.run(), reap_periodically(context), sender.send_periodically(context))
         tasks = [asyncio.create_task(coroutine) for coroutine in background]
         yield

@@ -10,7 +10,9 @@ from pathlib import Path
 from pydantic import BaseModel
 from sqlalchemy import select, update
 
+from api.context import Context
 from api.datasets.schemas import SplitIssue, SplitName
+from api.datasets.unpacked import find_folder
 from frs.dataset.check import CheckedSplit, check_pair, describe_shared_images, inspect_split
 from frs.dataset.issues import HINTS
 from frs.dataset.report import Report
@@ -18,9 +20,7 @@ from frs.errors import FrsError
 from frs.files import digest
 from frs.resolved import inside
 from store.artifacts.uploads import dataset_root
-from store.db.database import Database
 from store.db.tables import Dataset
-from store.settings import Settings
 from store.states import DatasetStatus
 
 MAX_SYNC_IMAGES = 2_000
@@ -86,22 +86,25 @@ def is_large(annotations: Sequence[Path]) -> bool:
     return sum(_count_images(file) for file in annotations) > MAX_SYNC_IMAGES
 
 
-def check_new(database: Database, settings: Settings, dataset: Dataset) -> None:
+def check_new(context: Context, dataset: Dataset) -> None:
     """Check a new data set immediately, or in the background if it is large."""
-    root = dataset_root(settings, dataset)
+    root = dataset_root(context.settings, dataset)
     if is_large([root / dataset.train_annotations, root / dataset.val_annotations]):
-        run_later(database, settings, [dataset])
+        run_later(context, [dataset])
         return
     try:
-        run(database, settings, dataset)
+        run(context, dataset)
     except Exception:  # the row exists without a result: repeat the check in the background
-        run_later(database, settings, [dataset])
+        run_later(context, [dataset])
         raise
 
 
-def run(database: Database, settings: Settings, dataset: Dataset) -> None:
+def run(context: Context, dataset: Dataset) -> None:
     """Check a data set and store the result, unless the data set has been deleted in the meantime."""
-    root = dataset_root(settings, dataset)
+    try:
+        root = find_folder(context, dataset)
+    except FrsError:  # no archive: the check reports the files as missing
+        root = dataset_root(context.settings, dataset)
     hashes = None if dataset.upload_key else _hash_annotations(root, dataset)  # before the check reads the files
     result = _check_splits(root, dataset)
     is_unchecked = (Dataset.id == dataset.id, Dataset.status == DatasetStatus.CHECKING)
@@ -111,30 +114,30 @@ def run(database: Database, settings: Settings, dataset: Dataset) -> None:
         "hashes": hashes,
         "classes": list(result.train.class_names) if result.train else None,
     }
-    with database.write() as session:
+    with context.database.write() as session:
         session.execute(update(Dataset).where(*is_unchecked).values(values))
         session.commit()
 
 
-def run_later(database: Database, settings: Settings, datasets: Sequence[Dataset]) -> None:
+def run_later(context: Context, datasets: Sequence[Dataset]) -> None:
     """Check data sets in a daemon thread. After a restart, `resume` continues with the unfinished checks."""
-    threading.Thread(target=_run_all, args=(database, settings, datasets), name="checking", daemon=True).start()
+    threading.Thread(target=_run_all, args=(context, datasets), name="checking", daemon=True).start()
 
 
-def resume(database: Database, settings: Settings) -> None:
-    """Check all data sets whose check an earlier process did not finish."""
-    with database.read() as session:
+def resume(context: Context) -> None:
+    """Check all data sets whose check an earlier process did not finish, or another one has not finished yet."""
+    with context.database.read() as session:
         unfinished = session.scalars(select(Dataset).where(Dataset.status == DatasetStatus.CHECKING)).all()
     if unfinished:
-        run_later(database, settings, unfinished)
+        run_later(context, unfinished)
 
 
-def _run_all(database: Database, settings: Settings, datasets: Sequence[Dataset]) -> None:
+def _run_all(context: Context, datasets: Sequence[Dataset]) -> None:
     for dataset in datasets:
         with _background_check_lock:
             for delay in (*_RETRY_DELAYS, None):
                 try:
-                    run(database, settings, dataset)
+                    run(context, dataset)
                     break
                 except Exception:  # continue with the other data sets; `resume` repeats this check
                     _log.exception("check result not stored", extra={"dataset_id": dataset.id})

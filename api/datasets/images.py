@@ -11,6 +11,7 @@ from api.context import Context
 from api.datasets.checks import MAX_SYNC_BYTES
 from api.datasets.schemas import DatasetImage, LabelledBox, SplitName
 from api.datasets.service import get_row
+from api.datasets.unpacked import find_folder_soon
 from api.http.auth import Caller
 from api.http.errors import ApiError
 from api.http.files import BINARY
@@ -20,7 +21,6 @@ from frs.dataset import coco
 from frs.dataset.coco import CocoFile
 from frs.errors import FrsError, InvalidSpec
 from frs.resolved import inside
-from store.artifacts.uploads import dataset_root
 
 MEDIA_TYPES = {
     ".jpg": "image/jpeg",
@@ -68,13 +68,16 @@ def image_file(context: Context, caller: Caller, dataset: str, split: SplitName,
 
 
 def _open_split(context: Context, caller: Caller, dataset: str, split: SplitName) -> tuple[CocoFile, Path]:
-    """Return the annotations of a split and the folder of its images."""
+    """Return the annotations of a split and the folder of its images. Raises ApiError and DatasetNotFound."""
     with context.database.read() as session:
         row = get_row(session, caller, dataset)
-    root = dataset_root(context.settings, row)
     annotations, images = (
         (row.train_annotations, row.train_images) if split == "train" else (row.val_annotations, row.val_images)
     )
+    try:
+        root = find_folder_soon(context, row)
+    except FrsError as error:
+        raise _unreadable(error.message) from error
     path = inside(root, annotations)
     try:
         state = path.stat()

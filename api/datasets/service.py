@@ -32,7 +32,7 @@ def resolve_splits(context: Context, request: DatasetCreate) -> tuple[SplitFiles
 def register(context: Context, caller: Caller, name: str, train: SplitFiles, val: SplitFiles) -> Dataset:
     """Register a data set, check it or start its check, and return it. Raises ApiError 409 if the name is in use."""
     dataset = _add(context.database, caller, name, train, val)
-    checks.check_new(context.database, context.settings, dataset)
+    checks.check_new(context, dataset)
     return get_dataset(context.database, caller, dataset.id)
 
 

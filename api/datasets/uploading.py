@@ -101,7 +101,7 @@ def register(context: Context, caller: Caller, upload_request: UploadRequest, up
         except ApiError:
             release(context, key)
             raise
-    checks.check_new(context.database, settings, dataset)
+    checks.check_new(context, dataset)
     return service.get_dataset(context.database, caller, dataset.id)
 
 

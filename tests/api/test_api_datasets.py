@@ -172,7 +172,7 @@ def test_a_check_interrupted_by_a_restart_is_repeated(service, shapes, blocked_c
         row.status, row.check_result, row.classes = "checking", None, None
         session.commit()
     release.set()
-    checks.resume(service.database, service.settings)
+    checks.resume(service.client.app.state.context)
     assert done.wait(10)
     assert service.get("/datasets/shapes") == shapes
 

@@ -1,8 +1,24 @@
 """Images of a data set with their boxes, as a page shows them."""
 
 import json
+import shutil
 
 import pytest
+from test_api_uploads import send, zip_folder
+from waiting import until
+
+from api.datasets import checks, unpacked
+from store.db.tables import Dataset
+
+
+@pytest.fixture
+def uploaded(service):
+    """An uploaded data set that another replica has received: its archive is stored, its folder is not here."""
+    dataset = send(service, zip_folder(service.settings.datasets_root / "shapes")).json()
+    assert dataset["status"] == "ready"
+    for folder in service.settings.uploads_root.glob("[0-9a-f]*"):
+        shutil.rmtree(folder)
+    return dataset
 
 
 def altered(service, change):
@@ -91,3 +107,40 @@ def test_changed_annotations_are_read_again(service, shapes):
     document = json.loads(path.read_text())
     path.write_text(json.dumps(document | {"annotations": []}))
     assert service.get("/datasets/shapes/images")["data"][0]["objects"] == []
+
+
+def test_images_of_an_upload_that_another_replica_received_are_shown(service, shapes, uploaded):
+    expected = service.get("/datasets/shapes/images")["data"]
+    assert service.get("/datasets/mine/images")["data"] == expected
+    image = service.client.get(f"/datasets/mine/images/{expected[0]['id']}/content")
+    assert image.content == (service.settings.datasets_root / "shapes/val" / expected[0]["file_name"]).read_bytes()
+
+
+def test_a_request_does_not_wait_long_for_an_archive_to_be_unpacked(service, uploaded, monkeypatch):
+    monkeypatch.setattr(unpacked, "WAIT_SECONDS", 0)
+    response = service.client.get("/datasets/mine/images")
+    service.assert_problem(response, 503, "busy")
+    assert response.headers["retry-after"] == "5"
+    until(lambda: service.client.get("/datasets/mine/images").status_code == 200)
+
+
+def test_an_upload_without_its_archive_is_a_409(service, uploaded):
+    shutil.rmtree(service.settings.artifacts_root / "uploads")
+    response = service.client.get("/datasets/mine/images")
+    problem = service.assert_problem(response, 409, "annotations_unreadable")
+    assert "archive" in problem["detail"]
+
+
+@pytest.mark.parametrize("has_archive", [True, False])
+def test_a_replica_repeats_the_check_of_an_upload_that_it_did_not_receive(service, uploaded, has_archive):
+    def forget_check(session):
+        row = session.get_one(Dataset, uploaded["id"])
+        row.status, row.check_result, row.classes = "checking", None, None
+
+    service.transact(forget_check)
+    if not has_archive:
+        shutil.rmtree(service.settings.artifacts_root / "uploads")
+    checks.resume(service.client.app.state.context)
+    until(lambda: service.get("/datasets/mine")["status"] != "checking")
+    assert service.get("/datasets/mine")["status"] == ("ready" if has_archive else "has_problems")
+    assert not has_archive or service.get("/datasets/mine") == uploaded
