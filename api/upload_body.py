@@ -1,6 +1,7 @@
 """Request bodies that are files: streamed to the uploads folder, with their size and SHA-256 computed on the way."""
 
 import hashlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,10 @@ from store.settings import Settings
 
 IDLE_SECONDS = 60
 """An upload is aborted when the client sends nothing for this long."""
+WRITE_SECONDS = 60.0
+"""A slow client's bytes are written at least this often: a file that does not change counts as abandoned in the end."""
 _BLOCK = 1 << 20
-"""Bytes that are written to the file at a time."""
+"""Bytes that are written to the file at a time, unless the client is slow."""
 
 Sha256 = Annotated[
     str | None,
@@ -115,19 +118,20 @@ async def _write(request: Request, path: Path, settings: Settings, max_bytes: in
 
 
 async def _blocks(stream: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the body in blocks of at least 1 MiB, except the last, so that each use of a thread is worthwhile.
+    """Yield the body in blocks of at least 1 MiB, so that each use of a thread is worthwhile; smaller if it is slow.
 
     Raises ApiError if the client stalls or disconnects.
     """
-    block = bytearray()
+    block, write_at = bytearray(), time.monotonic() + WRITE_SECONDS
     try:
         while True:
             with fail_after(IDLE_SECONDS):
                 chunk = await anext(stream, None)
             block += chunk or b""
-            if len(block) >= _BLOCK or chunk is None:
+            if len(block) >= _BLOCK or chunk is None or time.monotonic() >= write_at:
                 yield bytes(block)
                 block.clear()
+                write_at = time.monotonic() + WRITE_SECONDS
             if chunk is None:
                 return
     except TimeoutError as error:
@@ -143,6 +147,7 @@ def _write_block(file: BinaryIO, digest: Any, block: bytes, settings: Settings) 
     free_space.check_available(settings, Path(file.name).parent, len(block))
     digest.update(block)
     file.write(block)
+    file.flush()
 
 
 def _too_large(max_bytes: int) -> ApiError:

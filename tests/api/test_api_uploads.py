@@ -14,7 +14,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import anyio
+import anyio.lowlevel
 import pytest
 
 from api import upload_body
@@ -305,36 +305,49 @@ def test_an_archive_is_accepted_that_leaves_the_floor_free(service, archive, mon
     assert send(service, archive).status_code == 201
 
 
-@pytest.mark.parametrize("ending", ["disconnect", "silence"])
-def test_a_client_that_disconnects_or_stalls_leaves_no_files(service, app, archive, ending, monkeypatch):
-    monkeypatch.setattr(upload_body, "IDLE_SECONDS", 0.2)
+async def upload_in_chunks(service, app, chunks, at_end):
+    """Upload the chunks, then await `at_end()`; return the status of the response."""
     messages_sent = []
+    chunks = iter(chunks)
 
-    async def upload():
-        messages = iter([{"type": "http.request", "body": archive[:500], "more_body": True}])
+    async def receive():
+        chunk = next(chunks, None)
+        if chunk is None:
+            await at_end()
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": chunk, "more_body": True}
 
-        async def receive():
-            message = next(messages, None)
-            if message is None and ending == "silence":
-                await anyio.sleep_forever()
-            return message or {"type": "http.disconnect"}
+    async def send_(message):
+        messages_sent.append(message)
 
-        async def send_(message):
-            messages_sent.append(message)
+    key = service.client.headers["Authorization"].encode()
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/datasets/upload",
+        "query_string": b"name=mine",
+        "headers": [(b"authorization", key), (b"content-type", b"application/zip")],
+    }
+    await app(scope, receive, send_)
+    return messages_sent[0]["status"]
 
-        key = service.client.headers["Authorization"].encode()
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/datasets/upload",
-            "query_string": b"name=mine",
-            "headers": [(b"authorization", key), (b"content-type", b"application/zip")],
-        }
-        await app(scope, receive, send_)
 
-    anyio.run(upload)
-    assert messages_sent[0]["status"] == (408 if ending == "silence" else 400)
+@pytest.mark.parametrize(("at_end", "status"), [(anyio.lowlevel.checkpoint, 400), (anyio.sleep_forever, 408)])
+def test_a_client_that_disconnects_or_stalls_leaves_no_files(service, app, archive, at_end, status, monkeypatch):
+    monkeypatch.setattr(upload_body, "IDLE_SECONDS", 0.2)
+    assert anyio.run(upload_in_chunks, service, app, [archive[:500]], at_end) == status
     assert files_of(service.settings) == set()
+
+
+def test_the_file_of_a_slow_upload_changes_so_that_no_other_process_removes_it(service, app, monkeypatch):
+    monkeypatch.setattr(upload_body, "WRITE_SECONDS", 0.0)
+    sizes = []
+
+    async def at_end():
+        sizes.extend(path.stat().st_size for path in service.settings.uploads_root.glob(".*.part"))
+
+    anyio.run(upload_in_chunks, service, app, [b"a", b"b", b"c"], at_end)
+    assert sizes == [3]
 
 
 def test_partial_files_of_a_killed_process_are_removed_after_40_minutes_without_a_change(settings):
