@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from streaming import ApiProcess, EventWriter
+from servers import ApiProcess
+from streaming import EventWriter
 from waiting import until
 
 from frs_client import AsyncClient, Client, NoAnswer

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from streaming import ApiProcess, EventWriter, StreamClient, run_clients
+from servers import ApiProcess
+from streaming import EventWriter, StreamClient, run_clients
 from waiting import until
 
 from cli.watching import follow
@@ -54,7 +55,7 @@ def test_clients_receive_every_event_once_across_restarts_of_the_api(
 ) -> None:
     writer = EventWriter(database, JOBS)
     ids = [lease.job_id for lease in writer.leases]
-    listeners = [StreamClient(api, job_id) for job_id, _ in zip(itertools.cycle(ids), range(clients), strict=False)]
+    listeners = [StreamClient(api.port, api.key, job_id) for job_id in itertools.islice(itertools.cycle(ids), clients)]
     listening = run_clients(listeners)
     for how in itertools.islice(itertools.cycle(KILL_AND_TERM), restarts):
         seen = {id(listener): len(listener.numbers) for listener in listeners}
@@ -71,7 +72,7 @@ def test_clients_receive_every_event_once_across_restarts_of_the_api(
 
 def test_a_terminated_process_ends_its_streams_immediately(api: ApiProcess, database: Database) -> None:
     writer = EventWriter(database, 1)
-    listeners = [StreamClient(api, writer.leases[0].job_id) for _ in range(20)]
+    listeners = [StreamClient(api.port, api.key, writer.leases[0].job_id) for _ in range(20)]
     run_clients(listeners)
     until(lambda: all(listener.numbers for listener in listeners), 60)
     assert api.stop(signal.SIGTERM) < STREAMS_END_WITHIN, "before uvicorn would have cut them off"

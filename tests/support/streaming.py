@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from servers import ApiProcess
 from sqlalchemy import select
 
 from frs import events
@@ -26,7 +25,8 @@ SPEC = JobSpec.model_validate({"kind": "train", "dataset": "shapes", "student": 
 class StreamClient:
     """A client like a browser's EventSource: it reconnects with the number of the last event it received."""
 
-    api: ApiProcess
+    port: int
+    key: str
     job_id: str
     numbers: list[int] = field(default_factory=list)
     """Numbers of the received events."""
@@ -42,7 +42,7 @@ class StreamClient:
             await asyncio.sleep(0.05)
 
     async def _connect(self) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.api.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(self._request())
             head = await reader.readuntil(b"\r\n\r\n")
@@ -68,7 +68,7 @@ class StreamClient:
 
     def _request(self) -> bytes:
         last_event_id = f"Last-Event-ID: {self.numbers[-1]}\r\n" if self.numbers else ""
-        head = f"GET /jobs/{self.job_id}/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.api.key}\r\n"
+        head = f"GET /jobs/{self.job_id}/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\n"
         return f"{head}{last_event_id}\r\n".encode()
 
 
@@ -125,8 +125,8 @@ class EventWriter:
                 return
 
     def _start(self) -> Lease:
-        self._do(lifecycle.add, SPEC, dataset_id="ds_shapes")
-        lease: Lease = self._do(lifecycle.claim, "worker", 600.0)
+        job_id = self._do(lifecycle.add, SPEC, dataset_id="ds_shapes").id
+        lease: Lease = self._do(lifecycle.claim, "worker", 600.0, job_id)
         return lease
 
     def _do(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
