@@ -220,6 +220,13 @@ def test_the_api_has_two_pods_and_survives_a_drained_node(charts: dict[str, Any]
     assert api["spec"]["replicas"] == 3 and "HorizontalPodAutoscaler" not in kinds(charts["volumes"])
 
 
+def test_pods_of_the_api_need_the_redis_that_their_limits_are_in(charts: dict[str, Any]) -> None:
+    [api] = of_kind(charts["defaults"], "Deployment")
+    [container] = containers(api["spec"]["template"]["spec"])
+    [broker] = [variable for variable in container["env"] if variable["name"] == "FRS_BROKER_URL"]
+    assert broker["valueFrom"] == {"secretKeyRef": {"name": REQUIRED["existingSecret"], "key": "FRS_BROKER_URL"}}
+
+
 def test_only_the_api_accepts_connections(charts: dict[str, Any]) -> None:
     policies = network_policies(charts["defaults"])
     assert policies["demo-frs-worker"]["ingress"] == policies["demo-frs-migrate"]["ingress"] == []
