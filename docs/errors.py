@@ -27,7 +27,7 @@ ANSWERS = {
     "bad_request": (400, "The request is not valid HTTP.", "See /docs for the paths."),
     "body_missing": (400, "The upload has no body.", "Send the file as the request body."),
     "body_too_large": (413, "The body is larger than 1 MiB.", "Send a smaller body."),
-    "busy": (503, "Too many concurrent requests: no database connection was free.", "Retry after 2 seconds."),
+    "busy": (503, "No database connection was free, or archives are being unpacked.", "Retry after `Retry-After`."),
     "checkpoint_not_found": (404, "The checkpoint does not exist or was deleted.", "See GET /jobs/{id}/checkpoints."),
     "conflict": (409, "An object that the request refers to was changed concurrently.", "Read it again, then retry."),
     "database_unavailable": (503, "The database does not answer.", "Retry after 2 seconds; see GET /health/ready."),
