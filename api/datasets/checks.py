@@ -15,7 +15,7 @@ from api.datasets.schemas import SplitIssue, SplitName
 from api.datasets.unpacked import find_folder
 from frs.dataset.check import CheckedSplit, check_pair, describe_shared_images, inspect_split
 from frs.dataset.issues import HINTS
-from frs.dataset.report import Report
+from frs.dataset.report import Report, describe_similar_classes
 from frs.errors import FrsError
 from frs.files import digest
 from frs.resolved import inside
@@ -68,7 +68,8 @@ class DatasetCheckResult(BaseModel):
         """Sentences on what training does not use, and on what may not be intended."""
         reports = (("training", self.train), ("validation", self.val))
         texts = [f"The {split} split: {text}" for split, report in reports if report for text in report.notes]
-        return texts + self.shared_images + self.test_folder
+        similar = describe_similar_classes([item.name for item in self.train.classes]) if self.train else []
+        return texts + similar + self.shared_images + self.test_folder
 
     @property
     def issue_count(self) -> int:

@@ -1,6 +1,9 @@
 """Report of a data-set check: counts, sizes and issues."""
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
+from difflib import SequenceMatcher
+from itertools import combinations, islice
 from typing import Literal
 
 import numpy as np
@@ -31,6 +34,10 @@ _REASONS: dict[BoxExclusion, str] = {
     "crowd": "marked `iscrowd`",
 }
 
+SIMILAR_RATIO = 0.9
+"""`difflib` ratio from which two class names count as similar: one letter more or less in eleven."""
+MAX_PAIRS_COMPARED, MAX_PAIRS_NAMED = 100_000, 5
+"""Number of pairs of class names that are compared, and that a warning names."""
 FEW_VALIDATION_IMAGES = 100
 """Below this number, plans say that the interval of a gain will be wide."""
 
@@ -208,6 +215,30 @@ def describe_crowded(val: Report, max_detections: int) -> list[str]:
         f"Validation images have up to {val.max_objects:,} objects, but only {max_detections:,} detections on an image "
         "count: set `evaluation.max_detections`."
     ]
+
+
+def describe_similar_classes(classes: Sequence[str]) -> list[str]:
+    """Return a sentence on pairs of class names that may be one class, such as `plate` and `Plates`."""
+    pairs = [
+        f"{printable(first)!r} and {printable(second)!r}"
+        for first, second in islice(combinations(classes, 2), MAX_PAIRS_COMPARED)
+        if _looks_equal(first, second)
+    ]
+    named = ", ".join(pairs[:MAX_PAIRS_NAMED])
+    return [f"Are these the same class? {named}. Each name is trained as a class of its own."] if pairs else []
+
+
+def _looks_equal(first: str, second: str) -> bool:
+    """Return whether two names differ in case, separators, a plural or one typing error only; digits must be equal."""
+    if re.findall(r"\d+", first) != re.findall(r"\d+", second):
+        return False
+    letters = ["".join(filter(str.isalnum, name.casefold())).removesuffix("s") for name in (first, second)]
+    is_transposed = len(letters[0]) > 3 and sorted(letters[0]) == sorted(letters[1])
+    return (
+        letters[0] == letters[1]
+        or is_transposed
+        or SequenceMatcher(None, letters[0], letters[1]).ratio() >= SIMILAR_RATIO
+    )
 
 
 def usable_without_boxes(report: Report, max_invalid_fraction: float = 0.0) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from layout_writers import all_boxes, annotations, write_voc, write_yolo
 
 from frs.dataset.check import check_pair, check_split
-from frs.dataset.report import describe_validation
+from frs.dataset.report import describe_similar_classes, describe_validation
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.dataset.upload.annotated_images import split_off_validation
 from frs.dataset.upload.layouts import convert
@@ -351,6 +351,23 @@ def test_augmented_copies_of_an_image_stay_in_one_split() -> None:
 @pytest.mark.parametrize(("images", "fraction", "expected"), [(2, 0.5, 1), (2, 0.01, 1), (10, 0.2, 2), (3, 0.9, 2)])
 def test_each_split_has_an_image(images: int, fraction: float, expected: int) -> None:
     assert len(split_off_validation([f"{number}.jpg" for number in range(images)], fraction)) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "are_similar"),
+    [
+        ("square", "Sqaure", True),
+        ("plate", "Plates", True),
+        ("traffic light", "traffic_light", True),
+        ("windscreen wiper", "windscren wiper", True),
+        ("defect type 1", "defect type 2", False),
+        ("car", "cart", False),
+        ("bicycle", "motorcycle", False),
+        ("cup", "cap", False),
+    ],
+)
+def test_class_names_that_may_be_one_class_are_named(first: str, second: str, are_similar: bool) -> None:
+    assert bool(describe_similar_classes([first, "person", second])) is are_similar
 
 
 @pytest.mark.parametrize(("images", "is_few"), [(1, True), (99, True), (100, False), (5000, False)])
