@@ -460,6 +460,11 @@ class WorkerRequest(Base):
     """Token of the current claim; null unless it is claimed."""
     lease_expires_at: Mapped[float | None]
     """When the claim expires unless it is renewed."""
+    not_before: Mapped[float | None]
+    """As in `Job`, like the next three."""
+    status_reason_code: Mapped[WaitingReason | None]
+    status_reason_message: Mapped[str | None]
+    status_reason_since: Mapped[float | None]
     result: Mapped[Document | None]
     """Result of the task; null until it has succeeded."""
     error: Mapped[Document | None]

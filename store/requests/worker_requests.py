@@ -19,7 +19,7 @@ from store.db.database import now, time_of
 from store.db.tables import Document, WorkerRequest
 from store.errors import LeaseLost
 from store.scheduling.queue import CPU_ONLY, GpuCapacity
-from store.states import RequestKind, RequestStatus
+from store.states import RequestKind, RequestStatus, WaitingReason
 
 T = TypeVar("T")
 MAX_ATTEMPTS = 3
@@ -97,6 +97,10 @@ def claim(
             attempt=WorkerRequest.attempt + 1,
             lease_owner=token,
             lease_expires_at=now() + lease_seconds,
+            not_before=None,
+            status_reason_code=None,
+            status_reason_message=None,
+            status_reason_since=None,
         )
         .returning(WorkerRequest),
         execution_options={"populate_existing": True, "synchronize_session": False},
@@ -131,21 +135,20 @@ def finish(
 
 def give_back(session: Session, lease: RequestLease) -> None:
     """Return the request to the queue without counting the attempt. Raise LeaseLost."""
-    worker_request = _lock_attempt(session, lease, attempt=WorkerRequest.attempt - 1)
-    worker_request.status, worker_request.lease_owner, worker_request.lease_expires_at = (
-        RequestStatus.QUEUED,
-        None,
-        None,
-    )
+    _requeue(session, lease, attempt_counts=False)
 
 
 def retry_later(session: Session, lease: RequestLease, error: ErrorInfo, delay: float, *, attempt_counts: bool) -> None:
-    """Let any worker claim the request after `delay` seconds, when its lease expires. Raise LeaseLost.
+    """Return the request to the queue; no worker claims it for `delay` seconds. Raise LeaseLost.
 
-    A detector that is being imported shows the error meanwhile.
+    If the error's code is a waiting reason, the request has it meanwhile. A detector that is being imported has any
+    error.
     """
-    attempt = WorkerRequest.attempt if attempt_counts else WorkerRequest.attempt - 1
-    _lock_attempt(session, lease, attempt=attempt, lease_owner=None, lease_expires_at=now() + delay)
+    worker_request, at = _requeue(session, lease, attempt_counts=attempt_counts), time_of(session)
+    worker_request.not_before = at + delay if delay else None
+    if error.code in set(WaitingReason):
+        worker_request.status_reason_code = WaitingReason(error.code)
+        worker_request.status_reason_message, worker_request.status_reason_since = error.message, at
     if lease.kind is RequestKind.IMPORT:
         uploads.postpone_import(session, lease.request["detector_id"], error)
 
@@ -158,8 +161,9 @@ def delete_old(session: Session) -> None:
 
 def _claimable(query: Select[T], capacity: GpuCapacity) -> Select[T]:
     lost = (WorkerRequest.status == RequestStatus.RUNNING) & (WorkerRequest.lease_expires_at < now())
-    is_claimable = (or_(WorkerRequest.status == RequestStatus.QUEUED, lost), capacity.fits(WorkerRequest))
-    return query.where(*is_claimable).order_by(WorkerRequest.created_at)
+    is_due = or_(WorkerRequest.not_before.is_(None), WorkerRequest.not_before <= now())
+    is_waiting = (WorkerRequest.status == RequestStatus.QUEUED) & is_due
+    return query.where(or_(is_waiting, lost), capacity.fits(WorkerRequest)).order_by(WorkerRequest.created_at)
 
 
 def _fail_as_poison(session: Session, worker_request: WorkerRequest) -> None:
@@ -185,6 +189,12 @@ def _lock_attempt(session: Session, lease: RequestLease, **values: Any) -> Worke
     if worker_request is None:
         raise LeaseLost(f"Attempt {lease.attempt} no longer holds worker request {lease.worker_request_id}.")
     return worker_request
+
+
+def _requeue(session: Session, lease: RequestLease, *, attempt_counts: bool) -> WorkerRequest:
+    attempt = WorkerRequest.attempt if attempt_counts else WorkerRequest.attempt - 1
+    values = {"status": RequestStatus.QUEUED, "lease_owner": None, "lease_expires_at": None}
+    return _lock_attempt(session, lease, attempt=attempt, **values)
 
 
 def _finish(worker_request: WorkerRequest, result: Document | None = None, error: ErrorInfo | None = None) -> None:

@@ -63,6 +63,9 @@ def probe_waiting_reason(session: Session, worker_request: WorkerRequest) -> Sta
     """Return why the probe of a plan waits, or None if it is not queued."""
     if worker_request.status != RequestStatus.QUEUED:
         return None
+    at = time_of(session) if worker_request.not_before else 0.0
+    if reason := _stored_reason(worker_request, at):
+        return reason
     job = probe_job(worker_request.id, worker_request.request, worker_request.owner)
     return StatusReason(*worker_reason(session, job, worker_registry.alive(session)), worker_request.created_at)
 
@@ -106,11 +109,11 @@ def _reported_missing(worker: Worker, job: Job) -> list[Document]:
     return [entry for entry in worker.missing or [] if is_planned or entry["owner"] is not None]
 
 
-def _stored_reason(job: Job, at: float) -> StatusReason | None:
-    """Return why no worker claims the job until `not_before`; None if that time is over at `at`."""
-    if job.status_reason_code is None or job.status_reason_since is None or (job.not_before or 0.0) <= at:
+def _stored_reason(row: Job | WorkerRequest, at: float) -> StatusReason | None:
+    """Return why no worker claims the row until `not_before`; None if that time is over at `at`."""
+    if row.status_reason_code is None or row.status_reason_since is None or (row.not_before or 0.0) <= at:
         return None
-    return StatusReason(job.status_reason_code, job.status_reason_message or "", job.status_reason_since)
+    return StatusReason(row.status_reason_code, row.status_reason_message or "", row.status_reason_since)
 
 
 def _teacher_reason(teacher: Row[str, str | None, JobStatus] | None) -> tuple[WaitingReason, str] | None:

@@ -305,6 +305,18 @@ def test_a_probe_returns_its_estimate_or_its_error(service, shapes):
     assert (failed["status"], failed["result"], failed["error"]) == ("failed", None, problem.model_dump())
 
 
+def test_a_probe_that_waits_for_storage_says_so(service, shapes):
+    plan_id = probe(service).json()["id"]
+    lease = service.transact(worker_requests.claim, "worker", 60.0)
+    error = ErrorInfo(code="waiting_for_storage", message="The disk is full.", hint="")
+    service.transact(worker_requests.retry_later, lease, error, 60.0, attempt_counts=False)
+    waiting = service.get(f"/plans/{plan_id}")
+    assert (waiting["status"], waiting["error"]) == ("queued", None)
+    reason = waiting["status_reason"]
+    assert (reason["code"], reason["message"]) == ("waiting_for_storage", "The disk is full.")
+    assert "Free disk space" in reason["hint"] and reason["since"] >= waiting["created_at"]
+
+
 def test_a_probe_requires_everything_that_its_spec_refers_to(service, shapes):
     service.assert_problem(probe(service, TRAIN | {"dataset": "nowhere"}), 422, "dataset_not_found")
     teacher = service.submit()["id"]

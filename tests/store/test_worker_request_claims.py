@@ -1,11 +1,12 @@
 import pytest
 from sqlalchemy import select, update
 
+from frs.events import ErrorInfo
 from store.db.tables import WorkerRequest
 from store.errors import LeaseLost
 from store.requests import worker_requests
 from store.scheduling.queue import CPU_ONLY, GpuCapacity
-from store.states import RequestKind, RequestStatus
+from store.states import RequestKind, RequestStatus, WaitingReason
 
 
 @pytest.fixture
@@ -36,6 +37,29 @@ def test_a_returned_lease_of_a_worker_request_is_invalid(harness, worker_request
     harness.do(worker_requests.finish, later, result={"from": "later"})
     ended = read(harness, worker_request_id)
     assert (ended.status, ended.result, ended.attempt) == (RequestStatus.SUCCEEDED, {"from": "later"}, 1)
+
+
+def test_a_request_that_is_retried_later_is_queued_with_its_reason_and_claimed_after_the_delay(
+    harness, worker_request_id
+):
+    error = ErrorInfo(code=WaitingReason.STORAGE, message="The disk is full.", hint="")
+    harness.do(worker_requests.retry_later, claim(harness), error, 1e6, attempt_counts=False)
+    waiting = read(harness, worker_request_id)
+    assert (waiting.status, waiting.attempt, waiting.lease_owner) == (RequestStatus.QUEUED, 0, None)
+    assert (waiting.status_reason_code, waiting.status_reason_message) == (WaitingReason.STORAGE, "The disk is full.")
+    assert claim(harness) is None and not harness.rows(worker_requests.claimable(CPU_ONLY))
+    harness.do(lambda session: session.execute(update(WorkerRequest).values(not_before=1.0)))
+    assert claim(harness).attempt == 1
+    claimed = read(harness, worker_request_id)
+    assert (claimed.status_reason_code, claimed.not_before) == (None, None)
+
+
+def test_a_request_whose_engine_was_killed_can_be_claimed_at_once(harness, worker_request_id):
+    error = ErrorInfo(code="internal_error", message="The engine was killed.", hint="")
+    harness.do(worker_requests.retry_later, claim(harness), error, 0.0, attempt_counts=True)
+    waiting = read(harness, worker_request_id)
+    assert (waiting.status, waiting.attempt, waiting.status_reason_code) == (RequestStatus.QUEUED, 1, None)
+    assert claim(harness).attempt == 2
 
 
 def test_a_worker_request_fails_after_three_workers_died_and_has_an_end_time(harness, worker_request_id):

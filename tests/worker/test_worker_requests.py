@@ -51,6 +51,10 @@ def request_row(harness: WorkerHarness, request_id: str) -> WorkerRequest:
     return harness.rows(select(WorkerRequest).where(WorkerRequest.id == request_id))[0]
 
 
+def end_delays(harness: WorkerHarness) -> None:
+    harness.do(lambda session: session.execute(update(WorkerRequest).values(not_before=1.0)))
+
+
 def detector(harness: WorkerHarness) -> Detector:
     return harness.rows(select(Detector))[0]
 
@@ -121,13 +125,25 @@ def test_a_dispatcher_runs_worker_requests_and_jobs(harness: WorkerHarness, outc
     assert request_row(harness, request_id).status == ("failed" if outcome else "succeeded")
 
 
+def test_a_request_waits_in_the_queue_while_the_disk_is_full(harness: WorkerHarness) -> None:
+    request_id = add_probe(harness)
+    run_next(harness, min_free_mb=1 << 40)
+    waiting = request_row(harness, request_id)
+    assert (waiting.status, waiting.attempt, waiting.status_reason_code) == ("queued", 0, "waiting_for_storage")
+    assert harness.do(worker_requests.claim, "another", 60) is None, "only after a delay"
+    end_delays(harness)
+    run_next(harness)
+    ended = request_row(harness, request_id)
+    assert (ended.status, ended.status_reason_code, ended.not_before) == ("succeeded", None, None)
+
+
 def test_a_full_disk_does_not_fail_an_import(harness: WorkerHarness) -> None:
     _, request_id = add_upload(harness, "weights")
     run_next(harness, min_free_mb=1 << 40)
     waiting = request_row(harness, request_id)
-    assert (waiting.status, waiting.attempt, detector(harness).status) == ("running", 0, "importing")
-    assert harness.do(worker_requests.claim, "another", 60) is None, "only after a delay"
-    harness.do(lambda session: session.execute(update(WorkerRequest).values(lease_expires_at=1.0)))
+    assert (waiting.status, waiting.attempt, detector(harness).status) == ("queued", 0, "importing")
+    assert detector(harness).error["code"] == "waiting_for_storage"
+    end_delays(harness)
     run_next(harness)
     assert (request_row(harness, request_id).status, detector(harness).status) == ("succeeded", "ready")
 
@@ -140,10 +156,10 @@ def test_an_unavailable_artifact_store_does_not_fail_an_import(
         outage.setattr(ArtifactFolder, "fetch", Mock(side_effect=ArtifactsUnavailable("s3://bucket answers 503")))
         run_next(harness)
     waiting = request_row(harness, request_id)
-    assert (waiting.status, waiting.attempt, detector(harness).status) == ("running", 0, "importing")
+    assert (waiting.status, waiting.attempt, detector(harness).status) == ("queued", 0, "importing")
     assert detector(harness).error["code"] == "waiting_for_storage"
     assert "s3://bucket answers 503" in detector(harness).error["message"]
-    harness.do(lambda session: session.execute(update(WorkerRequest).values(lease_expires_at=1.0)))
+    end_delays(harness)
     run_next(harness)
     assert (request_row(harness, request_id).status, detector(harness).status) == ("succeeded", "ready")
     assert detector(harness).error is None
