@@ -1,7 +1,7 @@
 """Endpoints that change a submitted job; `store.states.ALLOWED` lists the actions allowed in each state.
 
 An action applies to the given job only. `delete`, like `cancel`, also applies to its baselines, seed variants and
-comparison.
+comparison; `resume` and `retry` also to what was cancelled with the job.
 """
 
 from collections.abc import Callable
@@ -71,7 +71,8 @@ def pause(context: ContextDep, caller: Submitter, job_id: JobId) -> Job:
 def resume(context: ContextDep, caller: Submitter, job_id: JobId) -> Job:
     """Return a job to the queue and continue from its last checkpoint, or from the beginning if there is none.
 
-    Jobs that failed only because this job had not succeeded return to the queue as well.
+    Its baselines, seed variants and comparison that were cancelled with it, and jobs that failed only because this job
+    had not succeeded, return to the queue as well.
     """
     job = _act(context, caller, job_id, actions.resume, reactivates=True)
     context.wakeups.enqueue(job_id)
@@ -82,8 +83,9 @@ def resume(context: ContextDep, caller: Submitter, job_id: JobId) -> Job:
 def retry(context: ContextDep, caller: Submitter, job_id: JobId) -> Job:
     """Return a job to the queue and start it from scratch.
 
-    Its metrics, evaluations, checkpoints and other files are deleted. Jobs that failed only because this job had not
-    succeeded return to the queue as well and continue from their last checkpoint.
+    Its metrics, evaluations, checkpoints and other files are deleted. Its baselines, seed variants and comparison that
+    were cancelled with it, and jobs that failed only because this job had not succeeded, return to the queue as well
+    and continue from their last checkpoint.
     """
     keys: list[str] = []
 

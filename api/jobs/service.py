@@ -3,7 +3,6 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,7 +21,7 @@ from api.jobs.schemas import ActionRequest, Attempt, DependentJob, Job, JobDetai
 from frs.spec import JobSpec, Kind
 from store.db import queries, tables
 from store.db.database import Database, time_of
-from store.errors import ActionNotAllowed, JobNotFound
+from store.errors import JobNotFound
 from store.jobs import actions, lifecycle
 from store.jobs.lifecycle import Idempotency
 from store.jobs.submission import add_run_group, derived_specs
@@ -125,10 +124,7 @@ def cancel(database: Database, caller: Caller, job_id: str) -> Job:
     """Cancel a job and those of its children that have not ended. Raises JobNotFound, ActionNotAllowed."""
     with database.write() as session:
         get_row(session, caller, job_id)
-        actions.cancel(session, job_id, caller.actor)
-        for child in queries.children(session, job_id):
-            with suppress(ActionNotAllowed):  # the child has ended
-                actions.cancel(session, child.id, caller.actor)
+        actions.cancel_group(session, job_id, caller.actor)
         lifecycle.fail_dependents(session)
         session.commit()
     return get_job(database, caller, job_id)

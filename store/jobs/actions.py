@@ -6,16 +6,16 @@ An action with an `actor` records it in the audit trail and in the job's event.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import delete as delete_from
 from sqlalchemy import exists, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from store.db import audit
+from store.db import audit, queries
 from store.db.audit import Actor
 from store.db.database import now
-from store.db.queries import is_compared
 from store.db.tables import Artifact, Checkpoint, Detector, Evaluation, Job, Metric
 from store.errors import ActionNotAllowed, JobInUse, JobNotFound
 from store.jobs.lease import lock_jobs
@@ -23,9 +23,24 @@ from store.jobs.transitions import add_event, by, end_job, move_to
 from store.states import ALLOWED, Action, EndReason, JobStatus, allowed_actions
 
 
-def cancel(session: Session, job_id: str, actor: Actor | None = None) -> Job:
-    """Cancel a queued or paused job immediately; request it from the worker of a running one."""
-    job = _request_action(session, job_id, Action.CANCEL, Job.cancel_requested_at, actor)
+def cancel_group(session: Session, job_id: str, actor: Actor | None = None) -> Job:
+    """Cancel the job and those of its children that have not ended, and return the job.
+
+    All of them get the same time of the request, by which `resume` and `retry` recognise what was cancelled together.
+    """
+    job = cancel(session, job_id, actor)
+    for child in queries.children(session, job_id):
+        with suppress(ActionNotAllowed):  # the child has ended
+            cancel(session, child.id, actor, at=job.cancel_requested_at)
+    return job
+
+
+def cancel(session: Session, job_id: str, actor: Actor | None = None, at: float | None = None) -> Job:
+    """Cancel a queued or paused job immediately; request it from the worker of a running one.
+
+    `at` is the time of the request; None: now.
+    """
+    job = _request_action(session, job_id, Action.CANCEL, Job.cancel_requested_at, actor, at)
     if job.status not in (JobStatus.RUNNING, JobStatus.CANCELLED):
         end_job(session, job, JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER, actor=actor)
     return job
@@ -47,11 +62,11 @@ def pause(session: Session, job_id: str, actor: Actor | None = None) -> Job:
 def resume(session: Session, job_id: str, actor: Actor | None = None) -> Job:
     """Queue the job again, to continue from its newest checkpoint; earlier failed attempts no longer count.
 
-    Jobs that failed only because this one had failed are queued again as well.
+    Members of its run group that were cancelled with it, and jobs that failed only because this one had failed, are
+    queued again as well.
     """
     job = _lock_for_action(session, job_id, Action.RESUME, failures_reset_at_attempt=Job.attempt)
-    move_to(session, job, JobStatus.QUEUED, actor)
-    _revive_dependents(session, job)
+    _queue_again(session, job, actor)
     audit.record(session, actor, "job.resume", [job.id])
     return job
 
@@ -67,8 +82,7 @@ def retry(session: Session, job_id: str, actor: Actor | None = None) -> tuple[Jo
     keys = _file_keys(session, [job.id])
     for table in (Checkpoint, Artifact, Metric, Evaluation):
         session.execute(delete_from(table).where(table.job_id == job.id))
-    move_to(session, job, JobStatus.QUEUED, actor)
-    _revive_dependents(session, job)
+    _queue_again(session, job, actor)
     audit.record(session, actor, "job.retry", [job.id])
     return job, keys
 
@@ -107,10 +121,11 @@ def _request_action(
     action: Action,
     column: InstrumentedAttribute[float | None],
     actor: Actor | None,
+    at: float | None = None,
 ) -> Job:
     """Record the time of the request in `column` and return the job; a job with that request is returned unchanged."""
     is_new = (Job.id == job_id, Job.status.in_(ALLOWED[action]), column.is_(None))
-    requested_at: dict[str, Any] = {column.key: now()}
+    requested_at: dict[str, Any] = {column.key: now() if at is None else at}
     while True:
         for job in lock_jobs(session, *is_new, **requested_at):
             if job.status == JobStatus.RUNNING:
@@ -141,14 +156,30 @@ def _current_job(session: Session, job_id: str, action: Action) -> Job:
     return job
 
 
+def _queue_again(session: Session, job: Job, actor: Actor | None = None) -> None:
+    """Queue the job again, with those that were cancelled with it or failed because of it, and recursively theirs."""
+    cancelled_at = job.cancel_requested_at
+    move_to(session, job, JobStatus.QUEUED, actor)
+    if cancelled_at is not None:
+        _revive_members(session, job, cancelled_at)
+    _revive_dependents(session, job)
+
+
+def _revive_members(session: Session, job: Job, cancelled_at: float) -> None:
+    """Queue the job's children again that were cancelled with it; withdraw the cancel of those that still run."""
+    cancelled_with_job = (Job.parent_id == job.id, Job.cancel_requested_at == cancelled_at)
+    lock_jobs(session, *cancelled_with_job, Job.status == JobStatus.RUNNING, cancel_requested_at=None)
+    is_cancelled = (*cancelled_with_job, Job.status == JobStatus.CANCELLED)
+    for member in lock_jobs(session, *is_cancelled, failures_reset_at_attempt=Job.attempt):
+        _queue_again(session, member)
+
+
 def _revive_dependents(session: Session, job: Job) -> None:
-    """Queue the jobs again that failed because of this job, and recursively their dependents."""
     run = aliased(Job)
-    compares = exists(select(run.id).where(run.id == job.id, is_compared(run, Job)).correlate(Job))
+    compares = exists(select(run.id).where(run.id == job.id, queries.is_compared(run, Job)).correlate(Job))
     has_failed = (Job.status == JobStatus.FAILED, Job.end_reason == EndReason.DEPENDENCY_FAILED)
     for dependent in lock_jobs(session, *has_failed, or_(Job.teacher_job_id == job.id, compares)):
-        move_to(session, dependent, JobStatus.QUEUED)
-        _revive_dependents(session, dependent)
+        _queue_again(session, dependent)
 
 
 def _read_job(session: Session, job_id: str) -> Job:
@@ -164,7 +195,7 @@ def _check_not_in_use(session: Session, run_group: Sequence[Job]) -> None:
             raise JobInUse(f"Job {member.title} of its run group is {member.status}.", "Cancel it, or wait for it.")
     ids = [member.id for member in run_group]
     run = aliased(Job)
-    compares = exists(select(run.id).where(run.id.in_(ids), is_compared(run, Job)).correlate(Job))
+    compares = exists(select(run.id).where(run.id.in_(ids), queries.is_compared(run, Job)).correlate(Job))
     is_dependent = or_(Job.teacher_job_id.in_(ids), compares)
     active = (Job.id.not_in(ids), Job.status.not_in(ALLOWED[Action.DELETE]))
     dependent = session.scalar(select(Job).where(is_dependent, *active).limit(1))

@@ -147,12 +147,16 @@ def finish(
 ) -> JobStatus:
     """End the job and return its status, which is `cancelled` if a cancel was accepted earlier.
 
+    A job whose worker cancelled it, while the cancel was withdrawn, returns to the queue instead.
+
     A job that succeeds loses its training checkpoints, which serve only to resume; the caller deletes their files after
     the commit. Raises LeaseLost.
     """
     job = lock_attempt(session, lease)
     if job.cancel_requested_at is not None:
         status, end_reason, error = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER, None
+    elif status == JobStatus.CANCELLED:
+        return return_to_queue(session, job, AttemptEnd.RELEASED)
     if status == JobStatus.SUCCEEDED:
         session.execute(delete(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.kind == "training"))
     end_attempt(session, job, AttemptEnd(status))

@@ -183,6 +183,17 @@ def test_resume_requeues_jobs_that_failed_because_of_the_job(service, shapes):
     assert (back["status"], back["error"], back["finished_at"]) == ("queued", None, None)
 
 
+@pytest.mark.parametrize("action", [Action.RESUME, Action.RETRY])
+def test_a_cancelled_run_group_returns_with_its_job(service, shapes, action):
+    parent = service.submit(DISTILL, baseline={"seeds": 2})
+    run_group = [*parent["baseline_job_ids"], *parent["seed_job_ids"], parent["comparison_job_id"]]
+    post_action(service, Action.CANCEL, parent["id"])
+    assert {service.get(f"/jobs/{job_id}")["status"] for job_id in run_group} == {"cancelled"}
+    post_action(service, action, parent["id"])
+    service.transact(lifecycle.fail_dependents)
+    assert {service.get(f"/jobs/{job_id}")["status"] for job_id in run_group} == {"queued"}
+
+
 def failed_job_with_student(service):
     """Return the ids of a failed job and of its student checkpoint, and the checkpoint's file."""
     lease = service.claim(service.submit()["id"])

@@ -32,6 +32,8 @@ class ModelJob:
     expired: bool = False
     delayed: bool = False
     requests: set[Action] = field(default_factory=set)
+    cancel_number: int = 0
+    """Number of the accepted cancel; jobs that were cancelled together have the same."""
     ends: dict[int, AttemptEnd | None] = field(default_factory=dict)
     """End of each attempt; None while it runs."""
     checkpoints: list[tuple[int, int]] = field(default_factory=list)
@@ -58,6 +60,8 @@ class Model:
     """In order of creation."""
     served: list[str] = field(default_factory=list)
     """Owners by the time their job was claimed last, the longest ago first."""
+    cancels: int = 0
+    """Number of accepted cancels."""
 
     def job_of_request(self, owner: str, key: str | None, digest: str) -> ModelJob | None:
         """Return the job that this request created earlier. Raises ModelError if the key has another digest."""
@@ -96,9 +100,15 @@ class Model:
         return job
 
     def finish(self, job: ModelJob, status: JobStatus, reason: EndReason) -> None:
-        """End the job; a pending cancel request takes precedence. A job that succeeds loses its checkpoints."""
+        """End the job; a pending cancel takes precedence, and without one, a cancelled attempt returns to the queue.
+
+        A job that succeeds loses its checkpoints.
+        """
         if Action.CANCEL in job.requests:
             status, reason = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER
+        elif status == JobStatus.CANCELLED:
+            self.requeue(job, AttemptEnd.RELEASED)
+            return
         if status == JobStatus.SUCCEEDED:
             job.checkpoints = []
         job.ends[job.attempt] = AttemptEnd(status)
@@ -145,7 +155,16 @@ class Model:
         return (self.served.index(owner) if owner in self.served else -1), owner
 
     def _cancel(self, job: ModelJob) -> None:
+        if Action.CANCEL not in job.requests:
+            self.cancels += 1
+            job.cancel_number = self.cancels
+        for member in [job, *(child for child in self.jobs.values() if child.parent == job.id)]:
+            if member is job or (member.status in ALLOWED[Action.CANCEL] and Action.CANCEL not in member.requests):
+                self._cancel_member(member, job.cancel_number)
+
+    def _cancel_member(self, job: ModelJob, number: int) -> None:
         job.requests.add(Action.CANCEL)
+        job.cancel_number = number
         if job.status != JobStatus.RUNNING:
             job.status, job.end_reason, job.delayed = JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER, False
 
@@ -177,11 +196,22 @@ class Model:
             other.teacher = other.teacher if other.teacher in self.jobs else None
 
     def _requeue_with_dependents(self, job: ModelJob) -> None:
+        cancelled = {Action.CANCEL} & job.requests
         self._move_to(job, JobStatus.QUEUED)
+        for member in [child for child in self.jobs.values() if child.parent == job.id]:
+            if cancelled & member.requests and member.cancel_number == job.cancel_number:
+                self._withdraw_cancel(member)
         for other in self.jobs.values():
             dependency_failed = (other.status, other.end_reason) == (JobStatus.FAILED, EndReason.DEPENDENCY_FAILED)
             if dependency_failed and job in self.dependencies(other):
                 self._requeue_with_dependents(other)
+
+    def _withdraw_cancel(self, job: ModelJob) -> None:
+        if job.status == JobStatus.RUNNING:
+            job.requests.discard(Action.CANCEL)
+        else:
+            job.failures_reset_at_attempt = job.attempt
+            self._requeue_with_dependents(job)
 
     def _move_to(self, job: ModelJob, status: JobStatus) -> None:
         job.status, job.end_reason, job.delayed = status, None, False

@@ -5,6 +5,7 @@ import pytest
 from frs.spec import JobSpec, baseline_of, comparison_of, seed_variant
 from store.db import queries
 from store.jobs import actions, lifecycle
+from store.jobs.lease import RequestedAction
 from store.scheduling import waiting
 from store.states import EndReason, JobStatus, WaitingReason
 
@@ -67,6 +68,47 @@ def test_the_comparison_alone_fails_with_any_of_its_runs(harness, run_group, fai
 def test_a_cancelled_run_fails_the_comparison_too(harness, run_group):
     harness.do(actions.cancel, run_group[1])
     assert harness.do(lifecycle.fail_dependents) == [run_group[-1]]
+
+
+@pytest.mark.parametrize("action", [actions.resume, actions.retry])
+def test_the_members_cancelled_with_a_job_return_with_it(harness, run_group, action):
+    parent, baseline, *others = run_group
+    harness.do(actions.cancel, baseline)
+    harness.do(actions.cancel_group, parent)
+    assert {harness.job(job_id).status for job_id in run_group} == {JobStatus.CANCELLED}
+    harness.do(action, parent)
+    assert {harness.job(job_id).status for job_id in (parent, *others)} == {JobStatus.QUEUED}
+    assert harness.job(baseline).status == JobStatus.CANCELLED, "it was cancelled by itself"
+
+
+def test_a_member_cancelled_again_by_itself_does_not_return_with_the_job(harness, run_group):
+    parent, baseline, *_ = run_group
+    harness.do(actions.cancel_group, parent)
+    harness.do(actions.resume, baseline)
+    harness.do(actions.cancel, baseline)
+    harness.do(actions.resume, parent)
+    assert harness.job(baseline).status == JobStatus.CANCELLED
+
+
+def test_a_cancel_of_the_group_leaves_members_that_have_ended(harness, run_group):
+    parent, baseline, *_ = run_group
+    finish(harness, baseline)
+    harness.do(actions.cancel_group, parent)
+    harness.do(actions.resume, parent)
+    assert harness.job(baseline).status == JobStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize("noticed", [False, True], ids=["before the worker notices", "after it has killed the trainer"])
+def test_a_member_that_is_still_running_at_the_resume_is_not_cancelled(harness, run_group, noticed):
+    parent, baseline, *_ = run_group
+    lease = harness.claim(baseline)
+    harness.do(actions.cancel_group, parent)
+    harness.do(actions.resume, parent)
+    if noticed:
+        harness.do(lifecycle.finish, lease, JobStatus.CANCELLED, EndReason.CANCELLED_BY_USER)
+        assert harness.job(baseline).status == JobStatus.QUEUED
+    else:
+        assert harness.do(lifecycle.renew, lease, 60).requested_action is RequestedAction.NONE
 
 
 def test_a_failure_outside_the_run_group_does_not_fail_the_comparison(harness, run_group):
