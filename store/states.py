@@ -102,7 +102,7 @@ class EndReason(StrEnum):
     EXPORT_FAILED = "export_failed"
     """An exported file does not run."""
     DEPENDENCY_FAILED = "dependency_failed"
-    """The job whose student it uses, or a compared run, failed or was cancelled."""
+    """The job whose student it uses, a compared run, or the job for whose verdict it runs, failed or was cancelled."""
     HUNG = "hung"
     """The trainer sent no event within the stall timeout."""
     POISON = "poison"

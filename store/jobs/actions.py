@@ -178,7 +178,8 @@ def _revive_dependents(session: Session, job: Job) -> None:
     run = aliased(Job)
     compares = exists(select(run.id).where(run.id == job.id, queries.is_compared(run, Job)).correlate(Job))
     has_failed = (Job.status == JobStatus.FAILED, Job.end_reason == EndReason.DEPENDENCY_FAILED)
-    for dependent in lock_jobs(session, *has_failed, or_(Job.teacher_job_id == job.id, compares)):
+    depends_on_job = or_(Job.teacher_job_id == job.id, Job.parent_id == job.id, compares)
+    for dependent in lock_jobs(session, *has_failed, depends_on_job):
         _queue_again(session, dependent)
 
 

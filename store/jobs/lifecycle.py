@@ -205,17 +205,25 @@ def release_running(session: Session, message: str) -> list[str]:
 
 
 def fail_dependents(session: Session) -> list[str]:
-    """Fail all queued jobs whose detector's job or compared run has failed or was cancelled; return their ids."""
-    failed = session.scalars(_failed_dependencies()).all()
-    if not failed:
-        return []
-    run = aliased(Job)
-    compares = exists(select(run.id).where(is_compared(run, Job), run.id.in_(failed)).correlate(Job))
-    needs_failed = or_(Job.teacher_job_id.in_(failed), compares)
-    dependents = lock_jobs(session, Job.status == JobStatus.QUEUED, needs_failed)
-    for job in dependents:
-        end_job(session, job, JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, _dependency_error(session, job))
-    return [job.id for job in dependents]
+    """Fail all queued jobs that depend on a job that has failed or was cancelled, and recursively theirs; return ids.
+
+    A job depends on the job whose student it uses, a comparison on its runs, and a baseline or seed variant on its
+    parent, because it serves the verdict on the parent alone.
+    """
+    ids: list[str] = []
+    while failed := session.scalars(_failed_dependencies()).all():
+        run = aliased(Job)
+        compares = exists(select(run.id).where(is_compared(run, Job), run.id.in_(failed)).correlate(Job))
+        needs_failed = or_(Job.teacher_job_id.in_(failed), Job.parent_id.in_(failed), compares)
+        dependents = lock_jobs(session, Job.status == JobStatus.QUEUED, needs_failed)
+        if not dependents:  # another transaction has changed them
+            break
+        for job in dependents:
+            error = _dependency_error(session, job, failed)
+            end_job(session, job, JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, error)
+        session.flush()
+        ids += [job.id for job in dependents]
+    return ids
 
 
 @cache
@@ -224,9 +232,10 @@ def _failed_dependencies() -> Select[str]:
     dependent, run = aliased(Job), aliased(Job)
     queued = dependent.status == JobStatus.QUEUED
     teachers = select(dependent.teacher_job_id).where(queued, dependent.teacher_job_id.is_not(None))
+    parents = select(dependent.parent_id).where(queued, dependent.parent_id.is_not(None))
     runs = select(run.id).where(queued, is_compared(run, dependent))
     failed = Job.status.in_([JobStatus.FAILED, JobStatus.CANCELLED])
-    query = select(Job.id).where(failed, Job.id.in_(union(teachers, runs))).order_by(Job.id)
+    query = select(Job.id).where(failed, Job.id.in_(union(teachers, parents, runs))).order_by(Job.id)
     return query.with_for_update(read=True)
 
 
@@ -241,10 +250,13 @@ def _lease_of(job: Job, request_id: str | None) -> Lease:
     return Lease(job.id, job.attempt, job.lease_owner, job.lease_expires_at, job.devices, request_id)
 
 
-def _dependency_error(session: Session, job: Job) -> ErrorInfo:
-    other = session.get_one(Job, job.parent_id if job.kind == COMPARE else job.teacher_job_id)
-    dependency = f"Job {other.title}, whose student this job uses,"
-    if job.kind == COMPARE:
+def _dependency_error(session: Session, job: Job, failed: Collection[str]) -> ErrorInfo:
+    uses_failed = job.teacher_job_id in failed
+    other = session.get_one(Job, job.teacher_job_id if uses_failed else job.parent_id)
+    dependency = f"Job {other.title}, for whose verdict this job runs,"
+    if uses_failed:
+        dependency = f"Job {other.title}, whose student this job uses,"
+    elif job.kind == COMPARE:
         dependency = f"A run of the comparison of job {other.title}"
     return ErrorInfo(
         code="dependency_failed",

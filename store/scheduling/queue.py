@@ -271,11 +271,15 @@ _PLACES = select(*_place(_rounds()))
 def _runnable(by_status: bool = True) -> Select[str, int, str, float]:
     """Return the query of the runnable candidates: columns id, priority, owner and created_at.
 
-    A job is runnable if it is queued, its delay is over, its teacher is trained and its compared runs have succeeded.
+    A job is runnable if it is queued, its delay is over, its teacher is trained, its parent has not failed and its
+    compared runs have succeeded.
     `by_status=False` hides the status column from SQLite's planner, which would otherwise scan all queued jobs to find
     a few given ids.
     """
     teacher, run, status = aliased(Job), aliased(Job), _candidate.status
+    failed_parent = exists().where(
+        run.id == _candidate.parent_id, run.status.in_([JobStatus.FAILED, JobStatus.CANCELLED])
+    )
     unfinished = select(run.id).where(is_compared(run, _candidate), run.status != JobStatus.SUCCEEDED)
     return select(_candidate.id, _candidate.priority, _candidate.owner, _candidate.created_at).where(
         (status if by_status else func.nullif(status, "", type_=status.type)) == JobStatus.QUEUED,
@@ -284,6 +288,7 @@ def _runnable(by_status: bool = True) -> Select[str, int, str, float]:
             _candidate.teacher_job_id.is_(None),
             exists().where(teacher.id == _candidate.teacher_job_id, teacher.status == JobStatus.SUCCEEDED),
         ),
+        ~failed_parent.correlate(_candidate),
         ~exists(unfinished.correlate(_candidate)),
     )
 

@@ -156,7 +156,7 @@ def test_a_job_names_the_jobs_that_fail_if_it_is_cancelled(service, shapes):
     assert service.get(f"/jobs/{teacher}")["dependents"][0] == {"id": student, "name": "student", "status": "queued"}
     assert service.get(f"/jobs/{other}")["dependents"] == []
     post_action(service, Action.CANCEL, teacher)
-    service.transact(lifecycle.fail_dependents)  # as the reaper does, one generation at a time
+    service.transact(lifecycle.fail_dependents)  # as the reaper does
     assert {service.get(f"/jobs/{id}")["end_reason"] for id in ids} == {"dependency_failed"}
     assert service.get(f"/jobs/{teacher}")["dependents"] == []
 

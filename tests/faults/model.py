@@ -78,7 +78,7 @@ class Model:
     def is_runnable(self, job: ModelJob) -> bool:
         """Return whether a worker may claim the job."""
         ready = all(dependency.status == JobStatus.SUCCEEDED for dependency in self.dependencies(job))
-        return job.status == JobStatus.QUEUED and not job.delayed and ready
+        return job.status == JobStatus.QUEUED and not job.delayed and ready and not self._has_failed_dependency(job)
 
     def dependencies(self, job: ModelJob) -> list[ModelJob]:
         """Return the jobs that must succeed before this job runs."""
@@ -133,10 +133,12 @@ class Model:
                 self.requeue(job, AttemptEnd.LOST)
 
     def fail_dependents(self) -> None:
-        """Fail the queued jobs that depend on a job that failed or was cancelled."""
+        """Fail the queued jobs that depend on a job that failed or was cancelled, and recursively theirs."""
         queued = [job for job in self.jobs.values() if job.status == JobStatus.QUEUED]
-        for job in [job for job in queued if any(other.status in UNSUCCESSFUL for other in self.dependencies(job))]:
-            job.status, job.end_reason, job.delayed = JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, False
+        while failing := [job for job in queued if self._has_failed_dependency(job)]:
+            for job in failing:
+                job.status, job.end_reason, job.delayed = JobStatus.FAILED, EndReason.DEPENDENCY_FAILED, False
+            queued = [job for job in queued if job not in failing]
 
     def checkpoint(self, job: ModelJob) -> None:
         """Record a checkpoint at the job's step and drop the oldest."""
@@ -150,6 +152,10 @@ class Model:
         if job.status not in ALLOWED[action]:
             raise ModelError("ActionNotAllowed")
         getattr(self, f"_{action}")(job)
+
+    def _has_failed_dependency(self, job: ModelJob) -> bool:
+        parents = [self.jobs[job.parent]] if job.parent else []
+        return any(other.status in UNSUCCESSFUL for other in [*self.dependencies(job), *parents])
 
     def _turn(self, owner: str) -> tuple[int, str]:
         return (self.served.index(owner) if owner in self.served else -1), owner
@@ -203,7 +209,7 @@ class Model:
                 self._withdraw_cancel(member)
         for other in self.jobs.values():
             dependency_failed = (other.status, other.end_reason) == (JobStatus.FAILED, EndReason.DEPENDENCY_FAILED)
-            if dependency_failed and job in self.dependencies(other):
+            if dependency_failed and (job in self.dependencies(other) or other.parent == job.id):
                 self._requeue_with_dependents(other)
 
     def _withdraw_cancel(self, job: ModelJob) -> None:

@@ -119,7 +119,7 @@ def test_a_teacher_resumed_during_the_dependency_check_does_not_fail_its_student
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_a_child_resumed_concurrently_is_not_deleted_with_its_parent(harness):
     *runs, compare = run_group(harness)
-    for run in runs:
+    for run in reversed(runs):
         fail(harness, run)
     harness.do(lifecycle.fail_dependents)
 

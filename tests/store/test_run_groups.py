@@ -56,13 +56,57 @@ def test_the_comparison_reports_what_it_waits_for(harness, run_group):
     assert harness.do(waiting.waiting_reason, harness.job(compare)).code == WaitingReason.WORKER
 
 
-@pytest.mark.parametrize("failed", range(4))
-def test_the_comparison_alone_fails_with_any_of_its_runs(harness, run_group, failed):
+@pytest.mark.parametrize("failed", range(1, 4))
+def test_the_comparison_alone_fails_with_a_baseline_or_a_seed_variant(harness, run_group, failed):
     *runs, compare = run_group
     finish(harness, runs[failed], JobStatus.FAILED)
     assert harness.do(lifecycle.fail_dependents) == [compare]
     assert harness.job(compare).end_reason == EndReason.DEPENDENCY_FAILED
     assert runs[0] in harness.job(compare).error["message"]
+
+
+@pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
+def test_no_queued_member_trains_for_a_job_that_has_not_succeeded(harness, run_group, status):
+    parent, *members = run_group
+    if status == JobStatus.FAILED:
+        finish(harness, parent, status)
+    else:
+        harness.do(actions.cancel, parent)
+    assert harness.do(lifecycle.claim, "worker", 60) is None, "nor before the reaper"
+    assert set(harness.do(lifecycle.fail_dependents)) == set(members)
+    for member in map(harness.job, members):
+        assert (member.status, member.end_reason) == (JobStatus.FAILED, EndReason.DEPENDENCY_FAILED)
+        assert parent in member.error["message"] and "`resume`" in member.error["hint"]
+
+
+def test_members_that_run_or_have_ended_are_left_when_the_job_fails(harness, run_group):
+    parent, ended, running, *queued = run_group
+    finish(harness, ended)
+    harness.claim(running)
+    finish(harness, parent, JobStatus.FAILED)
+    assert set(harness.do(lifecycle.fail_dependents)) == set(queued)
+    assert (harness.job(ended).status, harness.job(running).status) == (JobStatus.SUCCEEDED, JobStatus.RUNNING)
+
+
+@pytest.mark.parametrize("action", [actions.resume, actions.retry])
+def test_the_members_that_failed_with_a_job_return_with_it(harness, run_group, action):
+    finish(harness, run_group[0], JobStatus.FAILED)
+    harness.do(lifecycle.fail_dependents)
+    harness.do(action, run_group[0])
+    assert harness.do(lifecycle.fail_dependents) == []
+    assert {harness.job(job_id).status for job_id in run_group} == {JobStatus.QUEUED}
+
+
+def test_the_run_group_of_a_cancelled_teacher_fails_at_once_and_returns_with_the_teacher(harness):
+    teacher = harness.submit()
+    parent = harness.do(lifecycle.add, SPEC, dataset_id="ds_shapes", teacher_job_id=teacher).id
+    baseline = harness.do(lifecycle.add, baseline_of(SPEC), dataset_id="ds_shapes", parent_id=parent).id
+    student = harness.submit(teacher_job_id=baseline)
+    harness.do(actions.cancel, teacher)
+    assert harness.do(lifecycle.fail_dependents) == [parent, baseline, student]
+    assert teacher in harness.job(parent).error["message"] and parent in harness.job(baseline).error["message"]
+    harness.do(actions.resume, teacher)
+    assert {harness.job(job_id).status for job_id in (teacher, parent, baseline, student)} == {JobStatus.QUEUED}
 
 
 def test_a_cancelled_run_fails_the_comparison_too(harness, run_group):
