@@ -31,7 +31,7 @@ from frs.events import ErrorInfo
 from frs.published_weights import imagenet_source
 from frs.spec import JobSpec
 from store.db.tables import Dataset
-from store.jobs.submission import source_job_ids
+from store.jobs.submission import source_job_ids, unfinished_sources
 from store.states import DatasetStatus, DetectorStatus, JobStatus
 
 _MAX_ISSUES_IN_DETAIL = 3
@@ -92,7 +92,7 @@ def review(session: Session, context: Context, caller: Caller, spec: JobSpec) ->
         rule = _ClassRule(dataset.classes or [], mapped=loc == "teacher") if dataset and not any_classes else None
         errors[loc] = _catch(_check_detector, session, context, caller, rule, detector, loc)
     if not any(errors.values()):
-        errors |= _catch_second_wait(session, caller, spec)
+        errors |= _catch_second_wait(session, spec)
     return ReferenceReview(errors, dataset)
 
 
@@ -115,18 +115,18 @@ def _detectors(spec: JobSpec) -> list[tuple[str, DetectorRef]]:
     return [("student", spec.student)] + ([("teacher", spec.teacher)] if spec.teacher else [])
 
 
-def _catch_second_wait(session: Session, caller: Caller, spec: JobSpec) -> dict[str, InvalidField]:
-    """Return an error if the job would have to wait for two other jobs; it can wait for that of its student."""
-    jobs = source_job_ids(spec)
-    if len(jobs) < 2 or jobs["student"] == jobs["teacher"]:
+def _catch_second_wait(session: Session, spec: JobSpec) -> dict[str, InvalidField]:
+    """Return an error if the job would have to wait for two other jobs."""
+    unfinished = {job.id: f"{job.title} ({job.status})" for job in unfinished_sources(session, spec)}
+    if len(unfinished) < 2:
         return {}
-    teacher = caller.find_job(session, jobs["teacher"])
-    if teacher is None or teacher.status == JobStatus.SUCCEEDED:
-        return {}
-    detail = f"Job {teacher.title}, the teacher, is {teacher.status}, and the job waits for its student already."
-    return {
-        "teacher": InvalidField("teacher.job", "detector_not_ready", detail, "Submit it once the teacher is ready.")
-    }
+    student, teacher = (unfinished[job_id] for job_id in source_job_ids(spec).values())
+    detail = (
+        f"Neither job {student}, which the student starts from, nor job {teacher}, the teacher, has succeeded; "
+        "a job can wait for one of them only."
+    )
+    hint = "Submit it once one of them has succeeded."
+    return {"teacher": InvalidField("teacher.job", "detector_not_ready", detail, hint)}
 
 
 def _catch(check: Callable[..., None], *arguments: Any) -> InvalidField | None:

@@ -99,7 +99,7 @@ def waiting_checks(session: Session, caller: Caller, spec: JobSpec, dataset: Dat
 
 def pending_teacher(session: Session, caller: Caller, spec: JobSpec) -> Job | None:
     """Return the job that trains the detector which the spec refers to; None if there is none or it has succeeded."""
-    job_id = awaited_job_id(spec)
+    job_id = awaited_job_id(session, spec)
     job = caller.find_job(session, job_id) if job_id else None
     return job if job is not None and job.status != JobStatus.SUCCEEDED else None
 

@@ -47,7 +47,7 @@ def create(context: Context, caller: Caller, spec: SweepSpec, idempotency_key: s
             session,
             spec,
             dataset_id=dataset_id,
-            teacher_job_id=awaited_job_id(spec.spec),
+            teacher_job_id=awaited_job_id(session, spec.spec),
             actor=caller.actor,
             idempotency_key=idempotency_key,
         )

@@ -88,7 +88,8 @@ class Job(Base):
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
     """For a baseline, a seed variant or a comparison: the job it was created with."""
     teacher_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
-    """The job whose student this job uses, mostly as teacher; this job waits until it has succeeded."""
+    """The job whose student this job uses, as teacher, to start from, to evaluate or to export; this job waits until it
+    has succeeded. Of two such jobs, the one that had not succeeded when this job was submitted."""
     priority: Mapped[int] = mapped_column(default=0)
     """Jobs of higher priority are claimed first."""
     created_at: Mapped[float] = mapped_column(default=now())

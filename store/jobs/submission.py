@@ -1,9 +1,10 @@
 """Add a job together with its run group: baselines, seed variants and the comparison."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from frs.detector_spec import DetectorOfJob, InitFromJob
@@ -13,6 +14,7 @@ from store.db.audit import Actor
 from store.db.tables import Job
 from store.jobs import lifecycle
 from store.jobs.lifecycle import Idempotency
+from store.states import JobStatus
 
 
 def derived_specs(spec: JobSpec) -> Iterator[JobSpec]:
@@ -35,9 +37,17 @@ def source_job_ids(spec: JobSpec) -> dict[str, str]:
     }
 
 
-def awaited_job_id(spec: JobSpec) -> str | None:
-    """Return the id of the job whose student the job waits for; None: it waits for none."""
-    return next(iter(source_job_ids(spec).values()), None)
+def unfinished_sources(session: Session, spec: JobSpec) -> Sequence[Job]:
+    """Return the jobs whose students the spec refers to and that have not succeeded."""
+    ids = source_job_ids(spec).values()
+    query = select(Job).where(Job.id.in_(ids), Job.status != JobStatus.SUCCEEDED)
+    return session.scalars(query).all() if ids else []
+
+
+def awaited_job_id(session: Session, spec: JobSpec) -> str | None:
+    """Return the id of the job whose student the job waits for, or else of one whose student it uses; None: none."""
+    ids = [job.id for job in unfinished_sources(session, spec)]
+    return next(iter([*ids, *source_job_ids(spec).values()]), None)
 
 
 def add_run_group(
@@ -54,9 +64,9 @@ def add_run_group(
     The caller has checked the references and the quotas. Raises AlreadySubmitted, IdempotencyKeyReused.
     """
     add = partial(lifecycle.add, session, dataset_id=dataset_id, owner=actor.owner, key_id=actor.key_id, actor=actor)
-    job = add(spec, teacher_job_id=awaited_job_id(spec), idempotency=idempotency)
+    job = add(spec, teacher_job_id=awaited_job_id(session, spec), idempotency=idempotency)
     added = [job.id]
     for child in derived_specs(spec):
-        added.append(add(child, parent_id=job.id, teacher_job_id=awaited_job_id(child)).id)
+        added.append(add(child, parent_id=job.id, teacher_job_id=awaited_job_id(session, child)).id)
     audit.record(session, actor, "job.submit", added, name=spec.name, dataset=dataset_id, **details)
     return job, added

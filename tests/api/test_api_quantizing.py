@@ -68,6 +68,16 @@ def test_a_job_cannot_wait_for_its_student_and_another_teacher(service, source):
     assert quantize(service, student={"job": source}, teacher={"job": finished}).status_code == 201
 
 
+def test_a_job_whose_student_is_ready_waits_for_its_teacher(service, shapes):
+    finished, teacher = service.succeeded_job(student=STUDENT), service.submit(kind="train", student=TEACHER)["id"]
+    response = quantize(service, student={"job": finished}, teacher={"job": teacher})
+    assert response.status_code == 201, response.text
+    job = response.json()
+    assert (job["status_reason"]["code"], teacher in job["status_reason"]["message"]) == ("waiting_for_detector", True)
+    with service.database.read() as session:
+        assert session.get_one(Job, job["id"]).teacher_job_id == teacher
+
+
 def test_a_plan_checks_the_source(service, source):
     body = {"kind": "quantize", "dataset": "shapes"}
     plan = service.client.post("/jobs/plan", json=body | {"student": {"job": source}}).json()
