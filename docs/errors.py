@@ -169,8 +169,18 @@ ENDS = {
     ),
     EndReason.DIVERGED: ("The loss became NaN or infinite.", frs.errors.Diverged.hint_by_default),
     EndReason.OUT_OF_MEMORY: ("GPU or host memory ran out.", frs.errors.OutOfMemory.hint_by_default),
+    EndReason.INVALID_SPEC: ("The spec cannot be run.", "See `error.message` of the job for the field; correct it."),
+    EndReason.DEVICE_UNAVAILABLE: (
+        "The worker's devices cannot run the job as requested.",
+        "Change `resources.devices` or `schedule.precision`.",
+    ),
     EndReason.BAD_DATASET: ("The data set cannot be used for training.", "Correct it; see GET /datasets/{id}/check."),
-    EndReason.BAD_TEACHER: ("The teacher's weights cannot be used.", "See `error.hint` of the job."),
+    EndReason.CLASS_MISMATCH: (
+        "A detector or a split has other classes than the data set.",
+        "See `error.message` of the job for the classes.",
+    ),
+    EndReason.BAD_WEIGHTS: ("Weights are missing or cannot be used.", "See `error.hint` of the job."),
+    EndReason.BAD_TEACHER: ("The teacher changed during training.", "Report it with the log of the job."),
     EndReason.TEACHER_REFUSED: ("The teacher is not suitable for this student.", "See `error.hint` of the job."),
     EndReason.UNSUPPORTED_DETECTOR: (
         "A detector of a base config cannot be built, trained or distilled.",
@@ -181,6 +191,10 @@ ENDS = {
         "See `error.message` of the job for the cause, docs/export.md for what can be exported.",
     ),
     EndReason.EXPORT_FAILED: ("An exported file does not run.", "See the log of the job, and report it."),
+    EndReason.RUNS_NOT_COMPARABLE: (
+        "The runs of the comparison cannot be compared.",
+        "See `error.message` of the job for the cause.",
+    ),
     EndReason.DEPENDENCY_FAILED: (
         "A job that this job depends on failed.",
         "`retry` that job; this one then runs automatically.",

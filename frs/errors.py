@@ -26,6 +26,7 @@ class InvalidSpec(FrsError):
     """The job spec is invalid."""
 
     code = "invalid_spec"
+    end_reason = "invalid_spec"
     hint_by_default = "The recipes (`frs recipes`) are valid specs."
 
 
@@ -92,29 +93,36 @@ class BadTeacher(FrsError):
     hint_by_default = "Choose another teacher, or export this one again."
 
 
-class WeightsNotFound(FrsError):
+class BadWeights(FrsError):
+    """The weights of a detector cannot be used, be it the teacher or the student."""
+
+    code = "bad_weights"
+    end_reason = "bad_weights"
+    hint_by_default = "Choose another weights file, or export the detector again."
+
+
+class WeightsNotFound(BadWeights):
     """The weights file does not exist."""
 
     code = "weights_not_found"
-    end_reason = "bad_teacher"
     hint_by_default = "Put the file into the models folder, or set `init: random` to start from random weights."
 
 
-class WeightsUnreadable(BadTeacher):
+class WeightsUnreadable(BadWeights):
     """The weights file is damaged or of an unsupported format."""
 
     code = "weights_unreadable"
     hint_by_default = "Provide a torch file that holds a `state_dict` of tensors, or a .safetensors file."
 
 
-class WeightsRefused(BadTeacher):
+class WeightsRefused(BadWeights):
     """The weights file holds more than dense tensors of finite numbers."""
 
     code = "weights_refused"
     hint_by_default = "Export the detector again: a weights file may only hold dense tensors of finite numbers."
 
 
-class TeacherWeightsMismatch(BadTeacher):
+class TeacherWeightsMismatch(BadWeights):
     """The weights do not fit the detector's description."""
 
     code = "teacher_weights_mismatch"
@@ -125,7 +133,7 @@ class ClassMismatch(FrsError):
     """A detector, the training split or the validation split has other classes than the others."""
 
     code = "class_mismatch"
-    end_reason = "teacher_refused"
+    end_reason = "class_mismatch"
     hint_by_default = (
         "Use the same classes in detector, training file and validation file; their order is by ascending category id."
     )
@@ -208,6 +216,7 @@ class PrecisionUnsupported(FrsError):
     """The device does not support the requested precision."""
 
     code = "precision_unsupported"
+    end_reason = "device_unavailable"
     hint_by_default = "Use `precision: auto`, `fp32` or `bf16`."
 
 
@@ -215,6 +224,7 @@ class DeviceUnavailable(FrsError):
     """The requested devices are not available."""
 
     code = "device_unavailable"
+    end_reason = "device_unavailable"
     hint_by_default = "Request fewer `resources.devices`, or omit the field."
 
 
@@ -264,6 +274,7 @@ class DetectionsUnusable(FrsError):
     """A run's detections are missing, damaged or of another version."""
 
     code = "detections_unusable"
+    end_reason = "runs_not_comparable"
     hint_by_default = "Train again in an empty work folder: detections must come from a run of this version."
 
 
@@ -271,4 +282,5 @@ class RunsDiffer(FrsError):
     """The runs cannot be compared with each other."""
 
     code = "runs_differ"
+    end_reason = "runs_not_comparable"
     hint_by_default = "Compare runs on one data set: as many students as baselines, with the same seeds."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import frs.errors
 from api.http import errors as http_errors
 from store.states import EndReason, WaitingReason
 
@@ -44,6 +45,31 @@ def test_every_waiting_reason_and_end_reason_is_listed():
     assert errors.ENDS.keys() == set(EndReason)
     assert errors.DATASET.keys() == set(errors.dataset_codes())
     assert {error.end_reason for error in errors.subclasses(errors.FrsError)} <= set(EndReason)
+
+
+NOT_OF_THE_USER = {"StorageFull", "CheckpointUnusable"}
+"""Errors of the engine that its user did not cause: a full disk, for which a job waits, and a damaged work folder."""
+
+
+@pytest.mark.parametrize("error", [*errors.subclasses(frs.errors.FrsError)], ids=lambda error: error.__name__)
+def test_no_error_that_a_user_can_cause_alerts_the_operator(error):
+    if error.__module__ == "frs.errors" and error.__name__ not in NOT_OF_THE_USER:
+        assert error.end_reason != EndReason.INTERNAL_ERROR, "the alert JobsFailInternally fires"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("invalid_spec", "invalid_spec"),
+        ("precision_unsupported", "device_unavailable"),
+        ("runs_differ", "runs_not_comparable"),
+        ("weights_not_found", "bad_weights"),
+        ("class_mismatch", "class_mismatch"),
+    ],
+)
+def test_a_job_ends_with_a_reason_that_fits_its_error(code, reason):
+    classes = {error.code: error for error in errors.subclasses(frs.errors.FrsError)}
+    assert classes[code].end_reason == reason
 
 
 def test_every_code_has_a_hint():

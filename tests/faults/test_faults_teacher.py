@@ -31,7 +31,7 @@ TINY = {
     "neck_channels": 16,
     "stacked_convs": 1,
 }
-FAMILY = {"bad_teacher", "teacher_refused"}
+FAMILY = {"bad_weights", "class_mismatch", "teacher_refused"}
 """End reasons of an unusable teacher."""
 State = dict[str, Tensor]
 Content = dict[str, Any]
@@ -213,5 +213,5 @@ def test_the_trainer_ends_before_its_first_step(teacher, data, tmp_path, alter: 
     emitted: list[Any] = []
     assert run(distilling(data, tmp_path, "bad.pth"), tmp_path / "run", emitted.append) == 1
     outcome = emitted[-1]
-    assert (outcome.status, outcome.end_reason) == ("failed", "bad_teacher") and outcome.error.hint
+    assert (outcome.status, outcome.end_reason) == ("failed", "bad_weights") and outcome.error.hint
     assert not any(event.type in ("metrics", "checkpoint") for event in emitted)

@@ -24,7 +24,7 @@ from frs.detector_spec import DescribedDetector
 from frs.detectors import builder, imagenet, loading, weights
 from frs.distillation import teacher_cache
 from frs.engine.checkpoints import Checkpoints
-from frs.errors import BadTeacher, CheckpointUnusable, DetectionsUnusable, FrsError
+from frs.errors import BadWeights, CheckpointUnusable, DetectionsUnusable, FrsError
 from frs.evaluation import detections
 from frs.resolved import ResolvedDetector
 
@@ -103,9 +103,9 @@ def test_no_weights_file_runs_code_and_each_is_refused_with_a_code(files, canary
     monkeypatch.setattr(builder, "build", lambda *_: nn.Linear(4, 1))
     monkeypatch.setattr(builder, "class_layers", lambda *_: {"bias": builder.ClassLayer(per_class=1, others=0)})
     for path in files:
-        with pytest.raises(BadTeacher) as raised:
+        with pytest.raises(BadWeights) as raised:
             read(path)
-        assert raised.value.end_reason == "bad_teacher" and raised.value.message
+        assert raised.value.end_reason == "bad_weights" and raised.value.message
         assert not any(canary.parent.iterdir()), path
 
 
