@@ -24,7 +24,7 @@ student:
   init: imagenet                # random | {backbone: FILE} | {detector: NAME} | {weights: FILE}
 schedule: {epochs: 24, batch_size: 16, image_size: [640, 480], optimizer: {name: adamw}, lr_schedule: {name: cosine}}
 distillation: {feature_weight: auto, logit_weight: auto}
-resources: {devices: 4}         # GPUs that share every batch; on a CPU {processes: 2}
+resources: {devices: 4}         # GPUs that share every batch; on a CPU {processes: 2}; {nodes: 2} for two hosts
 baseline: true                  # also train the student alone; {seeds: 3} trains three pairs
 ```
 """

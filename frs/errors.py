@@ -228,6 +228,23 @@ class DeviceUnavailable(FrsError):
     hint_by_default = "Request fewer `resources.devices`, or omit the field."
 
 
+class NodesUnavailable(FrsError):
+    """The hosts of a job cannot meet, or one of them was lost."""
+
+    code = "nodes_unavailable"
+    hint_by_default = (
+        "Set MASTER_ADDR and MASTER_PORT on all hosts to the address and a free port of the first one, and see the "
+        "output of `python -m frs join` on the others."
+    )
+
+
+class FileNotOnNode(FrsError):
+    """A host of a job does not have a file of it."""
+
+    code = "file_not_on_node"
+    hint_by_default = "Mount the same file systems on all hosts of the job, under the same paths."
+
+
 class Diverged(FrsError):
     """A loss is no longer finite."""
 

@@ -61,13 +61,15 @@ class ExportSettings(Spec):
 
 
 class Resources(Spec):
-    """The devices and processes of a job."""
+    """The hosts, devices and processes of a job."""
 
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Number of hosts that train together, with as many `devices` or `processes` each."""
     devices: Annotated[int, Field(ge=0, le=64)] | None = None
-    """Number of GPUs; each has a process that trains on its share of every batch. 0: the CPU. Absent: one GPU if the
-    machine has any, otherwise the CPU."""
+    """Number of GPUs of a host; each has a process that trains on its share of every batch. 0: the CPU. Absent: one GPU
+    if the host has any, otherwise the CPU."""
     processes: Annotated[int, Field(ge=1, le=16)] = 1
-    """Number of processes on the CPU; each trains on its share of every batch."""
+    """Number of processes on the CPU of a host; each trains on its share of every batch."""
     loader_workers: Annotated[int, Field(ge=0, le=32)] | None = None
     """Processes that read images, for each training process. Absent: 4 with a GPU, otherwise 0."""
     max_minutes: Annotated[int, Field(ge=1)] | None = None
@@ -75,9 +77,14 @@ class Resources(Spec):
     and the student is evaluated. Absent: no limit."""
 
     @property
-    def trainers(self) -> int:
-        """Number of processes that train."""
+    def trainers_per_node(self) -> int:
+        """Number of processes of a host that train."""
         return self.devices or self.processes
+
+    @property
+    def trainers(self) -> int:
+        """Number of processes that train, on all hosts."""
+        return self.nodes * self.trainers_per_node
 
     @model_validator(mode="after")
     def _reject_processes_beside_devices(self) -> "Resources":
@@ -213,7 +220,10 @@ class JobSpec(Spec):
         if not self.trains and self.resources.max_minutes is not None:
             raise ValueError(f"`resources.max_minutes` ends training; kind `{self.kind}` does not train")
         if self.kind == "export" and self.resources.trainers > 1:
-            raise ValueError("kind `export` runs in one process: remove `resources.devices` and `resources.processes`")
+            raise ValueError(
+                "kind `export` runs in one process: remove `resources.nodes`, `resources.devices` and "
+                "`resources.processes`"
+            )
         if self.kind != "export" and self.export != ExportSettings():
             raise ValueError(f"`export` belongs to kind `export`, not `{self.kind}`")
         if self.trains and self.schedule.frozen_stages and getattr(self.student, "init", None) == "random":

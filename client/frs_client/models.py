@@ -827,15 +827,17 @@ class ResNet(Model):
 
 
 class Resources(Model):
-    """The devices and processes of a job."""
+    """The hosts, devices and processes of a job."""
 
+    nodes: int = 1
+    """Number of hosts that train together, with as many `devices` or `processes` each."""
     devices: int | None = None
     """
-    Number of GPUs; each has a process that trains on its share of every batch. 0: the CPU. Absent: one GPU if the
-    machine has any, otherwise the CPU.
+    Number of GPUs of a host; each has a process that trains on its share of every batch. 0: the CPU. Absent: one GPU
+    if the host has any, otherwise the CPU.
     """
     processes: int = 1
-    """Number of processes on the CPU; each trains on its share of every batch."""
+    """Number of processes on the CPU of a host; each trains on its share of every batch."""
     loader_workers: int | None = None
     """Processes that read images, for each training process. Absent: 4 with a GPU, otherwise 0."""
     max_minutes: int | None = None

@@ -6,7 +6,6 @@ and the teacher's outputs for an image depend only on the image and the flip.
 
 import errno
 import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from frs.dataset.splits import LoadedSplits
 from frs.distillation.teacher import Levels, Teacher
 from frs.errors import InvalidSpec
 from frs.spec import JobSpec
+from frs.training.process_group import rank
 from frs.training.schedule import ResolvedSchedule
 
 MIN_EPOCHS = 4
@@ -76,7 +76,7 @@ class TeacherCache:
         self.full = self.full or shutil.disk_usage(self.folder).free < RESERVED_DISK_BYTES
         if self.full:
             return
-        temporary = file.with_suffix(f".{os.getpid()}.part")
+        temporary = file.with_suffix(f".{rank()}.part")
         try:
             content = {name: tensor.cpu().contiguous().clone() for name, tensor in image.items()}
             temporary.write_bytes(safetensors.torch.save(content))

@@ -43,9 +43,14 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
 
 def report_failure(emit: events.Emit, error: FrsError) -> int:
     """Emit a failed outcome and return exit code 1."""
-    error_info = events.ErrorInfo(code=error.code, message=error.message[:4000], hint=error.hint)
-    emit(events.Outcome(status="failed", end_reason=error.end_reason, error=error_info))
+    emit(failure(error))
     return 1
+
+
+def failure(error: FrsError) -> events.Outcome:
+    """Return the outcome of a run that failed with the error."""
+    error_info = events.ErrorInfo(code=error.code, message=error.message[:4000], hint=error.hint)
+    return events.Outcome(status="failed", end_reason=error.end_reason, error=error_info)
 
 
 def silence_libraries() -> None:

@@ -6,7 +6,6 @@ Each process trains on its part of a step's images; the mean of the processes' l
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +13,14 @@ import torch
 from mmengine import dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.distributed import DistError, FileStore, destroy_process_group, init_process_group  # type: ignore[attr-defined]
+from torch.distributed import (  # type: ignore[attr-defined]
+    Backend,
+    DistError,
+    ProcessGroupGloo,
+    Store,
+    destroy_process_group,
+    init_process_group,
+)
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
@@ -22,17 +28,36 @@ TIMEOUT = timedelta(minutes=30)
 
 
 @contextmanager
-def process_group(rank: int, world_size: int, store: Path, gpus: bool) -> Iterator[None]:
-    """Join a group of `world_size` processes through the file `store`.
+def process_group(
+    rank: int, world_size: int, store: Store, gpu: int | None = None, address: str | None = None
+) -> Iterator[None]:
+    """Join a group of `world_size` processes through `store`.
 
-    With `gpus`, the process uses the GPU of its rank.
+    With `gpu`, the process uses the GPU of this index on its host, and NCCL; otherwise gloo, which listens at `address`
+    or, by default, at the interface of GLOO_SOCKET_IFNAME.
     """
-    if gpus:
-        torch.cuda.set_device(rank)
-    file_store = FileStore(str(store), world_size)
-    init_process_group("nccl" if gpus else "gloo", store=file_store, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
+    backend = "nccl" if gpu is not None else "gloo" if address is None else _gloo_at(address)
+    init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
     yield
     destroy_process_group()  # not after an error: NCCL would wait for the other processes
+
+
+def _gloo_at(address: str) -> str:
+    """Return the name of a backend: gloo on this address, for which init_process_group has no option.
+
+    By default, gloo listens at the address of this host's name, which is often that of the loopback interface.
+    """
+
+    def create(options: Any, _: object) -> ProcessGroupGloo:
+        gloo = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+        gloo._devices = [ProcessGroupGloo.create_device(hostname=address)]
+        gloo._timeout = options.timeout
+        return ProcessGroupGloo(options.store, options.group_rank, options.group_size, gloo)
+
+    Backend.register_backend("gloo_at", create, extended_api=True, devices=["cpu"])
+    return "gloo_at"
 
 
 def world_size() -> int:

@@ -16,6 +16,7 @@ from test_distiller import distiller
 from test_engine import assert_equal, newest_checkpoint
 from tiny import ARCHITECTURES, described, job
 from torch import Tensor, multiprocessing
+from torch.distributed import FileStore
 
 from frs import events
 from frs.dataset.splits import load_splits
@@ -54,7 +55,7 @@ def run_in_two_processes(work: Callable[..., Results], folder: Path, *arguments:
 
 def _run_rank(rank: int, work: Callable[..., Results], folder: Path, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    with process_group.process_group(rank, 2, folder / "store", gpus=False):
+    with process_group.process_group(rank, 2, FileStore(str(folder / "store"), 2)):
         torch.save(work(*arguments), folder / f"results-{rank}.pth")
 
 
