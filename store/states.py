@@ -36,6 +36,8 @@ class WaitingReason(StrEnum):
     """A comparison waits for the runs it compares."""
     DEVICE = "waiting_for_device"
     """No worker has as many GPUs as the job requests."""
+    NODES = "waiting_for_nodes"
+    """The job runs on several hosts and needs a worker for as many."""
     WORKER = "waiting_for_worker"
     """No worker runs, or all of them are busy."""
     DATASET = "dataset_not_on_worker"
@@ -55,6 +57,10 @@ WAITING_HINTS: dict[WaitingReason, str] = {
     ),
     WaitingReason.RUNS: "No action is needed: the job starts when all runs have succeeded.",
     WaitingReason.DEVICE: "Request fewer GPUs with `resources.devices`, or start a worker with more GPUs.",
+    WaitingReason.NODES: (
+        "Start a worker with `--once --nodes` and this number, and `python -m frs join` on the other hosts, as "
+        "docs/schedulers.md shows; or submit the job without `resources.nodes`."
+    ),
     WaitingReason.WORKER: (
         "The lists of workers and of queued jobs show what is busy. "
         "To start a worker: `frs up`, or for containers `docker compose up -d worker`."

@@ -44,12 +44,19 @@ def parse(arguments: Sequence[str] | None = None) -> Once | None:
     parser.add_argument("--job", metavar="ID", help="run this job only, whatever precedes it in the queue")
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait for something to run")
     parser.add_argument("--min-gpus", type=int, default=0, metavar="N", help="run nothing that takes fewer GPUs")
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run a job of so many hosts; `python -m frs join` runs on others",
+    )
     options = parser.parse_args(arguments)
     if not options.once:
-        if options.job or options.wait or options.min_gpus:
-            parser.error("--job, --wait and --min-gpus need --once")
+        if options.job or options.wait or options.min_gpus or options.nodes != 1:
+            parser.error("--job, --wait, --min-gpus and --nodes need --once")
         return None
-    return Once(options.job, options.wait, options.min_gpus)
+    return Once(options.job, options.wait, options.min_gpus, options.nodes)
 
 
 def _run_celery(command: Sequence[str]) -> int:

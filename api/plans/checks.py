@@ -120,7 +120,7 @@ def failed_check(error: ApiError) -> Check:
 def _to_job(caller: Caller, spec: JobSpec, dataset: Dataset | None) -> Job:
     """Return the row of the job as `POST /jobs` would add it; it is not added to the session."""
     columns = {"dataset_id": dataset and dataset.id, "owner": caller.owner, "key_id": caller.key_id}
-    return Job(spec=spec.model_dump(mode="json"), devices=spec.resources.devices, **columns)
+    return Job(spec=spec.model_dump(mode="json"), devices=spec.resources.devices, nodes=spec.resources.nodes, **columns)
 
 
 def _dataset_check(spec: JobSpec, dataset: Dataset) -> Check:

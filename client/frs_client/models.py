@@ -1738,6 +1738,7 @@ class StatusReason(Model):
             "waiting_for_detector",
             "waiting_for_runs",
             "waiting_for_device",
+            "waiting_for_nodes",
             "waiting_for_worker",
             "dataset_not_on_worker",
             "weights_not_on_worker",

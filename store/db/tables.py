@@ -82,7 +82,9 @@ class Job(Base):
     tags: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
     """Tags from the spec, or as changed since."""
     devices: Mapped[int | None]
-    """Number of GPUs requested; null: one if the worker has any."""
+    """Number of GPUs requested, on each node; null: one if the worker has any."""
+    nodes: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Number of hosts the job runs on; only a worker for as many claims it."""
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     """The data set to train or evaluate on."""
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)

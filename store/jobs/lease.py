@@ -29,6 +29,8 @@ class Lease:
     """Number of GPUs requested; None: one if the worker has any."""
     request_id: str | None = None
     """Id of the request that submitted the job; None for a job of an earlier version."""
+    nodes: int = 1
+    """Number of hosts the job runs on."""
 
     def log_fields(self) -> dict[str, str | int]:
         """Return the fields that identify the attempt in every line of the log."""

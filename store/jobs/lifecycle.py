@@ -60,6 +60,7 @@ def add(
         "owner": owner,
         "tags": list(spec.tags),
         "devices": 0 if spec.kind == COMPARE else spec.resources.devices,
+        "nodes": 1 if spec.kind == COMPARE else spec.resources.nodes,
         "priority": spec.priority,
         "dataset_id": dataset_id,
         "parent_id": parent_id,
@@ -247,7 +248,7 @@ def _request_id(session: Session, job: Job) -> str | None:
 
 def _lease_of(job: Job, request_id: str | None) -> Lease:
     assert job.lease_owner is not None and job.lease_expires_at is not None, "a running job has a lease"
-    return Lease(job.id, job.attempt, job.lease_owner, job.lease_expires_at, job.devices, request_id)
+    return Lease(job.id, job.attempt, job.lease_owner, job.lease_expires_at, job.devices, request_id, job.nodes)
 
 
 def _dependency_error(session: Session, job: Job, failed: Collection[str]) -> ErrorInfo:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, delete, or_, select, update
+from sqlalchemy import Select, delete, false, or_, select, update
 from sqlalchemy.orm import Session
 
 from frs.events import ErrorInfo
@@ -161,6 +161,8 @@ def delete_old(session: Session) -> None:
 
 def _claimable(query: Select[T], capacity: GpuCapacity) -> Select[T]:
     lost = (WorkerRequest.status == RequestStatus.RUNNING) & (WorkerRequest.lease_expires_at < now())
+    if capacity.nodes > 1:
+        return query.where(false())  # a request of seconds does not occupy several hosts
     is_due = or_(WorkerRequest.not_before.is_(None), WorkerRequest.not_before <= now())
     is_waiting = (WorkerRequest.status == RequestStatus.QUEUED) & is_due
     return query.where(or_(is_waiting, lost), capacity.fits(WorkerRequest)).order_by(WorkerRequest.created_at)

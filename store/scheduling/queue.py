@@ -41,12 +41,14 @@ RESERVATION_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class GpuCapacity:
-    """The GPUs of a worker, how many of them are free, and how many a job must take."""
+    """The GPUs of a worker, how many of them are free, how many a job must take, and on how many hosts."""
 
     gpus: int
     free: int
     at_least: int = 0
     """Jobs that take fewer GPUs are left to other workers."""
+    nodes: int = 1
+    """Number of hosts, with as many GPUs each; jobs of another number are left to other workers."""
 
     def gpus_needed(self, row: type[Job] | type[WorkerRequest]) -> ColumnElement[int]:
         """Return the number of GPUs the job takes on this worker: by default one if the worker has any."""
@@ -307,7 +309,8 @@ def _fits_capacity(
     If GPUs are reserved for a job, only jobs that precede it and jobs without GPUs remain.
     """
     candidates = _runnable() if among is None else _runnable(by_status=False).where(_candidate.id.in_(among))
-    query = candidates.where(capacity.fits(_candidate), *exclusions.conditions(_candidate))
+    is_of_size = _candidate.nodes == capacity.nodes
+    query = candidates.where(is_of_size, capacity.fits(_candidate), *exclusions.conditions(_candidate))
     if reserved_for is None:
         return query
     is_before = exists().where(_other.id == reserved_for, precedes(_candidate, _other))
@@ -320,5 +323,6 @@ def _reserved_for(session: Session, capacity: GpuCapacity, exclusions: ClaimExcl
         return None
     is_waiting = (capacity.gpus_needed(_candidate) > capacity.free, capacity.gpus_needed(_candidate) <= capacity.gpus)
     long_ago = _candidate.created_at < now() - RESERVATION_SECONDS
-    query = _runnable().where(*is_waiting, long_ago, *exclusions.conditions(_candidate))
+    is_of_size = _candidate.nodes == capacity.nodes
+    query = _runnable().where(is_of_size, *is_waiting, long_ago, *exclusions.conditions(_candidate))
     return session.scalars(_first(query)).first()

@@ -72,6 +72,8 @@ def probe_waiting_reason(session: Session, worker_request: WorkerRequest) -> Sta
 
 def worker_reason(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str]:
     """Return reason and message for a job that waits only for a worker; `workers` are those alive."""
+    if (job.nodes or 1) > 1:
+        return WaitingReason.NODES, f"The job runs on {job.nodes} hosts; a worker for {job.nodes} hosts claims it."
     if not workers:
         return WaitingReason.WORKER, "No worker is running."
     max_gpus = max(len(worker.gpus) for worker in workers)

@@ -177,6 +177,7 @@ def test_reasons_to_wait_are_warnings(service, shapes):
     assert codes(plan(service), "warning") == ["waiting_for_worker"]
     register_worker(service, gpus=1)
     assert codes(plan(service, resources={"devices": 2}), "warning") == ["waiting_for_device"]
+    assert codes(plan(service, resources={"nodes": 2}), "warning") == ["waiting_for_nodes"]
     teacher = service.submit(name="large one")["id"]
     answer = plan(service, DISTILL, teacher={"job": teacher})
     assert (answer["ok"], codes(answer, "warning")) == (True, ["waiting_for_detector"])

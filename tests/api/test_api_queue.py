@@ -141,6 +141,7 @@ def test_every_queued_job_has_a_waiting_reason(service, shapes):
     job_ids = {
         "waiting_for_detector": service.submit(DISTILL, teacher={"job": teacher})["id"],
         "waiting_for_device": service.submit(resources={"devices": 8})["id"],
+        "waiting_for_nodes": service.submit(resources={"nodes": 2})["id"],
         "waiting_for_runs": service.submit(DISTILL, baseline=True)["comparison_job_id"],
         "waiting_for_worker": teacher,
         "waiting_for_storage": service.submit()["id"],
@@ -161,6 +162,7 @@ def test_every_queued_job_has_a_waiting_reason(service, shapes):
         assert reason["message"] and reason["hint"] and reason["since"].endswith("Z")
         assert service.get(f"/jobs/{job_id}")["status_reason"] == reason
     assert rows[job_ids["waiting_for_device"]]["devices"] == 8
+    assert "2 hosts" in rows[job_ids["waiting_for_nodes"]]["status_reason"]["message"]
 
 
 def missing_dataset(dataset, owner="admin", name="shapes"):

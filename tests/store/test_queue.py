@@ -4,6 +4,7 @@ import pytest
 from database_harness import SPEC, DatabaseHarness
 from sqlalchemy import insert, update
 
+from frs.spec import Resources
 from store.db.tables import Job
 from store.jobs import lifecycle
 from store.scheduling.queue import NO_EXCLUSIONS, RESERVATION_SECONDS, ClaimExclusions, GpuCapacity, QueueHead, peek
@@ -47,6 +48,27 @@ def test_a_job_without_a_number_of_gpus_takes_one_if_the_worker_has_any(harness)
 def test_a_cpu_job_fits_every_worker(harness):
     cpu = submit(harness, 0)
     assert claim(harness, gpus=2, free=0) == cpu
+
+
+def test_a_worker_of_several_hosts_runs_only_jobs_of_as_many(harness):
+    single = submit(harness, None)
+    double = harness.do(
+        lifecycle.add, SPEC.model_copy(update={"resources": Resources(nodes=2)}), dataset_id="ds_shapes"
+    )
+    capacity = GpuCapacity(gpus=0, free=0, nodes=2)
+    with harness.database.read() as session:
+        assert peek(session, capacity, NO_EXCLUSIONS, limit=10).next == [double.id]
+    assert harness.do(lifecycle.claim, "worker", 60, capacity=GpuCapacity(0, 0, nodes=4)) is None
+    lease = harness.do(lifecycle.claim, "worker", 60, capacity=capacity)
+    assert (lease.job_id, lease.nodes) == (double.id, 2)
+    assert claim(harness, gpus=0, free=0) == single
+
+
+def test_gpus_are_not_reserved_for_a_job_of_several_hosts(harness):
+    double = submit(harness, 4, waited=RESERVATION_SECONDS + 1)
+    harness.do(lambda session: session.execute(update(Job).where(Job.id == double).values(nodes=2)))
+    small = submit(harness, 1)
+    assert claim(harness, gpus=4, free=1) == small
 
 
 def test_a_large_worker_leaves_smaller_jobs_to_others(harness):

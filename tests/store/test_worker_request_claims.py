@@ -103,3 +103,9 @@ def test_a_large_worker_leaves_requests_that_take_fewer_gpus_to_others(harness, 
     capacity = GpuCapacity(gpus=4, free=4, at_least=2)
     assert harness.do(worker_requests.claim, "worker", 60, capacity=capacity).worker_request_id == large
     assert harness.do(worker_requests.claim, "worker", 60, capacity=capacity) is None
+
+
+def test_a_worker_of_several_hosts_claims_no_request(harness):
+    harness.do(worker_requests.add, RequestKind.PROBE, {}, owner="me")
+    assert harness.do(worker_requests.claim, "worker", 60.0, GpuCapacity(0, 0, nodes=2)) is None
+    assert harness.do(worker_requests.claim, "worker", 60.0, GpuCapacity(0, 0)) is not None

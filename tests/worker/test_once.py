@@ -126,10 +126,23 @@ def test_it_runs_a_worker_request_before_the_jobs(harness, start):
     assert harness.job(job_id).status == "queued"
 
 
+def test_a_worker_of_two_hosts_runs_a_job_of_two_whose_trainer_has_a_network_and_the_first_hosts_address(
+    harness, start, monkeypatch
+):
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    single, double = harness.submit(steps=3), harness.submit({"resources": {"nodes": 2}}, steps=3)
+    assert start("--nodes", "2").wait() == ExitCode.DONE
+    assert [harness.job(job_id).status for job_id in (single, double)] == ["queued", "succeeded"]
+    variables = harness.artifact(double, "environ.json")
+    assert (variables["MASTER_ADDR"], variables["FRS_TRAINER_NETWORK"]) == ("10.0.0.1", "1")
+    assert start().wait() == ExitCode.DONE
+    assert "FRS_TRAINER_NETWORK" not in harness.artifact(single, "environ.json")
+
+
 def test_options_of_a_single_run_need_once(capsys):
     with pytest.raises(SystemExit):
         parse(["--wait", "3"])
-    assert "--job, --wait and --min-gpus need --once" in capsys.readouterr().err
+    assert "--job, --wait, --min-gpus and --nodes need --once" in capsys.readouterr().err
     assert parse(["--once", "--job", "job_1", "--wait", "3"]) == Once("job_1", 3)
-    assert parse(["--once", "--min-gpus", "2"]) == Once(min_gpus=2)
+    assert parse(["--once", "--min-gpus", "2", "--nodes", "4"]) == Once(min_gpus=2, nodes=4)
     assert parse([]) is None

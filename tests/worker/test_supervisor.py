@@ -59,6 +59,12 @@ def test_three_crashes_without_progress_fail_the_job_as_poison(harness):
     assert (job.status, job.end_reason) == ("failed", "poison")
 
 
+def test_the_loss_of_a_node_counts_as_a_crash_and_its_message_is_in_the_history(harness):
+    job = harness.run(fail="nodes_unavailable")
+    assert job.status == "queued" and "As the test requests." in harness.messages(job.id)
+    assert harness.rows(select(Attempt.end).where(Attempt.job_id == job.id)) == ["crashed"]
+
+
 def test_a_checkpoint_without_its_file_is_skipped(harness):
     job = harness.run(steps=20, crash_at=13)
     newest, _ = harness.do(newest_checkpoints, job.id)

@@ -9,7 +9,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from frs.errors import FrsError, OutOfMemory, StorageFull
+from frs.errors import FrsError, NodesUnavailable, OutOfMemory, StorageFull
 from frs.events import ErrorInfo, Outcome
 from store.errors import ArtifactsUnavailable
 from store.jobs import lifecycle
@@ -107,6 +107,8 @@ def _finalizer_for_outcome(outcome: Outcome) -> Finalizer:
         return requeued(attempt_counts=False)
     if outcome.error and outcome.error.code == StorageFull.code:
         return waiting_for_storage(outcome.error.message)
+    if outcome.error and outcome.error.code == NodesUnavailable.code:
+        return requeued(outcome.error.message, attempt_counts=True)
     if outcome.status == "failed":
         error = outcome.error or ErrorInfo(code="internal_error", message="The trainer failed without a reason.")
         return failed_with(_end_reason(outcome.end_reason, EndReason.INTERNAL_ERROR), error)

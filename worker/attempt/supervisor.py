@@ -59,6 +59,7 @@ class Supervisor(TrainerRun):
             stall_timeout_seconds=settings.stall_timeout_seconds,
             grace_seconds=settings.grace_seconds,
             log_fields=lease.log_fields(),
+            network=lease.nodes > 1,
         )
         self.lease = lease
         self.tracking = JobTracking(open_trackers(settings), self.artifacts.open)

@@ -73,8 +73,12 @@ class TrainerRun(ABC):
         stall_timeout_seconds: float,
         grace_seconds: float,
         log_fields: dict[str, str | int],
+        network: bool = False,
     ) -> None:
-        """`gpus` are the trainer's; None means that this host has none. It has `grace_seconds` to save its state."""
+        """`gpus` are the trainer's; None means that this host has none. It has `grace_seconds` to save its state.
+
+        With `network`, the trainer may use the network whatever the operator's setting.
+        """
         self.settings, self.folder = settings, folder
         self.artifacts = open_artifacts(settings)
         self.trainer = TrainerProcess(
@@ -82,6 +86,7 @@ class TrainerRun(ABC):
             fence_at=time.monotonic() + settings.fence_seconds,
             stall_timeout_seconds=stall_timeout_seconds,
             gpus=gpus,
+            network=network,
         )
         self.database = RetryingDatabase(database, is_abandoned=lambda: self.trainer.fenced)
         self.heartbeat = Heartbeat(settings, self.renew, self._poll, self._lose_lease, log_fields)

@@ -69,6 +69,8 @@ class Once:
     """Time after which the dispatcher ends if there was nothing to claim."""
     min_gpus: int = 0
     """It claims nothing that takes fewer GPUs."""
+    nodes: int = 1
+    """It claims jobs that run on as many hosts, this one and those that run `python -m frs join`."""
 
 
 class Dispatcher:
@@ -238,7 +240,8 @@ class Dispatcher:
         return self._new_slot(lease, free_gpus[:devices])
 
     def _capacity(self, free: int) -> GpuCapacity:
-        return GpuCapacity(len(self._gpus), free, at_least=self._once.min_gpus if self._once else 0)
+        once = self._once or Once()
+        return GpuCapacity(len(self._gpus), free, at_least=once.min_gpus, nodes=once.nodes)
 
     def _claim_worker_request(self, capacity: GpuCapacity) -> RequestLease | None:
         if self._once and self._once.job_id:

@@ -66,6 +66,7 @@ class TrainerProcess:
         fence_at: float,
         stall_timeout_seconds: float,
         gpus: Sequence[str] | None = None,
+        network: bool = False,
     ) -> None:
         """Prepare the process without starting it. `fence_at` is on the monotonic clock; `extend_fence` moves it."""
         self.state = TrainerState.RUNNING
@@ -75,6 +76,7 @@ class TrainerProcess:
         """Silence after which it counts as stalled."""
         self._command = command
         self._gpus = gpus
+        self._network = network
         self._fence_at = fence_at
         self._kill_at = math.inf
         self._last_line_at = 0.0
@@ -130,7 +132,7 @@ class TrainerProcess:
 
     def _supervise(self) -> None:
         pipes = PipeReader()
-        process = _start(self._command, pipes, trainer_environment(gpus=self._gpus))
+        process = _start(self._command, pipes, trainer_environment(gpus=self._gpus, network=self._network))
         self._last_line_at = time.monotonic()
         try:
             while process.poll() is None:
