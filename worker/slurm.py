@@ -56,7 +56,7 @@ class Task:
     """A task in Slurm's queue, waiting or running."""
 
     name: str
-    """Slurm's job name; there is one for each number of GPUs."""
+    """Slurm's job name; there is one for each number of GPUs and nodes."""
     worker: str
     """Name of its worker, as in `frs-worker.sbatch`."""
 
@@ -72,6 +72,8 @@ class Options:
     script: Path
     sbatch: tuple[str, ...]
     """Options for sbatch."""
+    nodes: tuple[int, ...] = (1,)
+    """Nodes of a task: a job runs in a task of as many."""
 
 
 class Submitter:
@@ -84,7 +86,7 @@ class Submitter:
 
     def submit(self) -> int:
         """Submit the tasks that are missing now and return their number. Raises SlurmError and SQLAlchemyError."""
-        names = {f"{self._options.name}-{gpus}gpu": _capacity(self._options.gpus, gpus) for gpus in self._options.gpus}
+        names = self._capacities()
         self._reaper.reap_when_due()  # between two tasks, there may be no worker that does
         tasks = _tasks(names)
         with self._database.read() as session:
@@ -98,6 +100,17 @@ class Submitter:
                 self._sbatch(name, capacity, count)
                 submitted += count
         return submitted
+
+    def _capacities(self) -> dict[str, GpuCapacity]:
+        """Return the capacity of each kind of task by its name."""
+        capacities = [
+            _capacity(self._options.gpus, gpus, nodes) for nodes in self._options.nodes for gpus in self._options.gpus
+        ]
+        suffixes = [f"-{capacity.nodes}nodes" if capacity.nodes > 1 else "" for capacity in capacities]
+        return {
+            f"{self._options.name}-{capacity.gpus}gpu{suffix}": capacity
+            for capacity, suffix in zip(capacities, suffixes, strict=True)
+        }
 
     def _is_due(self, name: str, claimable: Claimable) -> bool:
         """Return whether to submit now: new tasks for the same jobs wait twice as long each time."""
@@ -113,10 +126,11 @@ class Submitter:
 
     def _sbatch(self, name: str, capacity: GpuCapacity, count: int) -> None:
         gpus = [f"--gres=gpu:{capacity.gpus}"] if capacity.gpus else []
-        array = ["--parsable", f"--job-name={name}", f"--array=1-{count}", *gpus]
+        hosts = [f"--nodes={capacity.nodes}", f"--ntasks={capacity.nodes}"] if capacity.nodes > 1 else []
+        array = ["--parsable", f"--job-name={name}", f"--array=1-{count}", *hosts, *gpus]
         worker = [str(self._options.script), "--min-gpus", str(capacity.at_least)]
         job_id = _output_of(["sbatch", *array, *self._options.sbatch, *worker]).strip()
-        _log.info("Tasks were submitted.", slurm_job=job_id, tasks=count, gpus=capacity.gpus)
+        _log.info("Tasks were submitted.", slurm_job=job_id, tasks=count, gpus=capacity.gpus, nodes=capacity.nodes)
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--gpus", type=_gpu_counts, default=(0,), help="GPUs of a task, such as 1 or 1,4; default 0, for CPUs alone"
     )
+    parser.add_argument(
+        "--nodes", type=_node_counts, default=(1,), help="nodes of a task, such as 1,2, each with these GPUs; default 1"
+    )
     parser.add_argument("--max-tasks", type=_count, default=10, help="most tasks in Slurm's queue; default 10")
     parser.add_argument("--name", type=_name, default="frs", help="beginning of the tasks' names; one for each service")
     parser.add_argument("--script", type=Path, default=SCRIPT, help="default: deploy/slurm/frs-worker.sbatch")
@@ -149,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValidationError as error:
         raise SystemExit(invalid_settings(error)) from None
     logs.configure()
-    options = Options(given.gpus, given.max_tasks, given.name, given.script, tuple(given.sbatch))
+    options = Options(given.gpus, given.max_tasks, given.name, given.script, tuple(given.sbatch), given.nodes)
     submitter = Submitter(settings, open_database(settings.database_url), options, given.poll)
     if given.once:
         _submit_once(submitter)
@@ -183,10 +200,10 @@ def _message(error: Exception) -> str:
     return f"The database cannot be used ({name}): check FRS_DATABASE_URL, and run `python -m worker.doctor`."
 
 
-def _capacity(sizes: Sequence[int], gpus: int) -> GpuCapacity:
+def _capacity(sizes: Sequence[int], gpus: int, nodes: int) -> GpuCapacity:
     """Return the capacity of a worker with so many GPUs, which leaves jobs that fit the next smaller size to that."""
     smaller = max((size for size in sizes if size < gpus), default=-1)
-    return GpuCapacity(gpus, gpus, at_least=smaller + 1)
+    return GpuCapacity(gpus, gpus, at_least=smaller + 1, nodes=nodes)
 
 
 def _claimable(session: Session, capacity: GpuCapacity) -> Claimable:
@@ -231,6 +248,13 @@ def _gpu_counts(text: str) -> tuple[int, ...]:
     counts = tuple(sorted({int(part) for part in text.split(",")}))
     if counts[0] < 0 or (counts[0] == 0 and len(counts) > 1):
         raise argparse.ArgumentTypeError("0 stands alone; elsewhere, jobs without GPUs run in the smallest tasks")
+    return counts
+
+
+def _node_counts(text: str) -> tuple[int, ...]:
+    counts = tuple(sorted({int(part) for part in text.split(",")}))
+    if counts[0] < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
     return counts
 
 

@@ -1,7 +1,10 @@
 """How many tasks the Slurm submitter adds; scripts stand in for sbatch and squeue. tests/deploy has Slurm itself."""
 
+import subprocess
+
 import pytest
 from sqlalchemy import update
+from waiting import until
 
 from store.db.tables import Job
 from store.requests import worker_requests
@@ -28,8 +31,8 @@ def write_script(path, line):
     path.chmod(0o755)
 
 
-def submitter(harness, gpus=(0,), max_tasks=10, poll_seconds=0.0):
-    options = Options(gpus, max_tasks, "frs", slurm.SCRIPT, ("--partition=x",))
+def submitter(harness, gpus=(0,), max_tasks=10, poll_seconds=0.0, nodes=(1,)):
+    options = Options(gpus, max_tasks, "frs", slurm.SCRIPT, ("--partition=x",), nodes)
     return Submitter(harness.settings, harness.database, options, poll_seconds)
 
 
@@ -63,6 +66,50 @@ def test_a_job_runs_in_the_smallest_task_that_it_fits(harness, cluster):
         "--parsable --job-name=frs-2gpu --array=1-1 --gres=gpu:2",
         "--parsable --job-name=frs-4gpu --array=1-2 --gres=gpu:4",
     ]
+
+
+def test_a_job_of_several_nodes_gets_a_task_of_as_many(harness, cluster):
+    submit_jobs(harness, 1)
+    for nodes in (2, 4):
+        harness.submit({"resources": {"nodes": nodes}})
+    assert submitter(harness, gpus=(1,), nodes=(1, 2)).submit() == 2
+    assert [command.partition(" --partition")[0] for command in submitted(cluster)] == [
+        "--parsable --job-name=frs-1gpu --array=1-1 --gres=gpu:1",
+        "--parsable --job-name=frs-1gpu-2nodes --array=1-1 --nodes=2 --ntasks=2 --gres=gpu:1",
+    ]
+
+
+def test_the_script_starts_the_other_nodes_without_the_secrets_of_the_service(cluster, tmp_path):
+    write_script(cluster / "scontrol", "echo node7; echo node8; echo node9")
+    write_script(cluster / "srun", f'echo "$MASTER_ADDR:$MASTER_PORT $@" > {tmp_path}/srun')
+    completed = run_script(
+        cluster, tmp_path, SLURM_JOB_NUM_NODES="3", SLURM_JOB_NODELIST="node[7-9]", SLURM_JOB_ID="41234",
+        FRS_DATA=str(tmp_path), NCCL_DEBUG="WARN", FRS_DATABASE_URL="postgresql://secret",
+    )  # fmt: skip
+    assert completed.stdout.split() == ["--once", "--nodes", "3", "--min-gpus", "1"]
+    until((tmp_path / "srun").exists)
+    command = (tmp_path / "srun").read_text()
+    assert command.startswith("node7:21234 --nodes=2 --ntasks=2 --relative=1 --export=")
+    assert command.strip().endswith("exec python3 -m frs join --node-rank $((SLURM_PROCID + 1))")
+    names = command.partition("--export=")[2].split()[0].split(",")
+    assert {"MASTER_ADDR", "MASTER_PORT", "PATH", "NCCL_DEBUG"} <= {*names} and "FRS_DATABASE_URL" not in names
+
+
+def test_the_script_needs_a_shared_folder_for_several_nodes(cluster, tmp_path):
+    completed = run_script(cluster, tmp_path, SLURM_JOB_NUM_NODES="2")
+    assert completed.returncode == 1 and "set FRS_DATA to a folder that all nodes share" in completed.stderr
+
+
+def test_the_script_of_one_node_starts_a_worker_alone(cluster, tmp_path):
+    completed = run_script(cluster, tmp_path, SLURM_JOB_NUM_NODES="1", TMPDIR=str(tmp_path))
+    assert completed.stdout.split() == ["--once", "--min-gpus", "1"]
+
+
+def run_script(cluster, tmp_path, **variables):
+    """Run the batch script with a worker that prints its arguments."""
+    environment = {"PATH": f"{cluster}:/usr/bin:/bin", "WORKER_COMMAND": "echo"} | variables
+    command = ["bash", str(slurm.SCRIPT), "--min-gpus", "1"]
+    return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
 
 
 def test_a_task_leaves_jobs_that_fit_a_smaller_one_to_that(harness, cluster):
@@ -135,6 +182,7 @@ def test_an_error_of_slurm_names_the_next_step(harness, cluster, monkeypatch, sc
         (["--gpus", "0,1"], "0 stands alone"),
         (["--gpus", "-1"], "0 stands alone"),
         (["--gpus", "one"], "invalid _gpu_counts value"),
+        (["--nodes", "0"], "must be at least 1"),
         (["--max-tasks", "0"], "must be between 1 and 1000"),
         (["--name", "a,b"], "at most 40 letters"),
         (["--script", "nowhere.sbatch"], "name a copy of deploy/slurm/frs-worker.sbatch with --script"),
