@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: b74a40cc266b9183df5d2ee68b146ada553fb0ddc2b47ff9e0d7f2422723e91a
+# SHA-256 of the schemas: 9c69a18908a70e4761e7784b26177a3204f94878a8b4015c70903d46b2dd335f
 
 from __future__ import annotations
 

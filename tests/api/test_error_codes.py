@@ -47,8 +47,9 @@ def test_every_waiting_reason_and_end_reason_is_listed():
     assert {error.end_reason for error in errors.subclasses(errors.FrsError)} <= set(EndReason)
 
 
-NOT_OF_THE_USER = {"StorageFull", "CheckpointUnusable"}
-"""Errors of the engine that its user did not cause: a full disk, for which a job waits, and a damaged work folder."""
+NOT_OF_THE_USER = {"StorageFull", "CheckpointUnusable", "NodesUnavailable", "FileNotOnNode"}
+"""Errors of the engine that its user did not cause: a full disk, for which a job waits, a damaged work folder, and a
+host of a job that was lost or does not have its files."""
 
 
 @pytest.mark.parametrize("error", [*errors.subclasses(frs.errors.FrsError)], ids=lambda error: error.__name__)
