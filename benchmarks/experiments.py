@@ -21,7 +21,7 @@ CHOSEN_RATIO = 100
 CHOSEN_SCHEDULE = "constant"
 """The best schedule of question `weight` on the tuning seeds."""
 PRESENT_RATIO = 30
-"""The default of `auto` while the runs are made. The rule for a new default compares the chosen ratio with it."""
+"""The default of `auto` until these runs. The rule for a new default compares the chosen ratio with it."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ CHOSEN_ARM = ratio_arm(CHOSEN_RATIO, CHOSEN_SCHEDULE)
 NONE_FROM_TEACHER, CHOSEN_FROM_TEACHER = "none from-teacher", f"{CHOSEN_ARM} from-teacher"
 """Arms whose neck and head start from the teacher's weights: without distillation, and with the chosen setting."""
 ARMS: dict[str, Spec] = {
-    RANDOM_TEACHER: _distil(accept_weak_teacher=True),
+    RANDOM_TEACHER: _distil(accept_weak_teacher=True, feature_ratio=PRESENT_RATIO),
     NONE_FROM_TEACHER: {"method": "none", "distillation": {"init_from_teacher": True}},
     CHOSEN_FROM_TEACHER: _distil(feature_ratio=CHOSEN_RATIO, weight_schedule=CHOSEN_SCHEDULE, init_from_teacher=True),
     f"frs {CHOSEN_RATIO:g} recalibrated": _distil(feature_ratio=CHOSEN_RATIO, recalibrate=True),

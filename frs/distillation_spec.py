@@ -56,7 +56,7 @@ class Distillation(Spec):
     """Weight of the feature term. `auto`: calibrated after the learning-rate warm-up; `paper`: the paper's."""
     logit_weight: Weight = "auto"
     """Weight of the logit term. `auto`: calibrated after the learning-rate warm-up; `paper`: the paper's."""
-    feature_ratio: GradientRatio = 30.0
+    feature_ratio: GradientRatio = 100.0
     """For `feature_weight: auto`: gradient norm of the weighted feature term at the student's pyramid, divided by the
     task loss's, at the time of calibration."""
     logit_ratio: GradientRatio = 1.0

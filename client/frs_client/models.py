@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: 9c69a18908a70e4761e7784b26177a3204f94878a8b4015c70903d46b2dd335f
+# SHA-256 of the schemas: 38f99e842a6f33634e9c375c959e0b0cad62026479475adbd0bd4ee2654ec361
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ class Distillation(Model):
     """Weight of the feature term. `auto`: calibrated after the learning-rate warm-up; `paper`: the paper's."""
     logit_weight: float | Literal["auto", "paper"] | str = "auto"
     """Weight of the logit term. `auto`: calibrated after the learning-rate warm-up; `paper`: the paper's."""
-    feature_ratio: float = 30.0
+    feature_ratio: float = 100.0
     """
     For `feature_weight: auto`: gradient norm of the weighted feature term at the student's pyramid, divided by the
     task loss's, at the time of calibration.

@@ -111,7 +111,8 @@ class Runner(SimpleNamespace):
 
 def adjusting(**fixed: float) -> tuple[WeightAdjustmentHook, Runner, list[Any]]:
     """Return the hook, a runner of a distiller with weights 1 whose ramp ends at step 4, and the emitted facts."""
-    model = distiller(weights=LossWeights(fixed.get("feature"), fixed.get("logit")))
+    ratios = Distillation(feature_ratio=30, logit_ratio=1)
+    model = distiller(weights=LossWeights(fixed.get("feature"), fixed.get("logit")), distillation=ratios)
     model.weights = LossWeights(1.0, 1.0)
     emitted: list[Any] = []
     return WeightAdjustmentHook(SimpleNamespace(facts=emitted.append)), Runner(model), emitted
