@@ -42,10 +42,10 @@ from api.keys import endpoints as keys
 from api.monitoring import collector
 from api.monitoring import endpoints as monitoring
 from api.monitoring.middleware import MetricsMiddleware
+from api.periodic import clean_uploads_periodically, reap_periodically
 from api.plans import endpoints as plans
 from api.predictions import endpoints as predictions
 from api.queue import endpoints as queue
-from api.reaping import reap_periodically
 from api.recipes import endpoints as recipes
 from api.sweeps import endpoints as sweeps
 from api.usage import endpoints as usage
@@ -103,7 +103,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         to_thread.current_default_thread_limiter().total_tokens = _THREADS
         local_files.remove_stale(context.settings.uploads_root)
         checks.resume(context)
-        background = (context.streams.run(), reap_periodically(context), sender.send_periodically(context))
+        background = (
+            context.streams.run(),
+            reap_periodically(context),
+            clean_uploads_periodically(context),
+            sender.send_periodically(context),
+        )
         tasks = [asyncio.create_task(coroutine) for coroutine in background]
         yield
         for task in tasks:
