@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from servers import environment
@@ -15,6 +16,7 @@ from slurm_cluster import CPUS, SlurmCluster
 from sqlalchemy import select
 from waiting import until
 
+from frs.dataset.shapes.drawing import draw_dataset
 from store.db.tables import Attempt, Job
 from store.states import AttemptEnd, JobStatus
 
@@ -28,10 +30,11 @@ LONG, SECONDS = 300, 0.02
 
 
 class Submitter:
-    """`python -m worker.slurm` on the cluster, for one service; its tasks run the stub trainer."""
+    """`python -m worker.slurm` on the cluster, for one service; its tasks run the stub trainer by default."""
 
-    def __init__(self, cluster: SlurmCluster, service: ServiceHarness) -> None:
-        self._cluster, self._service = cluster, service
+    def __init__(self, cluster: SlurmCluster, service: ServiceHarness, worker: str = str(STUB_WORKER)) -> None:
+        """`worker` are the arguments of Python that start a worker."""
+        self._cluster, self._service, self._worker = cluster, service, worker
         self._name = f"t{secrets.token_hex(4)}"
         self.tasks_name = f"{self._name}-0gpu"
 
@@ -71,7 +74,7 @@ class Submitter:
 
     def _environment(self) -> dict[str, str]:
         settings = self._service.settings.model_copy(update={"broker_url": "redis://nowhere.invalid"})
-        command = {"WORKER_COMMAND": f"{sys.executable} {STUB_WORKER}"}
+        command = {"WORKER_COMMAND": f"{sys.executable} {self._worker}"}
         return self._cluster.environment | environment(settings) | command
 
 
@@ -93,6 +96,25 @@ def test_twenty_jobs_succeed_once_although_the_submitter_is_killed(
     assert max(numbers) <= MAX_TASKS
     submitter.assert_succeeded(jobs, STEPS)
     assert [service.harness.job(job_id).attempt for job_id in jobs] == [1] * 20
+
+
+def test_two_real_jobs_train_in_tasks_of_their_own(cluster: SlurmCluster, service: ServiceHarness) -> None:
+    draw_dataset(service.settings.datasets_root / "drawn", train=8, val=4, size=96)
+    service.start_api()
+    service.request_with_retry("POST", "/datasets", json={"name": "drawn"})
+    jobs = [service.request_with_retry("POST", "/jobs", json=real_job(seed))["id"] for seed in range(2)]
+    with Submitter(cluster, service, "-m worker").running():
+        until(lambda: ended(service, jobs), TIMEOUT_SECONDS)
+    rows = [service.harness.job(job_id) for job_id in jobs]
+    assert [(row.status, row.end_reason, row.attempt) for row in rows] == [("succeeded", "completed", 1)] * 2
+    assert len({attempt.owner for job_id in jobs for attempt in attempts(service, job_id)}) == 2
+    assert service.harness.trainers() == []
+
+
+def real_job(seed: int) -> dict[str, Any]:
+    tiny = {"architecture": "gfl", "backbone": {"depth": 18, "width": 8, "norm": "gn"}, "neck_channels": 16}
+    schedule = {"epochs": 1, "batch_size": 4, "image_size": [96, 96], "seed": seed}
+    return {"kind": "train", "dataset": "drawn", "student": tiny | {"stacked_convs": 1}, "schedule": schedule}
 
 
 @pytest.mark.parametrize("options", [(), ("--batch", "--signal=TERM")], ids=["scancel", "sigterm"])
