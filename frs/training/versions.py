@@ -5,12 +5,15 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-_PACKAGES = ("frs", "torch", "torchvision", "onedl-mmdetection", "onedl-mmengine", "onedl-mmcv", "faster-coco-eval")
+from frs import __version__
+
+_PACKAGES = ("torch", "torchvision", "onedl-mmdetection", "onedl-mmengine", "onedl-mmcv", "faster-coco-eval")
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the main packages; "absent" for a package that is not installed."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
+    own = {"python": platform.python_version(), "frs": __version__}
+    return own | {name: _version(name) for name in _PACKAGES}
 
 
 def device_name(device: torch.device) -> str:

@@ -1,15 +1,15 @@
 """`frs doctor`: the checks of a service, and of this machine if no other host is named."""
 
 import json
-from importlib.metadata import version
 
 import pytest
 from scripted_server import Answer, answer, serve
 from typer.testing import CliRunner, Result
 
 from cli.main import app
+from frs import __version__
 
-VERSION = answer({"frs": version("frs"), "python": "3.11"})
+VERSION = answer({"frs": __version__, "python": "3.11"})
 
 
 def doctor(monkeypatch: pytest.MonkeyPatch, *answers: Answer) -> Result:

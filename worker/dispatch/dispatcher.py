@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import TypeVar
 
 import structlog
 
-from frs import published_weights
+from frs import __version__, published_weights
 from store.db.database import Database
 from store.db.tables import Document
 from store.jobs import lifecycle
@@ -209,7 +208,7 @@ class Dispatcher:
                 self.owner,
                 name=self._name,
                 host=socket.gethostname(),
-                version=version("frs"),
+                version=__version__,
                 concurrency=self._concurrency,
                 gpus=gpu_states,
                 draining=draining,

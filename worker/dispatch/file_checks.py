@@ -1,11 +1,11 @@
 """Checks of required files and folders on this worker's disks."""
 
-from importlib.metadata import version
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 import structlog
 
+from frs import __version__
 from frs.errors import InvalidSpec
 from frs.files import digest
 from frs.resolved import inside
@@ -35,7 +35,7 @@ class FileChecks:
         A slow disk may delay the result by minutes.
         """
         if requirement.reason is WaitingReason.SPEC:
-            return f"runs version {version('frs')}, which cannot read a job's spec: {requirement.label}."
+            return f"runs version {__version__}, which cannot read a job's spec: {requirement.label}."
         if requirement.reason is WaitingReason.STORAGE:
             return self._find_lack_of_space()
         if requirement.published:
