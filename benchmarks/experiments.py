@@ -215,7 +215,7 @@ QUESTIONS: dict[str, list[Run]] = {
         *runs(BOTH, ["none", CHOSEN_ARM], TEST_SEEDS),
         *runs(["shapes"], [RANDOM_TEACHER], TEST_SEEDS[:5]),
     ],
-    "present-default": runs(BOTH, [ratio_arm(PRESENT_RATIO)], TEST_SEEDS),
+    "present-default": runs(BOTH, ["none", ratio_arm(PRESENT_RATIO)], TEST_SEEDS),
     "length": [
         *runs(["cells"], ["none", CHOSEN_ARM], TEST_SEEDS[:5], epochs=30),
         *runs(["cells-strong"], ["none", CHOSEN_ARM], TEST_SEEDS[:5], epochs=30),

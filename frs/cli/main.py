@@ -92,7 +92,9 @@ def join(
     ] = 29500,
     local_addr: Annotated[
         str | None,
-        typer.Option(envvar="PET_LOCAL_ADDR", help="Address of this node [default: the one that reaches the first]."),
+        typer.Option(
+            envvar="PET_LOCAL_ADDR", show_default="the one that reaches the first", help="Address of this node."
+        ),
     ] = None,
     wait: Annotated[float, typer.Option(metavar="SECONDS", help="Wait so long for a job to start.")] = 600.0,
 ) -> None:

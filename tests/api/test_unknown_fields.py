@@ -27,7 +27,11 @@ FIELDS = [
     ),
     ({"student": {"config": "mmdet::gfl/gfl_r50_fpn_1x_coco.py", "inti": "random"}}, "student.inti", "mean `init`?"),
     ({"schedule": {"optimizer": {"lr": 0.1}}}, "schedule.optimizer.lr", "not one of name, learning_rate, momentum"),
-    ({"resources": {"gpus": 1}}, "resources.gpus", "not one of devices, processes, loader_workers, max_minutes."),
+    (
+        {"resources": {"gpus": 1}},
+        "resources.gpus",
+        "not one of nodes, devices, processes, loader_workers, max_minutes.",
+    ),
 ]
 
 

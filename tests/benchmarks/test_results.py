@@ -48,7 +48,7 @@ def test_every_run_is_a_valid_job_and_has_a_baseline_of_the_same_seed(question: 
 
 def test_test_seeds_are_not_used_for_tuning() -> None:
     assert all(run.seed >= 100 for name in ("weight", "mask", "methods", "methods-2") for run in QUESTIONS[name])
-    tested = ("default", "length", "unlabelled", "students", "longest", "teacher-head")
+    tested = ("default", "present-default", "length", "unlabelled", "students", "longest", "teacher-head")
     assert all(run.seed < 100 for name in tested for run in QUESTIONS[name])
 
 
