@@ -29,6 +29,7 @@ from frs.distillation.focal_global import (
     spatial_attention,
 )
 from frs.distillation.outputs import TeacherLevel
+from frs.distillation_spec import Distillation
 from frs.training.stop_request import Interrupted
 
 Array = NDArray[np.float64]
@@ -228,7 +229,9 @@ def test_calibration_gives_the_term_its_target_gradient_ratio() -> None:
     model.weights = calibrate(model, [batch(), batch()], step=0)
     norms = measure_gradient_norms(model, batch())
     assert model.weights.feature is not None
-    assert model.weights.feature * norms["feature"] == pytest.approx(30 * norms["task"], rel=0.01)
+    assert model.weights.feature * norms["feature"] == pytest.approx(
+        Distillation().feature_ratio * norms["task"], rel=0.01
+    )
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(train: Train, tmp_path: Path) -> None:
