@@ -35,7 +35,7 @@ _REASONS: dict[BoxExclusion, str] = {
 }
 
 SIMILAR_RATIO = 0.9
-"""`difflib` ratio from which two class names count as similar: one letter more or less in eleven."""
+"""`difflib` ratio from which two class names count as similar: one letter is missing in a name of six or more."""
 MAX_PAIRS_COMPARED, MAX_PAIRS_NAMED = 100_000, 5
 """Number of pairs of class names that are compared, and that a warning names."""
 FEW_VALIDATION_IMAGES = 100
