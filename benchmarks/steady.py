@@ -57,7 +57,7 @@ def measure(jobs: int = JOBS) -> dict[str, Any]:
                     _print_state(service, client)
                     raise
                 for name, values in samples.items():
-                    values.append(_resident_mb(service.processes[name].pid))
+                    values.append(resident_mb(service.processes[name].pid))
                 print(posted, {name: round(values[-1], 1) for name, values in samples.items()}, file=sys.stderr)
     return {"jobs": jobs} | {
         key: value
@@ -89,7 +89,8 @@ def _ended(service: Service) -> int:
     return ended.get(JobStatus.SUCCEEDED, 0)
 
 
-def _resident_mb(pid: int) -> float:
+def resident_mb(pid: int) -> float:
+    """Return the resident memory of a process in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 

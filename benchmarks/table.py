@@ -185,6 +185,22 @@ def overhead(result: dict[str, Any]) -> list[Row]:
     return [Row("service beside training", "<= 0.02 of its CPU", f"{share:.3f}", share <= 0.02, parts)]
 
 
+def predictions(result: dict[str, Any]) -> list[Row]:
+    cold, p50, growth = result["cold"], result["p50"], result["growth"]
+    aside = f"p99 {result['p99']:.2f} s; {result['ratio']:.1f} x the file without the service"
+    return [
+        Row("predict", "p50 <= 1 s", f"{p50:.3f} s", p50 <= 1, aside),
+        Row("its first image", "<= 15 s", f"{cold:.1f} s", cold <= 15),
+        Row(
+            "memory",
+            "+<= 20 MB",
+            f"{growth:+.1f} MB",
+            growth <= 20,
+            f"{result['mb']:.0f} MB, {result['requests']:.0f} images",
+        ),
+    ]
+
+
 def page(result: dict[str, Any], *_: str) -> list[Row]:
     weight, heap = result["bytes"], result["heap"]
     growth = (heap[-1] - heap[0]) / (len(heap) - 1) / 1e6
@@ -222,6 +238,7 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "recording": recording,
     "steady": steady,
     "overhead": overhead,
+    "predictions": predictions,
     "page": page,
 }
 GROUPS = {"load": ["posting", "latency", "recording", "steady", "overhead", "queries", "streams"]}
