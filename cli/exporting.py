@@ -15,7 +15,7 @@ from frs_client import Client, Json, ServiceError
 app = typer.Typer()
 Formats = Annotated[
     list[str] | None,
-    typer.Option("--format", help="onnx or onnx-int8; repeat for several. Default: both."),
+    typer.Option("--format", help="onnx, onnx-int8 or onnx-no-nms; repeat for several. Default: the first two."),
 ]
 
 
@@ -25,7 +25,7 @@ def export(
     formats: Formats = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Largest loss of mAP, in points, that passes. Default: 0.05 for onnx, 0.5 for onnx-int8."),
+        typer.Option(help="Largest loss of mAP, in points, that passes. Default: 0.05, and 0.5 for onnx-int8."),
     ] = None,
     fixed: Annotated[bool, typer.Option(help="Give the network one input size instead of the scaled image's.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the files and download them.")] = True,

@@ -26,7 +26,7 @@ def predict(
         list[str] | None, typer.Option(help="teacher or baseline; repeat for both. They must be exported, too.")
     ] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest score.")] = 0.3,
-    format_: Annotated[str, typer.Option("--format", help="onnx or onnx-int8.")] = "onnx",
+    format_: Annotated[str, typer.Option("--format", help="onnx, onnx-int8 or onnx-no-nms.")] = "onnx",
     save: Annotated[Path | None, typer.Option(help="Image file to write, with the boxes side by side.")] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,

@@ -20,7 +20,7 @@ from frs.spec_model import Spec
 
 Kind = Literal["distill", "train", "quantize", "evaluate", "export", "compare"]
 """`compare` is internal: the service creates it for a job with a `baseline`, and the API rejects it."""
-ExportFormat = Literal["onnx", "onnx-int8"]
+ExportFormat = Literal["onnx", "onnx-int8", "onnx-no-nms"]
 MAX_DETECTIONS = 100
 """COCO's limit on the detections of an image: those with the highest scores count."""
 Priority = Annotated[int, Field(ge=-100, le=100)]
@@ -40,16 +40,17 @@ class EvaluationSettings(Spec):
 class ExportSettings(Spec):
     """The exported files of kind `export`."""
 
-    formats: Annotated[tuple[ExportFormat, ...], Field(min_length=1, max_length=2)] = ("onnx", "onnx-int8")
+    formats: Annotated[tuple[ExportFormat, ...], Field(min_length=1, max_length=3)] = ("onnx", "onnx-int8")
     """`onnx`: an fp32 ONNX file from the image to its boxes. `onnx-int8`: the same file with 8-bit weights and
-    activations (QDQ, per channel)."""
+    activations (QDQ, per channel). `onnx-no-nms`: an fp32 file of one-stage detectors from a batch of scaled images of
+    one size to the boxes and scores before NMS, for runtimes of devices that have no NMS."""
     input_size: Literal["dynamic", "fixed"] = "dynamic"
     """`dynamic`: the network computes on the scaled image, as in training. `fixed`: one size, for runtimes
-    that need it: the one that most validation images are scaled to, rounded up to a multiple of the coarsest stride.
-    Images of another aspect ratio are padded, and get other scores."""
+    that need it, and always for `onnx-no-nms`: the one that most validation images are scaled to, rounded up to a
+    multiple of the coarsest stride. Images of another aspect ratio are padded, and get other scores."""
     max_drop: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     """Largest loss of mAP against the student on the validation split at which a file passes, in points (100 x mAP).
-    Absent: 0.05 for `onnx`, 0.5 for `onnx-int8`."""
+    Absent: 0.05 for fp32 files, 0.5 for `onnx-int8`."""
     calibration_images: Annotated[int, Field(ge=1, le=1000)] = 64
     """Number of training images that the ranges of the activations of `onnx-int8` are measured on."""
 

@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: 38f99e842a6f33634e9c375c959e0b0cad62026479475adbd0bd4ee2654ec361
+# SHA-256 of the schemas: d73d4982ecc5baf72576311b2700f5b626b46edcdbdfc1a49b1a32d2aac765c5
 
 from __future__ import annotations
 
@@ -431,21 +431,25 @@ class Event(Model):
 class ExportSettings(Model):
     """The exported files of kind `export`."""
 
-    formats: list[Literal["onnx", "onnx-int8"] | str] = ["onnx", "onnx-int8"]
+    formats: list[Literal["onnx", "onnx-int8", "onnx-no-nms"] | str] = [
+        "onnx",
+        "onnx-int8",
+    ]
     """
     `onnx`: an fp32 ONNX file from the image to its boxes. `onnx-int8`: the same file with 8-bit weights and
-    activations (QDQ, per channel).
+    activations (QDQ, per channel). `onnx-no-nms`: an fp32 file of one-stage detectors from a batch of scaled images of
+    one size to the boxes and scores before NMS, for runtimes of devices that have no NMS.
     """
     input_size: Literal["dynamic", "fixed"] | str = "dynamic"
     """
     `dynamic`: the network computes on the scaled image, as in training. `fixed`: one size, for runtimes
-    that need it: the one that most validation images are scaled to, rounded up to a multiple of the coarsest stride.
-    Images of another aspect ratio are padded, and get other scores.
+    that need it, and always for `onnx-no-nms`: the one that most validation images are scaled to, rounded up to a
+    multiple of the coarsest stride. Images of another aspect ratio are padded, and get other scores.
     """
     max_drop: float | None = None
     """
     Largest loss of mAP against the student on the validation split at which a file passes, in points (100 x mAP).
-    Absent: 0.05 for `onnx`, 0.5 for `onnx-int8`.
+    Absent: 0.05 for fp32 files, 0.5 for `onnx-int8`.
     """
     calibration_images: int = 64
     """Number of training images that the ranges of the activations of `onnx-int8` are measured on."""
@@ -1463,7 +1467,7 @@ class DetectorCreate(Model):
 class FileReport(Model):
     """One exported file and how it compares with the student."""
 
-    format: Literal["onnx", "onnx-int8"] | str
+    format: Literal["onnx", "onnx-int8", "onnx-no-nms"] | str
     """Format of the file."""
     name: str
     """Name of the artifact."""

@@ -186,11 +186,12 @@ def compare(
 def export(
     run: Annotated[Path, typer.Argument(help="Work folder of a finished run.", exists=True, file_okay=False)],
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="onnx or onnx-int8; repeat for several. Default: both.")
+        list[str] | None,
+        typer.Option("--format", help="onnx, onnx-int8 or onnx-no-nms; repeat for several. Default: the first two."),
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Largest loss of mAP, in points, that passes. Default: 0.05 for onnx, 0.5 for onnx-int8."),
+        typer.Option(help="Largest loss of mAP, in points, that passes. Default: 0.05, and 0.5 for onnx-int8."),
     ] = None,
     fixed: Annotated[bool, typer.Option(help="Give the network one input size instead of the scaled image's.")] = False,
     output: Annotated[Path | None, typer.Option(show_default="RUN/export", help="Work folder.")] = None,

@@ -49,15 +49,90 @@ class Detector:
         providers = ["CPUExecutionProvider"] if cpu else onnxruntime.get_available_providers()
         self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         metadata = self.session.get_modelmeta().custom_metadata_map
-        self.classes = json.loads(metadata["classes"])
+        self.metadata = {key: json.loads(value) for key, value in metadata.items()}
+        self.classes = self.metadata["classes"]
+        names = ("score_threshold", "iou_threshold", "max_detections", "best_class_only")
+        self.settings = {name: self.metadata[name] for name in names if name in self.metadata}
+        """Arguments of `choose`, for a file without NMS."""
 
     def __call__(self, image: Array) -> tuple[Array, Array, Array]:
         """Return boxes (N, 4), scores (N,) and labels (N,) of an RGB image (height, width, 3), uint8.
 
         Boxes are x1, y1, x2, y2 in pixels of the image, the highest scores first.
         """
+        if self.settings:
+            return self._detect_without_nms(image)
         boxes, scores, labels = self.session.run(["boxes", "scores", "labels"], {"image": image})
         return boxes, scores, labels
+
+    def _detect_without_nms(self, image: Array) -> tuple[Array, Array, Array]:
+        """Do what a file without NMS leaves to its user."""
+        frame, scale = fit(image, *(self.metadata[name] for name in ("scaled_size", "input_size", "pad")))
+        batch = frame.transpose(2, 0, 1)[None]  # of one image; a file takes any number
+        corners, scores = self.session.run(["boxes", "scores"], {"images": batch})
+        return choose(corners[0] / np.tile(scale, 2), scores[0], image.shape[1::-1], **self.settings)
+
+
+def choose(
+    boxes: Array,
+    scores: Array,
+    size: tuple[int, int],
+    score_threshold: float,
+    iou_threshold: float,
+    max_detections: int,
+    best_class_only: bool,
+) -> tuple[Array, Array, Array]:
+    """Return the detections among the boxes (P, 4) and scores (P, K) of an image of `size`, [width, height]."""
+    candidates = scores > score_threshold
+    if best_class_only:
+        candidates &= np.arange(scores.shape[1]) == scores.argmax(axis=1)[:, None]
+    rows, labels = np.nonzero(candidates)
+    corners = np.clip(boxes[rows], 0, np.tile(size, 2)).astype(np.float32)
+    inside = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+    corners, rows, labels = corners[inside], rows[inside], labels[inside]
+    kept = suppress(corners, scores[rows, labels], labels, iou_threshold, max_detections)
+    return corners[kept], scores[rows, labels][kept], labels[kept]
+
+
+def fit(image: Array, size: list[int], input_size: list[int], pad: list[float]) -> tuple[Array, Array]:
+    """Return the image scaled into `size`, at the top left of an input (height, width, 3), fp32, and its factors.
+
+    Sizes and factors are [width, height]. The aspect ratio is kept; `pad` is the colour of the rest.
+    """
+    old = np.array(image.shape[1::-1])
+    width, height = (int(side * min(size / old) + 0.5) for side in old)
+    frame = np.empty((input_size[1], input_size[0], 3), np.float32)
+    frame[:] = pad
+    frame[:height, :width] = resize(image, width, height)
+    return frame, (np.array([width, height]) / old).astype(np.float32)
+
+
+def resize(image: Array, width: int, height: int) -> Array:
+    """Return the image scaled with bilinear interpolation, as OpenCV does it, rounded, fp32."""
+    pixels = image.astype(np.float32)
+    for axis, new in ((0, height), (1, width)):
+        old = pixels.shape[axis]
+        centres = (np.arange(new, dtype=np.float32) + 0.5) * (old / new) - 0.5
+        lower = np.floor(centres)
+        share = (centres - lower).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        first, second = (np.take(pixels, np.clip(lower + i, 0, old - 1).astype(int), axis) for i in (0, 1))
+        pixels = first * (1 - share) + second * share
+    return np.floor(pixels + 0.5)
+
+
+def suppress(boxes: Array, scores: Array, labels: Array, iou_threshold: float, limit: int) -> Array:
+    """Return the rows that NMS within each class keeps, the highest scores first, at most `limit` (-1: all)."""
+    order = np.argsort(-scores, kind="stable")
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    kept: list[int] = []
+    while len(order) and len(kept) != limit:
+        best, order = order[0], order[1:]
+        kept.append(best)
+        sides = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])
+        shared = np.prod(np.clip(sides, 0, None), axis=1)
+        overlaps = shared > iou_threshold * (areas[best] + areas[order] - shared)
+        order = order[~overlaps | (labels[order] != labels[best])]
+    return np.array(kept, int)
 
 
 def load_image(path: str | Path, formats: list[str] | None = None) -> Array:

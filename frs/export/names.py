@@ -6,7 +6,11 @@ from pathlib import Path
 
 from frs.spec import ExportFormat
 
-FILE_NAMES: dict[ExportFormat, str] = {"onnx": "student.onnx", "onnx-int8": "student-int8.onnx"}
+FILE_NAMES: dict[ExportFormat, str] = {
+    "onnx": "student.onnx",
+    "onnx-int8": "student-int8.onnx",
+    "onnx-no-nms": "student-no-nms.onnx",
+}
 
 
 def calibration_images(paths: Iterable[Path], count: int, seed: int = 0) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,13 @@ import frs.detectors._mmdet_init  # noqa: F401 - before mmdet
 import onnx
 import torch
 from onnx import compose
+from torch import nn
 
-from frs.detectors.heads import Detector
+from frs.detectors.heads import Detector, dense_head
 from frs.errors import ExportUnsupported
+from frs.export.candidates import CandidateNetwork
 from frs.export.deformable import sampled_deform_conv
+from frs.export.levels import decode_centres, decoder_of
 from frs.export.network import DetectorNetwork
 from frs.export.padding import fix_padding
 from frs.export.preprocessing import IR_VERSION, OPSET, Preprocessing, build_graph
@@ -22,6 +25,8 @@ from frs.export.preprocessing import IR_VERSION, OPSET, Preprocessing, build_gra
 INPUTS, OUTPUTS = ("pixels", "content", "scale"), ("boxes", "scores", "labels")
 MAX_SIDE = 8192
 """Longest side of an input of a file without a fixed size, in pixels."""
+MAX_BATCH = 1024
+"""Most images in an input of a file without NMS."""
 
 
 def build_model(detector: Detector, preprocessing: Preprocessing, metadata: Mapping[str, object]) -> onnx.ModelProto:
@@ -30,38 +35,96 @@ def build_model(detector: Detector, preprocessing: Preprocessing, metadata: Mapp
     Boxes are x1, y1, x2, y2 in pixels of the image, highest scores first. `metadata` becomes the model's, each value as
     JSON. Raises ExportUnsupported if the detector cannot be exported.
     """
-    detector = copy.deepcopy(detector).cpu()
-    fix_padding(detector)
-    network = DetectorNetwork(detector)
-    pixels, content, scale = _example(preprocessing)
-    try:
-        with sampled_deform_conv(), torch.no_grad():
-            program = torch.onnx.export(
-                network,
-                (pixels, content, scale),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=None if preprocessing.fixed else _dynamic_shapes(preprocessing.divisor),
-                input_names=INPUTS,
-                output_names=OUTPUTS,
-                verbose=False,
-            )
-    except Exception as error:  # torch.export raises many types, and most texts are pages long
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise ExportUnsupported(
-            f"{type(detector).__name__} cannot be exported: {type(error).__name__}: {reason[:300]}"
-        ) from error
-    assert program is not None
-    merged = _merge(build_graph(preprocessing), program.model_proto)
-    del merged.metadata_props[:]
-    onnx.helper.set_model_props(merged, {key: json.dumps(value) for key, value in metadata.items()})
-    onnx.checker.check_model(merged)
-    return merged
+    detector = _prepared(detector)
+    program = _trace(
+        DetectorNetwork(detector),
+        _example(preprocessing),
+        None if preprocessing.fixed else _dynamic_shapes(preprocessing.divisor),
+        INPUTS,
+        OUTPUTS,
+    )
+    return _with_metadata(_merge(build_graph(preprocessing), program), metadata)
+
+
+def build_candidates_model(
+    detector: Detector, preprocessing: Preprocessing, metadata: Mapping[str, object]
+) -> onnx.ModelProto:
+    """Return the model `images` (B, 3, H, W), fp32, RGB, 0 to 255 -> `boxes` (B, P, 4), `scores` (B, P, K).
+
+    For B images of `preprocessing.padded_size`; see `CandidateNetwork`. What is left to do is in the metadata: the
+    colour that fills up an image, thresholds, and the number of boxes. Raises ExportUnsupported.
+    """
+    detector = _prepared(detector)
+    network = CandidateNetwork(detector, preprocessing)
+    width, height = preprocessing.padded_size
+    images = 255 * torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    shapes = {"images": {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}}
+    program = _trace(network, (images,), shapes, ("images",), ("boxes", "scores"))
+    return _with_metadata(program, {**metadata, **post_processing(detector, preprocessing)})
 
 
 def write(model: onnx.ModelProto, path: Path) -> None:
     """Write the model, so that equal models give equal files."""
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _prepared(detector: Detector) -> Detector:
+    detector = copy.deepcopy(detector).cpu()
+    fix_padding(detector)
+    return detector
+
+
+def _trace(
+    network: nn.Module,
+    example: tuple[torch.Tensor, ...],
+    dynamic_shapes: dict[str, Any] | None,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> onnx.ModelProto:
+    try:
+        with sampled_deform_conv(), torch.no_grad():
+            program = torch.onnx.export(
+                network,
+                example,
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=dynamic_shapes,
+                input_names=inputs,
+                output_names=outputs,
+                verbose=False,
+            )
+    except Exception as error:  # torch.export raises many types, and most texts are pages long
+        name = type(network.detector).__name__
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ExportUnsupported(f"{name} cannot be exported: {type(error).__name__}: {reason[:300]}") from error
+    assert program is not None
+    return program.model_proto
+
+
+def _with_metadata(model: onnx.ModelProto, metadata: Mapping[str, object]) -> onnx.ModelProto:
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
+    onnx.checker.check_model(model)
+    return model
+
+
+def post_processing(detector: Detector, preprocessing: Preprocessing) -> dict[str, object]:
+    """Return what `frs_runner.py` needs for the images and boxes of a file without NMS."""
+    head = dense_head(detector)
+    config = head.test_cfg
+    pad = [
+        preprocessing.pad_value * std + mean for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True)
+    ]
+    return {
+        "format": "onnx-no-nms",
+        "scaled_size": preprocessing.size,
+        "input_size": preprocessing.padded_size,
+        "pad": pad if preprocessing.rgb else pad[::-1],
+        "score_threshold": config.score_thr,
+        "iou_threshold": config.nms.iou_threshold,
+        "max_detections": config.get("max_per_img", config.nms.get("max_num", -1)),
+        "best_class_only": decoder_of(head) is decode_centres,  # YOLOX
+    }
 
 
 def _example(preprocessing: Preprocessing) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,13 +1,14 @@
 """Run a job of kind `export`: write the files, compare them with the student, and report."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
+from onnx import ModelProto
 from torch import nn
 
 from frs.cpu_load import cpu_load, mean_load
@@ -27,8 +28,10 @@ from frs.training.stop_request import Interrupted, StopRequest
 
 FOLDER = "export"
 """Folder of the files in the work folder."""
-MAX_DROP: dict[ExportFormat, float] = {"onnx": 0.05, "onnx-int8": 0.5}
+MAX_DROP: dict[ExportFormat, float] = {"onnx": 0.05, "onnx-int8": 0.5, "onnx-no-nms": 0.05}
 """Default of `export.max_drop`, in points of mAP."""
+BuildModel = Callable[[Detector, Preprocessing, Mapping[str, object]], ModelProto]
+"""A function (student, preprocessing, metadata) that returns an fp32 model."""
 TIMED_IMAGES = 20
 """Number of validation images whose time in torch is measured."""
 INSPECTED_IMAGES = 1
@@ -40,7 +43,7 @@ class WrittenFiles:
     """The files of an export before their comparison."""
 
     paths: dict[ExportFormat, Path]
-    """The requested formats, and `onnx`, which the others are made from."""
+    """The requested formats, and `onnx`, which `onnx-int8` is made from."""
     calibration: list[Path]
     """Training images that gave the ranges of the activations."""
 
@@ -102,10 +105,16 @@ def write_files(
     reporter.phase("exporting")
     folder = context.workdir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    paths: dict[ExportFormat, Path] = {"onnx": folder / FILE_NAMES["onnx"]}
-    preprocessing = _preprocessing(context, data.val, student)
-    metadata = _metadata(context, data, preprocessing.padded_size)
-    onnx_file.write(onnx_file.build_model(student, preprocessing, metadata), paths["onnx"])
+    paths: dict[ExportFormat, Path] = {}
+
+    def write_model(name: ExportFormat, build: BuildModel, fixed: bool) -> None:
+        preprocessing = _preprocessing(context, data.val, student, fixed)
+        paths[name] = folder / FILE_NAMES[name]
+        onnx_file.write(build(student, preprocessing, _metadata(context, data, preprocessing)), paths[name])
+
+    write_model("onnx", onnx_file.build_model, fixed=settings.input_size == "fixed")
+    if "onnx-no-nms" in settings.formats:
+        write_model("onnx-no-nms", onnx_file.build_candidates_model, fixed=True)
     if "onnx-int8" not in settings.formats:
         return WrittenFiles(paths, [])
     reporter.phase("calibrating")
@@ -116,9 +125,9 @@ def write_files(
     return WrittenFiles(paths, calibration)
 
 
-def _preprocessing(context: RunContext, split: LoadedSplit, student: Detector) -> Preprocessing:
-    """Return how the file prepares an image; a fixed input has the size that most validation images are scaled to."""
-    fixed, size = context.job.export.input_size == "fixed", context.test_size
+def _preprocessing(context: RunContext, split: LoadedSplit, student: Detector, fixed: bool) -> Preprocessing:
+    """Return how a file prepares an image; a fixed input has the size that most validation images are scaled to."""
+    size = context.test_size
     if fixed:
         size = usual_size(((image.width, image.height) for image in split.coco.images), size)
     return preprocessing_of(student.data_preprocessor, size, fixed)
@@ -136,12 +145,11 @@ def describe_drop(file: FileReport) -> str:
     return f"{drop}, {comparison} the {100 * file.max_drop:g} of `export.max_drop`."
 
 
-def _metadata(context: RunContext, data: LoadedSplits, padded_size: tuple[int, int]) -> dict[str, object]:
-    settings = context.job.export
+def _metadata(context: RunContext, data: LoadedSplits, preprocessing: Preprocessing) -> dict[str, object]:
     metadata: dict[str, object] = {
         "classes": data.classes,
         "image_size": context.test_size,
-        "input_size": padded_size if settings.input_size == "fixed" else "dynamic",
+        "input_size": preprocessing.padded_size if preprocessing.fixed else "dynamic",
         "format": "onnx",
         "name": context.job.name,
         "student_sha256": context.spec.student.sha256,

@@ -53,7 +53,8 @@ export function TryIt({ sources, dataset }) {
     <div class="row">
       ${dataset && html`<${ValidationImage} dataset=${dataset} onPicture=${choose} />`}
       <label>File <select value=${format} onChange=${(/** @type {any} */ event) => setQuery({ format: event.target.value })}>
-        <option value="onnx">fp32 (onnx)</option><option value="onnx-int8">8-bit (onnx-int8)</option></select></label>
+        <option value="onnx">fp32 (onnx)</option><option value="onnx-int8">8-bit (onnx-int8)</option>
+        <option value="onnx-no-nms">without NMS (onnx-no-nms)</option></select></label>
       <label>Lowest score <input type="range" min="0.05" max="0.95" step="0.01" value=${score}
         onInput=${(/** @type {any} */ event) => setQuery({ score: event.target.value })} /> <output>${score.toFixed(2)}</output></label>
     </div>

@@ -107,7 +107,7 @@ class AsyncDetectors:
         image: Path | str,
         *,
         threshold: float = 0.3,
-        format: Literal["onnx", "onnx-int8"] = "onnx",
+        format: Literal["onnx", "onnx-int8", "onnx-no-nms"] = "onnx",
     ) -> Prediction:
         """Find objects on an image of at most 20 MB with an exported detector.
 

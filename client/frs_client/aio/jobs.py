@@ -34,7 +34,7 @@ from frs_client.requests import PAGE_ROWS, path_of, time_text
 from frs_client.sse import StreamEvent
 
 Spec = JobSpec | Mapping[str, Any]
-Format = Literal["onnx", "onnx-int8"]
+Format = Literal["onnx", "onnx-int8", "onnx-no-nms"]
 PROBE_POLL_SECONDS = 0.5
 UNCHANGED: Any = object()
 """The default of arguments for which None has a meaning."""

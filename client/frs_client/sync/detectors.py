@@ -106,7 +106,7 @@ class Detectors:
         image: Path | str,
         *,
         threshold: float = 0.3,
-        format: Literal["onnx", "onnx-int8"] = "onnx",
+        format: Literal["onnx", "onnx-int8", "onnx-no-nms"] = "onnx",
     ) -> Prediction:
         """Find objects on an image of at most 20 MB with an exported detector.
 

@@ -35,7 +35,7 @@ from frs_client.sync import pulling
 from frs_client.sync.transport import Transport
 
 Spec = JobSpec | Mapping[str, Any]
-Format = Literal["onnx", "onnx-int8"]
+Format = Literal["onnx", "onnx-int8", "onnx-no-nms"]
 PROBE_POLL_SECONDS = 0.5
 UNCHANGED: Any = object()
 """The default of arguments for which None has a meaning."""

@@ -12,9 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from PIL import Image
-from tiny import of
+from tiny import described, of
 from typer.testing import CliRunner
 
 from frs import events
@@ -26,6 +27,7 @@ from frs.errors import ExportUnsupported
 from frs.evaluation import export_report
 from frs.evaluation.export_report import ExportReport
 from frs.export import frs_runner, parity, quantise, stage
+from frs.export.names import FILE_NAMES
 from frs.files import digest
 from frs.resolved import resolve
 from frs.spec import JobSpec
@@ -44,9 +46,10 @@ def spec(data: Path, **changes: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def exported(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[events.Event]]:
-    """Return the work folder of an export to both formats, and its events."""
+    """Return the work folder of an export to all formats, and its events."""
     workdir, emitted = tmp_path_factory.mktemp("run"), list[events.Event]()
-    assert stages.run(spec(data), workdir, emitted.append, StopRequest()) == "completed"
+    all_formats = spec(data, export={"formats": [*FILE_NAMES], "calibration_images": 8})
+    assert stages.run(all_formats, workdir, emitted.append, StopRequest()) == "completed"
     return workdir, emitted
 
 
@@ -64,7 +67,7 @@ def run_file(model: Path, *arguments: object) -> subprocess.CompletedProcess[str
 def test_an_export_delivers_its_files(exported: tuple[Path, list[events.Event]], report: ExportReport) -> None:
     workdir, emitted = exported
     artifacts = {event.name: event for event in of(events.Artifact, emitted)}
-    assert set(artifacts) == {"student.onnx", "student-int8.onnx", "frs_runner.py", "export.json"}
+    assert set(artifacts) == {*FILE_NAMES.values(), "frs_runner.py", "export.json"}
     for file in report.files:
         content = (workdir / artifacts[file.name].path).read_bytes()
         assert (file.sha256, file.bytes) == (artifacts[file.name].sha256, len(content))
@@ -72,8 +75,9 @@ def test_an_export_delivers_its_files(exported: tuple[Path, list[events.Event]],
     assert ExportReport.model_validate(fact) == report
 
 
-def test_the_fp32_file_has_the_students_boxes(report: ExportReport) -> None:
-    [file] = [file for file in report.files if file.format == "onnx"]
+@pytest.mark.parametrize("name", ["onnx", "onnx-no-nms"])
+def test_an_fp32_file_has_the_students_boxes(name: str, report: ExportReport) -> None:
+    [file] = [file for file in report.files if file.format == name]
     assert file.compared > 4
     assert (file.equal, file.missing, file.passed) == (file.compared, 0, True)
     assert file.drop == pytest.approx(0, abs=1e-6)
@@ -82,7 +86,7 @@ def test_the_fp32_file_has_the_students_boxes(report: ExportReport) -> None:
 
 
 def test_the_int8_file_is_small_and_close(report: ExportReport) -> None:
-    fp32, int8 = report.files
+    fp32, int8, _ = report.files
     assert int8.bytes < 0.35 * fp32.bytes
     assert abs(int8.drop) < 0.1
     assert int8.missing <= 0.2 * int8.compared
@@ -95,12 +99,42 @@ def test_each_latency_has_the_load_of_the_machine(report: ExportReport) -> None:
 
 
 def test_the_file_says_what_it_is(exported: tuple[Path, list[events.Event]], report: ExportReport) -> None:
-    for name, kind in (("student.onnx", "onnx"), ("student-int8.onnx", "onnx-int8")):
+    for kind, name in FILE_NAMES.items():
         entries = onnx.load(exported[0] / "export" / name).metadata_props
         metadata = {entry.key: json.loads(entry.value) for entry in entries}
         assert metadata["classes"] == list(report.classes)
-        assert (metadata["format"], metadata["image_size"], metadata["input_size"]) == (kind, [96, 96], "dynamic")
+        input_size = [96, 96] if kind == "onnx-no-nms" else "dynamic"
+        assert (metadata["format"], metadata["image_size"], metadata["input_size"]) == (kind, [96, 96], input_size)
         assert metadata["annotations_sha256"]
+
+
+def test_a_file_without_nms_takes_a_batch_and_has_no_operators_of_variable_size(
+    exported: tuple[Path, list[events.Event]],
+) -> None:
+    path = exported[0] / "export" / "student-no-nms.onnx"
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert not {"NonMaxSuppression", "NonZero", "TopK"} & operators
+    session = onnxruntime.InferenceSession(path)
+    images = np.random.default_rng(0).uniform(0, 255, (3, 3, 96, 96)).astype(np.float32)
+    boxes, scores = session.run(["boxes", "scores"], {"images": images})
+    assert boxes.shape[:2] == scores.shape[:2] == (3, boxes.shape[1])
+    alone = session.run(["boxes", "scores"], {"images": images[1:2]})
+    np.testing.assert_allclose(boxes[1], alone[0][0], atol=1e-3)
+    np.testing.assert_allclose(scores[1], alone[1][0], atol=1e-5)
+
+
+def test_a_detector_of_two_stages_has_no_file_without_nms(data: Path, tmp_path: Path) -> None:
+    student = described("faster_rcnn") | {"init": "random"}
+    two_stages = spec(data, student=student, export={"formats": ["onnx-no-nms"]})
+    with pytest.raises(ExportUnsupported, match="Leave out the format"):
+        stages.run(two_stages, tmp_path, lambda event: None, StopRequest())
+
+
+def test_the_runner_scales_as_opencv() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (53, 70, 3), np.uint8)
+    for width, height in ((40, 31), (140, 106), (70, 53), (96, 20)):
+        expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).astype(int)
+        assert abs(frs_runner.resize(image, width, height) - expected).max() <= 1  # fixed point there
 
 
 def test_the_runner_draws_boxes_without_torch(

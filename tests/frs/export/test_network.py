@@ -1,5 +1,6 @@
 """The traceable network returns what the detector's own `predict` returns."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ from tiny import ARCHITECTURES, described
 from frs.detector_spec import ConfigDetector, DescribedDetector
 from frs.detectors import builder
 from frs.errors import ExportUnsupported
+from frs.export.candidates import CandidateNetwork
+from frs.export.frs_runner import choose
+from frs.export.frs_runner import suppress as suppress_arrays
 from frs.export.network import Boxes, DetectorNetwork, best_pairs, suppress
+from frs.export.onnx_file import post_processing
+from frs.export.preprocessing import preprocessing_of
 
 CONTENT, PADDED, SCALE = (84, 128), (96, 128), (0.5, 0.51)
 
@@ -49,6 +55,30 @@ def test_every_architecture_predicts_the_same_boxes(architecture: str, models: P
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "faster_rcnn"])
+def test_the_candidates_of_a_batch_give_the_same_boxes(architecture: str, models: Path) -> None:
+    detector = build(architecture, models)
+    config = detector.bbox_head.test_cfg
+    config.nms_pre = 100_000  # a limit for each level, which the runner does not have
+    images = 255 * torch.rand(2, 3, *PADDED)
+    preprocessing = preprocessing_of(detector.data_preprocessor, (PADDED[1], PADDED[0]), fixed=True)
+    network = CandidateNetwork(detector, preprocessing)
+    corners, scores = network(images)
+    metadata = post_processing(detector, preprocessing)
+    assert corners.shape == (2, scores.shape[1], 4)
+    assert scores.shape[2] == 3
+    for number in range(2):
+        pixels = images[number : number + 1].flip(1) if not preprocessing.rgb else images[number : number + 1]
+        pixels = (pixels - network.mean) / network.std
+        expected = DetectorNetwork(detector)(pixels, torch.tensor(PADDED).float(), torch.ones(2))
+        settings = {name: metadata[name] for name in inspect.signature(choose).parameters if name in metadata}
+        found = choose(corners[number].numpy(), scores[number].numpy(), (PADDED[1], PADDED[0]), **settings)
+        assert len(found[1]) == len(expected[1]) > 10
+        # convolutions sum a batch in another order
+        torch.testing.assert_close(torch.from_numpy(found[1]), expected[1], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_an_image_without_objects_has_no_boxes(models: Path) -> None:
     detector = build("gfl", models)
     detector.bbox_head.test_cfg.score_thr = 1.0
@@ -81,6 +111,16 @@ def test_boxes_of_different_classes_do_not_suppress_each_other() -> None:
     boxes = Boxes(corners, torch.tensor([0.5, 0.9, 0.7]), torch.tensor([1, 0, 0]))
     assert suppress(boxes, 0.5, -1).tolist() == [1, 0]
     assert suppress(boxes, 0.5, 1).tolist() == [1]
+
+
+def test_the_runner_suppresses_as_the_network() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = 50 * torch.rand(200, 4, generator=generator)
+    corners[:, 2:] += corners[:, :2]
+    scores, labels = torch.rand(200, generator=generator), torch.arange(200) % 3
+    for limit in (-1, 7):
+        kept = suppress_arrays(corners.numpy(), scores.numpy(), labels.numpy(), 0.4, limit)
+        assert kept.tolist() == suppress(Boxes(corners, scores, labels), 0.4, limit).tolist()
 
 
 def test_the_best_pairs_have_their_row_and_class() -> None:

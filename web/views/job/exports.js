@@ -94,7 +94,7 @@ function Outcome({ files }) {
 function NotPassed({ file, report, isFixed }) {
   const fp32 = report.files.find((other) => other.format === "onnx");
   return html`<details open><summary><code>${file.name}</code> did not pass: what to do</summary>
-    ${isFixed && html`<p>The fixed input size may be the cause: images of another aspect ratio than most are padded. Export with the input size “any” if the runtime allows it, and compare.</p>`}
+    ${(isFixed || file.format === "onnx-no-nms") && html`<p>The fixed input size may be the cause: images of another aspect ratio than most are padded. Export ${isFixed ? "with the input size “any”" : "as onnx"} if the runtime allows it, and compare.</p>`}
     ${file.format === "onnx-int8" && html`<p>${fp32?.passed ? "Use the fp32 file, raise" : "Raise"} the number of calibration images if the training images differ much, or choose a backbone with ReLU or ReLU6.</p>`}
     ${file.format === "onnx" && !isFixed && html`<p>This should not happen with images of the training size: look at the largest images. If the loss is acceptable on the device, allow it under “Largest loss”.</p>`}
     ${file.worst_layers.length > 0 && html`<p>The layers that lose most, by signal to noise:</p>
@@ -116,7 +116,7 @@ function HowToRun({ row, report }) {
     <pre tabindex="0">${command}</pre>`;
 }
 
-const FORMATS = /** @type {const} */ ([["onnx", "fp32 (onnx)"], ["onnx-int8", "8-bit (onnx-int8)"]]);
+const FORMATS = /** @type {const} */ ([["onnx", "fp32 (onnx)"], ["onnx-int8", "8-bit (onnx-int8)"], ["onnx-no-nms", "without NMS (onnx-no-nms)"]]);
 
 /** @param {{job: Job, isFirst: boolean, onStarted: () => void}} props */
 export function ExportForm({ job, isFirst, onStarted }) {
@@ -133,7 +133,7 @@ export function ExportForm({ job, isFirst, onStarted }) {
     <div class="row" style=${{ marginTop: "0.5rem" }}>
       ${FORMATS.map(([name, title]) => html`<label><input type="checkbox" checked=${formats.includes(name)} onChange=${() => toggle(name)} /> ${title}</label>`)}
       <label>Largest loss in points <input type="number" min="0" max="100" step="0.01" size="8" placeholder="0.05 / 0.5" value=${drop}
-        title="Empty: 0.05 for onnx, 0.5 for onnx-int8" onInput=${(/** @type {any} */ event) => setDrop(event.target.value)} /></label>
+        title="Empty: 0.05 for fp32 files, 0.5 for onnx-int8" onInput=${(/** @type {any} */ event) => setDrop(event.target.value)} /></label>
       <label>Input size <select value=${size} onChange=${(/** @type {any} */ event) => setSize(event.target.value)}>
         <option value="dynamic">any (dynamic)</option><option value="fixed">one size (fixed), for runtimes that need it</option></select></label>
       ${formats.includes("onnx-int8") && html`<label>Calibration images <input type="number" min="1" max="1000" size="5" value=${images}
