@@ -15,7 +15,7 @@ from frs.dataset.shapes.drawing import draw_dataset
 from frs.detector_spec import DescribedDetector
 from frs.detectors import builder, weights
 from frs.distillation import calibration
-from frs.engine import hooks, stages
+from frs.engine import delivery, hooks, stages
 from frs.engine.trainer import silence_libraries
 from frs.resolved import resolve
 from frs.spec import JobSpec
@@ -97,7 +97,7 @@ def train(data: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         resolved = resolve(JobSpec.model_validate(spec), data, models)
         with monkeypatch.context() as patch:
             if not pictures:
-                patch.setattr(stages, "emit_richness", lambda *_: None)
+                patch.setattr(delivery, "emit_richness", lambda *_: None)
             reason = stages.run(resolved, workdir, emit, stop)
         emitted.append(events.Outcome(status="succeeded", end_reason=reason))
         return emitted

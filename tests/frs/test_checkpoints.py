@@ -9,8 +9,8 @@ import torch
 from tiny import job
 
 from frs.detectors import weights
-from frs.engine import stages
 from frs.engine.checkpoints import FORMAT, Checkpoints, random_state, set_random_state
+from frs.engine.identity import NEWER_FIELDS, checkpoint_identity
 from frs.errors import CheckpointUnusable
 from frs.spec import JobSpec
 
@@ -97,7 +97,7 @@ def identity(**changes: Any) -> str:
         job=JobSpec.model_validate(job(**changes)), spec=SimpleNamespace(teacher=None, student=None)
     )
     split = SimpleNamespace(sha256="a", excluded=frozenset())
-    return stages.checkpoint_identity(context, SimpleNamespace(train=split, unlabelled=None))
+    return checkpoint_identity(context, SimpleNamespace(train=split, unlabelled=None))
 
 
 def test_a_newer_field_belongs_to_the_identity_of_a_checkpoint_if_it_is_set() -> None:
@@ -106,8 +106,7 @@ def test_a_newer_field_belongs_to_the_identity_of_a_checkpoint_if_it_is_set() ->
 
 def test_a_newer_field_that_is_not_set_leaves_the_checkpoints_of_running_jobs_valid() -> None:
     stored = {
-        part: JobSpec.model_fields[part].default.model_dump(include=names)
-        for part, names in stages.NEWER_FIELDS.items()
+        part: JobSpec.model_fields[part].default.model_dump(include=names) for part, names in NEWER_FIELDS.items()
     }
     assert identity(**STORED_DEFAULTS) == IDENTITY
     merged = {part: values | STORED_DEFAULTS.get(part, {}) for part, values in stored.items()}
