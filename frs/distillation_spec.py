@@ -49,6 +49,12 @@ METHODS: dict[Method, MethodTerms] = {
 """The distillation methods: the paper's, its terms alone, its terms under other masks, those of other papers, none."""
 
 
+FORMER_DEFAULTS: dict[str, float | str] = {"feature_ratio": 30.0, "adapter": "3x3"}
+"""The first defaults of fields whose default has changed. Specs are stored with their defaults, so the specs of older
+jobs hold these values; where a field has no effect, they count as absent.
+"""
+
+
 class Distillation(Spec):
     """The weights of the distillation terms and how the teacher is used."""
 
@@ -93,6 +99,11 @@ class Distillation(Spec):
         """Return the terms of `method`, with the mask, distance and adapter that are set here."""
         names = ("mask", "distance", "adapter")
         return METHODS[method]._replace(**{name: value for name in names if (value := getattr(self, name))})
+
+    def sets(self, name: str) -> bool:
+        """Whether the field has another value than its default, the present or the first one."""
+        value = getattr(self, name)
+        return value != type(self).model_fields[name].default and value != FORMER_DEFAULTS.get(name)
 
     @property
     def weights(self) -> dict[TermName, Weight]:

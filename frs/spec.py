@@ -216,7 +216,8 @@ class JobSpec(Spec):
             raise ValueError("kind `quantize` trains in fp32: remove `schedule.precision`")
 
     def _reject_unused_fields(self) -> None:
-        if self.teacher is None and (self.method != "frs" or self.distillation != Distillation()):
+        distils = self.method != "frs" or any(map(self.distillation.sets, Distillation.model_fields))
+        if self.teacher is None and distils:
             raise ValueError("`method` and `distillation` need a `teacher`")
         if not self.trains and self.resources.max_minutes is not None:
             raise ValueError(f"`resources.max_minutes` ends training; kind `{self.kind}` does not train")
@@ -261,7 +262,7 @@ class JobSpec(Spec):
         if distillation.mask and not terms:
             raise ValueError(f"method `{self.method}` has no use for `mask`")
         for name in ("distance", "adapter"):
-            if getattr(distillation, name) and not ("feature" in terms and distillation.feature_weight != 0):
+            if distillation.sets(name) and not ("feature" in terms and distillation.feature_weight != 0):
                 raise ValueError(f"`{name}` has no effect: there is no feature term; remove `{name}`")
         if self.terms.module:
             self._reject_fields_beside_a_module()
@@ -284,11 +285,10 @@ class JobSpec(Spec):
 
     def _check_calibration_fields(self) -> None:
         """Reject fields that only `auto` weights use if no term has one."""
-        distillation, defaults = self.distillation, Distillation()
-        terms = self.terms.names
+        distillation, terms = self.distillation, self.terms.names
         auto = [term for term in terms if distillation.weights[term] == "auto"]
-        for term, ratio in distillation.ratios.items():
-            if ratio != defaults.ratios[term] and term not in auto:
+        for term in distillation.ratios:
+            if distillation.sets(f"{term}_ratio") and term not in auto:
                 raise ValueError(
                     f"`{term}_ratio` has no effect: the {term} term is absent or its weight is a number; remove it or "
                     f"set `{term}_weight: auto`"

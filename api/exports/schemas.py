@@ -1,6 +1,6 @@
 """Response models of exports. The request body of `POST /jobs/{id}/exports` is `frs.spec.ExportSettings`."""
 
-from api.http.schemas import ResponseModel, ResponseTime
+from api.http.schemas import AsStored, ResponseModel, ResponseTime
 from api.jobs.schemas import JobError
 from frs.evaluation.export_report import ExportReport
 from frs.spec import ExportSettings
@@ -13,7 +13,7 @@ class Export(ResponseModel):
     job_id: str
     """Id of the export's own job: GET /jobs/{id}/artifacts has the files."""
     status: JobStatus
-    settings: ExportSettings
+    settings: AsStored[ExportSettings]
     passed: bool | None
     """Whether every file passed its comparison with the student; null unless it has succeeded."""
     report: ExportReport | None

@@ -57,7 +57,7 @@ def _to_response(row: tables.Job) -> Export:
     return Export(
         job_id=row.id,
         status=row.status,
-        settings=JobSpec.model_validate(row.spec).export,
+        settings=row.spec["export"],
         passed=report and report.passed,
         report=report,
         error=row.error,

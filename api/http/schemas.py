@@ -5,7 +5,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Path
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializeAsAny,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from frs.names import Name
 
@@ -21,12 +30,21 @@ def _require_iso_format(value: Any) -> Any:
     return value
 
 
+def _keep_unreadable(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return read(value)
+    except ValidationError:
+        return value
+
+
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
 RequestTime = Annotated[AwareDatetime, BeforeValidator(_require_iso_format)]
 """A time in a request: RFC 3339 with an offset."""
 ResponseTime = Annotated[datetime, BeforeValidator(_from_seconds)]
 """A time in a response: RFC 3339 in UTC, converted from the database's seconds since 1970."""
 T = TypeVar("T")
+AsStored = Annotated[SerializeAsAny[T], WrapValidator(_keep_unreadable)]
+"""A stored document in a response. One that another version wrote and this one cannot read is returned as it is."""
 JobId = Annotated[str, Path(pattern=r"^job_[0-9a-z]{26}$")]
 SweepId = Annotated[str, Path(pattern=r"^sweep_[0-9a-z]{26}$")]
 KeyId = Annotated[str, Path(pattern=r"^key_[0-9a-z]{26}$")]

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from api.http.schemas import ResponseModel, ResponseTime
+from api.http.schemas import AsStored, ResponseModel, ResponseTime
 from frs.spec import JobSpec, Kind
 from store.states import Action, AttemptEnd, EndReason, JobStatus, WaitingReason
 
@@ -91,7 +91,7 @@ class Job(ResponseModel):
     """The same distillation with the other seeds."""
     comparison_job_id: str | None
     """The job that compares the runs when all of them have ended."""
-    spec: JobSpec
+    spec: AsStored[JobSpec]
     """The spec as submitted, with all defaults filled in."""
     created_at: ResponseTime
     started_at: ResponseTime | None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
@@ -36,14 +37,19 @@ def count_trials(session: Session, sweep_ids: Sequence[str]) -> dict[str, dict[s
 
 def summary(sweep: sweep_tables.Sweep, counts: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of `schemas.Sweep`; `counts` are those of `count_trials`."""
-    spec = SweepSpec.model_validate(sweep.spec)
+    spec = _read(sweep)
     columns = {name: getattr(sweep, name) for name in _COLUMNS}
-    return columns | counts | {"spec": spec, "settings": space.count_settings(spec)}
+    return columns | counts | {"spec": spec or sweep.spec, "settings": space.count_settings(spec) if spec else 0}
 
 
 def details(session: Session, sweep: sweep_tables.Sweep, fields: dict[str, Any]) -> SweepDetails:
-    """Return the response with the results; `fields` are those of the summary."""
-    spec: SweepSpec = fields["spec"]
+    """Return the response with the results; `fields` are those of the summary.
+
+    A sweep whose spec this version cannot read has none: without it, trials have no values.
+    """
+    spec = _read(sweep)
+    if spec is None:
+        return SweepDetails(**fields, table=[], best=None, confirmation=None, trials=[])
     query = select(Trial, Job.status).outerjoin(Job, Job.id == Trial.job_id).where(Trial.sweep_id == sweep.id)
     trials = session.execute(query.order_by(Trial.number)).all()
     results = [to_result(trial) for trial, _ in trials]
@@ -58,6 +64,14 @@ def details(session: Session, sweep: sweep_tables.Sweep, fields: dict[str, Any])
         confirmation=_confirmation(sweep, spec) if best else None,
         trials=[_trial(spec, trial, status) for trial, status in trials],
     )
+
+
+def _read(sweep: sweep_tables.Sweep) -> SweepSpec | None:
+    """Return the spec; None if another version stored it and this one cannot read it."""
+    try:
+        return SweepSpec.model_validate(sweep.spec)
+    except ValidationError:
+        return None
 
 
 def _setting_row(spec: SweepSpec, group: search.SettingResult) -> SettingRow:

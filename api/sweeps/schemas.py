@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from api.http.schemas import ResponseModel, ResponseTime
+from api.http.schemas import AsStored, ResponseModel, ResponseTime
 from api.jobs.schemas import JobError
 from frs.evaluation.verdict import Comparison, Interval, Verdict
 from store.states import JobStatus, SearchEnd, SweepStatus
@@ -24,7 +24,7 @@ class Sweep(ResponseModel):
     error: JobError | None
     """Why the sweep has failed."""
     settings: int
-    """Number of settings to try."""
+    """Number of settings to try; 0 if this version cannot read the spec."""
     trials_posted: int
     trials_ended: int
     trials_failed: int
@@ -33,7 +33,7 @@ class Sweep(ResponseModel):
     """Running time of the trials, summed."""
     confirm_job_id: str | None
     """The job that compares the best setting with its baseline on new seeds."""
-    spec: SweepSpec
+    spec: AsStored[SweepSpec]
     """The request with all defaults filled in."""
     created_at: ResponseTime
     finished_at: ResponseTime | None

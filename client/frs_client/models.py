@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: d73d4982ecc5baf72576311b2700f5b626b46edcdbdfc1a49b1a32d2aac765c5
+# SHA-256 of the schemas: 8dba6aa2e139694ea8b3493d71109e233db9e3bd78842c0ffb270e97e91f18f3
 
 from __future__ import annotations
 
@@ -2149,7 +2149,7 @@ class Sweep(Model):
     error: JobError | None
     """Why the sweep has failed."""
     settings: int
-    """Number of settings to try."""
+    """Number of settings to try; 0 if this version cannot read the spec."""
     trials_posted: int
     trials_ended: int
     trials_failed: int
@@ -2178,7 +2178,7 @@ class SweepDetails(Model):
     error: JobError | None
     """Why the sweep has failed."""
     settings: int
-    """Number of settings to try."""
+    """Number of settings to try; 0 if this version cannot read the spec."""
     trials_posted: int
     trials_ended: int
     trials_failed: int

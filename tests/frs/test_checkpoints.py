@@ -18,9 +18,9 @@ IDENTITY = "dac92d10f87028b22bd51cd0c08c5d1d91b35332e61ab54d7d87f09b5e562bb3"
 """Identity of the checkpoints of a job without newer fields, from before these fields existed."""
 STORED_DEFAULTS: dict[str, dict[str, Any]] = {
     "schedule": {"lr_schedule": {"name": "step"}},
-    "distillation": {"adapter": "3x3"},
+    "distillation": {"adapter": "3x3", "feature_ratio": 30.0},
 }
-"""Fields that the specs of running jobs hold, because a spec is stored with its defaults; these are now absent."""
+"""Defaults at the time, which the specs of running jobs hold, because a spec is stored with its defaults."""
 NEWER: list[dict[str, Any]] = [
     {"evaluation": {"max_detections": 300}},
     {"evaluation": {"max_detections": 200}},

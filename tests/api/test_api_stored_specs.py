@@ -1,0 +1,43 @@
+"""Jobs that other versions have stored are listed and shown."""
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from frs.spec import JobSpec
+from store.db.sweep_tables import Sweep
+from store.db.tables import Job
+from store.sweeps.advance import advance
+
+GFL = {"architecture": "gfl"}
+SPEC = {"dataset": "shapes", "teacher": GFL, "student": GFL, "schedule": {"epochs": 1}}
+SPECS = json.loads((Path(__file__).parents[1] / "support" / "specs_of_0_2.json").read_text())
+"""Specs of each kind as version 0.2.0 stored them, with its defaults."""
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_spec_of_the_release_is_valid_and_keeps_its_values(name):
+    assert JobSpec.model_validate(SPECS[name]).model_dump(mode="json") == SPECS[name]
+
+
+@pytest.mark.parametrize("changes", [{"invented": 1}, {"kind": "invented"}, {"distillation": {"feature_ratio": -1}}])
+def test_a_job_whose_spec_this_version_cannot_read_is_shown_as_stored(service, shapes, changes):
+    others, job_id = service.submit()["id"], service.submit()["id"]
+    stored = service.get(f"/jobs/{job_id}")["spec"] | changes
+    service.transact(lambda session: session.execute(update(Job).where(Job.id == job_id).values(spec=stored)))
+    assert service.get(f"/jobs/{job_id}")["spec"] == stored
+    assert {job["id"] for job in service.get("/jobs")["data"]} == {others, job_id}
+    assert service.client.post(f"/jobs/{job_id}/cancel").json()["spec"] == stored
+
+
+def test_a_sweep_whose_spec_this_version_cannot_read_is_shown_and_says_so(service, shapes):
+    sweep = {"spec": SPEC, "space": {"schedule.optimizer.learning_rate": [0.1, 0.01]}, "seeds": 1}
+    path = f"/sweeps/{service.client.post('/sweeps', json=sweep).json()['id']}"
+    stored = service.get(path)["spec"] | {"invented": 1}
+    service.transact(lambda session: session.execute(update(Sweep).values(spec=stored)))
+    service.transact(advance, service.settings, path.rpartition("/")[2])
+    shown = service.get(path)
+    assert (shown["spec"], shown["table"], shown["error"]["code"]) == (stored, [], "spec_unreadable")
+    assert service.get("/sweeps")["data"][0]["settings"] == 0
