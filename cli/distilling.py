@@ -68,7 +68,8 @@ def distill(
         int, typer.Option(min=1, help="Number of students, each trained with and without the teacher; 3 show more.")
     ] = 1,
     teacher: Annotated[
-        str | None, typer.Option(metavar="ID", help="Job or detector to use as teacher, instead of training one.")
+        str | None,
+        typer.Option(metavar="ID_OR_NAME", help="Job or detector to use as teacher, instead of training one."),
     ] = None,
     student: Annotated[
         str, typer.Option(metavar="SPEC", help="Recipe or spec file of the student.", autocompletion=recipe_names)
@@ -95,7 +96,7 @@ def distill(
         teacher_id = teacher or _post_once(client, _spec(client, TEACHER_RECIPE, dataset, schedule))["id"]
         spec = _spec(client, student, dataset, schedule)
         spec |= {
-            "teacher": {"detector" if teacher_id.startswith("det_") else "job": teacher_id},
+            "teacher": {"job" if teacher_id.startswith("job_") else "detector": teacher_id},
             "baseline": {"seeds": seeds} if seeds > 1 else True,
         }
         job = _post_once(client, spec_file.apply_changes(spec, set_ or []))  # now, so that errors show before training
@@ -174,10 +175,10 @@ def _post_once(client: Client, spec: Json) -> Json:
         if row["status"] not in ("failed", "cancelled"):
             job: Json = client.get(f"/jobs/{row['id']}")
             if _includes(job["spec"], spec | {"dataset": job["spec"]["dataset"]}):
-                stdout.print(f"   {job['id']}: {job['status']} already", highlight=False)
+                stdout.print(f"   {spec['name']}: {job['id']}, {job['status']} already", highlight=False)
                 return job
     job = client.post("/jobs", spec)
-    stdout.print(f"   {job['id']}", highlight=False)
+    stdout.print(f"   {spec['name']}: {job['id']}", highlight=False)
     return job
 
 

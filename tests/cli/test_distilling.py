@@ -127,3 +127,8 @@ def test_without_a_service_one_is_started_and_stopped(
     assert "neither a file or folder nor a data set" in result.output
     with distilling.LocalService(folder, "127.0.0.1", distilling.free_port(), None, None):
         pass  # its lock is free: the first one has stopped
+
+
+def test_a_teacher_may_be_named_by_its_detector(frs: Any, shapes: None, student: Path) -> None:
+    error = frs("distill", "shapes", "--student", student, "--teacher", "nobody", code=1).stderr
+    assert "There is no detector" in error
