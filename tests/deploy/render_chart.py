@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import helm_python
-import kubernetes_validate
 import yaml
+from validate_objects import validate
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "frs"
 
@@ -27,22 +27,6 @@ def render(values: dict) -> dict:
     objects = [document for text in texts for document in yaml.safe_load_all(text) if document]
     findings = [message["error"] for message in report["messages"] if message["severity"] > 1]
     return {"lint": findings + report["errors"], "notes": notes, "objects": objects, "invalid": validate(objects)}
-
-
-def validate(objects: list[dict]) -> list[str]:
-    """Return what is wrong with the objects; a ScaledJob's job is validated as a Job."""
-    invalid = []
-    for document in objects:
-        if document["kind"] == "ScaledJob":
-            job = document["spec"]["jobTargetRef"]
-            document = {"apiVersion": "batch/v1", "kind": "Job", "metadata": document["metadata"], "spec": job}
-        if document["apiVersion"].partition("/")[0] in ("keda.sh", "monitoring.coreos.com"):
-            continue  # not in Kubernetes' own schema
-        try:
-            kubernetes_validate.validate(document, "1.37.0", strict=True)
-        except kubernetes_validate.ValidationError as error:
-            invalid.append(f"{document['kind']} {document['metadata']['name']}: {error.path}: {error.message}")
-    return invalid
 
 
 if __name__ == "__main__":

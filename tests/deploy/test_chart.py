@@ -1,5 +1,6 @@
 """The Helm chart, rendered by Helm without a cluster: what Kubernetes would get for six sets of values."""
 
+import copy
 import importlib.util
 import json
 import subprocess
@@ -78,6 +79,22 @@ REFUSED = {
     ),
 }
 RESTRICTED_VOLUMES = {"configMap", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+SECRET = {"parameter": "connection", "name": "frs"}
+UNEXPECTED = "Additional properties are not allowed"
+MISTAKES = {
+    "a misspelt field of KEDA": ("ScaledJob", "spec.maxReplicas", 3, UNEXPECTED),
+    "a misspelt field of a trigger": ("ScaledJob", "spec.triggers.0.metadatas", {}, UNEXPECTED),
+    "a number as text": ("ScaledJob", "spec.maxReplicaCount", "3", "'3' is not of type 'integer'"),
+    "an unknown strategy": ("ScaledJob", "spec.rollout.strategy", "slow", "'slow' is not one of"),
+    "a misspelt field of a scaled pod": ("ScaledJob", "spec.jobTargetRef.template.spec.runtime", "nvidia", UNEXPECTED),
+    "a misspelt field of the metadata": ("ScaledJob", "metadata.label", {}, UNEXPECTED),
+    "another version of KEDA": ("TriggerAuthentication", "apiVersion", "keda.sh/v1", "'keda.sh/v1alpha1' was expected"),
+    "a secret without a key": ("TriggerAuthentication", "spec.secretTargetRef.0", SECRET, "'key' is a required"),
+    "a rule without an expression": ("PrometheusRule", "spec.groups.0.rules.0", {"alert": "A"}, "'expr' is a required"),
+    "a duration without a unit": ("PrometheusRule", "spec.groups.0.rules.0.for", "5", "'5' does not match"),
+    "a misspelt field of Prometheus": ("ServiceMonitor", "spec.endpoints.0.intervall", "30s", UNEXPECTED),
+    "a misspelt field of Kubernetes": ("Deployment", "spec.template.spec.hostnetwork", True, UNEXPECTED),
+}
 every_set = pytest.mark.parametrize("name", VALUES)
 
 
@@ -88,10 +105,7 @@ def charts() -> dict[str, Any]:
         pytest.skip("needs build/helm: run `make test-deploy`")
     sets = {name: REQUIRED | values for name, values in VALUES.items()}
     sets |= {name: values for name, (values, _) in REFUSED.items()}
-    command = [str(PYTHON), str(ROOT / "tests" / "deploy" / "render_chart.py")]
-    result = subprocess.run(command, input=json.dumps(sets), capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    return output_of("render_chart.py", sets)
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +119,24 @@ def claimable_sql() -> Any:
 
 
 @every_set
-def test_helm_and_the_schemas_of_kubernetes_accept_it(charts: dict[str, Any], name: str) -> None:
+def test_helm_and_the_schemas_of_all_objects_accept_it(charts: dict[str, Any], name: str) -> None:
     assert charts[name].get("refused") is None
     assert charts[name]["lint"] == [] and charts[name]["invalid"] == []
     identities = [(document["kind"], document["metadata"]["name"]) for document in charts[name]["objects"]]
     assert len(set(identities)) == len(identities)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_an_object_is_found(charts: dict[str, Any], mistake: str) -> None:
+    kind, path, value, message = MISTAKES[mistake]
+    document = copy.deepcopy(of_kind(charts["public"], kind)[0])
+    *parents, last = [int(part) if part.isdecimal() else part for part in path.split(".")]
+    parent: Any = document
+    for part in parents:
+        parent = parent[part]
+    parent[last] = value
+    [error] = output_of("validate_objects.py", [document])
+    assert error.startswith(f"{kind} {document['metadata']['name']}: ") and message in error, error
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -267,6 +294,14 @@ def test_the_notes_name_the_next_steps(charts: dict[str, Any]) -> None:
     assert "port-forward service/demo-frs-api 8000" in charts["defaults"]["notes"]
     assert "frs datasets upload" in charts["defaults"]["notes"]
     assert "frs datasets upload" not in charts["volumes"]["notes"]
+
+
+def output_of(script: str, document: Any) -> Any:
+    """Return the JSON that a script of this folder writes in the environment of Helm."""
+    command = [str(PYTHON), str(ROOT / "tests" / "deploy" / script)]
+    result = subprocess.run(command, input=json.dumps(document), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 def of_kind(chart: dict[str, Any], kind: str) -> list[dict[str, Any]]:
