@@ -78,9 +78,8 @@ def queue(answer: Json) -> Group:
     """Return a table of queued jobs, the running jobs, the number of jobs per status, and when the queue is empty."""
     table = _table("place", "id", "priority", "GPUs", "waits for", "age", "name", folds="name")
     for row in answer["data"]:
-        devices = "" if row["devices"] is None else str(row["devices"])
         texts = (row["status_reason"]["code"], _age(row["created_at"]), _text(row["name"]))
-        table.add_row(str(row["position"]), row["job_id"], str(row["priority"]), devices, *texts)
+        table.add_row(str(row["position"]), row["job_id"], str(row["priority"]), _gpus_requested(row), *texts)
     running = [
         Text("  ".join(filter(None, (f"running {row['job_id']}", row["phase"], row["name"], _progress(row)))))
         for row in answer["running"]
@@ -218,6 +217,14 @@ def _table(*headings: str, folds: str = "") -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold" if heading == folds else "ellipsis", no_wrap=heading != folds)
     return table
+
+
+def _gpus_requested(job: Json) -> str:
+    """Return "", "8", "2 hosts" or "8 on each of 2 hosts"; a job that names no number takes one GPU if there is one."""
+    devices = "" if job["devices"] is None else str(job["devices"])
+    if job["nodes"] == 1:
+        return devices
+    return f"{devices} on each of {job['nodes']} hosts" if devices else f"{job['nodes']} hosts"
 
 
 def _gpu(gpu: Json) -> str:

@@ -15,7 +15,9 @@ class QueuedJob(ResponseModel):
     priority: int
     """Jobs of higher priority start first."""
     devices: int | None
-    """Number of GPUs requested; null: one on a worker with GPUs, else the CPU."""
+    """Number of GPUs requested, on each host; null: one on a worker with GPUs, else the CPU."""
+    nodes: int
+    """Number of hosts requested."""
     status_reason: StatusReason
     """What the job waits for."""
     created_at: ResponseTime
@@ -30,7 +32,9 @@ class RunningJob(ResponseModel):
     priority: int
     """Jobs of higher priority start first."""
     devices: int | None
-    """Number of GPUs requested; null: one on a worker with GPUs, else the CPU."""
+    """Number of GPUs requested, on each host; null: one on a worker with GPUs, else the CPU."""
+    nodes: int
+    """Number of hosts requested."""
     attempt: int
     """Number of the attempt, from 1."""
     phase: str | None

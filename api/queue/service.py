@@ -67,7 +67,7 @@ def _count_jobs(session: Session) -> Counts:
 
 
 def _job_fields(job: Job) -> dict[str, Any]:
-    names = ("name", "owner", "priority", "devices", "created_at")
+    names = ("name", "owner", "priority", "devices", "nodes", "created_at")
     return {"job_id": job.id} | {name: getattr(job, name) for name in names}
 
 

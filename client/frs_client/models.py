@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: 8dba6aa2e139694ea8b3493d71109e233db9e3bd78842c0ffb270e97e91f18f3
+# SHA-256 of the schemas: 03d20f8fe9ed5e0d83e901402a842b9aecb42153a8da07a8be0da6ae6f06a19d
 
 from __future__ import annotations
 
@@ -873,7 +873,9 @@ class RunningJob(Model):
     priority: int
     """Jobs of higher priority start first."""
     devices: int | None
-    """Number of GPUs requested; null: one on a worker with GPUs, else the CPU."""
+    """Number of GPUs requested, on each host; null: one on a worker with GPUs, else the CPU."""
+    nodes: int
+    """Number of hosts requested."""
     attempt: int
     """Number of the attempt, from 1."""
     phase: str | None
@@ -2129,7 +2131,9 @@ class QueuedJob(Model):
     priority: int
     """Jobs of higher priority start first."""
     devices: int | None
-    """Number of GPUs requested; null: one on a worker with GPUs, else the CPU."""
+    """Number of GPUs requested, on each host; null: one on a worker with GPUs, else the CPU."""
+    nodes: int
+    """Number of hosts requested."""
     status_reason: StatusReason
     """What the job waits for."""
     created_at: AwareDatetime

@@ -161,8 +161,10 @@ def test_every_queued_job_has_a_waiting_reason(service, shapes):
         assert reason["code"] == code
         assert reason["message"] and reason["hint"] and reason["since"].endswith("Z")
         assert service.get(f"/jobs/{job_id}")["status_reason"] == reason
-    assert rows[job_ids["waiting_for_device"]]["devices"] == 8
-    assert "2 hosts" in rows[job_ids["waiting_for_nodes"]]["status_reason"]["message"]
+    on_many_gpus, on_two_hosts = (rows[job_ids[f"waiting_for_{what}"]] for what in ("device", "nodes"))
+    assert (on_many_gpus["devices"], on_many_gpus["nodes"]) == (8, 1)
+    assert (on_two_hosts["devices"], on_two_hosts["nodes"]) == (None, 2)
+    assert "2 hosts" in on_two_hosts["status_reason"]["message"]
 
 
 def missing_dataset(dataset, owner="admin", name="shapes"):

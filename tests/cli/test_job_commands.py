@@ -274,6 +274,24 @@ def test_the_queue_shows_the_progress_of_running_jobs(progress: Any, shown: str)
     ]
 
 
+@pytest.mark.parametrize(
+    ("requested", "shown"),
+    [
+        ({"devices": 8, "nodes": 2}, "8 on each of 2 hosts"),
+        ({"devices": None, "nodes": 2}, "2 hosts"),
+        ({"devices": 8, "nodes": 1}, "8"),
+        ({"devices": None, "nodes": 1}, ""),
+    ],
+)
+def test_the_queue_shows_the_gpus_and_hosts_that_a_job_requests(requested: Any, shown: str) -> None:
+    row = {"position": 1, "job_id": "job_1", "priority": 0, "status_reason": {"code": "waiting_for_nodes"}, "name": "n"}
+    row |= {"created_at": "2026-01-01T00:00:00Z"} | requested
+    console = Console(file=io.StringIO(), width=200)
+    console.print(render.queue({"data": [row], "running": [], "counts": {}, "empty_at": "soon"}))
+    line = next(line for line in console.file.getvalue().splitlines() if "job_1" in line)
+    assert " ".join(line.split()).startswith(f"1 job_1 0 {shown} waiting_for_nodes".replace("  ", " "))
+
+
 def test_the_queue_names_the_jobs_that_its_estimate_leaves_out() -> None:
     reason = "No job of kind `compare` has succeeded recently."
     answer = {"data": [], "running": [], "counts": {}, "empty_at": "noon", "empty_at_reason": reason}

@@ -75,6 +75,16 @@ def test_a_bulk_action_says_how_many_jobs_it_changed_until_it_is_closed(make_tab
             site.client.post(f"/jobs/{job['id']}/cancel")
 
 
+def test_the_overview_shows_the_gpus_and_hosts_that_a_job_waits_for(make_tab, site):
+    train = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}}
+    job = site.client.post("/jobs", train | {"name": "large", "resources": {"devices": 8, "nodes": 2}})
+    page = make_tab().open("#/")
+    row = page.get_by_role("row").filter(has=page.get_by_role("link", name="large"))
+    expect(row.get_by_role("cell", name="8, on each of 2 hosts", exact=True)).to_be_visible()
+    expect(row.get_by_text("The job runs on 2 hosts")).to_be_visible()
+    site.client.post(f"/jobs/{job['id']}/cancel")
+
+
 def test_a_finished_job_offers_export_and_try_out(make_tab, site):
     page = make_tab().open(f"#/jobs/{site.jobs['baseline']}")
     page.get_by_role("link", name="Export, or try it on a picture").click()

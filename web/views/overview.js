@@ -80,7 +80,7 @@ function Running({ jobs, count }) {
   const columns = [
     { name: "job", title: "Job", cell: (/** @type {RunningJob} */ job) => html`<div style=${NAME}><${JobLink} id=${job.job_id} name=${job.name} /></div>` },
     { name: "progress", title: "Progress", cell: (/** @type {RunningJob} */ job) => html`<${RunningProgress} job=${job} />` },
-    { name: "devices", title: "GPUs", cell: (/** @type {RunningJob} */ job) => devices(job.devices) },
+    { name: "devices", title: "GPUs", cell: (/** @type {RunningJob} */ job) => gpusRequested(job) },
     { name: "owner", title: "Owner", cell: (/** @type {RunningJob} */ job) => job.owner },
     { name: "attempt", title: "Attempt", numeric: true, cell: (/** @type {RunningJob} */ job) => job.attempt },
     { name: "started", title: "Started", cell: (/** @type {RunningJob} */ job) => html`<${Ago} at=${job.started_at} />` },
@@ -102,8 +102,11 @@ function RunningProgress({ job }) {
     ${progress?.stale && html`<div class="warn">The worker does not respond.</div>`}`;
 }
 
-/** @param {number | null} count */
-const devices = (count) => (count === null ? "1 if any" : count === 0 ? "CPU" : number(count));
+/** @param {{devices: number | null, nodes: number}} job */
+function gpusRequested({ devices, nodes }) {
+  const count = devices === null ? "1 if any" : devices === 0 ? "CPU" : number(devices);
+  return nodes > 1 ? `${count}, on each of ${nodes} hosts` : count;
+}
 
 /** @param {{queue: Queue, onMore: () => void}} props */
 function Waiting({ queue, onMore }) {
@@ -111,7 +114,7 @@ function Waiting({ queue, onMore }) {
     { name: "position", title: "Place", numeric: true, cell: (/** @type {QueuedJob} */ job) => number(job.position) },
     { name: "job", title: "Job", cell: (/** @type {QueuedJob} */ job) => html`<div style=${NAME}><${JobLink} id=${job.job_id} name=${job.name} /></div>` },
     { name: "reason", title: "Waits for", cell: (/** @type {QueuedJob} */ job) => html`<${Reason} reason=${job.status_reason} />` },
-    { name: "devices", title: "GPUs", cell: (/** @type {QueuedJob} */ job) => devices(job.devices) },
+    { name: "devices", title: "GPUs", cell: (/** @type {QueuedJob} */ job) => gpusRequested(job) },
     { name: "priority", title: "Priority", numeric: true, cell: (/** @type {QueuedJob} */ job) => job.priority },
     { name: "owner", title: "Owner", cell: (/** @type {QueuedJob} */ job) => job.owner },
     { name: "created", title: "Submitted", cell: (/** @type {QueuedJob} */ job) => html`<${Ago} at=${job.created_at} />` },
