@@ -99,9 +99,8 @@ def workers(rows: Iterable[Json]) -> Group:
         gpus = "; ".join(map(_gpu, row["gpus"])) or "none"
         seen = f"{_age(row['seen_at'])} ago{', draining' if row['draining'] else ''}"
         slots = (str(row["running"]), str(row["concurrency"]))
-        table.add_row(
-            _text(row["name"] or row["id"]), _text(row["host"]), _text(row["version"]), *slots, _text(gpus), seen
-        )
+        host = f"{row['host']}, first of {row['nodes']} hosts" if row["nodes"] > 1 else row["host"]
+        table.add_row(_text(row["name"] or row["id"]), _text(host), _text(row["version"]), *slots, _text(gpus), seen)
         name, failures = row["name"] or row["host"], row["failures_in_a_row"]
         if failures >= SUSPECT_FAILURES:
             notes.append(Text(f"{name} failed on {failures} jobs in a row: check its log, driver and disk."))

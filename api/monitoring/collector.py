@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import and_, func, select, true
+from sqlalchemy import and_, func, or_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from api.context import Context
@@ -141,9 +141,11 @@ def _waiting_metric(session: Session, workers: Sequence[Worker]) -> Metric:
         WaitingReason.STORAGE: session.scalar(select(func.count()).where(queued, true() if lacks_space else waits)) or 0
     }
     if workers:
-        max_gpus = max(len(worker.gpus) for worker in workers)
-        too_large = select(func.count()).where(queued, Job.devices > max_gpus)
-        counts[WaitingReason.DEVICE] = session.scalar(too_large) or 0
+        max_gpus: dict[int, int] = {}
+        for worker in workers:
+            max_gpus[worker.nodes] = max(max_gpus.get(worker.nodes, 0), len(worker.gpus))
+        too_large = or_(*(and_(Job.nodes == nodes, Job.devices > gpus) for nodes, gpus in max_gpus.items()))
+        counts[WaitingReason.DEVICE] = session.scalar(select(func.count()).where(queued, too_large)) or 0
     documentation = "Queued jobs that wait for storage, or for more GPUs than any worker has."
     return _labelled(GaugeMetricFamily, "jobs_waiting", documentation, "reason", REPORTED_REASONS, counts)
 

@@ -28,6 +28,8 @@ class Worker(ResponseModel):
     concurrency: int
     """Maximum number of jobs that the worker runs at a time."""
     gpus: list[Gpu]
+    nodes: int
+    """Number of hosts on which the worker runs a job; it claims only jobs of that number."""
     draining: bool
     """Whether the worker is shutting down: it takes no new jobs and returns its running jobs to the queue."""
     missing: list[str]

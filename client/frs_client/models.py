@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: 03d20f8fe9ed5e0d83e901402a842b9aecb42153a8da07a8be0da6ae6f06a19d
+# SHA-256 of the schemas: 75f356e32b38c47fd6cc3beaf47c3246a739224a63ea68e9291e8ce1d025ae79
 
 from __future__ import annotations
 
@@ -1140,6 +1140,8 @@ class Worker(Model):
     concurrency: int
     """Maximum number of jobs that the worker runs at a time."""
     gpus: list[Gpu]
+    nodes: int
+    """Number of hosts on which the worker runs a job; it claims only jobs of that number."""
     draining: bool
     """Whether the worker is shutting down: it takes no new jobs and returns its running jobs to the queue."""
     missing: list[str]

@@ -434,6 +434,8 @@ class Worker(Base):
     """Number of jobs it runs at a time."""
     gpus: Mapped[list[Document]] = mapped_column(default=list)
     """One `{index, name, memory_total, memory_used, utilization}` per GPU, in bytes and percent; null where unknown."""
+    nodes: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Number of hosts on which it runs a job; it claims only jobs of that number."""
     draining: Mapped[bool] = mapped_column(default=False)
     """Whether it claims no more jobs and returns the running ones to the queue."""
     missing: Mapped[list[Document] | None]

@@ -72,14 +72,17 @@ def probe_waiting_reason(session: Session, worker_request: WorkerRequest) -> Sta
 
 def worker_reason(session: Session, job: Job, workers: Sequence[Worker]) -> tuple[WaitingReason, str]:
     """Return reason and message for a job that waits only for a worker; `workers` are those alive."""
-    if (job.nodes or 1) > 1:
-        return WaitingReason.NODES, f"The job runs on {job.nodes} hosts; a worker for {job.nodes} hosts claims it."
-    if not workers:
-        return WaitingReason.WORKER, "No worker is running."
-    max_gpus = max(len(worker.gpus) for worker in workers)
+    nodes = job.nodes or 1
+    for_nodes = [worker for worker in workers if worker.nodes == nodes]
+    if not for_nodes and nodes > 1:
+        return WaitingReason.NODES, f"The job runs on {nodes} hosts; a worker for {nodes} hosts claims it."
+    if not for_nodes:
+        message = "All workers are for jobs on several hosts." if workers else "No worker is running."
+        return WaitingReason.WORKER, message
+    max_gpus = max(len(worker.gpus) for worker in for_nodes)
     if (job.devices or 0) > max_gpus:
         return WaitingReason.DEVICE, f"The job requests {job.devices} GPUs; no worker has more than {max_gpus}."
-    large_enough = [worker for worker in workers if len(worker.gpus) >= (job.devices or 0)]
+    large_enough = [worker for worker in for_nodes if len(worker.gpus) >= (job.devices or 0)]
     return _missing_files_reason(session, job, large_enough) or (
         WaitingReason.WORKER,
         "A worker claims the job once it has free capacity and no job precedes it in the queue.",

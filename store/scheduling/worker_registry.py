@@ -27,6 +27,7 @@ def register(
     version: str,
     concurrency: int,
     gpus: list[Document],
+    nodes: int = 1,
     draining: bool = False,
     missing: Sequence[Document] = (),
 ) -> None:
@@ -37,6 +38,7 @@ def register(
         "version": version,
         "concurrency": concurrency,
         "gpus": gpus,
+        "nodes": nodes,
         "draining": draining,
     }
     values |= {"missing": list(missing)}

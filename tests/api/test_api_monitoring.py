@@ -234,6 +234,10 @@ def test_waiting_reasons_that_need_an_operator_are_counted(service, shapes, scra
     assert waiting() == {"waiting_for_storage": 0, "waiting_for_device": 0}
     service.transact(worker_registry.register, "w1", host="h", version="1", concurrency=1, gpus=[{"index": 0}])
     assert waiting() == {"waiting_for_storage": 0, "waiting_for_device": 1}
+    pair = {"host": "h", "version": "1", "concurrency": 1, "gpus": [{"index": 0}] * 4, "nodes": 2}
+    service.transact(worker_registry.register, "pair", **pair)
+    assert waiting()["waiting_for_device"] == 1, "a worker for jobs on two hosts does not count for others"
+    service.transact(worker_registry.deregister, "pair")
     lease = service.claim(service.submit()["id"])
     requeue = {"reason": WaitingReason.STORAGE, "message": "The disk is full.", "delay": 60, "attempt_counts": False}
     service.transact(lifecycle.requeue, lease, **requeue)

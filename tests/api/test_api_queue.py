@@ -48,7 +48,7 @@ def test_a_worker_is_listed_with_its_gpus_and_jobs(service, shapes):
     assert worker["gpus"][0] == GPU
     assert worker["gpus"][1]["memory_used"] is None
     assert (worker["draining"], worker["running"], worker["job_ids"]) == (True, 1, [lease.job_id])
-    assert worker["seen_at"].endswith("Z")
+    assert worker["seen_at"].endswith("Z") and worker["nodes"] == 1
 
 
 def test_a_worker_without_a_recent_heartbeat_is_not_listed(service, shapes):
@@ -165,6 +165,22 @@ def test_every_queued_job_has_a_waiting_reason(service, shapes):
     assert (on_many_gpus["devices"], on_many_gpus["nodes"]) == (8, 1)
     assert (on_two_hosts["devices"], on_two_hosts["nodes"]) == (None, 2)
     assert "2 hosts" in on_two_hosts["status_reason"]["message"]
+
+
+def test_a_job_waits_for_workers_of_its_number_of_hosts(service, shapes):
+    single, double = (service.submit(resources={"nodes": nodes, "devices": 1})["id"] for nodes in (1, 2))
+
+    def reasons():
+        return [service.get(f"/jobs/{job_id}")["status_reason"] for job_id in (single, double)]
+
+    register_worker(service, "pair", gpus=[GPU], nodes=2)
+    assert service.get("/workers")["data"][0]["nodes"] == 2
+    assert [reason["code"] for reason in reasons()] == ["waiting_for_worker", "waiting_for_worker"]
+    assert reasons()[0]["message"] == "All workers are for jobs on several hosts."
+    register_worker(service, "alone")
+    assert [reason["code"] for reason in reasons()] == ["waiting_for_device", "waiting_for_worker"]
+    service.transact(worker_registry.deregister, "pair")
+    assert [reason["code"] for reason in reasons()] == ["waiting_for_device", "waiting_for_nodes"]
 
 
 def missing_dataset(dataset, owner="admin", name="shapes"):

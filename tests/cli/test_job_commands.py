@@ -233,6 +233,7 @@ def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, 
         version="1.0",
         concurrency=2,
         gpus=[gpu],
+        nodes=2,
         draining=True,
         missing=missing,
     )
@@ -240,7 +241,12 @@ def test_the_queue_and_the_workers_are_shown(frs: Any, do: Any, submitted: Any, 
     assert "no estimate: No worker that claims jobs is running." in queue
     assert queue.index(first) < queue.index(f"running {running.job_id}")
     assert "urgent" in queue and "waiting_for_worker" in queue
-    for text in ("nearby", "A GPU, 2.0 of 8 GiB, 50 %", "draining", "nearby lacks cells/val of data set cells."):
+    for text in (
+        "nearby, first of 2 hosts",
+        "A GPU, 2.0 of 8 GiB, 50 %",
+        "draining",
+        "nearby lacks cells/val of data set cells.",
+    ):
         assert text in workers
     answer = json.loads(frs("queue", "--limit", 1, "--json").output)
     assert answer["data"][0]["job_id"] == first
@@ -302,7 +308,7 @@ def test_the_queue_names_the_jobs_that_its_estimate_leaves_out() -> None:
 
 def test_the_workers_table_names_a_worker_that_fails_job_after_job() -> None:
     row = {"name": "w1", "host": "h", "version": "1", "running": 0, "concurrency": 1, "gpus": [], "draining": False}
-    row |= {"seen_at": "2026-01-01T00:00:00Z", "missing": [], "failures_in_a_row": 3}
+    row |= {"seen_at": "2026-01-01T00:00:00Z", "missing": [], "failures_in_a_row": 3, "nodes": 1}
     console = Console(file=io.StringIO(), width=200)
     console.print(render.workers([row]))
     assert "w1 failed on 3 jobs in a row: check its log, driver and disk." in console.file.getvalue()

@@ -139,6 +139,12 @@ def test_a_worker_of_two_hosts_runs_a_job_of_two_whose_trainer_has_a_network_and
     assert "FRS_TRAINER_NETWORK" not in harness.artifact(single, "environ.json")
 
 
+def test_a_worker_of_two_hosts_registers_their_number(harness, start):
+    start("--nodes", "2", "--wait", "60")
+    until(lambda: harness.rows(select(Worker)))
+    assert harness.rows(select(Worker.nodes)) == [2]
+
+
 def test_options_of_a_single_run_need_once(capsys):
     with pytest.raises(SystemExit):
         parse(["--wait", "3"])

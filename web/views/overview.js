@@ -142,7 +142,7 @@ const Reason = ({ reason }) => html`
 function Workers({ rows, running }) {
   const jobName = (/** @type {string} */ id) => running.find((job) => job.job_id === id)?.name;
   const columns = [
-    { name: "name", title: "Worker", cell: (/** @type {Worker} */ row) => html`${row.name ?? row.id}<div class="hint">host ${row.host}, version ${row.version}</div>` },
+    { name: "name", title: "Worker", cell: (/** @type {Worker} */ row) => html`${row.name ?? row.id}<div class="hint">host ${row.host}${row.nodes > 1 && `, first of ${row.nodes} hosts`}, version ${row.version}</div>` },
     { name: "slots", title: "Slots", cell: (/** @type {Worker} */ row) => `${row.running} of ${row.concurrency} in use` },
     { name: "gpus", title: "GPUs", cell: (/** @type {Worker} */ row) => (row.gpus.length ? row.gpus.map((gpu) => html`<${GpuLine} gpu=${gpu} />`) : "none, runs on the CPU") },
     { name: "jobs", title: "Jobs", cell: (/** @type {Worker} */ row) => (row.job_ids.length ? row.job_ids.map((id) => html`<div key=${id}><${JobLink} id=${id} name=${jobName(id)} /></div>`) : "none") },

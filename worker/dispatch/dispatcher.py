@@ -211,6 +211,7 @@ class Dispatcher:
                 version=__version__,
                 concurrency=self._concurrency,
                 gpus=gpu_states,
+                nodes=self._capacity(0).nodes,
                 draining=draining,
                 missing=self._reported_missing,
             )
