@@ -21,6 +21,7 @@ from frs.cli.progress import Bar, drawing_bar
 from frs.comparison import paired_runs, run_folder
 from frs.dataset.check import check_split as check_split
 from frs.dataset.shapes.drawing import draw_dataset
+from frs.engine.place import DEFAULT_PORT, place_of
 from frs.errors import FrsError, InvalidSpec
 from frs.evaluation.export_report import ExportReport
 from frs.evaluation.report import Report
@@ -89,7 +90,7 @@ def join(
     ],
     master_port: Annotated[
         int, typer.Option(min=1, max=65535, envvar=["PET_MASTER_PORT", "MASTER_PORT"], help="Port of the first node.")
-    ] = 29500,
+    ] = DEFAULT_PORT,
     local_addr: Annotated[
         str | None,
         typer.Option(
@@ -107,7 +108,7 @@ def join(
     from frs.engine import nodes
 
     try:
-        place = nodes.place_of(master_addr, master_port, node_rank, local_addr)
+        place = place_of(master_addr, master_port, node_rank, local_addr)
         error_console.print(f"Waiting for a job at {master_addr}:{master_port}.", highlight=False)
         node = nodes.OtherNode(place, wait)
     except FrsError as error:

@@ -26,8 +26,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from frs import events
-from frs.engine import nodes, trainer
-from frs.engine.nodes import FirstNode, OtherNode, Place
+from frs.engine import trainer
+from frs.engine.nodes import FirstNode, OtherNode, open_group_store
+from frs.engine.place import Place, place_in
 from frs.errors import FrsError, NodesUnavailable
 from frs.events import Outcome
 from frs.isolation.process import PARENT, die_with_parent
@@ -57,7 +58,7 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
         if spec.job.resources.nodes == 1:
             end = _run_processes(spec, workdir, emit)
         else:
-            place = nodes.place_in()
+            place = place_in()
             first = FirstNode(place, spec, workdir)
             message = f"The {spec.job.resources.nodes} nodes of the job meet at {place.host}:{place.port}."
             emit(events.Log(message=message))
@@ -191,7 +192,7 @@ def _process_group(resources: Resources, rendezvous: str | Place, local_rank: in
     if isinstance(rendezvous, str):
         return process_group.process_group(local_rank, size, FileStore(rendezvous, size), gpu)
     rank = rendezvous.node * resources.trainers_per_node + local_rank
-    return process_group.process_group(rank, size, rendezvous.open_group_store(), gpu, rendezvous.address)
+    return process_group.process_group(rank, size, open_group_store(rendezvous), gpu, rendezvous.address)
 
 
 def _run_processes(

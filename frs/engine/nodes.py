@@ -5,25 +5,20 @@ The store holds the job, a counter of each other node that shows that it is aliv
 processes of all nodes rendezvous there, too.
 """
 
-import os
 import socket
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import BaseModel
 from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
+from frs.engine.place import Place
 from frs.errors import FileNotOnNode, NodesUnavailable
 from frs.events import Outcome
 from frs.resolved import ResolvedSpec
 
-DEFAULT_PORT = 29500
-"""Port of the first node, as torchrun's."""
 JOIN_SECONDS = 300.0
 """Time in which the other nodes must have joined."""
 LOST_SECONDS = 30.0
@@ -45,56 +40,6 @@ class Job(BaseModel):
     workdir: Path
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a node is, and where it meets the others."""
-
-    host: str
-    """Name or address of the first node."""
-    port: int
-    node: int
-    """Number of this node; the first is 0."""
-    address: str
-    """Address of this node at which its processes listen to those of the other nodes."""
-
-    def open_store(self, *, is_server: bool = False) -> Store:
-        """Connect to the store of the first node or, there, open it. Raises DistError."""
-        timeout = timedelta(seconds=LOST_SECONDS)
-        return TCPStore(self.host, self.port, is_master=is_server, timeout=timeout, wait_for_workers=False)
-
-    def open_group_store(self) -> Store:
-        """Return the store of the process group. Raises DistError."""
-        return PrefixStore(GROUP, self.open_store())
-
-
-def place_of(host: str | None, port: int, node: int, address: str | None = None) -> Place:
-    """Return the place of a node. Its address is by default the one from which it reaches the first node.
-
-    Raises NodesUnavailable if the first node's address is missing or cannot be resolved.
-    """
-    if not host:
-        raise NodesUnavailable("The job runs on several nodes, and the address of the first one is not set.")
-    try:
-        own = address or _address_towards(host, port)
-    except OSError as error:
-        raise NodesUnavailable(f"The first node's address {host!r} cannot be used: {error.strerror}.") from None
-    if _is_loopback(own) and not (address or _is_loopback(host)):
-        raise NodesUnavailable(
-            f"{host} is {own} on this host, an address that the other nodes cannot reach.",
-            "Set MASTER_ADDR to the address of the first node in the network of the nodes.",
-        )
-    return Place(host, port, node, own)
-
-
-def place_in(environment: Mapping[str, str] = os.environ) -> Place:
-    """Return the place of the first node from torchrun's variables. Raises NodesUnavailable."""
-    host, port = (environment.get(f"PET_{name}") or environment.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))
-    number = int(port) if port and port.isdecimal() else DEFAULT_PORT if not port else 0
-    if not 0 < number < 1 << 16:
-        raise NodesUnavailable(f"MASTER_PORT is {port!r}, which is no port.")
-    return place_of(host, number, 0, environment.get("PET_LOCAL_ADDR"))
-
-
 class FirstNodeEnded(Exception):
     """The first node has ended the attempt, or cannot be reached any more."""
 
@@ -106,7 +51,7 @@ class FirstNode:
         """Open the store, and make the job available in it. Raises NodesUnavailable."""
         self._place = place
         try:
-            self._store = place.open_store(is_server=True)
+            self._store = _open_store(place, is_server=True)
         except DistError as error:
             reason = str(error).splitlines()[0]
             raise NodesUnavailable(f"Port {place.port} of this host cannot be opened: {reason}") from None
@@ -197,6 +142,11 @@ class OtherNode:
             return
 
 
+def open_group_store(place: Place) -> Store:
+    """Return the store of the process group. Raises DistError."""
+    return PrefixStore(GROUP, _open_store(place))
+
+
 def _connect(place: Place, wait_seconds: float) -> Store:
     """Connect to the store of the first node, which opens it when its trainer starts. Raises NodesUnavailable.
 
@@ -206,23 +156,14 @@ def _connect(place: Place, wait_seconds: float) -> Store:
     while True:
         with suppress(OSError, DistError):
             socket.create_connection((place.host, place.port), CONNECT_SECONDS).close()
-            return place.open_store()
+            return _open_store(place)
         if time.monotonic() > until:
             at = f"{place.host}:{place.port}"
             raise NodesUnavailable(f"No job of several nodes has started at {at} within {wait_seconds:g} s.")
         time.sleep(BEAT_SECONDS)
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _address_towards(host: str, port: int) -> str:
-    """Return the address from which this host reaches another one. Nothing is sent. Raises OSError."""
-    family, kind, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.connect(target)
-        return str(probe.getsockname()[0])
+def _open_store(place: Place, *, is_server: bool = False) -> Store:
+    """Connect to the store of the first node or, there, open it. Raises DistError."""
+    timeout = timedelta(seconds=LOST_SECONDS)
+    return TCPStore(place.host, place.port, is_master=is_server, timeout=timeout, wait_for_workers=False)

@@ -73,6 +73,11 @@ def test_an_unknown_spec_name_lists_the_recipes() -> None:
     assert result.exit_code == 2 and "gfl_r101_r50_1x" in result.stderr
 
 
+def test_the_commands_start_without_torch() -> None:
+    program = "import sys, frs.cli.main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+
+
 def test_check_prints_the_issues_of_a_split(data: Path, tmp_path: Path) -> None:
     split = data / "tiny" / "val", data / "tiny" / "annotations" / "instances_val.json"
     assert frs_in_this_process("check", *split).exit_code == 0

@@ -16,7 +16,8 @@ from waiting import until
 from frs import events
 from frs.detectors import weights
 from frs.engine import launcher, nodes
-from frs.engine.nodes import FirstNode, FirstNodeEnded, OtherNode, Place
+from frs.engine.nodes import FirstNode, FirstNodeEnded, OtherNode
+from frs.engine.place import Place, place_in
 from frs.engine.trainer import failure
 from frs.errors import NodesUnavailable, OutOfMemory
 from frs.resolved import ResolvedSpec, resolve
@@ -193,7 +194,7 @@ def test_two_jobs_cannot_use_one_port(tmp_path: Path, data: Path, models: Path, 
 )
 def test_an_unusable_address_of_the_first_node_is_an_error(variables: dict[str, str], message: str) -> None:
     with pytest.raises(NodesUnavailable, match=message):
-        nodes.place_in(variables)
+        place_in(variables)
 
 
 def test_a_name_that_means_this_host_alone_is_no_address_of_the_first_node(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,14 +202,14 @@ def test_a_name_that_means_this_host_alone_is_no_address_of_the_first_node(monke
     found = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.1.1", 29500))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     with pytest.raises(NodesUnavailable, match="node7 is 127.0.0.1 on this host"):
-        nodes.place_in({"MASTER_ADDR": "node7"})
-    assert nodes.place_in({"MASTER_ADDR": "node7", "PET_LOCAL_ADDR": "10.0.0.7"}).address == "10.0.0.7"
+        place_in({"MASTER_ADDR": "node7"})
+    assert place_in({"MASTER_ADDR": "node7", "PET_LOCAL_ADDR": "10.0.0.7"}).address == "10.0.0.7"
 
 
 def test_torchruns_variables_name_the_first_node() -> None:
     variables = {"PET_MASTER_ADDR": FIRST, "PET_MASTER_PORT": "1234", "PET_LOCAL_ADDR": SECOND}
-    assert nodes.place_in(variables) == Place(FIRST, 1234, 0, SECOND)
-    assert nodes.place_in({"MASTER_ADDR": FIRST}) == Place(FIRST, 29500, 0, FIRST)
+    assert place_in(variables) == Place(FIRST, 1234, 0, SECOND)
+    assert place_in({"MASTER_ADDR": FIRST}) == Place(FIRST, 29500, 0, FIRST)
 
 
 def test_join_ends_with_3_if_no_job_starts_in_time(port: int) -> None:
