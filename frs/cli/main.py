@@ -3,28 +3,23 @@
 from frs.isolation.early import JAIL
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from rich.console import Console
-from rich.markup import escape
-from rich.status import Status
 
 from frs import events, host_check, spec_file
-from frs.cli import export_tables, report_text
+from frs.cli import running
+from frs.cli.console import output_console, print_error
 from frs.cli.doctor import check_engine
-from frs.cli.progress import Bar, drawing_bar
-from frs.comparison import paired_runs, run_folder
+from frs.cli.join import join
+from frs.cli.planning import plan_for_worker, print_plan
+from frs.cli.progress import drawing_bar
 from frs.dataset.check import check_split as check_split
 from frs.dataset.shapes.drawing import draw_dataset
-from frs.engine.place import DEFAULT_PORT, place_of
 from frs.errors import FrsError, InvalidSpec
-from frs.evaluation.export_report import ExportReport
-from frs.evaluation.report import Report
 from frs.isolation import jail
 from frs.isolation.process import die_with_parent
 from frs.recipes import RECIPES
@@ -33,7 +28,6 @@ from frs.spec import JobSpec
 from frs.unknown_fields import describe_unknown_field
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, help=__doc__, pretty_exceptions_enable=False)
-output_console, error_console = Console(), Console(stderr=True)
 SpecFile = Annotated[Path | None, typer.Option(help="Resolved spec (JSON) from the worker.", hidden=True)]
 EventsDescriptor = Annotated[int | None, typer.Option(help="Write events to this file descriptor.", hidden=True)]
 
@@ -59,74 +53,27 @@ def train(
     """Run a job spec on this machine, without the service."""
     if events_fd is not None and spec is not None and workdir is not None:
         emit = _worker_emit(events_fd)
-        raise SystemExit(_run(ResolvedSpec.model_validate_json(spec.read_bytes()), workdir, emit))
+        raise SystemExit(running.run(ResolvedSpec.model_validate_json(spec.read_bytes()), workdir, emit))
     if recipe is None:
         raise typer.BadParameter("Name a spec file or a recipe.", param_hint="SPEC")
     try:
         job = read_spec(str(recipe), set_ or [])
         resolved = resolve(job, data, models)
     except FrsError as error:
-        raise SystemExit(_print_error(error)) from None
+        raise SystemExit(print_error(error)) from None
     if job.pairs and job.resources.nodes > 1:
         raise typer.BadParameter(
             "A job on several nodes runs without `baseline` here: remove it, or post the job to the service.",
             param_hint="SPEC",
         )
     folder = workdir or Path("runs") / (job.name or "job").replace(" ", "-")
-    code = _run_pairs(resolved, folder, json_) if job.pairs else _run_in(folder, resolved, json_)
+    code = running.run_pairs(resolved, folder, json_) if job.pairs else running.run_in(folder, resolved, json_)
     if not json_:
         typer.echo(f"Work folder: {folder}")
     raise SystemExit(code)
 
 
-@app.command()
-def join(
-    node_rank: Annotated[
-        int,
-        typer.Option(min=1, envvar=["PET_NODE_RANK", "NODE_RANK"], help="Number of this node; the first one is 0."),
-    ],
-    master_addr: Annotated[
-        str, typer.Option(envvar=["PET_MASTER_ADDR", "MASTER_ADDR"], help="Name or address of the first node.")
-    ],
-    master_port: Annotated[
-        int, typer.Option(min=1, max=65535, envvar=["PET_MASTER_PORT", "MASTER_PORT"], help="Port of the first node.")
-    ] = DEFAULT_PORT,
-    local_addr: Annotated[
-        str | None,
-        typer.Option(
-            envvar="PET_LOCAL_ADDR", show_default="the one that reaches the first", help="Address of this node."
-        ),
-    ] = None,
-    wait: Annotated[float, typer.Option(metavar="SECONDS", help="Wait so long for a job to start.")] = 600.0,
-) -> None:
-    """Take part in a job of several nodes (`resources.nodes`) that the first node runs, and end with it.
-
-    All nodes need the job's files and its work folder under the same paths. Options and variables are torchrun's. Exit
-    status: 0, this node's part has ended; 1, it has failed; 3, no job started in time; 4, the first node has ended it.
-    """
-    jail.isolate(network=True)
-    from frs.engine import nodes
-
-    try:
-        place = place_of(master_addr, master_port, node_rank, local_addr)
-        error_console.print(f"Waiting for a job at {master_addr}:{master_port}.", highlight=False)
-        node = nodes.OtherNode(place, wait)
-    except FrsError as error:
-        _print_error(error)
-        raise SystemExit(3) from None
-    spec = node.job.spec
-    _hide_gpus(spec)
-    from frs.engine import launcher
-
-    error_console.print(f"Joined as node {node_rank} of {spec.job.resources.nodes}.", highlight=False)
-    try:
-        outcome = launcher.join(node)
-    except nodes.FirstNodeEnded as error:
-        error_console.print(error, highlight=False)
-        raise SystemExit(4) from None
-    if outcome.error is not None:
-        error_console.print(f"{outcome.error.code}: {outcome.error.message}", highlight=False, markup=False)
-    raise SystemExit(1 if outcome.status == "failed" else 0)
+app.command()(join)
 
 
 @app.command()
@@ -146,14 +93,14 @@ def plan(
 ) -> None:
     """Check a job spec and run a few training steps; print the checks and the estimated cost."""
     if events_fd is not None and spec is not None:
-        raise SystemExit(_plan_for_worker(spec, _worker_emit(events_fd)))
+        raise SystemExit(plan_for_worker(spec, _worker_emit(events_fd)))
     if recipe is None:
         raise typer.BadParameter("Name a spec file or a recipe.", param_hint="SPEC")
     try:
         resolved = resolve(read_spec(str(recipe), set_ or []), data, models)
     except FrsError as error:
-        raise SystemExit(_print_error(error)) from None
-    raise SystemExit(_plan(resolved, json_))
+        raise SystemExit(print_error(error)) from None
+    raise SystemExit(print_plan(resolved, json_))
 
 
 @app.command()
@@ -180,7 +127,7 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Print events as JSON lines instead of a bar.")] = False,
 ) -> None:
     """Compare finished runs: report, confidence intervals and pictures."""
-    raise SystemExit(_compare(student, baseline, output, json_))
+    raise SystemExit(running.compare(student, baseline, output, json_))
 
 
 @app.command()
@@ -202,8 +149,9 @@ def export(
 
     Exit status 1: a file loses too much mAP, or the student finds no objects that it could lose.
     """
-    changes = {"formats": formats, "max_drop": max_drop, "input_size": "fixed" if fixed else "dynamic"}
-    raise SystemExit(_export(run, {name: value for name, value in changes.items() if value is not None}, output, json_))
+    options = {"formats": formats, "max_drop": max_drop, "input_size": "fixed" if fixed else "dynamic"}
+    settings: dict[str, object] = {name: value for name, value in options.items() if value is not None}
+    raise SystemExit(running.export(run, settings, output, json_))
 
 
 @app.command()
@@ -217,7 +165,7 @@ def check(
         with drawing_bar("checking") as progress:
             report = check_split(images, annotations, progress=progress)
     except FrsError as error:
-        raise SystemExit(_print_error(error)) from None
+        raise SystemExit(print_error(error)) from None
     if json_:
         typer.echo(report.model_dump_json(indent=2))
     else:
@@ -296,103 +244,6 @@ def _message(error: ErrorDetails) -> str:
     return (describe_unknown_field(JobSpec, error["loc"]) if unknown else error["msg"]).rstrip(".")
 
 
-def _run_pairs(spec: ResolvedSpec, folder: Path, json_: bool) -> int:
-    """Run the runs that have not succeeded yet one after the other, then compare all."""
-    runs = list(paired_runs.planned_runs(spec))
-    for run in runs:
-        try:
-            done = paired_runs.is_done(folder / run.name, run.spec)
-        except FrsError as error:
-            return _print_error(error)
-        if not done and (code := _run_in(folder / run.name, run.spec, json_)):
-            return code
-    folders = {role: [folder / run.name for run in runs if run.role == role] for role in ("student", "baseline")}
-    return _compare(folders["student"], folders["baseline"], folder, json_)
-
-
-def _compare(students: list[Path], baselines: list[Path], output: Path, json_: bool) -> int:
-    try:
-        spec = paired_runs.comparison_spec(students, baselines)
-    except FrsError as error:
-        return _print_error(error)
-    code = _run_in(output, spec, json_)
-    if not code and not json_:
-        report = Report.model_validate_json((output / "report.json").read_bytes())
-        output_console.print(report_text.table(report))
-        output_console.print(report_text.conclusion(report), highlight=False, markup=False)
-    return code
-
-
-def _export(run: Path, settings: dict[str, object], output: Path | None, json_: bool) -> int:
-    try:
-        spec = run_folder.export_spec(run, settings)
-    except FrsError as error:
-        return _print_error(error)
-    folder = output or run / "export"
-    if code := _run_in(folder, spec, json_):
-        return code
-    report = ExportReport.model_validate_json((folder / "export" / "export.json").read_bytes())
-    if not json_:
-        output_console.print(export_tables.table(report))
-        output_console.print(*export_tables.notes(report), sep="\n", highlight=False, markup=False)
-        typer.echo(f"Files: {folder / 'export'}")
-    return 0 if report.passed else 1
-
-
-def _run_in(folder: Path, spec: ResolvedSpec, json_: bool) -> int:
-    """Run `spec` with a bar or JSON lines, and log its events in the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / run_folder.EVENT_LOG).open("a") as event_log:
-        if json_:
-            code = _run(spec, folder, events.to_all(events.lines_to(event_log), events.lines_to(sys.stdout)))
-        else:
-            with Bar() as bar:
-                code = _run(spec, folder, events.to_all(events.lines_to(event_log), bar))
-    if code == 0:  # until then the folder may belong to another spec, whose checkpoints the engine rejects
-        (folder / run_folder.SPEC).write_text(spec.model_dump_json())
-    return code
-
-
-def _run(spec: ResolvedSpec, workdir: Path, emit: events.Emit) -> int:
-    _hide_gpus(spec)
-    # torch takes seconds to import, and `check` does not need it
-    if spec.job.resources.trainers > 1 and spec.comparison_inputs is None:
-        from frs.engine.launcher import run
-    else:
-        from frs.engine.trainer import run
-    return run(spec, workdir, emit)
-
-
-def _plan(spec: ResolvedSpec, json_: bool) -> int:
-    _hide_gpus(spec)
-    from frs.cli import plan_tables
-    from frs.engine import trainer
-    from frs.preflight import plan
-
-    trainer.silence_libraries()
-    with error_console.status("starting") as status:
-        estimate = plan.estimate(spec, lambda event: _show_phase(event, status))
-    if json_:
-        typer.echo(estimate.model_dump_json(indent=2))
-    else:
-        for table in plan_tables.tables(estimate):
-            Console().print(table, "")
-    return estimate.exit_code
-
-
-def _plan_for_worker(file: Path, emit: events.Emit) -> int:
-    spec = ResolvedSpec.model_validate_json(file.read_bytes())
-    _hide_gpus(spec)
-    from frs.engine import trainer
-    from frs.preflight import plan
-
-    trainer.silence_libraries()
-    estimate = plan.estimate(spec, emit)
-    emit(events.Facts(values=estimate.model_dump(mode="json")))
-    emit(events.Outcome(status="succeeded"))
-    return 0
-
-
 def _worker_emit(events_fd: int) -> events.Emit:
     """Return an `Emit` to the worker's pipe, and make this process end with the worker."""
     die_with_parent()
@@ -400,20 +251,3 @@ def _worker_emit(events_fd: int) -> events.Emit:
     if JAIL is not None:
         emit(events.Log(message=str(JAIL)))
     return emit
-
-
-def _show_phase(event: events.Event, status: Status) -> None:
-    if isinstance(event, events.Phase):
-        status.update(event.phase)
-
-
-def _hide_gpus(spec: ResolvedSpec) -> None:
-    if spec.job.resources.devices == 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # mmengine uses any visible GPU, and checks at import
-
-
-def _print_error(error: FrsError) -> int:
-    error_console.print(f"[red]{error.code}[/]: {escape(error.message)}", highlight=False)
-    if error.hint:
-        error_console.print(error.hint, highlight=False, markup=False)
-    return 2
