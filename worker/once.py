@@ -41,7 +41,7 @@ def run_once(settings: Settings, database: Database, once: Once, command: Sequen
     dispatcher.start()
     lease = dispatcher.wait_for_end()
     if lease is None:
-        _log.info("There is nothing to claim.", job_id=once.job_id)
+        _log.info("There is nothing to claim.", job_id=once.job_id, missing=dispatcher.missing_for_jobs())
         return ExitCode.NOTHING_TO_DO
     return ExitCode.DONE if _has_ended(database, lease) else ExitCode.RETURNED
 

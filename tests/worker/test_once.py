@@ -24,7 +24,7 @@ WORKER = Path(STUB[-1]).with_name("stub_worker.py")
 
 
 @pytest.fixture
-def start(harness):
+def start(harness, tmp_path):
     """Return a function that starts a worker with `--once`; the workers are killed after the test."""
     processes = []
 
@@ -33,7 +33,8 @@ def start(harness):
         names = {*settings.model_fields_set, *changes}
         variables = {f"FRS_{name.upper()}": str(getattr(settings, name)) for name in names}
         command = [sys.executable, WORKER, "--once", *arguments]
-        processes.append(subprocess.Popen(command, env={**os.environ, **variables}, stderr=subprocess.DEVNULL))
+        with (tmp_path / "worker.log").open("wb") as log:
+            processes.append(subprocess.Popen(command, env={**os.environ, **variables}, stdout=log, stderr=log))
         return processes[-1]
 
     yield start_worker
@@ -67,10 +68,11 @@ def test_it_runs_the_named_job_only(harness, start):
     assert start("--job", named).wait() == ExitCode.NOTHING_TO_DO
 
 
-def test_a_job_whose_files_it_lacks_is_nothing_to_do(harness, start):
+def test_a_job_whose_files_it_lacks_is_nothing_to_do_and_the_log_names_them(harness, start, tmp_path):
     harness.submit(steps=3)
     (harness.settings.datasets_root / "shapes" / "val.json").unlink()
     assert start().wait() == ExitCode.NOTHING_TO_DO
+    assert "lacks shapes/val.json of data set shapes" in (tmp_path / "worker.log").read_text()
 
 
 def test_a_failed_job_is_done(harness, start):

@@ -141,6 +141,10 @@ class Dispatcher:
         self._thread.join()
         return self._only_lease
 
+    def missing_for_jobs(self) -> list[str]:
+        """Return what this worker lacked for queued jobs when it registered last."""
+        return [entry["message"] for entry in self._reported_missing if entry["owner"] is not None]
+
     def _run(self) -> None:
         started, failures = time.monotonic(), 0
         while not self._stopping.is_set():
