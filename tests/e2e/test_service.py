@@ -166,6 +166,7 @@ def test_a_job_continues_from_its_last_checkpoint_after_its_trainer_was_killed(c
     assert rewound_to[0] == 0 and 12 <= rewound_to[1] < 48
 
 
+@pytest.mark.slow
 def test_an_export_survives_the_death_of_its_trainer_and_of_its_worker_and_its_file_predicts(
     data: Path, client: Client
 ) -> None:

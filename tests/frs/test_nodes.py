@@ -74,6 +74,7 @@ def last_student(folder: Path, emitted: list[events.Event]) -> dict[str, torch.T
     return weights.read(folder / file.path)["state_dict"]
 
 
+@pytest.mark.slow
 def test_two_nodes_end_with_the_weights_of_one_process(
     tmp_path: Path, data: Path, models: Path, join: Join, port: int
 ) -> None:
@@ -94,6 +95,7 @@ def test_two_nodes_end_with_the_weights_of_one_process(
         torch.testing.assert_close(states[2][name], tensor, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_killed_node_ends_the_attempt_which_resumes_and_stops_as_one(
     tmp_path: Path, data: Path, models: Path, join: Join, port: int
 ) -> None:

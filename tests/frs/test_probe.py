@@ -78,7 +78,7 @@ def test_the_probe_restores_running_means() -> None:
     assert fingerprint(model) == before
 
 
-@pytest.mark.parametrize("architecture", ["gfl", "faster_rcnn"])
+@pytest.mark.parametrize("architecture", ["gfl", pytest.param("faster_rcnn", marks=pytest.mark.slow)])
 def test_a_run_with_the_probe_equals_one_without(
     train: Train, tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,7 +98,7 @@ def _last_student(emitted: list[events.Event]) -> str:
     return [event for event in of(events.Checkpoint, emitted) if event.kind == "student"][-1].path
 
 
-@pytest.mark.parametrize("kill_at", [2, 4, 6])
+@pytest.mark.parametrize("kill_at", [4, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 6))])
 def test_a_resumed_run_equals_an_uninterrupted_one(train: Train, tmp_path: Path, kill_at: int) -> None:
     spec = quantize(schedule={"checkpoint_every": 1})
     train(spec, tmp_path / "uninterrupted")

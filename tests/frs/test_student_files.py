@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from tiny import ARCHITECTURES, SAMPLED_ARCHITECTURES, Train, described, job, of
+from tiny import ARCHITECTURES, Train, described, job, of
 
 from frs import events
 from frs.detectors import weights
@@ -68,7 +68,7 @@ BACKBONES = {
 GFL_IN_MAKE_TEST = [name if name == "gfl" else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
 
 
-@pytest.mark.parametrize("architecture", SAMPLED_ARCHITECTURES)
+@pytest.mark.parametrize("architecture", GFL_IN_MAKE_TEST)
 def test_plain_mmdet_gets_the_same_metrics_for_the_student(
     train: Train, data: Path, tmp_path: Path, architecture: str
 ) -> None:

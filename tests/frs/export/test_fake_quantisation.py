@@ -29,9 +29,9 @@ SIZE = (96, 96)
 CASES = {
     "gfl, group norms": described("gfl"),
     "gfl, residual additions": described("gfl", backbone={"depth": 18, "width": 8}),
-    "faster_rcnn": described("faster_rcnn"),
 }
 SLOW = {
+    "faster_rcnn": described("faster_rcnn"),
     "retinanet, ReLU6 and depthwise": described("retinanet", backbone={"type": "tf_efficientnet_lite0"}),
     "rtmdet, SiLU": described("rtmdet", backbone={"type": "CSPNeXt", "widen_factor": 0.125}),
     "fcos, MobileNetV2": described("fcos", backbone={"type": "MobileNetV2", "widen_factor": 0.25}),
