@@ -51,7 +51,7 @@ class Detector:
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.metadata = {key: json.loads(value) for key, value in metadata.items()}
         self.classes = self.metadata["classes"]
-        names = ("score_threshold", "iou_threshold", "max_detections", "best_class_only")
+        names = ("score_threshold", "iou_threshold", "max_detections", "best_class_only", "clip")
         self.settings = {name: self.metadata[name] for name in names if name in self.metadata}
         """Arguments of `choose`, for a file without NMS."""
 
@@ -81,13 +81,14 @@ def choose(
     iou_threshold: float,
     max_detections: int,
     best_class_only: bool,
+    clip: bool,
 ) -> tuple[Array, Array, Array]:
     """Return the detections among the boxes (P, 4) and scores (P, K) of an image of `size`, [width, height]."""
     candidates = scores > score_threshold
     if best_class_only:
         candidates &= np.arange(scores.shape[1]) == scores.argmax(axis=1)[:, None]
     rows, labels = np.nonzero(candidates)
-    corners = np.clip(boxes[rows], 0, np.tile(size, 2)).astype(np.float32)
+    corners = (np.clip(boxes[rows], 0, np.tile(size, 2)) if clip else boxes[rows]).astype(np.float32)
     inside = (corners[:, 2:] > corners[:, :2]).all(axis=1)
     corners, rows, labels = corners[inside], rows[inside], labels[inside]
     kept = suppress(corners, scores[rows, labels], labels, iou_threshold, max_detections)

@@ -42,7 +42,7 @@ def decode_distributions(head: Any, priors: Tensor, boxes: Tensor, stride: int) 
 
 
 def scale_corners(head: Any, priors: Tensor, boxes: Tensor, stride: int) -> Tensor:
-    """Return the boxes of TOOD, which are in units of the stride. mmdet does not clip them to the image."""
+    """Return the boxes of TOOD, which are in units of the stride."""
     return boxes * stride
 
 
@@ -57,6 +57,10 @@ _DECODE: dict[Any, Decode] = {
     TOODHead._predict_by_feat_single: scale_corners,
 }
 """How boxes are decoded, by the method of mmdet that `frs.export` repeats."""
+
+
+UNCLIPPED = (scale_corners, decode_centres)
+"""Of these, mmdet does not clip the boxes to the image."""
 
 
 def decoder_of(head: Any) -> Decode | None:

@@ -17,7 +17,7 @@ from torchvision.ops import nms, roi_align
 
 from frs.detectors.heads import Detector, dense_head
 from frs.errors import ExportUnsupported, UnsupportedDetector
-from frs.export.levels import Decode, decode_centres, decode_deltas, decoder_of, levels_of, scale_corners
+from frs.export.levels import UNCLIPPED, Decode, decode_centres, decode_deltas, decoder_of, levels_of
 
 
 class Boxes(NamedTuple):
@@ -72,7 +72,7 @@ class DetectorNetwork(nn.Module):
                 scores = scores * level.factors[rows]
             parts.append(Boxes(corners, scores, labels))
         boxes = concatenate(parts)
-        corners = boxes.corners if self.decode is scale_corners else clip(boxes.corners, content)
+        corners = boxes.corners if self.decode in UNCLIPPED else clip(boxes.corners, content)
         return drop_small(boxes._replace(corners=corners / scale.repeat(2)), config.get("min_bbox_size", -1))
 
     def _yolox_candidates(self, pyramid: tuple[Tensor, ...], scale: Tensor) -> Boxes:

@@ -17,7 +17,7 @@ from frs.detectors.heads import Detector, dense_head
 from frs.errors import ExportUnsupported
 from frs.export.candidates import CandidateNetwork
 from frs.export.deformable import sampled_deform_conv
-from frs.export.levels import decode_centres, decoder_of
+from frs.export.levels import UNCLIPPED, decode_centres, decoder_of
 from frs.export.network import DetectorNetwork
 from frs.export.padding import fix_padding
 from frs.export.preprocessing import IR_VERSION, OPSET, Preprocessing, build_graph
@@ -51,15 +51,18 @@ def build_candidates_model(
 ) -> onnx.ModelProto:
     """Return the model `images` (B, 3, H, W), fp32, RGB, 0 to 255 -> `boxes` (B, P, 4), `scores` (B, P, K).
 
-    For B images of `preprocessing.padded_size`; see `CandidateNetwork`. What is left to do is in the metadata: the
-    colour that fills up an image, thresholds, and the number of boxes. Raises ExportUnsupported.
+    For B images of `preprocessing.padded_size`, of TOOD for one; see `CandidateNetwork`. The metadata has what is left
+    to do: the colour that fills up an image, thresholds, the number of boxes. Raises ExportUnsupported.
     """
     detector = _prepared(detector)
     network = CandidateNetwork(detector, preprocessing)
     width, height = preprocessing.padded_size
     images = 255 * torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     shapes = {"images": {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}}
-    program = _trace(network, (images,), shapes, ("images",), ("boxes", "scores"))
+    names = ("images",), ("boxes", "scores")
+    program = _trace(network, (images,), shapes, *names)
+    if not program.graph.input[0].type.tensor_type.shape.dim[0].dim_param:  # TOOD's head loops over its images
+        program = _trace(network, (images[:1],), None, *names)
     return _with_metadata(program, {**metadata, **post_processing(detector, preprocessing)})
 
 
@@ -111,7 +114,7 @@ def _with_metadata(model: onnx.ModelProto, metadata: Mapping[str, object]) -> on
 def post_processing(detector: Detector, preprocessing: Preprocessing) -> dict[str, object]:
     """Return what `frs_runner.py` needs for the images and boxes of a file without NMS."""
     head = dense_head(detector)
-    config = head.test_cfg
+    config, decode = head.test_cfg, decoder_of(head)
     pad = [
         preprocessing.pad_value * std + mean for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True)
     ]
@@ -123,7 +126,8 @@ def post_processing(detector: Detector, preprocessing: Preprocessing) -> dict[st
         "score_threshold": config.score_thr,
         "iou_threshold": config.nms.iou_threshold,
         "max_detections": config.get("max_per_img", config.nms.get("max_num", -1)),
-        "best_class_only": decoder_of(head) is decode_centres,  # YOLOX
+        "best_class_only": decode is decode_centres,
+        "clip": decode not in UNCLIPPED,
     }
 
 

@@ -22,12 +22,15 @@ from frs import events
 from frs.cli.main import app
 from frs.comparison import run_folder
 from frs.cpu_load import LOADAVG
+from frs.detector_spec import DescribedDetector
+from frs.detectors import builder
 from frs.engine import stages, trainer
 from frs.errors import ExportUnsupported
 from frs.evaluation import export_report
 from frs.evaluation.export_report import ExportReport
-from frs.export import frs_runner, parity, quantise, stage
+from frs.export import frs_runner, onnx_file, parity, quantise, stage
 from frs.export.names import FILE_NAMES
+from frs.export.preprocessing import preprocessing_of
 from frs.files import digest
 from frs.resolved import resolve
 from frs.spec import JobSpec
@@ -121,6 +124,17 @@ def test_a_file_without_nms_takes_a_batch_and_has_no_operators_of_variable_size(
     alone = session.run(["boxes", "scores"], {"images": images[1:2]})
     np.testing.assert_allclose(boxes[1], alone[0][0], atol=1e-3)
     np.testing.assert_allclose(scores[1], alone[1][0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "batch"), [("gfl", "batch"), ("tood", 1)])
+def test_a_head_that_loops_over_its_images_takes_one(architecture: str, batch: str | int, models: Path) -> None:
+    detector = builder.build(DescribedDetector.model_validate(described(architecture)), 3, models)
+    preprocessing = preprocessing_of(detector.data_preprocessor, (96, 96), fixed=True)
+    model = onnx_file.build_candidates_model(detector, preprocessing, {"classes": list("abc")})
+    size = model.graph.input[0].type.tensor_type.shape.dim[0]
+    assert batch == (size.dim_param or size.dim_value)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    assert session.run(["scores"], {"images": np.zeros((1, 3, 96, 96), np.float32)})[0].shape[2] == 3
 
 
 def test_a_detector_of_two_stages_has_no_file_without_nms(data: Path, tmp_path: Path) -> None:

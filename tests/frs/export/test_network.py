@@ -74,6 +74,7 @@ def test_the_candidates_of_a_batch_give_the_same_boxes(architecture: str, models
         settings = {name: metadata[name] for name in inspect.signature(choose).parameters if name in metadata}
         found = choose(corners[number].numpy(), scores[number].numpy(), (PADDED[1], PADDED[0]), **settings)
         assert len(found[1]) == len(expected[1]) > 10
+        assert found[0].min() == pytest.approx(float(expected[0].min()), abs=1e-3), "clipped if the network clips"
         # convolutions sum a batch in another order
         torch.testing.assert_close(torch.from_numpy(found[1]), expected[1], atol=1e-4, rtol=1e-4)
 
