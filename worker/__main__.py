@@ -4,8 +4,12 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from sqlalchemy.exc import OperationalError
+
 from frs.isolation.process import die_with_parent, hide_memory
+from store.db import schema
 from store.db.database import open_database
+from store.errors import DatabaseNotReady
 from store.initialise import make_folders
 from store.settings import Settings
 from store.settings_report import unknown_variables
@@ -27,6 +31,7 @@ def main(arguments: Sequence[str] | None = None, command: Sequence[str] = COMMAN
     logs.configure()
     for message in unknown_variables():
         logging.getLogger("worker").warning(message)
+    check_tables(settings)
     if once is not None:
         raise SystemExit(run_once(settings, open_database(settings.database_url), once, command))
     raise SystemExit(_run_celery(command))
@@ -57,6 +62,22 @@ def parse(arguments: Sequence[str] | None = None) -> Once | None:
             parser.error("--job, --wait, --min-gpus and --nodes need --once")
         return None
     return Once(options.job, options.wait, options.min_gpus, options.nodes)
+
+
+def check_tables(settings: Settings) -> None:
+    """Raise SystemExit with the next step if the database lacks tables of this version.
+
+    If the database does not answer, the dispatcher tries again.
+    """
+    database = open_database(settings.database_url)
+    try:
+        schema.check(database)
+    except DatabaseNotReady as error:
+        raise SystemExit(f"{error.code}: {error}") from None
+    except OperationalError as error:
+        logging.getLogger("worker").warning("The database does not answer: %s", error.orig)
+    finally:
+        database.engine.dispose()
 
 
 def _run_celery(command: Sequence[str]) -> int:

@@ -16,6 +16,8 @@ from worker_harness import STUB, pause
 from store.db.tables import Attempt
 from store.jobs import actions
 from store.scheduling.wakeups import celery_app, wakeup_sender
+from store.settings import Settings
+from worker.__main__ import check_tables
 
 WORKER = Path(STUB[-1]).with_name("stub_worker.py")
 LEASE = {"heartbeat_seconds": 0.3, "fence_seconds": 1.5, "lease_seconds": 2.5}
@@ -127,6 +129,15 @@ def test_cancel_reaches_the_trainer_of_another_process(harness, start):
     harness.do(actions.cancel, job_id)
     harness.until_status(job_id, "cancelled")
     assert time.monotonic() - requested_at < 5 and harness.trainers() == []
+
+
+def test_a_worker_ends_with_the_next_step_if_the_database_lacks_its_tables(start, tmp_path):
+    assert start(database_url=f"sqlite:///{tmp_path / 'empty.db'}").wait(60) == 1
+    assert "Run `python -m store init`." in (tmp_path / "worker0.log").read_text()
+
+
+def test_a_worker_does_not_end_because_the_database_does_not_answer_at_its_start(tmp_path):
+    check_tables(Settings(data=tmp_path, database_url="postgresql://frs@127.0.0.1:1/frs"))
 
 
 def test_the_worker_imports_no_torch_and_has_one_task(tmp_path):
