@@ -164,9 +164,9 @@ class Postgres:
     def __exit__(self, *_: object) -> None:
         self._control("stop", "-m", "immediate")
 
-    def url_of(self, database: str) -> str:
-        """Return the URL of a database."""
-        return f"postgresql://postgres@/{database}?host={self.folder}"
+    def url_of(self, database: str, role: str = "postgres") -> str:
+        """Return the URL of a database, for the superuser or another role."""
+        return f"postgresql://{role}@/{database}?host={self.folder}"
 
     def restart(self) -> None:
         """Restart without a shutdown, as after a power cut: connections break, and the server replays its log."""

@@ -45,7 +45,15 @@ def main() -> None:
     if arguments.command == "settings":
         print(report(settings))
         return
-    if arguments.command == "init":
+    try:
+        _run(arguments.command, arguments.bytes, settings)
+    except FrsError as error:
+        raise SystemExit(f"{error.code}: {error}") from None
+
+
+def _run(command: str, size: int, settings: Settings) -> None:
+    """Run a command other than `settings`. Raises FrsError."""
+    if command == "init":
         for message in unknown_variables():
             print(message, file=sys.stderr)
         if settings.metrics_key_file and not settings.metrics_key_file.exists():
@@ -53,15 +61,12 @@ def main() -> None:
         initialise(settings)
         print(f"ready: data in {settings.data}, API key in {settings.api_key_file}")
         return
-    if arguments.command == "restore-release":
+    if command == "restore-release":
         print(f"{len(release_jobs(settings))} jobs ran when the backup was made; they are queued again")
         return
     if settings.artifacts_root is None:
         raise SystemExit("The artifacts are in object storage: back them up with the tools of that storage.")
-    try:
-        STEPS[arguments.command](settings.artifacts_root, arguments.bytes)
-    except FrsError as error:
-        raise SystemExit(f"{error.code}: {error}") from None
+    STEPS[command](settings.artifacts_root, size)
 
 
 if __name__ == "__main__":

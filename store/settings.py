@@ -82,6 +82,10 @@ class Settings(BaseSettings):
     database_url: str = Field(default_factory=lambda fields: _sqlite_url(fields["data"] / "frs.db"), repr=False)
     """Database: `sqlite:///...` or `postgresql://...`. Excluded from the repr because it may contain a password.
     Default: the SQLite file `frs.db` below `data`."""
+    database_owner_url: str | None = Field(default=None, repr=False)
+    """PostgreSQL database as the role that owns the tables, for `python -m store init` alone: it migrates as this role
+    and grants the role of `database_url` its rights, which do not allow changes of the audit trail. Leave it out of the
+    environment of API and workers. Default: none; `database_url` is the owner."""
     broker_url: str = Field(default="filesystem://", repr=False)
     """Celery broker of the wake-up messages: `redis://...`, or `filesystem://` for folders below `data` without a
     server. With Redis, several API processes apply the limits of a key together. Default: `filesystem://`."""
@@ -207,9 +211,18 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _reject_example_password(self) -> Self:
-        for name in ("database_url", "broker_url"):
-            if urlsplit(getattr(self, name)).password == EXAMPLE_PASSWORD:
+        for name in ("database_url", "database_owner_url", "broker_url"):
+            if urlsplit(getattr(self, name) or "").password == EXAMPLE_PASSWORD:
                 raise ValueError(f"FRS_{name.upper()} contains the password of .env.example: run `make env`")
+        return self
+
+    @model_validator(mode="after")
+    def _require_server(self) -> Self:
+        if self.database_owner_url and "sqlite" in (
+            urlsplit(self.database_url).scheme,
+            urlsplit(self.database_owner_url).scheme,
+        ):
+            raise ValueError("FRS_DATABASE_OWNER_URL is for PostgreSQL; FRS_DATABASE_URL must be postgresql://..., too")
         return self
 
     @model_validator(mode="after")

@@ -64,6 +64,21 @@ def test_repeatedly_cut_connections_lose_and_duplicate_nothing(
     assert_no_duplicates(service, jobs)
 
 
+def test_api_and_worker_run_jobs_as_a_role_that_owns_no_table(postgres: Postgres, open_service: OpenService) -> None:
+    postgres.sql("CREATE ROLE frs_service LOGIN")
+    service = open_service(database_owner_url=postgres.url, database_url=postgres.url_of("frs", "frs_service"))
+    service.start_api()
+    service.start_worker(database_owner_url="")
+    succeeded, cancelled = service.post(steps=STEPS), service.post(steps=10_000, seconds=0.05)
+    service.until_ended([succeeded])
+    service.request_with_retry("POST", f"/jobs/{cancelled}/cancel")
+    service.until_ended([cancelled])
+    service.assert_all_succeeded([succeeded], stub_losses(STEPS))
+    [entry] = service.request_with_retry("GET", f"/audit?target={cancelled}&action=job.cancel")["data"]
+    assert entry["owner"] == "admin"
+    assert postgres.sql("SELECT count(*) FROM pg_tables WHERE tableowner = 'frs_service'") == 0
+
+
 @pytest.mark.parametrize("nth", [2, 3])
 def test_a_commit_whose_answer_is_lost_is_looked_up_and_not_repeated(
     postgres: Postgres, open_service: OpenService, nth: int

@@ -1,6 +1,7 @@
 """F22: data of earlier revisions survive an upgrade, and their workers can still write."""
 
 import pytest
+from database_harness import DatabaseHarness
 from sqlalchemy import Connection, MetaData, Table, select
 from sqlalchemy.orm import Session
 
@@ -24,6 +25,13 @@ TABLES = (
     "detectors",
 )
 SPEC = {"kind": "train", "dataset": "old", "tags": ["a", "b"], "resources": {"devices": 2}}
+
+
+@pytest.fixture
+def harness(harness):
+    """The database as the owner of its tables."""
+    with harness.owned() as database:
+        yield DatabaseHarness(harness.url, database)
 
 
 @pytest.fixture

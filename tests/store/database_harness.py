@@ -13,6 +13,7 @@ from servers import Postgres, postgres_binaries, temporary_folder
 from sqlalchemy import Select, select
 
 from frs.spec import JobSpec
+from store.db import grants
 from store.db.database import Database, open_database
 from store.db.schema import upgrade
 from store.db.tables import Dataset, Event, Job
@@ -23,6 +24,8 @@ SPEC = JobSpec.model_validate(
     {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": {"epochs": 1}}
 )
 
+SERVICE, OWNER = "service", "postgres"
+"""Roles on PostgreSQL: that of API and workers, which tests use, and that of the owner of the tables."""
 NewDatabase = Callable[[Path], str]
 """Create a migrated, empty database, in the given folder if it is a file; return its URL."""
 
@@ -48,17 +51,22 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> NewDatabase:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[NewDatabase]:
-    """A function that creates databases on a temporary PostgreSQL server."""
+    """A function that creates databases on a temporary PostgreSQL server and returns their URLs for `SERVICE`."""
     if postgres_binaries() is None:
         pytest.skip("PostgreSQL is not installed in /usr/lib/postgresql")
     with temporary_folder("frs-postgresql-") as folder, Postgres(folder, "fsync=off") as server:
         migrate(server.url)
+        server.sql(f"CREATE ROLE {SERVICE} LOGIN")
+        owner, service = open_database(server.url), open_database(server.url_of("frs", SERVICE))
+        grants.grant(owner, service)
+        owner.engine.dispose()
+        service.engine.dispose()
         numbers = count()
 
         def new_database(_: Path) -> str:
             name = f"test_{next(numbers)}"
             server.sql(f"CREATE DATABASE {name} TEMPLATE frs", "postgres")
-            return server.url_of(name)
+            return server.url_of(name, SERVICE)
 
         yield new_database
 
@@ -86,6 +94,15 @@ class DatabaseHarness:
 
     url: str
     database: Database
+
+    @contextmanager
+    def owned(self) -> Iterator[Database]:
+        """Open the database as the owner of its tables."""
+        database = open_database(self.url.replace(f"//{SERVICE}@", f"//{OWNER}@"))
+        try:
+            yield database
+        finally:
+            database.engine.dispose()
 
     def do(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """Call `function(session, ...)`, commit, and return the result."""

@@ -14,8 +14,12 @@ ALICE = Actor("alice", "key_1", "192.0.2.7", "req_1")
 @pytest.mark.parametrize("change", [update(AuditEntry).values(owner="bob"), delete(AuditEntry)])
 def test_the_database_refuses_to_change_or_delete_an_entry(harness, change):
     harness.do(record, ALICE, "job.cancel", ["job_1"])
-    with pytest.raises(DBAPIError, match="never changed or deleted"):
-        harness.do(lambda session: session.execute(change))
+    with (
+        harness.owned() as database,
+        database.write() as session,
+        pytest.raises(DBAPIError, match="never changed or deleted"),
+    ):
+        session.execute(change)
     assert [entry.owner for entry in harness.rows(select(AuditEntry))] == ["alice"]
 
 
@@ -23,8 +27,12 @@ def test_postgresql_refuses_to_truncate_the_audit_trail(harness):
     if harness.database.engine.dialect.name != "postgresql":
         pytest.skip("SQLite has no TRUNCATE")
     harness.do(record, ALICE, "job.cancel", ["job_1"])
-    with pytest.raises(DBAPIError, match="never changed or deleted"):
-        harness.do(lambda session: session.execute(text("TRUNCATE audit")))
+    with (
+        harness.owned() as database,
+        database.write() as session,
+        pytest.raises(DBAPIError, match="never changed or deleted"),
+    ):
+        session.execute(text("TRUNCATE audit"))
     assert len(harness.rows(select(AuditEntry))) == 1
 
 

@@ -119,16 +119,18 @@ def test_migrations_create_the_tables_of_the_code(harness):
 
 
 def test_migrations_go_down_and_up_again(harness):
-    schema.downgrade(harness.database, "base")
-    with pytest.raises(DatabaseNotReady):
-        schema.check(harness.database)
-    schema.upgrade(harness.database)
-    schema.check(harness.database)
-    assert harness.rows(select(Metric)) == []
+    with harness.owned() as database:
+        schema.downgrade(database, "base")
+        with pytest.raises(DatabaseNotReady):
+            schema.check(database)
+        schema.upgrade(database)
+        schema.check(database)
+        with database.read() as session:
+            assert session.scalars(select(Metric)).all() == []
 
 
 def test_a_database_of_a_later_revision_is_accepted(harness):
-    with harness.database.engine.connect() as connection:
+    with harness.owned() as database, database.engine.connect() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
         connection.commit()
     schema.check(harness.database)
@@ -216,7 +218,8 @@ def test_an_upgrade_keeps_the_length_of_stored_jobs(harness, schedule, epochs):
         {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "schedule": schedule}
     )
     job_id = harness.do(lifecycle.add, spec, dataset_id="ds_shapes").id
-    schema.downgrade(harness.database, "0004")
-    schema.upgrade(harness.database)
+    with harness.owned() as database:
+        schema.downgrade(database, "0004")
+        schema.upgrade(database)
     assert harness.job(job_id).spec["schedule"]["epochs"] == epochs
     assert harness.job(job_id).spec["schedule"]["max_steps"] == schedule.get("max_steps")
