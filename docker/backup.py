@@ -86,7 +86,7 @@ def restore(source: Path) -> None:
     try:
         sql("DROP DATABASE IF EXISTS restored")
         sql("CREATE DATABASE restored")
-        command = ("pg_restore", "--username=frs", "--dbname=restored", "--no-owner", "--exit-on-error")
+        command = ("pg_restore", "--username=frs", "--dbname=restored", "--no-owner", "--no-acl", "--exit-on-error")
         send(source / DUMP, "exec", "-T", "postgres", *command)
         if not in_object_storage():
             size = (source / ARTIFACTS).stat().st_size

@@ -6,13 +6,14 @@ passwords before the first change and replaces .env once PostgreSQL uses them.
 
 import subprocess
 import sys
+from urllib.parse import unquote, urlsplit
 
 from backup import ROOT, BackupError, compose, compose_command, exclusive_lock, wait_for_postgres
 from env import new_password, write
 
 ENV, NEXT = ROOT / ".env", ROOT / ".env.next"
-URLS = {"POSTGRES_PASSWORD": "FRS_DATABASE_URL", "REDIS_PASSWORD": "FRS_BROKER_URL"}
-"""The setting that contains the password too."""
+URL, OWNER_URL = "FRS_DATABASE_URL", "FRS_DATABASE_OWNER_URL"
+"""Settings with the passwords of PostgreSQL's roles; with the second one, the first is that of another role."""
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def rotate() -> None:
     if not NEXT.exists():
         write(NEXT, renew(ENV.read_text()), 0o600)
     compose("stop", "worker", "api")  # a worker returns its jobs, for which it needs its password
-    set_postgres_password(values(NEXT.read_text())["POSTGRES_PASSWORD"])
+    set_postgres_passwords(values(NEXT.read_text()))
     NEXT.replace(ENV)
     compose("up", "--detach")
     print(f"PostgreSQL and Redis have new passwords; {ENV} contains them. Update .env of other hosts with workers.")
@@ -40,15 +41,24 @@ def rotate() -> None:
 def renew(env: str) -> str:
     """Return the text of .env with new passwords."""
     current = values(env)
-    for name, url in URLS.items():
-        old, new = current[name], new_password()
-        if not old or f":{old}@" not in current[url]:
+    urls = {"POSTGRES_PASSWORD": OWNER_URL if current.get(OWNER_URL) else URL, "REDIS_PASSWORD": "FRS_BROKER_URL"}
+    for name, url in urls.items():
+        if not current[name] or f":{current[name]}@" not in current[url]:
             raise BackupError(f"{url} does not contain {name}: change both by hand.")
-        lines = [
-            line.replace(old, new) if line.startswith((f"{name}=", f"{url}=")) else line for line in env.splitlines()
-        ]
-        env = "\n".join(lines) + "\n"
+        env = replace(env, (name, url), current[name], new_password())
+    if current.get(OWNER_URL):
+        password = urlsplit(current[URL]).password
+        if not password:
+            raise BackupError(f"{URL} contains no password: change the one of its role by hand.")
+        env = replace(env, (URL,), f":{password}@", f":{new_password()}@")
     return env
+
+
+def replace(env: str, names: tuple[str, ...], old: str, new: str) -> str:
+    """Return the text of .env with `new` in place of `old` in these variables."""
+    starts = tuple(f"{name}=" for name in names)
+    lines = [line.replace(old, new) if line.startswith(starts) else line for line in env.splitlines()]
+    return "\n".join(lines) + "\n"
 
 
 def values(env: str) -> dict[str, str]:
@@ -56,11 +66,19 @@ def values(env: str) -> dict[str, str]:
     return {name: value for name, is_setting, value in (line.partition("=") for line in env.splitlines()) if is_setting}
 
 
-def set_postgres_password(password: str) -> None:
-    """Pass the statement on standard input, so that the password is on no command line."""
+def set_postgres_passwords(current: dict[str, str]) -> None:
+    """Pass the statements on standard input, so that no password is on a command line."""
+    urls = [urlsplit(current[name]) for name in (OWNER_URL, URL) if current.get(name)]
     client = ("psql", "--quiet", "--username=frs", "--dbname=frs", "--set=ON_ERROR_STOP=1")
-    statement = f"ALTER ROLE frs PASSWORD '{password}';\n"
-    subprocess.run(compose_command("exec", "-T", "postgres", *client), cwd=ROOT, input=statement, text=True, check=True)
+    statements = "".join(f"ALTER ROLE {quote(url.username)} PASSWORD '{url.password}';\n" for url in urls)
+    command = compose_command("exec", "-T", "postgres", *client)
+    subprocess.run(command, cwd=ROOT, input=statements, text=True, check=True)
+
+
+def quote(role: str | None) -> str:
+    """Return the role of a URL as an SQL identifier."""
+    name = unquote(role or "").replace('"', '""')
+    return f'"{name}"'
 
 
 if __name__ == "__main__":

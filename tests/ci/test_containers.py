@@ -177,7 +177,9 @@ def test_every_setting_of_env_reaches_its_process_except_paths_of_the_container(
     """`environment` takes precedence over `env_file`; credentials set there would be empty variables, which count."""
     environment = dict(SERVICES[service]["environment"])
     assert SERVICES[service]["env_file"] == ".env"
-    assert environment.pop("GRAFANA_PASSWORD") == ""
+    assert environment.pop("GRAFANA_PASSWORD") == environment.pop("POSTGRES_PASSWORD") == ""
+    owner = "${FRS_DATABASE_OWNER_URL:-}" if service == "migrate" else ""
+    assert environment.pop("FRS_DATABASE_OWNER_URL") == owner, "API and workers must not be able to become the owner"
     for name in ("FRS_DATABASE_URL", "FRS_BROKER_URL"):
         assert environment.pop(name) == f"${{{name}:?Run make env first}}"
     assert all(

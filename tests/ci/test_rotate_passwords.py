@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -53,7 +54,7 @@ def assert_rotated(harness):
     env = variables(harness)
     assert "old-one" not in "".join(env.values()) and env["GRAFANA_PASSWORD"] == "kept"
     assert env["POSTGRES_PASSWORD"] != env["REDIS_PASSWORD"]
-    assert (harness / "sql").read_text() == f"ALTER ROLE frs PASSWORD '{env['POSTGRES_PASSWORD']}';\n"
+    assert (harness / "sql").read_text() == f"ALTER ROLE \"frs\" PASSWORD '{env['POSTGRES_PASSWORD']}';\n"
     assert env["FRS_DATABASE_URL"] == f"postgresql://frs:{env['POSTGRES_PASSWORD']}@postgres:5432/frs"
     assert env["FRS_BROKER_URL"] == f"redis://:{env['REDIS_PASSWORD']}@redis:6379/0"
     assert not (harness / ".env.next").exists()
@@ -80,6 +81,19 @@ def test_an_interrupted_rotation_continues_with_the_next_call(harness, step):
     assert rotate(harness, fail_at=step).returncode == 1
     assert rotate(harness).returncode == 0
     assert_rotated(harness)
+
+
+def test_a_role_of_api_and_workers_gets_a_password_of_its_own(harness):
+    owner = ENV.replace("FRS_DATABASE_URL", "FRS_DATABASE_OWNER_URL")
+    (harness / ".env").write_text(owner + "FRS_DATABASE_URL=postgresql://frs-app:frs@postgres:5432/frs\n")
+    assert rotate(harness).returncode == 0
+    env = variables(harness)
+    urls = [urlsplit(env[name]) for name in ("FRS_DATABASE_OWNER_URL", "FRS_DATABASE_URL")]
+    assert [url.username for url in urls] == ["frs", "frs-app"]
+    assert urls[0].password == env["POSTGRES_PASSWORD"] != "old-one-1" and len(urls[1].password) > 20
+    assert (harness / "sql").read_text() == "".join(
+        f"ALTER ROLE \"{url.username}\" PASSWORD '{url.password}';\n" for url in urls
+    )
 
 
 def test_passwords_of_another_server_are_not_changed(harness):
