@@ -50,6 +50,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "networkPolicy": {"enabled": False},
     },
     "roles and nodes": {
+        "migrate": {"ownerSecret": "frs-owner"},
         "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/frs"}},
         "images": REQUIRED["images"] | {"pullSecrets": ["registry"]},
         "workers": {"classes": [worker_class(1, **GPU_NODES)]},
@@ -195,6 +196,18 @@ def test_the_migration_runs_before_the_service_changes(charts: dict[str, Any]) -
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
     [container] = containers(job["spec"]["template"]["spec"])
     assert container["args"] == ["python", "-m", "store", "init"]
+
+
+def test_only_the_migration_gets_the_url_of_the_tables_owner(charts: dict[str, Any]) -> None:
+    name = "FRS_DATABASE_OWNER_URL"
+    found = [
+        (container["name"], variable["valueFrom"]["secretKeyRef"])
+        for pod in pods(charts["roles and nodes"])
+        for container in containers(pod)
+        for variable in container["env"]
+        if variable["name"] == name
+    ]
+    assert found == [("migrate", {"name": "frs-owner", "key": name})]
 
 
 def test_keda_starts_a_worker_of_the_smallest_size_for_each_job(charts: dict[str, Any], claimable_sql: Any) -> None:
