@@ -50,6 +50,16 @@ class IdempotencyKeyReused(FrsError):
     hint_by_default = "Send a new Idempotency-Key with a new request, or the same request with the same key."
 
 
+class AlreadyCreated(FrsError):
+    """The same request was sent before under the same idempotency key, and its answer had a secret."""
+
+    code = "already_created"
+    hint_by_default = "Without the secret, delete or revoke it, and send the request with a new Idempotency-Key."
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"This request has already created {id}; its secret was shown in that answer alone.")
+
+
 class AlreadySubmitted(Exception):
     """The same request was sent before under the same idempotency key; answer with the job it created."""
 

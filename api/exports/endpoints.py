@@ -8,9 +8,10 @@ from api.context import ContextDep
 from api.exports import service
 from api.exports.schemas import Export
 from api.http.auth import Reader, Submitter
+from api.http.idempotency import IdempotencyKey
 from api.http.pagination import Cursor, Limit
 from api.http.schemas import JobId, Page
-from api.jobs.endpoints import IdempotencyKey, submit_once
+from api.jobs.endpoints import submit_once
 from api.jobs.schemas import Job
 from frs.spec import ExportSettings
 

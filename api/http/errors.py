@@ -20,6 +20,7 @@ from store.errors import ActionNotAllowed, ArtifactsUnavailable
 STATUS_OF_CODE = {
     "storage_full": 507,
     "action_not_allowed": 409,
+    "already_created": 409,
     "artifact_not_found": 404,
     "artifact_corrupt": 500,
     "database_not_ready": 503,

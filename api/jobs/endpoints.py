@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.checkpoints.schemas import Checkpoint
 from api.context import Context, ContextDep
 from api.http import files
 from api.http.auth import Caller, Reader, Submitter
+from api.http.idempotency import REPLAYED, IdempotencyKey
 from api.http.pagination import Cursor, Limit
 from api.http.schemas import ArtifactName, JobId, Page, RequestTime
 from api.jobs import metrics, results, service
@@ -24,9 +25,6 @@ from store.states import JobStatus
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 EXAMPLES = {name: {"summary": recipe.title, "value": recipe.spec_as_dict()} for name, recipe in RECIPES.items()}
-IdempotencyKey = Annotated[
-    str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")
-]
 
 
 @router.post("", status_code=201)
@@ -51,7 +49,7 @@ def submit_once(context: Context, caller: Caller, response: Response, submit: Ca
         job = submit()
     except AlreadySubmitted as earlier:
         job = service.get_job(context.database, caller, earlier.job_id)
-        response.headers["Idempotency-Replayed"] = "true"
+        response.headers.update(REPLAYED)
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
 

@@ -1,6 +1,5 @@
 """Submit, list, read and cancel jobs."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from api.jobs.schemas import ActionRequest, Attempt, DependentJob, Job, JobDetai
 from frs.spec import JobSpec, Kind
 from store.db import queries, tables
 from store.db.database import Database, time_of
+from store.db.idempotency import Idempotency
 from store.errors import JobNotFound
 from store.jobs import actions, lifecycle
-from store.jobs.lifecycle import Idempotency
 from store.jobs.submission import add_run_group, derived_specs
 from store.scheduling import queue
 from store.scheduling.waiting import waiting_reasons
@@ -62,7 +61,7 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
     not set its priority, ApiError 403 or 429 if a quota is exceeded, AlreadySubmitted and IdempotencyKeyReused.
     """
     check_submittable(caller, spec)
-    idempotency = Idempotency(idempotency_key, _digest(spec)) if idempotency_key else None
+    idempotency = Idempotency.of(idempotency_key, spec)
     with context.database.read() as session:
         if idempotency:
             lifecycle.check_idempotency(session, caller.owner, idempotency)
@@ -136,11 +135,6 @@ def get_row(session: Session, caller: Caller, job_id: str) -> tables.Job:
     if job is None:
         raise JobNotFound("There is no job of this id.")
     return job
-
-
-def _digest(spec: JobSpec) -> str:
-    """Return the SHA-256 of the normalized spec: equivalent specs have the same digest."""
-    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
 def _filtered(session: Session, caller: Caller, job_filter: JobFilter) -> Select[tables.Job]:

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Response
 
 from api.context import ContextDep
 from api.http.auth import Admin
+from api.http.idempotency import IdempotencyKey
 from api.http.pagination import Cursor, Limit
 from api.http.schemas import KeyId, Page
 from api.keys import service
@@ -13,9 +14,18 @@ router = APIRouter(prefix="/api-keys", tags=["api-keys"])
 
 
 @router.post("", status_code=201)
-def create(context: ContextDep, caller: Admin, response: Response, request: KeyCreate) -> NewKey:
-    """Create an API key. The response contains the token, which is not stored and cannot be retrieved later."""
-    key = service.create_key(context.database, caller, request)
+def create(
+    context: ContextDep,
+    caller: Admin,
+    response: Response,
+    request: KeyCreate,
+    idempotency_key: IdempotencyKey = None,
+) -> NewKey:
+    """Create an API key. The response contains the token, which is not stored and cannot be retrieved later.
+
+    A repeated request with the same `Idempotency-Key` creates nothing: 409 `already_created` with the id of the key.
+    """
+    key = service.create_key(context.database, caller, request, idempotency_key)
     response.headers["Location"] = f"/api-keys/{key.id}"
     response.headers["Cache-Control"] = "no-store"
     return key
@@ -34,12 +44,20 @@ def get_key(context: ContextDep, _: Admin, key_id: KeyId) -> Key:
 
 
 @router.post("/{key_id}/rotate", status_code=201)
-def rotate(context: ContextDep, caller: Admin, response: Response, key_id: KeyId, request: KeyRotation) -> NewKey:
+def rotate(
+    context: ContextDep,
+    caller: Admin,
+    response: Response,
+    key_id: KeyId,
+    request: KeyRotation,
+    idempotency_key: IdempotencyKey = None,
+) -> NewKey:
     """Create a key with the same name, owner, scopes and limits, and let the old one expire after a grace period.
 
-    Until then both are valid, so that clients can change over without downtime.
+    Until then both are valid, so that clients can change over without downtime. A repeated request with the same
+    `Idempotency-Key` creates nothing: 409 `already_created` with the id of the new key.
     """
-    key = service.rotate_key(context.database, caller, key_id, 3600 * request.grace_hours)
+    key = service.rotate_key(context.database, caller, key_id, request, idempotency_key)
     response.headers["Location"] = f"/api-keys/{key.id}"
     response.headers["Cache-Control"] = "no-store"
     return key

@@ -7,9 +7,10 @@ from api.http.auth import Caller
 from api.http.errors import ApiError, InvalidField, NotFoundError
 from api.http.pagination import newest_first
 from api.http.schemas import Page
-from api.keys.schemas import Key, KeyCreate, NewKey
+from api.keys.schemas import Key, KeyCreate, KeyRotation, NewKey
 from store.db import api_keys, audit
 from store.db.database import Database, now
+from store.db.idempotency import Idempotency
 from store.db.tables import ApiKey
 
 _SECONDS_PER_DAY = 86_400.0
@@ -20,8 +21,11 @@ The last years of the calendar cannot be represented in every time zone.
 """
 
 
-def create_key(database: Database, caller: Caller, request: KeyCreate) -> NewKey:
-    """Create a key and return it with its token. Raises InvalidField if the expiry time is in the past."""
+def create_key(database: Database, caller: Caller, request: KeyCreate, idempotency_key: str | None) -> NewKey:
+    """Create a key and return it with its token.
+
+    Raises InvalidField if the expiry time is in the past, AlreadyCreated and IdempotencyKeyReused.
+    """
     token = api_keys.new_token()
     limits = {name: getattr(request, name) for name in api_keys.LIMITS}
     with database.write() as session:
@@ -32,6 +36,7 @@ def create_key(database: Database, caller: Caller, request: KeyCreate) -> NewKey
             owner=request.owner,
             scopes=request.scopes,
             expires_at=_expiry_time(session, request),
+            idempotency=Idempotency.of(idempotency_key, request, "create", caller.owner),
             **limits,
         )
         session.refresh(key)
@@ -42,15 +47,19 @@ def create_key(database: Database, caller: Caller, request: KeyCreate) -> NewKey
     return NewKey(**dict(Key.model_validate(key)), token=token)
 
 
-def rotate_key(database: Database, caller: Caller, key_id: str, grace_seconds: float) -> NewKey:
-    """Create a key like this one and let this one expire after `grace_seconds`. Return the new key with its token.
+def rotate_key(
+    database: Database, caller: Caller, key_id: str, request: KeyRotation, idempotency_key: str | None
+) -> NewKey:
+    """Create a key like this one and let this one expire after the grace period. Return the new key with its token.
 
-    Raises NotFoundError, or ApiError, 409, if the key is not valid or was not created with a token.
+    Raises NotFoundError, ApiError, 409, if the key is not valid or was not created with a token, AlreadyCreated and
+    IdempotencyKeyReused.
     """
+    idempotency = Idempotency.of(idempotency_key, request, "rotate", caller.owner, key_id)
     token = api_keys.new_token()
     with database.write() as session:
         old = _get_row(session, key_id)
-        new = api_keys.rotate(session, old, token, grace_seconds)
+        new = api_keys.rotate(session, old, token, 3600 * request.grace_hours, idempotency)
         if new is None:
             hint = "Create a key instead."
             raise ApiError(

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Body, Response
 
 from api.context import ContextDep
 from api.http.auth import Reader, Submitter
+from api.http.idempotency import REPLAYED, IdempotencyKey
 from api.http.pagination import Cursor, Limit
 from api.http.schemas import Page, SweepId
-from api.jobs.endpoints import IdempotencyKey
 from api.sweeps import service
 from api.sweeps.schemas import Sweep, SweepDetails
 from store.sweeps.definition import SweepSpec
@@ -51,7 +51,7 @@ def create_sweep(
     sweep, is_new = service.create(context, caller, spec, idempotency_key)
     response.headers["Location"] = f"/sweeps/{sweep.id}"
     if not is_new:
-        response.headers["Idempotency-Replayed"] = "true"
+        response.headers.update(REPLAYED)
     return sweep
 
 

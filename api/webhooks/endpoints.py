@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from api.context import ContextDep
 from api.http.auth import Reader, Submitter
+from api.http.idempotency import IdempotencyKey
 from api.http.pagination import Cursor, Limit
 from api.http.schemas import DeliveryId, Page, WebhookId
 from api.webhooks import service
@@ -16,12 +17,19 @@ router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
 
 @router.post("", status_code=201)
-def create(context: ContextDep, caller: Submitter, response: Response, request: WebhookCreate) -> NewWebhook:
+def create(
+    context: ContextDep,
+    caller: Submitter,
+    response: Response,
+    request: WebhookCreate,
+    idempotency_key: IdempotencyKey = None,
+) -> NewWebhook:
     """Create a webhook, which receives the events of its owner's jobs as signed POST requests.
 
-    The response contains the secret of the signatures (Standard Webhooks), which cannot be retrieved later.
+    The response contains the secret of the signatures (Standard Webhooks), which cannot be retrieved later: a repeated
+    request with the same `Idempotency-Key` creates nothing: 409 `already_created` with the id of the webhook.
     """
-    webhook = service.create(context, caller, request)
+    webhook = service.create(context, caller, request, idempotency_key)
     response.headers["Location"] = f"/webhooks/{webhook.id}"
     response.headers["Cache-Control"] = "no-store"
     return webhook

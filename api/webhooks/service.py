@@ -15,20 +15,22 @@ from api.webhooks.mail import refusal
 from api.webhooks.schemas import Delivery, NewWebhook, Webhook, WebhookCreate
 from store.db import audit, webhook_tables
 from store.db.database import Database
+from store.db.idempotency import Idempotency
 from store.db.webhook_tables import WebhookDelivery
 from store.settings import Settings
 from store.states import DeliveryStatus
 from store.webhooks import deliveries, webhooks
 
 
-def create(context: Context, caller: Caller, request: WebhookCreate) -> NewWebhook:
+def create(context: Context, caller: Caller, request: WebhookCreate, idempotency_key: str | None) -> NewWebhook:
     """Create a webhook and return it with its secret.
 
-    Raises InvalidField if the URL's address is not allowed, TooManyWebhooks.
+    Raises InvalidField if the URL's address is not allowed, TooManyWebhooks, AlreadyCreated and IdempotencyKeyReused.
     """
+    idempotency, maximum = Idempotency.of(idempotency_key, request), context.settings.max_webhooks
     host = _check_url(request.url, context.settings)
     with context.database.write() as session:
-        webhook = webhooks.add(session, caller.owner, str(request.url), request.events, context.settings.max_webhooks)
+        webhook = webhooks.add(session, caller.owner, str(request.url), request.events, maximum, idempotency)
         session.refresh(webhook)
         # The URL's path and query may contain a secret of the receiver.
         audit.record(session, caller.actor, "webhook.create", [webhook.id], host=host, events=webhook.events)

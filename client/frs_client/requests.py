@@ -15,7 +15,7 @@ SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
 """A request that is refused for now is repeated after `Retry-After`, for the second of these times in total."""
 Progress = Callable[[int, int], None]
 """Called with the number of bytes sent and the total number of bytes."""
-_WITH_IDEMPOTENCY_KEY = re.compile(r"/jobs(/[^/]+/exports)?|/sweeps")
+_WITH_IDEMPOTENCY_KEY = re.compile(r"/jobs(/[^/]+/exports)?|/sweeps|/webhooks|/api-keys(/[^/]+/rotate)?")
 """Paths of the POST requests for which the service supports `Idempotency-Key`."""
 
 

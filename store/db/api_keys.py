@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from store.db import audit
 from store.db.database import Database, insert, now
+from store.db.idempotency import Idempotency, columns, refuse_repeated
 from store.db.tables import DEFAULT_OWNER, ApiKey
 from store.errors import LastAdminKey
 from store.states import INCLUDED_SCOPES, Scope
@@ -53,9 +54,16 @@ def add(
     *,
     owner: str = DEFAULT_OWNER,
     scopes: Sequence[Scope] = (Scope.ADMIN,),
+    idempotency: Idempotency | None = None,
     **limits: Any,
 ) -> ApiKey:
-    """Add a key for the token and return it; `limits` are the columns in `LIMITS` and `expires_at`."""
+    """Add a key for the token and return it; `limits` are the columns in `LIMITS` and `expires_at`.
+
+    Raises AlreadyCreated and IdempotencyKeyReused.
+    """
+    if idempotency:
+        lock_owner(session, owner)
+        refuse_repeated(session, ApiKey, owner, idempotency)
     key = ApiKey(
         name=name,
         prefix=token[:PREFIX_LENGTH],
@@ -63,6 +71,7 @@ def add(
         owner=owner,
         scopes=[str(scope) for scope in scopes],
         **limits,
+        **columns(idempotency),
     )
     session.add(key)
     session.flush()
@@ -119,11 +128,17 @@ def revoke(session: Session, key: ApiKey) -> bool:
     return True
 
 
-def rotate(session: Session, key: ApiKey, token: str, grace_seconds: float) -> ApiKey | None:
+def rotate(
+    session: Session, key: ApiKey, token: str, grace_seconds: float, idempotency: Idempotency | None = None
+) -> ApiKey | None:
     """Add a key like this one for `token`, and let this one expire after `grace_seconds`, unless it does before.
 
-    Return the new key, which does not expire unless this one does; None if this one is not valid.
+    Return the new key, which does not expire unless this one does; None if this one is not valid. Raises AlreadyCreated
+    and IdempotencyKeyReused.
     """
+    if idempotency:
+        lock_owner(session, key.owner)
+        refuse_repeated(session, ApiKey, key.owner, idempotency)
     same = {name: getattr(key, name) for name in ("owner", *LIMITS, "expires_at")}
     end = now() + grace_seconds
     soonest = case((ApiKey.expires_at < end, ApiKey.expires_at), else_=end)
@@ -133,7 +148,8 @@ def rotate(session: Session, key: ApiKey, token: str, grace_seconds: float) -> A
         .values(expires_at=soonest)
         .returning(ApiKey.id)
     ):
-        return add(session, key.name, token, scopes=[Scope(scope) for scope in key.scopes], **same)
+        scopes = [Scope(scope) for scope in key.scopes]
+        return add(session, key.name, token, scopes=scopes, idempotency=idempotency, **same)
     return None
 
 

@@ -6,12 +6,13 @@ from sqlalchemy import BigInteger, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.db.database import now
+from store.db.idempotency import CreatedOnce
 from store.db.ids import new_id
 from store.db.tables import Base, Document
 from store.states import JobStatus, SearchEnd, SweepStatus
 
 
-class Sweep(Base):
+class Sweep(CreatedOnce, Base):
     """A search over the fields of a job spec, and its state. Only `store.sweeps` changes it."""
 
     __tablename__ = "sweeps"
@@ -40,10 +41,6 @@ class Sweep(Base):
     """A `frs.events.ErrorInfo` with a code of `SweepFailure`, if the sweep has failed."""
     failures_before_resume: Mapped[int] = mapped_column(default=0)
     """Trials that had failed when the sweep was last resumed; they no longer count towards `too_many_failures`."""
-    idempotency_key: Mapped[str | None]
-    """The request's `Idempotency-Key`."""
-    idempotency_digest: Mapped[str | None]
-    """Digest of the request's content."""
     created_at: Mapped[float] = mapped_column(default=now())
     finished_at: Mapped[float | None]
     """When the sweep succeeded or failed."""

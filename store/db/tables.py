@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from store.db.database import now
+from store.db.idempotency import CreatedOnce
 from store.db.ids import new_id
 from store.states import (
     AttemptEnd,
@@ -66,7 +67,7 @@ class Base(DeclarativeBase):
     }
 
 
-class Job(Base):
+class Job(CreatedOnce, Base):
     """A job as submitted, and its state. Only `store.jobs` changes it."""
 
     __tablename__ = "jobs"
@@ -142,10 +143,6 @@ class Job(Base):
 
     key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"))
     """The API key that submitted the job."""
-    idempotency_key: Mapped[str | None]
-    """The request's `Idempotency-Key`."""
-    idempotency_digest: Mapped[str | None]
-    """Digest of the request's content, to detect a different request under the same key."""
 
     __table_args__ = (
         UniqueConstraint("key_id", "idempotency_key"),
@@ -358,7 +355,7 @@ class Detector(Base):
     )
 
 
-class ApiKey(Base):
+class ApiKey(CreatedOnce, Base):
     """An API key. The token itself is not stored."""
 
     __tablename__ = "api_keys"
@@ -383,6 +380,8 @@ class ApiKey(Base):
     """The key is invalid from this time on; null: never."""
     revoked_at: Mapped[float | None]
     """When the key was revoked; null: not revoked."""
+
+    __table_args__ = (Index("uq_api_keys_owner_idempotency_key", "owner", "idempotency_key", unique=True),)
 
 
 class Owner(Base):

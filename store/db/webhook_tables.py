@@ -6,12 +6,13 @@ from sqlalchemy import ForeignKey, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.db.database import now
+from store.db.idempotency import CreatedOnce
 from store.db.ids import new_id
 from store.db.tables import Base, Document
 from store.states import DeliveryStatus, WebhookEvent, WebhookStatus
 
 
-class Webhook(Base):
+class Webhook(CreatedOnce, Base):
     """An address that receives the events of its owner's jobs."""
 
     __tablename__ = "webhooks"
@@ -32,7 +33,11 @@ class Webhook(Base):
     not_before: Mapped[float | None]
     """No delivery is sent before this time; null: the last attempt succeeded."""
 
-    __table_args__ = (Index(None, "created_at", "id"), Index(None, "owner", "created_at", "id"))
+    __table_args__ = (
+        Index(None, "created_at", "id"),
+        Index(None, "owner", "created_at", "id"),
+        Index("uq_webhooks_owner_idempotency_key", "owner", "idempotency_key", unique=True),
+    )
 
     @property
     def status(self) -> WebhookStatus:

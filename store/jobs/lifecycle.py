@@ -6,7 +6,6 @@ is authoritative; messages only wake workers.
 """
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Literal
 
@@ -18,21 +17,14 @@ from frs.spec import JobSpec
 from store.db import ids
 from store.db.audit import Actor
 from store.db.database import insert, now
+from store.db.idempotency import Idempotency, columns, find_repeated
 from store.db.queries import COMPARE, is_compared
 from store.db.tables import DEFAULT_OWNER, Attempt, Checkpoint, Event, Job
-from store.errors import AlreadySubmitted, IdempotencyKeyReused
+from store.errors import AlreadySubmitted
 from store.jobs.lease import Lease, Renewal, lock_attempt, lock_jobs, requested_action
 from store.jobs.transitions import add_status_event, by, end_attempt, end_job, insert_event, return_to_queue
 from store.scheduling.queue import CPU_ONLY, NO_EXCLUSIONS, ClaimExclusions, GpuCapacity, end_turn, lock_next
 from store.states import AttemptEnd, EndReason, JobStatus, WaitingReason
-
-
-@dataclass(frozen=True)
-class Idempotency:
-    """The client's `Idempotency-Key`, and a digest of the request that it was sent with."""
-
-    key: str
-    digest: str
 
 
 def add(
@@ -67,7 +59,7 @@ def add(
         "teacher_job_id": teacher_job_id,
         "key_id": key_id,
         "last_event": 1,
-        **({f"idempotency_{name}": value for name, value in asdict(idempotency).items()} if idempotency else {}),
+        **columns(idempotency),
     }
     job = session.scalar(insert(session, Job).on_conflict_do_nothing().returning(Job), values)
     if job is None:
@@ -82,13 +74,9 @@ def add(
 
 def check_idempotency(session: Session, owner: str, idempotency: Idempotency) -> None:
     """Raise AlreadySubmitted or IdempotencyKeyReused as `add` does; called before the references are checked again."""
-    same_key = (Job.owner == owner, Job.idempotency_key == idempotency.key)
-    earlier = session.scalar(select(Job).where(*same_key))
-    if earlier is None:
-        return
-    if earlier.idempotency_digest == idempotency.digest:
+    earlier = find_repeated(session, Job, owner, idempotency)
+    if earlier is not None:
         raise AlreadySubmitted(earlier.id)
-    raise IdempotencyKeyReused("This Idempotency-Key was used for a different request.")
 
 
 def claim(

@@ -11,9 +11,9 @@ from frs.detector_spec import DetectorOfJob, InitFromJob
 from frs.spec import JobSpec, baseline_of, comparison_of, seed_variant
 from store.db import audit
 from store.db.audit import Actor
+from store.db.idempotency import Idempotency
 from store.db.tables import Job
 from store.jobs import lifecycle
-from store.jobs.lifecycle import Idempotency
 from store.states import JobStatus
 
 

@@ -1,15 +1,14 @@
 """Add, stop, resume and delete sweeps. As in `store.jobs.actions`, each leaves the commit to its caller."""
 
-import hashlib
-
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from store.db import audit, ids
+from store.db import audit, idempotency, ids
 from store.db.audit import Actor
 from store.db.database import insert
+from store.db.idempotency import Idempotency
 from store.db.sweep_tables import Sweep, Trial
-from store.errors import IdempotencyKeyReused, SweepActionNotAllowed, SweepNotFound
+from store.errors import SweepActionNotAllowed, SweepNotFound
 from store.states import ACTIVE_SWEEPS, JobStatus, SweepStatus
 from store.sweeps import members
 from store.sweeps.definition import SweepSpec
@@ -24,13 +23,7 @@ def find_repeated(session: Session, spec: SweepSpec, owner: str, idempotency_key
 
     Raises IdempotencyKeyReused if it was a different request.
     """
-    if idempotency_key is None:
-        return None
-    query = select(Sweep).where(Sweep.owner == owner, Sweep.idempotency_key == idempotency_key)
-    earlier = session.scalar(query)
-    if earlier is not None and earlier.idempotency_digest != _digest(spec):
-        raise IdempotencyKeyReused("This Idempotency-Key was used for a different request.")
-    return earlier
+    return idempotency.find_repeated(session, Sweep, owner, Idempotency.of(idempotency_key, spec))
 
 
 def add(
@@ -54,8 +47,7 @@ def add(
         "spec": spec.model_dump(mode="json"),
         "dataset_id": dataset_id,
         "teacher_job_id": teacher_job_id,
-        "idempotency_key": idempotency_key,
-        "idempotency_digest": _digest(spec) if idempotency_key else None,
+        **idempotency.columns(Idempotency.of(idempotency_key, spec)),
     }
     sweep = session.scalar(insert(session, Sweep).on_conflict_do_nothing().returning(Sweep), values)
     if sweep is None:
@@ -135,8 +127,3 @@ def _get(session: Session, sweep_id: str) -> Sweep:
     if sweep is None:
         raise SweepNotFound(f"No sweep {sweep_id}.")
     return sweep
-
-
-def _digest(spec: SweepSpec) -> str:
-    """Return the SHA-256 of the normalised request: equivalent requests have the same digest."""
-    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()

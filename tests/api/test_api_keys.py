@@ -41,6 +41,15 @@ def test_the_token_is_shown_only_on_creation(service):
     assert key["scopes"] == ["submit"]
 
 
+def test_a_repeated_request_creates_one_key_and_names_it(service):
+    first, second = (service.client.post("/api-keys", json=KEY, headers={"Idempotency-Key": "k"}) for _ in range(2))
+    assert first.json()["id"] in service.assert_problem(second, 409, "already_created")["detail"]
+    assert first.json()["token"] not in second.text
+    other = service.client.post("/api-keys", json=KEY | {"name": "other"}, headers={"Idempotency-Key": "k"})
+    service.assert_problem(other, 422, "idempotency_key_reused")
+    assert [key["name"] for key in service.get("/api-keys")["data"]] == ["laptop", "first key"]
+
+
 def test_keys_are_listed_newest_first_in_pages(service):
     ids = [create_key(service, name=f"key {number}")["id"] for number in range(3)]
     first_page = service.get("/api-keys?limit=2")
@@ -149,8 +158,8 @@ def test_a_key_has_all_its_limits(service):
     assert {name: service.get(f"/api-keys/{key['id']}")[name] for name in limits} == limits
 
 
-def rotate(service, key, **body):
-    return service.client.post(f"/api-keys/{key['id']}/rotate", json=body)
+def rotate(service, key, headers=None, **body):
+    return service.client.post(f"/api-keys/{key['id']}/rotate", json=body, headers=headers)
 
 
 def test_a_rotated_key_and_its_successor_are_valid_until_the_grace_period_ends(service):
@@ -165,6 +174,14 @@ def test_a_rotated_key_and_its_successor_are_valid_until_the_grace_period_ends(s
     old = service.get(f"/api-keys/{key['id']}")
     left = datetime.fromisoformat(old["expires_at"]) - datetime.fromisoformat(new["created_at"])
     assert abs(left - timedelta(hours=2)) < timedelta(minutes=1)
+
+
+def test_a_repeated_rotation_creates_one_key_also_once_the_old_one_has_expired(service):
+    key, headers = create_key(service), {"Idempotency-Key": "k"}
+    first, second = (rotate(service, key, headers, grace_hours=0) for _ in range(2))
+    assert first.json()["id"] in service.assert_problem(second, 409, "already_created")["detail"]
+    service.assert_problem(rotate(service, first.json(), headers, grace_hours=0), 422, "idempotency_key_reused")
+    assert len(service.get("/api-keys")["data"]) == 3
 
 
 def test_without_a_grace_period_the_old_key_is_invalid_at_once(service):

@@ -1,6 +1,7 @@
 """Webhooks: create, list and delete them, read their deliveries, repeat one; received by a real server."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from receivers import Receiver, status
@@ -66,6 +67,39 @@ def test_the_secret_is_shown_once_and_stored_for_signing(service):
     assert secret not in service.client.get("/audit").text
     assert webhook["events"] == ["job.succeeded", "job.failed", "job.cancelled"]
     assert (webhook["owner"], webhook["status"], webhook["url"]) == ("admin", "active", URL)
+
+
+def create_with_key(service, key="k1", **changes):
+    return service.client.post("/webhooks", json={"url": URL, **changes}, headers={"Idempotency-Key": key})
+
+
+def test_a_repeated_request_creates_one_webhook_and_does_not_show_its_secret_again(service):
+    first, second = create_with_key(service), create_with_key(service)
+    assert first.status_code == 201
+    problem = service.assert_problem(second, 409, "already_created")
+    assert first.json()["id"] in problem["detail"] and first.json()["secret"] not in second.text
+    assert [webhook["id"] for webhook in service.get("/webhooks")["data"]] == [first.json()["id"]]
+    assert len(service.get("/audit?action=webhook.create")["data"]) == 1
+
+
+def test_another_webhook_under_the_same_idempotency_key_is_refused(service):
+    create_with_key(service)
+    service.assert_problem(create_with_key(service, events=["job.failed"]), 422, "idempotency_key_reused")
+    assert create_with_key(service, "k2", events=["job.failed"]).status_code == 201
+
+
+def test_who_lost_the_answer_deletes_the_webhook_and_creates_it_with_a_new_key(service):
+    webhook = create_with_key(service).json()
+    assert service.client.delete(f"/webhooks/{webhook['id']}").status_code == 204
+    assert create_with_key(service, "k2").json()["secret"] != webhook["secret"]
+    assert len(service.get("/webhooks")["data"]) == 1
+
+
+def test_concurrent_requests_with_one_idempotency_key_create_one_webhook(service):
+    with ThreadPoolExecutor(10) as pool:
+        responses = list(pool.map(lambda _: create_with_key(service), range(10)))
+    assert sorted(response.status_code for response in responses) == [201] + [409] * 9
+    assert len(service.get("/webhooks")["data"]) == 1
 
 
 def test_an_event_reaches_the_receiver_signed_and_the_log_has_its_attempt(local_service):

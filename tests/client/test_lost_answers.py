@@ -28,6 +28,14 @@ def test_a_broken_connection_is_followed_by_one_request_under_the_same_key(submi
     assert first and first == second
 
 
+@pytest.mark.parametrize("path", ["/sweeps", "/jobs/job_1/exports", "/webhooks", "/api-keys", "/api-keys/key_1/rotate"])
+def test_every_request_that_creates_something_without_a_name_of_its_own_has_a_key(connect: Any, path: str) -> None:
+    with serve(BREAK, JOB) as server:
+        connect(server.url, "frs_key").post(path, {})
+    first, second = server.header("idempotency-key")
+    assert first and first == second
+
+
 def test_the_next_equal_command_continues_a_command_without_an_answer(submit: Any, home: Path) -> None:
     with serve(BREAK, BREAK, JOB) as server:
         with pytest.raises(NoAnswer):
@@ -82,7 +90,7 @@ def test_a_home_that_cannot_be_written_only_loses_the_key(
         submit(server)
 
 
-@pytest.mark.parametrize("path", ["/api-keys", "/datasets", "/jobs/job_1/retry"])
+@pytest.mark.parametrize("path", ["/clean", "/datasets", "/jobs/job_1/retry"])
 def test_a_request_that_the_service_would_carry_out_twice_is_sent_once(connect: Any, path: str) -> None:
     with serve(BREAK) as server, pytest.raises(NoAnswer, match="broke before"):
         connect(server.url, "frs_key").post(path, {})

@@ -3,11 +3,11 @@ from sqlalchemy import select, update
 
 from frs.events import Checkpoint, ErrorInfo, Progress
 from store.db import api_keys
+from store.db.idempotency import Idempotency
 from store.db.tables import Attempt, Event, Job
 from store.errors import ActionNotAllowed, AlreadySubmitted, IdempotencyKeyReused, JobNotFound, LeaseLost
 from store.jobs import actions, lifecycle
 from store.jobs.lease import RequestedAction
-from store.jobs.lifecycle import Idempotency
 from store.jobs.recording import record, record_checkpoint
 from store.scheduling import waiting
 from store.states import MAX_WITHOUT_PROGRESS, Action, AttemptEnd, EndReason, JobStatus, WaitingReason, allowed_actions

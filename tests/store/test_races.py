@@ -8,11 +8,11 @@ from sqlalchemy import func, select, update
 
 from store.db import api_keys
 from store.db.database import open_database
+from store.db.idempotency import Idempotency
 from store.db.tables import Attempt, Job
 from store.errors import ActionNotAllowed, AlreadySubmitted
 from store.jobs import actions, lifecycle
 from store.jobs.lease import RequestedAction
-from store.jobs.lifecycle import Idempotency
 from store.states import EndReason, JobStatus
 
 ROUNDS = 20

@@ -15,13 +15,16 @@ class Webhooks:
     def __init__(self, client: Transport) -> None:
         self._client = client
 
-    def create(self, url: str, events: Collection[str] | None = None) -> NewWebhook:
+    def create(
+        self, url: str, events: Collection[str] | None = None, *, idempotency_key: str | None = None
+    ) -> NewWebhook:
         """Create a webhook; its `secret`, with which the receiver verifies, is shown once.
 
-        `events` such as `job.succeeded`; None: those of jobs that end.
+        `events` such as `job.succeeded`; None: those of jobs that end. The service carries the request out once: see
+        `jobs.submit`. If the first answer was lost, raises ApiError `already_created` with the id of the webhook.
         """
         body: Json = {"url": url} if events is None else {"url": url, "events": [*events]}
-        return parse(NewWebhook, self._client.post("/webhooks", body))
+        return parse(NewWebhook, self._client.post("/webhooks", body, key=idempotency_key))
 
     def list(self) -> Iterator[Webhook]:
         """Yield the webhooks, newest first."""

@@ -1,8 +1,8 @@
 // @ts-check
 /** Create an API key, and show its secret once. */
-import { post } from "../../api.js";
+import { idempotencyKey, post } from "../../api.js";
 import { ActionButton, Copy, Problem } from "../../components/basics.js";
-import { html, useState } from "../../html.js";
+import { html, useMemo, useState } from "../../html.js";
 
 const SCOPES = /** @type {const} */ ([
   ["read", "read everything of the owner"], ["submit", "also create, change and delete"], ["priority", "priorities above 0, beside submit"],
@@ -20,12 +20,13 @@ export function CreateForm({ onCreated, onCancel }) {
   const set = (/** @type {string} */ name) => (/** @type {any} */ event) => setValues({ ...values, [name]: event.target.value });
   const toggle = (/** @type {string} */ scope) => setScopes(scopes.includes(scope) ? scopes.filter((item) => item !== scope) : [...scopes, scope]);
 
+  const key = useMemo(() => idempotencyKey(), [values, scopes]);
   async function submit() {
     const limits = Object.fromEntries(LIMITS.filter(([name]) => values[name]).map(([name, , factor]) => [
       name === "max_disk_gb" ? "max_disk_bytes" : name, name === "max_disk_gb" ? Math.round(Number(values[name]) * factor) : Number(values[name]),
     ]));
     try {
-      onCreated(await post("/api-keys", { name: (values.name ?? "").trim(), owner: (values.owner ?? "").trim(), scopes, ...limits }));
+      onCreated(await post("/api-keys", { name: (values.name ?? "").trim(), owner: (values.owner ?? "").trim(), scopes, ...limits }, { "Idempotency-Key": key }));
     } catch (error) {
       setError(error);
     }

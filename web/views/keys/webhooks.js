@@ -1,11 +1,11 @@
 // @ts-check
 /** Webhooks of an owner: list, create, delete, and the log of the deliveries of one. */
-import { get, getAll, post, send } from "../../api.js";
+import { get, getAll, idempotencyKey, post, send } from "../../api.js";
 import { ActionButton, Ago, Copy, Dialog, JobLink, Loading, Problem } from "../../components/basics.js";
 import { Table } from "../../components/table.js";
 import { attempt } from "../../components/toast.js";
 import { NONE, number, plural } from "../../format.js";
-import { html, useState } from "../../html.js";
+import { html, useMemo, useState } from "../../html.js";
 import { useResource } from "../../resource.js";
 import { href, route, setQuery } from "../../router.js";
 
@@ -65,9 +65,10 @@ function CreateForm({ onCreated, onCancel }) {
   const [events, setEvents] = useState(ENDINGS);
   const [error, setError] = useState(/** @type {any} */ (null));
   const toggle = (/** @type {string} */ event) => setEvents(events.includes(event) ? events.filter((item) => item !== event) : [...events, event]);
+  const key = useMemo(() => idempotencyKey(), [url, events]);
   const submit = async () => {
     try {
-      onCreated(await post("/webhooks", { url: url.trim(), events }));
+      onCreated(await post("/webhooks", { url: url.trim(), events }, { "Idempotency-Key": key }));
     } catch (error) {
       setError(error);
     }
