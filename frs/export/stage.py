@@ -112,9 +112,9 @@ def write_files(
         paths[name] = folder / FILE_NAMES[name]
         onnx_file.write(build(student, preprocessing, _metadata(context, data, preprocessing)), paths[name])
 
-    write_model("onnx", onnx_file.build_model, fixed=settings.input_size == "fixed")
-    if "onnx-no-nms" in settings.formats:
+    if "onnx-no-nms" in settings.formats:  # first, because two-stage detectors are refused
         write_model("onnx-no-nms", onnx_file.build_candidates_model, fixed=True)
+    write_model("onnx", onnx_file.build_model, fixed=settings.input_size == "fixed")
     if "onnx-int8" not in settings.formats:
         return WrittenFiles(paths, [])
     reporter.phase("calibrating")

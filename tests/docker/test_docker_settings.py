@@ -57,7 +57,9 @@ def test_an_upload_that_a_small_volume_cannot_hold_is_refused_and_jobs_still_run
         stack.add_bccd()
         query = {"name": "zeros", "description": '{"architecture": "gfl"}'}
         with pytest.raises(ServiceError, match="storage_full"):
-            stack.client.upload("/detectors/upload", weights, "application/octet-stream", lambda sent, total: None, **query)
+            stack.client.upload(
+                "/detectors/upload", weights, "application/octet-stream", lambda sent, total: None, **query
+            )
         disks = stack.client.get("/usage")["disks"]
         assert disks and all(disk["free"] > disk["floor"] for disk in disks)
         assert stack.client.get("/detectors")["data"] == []

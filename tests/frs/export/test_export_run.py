@@ -126,7 +126,7 @@ def test_a_file_without_nms_takes_a_batch_and_has_no_operators_of_variable_size(
     np.testing.assert_allclose(scores[1], alone[1][0], atol=1e-5)
 
 
-@pytest.mark.parametrize(("architecture", "batch"), [("gfl", "batch"), ("tood", 1)])
+@pytest.mark.parametrize(("architecture", "batch"), [("gfl", "batch"), pytest.param("tood", 1, marks=pytest.mark.slow)])
 def test_a_head_that_loops_over_its_images_takes_one(architecture: str, batch: str | int, models: Path) -> None:
     detector = builder.build(DescribedDetector.model_validate(described(architecture)), 3, models)
     preprocessing = preprocessing_of(detector.data_preprocessor, (96, 96), fixed=True)
