@@ -192,7 +192,7 @@ def predictions(result: dict[str, Any]) -> list[Row]:
         Row("predict", "p50 <= 1 s", f"{p50:.3f} s", p50 <= 1, aside),
         Row("its first image", "<= 15 s", f"{cold:.1f} s", cold <= 15),
         Row(
-            "memory",
+            "memory of predict",
             "+<= 20 MB",
             f"{growth:+.1f} MB",
             growth <= 20,
