@@ -124,6 +124,11 @@ ANSWERS = {
         "The key does not have the required scope; priorities above 0 require `priority`.",
         "Use a key with that scope; for a job, also a priority of at most 0.",
     ),
+    "spec_unreadable": (
+        409,
+        "The job was stored by another version, and this one cannot read its spec; 422 in a spec that names it.",
+        "Update FRS, or submit the job again.",
+    ),
     "storage_unavailable": (503, "The artifact storage does not answer.", "Retry after 2 seconds."),
     "student_not_ready": (422, "The job has no student.", "Name a job that trained a student and succeeded."),
     "too_many_probes": (

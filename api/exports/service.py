@@ -18,15 +18,21 @@ from store.db.database import Database
 
 
 def start(context: Context, caller: Caller, job_id: str, settings: ExportSettings, idempotency_key: str | None) -> Job:
-    """Add a job that exports the student of a job, and return it. Raises JobNotFound, and what `jobs.submit` raises."""
+    """Add a job that exports the student of a job, and return it.
+
+    Raises JobNotFound, and what `export_of` and `jobs.submit` raise.
+    """
     with context.database.read() as session:
         spec = export_of(jobs.get_row(session, caller, job_id), settings)
     return jobs.submit(context, caller, spec, idempotency_key)
 
 
 def export_of(job: tables.Job, settings: ExportSettings) -> JobSpec:
-    """Return the spec of the export of a job's student: on the job's data set, on the CPU, where the files are run."""
-    spec = JobSpec.model_validate(job.spec)
+    """Return the spec of the export of a job's student: on the job's data set, on the CPU, where the files are run.
+
+    Raises ApiError 409 if this version cannot read the job's spec.
+    """
+    spec = jobs.read_spec(job)
     return JobSpec.model_validate(
         {
             "kind": queries.EXPORT,

@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from api.context import Context
 from api.http.auth import Caller
 from api.http.errors import ApiError, NotFoundError
-from api.jobs.service import get_row
+from api.jobs.service import get_row, read_spec
 from api.predictions.schemas import Compared, DetectedObject, Prediction, PredictionResult, Role
 from frs.detector_spec import DetectorByName, DetectorOfJob
 from frs.export.names import FILE_NAMES
-from frs.spec import ExportFormat, JobSpec
+from frs.spec import ExportFormat
 from store.db import queries, tables
 from store.states import JobStatus
 
@@ -32,16 +32,15 @@ def files_of_job(
 ) -> list[ExportedFile]:
     """Return the exported file of a job's student, or of an export, and those of the detectors that `compare` names.
 
-    Raises JobNotFound, ApiError 409 if one of them has no exported file, 422 if the job has none of them.
+    Raises JobNotFound, ApiError 409 if one of them has no exported file, and what `_compared` raises.
     """
     with context.database.read() as session:
         job = get_row(session, caller, job_id)
         own = tables.Job.id == job_id if job.kind == queries.EXPORT else tables.Job.teacher_job_id == job_id
         student = _find(session, caller, own, file_format, f"job {job.title}", f"frs export {job_id}")
         files = [ExportedFile("student", student)]
-        spec = JobSpec.model_validate(job.spec)
         for role in compare:
-            condition, label, command = _compared(session, caller, job, spec, role)
+            condition, label, command = _compared(session, caller, job, role)
             files.append(ExportedFile(role, _find(session, caller, condition, file_format, label, command)))
     return files
 
@@ -80,18 +79,20 @@ def predict(context: Context, owner: str, files: Sequence[ExportedFile], image: 
 
 
 def _compared(
-    session: Session, caller: Caller, job: tables.Job, spec: JobSpec, role: Compared
+    session: Session, caller: Caller, job: tables.Job, role: Compared
 ) -> tuple[ColumnElement[bool], str, str]:
-    """Return the condition of the exports of a job's baseline or teacher, a label, and the command that exports it."""
+    """Return the condition of the exports of a job's baseline or teacher, a label, and the command that exports it.
+
+    Raises ApiError 422 if the job has none, and what `read_spec` raises.
+    """
     if role == "baseline":
         baseline = next((child for child in queries.children(session, job.id) if child.kind == "train"), None)
         if baseline is not None:
             return tables.Job.teacher_job_id == baseline.id, f"baseline {baseline.title}", f"frs export {baseline.id}"
-    elif isinstance(spec.teacher, DetectorOfJob):
-        teacher = spec.teacher.job
-        return tables.Job.teacher_job_id == teacher, f"teacher {teacher}", f"frs export {teacher}"
-    elif isinstance(spec.teacher, DetectorByName):
-        detector = caller.find_detector(session, spec.teacher.detector)
+    elif isinstance(teacher := read_spec(job).teacher, DetectorOfJob):
+        return tables.Job.teacher_job_id == teacher.job, f"teacher {teacher.job}", f"frs export {teacher.job}"
+    elif isinstance(teacher, DetectorByName):
+        detector = caller.find_detector(session, teacher.detector)
         if detector is not None:
             return _of_detector(detector)
     raise ApiError(

@@ -32,6 +32,38 @@ def test_a_job_whose_spec_this_version_cannot_read_is_shown_as_stored(service, s
     assert service.client.post(f"/jobs/{job_id}/cancel").json()["spec"] == stored
 
 
+@pytest.fixture
+def unreadable(service, shapes):
+    """The ID of a succeeded job whose student this version cannot read."""
+    job = service.submit()
+    service.checkpoint(lease := service.claim(job["id"]))
+    service.finish(lease)
+    spec = job["spec"] | {"student": {"architecture": "invented"}}
+    service.transact(lambda session: session.execute(update(Job).values(spec=spec)))
+    return job["id"]
+
+
+def test_a_job_whose_spec_this_version_cannot_read_is_not_exported(service, unreadable):
+    response = service.client.post(f"/jobs/{unreadable}/exports")
+    assert (response.status_code, response.json()["code"]) == (409, "spec_unreadable")
+
+
+@pytest.mark.parametrize(
+    ("loc", "changes"),
+    [
+        ("student.job", {"kind": "evaluate", "student": {"job": ...}}),
+        ("student.job", {"kind": "quantize", "student": {"job": ...}}),
+        ("student.init.job", {"kind": "train", "student": GFL | {"init": {"job": ...}}}),
+        ("teacher.job", {"kind": "distill", "student": GFL, "teacher": {"job": ...}}),
+    ],
+)
+def test_a_job_whose_student_this_version_cannot_read_is_refused_in_other_specs(service, unreadable, loc, changes):
+    spec = json.loads(json.dumps({"dataset": "shapes"} | changes, default=lambda _: unreadable))
+    response = service.client.post("/jobs", json=spec)
+    assert (response.status_code, response.json()["code"]) == (422, "spec_unreadable")
+    assert response.json()["errors"][0]["loc"] == loc
+
+
 def test_a_sweep_whose_spec_this_version_cannot_read_is_shown_and_says_so(service, shapes):
     sweep = {"spec": SPEC, "space": {"schedule.optimizer.learning_rate": [0.1, 0.01]}, "seeds": 1}
     path = f"/sweeps/{service.client.post('/sweeps', json=sweep).json()['id']}"
