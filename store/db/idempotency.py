@@ -36,11 +36,14 @@ class Idempotency:
     def of(cls, key: str | None, request: BaseModel, *path: str) -> Self | None:
         """Return the key with the SHA-256 of the normalised request; None without a key.
 
-        `path`: whatever else distinguishes the request from others under the same key.
+        Fields with their default values do not count, so that a request may be repeated across an upgrade that adds
+        fields or changes defaults. `path`: whatever else distinguishes the request from others under the same key.
         """
         if key is None:
             return None
-        return cls(key, hashlib.sha256("".join([*path, request.model_dump_json()]).encode()).hexdigest())
+        return cls(
+            key, hashlib.sha256("".join([*path, request.model_dump_json(exclude_defaults=True)]).encode()).hexdigest()
+        )
 
 
 def columns(idempotency: Idempotency | None) -> dict[str, str]:

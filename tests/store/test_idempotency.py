@@ -99,3 +99,16 @@ def test_equivalent_requests_have_one_digest_and_other_paths_another():
     assert Idempotency.of("k", Request()) == Idempotency.of("k", Request(grace_hours=24))
     assert Idempotency.of("k", Request(), "key_1") != Idempotency.of("k", Request(), "key_2")
     assert Idempotency.of(None, Request()) is None
+
+
+def test_a_request_is_the_same_in_a_version_with_other_defaults_and_more_fields():
+    class Request(Spec):
+        name: str
+        ratio: int = 30
+
+    class Later(Request):
+        ratio: int = 100
+        added: bool = False
+
+    assert Idempotency.of("k", Request(name="a")) == Idempotency.of("k", Later(name="a"))
+    assert Idempotency.of("k", Request(name="a")) != Idempotency.of("k", Later(name="a", added=True))
