@@ -1,4 +1,7 @@
-"""Uploaded data sets: unpack, convert and store each distinct archive once."""
+"""Uploaded data sets: convert each upload once, and store each distinct result once.
+
+What is stored is the converted data set, not the upload, so that another version of the converter changes nothing.
+"""
 
 import errno
 import threading
@@ -17,10 +20,10 @@ from api.datasets.schemas import Dataset
 from api.http.auth import Caller, Submitter
 from api.http.errors import ApiError
 from api.upload_body import Upload
-from frs.dataset.upload import archive, convert
+from frs.dataset.upload import convert
 from frs.errors import ArchiveTooLarge
 from frs.names import Name
-from store.artifacts import free_space, local_files, storage, unpacking
+from store.artifacts import free_space, local_files, packing, storage, unpacking
 from store.artifacts.uploads import archive_key, is_referenced, unpacked_folder
 from store.db import audit, tables
 from store.db.database import insert
@@ -74,29 +77,21 @@ def register(context: Context, caller: Caller, upload_request: UploadRequest, up
     owner's disk space, and 503 if too many other archives are being converted.
     """
     settings, root = context.settings, context.settings.uploads_root
-    key = archive_key(upload.sha256, upload_request.val_fraction, archive.detect_suffix(upload.path))
-    folder = unpacked_folder(settings, key)
-    with local_files.temporary_path(root) as part:
-        releases, is_known = _count_releases(root), folder.is_dir()
-        if not is_known:
-            _convert(settings, upload, part, upload_request.val_fraction)
-        size = upload.path.stat().st_size + free_space.size_of(folder if is_known else part / "set")
+    with local_files.temporary_path(root) as part, local_files.temporary_path(root) as archive:
+        _convert(settings, upload, part, upload_request.val_fraction)
+        upload.path.unlink()  # its space is needed for the archive
+        size, sha256 = _pack(settings, part / "set", archive)
         disk_quota.check_upload(context, caller, size)
-        if is_known:
-            _store_archive(context, key, upload)
-        else:
-            context.artifacts.put(
-                upload.path, key, upload.sha256
-            )  # before the lock, because object storage can be slow
+        key, releases = archive_key(sha256), _count_releases(root)
+        _store_archive(context, key, archive, sha256)  # before the lock, because object storage can be slow
         free_name(context, caller, upload_request.name)
         try:
             with local_files.exclusive_lock(root):
+                folder = unpacked_folder(settings, key)
                 if not folder.is_dir():
-                    if not part.is_dir():  # the unpacked folder was deleted since the first look
-                        _convert(settings, upload, part, upload_request.val_fraction)
                     (part / "set").rename(folder)
                 if _count_releases(root) != releases:  # this archive may be among the released ones
-                    _store_archive(context, key, upload)
+                    _store_archive(context, key, archive, sha256)
                 dataset = _add(context, caller, upload_request.name, key, size)
         except ApiError:
             release(context, key)
@@ -154,12 +149,23 @@ def _increment_releases(root: Path) -> None:
         file.truncate(file.tell() + 1)
 
 
-def _store_archive(context: Context, key: str, upload: Upload) -> None:
+def _pack(settings: Settings, folder: Path, archive: Path) -> tuple[int, str]:
+    """Write the files of a converted data set to `archive`; return the bytes of both, and the archive's SHA-256.
+
+    Raises OSError if the disk has no space for the archive.
+    """
+    size = free_space.size_of(folder)
+    free_space.check_available(settings, archive.parent, size)
+    sha256 = packing.pack(folder, archive)
+    return size + archive.stat().st_size, sha256
+
+
+def _store_archive(context: Context, key: str, archive: Path, sha256: str) -> None:
     """Store an archive unless it is stored already."""
     try:
         context.artifacts.open(key).close()
     except ArtifactNotFound:
-        context.artifacts.put(upload.path, key, upload.sha256)
+        context.artifacts.put(archive, key, sha256)
 
 
 def _convert(settings: Settings, upload: Upload, part: Path, val_fraction: float | None) -> None:

@@ -1,4 +1,4 @@
-"""Unpack the archive of an uploaded data set into its folder, which has the same content on every machine."""
+"""Convert uploaded archives, and unpack the archive of a converted data set on each machine that needs it."""
 
 import errno
 import json
@@ -15,11 +15,13 @@ from sqlalchemy import select
 from frs.dataset.upload.convert import OVER_LIMIT
 from frs.errors import ArchiveTooLarge, BadDataset, DatasetNotFound
 from frs.events import ErrorInfo
+from frs.files import digest
 from frs.isolation.process import PARENT
+from store.artifacts import packing
 from store.artifacts.free_space import available_bytes
 from store.artifacts.local_files import Abandoned, IsAbandoned, discard, exclusive_lock, filesystem_time, temporary_path
 from store.artifacts.storage import Artifacts
-from store.artifacts.uploads import parse_archive_key, unpacked_folder
+from store.artifacts.uploads import ArchiveKey, unpacked_folder
 from store.db.database import Database
 from store.db.tables import Dataset
 from store.errors import ArtifactNotFound
@@ -33,6 +35,7 @@ _MAX_EXPANSION = 2
 _POLL_SECONDS = 0.2
 SETTLED_SECONDS = 3600
 """Younger folders are never removed: if several machines share the folder, the lock may not work across them."""
+_ARCHIVE_HINT = "Restore the file, or upload the data set again under a new name."
 _FOLDER_NAME = re.compile(r"[0-9a-f]{64}(-val\d+)?")
 
 
@@ -75,7 +78,7 @@ def convert(
 def unpack_dataset(settings: Settings, artifacts: Artifacts, key: str, is_abandoned: IsAbandoned) -> Path:
     """Return the folder of the uploaded data set, after unpacking its archive unless that is done.
 
-    Concurrent callers share one conversion. Raises BadDataset, Abandoned, OSError.
+    Concurrent callers share one unpacking. Raises BadDataset, DatasetNotFound, Abandoned, OSError.
     """
     root, folder = settings.uploads_root, unpacked_folder(settings, key)
     if folder.is_dir():
@@ -86,18 +89,29 @@ def unpack_dataset(settings: Settings, artifacts: Artifacts, key: str, is_abando
         temporary_path(root) as part,
     ):
         if not folder.is_dir():
-            sha256, val_fraction = parse_archive_key(key)
             try:
-                artifacts.fetch(key, sha256, archive, is_abandoned)
-                convert(settings, archive, part, val_fraction, is_abandoned)
+                _fetch_set(settings, artifacts, key, archive, part, is_abandoned)
             except ArtifactNotFound:
-                hint = "Restore the file, or upload the archive again under a new name."
-                raise DatasetNotFound("The archive of the data set no longer exists.", hint) from None
+                raise DatasetNotFound("The archive of the data set no longer exists.", _ARCHIVE_HINT) from None
             except ConversionFailed as failure:
                 raise BadDataset(f"The archive cannot be unpacked. {failure}", failure.error.hint) from None
             with exclusive_lock(root, is_abandoned=is_abandoned):
                 _move(part / "set", folder)
     return folder
+
+
+def _fetch_set(
+    settings: Settings, artifacts: Artifacts, key: str, archive: Path, part: Path, is_abandoned: IsAbandoned
+) -> None:
+    """Write the files of the data set to `part/set`; `archive` is the path of a temporary file."""
+    archive_key = ArchiveKey.parse(key)
+    artifacts.fetch(key, archive_key.sha256, archive, is_abandoned)
+    if not archive_key.is_converted:
+        convert(settings, archive, part, archive_key.val_fraction, is_abandoned)
+    elif digest(archive) == archive_key.sha256:
+        packing.unpack(archive, part / "set", is_abandoned)
+    else:
+        raise BadDataset("The archive of the data set is damaged.", _ARCHIVE_HINT)
 
 
 def remove_unused(settings: Settings, database: Database) -> list[str]:

@@ -4,7 +4,9 @@ No function accesses files. Those that take a session leave the commit to their 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
@@ -13,6 +15,9 @@ from frs.events import ErrorInfo
 from store.db.tables import Artifact, Checkpoint, Dataset, Detector
 from store.settings import Settings
 from store.states import DetectorStatus
+
+_CONVERTED = "datasets/"
+"""Prefix of the keys of archives of converted data sets."""
 
 
 def dataset_root(settings: Settings, dataset: Dataset) -> Path:
@@ -25,15 +30,27 @@ def unpacked_folder(settings: Settings, upload_key: str) -> Path:
     return settings.uploads_root / Path(upload_key).name.partition(".")[0]
 
 
-def archive_key(sha256: str, val_fraction: float | None, suffix: str) -> str:
-    """Return the artifact key of a data set's archive; it contains everything that the conversion depends on."""
-    return f"uploads/{sha256}{f'-val{round(100 * val_fraction)}' if val_fraction else ''}{suffix}"
+def archive_key(sha256: str) -> str:
+    """Return the artifact key of the archive of a converted data set."""
+    return f"{_CONVERTED}{sha256}.tar"
 
 
-def parse_archive_key(archive_key: str) -> tuple[str, float | None]:
-    """Return the archive's SHA-256 and the fraction of its training images that are split off for validation."""
-    sha256, _, percent = Path(archive_key).name.partition(".")[0].partition("-val")
-    return sha256, int(percent) / 100 if percent else None
+@dataclass(frozen=True)
+class ArchiveKey:
+    """What the artifact key of a data set's archive says."""
+
+    sha256: str
+    """SHA-256 of the archive, lower-case hex."""
+    is_converted: bool
+    """Whether the data set was converted before it was archived; before version 0.3, archives were kept as uploaded."""
+    val_fraction: float | None
+    """Fraction of the training images to split off for validation, in the conversion of an archive as uploaded."""
+
+    @classmethod
+    def parse(cls, key: str) -> Self:
+        """Return what a key says, also that of an earlier version."""
+        sha256, _, percent = Path(key).name.partition(".")[0].partition("-val")
+        return cls(sha256, key.startswith(_CONVERTED), int(percent) / 100 if percent else None)
 
 
 def weights_key(detector_id: str, sha256: str) -> str:

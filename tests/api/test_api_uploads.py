@@ -54,7 +54,7 @@ def send(service, content, name="mine", headers=ZIP, **query):
 def files_of(settings: Settings) -> set[str]:
     """Return the names of all files and folders that uploads have stored."""
     unpacked = {path.name for path in settings.uploads_root.iterdir() if path.name not in (".lock", ".released")}
-    kept = settings.artifacts_root / "uploads"
+    kept = settings.artifacts_root / "datasets"
     return unpacked | ({path.name for path in kept.iterdir()} if kept.is_dir() else set())
 
 
@@ -66,9 +66,9 @@ def test_an_archive_becomes_a_checked_data_set(service, archive, shapes):
     assert (dataset["status"], dataset["uploaded"], dataset["classes"]) == ("ready", True, shapes["classes"])
     assert dataset["counts"] == shapes["counts"]
     assert service.get("/datasets/mine") == dataset
-    digest = hashlib.sha256(archive).hexdigest()
-    assert files_of(service.settings) == {digest, f"{digest}.zip"}
-    assert service.artifacts.path(f"uploads/{digest}.zip").read_bytes() == archive
+    [stored] = (service.settings.artifacts_root / "datasets").iterdir()
+    digest = hashlib.sha256(stored.read_bytes()).hexdigest()
+    assert files_of(service.settings) == {digest, f"{digest}.tar"}
 
 
 @pytest.mark.parametrize("stored_before", [False, True])
@@ -90,7 +90,7 @@ def test_artifact_storage_is_not_used_while_the_lock_is_held(service, archive, m
     for name in ("put", "open"):
         monkeypatch.setattr(service.artifacts, name, assert_unlocked(name, getattr(service.artifacts, name)))
     assert send(service, archive).status_code == 201
-    assert calls == (["open"] if stored_before else ["put"])
+    assert calls == (["open"] if stored_before else ["open", "put"])
 
 
 @pytest.mark.parametrize("others", [1, 2])
@@ -109,16 +109,25 @@ def test_an_archive_deleted_by_another_request_is_stored_again(service, archive,
 
     monkeypatch.setattr(service.artifacts, "put", put)
     assert send(service, archive).status_code == 201
-    digest = hashlib.sha256(archive).hexdigest()
-    assert files_of(service.settings) == {digest, f"{digest}.zip"}
+    digest = min(files_of(service.settings), key=len)
+    assert files_of(service.settings) == {digest, f"{digest}.tar"}
+    assert service.artifacts.path(f"datasets/{digest}.tar").exists()
 
 
 def test_an_archive_missing_in_the_artifact_store_is_stored_again(service, archive):
     send(service, archive)
-    kept = service.artifacts.path(f"uploads/{hashlib.sha256(archive).hexdigest()}.zip")
+    [kept] = (service.settings.artifacts_root / "datasets").iterdir()
+    content = kept.read_bytes()
     kept.unlink()
     assert send(service, archive, name="again").status_code == 201
-    assert kept.read_bytes() == archive
+    assert kept.read_bytes() == content
+
+
+def test_the_same_data_set_in_other_archives_is_stored_once(service, archive):
+    content = gzip.compress(tar_folder(service.settings.datasets_root / "shapes"))
+    assert send(service, archive, "one").status_code == 201
+    assert send(service, content, "two", {"Content-Type": "application/gzip"}).status_code == 201
+    assert len(files_of(service.settings)) == 2
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_a_request_does_not_wait_long_for_an_archive_to_be_unpacked(service, upl
 
 
 def test_an_upload_without_its_archive_is_a_409(service, uploaded):
-    shutil.rmtree(service.settings.artifacts_root / "uploads")
+    shutil.rmtree(service.settings.artifacts_root / "datasets")
     response = service.client.get("/datasets/mine/images")
     problem = service.assert_problem(response, 409, "annotations_unreadable")
     assert "archive" in problem["detail"]
@@ -139,7 +139,7 @@ def test_a_replica_repeats_the_check_of_an_upload_that_it_did_not_receive(servic
 
     service.transact(forget_check)
     if not has_archive:
-        shutil.rmtree(service.settings.artifacts_root / "uploads")
+        shutil.rmtree(service.settings.artifacts_root / "datasets")
     checks.resume(service.client.app.state.context)
     until(lambda: service.get("/datasets/mine")["status"] != "checking")
     assert service.get("/datasets/mine")["status"] == ("ready" if has_archive else "has_problems")

@@ -14,11 +14,11 @@ from sqlalchemy import delete, update
 
 from frs.dataset.shapes.drawing import draw_dataset
 from frs.errors import BadDataset, DatasetNotFound
-from store.artifacts import unpacking
+from store.artifacts import packing, unpacking
 from store.artifacts.folder import ArtifactFolder
 from store.artifacts.local_files import Abandoned, exclusive_lock
 from store.artifacts.storage import Artifacts
-from store.artifacts.uploads import archive_key, parse_archive_key
+from store.artifacts.uploads import ArchiveKey, archive_key
 from store.db.tables import Dataset
 from store.settings import Settings
 
@@ -43,16 +43,26 @@ def artifacts(tmp_path) -> Artifacts:
 
 @pytest.fixture
 def key(artifacts, content, tmp_path) -> str:
+    """The key of an archive as uploaded, which version 0.2 kept."""
     return put(artifacts, content, tmp_path)
+
+
+@pytest.fixture
+def converted_key(artifacts, content, tmp_path) -> str:
+    """The key of the archive of a converted data set."""
+    (tmp_path / "upload.zip").write_bytes(content)
+    unpacking.convert(host(tmp_path, "api"), tmp_path / "upload.zip", tmp_path / "part", None)
+    sha256 = packing.pack(tmp_path / "part" / "set", tmp_path / "set.tar")
+    artifacts.put(tmp_path / "set.tar", archive_key(sha256), sha256)
+    return archive_key(sha256)
 
 
 def put(artifacts: Artifacts, content: bytes, tmp_path: Path) -> str:
     sha256 = hashlib.sha256(content).hexdigest()
     source = tmp_path / f"{sha256}.zip"
     source.write_bytes(content)
-    key = archive_key(sha256, None, ".zip")
-    artifacts.put(source, key, sha256)
-    return key
+    artifacts.put(source, f"uploads/{sha256}.zip", sha256)
+    return f"uploads/{sha256}.zip"
 
 
 def host(tmp_path: Path, name: str) -> Settings:
@@ -67,10 +77,46 @@ def unpacked_names(settings: Settings) -> list[str]:
     return sorted(path.name for path in settings.uploads_root.iterdir() if path.name not in (".lock", ".unpacking"))
 
 
-@pytest.mark.parametrize("val_fraction", [None, 0.1, 0.29, 0.5])
-def test_a_key_contains_the_arguments_of_the_conversion(val_fraction):
-    key = archive_key("a" * 64, val_fraction, ".tar.gz")
-    assert parse_archive_key(key) == ("a" * 64, val_fraction)
+@pytest.mark.parametrize(("suffix", "val_fraction"), [("", None), ("-val10", 0.1), ("-val29", 0.29), ("-val50", 0.5)])
+def test_the_key_of_an_archive_as_uploaded_contains_the_arguments_of_the_conversion(suffix, val_fraction):
+    key = ArchiveKey.parse(f"uploads/{'a' * 64}{suffix}.tar.gz")
+    assert (key.sha256, key.is_converted, key.val_fraction) == ("a" * 64, False, val_fraction)
+
+
+def test_another_version_of_the_converter_changes_no_stored_data_set(tmp_path, artifacts, converted_key, monkeypatch):
+    monkeypatch.setattr(unpacking, "COMMAND", (sys.executable, "-c", "raise SystemExit('of another version')"))
+    folder = unpacking.unpack_dataset(host(tmp_path, "one"), artifacts, converted_key, never)
+    converted = tmp_path / "part" / "set"
+    files = {path.relative_to(converted): path.read_bytes() for path in converted.rglob("*") if path.is_file()}
+    assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
+
+
+def test_equal_data_sets_have_equal_archives(tmp_path):
+    for name, order in (("one", "ab"), ("two", "ba")):
+        for part in order:
+            (tmp_path / name / part).mkdir(parents=True)
+            (tmp_path / name / part / "é.jpg").write_bytes(part.encode())
+    (tmp_path / "two" / "a" / "é.jpg").chmod(0o600)
+    one, two = (packing.pack(tmp_path / name, tmp_path / f"{name}.tar") for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_damaged_archive_is_a_bad_data_set(tmp_path, artifacts, converted_key):
+    path = artifacts.path(converted_key)
+    path.write_bytes(path.read_bytes()[:-2048])
+    settings = host(tmp_path, "one")
+    with pytest.raises(BadDataset, match="damaged"):
+        unpacking.unpack_dataset(settings, artifacts, converted_key, never)
+    assert unpacked_names(settings) == []
+
+
+def test_an_abandoned_unpacking_stops_and_leaves_nothing(tmp_path, artifacts, converted_key, monkeypatch):
+    calls = []
+    monkeypatch.setattr(artifacts, "fetch", lambda key, _, target, __: target.hardlink_to(artifacts.path(key)))
+    settings = host(tmp_path, "one")
+    with pytest.raises(Abandoned):
+        unpacking.unpack_dataset(settings, artifacts, converted_key, lambda: len(calls) > 2 or calls.append(1))
+    assert unpacked_names(settings) == []
 
 
 def test_every_machine_converts_an_archive_to_the_same_annotations(tmp_path, artifacts, key):
