@@ -43,6 +43,8 @@ class DatasetCheckResult(BaseModel):
     """Report on the validation split; None if it cannot be read."""
     unusable: list[SplitIssue] = []
     """Issues that make the data set unusable as a whole, regardless of the accepted fraction of invalid images."""
+    similar_classes: list[str] = []
+    """A warning if class names look alike; computed once, because a list of data sets shows it with every row."""
     shared_images: list[str] = []
     """A warning if images are listed in both splits."""
     test_folder: list[str] = []
@@ -68,8 +70,7 @@ class DatasetCheckResult(BaseModel):
         """Sentences on what training does not use, and on what may not be intended."""
         reports = (("training", self.train), ("validation", self.val))
         texts = [f"The {split} split: {text}" for split, report in reports if report for text in report.notes]
-        similar = describe_similar_classes([item.name for item in self.train.classes]) if self.train else []
-        return texts + similar + self.shared_images + self.test_folder
+        return texts + self.similar_classes + self.shared_images + self.test_folder
 
     @property
     def issue_count(self) -> int:
@@ -166,6 +167,8 @@ def _check_splits(root: Path, dataset: Dataset) -> DatasetCheckResult:
         except FrsError as error:
             result.unusable.append(SplitIssue(split="val", code=error.code, message=error.message, hint=error.hint))
     result.train, result.val = (split.report if split else None for split in (train, val))
+    if train:
+        result.similar_classes = describe_similar_classes([item.name for item in train.report.classes])
     return result
 
 

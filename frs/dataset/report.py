@@ -219,26 +219,31 @@ def describe_crowded(val: Report, max_detections: int) -> list[str]:
 
 def describe_similar_classes(classes: Sequence[str]) -> list[str]:
     """Return a sentence on pairs of class names that may be one class, such as `plate` and `Plates`."""
+    names = [(name, _normalise(name)) for name in classes]
     pairs = [
         f"{printable(first)!r} and {printable(second)!r}"
-        for first, second in islice(combinations(classes, 2), MAX_PAIRS_COMPARED)
-        if _looks_equal(first, second)
+        for (first, normal_first), (second, normal_second) in islice(combinations(names, 2), MAX_PAIRS_COMPARED)
+        if _looks_equal(normal_first, normal_second)
     ]
     named = ", ".join(pairs[:MAX_PAIRS_NAMED])
     return [f"Are these the same class? {named}. Each name is trained as a class of its own."] if pairs else []
 
 
-def _looks_equal(first: str, second: str) -> bool:
-    """Return whether two names differ in case, separators, a plural or one typing error only; digits must be equal."""
-    if re.findall(r"\d+", first) != re.findall(r"\d+", second):
+def _normalise(name: str) -> tuple[list[str], str]:
+    """Return the numbers in a name, and its letters and digits without case and a final s."""
+    return re.findall(r"\d+", name), "".join(filter(str.isalnum, name.casefold())).removesuffix("s")
+
+
+def _looks_equal(normal_first: tuple[list[str], str], normal_second: tuple[list[str], str]) -> bool:
+    """Return whether two names differ in case, separators, a plural or one typing error only; numbers must be equal."""
+    (first_numbers, first), (second_numbers, second) = normal_first, normal_second
+    if first_numbers != second_numbers:
         return False
-    letters = ["".join(filter(str.isalnum, name.casefold())).removesuffix("s") for name in (first, second)]
-    is_transposed = len(letters[0]) > 3 and sorted(letters[0]) == sorted(letters[1])
-    return (
-        letters[0] == letters[1]
-        or is_transposed
-        or SequenceMatcher(None, letters[0], letters[1]).ratio() >= SIMILAR_RATIO
-    )
+    if first == second or len(first) > 3 and sorted(first) == sorted(second):
+        return True
+    matcher = SequenceMatcher(None, first, second)
+    bounds = (matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio)  # two upper bounds, which are fast
+    return all(bound() >= SIMILAR_RATIO for bound in bounds)
 
 
 def usable_without_boxes(report: Report, max_invalid_fraction: float = 0.0) -> bool:

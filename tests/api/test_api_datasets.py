@@ -223,3 +223,16 @@ def test_a_folder_among_the_data_sets_is_not_taken_for_a_test_split(service):
     files = {"images": "pictures", "annotations": "plain/annotations/instances_train.json"}
     answer = service.client.post("/datasets", json={"name": "plain", "train": files}).json()
     assert answer["warnings"] == []
+
+
+def test_class_names_are_compared_when_the_data_set_is_checked_and_not_for_each_answer(service, monkeypatch):
+    def rename(folder, document):
+        val = folder / "annotations" / "instances_val.json"
+        document["categories"][0]["name"] = "squares"
+        val.write_text(json.dumps(json.loads(val.read_text()) | {"categories": document["categories"]}))
+
+    service.copy_dataset_altered("similar", rename)
+    [warning] = service.register("similar")["warnings"]
+    assert "'squares' and 'square'" in warning
+    monkeypatch.setattr(checks, "describe_similar_classes", None)
+    assert service.get("/datasets/similar")["warnings"] == [warning]
