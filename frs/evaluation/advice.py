@@ -110,8 +110,15 @@ def _more_seeds(comparison: Comparison, result: Verdict) -> Advice | None:
     pairs = len(comparison.pairs)
     if pairs < MIN_SEEDS:
         basis = "one pair of runs" if pairs == 1 else f"{pairs} pairs of runs"
+        interval = comparison.image_interval
+        limit = (
+            f" On {interval.images} images it cannot show a gain of less than about "
+            f"{_points((interval.high - interval.low) / 2)} points."
+            if result == "no_difference"
+            else ""
+        )
         text = (
-            f"The verdict rests on {basis}; another seed may give another gain. Start a similar job with "
+            f"The verdict rests on {basis}; another seed may give another gain.{limit} Start a similar job with "
             f"`baseline: {{seeds: {MIN_SEEDS}}}` to measure how much the gain varies."
         )
         return Advice(topic="more_seeds", text=text)

@@ -40,6 +40,11 @@ def test_one_pair_of_runs_asks_for_more_seeds() -> None:
     assert "one pair of runs" in advice.text and "`baseline: {seeds: 3}`" in advice.text
 
 
+def test_no_difference_in_one_pair_of_runs_names_the_smallest_gain_that_it_could_show() -> None:
+    (advice,) = advise(comparison(-0.03, 0.05, seeds=1), SCORES, 0.1, LEVEL_TRAINING)
+    assert "On 150 images it cannot show a gain of less than about 4.0 points." in advice.text
+
+
 @pytest.mark.parametrize(("low", "high", "outlook"), [(-0.01, 0.15, "may show"), (-0.15, 0.01, "may as well confirm")])
 def test_no_difference_over_three_seeds_asks_for_more_seeds_with_the_outlook(
     low: float, high: float, outlook: str
