@@ -1,18 +1,19 @@
 """`frs sweep` and `frs sweeps`: search over fields of a spec, and confirm the best setting on new seeds."""
 
+import math
 import re
 import time
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from cli.arguments import Changes, SpecSource, load_spec
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, render_rows, show, stderr
+from frs import spec_file
 from frs.errors import InvalidSpec
 from frs_client import Client, Json
 from frs_client.sync.sweeps import ACTIVE, POLL_SECONDS
@@ -130,13 +131,17 @@ def _dimension(option: str) -> tuple[str, Any]:
     if not equals:
         raise InvalidSpec(f"--over {option}: expected FIELD=VALUES.", "For example --over schedule.epochs=12,24.")
     match = _RANGE.fullmatch(text.replace(" ", ""))
+    if match is None:
+        return field, spec_file.parse(f"[{text}]", f"--over {option}")
+    number = int if match[1] == "int_uniform" else float
     try:
-        if match:
-            number = int if match[1] == "int_uniform" else float
-            return field, {match[1]: [number(match[2]), number(match[3])]}
-        return field, yaml.safe_load(f"[{text}]")
-    except (ValueError, yaml.YAMLError):
-        raise InvalidSpec(f"--over {option}: the values are not valid.", "Separate values by commas.") from None
+        ends = [number(match[2]), number(match[3])]
+        is_valid = all(map(math.isfinite, ends))
+    except (ValueError, OverflowError):
+        is_valid = False
+    if not is_valid:
+        raise InvalidSpec(f"--over {option}: the ends of the range are not numbers.", f"For example {match[1]}(1,8).")
+    return field, {match[1]: ends}
 
 
 def _wait(client: Client, sweep_id: str, quiet: bool) -> Json:

@@ -1,5 +1,6 @@
 """Spec files: YAML or JSON, with changes of the form `KEY=VALUE` (`--set`) applied to them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +9,45 @@ import yaml
 from frs.errors import InvalidSpec
 
 Content = dict[str, Any]
+_JSON_TYPES = ("null", "bool", "int", "float", "str", "seq", "map")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML into the types of JSON: dates are text."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {
+        tag: constructor
+        for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in _JSON_TYPES  # None: the error for all other tags
+    }
 
 
 def read(path: Path) -> Content:
     """Return the file's content. Raise InvalidSpec if it is unreadable, not YAML or not a mapping."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = parse(path.read_text(), str(path))
     except OSError as error:
         raise InvalidSpec(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         raise InvalidSpec(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from None
-    except yaml.YAMLError as error:
-        raise InvalidSpec(f"{path} is neither YAML nor JSON: {error}.") from None
     if not isinstance(content, dict):
         raise InvalidSpec(f"{path} does not contain a job spec.")
     return content
+
+
+def parse(text: str, source: str) -> Any:
+    """Return the value of a text in YAML or JSON.
+
+    Raises InvalidSpec, which names `source` and the field, if the text is neither or if JSON cannot hold its value.
+    """
+    try:
+        return _as_json(yaml.load(text, _Loader), source)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:  # such as `!!int a`, `!!bool a`
+        raise InvalidSpec(f"{source} is neither YAML nor JSON: {error}.") from None
 
 
 def apply_changes(content: Content, changes: list[str]) -> Content:
@@ -34,7 +59,7 @@ def apply_changes(content: Content, changes: list[str]) -> Content:
         key, equals, value = change.partition("=")
         if not equals:
             raise InvalidSpec(f"--set {change}: expected KEY=VALUE.", "For example --set schedule.epochs=4.")
-        content = _set_field(content, key.split("."), _parse_value(change, value), change)
+        content = _set_field(content, key.split("."), parse(value, f"--set {change}"), change)
     return content
 
 
@@ -46,8 +71,22 @@ def _set_field(content: Any, path: list[str], value: Any, change: str) -> Conten
     return {**content, first: new_value}
 
 
-def _parse_value(change: str, value: str) -> Any:
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InvalidSpec(f"--set {change}: the value is not valid YAML.") from None
+def _as_json(value: Any, source: str, *place: object) -> Any:
+    """Return the value with its texts in valid Unicode. Raises InvalidSpec for what JSON cannot hold."""
+    where = f"{source}, `{'.'.join(map(str, place))}`" if place else source
+    match value:
+        case dict():
+            for key in value:
+                if not isinstance(key, str):
+                    raise InvalidSpec(f"{where}: the key {key} is not text.", "Put it in quotes.")
+            return {key: _as_json(item, source, *place, key) for key, item in value.items()}
+        case list():
+            return [_as_json(item, source, *place, index) for index, item in enumerate(value)]
+        case float() if not math.isfinite(value):
+            raise InvalidSpec(f"{where}: {value} is not a finite number.", "Give a number.")
+        case str():  # JSON may write a character as two escapes, which YAML reads as two characters
+            try:
+                return value.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                raise InvalidSpec(f"{where}: {value!a} has half of a surrogate pair.", "Write it as UTF-8.") from None
+    return value

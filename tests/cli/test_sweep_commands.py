@@ -89,8 +89,11 @@ def test_ranges_and_the_strategy_are_options(frs, shapes, spec):
     ("options", "message"),
     [
         (["--over", "method"], "expected FIELD=VALUES"),
-        (["--over", "method=[frs"], "the values are not valid"),
-        (["--over", f"{RATE}=uniform(a,b)"], "the values are not valid"),
+        (["--over", "method=[frs"], "--over method=[frs is neither YAML nor JSON"),
+        (["--over", f"{RATE}=uniform(a,b)"], "the ends of the range are not numbers"),
+        (["--over", f"{RATE}=uniform(0,inf)"], "the ends of the range are not numbers"),
+        (["--over", f"{RATE}=0.1,.nan"], "nan is not a finite number"),
+        (["--over", "dataset=2026-05-01"], "space.dataset"),
         (["--over", f"{RATE}=0.1,-1"], f"space.{RATE}"),
         (["--over", "owner=mallory"], "space.owner: This field cannot be searched."),
         (["--over", f"{RATE}=0.1", "--random", "2", "--asha", "2"], "exclude each other"),
