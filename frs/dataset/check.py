@@ -38,6 +38,10 @@ _TRAITS: dict[ImageTrait, tuple[str, str]] = {
         "EXIF orientation",
         "training turns the image, as browsers do. Boxes must fit the turned image.",
     ),
+    "not_turned": (
+        "EXIF orientation",
+        "training does not turn WebP images. Boxes must fit the image as it is stored.",
+    ),
 }
 """The name of each trait, and what training does."""
 
@@ -89,7 +93,7 @@ def inspect_split(
     _check_names(coco, issues)
     _check_boxes(coco, printable(annotations.name), issues)
     depth: Depth = "annotations"
-    files_by_trait: dict[ImageTrait, list[str]] = {"sixteen_bits": [], "turned": []}
+    files_by_trait: dict[ImageTrait, list[str]] = {trait: [] for trait in _TRAITS}
     if read_images:
         depth = "decoded" if len(coco.images) <= decode_up_to else "headers"
         _check_images(images, coco, issues, files_by_trait, progress, decode=depth == "decoded", max_pixels=max_pixels)

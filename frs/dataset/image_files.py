@@ -40,8 +40,9 @@ _MAX_PNG_CHUNKS = 10_000
 
 ImageIssue = tuple[IssueCode, str]
 """Issue code and message."""
-ImageTrait = Literal["sixteen_bits", "turned"]
-"""What training does with an image: it drops the lower 8 bits, or turns it although its size does not show it."""
+ImageTrait = Literal["sixteen_bits", "turned", "not_turned"]
+"""What training does with an image: it drops the lower 8 bits, or turns it or does not turn it by its EXIF orientation
+although its size does not show it."""
 
 
 class _Header(NamedTuple):
@@ -49,13 +50,19 @@ class _Header(NamedTuple):
     """Width in pixels as used in training, after applying the EXIF orientation."""
     height: int
     orientation: int
-    """EXIF orientation that training applies, 1 to 8; 1 is unchanged, 5 to 8 swap width and height."""
+    """EXIF orientation, 1 to 8; 1 is unchanged, 5 to 8 swap width and height."""
+    is_turned: bool
+    """Whether training applies the orientation."""
     sixteen_bits: bool
 
     @property
     def traits(self) -> frozenset[ImageTrait]:
-        is_turned = self.orientation in (2, 3, 4) or (self.orientation > 4 and self.width == self.height)
-        pairs: tuple[tuple[ImageTrait, bool], ...] = (("sixteen_bits", self.sixteen_bits), ("turned", is_turned))
+        shows_no_turn = self.orientation in (2, 3, 4) or (self.orientation > 4 and self.width == self.height)
+        pairs: tuple[tuple[ImageTrait, bool], ...] = (
+            ("sixteen_bits", self.sixteen_bits),
+            ("turned", shows_no_turn and self.is_turned),
+            ("not_turned", shows_no_turn and not self.is_turned),
+        )
         return frozenset(trait for trait, applies in pairs if applies)
 
 
@@ -131,21 +138,19 @@ def _read_header(file: BinaryIO, max_pixels: int) -> _Header:
         limit = max_pixels // _DECODE_COPIES.get(image.format or "", 1)
         if width * height > limit:
             raise _ImageTooLarge(f"{width}x{height}, at most {limit:,} pixels are allowed")
-        orientation = _read_orientation(image, file)
+        orientation, is_turned = _read_orientation(image, file), image.format in _ORIENTED_FORMATS
         sixteen_bits = image.format == "PNG" and _read_at(file, 24, 1) == b"\x10"
-        if orientation > 4:
+        if orientation > 4 and is_turned:
             width, height = height, width
-        return _Header(width, height, orientation, sixteen_bits)
+        return _Header(width, height, orientation, is_turned, sixteen_bits)
 
 
 def _read_orientation(image: Image.Image, file: BinaryIO) -> int:
-    """Return the EXIF orientation that OpenCV applies, 1 to 8."""
-    if image.format not in _ORIENTED_FORMATS:
-        return 1
+    """Return the orientation of the EXIF tag, 1 to 8. Unlike OpenCV, Pillow also looks into XMP data."""
+    exif = Image.Exif()
     try:
-        exif = image.getexif() if "exif" in image.info else Image.Exif()
-        if image.format == "PNG" and "exif" not in image.info:
-            exif.load(_find_png_exif(file))
+        late = _find_png_exif(file) if image.format == "PNG" and "exif" not in image.info else b""
+        exif.load(image.info.get("exif", late))
         orientation = int(exif.get(0x0112, 1))
     except Exception:  # malformed EXIF data rotate nothing and are otherwise harmless
         return 1
@@ -217,7 +222,13 @@ def _describe_error(error: Exception) -> str:
 
 
 def _describe_size(image: CocoImage, name: str, header: _Header) -> str:
-    suffix = " after applying its EXIF orientation" if header.orientation > 4 else ""
+    suffix = ""
+    if header.orientation > 4:
+        applied, ignored = (
+            " after applying its EXIF orientation",
+            " without its EXIF orientation, which training ignores",
+        )
+        suffix = applied if header.is_turned else ignored
     return f"{name} is {header.width}x{header.height}{suffix}; the annotations say {image.width}x{image.height}."
 
 

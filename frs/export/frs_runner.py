@@ -23,13 +23,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 Array = np.ndarray[Any, Any]
 MAX_PIXELS = 100_000_000
 """Larger images are refused: a small file can unpack to many gigabytes."""
 TURNED = ("JPEG", "MPO", "PNG")
 """Formats of which OpenCV, which training reads images with, applies the EXIF orientation."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by its EXIF orientation."""
 
 
 class Detector:
@@ -144,11 +154,23 @@ def load_image(path: str | Path, formats: list[str] | None = None) -> Array:
     with Image.open(path, formats=formats) as file:
         if file.width * file.height > MAX_PIXELS:
             raise ValueError(f"{path} has {file.width} x {file.height} pixels, more than {MAX_PIXELS}")
-        image = ImageOps.exif_transpose(file) if file.format in TURNED else file
+        image = turn(file) if file.format in TURNED else file
         if image.mode.startswith("I"):  # 16 bits, of which training reads the high byte; Pillow would clip them
             grey = (np.asarray(image) >> 8).astype(np.uint8)
             return np.stack([grey] * 3, axis=2)
         return np.asarray(image.convert("RGB"))
+
+
+def turn(image: Image.Image) -> Image.Image:
+    """Return the image turned upright by its EXIF tag alone: unlike Pillow, OpenCV does not look into XMP data."""
+    image.load()  # the EXIF data of a PNG may follow its pixels
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        orientation = int(exif.get(0x0112, 1))
+    except Exception:  # malformed data turn nothing
+        orientation = 1
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def draw(image: Array, boxes: Array, scores: Array, labels: Array, classes: list[str]) -> Image.Image:

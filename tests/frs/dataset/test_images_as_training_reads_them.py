@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from frs.export import frs_runner
+
 ORIENTATION = 0x0112
 
 
@@ -50,7 +52,6 @@ def test_the_size_of_a_png_is_that_which_training_reads(tiny, orientation, late)
         ("b.jpg", (50, 50), 8, False, True),
         ("b.jpg", (50, 60), 2, False, True),
         ("b.jpg", (50, 60), 1, False, False),
-        ("b.webp", (50, 60), 3, False, False),
     ],
 )
 def test_a_turn_that_the_size_does_not_show_is_reported(tiny, name, size, orientation, late, is_reported):
@@ -58,6 +59,47 @@ def test_a_turn_that_the_size_does_not_show_is_reported(tiny, name, size, orient
     report = tiny.check()
     assert report.issues == []
     assert any("EXIF orientation" in warning and name in warning for warning in report.warnings) is is_reported
+
+
+@pytest.mark.parametrize(("size", "orientation"), [((50, 60), 3), ((50, 50), 6)])
+def test_a_webp_that_training_does_not_turn_is_reported(tiny, size, orientation):
+    path = tiny.image("b.webp", size)
+    save_oriented(path, size, orientation)
+    assert training_size(path) == size
+    report = tiny.check()
+    assert report.issues == []
+    assert report.warnings == [
+        "EXIF orientation in b.webp: training does not turn WebP images. Boxes must fit the image as it is stored."
+    ]
+
+
+def test_a_webp_annotated_as_turned_has_another_size(tiny):
+    save_oriented(tiny.image("b.webp", (60, 50)), (50, 60), 6)
+    assert tiny.only_issue().message == (
+        "b.webp is 50x60 without its EXIF orientation, which training ignores; the annotations say 60x50."
+    )
+
+
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"])
+def test_the_orientation_in_xmp_data_turns_nothing(tiny, exif):
+    path = tiny.image("b.jpg", (50, 60))
+    Image.new("RGB", (50, 60)).save(path, exif=exif, xmp=b'<rdf:Description tiff:Orientation="6"/>')
+    assert training_size(path) == frs_runner.load_image(path).shape[1::-1] == (50, 60)
+    assert tiny.check().issues == []
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "late.png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_runner_turns_an_image_as_training_does(tmp_path, name, orientation):
+    path = tmp_path / name
+    save_oriented(path, (50, 60), orientation, late=name == "late.png")
+    assert np.abs(frs_runner.load_image(path).astype(int) - cv2.imread(str(path))[:, :, ::-1]).max() <= 1
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0MM", b"Exif\0\0nonsense nonsense"])
+def test_the_runner_ignores_malformed_exif_data(tmp_path, exif):
+    Image.new("RGB", (50, 60)).save(tmp_path / "a.jpg", exif=exif)
+    assert frs_runner.load_image(tmp_path / "a.jpg").shape[:2] == (60, 50)
 
 
 def test_a_turned_photograph_annotated_as_seen_is_not_reported(tiny):
