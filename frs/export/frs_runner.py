@@ -14,10 +14,12 @@ In a program:
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns an image upright, by its EXIF orientation."""
+PICTURES = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Formats that pictures are written in, by the suffix of the file."""
 
 
 class Detector:
@@ -197,8 +201,32 @@ def peak_megabytes() -> float | None:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
-def main() -> int:
-    """Run the command line and return its exit status."""
+def is_picture(path: Path) -> bool:
+    """Return whether the suffix is that of a format that pictures are written in."""
+    return Image.registered_extensions().get(path.suffix.lower()) in PICTURES
+
+
+def why_not_saved(picture: Path, image: Path) -> str:
+    """Return why the picture of an image cannot be written to the file `picture`; empty if it can."""
+    if not is_picture(picture):
+        return f"{picture} has no suffix of a picture, such as .png or .jpg"
+    if not picture.parent.is_dir():
+        return f"there is no folder {picture.parent}"
+    return f"{picture} would overwrite the image" if picture.resolve() == image.resolve() else ""
+
+
+def free_name(name: str, used: Counter[str]) -> str:
+    """Return the name, with a number if `used` has it already, and add it to `used`. Case does not matter."""
+    path, free = Path(name), name
+    while used[free.lower()]:
+        used[name.lower()] += 1
+        free = f"{path.stem}-{used[name.lower()]}{path.suffix}"
+    used[free.lower()] += 1
+    return free
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the options of the command line; end with status 2 if they are invalid."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="exported file (.onnx)")
     parser.add_argument("images", type=Path, nargs="*", help="images; without any, paths are read from standard input")
@@ -208,13 +236,33 @@ def main() -> int:
     parser.add_argument("--cpu", action="store_true", help="use the CPU, also if onnxruntime supports other devices")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
     options = parser.parse_args()
+    save = options.save
+    options.into_folder = bool(save) and (save.is_dir() or not save.suffix)
+    if options.into_folder:
+        if save.resolve() in {path.parent.resolve() for path in options.images}:
+            parser.error(f"--save: pictures would overwrite the images in {save}; name another folder")
+        try:
+            save.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--save: {error}")
+    elif save and len(options.images) != 1:
+        parser.error("--save needs a folder for several images; one whose name has a dot must exist")
+    elif save and (reason := why_not_saved(save, options.images[0])):
+        parser.error(f"--save: {reason}; a folder whose name has a dot must exist")
+    return options
+
+
+def main() -> int:
+    """Run the command line and return its exit status."""
+    options = parse_arguments()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly under `| head`
-    if options.save and options.save.suffix and len(options.images) != 1:
-        parser.error("--save needs a folder for several images")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # class names in a script that the terminal lacks
     detector = Detector(options.model, options.threads, cpu=options.cpu)
     images: Iterable[Path] = options.images or (Path(line.rstrip("\n")) for line in sys.stdin)
     failed = 0
+    used_names: Counter[str] = Counter()
     for path in images:
         try:
             image = load_image(path)
@@ -238,10 +286,15 @@ def main() -> int:
                 print(f"  {detector.classes[label]:20} {score:.3f}  " + " ".join(f"{side:.0f}" for side in box))
         if options.save:
             target = options.save
-            if target.is_dir() or not target.suffix:
-                target.mkdir(parents=True, exist_ok=True)
-                target = target / path.name
-            draw(image, boxes, scores, labels, detector.classes).save(target)
+            if options.into_folder:
+                target = target / free_name(path.name if is_picture(path) else f"{path.name}.png", used_names)
+            try:
+                if target.exists() and target.samefile(path):
+                    raise ValueError(f"{target} would overwrite the image")
+                draw(image, boxes, scores, labels, detector.classes).save(target)
+            except (OSError, ValueError) as error:
+                print(f"{path}: {error}", file=sys.stderr)
+                failed += 1
     if options.json:
         print(json.dumps({"peak_mb": peak_megabytes()}))
     return 1 if failed else 0
