@@ -1,7 +1,9 @@
 """Run the distillation service, post and follow jobs, and download their results."""
 
+import io
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -68,6 +70,8 @@ def main(
     ] = False,
 ) -> None:
     """Run the distillation service, post and follow jobs, and download their results."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # names in a script that the terminal lacks
 
 
 @app.command()

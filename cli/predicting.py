@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw
 
 from cli import render
 from cli.arguments import job_ids
-from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show
+from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, exit_on_error, show
 from frs.export import frs_runner
-from frs_client import Client, Json
+from frs_client import Client, Json, ServiceError
 
 app = typer.Typer()
 CAPTION_HEIGHT = 16
@@ -34,6 +34,10 @@ def predict(
     """Find objects on an image with the exported student of a job, or with an exported detector."""
 
     def predict(client: Client) -> Json:
+        if save and (reason := frs_runner.why_not_saved(save, image)):
+            raise ServiceError(
+                f"--save: {reason}.", "Name a new file with a suffix such as .png, in a folder that exists."
+            )
         options: Json = {"threshold": threshold, "format": format_}
         if id.startswith("job_"):
             found = client.jobs.predict(id, image, compare=compare or (), **options)
@@ -42,9 +46,19 @@ def predict(
         return found.model_dump(mode="json")
 
     answer = call_service(data, predict)
-    if save:
-        draw(image, answer).save(save)
     show(answer, render.prediction, json_)
+    if save:
+        with exit_on_error():
+            _save(draw(image, answer), save)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    """Write the picture. Raises ServiceError."""
+    try:
+        picture.save(path)
+    except (OSError, ValueError) as error:  # ValueError: too large for the format
+        reason = getattr(error, "strerror", None) or error
+        raise ServiceError(f"{path} cannot be written: {reason}.", "Name another file with --save.") from None
 
 
 def draw(path: Path, prediction: Json) -> Image.Image:

@@ -66,16 +66,29 @@ def as_archive(source: Path, temporary: Path) -> Path:
 
 def _pack(folder: Path, archive: Path) -> None:
     """Write the data set files of `folder` to `archive`. Nothing is compressed: images already are."""
-    paths = sorted(_find_files(folder))
+    paths = {_name_of(path, folder): path for path in sorted(_find_files(folder))}
     if not paths:
         raise ServiceError(f"{folder} contains no images and no annotations.", "Name the folder of a data set.")
     with zipfile.ZipFile(archive, "w") as target:
-        for path in paths:
-            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _ZIP_EPOCH)
+        for name, path in paths.items():
+            entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
             entry.file_size = path.stat().st_size  # files of several GiB need a ZIP64 header
             with path.open("rb") as content, target.open(entry, "w") as output:
                 while chunk := content.read(1 << 20):
                     output.write(chunk)
+
+
+def _name_of(path: Path, folder: Path) -> str:
+    """Return the path of a file in the archive of the folder. Raises ServiceError if it is not UTF-8."""
+    name = path.relative_to(folder).as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        raise ServiceError(
+            f"The file name {shown} is not UTF-8.", "Rename the file, also in the annotations."
+        ) from None
+    return name
 
 
 def _find_files(folder: Path) -> Iterator[Path]:

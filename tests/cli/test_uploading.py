@@ -1,6 +1,7 @@
 """`frs datasets upload` and `frs detectors upload`."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -46,3 +47,11 @@ def test_weights_are_uploaded_with_their_description(frs: Any, tmp_path: Path) -
     assert (row["status"], row["classes"], row["description"]["backbone"]["depth"]) == ("importing", ["cat", "dog"], 18)
     assert "importing" in frs("detectors", "upload", "u", tmp_path / "a.pth", *options, "--no-wait").output
     assert "invalid_request" in frs("detectors", "upload", "v", tmp_path / "a.pth", code=1).output
+
+
+def test_a_file_name_that_is_not_utf_8_is_named(frs: Any, folder: Path) -> None:
+    image = sorted((folder / "train").iterdir())[0]
+    image.rename(os.fsdecode(os.fsencode(folder) + b"/train/caf\xe9.jpg"))
+    error = frs("datasets", "upload", "latin", folder, code=1).stderr
+    assert "train/caf\\xe9.jpg is not UTF-8" in error
+    assert "Rename the file" in error
