@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +18,14 @@ from cli.terminal import DEFAULT_DATA_DIR, DataFolder, exit_on_error, stdout
 from cli.up import LOOPBACK, LocalService, free_port
 from cli.uploading import upload_dataset
 from cli.watching import follow, follow_group
-from frs import spec_file
-from frs.names import MAX_LENGTH
+from frs import names, spec_file
 from frs_client import Client, Json, NoAnswer, ServiceError
 
 app = typer.Typer()
 TEACHER_RECIPE, STUDENT_RECIPE = "edge_teacher", "edge_student"
 EVALUATIONS = 4
 """Number of evaluations of a run whose number of epochs is given."""
+_ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,11 @@ def distill(
         dataset = _find_or_upload(client, source, name, val_fraction)
         stdout.print("[bold]2. Teacher[/]")
         schedule = _schedule(image_size, epochs)
-        teacher_id = teacher or _post_once(client, _spec(client, TEACHER_RECIPE, dataset, schedule))["id"]
-        spec = _spec(client, student, dataset, schedule)
-        spec |= {
-            "teacher": {"job" if teacher_id.startswith("job_") else "detector": teacher_id},
-            "baseline": {"seeds": seeds} if seeds > 1 else True,
-        }
-        job = _post_once(client, spec_file.apply_changes(spec, set_ or []))  # now, so that errors show before training
+        spec = _spec(client, student, dataset, schedule) | {"baseline": {"seeds": seeds} if seeds > 1 else True}
+        spec = spec_file.apply_changes(spec, set_ or [])
+        teacher_id = teacher or _post_once(client, _teacher_spec(client, spec, schedule))["id"]
+        spec |= {"teacher": {"job" if teacher_id.startswith("job_") else "detector": teacher_id}}
+        job = _post_once(client, spec)  # now, so that errors show before training
         if teacher is None:
             _require_success(follow(client, teacher_id, stdout))
         stdout.print("[bold]3. Student under the teacher, then alone[/]")
@@ -135,23 +134,51 @@ def _is_absent(error: ServiceError, data: Path) -> bool:
 
 
 def _find_or_upload(client: Client, source: str, name: str | None, val_fraction: float) -> str:
-    """Return the name of the data set: an existing one, or the one uploaded from the file or folder `source`."""
+    """Return the name of the data set: an existing one, or the one uploaded from the file or folder `source`.
+
+    Waits for its check. `POST /jobs` decides whether the issues that it has found are accepted.
+    """
     path = Path(source)
-    name = name or (path.resolve().name.split(".")[0] if path.exists() else source)
+    name = _normalise(name or _name_of(path)) if path.exists() else unicodedata.normalize("NFC", name or source)
     rows = {row["name"]: row for row in client.each("/datasets")}
     if name not in rows and not path.exists():
         known = ", ".join(rows) or "none"
         raise ServiceError(f"{source} is neither a file or folder nor a data set.", f"Data sets: {known}.")
-    is_uploaded = name not in rows
-    row = upload_dataset(client, name, path, val_fraction, stdout) if is_uploaded else rows[name]
+    kept = _checked(client, rows[name]) if name in rows else None
+    if kept and path.exists() and _is_replaceable(client, kept):
+        kept = None
+    row = kept or _checked(client, upload_dataset(client, name, path, val_fraction, stdout))
     stdout.print(render.dataset(row), highlight=False)
-    if not is_uploaded and path.exists():
+    if kept and path.exists():
         stdout.print(f"   The service has it already. `frs datasets delete {name}` or --name uploads {source} again.")
-    if row["status"] != "ready":
-        raise ServiceError(
-            f"Data set {name} has issues.", "Correct the files, or set `--set max_invalid_fraction=0.1`."
-        )
     return name
+
+
+def _name_of(path: Path) -> str:
+    """Return the name of a folder, or of a file without the suffix of an archive."""
+    name = path.resolve().name
+    return _ARCHIVE_SUFFIX.sub("", name) if path.is_file() else name
+
+
+def _normalise(name: str) -> str:
+    """Return the name in the form that the service stores. Raises ServiceError if no data set can have it."""
+    try:
+        return names.normalise(name)
+    except ValueError as error:
+        raise ServiceError(
+            f"A data set cannot have the name `{name}`: it {error}.", "Set another one with --name."
+        ) from None
+
+
+def _checked(client: Client, row: Json) -> Json:
+    """Return the row of a data set once its check has ended."""
+    with stdout.status("Checking every file and every box"):
+        return client.datasets.wait(row["id"]).model_dump(mode="json")
+
+
+def _is_replaceable(client: Client, row: Json) -> bool:
+    """Return whether an upload replaces the data set: its check has found issues, and no job uses it."""
+    return row["status"] == "has_problems" and not client.get("/jobs", dataset=row["id"], limit=1)["data"]
 
 
 def _schedule(image_size: Size | None, epochs: int | None) -> Json:
@@ -165,8 +192,17 @@ def _spec(client: Client, recipe: str, dataset: str, schedule: Json) -> Json:
     """Return the spec of a recipe or file for the data set, with the given fields of its schedule."""
     spec = load_spec(client, recipe, None)
     kind = "student" if spec.get("kind", "distill") == "distill" else "teacher"
-    name = f"{dataset[: MAX_LENGTH - len(kind) - 1]} {kind}"
-    return spec | {"name": name, "dataset": dataset, "schedule": spec.get("schedule", {}) | schedule}
+    return spec | {
+        "name": names.add_suffix(dataset, f" {kind}"),
+        "dataset": dataset,
+        "schedule": (spec.get("schedule") or {}) | schedule,
+    }
+
+
+def _teacher_spec(client: Client, student: Json, schedule: Json) -> Json:
+    """Return the spec of the teacher to train, which leaves out the same invalid images as the student's."""
+    accepted = {key: student[key] for key in ("max_invalid_fraction",) if key in student}
+    return _spec(client, TEACHER_RECIPE, student["dataset"], schedule) | accepted
 
 
 def _post_once(client: Client, spec: Json) -> Json:

@@ -25,7 +25,7 @@ def normalise(name: str) -> str:
         raise ValueError(f"must have at most {MAX_LENGTH} characters, and at most {MAX_BYTES} bytes in UTF-8")
     if not all(_is_allowed(name, position) for position in range(len(name))):
         raise ValueError("may contain printable characters of any script; of ASCII, letters, digits and ` ._@-`")
-    if name[0] in _NOT_FIRST or unicodedata.category(name[0]).startswith("M"):
+    if not name or name[0] in _NOT_FIRST or unicodedata.category(name[0]).startswith("M"):
         raise ValueError("must begin with a letter, a digit or a symbol")
     return name
 

@@ -1,15 +1,19 @@
 """`frs distill` against an API whose jobs a stand-in worker ends; the export is not run."""
 
 import json
+import os
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from export_reports import REPORT
+from PIL import Image
 from stand_in_worker import StandInWorker
 
+from api.datasets.checks import MAX_SYNC_IMAGES
 from cli import distilling
 from frs_client import Client
 from store.artifacts.storage import open_artifacts
@@ -132,3 +136,80 @@ def test_without_a_service_one_is_started_and_stopped(
 def test_a_teacher_may_be_named_by_its_detector(frs: Any, shapes: None, student: Path) -> None:
     error = frs("distill", "shapes", "--student", student, "--teacher", "nobody", code=1).stderr
     assert "There is no detector" in error
+
+
+def test_a_data_set_that_is_checked_in_the_background_is_waited_for(
+    frs: Any, data: Path, tmp_path: Path, worker: None, student: Path
+) -> None:
+    folder = tmp_path / "many"
+    (folder / "images").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(folder / "images" / "0.png")
+    for number in range(1, MAX_SYNC_IMAGES + 1):
+        os.link(folder / "images" / "0.png", folder / "images" / f"{number}.png")
+    numbers = range(MAX_SYNC_IMAGES + 1)
+    content = {
+        "images": [{"id": n, "file_name": f"{n}.png", "width": 16, "height": 16} for n in numbers],
+        "annotations": [{"id": n, "image_id": n, "category_id": 1, "bbox": [2, 2, 9, 9]} for n in numbers],
+        "categories": [{"id": 1, "name": "part"}],
+    }
+    (folder / "result.json").write_text(json.dumps(content))
+    output = frs("distill", folder, "--student", student, "--output", tmp_path / "out").output
+    assert "ready" in output
+
+
+def test_issues_are_accepted_by_the_students_max_invalid_fraction(
+    frs: Any, data: Path, tmp_path: Path, worker: None, student: Path
+) -> None:
+    folder = images(data, tmp_path / "cut")
+    break_image(folder)
+    command = ("distill", folder, "--student", student, "--output", tmp_path / "out")
+    error = frs(*command, code=1).stderr
+    assert "Data set cut has issues" in error and "`max_invalid_fraction` of 0.25 or more" in error
+    frs(*command, "--set", "max_invalid_fraction=0.25")
+    assert {job["spec"]["max_invalid_fraction"] for job in jobs_of(data, "cut")} == {0.25}
+    before = len(jobs_of(data, "cut"))
+    assert "The service has it already" in frs(*command, "--set", "max_invalid_fraction=0.25").output
+    assert len(jobs_of(data, "cut")) == before
+
+
+def test_corrected_files_replace_those_with_issues(
+    frs: Any, data: Path, tmp_path: Path, worker: None, student: Path
+) -> None:
+    folder = images(data, tmp_path / "corrected")
+    image = break_image(folder)
+    command = ("distill", folder, "--student", student, "--output", tmp_path / "out")
+    frs(*command, code=1)
+    shutil.copy(data / "datasets" / "shapes" / "train" / image, folder / "train" / image)
+    frs(*command)
+    assert "ready" in frs("datasets", "list").output
+    assert {job["status"] for job in jobs_of(data, "corrected")} == {"succeeded"}
+
+
+def test_the_name_of_a_data_set_is_that_of_its_file_without_the_suffix_of_an_archive(
+    frs: Any, data: Path, tmp_path: Path, student: Path
+) -> None:
+    folder = images(data, tmp_path / "folder")
+    archive = Path(shutil.make_archive(str(tmp_path / "helmets.v1i.coco"), "zip", folder))
+    shutil.copy(archive, tmp_path / "helmets.v2i.coco.ZIP")
+    shutil.move(shutil.make_archive(str(tmp_path / "helmets"), "gztar", folder), tmp_path / "helmets.v3i.tar.gz")
+    shutil.copytree(folder, tmp_path / unicodedata.normalize("NFD", "café.v4i"))
+    for source in sorted(tmp_path.glob("*.v*i*")):
+        frs("distill", source, "--student", student, "--teacher", "nobody", code=1)
+    names = {"helmets.v1i.coco", "helmets.v2i.coco", "helmets.v3i", "café.v4i"}
+    assert names <= {row["name"] for row in Client(data=data).each("/datasets")}
+    found = frs("distill", tmp_path / unicodedata.normalize("NFD", "café.v4i"), "--teacher", "nobody", code=1)
+    assert "The service has it already" in found.output
+
+
+@pytest.mark.parametrize("name", ["helmets (1)", "-"])
+def test_a_folder_whose_name_no_data_set_can_have_needs_a_name(frs: Any, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    error = frs("distill", tmp_path / name, code=1).stderr
+    assert f"A data set cannot have the name `{name}`" in error and "--name" in error
+
+
+def break_image(folder: Path) -> str:
+    """Cut the first training image, and return its name."""
+    image = sorted((folder / "train").iterdir())[0]
+    image.write_bytes(image.read_bytes()[:100])
+    return image.name

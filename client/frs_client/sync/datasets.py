@@ -1,6 +1,8 @@
 # Written by `make client` from aio/datasets.py: change that file.
 """`client.datasets`."""
 
+import math
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,10 +11,11 @@ from typing import Any, Literal
 from frs_client.answers import body_of, parse
 from frs_client.files import archive_type, as_archive
 from frs_client.models import Dataset, DatasetCheck, DatasetImage, SplitFiles
-from frs_client.pausing import run
+from frs_client.pausing import run, sleep
 from frs_client.requests import Progress, no_progress, path_of
 from frs_client.sync.transport import Transport
 
+CHECK_POLL_SECONDS = 1.0
 SplitPaths = SplitFiles | Mapping[str, Any]
 
 
@@ -41,6 +44,18 @@ class Datasets:
             archive = run(as_archive, Path(source), Path(folder))
             row = self._client.upload("/datasets/upload", archive, archive_type(archive), progress, **query)
         return parse(Dataset, row)
+
+    def wait(self, dataset: str, timeout: float = math.inf) -> Dataset:
+        """Wait until the check of the data set has ended and return it. Raises TimeoutError after `timeout` seconds.
+
+        Data sets of more than 2,000 images have the status `checking` after `upload` and `register`.
+        """
+        deadline = time.monotonic() + timeout
+        while (row := self.get(dataset)).status == "checking":
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Data set {dataset} has not been checked in time.")
+            sleep(CHECK_POLL_SECONDS)
+        return row
 
     def register(self, name: str, *, train: SplitPaths | None = None, val: SplitPaths | None = None) -> Dataset:
         """Register a data set in the service's data set folder; every file and box is checked.
