@@ -96,7 +96,7 @@ def get_image(
     context: ContextDep,
     caller: Reader,
     dataset: IdOrName,
-    image_id: Annotated[int, Path(ge=0, lt=2**53)],
+    image_id: Annotated[int, Path(gt=-(2**53), lt=2**53)],
     split: Split = "val",
 ) -> Response:
     """Return the file of an image."""

@@ -55,6 +55,19 @@ def test_the_content_is_the_file(service, shapes):
     assert response.content == (service.settings.datasets_root / "shapes/val" / image["file_name"]).read_bytes()
 
 
+@pytest.mark.parametrize("image_id", [-3, 0, 2**53 - 1, 1 - 2**53])
+def test_an_image_is_found_by_every_id_that_a_file_may_have(service, image_id):
+    def change(folder, document):
+        previous, document["images"][0]["id"] = document["images"][0]["id"], image_id
+        for box in document["annotations"]:
+            if box["image_id"] == previous:
+                box["image_id"] = image_id
+
+    altered(service, change)
+    assert service.get("/datasets/altered/images?split=train")["data"][0]["id"] == image_id
+    assert service.client.get(f"/datasets/altered/images/{image_id}/content?split=train").status_code == 200
+
+
 @pytest.mark.parametrize("case", ["unknown id", "deleted file", "link to a file outside"])
 def test_an_image_without_a_file_is_a_404(service, tmp_path, case):
     secret = tmp_path / "secret"
