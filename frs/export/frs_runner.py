@@ -30,6 +30,8 @@ from PIL import Image, ImageDraw
 Array = np.ndarray[Any, Any]
 MAX_PIXELS = 100_000_000
 """Larger images are refused: a small file can unpack to many gigabytes."""
+MIN_SIDE = 2
+"""Shortest side in pixels that training scales an image to."""
 TURNED = ("JPEG", "MPO", "PNG")
 """Formats of which OpenCV, which training reads images with, applies the EXIF orientation."""
 TURNS = {
@@ -115,7 +117,7 @@ def fit(image: Array, size: list[int], input_size: list[int], pad: list[float]) 
     Sizes and factors are [width, height]. The aspect ratio is kept; `pad` is the colour of the rest.
     """
     old = np.array(image.shape[1::-1])
-    width, height = (int(side * min(size / old) + 0.5) for side in old)
+    width, height = (max(MIN_SIDE, int(side * min(size / old) + 0.5)) for side in old)
     frame = np.empty((input_size[1], input_size[0], 3), np.float32)
     frame[:] = pad
     frame[:height, :width] = resize(image, width, height)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from frs.detectors._mmdet_init import MIN_SIDE
+
 import mmcv
 import numpy as np
 import onnx
@@ -64,8 +66,8 @@ def usual_size(images: Iterable[tuple[int, int]], size: tuple[int, int]) -> tupl
     `images` are [width, height] of images. A fixed input of this size pads them as little as training does: padding
     changes the statistics of group norms, and with them the scores.
     """
-    [(usual, _)] = Counter(mmcv.image.geometric.rescale_size(sides, size) for sides in images).most_common(1)
-    return usual
+    [((width, height), _)] = Counter(mmcv.image.geometric.rescale_size(sides, size) for sides in images).most_common(1)
+    return max(MIN_SIDE, width), max(MIN_SIDE, height)
 
 
 def build_graph(preprocessing: Preprocessing) -> onnx.ModelProto:
@@ -85,7 +87,8 @@ def build_graph(preprocessing: Preprocessing) -> onnx.ModelProto:
         factors = node("Div", constant([max(width, height), min(width, height)], np.float64), ordered)
     factor = node("ReduceMin", factors, keepdims=1)
     scaled = node("Add", node("Mul", sides, factor), constant([0.5], np.float64))
-    content = node("Cast", scaled, to=TensorProto.INT64)  # rounds towards 0, as int() in mmcv.imrescale
+    whole = node("Cast", scaled, to=TensorProto.INT64)  # rounds towards 0, as int() in mmcv.imrescale
+    content = node("Max", whole, constant([MIN_SIDE]))
     node("Cast", content, to=TensorProto.FLOAT, output="content")
     ratio = node("Cast", node("Div", node("Cast", content, to=TensorProto.DOUBLE), sides), to=TensorProto.FLOAT)
     node("Gather", ratio, constant([1, 0]), output="scale")
