@@ -93,6 +93,12 @@ def write_coco(annotated: AnnotatedDataset, target: Path, val_fraction: float | 
     or an image is listed twice.
     """
     train, val = annotated.train, annotated.val
+    for split, images in (("train", train), ("val", val)):
+        if images is not None and not images:
+            raise BadDataset(
+                f"The {split} split has no images.",
+                f"The name of a folder states the split of its images: name one {split}, and upload again.",
+            )
     if val is None:
         val_names = split_off_validation([image.name for image in train], val_fraction)
         train, val = (
@@ -100,8 +106,6 @@ def write_coco(annotated: AnnotatedDataset, target: Path, val_fraction: float | 
         )
     _refuse_duplicate_images(train, val)
     for split, images in (("train", train), ("val", val)):
-        if not images:
-            raise BadDataset(f"The {split} split has no images.")
         move_files(((image.path, image.name) for image in images), target / split)
         write_json(annotations_file(target, split), _build_document(annotated.classes, images))
 

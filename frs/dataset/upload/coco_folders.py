@@ -8,7 +8,7 @@ import mmap
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +17,13 @@ from frs.dataset.fields import is_text, read_id
 from frs.dataset.issues import printable
 from frs.dataset.upload.annotated_images import (
     annotations_file,
+    common_folder,
     list_images,
     move_files,
     split_off_validation,
     write_json,
 )
-from frs.dataset.upload.split_names import SplitRole, find_role
+from frs.dataset.upload.split_names import SplitFolders, SplitRole, find_role
 from frs.errors import BadDataset, LayoutUnknown, NoValidationSplit
 
 Document = dict[str, Any]
@@ -58,10 +59,9 @@ def convert(folder: Path, target: Path, val_fraction: float | None) -> None:
     file is unusable or an image is listed in both splits, NoValidationSplit if there is no validation split and no
     `val_fraction`.
     """
-    images = _ImageFiles(folder)
-    splits = {
-        role: _read_split(folder, file, role, images) for role, file in _choose_annotations(folder).items() if file
-    }
+    files: dict[SplitRole, Path] = {role: file for role, file in _choose_annotations(folder).items() if file}
+    images = _ImageFiles(folder, files.values())
+    splits = {role: _read_split(folder, file, role, images) for role, file in files.items()}
     is_changed = _drop_placeholder([split.document for split in splits.values()])
     if "val" in splits and not splits["val"].files and not images.has_folder("val"):
         missing = splits.pop("val")
@@ -137,13 +137,16 @@ def _read_split(top: Path, annotations: Path, role: SplitRole, images: "_ImageFi
 class _ImageFiles:
     """Index of the image files in the archive."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, annotations: Iterable[Path]) -> None:
         self.top = top.resolve()
         paths = list_images(self.top)
         self._paths = {str(path).casefold(): path for path in paths}  # unpacked names differ in more than case
         base_names = Counter(path.name for path in paths)
         self._by_base_name = {path.name: path for path in paths if base_names[path.name] == 1}
         parents = dict.fromkeys(path.parent for path in paths)
+        self._shared = common_folder([*paths, *(path.resolve() for path in annotations)])
+        """Folder of the whole data set: its name and those around it state no split."""
+        self._split_folders = SplitFolders(parent.relative_to(self._shared) for parent in parents)
         self._folders = list(dict.fromkeys(folder for parent in parents for folder in (parent, *parent.parents)))
 
     def find_root(self, file_names: list[str], folder: Path, role: SplitRole) -> Path:
@@ -173,7 +176,9 @@ class _ImageFiles:
         return any(self._role(folder) == role for folder in self._folders if folder.is_relative_to(self.top))
 
     def _role(self, folder: Path) -> SplitRole | None:
-        return find_role(folder.relative_to(self.top).as_posix())
+        if not folder.is_relative_to(self._shared):
+            return None
+        return self._split_folders.find_role(folder.relative_to(self._shared))
 
     def _find_below(self, root: Path, file_names: list[str]) -> dict[str, Path]:
         paths = {name: self._paths.get(f"{root}/{_normalise(name)}".casefold()) for name in file_names}

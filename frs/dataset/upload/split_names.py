@@ -1,6 +1,9 @@
 """Names of splits, as folders, files and keys of data sets have them."""
 
 import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Literal
 
 SplitRole = Literal["train", "val", "test"]
@@ -20,6 +23,36 @@ def find_role(name: str) -> SplitRole | None:
 
     None if the name states none, or several.
     """
-    words = re.findall(r"[a-z]+", name.lower())
-    roles = {_ROLES[word] for word in words if word in _ROLES}
+    roles = {_ROLES[word] for word in _words(name) if word in _ROLES}
     return roles.pop() if len(roles) == 1 else None
+
+
+class SplitFolders:
+    """Splits that folders state, by their own names and those around them.
+
+    The folders beside one of another split decide: of `plates_val/train` and `plates_val/test` the inner ones, of
+    `train/bus` and `valid/train` the outer ones. If there are several, the outermost one decides; if there is none, the
+    innermost folder that states a split. Of these, a name of one word (`val2017`) counts before one of several.
+    """
+
+    def __init__(self, folders: Iterable[PurePath]) -> None:
+        """Index the folders that hold images or annotations; their paths are relative to the data set."""
+        roles: defaultdict[PurePath, set[SplitRole]] = defaultdict(set)
+        for path in {path for folder in folders for path in (folder, *folder.parents)}:
+            if role := find_role(path.name):
+                roles[path.parent].add(role)
+        self._separating = {parent for parent, stated in roles.items() if len(stated) > 1}
+        self._mixed = {path for parent in self._separating for path in (parent, *parent.parents)}
+
+    def find_role(self, folder: PurePath) -> SplitRole | None:
+        """Return the split that a folder's path states; None if it states none, or the folder holds several splits."""
+        stated = [path for path in (folder, *folder.parents) if find_role(path.name)]
+        deciding = [path for path in reversed(stated) if path.parent in self._separating]
+        if not deciding and folder in self._mixed:
+            return None
+        names = [path.name for path in deciding or stated]
+        return find_role(min(names, key=lambda name: len(_words(name)) > 1)) if names else None
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z]+", name.lower())

@@ -27,7 +27,7 @@ from frs.dataset.upload.annotated_images import (
     common_folder,
     list_images,
 )
-from frs.dataset.upload.split_names import SplitRole, find_role
+from frs.dataset.upload.split_names import SplitFolders, SplitRole, find_role
 from frs.errors import BadDataset
 
 _MAX_BYTES = 4 << 20
@@ -148,10 +148,12 @@ def _read_listed(image_set: Path, images: _Images, errors: AnnotationErrors) -> 
 
 def _read_folders(folder: Path, images: _Images, errors: AnnotationErrors) -> dict[SplitRole, list[_AnnotationFile]]:
     """Return the annotations by split, as their folders' names state it; files without a split are for training."""
+    files = sorted(images.annotations.rglob("*.xml"))
+    folders = SplitFolders(xml.parent.relative_to(folder) for xml in files)
     by_role: dict[SplitRole | None, list[Path]] = {}
-    for xml in sorted(images.annotations.rglob("*.xml")):
-        by_role.setdefault(find_role(xml.parent.relative_to(folder).as_posix()), []).append(xml)
-    splits: dict[SplitRole, list[Path]] = {"train": by_role.get("train") or by_role.get(None, [])}
+    for xml in files:
+        by_role.setdefault(folders.find_role(xml.parent.relative_to(folder)), []).append(xml)
+    splits: dict[SplitRole, list[Path]] = {"train": by_role.get("train", []) + by_role.get(None, [])}
     if "val" in by_role:
         splits["val"] = by_role["val"]
     return {

@@ -1,7 +1,8 @@
 """YOLO: text files with a line for each object, as Ultralytics, Darknet, CVAT, Label Studio and labelImg lay them out.
 
 The splits are those that `data.yaml` or `obj.data` names. If it names none that the archive holds, the names of
-folders state them: `images/train`, `valid/images`, `train2017`. Images in no such folder are for training.
+folders state them: `images/train`, `valid/images`, `train2017`. Images in no such folder are for training; beside a
+training folder, only the labelled ones.
 
 The labels of `images/x.jpg` are in `labels/x.txt`, otherwise beside the image. A line holds a class and a box, with
 `kpt_shape` also keypoints, or a class and a polygon; coordinates are fractions of the image's width and height. An
@@ -23,7 +24,7 @@ from frs.dataset.upload.annotated_images import (
     list_images,
 )
 from frs.dataset.upload.archive import IMAGE_SUFFIXES
-from frs.dataset.upload.split_names import SplitRole, find_role
+from frs.dataset.upload.split_names import SplitFolders, SplitRole
 from frs.dataset.upload.yolo_config import YoloConfig, find_config, read_text, resolve
 from frs.errors import BadDataset
 
@@ -61,11 +62,7 @@ def _find_splits(folder: Path, config: YoloConfig) -> dict[SplitRole, list[Path]
 
     Raises BadDataset if an image for training is also listed in the test split.
     """
-    by_role: dict[SplitRole | None, list[Path]] = {}
-    for image in list_images(folder):
-        by_role.setdefault(find_role(image.parent.relative_to(folder).as_posix()), []).append(image)
-    splits = {role: images for role, images in by_role.items() if role}
-    splits.setdefault("train", by_role.get(None, []))
+    splits = _find_split_folders(folder)
     for role, entries in config.splits.items():
         images = [image for path in _resolve_all(folder, config, entries) for image in _expand(folder, config, path)]
         splits |= {role: list(dict.fromkeys(images))} if images else {}
@@ -73,6 +70,21 @@ def _find_splits(folder: Path, config: YoloConfig) -> dict[SplitRole, list[Path]
         del splits["val"]
     train_folders = [path for path in _resolve_all(folder, config, config.splits.get("train", [])) if path.is_dir()]
     return splits | {"train": _without_nested(splits, train_folders)}
+
+
+def _find_split_folders(folder: Path) -> dict[SplitRole, list[Path]]:
+    """Return the images of each split that names of folders state; `train` is always there."""
+    images = list_images(folder)
+    parents = {image.parent: image.parent.relative_to(folder) for image in images}
+    folders = SplitFolders(parents.values())
+    roles = {parent: folders.find_role(relative) for parent, relative in parents.items()}
+    by_role: dict[SplitRole | None, list[Path]] = {}
+    for image in images:
+        by_role.setdefault(roles[image.parent], []).append(image)
+    others = by_role.pop(None, [])
+    if train := by_role.get("train"):
+        others = train + [image for image in others if _find_labels(image, folder)]
+    return {role: paths for role, paths in by_role.items() if role} | {"train": others}
 
 
 def _resolve_all(folder: Path, config: YoloConfig, entries: Sequence[str]) -> list[Path]:
