@@ -1,7 +1,7 @@
 """What a YOLO data set states of itself: class names, splits and keypoints, in data.yaml or in Darknet's files."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -36,22 +36,15 @@ class YoloConfig:
 def find_config(folder: Path) -> YoloConfig | None:
     """Return the content of the data set's YAML file or list of class names; None if it has neither.
 
-    Raises BadDataset if no YAML file has valid `names`.
+    Several files of one name must number the classes alike; of these, the longest list is used.
+
+    Raises BadDataset if no YAML file has valid `names`, or such files differ.
     """
-    errors = []
-    for file in _find_yaml_files(folder):
-        try:
-            content = _parse_yaml(read_text(file, _MAX_BYTES), file.name)
-            if isinstance(content, dict) and "names" in content:
-                return _read_yaml(file, content)
-            errors.append(BadDataset(f"{file.name} has no `names`, a list of 1 to {MAX_CLASSES:,} class names."))
-        except BadDataset as error:
-            errors.append(error)
-    lists = [path for name in _CLASS_LISTS for path in sorted(folder.rglob(name))]
-    lists += sorted(folder.rglob("*.names"))
-    if lists:
-        names = [line.strip() for line in read_text(lists[0], _MAX_BYTES).splitlines() if line.strip()]
-        return YoloConfig(lists[0], _check_names(names, lists[0].name), _read_darknet_splits(folder))
+    configs, errors = _read_yaml_files(folder)
+    configs = configs or _read_class_lists(folder)
+    if configs:
+        longest = _find_longest(configs, folder)
+        return replace(configs[0], classes=_check_names([*longest.classes], longest.file.name))
     if errors:
         raise errors[0]
     return None
@@ -99,9 +92,66 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def _read_yaml_files(folder: Path) -> tuple[list[YoloConfig], list[BadDataset]]:
+    """Return the content of the first valid YAML file and of others of its name, and the errors of all files."""
+    configs: list[YoloConfig] = []
+    errors: list[BadDataset] = []
+    for file in _find_yaml_files(folder):
+        if configs and file.name != configs[0].file.name:
+            continue
+        try:
+            content = _parse_yaml(read_text(file, _MAX_BYTES), file.name)
+            if not isinstance(content, dict) or "names" not in content:
+                raise BadDataset(f"{file.name} has no `names`, a list of 1 to {MAX_CLASSES:,} class names.")
+            configs.append(_read_yaml(file, content))
+        except BadDataset as error:
+            errors.append(error)
+    return configs, errors
+
+
+def _read_class_lists(folder: Path) -> list[YoloConfig]:
+    """Return the content of the list of class names, and of others of its name.
+
+    Raises BadDataset if a line before the last name is blank.
+    """
+    files = [path for name in _CLASS_LISTS for path in sorted(folder.rglob(name))]
+    files += sorted(folder.rglob("*.names"))
+    configs, splits = [], _read_darknet_splits(folder) if files else {}
+    for file in files:
+        if file.name != files[0].name:
+            continue
+        names = [line.strip() for line in read_text(file, _MAX_BYTES).rstrip().splitlines()]
+        if "" in names:
+            raise BadDataset(
+                f"{_relative_name(file, folder)}, line {names.index('') + 1}, is blank, so the numbers of the classes "
+                "below it are uncertain.",
+                "Remove the line, or write a name there: line 1 is class 0 of the labels.",
+            )
+        configs.append(YoloConfig(file, tuple(names), splits))
+    return configs
+
+
+def _find_longest(configs: Sequence[YoloConfig], folder: Path) -> YoloConfig:
+    """Return the first of those with the most classes. Raises BadDataset if another one numbers them differently."""
+    longest = max(configs, key=lambda config: len(config.classes))
+    for config in configs:
+        for number, (name, other) in enumerate(zip(longest.classes, config.classes, strict=False)):
+            if name != other:
+                raise BadDataset(
+                    f"Class {number} is {printable(name)} in {_relative_name(longest.file, folder)}, but "
+                    f"{printable(other)} in {_relative_name(config.file, folder)}.",
+                    "Number the classes alike in all label files, keep one of these files, and upload again.",
+                )
+    return longest
+
+
 def _find_yaml_files(folder: Path) -> Iterator[Path]:
     files = sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")], key=lambda path: (len(path.parts), path))
     return iter(sorted(files, key=lambda path: path.name not in _USUAL_NAMES))
+
+
+def _relative_name(file: Path, folder: Path) -> str:
+    return printable(file.relative_to(folder).as_posix())
 
 
 def _read_yaml(file: Path, content: dict[str, Any]) -> YoloConfig:

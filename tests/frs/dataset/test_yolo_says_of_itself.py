@@ -168,6 +168,54 @@ def test_a_list_of_class_names_is_used(yolo, name):
     assert [len(split) for split in images(yolo)] == [2, 2]
 
 
+@pytest.mark.parametrize(
+    ("name", "form"), [("classes.txt", "{}\n{}\n"), ("obj.names", "{}\n{}\n"), ("data.yaml", "names: [{}, {}]\n")]
+)
+def test_files_that_number_the_classes_differently_are_refused(yolo, name, form):
+    for split in ("train", "val"):
+        write(yolo, split)
+    (yolo / "train" / name).write_text(form.format("cat", "dog"))
+    (yolo / "val" / name).write_text(form.format("dog", "cat"))
+    with pytest.raises(BadDataset) as error:
+        images(yolo)
+    assert error.value.message == f"Class 0 is cat in train/{name}, but dog in val/{name}."
+    assert "keep one of these files" in error.value.hint
+
+
+@pytest.mark.parametrize("shorter", ["train", "val"])
+def test_of_class_lists_that_agree_the_longest_is_used(yolo, shorter):
+    for split in ("train", "val"):
+        write(yolo, split)
+        (yolo / split / "classes.txt").write_text("cat\n" if split == shorter else "cat\ndog\n\n")
+    assert [len(split) for split in images(yolo)] == [2, 2]
+
+
+@pytest.mark.parametrize("other", ["", "cat\n"])
+def test_an_unused_class_list_of_another_name_is_not_compared(yolo, other):
+    for split in ("train", "val"):
+        write(yolo, f"images/{split}", labels=f"labels/{split}")
+    (yolo / "classes.txt").write_text("cat\ndog\n")
+    (yolo / "coco.names").write_text("person\n")
+    (yolo / "labels/classes.txt").write_text(other)
+    assert [len(split) for split in images(yolo)] == [2, 2]
+
+
+@pytest.mark.parametrize(("text", "line"), [("cat\n\ndog\n", 2), ("\ncat\ndog", 1), ("cat\ndog\n \t\nbird\n\n", 3)])
+def test_a_blank_line_between_class_names_is_refused(yolo, text, line):
+    write(yolo, "images", labels="labels")
+    (yolo / "classes.txt").write_text(text)
+    with pytest.raises(BadDataset) as error:
+        images(yolo, 0.5)
+    assert error.value.message.startswith(f"classes.txt, line {line}, is blank")
+    assert "Remove the line" in error.value.hint
+
+
+def test_blank_lines_at_the_end_of_a_class_list_are_ignored(yolo):
+    write(yolo, "images", 4, labels="labels")
+    (yolo / "classes.txt").write_text("cat\ndog\n\n  \n")
+    assert [len(split) for split in images(yolo, 0.5)] == [2, 2]
+
+
 def test_labels_without_class_names_are_refused_with_the_next_step(yolo):
     write(yolo, "images", labels="labels")
     with pytest.raises(BadDataset) as error:
