@@ -74,6 +74,11 @@ def detect_suffix(archive: Path) -> Suffix:
     raise ArchiveUnreadable("The file is not a .zip, .tar or .tar.gz archive.")
 
 
+def normalise_path(path: str) -> str:
+    """Return a path with slashes and in Unicode's composed form, as files are unpacked and must be looked up."""
+    return unicodedata.normalize("NFC", path.replace("\\", "/"))  # backslashes: old versions of .NET and PowerShell
+
+
 def _unpack(archive: Path, target: Path, limits: ArchiveLimits) -> UnpackResult:
     result, names = UnpackResult(), _MemberNames(limits)
     for number, member in enumerate(_read_members(archive, limits), 1):
@@ -113,13 +118,13 @@ class _MemberNames:
 
         Raises ArchiveRefused if the path could lead out of a folder, on any system.
         """
-        name = name.replace("\\", "/")  # as old versions of .NET and PowerShell pack
         if not is_text(name, _NAME_BYTES) or _BIDI_CONTROLS.intersection(name):
             raise ArchiveRefused(f"The archive holds a name with characters that are not allowed: {printable(name)}.")
+        name = normalise_path(name)
         for form in (name, unicodedata.normalize("NFKC", name)):
             if form.startswith("/") or ".." in form.split("/") or form[1:3] == ":/":
                 raise ArchiveRefused(f"{printable(name)} leads out of the archive's own folder.")
-        parts = [part for part in unicodedata.normalize("NFC", name).split("/") if part not in ("", ".")]
+        parts = [part for part in name.split("/") if part not in ("", ".")]
         if len(parts) - 1 > self.limits.depth:
             raise ArchiveTooLarge(f"{printable(name)} lies deeper than {self.limits.depth} folders.")
         if any(len(part.encode()) > self.limits.name_bytes for part in parts):

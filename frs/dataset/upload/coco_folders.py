@@ -6,7 +6,6 @@ split. Test splits are left out. Boxes are not changed; the data-set check repor
 
 import mmap
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from frs.dataset.upload.annotated_images import (
     split_off_validation,
     write_json,
 )
+from frs.dataset.upload.archive import normalise_path
 from frs.dataset.upload.split_names import SplitFolders, SplitRole, find_role
 from frs.errors import BadDataset, LayoutUnknown, NoValidationSplit
 
@@ -257,5 +257,4 @@ def _get_file_name(image: Any) -> str:
 
 
 def _normalise(file_name: str) -> str:
-    """Return a listed name as unpacked names are: with slashes, in Unicode's composed form."""
-    return unicodedata.normalize("NFC", file_name.replace("\\", "/")).removeprefix("./")
+    return normalise_path(file_name).removeprefix("./")

@@ -27,6 +27,7 @@ from frs.dataset.upload.annotated_images import (
     common_folder,
     list_images,
 )
+from frs.dataset.upload.archive import normalise_path
 from frs.dataset.upload.split_names import SplitFolders, SplitRole, find_role
 from frs.errors import BadDataset
 
@@ -108,7 +109,7 @@ class _Images:
 
         A `<filename>` that belongs to another XML file is ignored: tools that copy images forget to change it.
         """
-        named = Path((file_name or "").replace("\\", "/")).name
+        named = Path(normalise_path(file_name or "")).name
         stated = self._by_name.get(named) or self._by_unique_stem.get(named)  # Label Studio omits the suffix
         if stated and stated.stem not in self._annotated:
             return stated
@@ -175,10 +176,11 @@ def _read_lines(image_set: Path) -> Iterator[tuple[str, str]]:
 
 def _possible_names(line: str) -> Iterator[str]:
     """Yield the names that a line may mean: all of it, or without VOC's flag or an image suffix at its end."""
+    line = normalise_path(line)
     without_flag = re.sub(r"\s+-?[01]$", "", line)
     for name in (line, without_flag):
-        yield name.replace("\\", "/")
-        yield re.sub(r"\.\w{3,4}$", "", name.replace("\\", "/"))
+        yield name
+        yield re.sub(r"\.\w{3,4}$", "", name)
 
 
 def _find_below(folder: Path, name: str) -> Path | None:

@@ -10,6 +10,7 @@ import yaml
 from frs.dataset.coco import MAX_CLASSES
 from frs.dataset.fields import is_text
 from frs.dataset.issues import printable
+from frs.dataset.upload.archive import normalise_path
 from frs.dataset.upload.split_names import SplitRole, find_role
 from frs.errors import BadDataset
 
@@ -81,7 +82,7 @@ def resolve(config: YoloConfig, entry: str, top: Path, base: Path | None = None)
 
 def _split_path(text: str) -> list[str]:
     """Return the parts of a path of any system, without its drive, `.` and `..`."""
-    parts = text.strip().replace("\\", "/").split("/")
+    parts = normalise_path(text.strip()).split("/")
     return [part for part in parts if part not in ("", ".", "..") and not part.endswith(":")]
 
 

@@ -130,6 +130,14 @@ def test_listed_names_may_have_spaces_folders_and_dots(voc, name, flag):
     assert set(all_boxes(folder, "val")) == {f"{name.format(stem)}.jpg" for stem in "cd"}
 
 
+def test_listed_and_stated_names_match_in_either_normal_form_of_unicode(voc):
+    for stem in STEMS:
+        write(voc, f"{stem}é", box(11, 11, 40, 30), file_name=f"{stem}e\u0301.jpg")
+    (voc / "Annotations/bé.xml").rename(voc / "Annotations/other.xml")
+    write_lists(voc, "ae\u0301\nother\n", "ce\u0301\nde\u0301\n")
+    assert set(all_boxes(converted(voc), "train")) == {"aé.jpg", "bé.jpg"}
+
+
 @pytest.mark.parametrize(
     "folders", [("train", "valid"), ("Train", "Validation"), ("data/training", "data/val"), ("train2017", "val2017")]
 )

@@ -54,6 +54,8 @@ def yolo(tmp_path: Path) -> Path:
         (("images/a", "images/b"), "train: /home/me/sets/images/a\nval: /home/me/sets/images/b"),
         (("images/a", "images/b"), "path: C:\\sets\ntrain: images\\a\nval: images\\b"),
         (("a/images", "b/images"), "train: ../a/images\nval: ../b/images"),
+        (("images/a", "images/b"), "train: /home/me/train_sets/images/a\nval: /mnt/b/images/b"),
+        (("a/images", "b/images"), "train: /home/me/a/images\nval: /home/me/b/images"),
         (("images/train2017", "images/val2017"), "train: images/train2017\nval: images/val2017"),
         (("images/val", "images/train"), "train: images/val\nval: images/train"),
         (("one", "two"), "train: one\nvalid: two"),
@@ -65,6 +67,21 @@ def test_the_folders_that_data_yaml_names_are_used(yolo, folders, text):
         write(yolo, folder, labels=folder.replace("images", "labels"))
     write_yaml(yolo, text)
     assert images(yolo) == tuple({f"{name.replace('/', '_')}_{n}.jpg" for n in (0, 1)} for name in folders)
+
+
+def test_listed_names_match_in_either_normal_form_of_unicode(yolo):
+    write(yolo, "é", 4)
+    for name, numbers in (("train", (0, 1)), ("val", (2, 3))):
+        (yolo / f"{name}.txt").write_text("".join(f"e\u0301/e\u0301_{n}.jpg\n" for n in numbers), "utf-8")
+    write_yaml(yolo, "train: train.txt\nval: val.txt")
+    assert images(yolo) == ({"é_0.jpg", "é_1.jpg"}, {"é_2.jpg", "é_3.jpg"})
+
+
+def test_named_folders_match_in_either_normal_form_of_unicode(yolo):
+    for folder in ("é", "ü"):
+        write(yolo, folder)
+    (yolo / "data.yaml").write_text("train: e\u0301\nval: u\u0308\nnames: [cat, dog]\n", "utf-8")
+    assert images(yolo) == ({"é_0.jpg", "é_1.jpg"}, {"ü_0.jpg", "ü_1.jpg"})
 
 
 @pytest.mark.parametrize("prefix", ["./", "", "/home/me/set/", "C:\\set\\", "../set/"])
