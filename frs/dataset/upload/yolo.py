@@ -63,12 +63,12 @@ def _find_splits(folder: Path, config: YoloConfig) -> dict[SplitRole, list[Path]
     Raises BadDataset if an image for training is also listed in the test split.
     """
     splits = _find_split_folders(folder)
-    for role, entries in config.splits.items():
-        images = [image for path in _resolve_all(folder, config, entries) for image in _expand(folder, config, path)]
+    for role in config.splits:
+        images = [image for path in _resolve_all(folder, config, role) for image in _expand(folder, config, path)]
         splits |= {role: list(dict.fromkeys(images))} if images else {}
     if splits.get("val") == splits["train"]:  # as in small examples: no validation split of its own
         del splits["val"]
-    train_folders = [path for path in _resolve_all(folder, config, config.splits.get("train", [])) if path.is_dir()]
+    train_folders = [path for path in _resolve_all(folder, config, "train") if path.is_dir()]
     return splits | {"train": _without_nested(splits, train_folders)}
 
 
@@ -87,8 +87,9 @@ def _find_split_folders(folder: Path) -> dict[SplitRole, list[Path]]:
     return {role: paths for role, paths in by_role.items() if role} | {"train": others}
 
 
-def _resolve_all(folder: Path, config: YoloConfig, entries: Sequence[str]) -> list[Path]:
-    paths = (resolve(config, entry, folder) for entry in entries)
+def _resolve_all(folder: Path, config: YoloConfig, role: SplitRole) -> list[Path]:
+    others = [entry for other, entries in config.splits.items() if other != role for entry in entries]
+    paths = (resolve(config, entry, folder, others=others) for entry in config.splits.get(role, []))
     return [path for path in paths if path]
 
 

@@ -1,6 +1,6 @@
 """What a YOLO data set states of itself: class names, splits and keypoints, in data.yaml or in Darknet's files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -61,23 +61,34 @@ def read_text(file: Path, max_bytes: int) -> str:
         raise BadDataset(f"{printable(file.name)} is not UTF-8 text.", "Save it as UTF-8 and upload again.") from error
 
 
-def resolve(config: YoloConfig, entry: str, top: Path, base: Path | None = None) -> Path | None:
+def resolve(
+    config: YoloConfig, entry: str, top: Path, base: Path | None = None, others: Iterable[str] = ()
+) -> Path | None:
     """Return the file or folder of the archive that a path in the configuration means; None if it is not there.
 
     Such paths are relative to `path`, to the YAML file or to `base`, or they are those of the author's machine: then
-    their end counts.
+    their end counts, as long as it is not also the end of one of the `others`, the paths of other splits.
     """
-    root, parts = _split_path(config.root), _split_path(entry)
-    is_absolute = PurePosixPath(entry).is_absolute() or PureWindowsPath(entry).is_absolute()
-    full = parts if is_absolute else [*root, *parts]
+    is_absolute, full = _get_parts(config, entry)
+    different = [path for _, path in (_get_parts(config, other) for other in others) if path != full]
+    parts = _split_path(entry)
     loose = is_absolute or config.file.suffix not in (".yaml", ".yml") or base is not None
     shortest = 1 if loose else len(parts)
     for length in range(len(full), max(shortest, 1) - 1, -1):
+        end = full[len(full) - length :]
+        if any(other[-length:] == end for other in different):
+            return None
         for parent in dict.fromkeys(filter(None, (base, config.file.parent, top))):
-            path = parent.joinpath(*full[len(full) - length :])
+            path = parent.joinpath(*end)
             if _exists(path):
                 return path
     return config.file.parent if not parts and not is_absolute else None
+
+
+def _get_parts(config: YoloConfig, entry: str) -> tuple[bool, list[str]]:
+    """Return whether a path is absolute, and its parts; those of a relative path follow those of `path`."""
+    is_absolute = PurePosixPath(entry).is_absolute() or PureWindowsPath(entry).is_absolute()
+    return is_absolute, [*([] if is_absolute else _split_path(config.root)), *_split_path(entry)]
 
 
 def _split_path(text: str) -> list[str]:

@@ -84,6 +84,24 @@ def test_named_folders_match_in_either_normal_form_of_unicode(yolo):
     assert images(yolo) == ({"é_0.jpg", "é_1.jpg"}, {"ü_0.jpg", "ü_1.jpg"})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train: /content/x/train/images\nval: /content/x/valid/images",
+        "train: /content/x/train/images\nval: /content/x/valid/images\ntest: /content/x/test/images",
+        "train: C:\\x\\plates_train\\images\nval: C:\\x\\plates_val\\images",
+        "train: [/content/x/train/images]\nval: [/content/x/valid/images]",
+    ],
+)
+@pytest.mark.parametrize("val_fraction", [None, 0.5])
+def test_paths_of_another_machine_that_differ_do_not_mean_the_same_folder(yolo, text, val_fraction):
+    for name in ("train", "val", "test"):
+        write(yolo, f"images/{name}", labels=f"labels/{name}")
+    write_yaml(yolo, text)
+    expected = tuple({f"images_{name}_{n}.jpg" for n in (0, 1)} for name in ("train", "val"))
+    assert images(yolo, val_fraction) == expected
+
+
 @pytest.mark.parametrize("prefix", ["./", "", "/home/me/set/", "C:\\set\\", "../set/"])
 def test_lists_of_images_are_used(yolo, prefix):
     write(yolo, "images", 6, labels="labels")
