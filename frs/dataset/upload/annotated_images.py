@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from os.path import commonpath
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from frs.dataset.issues import printable
@@ -14,6 +14,8 @@ from frs.dataset.upload.archive import IMAGE_SUFFIXES
 from frs.errors import BadDataset, NoValidationSplit
 
 _LISTED_ERRORS = 5
+_IMAGE_FOLDERS = ("images", "jpegimages", "data")
+"""Usual names of folders of images, the surest first."""
 ROBOFLOW_COPY = ".rf."
 """What follows in a file name the name of the image that Roboflow exported, once or in several augmented copies."""
 
@@ -81,6 +83,12 @@ def list_images(folder: Path) -> list[Path]:
 def common_folder(paths: Sequence[Path]) -> Path:
     """Return the innermost folder that holds all of the files; the root folder if there are none."""
     return Path(commonpath([path.parent for path in paths] or [Path("/")]))
+
+
+def rank_folder(folder: PurePath) -> int:
+    """Return how likely a folder holds images, 0 most of all, rather than masks or depths of the same file names."""
+    names = {part.lower() for part in folder.parts}
+    return next((rank for rank, name in enumerate(_IMAGE_FOLDERS) if name in names), len(_IMAGE_FOLDERS))
 
 
 def write_coco(annotated: AnnotatedDataset, target: Path, val_fraction: float | None) -> None:

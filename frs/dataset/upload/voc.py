@@ -9,7 +9,7 @@ the data set is a fraction or below 1, corners are used as they are: other tools
 
 import math
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from frs.dataset.upload.annotated_images import (
     Box,
     common_folder,
     list_images,
+    rank_folder,
 )
 from frs.dataset.upload.archive import normalise_path
 from frs.dataset.upload.split_names import SplitFolders, SplitRole, find_role
@@ -96,28 +97,61 @@ class _Images:
         self.root = folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else None
         """Folder that listed names are relative to; None if images lie beside their XML files."""
         self.annotations = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
-        self.by_stem = {self._stem(path, self.root or self.annotations): path for path in list_images(folder)}
-        self._by_name = {path.name: path for path in list_images(folder)}
-        stems = Counter(path.stem for path in self._by_name.values())
-        self._by_unique_stem = {path.stem: path for path in self._by_name.values() if stems[path.stem] == 1}
         self._annotated = {path.stem for path in self.annotations.rglob("*.xml")}
+        self.by_path: defaultdict[str, list[Path]] = defaultdict(list)
+        """Images by their path relative to `root`, with and without suffix."""
+        by_name = defaultdict[str, list[Path]](list)
+        for path in list_images(folder):
+            relative = self._relative(path, self.root or self.annotations)
+            for name in (relative, relative.with_suffix("")):
+                self.by_path[name.as_posix()].append(path)
+                by_name[name.name].append(path)
+        self._by_name = {name: self._choose_likely(name, paths) for name, paths in by_name.items()}
 
     def find(self, xml: Path, file_name: str | None) -> Path | None:
         """Return the image of an XML file: the one that `<filename>` names, or the one of the XML file's own name.
 
-        The latter lies in the corresponding folder, or is the only image of that name.
+        The latter lies in the corresponding folder, or is the only image of that name. Of images of one name in several
+        folders, the one in the corresponding folder is used, then the one in a folder of images.
 
         A `<filename>` that belongs to another XML file is ignored: tools that copy images forget to change it.
-        """
-        named = Path(normalise_path(file_name or "")).name
-        stated = self._by_name.get(named) or self._by_unique_stem.get(named)  # Label Studio omits the suffix
-        if stated and stated.stem not in self._annotated:
-            return stated
-        return self.by_stem.get(self._stem(xml, self.annotations)) or self._by_unique_stem.get(xml.stem)
 
-    def _stem(self, path: Path, root: Path) -> str:
-        relative = path.relative_to(root if path.is_relative_to(root) else self.top)
-        return relative.with_suffix("").as_posix()
+        Raises _InvalidAnnotation if several images are equally likely.
+        """
+        named = Path(normalise_path(file_name or "")).name  # Label Studio omits the suffix
+        stated, own = self._find_named(xml, named), self._find_beside(xml, xml.stem)
+        free = [image for image in stated if image.stem not in self._annotated]
+        same = [image for image in stated if image.stem == xml.stem]
+        choices = (
+            free if len(free) == 1 else [],
+            [image for image in own if image in same],
+            own,
+            free or same,
+            self._find_named(xml, xml.stem),
+        )
+        images = next(filter(None, choices), [])
+        if len(images) > 1:
+            names = " or ".join(printable(image.relative_to(self.top).as_posix()) for image in images[:2])
+            raise _InvalidAnnotation(f" may belong to {names}: keep one of them, or state its name in <filename>")
+        return next(iter(images), None)
+
+    def _find_named(self, xml: Path, name: str) -> list[Path]:
+        return self._find_beside(xml, name) or self._by_name.get(name, [])
+
+    def _find_beside(self, xml: Path, name: str) -> list[Path]:
+        """Return the images of a name, with or without suffix, in the folder that corresponds to the XML file's."""
+        folder = self._relative(xml.parent, self.annotations)
+        return self.by_path.get((folder / name).as_posix(), [])
+
+    def _choose_likely(self, name: str, images: list[Path]) -> list[Path]:
+        """Return the image of a name that is likely meant, or two if several are; suffixes count before folders."""
+        exact = [image for image in images if image.name == name] or images
+        ranks = [rank_folder(image.parent.relative_to(self.top)) for image in exact]
+        best = min(ranks)
+        return [image for image, rank in zip(exact, ranks, strict=True) if rank == best][:2]
+
+    def _relative(self, path: Path, root: Path) -> Path:
+        return path.relative_to(root if path.is_relative_to(root) else self.top)
 
 
 def _find_lists(folder: Path) -> dict[SplitRole, Path]:
@@ -141,7 +175,7 @@ def _read_listed(image_set: Path, images: _Images, errors: AnnotationErrors) -> 
         if xml := next(filter(None, paths), None):
             files.append(_read_annotation(xml, images, errors))
         else:
-            is_image = any(name in images.by_stem for name in _possible_names(line))
+            is_image = any(name in images.by_path for name in _possible_names(line))
             missing = f"Annotations/{printable(line)}.xml" if is_image else f"image {printable(line)} in JPEGImages"
             errors.add(f"{where}: there is no {missing}.")
     return [file for file in files if file]

@@ -193,3 +193,56 @@ def test_an_xml_file_without_an_image_is_named(voc):
     write_lists(voc)
     with pytest.raises(BadDataset, match=r"Annotations/b.xml belongs to no image\."):
         converted(voc)
+def mask(folder: Path, name: str) -> None:
+    """Write a picture that must not be taken for an image."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (96, 64)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("images", "xml", "masks"),
+    [
+        (".", ".", "{}.png"),
+        ("JPEGImages", "Annotations", "JPEGImages/{}.png"),
+        ("images", "annotations/xmls", "annotations/trimaps/{}.png"),
+        ("images", "annotations", "masks/{}.jpg"),
+        ("b/images", "b/images", "a/{}.jpg"),
+    ],
+)
+def test_of_images_that_share_a_name_the_stated_one_is_used(voc, images, xml, masks):
+    for stem in STEMS:
+        write(voc, stem, box(11, 11, 40, 30), images=images, xml=xml)
+        mask(voc, masks.format(stem))
+    folder = converted(voc, 0.5)
+    for split in ("train", "val"):
+        assert len(list((folder / split).rglob("*.jpg"))) == 2
+        for path in (folder / split).rglob("*.*"):
+            with Image.open(path) as image:
+                assert image.mode == "RGB"
+
+
+def test_the_image_beside_an_xml_file_is_used_before_one_of_the_stated_name_elsewhere(voc):
+    for folder in ("train", "val", "test"):
+        write(voc, "a", box(11, 11, 40, 30), images=folder, xml=folder)
+    for folder in ("train", "val"):
+        (voc / folder / "a.jpg").rename(voc / folder / "a.png")
+    assert set(all_boxes(converted(voc), "train")) == {"a.png"}
+
+
+def test_an_xml_file_of_one_folder_does_not_take_the_image_of_another(voc):
+    for folder in ("train", "val"):
+        write(voc, f"{folder}_info", box(11, 11, 40, 30), file_name="a.jpg", images=folder, xml=folder)
+        (voc / folder / f"{folder}_info.jpg").rename(voc / folder / "a.jpg")
+    folder = converted(voc)
+    assert [set(all_boxes(folder, split)) for split in ("train", "val")] == [{"a.jpg"}, {"a.jpg"}]
+
+
+def test_an_xml_file_of_two_images_is_named_with_both(voc):
+    for stem in STEMS:
+        write(voc, stem, box(11, 11, 40, 30), file_name="unknown", images=".", xml=".")
+    mask(voc, "a.png")
+    with pytest.raises(BadDataset, match=r"a\.xml may belong to a\.jpg or a\.png: keep one of them, or state"):
+        converted(voc, 0.5)
+
+
