@@ -86,7 +86,8 @@ def read(folder: Path) -> AnnotatedDataset:
 
 def _is_annotation(path: Path) -> bool:
     with path.open("rb") as file:
-        return re.search(rb"<annotation[\s>]", file.read(4096)) is not None
+        head = file.read(4096).replace(b"\0", b"")  # of UTF-16, the ASCII characters are left
+        return re.search(rb"<annotation[\s>]", head) is not None
 
 
 class _Images:
@@ -309,7 +310,14 @@ def _get_box(element: ElementTree.Element) -> Box:
     if box is None:
         raise _InvalidAnnotation(f" has an object, {printable(label)}, without a bndbox")
     left, top, right, bottom = (_get_number(box, corner) for corner in _CORNERS)
-    return Box(label, left, top, right, bottom, ignored=_get_number(element, "difficult", default=0) != 0)
+    return Box(label, left, top, right, bottom, ignored=_is_difficult(element))
+
+
+def _is_difficult(element: ElementTree.Element) -> bool:
+    text = (element.findtext("difficult") or "").strip().lower()
+    return text == "true" or (
+        text not in ("false", "unspecified") and _get_number(element, "difficult", default=0) != 0
+    )
 
 
 def _get_number(element: ElementTree.Element, path: str, default: float | None = None) -> float:

@@ -77,7 +77,10 @@ def test_corners_count_from_1_only_if_all_are_integers_from_1(voc, corners, expe
     [
         ("<difficult>1</difficult>", {"ignored": 1}),
         ("<pose>Left</pose><difficult> 1 </difficult>", {"ignored": 1}),
+        ("<difficult>True</difficult>", {"ignored": 1}),
         ("<difficult>0</difficult>", {}),
+        ("<difficult>False</difficult>", {}),
+        ("<difficult>Unspecified</difficult>", {}),
         ("<difficult/>", {}),
         ("", {}),
     ],
@@ -98,6 +101,15 @@ def test_the_encoding_that_a_file_declares_is_used(voc, encoding):
         path.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{path.read_text("utf-8")}'.encode(encoding))
     write_lists(voc)
     assert annotations(converted(voc), "train")["categories"] == [{"id": 1, "name": "犬"}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "gbk"])
+def test_files_beside_their_images_are_recognised_in_each_encoding(voc, encoding):
+    declared = "gbk" if encoding == "gbk" else "utf-8" if encoding == "utf-8-sig" else "utf-16"
+    for stem in STEMS:
+        path = write(voc, stem, box(11, 11, 40, 30, name="犬"), images=".", xml=".")
+        path.write_bytes(f'<?xml version="1.0" encoding="{declared}"?>{path.read_text("utf-8")}'.encode(encoding))
+    assert annotations(converted(voc, 0.5), "train")["categories"] == [{"id": 1, "name": "犬"}]
 
 
 @pytest.mark.parametrize(
