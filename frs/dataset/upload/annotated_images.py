@@ -188,12 +188,13 @@ def _build_annotation(annotation_id: int, image_id: int, category_id: int, box: 
     left, top, width, height = (
         round(value, 3) for value in (box.left, box.top, box.right - box.left, box.bottom - box.top)
     )
+    area = max(0.0, width) * max(0.0, height)
     annotation = {
         "id": annotation_id,
         "image_id": image_id,
         "category_id": category_id,
         "bbox": [left, top, width, height],
-        "area": round(width * height, 3),
+        "area": round(area, 3),
         "iscrowd": 0,
     }
     return annotation | {"ignore": 1} if box.ignored else annotation

@@ -198,13 +198,6 @@ def test_a_copied_file_name_does_not_take_the_image_of_another_file(voc):
     assert set(all_boxes(converted(voc), "train")) == {"a.jpg", "b.jpg"}
 
 
-def test_an_xml_file_without_an_image_is_named(voc):
-    for stem in STEMS:
-        write(voc, stem, box(11, 11, 40, 30))
-    (voc / "JPEGImages/b.jpg").unlink()
-    write_lists(voc)
-    with pytest.raises(BadDataset, match=r"Annotations/b.xml belongs to no image\."):
-        converted(voc)
 def mask(folder: Path, name: str) -> None:
     """Write a picture that must not be taken for an image."""
     path = folder / name
@@ -258,3 +251,20 @@ def test_an_xml_file_of_two_images_is_named_with_both(voc):
         converted(voc, 0.5)
 
 
+def test_an_xml_file_without_an_image_is_named(voc):
+    for stem in STEMS:
+        write(voc, stem, box(11, 11, 40, 30))
+    (voc / "JPEGImages/b.jpg").unlink()
+    write_lists(voc)
+    with pytest.raises(BadDataset, match=r"Annotations/b.xml belongs to no image\."):
+        converted(voc)
+
+
+@pytest.mark.parametrize("corners", [(40, 11, 20, 30), (11, 30, 40, 20), (40, 30, 20, 20)])
+def test_swapped_corners_are_reported_as_an_empty_box(voc, corners):
+    for stem in STEMS:
+        write(voc, stem, box(11, 11, 40, 30), *([box(*corners)] if stem == "a" else []))
+    write_lists(voc)
+    folder = converted(voc)
+    report = check_split(folder / "train", folder / "annotations/instances_train.json")
+    assert [issue.code for issue in report.issues] == ["box_empty"]

@@ -6,6 +6,7 @@ import pytest
 from layout_writers import all_boxes, annotations
 from PIL import Image
 
+from frs.dataset.check import check_split
 from frs.dataset.upload.layouts import convert
 from frs.errors import BadDataset, NoValidationSplit
 
@@ -292,6 +293,17 @@ def test_keypoints_that_do_not_fit_are_refused(yolo, shape, message):
     write_yaml(yolo, f"kpt_shape: {shape}\nnames: [cat, dog]\n")
     with pytest.raises(BadDataset, match=message):
         images(yolo)
+
+
+@pytest.mark.parametrize("line", ["0 0.5 0.5 -0.005 0.25", "0 0.5 0.5 0.25 -0.005", "0 1.008 0.5 0.004 0.25"])
+def test_a_box_without_extent_in_the_image_is_reported_as_empty(yolo, line):
+    write(yolo, "train", label=f"{LABEL}{line}\n")
+    write(yolo, "val")
+    write_yaml(yolo, "train: train\nval: val")
+    target = yolo.with_name("converted")
+    convert(yolo, target)
+    issues = check_split(target / "train", target / "annotations/instances_train.json").issues
+    assert {issue.code for issue in issues} == {"box_empty"}
 
 
 def test_labels_of_cvat_are_read(yolo):
