@@ -215,9 +215,16 @@ def _refuse_shared_images(train: _Split, val: _Split) -> None:
 
 def _divide_training(train: _Split, target: Path, val_fraction: float | None) -> None:
     content = train.document
-    val_names = split_off_validation(list(filter(None, map(_get_file_name, content["images"]))), val_fraction)
+    first_spelling: dict[Path, str] = {}  # all entries of an image file go to the same split
+    spellings = {name: first_spelling.setdefault(path, name) for name, path in train.files.items()}
+    names = [spellings.get(name, name) for name in map(_get_file_name, content["images"])]
+    val_names = split_off_validation(list(filter(None, names)), val_fraction)
     for role in ("train", "val"):
-        images = [image for image in content["images"] if (_get_file_name(image) in val_names) is (role == "val")]
+        images = [
+            image
+            for image, name in zip(content["images"], names, strict=True)
+            if (name in val_names) is (role == "val")
+        ]
         ids = {read_id(image.get("id")) for image in images if isinstance(image, dict)} - {None}
         others = {read_id(image.get("id")) for image in content["images"] if isinstance(image, dict)} - ids
         boxes = [box for box in content["annotations"] if _belongs(box, ids, others, is_rest=role == "train")]
