@@ -9,6 +9,7 @@ from PIL import Image
 
 from frs.dataset.check import check_split
 from frs.dataset.upload.layouts import convert
+from frs.errors import BadDataset
 
 
 def draw(folder: Path, *names: str, mode: str = "RGB") -> None:
@@ -39,6 +40,81 @@ def issues(folder: Path, val_fraction: float | None = 0.5) -> dict[str, int]:
         report = check_split(target / split, target / f"annotations/instances_{split}.json")
         counts |= {code: n for code, n in report.issue_counts.items() if code != "boxes_missing"}
     return counts
+
+
+@pytest.mark.parametrize("masks", ["annotations", "annotations_masks", "gt", "masks", "data/gt", "images_depth"])
+@pytest.mark.parametrize("images", ["images", "data/images", "JPEGImages", "my set/Images"])
+def test_a_folder_of_masks_is_not_taken_for_the_images(tmp_path, images, masks):
+    draw(tmp_path / "in" / images, "1.png", "2.png")
+    draw(tmp_path / "in" / masks, "1.png", "2.png", mode="L")
+    write_coco(tmp_path / "in/annotations/instances.json", "1.png", "2.png")
+    assert issues(tmp_path / "in") == {}
+    for path in (tmp_path / "converted").rglob("*.png"):
+        with Image.open(path) as image:
+            assert image.mode == "RGB"
+
+
+def test_images_beside_their_annotation_file_are_used(tmp_path):
+    draw(tmp_path / "in/photos", "1.png", "2.png")
+    draw(tmp_path / "in/depth", "1.png", "2.png", mode="L")
+    write_coco(tmp_path / "in/photos/result.json", "1.png", "2.png")
+    assert issues(tmp_path / "in") == {}
+    with Image.open(next((tmp_path / "converted/train").glob("*.png"))) as image:
+        assert image.mode == "RGB"
+
+
+@pytest.mark.parametrize("folder", [".", "photos"])
+def test_a_folder_of_masks_within_that_of_the_images_is_not_used(tmp_path, folder):
+    draw(tmp_path / "in" / folder, "x.png", "y.png")
+    draw(tmp_path / "in" / folder / "depth", "x.png", "y.png", mode="L")
+    write_coco(tmp_path / "in/annotations/instances.json", "x.png", "y.png")
+    assert issues(tmp_path / "in") == {}
+    with Image.open(next((tmp_path / "converted/train").glob("*.png"))) as image:
+        assert image.mode == "RGB"
+
+
+def test_equally_likely_folders_of_images_are_refused_by_name(tmp_path):
+    for folder in ("depth", "photos"):
+        draw(tmp_path / "in" / folder, "1.png", "2.png")
+    write_coco(tmp_path / "in/annotations/instances.json", "1.png", "2.png")
+    with pytest.raises(BadDataset) as error:
+        convert(tmp_path / "in", tmp_path / "converted", 0.5)
+    assert error.value.message == "The images of annotations/instances.json are both in depth and in photos."
+    assert "images" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("files", "listed"),
+    [
+        (("d1/a.jpg", "d1/c.jpg", "d2/b.jpg"), ("/data/d1/a.jpg", "/data/d2/b.jpg", "c.jpg")),
+        (("b1/a.jpg", "b1/c.jpg", "b2/b.jpg", "b2/d.jpg"), ("a.jpg", "b.jpg", "c.jpg", "d.jpg")),
+        (("images/a.jpg", "images/x/b.jpg"), ("a.jpg", "C:\\x\\b.jpg")),
+    ],
+)
+def test_an_image_that_is_not_below_the_common_folder_is_found_by_its_base_name(tmp_path, files, listed):
+    draw(tmp_path / "in", *files)
+    write_coco(tmp_path / "in/result.json", *listed)
+    assert issues(tmp_path / "in") == {}
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ("masks/a.jpg", "masks/b.jpg"),  # a folder of other pictures of the same names
+        ("test/b.jpg",),
+        ("x/b.jpg", "y/b.jpg"),
+    ],
+)
+def test_an_image_that_is_not_packed_is_not_taken_from_elsewhere(tmp_path, others):
+    draw(tmp_path / "in", "images/a.jpg", "images/c.jpg", *others)
+    write_coco(tmp_path / "in/result.json", "a.jpg", "b.jpg", "c.jpg")
+    assert issues(tmp_path / "in") == {"image_missing": 1}
+
+
+def test_an_image_of_another_folder_is_not_taken_for_one_of_its_name_that_is_not_packed(tmp_path):
+    draw(tmp_path / "in", "cam2/a.jpg", "cam2/b.jpg")
+    write_coco(tmp_path / "in/result.json", "cam1/a.jpg", "cam2/a.jpg", "cam2/b.jpg")
+    assert issues(tmp_path / "in") == {"image_missing": 1}
 
 
 @pytest.mark.parametrize("listed", [("a.jpg", "A.jpg"), ("a.jpg", "./a.jpg"), ("x\\a.jpg", "x/a.jpg")])
