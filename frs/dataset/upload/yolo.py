@@ -22,6 +22,7 @@ from frs.dataset.upload.annotated_images import (
     Box,
     common_folder,
     list_images,
+    rank_folder,
 )
 from frs.dataset.upload.archive import IMAGE_SUFFIXES
 from frs.dataset.upload.split_names import SplitFolders, SplitRole
@@ -74,7 +75,7 @@ def _find_splits(folder: Path, config: YoloConfig) -> dict[SplitRole, list[Path]
 
 def _find_split_folders(folder: Path) -> dict[SplitRole, list[Path]]:
     """Return the images of each split that names of folders state; `train` is always there."""
-    images = list_images(folder)
+    images, labelled = _list_images(folder)
     parents = {image.parent: image.parent.relative_to(folder) for image in images}
     folders = SplitFolders(parents.values())
     roles = {parent: folders.find_role(relative) for parent, relative in parents.items()}
@@ -83,8 +84,23 @@ def _find_split_folders(folder: Path) -> dict[SplitRole, list[Path]]:
         by_role.setdefault(roles[image.parent], []).append(image)
     others = by_role.pop(None, [])
     if train := by_role.get("train"):
-        others = train + [image for image in others if _find_labels(image, folder)]
+        others = train + [image for image in others if image in labelled]
     return {role: paths for role, paths in by_role.items() if role} | {"train": others}
+
+
+def _list_images(folder: Path) -> tuple[list[Path], set[Path]]:
+    """Return the images, without those that are masks of others, and the set of those with a label file.
+
+    A mask has no labels, and the name of a labelled image that lies in a likelier folder, such as `images`.
+    """
+    images = list_images(folder)
+    labelled = {image for image in images if _find_labels(image, folder)}
+    ranks = {parent: rank_folder(parent.relative_to(folder)) for parent in {image.parent for image in images}}
+    best: dict[str, int] = {}
+    for image in labelled:
+        best[image.stem] = min(ranks[image.parent], best.get(image.stem, ranks[image.parent]))
+    masks = {image for image in images if ranks[image.parent] > best.get(image.stem, ranks[image.parent])} - labelled
+    return [image for image in images if image not in masks], labelled
 
 
 def _resolve_all(folder: Path, config: YoloConfig, role: SplitRole) -> list[Path]:

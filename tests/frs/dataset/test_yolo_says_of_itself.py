@@ -158,6 +158,29 @@ def test_a_validation_fraction_takes_no_image_of_the_test_split(yolo, folders):
     assert train | val == {f"{folders[0].replace('/', '_')}_{n}.jpg" for n in range(4)}
 
 
+@pytest.mark.parametrize("masks", ["masks", "depth/left", "images_depth"])
+def test_masks_of_the_names_of_labelled_images_are_no_background(yolo, masks):
+    write(yolo, "images", 4, labels="labels")
+    for image in sorted((yolo / "images").iterdir()):
+        target = yolo / masks / image.with_suffix(".png").name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (96, 64)).save(target)
+    write_yaml(yolo, "")
+    assert [len(split) for split in images(yolo, 0.5)] == [2, 2]
+
+
+@pytest.mark.parametrize("background", ["backgrounds/0.jpg", "images/more/images_0.jpg", "backgrounds/images_0.jpg"])
+def test_other_images_without_labels_are_background(yolo, background):
+    folder = "images" if background.startswith("images") else "photos"
+    write(yolo, folder, 2, labels="labels" if folder == "images" else folder)
+    path = yolo / background.replace("images_0", f"{folder}_0")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (96, 64)).save(path)
+    write_yaml(yolo, "")
+    convert(yolo, yolo.with_name("converted"), 0.5)
+    assert sum(len(all_boxes(yolo.with_name("converted"), split)) for split in ("train", "val")) == 3
+
+
 def test_a_validation_split_equal_to_the_training_split_counts_as_none(yolo):
     write(yolo, "images/train", 4, labels="labels/train")
     write_yaml(yolo, "train: images/train\nval: images/train")
