@@ -18,6 +18,8 @@ from sqlalchemy.orm import Session
 from store.db import audit
 from store.db.database import Database, insert, now
 from store.db.idempotency import Idempotency, columns, refuse_repeated
+from store.db.ids import new_id
+from store.db.sweep_tables import Sweep
 from store.db.tables import DEFAULT_OWNER, ApiKey
 from store.errors import LastAdminKey
 from store.states import INCLUDED_SCOPES, Scope
@@ -57,7 +59,7 @@ def add(
     idempotency: Idempotency | None = None,
     **limits: Any,
 ) -> ApiKey:
-    """Add a key for the token and return it; `limits` are the columns in `LIMITS` and `expires_at`.
+    """Add a key for the token and return it; `limits` are the columns in `LIMITS`, `expires_at` and `id`.
 
     Raises AlreadyCreated and IdempotencyKeyReused.
     """
@@ -133,24 +135,35 @@ def rotate(
 ) -> ApiKey | None:
     """Add a key like this one for `token`, and let this one expire after `grace_seconds`, unless it does before.
 
-    Return the new key, which does not expire unless this one does; None if this one is not valid. Raises AlreadyCreated
-    and IdempotencyKeyReused.
+    Return the new key, which takes over this one's sweeps, and its expiry time without grace periods; None if this one
+    is not valid. Raises AlreadyCreated and IdempotencyKeyReused.
     """
     if idempotency:
         lock_owner(session, key.owner)
         refuse_repeated(session, ApiKey, key.owner, idempotency)
-    same = {name: getattr(key, name) for name in ("owner", *LIMITS, "expires_at")}
-    end = now() + grace_seconds
+    keys = _with_replacements(session, key)
+    same = {name: getattr(key, name) for name in ("owner", *LIMITS)} | {"expires_at": keys[-1].expires_at}
+    new_key_id, end = new_id("key"), now() + grace_seconds
     soonest = case((ApiKey.expires_at < end, ApiKey.expires_at), else_=end)
     if session.scalar(
         update(ApiKey)
         .where(ApiKey.id == key.id, ApiKey.prefix != SIGN_IN, *_VALID)
-        .values(expires_at=soonest)
+        .values(expires_at=soonest, replaced_by=new_key_id)
         .returning(ApiKey.id)
     ):
         scopes = [Scope(scope) for scope in key.scopes]
-        return add(session, key.name, token, scopes=scopes, idempotency=idempotency, **same)
+        new = add(session, key.name, token, id=new_key_id, scopes=scopes, idempotency=idempotency, **same)
+        session.execute(update(Sweep).where(Sweep.key_id.in_(key.id for key in keys)).values(key_id=new.id))
+        return new
     return None
+
+
+def _with_replacements(session: Session, key: ApiKey) -> list[ApiKey]:
+    """Return the key, followed by those that have replaced it; the last one has an expiry without grace period."""
+    keys = [key]
+    while keys[-1].replaced_by:
+        keys.append(session.get_one(ApiKey, keys[-1].replaced_by))
+    return keys
 
 
 def lock_owner(session: Session, owner: str) -> None:

@@ -380,6 +380,8 @@ class ApiKey(CreatedOnce, Base):
     """The key is invalid from this time on; null: never."""
     revoked_at: Mapped[float | None]
     """When the key was revoked; null: not revoked."""
+    replaced_by: Mapped[str | None]
+    """Id of the key that replaces this one, by its last rotation; `expires_at` then includes the grace period."""
 
     __table_args__ = (Index("uq_api_keys_owner_idempotency_key", "owner", "idempotency_key", unique=True),)
 

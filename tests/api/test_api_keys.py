@@ -197,6 +197,22 @@ def test_a_key_that_expires_sooner_keeps_its_time_and_its_successor_has_the_same
     assert new["expires_at"] == key["expires_at"] == service.get(f"/api-keys/{key['id']}")["expires_at"]
 
 
+def test_a_key_rotated_again_because_a_token_was_lost_gives_one_that_expires_when_the_first_did(service):
+    for key in (create_key(service), create_key(service, expires_in_days=90)):
+        lost = rotate(service, key).json()
+        service.client.delete(f"/api-keys/{lost['id']}")
+        again = rotate(service, key).json()
+        instead = rotate(service, again).json()
+        assert again["expires_at"] == instead["expires_at"] == key["expires_at"]
+
+
+def test_a_key_rotated_again_keeps_the_sooner_end_of_its_grace_periods(service):
+    key = create_key(service)
+    ends = [rotate(service, key, grace_hours=hours) and service.get(f"/api-keys/{key['id']}") for hours in (9, 2, 5)]
+    first, second, third = (datetime.fromisoformat(end["expires_at"]) for end in ends)
+    assert first > second == third
+
+
 def test_the_last_admin_key_can_be_rotated(service):
     first = service.get("/api-keys")["data"][0]
     new = rotate(service, first, grace_hours=0).json()

@@ -411,6 +411,33 @@ def test_a_revoked_key_posts_no_more_jobs_until_the_sweep_is_resumed_with_a_vali
     assert harness.job(second).key_id == keys[1].id
 
 
+def replace_key(session, key_id, grace_seconds=0):
+    """Rotate the key and return the id of the new one."""
+    return api_keys.rotate(session, session.get(ApiKey, key_id), api_keys.new_token(), grace_seconds).id
+
+
+def test_a_sweep_continues_with_the_key_that_replaces_its_own(harness):
+    key = harness.do(api_keys.add, "key", api_keys.new_token(), owner="alice", scopes=["submit"])
+    sweep = SweepHarness.start(harness, sweep_spec(concurrency=1), actor=Actor("alice", key.id))
+    [first] = sweep.advance()
+    new = harness.do(replace_key, key.id)
+    sweep.score(first, 0.5)
+    [second] = sweep.advance()
+    assert harness.job(second).key_id == new
+    harness.do(lambda session: api_keys.revoke(session, session.get(ApiKey, new)))
+    sweep.score(second, 0.5)
+    assert sweep.advance() == [] and sweep.row.error["code"] == "key_invalid"
+
+
+def test_a_key_rotated_again_takes_over_the_sweeps_of_the_lost_key(harness):
+    key = harness.do(api_keys.add, "key", api_keys.new_token(), owner="alice", scopes=["submit"])
+    sweep = SweepHarness.start(harness, sweep_spec(concurrency=1), actor=Actor("alice", key.id))
+    lost, new = (harness.do(replace_key, key.id, grace_seconds=60) for _ in range(2))
+    harness.do(lambda session: api_keys.revoke(session, session.get(ApiKey, lost)))
+    [job] = sweep.advance()
+    assert harness.job(job).key_id == new
+
+
 def test_a_deleted_data_set_fails_the_sweep(start):
     sweep = start(concurrency=1)
     [first] = sweep.advance()
