@@ -1,5 +1,6 @@
 """Sign-in with tokens of an OpenID Connect provider (JWT), checked against the keys that the provider publishes."""
 
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 from joserfc import errors, jwt
-from joserfc.jwk import KeySet
+from joserfc.jwk import JWKRegistry, Key, KeySet
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from api.http.errors import ApiError
@@ -28,6 +29,7 @@ REFETCH_SECONDS = 30.0
 TIMEOUT_SECONDS = 5.0
 _MAX_BYTES = 1 << 20
 _owner = TypeAdapter(OwnerName)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,7 @@ class TokenVerifier:
             if urlsplit(discovery.jwks_uri).scheme != urlsplit(self._issuer).scheme:
                 raise ValueError("The provider's keys have an address of another scheme.")
             published = _PublishedKeys.model_validate_json(_read(client, discovery.jwks_uri))
-        signing = [key for key in published.keys if key.get("kty") != "oct" and key.get("use", "sig") == "sig"]
-        return KeySet.import_key_set({"keys": signing})
+        return KeySet(_signing_keys(published))
 
 
 def is_jwt(token: str) -> bool:
@@ -152,6 +153,23 @@ def _read(client: httpx2.Client, address: str) -> bytes:
             if len(body) > _MAX_BYTES:
                 raise ValueError("The provider's answer is too long.")
     return body
+
+
+def _signing_keys(published: _PublishedKeys) -> list[Key]:
+    """Return the keys that can check signatures. Raise ValueError if there are none.
+
+    Others are ignored (RFC 7517, section 5): of an unknown type or curve, or with missing or wrong values.
+    """
+    keys: list[Key] = []
+    for key in published.keys:
+        if key.get("kty") != "oct" and key.get("use", "sig") == "sig":
+            try:
+                keys.append(JWKRegistry.import_key(key))
+            except Exception as error:  # joserfc passes on what its parts and cryptography raise
+                _log.warning("The sign-in provider's key %.80r is ignored: %r", key.get("kid"), error)
+    if not keys:
+        raise ValueError("The provider has published no key that can be used.")
+    return keys
 
 
 def _texts(value: object) -> list[str]:

@@ -260,6 +260,35 @@ def test_a_provider_whose_keys_are_no_keys_is_503(signing_in, provider, monkeypa
         service.assert_problem(get(service, provider.token()), 503, "oidc_provider_unavailable")
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"kty": "EC", "crv": "BP-256", "x": "AA", "y": "AA"},
+        {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"},
+        {"kty": "RSA", "n": "AA"},
+        {"kty": "AKP", "pub": "AA"},
+        {"kty": []},
+    ],
+    ids=["curve", "point", "incomplete", "type", "no-type"],
+)
+def test_published_keys_that_cannot_be_used_are_ignored(signing_in, provider, monkeypatch, caplog, key):
+    answer = provider.answer
+
+    def answer_with_unusable_key(path):
+        document = answer(path)
+        return {"keys": [key | {"kid": "odd"}, *document["keys"]]} if path == "/keys" else document
+
+    monkeypatch.setattr(provider, "answer", answer_with_unusable_key)
+    with signing_in() as service:
+        assert get(service, provider.token()).status_code == 200
+        odd = provider.token(header={"kid": "odd"})
+        service.assert_problem(get(service, odd), 401, "token_not_valid")
+        assert "key 'odd'" in caplog.text
+        provider.keys = []
+    with signing_in() as service:
+        service.assert_problem(get(service, provider.token()), 503, "oidc_provider_unavailable")
+
+
 def test_the_settings_of_the_provider_are_checked(tmp_path):
     rules = Settings(data=tmp_path, oidc_scopes="*=read, a=b=submit").oidc_scopes
     assert rules == {"*": "read", "a=b": "submit"}
