@@ -144,7 +144,7 @@ class KeyCache:
     def _find_user(self, token: str, project: str | None) -> ApiKey | None:
         assert self._verifier and self._issuer
         user = self._verifier.verify(token, project)
-        return api_keys.sign_in(self._database, self._issuer, user.subject, user.owner, user.scopes)
+        return api_keys.sign_in(self._database, self._issuer, user.subject, user.owner, user.scopes, user.name)
 
 
 def _token(headers: Headers) -> str:

@@ -40,6 +40,8 @@ class Identity:
     """The user's id at the provider."""
     owner: str
     """Owner whose rows the user sees: the user, or a project."""
+    name: str | None
+    """Owner name of the user; None if the token has none and the user is a member of a project."""
     scopes: tuple[Scope, ...]
 
 
@@ -85,15 +87,18 @@ class TokenVerifier:
         if project is not None and project not in groups:
             hint = "Name a group that you belong to, or leave out the header `FRS-Project`."
             raise ApiError(403, "project_not_allowed", "This user is not a member of the project.", hint)
-        return Identity(str(claims["sub"]), project or self._owner_of(claims), scopes)
-
-    def _owner_of(self, claims: Mapping[str, Any]) -> str:
-        claim = self._settings.oidc_owner_claim
-        try:
-            return _owner.validate_python(claims.get(claim))
-        except ValidationError:
+        name = self._name_of(claims)
+        if (owner := project or name) is None:
+            detail = f"The token's claim `{self._settings.oidc_owner_claim}` is no name of an owner."
             hint = "Set `FRS_OIDC_OWNER_CLAIM` to a claim such as `sub` or `email`: letters, digits and ._@-."
-            raise ApiError(403, "owner_missing", f"The token's claim `{claim}` is no name of an owner.", hint) from None
+            raise ApiError(403, "owner_missing", detail, hint)
+        return Identity(str(claims["sub"]), owner, name, scopes)
+
+    def _name_of(self, claims: Mapping[str, Any]) -> str | None:
+        try:
+            return _owner.validate_python(claims.get(self._settings.oidc_owner_claim))
+        except ValidationError:
+            return None
 
     def _verified_claims(self, token: str) -> dict[str, Any]:
         try:

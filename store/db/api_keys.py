@@ -90,24 +90,40 @@ def find(session: Session, token: str) -> ApiKey | None:
     return key if key is not None and hmac.compare_digest(key.sha256, digest) else None
 
 
-def sign_in(database: Database, issuer: str, subject: str, owner: str, scopes: Sequence[Scope]) -> ApiKey | None:
-    """Return the row of a user of the provider as this owner; None if it was revoked.
+def sign_in(
+    database: Database, issuer: str, subject: str, owner: str, scopes: Sequence[Scope], name: str | None = None
+) -> ApiKey | None:
+    """Return the row of a user of the provider as this owner; None if a row of the user was revoked, as any owner.
 
     The row is added at the first sign-in and follows the scopes. It gives the user's requests an id for limits, audit
-    trail and revocation. Its digest has not the form of a token's, so that no token finds it.
+    trail and revocation. Its digest has not the form of a token's, so that no token finds it. `name`: the user's own
+    owner name, if the token has one.
     """
-    digest, names = f"{SIGN_IN}:{token_digest(json.dumps([issuer, subject, owner]))}", [str(scope) for scope in scopes]
-    query = select(ApiKey).where(ApiKey.sha256 == digest)
+    digest, own_digest = (_sign_in_digest(issuer, subject, each) for each in (owner, name))
+    values = {
+        "name": (f"{SIGN_IN} of {name}" if name else SIGN_IN) + (f" for {owner}" if name != owner else ""),
+        "scopes": [str(scope) for scope in scopes],
+        "user_digest": _sign_in_digest(issuer, subject),
+    }
+    # by digest also those that a version without `user_digest` added
+    is_of_user = or_(ApiKey.user_digest == values["user_digest"], ApiKey.sha256.in_([digest, own_digest]))
     with database.read() as session:
-        key = session.scalar(query)
-    if key is None or key.scopes != names:
-        values = {"name": f"sign-in of {owner}", "prefix": SIGN_IN, "owner": owner, "sha256": digest}
+        rows = session.scalars(select(ApiKey).where(is_of_user)).all()
+    if any(row.revoked_at is not None for row in rows):
+        return None
+    key = next((row for row in rows if row.sha256 == digest), None)
+    if key is None or any(getattr(key, column) != value for column, value in values.items()):
+        added = {"prefix": SIGN_IN, "owner": owner, "sha256": digest}
         with database.write() as session:
-            session.execute(insert(session, ApiKey).values(scopes=names, **values).on_conflict_do_nothing())
-            session.execute(update(ApiKey).where(ApiKey.sha256 == digest).values(scopes=names))
-            key = session.scalars(query).one()
+            session.execute(insert(session, ApiKey).values(**values, **added).on_conflict_do_nothing())
+            session.execute(update(ApiKey).where(ApiKey.sha256 == digest).values(values))
+            key = session.scalars(select(ApiKey).where(ApiKey.sha256 == digest)).one()
             session.commit()
     return key if key.revoked_at is None else None
+
+
+def _sign_in_digest(*parts: str | None) -> str:
+    return f"{SIGN_IN}:{token_digest(json.dumps(parts))}"
 
 
 def any_exist(session: Session) -> bool:

@@ -382,6 +382,8 @@ class ApiKey(CreatedOnce, Base):
     """When the key was revoked; null: not revoked."""
     replaced_by: Mapped[str | None]
     """Id of the key that replaces this one, by its last rotation; `expires_at` then includes the grace period."""
+    user_digest: Mapped[str | None] = mapped_column(index=True)
+    """SHA-256 of the provider and the subject of a signed-in user, with a prefix; null: a token belongs to the key."""
 
     __table_args__ = (Index("uq_api_keys_owner_idempotency_key", "owner", "idempotency_key", unique=True),)
 

@@ -18,8 +18,10 @@ from fastapi.testclient import TestClient
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 from pydantic import ValidationError
+from sqlalchemy import update
 
 from api.http import oidc
+from store.db.tables import ApiKey
 from store.settings import Settings
 
 with warnings.catch_warnings():
@@ -147,6 +149,47 @@ def test_a_user_whose_row_was_revoked_is_locked_out(signing_in, provider):
         assert service.client.delete(f"/api-keys/{row['id']}").status_code == 204
         service.assert_problem(get(service, provider.token(exp=int(time.time()) + 61)), 401, "unknown_key")
         service.assert_problem(service.client.post(f"/api-keys/{row['id']}/rotate", json={}), 409, "key_not_valid")
+
+
+def rows_of_users(service):
+    return {key["owner"]: key for key in service.get("/api-keys")["data"] if key["name"].startswith("sign-in")}
+
+
+@pytest.mark.parametrize("revoked", ["anna", "vision"])
+def test_a_user_with_one_revoked_row_is_locked_out_of_all_projects(signing_in, provider, revoked):
+    groups = ["vision", "robots"]
+    with signing_in() as service:
+        token = provider.token(groups=groups)
+        for headers in ({}, {"FRS-Project": "vision"}):
+            assert get(service, token, **headers).status_code == 200
+        service.client.delete(f"/api-keys/{rows_of_users(service)[revoked]['id']}")
+        later = provider.token(groups=groups, exp=int(time.time()) + 61)
+        for headers in ({}, {"FRS-Project": "vision"}, {"FRS-Project": "robots"}):
+            service.assert_problem(get(service, later, **headers), 401, "unknown_key")
+        assert "robots" not in rows_of_users(service)
+        assert get(service, provider.token(sub="ben", groups=groups), **{"FRS-Project": "vision"}).status_code == 200
+
+
+def test_a_user_whose_row_an_earlier_version_added_and_revoked_stays_locked_out(signing_in, provider):
+    with signing_in() as service:
+        assert get(service, provider.token()).status_code == 200
+        earlier = update(ApiKey).where(ApiKey.owner == "anna").values(user_digest=None, revoked_at=1.0)
+        service.transact(lambda session: session.execute(earlier))
+        project = get(service, provider.token(groups=["vision"]), **{"FRS-Project": "vision"})
+        service.assert_problem(project, 401, "unknown_key")
+
+
+def test_rows_of_users_name_the_user_and_the_project(signing_in, provider):
+    with signing_in(oidc_owner_claim="email") as service:
+        for claims in ({"email": "anna@example.org"}, {"sub": "x", "email": None}):
+            token = provider.token(groups=["vision", "robots"], **claims)
+            assert get(service, token, **{"FRS-Project": "vision"}).status_code == 200
+        names = [key["name"] for key in service.get("/api-keys")["data"]]
+        assert names == ["sign-in for vision", "sign-in of anna@example.org for vision", "first key"]
+        service.transact(lambda session: session.execute(update(ApiKey).values(name="of an earlier version")))
+        later = provider.token(groups=["vision"], email="anna@example.org", exp=int(time.time()) + 61)
+        assert get(service, later, **{"FRS-Project": "vision"}).status_code == 200
+        assert "sign-in of anna@example.org for vision" in [key["name"] for key in service.get("/api-keys")["data"]]
 
 
 def test_a_signed_in_admin_does_not_count_as_the_last_admin_key(signing_in, provider):
