@@ -13,7 +13,7 @@ from api.plans.schemas import Plan, Probe
 from frs.spec import JobSpec
 from store.db.database import Database
 from store.db.tables import WorkerRequest
-from store.jobs.submission import derived_specs
+from store.jobs.submission import derived_specs, pin_references
 from store.requests import worker_requests
 from store.scheduling import queue, waiting
 from store.states import RequestKind, RequestStatus, WaitingReason
@@ -56,6 +56,7 @@ def probe(context: Context, caller: Caller, spec: JobSpec) -> Probe:
         spec = references.describe_student(session, caller, spec)
         dataset_id = references.check(session, context, caller, spec)
         _check_teacher_ready(session, caller, spec)
+        spec = pin_references(session, spec, caller.actor)
     request = {"spec": spec.model_dump(mode="json"), "key_id": caller.key_id, "dataset_id": dataset_id}
     with context.database.write() as session:
         _check_probe_limit(session, caller)

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.util import AliasedClass
 
 from frs.errors import DatasetNotFound
+from store.db.audit import Actor
 from store.db.tables import ApiKey, Checkpoint, Dataset, Detector, Evaluation, Job
 from store.states import JobStatus, Scope
 
@@ -31,9 +32,9 @@ def find_detector(session: Session, id_or_name: str, owner: str, *, all_owners: 
     return _find(session, Detector, id_or_name, owner, all_owners)
 
 
-def sees_all_owners(session: Session, job: Job) -> bool:
-    """Return whether an admin submitted the job; its spec may then refer to rows of other owners."""
-    key = session.get(ApiKey, job.key_id) if job.key_id else None
+def sees_all_owners(session: Session, request: Job | Actor) -> bool:
+    """Return whether the job, or the actor, has the key of an admin; a spec may then refer to rows of other owners."""
+    key = session.get(ApiKey, request.key_id) if request.key_id else None
     return key is not None and Scope.ADMIN in key.scopes
 
 

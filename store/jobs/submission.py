@@ -1,6 +1,6 @@
 """Add a job together with its run group: baselines, seed variants and the comparison."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from frs.detector_spec import DetectorOfJob, InitFromJob
 from frs.spec import JobSpec, baseline_of, comparison_of, seed_variant
-from store.db import audit
+from store.db import audit, queries
 from store.db.audit import Actor
 from store.db.idempotency import Idempotency
-from store.db.tables import Job
+from store.db.tables import Dataset, Detector, Document, Job
 from store.jobs import lifecycle
 from store.states import JobStatus
 
@@ -50,6 +50,27 @@ def awaited_job_id(session: Session, spec: JobSpec) -> str | None:
     return next(iter([*ids, *source_job_ids(spec).values()]), None)
 
 
+def pin_references(session: Session, spec: JobSpec, actor: Actor) -> JobSpec:
+    """Return the spec with ids instead of names of other owners' data sets and detectors, which an admin may use.
+
+    By its name, another one would be used as soon as the admin has one of that name, and it could be deleted meanwhile.
+    """
+    if not queries.sees_all_owners(session, actor):
+        return spec
+    document = spec.model_dump(mode="json")
+    detectors = [detector for detector in (document["student"], document["teacher"]) if detector]
+    described = [part for detector in detectors for part in (detector, detector.get("init")) if isinstance(part, dict)]
+    references: list[tuple[Document, str, Callable[..., Dataset | Detector | None]]] = [
+        *((part, "detector", queries.find_detector) for part in described if "detector" in part),
+        *([(document, "unlabelled", queries.find_dataset)] if spec.unlabelled else []),
+    ]
+    for part, field, find in references:
+        row = find(session, part[field], actor.owner, all_owners=True)
+        if row is not None and row.owner != actor.owner:
+            part[field] = row.id
+    return JobSpec.model_validate(document) if references else spec
+
+
 def add_run_group(
     session: Session,
     spec: JobSpec,
@@ -63,6 +84,7 @@ def add_run_group(
 
     The caller has checked the references and the quotas. Raises AlreadySubmitted, IdempotencyKeyReused.
     """
+    spec = pin_references(session, spec, actor)
     add = partial(lifecycle.add, session, dataset_id=dataset_id, owner=actor.owner, key_id=actor.key_id, actor=actor)
     job = add(spec, teacher_job_id=awaited_job_id(session, spec), idempotency=idempotency)
     added = [job.id]

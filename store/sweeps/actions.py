@@ -9,6 +9,7 @@ from store.db.database import insert
 from store.db.idempotency import Idempotency
 from store.db.sweep_tables import Sweep, Trial
 from store.errors import SweepActionNotAllowed, SweepNotFound
+from store.jobs.submission import pin_references
 from store.states import ACTIVE_SWEEPS, JobStatus, SweepStatus
 from store.sweeps import members
 from store.sweeps.definition import SweepSpec
@@ -39,12 +40,13 @@ def add(
 
     The caller has checked the spec, its references and the limits. Raises IdempotencyKeyReused.
     """
+    pinned = spec.model_copy(update={"spec": pin_references(session, spec.spec, actor)})
     values = {
         "id": ids.new_id("sweep"),
         "name": spec.name,
         "owner": actor.owner,
         "key_id": actor.key_id,
-        "spec": spec.model_dump(mode="json"),
+        "spec": pinned.model_dump(mode="json"),
         "dataset_id": dataset_id,
         "teacher_job_id": teacher_job_id,
         **idempotency.columns(Idempotency.of(idempotency_key, spec)),

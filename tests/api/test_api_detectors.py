@@ -3,8 +3,11 @@
 import hashlib
 
 import pytest
+from sqlalchemy import update
 
-from store.states import EndReason, JobStatus
+from store.db import api_keys
+from store.db.tables import Dataset
+from store.states import EndReason, JobStatus, Scope
 
 CLASSES = ["circle", "square", "triangle", "star"]
 
@@ -118,3 +121,69 @@ def test_a_detector_cannot_be_deleted_while_a_job_needs_it(service, shapes, spec
     service.client.post(f"/jobs/{job['id']}/cancel")
     assert service.client.delete("/detectors/teacher").status_code == 204
     service.assert_problem(service.client.get("/detectors/teacher"), 404, "detector_not_found")
+
+
+@pytest.fixture
+def of_alice(service, shapes):
+    """The id of a detector `t` of alice; the service's own key is an admin's."""
+    token = api_keys.new_token()
+    service.transact(api_keys.add, "alice", token, owner="alice", scopes=[Scope.SUBMIT])
+    body = {"name": "t", "description": {"architecture": "gfl"}, "weights": "teacher.pth"}
+    response = service.client.post("/detectors", json=body, headers={"Authorization": f"Bearer {token}"})
+    return response.json()["id"]
+
+
+OF_T = [
+    ({"kind": "distill", "teacher": {"detector": "t"}, "student": {"architecture": "gfl"}}, "teacher.detector"),
+    (
+        {
+            "kind": "distill",
+            "teacher": {"architecture": "gfl", "init": {"detector": "t"}},
+            "student": {"architecture": "gfl"},
+        },
+        "teacher.init.detector",
+    ),
+    ({"kind": "train", "student": {"architecture": "gfl", "init": {"detector": "t"}}}, "student.init.detector"),
+    ({"kind": "evaluate", "student": {"detector": "t"}}, "student.detector"),
+]
+
+
+def value_of(document, path):
+    for field in path.split("."):
+        document = document[field]
+    return document
+
+
+@pytest.mark.parametrize(("spec", "path"), OF_T, ids=[path for _, path in OF_T])
+def test_a_job_of_an_admin_keeps_the_detector_of_another_owner_that_it_was_submitted_with(
+    service, of_alice, spec, path
+):
+    job = service.submit(spec | {"dataset": "shapes"})
+    assert value_of(job["spec"], path) == of_alice
+    service.assert_problem(service.client.delete(f"/detectors/{of_alice}"), 409, "detector_in_use")
+    register(service, name="t")
+    assert value_of(service.submit(spec | {"dataset": "shapes"})["spec"], path) == "t", "a name of one's own stays"
+    service.assert_problem(service.client.delete("/detectors/t"), 409, "detector_in_use")
+
+
+def test_a_group_a_sweep_and_a_probe_of_an_admin_keep_the_detector_of_another_owner(service, of_alice):
+    spec, path = OF_T[0]
+    spec = spec | {"dataset": "shapes"}
+    variant = service.submit(spec | {"baseline": {"seeds": 2}})["seed_job_ids"][0]
+    assert value_of(service.get(f"/jobs/{variant}")["spec"], path) == of_alice
+    body = {"spec": spec, "space": {"distillation.feature_ratio": [1, 2]}}
+    first, second = (service.client.post("/sweeps", json=body, headers={"Idempotency-Key": "k"}) for _ in range(2))
+    assert first.json()["id"] == second.json()["id"]
+    assert value_of(first.json()["spec"]["spec"], path) == of_alice
+    probe = service.client.post("/jobs/plan?probe=true", json=spec).json()
+    assert value_of(probe["spec"], path) == of_alice
+
+
+def test_a_job_of_an_admin_keeps_the_unlabelled_data_set_of_another_owner(service, of_alice):
+    service.copy_dataset_altered("more", lambda folder, document: None)
+    more = service.register("more")["id"]
+    service.transact(lambda session: session.execute(update(Dataset).values(owner="alice")))
+    spec, _ = OF_T[0]
+    job = service.submit(spec | {"dataset": "shapes", "unlabelled": "more"})
+    assert job["spec"]["unlabelled"] == more
+    assert service.client.delete(f"/datasets/{more}").status_code == 409
