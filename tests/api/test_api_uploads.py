@@ -54,8 +54,8 @@ def send(service, content, name="mine", headers=ZIP, **query):
 def files_of(settings: Settings) -> set[str]:
     """Return the names of all files and folders that uploads have stored."""
     unpacked = {path.name for path in settings.uploads_root.iterdir() if path.name not in (".lock", ".released")}
-    kept = settings.artifacts_root / "datasets"
-    return unpacked | ({path.name for path in kept.iterdir()} if kept.is_dir() else set())
+    kept = [path for folder in ("datasets", "uploads") for path in (settings.artifacts_root / folder).glob("*")]
+    return unpacked | {path.name for path in kept}
 
 
 def test_an_archive_becomes_a_checked_data_set(service, archive, shapes):
