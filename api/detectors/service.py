@@ -113,6 +113,7 @@ def _columns_from_job(context: Context, caller: Caller, job_id: str) -> Document
         "description": job.spec["student"],
         "weights_key": student.key,
         "sha256": student.sha256,
+        "bytes": student.bytes,
         "classes": dataset.classes,
         "job_id": job.id,
     }

@@ -16,10 +16,10 @@ class OwnerUsage(ResponseModel):
     datasets: int
     """Uploaded data sets: archives and unpacked files."""
     detectors: int
-    """Uploaded weights."""
+    """Uploaded weights, and registered students whose job was deleted."""
     total: int
     limit: int
-    """Uploads and new jobs are refused above it."""
+    """Uploads and new jobs are refused above it: the limit of the caller's key, of another owner's keys the largest."""
 
 
 class Disk(ResponseModel):

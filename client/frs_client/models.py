@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: 75f356e32b38c47fd6cc3beaf47c3246a739224a63ea68e9291e8ce1d025ae79
+# SHA-256 of the schemas: a4c3e71f963cf85b7513a5cdf45ceab5dcf3dc47db0600c27ccbd4cf22a7ade0
 
 from __future__ import annotations
 
@@ -709,10 +709,10 @@ class OwnerUsage(Model):
     datasets: int
     """Uploaded data sets: archives and unpacked files."""
     detectors: int
-    """Uploaded weights."""
+    """Uploaded weights, and registered students whose job was deleted."""
     total: int
     limit: int
-    """Uploads and new jobs are refused above it."""
+    """Uploads and new jobs are refused above it: the limit of the caller's key, of another owner's keys the largest."""
 
 
 class Pair(Model):

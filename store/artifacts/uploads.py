@@ -66,9 +66,9 @@ def is_referenced(session: Session, key: str) -> bool:
 
 
 def accept_import(
-    session: Session, detector_id: str, key: str, sha256: str, classes: Sequence[str] | None
+    session: Session, detector_id: str, key: str, sha256: str, size: int, classes: Sequence[str] | None
 ) -> list[str]:
-    """Mark the detector as ready, with the artifact `key` as its weights.
+    """Mark the detector as ready, with the artifact `key` of `size` bytes as its weights.
 
     Without `classes` from the file, the classes given at the upload remain. Returns the keys that are no longer
     referenced, which the caller deletes after the commit: the upload's, or `key` itself if the detector was deleted
@@ -78,9 +78,9 @@ def accept_import(
     if detector is None:
         return _unused(session, key)
     upload_key = str(detector.weights_key)
-    detector.status, detector.weights_key, detector.sha256 = DetectorStatus.READY, key, sha256
+    detector.status, detector.error = DetectorStatus.READY, None
+    detector.weights_key, detector.sha256, detector.bytes = key, sha256, size
     detector.classes = list(classes) if classes else detector.classes
-    detector.error = None
     session.flush()
     return _unused(session, upload_key)
 

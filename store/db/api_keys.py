@@ -126,6 +126,13 @@ def _sign_in_digest(*parts: str | None) -> str:
     return f"{SIGN_IN}:{token_digest(json.dumps(parts))}"
 
 
+def disk_limits(session: Session, default: int) -> dict[str, int]:
+    """Return the largest limit of each owner's valid keys in bytes; `default` is that of a key without a limit."""
+    limit = func.max(func.coalesce(ApiKey.max_disk_bytes, default))
+    query = select(ApiKey.owner, limit).where(*_VALID).group_by(ApiKey.owner)
+    return dict(row._tuple() for row in session.execute(query))
+
+
 def any_exist(session: Session) -> bool:
     """Return whether there is any key, valid or not."""
     return session.scalar(select(ApiKey.id).limit(1)) is not None

@@ -340,7 +340,7 @@ class Detector(Base):
     weights_key: Mapped[str | None]
     """Artifact key of the weights."""
     bytes: Mapped[int | None] = mapped_column(BigInteger)
-    """Size of the uploaded weights; null if nothing was uploaded."""
+    """Size of the file `weights_key`; null for a file in the models folder."""
     sha256: Mapped[str]
     """SHA-256 of the weights file, lower-case hex."""
     classes: Mapped[list[str] | None]

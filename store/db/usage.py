@@ -2,10 +2,11 @@
 
 from enum import StrEnum
 
-from sqlalchemy import Select, bindparam, func, select, union_all
+from sqlalchemy import Select, bindparam, exists, func, select, union_all
 from sqlalchemy.orm import Session
 
 from store.db.tables import Artifact, Checkpoint, Dataset, Detector, Job
+from store.states import DetectorStatus
 
 
 class FileKind(StrEnum):
@@ -18,16 +19,19 @@ class FileKind(StrEnum):
     DATASETS = "datasets"
     """Uploaded data sets: archives and unpacked files."""
     DETECTORS = "detectors"
-    """Uploaded weights."""
+    """Uploaded weights, and registered students of deleted jobs."""
 
 
-def _sizes() -> dict[FileKind, Select[str, int]]:
+def _sizes() -> dict[FileKind, Select[str, int | None]]:
     """Return the query of the owners and sizes of all files, by kind."""
     return {
         FileKind.CHECKPOINTS: select(Job.owner, Checkpoint.bytes).where(Checkpoint.job_id == Job.id),
         FileKind.ARTIFACTS: select(Job.owner, Artifact.bytes).where(Artifact.job_id == Job.id),
         FileKind.DATASETS: select(Dataset.owner, Dataset.bytes),
-        FileKind.DETECTORS: select(Detector.owner, Detector.bytes),
+        FileKind.DETECTORS: select(Detector.owner, Detector.bytes).where(
+            Detector.status != DetectorStatus.REFUSED,  # whose weights are deleted
+            ~exists().where(Checkpoint.job_id == Detector.job_id, Checkpoint.key == Detector.weights_key),
+        ),
     }
 
 

@@ -61,7 +61,7 @@ def run_in_transaction(service, function, *arguments):
 def test_an_accepted_import_is_ready_with_its_new_weights(service, shapes):
     detector = send_weights(service).json()
     keys = run_in_transaction(
-        service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, shapes["classes"]
+        service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, 9, shapes["classes"]
     )
     assert keys == [f"uploads/{detector['id']}.bin"]
     shown = service.get("/detectors/uploaded")
@@ -78,7 +78,7 @@ def test_a_refused_import_shows_its_error(service, shapes):
     spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl", "init": {"detector": "uploaded"}}}
     problem = service.assert_problem(service.client.post("/jobs", json=spec), 422, "detector_refused")
     assert "It holds code." in problem["detail"]
-    assert run_in_transaction(service, accept_import, detector["id"], "uploads/c.safetensors", "c" * 64, None) == [
+    assert run_in_transaction(service, accept_import, detector["id"], "uploads/c.safetensors", "c" * 64, 9, None) == [
         "uploads/c.safetensors"
     ]
     assert service.get("/detectors/uploaded")["status"] == "refused"
@@ -88,7 +88,7 @@ def test_weights_of_a_detector_deleted_during_the_import_are_deleted(service):
     detector = send_weights(service).json()
     assert service.client.delete("/detectors/uploaded").status_code == 204
     assert files_of(service.settings) == set()
-    assert run_in_transaction(service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, None) == [
+    assert run_in_transaction(service, accept_import, detector["id"], "uploads/b.safetensors", "b" * 64, 9, None) == [
         "uploads/b.safetensors"
     ]
 

@@ -5,6 +5,8 @@ from fastapi.testclient import TestClient
 from test_api_uploads import files_of, zip_folder
 
 from api.monitoring import collector
+from frs.events import ErrorInfo
+from store.artifacts.uploads import refuse_import
 from store.db import api_keys, usage
 from store.db.tables import Artifact, Checkpoint, Detector
 
@@ -19,8 +21,8 @@ def add_files(service, job_id, size):
     service.transact(lambda session: session.add_all([checkpoint, Artifact(job_id=job_id, name="report", **digest)]))
 
 
-def add_detector(service, owner, size):
-    columns = {"weights_key": f"uploads/{owner}.bin", "sha256": "0" * 64, "description": {}, "bytes": size}
+def add_detector(service, owner, size, **columns):
+    columns |= {"weights_key": f"uploads/{owner}.bin", "sha256": "0" * 64, "description": {}, "bytes": size}
     service.transact(lambda session: session.add(Detector(name="uploaded", owner=owner, **columns)))
 
 
@@ -120,6 +122,36 @@ def test_uploaded_weights_count_for_their_owner(service, client_of):
     )
     assert alice.post("/detectors/upload", params=query, content=b"x" * 5000, headers=headers).status_code == 201
     assert usage_of(service.get("/usage"), "alice")["detectors"] == 5000
+
+
+def test_refused_weights_count_no_longer(service, client_of):
+    add_detector(service, "alice", 5000, id="det_1", status="importing")
+    assert usage_of(service.get("/usage"), "alice")["detectors"] == 5000
+    service.transact(refuse_import, "det_1", ErrorInfo(code="weights_unreadable", message="It holds code."))
+    assert usage_of(client_of("alice").get("/usage").json(), "alice")["total"] == 0
+
+
+def test_a_registered_student_counts_as_a_detector_once_its_job_is_deleted(service, shapes):
+    job_id = service.succeeded_job()
+    assert service.client.post("/detectors", json={"name": "small", "job": job_id}).status_code == 201
+    before = usage_of(service.get("/usage"), "admin")
+    assert (before["checkpoints"], before["detectors"]) == (10, 0)
+    service.client.delete(f"/jobs/{job_id}")
+    after = usage_of(service.get("/usage"), "admin")
+    assert (after["checkpoints"], after["detectors"]) == (0, 10)
+    with service.database.read() as session:
+        assert usage.total_bytes(session, "admin") == 10
+
+
+def test_an_admin_sees_the_limits_of_the_keys_of_other_owners(service, client_of):
+    for owner, limit in (("alice", 7000), ("alice", 6000), ("bob", 10**12), ("bob", None), ("carol", None)):
+        client_of(owner, max_disk_bytes=limit)
+    for owner in ("alice", "bob", "carol", "dora"):
+        add_detector(service, owner, 5000)
+    service.transact(api_keys.add, "old", api_keys.new_token(), owner="alice", max_disk_bytes=9000, expires_at=1.0)
+    default = service.settings.max_disk_bytes
+    limits = {row["owner"]: row["limit"] for row in service.get("/usage")["owners"]}
+    assert limits == {"alice": 7000, "bob": 10**12, "carol": default, "dora": default, "admin": default}
 
 
 def test_owners_beyond_the_largest_are_reported_together(service, monkeypatch):

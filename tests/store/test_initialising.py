@@ -11,7 +11,7 @@ from sqlalchemy import select
 from frs.spec import JobSpec
 from store.db import api_keys, schema
 from store.db.database import open_database
-from store.db.tables import ApiKey, Base, Metric
+from store.db.tables import ApiKey, Base, Checkpoint, Detector, Metric
 from store.errors import DatabaseNotReady
 from store.initialise import initialise
 from store.jobs import lifecycle
@@ -127,6 +127,19 @@ def test_migrations_go_down_and_up_again(harness):
         schema.check(database)
         with database.read() as session:
             assert session.scalars(select(Metric)).all() == []
+
+
+def test_students_that_were_registered_before_revision_0012_get_their_sizes(harness):
+    job_id = harness.submit()
+    student = {"job_id": job_id, "key": f"{job_id}/student", "sha256": "0" * 64}
+    checkpoint = Checkpoint(attempt=1, kind="student", labels=[], step=1, epoch=1, bytes=10**10, metrics={}, **student)
+    registered = Detector(name="small", description={}, weights_key=student["key"], job_id=job_id, sha256="0" * 64)
+    in_models = Detector(name="file", description={}, weights_file="w.pth", sha256="0" * 64)
+    harness.do(lambda session: session.add_all([checkpoint, registered, in_models]))
+    with harness.owned() as database:
+        schema.downgrade(database, "0011")
+        schema.upgrade(database)
+    assert harness.rows(select(Detector.bytes).order_by(Detector.name)) == [None, 10**10]
 
 
 def test_a_database_of_a_later_revision_is_accepted(harness):

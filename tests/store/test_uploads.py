@@ -31,7 +31,9 @@ def is_referenced(harness, key):
 
 def test_an_accepted_detector_has_the_imported_weights_and_releases_the_upload(harness):
     detector_id = add_detector(harness, "one", classes=["given"])
-    assert harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, None) == ["uploads/a.bin"]
+    assert harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, 9, None) == [
+        "uploads/a.bin"
+    ]
     row = detector(harness, detector_id)
     assert (row.status, row.weights_key, row.sha256) == (DetectorStatus.READY, "uploads/b.safetensors", "b" * 64)
     assert row.classes == ["given"]
@@ -39,7 +41,7 @@ def test_an_accepted_detector_has_the_imported_weights_and_releases_the_upload(h
 
 def test_classes_from_the_file_take_precedence(harness):
     detector_id = add_detector(harness, "one", classes=["given"])
-    harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, ["cat", "dog"])
+    harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, 9, ["cat", "dog"])
     assert detector(harness, detector_id).classes == ["cat", "dog"]
 
 
@@ -53,13 +55,13 @@ def test_a_refused_detector_keeps_only_the_error(harness):
 def test_an_upload_that_another_import_needs_is_kept(harness):
     one, two = add_detector(harness, "one"), add_detector(harness, "two")
     assert harness.do(uploads.refuse_import, one, ERROR) == []
-    assert harness.do(uploads.accept_import, two, "uploads/b.safetensors", "b" * 64, None) == ["uploads/a.bin"]
+    assert harness.do(uploads.accept_import, two, "uploads/b.safetensors", "b" * 64, 9, None) == ["uploads/a.bin"]
 
 
 @pytest.mark.parametrize("status", [DetectorStatus.READY, DetectorStatus.REFUSED])
 def test_a_second_result_of_an_import_changes_nothing(harness, status):
     detector_id = add_detector(harness, "one", "uploads/b.safetensors", status)
-    assert harness.do(uploads.accept_import, detector_id, "uploads/c.safetensors", "c" * 64, None) == [
+    assert harness.do(uploads.accept_import, detector_id, "uploads/c.safetensors", "c" * 64, 9, None) == [
         "uploads/c.safetensors"
     ]
     assert harness.do(uploads.refuse_import, detector_id, ERROR) == []
@@ -70,13 +72,13 @@ def test_a_second_result_of_an_import_changes_nothing(harness, status):
 def test_the_same_weights_accepted_twice_are_not_deleted(harness):
     for name in ("one", "two"):
         detector_id = add_detector(harness, name)
-        keys = harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, None)
+        keys = harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, 9, None)
         assert "uploads/b.safetensors" not in keys
-    assert harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, None) == []
+    assert harness.do(uploads.accept_import, detector_id, "uploads/b.safetensors", "b" * 64, 9, None) == []
 
 
 def test_weights_of_a_deleted_detector_are_unreferenced(harness):
-    assert harness.do(uploads.accept_import, "det_gone", "uploads/b.safetensors", "b" * 64, None) == [
+    assert harness.do(uploads.accept_import, "det_gone", "uploads/b.safetensors", "b" * 64, 9, None) == [
         "uploads/b.safetensors"
     ]
     assert harness.do(uploads.refuse_import, "det_gone", ERROR) == []

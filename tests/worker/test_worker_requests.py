@@ -86,6 +86,7 @@ def test_imported_weights_belong_to_the_detector(harness: WorkerHarness) -> None
     ready = detector(harness)
     assert (request_row(harness, request_id).status, ready.status, ready.classes) == ("succeeded", "ready", ["box"])
     assert harness.artifacts.path(ready.weights_key).read_text() == "imported weights"
+    assert ready.bytes == len("imported weights"), "not the size of the upload"
 
 
 def test_the_engine_receives_the_description_and_the_classes_of_an_upload(harness: WorkerHarness) -> None:

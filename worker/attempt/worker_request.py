@@ -173,7 +173,8 @@ class RequestRun(TrainerRun):
         if error is not None:
             return uploads.refuse_import(session, detector_id, error)
         sha256, classes = str(self.facts["sha256"]), self.facts.get("classes")
-        return uploads.accept_import(session, detector_id, self._weights_key, sha256, classes)
+        size = (self.folder / IMPORTED).stat().st_size
+        return uploads.accept_import(session, detector_id, self._weights_key, sha256, size, classes)
 
     @property
     def _weights_key(self) -> str:
