@@ -16,12 +16,15 @@ def limit_of(settings: Settings, caller: Caller) -> int:
     return caller.max_disk_bytes or settings.max_disk_bytes
 
 
-def check(session: Session, settings: Settings, caller: Caller, additional: int = 0) -> None:
-    """Raise ApiError 403 if the files of the owner and `additional` bytes exceed the owner's limit."""
-    limit, used = limit_of(settings, caller), usage.total_bytes(session, caller.owner)
+def check(session: Session, settings: Settings, caller: Caller, additional: int = 0, replaced: int = 0) -> None:
+    """Raise ApiError 403 if the files of the owner and `additional` bytes exceed the owner's limit.
+
+    `replaced` bytes of the owner's files no longer count.
+    """
+    limit, used = limit_of(settings, caller), usage.total_bytes(session, caller.owner) - replaced
     if used + additional > limit:
-        size = f"{used / 1e9:,.2f} GB" + (f" and adds {additional / 1e9:,.2f} GB" if additional else "")
-        detail = f"{caller.owner} has stored {size}; the limit is {limit / 1e9:,.2f} GB."
+        size = _describe(used) + (f" and adds {_describe(additional)}" if additional else "")
+        detail = f"{caller.owner} has stored {size}; the limit is {_describe(limit)}."
         raise ApiError(403, "disk_quota_exceeded", detail, HINT)
 
 
@@ -34,7 +37,14 @@ def check_added(session: Session, settings: Settings, caller: Caller, size: int)
     check(session, settings, caller, size)
 
 
-def check_upload(context: Context, caller: Caller, size: int) -> None:
-    """Raise ApiError 403 if an upload of `size` bytes would exceed the owner's limit now; `check_added` decides."""
+def check_upload(context: Context, caller: Caller, size: int, replaced: int = 0) -> None:
+    """Raise ApiError 403 if an upload of `size` bytes would exceed the owner's limit now; `check_added` decides.
+
+    `replaced`: bytes of the data set that the upload replaces.
+    """
     with context.database.read() as session:
-        check(session, context.settings, caller, size)
+        check(session, context.settings, caller, size, replaced)
+
+
+def _describe(size: int) -> str:
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -45,8 +46,9 @@ class Upload:
 def receive_upload(check: Callable[..., Any], media_types: Collection[str], limit: int | None = None) -> Any:
     """Return the annotation of an endpoint parameter that receives the body as an `Upload`.
 
-    `check` is a dependency that runs before the body is read, so that it can reject the request early. `limit` is the
-    maximum size in bytes of files that are not kept.
+    `check` is a dependency that runs before the body is read, so that it can reject the request early; its result may
+    have `replaced_bytes`, the size of what the upload replaces. `limit` is the maximum size in bytes of files that are
+    not kept.
     """
 
     async def receive(
@@ -57,14 +59,15 @@ def receive_upload(check: Callable[..., Any], media_types: Collection[str], limi
         x_content_sha256: Sha256 = None,
     ) -> AsyncGenerator[Upload]:
         max_bytes = min(context.settings.max_upload_bytes, limit or context.settings.max_upload_bytes)
+        check_quota = partial(disk_quota.check_upload, replaced=getattr(checked, "replaced_bytes", 0))
         _check_headers(request, media_types, max_bytes)
         with temporary_path(context.settings.uploads_root) as path:
             _check_free_space(request, context.settings)
             if limit is None:  # smaller bodies are not kept
-                await to_thread.run_sync(disk_quota.check_upload, context, caller, _content_length(request))
+                await to_thread.run_sync(check_quota, context, caller, _content_length(request))
             sha256 = await _write(request, path, context.settings, max_bytes)
             if limit is None and not _content_length(request):
-                await to_thread.run_sync(disk_quota.check_upload, context, caller, path.stat().st_size)
+                await to_thread.run_sync(check_quota, context, caller, path.stat().st_size)
             if x_content_sha256 not in (None, sha256):
                 detail = "The SHA-256 of the body differs from the header `X-Content-SHA256`."
                 raise ApiError(422, "hash_differs", detail, "Send the file again.")

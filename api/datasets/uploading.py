@@ -11,7 +11,7 @@ from typing import Annotated
 
 from fastapi import Query
 from pydantic import BaseModel
-from sqlalchemy import exists, select
+from sqlalchemy import select
 
 from api import disk_quota
 from api.context import Context, ContextDep
@@ -53,21 +53,21 @@ class UploadRequest(BaseModel):
     name: str
     val_fraction: float | None
     """Fraction of the training images to use for validation, rounded to 0.01."""
+    replaced_bytes: int
+    """Size of the data set of this name that the upload replaces; 0: there is none."""
 
 
 def check_request(
     context: ContextDep, caller: Submitter, name: Annotated[Name, Query()], val_fraction: ValFraction = None
 ) -> UploadRequest:
     """Return the query parameters before the body is read. Raises ApiError 409 if the name is in use."""
-    is_taken = exists().where(
-        tables.Dataset.owner == caller.owner,
-        tables.Dataset.name == name,
-        tables.Dataset.status != DatasetStatus.HAS_PROBLEMS,  # may be replaced: see `free_name`
-    )
+    named = select(tables.Dataset).where(tables.Dataset.owner == caller.owner, tables.Dataset.name == name)
     with context.database.read() as session:
-        if session.scalar(select(is_taken)):
-            raise _name_taken_error()
-    return UploadRequest(name=name, val_fraction=val_fraction and round(val_fraction, 2))
+        earlier = session.scalar(named)
+    if earlier is not None and earlier.status != DatasetStatus.HAS_PROBLEMS:  # others may be replaced: see `free_name`
+        raise _name_taken_error()
+    replaced_bytes = (earlier and earlier.bytes) or 0
+    return UploadRequest(name=name, val_fraction=val_fraction and round(val_fraction, 2), replaced_bytes=replaced_bytes)
 
 
 def register(context: Context, caller: Caller, upload_request: UploadRequest, upload: Upload) -> Dataset:
@@ -81,7 +81,7 @@ def register(context: Context, caller: Caller, upload_request: UploadRequest, up
         _convert(settings, upload, part, upload_request.val_fraction)
         upload.path.unlink()  # its space is needed for the archive
         size, sha256 = _pack(settings, part / "set", archive)
-        disk_quota.check_upload(context, caller, size)
+        disk_quota.check_upload(context, caller, size, upload_request.replaced_bytes)
         key, releases = archive_key(sha256), _count_releases(root)
         _store_archive(context, key, archive, sha256)  # before the lock, because object storage can be slow
         free_name(context, caller, upload_request.name)

@@ -2,7 +2,7 @@
 
 import pytest
 from fastapi.testclient import TestClient
-from test_api_uploads import files_of, zip_folder
+from test_api_uploads import ZIP, files_of, zip_folder
 
 from api.monitoring import collector
 from frs.events import ErrorInfo
@@ -69,6 +69,34 @@ def test_a_job_of_an_owner_over_its_limit_is_refused_and_the_message_names_the_s
     add_detector(service, "alice", 3_000_000_000)
     problem = service.assert_problem(alice.post("/jobs", json=TRAIN), 403, "disk_quota_exceeded")
     assert "alice has stored 3.00 GB" in problem["detail"] and "frs usage" in problem["hint"]
+
+
+def test_sizes_below_a_gigabyte_are_named_in_megabytes(service, shapes, client_of):
+    alice = client_of("alice", max_disk_bytes=4_000_000)
+    alice.post("/datasets", json={"name": "shapes"})
+    add_detector(service, "alice", 5_300_000)
+    problem = service.assert_problem(alice.post("/jobs", json=TRAIN), 403, "disk_quota_exceeded")
+    assert problem["detail"] == "alice has stored 5.30 MB; the limit is 4.00 MB."
+
+
+def test_a_corrected_data_set_may_take_the_place_of_the_one_with_issues(service, client_of):
+    def break_box(_, document):
+        document["annotations"][0]["bbox"][2] = 0
+
+    service.copy_dataset_altered("broken", break_box)
+    broken, corrected = (zip_folder(service.settings.datasets_root / name) for name in ("broken", "shapes"))
+
+    def upload(client, name, content):
+        return client.post("/datasets/upload", params={"name": name}, content=content, headers=ZIP)
+
+    assert upload(client_of("alice"), "mine", broken).json()["status"] == "has_problems"
+    limit = usage_of(service.get("/usage"), "alice")["total"] + len(corrected) // 2
+    alice = client_of("alice", max_disk_bytes=limit)
+    for content in (corrected, iter([corrected])):  # with and without a length
+        service.assert_problem(upload(alice, "another", content), 403, "disk_quota_exceeded")
+    response = upload(alice, "mine", corrected)
+    assert response.status_code == 201 and response.json()["status"] == "ready", response.text
+    assert usage_of(service.get("/usage"), "alice")["total"] <= limit
 
 
 def test_an_upload_over_the_limit_is_refused_before_its_body_is_read(service, monkeypatch, client_of):
