@@ -18,6 +18,8 @@ from store.db.webhook_tables import Webhook, WebhookDelivery
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of rows on the page.")]
 T = TypeVar("T", Job, Dataset, Detector, ApiKey, AuditEntry, Sweep, Webhook, WebhookDelivery)
+MAX_SEQUENCE_NUMBER = 2**31 - 1
+"""Largest number that an event or a batch of metrics of a job can have: they are stored as INTEGER."""
 Cursor = Annotated[str | None, Query(min_length=1, max_length=200, description="`next_cursor` of the previous page.")]
 
 
@@ -40,7 +42,7 @@ def parse_sequence_cursor(cursor: str | None) -> int:
     """Return the sequence number in the cursor of a numbered list; 0 without a cursor. Raises InvalidField."""
     if cursor is None:
         return 0
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 15):
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 10 and int(cursor) <= MAX_SEQUENCE_NUMBER):
         raise _invalid()
     return int(cursor)
 

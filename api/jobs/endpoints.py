@@ -11,7 +11,7 @@ from api.context import Context, ContextDep
 from api.http import files
 from api.http.auth import Caller, Reader, Submitter
 from api.http.idempotency import REPLAYED, IdempotencyKey
-from api.http.pagination import Cursor, Limit
+from api.http.pagination import MAX_SEQUENCE_NUMBER, Cursor, Limit
 from api.http.schemas import ArtifactName, JobId, Page, RequestTime
 from api.jobs import metrics, results, service
 from api.jobs.schemas import Artifact, Evaluation, Event, Job, JobDetails, LogLine, Metrics, X
@@ -102,7 +102,7 @@ def get_metrics(
         Query(max_length=2000, description="Metrics to return, separated by commas: `train/loss,val/bbox_mAP`."),
     ] = None,
     x: X = "step",
-    since: Annotated[int, Query(ge=0, lt=2**53, description="`next_since` of an earlier response.")] = 0,
+    since: Annotated[int, Query(ge=0, le=MAX_SEQUENCE_NUMBER, description="`next_since` of an earlier response.")] = 0,
     max_points: Annotated[
         int,
         Query(ge=2, le=10_000, description="Maximum number of points per series. With 4 or more, extremes are kept."),

@@ -32,9 +32,8 @@ from store.states import JobStatus, Scope, allowed_actions
 
 def _children_query() -> Select[str, str | None, str]:
     job = tables.Job
-    by_seed = job.spec["schedule"]["seed"].as_integer()
     has_parent = job.parent_id.in_(bindparam("ids", expanding=True))
-    return select(job.id, job.parent_id, job.kind).where(has_parent).order_by(by_seed, job.id)
+    return select(job.id, job.parent_id, job.kind).where(has_parent).order_by(queries.SEED, job.id)
 
 
 _CHILDREN = _children_query()

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query
 from api.context import ContextDep
 from api.http import files
 from api.http.auth import Caller, KeyStillValid, Reader
+from api.http.pagination import MAX_SEQUENCE_NUMBER
 from api.http.schemas import JobId
 from api.streaming import history
 from api.streaming.history import State
@@ -17,10 +18,12 @@ from store.db.tables import Job
 from store.errors import JobNotFound
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
-EventNumber = Annotated[int | None, Query(ge=0, lt=2**53, description="Start after the event of this number.")]
+EventNumber = Annotated[
+    int | None, Query(ge=0, le=MAX_SEQUENCE_NUMBER, description="Start after the event of this number.")
+]
 LastEventId = Annotated[
     int | None,
-    Header(alias="Last-Event-ID", ge=0, lt=2**53, description="Newest `id` that the client received."),
+    Header(alias="Last-Event-ID", ge=0, le=MAX_SEQUENCE_NUMBER, description="Newest `id` that the client received."),
 ]
 
 

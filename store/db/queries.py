@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, and_, cast, exists, func, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.util import AliasedClass
 
@@ -16,6 +16,8 @@ COMPARE = "compare"
 """`Job.kind` of a comparison."""
 EXPORT = "export"
 """`Job.kind` of an export."""
+SEED = cast(Job.spec["schedule"]["seed"].as_string(), BigInteger)
+"""Seed of a job, to order by. `as_integer` casts to INTEGER, which on PostgreSQL ends at 2^31 - 1."""
 Named = TypeVar("Named", Dataset, Detector)
 
 
@@ -102,8 +104,7 @@ def refers_to(reference: ColumnElement[str], row: Dataset | Detector) -> ColumnE
 
 def children(session: Session, job_id: str) -> list[Job]:
     """Return the baselines, seed variants and the comparison of a job, ordered by seed."""
-    by_seed = Job.spec["schedule"]["seed"].as_integer()
-    return list(session.scalars(select(Job).where(Job.parent_id == job_id).order_by(by_seed, Job.id)))
+    return list(session.scalars(select(Job).where(Job.parent_id == job_id).order_by(SEED, Job.id)))
 
 
 def dependents(session: Session, job_id: str) -> list[Job]:

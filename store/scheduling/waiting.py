@@ -8,7 +8,7 @@ from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
 from store.db.database import time_of
-from store.db.queries import COMPARE
+from store.db.queries import COMPARE, SEED
 from store.db.tables import Document, Job, Worker, WorkerRequest
 from store.scheduling import worker_registry
 from store.scheduling.requirements import FREE_SPACE, probe_job, requirements_of, spec_key
@@ -156,7 +156,7 @@ def _unfinished_runs(session: Session, jobs: Sequence[Job]) -> dict[str, list[st
         return {}
     relatives = or_(Job.id.in_(parents), Job.parent_id.in_(parents))
     unfinished = (relatives, Job.kind != COMPARE, Job.status != JobStatus.SUCCEEDED)
-    by_seed = (Job.parent_id.is_not(None), Job.spec["schedule"]["seed"].as_integer(), Job.id)
+    by_seed = (Job.parent_id.is_not(None), SEED, Job.id)
     runs: dict[str, list[str]] = defaultdict(list)
     query = select(Job.id, Job.name, Job.parent_id).where(*unfinished).order_by(*by_seed)
     for id, name, parent_id in session.execute(query):

@@ -89,7 +89,7 @@ def shared_service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         yield service
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve() -> Callable[..., Any]:
     """Context manager: `with serve(app, settings) as service`."""
     return serve_app

@@ -72,7 +72,7 @@ def _keep_length_of_stored_jobs() -> None:
     Only for described students: the epochs of an mmdet config cannot be read here.
     """
     jobs = sa.table("jobs", sa.column("id", sa.String), sa.column("spec", sa.JSON))
-    max_steps = jobs.c.spec["schedule"]["max_steps"].as_integer()
+    max_steps = jobs.c.spec["schedule"]["max_steps"].as_string()
     rows = op.get_bind().execute(sa.select(jobs.c.id, jobs.c.spec).where(max_steps.is_not(None))).all()
     for id, spec in rows:
         if spec["schedule"].get("epochs") is None and "architecture" in (spec.get("student") or {}):
