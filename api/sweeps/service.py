@@ -21,7 +21,7 @@ from store.db import sweep_tables
 from store.db.api_keys import lock_owner
 from store.db.database import Database
 from store.errors import SweepNotFound
-from store.jobs.submission import awaited_job_id, derived_specs
+from store.jobs.submission import derived_specs
 from store.sweeps import actions, space
 from store.sweeps.advance import advance
 from store.sweeps.definition import SweepSpec
@@ -47,7 +47,6 @@ def create(context: Context, caller: Caller, spec: SweepSpec, idempotency_key: s
             session,
             spec,
             dataset_id=dataset_id,
-            teacher_job_id=awaited_job_id(session, spec.spec),
             actor=caller.actor,
             idempotency_key=idempotency_key,
         )

@@ -18,6 +18,8 @@ EXPORT = "export"
 """`Job.kind` of an export."""
 SEED = cast(Job.spec["schedule"]["seed"].as_string(), BigInteger)
 """Seed of a job, to order by. `as_integer` casts to INTEGER, which on PostgreSQL ends at 2^31 - 1."""
+_STUDENT_PATHS = (("teacher", "job"), ("teacher", "init", "job"), ("student", "job"), ("student", "init", "job"))
+"""Paths in a spec that can refer to the student of a job."""
 Named = TypeVar("Named", Dataset, Detector)
 
 
@@ -102,6 +104,13 @@ def refers_to(reference: ColumnElement[str], row: Dataset | Detector) -> ColumnE
     return or_(reference == row.id, and_(reference == row.name, Job.owner == row.owner))
 
 
+def uses_student_of(job_ids: Collection[str]) -> ColumnElement[bool]:
+    """Return the condition that a job uses the student of one of these jobs: it waits for it, or its spec names it."""
+    names = or_(*(Job.spec[path].as_string().in_(job_ids) for path in _STUDENT_PATHS))
+    has_source = Job.teacher_job_id.is_not(None)  # one of two sources; spares the specs of other jobs
+    return or_(Job.teacher_job_id.in_(job_ids), and_(has_source, names))
+
+
 def children(session: Session, job_id: str) -> list[Job]:
     """Return the baselines, seed variants and the comparison of a job, ordered by seed."""
     return list(session.scalars(select(Job).where(Job.parent_id == job_id).order_by(SEED, Job.id)))
@@ -115,7 +124,7 @@ def dependents(session: Session, job_id: str) -> list[Job]:
     active = Job.status.not_in([status for status in JobStatus if status.is_terminal])
     reached, frontier = dict[str, Job](), [job_id, *(child.id for child in children(session, job_id))]
     while frontier:
-        needing = session.scalars(select(Job).where(Job.teacher_job_id.in_(frontier), active)).all()
+        needing = session.scalars(select(Job).where(uses_student_of(frontier), active)).all()
         frontier = [job.id for job in needing if job.id not in reached]
         reached |= {job.id: job for job in needing}
     heads = [job for job in reached.values() if job.parent_id is None]

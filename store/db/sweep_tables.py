@@ -26,8 +26,6 @@ class Sweep(CreatedOnce, Base):
     """A `store.sweeps.definition.SweepSpec` with all defaults filled in; never changed."""
     dataset_id: Mapped[str]
     """The data set of its jobs; not a foreign key, so that an old sweep does not keep it."""
-    teacher_job_id: Mapped[str | None]
-    """The job whose student its jobs use, as `Job.teacher_job_id`; not a foreign key either."""
     status: Mapped[SweepStatus] = mapped_column(default=SweepStatus.SEARCHING)
     search_end: Mapped[SearchEnd | None]
     """What ended the search; null while it lasts."""

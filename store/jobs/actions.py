@@ -197,7 +197,7 @@ def _check_not_in_use(session: Session, run_group: Sequence[Job]) -> None:
     ids = [member.id for member in run_group]
     run = aliased(Job)
     compares = exists(select(run.id).where(run.id.in_(ids), queries.is_compared(run, Job)).correlate(Job))
-    is_dependent = or_(Job.teacher_job_id.in_(ids), compares)
+    is_dependent = or_(queries.uses_student_of(ids), compares)
     active = (Job.id.not_in(ids), Job.status.not_in(ALLOWED[Action.DELETE]))
     dependent = session.scalar(select(Job).where(is_dependent, *active).limit(1))
     if dependent:

@@ -32,7 +32,6 @@ def add(
     spec: SweepSpec,
     *,
     dataset_id: str,
-    teacher_job_id: str | None,
     actor: Actor,
     idempotency_key: str | None = None,
 ) -> tuple[Sweep, bool]:
@@ -48,7 +47,6 @@ def add(
         "key_id": actor.key_id,
         "spec": pinned.model_dump(mode="json"),
         "dataset_id": dataset_id,
-        "teacher_job_id": teacher_job_id,
         **idempotency.columns(Idempotency.of(idempotency_key, spec)),
     }
     sweep = session.scalar(insert(session, Sweep).on_conflict_do_nothing().returning(Sweep), values)

@@ -105,7 +105,7 @@ def _post_trials(
     session: Session, settings: Settings, sweep: Sweep, spec: SweepSpec, posted: int, runs: Sequence[search.Run]
 ) -> list[str]:
     """Post as many of the runs as the owner's limits admit now; `posted` trials have been posted before."""
-    if obstacle := find_obstacle(session, sweep):
+    if obstacle := find_obstacle(session, sweep, spec.spec):
         return _fail(session, sweep, *obstacle)
     job_ids = []
     admitted = runs[: free_places(session, settings, sweep)]
@@ -149,7 +149,7 @@ def _confirm(session: Session, settings: Settings, sweep: Sweep, spec: SweepSpec
 def _post_confirming_job(session: Session, settings: Settings, sweep: Sweep, spec: SweepSpec) -> list[str]:
     assert sweep.best_setting is not None, "a setting is chosen before it is confirmed"
     job_spec = space.confirming_spec(spec, sweep.id, sweep.best_setting)
-    if obstacle := find_obstacle(session, sweep):
+    if obstacle := find_obstacle(session, sweep, spec.spec):
         return _fail(session, sweep, *obstacle)
     if free_places(session, settings, sweep) < 1 + sum(1 for _ in derived_specs(job_spec)):
         return []

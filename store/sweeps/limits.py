@@ -2,24 +2,29 @@
 
 from sqlalchemy.orm import Session
 
+from frs.spec import JobSpec
 from store.db import api_keys, queries, usage
 from store.db.database import time_of
 from store.db.sweep_tables import Sweep
 from store.db.tables import ApiKey, Dataset, Job
+from store.jobs.submission import source_job_ids
 from store.settings import Settings
 from store.states import SweepFailure
 
 
-def find_obstacle(session: Session, sweep: Sweep) -> tuple[SweepFailure, str] | None:
-    """Return why the sweep can post no job until a user acts, with a message; None if it can."""
+def find_obstacle(session: Session, sweep: Sweep, spec: JobSpec) -> tuple[SweepFailure, str] | None:
+    """Return why the sweep, whose jobs have this spec, can post no job until a user acts, with a message.
+
+    Returns None if it can.
+    """
     key = _key_of(session, sweep)
     if key is not None and (key.revoked_at is not None or (key.expires_at or 1e300) <= time_of(session)):
         return SweepFailure.KEY_INVALID, "The API key that the sweep was posted with was revoked or has expired."
     if session.get(Dataset, sweep.dataset_id, populate_existing=True) is None:
         return SweepFailure.REFERENCE_DELETED, "The data set of the sweep was deleted."
-    teacher_job_id = sweep.teacher_job_id
-    if teacher_job_id and session.get(Job, teacher_job_id, populate_existing=True) is None:
-        return SweepFailure.REFERENCE_DELETED, f"Job {teacher_job_id}, whose student the sweep uses, was deleted."
+    for job_id in source_job_ids(spec).values():
+        if session.get(Job, job_id, populate_existing=True) is None:
+            return SweepFailure.REFERENCE_DELETED, f"Job {job_id}, whose student the sweep uses, was deleted."
     return None
 
 

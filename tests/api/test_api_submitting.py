@@ -248,6 +248,17 @@ def test_an_evaluation_refers_to_the_evaluated_job(service, shapes):
         assert session.get_one(Job, job["id"]).teacher_job_id == trained
 
 
+@pytest.mark.parametrize("is_teacher", [True, False])
+def test_both_jobs_whose_students_a_job_uses_are_kept_until_it_ends(service, shapes, is_teacher):
+    start, teacher = (service.succeeded_job() for _ in range(2))
+    student = {"architecture": "gfl", "init": {"job": start}}
+    job = service.submit(DISTILL | {"teacher": {"job": teacher}, "student": student})
+    source = f"/jobs/{teacher if is_teacher else start}"
+    service.assert_problem(service.client.delete(source), 409, "job_in_use")
+    service.client.post(f"/jobs/{job['id']}/cancel")
+    assert service.client.delete(source).status_code == 204
+
+
 def post_with_key(service, key, **changes):
     return service.client.post("/jobs", json=TRAIN | changes, headers={"Idempotency-Key": key})
 

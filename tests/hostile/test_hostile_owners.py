@@ -89,7 +89,7 @@ def _stopped_sweep(service: Any, spec: dict[str, Any], dataset_id: str) -> str:
     """Add a sweep without jobs and return its id."""
     sweep_spec = SweepSpec.model_validate({"name": "alices", "spec": spec, "space": {"schedule.epochs": [1, 2]}})
     actor = Actor("alice", None)
-    sweep, _ = service.transact(sweeps.add, sweep_spec, dataset_id=dataset_id, teacher_job_id=None, actor=actor)
+    sweep, _ = service.transact(sweeps.add, sweep_spec, dataset_id=dataset_id, actor=actor)
     service.transact(sweeps.stop, sweep.id, actor)
     return str(sweep.id)
 

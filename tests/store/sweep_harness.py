@@ -47,7 +47,7 @@ class SweepHarness:
     ) -> "SweepHarness":
         """Add the sweep, without advancing it."""
         space.check(spec)
-        references = {"dataset_id": "ds_shapes", "teacher_job_id": None, "actor": ACTOR} | options
+        references = {"dataset_id": "ds_shapes", "actor": ACTOR} | options
         sweep, _ = harness.do(actions.add, spec, **references)
         return cls(harness, sweep.id, settings or Settings())
 

@@ -448,6 +448,16 @@ def test_a_deleted_data_set_fails_the_sweep(start):
     assert sweep.row.error["code"] == "reference_deleted"
 
 
+@pytest.mark.parametrize("kept", ["student", "teacher"])
+def test_a_deleted_job_whose_student_the_jobs_use_fails_the_sweep(harness, kept):
+    deleted = f"job_{'0' * 26}"
+    sources = {"student": deleted, "teacher": deleted} | {kept: harness.submit()}
+    detectors = {name: {"architecture": "gfl", "init": {"job": job_id}} for name, job_id in sources.items()}
+    sweep = SweepHarness.start(harness, sweep_spec(spec=DISTILL | detectors))
+    assert sweep.advance() == []
+    assert sweep.row.error["code"] == "reference_deleted" and deleted in sweep.row.error["message"]
+
+
 def test_a_sweep_of_another_version_fails_alone(harness, start):
     broken, sound = start(), start()
     harness.do(lambda session: session.execute(update(Sweep).where(Sweep.id == broken.id).values(spec={"space": 1})))
@@ -478,7 +488,7 @@ def test_the_end_of_a_job_advances_its_sweep_alone(harness, start):
 def test_the_same_idempotency_key_returns_the_first_sweep(harness):
     def post(space=RATES):
         spec = sweep_spec(space=space)
-        options = {"dataset_id": "ds_shapes", "teacher_job_id": None, "actor": ACTOR, "idempotency_key": "k"}
+        options = {"dataset_id": "ds_shapes", "actor": ACTOR, "idempotency_key": "k"}
         return harness.do(actions.add, spec, **options)
 
     results = run_concurrently(*[post] * 8)

@@ -16,7 +16,7 @@ def start_sweep(harness):
     """Add a sweep of two settings, one job at a time, and post its first trial."""
     spec = {"kind": "train", "dataset": "shapes", "student": {"architecture": "gfl"}, "metadata": {"steps": "2"}}
     sweep_spec = {"spec": spec, "space": {"schedule.epochs": [1, 2]}, "seeds": 1, "concurrency": 1}
-    references = {"dataset_id": "ds_shapes", "teacher_job_id": None, "actor": Actor("alice", None)}
+    references = {"dataset_id": "ds_shapes", "actor": Actor("alice", None)}
     sweep, _ = harness.do(actions.add, SweepSpec.model_validate(sweep_spec), **references)
     harness.do(advance, harness.settings, sweep.id)
     return sweep.id
