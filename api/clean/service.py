@@ -23,7 +23,7 @@ def clean(context: Context, caller: Caller, request: CleanRequest) -> CleanResul
     page = groups[:MAX_GROUPS]
     results = [
         retention.clean_group(
-            context.database, context.artifacts, job_id, request.contents, caller.actor, request.dry_run
+            context.database, context.artifacts, job_id, request.contents, rules, caller.actor, request.dry_run
         )
         for job_id in page
     ]

@@ -17,7 +17,7 @@ from store.db import audit
 from store.db.audit import Actor
 from store.db.database import Database, time_of
 from store.db.tables import Artifact, Checkpoint, Job, Metric
-from store.errors import ActionNotAllowed, JobInUse, JobNotFound
+from store.errors import JobInUse
 from store.jobs import actions
 from store.jobs.lease import lock_jobs
 from store.jobs.transitions import add_event
@@ -70,7 +70,7 @@ def expired_groups(
 
     They are in the order of the ids. `owner` None: of all owners.
     """
-    before = time_of(session) - rules.older_than_seconds
+    at = time_of(session)
     groups = _run_groups(session, contents, owner)
     is_kept_by_rank: set[str] = set()
     for ids in _newest_first_by_owner(groups).values():
@@ -78,10 +78,7 @@ def expired_groups(
     return sorted(
         id
         for id, jobs in groups.items()
-        if id not in is_kept_by_rank
-        and all(job.finished_at is not None and job.finished_at < before for job in jobs)
-        and not any(rules.keep_tag in job.tags for job in jobs)
-        and any(job.has_contents for job in jobs)
+        if id not in is_kept_by_rank and _has_expired(jobs, rules, at) and any(job.has_contents for job in jobs)
     )
 
 
@@ -90,17 +87,22 @@ def clean_group(
     artifacts: Artifacts,
     job_id: str,
     contents: Collection[Content],
+    rules: RetentionRules,
     actor: Actor,
     dry_run: bool = False,
 ) -> Removed | None:
-    """Remove contents of the run group of this job, with their files; return None if another job needs the group.
+    """Remove contents of the run group of this job, with their files.
 
-    A dry run does the same in the database and rolls it back, so that its report is exact.
+    Returns None if another job needs the group, or if the rules keep it by now, for example because a job of it was
+    resumed or tagged. A dry run does the same in the database and rolls it back, so that its report is exact.
     """
     with database.write() as session:
+        jobs = lock_jobs(session, or_(Job.id == job_id, Job.parent_id == job_id))
+        if not jobs or not _has_expired(jobs, rules, time_of(session)):
+            return None
         try:
-            removed = _remove(session, job_id, contents, actor)
-        except (JobInUse, JobNotFound, ActionNotAllowed):
+            removed = _remove(session, job_id, jobs, contents, actor)
+        except JobInUse:
             return None
         if dry_run:
             session.rollback()
@@ -112,12 +114,17 @@ def clean_group(
     return removed
 
 
-def _remove(session: Session, job_id: str, contents: Collection[Content], actor: Actor) -> Removed:
-    """Remove the rows of the contents.
+def _has_expired(jobs: Sequence[GroupMember] | Sequence[Job], rules: RetentionRules, at: float) -> bool:
+    """Return whether the age and the tags of a run group keep it no longer at this time."""
+    before = at - rules.older_than_seconds
+    return all(
+        job.finished_at is not None and job.finished_at < before and rules.keep_tag not in job.tags for job in jobs
+    )
 
-    Raises JobInUse or ActionNotAllowed if the group cannot be deleted.
-    """
-    ids = list(session.scalars(select(Job.id).where((Job.id == job_id) | (Job.parent_id == job_id))))
+
+def _remove(session: Session, job_id: str, jobs: Sequence[Job], contents: Collection[Content], actor: Actor) -> Removed:
+    """Remove the rows of the contents of a locked run group. Raises JobInUse if it cannot be deleted."""
+    ids = [job.id for job in jobs]
     if Content.JOBS in contents:
         sizes = (select(func.sum(table.bytes)).where(table.job_id.in_(ids)) for table in (Checkpoint, Artifact))
         size = sum(session.scalar(query) or 0 for query in sizes)
@@ -129,7 +136,7 @@ def _remove(session: Session, job_id: str, contents: Collection[Content], actor:
         removed.metrics = session.scalar(select(func.count()).where(Metric.job_id.in_(ids))) or 0
         session.execute(delete(Metric).where(Metric.job_id.in_(ids)))
     if removed.checkpoints or removed.metrics:
-        for job in lock_jobs(session, Job.id.in_(ids)):  # the event also invalidates cached metrics
+        for job in jobs:  # the event also invalidates cached metrics
             add_event(session, job, "cleaned", {"contents": sorted(contents), "by": actor.owner})
     return removed
 

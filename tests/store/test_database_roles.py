@@ -105,9 +105,9 @@ def test_a_role_without_tables_runs_a_job_from_its_submission_to_its_removal(app
     cancelled = app.submit(actor=ALICE)
     app.do(actions.cancel, cancelled, ALICE)
     with app.database.read() as session:
-        groups = retention.expired_groups(session, RetentionRules(0.0), [Content.JOBS])
+        groups = retention.expired_groups(session, rules := RetentionRules(0.0), [Content.JOBS])
     for job_id in groups:
-        retention.clean_group(app.database, open_artifacts(settings), job_id, [Content.JOBS], audit.RETENTION)
+        retention.clean_group(app.database, open_artifacts(settings), job_id, [Content.JOBS], rules, audit.RETENTION)
     assert app.rows(select(Job.id)) == []
     entries = {(entry.action, entry.owner) for entry in app.rows(select(AuditEntry))}
     assert entries >= {("key.create", "(setup)"), ("job.cancel", "alice"), ("job.delete", "(retention)")}

@@ -52,11 +52,12 @@ def end_killed_backup(settings: Settings) -> None:
 
 
 def _remove_older_than(days: float, content: Content, settings: Settings, database: Database) -> None:
+    rules = RetentionRules(days * 86_400)
     with database.read() as session:
-        groups = retention.expired_groups(session, RetentionRules(days * 86_400), [content])
+        groups = retention.expired_groups(session, rules, [content])
     artifacts = open_artifacts(settings)
     for job_id in groups:
-        removed = retention.clean_group(database, artifacts, job_id, [content], audit.RETENTION)
+        removed = retention.clean_group(database, artifacts, job_id, [content], rules, audit.RETENTION)
         if removed is not None:
             _log.info("The retention time of a job has ended.", job_id=job_id, removed=content, bytes=removed.bytes)
 
