@@ -51,7 +51,7 @@ class Schedule(Spec):
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Passes over the training images. Absent: `max_steps` decides; without `max_steps`, the base config's number; for
     a described detector 300 with `rtmdet` and `yolox`, otherwise 12."""
-    max_steps: Annotated[int, Field(ge=1)] | None = None
+    max_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Maximum number of training steps; training ends there, also within an epoch. With `epochs`, training ends at
     whichever comes first."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 16

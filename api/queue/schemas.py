@@ -62,4 +62,5 @@ class Queue(Page[QueuedJob]):
     empty_at: ResponseTime | None
     """Estimated time at which all queued and running jobs of all owners have ended, if no more are submitted."""
     empty_at_reason: str | None
-    """Why `empty_at` is null, or whose jobs it leaves out: no job of that kind has succeeded recently."""
+    """Why `empty_at` is null, for example because it is more than 10 years away; or whose jobs it leaves out: no job of
+    that kind has succeeded recently."""

@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: a4c3e71f963cf85b7513a5cdf45ceab5dcf3dc47db0600c27ccbd4cf22a7ade0
+# SHA-256 of the schemas: 9f1f434d8bbf844221ea9c671d9038af5d45113fad10e3443f95b25a2190b492
 
 from __future__ import annotations
 
@@ -2269,4 +2269,7 @@ class Queue(Model):
     empty_at: AwareDatetime | None
     """Estimated time at which all queued and running jobs of all owners have ended, if no more are submitted."""
     empty_at_reason: str | None
-    """Why `empty_at` is null, or whose jobs it leaves out: no job of that kind has succeeded recently."""
+    """
+    Why `empty_at` is null, for example because it is more than 10 years away; or whose jobs it leaves out: no job of
+    that kind has succeeded recently.
+    """

@@ -15,6 +15,8 @@ from store.states import JobStatus
 
 _RECENT_JOBS = 200
 """Number of the newest succeeded jobs whose durations count."""
+_MAX_YEARS = 10
+"""A longer estimate is of no use, and may lie after the year 9999, the last one of a timestamp."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,10 @@ def estimate_empty(session: Session) -> QueueEstimate:
     if not remaining and len(unknown) == len(others):
         return QueueEstimate(None, reason)
     work = sum(remaining) + sum(others[kind] * durations[kind] for kind in others.keys() - unknown)
-    return QueueEstimate(at + max([work / slots, *remaining]), reason)
+    seconds = max([work / slots, *remaining])
+    if seconds > _MAX_YEARS * 365 * 86_400:
+        return QueueEstimate(None, f"The jobs would take more than {_MAX_YEARS} years.")
+    return QueueEstimate(at + seconds, reason)
 
 
 def _describe_unknown(kinds: Sequence[str]) -> str:

@@ -43,6 +43,7 @@ def test_a_spec_is_frozen() -> None:
     [
         ({"nonsense": 1}, "nonsense"),
         ({"schedule": {"epochs": 0}}, "schedule.epochs"),
+        ({"schedule": {"max_steps": 10**9 + 1}}, "schedule.max_steps"),
         ({"schedule": {"optimizer": {"learning_rate": float("nan")}}}, "schedule.optimizer.learning_rate"),
         ({"teacher": {"nonsense": 1}}, "teacher"),
         ({"student": {"architecture": "gfl", "backbone": {"depth": 19}}}, "student.architecture.backbone.ResNet.depth"),

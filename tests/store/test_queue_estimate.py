@@ -65,6 +65,15 @@ def test_a_running_job_takes_the_time_left_by_its_progress(harness):
     assert seconds_left(harness) == pytest.approx(700, **ABOUT), "one job does not run in several slots"
 
 
+@pytest.mark.parametrize("eta_seconds", [1e9, 3e11, 1e308])
+def test_a_queue_of_more_than_ten_years_has_no_estimate(harness, eta_seconds):
+    lease = harness.start()
+    change(harness, lease.job_id, progress={"eta_seconds": eta_seconds})
+    register_worker(harness)
+    estimate = harness.do(estimate_empty)
+    assert (estimate.empty_at, estimate.reason) == (None, "The jobs would take more than 10 years.")
+
+
 def test_a_running_job_without_progress_takes_the_median(harness):
     register_worker(harness)
     succeed(harness, 300)
