@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
-from api.http.schemas import ResponseModel, ResponseTime
+from api.http.schemas import AsStored, ResponseModel, ResponseTime
 from frs.dataset.fields import is_text
 from frs.detector_spec import ConfigDetector, DescribedDetector, JobId, RelativePath
 from frs.events import ErrorInfo
@@ -87,7 +87,7 @@ class Detector(ResponseModel):
     """`importing`: a worker has not read the uploaded file yet. `refused`: the file is unusable, see `error`."""
     error: ErrorInfo | None
     """Why the uploaded file was refused, or why its import has to wait."""
-    description: ConfigDetector | DescribedDetector
+    description: AsStored[ConfigDetector | DescribedDetector]
     weights_file: str | None
     """Path in the folder of models; null for the student of a job and for an upload."""
     job_id: str | None

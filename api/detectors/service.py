@@ -13,6 +13,7 @@ from api.http.auth import Caller
 from api.http.errors import ApiError, InvalidField, NotFoundError
 from api.http.pagination import newest_first
 from api.http.schemas import Page
+from api.stored_specs import check_readable_student
 from frs.files import digest
 from store.db import audit, ids, queries, tables
 from store.db.database import Database, insert
@@ -108,6 +109,7 @@ def _columns_from_job(context: Context, caller: Caller, job_id: str) -> Document
         if job.status != JobStatus.SUCCEEDED or student is None:
             detail = f"Job {job.title} (kind {job.kind}, status {job.status}) has no finished student."
             raise InvalidField("job", "student_not_ready", detail, "Choose a succeeded job that trained a student.")
+        check_readable_student(job, "job")
         dataset = session.get_one(tables.Dataset, job.dataset_id)
     return {
         "description": job.spec["student"],

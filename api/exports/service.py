@@ -9,6 +9,7 @@ from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.jobs import service as jobs
 from api.jobs.schemas import Job
+from api.stored_specs import read_spec
 from frs.evaluation.export_report import ExportReport
 from frs.facts import RunFacts
 from frs.names import add_suffix
@@ -32,7 +33,7 @@ def export_of(job: tables.Job, settings: ExportSettings) -> JobSpec:
 
     Raises ApiError 409 if this version cannot read the job's spec.
     """
-    spec = jobs.read_spec(job)
+    spec = read_spec(job)
     return JobSpec.model_validate(
         {
             "kind": queries.EXPORT,

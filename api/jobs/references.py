@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
 from api.context import Context
@@ -14,12 +13,12 @@ from api.http import files
 from api.http.auth import Caller
 from api.http.errors import InvalidField
 from api.http.validation import FieldError
+from api.stored_specs import check_readable_student, has_readable_student
 from frs.dataset.classes import TEACHER_CLASSES_HINT, describe_class_difference
 from frs.dataset.report import usable_without_boxes
 from frs.detector_spec import (
     DescribedDetector,
     DetectorByName,
-    DetectorDescription,
     DetectorOfJob,
     DetectorRef,
     Init,
@@ -32,7 +31,7 @@ from frs.errors import BadDataset, ClassMismatch, WeightsNotFound
 from frs.events import ErrorInfo
 from frs.published_weights import imagenet_source
 from frs.spec import JobSpec
-from store.db.tables import Dataset, Job
+from store.db.tables import Dataset
 from store.jobs.submission import source_job_ids, unfinished_sources
 from store.states import DatasetStatus, DetectorStatus, JobStatus
 
@@ -40,7 +39,6 @@ _MAX_ISSUES_IN_DETAIL = 3
 _MAX_ERRORS = 20
 _WITHOUT_STUDENT = (JobStatus.FAILED, JobStatus.CANCELLED)
 _KINDS_WITHOUT_STUDENT = ("evaluate", "export", "compare")
-_description: TypeAdapter[DetectorDescription] = TypeAdapter(DetectorDescription)
 
 
 @dataclass(frozen=True)
@@ -108,19 +106,10 @@ def describe_student(session: Session, caller: Caller, spec: JobSpec) -> JobSpec
     if spec.kind != "quantize" or not isinstance(spec.student, DetectorOfJob):
         return spec
     job = caller.find_job(session, spec.student.job)
-    if job is None or job.kind in _KINDS_WITHOUT_STUDENT or not _has_readable_student(job):
+    if job is None or job.kind in _KINDS_WITHOUT_STUDENT or not has_readable_student(job):
         return spec
     student = job.spec["student"] | {"init": {"job": job.id}}
     return JobSpec.model_validate(spec.model_dump(mode="json") | {"student": student})
-
-
-def _has_readable_student(job: Job) -> bool:
-    """Return whether this version can read the description of the student that the job trains."""
-    try:
-        _description.validate_python(job.spec["student"])
-    except ValidationError:
-        return False
-    return True
 
 
 def _detectors(spec: JobSpec) -> list[tuple[str, DetectorRef]]:
@@ -256,9 +245,7 @@ def _check_job(session: Session, caller: Caller, rule: _ClassRule | None, job_id
         detail = f"Job {job.title} (kind {job.kind}, status {job.status}) will not produce a student."
         hint = "Use a job that trains a student, or submit this job again."
         raise InvalidField(loc, "dependency_failed", detail, hint)
-    if not _has_readable_student(job):
-        detail = f"Job {job.title} was stored by another version of FRS; this version cannot read its student."
-        raise InvalidField(loc, "spec_unreadable", detail, "Update FRS, or submit that job again.")
+    check_readable_student(job, loc)
     if rule is not None:
         trained_on = session.get_one(Dataset, job.dataset_id)
         _check_classes(rule, trained_on.classes or [], f"The student of job {job.title}", loc)

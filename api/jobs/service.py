@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import Select, and_, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from api import disk_quota
 from api.context import Context
 from api.http.auth import Caller
-from api.http.errors import ApiError, InvalidField
+from api.http.errors import InvalidField
 from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.jobs import quota, references
@@ -135,15 +134,6 @@ def get_row(session: Session, caller: Caller, job_id: str) -> tables.Job:
     if job is None:
         raise JobNotFound("There is no job of this id.")
     return job
-
-
-def read_spec(job: tables.Job) -> JobSpec:
-    """Return the stored spec of a job. Raises ApiError 409 if it is of a version that this one cannot read."""
-    try:
-        return JobSpec.model_validate(job.spec)
-    except ValidationError as error:
-        detail = f"Job {job.title} was stored by another version of FRS; this version cannot read its spec."
-        raise ApiError(409, "spec_unreadable", detail, "Update FRS, or submit the job again.") from error
 
 
 def _filtered(session: Session, caller: Caller, job_filter: JobFilter) -> Select[tables.Job]:

@@ -1,6 +1,6 @@
 """Response models of plans and probes."""
 
-from api.http.schemas import ResponseModel, ResponseTime
+from api.http.schemas import AsStored, ResponseModel, ResponseTime
 from api.jobs.schemas import JobError, StatusReason
 from frs.preflight.estimate import Estimate
 from frs.preflight.step_runner import Check
@@ -38,7 +38,7 @@ class Probe(ResponseModel):
     status: RequestStatus
     status_reason: StatusReason | None
     """Why the probe waits; null unless it is `queued`."""
-    spec: JobSpec
+    spec: AsStored[JobSpec]
     result: Estimate | None
     """Set when the probe has `succeeded`; its checks may still have failed."""
     error: JobError | None

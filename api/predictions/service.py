@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from api.context import Context
 from api.http.auth import Caller
 from api.http.errors import ApiError, NotFoundError
-from api.jobs.service import get_row, read_spec
+from api.jobs.service import get_row
 from api.predictions.schemas import Compared, DetectedObject, Prediction, PredictionResult, Role
+from api.stored_specs import read_spec
 from frs.detector_spec import DetectorByName, DetectorOfJob
 from frs.export.names import FILE_NAMES
 from frs.spec import ExportFormat

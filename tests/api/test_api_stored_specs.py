@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from frs.spec import JobSpec
 from store.db.sweep_tables import Sweep
-from store.db.tables import Job
+from store.db.tables import Detector, Job, WorkerRequest
 from store.sweeps.advance import advance
 
 GFL = {"architecture": "gfl"}
@@ -62,6 +62,32 @@ def test_a_job_whose_student_this_version_cannot_read_is_refused_in_other_specs(
     response = service.client.post("/jobs", json=spec)
     assert (response.status_code, response.json()["code"]) == (422, "spec_unreadable")
     assert response.json()["errors"][0]["loc"] == loc
+
+
+def test_the_student_of_a_job_that_this_version_cannot_read_is_not_registered(service, unreadable):
+    response = service.client.post("/detectors", json={"name": "invented", "job": unreadable})
+    assert service.assert_problem(response, 422, "spec_unreadable")["errors"][0]["loc"] == "job"
+    assert service.get("/detectors")["data"] == []
+
+
+def test_a_detector_that_this_version_cannot_read_is_shown_as_stored(service, shapes):
+    body = {"name": "later", "description": GFL, "weights": "teacher.pth"}
+    others = service.client.post("/detectors", json=body | {"name": "others"}).json()["id"]
+    path = f"/detectors/{service.client.post('/detectors', json=body).json()['id']}"
+    stored = service.get(path)["description"] | {"invented": 1}
+    change = update(Detector).where(Detector.name == "later").values(description=stored)
+    service.transact(lambda session: session.execute(change))
+    assert service.get(path)["description"] == stored
+    assert [detector["id"] for detector in service.get("/detectors")["data"]] == [path.rpartition("/")[2], others]
+    assert service.client.delete(path).status_code == 204
+
+
+def test_a_probe_that_this_version_cannot_read_is_shown_as_stored(service, shapes):
+    path = service.client.post("/jobs/plan?probe=true", json=SPEC).headers["Location"]
+    stored = service.get(path)["spec"] | {"invented": 1}
+    request = {"spec": stored, "key_id": None, "dataset_id": shapes["id"]}
+    service.transact(lambda session: session.execute(update(WorkerRequest).values(request=request)))
+    assert service.get(path)["spec"] == stored
 
 
 def test_a_sweep_whose_spec_this_version_cannot_read_is_shown_and_says_so(service, shapes):
