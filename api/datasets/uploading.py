@@ -93,7 +93,7 @@ def register(context: Context, caller: Caller, upload_request: UploadRequest, up
                 if _count_releases(root) != releases:  # this archive may be among the released ones
                     _store_archive(context, key, archive, sha256)
                 dataset = _add(context, caller, upload_request.name, key, size)
-        except ApiError:
+        except Exception:  # if the commit has succeeded all the same, the archive is referred to and stays
             release(context, key)
             raise
     checks.check_new(context, dataset)

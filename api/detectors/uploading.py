@@ -60,7 +60,7 @@ def register(context: Context, caller: Caller, upload_request: DetectorUpload, u
     context.artifacts.put(upload.path, key, upload.sha256)
     try:
         return Detector.model_validate(_add(context, caller, values))
-    except ApiError:
+    except Exception:  # if the commit has succeeded all the same, the file is referred to and stays
         release(context, key)
         raise
 

@@ -4,14 +4,17 @@ import hashlib
 import json
 
 import pytest
-from sqlalchemy import select
-from test_api_uploads import files_of
+from sqlalchemy import event, select
+from sqlalchemy.exc import OperationalError
+from test_api_uploads import files_of, send, zip_folder
 
+from api.detectors import uploading
 from frs.events import ErrorInfo
 from store.artifacts.uploads import accept_import, refuse_import
 from store.db.tables import Detector, WorkerRequest
 from store.states import DetectorStatus, RequestKind
 
+LOST = OperationalError("INSERT", {}, Exception("the connection was lost"))
 GFL = {"architecture": "gfl"}
 BIN = {"Content-Type": "application/octet-stream"}
 
@@ -130,3 +133,41 @@ def test_the_student_of_a_job_is_kept_when_its_detector_is_deleted(service, shap
     service.client.delete("/detectors/small")
     [student] = service.get(f"/jobs/{job_id}/checkpoints")["data"]
     assert service.client.get(f"/checkpoints/{student['id']}/content").content == b"0123456789"
+
+
+def lose_connection(service, table):
+    """Let the next insert into the table fail, as if the database had closed the connection."""
+
+    def fail(connection, cursor, statement, *_):
+        if statement.startswith(f"INSERT INTO {table} "):
+            event.remove(service.database.engine, "before_cursor_execute", fail)
+            raise LOST
+
+    event.listen(service.database.engine, "before_cursor_execute", fail)
+
+
+@pytest.mark.parametrize("table", ["detectors", "audit"])
+def test_weights_whose_row_is_not_added_are_deleted(service, table):
+    lose_connection(service, table)
+    service.assert_problem(send_weights(service), 503, "database_unavailable")
+    assert files_of(service.settings) == set()
+    assert send_weights(service).status_code == 201
+
+
+def test_an_archive_whose_row_is_not_added_is_deleted(service, shapes):
+    archive = zip_folder(service.settings.datasets_root / "shapes")
+    lose_connection(service, "datasets")
+    service.assert_problem(send(service, archive), 503, "database_unavailable")
+    assert files_of(service.settings) == set()
+    assert send(service, archive).status_code == 201
+
+
+def test_weights_whose_commit_is_reported_as_failed_are_kept(service, monkeypatch):
+    def add_and_lose_connection(*arguments):
+        add(*arguments)
+        raise LOST
+
+    add = uploading._add
+    monkeypatch.setattr(uploading, "_add", add_and_lose_connection)
+    service.assert_problem(send_weights(service), 503, "database_unavailable")
+    assert len(files_of(service.settings)) == 1 and service.get("/detectors/uploaded")["status"] == "importing"
