@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain, repeat
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -29,7 +30,7 @@ MAX_SYNC_BYTES = 64 << 20
 """Maximum size of an annotation file that is read during a request."""
 _CHUNK_BYTES = 1 << 20
 _RETRY_DELAYS = (1.0, 5.0, 30.0)
-"""Seconds before each retry of a failed background check."""
+"""Seconds before each retry of failed background checks; the last delay repeats."""
 _background_check_lock = threading.Lock()
 _log = logging.getLogger(__name__)
 
@@ -135,15 +136,21 @@ def resume(context: Context) -> None:
 
 
 def _run_all(context: Context, datasets: Sequence[Dataset]) -> None:
-    for dataset in datasets:
+    """Check data sets in rounds until the result of each is stored, also after a long outage of the database."""
+    delays = chain(_RETRY_DELAYS, repeat(_RETRY_DELAYS[-1]))
+    while datasets := [dataset for dataset in datasets if not _try_run(context, dataset)]:
+        time.sleep(next(delays))
+
+
+def _try_run(context: Context, dataset: Dataset) -> bool:
+    """Check a data set; return whether its result is stored."""
+    try:
         with _background_check_lock:
-            for delay in (*_RETRY_DELAYS, None):
-                try:
-                    run(context, dataset)
-                    break
-                except Exception:  # continue with the other data sets; `resume` repeats this check
-                    _log.exception("check result not stored", extra={"dataset_id": dataset.id})
-                    time.sleep(delay or 0)
+            run(context, dataset)
+    except Exception:  # continue with the other data sets
+        _log.exception("check result not stored", extra={"dataset_id": dataset.id})
+        return False
+    return True
 
 
 def _hash_annotations(root: Path, dataset: Dataset) -> dict[str, str]:

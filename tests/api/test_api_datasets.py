@@ -6,7 +6,9 @@ import shutil
 import threading
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
+from sqlalchemy.exc import OperationalError
+from waiting import until
 
 from api.datasets import checks
 from frs.dataset.report import Report
@@ -175,6 +177,21 @@ def test_a_check_interrupted_by_a_restart_is_repeated(service, shapes, blocked_c
     checks.resume(service.client.app.state.context)
     assert done.wait(10)
     assert service.get("/datasets/shapes") == shapes
+
+
+def test_a_check_whose_result_is_not_stored_for_long_is_repeated(service, monkeypatch):
+    monkeypatch.setattr(checks, "_RETRY_DELAYS", (0.0,))
+    monkeypatch.setattr(checks, "MAX_SYNC_IMAGES", 5)
+    failures = iter(range(9))
+
+    def fail(connection, cursor, statement, *_):
+        if statement.startswith("UPDATE datasets ") and next(failures, None) is not None:
+            raise OperationalError(statement, {}, Exception("the connection was lost"))
+
+    event.listen(service.database.engine, "before_cursor_execute", fail)
+    assert service.register("shapes")["status"] == "checking"
+    until(lambda: service.get("/datasets/shapes")["status"] == "ready")
+    assert next(failures, None) is None
 
 
 def test_images_are_counted_without_parsing(tmp_path):
