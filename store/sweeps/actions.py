@@ -7,11 +7,11 @@ from store.db import audit, idempotency, ids
 from store.db.audit import Actor
 from store.db.database import insert
 from store.db.idempotency import Idempotency
-from store.db.sweep_tables import Sweep, Trial
+from store.db.sweep_tables import Sweep
 from store.errors import SweepActionNotAllowed, SweepNotFound
 from store.jobs.submission import pin_references
 from store.states import ACTIVE_SWEEPS, JobStatus, SweepStatus
-from store.sweeps import members
+from store.sweeps import members, trials
 from store.sweeps.definition import SweepSpec
 from store.sweeps.lock import lock_sweeps
 
@@ -97,8 +97,8 @@ def resume(session: Session, sweep_id: str, actor: Actor) -> tuple[Sweep, list[s
             sweep.search_end = None
         else:
             sweep.status = SweepStatus.CONFIRMING
-        failed = (Trial.sweep_id == sweep.id, Trial.status == JobStatus.FAILED)
-        sweep.failures_before_resume = session.scalars(select(func.count()).select_from(Trial).where(*failed)).one()
+        rows = trials.read(session, sweep)  # a job that was retried meanwhile has not failed
+        sweep.failures_before_resume = sum(row.status == JobStatus.FAILED for row in rows)
         audit.record(session, actor, "sweep.resume", [sweep.id])
         return sweep, members.unpause(session, sweep, actor)
     sweep = _get(session, sweep_id)

@@ -306,6 +306,19 @@ def test_a_resumed_sweep_forgives_earlier_failures(start):
     assert sweep.row.best_setting == 3
 
 
+def test_jobs_that_fail_again_after_a_retry_and_a_resume_count(start):
+    sweep = start(space={RATE: [0.1, 0.2, 0.3, 0.4, 0.5]})
+    job_ids = sweep.advance()[:3]
+    for _ in range(2):
+        for job_id in job_ids:
+            sweep.fail(job_id)
+        sweep.advance()
+        assert sweep.row.error["code"] == "too_many_failures"
+        for job_id in job_ids:
+            sweep.harness.do(job_actions.retry, job_id)
+        sweep.act(actions.resume)
+
+
 def test_a_retried_trial_counts_again(start):
     sweep = start()
     first, *others = sweep.advance()
