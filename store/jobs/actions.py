@@ -66,8 +66,8 @@ def resume(session: Session, job_id: str, actor: Actor | None = None) -> Job:
     queued again as well.
     """
     job = _lock_for_action(session, job_id, Action.RESUME, failures_reset_at_attempt=Job.attempt)
-    _queue_again(session, job, actor)
-    audit.record(session, actor, "job.resume", [job.id])
+    others = _queue_again(session, job, actor)
+    audit.record(session, actor, "job.resume", [job.id, *others])
     return job
 
 
@@ -82,8 +82,9 @@ def retry(session: Session, job_id: str, actor: Actor | None = None) -> tuple[Jo
     keys = _file_keys(session, [job.id])
     for table in (Checkpoint, Artifact, Metric, Evaluation):
         session.execute(delete_from(table).where(table.job_id == job.id))
-    _queue_again(session, job, actor)
+    others = _queue_again(session, job, actor)
     audit.record(session, actor, "job.retry", [job.id])
+    audit.record(session, actor, "job.resume", others)
     return job, keys
 
 
@@ -156,31 +157,40 @@ def _current_job(session: Session, job_id: str, action: Action) -> Job:
     return job
 
 
-def _queue_again(session: Session, job: Job, actor: Actor | None = None) -> None:
-    """Queue the job again, with those that were cancelled with it or failed because of it, and recursively theirs."""
+def _queue_again(session: Session, job: Job, actor: Actor | None) -> list[str]:
+    """Queue the job again, with those that were cancelled with it or failed because of it, and recursively theirs.
+
+    Returns the ids of the others.
+    """
     cancelled_at = job.cancel_requested_at
     move_to(session, job, JobStatus.QUEUED, actor)
-    if cancelled_at is not None:
-        _revive_members(session, job, cancelled_at)
-    _revive_dependents(session, job)
+    members = [] if cancelled_at is None else _revive_members(session, job, cancelled_at, actor)
+    return members + _revive_dependents(session, job, actor)
 
 
-def _revive_members(session: Session, job: Job, cancelled_at: float) -> None:
-    """Queue the job's children again that were cancelled with it; withdraw the cancel of those that still run."""
+def _revive_members(session: Session, job: Job, cancelled_at: float, actor: Actor | None) -> list[str]:
+    """Queue the job's children again that were cancelled with it; withdraw the cancel of those that still run.
+
+    Returns their ids, and those of the jobs that are queued again because of them.
+    """
     cancelled_with_job = (Job.parent_id == job.id, Job.cancel_requested_at == cancelled_at)
-    lock_jobs(session, *cancelled_with_job, Job.status == JobStatus.RUNNING, cancel_requested_at=None)
+    running = lock_jobs(session, *cancelled_with_job, Job.status == JobStatus.RUNNING, cancel_requested_at=None)
+    ids = [member.id for member in running]
     is_cancelled = (*cancelled_with_job, Job.status == JobStatus.CANCELLED)
     for member in lock_jobs(session, *is_cancelled, failures_reset_at_attempt=Job.attempt):
-        _queue_again(session, member)
+        ids += [member.id, *_queue_again(session, member, actor)]
+    return ids
 
 
-def _revive_dependents(session: Session, job: Job) -> None:
+def _revive_dependents(session: Session, job: Job, actor: Actor | None) -> list[str]:
     run = aliased(Job)
     compares = exists(select(run.id).where(run.id == job.id, queries.is_compared(run, Job)).correlate(Job))
     has_failed = (Job.status == JobStatus.FAILED, Job.end_reason == EndReason.DEPENDENCY_FAILED)
     depends_on_job = or_(Job.teacher_job_id == job.id, Job.parent_id == job.id, compares)
+    ids: list[str] = []
     for dependent in lock_jobs(session, *has_failed, depends_on_job):
-        _queue_again(session, dependent)
+        ids += [dependent.id, *_queue_again(session, dependent, actor)]
+    return ids
 
 
 def _read_job(session: Session, job_id: str) -> Job:
