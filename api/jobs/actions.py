@@ -142,16 +142,18 @@ def _act(
 ) -> Job:
     """Apply an action to a job and return the job.
 
-    With `reactivates`, a job that had ended counts against the quotas. Raises JobNotFound, ActionNotAllowed, and
+    With `reactivates`, a job that had ended counts against its owner's quotas. Raises JobNotFound, ActionNotAllowed, and
     ApiError 403 or 429 if a quota is exceeded.
     """
     if reactivates:
         with context.database.read() as session:
-            disk_quota.check(session, context.settings, caller)
+            owner = quota.limited_owner(session, caller, service.get_row(session, caller, job_id))
+            disk_quota.check(session, context.settings, owner)
     with context.database.write() as session:
-        had_ended = service.get_row(session, caller, job_id).status.is_terminal
+        job = service.get_row(session, caller, job_id)
+        had_ended = job.status.is_terminal
         action(session, job_id, caller.actor)
         if reactivates and had_ended:
-            quota.check(session, context.settings, caller, 0)
+            quota.check(session, context.settings, quota.limited_owner(session, caller, job), 0)
         session.commit()
     return service.get_job(context.database, caller, job_id)

@@ -140,17 +140,19 @@ def test_a_run_group_is_accepted_or_rejected_as_a_whole(service, client_with):
     assert len(alice.get("/jobs").json()["data"]) == 6
 
 
+@pytest.mark.parametrize("is_admin", [False, True])
 @pytest.mark.parametrize("action", ["resume", "retry"])
-def test_an_ended_job_restarts_only_within_the_quota(service, client_with, action):
+def test_an_ended_job_restarts_only_within_the_quota_of_its_owner(service, client_with, action, is_admin):
     alice = with_dataset(client_with(max_active_jobs=1))
+    caller = service.client if is_admin else alice
     first = alice.post("/jobs", json=TRAIN).json()["id"]
     alice.post(f"/jobs/{first}/cancel")
     second = alice.post("/jobs", json=TRAIN).json()["id"]
-    service.assert_problem(alice.post(f"/jobs/{first}/{action}"), 429, "quota_exceeded")
+    service.assert_problem(caller.post(f"/jobs/{first}/{action}"), 429, "quota_exceeded")
     alice.post(f"/jobs/{second}/pause")
     assert alice.post(f"/jobs/{second}/resume").status_code == 202, "a paused job counts as active"
     alice.post(f"/jobs/{second}/cancel")
-    assert alice.post(f"/jobs/{first}/{action}").status_code == 202
+    assert caller.post(f"/jobs/{first}/{action}").status_code == 202
 
 
 def test_a_repeated_idempotent_request_succeeds_at_the_quota(client_with):
