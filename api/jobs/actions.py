@@ -142,8 +142,8 @@ def _act(
 ) -> Job:
     """Apply an action to a job and return the job.
 
-    With `reactivates`, a job that had ended counts against its owner's quotas. Raises JobNotFound, ActionNotAllowed, and
-    ApiError 403 or 429 if a quota is exceeded.
+    With `reactivates`, a job that had ended counts against its owner's quotas. Raises JobNotFound, ActionNotAllowed,
+    and ApiError 403 or 429 if a quota is exceeded.
     """
     if reactivates:
         with context.database.read() as session:

@@ -8,11 +8,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
 
+from store.artifacts import local_files
 from store.settings import Settings
 
 TRAIN = "train"
@@ -57,6 +59,17 @@ def broker_folders(settings: Settings) -> dict[str, Path]:
         "control_folder": settings.broker_folder / "control",
         "processed_folder": settings.broker_folder / "processed",
     }
+
+
+def remove_read(settings: Settings) -> None:
+    """Delete messages that the `filesystem://` transport keeps after they were read, long after they have expired."""
+    folder = broker_folders(settings)["processed_folder"]
+    if folder.is_dir():
+        stale = local_files.filesystem_time(folder) - local_files.STALE_SECONDS
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):  # another worker has deleted it
+                if path.lstat().st_mtime < stale:
+                    path.unlink()
 
 
 class Wakeups:

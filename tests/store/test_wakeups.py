@@ -1,3 +1,4 @@
+import os
 import socket
 import threading
 import time
@@ -5,7 +6,7 @@ import time
 import pytest
 
 from store.initialise import initialise
-from store.scheduling.wakeups import TRAIN, Wakeups, celery_app, wakeup_sender
+from store.scheduling.wakeups import TRAIN, Wakeups, celery_app, remove_read, wakeup_sender
 from store.settings import Settings
 
 JOB = "job_00000000000000000000000000"
@@ -57,6 +58,24 @@ def test_a_wakeup_is_a_json_message_in_the_data_folder(tmp_path):
     assert message.headers["expires"]
     assert message.content_type == "application/json"
     assert message.payload[0] == [JOB]
+
+
+def test_messages_that_were_read_are_removed_once_they_are_stale(tmp_path):
+    settings = Settings(data=tmp_path / "data")
+    initialise(settings)
+    app = celery_app(settings)
+    send = wakeup_sender(app)
+    for _ in range(3):
+        send(JOB)
+    with app.connection() as connection:
+        messages = connection.SimpleQueue("frs")
+        for _ in range(2):
+            messages.get(timeout=5).ack()
+    read = list(settings.broker_folder.glob("processed/*.msg"))
+    os.utime(read[0], (1.0, 1.0))
+    remove_read(settings)
+    assert list(settings.broker_folder.glob("processed/*")) == [read[1]]
+    assert len(list(settings.broker_folder.glob("messages/*.msg"))) == 1
 
 
 @pytest.mark.parametrize("broker", ["refuses", "is silent"])

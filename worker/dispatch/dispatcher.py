@@ -21,7 +21,7 @@ from store.jobs.lease import Lease
 from store.reaper import Reaper
 from store.requests import worker_requests
 from store.requests.worker_requests import RequestLease
-from store.scheduling import worker_registry
+from store.scheduling import wakeups, worker_registry
 from store.scheduling.queue import GpuCapacity
 from store.scheduling.requirements import FREE_SPACE, imagenet_weights
 from store.settings import Settings
@@ -106,6 +106,7 @@ class Dispatcher:
             PeriodicTask("remove work folders", remove_folders, settings.reap_seconds),
             PeriodicTask("remove unused uploads", remove_uploads, SWEEP_SECONDS),
             PeriodicTask("apply retention", partial(clean_up.remove_expired, settings, database), SWEEP_SECONDS),
+            PeriodicTask("remove read wake-ups", partial(wakeups.remove_read, settings), SWEEP_SECONDS),
             PeriodicTask("end a killed backup", partial(clean_up.end_killed_backup, settings), SWEEP_SECONDS),
         ]
         self._slots: list[Slot] = []
