@@ -50,13 +50,15 @@ class PredictorPool:
             if not predictor.lock.acquire(timeout=PREDICT_SECONDS):
                 raise _busy()
             try:
-                if not predictor.is_running:
+                answered = predictor.ask(image)
+                if answered is None:  # it was not started yet, or has ended since the last image
                     predictor.start(self._artifacts, file)
-                started = time.perf_counter()
-                answer = predictor.ask(image)
-                milliseconds = 1000 * (time.perf_counter() - started)
+                    answered = predictor.ask(image)
             finally:
                 predictor.lock.release()
+        if answered is None:
+            raise _failed("The exported file ended without an answer for this image.")
+        answer, milliseconds = answered
         if "unreadable" in answer:
             detail = f"The image cannot be read: {answer['unreadable']}."
             hint = "Send a JPEG, PNG, BMP or WebP image of at most 50 million pixels."
@@ -113,10 +115,6 @@ class _Predictor:
         self.classes: list[str] = []
         self._process: subprocess.Popen[str] | None = None
 
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
     def start(self, artifacts: Artifacts, file: Artifact) -> None:
         """Start the process on a copy of the file, which exists only until it is loaded. Raise ApiError 504."""
         environment = {name: value for name, value in os.environ.items() if name in _INHERITED}
@@ -132,44 +130,63 @@ class _Predictor:
                     stderr=stderr,
                     text=True,
                 )
-            first = self._read(START_SECONDS)
+            try:
+                first = self._read(self._process, START_SECONDS)
+            except TimeoutError:
+                first = None
             if first is None:
                 _log.error("exported file not loaded: %s", log.read_text()[-1000:], extra={"key": file.key})
                 raise _failed("The exported file could not be loaded.")
         self.classes = first["classes"]
         _log.info("exported file loaded. %s", first["isolation"], extra={"key": file.key})
 
-    def ask(self, image: Path) -> Document:
-        """Return the process's answer for an image. Raise ApiError 504 if there is none in time."""
-        assert self._process and self._process.stdin
-        with suppress(OSError):  # it has died since, which `_read` reports
-            print(image, file=self._process.stdin, flush=True)
-        answer = self._read(PREDICT_SECONDS)
-        if answer is None:
-            raise _failed("The exported file gave no answer for this image.")
-        return answer
+    def ask(self, image: Path) -> tuple[Document, float] | None:
+        """Return the process's answer for an image and the time in ms; None if no process runs, or if it ends.
+
+        Raises ApiError 504 if there is no answer in time.
+        """
+        process = self._process
+        if process is None:
+            return None
+        assert process.stdin
+        started = time.perf_counter()
+        with suppress(OSError):  # it has ended, which `_read` returns
+            print(image, file=process.stdin, flush=True)
+        try:
+            answer = self._read(process, PREDICT_SECONDS)
+        except TimeoutError:
+            raise _failed("The exported file gave no answer for this image in time.") from None
+        return None if answer is None else (answer, 1000 * (time.perf_counter() - started))
 
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            self._process = None
 
-    def _read(self, seconds: float) -> Document | None:
-        """Return the next line. Kill the process and return None if there is no whole one within `seconds`."""
-        process = self._process
-        assert process and process.stdout
-        timer = threading.Timer(seconds, process.kill)
+    def _read(self, process: subprocess.Popen[str], seconds: float) -> Document | None:
+        """Return the next line; None if the process ends. Kill it and raise TimeoutError after `seconds`."""
+        assert process.stdout
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, end)
         timer.start()
         try:
             line = process.stdout.readline()
         finally:
             timer.cancel()
-        if not line.endswith("\n"):
-            self.close()
-            return None
-        answer: Document = json.loads(line)
-        return answer
+        if line.endswith("\n"):
+            answer: Document = json.loads(line)
+            return answer
+        self.close()
+        if is_late.is_set():
+            raise TimeoutError
+        return None
 
 
 def _busy() -> ApiError:
