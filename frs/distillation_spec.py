@@ -88,7 +88,8 @@ class Distillation(Spec):
     0. Absent: the method's."""
     init_from_teacher: StrictBool = False
     """Whether the layers of the student's neck and head start from the teacher's weights where name and shape agree;
-    the baseline does not. At least one convolution must agree. Without distillation: `method: none`."""
+    the baseline does not. At least one convolution must agree. A student that starts from another job's keeps its own
+    neck and head. Without distillation: `method: none`."""
     accept_weak_teacher: StrictBool = False
     """Whether to train under a teacher whose mAP on the validation split is below 0.01."""
     teacher_cache: Literal["auto", "on", "off"] = "auto"

@@ -106,6 +106,8 @@ QUANTIZE_KEEPS = {
     *("keep_background_images", "seed"),
 }
 """Fields of a schedule that `quantisation_of` keeps: what a student is trained on, not how long and how fast."""
+QUANTIZE_DROPS = {"init_from_teacher", "warmup_steps"}
+"""Fields of a distillation that `quantisation_of` drops: where the student starts from, and a length in steps."""
 DISTILLATION_FIELDS = {"teacher", "method", "unlabelled", "distillation", "baseline"}
 """Fields of a distillation; a job without a teacher does not have them."""
 
@@ -338,7 +340,7 @@ def quantisation_of(spec: JobSpec, job_id: str) -> JobSpec:
     kept = {"dataset", "evaluation", "max_invalid_fraction"} | (
         DISTILLATION_FIELDS - {"baseline"} if spec.teacher else set()
     )
-    fields = spec.model_dump(mode="json", include=kept)
+    fields = spec.model_dump(mode="json", include=kept, exclude={"distillation": QUANTIZE_DROPS})
     schedule = spec.schedule.model_dump(mode="json", include=QUANTIZE_KEEPS)
     resources = spec.resources.model_dump(mode="json", exclude={"max_minutes"})
     own = {"kind": "quantize", "name": _suffixed_name(spec, "-quantized"), "student": {"job": job_id}}

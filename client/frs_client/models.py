@@ -1,6 +1,6 @@
 """The types of the API, written by `make client` from its OpenAPI document."""
 
-# SHA-256 of the schemas: 9f1f434d8bbf844221ea9c671d9038af5d45113fad10e3443f95b25a2190b492
+# SHA-256 of the schemas: 2cad9e063d9620863b99fb13d2a4e813cf05b11186518597db79bb9c181956cf
 
 from __future__ import annotations
 
@@ -314,7 +314,8 @@ class Distillation(Model):
     init_from_teacher: bool = False
     """
     Whether the layers of the student's neck and head start from the teacher's weights where name and shape agree;
-    the baseline does not. At least one convolution must agree. Without distillation: `method: none`.
+    the baseline does not. At least one convolution must agree. A student that starts from another job's keeps its own
+    neck and head. Without distillation: `method: none`.
     """
     accept_weak_teacher: bool = False
     """Whether to train under a teacher whose mAP on the validation split is below 0.01."""

@@ -215,8 +215,13 @@ def _init_from_teacher(
 ) -> StepResult[nn.Module]:
     """Copy the teacher's neck and head into the student where they agree. Raise InitMismatch if nothing does.
 
-    Class layers of a teacher that keeps classes of its own are not copied: their rows mean other classes.
+    A student with weights of its own for neck and head keeps them. Class layers of a teacher that keeps classes of its
+    own are not copied: their rows mean other classes.
     """
+    if context.spec.student.weights is not None:
+        message = "The student keeps its neck and head: `distillation.init_from_teacher` does not replace trained ones."
+        context.reporter.warn(message)
+        return StepResult(student, message, warning=True)
     keeps_own_classes = teacher.classes is not None and not teacher.classes.used
     description = context.spec.student.description
     class_keys = class_layers(description, len(data.classes)).keys() if keeps_own_classes else frozenset()

@@ -11,16 +11,20 @@ from test_plan import planned as planned
 from test_teacher_classes import save
 from tiny import ARCHITECTURES, Train, described, job
 
+from frs import events
 from frs.cli import report_text
 from frs.detector_spec import DescribedDetector
 from frs.detectors import builder
+from frs.detectors.weights import read
 from frs.distillation.student_init import copy_neck_and_head
+from frs.engine import delivery, stages
 from frs.errors import InitMismatch
 from frs.evaluation import report
 from frs.facts import RunFacts, TeacherInit
 from frs.preflight.estimate import Estimate
-from frs.spec import JobSpec, baseline_of
-from frs.training.stop_request import Interrupted
+from frs.resolved import ResolvedDetector, resolve
+from frs.spec import JobSpec, baseline_of, quantisation_of
+from frs.training.stop_request import Interrupted, StopRequest
 
 INIT = {"init_from_teacher": True}
 AUTO = {"feature_weight": "auto", "logit_weight": "auto"}
@@ -106,6 +110,35 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train: Train, tmp_path: Path)
 def test_the_baseline_is_the_same_student_without_the_teachers_weights() -> None:
     plain = JobSpec.model_validate(job(baseline=True))
     assert baseline_of(JobSpec.model_validate(job(baseline=True, distillation=INIT))) == baseline_of(plain)
+
+
+@pytest.mark.parametrize("kind", ["quantize", "distill"])
+def test_a_student_of_another_job_keeps_its_neck_and_head(
+    data: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(delivery, "emit_richness", lambda *_: None)
+    settings = {"method": "none", "distillation": AUTO | INIT}
+    fields = job(teacher=wider_teacher(neck_channels=32), schedule={"max_steps": 1, "epochs": None}, **settings)
+    student = described(neck_channels=32, init={"job": f"job_{'0' * 26}"})
+    weights = ResolvedDetector(description=DescribedDetector.model_validate(student), weights=models / "teacher.pth")
+    spec = JobSpec.model_validate(fields | {"kind": kind, "student": student})
+    resolved = resolve(JobSpec.model_validate(fields), data, models).model_copy(
+        update={"job": spec, "student": weights}
+    )
+    emitted: list[events.Event] = []
+    stages.run(resolved, tmp_path, emitted.append, StopRequest(workdir=tmp_path))
+    assert "teacher_init" not in facts(emitted)
+    assert "keeps its neck and head" in " ".join(facts(emitted)["warnings"])
+    [file] = (tmp_path / "student").glob("*.safetensors")
+    before, after = (read(path)["state_dict"]["bbox_head.gfl_cls.weight"] for path in (weights.weights, file))
+    assert (before - after).abs().max() < 0.01
+
+
+def test_a_job_that_quantizes_a_student_starts_from_that_student() -> None:
+    source = JobSpec.model_validate(job(distillation=INIT | {"mask": "uniform", "warmup_steps": 500}))
+    assert quantisation_of(source, f"job_{'0' * 26}").distillation == source.distillation.model_copy(
+        update={"init_from_teacher": False, "warmup_steps": "auto"}
+    )
 
 
 @pytest.mark.parametrize("init", [{"weights": "student.pth"}, {"detector": "cells"}])
