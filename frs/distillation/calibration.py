@@ -8,6 +8,7 @@ orders of magnitude.
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from statistics import geometric_mean
 from typing import Any
@@ -22,12 +23,12 @@ from frs.distillation.distiller import Distiller
 from frs.distillation.losses import weighted_mean
 from frs.distillation.outputs import TeacherLevel
 from frs.distillation_spec import TermName
+from frs.errors import NoGradient
 from frs.facts import LossWeights
 from frs.training.preserve_state import preserve_state
 from frs.training.process_group import all_reduce_mean, average_gradients, world_size
 
 PrecisionContext = Callable[[], AbstractContextManager[object]]
-MIN_GRADIENT_NORM = 1e-12
 FIT_STEPS = 60
 FIT_LEARNING_RATE = 1e-2
 
@@ -39,20 +40,22 @@ def calibrate(
 
     The first calibration fits the terms' layers, and the terms ramp up from its `step` on. The student and the random
     state are left unchanged. `precision()` returns the context in which training runs its forward passes.
+
+    Raises NoGradient if a term whose weight is open has no gradient in any batch.
     """
     batches, first = list(batches), not distiller.calibrated
     with preserve_state(distiller.student):
         if first and distiller.layers is not None:
             fit_layers(distiller, distiller.layers, batches)
         norms = [measure_gradient_norms(distiller, batch, precision) for batch in batches]
-    calibrated = {name: distiller.ratios[name] * _mean_norm_ratio(norms, name) for name in distiller.terms}
     fixed = distiller.fixed_weights
-    return LossWeights(
-        feature=calibrated.get("feature") if fixed.feature is None else fixed.feature,
-        logit=calibrated.get("logit") if fixed.logit is None else fixed.logit,
-        ramp_from=step if first else distiller.weights.ramp_from,
-        calibrated_at=step,
-    )
+    calibrated: dict[str, Any] = {
+        name: distiller.ratios[name] * _mean_norm_ratio(norms, name)
+        for name in distiller.terms
+        if fixed.of(name) is None
+    }
+    ramp_from = step if first else distiller.weights.ramp_from
+    return replace(fixed, **calibrated, ramp_from=ramp_from, calibrated_at=step)
 
 
 def fit_layers(distiller: Distiller, layers: nn.Module, batches: list[dict[str, Any]]) -> None:
@@ -109,9 +112,17 @@ def measure_gradient_norms(
 def _mean_norm_ratio(norms: list[dict[str, float]], term: TermName) -> float:
     """Return the task's gradient norm divided by the term's, as a geometric mean over batches.
 
-    The ratios of the batches differ by factors, so the geometric mean is the appropriate average.
+    The ratios of the batches differ by factors, so the geometric mean is the appropriate average. A batch without a
+    gradient has no ratio: mask `boxes` is 0 everywhere if augmentation has cropped all boxes. Raises NoGradient if no
+    batch has one.
     """
-    return geometric_mean(max(norm["task"], MIN_GRADIENT_NORM) / max(norm[term], MIN_GRADIENT_NORM) for norm in norms)
+    ratios = [norm["task"] / norm[term] for norm in norms if norm["task"] and norm[term]]
+    if not ratios:
+        raise NoGradient(
+            f"None of the {len(norms)} batches of the calibration has a gradient of the task loss and the {term} term.",
+            f"Use a larger `schedule.batch_size`, or set `distillation.{term}_weight` to a number.",
+        )
+    return geometric_mean(ratios)
 
 
 @torch.no_grad()

@@ -42,6 +42,8 @@ MIN_TEACHER_MAP = 0.01
 """Minimum mAP of a teacher on the validation split; a lower one is no better than chance."""
 SHORT_RUN_STEPS = 4
 """Up to this number of training steps, a job's probe skips the memory estimate from batches of one and two images."""
+MAX_BATCHES_READ = 32
+"""Largest number of batches that are read to find one with boxes for the probe."""
 
 
 @dataclass(frozen=True)
@@ -249,9 +251,7 @@ def _probe(
     """Run `repeats` training steps that leave no state behind. Raise BatchTooLarge if the batch does not fit."""
     context.reporter.phase("probing")
     MessageHub.get_current_instance().update_info("epoch", 0)  # TOOD's loss reads it
-    started = time.monotonic()
-    batch = _first_batch(context, data)
-    loading_seconds = time.monotonic() - started
+    batch, loading_seconds = _first_batch(context, data)
     thorough = resolved.steps > SHORT_RUN_STEPS or repeats > 1
     forward_context = partial(autocast, context.precision, context.device.type)
     config = ProbeConfig(forward_context, context.job.schedule, resolved.optimizer, repeats, estimate_memory=thorough)
@@ -273,11 +273,19 @@ def _unsupported_if_a_base_config_fails(context: RunContext) -> AbstractContextM
     return unsupported_on_error(f"{student.config} fails in a training step on images that are resized and flipped")
 
 
-def _first_batch(context: RunContext, data: LoadedSplits) -> Batch:
-    """Return one process's share of the first batch; a plan measures it in one process for a job of several."""
-    batch = next(iter(context.training_loaders(data, workers=0)(0, 1)))
+def _first_batch(context: RunContext, data: LoadedSplits) -> tuple[Batch, float]:
+    """Return one process's share of the first batch in which it has boxes, and the time to read a batch in s.
+
+    A plan measures the share in one process for a job of several. Augmentation may crop all boxes of a batch; then some
+    terms have no gradient. If that is so in many batches, the last of them is returned.
+    """
     planned_processes = context.job.resources.trainers // process_group.world_size()
-    return first_images(batch, -(-len(batch["inputs"]) // planned_processes))
+    started = time.monotonic()
+    for read, batch in enumerate(context.training_loaders(data, workers=0)(0, MAX_BATCHES_READ), start=1):
+        share = first_images(batch, -(-len(batch["inputs"]) // planned_processes))
+        if any(len(sample.gt_instances) for sample in share["data_samples"]):
+            break
+    return share, (time.monotonic() - started) / read
 
 
 def _check_gradients(context: RunContext, result: Probe) -> StepResult[None]:

@@ -18,6 +18,7 @@ from frs.distillation.weight_schedule import WeightSchedule
 from frs.distillation_spec import Distillation
 from frs.engine.hooks import WeightAdjustmentHook
 from frs.engine.loop import LoopState
+from frs.errors import NoGradient
 
 AUTO = {"feature_weight": "auto", "logit_weight": "auto"}
 
@@ -34,6 +35,28 @@ def test_each_weighted_term_has_its_target_gradient_ratio_to_the_task_loss() -> 
     assert model.weights.feature is not None and model.weights.logit is not None
     assert model.weights.feature * norms["feature"] == pytest.approx(12 * norms["task"], rel=0.01)
     assert model.weights.logit * norms["logit"] == pytest.approx(0.5 * norms["task"], rel=0.01)
+
+
+def without_boxes() -> dict[str, Any]:
+    raw = batch()
+    for sample in raw["data_samples"]:
+        sample.gt_instances = sample.gt_instances[:0]
+    return raw
+
+
+def test_batches_without_a_gradient_do_not_change_the_weights() -> None:
+    model = distiller(weights=LossWeights(None, None), method="boxes")
+    model.weights = calibrate(model, [batch()], step=0)  # the adapter is fitted once
+    expected = calibrate(model, [batch(), batch()], step=1)
+    assert calibrate(model, [without_boxes(), batch(), batch(), without_boxes()], step=1) == expected
+
+
+def test_a_term_without_a_gradient_in_any_batch_is_refused() -> None:
+    model = distiller(weights=LossWeights(None, 0.1), method="boxes")
+    with pytest.raises(NoGradient, match=r"None of the 2 .* feature term"):
+        calibrate(model, [without_boxes()] * 2, step=0)
+    fixed = distiller(weights=LossWeights(0.1, 0.1), method="boxes")
+    assert calibrate(fixed, [without_boxes()], step=0).feature == 0.1
 
 
 def test_the_ramp_starts_at_the_step_of_the_calibration() -> None:

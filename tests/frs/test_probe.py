@@ -32,7 +32,7 @@ from frs.preflight.probe import (
 from frs.preflight.setup import Models, check_teacher
 from frs.preflight.step_runner import StepRunner
 from frs.schedule_spec import Schedule
-from frs.training import memory
+from frs.training import batches, memory
 
 ADAMW = Schedule.model_validate({"optimizer": {"name": "adamw"}})
 ONE_STEP = ProbeConfig(nullcontext, ADAMW, "adamw", repeats=1, estimate_memory=False)
@@ -95,6 +95,22 @@ def test_a_run_with_the_probe_equals_one_without(
     assert "probing" not in [phase.phase for phase in of(events.Phase, without_probe)]
     assert values(without_probe) == values(with_probe)
     assert_equal(newest_checkpoint(tmp_path / "without_probe"), newest_checkpoint(tmp_path / "with_probe"))
+
+
+def test_gradients_are_checked_on_the_first_batch_that_has_boxes(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crop of `augmentation: strong` may leave a batch without any; mask `boxes` is then 0 everywhere."""
+    read, drawn = batches.DetectionImages.__getitem__, []
+
+    def crop_all_boxes_of_the_first(images: batches.DetectionImages, draw: Any) -> dict[str, Any]:
+        results = read(images, draw)
+        drawn.append(draw)
+        if len(drawn) <= 3:
+            results["data_samples"].gt_instances = results["data_samples"].gt_instances[:0]
+        return results
+
+    monkeypatch.setattr(batches.DetectionImages, "__getitem__", crop_all_boxes_of_the_first)
+    emitted = train(job(method="boxes", schedule={"max_steps": 1, "batch_size": 1, "epochs": None}))
+    assert min(facts(emitted)["gradients_at_start"].values()) > 0
 
 
 def test_only_the_first_attempt_runs_the_probe(train: Train) -> None:
