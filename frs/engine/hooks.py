@@ -128,7 +128,7 @@ class CalibrationHook(Hook):
         """Calibrate if it is due."""
         schedule = runner.train_loop.resolved_schedule
         if not runner.model.calibrated:
-            due = runner.iter >= min(schedule.warmup_steps, schedule.steps - 1)
+            due = runner.iter >= schedule.calibration_step
         else:
             due = self.recalibrate and runner.model.weights.calibrated_at < schedule.steps // 4 <= runner.iter
         if due:

@@ -20,9 +20,10 @@ from frs.detectors import loading
 from frs.detectors.builder import Description, class_layers
 from frs.detectors.unsupported import unsupported_on_error
 from frs.distillation.builder import build_distiller, distillation_facts
+from frs.distillation.distiller import Distiller
 from frs.distillation.student_init import copy_neck_and_head
 from frs.distillation.teacher import Teacher
-from frs.errors import ClassMismatch, TeacherNotCompetent
+from frs.errors import ClassMismatch, InvalidSpec, TeacherNotCompetent
 from frs.facts import RunFacts
 from frs.preflight import probe
 from frs.preflight.base_config_trial import try_detector
@@ -235,14 +236,41 @@ def _init_from_teacher(
 def _build_trained(
     context: RunContext, student: nn.Module, teacher: Teacher, resolved: ResolvedSchedule
 ) -> StepResult[nn.Module]:
-    """Build the module to train. Raise StrideMismatch or HeadMismatch if student and teacher do not fit."""
+    """Build the module to train. Raise StrideMismatch or HeadMismatch if student and teacher do not fit.
+
+    Raises InvalidSpec if no step would distil.
+    """
     context.reporter.facts(RunFacts(teacher_sha256=teacher.sha256, method=context.job.method))
     if context.job.method == "none":
         return StepResult(student, "Method `none`: the student trains without distillation.")
     distiller = build_distiller(student, teacher, context.job, resolved)
     context.reporter.facts(distillation_facts(distiller, context.job.distillation))
-    strides = ", ".join(map(str, distiller.strides))
-    return StepResult(acceleration.to_device(distiller, context.device), f"Strides in common: {strides}.")
+    message = f"Strides in common: {', '.join(map(str, distiller.strides))}."
+    late = _describe_late_distillation(context, distiller, resolved)
+    context.reporter.warn(*late)
+    trained = acceleration.to_device(distiller, context.device)
+    return StepResult(trained, " ".join([message, *late]), warning=bool(late))
+
+
+def _describe_late_distillation(context: RunContext, distiller: Distiller, resolved: ResolvedSchedule) -> list[str]:
+    """Return a warning if the run ends before the terms have their full weight. Raise InvalidSpec if no step distils.
+
+    A run of one or two steps distils in none with the default warm-up, too; it is a trial, and only warned of.
+    """
+    start = 0 if distiller.calibrated else resolved.calibration_step
+    if start and start == resolved.steps - 1 and context.job.schedule.lr_schedule.warmup_steps != "auto":
+        raise InvalidSpec(
+            f"No step would distil: `auto` weights are calibrated after the learning rate's warm-up of "
+            f"{resolved.warmup_steps} steps, and the run has {resolved.steps}.",
+            "Lower `schedule.lr_schedule.warmup_steps`, or remove it: `auto` is 5 % of the steps.",
+        )
+    reached = start + max(1, distiller.schedule.ramp_steps)
+    if reached < resolved.steps:
+        return []
+    return [
+        f"Distillation reaches its full weight after {reached} steps; the run has {resolved.steps}. To change that, "
+        "lower `distillation.warmup_steps` or `schedule.lr_schedule.warmup_steps`, or remove them."
+    ]
 
 
 def _probe(
@@ -283,9 +311,10 @@ def _first_batch(context: RunContext, data: LoadedSplits) -> tuple[Batch, float]
     started = time.monotonic()
     for read, batch in enumerate(context.training_loaders(data, workers=0)(0, MAX_BATCHES_READ), start=1):
         share = first_images(batch, -(-len(batch["inputs"]) // planned_processes))
+        seconds = (time.monotonic() - started) / read
         if any(len(sample.gt_instances) for sample in share["data_samples"]):
             break
-    return share, (time.monotonic() - started) / read
+    return share, seconds
 
 
 def _check_gradients(context: RunContext, result: Probe) -> StepResult[None]:

@@ -34,6 +34,11 @@ class ResolvedSchedule:
     learning_rate: float
     weight_decay: float
 
+    @property
+    def calibration_step(self) -> int:
+        """Number of steps before `auto` weights are calibrated: those of the warm-up, but fewer than the run's."""
+        return min(self.warmup_steps, self.steps - 1)
+
     def epoch_of(self, step: int) -> int:
         """Return the epoch (from 1) that contains `step` (from 1); 0 for step 0."""
         return math.ceil(step / self.steps_per_epoch)

@@ -55,6 +55,51 @@ def test_a_valid_job_is_estimated_completely(planned: Any) -> None:
     assert "mAP" in teacher_check.message
 
 
+def with_warmup(steps: Any, ramp: Any = "auto", **weights: Any) -> dict[str, Any]:
+    """Return changes to a spec of 8 steps."""
+    return {
+        "schedule": {"lr_schedule": {"warmup_steps": steps}},
+        "distillation": {"warmup_steps": ramp} | weights,
+    }
+
+
+AUTO = {"feature_weight": "auto", "logit_weight": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reached"),
+    [
+        (with_warmup(4, 4, **AUTO), 8),
+        (with_warmup(6, 10, logit_weight="auto"), 16),
+        (with_warmup(500, 8), 8),
+        (with_warmup("auto", 500), 500),
+    ],
+)
+def test_a_run_that_ends_before_distillation_has_its_full_weight_is_warned_of(
+    planned: Any, changes: dict[str, Any], reached: int
+) -> None:
+    estimate = planned(**changes)
+    assert estimate.ok
+    [check] = [check for check in estimate.checks if check.code == "teacher_fits"]
+    assert check.level == "warning" and f"full weight after {reached} steps; the run has 8" in check.message
+
+
+@pytest.mark.parametrize("changes", [with_warmup(4, 3, **AUTO), with_warmup(500, 7), with_warmup("auto", **AUTO)])
+def test_a_run_in_which_distillation_has_its_full_weight_is_not_warned_of(
+    planned: Any, changes: dict[str, Any]
+) -> None:
+    [check] = [check for check in planned(**changes).checks if check.code == "teacher_fits"]
+    assert check.ok
+
+
+@pytest.mark.parametrize("steps", [7, 500])
+def test_a_warm_up_behind_which_no_step_distils_is_refused(planned: Any, steps: int) -> None:
+    estimate = planned(**with_warmup(steps, **AUTO))
+    assert errors(estimate) == ["invalid_spec"]
+    [check] = [check for check in estimate.checks if check.level == "error"]
+    assert "schedule.lr_schedule.warmup_steps" in check.hint
+
+
 def test_a_training_without_teacher_has_no_teacher_checks(planned: Any) -> None:
     estimate = planned(kind="train", teacher=None)
     assert estimate.ok and estimate.teacher is None and estimate.estimated_seconds > 0
