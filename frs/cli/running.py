@@ -65,7 +65,7 @@ def export(run: Path, settings: dict[str, object], output: Path | None, json_: b
 def run_in(folder: Path, spec: ResolvedSpec, json_: bool) -> int:
     """Run `spec` with a bar or JSON lines, and log its events in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / run_folder.EVENT_LOG).open("a") as event_log:
+    with run_folder.open_event_log(folder) as event_log:
         if json_:
             code = run(spec, folder, events.to_all(events.lines_to(event_log), events.lines_to(sys.stdout)))
         else:

@@ -4,16 +4,22 @@ from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from frs import events
 from frs.comparison.run_folder import SPEC, has_succeeded, read_events, read_spec, require_success
-from frs.errors import CheckpointUnusable, RunsDiffer
+from frs.errors import CheckpointUnusable, DetectionsUnusable, RunsDiffer
 from frs.facts import RunFacts
 from frs.resolved import ComparisonInputs, FinishedRun, ResolvedSpec, is_drawn
 from frs.spec import baseline_of, comparison_of, seed_variant
 
 _Role = Literal["student", "baseline"]
+TEACHER_DETECTIONS = "detections-teacher.npz"
+CHANGES_NO_RESULT: dict[str, Any] = {
+    "job": {"name": True, "priority": True, "tags": True, "metadata": True, "resources": {"loader_workers"}},
+    "unlabelled": True,
+}
+"""Fields of a resolved spec that change no result. The job names the unlabelled images, too."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ def planned_runs(spec: ResolvedSpec) -> Iterator[PlannedRun]:
     for number in range(spec.job.pairs):
         student, baseline = seed_variant(spec.job, number), baseline_of(spec.job, number)
         yield PlannedRun("student", student.schedule.seed, spec.model_copy(update={"job": student}))
-        baseline_spec = spec.model_copy(update={"job": baseline, "teacher": None})
+        baseline_spec = spec.model_copy(update={"job": baseline, "teacher": None, "unlabelled": None})
         yield PlannedRun("baseline", baseline.schedule.seed, baseline_spec)
 
 
@@ -43,9 +49,18 @@ def is_done(folder: Path, spec: ResolvedSpec) -> bool:
     """Return whether a run of `spec` has succeeded in `folder`. Raise CheckpointUnusable if it ran another spec."""
     if not (folder / SPEC).is_file():
         return False
-    if (folder / SPEC).read_text() != spec.model_dump_json():
+    if not _gives_the_result_of(folder, spec):
         raise CheckpointUnusable(f"{folder} holds a run of another spec.")
     return has_succeeded(folder)
+
+
+def _gives_the_result_of(folder: Path, spec: ResolvedSpec) -> bool:
+    """Return whether the run in `folder` has the values of `spec`; fields newer than the run have their defaults."""
+    try:
+        stored = read_spec(folder)
+    except DetectionsUnusable:
+        return False
+    return stored.model_dump(exclude=CHANGES_NO_RESULT) == spec.model_dump(exclude=CHANGES_NO_RESULT)
 
 
 def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> ResolvedSpec:
@@ -59,10 +74,14 @@ def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> Reso
     if len(set(limits.values())) > 1:
         listed = ", ".join(f"{folder} {limit}" for folder, limit in limits.items())
         raise RunsDiffer(f"The runs were evaluated with different `evaluation.max_detections`: {listed}.")
-    first, teacher = read_spec(students[0]), students[0] / "detections-teacher.npz"
-    values = [event.values for event in read_events(students[0]) if isinstance(event, events.Facts)]
-    facts = RunFacts.model_validate(dict(ChainMap(*reversed(values))))
-    comparison_inputs = ComparisonInputs(runs=tuple(runs), teacher=teacher if teacher.is_file() else None, facts=facts)
+    first, logged = read_spec(students[0]), list(read_events(students[0]))
+    facts = ChainMap(*(event.values for event in reversed(logged) if isinstance(event, events.Facts)))
+    has_teacher = any(isinstance(event, events.Artifact) and event.name == TEACHER_DETECTIONS for event in logged)
+    comparison_inputs = ComparisonInputs(
+        runs=tuple(runs),
+        teacher=students[0] / TEACHER_DETECTIONS if has_teacher else None,
+        facts=RunFacts.model_validate(dict(facts)),
+    )
     return first.model_copy(
         update={"job": comparison_of(first.job), "teacher": None, "comparison_inputs": comparison_inputs}
     )

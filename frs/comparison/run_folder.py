@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from pydantic import ValidationError
 
@@ -10,7 +11,7 @@ from frs.errors import DetectionsUnusable, InvalidSpec
 from frs.resolved import ResolvedDetector, ResolvedSpec
 from frs.spec import JobSpec
 
-SPEC, EVENT_LOG = "spec.json", "events.jsonl"
+SPEC, EVENT_LOG, CHECKPOINTS = "spec.json", "events.jsonl", "checkpoints"
 
 
 def read_spec(folder: Path) -> ResolvedSpec:
@@ -32,6 +33,12 @@ def has_succeeded(folder: Path) -> bool:
     """Return whether the run's last event is that it has succeeded."""
     logged = list(read_events(folder))
     return bool(logged) and isinstance(logged[-1], events.Outcome) and logged[-1].status == "succeeded"
+
+
+def open_event_log(folder: Path) -> TextIO:
+    """Open the log of the run's events for writing: a new one, unless the run continues from a checkpoint."""
+    continues = any((folder / CHECKPOINTS).glob("step_*.pth"))
+    return (folder / EVENT_LOG).open("a" if continues else "w")
 
 
 def read_events(folder: Path) -> Iterator[events.Event]:

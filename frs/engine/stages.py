@@ -6,6 +6,7 @@ from torch import nn
 
 from frs import events
 from frs.comparison import compare
+from frs.comparison.run_folder import CHECKPOINTS
 from frs.dataset.splits import LoadedSplits
 from frs.engine.checkpoints import Checkpoints
 from frs.engine.delivery import deliver, report_complexity
@@ -38,7 +39,7 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest)
     if context.job.kind == "quantize":
         check_exportable(student)
     models = build_models(context, data, student, steps)
-    checkpoints = Checkpoints(workdir / "checkpoints", checkpoint_identity(context, data))
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, checkpoint_identity(context, data))
     if checkpoints.newest() is None:  # the first attempt
         preflight(context, data, models, steps)
     result = train(context, data, models, checkpoints, stop)

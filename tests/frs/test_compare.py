@@ -11,9 +11,10 @@ from PIL import Image
 from tiny import job, of
 
 from frs import events
+from frs.cli import running
 from frs.comparison import compare as compare_module
 from frs.comparison import details as details_module
-from frs.comparison import paired_runs
+from frs.comparison import paired_runs, run_folder
 from frs.comparison.details import Details
 from frs.dataset import coco
 from frs.errors import CheckpointUnusable, DetectionsUnusable, RunsDiffer
@@ -28,6 +29,7 @@ from frs.spec import JobSpec
 from frs.training.stop_request import Interrupted, StopRequest
 
 WriteRun = Callable[..., Path]
+TEACHER = "detections-teacher.npz"
 
 
 @pytest.fixture
@@ -48,11 +50,12 @@ def write_run(data: Path, models: Path, tmp_path: Path) -> WriteRun:
             events.Metrics(step=2, epoch=1, values={"train/loss": 1.0}),
             events.Outcome(status="succeeded"),
         ]
+        if role == "student":
+            (folder / TEACHER).write_bytes(pack(near_truth(annotations, 0.1, 0)))
+            logged.insert(0, events.Artifact(name=TEACHER, path=TEACHER, sha256="0" * 64, bytes=1))
         (folder / "events.jsonl").write_text("\n".join(event.model_dump_json() for event in logged) + "\n{cut o")
         run_detections = near_truth(annotations, noise, seed)
         (folder / "detections-student.npz").write_bytes(pack(run_detections))
-        if role == "student":
-            (folder / "detections-teacher.npz").write_bytes(pack(near_truth(annotations, 0.1, 0)))
         return folder
 
     return write
@@ -308,6 +311,64 @@ def test_pairs_are_planned_by_seed_and_finished_runs_are_recognised(
     assert paired_runs.is_done(folder, runs[0].spec)
     with pytest.raises(CheckpointUnusable):
         paired_runs.is_done(folder, runs[1].spec)
+
+
+def test_a_finished_run_of_an_earlier_version_or_with_another_priority_is_not_repeated(
+    data: Path, models: Path, write_run: WriteRun
+) -> None:
+    folder = write_run("student", 0, 1.0)
+    stored = json.loads((folder / "spec.json").read_text())
+    del stored["job"]["distillation"]["init_from_teacher"], stored["job"]["schedule"]["frozen_stages"]
+    (folder / "spec.json").write_text(json.dumps(stored))
+    changes = {"priority": -3, "tags": ("night",), "resources": {"loader_workers": 1}}
+    [run, _] = paired_runs.planned_runs(resolve(JobSpec.model_validate(job(baseline=True, **changes)), data, models))
+    assert paired_runs.is_done(folder, run.spec)
+
+
+@pytest.mark.parametrize("changes", [{"schedule": {"flip_prob": 0.25}}, {"resources": {"processes": 2}}])
+def test_a_finished_run_of_another_spec_is_refused(
+    data: Path, models: Path, write_run: WriteRun, changes: dict[str, Any]
+) -> None:
+    folder = write_run("student", 0, 1.0)
+    [run, _] = paired_runs.planned_runs(resolve(JobSpec.model_validate(job(baseline=True, **changes)), data, models))
+    with pytest.raises(CheckpointUnusable):
+        paired_runs.is_done(folder, run.spec)
+    (folder / "spec.json").write_text("{}")
+    with pytest.raises(CheckpointUnusable):
+        paired_runs.is_done(folder, run.spec)
+
+
+def test_baselines_have_no_unlabelled_images(data: Path, models: Path) -> None:
+    spec = resolve(JobSpec.model_validate(job(baseline=True, unlabelled="tiny")), data, models)
+    student, baseline = paired_runs.planned_runs(spec)
+    assert student.spec.unlabelled is not None and baseline.spec.unlabelled is None
+
+
+@pytest.mark.parametrize(("checkpoint", "kept"), [("", []), ("checkpoints/step_00000004-0a1b2c3d.pth", ["Log"])])
+def test_the_events_of_an_earlier_attempt_are_kept_if_the_run_continues_from_its_checkpoint(
+    data: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: str, kept: list[str]
+) -> None:
+    def succeed(spec: ResolvedSpec, folder: Path, emit: events.Emit) -> int:
+        emit(events.Outcome(status="succeeded"))
+        return 0
+
+    monkeypatch.setattr(running, "run", succeed)
+    (tmp_path / "events.jsonl").write_text(events.Log(message="of the first attempt").model_dump_json() + "\n")
+    if checkpoint:
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / checkpoint).touch()
+    running.run_in(tmp_path, resolve(JobSpec.model_validate(job()), data, models), json_=True)
+    assert [type(event).__name__ for event in run_folder.read_events(tmp_path)] == [*kept, "Outcome"]
+
+
+def test_the_detections_of_an_earlier_attempts_teacher_are_not_compared(write_run: WriteRun) -> None:
+    student, baseline = write_run("student", 0, 0.5), write_run("baseline", 0, 4.0)
+    inputs = paired_runs.comparison_spec([student], [baseline]).comparison_inputs
+    assert inputs is not None and inputs.teacher == student / "detections-teacher.npz"
+    log = student / "events.jsonl"
+    log.write_text("\n".join(line for line in log.read_text().splitlines() if "detections-teacher" not in line))
+    inputs = paired_runs.comparison_spec([student], [baseline]).comparison_inputs
+    assert inputs is not None and inputs.teacher is None
 
 
 def test_a_damaged_archive_is_rejected(tmp_path: Path) -> None:
