@@ -62,6 +62,19 @@ def strides(detector: Detector) -> tuple[int, ...]:
     return tuple(int(stride[0]) for stride in dense_head(detector).prior_generator.strides)
 
 
+def pyramid_channels(detector: Detector) -> int:
+    """Return the number of channels of every pyramid level, which the dense head reads.
+
+    A neck need not have it: that of a config may be a sequence. Raises UnsupportedDetector if the levels differ.
+    """
+    channels = getattr(dense_head(detector), "in_channels", None)
+    if not isinstance(channels, int):
+        raise UnsupportedDetector(
+            f"{type(dense_head(detector)).__name__} does not have one number of channels for all levels."
+        )
+    return channels
+
+
 def class_map(detector: Detector) -> ClassMap:
     """Return the meaning of the detector's logit channels."""
     head = dense_head(detector)

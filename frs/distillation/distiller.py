@@ -1,5 +1,7 @@
 """The distiller: student, adapter and teacher in one training step, for all supported detectors and methods."""
 
+import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,7 +9,16 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from frs.detectors.heads import ClassMap, Detector, class_logits, class_map, dense_head, logits_of_outputs, strides
+from frs.detectors.heads import (
+    ClassMap,
+    Detector,
+    class_logits,
+    class_map,
+    dense_head,
+    logits_of_outputs,
+    pyramid_channels,
+    strides,
+)
 from frs.distillation.adapter import Adapter
 from frs.distillation.capture_output import capture_output
 from frs.distillation.diagnosis import diagnose
@@ -52,7 +63,9 @@ class Distiller(BaseModel):
         method: Method = "frs",
         diagnose_every: int = 50,
     ):
-        super().__init__(data_preprocessor=student.data_preprocessor)
+        divisor = math.lcm(*(d.data_preprocessor.pad_size_divisor for d in (student, teacher.detector)))
+        super().__init__(data_preprocessor=padding_to(student.data_preprocessor, divisor))
+        teacher.preprocessor = padding_to(teacher.preprocessor, divisor)
         self.student: Detector = student
         self.teacher = teacher
         self.cache: TeacherCache | None = None
@@ -191,7 +204,7 @@ class Distiller(BaseModel):
         return self.schedule.factor(step, self.weights.ramp_from) if self.calibrated else 0.0
 
     def _build_adapter(self, kind: AdapterName) -> Adapter:
-        student_channels, teacher_channels = self.student.neck.out_channels, self.teacher.detector.neck.out_channels
+        student_channels, teacher_channels = pyramid_channels(self.student), pyramid_channels(self.teacher.detector)
         return Adapter(self.strides, student_channels, teacher_channels, kind)
 
     def _by_stride(self, passes: Sequence[tuple[Tensor, ...]]) -> Levels:
@@ -202,6 +215,18 @@ class Distiller(BaseModel):
     @property
     def _device_type(self) -> str:
         return next(self.student.parameters()).device.type
+
+
+def padding_to(preprocessor: Any, divisor: int) -> Any:
+    """Return the data preprocessor with images padded to a multiple of `divisor`: itself or a copy.
+
+    Levels of two detectors have one size only if both pad alike.
+    """
+    if preprocessor.pad_size_divisor == divisor:
+        return preprocessor
+    padding = copy.deepcopy(preprocessor)
+    padding.pad_size_divisor = divisor
+    return padding
 
 
 def student_of(model: nn.Module) -> nn.Module:

@@ -26,6 +26,8 @@ class Teacher:
         self.detector = detector.eval().requires_grad_(False)
         self.classes = classes
         """Its classes, unless they are the data set's."""
+        self.preprocessor = detector.data_preprocessor
+        """Its data preprocessor, or a copy that pads as the student's does."""
         self.strides = strides(detector)
         self.sha256 = self.fingerprint()
         """Fingerprint of the weights at the start."""
@@ -36,7 +38,7 @@ class Teacher:
 
         The images are normalised with the teacher's own mean and deviation.
         """
-        pixels = self.detector.data_preprocessor({"inputs": inputs, "data_samples": None}, False)["inputs"]
+        pixels = self.preprocessor({"inputs": inputs, "data_samples": None}, False)["inputs"]
         pyramid = self._pyramid(pixels)
         logits = class_logits(self.detector, pyramid)
         return dict(zip(self.strides, pyramid, strict=True)), dict(zip(self.strides, logits, strict=True))

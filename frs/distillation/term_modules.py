@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from frs.detectors.heads import Detector
+from frs.detectors.heads import Detector, pyramid_channels
 from frs.distillation.cross_head import CrossHead
 from frs.distillation.focal_global import FocalGlobal
 from frs.distillation.teacher import Teacher
@@ -17,7 +17,7 @@ def build_focal_global(
     student: Detector, teacher: Teacher, strides: tuple[int, ...], adapter: AdapterName
 ) -> nn.Module:
     """Return the feature term of FGD."""
-    return FocalGlobal(strides, student.neck.out_channels, teacher.detector.neck.out_channels, adapter)
+    return FocalGlobal(strides, pyramid_channels(student), pyramid_channels(teacher.detector), adapter)
 
 
 def build_cross_head(student: Detector, teacher: Teacher, strides: tuple[int, ...], adapter: AdapterName) -> nn.Module:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from frs.detectors.heads import Detector, class_logits, class_map, strides
+from frs.detectors.heads import Detector, class_logits, class_map, pyramid_channels, strides
 from frs.detectors.unsupported import unsupported_on_error
 from frs.errors import UnsupportedDetector
 from frs.training.preserve_state import preserve_state
@@ -33,8 +33,8 @@ def _check_logits(detector: Detector, name: str, image: dict[str, Any]) -> None:
     with unsupported_on_error(f"The class logits of {name} cannot be read"):
         pyramid = detector.extract_feat(detector.data_preprocessor(image, False)["inputs"])
         logits = class_logits(detector, pyramid)
-        shapes = [level.shape[1:] for level in logits]
         channels = class_map(detector).anchors * class_map(detector).outputs
-        expected = [(channels, *features.shape[2:]) for features in pyramid]
+        shapes = [(features.shape[1], *level.shape[1:]) for features, level in zip(pyramid, logits, strict=True)]
+        expected = [(pyramid_channels(detector), channels, *features.shape[2:]) for features in pyramid]
     if shapes != expected or len(pyramid) != len(strides(detector)):
         raise UnsupportedDetector(f"{name} does not have class logits at every location of its feature pyramid.")

@@ -227,7 +227,7 @@ def _training_resize(schedule: Schedule, base_config: Config) -> dict[str, Any]:
             first, last = augmentation.random_size_range
             sizes = range(first, last + 1, augmentation.get("size_divisor", 32))
             return {"type": "RandomChoiceResize", "scales": [(size, size) for size in sizes], "keep_ratio": True}
-    transforms = base_dataset(base_config).pipeline
+    transforms = base_dataset(base_config).get("pipeline") or ()
     mosaic = next((transform for transform in transforms if "Mosaic" in transform.type), None)
     if mosaic is not None:  # a resize after it scales four images at once
         return {"type": "Resize", "scale": tuple(mosaic.img_scale), "keep_ratio": True}

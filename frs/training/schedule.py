@@ -104,10 +104,10 @@ def scheduler_configs(resolved: ResolvedSchedule) -> list[dict[str, Any]]:
 
 
 def base_dataset(base_config: Config) -> ConfigDict:
-    """Return the config of the base config's training set, without the wrappers that repeat it."""
+    """Return the config of the base config's training set, without wrappers; of several sets, the first."""
     dataset = base_config.train_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
+    while "dataset" in dataset or "datasets" in dataset:
+        dataset = dataset.dataset if "dataset" in dataset else dataset.datasets[0]
     return dataset
 
 

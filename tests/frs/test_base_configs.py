@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from mmdet.registry import MODELS
+from test_distiller import batch, detector, distiller
 from tiny import described, job, of
 from torch.distributed import DistError
 
@@ -13,8 +14,12 @@ from frs import events
 from frs.detector_spec import ConfigDetector
 from frs.detectors import backbone_config, builder
 from frs.detectors.unsupported import unsupported_on_error
+from frs.distillation.distiller import Distiller, LossWeights
+from frs.distillation.teacher import Teacher
+from frs.distillation.weight_schedule import WeightSchedule
+from frs.distillation_spec import Distillation, Method
 from frs.engine import trainer
-from frs.errors import UnsupportedDetector
+from frs.errors import InvalidSpec, UnsupportedDetector
 from frs.preflight import base_config_trial, plan
 from frs.preflight.base_config_trial import try_detector
 from frs.preflight.complexity import noise_image
@@ -22,7 +27,7 @@ from frs.resolved import resolve
 from frs.schedule_spec import Schedule
 from frs.spec import JobSpec
 from frs.training import batches
-from frs.training.schedule import resolve_schedule
+from frs.training.schedule import base_dataset, resolve_schedule
 
 RTMDET = "mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py"
 YOLOX = "mmdet::yolox/yolox_tiny_8xb8-300e_coco.py"
@@ -73,6 +78,43 @@ def test_images_are_trained_at_the_size_of_the_mosaic_that_a_config_resizes() ->
     resize = batches.training_pipeline(Schedule(), base_config)[2]
     assert resize == {"type": "Resize", "scale": batches.test_size(Schedule(), base_config), "keep_ratio": True}
     assert resize["scale"] == (640, 640)
+
+
+def test_a_config_that_trains_on_several_sets_has_the_transforms_of_the_first() -> None:
+    voc = builder.load_base_config(config("mmdet::pascal_voc/retinanet_r50_fpn_1x_voc0712.py"))
+    assert batches.training_pipeline(Schedule(), voc)[2]["scale"] == (1000, 600)
+
+
+def test_a_config_without_a_training_pipeline_needs_an_image_size() -> None:
+    base = builder.load_base_config(config(YOLOX))
+    base.model.data_preprocessor.batch_augments = None
+    base_dataset(base).pipeline = None
+    base.train_dataloader.dataset.pipeline = None
+    with pytest.raises(InvalidSpec, match="training pipeline") as caught:
+        batches.training_pipeline(Schedule(), base)
+    assert "schedule.image_size" in caught.value.hint
+
+
+@pytest.mark.parametrize("method", ["feature", "fgd"])
+def test_a_detector_whose_neck_is_a_sequence_is_distilled(method: Method) -> None:
+    """Libra's neck is a feature pyramid and a module that balances it, which has no `out_channels`."""
+    libra = untrained("mmdet::libra_rcnn/libra-retinanet_r50_fpn_1x_coco.py")
+    weights = LossWeights(0.1, 0.0)
+    teacher = Teacher(detector("retinanet"))
+    model = Distiller(libra, teacher, Distillation(), weights, WeightSchedule(4), method)
+    shapes = {parameter.shape[:2] for parameter in model.layers.parameters() if parameter.ndim == 4}
+    assert (16, 256) in shapes
+
+
+def test_a_teacher_that_pads_more_than_the_student_is_distilled_at_any_size() -> None:
+    teacher, raw = detector("retinanet", neck_channels=32), batch(72)
+    teacher.data_preprocessor.pad_size_divisor = 128
+    model = distiller("retinanet", teacher=Teacher(teacher))
+    assert {level.logits.shape[2:] for level in model.forward_both(raw).teacher_levels.values()} == {
+        (128 // stride, 128 // stride) for stride in model.strides
+    }
+    padded = [d.data_preprocessor.pad_size_divisor for d in (model.student, model.teacher.detector, model)]
+    assert padded == [32, 128, 128]
 
 
 def test_every_stage_of_a_random_efficientnet_is_trained() -> None:
