@@ -16,8 +16,7 @@ def print_plan(spec: ResolvedSpec, json_: bool) -> int:
     """Print the plan as tables or JSON; return the exit status."""
     hide_gpus(spec)
     from frs.cli import plan_tables
-    from frs.engine import trainer
-    from frs.preflight import plan
+    from frs.engine import plan, trainer
 
     trainer.silence_libraries()
     with error_console.status("starting") as status:
@@ -34,8 +33,7 @@ def plan_for_worker(file: Path, emit: events.Emit) -> int:
     """Plan the spec in the file and emit the result."""
     spec = ResolvedSpec.model_validate_json(file.read_bytes())
     hide_gpus(spec)
-    from frs.engine import trainer
-    from frs.preflight import plan
+    from frs.engine import plan, trainer
 
     trainer.silence_libraries()
     estimate = plan.estimate(spec, emit)

@@ -84,7 +84,8 @@ class LoadedSplits:
 def load_splits(spec: ResolvedSpec, progress: ProgressCallback) -> LoadedSplits:
     """Return the splits of a job, without the images that have issues; the unlabelled split without its boxes.
 
-    Raises BadDataset if no training or validation image is left, ClassMismatch if the classes of the splits differ.
+    Raises BadDataset if no image of a split is left to train on or to evaluate, ClassMismatch if the classes of the
+    splits differ.
     """
     files = {"train": spec.train, "val": spec.val} | ({"unlabelled": spec.unlabelled} if spec.unlabelled else {})
     checked = {
@@ -102,6 +103,9 @@ def load_splits(spec: ResolvedSpec, progress: ProgressCallback) -> LoadedSplits:
         raise BadDataset(_describe_issues("train", train.report) or "The training split has no image with boxes.")
     if not data.val.valid:
         raise BadDataset(_describe_issues("val", val.report) or "The validation split has no images.")
+    if data.unlabelled and not data.unlabelled.valid:
+        text = _describe_issues("unlabelled", data.unlabelled.report)
+        raise BadDataset(text or "The training split of the data set `unlabelled` has no images.")
     return data
 
 

@@ -104,17 +104,26 @@ def open_teacher_cache(
     random size. Raises InvalidSpec if the spec has `teacher_cache: on` and caching is impossible.
     """
     mode, root = job.distillation.teacher_cache, workdir / "teacher-cache"
-    shape = common_shape(data, size) if size else None
-    if mode == "on" and shape is None:
-        raise InvalidSpec(
-            "`distillation.teacher_cache: on` needs training images that are all scaled to one shape.",
-            "Use `auto`, which caches only if that is so, or use images of one shape and no `schedule.train_sizes`.",
-        )
+    shape = cached_shape(job, data, size)
     if mode == "off" or shape is None:
         return None
     if mode == "auto" and (schedule.epochs < MIN_EPOCHS or not _fits_on_disk(teacher, data, job, shape, workdir)):
         return None
     return TeacherCache(teacher, root / f"{teacher.sha256[:16]}-{precision}")
+
+
+def cached_shape(job: JobSpec, data: LoadedSplits, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return the [width, height] of all training images as the teacher sees them; None if their shapes differ.
+
+    For `size` see `open_teacher_cache`. Raises InvalidSpec if the spec has `teacher_cache: on` and the shapes differ.
+    """
+    shape = common_shape(data, size) if size else None
+    if shape is None and job.distillation.teacher_cache == "on":
+        raise InvalidSpec(
+            "`distillation.teacher_cache: on` needs training images that are all scaled to one shape.",
+            "Use `auto`, which caches only if that is so, or use images of one shape and no `schedule.train_sizes`.",
+        )
+    return shape
 
 
 def common_shape(data: LoadedSplits, size: tuple[int, int]) -> tuple[int, int] | None:

@@ -15,8 +15,8 @@ from frs.engine.training_stage import train
 from frs.errors import ExportUnsupported
 from frs.export.network import check_exportable
 from frs.preflight.context import RunContext, open_context
-from frs.preflight.setup import build_models, build_student, load_inputs, preflight
-from frs.preflight.step_runner import StepRunner
+from frs.preflight.setup import Models, build_models, build_student, load_inputs, preflight
+from frs.preflight.step_runner import StepResult, StepRunner
 from frs.resolved import ResolvedSpec
 from frs.training import process_group
 from frs.training.stop_request import StopRequest
@@ -36,9 +36,7 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest)
         return evaluate(context, data, student)
     if context.job.kind == "export":
         return export(context, data, student, stop)
-    if context.job.kind == "quantize":
-        check_exportable(student)
-    models = build_models(context, data, student, steps)
+    models = prepare(context, data, student, steps)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, checkpoint_identity(context, data))
     if checkpoints.newest() is None:  # the first attempt
         preflight(context, data, models, steps)
@@ -46,6 +44,19 @@ def run(spec: ResolvedSpec, workdir: Path, emit: events.Emit, stop: StopRequest)
     if process_group.rank() == 0:
         deliver(context, data, models, result.student, result.detections)
     return result.end_reason
+
+
+def prepare(context: RunContext, data: LoadedSplits, student: nn.Module, steps: StepRunner) -> Models:
+    """Build what `student` is trained with. A student to quantize must be one that an export can write."""
+    if context.job.kind == "quantize":
+        student = steps.run("export", _check_export, student)
+    return build_models(context, data, student, steps)
+
+
+def _check_export(student: nn.Module) -> StepResult[nn.Module]:
+    """Raise ExportUnsupported if the student cannot be exported."""
+    check_exportable(student)
+    return StepResult(student, "The trained student can be exported.")
 
 
 def evaluate(context: RunContext, data: LoadedSplits, student: nn.Module) -> str:

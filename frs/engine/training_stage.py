@@ -108,9 +108,14 @@ def build_cache(context: RunContext, data: LoadedSplits, models: Models) -> Teac
     """Attach the teacher cache to the distiller and return it; None if the model has no teacher or the cache is off."""
     if not isinstance(models.trained, Distiller):
         return None
-    size = next((step["scale"] for step in context.training_pipeline if step["type"] == "Resize"), None)
     cache = models.trained.cache = open_teacher_cache(
-        models.trained.teacher, context.job, data, models.schedule, size, context.workdir, context.precision
+        models.trained.teacher,
+        context.job,
+        data,
+        models.schedule,
+        context.training_size,
+        context.workdir,
+        context.precision,
     )
     context.reporter.facts(RunFacts(teacher_cache=cache is not None))
     return cache

@@ -48,6 +48,11 @@ class RunContext:
         """Transforms for training, without those that mix images."""
         return batches.training_pipeline(self.job.schedule, self.base_config)
 
+    @property
+    def training_size(self) -> tuple[int, int] | None:
+        """The [width, height] in pixels that every training image is scaled into; None if it is drawn at random."""
+        return next((step["scale"] for step in self.training_pipeline if step["type"] == "Resize"), None)
+
     @cached_property
     def test_size(self) -> tuple[int, int]:
         """The [width, height] in pixels that images are scaled into for evaluation of the student."""

@@ -23,6 +23,7 @@ from frs.distillation.builder import build_distiller, distillation_facts
 from frs.distillation.distiller import Distiller
 from frs.distillation.student_init import copy_neck_and_head
 from frs.distillation.teacher import Teacher
+from frs.distillation.teacher_cache import cached_shape
 from frs.errors import ClassMismatch, InvalidSpec, TeacherNotCompetent
 from frs.facts import RunFacts
 from frs.preflight import probe
@@ -87,6 +88,8 @@ def build_models(context: RunContext, data: LoadedSplits, student: nn.Module, st
     quantiser = steps.run("quantisation", _attach_quantiser, student) if context.job.kind == "quantize" else None
     if context.spec.teacher is None:
         return Models(student, None, resolved, student, quantiser)
+    if context.job.distillation.teacher_cache == "on":
+        steps.run("teacher_cache", _check_cache, context, data)
     teacher = steps.run("teacher_weights", _build_teacher, context, data)
     if context.job.distillation.init_from_teacher:
         student = steps.run("init_from_teacher", _init_from_teacher, context, data, student, teacher)
@@ -194,6 +197,13 @@ def _resolve_schedule(context: RunContext, data: LoadedSplits) -> StepResult[Res
 def _attach_quantiser(student: nn.Module) -> StepResult[FakeQuantiser]:
     """Let the student compute as its INT8 file will. Raise UnsupportedDetector if it has no neck or dense head."""
     return StepResult(FakeQuantiser(student), "The student trains rounded as its INT8 file will be.")
+
+
+def _check_cache(context: RunContext, data: LoadedSplits) -> StepResult[None]:
+    """Raise InvalidSpec if the teacher's outputs cannot be cached."""
+    shape = cached_shape(context.job, data, context.training_size)
+    assert shape is not None
+    return StepResult(None, f"The teacher's outputs are cached for images of {_format_size(shape)}.")
 
 
 def _build_teacher(context: RunContext, data: LoadedSplits) -> StepResult[Teacher]:

@@ -20,7 +20,7 @@ from frs.dataset.trainable import background_images, labelled_images
 from frs.detector_spec import DescribedDetector
 from frs.detectors import builder
 from frs.detectors.builder import load_base_config
-from frs.preflight.plan import estimate
+from frs.engine.plan import estimate
 from frs.resolved import ResolvedSpec, resolve
 from frs.spec import JobSpec
 from frs.training.batches import DetectionImages, TrainingLoaders, training_pipeline

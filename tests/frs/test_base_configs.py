@@ -18,9 +18,9 @@ from frs.distillation.distiller import Distiller, LossWeights
 from frs.distillation.teacher import Teacher
 from frs.distillation.weight_schedule import WeightSchedule
 from frs.distillation_spec import Distillation, Method
-from frs.engine import trainer
+from frs.engine import plan, trainer
 from frs.errors import InvalidSpec, UnsupportedDetector
-from frs.preflight import base_config_trial, plan
+from frs.preflight import base_config_trial
 from frs.preflight.base_config_trial import try_detector
 from frs.preflight.complexity import noise_image
 from frs.resolved import resolve

@@ -12,8 +12,9 @@ from tiny import described, job
 from frs.dataset.splits import load_splits
 from frs.detectors import weights
 from frs.distillation.teacher import Teacher
-from frs.errors import BadDataset, ClassMismatch
-from frs.preflight import plan, setup
+from frs.engine import plan, stages
+from frs.errors import BadDataset, ClassMismatch, ExportUnsupported
+from frs.preflight import setup
 from frs.preflight.estimate import Estimate
 from frs.preflight.step_runner import StepResult, StepRunner
 from frs.resolved import resolve
@@ -98,6 +99,32 @@ def test_a_warm_up_behind_which_no_step_distils_is_refused(planned: Any, steps: 
     assert errors(estimate) == ["invalid_spec"]
     [check] = [check for check in estimate.checks if check.level == "error"]
     assert "schedule.lr_schedule.warmup_steps" in check.hint
+
+
+def test_a_student_that_cannot_be_exported_is_not_quantized(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(detector: Any) -> None:
+        raise ExportUnsupported("It decodes boxes in another way.")
+
+    monkeypatch.setattr(stages, "check_exportable", refuse)
+    student = described(neck_channels=32, init={"weights": "teacher.pth"})
+    estimate = planned(kind="quantize", teacher=None, student=student)
+    assert errors(estimate) == ["export_unsupported"] and estimate.student is not None
+
+
+@pytest.mark.parametrize("train_sizes", [[[96, 96], [64, 64]], None])
+def test_a_cache_that_is_impossible_is_refused(planned: Any, train_sizes: Any) -> None:
+    estimate = planned(schedule={"train_sizes": train_sizes}, distillation={"teacher_cache": "on"})
+    assert errors(estimate) == (["invalid_spec"] if train_sizes else [])
+
+
+def test_unlabelled_images_that_are_all_broken_are_refused(planned: Any, data: Path) -> None:
+    shutil.copytree(data / "tiny", data / "broken", dirs_exist_ok=True)
+    for image in (data / "broken" / "train").iterdir():
+        image.write_bytes(b"no image")
+    estimate = planned(unlabelled="broken")
+    assert errors(estimate) == ["bad_dataset"]
+    [check] = [check for check in estimate.checks if check.level == "error"]
+    assert "The unlabelled split has issues in 14 of 14 images" in check.message
 
 
 def test_a_training_without_teacher_has_no_teacher_checks(planned: Any) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 
 from frs import events
 from frs.dataset.splits import LoadedSplits
+from frs.engine.stages import prepare
 from frs.errors import FrsError
 from frs.preflight import setup
 from frs.preflight.complexity import complexity
@@ -33,7 +34,7 @@ def estimate(spec: ResolvedSpec, emit: events.Emit) -> Estimate:
     steps = StepRunner(stop_at_first_error=False)
     data = setup.load_inputs(context, steps)
     student = setup.build_student(context, data, steps)
-    models = setup.build_models(context, data, student, steps) if spec.job.trains else None
+    models = prepare(context, data, student, steps) if spec.job.trains else None
     measured = setup.preflight(context, data, models, steps, TIMED_STEPS, MAX_TEACHER_IMAGES) if models else None
     schedule, teacher = (models.schedule, models.teacher) if models else (None, None)
     student_cost = _detector_cost(context, student) if student else None
