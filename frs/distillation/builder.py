@@ -29,7 +29,16 @@ def build_distiller(student: nn.Module, teacher: Teacher, job: JobSpec, schedule
     diagnose_every = max(1, min(50, schedule.steps // 100))
     with torch.random.fork_rng():
         torch.manual_seed(job.schedule.seed)
-        return Distiller(student, teacher, job.distillation, weights, weight_schedule, job.method, diagnose_every)
+        return Distiller(
+            student,
+            teacher,
+            job.distillation,
+            weights,
+            weight_schedule,
+            job.method,
+            diagnose_every,
+            rounds_head=job.kind == "quantize",
+        )
 
 
 def initial_weights(job: JobSpec, student: nn.Module) -> LossWeights:

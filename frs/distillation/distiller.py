@@ -62,6 +62,7 @@ class Distiller(BaseModel):
         schedule: WeightSchedule,
         method: Method = "frs",
         diagnose_every: int = 50,
+        rounds_head: bool = False,
     ):
         divisor = math.lcm(*(d.data_preprocessor.pad_size_divisor for d in (student, teacher.detector)))
         super().__init__(data_preprocessor=padding_to(student.data_preprocessor, divisor))
@@ -75,6 +76,8 @@ class Distiller(BaseModel):
         self.schedule = schedule
         self.diagnose_every = diagnose_every
         """Number of steps between two diagnoses; a diagnosis costs about half a backward pass."""
+        self.rounds_head = rounds_head
+        """Whether the student's head is rounded in its forward pass, which must then run as a whole."""
         terms = distillation.terms(method)
         self.terms: tuple[TermName, ...] = tuple(name for name in terms.names if weights.of(name) != 0)
         self.masked_terms: Mapping[TermName, Term] = {
@@ -145,8 +148,10 @@ class Distiller(BaseModel):
         return losses, StudentPass(tuple(neck.output), logits_of_outputs(head, captured.output))
 
     def _forward_unlabelled(self, inputs: Tensor) -> StudentPass:
-        """Return the student's features and logits, without the boxes' branch and losses."""
-        features = self.student.extract_feat(inputs)
+        """Return the student's features and logits, without losses and, if possible, without the boxes' branch."""
+        features, head = self.student.extract_feat(inputs), dense_head(self.student)
+        if self.rounds_head:
+            return StudentPass(features, logits_of_outputs(head, head(features)))
         return StudentPass(features, class_logits(self.student, features))
 
     def observe(self, raw: dict[str, Any]) -> tuple[Levels, Levels]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from test_distiller import batch, detector
 from tiny import SAMPLED_ARCHITECTURES, Killed, Train, described, job, of
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -16,11 +17,14 @@ from frs.detector_spec import DescribedDetector
 from frs.detectors import builder, weights
 from frs.detectors.heads import dense_head
 from frs.detectors.loading import load_detector
+from frs.distillation.builder import build_distiller
+from frs.distillation.teacher import Teacher
 from frs.engine import stages
 from frs.errors import ClassMismatch, ExportUnsupported
 from frs.resolved import ResolvedDetector
 from frs.spec import JobSpec
 from frs.training.fake_quantisation import FakeQuantiser
+from frs.training.schedule import ResolvedSchedule
 
 STUDENT = described(neck_channels=32, init={"weights": "teacher.pth"})
 """The detector of the models folder, which has weights of the data set's classes."""
@@ -163,6 +167,17 @@ def layers_with_gradients(detector: Any) -> set[str]:
     outputs = tree_leaves(dense_head(detector)(detector.extract_feat(torch.randn(2, 3, 64, 64))))
     torch.stack([output.square().sum() for output in outputs if output.requires_grad]).sum().backward()
     return {name for name, parameter in detector.named_parameters() if parameter.grad is not None}
+
+
+def test_the_head_is_rounded_on_unlabelled_images_too() -> None:
+    spec = JobSpec.model_validate(quantize(teacher=STUDENT, distillation={}))
+    schedule = ResolvedSchedule(1, 8, 8, 1, (), "adamw", "cosine", 1e-4, 0.05)
+    student, raw = detector(), batch()
+    FakeQuantiser(student)
+    model = build_distiller(student, Teacher(detector(neck_channels=32)), spec, schedule).train()
+    outputs = model.forward_both(raw | {"unlabelled": raw})
+    for labelled, unlabelled in (logits.chunk(2) for logits in outputs.logits.values()):
+        assert torch.equal(labelled, unlabelled)
 
 
 def test_in_eval_mode_the_student_computes_in_fp32(models: Path) -> None:
