@@ -17,6 +17,9 @@ from frs.resolved import SplitFiles
 from frs.spec import MAX_DETECTIONS
 from frs.training.batches import Pipeline
 
+NO_TEMPLATE = r"{\x7b"
+"""Two braces within a string literal of a config, in which mmengine would replace `{{$HOME:x}}` and the like."""
+
 
 class StudentWriter:
     """Write `<name>-<first 8 digits of the file's SHA-256>.pth`, its safetensors copy and the resolved config.
@@ -63,7 +66,7 @@ class StudentWriter:
 
         mmengine's `Runner.test()` evaluates it on the validation split if it runs in the data set's folder.
         """
-        text = Config(self._config(val)).pretty_text
+        text = Config(self._config(val)).pretty_text.replace("{{", NO_TEMPLATE)  # they occur in string literals alone
         return weights.write_bytes(text.encode(), file.path.with_suffix(".py"))
 
     def _config(self, val: SplitFiles) -> dict[str, Any]:

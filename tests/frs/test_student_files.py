@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from mmengine.config import Config
 from tiny import ARCHITECTURES, Train, described, job, of
 
 from frs import events
-from frs.detectors import weights
+from frs.detector_spec import DescribedDetector
+from frs.detectors import builder, weights
+from frs.detectors.weights import SavedFile
+from frs.engine.student_files import StudentWriter
+from frs.resolved import SplitFiles
+from frs.training import batches
 
 MMDET_ONLY = """
 import json, sys
@@ -147,3 +153,13 @@ def test_the_student_works_in_every_api_of_mmdet_in_the_data_set_folder(
     command = [sys.executable, "-c", MMDET_APIS, files["student-config.py"], files["student.pth"], tmp_path / "work"]
     completed = subprocess.run(command, capture_output=True, text=True, cwd=data / "tiny", check=False)
     assert completed.returncode == 0, completed.stderr[-3000:]
+
+
+def test_class_names_with_the_template_syntax_of_configs_are_kept(tmp_path: Path) -> None:
+    classes = ("{{$HOME:x}}", "{{ fileBasename }}", "{{ _base_.model }}", "{{{{'$HOME:x'}}", "\\{{", "it's {x}")
+    model = builder.model_config(DescribedDetector.model_validate(described()), len(classes))
+    writer = StudentWriter(tmp_path, "student", model, classes, batches.test_pipeline((96, 96)))
+    file = SavedFile(tmp_path / "student.pth", "0" * 64, 1)
+    val = SplitFiles(images=Path("/data/val"), annotations=Path("/data/annotations/instances_val.json"))
+    config = Config.fromfile(writer.config(file, val).path)
+    assert tuple(config.metainfo.classes) == classes == tuple(config.test_dataloader.dataset.metainfo.classes)
