@@ -20,7 +20,7 @@ from frs.errors import BatchTooLarge, NoGradient
 from frs.schedule_spec import OptimizerName, Schedule
 from frs.training import memory
 from frs.training.preserve_state import preserve_state
-from frs.training.process_group import all_reduce_max, world_size
+from frs.training.process_group import world_size
 from frs.training.schedule import OPTIMIZER_STATE_TENSORS
 
 Batch = dict[str, Any]
@@ -185,8 +185,7 @@ def probe_gpu(model: nn.Module, batch: Batch, config: ProbeConfig, device: torch
         )
 
     result = _none_if_out_of_memory(lambda: _measure(model, batch, config, device, 0))
-    [failed] = all_reduce_max(result is None)
-    if failed and world_size() > 1:  # the processes would have to search for the size that fits in lockstep
+    if result is None and world_size() > 1:  # the others wait for this process in a step, and end with it
         raise BatchTooLarge(f"batch_size {len(batch['inputs']) * world_size()} does not fit {world_size()} devices.")
     if result is None:
         size = len(batch["inputs"])

@@ -32,7 +32,7 @@ from frs.preflight.probe import (
 from frs.preflight.setup import Models, check_teacher
 from frs.preflight.step_runner import StepRunner
 from frs.schedule_spec import Schedule
-from frs.training import batches, memory
+from frs.training import batches, memory, process_group
 
 ADAMW = Schedule.model_validate({"optimizer": {"name": "adamw"}})
 ONE_STEP = ProbeConfig(nullcontext, ADAMW, "adamw", repeats=1, estimate_memory=False)
@@ -185,6 +185,20 @@ def test_a_run_that_does_not_fit_ends_before_its_first_epoch(
 @pytest.mark.parametrize("fitting", [0, 1, 7, 10, 15])
 def test_the_largest_batch_that_fits_is_found(fitting: int) -> None:
     assert largest_fitting(lambda images: images <= fitting, 16) == fitting
+
+
+def test_a_process_whose_gpu_is_full_ends_without_waiting_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait for it in a reduction of the step, which another reduction would answer with wrong values."""
+
+    def run_out_of_memory(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for module in (probe_module, process_group):
+        monkeypatch.setattr(module, "world_size", lambda: 2)
+    monkeypatch.setattr(process_group.dist, "all_reduce", lambda *_, **__: pytest.fail("a reduction"))
+    monkeypatch.setattr(probe_module, "run_step", run_out_of_memory)
+    with pytest.raises(BatchTooLarge, match="batch_size 4 does not fit 2 devices"):
+        probe_module.probe_gpu(detector(), batch(), ONE_STEP, torch.device("cpu"), 100)
 
 
 def test_a_full_gpu_is_probed_again_with_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
