@@ -37,6 +37,8 @@ COLUMNS = (
 means over five diagnoses; `coverage`: mean richness over the levels; `teacher` and `student`: start of the weights'
 SHA-256.
 """
+JOBS = ("raccoons",)
+"""Sets of questions 10 and 11, whose runs are jobs of the service; a run that was paused has the commit of its end."""
 Row = dict[str, str]
 MIN_SEEDS = 5
 """Seeds from which an arm has a verdict."""
@@ -73,7 +75,7 @@ def append(study: str, row: Row) -> None:
 def tables() -> str:
     """Return one Markdown table for each set, length and kind of seeds."""
     parts = []
-    for study in STUDIES:
+    for study in (*STUDIES, *JOBS):
         for _, group in groupby(read(study), key=lambda row: row["epochs"]):
             rows = list(group)
             for kind, tuning in (("test seeds", False), ("tuning seeds", True)):
