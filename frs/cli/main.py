@@ -67,7 +67,7 @@ def train(
             param_hint="SPEC",
         )
     folder = workdir or Path("runs") / (job.name or "job").replace(" ", "-")
-    code = running.run_pairs(resolved, folder, json_) if job.pairs else running.run_in(folder, resolved, json_)
+    code = (running.run_pairs if job.pairs else running.run_alone)(resolved, folder, json_)
     if not json_:
         typer.echo(f"Work folder: {folder}")
     raise SystemExit(code)

@@ -62,6 +62,16 @@ def export(run: Path, settings: dict[str, object], output: Path | None, json_: b
     return 0 if report.passed else 1
 
 
+def run_alone(spec: ResolvedSpec, folder: Path, json_: bool) -> int:
+    """Run `spec` in the folder, unless a training of another spec has succeeded there, whose files are kept."""
+    if (folder / run_folder.CHECKPOINTS).is_dir():
+        try:
+            paired_runs.is_done(folder, spec)
+        except FrsError as error:
+            return print_error(error)
+    return run_in(folder, spec, json_)
+
+
 def run_in(folder: Path, spec: ResolvedSpec, json_: bool) -> int:
     """Run `spec` with a bar or JSON lines, and log its events in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
