@@ -26,7 +26,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) -
 # more than cores, as tests of several processes mostly wait
 PROCESSES ?= 3
 
-test: setup  ## run the tests (20 minutes on two cores); of seeds, walks and generated requests a sample
+test: setup  ## run the tests (23 minutes on two cores); of seeds, walks and generated requests a sample
 	$(PYTEST)
 
 test-full: setup  ## run the tests of make test and all seeds, walks and generated requests (an hour on two cores)

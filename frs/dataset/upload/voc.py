@@ -7,17 +7,11 @@ In VOC, corners are integers counted from 1 and belong to the box, so they are s
 the data set is a fraction or below 1, corners are used as they are: other tools write them that way.
 """
 
-import math
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
-from xml.parsers import expat
 
-from frs.dataset import image_files
-from frs.dataset.fields import is_text
 from frs.dataset.issues import printable
 from frs.dataset.upload.annotated_images import (
     AnnotatedDataset,
@@ -25,26 +19,16 @@ from frs.dataset.upload.annotated_images import (
     AnnotationErrors,
     Box,
     common_folder,
-    list_images,
-    rank_folder,
 )
 from frs.dataset.upload.archive import normalise_path
 from frs.dataset.upload.split_names import SplitFolders, SplitRole, find_role
+from frs.dataset.upload.voc_images import ImageIndex
+from frs.dataset.upload.voc_xml import InvalidAnnotation, get_boxes, get_size, is_annotation, parse
 from frs.errors import BadDataset
 
-_MAX_BYTES = 4 << 20
-_MAX_DEPTH = 20
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LISTS = "ImageSets/Main"
 _SAMPLES = 20
 """Number of XML files by which the layout is recognised."""
-_ENCODING = re.compile(rb"""^\s*<\?xml[^>]*encoding=["']([A-Za-z0-9_.-]+)["']""")
-_ENCODINGS = (
-    *("gbk", "gb2312", "gb18030", "big5", "cp936"),
-    *("shift_jis", "euc-jp", "euc-kr", "cp949"),
-    *("cp1250", "cp1251", "cp1252"),
-)
-"""Encodings that are read although expat does not know them."""
 
 
 class _AnnotationFile(NamedTuple):
@@ -55,21 +39,17 @@ class _AnnotationFile(NamedTuple):
     """Boxes with corners as in the file."""
 
 
-class _InvalidAnnotation(Exception):
-    pass
-
-
 def is_layout(folder: Path) -> bool:
     """Return whether the folder has the folders of Pascal VOC, or XML files of that format."""
     if all((folder / name).is_dir() for name in ("JPEGImages", "Annotations")):
         return True
-    return any(_is_annotation(path) for path in sorted(folder.rglob("*.xml"))[:_SAMPLES])
+    return any(is_annotation(path) for path in sorted(folder.rglob("*.xml"))[:_SAMPLES])
 
 
 def read(folder: Path) -> AnnotatedDataset:
     """Return the annotated images. Raises BadDataset with the files and lines of the first errors."""
     folder = folder.resolve()
-    errors, images = AnnotationErrors(), _Images(folder)
+    errors, images = AnnotationErrors(), ImageIndex(folder)
     if (folder / _LISTS).is_dir():
         splits = {role: _read_listed(path, images, errors) for role, path in _find_lists(folder).items()}
     else:
@@ -82,77 +62,6 @@ def read(folder: Path) -> AnnotatedDataset:
         train=_shift_boxes(splits["train"], images.root, origin),
         val=_shift_boxes(splits["val"], images.root, origin) if "val" in splits else None,
     )
-
-
-def _is_annotation(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(4096).replace(b"\0", b"")  # of UTF-16, the ASCII characters are left
-        return re.search(rb"<annotation[\s>]", head) is not None
-
-
-class _Images:
-    """Index of the image files and of the XML files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.top = folder
-        self.root = folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else None
-        """Folder that listed names are relative to; None if images lie beside their XML files."""
-        self.annotations = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
-        self._annotated = {path.stem for path in self.annotations.rglob("*.xml")}
-        self.by_path: defaultdict[str, list[Path]] = defaultdict(list)
-        """Images by their path relative to `root`, with and without suffix."""
-        by_name = defaultdict[str, list[Path]](list)
-        for path in list_images(folder):
-            relative = self._relative(path, self.root or self.annotations)
-            for name in (relative, relative.with_suffix("")):
-                self.by_path[name.as_posix()].append(path)
-                by_name[name.name].append(path)
-        self._by_name = {name: self._choose_likely(name, paths) for name, paths in by_name.items()}
-
-    def find(self, xml: Path, file_name: str | None) -> Path | None:
-        """Return the image of an XML file: the one that `<filename>` names, or the one of the XML file's own name.
-
-        The latter lies in the corresponding folder, or is the only image of that name. Of images of one name in several
-        folders, the one in the corresponding folder is used, then the one in a folder of images.
-
-        A `<filename>` that belongs to another XML file is ignored: tools that copy images forget to change it.
-
-        Raises _InvalidAnnotation if several images are equally likely.
-        """
-        named = Path(normalise_path(file_name or "")).name  # Label Studio omits the suffix
-        stated, own = self._find_named(xml, named), self._find_beside(xml, xml.stem)
-        free = [image for image in stated if image.stem not in self._annotated]
-        same = [image for image in stated if image.stem == xml.stem]
-        choices = (
-            free if len(free) == 1 else [],
-            [image for image in own if image in same],
-            own,
-            free or same,
-            self._find_named(xml, xml.stem),
-        )
-        images = next(filter(None, choices), [])
-        if len(images) > 1:
-            names = " or ".join(printable(image.relative_to(self.top).as_posix()) for image in images[:2])
-            raise _InvalidAnnotation(f" may belong to {names}: keep one of them, or state its name in <filename>")
-        return next(iter(images), None)
-
-    def _find_named(self, xml: Path, name: str) -> list[Path]:
-        return self._find_beside(xml, name) or self._by_name.get(name, [])
-
-    def _find_beside(self, xml: Path, name: str) -> list[Path]:
-        """Return the images of a name, with or without suffix, in the folder that corresponds to the XML file's."""
-        folder = self._relative(xml.parent, self.annotations)
-        return self.by_path.get((folder / name).as_posix(), [])
-
-    def _choose_likely(self, name: str, images: list[Path]) -> list[Path]:
-        """Return the image of a name that is likely meant, or two if several are; suffixes count before folders."""
-        exact = [image for image in images if image.name == name] or images
-        ranks = [rank_folder(image.parent.relative_to(self.top)) for image in exact]
-        best = min(ranks)
-        return [image for image, rank in zip(exact, ranks, strict=True) if rank == best][:2]
-
-    def _relative(self, path: Path, root: Path) -> Path:
-        return path.relative_to(root if path.is_relative_to(root) else self.top)
 
 
 def _find_lists(folder: Path) -> dict[SplitRole, Path]:
@@ -169,7 +78,7 @@ def _find_lists(folder: Path) -> dict[SplitRole, Path]:
     )
 
 
-def _read_listed(image_set: Path, images: _Images, errors: AnnotationErrors) -> list[_AnnotationFile]:
+def _read_listed(image_set: Path, images: ImageIndex, errors: AnnotationErrors) -> list[_AnnotationFile]:
     files = []
     for line, where in _read_lines(image_set):
         paths = (_find_below(images.annotations, f"{name}.xml") for name in _possible_names(line))
@@ -182,7 +91,7 @@ def _read_listed(image_set: Path, images: _Images, errors: AnnotationErrors) -> 
     return [file for file in files if file]
 
 
-def _read_folders(folder: Path, images: _Images, errors: AnnotationErrors) -> dict[SplitRole, list[_AnnotationFile]]:
+def _read_folders(folder: Path, images: ImageIndex, errors: AnnotationErrors) -> dict[SplitRole, list[_AnnotationFile]]:
     """Return the annotations by split, as their folders' names state it; files without a split are for training."""
     files = sorted(images.annotations.rglob("*.xml"))
     folders = SplitFolders(xml.parent.relative_to(folder) for xml in files)
@@ -227,110 +136,17 @@ def _find_below(folder: Path, name: str) -> Path | None:
         return None
 
 
-def _read_annotation(xml: Path, images: _Images, errors: AnnotationErrors) -> _AnnotationFile | None:
+def _read_annotation(xml: Path, images: ImageIndex, errors: AnnotationErrors) -> _AnnotationFile | None:
     """Return the annotations of one image, or None after adding an error."""
     try:
-        root = _parse(xml)
+        root = parse(xml)
         image = images.find(xml, root.findtext("filename"))
         if image is None:
-            raise _InvalidAnnotation(" belongs to no image")
-        width, height = _get_size(root, image)
-        return _AnnotationFile(image, width, height, [_get_box(element) for element in root.iter("object")])
-    except _InvalidAnnotation as error:
+            raise InvalidAnnotation(" belongs to no image")
+        return _AnnotationFile(image, *get_size(root, image), get_boxes(root))
+    except InvalidAnnotation as error:
         errors.add(f"{printable(xml.relative_to(images.top).as_posix())}{error}.")
         return None
-
-
-def _parse(xml: Path) -> ElementTree.Element:
-    """Parse XML without declarations: entities can expand a few lines to gigabytes, or read other files."""
-    if xml.stat().st_size > _MAX_BYTES:
-        raise _InvalidAnnotation(f" has more than {_MAX_BYTES >> 20} MiB")
-    content, encoding = _decode(xml.read_bytes())
-    builder = _LimitedBuilder()
-    parser = expat.ParserCreate(encoding)
-    parser.StartElementHandler, parser.EndElementHandler = builder.start_element, builder.end_element
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _refuse_declarations
-    try:
-        parser.Parse(content, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: an encoding that does not exist
-        raise _InvalidAnnotation(f", line {parser.CurrentLineNumber}: is not well-formed XML") from error
-    return builder.close()
-
-
-def _decode(content: bytes) -> tuple[bytes, str | None]:
-    """Return the file as UTF-8 and that encoding if it declares one that expat does not know; otherwise unchanged."""
-    declaration = _ENCODING.match(content[:200])
-    name = declaration[1].decode().lower().replace("_", "-") if declaration else ""
-    encoding = next((known for known in _ENCODINGS if known.replace("_", "-") == name), None)
-    try:
-        return (content.decode(encoding).encode(), "utf-8") if encoding else (content, None)
-    except UnicodeDecodeError as error:
-        raise _InvalidAnnotation(f" declares the encoding {encoding}, but has bytes of another") from error
-
-
-class _LimitedBuilder(ElementTree.TreeBuilder):
-    """Tree builder that limits the depth of nesting."""
-
-    depth = 0
-
-    def start_element(self, tag: str, attributes: dict[str, str]) -> None:
-        self.depth += 1
-        if self.depth > _MAX_DEPTH:
-            raise _InvalidAnnotation(" is nested too deeply")
-        self.start(tag, attributes)
-
-    def end_element(self, tag: str) -> None:
-        self.depth -= 1
-        self.end(tag)
-
-
-def _refuse_declarations(*_: object) -> None:
-    raise _InvalidAnnotation(" declares a document type or entities, which are not allowed")
-
-
-def _get_size(root: ElementTree.Element, image: Path) -> tuple[int, int]:
-    """Return the image file's own size; for an unreadable image the annotated size, so that the check reports it."""
-    annotated = tuple(int(_get_number(root, f"size/{side}", default=0)) for side in ("width", "height"))
-    actual = image_files.read_image_size(image)
-    if actual is None:
-        return max(1, annotated[0]), max(1, annotated[1])
-    if all(annotated) and annotated != actual:
-        raise _InvalidAnnotation(
-            f" says {annotated[0]}x{annotated[1]}, but {printable(image.name)} is {actual[0]}x{actual[1]}"
-        )
-    return actual
-
-
-def _get_box(element: ElementTree.Element) -> Box:
-    label = (element.findtext("name") or "").strip()
-    if not is_text(label, 200):
-        raise _InvalidAnnotation(" has an object without a name of 1 to 200 characters")
-    box = element.find("bndbox")
-    if box is None:
-        raise _InvalidAnnotation(f" has an object, {printable(label)}, without a bndbox")
-    left, top, right, bottom = (_get_number(box, corner) for corner in _CORNERS)
-    return Box(label, left, top, right, bottom, ignored=_is_difficult(element))
-
-
-def _is_difficult(element: ElementTree.Element) -> bool:
-    text = (element.findtext("difficult") or "").strip().lower()
-    return text == "true" or (
-        text not in ("false", "unspecified") and _get_number(element, "difficult", default=0) != 0
-    )
-
-
-def _get_number(element: ElementTree.Element, path: str, default: float | None = None) -> float:
-    text = element.findtext(path)
-    if default is not None and not (text or "").strip():
-        return default
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not abs(value) < 1e9:
-        raise _InvalidAnnotation(f" has `{path}` {printable(text)}, which is not a number below 1e9 in magnitude")
-    return value
 
 
 def _counts_from_0(box: Box) -> bool:
