@@ -17,6 +17,7 @@ from api.http.pagination import newest_first
 from api.http.schemas import Page
 from api.jobs import quota, references
 from api.jobs.schemas import ActionRequest, Attempt, DependentJob, Job, JobDetails
+from frs.detector_spec import InitFromJob
 from frs.spec import JobSpec, Kind
 from store.db import queries, tables
 from store.db.database import Database, time_of
@@ -79,10 +80,19 @@ def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str
 
 
 def check_submittable(caller: Caller, spec: JobSpec) -> None:
-    """Raise InvalidField if the spec is a comparison, and ApiError 403 if the caller may not set its priority."""
+    """Raise InvalidField for a spec that is readable but not accepted.
+
+    Not accepted are comparisons, and a teacher's neck and head for a student that has trained ones of its own. Raises
+    ApiError 403 if the caller may not set the priority.
+    """
     if spec.kind == "compare":
         hint = "Submit a `distill` job with `baseline: true` or `{seeds: n}`; the service adds its comparison."
         raise InvalidField("kind", "invalid_spec", "Only the service creates jobs of kind `compare`.", hint)
+    has_trained_head = spec.kind == "quantize" or isinstance(getattr(spec.student, "init", None), InitFromJob)
+    if spec.distillation.init_from_teacher and has_trained_head:
+        detail = "The student starts from trained weights: the teacher's would replace those of its neck and head."
+        hint = "Remove `distillation.init_from_teacher`, or choose another `student.init`."
+        raise InvalidField("distillation.init_from_teacher", "invalid_spec", detail, hint)
     check_priority(caller, spec.priority)
 
 

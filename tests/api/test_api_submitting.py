@@ -94,6 +94,15 @@ def test_a_comparison_cannot_be_submitted(service, shapes):
     assert problem["errors"][0]["loc"] == "kind"
 
 
+@pytest.mark.parametrize(
+    ("kind", "student"),
+    [("quantize", {"job": UNKNOWN_JOB}), ("distill", {"architecture": "gfl", "init": {"job": UNKNOWN_JOB}})],
+)
+def test_a_trained_head_cannot_be_replaced_by_that_of_the_teacher(service, shapes, kind, student):
+    spec = DISTILL | {"kind": kind, "student": student, "distillation": {"init_from_teacher": True}}
+    assert_rejected(service, spec, "invalid_spec", "distillation.init_from_teacher")
+
+
 def test_cancelling_a_job_cancels_its_children(service, shapes):
     parent = service.submit(DISTILL | {"baseline": {"seeds": 2}})
     ended, *others = parent["baseline_job_ids"]
