@@ -42,7 +42,7 @@ class ArchiveKey:
     sha256: str
     """SHA-256 of the archive, lower-case hex."""
     is_converted: bool
-    """Whether the data set was converted before it was archived; before version 0.3, archives were kept as uploaded."""
+    """Whether the data set was converted before it was archived; up to version 0.2, archives were kept as uploaded."""
     val_fraction: float | None
     """Fraction of the training images to split off for validation, in the conversion of an archive as uploaded."""
 
