@@ -14,6 +14,7 @@ from frs.detector_spec import (
     RelativePath,
 )
 from frs.errors import DatasetNotFound, InvalidSpec, WeightsNotFound
+from frs.events import Role
 from frs.facts import RunFacts
 from frs.spec import JobSpec
 
@@ -43,6 +44,11 @@ class ResolvedDetector(_Resolved):
     """Expected SHA-256 of the weights file, if it is known."""
     classes: tuple[str, ...] | None = None
     """Class names given at the registration, for a weights file without any."""
+
+
+def detections_file(role: Role) -> str:
+    """Return the name of a run's artifact with the detections of its student or teacher on the validation images."""
+    return f"detections-{role}.npz"
 
 
 class FinishedRun(_Resolved):

@@ -10,11 +10,10 @@ from frs import events
 from frs.comparison.run_folder import SPEC, has_succeeded, read_events, read_spec, require_success
 from frs.errors import CheckpointUnusable, DetectionsUnusable, RunsDiffer
 from frs.facts import RunFacts
-from frs.resolved import ComparisonInputs, FinishedRun, ResolvedSpec, is_drawn
+from frs.resolved import ComparisonInputs, FinishedRun, ResolvedSpec, detections_file, is_drawn
 from frs.spec import baseline_of, comparison_of, seed_variant
 
 _Role = Literal["student", "baseline"]
-TEACHER_DETECTIONS = "detections-teacher.npz"
 CHANGES_NO_RESULT: dict[str, Any] = {
     "job": {"name": True, "priority": True, "tags": True, "metadata": True, "resources": {"loader_workers"}},
     "unlabelled": True,
@@ -76,10 +75,11 @@ def comparison_spec(students: Sequence[Path], baselines: Sequence[Path]) -> Reso
         raise RunsDiffer(f"The runs were evaluated with different `evaluation.max_detections`: {listed}.")
     first, logged = read_spec(students[0]), list(read_events(students[0]))
     facts = ChainMap(*(event.values for event in reversed(logged) if isinstance(event, events.Facts)))
-    has_teacher = any(isinstance(event, events.Artifact) and event.name == TEACHER_DETECTIONS for event in logged)
+    teacher = detections_file("teacher")
+    has_teacher = any(isinstance(event, events.Artifact) and event.name == teacher for event in logged)
     comparison_inputs = ComparisonInputs(
         runs=tuple(runs),
-        teacher=students[0] / TEACHER_DETECTIONS if has_teacher else None,
+        teacher=students[0] / teacher if has_teacher else None,
         facts=RunFacts.model_validate(dict(facts)),
     )
     return first.model_copy(
@@ -93,7 +93,7 @@ def _run(folder: Path, role: _Role) -> FinishedRun:
     return FinishedRun(
         role=role,
         seed=seed,
-        detections=folder / "detections-student.npz",
+        detections=folder / detections_file("student"),
         curves=_curves(folder),
         end_reason=_end_reason(folder),
     )

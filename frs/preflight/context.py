@@ -15,7 +15,7 @@ from frs.detectors import builder, loading, weights
 from frs.evaluation.coco_scores import Scores, detect, score
 from frs.evaluation.detections import Detections, Rows, pack
 from frs.events import Emit, Role
-from frs.resolved import ResolvedDetector, ResolvedSpec
+from frs.resolved import ResolvedDetector, ResolvedSpec, detections_file
 from frs.spec import JobSpec
 from frs.training import augmentation, batches, precision, process_group, schedule
 from frs.training.batches import DetectionImages, Pipeline, TrainingLoaders
@@ -101,7 +101,7 @@ class RunContext:
         if process_group.rank() != 0:
             return
         content = pack(Detections(rows, np.array(sorted(split.ids)), split.coco.classes, split.sha256))
-        name = f"detections-{role}.npz"
+        name = detections_file(role)
         self.reporter.artifact(name, weights.write_bytes(content, self.workdir / name))
 
     def _mixing(self, data: LoadedSplits) -> tuple[Pipeline, int] | None:

@@ -6,8 +6,9 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from frs.errors import DetectionsUnusable
+from frs.events import Role
 from frs.facts import RunFacts
-from frs.resolved import MAP, ComparisonInputs, FinishedRun, is_drawn
+from frs.resolved import MAP, ComparisonInputs, FinishedRun, detections_file, is_drawn
 from store.db.queries import compared_runs
 from store.db.tables import Artifact, Job, Metric
 from worker.attempt.inputs import AttemptInputs
@@ -45,9 +46,9 @@ def _run(session: Session, job: Job, inputs: AttemptInputs) -> FinishedRun:
     )
 
 
-def _detections(session: Session, job: Job, role: str, inputs: AttemptInputs) -> Path:
+def _detections(session: Session, job: Job, role: Role, inputs: AttemptInputs) -> Path:
     missing_error = DetectionsUnusable(f"Job {job.id} has no detections of its {role}.", "Post the job again.")
-    row = session.get(Artifact, (job.id, f"detections-{role}.npz"))
+    row = session.get(Artifact, (job.id, detections_file(role)))
     if row is None:
         raise missing_error
     return inputs.add(row.key, row.sha256, missing_error, row.bytes)
