@@ -14,7 +14,6 @@ from frs.detector_spec import (
     RelativePath,
 )
 from frs.errors import DatasetNotFound, InvalidSpec, WeightsNotFound
-from frs.events import Role
 from frs.facts import RunFacts
 from frs.spec import JobSpec
 
@@ -46,7 +45,7 @@ class ResolvedDetector(_Resolved):
     """Class names given at the registration, for a weights file without any."""
 
 
-def detections_file(role: Role) -> str:
+def detections_file(role: Literal["student", "teacher"]) -> str:
     """Return the name of a run's artifact with the detections of its student or teacher on the validation images."""
     return f"detections-{role}.npz"
 
