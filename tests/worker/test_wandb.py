@@ -78,7 +78,7 @@ def history(records: list[Any], key: str) -> list[tuple[int, float]]:
 
 
 def test_without_a_key_a_run_is_written_for_wandb_sync(harness, records, patient):
-    job_id = harness.submit({"name": "my job", "tags": ["a"]}, steps=12)
+    job_id = harness.submit({"name": "my job", "tags": ["", "a", "a"]}, steps=12)
     harness.supervisor(wandb_project="team/project").run()
     assert harness.job(job_id).status == "succeeded" and "W&B" not in "".join(harness.logs(job_id))
     written = records(harness)

@@ -48,7 +48,7 @@ class WandbRun:
             name=run["name"],
             group=run["group"],
             job_type=run["kind"],
-            tags=run["tags"],
+            tags=[tag for tag in dict.fromkeys(run["tags"]) if tag],  # W&B refuses runs with an empty tag
             config={**run["parameters"], "frs.owner": run["owner"]},
             resume="allow",
             settings=settings,
