@@ -12,14 +12,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from frs.errors import FrsError
 from store.artifacts import backup
 from store.initialise import initialise
 from store.restored import release_jobs
 from store.settings import Settings
-from store.settings_report import invalid_settings, report, unknown_variables
+from store.settings_report import read_settings, report, unknown_variables
 
 STEPS: dict[str, Callable[[Path, int], None]] = {
     "backup-begin": lambda root, _: backup.begin(root),
@@ -38,10 +36,7 @@ def main() -> None:
     parser.add_argument("command", choices=["init", "settings", "restore-release", *STEPS])
     parser.add_argument("--bytes", type=int, default=0, help="size of the unpacked files, for restore-unpack")
     arguments = parser.parse_args()
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        raise SystemExit(invalid_settings(error)) from None
+    settings = read_settings()
     if arguments.command == "settings":
         print(report(settings))
         return

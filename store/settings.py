@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
+from store.service_urls import ArtifactsUrl, BrokerUrl, DatabaseUrl
 from store.states import Scope
 
 EXAMPLE_PASSWORD = "change-me"
@@ -75,18 +76,20 @@ class Settings(BaseSettings):
     """Folder that uploaded data sets are unpacked into. Default: `uploads` below `data`."""
     work_root: Folder = _below_data("work")
     """Folder of the unfinished files of running attempts. Default: `work` below `data`."""
-    artifacts_url: str = Field(default_factory=lambda fields: (fields["data"] / "artifacts").as_uri(), repr=False)
+    artifacts_url: ArtifactsUrl = Field(
+        default_factory=lambda fields: (fields["data"] / "artifacts").as_uri(), repr=False
+    )
     """Storage of checkpoints and deliverables: a folder, its `file://` URL, or `s3://BUCKET/PREFIX` for S3-compatible
     object storage. The endpoint and credentials come from `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
     `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and the other standard AWS variables. Default: `artifacts` below `data`."""
-    database_url: str = Field(default_factory=lambda fields: _sqlite_url(fields["data"] / "frs.db"), repr=False)
+    database_url: DatabaseUrl = Field(default_factory=lambda fields: _sqlite_url(fields["data"] / "frs.db"), repr=False)
     """Database: `sqlite:///...` or `postgresql://...`. Excluded from the repr because it may contain a password.
     Default: the SQLite file `frs.db` below `data`."""
-    database_owner_url: str | None = Field(default=None, repr=False)
+    database_owner_url: DatabaseUrl | None = Field(default=None, repr=False)
     """PostgreSQL database as the role that owns the tables, for `python -m store init` alone: it migrates as this role
     and grants the role of `database_url` its rights, which do not allow changes of the audit trail. Leave it out of the
     environment of API and workers. Default: none; `database_url` is the owner."""
-    broker_url: str = Field(default="filesystem://", repr=False)
+    broker_url: BrokerUrl = Field(default="filesystem://", repr=False)
     """Celery broker of the wake-up messages: `redis://...`, or `filesystem://` for folders below `data` without a
     server. With Redis, several API processes apply the limits of a key together. Default: `filesystem://`."""
 
@@ -245,11 +248,11 @@ class Settings(BaseSettings):
 
     @property
     def artifacts_root(self) -> Path | None:
-        """The folder of the artifacts, or None if they are in object storage.
-
-        Raises ValueError if the URL's scheme is not supported.
-        """
-        return None if urlsplit(self.artifacts_url).scheme == "s3" else _folder(self.artifacts_url)
+        """The folder of the artifacts, or None if they are in object storage."""
+        parts = urlsplit(self.artifacts_url)
+        if parts.scheme == "s3":
+            return None
+        return Path(unquote(parts.path) if parts.scheme else self.artifacts_url).absolute()
 
     @property
     def redis_url(self) -> str | None:
@@ -272,10 +275,3 @@ def _has_port(url: str) -> bool:
         return urlsplit(url).port is not None
     except ValueError:
         return False
-
-
-def _folder(url: str) -> Path:
-    parts = urlsplit(url)
-    if parts.scheme not in ("", "file"):
-        raise ValueError(f"FRS_ARTIFACTS_URL: {parts.scheme}:// is not supported; set a folder or s3://BUCKET/PREFIX")
-    return Path(unquote(parts.path) if parts.scheme else url).absolute()

@@ -30,6 +30,14 @@ def variable(field: str) -> str:
     return f"FRS_{field.upper()}"
 
 
+def read_settings() -> Settings:
+    """Return the settings of the environment. Raises SystemExit with a message that names each invalid variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SystemExit(invalid_settings(error)) from None
+
+
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> Iterator[str]:
     """Yield a message for each variable with the prefix `FRS_` that has no effect."""
     known = {*map(variable, Settings.model_fields), *OTHER_VARIABLES, *COMPOSE_VARIABLES, *_INTERNAL_VARIABLES}
@@ -55,8 +63,9 @@ def report(settings: Settings, environment: Mapping[str, str] = os.environ) -> s
 def invalid_settings(error: ValidationError) -> str:
     """Return the message of each invalid setting, with the name of its variable."""
     return "; ".join(
-        f"{variable(str(detail['loc'][0]))}: {detail['msg']}" if detail["loc"] else detail["msg"]
+        ": ".join([*(variable(str(part)) for part in detail["loc"][:1]), detail["msg"].removeprefix("Value error, ")])
         for detail in error.errors(include_input=False)
+        if detail["type"] != "default_factory_not_called"  # of a default that depends on an invalid setting
     )
 
 

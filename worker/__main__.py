@@ -12,7 +12,7 @@ from store.db.database import open_database
 from store.errors import DatabaseNotReady
 from store.initialise import make_folders
 from store.settings import Settings
-from store.settings_report import unknown_variables
+from store.settings_report import read_settings, unknown_variables
 from worker import logs
 from worker.dispatch.dispatcher import Once
 from worker.once import ExitCode, run_once
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, command: Sequence[str] = COMMAN
     once = parse(arguments)
     die_with_parent()
     hide_memory()
-    settings = Settings()
+    settings = read_settings()
     make_folders(settings)
     logs.configure()
     for message in unknown_variables():

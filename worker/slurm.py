@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -30,7 +29,7 @@ from store.requests import worker_requests
 from store.scheduling import queue
 from store.scheduling.queue import NO_EXCLUSIONS, GpuCapacity
 from store.settings import Settings
-from store.settings_report import invalid_settings
+from store.settings_report import read_settings
 from store.states import JobStatus, RequestStatus
 from worker import logs
 
@@ -161,10 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if not given.script.is_file():
         parser.error(f"{given.script} does not exist; name a copy of deploy/slurm/frs-worker.sbatch with --script")
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        raise SystemExit(invalid_settings(error)) from None
+    settings = read_settings()
     logs.configure()
     options = Options(given.gpus, given.max_tasks, given.name, given.script, tuple(given.sbatch), given.nodes)
     submitter = Submitter(settings, open_database(settings.database_url), options, given.poll)

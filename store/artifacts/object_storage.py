@@ -54,7 +54,10 @@ class ArtifactObjects:
     """`store.artifacts.storage.Artifacts` in object storage."""
 
     def __init__(self, url: str) -> None:
-        """Open `s3://BUCKET/PREFIX`, configured by the standard `AWS_...` variables. Raise ValueError if invalid."""
+        """Open `s3://BUCKET/PREFIX`, configured by the standard `AWS_...` variables.
+
+        Raises ValueError if they are invalid.
+        """
         self._name = url
         self._store = _store(url)
 
@@ -169,10 +172,6 @@ class _Object(io.RawIOBase):
 
 def _store(url: str) -> S3Store:
     parts = urlsplit(url)
-    if parts.netloc != parts.hostname or parts.query or parts.fragment:
-        raise ValueError(
-            "FRS_ARTIFACTS_URL: use s3://BUCKET/PREFIX only; set credentials with AWS_ACCESS_KEY_ID and so on"
-        )
     allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
     endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
     if endpoint.startswith("http:") and not allow_http:

@@ -49,7 +49,7 @@ class Artifacts(Protocol):
 
 
 def open_artifacts(settings: Settings) -> Artifacts:
-    """Return the storage of `settings.artifacts_url`. Raise ValueError if the URL is invalid."""
+    """Return the storage of `settings.artifacts_url`. Raise ValueError if the variables of S3 are invalid."""
     root = settings.artifacts_root
     return ArtifactObjects(settings.artifacts_url) if root is None else ArtifactFolder(root)
 

@@ -168,20 +168,15 @@ def test_artifacts_in_object_storage_need_no_folder(tmp_path):
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_other_url_schemes_for_artifacts_are_invalid(tmp_path):
-    with pytest.raises(ValueError, match="gs://"):
-        initialise(Settings(data=tmp_path, artifacts_url="gs://bucket"))
-
-
 def test_the_repr_of_settings_contains_no_password():
     settings = Settings(database_url="postgresql://me:secret@host/frs", broker_url="redis://:secret@host")
     assert "secret" not in repr(settings)
 
 
-@pytest.mark.parametrize("name", ["database_url", "broker_url"])
-def test_the_example_password_is_invalid_and_the_error_does_not_show_the_url(tmp_path, name):
+@pytest.mark.parametrize(("name", "scheme"), [("database_url", "postgresql"), ("broker_url", "redis")])
+def test_the_example_password_is_invalid_and_the_error_does_not_show_the_url(tmp_path, name, scheme):
     with pytest.raises(ValidationError, match="run `make env`") as error:
-        Settings(data=tmp_path, **{name: "redis://frs:change-me@somewhere/0"})
+        Settings(data=tmp_path, **{name: f"{scheme}://frs:change-me@somewhere/0"})
     assert "somewhere" not in str(error.value)
 
 
