@@ -4,6 +4,7 @@ Jobs continue from their last checkpoint. If the script is interrupted, run it a
 passwords before the first change and replaces .env once PostgreSQL uses them.
 """
 
+import re
 import subprocess
 import sys
 from urllib.parse import unquote, urlsplit
@@ -43,27 +44,28 @@ def renew(env: str) -> str:
     current = values(env)
     urls = {"POSTGRES_PASSWORD": OWNER_URL if current.get(OWNER_URL) else URL, "REDIS_PASSWORD": "FRS_BROKER_URL"}
     for name, url in urls.items():
-        if not current[name] or f":{current[name]}@" not in current[url]:
+        old, new = current.get(name), new_password()
+        if not old or f":{old}@" not in current.get(url, ""):
             raise BackupError(f"{url} does not contain {name}: change both by hand.")
-        env = replace(env, (name, url), current[name], new_password())
+        env = replace(replace(env, name, old, new), url, f":{old}@", f":{new}@")
     if current.get(OWNER_URL):
         password = urlsplit(current[URL]).password
         if not password:
             raise BackupError(f"{URL} contains no password: change the one of its role by hand.")
-        env = replace(env, (URL,), f":{password}@", f":{new_password()}@")
+        env = replace(env, URL, f":{password}@", f":{new_password()}@")
     return env
 
 
-def replace(env: str, names: tuple[str, ...], old: str, new: str) -> str:
-    """Return the text of .env with `new` in place of `old` in these variables."""
-    starts = tuple(f"{name}=" for name in names)
-    lines = [line.replace(old, new) if line.startswith(starts) else line for line in env.splitlines()]
-    return "\n".join(lines) + "\n"
+def replace(env: str, name: str, old: str, new: str) -> str:
+    """Return the text of .env with `new` in place of `old` in the value of this variable."""
+    lines = [line.partition("=") for line in env.splitlines()]
+    return "".join(f"{key}{sign}{value.replace(old, new) if key == name else value}\n" for key, sign, value in lines)
 
 
 def values(env: str) -> dict[str, str]:
-    """Return the variables of .env; the last assignment counts."""
-    return {name: value for name, is_setting, value in (line.partition("=") for line in env.splitlines()) if is_setting}
+    """Return the variables of .env, without quotes around their values; the last assignment counts."""
+    lines = [line.partition("=") for line in env.splitlines()]
+    return {name: re.sub(r"""^(["'])(.*)\1$""", r"\2", value) for name, is_setting, value in lines if is_setting}
 
 
 def set_postgres_passwords(current: dict[str, str]) -> None:

@@ -96,6 +96,32 @@ def test_a_role_of_api_and_workers_gets_a_password_of_its_own(harness):
     )
 
 
+def test_a_password_that_is_a_word_of_its_url_is_replaced_as_the_password_only(harness):
+    text = ENV.replace("old-one-1", "postgres").replace("old-one-2", "redis")
+    (harness / ".env").write_text(text)
+    assert rotate(harness).returncode == 0
+    env = variables(harness)
+    assert env["FRS_DATABASE_URL"] == f"postgresql://frs:{env['POSTGRES_PASSWORD']}@postgres:5432/frs"
+    assert env["FRS_BROKER_URL"] == f"redis://:{env['REDIS_PASSWORD']}@redis:6379/0"
+    assert len(env["POSTGRES_PASSWORD"]) > 20 < len(env["REDIS_PASSWORD"])
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quoted_values_stay_quoted_urls(harness, quote):
+    (harness / ".env").write_text(re.sub(r"(?m)=(.*)$", rf"={quote}\1{quote}", ENV))
+    assert rotate(harness).returncode == 0
+    env = variables(harness)
+    password = env["POSTGRES_PASSWORD"].strip(quote)
+    assert env["FRS_DATABASE_URL"] == f"{quote}postgresql://frs:{password}@postgres:5432/frs{quote}"
+    assert (harness / "sql").read_text() == f"ALTER ROLE \"frs\" PASSWORD '{password}';\n"
+
+
+def test_a_missing_password_is_named(harness):
+    (harness / ".env").write_text(ENV.replace("REDIS_PASSWORD", "OTHER"))
+    completed = rotate(harness)
+    assert completed.returncode == 1 and "FRS_BROKER_URL does not contain REDIS_PASSWORD" in completed.stderr
+
+
 def test_passwords_of_another_server_are_not_changed(harness):
     text = ENV.replace("old-one-1@postgres", "of-the-first-host@10.0.0.1")
     (harness / ".env").write_text(text)
