@@ -73,5 +73,5 @@ def _text(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     text = "" if value is None else str(value)
-    text = re.sub(r"(://[^:@/]*:).*@", rf"\1{_MASK}@", text)
+    text = re.sub(r"(https?://|://[^:@/]*:).*@", rf"\1{_MASK}@", text)  # a user name in https://... may be a token
     return re.sub(r"((?i:[?&]\w*(?:password|secret|key|token)\w*)=)[^&]*", rf"\1{_MASK}", text)

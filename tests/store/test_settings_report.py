@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from store.settings import Settings
 from store.settings_report import report, unknown_variables
 
@@ -48,8 +50,13 @@ def test_the_report_contains_no_password():
     )
     text = report(settings, {})
     assert "postgresql://frs:***@db:5432/frs?sslpassword=***&a=b" in text and "redis://:***@redis/0" in text
-    assert "https://frs:***@mlflow.example.org" in text
+    assert "https://***@mlflow.example.org" in text
     assert "hunter2" not in text + repr(settings)
+
+
+@pytest.mark.parametrize("user", ["hunter2", "hunter2:", "hunter2:x-oauth-basic", "a:hunter2"])
+def test_a_token_as_user_name_is_masked(user):
+    assert "https://***@mlflow.example.org/a" in report(Settings(mlflow_url=f"https://{user}@mlflow.example.org/a"), {})
 
 
 def test_an_empty_variable_counts_as_not_set(monkeypatch):
