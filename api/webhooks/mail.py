@@ -4,6 +4,7 @@ import json
 import smtplib
 import ssl
 import time
+from contextlib import closing, suppress
 from email.message import EmailMessage
 from email.utils import formatdate
 from urllib.parse import unquote, urlsplit
@@ -74,12 +75,16 @@ def _send(mail: EmailMessage, settings: Settings) -> None:
         if is_tls
         else smtplib.SMTP(host, port, timeout=_STEP_SECONDS)
     )
-    with server:
-        if not is_tls and (url.username or _offers_tls(server)):
-            server.starttls(context=context)
-        if url.username:
-            server.login(unquote(url.username), unquote(url.password or ""))
-        server.send_message(mail)
+    with closing(server):
+        try:
+            if not is_tls and (url.username or _offers_tls(server)):
+                server.starttls(context=context)
+            if url.username:
+                server.login(unquote(url.username), unquote(url.password or ""))
+            server.send_message(mail)
+        finally:
+            with suppress(smtplib.SMTPException):  # the server has taken or refused the mail already
+                server.quit()
 
 
 def _offers_tls(server: smtplib.SMTP) -> bool:

@@ -60,6 +60,13 @@ def test_an_error_of_the_mail_server_is_the_outcome(answers, error):
         assert send(ALICE, server.url).error == error
 
 
+def test_the_answer_to_the_end_of_a_session_changes_no_outcome():
+    with MailServer({"QUIT": "421 too busy"}) as server:
+        assert send(ALICE, server.url).error is None
+    with MailServer({"QUIT": "421 too busy", "RCPT": "550 no such user"}) as server:
+        assert send(ALICE, server.url).error == "The mail server refused the address with 550."
+
+
 def test_a_mail_server_that_is_down_is_an_error():
     with MailServer() as server:
         pass
