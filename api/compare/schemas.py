@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.http.schemas import ResponseModel, ResponseTime
+from api.http.schemas import AsStored, ResponseModel, ResponseTime
 from api.jobs.schemas import Progress
 from frs.distillation_spec import Method
 from frs.spec import Kind
@@ -15,7 +15,7 @@ class ComparedJob(ResponseModel):
     id: str
     name: str | None
     kind: Kind
-    method: Method | None
+    method: AsStored[Method] | None
     """Null unless the job is a distillation."""
     status: JobStatus
     end_reason: EndReason | None

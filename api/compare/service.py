@@ -11,8 +11,8 @@ from api.compare.schemas import ComparedJob, Comparison, JobScores, SpecDifferen
 from api.context import Context
 from api.http.auth import Caller
 from api.jobs.service import get_row
-from frs.facts import RunFacts
 from store.db.tables import Evaluation, Job
+from store.stored_documents import read_facts
 
 _NOT_COMPARED = ("name", "tags", "metadata", "priority")
 """Fields of a spec that do not affect the training."""
@@ -58,7 +58,7 @@ def _leaves(part: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
 
 def _to_compared_job(job: Job, evaluation: Evaluation | None) -> ComparedJob:
     columns = {name: getattr(job, name) for name in ComparedJob.model_fields.keys() & Job.__table__.columns.keys()}
-    facts = RunFacts.model_validate(job.facts)
+    facts = read_facts(job.facts)
     mAP = evaluation.metrics.get("bbox_mAP") if evaluation else None
     method = job.spec["method"] if job.kind == "distill" else None
     return ComparedJob.model_validate(

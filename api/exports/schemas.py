@@ -16,7 +16,7 @@ class Export(ResponseModel):
     settings: AsStored[ExportSettings]
     passed: bool | None
     """Whether every file passed its comparison with the student; null unless it has succeeded."""
-    report: ExportReport | None
+    report: AsStored[ExportReport] | None
     """How the files compare with the student; null unless it has succeeded."""
     error: JobError | None
     created_at: ResponseTime

@@ -11,11 +11,11 @@ from api.jobs import service as jobs
 from api.jobs.schemas import Job
 from api.stored_specs import read_spec
 from frs.evaluation.export_report import ExportReport
-from frs.facts import RunFacts
 from frs.names import add_suffix
 from frs.spec import ExportSettings, JobSpec, Resources
 from store.db import queries, tables
 from store.db.database import Database
+from store.stored_documents import read_document
 
 
 def start(context: Context, caller: Caller, job_id: str, settings: ExportSettings, idempotency_key: str | None) -> Job:
@@ -59,14 +59,14 @@ def list_exports(database: Database, caller: Caller, job_id: str, limit: int, cu
 
 
 def _to_response(row: tables.Job) -> Export:
-    facts = RunFacts.model_validate(row.facts)
-    report = ExportReport.model_validate(facts.export) if facts.export else None
+    stored = row.facts.get("export")
+    report = read_document(ExportReport, stored)
     return Export(
         job_id=row.id,
         status=row.status,
         settings=row.spec["export"],
         passed=report and report.passed,
-        report=report,
+        report=report or stored,
         error=row.error,
         created_at=row.created_at,
         finished_at=row.finished_at,

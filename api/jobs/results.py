@@ -15,14 +15,14 @@ from api.jobs.schemas import Artifact, Evaluation, Event, LogLine
 from api.jobs.service import get_row
 from frs.evaluation import report as reports
 from frs.evaluation.advice import Training
-from frs.evaluation.export_report import ExportReport, FileReport
+from frs.evaluation.export_report import FileReport
 from frs.evaluation.report import MissingRun, Report, Scores
 from frs.evaluation.verdict import Comparison
 from frs.events import Role
-from frs.facts import RunFacts
 from store.db import queries, tables
 from store.db.database import Database
 from store.states import JobStatus
+from store.stored_documents import read_document, read_facts
 
 CONFIG = "student-config.py"
 """Name of the artifact that holds the mmdet config of the student."""
@@ -84,8 +84,8 @@ def build_report(database: Database, caller: Caller, job_id: str, student: Stude
         for child in queries.children(session, job_id):
             runs[child.kind].append(child)
         students, baselines = [job, *runs["distill"]], runs["train"]
-        facts = RunFacts.model_validate(job.facts)
-        comparisons = [RunFacts.model_validate(child.facts).comparison for child in runs["compare"]]
+        facts = read_facts(job.facts)
+        comparisons = [read_document(Comparison, child.facts.get("comparison")) for child in runs["compare"]]
         comparison = next(filter(None, comparisons), None)
         waiting = [_missing_run(run, "student") for run in students if not _student_scores(session, run)]
         waiting += [_missing_run(run, "baseline") for run in baselines if not _student_scores(session, run)]
@@ -97,7 +97,7 @@ def build_report(database: Database, caller: Caller, job_id: str, student: Stude
             pairs=len(baselines),
             expects_teacher=bool(job.spec["teacher"]) and facts.teacher_evaluated,
             facts=facts,
-            comparison=Comparison.model_validate(comparison) if comparison else None,
+            comparison=comparison,
             waiting_for=waiting,
             files=_exported_files(session, caller, job_id),
             training=_training(session, job),
@@ -113,17 +113,17 @@ def _training(session: Session, job: tables.Job) -> Training:
 
 
 def _exported_files(session: Session, caller: Caller, job_id: str) -> list[FileReport]:
-    """Return the files of the newest export of a job's student; none if it was not exported."""
+    """Return the files of the newest export of a job's student that this version can read; none without an export."""
     job = tables.Job
     exports = select(job.facts).where(job.kind == queries.EXPORT, job.teacher_job_id == job_id, caller.visible(job))
     newest = exports.where(job.status == JobStatus.SUCCEEDED).order_by(job.created_at.desc()).limit(1)
-    export = RunFacts.model_validate(session.scalar(newest) or {}).export
-    return ExportReport.model_validate(export).files if export else []
+    files = (session.scalar(newest) or {}).get("export", {}).get("files", [])
+    return [file for document in files if (file := read_document(FileReport, document))]
 
 
 def _build_report_of_best(session: Session, job: tables.Job) -> Report:
     """Return the metrics of the best student of one run, without baseline and gain, which compare last students."""
-    best, facts = _read_best_scores(session, job.id), RunFacts.model_validate(job.facts)
+    best, facts = _read_best_scores(session, job.id), read_facts(job.facts)
     return reports.build(
         [best] if best else [],
         _read_scores(session, job.id, "teacher"),
@@ -168,6 +168,8 @@ def _artifact_job_ids(session: Session, caller: Caller, job_id: str) -> list[str
 
 def _missing_run(job: tables.Job, what: Literal["student", "baseline", "comparison"]) -> MissingRun:
     reason = f"{job.error['code']}: {job.error['message']}" if job.error else job.end_reason
+    if what == "comparison" and "comparison" in job.facts:
+        reason = "It was stored by another version of FRS, and this one cannot read it: update FRS."
     return MissingRun(job_id=job.id, what=what, status=job.status, reason=reason)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
@@ -13,6 +12,7 @@ from store.db import sweep_tables
 from store.db.sweep_tables import Trial
 from store.db.tables import Job
 from store.states import TERMINAL, JobStatus
+from store.stored_documents import read_document
 from store.sweeps import confirmation, search, space
 from store.sweeps.confirmation import Result
 from store.sweeps.definition import SweepSpec
@@ -37,7 +37,7 @@ def count_trials(session: Session, sweep_ids: Sequence[str]) -> dict[str, dict[s
 
 def summary(sweep: sweep_tables.Sweep, counts: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of `schemas.Sweep`; `counts` are those of `count_trials`."""
-    spec = _read(sweep)
+    spec = read_document(SweepSpec, sweep.spec)
     columns = {name: getattr(sweep, name) for name in _COLUMNS}
     return columns | counts | {"spec": spec or sweep.spec, "settings": space.count_settings(spec) if spec else 0}
 
@@ -47,7 +47,7 @@ def details(session: Session, sweep: sweep_tables.Sweep, fields: dict[str, Any])
 
     A sweep whose spec this version cannot read has none: without it, trials have no values.
     """
-    spec = _read(sweep)
+    spec = read_document(SweepSpec, sweep.spec)
     if spec is None:
         return SweepDetails(**fields, table=[], best=None, confirmation=None, trials=[])
     query = select(Trial, Job.status).outerjoin(Job, Job.id == Trial.job_id).where(Trial.sweep_id == sweep.id)
@@ -66,14 +66,6 @@ def details(session: Session, sweep: sweep_tables.Sweep, fields: dict[str, Any])
     )
 
 
-def _read(sweep: sweep_tables.Sweep) -> SweepSpec | None:
-    """Return the spec; None if another version stored it and this one cannot read it."""
-    try:
-        return SweepSpec.model_validate(sweep.spec)
-    except ValidationError:
-        return None
-
-
 def _setting_row(spec: SweepSpec, group: search.SettingResult) -> SettingRow:
     return SettingRow(
         setting=group.setting,
@@ -86,7 +78,7 @@ def _setting_row(spec: SweepSpec, group: search.SettingResult) -> SettingRow:
 
 
 def _confirmation(sweep: sweep_tables.Sweep, spec: SweepSpec) -> Confirmation:
-    result = Result.model_validate(sweep.result) if sweep.result else None
+    result = read_document(Result, sweep.result)
     comparison = result.comparison if result else None
     caveats = [verdicts.caveat(comparison) if comparison else "", confirmation.CAVEAT]
     return Confirmation(

@@ -4,7 +4,6 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.orm import Session
 
 from frs.evaluation.verdict import Comparison
-from frs.facts import RunFacts
 from store.db import queries
 from store.db.sweep_tables import Sweep
 from store.db.tables import Job
@@ -40,10 +39,13 @@ def failed_job(jobs: list[Job]) -> Job | None:
 
 
 def result(session: Session, jobs: list[Job]) -> Result | None:
-    """Return the result once the last job of the run group has succeeded; None before."""
+    """Return the result once the last job of the run group has succeeded; None before.
+
+    Raises ValidationError if this version cannot read the comparison, which a newer one has stored.
+    """
     if not jobs or any(job.status != JobStatus.SUCCEEDED for job in jobs):
         return None
-    comparisons = [RunFacts.model_validate(job.facts).comparison for job in jobs if job.kind == queries.COMPARE]
+    comparisons = [job.facts["comparison"] for job in jobs if job.kind == queries.COMPARE]
     if not comparisons:
         return Result(mAP=trials.student_score(session, jobs[0].id), comparison=None)
     comparison = Comparison.model_validate(comparisons[0])

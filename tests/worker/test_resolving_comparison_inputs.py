@@ -80,6 +80,17 @@ def test_a_teacher_of_other_classes_is_not_part_of_the_comparison(harness, ids):
     assert resolved.teacher is None and resolved.facts.teacher_classes.total == 2
 
 
+def test_facts_of_another_version_are_left_out_of_the_comparison(harness, ids):
+    parent, baseline, compare = ids
+    facts = {"method": "invented", "teacher_classes": {"total": 2, "used": 0}}
+    finish_run(harness, parent, "detections-student.npz", facts=facts)
+    finish_run(harness, baseline, "detections-student.npz")
+    with harness.database.read() as session:
+        inputs = AttemptInputs(harness.settings.work_root / compare)
+        resolved = resolve_comparison_inputs(session, harness.job(compare), inputs)
+    assert (resolved.facts.method, resolved.facts.teacher_classes.total) == (None, 2)
+
+
 def test_a_run_without_detections_cannot_be_compared(harness, ids):
     parent, baseline, compare = ids
     finish_run(harness, parent, "detections-student.npz", "detections-teacher.npz")

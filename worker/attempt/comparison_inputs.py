@@ -7,10 +7,10 @@ from sqlalchemy.orm import Session
 
 from frs.errors import DetectionsUnusable
 from frs.events import Role
-from frs.facts import RunFacts
 from frs.resolved import MAP, ComparisonInputs, FinishedRun, detections_file, is_drawn
 from store.db.queries import compared_runs
 from store.db.tables import Artifact, Job, Metric
+from store.stored_documents import read_facts
 from worker.attempt.inputs import AttemptInputs
 
 _POINTS = 400
@@ -26,7 +26,7 @@ def resolve_comparison_inputs(session: Session, comparison: Job, inputs: Attempt
     runs = compared_runs(session, comparison)
     if not runs:
         raise DetectionsUnusable("The runs to compare were deleted.", "Post the job again.")
-    facts = RunFacts.model_validate(runs[0].facts)
+    facts = read_facts(runs[0].facts)
     return ComparisonInputs(
         runs=tuple(_run(session, run, inputs) for run in runs),
         teacher=_detections(session, runs[0], "teacher", inputs) if facts.teacher_evaluated else None,
