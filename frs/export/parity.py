@@ -109,26 +109,37 @@ def _rows_of(result: Mapping[str, object], image_id: int) -> Rows:
 
 
 def drop_interval(
-    student: Rows, file: Rows, truth: CocoFile, images: NDArray[np.int64], max_detections: int
+    student: Rows,
+    file: Rows,
+    truth: CocoFile,
+    images: NDArray[np.int64],
+    max_detections: int,
+    progress: ProgressCallback,
 ) -> Interval | None:
     """Return the 95 % bootstrap interval of the drop in mAP, 0 to 1: student minus file on the same resampled images.
 
-    None if no image has an object.
+    None if no image has an object. `progress(done, classes)` is called after each class of each part.
     """
     multiplicities = bootstrap.draw_resamples(len(images))
     values = []
     for rows in (student, file):
-        matches = matching.match(truth, rows, images, lambda done, total: None, max_detections)
-        values.append(bootstrap.coco_metrics(bootstrap.average_precisions(matches, multiplicities))["bbox_mAP"])
+        matches = matching.match(truth, rows, images, progress, max_detections)
+        precisions = bootstrap.average_precisions(matches, multiplicities, progress)
+        values.append(bootstrap.coco_metrics(precisions)["bbox_mAP"])
     return bootstrap.interval(values[0] - values[1])
 
 
-def differences(student: Rows, file: Rows) -> Differences:
-    """Compare each of the student's detections with the file's of the same image and class that has the highest IoU."""
+def differences(student: Rows, file: Rows, progress: ProgressCallback) -> Differences:
+    """Compare each of the student's detections with the file's of the same image and class that has the highest IoU.
+
+    `progress(done, groups)` is called for each image and class.
+    """
     student = student[student[:, 5] >= COMPARED_SCORE]
     equal, missing, box, score = 0, 0, 0.0, 0.0
-    for group in np.unique(student[:, [0, 6]], axis=0):
-        ours, theirs = (rows[(rows[:, [0, 6]] == group).all(axis=1)] for rows in (student, file))
+    groups, file_groups = _by_image_and_class(student), _by_image_and_class(file)
+    for number, (group, ours) in enumerate(groups.items(), 1):
+        progress(number, len(groups))
+        theirs = file_groups.get(group, file[:0])
         overlaps = np.zeros((len(ours), 1))
         if len(theirs):
             overlaps = np.asarray(mask.iou(ours[:, 1:5].tolist(), theirs[:, 1:5].tolist(), [0] * len(theirs)))
@@ -142,6 +153,13 @@ def differences(student: Rows, file: Rows) -> Differences:
         box = max(box, float(np.abs(corners(ours) - corners(theirs)[nearest])[paired].max()))
         score = max(score, float(scores[np.arange(len(ours)), nearest][paired].max()))
     return Differences(len(student), equal, missing, box, score)
+
+
+def _by_image_and_class(rows: Rows) -> dict[tuple[float, float], Rows]:
+    """Return the rows of each image and class, in their order."""
+    rows = rows[np.lexsort((rows[:, 6], rows[:, 0]))]
+    is_next = (rows[1:, [0, 6]] != rows[:-1, [0, 6]]).any(axis=1)
+    return {(part[0, 0], part[0, 6]): part for part in np.split(rows, np.flatnonzero(is_next) + 1) if len(part)}
 
 
 def corners(rows: Rows) -> NDArray[np.float64]:

@@ -172,7 +172,7 @@ def _compare(
     result = parity.run_file(saved.path, images, progress)
     scores = score(result.rows, split.coco, split.ids, max_detections)
     max_drop = (MAX_DROP[name] if context.job.export.max_drop is None else context.job.export.max_drop) / 100
-    found = parity.differences(student, result.rows)
+    found = parity.differences(student, result.rows, progress)
     nothing = nothing_to_compare(student_mAP)
     return FileReport(
         format=name,
@@ -182,7 +182,7 @@ def _compare(
         metrics=scores.metrics,
         drop=student_mAP - scores.mAP,
         drop_interval=parity.drop_interval(
-            student, result.rows, split.coco, np.array(sorted(split.ids)), max_detections
+            student, result.rows, split.coco, np.array(sorted(split.ids)), max_detections, progress
         ),
         max_drop=max_drop,
         passed=nothing is None and student_mAP - scores.mAP <= max_drop,
