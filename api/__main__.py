@@ -13,7 +13,7 @@ from api import logs
 from api.app import create_app
 from frs.errors import FrsError
 from frs.isolation.process import die_with_parent, hide_memory
-from store.settings_report import unknown_variables
+from store.settings_report import read_settings, unknown_variables
 
 GRACE_SECONDS = 5
 """Time that open requests get to finish at shutdown."""
@@ -23,7 +23,8 @@ _log = logging.getLogger("api")
 def main() -> None:
     """Start the server and run it until a signal stops it.
 
-    Exits with the error message if the database is not ready, and with uvicorn's exit code if the port cannot be bound.
+    Exits with the error message if a setting is invalid or the database is not ready, and with uvicorn's exit code if
+    the port cannot be bound.
     """
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
@@ -35,7 +36,7 @@ def main() -> None:
     for message in unknown_variables():
         _log.warning(message)
     try:
-        app = create_app()
+        app = create_app(read_settings())
     except FrsError as error:
         raise SystemExit(f"{error.code}: {error}") from None
     if not is_loopback(arguments.host):

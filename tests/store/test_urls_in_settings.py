@@ -65,7 +65,7 @@ def test_a_folder_and_its_url_name_the_same_files(url, root):
     assert Settings(artifacts_url=url).artifacts_root == Path(root)
 
 
-@pytest.mark.parametrize("command", [("store", "init"), ("worker", "--once")])
+@pytest.mark.parametrize("command", [("store", "init"), ("worker", "--once"), ("api",)])
 def test_commands_name_the_variable_in_one_line(command, tmp_path):
     environment = {"PATH": os.environ["PATH"], "FRS_DATA": str(tmp_path), "FRS_ARTIFACTS_URL": "file://relative/x"}
     process = subprocess.run(
