@@ -23,13 +23,17 @@ export const range = (interval, digits = 1) => (interval ? `${signed(interval.lo
 /** @param {number | null | undefined} value */
 export const percent = (value) => (missing(value) ? NONE : `${Math.round(100 * value)}${THIN}%`);
 
-/** A number with about three digits. @param {number | null | undefined} value */
+/** A number with four digits, or all those of a whole one: 0.1235, 1 230. @param {number | null | undefined} value */
 export const number = (value) => {
   if (missing(value)) return NONE;
-  if (Number.isInteger(value)) return value.toLocaleString("en").replaceAll(",", THIN);
-  const size = Math.abs(value);
-  return size >= 1e5 || size < 1e-3 ? value.toExponential(2) : value.toPrecision(4).replace(/\.?0+$/, "");
+  const size = Math.abs(value), isWhole = Number.isInteger(value);
+  if (!isWhole && (size >= 1e5 || size < 1e-3)) return value.toExponential(2);
+  const rounding = isWhole || size >= 1000 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 4 };
+  return value.toLocaleString("en", rounding).replaceAll(",", THIN);
 };
+
+/** A measured value with three digits, or all of those before the point: 4.50, 13.0, 1 235. @param {number | null | undefined} value */
+export const measured = (value) => (missing(value) ? NONE : Math.abs(value) < 999.5 ? value.toPrecision(3) : number(Math.round(value)));
 
 /** 3.06 M. @param {number | null | undefined} value */
 export const count = (value) => scaled(value, 1000, ["", "k", "M", "G", "T"]);
@@ -41,13 +45,13 @@ export const bytes = (value) => scaled(value, 1000, ["B", "kB", "MB", "GB", "TB"
 function scaled(value, base, units) {
   if (missing(value)) return NONE;
   let index = 0;
-  while (Math.abs(value) >= base && index < units.length - 1) [value, index] = [value / base, index + 1];
-  const text = index === 0 ? String(Math.round(value)) : value.toPrecision(3);
+  while (Math.abs(Number(value.toPrecision(3))) >= base && index < units.length - 1) [value, index] = [value / base, index + 1];
+  const text = index === 0 ? String(Math.round(value)) : measured(value);
   return units[index] ? `${text} ${units[index]}` : text;
 }
 
 /** @param {number | null | undefined} value */
-export const milliseconds = (value) => (missing(value) ? NONE : `${value.toPrecision(3)} ms`);
+export const milliseconds = (value) => (missing(value) ? NONE : `${measured(value)} ms`);
 
 /** 4 min 12 s. @param {number | null | undefined} seconds */
 export function duration(seconds) {

@@ -3,7 +3,7 @@
 import { get } from "../api.js";
 import { Ago, JobLink, Loading, otherPhase, PhaseProgress, Status, Tabs, timeLeft } from "../components/basics.js";
 import { Prose } from "../components/prose.js";
-import { percent, words } from "../format.js";
+import { measured, percent, words } from "../format.js";
 import { html, useEffect, useMemo, useState } from "../html.js";
 import { useResource } from "../resource.js";
 import { capital, detectorOf } from "../roles.js";
@@ -161,7 +161,7 @@ function Progress({ job }) {
   const facts = [
     `step ${progress.step} of ${progress.steps}, epoch ${progress.epoch} of ${progress.epochs}`,
     isRunning && timeLeft(job),
-    isRunning && !phase && progress.images_per_second && `${progress.images_per_second.toPrecision(3)} images/s`,
+    isRunning && !phase && progress.images_per_second && `${measured(progress.images_per_second)} images/s`,
   ].filter(Boolean);
   return html`
     ${progress.steps > 0 && html`<div class="row">
