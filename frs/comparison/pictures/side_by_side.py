@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from PIL import Image
 
 from frs.comparison.pictures.style import LABELS, PAGE, hide_frame, picture
 from frs.dataset.coco import CocoFile
@@ -86,7 +86,7 @@ def _draw_row(
 ) -> None:
     """Draw one image. `index` is its index in the annotation file, `position` its index in the matches."""
     image = truth.images[index]
-    picture, scale = _read_image(folder, image.file_name)
+    picture, scale = read_image(folder, image.file_name)
     for axes in row:
         axes.imshow(picture)
         hide_frame(axes)
@@ -126,15 +126,22 @@ def _set_title(axes: Axes, text: str) -> None:
     axes.set_title(text, fontsize=6.5, pad=2)
 
 
-def _read_image(folder: Path, name: str) -> tuple[NDArray[np.uint8], float]:
-    """Return the image, reduced to the drawn size, and its scale; a grey image if it cannot be read."""
+def read_image(folder: Path, name: str) -> tuple[NDArray[np.uint8], float]:
+    """Return the image as training reads it, reduced to the drawn size, and its scale.
+
+    A grey image if it cannot be read.
+    """
     try:
-        with Image.open(inside(folder, name)) as file:
-            width = file.width
-            file.thumbnail((_MAX_SIDE, _MAX_SIDE))
-            return np.asarray(file.convert("RGB")), file.width / width
-    except (OSError, ValueError, InvalidSpec):
+        image = cv2.imread(str(inside(folder, name)))
+    except (cv2.error, InvalidSpec):  # more pixels than OpenCV reads; a path outside the folder
+        image = None
+    if image is None:
         return np.full((_MAX_SIDE, _MAX_SIDE, 3), 200, np.uint8), 1.0
+    height, width = image.shape[:2]
+    scale = min(1.0, _MAX_SIDE / max(height, width))
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return picture[:, :, ::-1].astype(np.uint8), scale
 
 
 def _legend_handles() -> list[Rectangle]:
