@@ -68,7 +68,8 @@ class Detector:
         self.metadata = {key: json.loads(value) for key, value in metadata.items()}
         self.classes = self.metadata["classes"]
         names = ("score_threshold", "iou_threshold", "max_detections", "best_class_only", "clip")
-        self.settings = {name: self.metadata[name] for name in names if name in self.metadata}
+        has_nms = self.metadata.get("format") != "onnx-no-nms"
+        self.settings = {} if has_nms else {name: self.metadata[name] for name in names}
         """Arguments of `choose`, for a file without NMS."""
 
     def __call__(self, image: Array) -> tuple[Array, Array, Array]:

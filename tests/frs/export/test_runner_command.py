@@ -116,6 +116,18 @@ def test_an_image_named_on_standard_input_is_not_overwritten(model: Path, tmp_pa
     assert "would overwrite" in errors
 
 
+def test_metadata_of_a_job_that_are_named_like_settings_are_not_settings(
+    model: Path, tmp_path: Path, images: list[Path]
+) -> None:
+    network = onnx.load(model)
+    values = {"classes": ["cat"], "format": "onnx", "score_threshold": "0.95", "clip": "yes"}
+    helper.set_model_props(network, {key: json.dumps(value) for key, value in values.items()})
+    onnx.save(network, tmp_path / "student.onnx")
+    status, output, errors = run(tmp_path / "student.onnx", tmp_path, images[0])
+    assert (status, errors) == (0, "")
+    assert "1 objects" in output
+
+
 def test_class_names_that_the_terminal_lacks_are_replaced(model: Path, tmp_path: Path, images: list[Path]) -> None:
     status, output, errors = run(model, tmp_path, images[0], PYTHONIOENCODING="cp1252")
     assert (status, errors) == (0, "")
