@@ -20,7 +20,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -232,17 +231,22 @@ def parse_arguments() -> argparse.Namespace:
     """Return the options of the command line; end with status 2 if they are invalid."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="exported file (.onnx)")
-    parser.add_argument("images", type=Path, nargs="*", help="images; without any, paths are read from standard input")
+    parser.add_argument(
+        "images", type=Path, nargs="*", help="images; default: paths from standard input, with --save all of them first"
+    )
     parser.add_argument("--threshold", type=float, default=0.3, help="lowest score (default 0.3)")
     parser.add_argument("--save", type=Path, help="file, or folder for several images, of the images with boxes")
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     parser.add_argument("--cpu", action="store_true", help="use the CPU, also if onnxruntime supports other devices")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
     options = parser.parse_args()
+    options.images = options.images or (Path(line.rstrip("\n")) for line in sys.stdin)
     save = options.save
+    if save:
+        options.images = list(options.images)  # a picture must overwrite none of them
     options.into_folder = bool(save) and (save.is_dir() or not save.suffix)
     if options.into_folder:
-        if save.resolve() in {path.parent.resolve() for path in options.images}:
+        if any(save.resolve() in (path.parent.resolve(), path.resolve().parent) for path in options.images):
             parser.error(f"--save: pictures would overwrite the images in {save}; name another folder")
         try:
             save.mkdir(parents=True, exist_ok=True)
@@ -263,10 +267,9 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # class names in a script that the terminal lacks
     detector = Detector(options.model, options.threads, cpu=options.cpu)
-    images: Iterable[Path] = options.images or (Path(line.rstrip("\n")) for line in sys.stdin)
     failed = 0
     used_names: Counter[str] = Counter()
-    for path in images:
+    for path in options.images:
         try:
             image = load_image(path)
         except (OSError, ValueError, Image.DecompressionBombError) as error:

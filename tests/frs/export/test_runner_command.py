@@ -109,11 +109,36 @@ def test_a_picture_that_cannot_be_written_does_not_end_the_command(
     assert (tmp_path / "out" / "1-2.png").is_file()
 
 
-def test_an_image_named_on_standard_input_is_not_overwritten(model: Path, tmp_path: Path, images: list[Path]) -> None:
-    before = images[0].read_bytes()
-    status, _, errors = run(model, tmp_path, "--save", images[0].parent, stdin=str(images[0]))
-    assert (status, images[0].read_bytes()) == (1, before)
+@pytest.mark.parametrize("position", [0, 1])
+def test_images_named_on_standard_input_are_not_overwritten(
+    model: Path, tmp_path: Path, images: list[Path], position: int
+) -> None:
+    before = [path.read_bytes() for path in images]
+    stdin = "\n".join(map(str, images))
+    status, _, errors = run(model, tmp_path, "--save", images[position].parent, stdin=stdin)
+    assert (status, [path.read_bytes() for path in images]) == (2, before)
     assert "would overwrite" in errors
+
+
+def test_an_image_named_by_a_link_is_not_overwritten_by_the_picture_of_another(
+    model: Path, tmp_path: Path, images: list[Path]
+) -> None:
+    (tmp_path / "link.png").symlink_to(images[1])
+    before = images[1].read_bytes()
+    status, _, errors = run(model, tmp_path, images[0], "link.png", "--save", images[1].parent)
+    assert (status, images[1].read_bytes()) == (2, before)
+    assert "would overwrite" in errors
+
+
+def test_one_image_named_on_standard_input_can_be_saved_to_a_file(
+    model: Path, tmp_path: Path, images: list[Path]
+) -> None:
+    assert run(model, tmp_path, "--save", "out.png", stdin=f"{images[0]}\n")[0] == 0
+    assert (tmp_path / "out.png").is_file()
+
+
+def test_without_images_on_standard_input_nothing_is_done(model: Path, tmp_path: Path) -> None:
+    assert run(model, tmp_path, "--save", "out") == (0, "", "")
 
 
 def test_metadata_of_a_job_that_are_named_like_settings_are_not_settings(
