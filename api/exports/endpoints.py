@@ -42,5 +42,8 @@ def start_export(
 def list_exports(
     context: ContextDep, caller: Reader, job_id: JobId, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[Export]:
-    """List the exports of a job's student, newest first, with sizes, latencies and the comparison with the student."""
+    """List the exports of a job's student, newest first, with sizes, latencies and the comparison with the student.
+
+    Of a job of kind `export`, that one.
+    """
     return service.list_exports(context.database, caller, job_id, limit, cursor)

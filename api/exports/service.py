@@ -1,6 +1,6 @@
 """Start and list the exports of a job's student."""
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from api.context import Context
 from api.exports.schemas import Export
@@ -49,11 +49,12 @@ def export_of(job: tables.Job, settings: ExportSettings) -> JobSpec:
 
 
 def list_exports(database: Database, caller: Caller, job_id: str, limit: int, cursor: str | None) -> Page[Export]:
-    """Return a page of the exports of a job's student, newest first. Raises JobNotFound."""
+    """Return a page of the exports of a job's student, newest first; of an export, that one. Raises JobNotFound."""
     job = tables.Job
     with database.read() as session:
         jobs.get_row(session, caller, job_id)
-        query = select(job).where(job.kind == queries.EXPORT, job.teacher_job_id == job_id, caller.visible(job))
+        selected = or_(job.id == job_id, job.teacher_job_id == job_id)
+        query = select(job).where(job.kind == queries.EXPORT, selected, caller.visible(job))
         rows, next_cursor = newest_first(session, query, job, limit, cursor)
         return Page(data=[_to_response(row) for row in rows], next_cursor=next_cursor)
 

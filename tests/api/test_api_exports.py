@@ -59,7 +59,16 @@ def test_the_exports_of_a_job_are_listed_with_their_reports(service, job):
     )
     assert (oldest["job_id"], oldest["status"], oldest["passed"]) == (ended["id"], "succeeded", False)
     assert ExportReport.model_validate(oldest["report"]) == REPORT
-    assert service.get(f"/jobs/{ended['id']}/exports")["data"] == []
+
+
+def test_an_export_lists_itself(service, shapes):
+    job_id = service.succeeded_job()
+    service.client.post("/detectors", json={"name": "delivered", "job": job_id})
+    spec = {"kind": "export", "dataset": "shapes"}
+    for student in ({"job": job_id}, {"detector": "delivered"}):
+        exporting = service.submit(spec | {"student": student})
+        [row] = service.get(f"/jobs/{exporting['id']}/exports")["data"]
+        assert row["job_id"] == exporting["id"]
 
 
 def test_the_report_of_the_student_has_the_files_of_the_newest_export(service, job):

@@ -246,7 +246,10 @@ class AsyncJobs:
         return parse(Job, await self._client.post(path_of("jobs", job_id, "exports"), body))
 
     async def exports(self, job_id: str) -> AsyncIterator[Export]:
-        """Yield the exports of the job's student, newest first: whether each passed, and its report."""
+        """Yield the exports of the job's student, newest first: whether each passed, and its report.
+
+        Of a job of kind `export`, that one.
+        """
         async for row in self._client.each(path_of("jobs", job_id, "exports")):
             yield parse(Export, row)
 

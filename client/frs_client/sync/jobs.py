@@ -244,7 +244,10 @@ class Jobs:
         return parse(Job, self._client.post(path_of("jobs", job_id, "exports"), body))
 
     def exports(self, job_id: str) -> Iterator[Export]:
-        """Yield the exports of the job's student, newest first: whether each passed, and its report."""
+        """Yield the exports of the job's student, newest first: whether each passed, and its report.
+
+        Of a job of kind `export`, that one.
+        """
         for row in self._client.each(path_of("jobs", job_id, "exports")):
             yield parse(Export, row)
 

@@ -30,14 +30,13 @@ export function Tab({ job }) {
 /** Exports of the student; of a job of kind `export` its own one. @param {{job: Job}} props */
 function Exports({ job }) {
   const isExport = job.kind === "export";
-  const student = isExport ? /** @type {any} */ (job.spec.student)?.job : job.id;
   const [isOpen, setOpen] = useState(true);
   const exports = useResource(async () => {
-    const rows = student ? await getAll(`/jobs/${student}/exports`) : [];
+    const rows = await getAll(`/jobs/${job.id}/exports`);
     setOpen(rows.some((row) => !row.finished_at));
-    return isExport ? rows.filter((row) => row.job_id === job.id) : rows;
-  }, [student, job.status], isOpen ? 3 : 0);
-  const hasFile = exports.data?.some((/** @type {Export} */ row) => row.status === "succeeded") || (isExport && job.status === "succeeded");
+    return rows;
+  }, [job.id, job.status], isOpen ? 3 : 0);
+  const hasFile = exports.data?.some((/** @type {Export} */ row) => row.status === "succeeded");
   const restart = () => { setOpen(true); exports.reload(); };
   return html`
     <section class="card"><h2>Exports for the device</h2>
