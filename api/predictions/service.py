@@ -28,6 +28,16 @@ class ExportedFile(NamedTuple):
     artifact: tables.Artifact
 
 
+class Exports(NamedTuple):
+    """Exports among which the newest file of a format is used."""
+
+    condition: ColumnElement[bool]
+    file_format: ExportFormat
+    label: str
+    command: str
+    """The next step if there is no file."""
+
+
 def files_of_job(
     context: Context, caller: Caller, job_id: str, compare: Sequence[Compared], file_format: ExportFormat
 ) -> list[ExportedFile]:
@@ -37,12 +47,10 @@ def files_of_job(
     """
     with context.database.read() as session:
         job = get_row(session, caller, job_id)
-        own = tables.Job.id == job_id if job.kind == queries.EXPORT else tables.Job.teacher_job_id == job_id
-        student = _find(session, caller, own, file_format, f"job {job.title}", f"frs export {job_id}")
-        files = [ExportedFile("student", student)]
+        files = [ExportedFile("student", _find(session, caller, _own(job, file_format)))]
         for role in compare:
-            condition, label, command = _compared(session, caller, job, role)
-            files.append(ExportedFile(role, _find(session, caller, condition, file_format, label, command)))
+            exports = _compared(session, caller, job, role, file_format)
+            files.append(ExportedFile(role, _find(session, caller, exports)))
     return files
 
 
@@ -54,8 +62,7 @@ def file_of_detector(context: Context, caller: Caller, name: str, file_format: E
             raise NotFoundError(
                 "detector_not_found", "There is no detector of this name.", "The list of detectors has their names."
             )
-        condition, label, command = _of_detector(detector)
-        return [ExportedFile("detector", _find(session, caller, condition, file_format, label, command))]
+        return [ExportedFile("detector", _find(session, caller, _of_detector(detector, file_format)))]
 
 
 def predict(context: Context, owner: str, files: Sequence[ExportedFile], image: Path, threshold: float) -> Prediction:
@@ -79,23 +86,34 @@ def predict(context: Context, owner: str, files: Sequence[ExportedFile], image: 
     return Prediction(width=size[0], height=size[1], results=results)
 
 
-def _compared(
-    session: Session, caller: Caller, job: tables.Job, role: Compared
-) -> tuple[ColumnElement[bool], str, str]:
-    """Return the condition of the exports of a job's baseline or teacher, a label, and the command that exports it.
+def _own(job: tables.Job, file_format: ExportFormat) -> Exports:
+    """Return the exports of a job's student; of an export, that one. Its student's other files take another export."""
+    if job.kind != queries.EXPORT:
+        return _of_job(job.id, f"job {job.title}", file_format)
+    student = job.teacher_job_id
+    command = (
+        f"frs export {student} --format {file_format}, and name {student}"
+        if student
+        else f"frs submit with the spec of this export and `export: {{formats: [{file_format}]}}`, and name the new job"
+    )
+    return Exports(tables.Job.id == job.id, file_format, f"export {job.title}", f"{command} instead of the export")
+
+
+def _compared(session: Session, caller: Caller, job: tables.Job, role: Compared, file_format: ExportFormat) -> Exports:
+    """Return the exports of a job's baseline or teacher.
 
     Raises ApiError 422 if the job has none, and what `read_spec` raises.
     """
     if role == "baseline":
         baseline = next((child for child in queries.children(session, job.id) if child.kind == "train"), None)
         if baseline is not None:
-            return tables.Job.teacher_job_id == baseline.id, f"baseline {baseline.title}", f"frs export {baseline.id}"
+            return _of_job(baseline.id, f"baseline {baseline.title}", file_format)
     elif isinstance(teacher := read_spec(job).teacher, DetectorOfJob):
-        return tables.Job.teacher_job_id == teacher.job, f"teacher {teacher.job}", f"frs export {teacher.job}"
+        return _of_job(teacher.job, f"teacher {teacher.job}", file_format)
     elif isinstance(teacher, DetectorByName):
         detector = caller.find_detector(session, teacher.detector)
         if detector is not None:
-            return _of_detector(detector)
+            return _of_detector(detector, file_format)
     raise ApiError(
         422,
         "not_comparable",
@@ -104,32 +122,34 @@ def _compared(
     )
 
 
-def _of_detector(detector: tables.Detector) -> tuple[ColumnElement[bool], str, str]:
-    """Return the same for a registered detector; exports that are older than it are of another one of its name."""
+def _of_job(job_id: str, label: str, file_format: ExportFormat) -> Exports:
+    command = f"frs export {job_id} --format {file_format}"
+    return Exports(tables.Job.teacher_job_id == job_id, file_format, label, command)
+
+
+def _of_detector(detector: tables.Detector, file_format: ExportFormat) -> Exports:
+    """Return the exports of a registered detector; older ones than it are of another detector of its name."""
     refers = queries.refers_to(tables.Job.spec["student"]["detector"].as_string(), detector)
-    command = f"frs submit with `kind: export` and `student: {{detector: {detector.name}}}`"
-    return refers & (tables.Job.created_at >= detector.created_at), f"detector {detector.name}", command
+    command = (
+        f"frs submit with `kind: export`, `student: {{detector: {detector.name}}}` "
+        f"and `export: {{formats: [{file_format}]}}`"
+    )
+    condition = refers & (tables.Job.created_at >= detector.created_at)
+    return Exports(condition, file_format, f"detector {detector.name}", command)
 
 
-def _find(
-    session: Session,
-    caller: Caller,
-    exports: ColumnElement[bool],
-    file_format: ExportFormat,
-    label: str,
-    command: str,
-) -> tables.Artifact:
+def _find(session: Session, caller: Caller, exports: Exports) -> tables.Artifact:
     """Return the file of the newest succeeded export. Raise ApiError 409 if there is none."""
     job, artifact = tables.Job, tables.Artifact
     artifact_row = session.scalar(
         select(artifact)
         .join(job, artifact.job_id == job.id)
-        .where(exports, job.kind == queries.EXPORT, job.status == JobStatus.SUCCEEDED, caller.visible(job))
-        .where(artifact.name == FILE_NAMES[file_format])
+        .where(exports.condition, job.kind == queries.EXPORT, job.status == JobStatus.SUCCEEDED, caller.visible(job))
+        .where(artifact.name == FILE_NAMES[exports.file_format])
         .order_by(job.created_at.desc())
         .limit(1)
     )
     if artifact_row is None:
-        detail = f"There is no exported {file_format} file of {label} yet."
-        raise ApiError(409, "not_exported", detail, f"Export it first: {command}.")
+        detail = f"There is no exported {exports.file_format} file of {exports.label} yet."
+        raise ApiError(409, "not_exported", detail, f"Export it first: {exports.command}.")
     return artifact_row

@@ -112,7 +112,7 @@ def test_the_student_is_compared_with_teacher_and_baseline(service, shapes):
     for number, (role, job_id) in enumerate(runs.items()):
         if role == "baseline":
             problem = predict(service, f"/jobs/{job['id']}", compare=["teacher", "baseline"])
-            assert f"frs export {job_id}" in service.assert_problem(problem, 409, "not_exported")["hint"]
+            assert f"frs export {job_id} --format onnx." in service.assert_problem(problem, 409, "not_exported")["hint"]
         add_export(service, {"job": job_id}, model([role, role], score=0.9 - number / 10))
     answer = predict(service, f"/jobs/{job['id']}", compare=["teacher", "baseline"]).json()
     found = {result["role"]: result["objects"][0]["label"] for result in answer["results"]}
@@ -122,7 +122,8 @@ def test_the_student_is_compared_with_teacher_and_baseline(service, shapes):
 def test_a_registered_detector_predicts(service, shapes):
     body = {"name": "big", "description": {"architecture": "gfl"}, "weights": "teacher.pth"}
     detector = service.client.post("/detectors", json=body).json()
-    service.assert_problem(predict(service, "/detectors/big"), 409, "not_exported")
+    problem = predict(service, "/detectors/big", format="onnx-int8")
+    assert "formats: [onnx-int8]" in service.assert_problem(problem, 409, "not_exported")["hint"]
     add_export(service, {"detector": "big"}, model(["a", "b"]))
     for name in ("big", detector["id"]):
         [result] = predict(service, f"/detectors/{name}").json()["results"]
@@ -142,10 +143,26 @@ def test_an_older_detector_of_the_same_name_does_not_predict(service, shapes):
 def test_a_job_without_export_names_the_next_step(service, shapes):
     job = service.submit()
     problem = service.assert_problem(predict(service, f"/jobs/{job['id']}"), 409, "not_exported")
-    assert f"frs export {job['id']}" in problem["hint"]
-    problem = predict(service, f"/jobs/{job['id']}", format="onnx-int8")
-    assert "onnx-int8" in service.assert_problem(problem, 409, "not_exported")["detail"]
+    assert f"frs export {job['id']} --format onnx." in problem["hint"]
+    problem = predict(service, f"/jobs/{job['id']}", format="onnx-no-nms")
+    problem = service.assert_problem(problem, 409, "not_exported")
+    assert "onnx-no-nms" in problem["detail"]
+    assert f"frs export {job['id']} --format onnx-no-nms." in problem["hint"]
     service.assert_problem(predict(service, "/jobs/job_00000000000000000000000000"), 404, "job_not_found")
+
+
+def test_an_export_without_the_file_names_what_to_export_and_to_name_instead(service, student):
+    [exported] = service.get(f"/jobs/{student}/exports")["data"]
+    problem = predict(service, f"/jobs/{exported['job_id']}", format="onnx-int8")
+    hint = service.assert_problem(problem, 409, "not_exported")["hint"]
+    assert (
+        hint == f"Export it first: frs export {student} --format onnx-int8, and name {student} instead of the export."
+    )
+    service.client.post("/detectors", json={"name": "delivered", "job": student})
+    exported = add_export(service, {"detector": "delivered"}, model(["a", "b"]))
+    problem = predict(service, f"/jobs/{exported}", format="onnx-int8")
+    hint = service.assert_problem(problem, 409, "not_exported")["hint"]
+    assert "frs submit" in hint and "`export: {formats: [onnx-int8]}`" in hint
 
 
 def test_a_job_without_baseline_cannot_be_compared(service, student):
