@@ -29,7 +29,7 @@ def export(
     ] = None,
     fixed: Annotated[bool, typer.Option(help="Give the network one input size instead of the scaled image's.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the files and download them.")] = True,
-    output: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("exports"),
+    output: Annotated[Path | None, typer.Option(help="Folder to write into. Default: exports/ID.")] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
@@ -45,7 +45,8 @@ def export(
 
     def start(client: Client) -> Json:
         job = client.post(f"/jobs/{id}/exports", settings)
-        return finish_export(client, id, job, output, None if json_ else stdout) if wait else job
+        folder = output or Path("exports", id)  # one for each student: the names of their files are the same
+        return finish_export(client, id, job, folder, None if json_ else stdout) if wait else job
 
     answer = call_service(data, start)
     if not wait:

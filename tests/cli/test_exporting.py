@@ -51,6 +51,17 @@ def test_the_files_are_downloaded(frs: Any, answered: Callable[..., list[Any]], 
     assert "python frs_runner.py" in result.output
 
 
+def test_the_files_of_each_student_have_a_folder_of_their_own(
+    frs: Any, answered: Callable[..., list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answered()
+    for job_id in ("job_1", "job_3"):
+        assert f"exports/{job_id}" in frs("export", job_id).output
+    assert {path.name for path in (tmp_path / "exports").iterdir()} == {"job_1", "job_3"}
+    assert (tmp_path / "exports" / "job_1" / "student.onnx").is_file()
+
+
 def test_a_file_that_did_not_pass_sets_the_exit_status(
     frs: Any, answered: Callable[..., list[Any]], tmp_path: Path
 ) -> None:
