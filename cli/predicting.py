@@ -38,8 +38,14 @@ def predict(
             raise ServiceError(
                 f"--save: {reason}.", "Name a new file with a suffix such as .png, in a folder that exists."
             )
+        is_job = id.startswith("job_")
+        if compare and not is_job:
+            raise ServiceError(
+                "--compare needs a job: a registered detector has no teacher and no baseline.",
+                f"Leave out --compare, or name the student's job instead of {id}.",
+            )
         options: Json = {"threshold": threshold, "format": format_}
-        if id.startswith("job_"):
+        if is_job:
             found = client.jobs.predict(id, image, compare=compare or (), **options)
         else:
             found = client.detectors.predict(id, image, **options)

@@ -56,6 +56,12 @@ def test_a_detector_is_named_instead_of_a_job(frs: Any, sent: list[Any], tmp_pat
     assert sent[0][0] == "/detectors/big/predict"
 
 
+def test_a_detector_is_not_compared(frs: Any, sent: list[Any], tmp_path: Path) -> None:
+    result = frs("predict", "big", tmp_path / "image.jpg", "--compare", "teacher", code=1)
+    assert "--compare needs a job" in result.stderr
+    assert sent == []
+
+
 def test_a_file_without_the_suffix_of_an_image_is_not_sent(frs: Any, sent: list[Any], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     assert "Supported: .jpg" in frs("predict", "job_1", tmp_path / "notes.txt", code=1).output
