@@ -12,21 +12,26 @@ import { attempt } from "./toast.js";
 
 /** @typedef {import("../types/api").components["schemas"]["Prediction"]} Prediction */
 /**
- * @typedef {{role: string, title: string, path?: string, why?: string, startExport?: () => Promise<any>}} Source
+ * @typedef {{role: string, title: string, path?: string, why?: string, startExport?: (format: string) => Promise<any>}} Source
  * A detector: `path` is that of its predictions; without one, `why` says what is missing. `startExport` starts the
- * export that predictions need.
+ * export that predictions with a file of the format need.
  */
 /** @typedef {{file: Blob, name: string, url: string, width: number, height: number, truth?: import("./boxes.js").Box[]}} Picture */
 
+/** Formats of exported files, with their titles. */
+export const FORMATS = [["onnx", "fp32 (onnx)"], ["onnx-int8", "8-bit (onnx-int8)"], ["onnx-no-nms", "without NMS (onnx-no-nms)"]];
 const TYPES = "image/jpeg,image/png,image/bmp,image/webp";
 const MAX_BYTES = 20_000_000;
 
-/** @param {{sources: Source[], dataset?: string | null}} props `dataset`: id or name of the data set whose validation images can be tried. */
-export function TryIt({ sources, dataset }) {
+/**
+ * @param {{sources: Source[], dataset?: string | null, formats?: string[]}} props `dataset`: id or name of the data set whose validation images
+ * can be tried; `formats`: those to choose from, default all
+ */
+export function TryIt({ sources, dataset, formats = FORMATS.map(([name]) => name) }) {
   const [picture, setPicture] = useState(/** @type {Picture | null} */ (null));
   const [problem, setProblem] = useState("");
   const score = Number(route.value.query.score ?? 0.3);
-  const format = route.value.query.format ?? "onnx";
+  const format = formats.find((name) => name === route.value.query.format) ?? formats[0];
   const known = useResource(async (signal) => (dataset ? get(`/datasets/${encodeURIComponent(dataset)}`, {}, signal) : null), [dataset]);
   const classes = /** @type {string[]} */ (known.data?.classes ?? []);
   useEffect(() => () => { if (picture) URL.revokeObjectURL(picture.url); }, [picture]);
@@ -53,8 +58,7 @@ export function TryIt({ sources, dataset }) {
     <div class="row">
       ${dataset && html`<${ValidationImage} dataset=${dataset} onPicture=${choose} />`}
       <label>File <select value=${format} onChange=${(/** @type {any} */ event) => setQuery({ format: event.target.value })}>
-        <option value="onnx">fp32 (onnx)</option><option value="onnx-int8">8-bit (onnx-int8)</option>
-        <option value="onnx-no-nms">without NMS (onnx-no-nms)</option></select></label>
+        ${FORMATS.filter(([name]) => formats.includes(name)).map(([name, title]) => html`<option value=${name}>${title}</option>`)}</select></label>
       <label>Lowest score <input type="range" min="0.05" max="0.95" step="0.01" value=${score}
         onInput=${(/** @type {any} */ event) => setQuery({ score: event.target.value })} /> <output>${score.toFixed(2)}</output></label>
     </div>
@@ -96,19 +100,25 @@ const Title = ({ source, text = "" }) => html`<figcaption><span class=${`swatch 
 
 /** @param {{source: Source, path: string, picture: Picture, classes: string[], score: number, format: string}} props */
 function Run({ source, path, picture, classes, score, format }) {
-  const [exporting, setExporting] = useState(/** @type {any} */ (null));
+  const [exports, setExports] = useState(/** @type {Record<string, any>} by format, running or failed */ ({}));
+  const [succeeded, setSucceeded] = useState(0);
   const prediction = useResource(async (signal) => {
     const options = { query: { threshold: 0.05, format }, body: picture.file, headers: { "Content-Type": picture.file.type }, signal };
     return (await send("POST", path, options)).json();
-  }, [path, picture, format]);
+  }, [path, picture, format, succeeded]);
   const { data, error } = prediction;
 
   if (error?.code === "not_exported") {
-    const start = async () => setExporting(await attempt(() => /** @type {() => Promise<any>} */ (source.startExport)(), "The export was started."));
+    const { startExport } = source, job = exports[format];
+    const set = (/** @type {any} */ changed) => setExports((before) => ({ ...before, [format]: changed }));
+    const start = async () => set(await attempt(() => /** @type {(format: string) => Promise<any>} */ (startExport)(format), "The export was started."));
+    const end = (/** @type {any} */ ended) => {
+      set(ended.status === "succeeded" ? null : ended);
+      if (ended.status === "succeeded") setSucceeded((count) => count + 1);
+    };
     return html`<${Title} source=${source} /><p>${error.message}</p>
-      ${exporting
-        ? html`<${Waiting} job=${exporting} onEnded=${prediction.reload} />`
-        : source.startExport ? html`<${ActionButton} onClick=${start}>Export it now<//>` : html`<p class="hint">${error.hint}</p>`}`;
+      ${job && html`<${Waiting} key=${job.id} job=${job} onEnded=${end} />`}
+      ${!startExport ? html`<p class="hint">${error.hint}</p>` : (!job || job.is_terminal) && html`<${ActionButton} onClick=${start}>Export it now<//>`}`;
   }
   if (error) return html`<${Title} source=${source} /><${Problem} error=${error} onRetry=${prediction.reload} />`;
   const { width, height } = data ?? picture;
@@ -118,12 +128,13 @@ function Run({ source, path, picture, classes, score, format }) {
     <${Boxes} source=${picture.url} width=${width} height=${height} boxes=${boxes} classes=${classes} alt=${source.title} />`;
 }
 
-/** A started export until it has ended. @param {{job: any, onEnded: () => void}} props */
+/** A started export, and why it failed. @param {{job: any, onEnded: (job: any) => void}} props */
 function Waiting({ job, onEnded }) {
   const [isOpen, setOpen] = useState(true);
   const current = useResource((signal) => get(`/jobs/${job.id}`, {}, signal), [job.id, isOpen], isOpen ? 3 : 0);
-  const { status, is_terminal: isTerminal, error } = current.data ?? job;
-  useEffect(() => { if (isTerminal) { setOpen(false); onEnded(); } }, [isTerminal]);
+  const newest = current.data ?? job;
+  const { status, is_terminal: isTerminal, error } = newest;
+  useEffect(() => { if (isTerminal) { setOpen(false); onEnded(newest); } }, [isTerminal]);
   return html`<p role="status">The export <${JobLink} id=${job.id} name=${job.name} /> is ${status}. ${isTerminal ? `${error?.message ?? ""} ${error?.hint ?? ""}` : "The picture follows by itself."}</p>`;
 }
 

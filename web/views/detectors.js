@@ -110,7 +110,9 @@ function Try({ row }) {
   const usable = (datasets.data ?? []).filter((dataset) => dataset.status === "ready");
   const [chosen, setChosen] = useState("");
   const dataset = chosen || (usable.find((item) => item.classes?.join() === row.classes?.join()) ?? usable[0])?.name;
-  const startExport = () => post("/jobs", { kind: "export", name: `${row.name}-export`.slice(0, 100), dataset, student: { detector: row.name }, resources: { devices: 0 } });
+  const startExport = (/** @type {string} */ format) => post("/jobs", {
+    kind: "export", name: `${row.name}-export`.slice(0, 100), dataset, student: { detector: row.name }, export: { formats: [format] }, resources: { devices: 0 },
+  });
   const sources = [{ role: "detector", title: row.name, path: `/detectors/${row.id}/predict`, startExport: dataset ? startExport : undefined }];
   return html`
     <p class="hint">The service runs the newest export of the detector. An export is compared with the detector on the validation images of a data set.</p>

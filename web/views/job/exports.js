@@ -4,6 +4,7 @@ import { download, get, post } from "../../api.js";
 import { ActionButton, Ago, Copy, JobLink, ProgressBar, Status } from "../../components/basics.js";
 import { Table } from "../../components/table.js";
 import { attempt } from "../../components/toast.js";
+import { FORMATS } from "../../components/try_it.js";
 import { NONE, bytes, milliseconds, plural, points, range, signed, words } from "../../format.js";
 import { html, useState } from "../../html.js";
 import { isBusy } from "../../limits.js";
@@ -115,8 +116,6 @@ function HowToRun({ row, report }) {
     <div class="row"><${Save} job=${row.job_id} name="frs_runner.py" /> <span class="muted"><code>frs_runner.py</code></span> <${Copy} text=${command} label="Copy the commands" /></div>
     <pre tabindex="0">${command}</pre>`;
 }
-
-const FORMATS = /** @type {const} */ ([["onnx", "fp32 (onnx)"], ["onnx-int8", "8-bit (onnx-int8)"], ["onnx-no-nms", "without NMS (onnx-no-nms)"]]);
 
 /** @param {{job: Job, isFirst: boolean, onStarted: () => void}} props */
 export function ExportForm({ job, isFirst, onStarted }) {

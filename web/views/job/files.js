@@ -45,15 +45,17 @@ function Exports({ job }) {
     </section>
     ${!isExport && job.is_terminal && html`<section class="card"><h2>mAP against latency</h2><${LatencyChart} key=${exports.data?.[0]?.finished_at} job=${job} /></section>`}
     ${job.is_terminal && (!isExport || hasFile) && html`<section class="card"><h2>Try it on a picture</h2>${hasFile
-      ? html`<${TryIt} key=${exports.data?.[0]?.finished_at} sources=${sourcesOf(job)} dataset=${job.spec.dataset} />`
+      ? html`<${TryIt} key=${exports.data?.[0]?.finished_at} sources=${sourcesOf(job)} dataset=${job.spec.dataset} formats=${isExport ? /** @type {any} */ (job.spec.export).formats : undefined} />`
       : html`<p class="empty">Start an export above: pictures are run on an exported file.</p>`}</section>`}`;
 }
 
 /** The detectors to run on a picture: the student, and what it is compared with. @param {Job} job @returns {import("../../components/try_it.js").Source[]} */
 function sourcesOf(job) {
   /** @param {string} role @param {string} title @param {string} id */
-  const ofJob = (role, title, id) => ({ role, title, path: `/jobs/${id}/predict`, startExport: () => post(`/jobs/${id}/exports`, {}) });
-  const sources = [ofJob("student", capital(detectorOf(job)), job.id)];
+  const ofJob = (role, title, id) => ({ role, title, path: `/jobs/${id}/predict`, startExport: (/** @type {string} */ format) => post(`/jobs/${id}/exports`, { formats: [format] }) });
+  const own = ofJob("student", capital(detectorOf(job)), job.id);
+  if (job.kind === "export") return [{ ...own, startExport: undefined }];
+  const sources = [own];
   if (job.kind !== "distill") return sources;
   const teacher = /** @type {any} */ (job.spec.teacher);
   const [baseline] = job.baseline_job_ids;
