@@ -3,9 +3,10 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +20,16 @@ from cli.up import LOOPBACK, LocalService, free_port
 from cli.uploading import upload_dataset
 from cli.watching import follow, follow_group
 from frs import names, spec_file
-from frs_client import Client, Json, NoAnswer, ServiceError
+from frs_client import ApiError, Client, Json, NoAnswer, ServiceError
+from frs_client.requests import path_of
 
 app = typer.Typer()
 TEACHER_RECIPE, STUDENT_RECIPE = "edge_teacher", "edge_student"
 EVALUATIONS = 4
 """Number of evaluations of a run whose number of epochs is given."""
+NOT_FOUND = 404
+_REFERENCES = {"dataset": "datasets", "unlabelled": "datasets", "detector": "detectors"}
+"""Fields of a spec that name something, with the collection that has it."""
 _ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 
 
@@ -140,11 +145,8 @@ def _find_or_upload(client: Client, source: str, name: str | None, val_fraction:
     """
     path = Path(source)
     name = _normalise(name or _name_of(path)) if path.exists() else unicodedata.normalize("NFC", name or source)
-    rows = {row["name"]: row for row in client.each("/datasets")}
-    if name not in rows and not path.exists():
-        known = ", ".join(rows) or "none"
-        raise ServiceError(f"{source} is neither a file or folder nor a data set.", f"Data sets: {known}.")
-    kept = _checked(client, rows[name]) if name in rows else None
+    row = _own_dataset(client, name) if path.exists() else _named_dataset(client, name)
+    kept = _checked(client, row) if row else None
     if kept and path.exists() and _is_replaceable(client, kept):
         kept = None
     row = kept or _checked(client, upload_dataset(client, name, path, val_fraction, stdout))
@@ -152,6 +154,22 @@ def _find_or_upload(client: Client, source: str, name: str | None, val_fraction:
     if kept and path.exists():
         stdout.print(f"   The service has it already. `frs datasets delete {name}` or --name uploads {source} again.")
     return name
+
+
+def _own_dataset(client: Client, name: str) -> Json | None:
+    """Return the data set of this name that the key's owner has, in place of which files are not uploaded again."""
+    return next((row for row in client.each("/datasets", own=True) if row["name"] == name), None)
+
+
+def _named_dataset(client: Client, name: str) -> Json:
+    """Return the data set of this name, for an admin also of another owner. Raises ServiceError if there is none."""
+    try:
+        return client.get(path_of("datasets", name))
+    except ApiError as error:
+        if error.status != NOT_FOUND:
+            raise
+    known = ", ".join(row["name"] for row in client.each("/datasets")) or "none"
+    raise ServiceError(f"{name} is neither a file or folder nor a data set.", f"Data sets: {known}.")
 
 
 def _name_of(path: Path) -> str:
@@ -206,13 +224,14 @@ def _teacher_spec(client: Client, student: Json, schedule: Json) -> Json:
 
 
 def _post_once(client: Client, spec: Json) -> Json:
-    """Return the newest job of this spec that has not failed, or post one."""
-    for row in client.each("/jobs", name=spec["name"], dataset=spec["dataset"]):
-        if row["status"] not in ("failed", "cancelled"):
-            job: Json = client.get(f"/jobs/{row['id']}")
-            if _includes(job["spec"], spec | {"dataset": job["spec"]["dataset"]}):
-                stdout.print(f"   {spec['name']}: {job['id']}, {job['status']} already", highlight=False)
-                return job
+    """Return the newest own job of this spec that has not failed, or post one."""
+    resolve = cache(lambda kind, name: _id_of(client, kind, name))
+    requested = _with_ids(spec, resolve)
+    for job in client.each("/jobs", name=spec["name"], dataset=spec["dataset"], own=True):
+        has_failed = job["status"] in ("failed", "cancelled")
+        if not has_failed and _includes(_with_ids(job["spec"], resolve), requested):
+            stdout.print(f"   {spec['name']}: {job['id']}, {job['status']} already", highlight=False)
+            return job
     job = client.post("/jobs", spec)
     stdout.print(f"   {spec['name']}: {job['id']}", highlight=False)
     return job
@@ -224,6 +243,28 @@ def _export_once(client: Client, job_id: str) -> Json:
         if export["status"] not in ("failed", "cancelled"):
             return client.get(f"/jobs/{export['job_id']}")
     return client.post(f"/jobs/{job_id}/exports", {})
+
+
+def _with_ids(spec: Any, resolve: Callable[[str, str], str]) -> Any:
+    """Return the spec with ids instead of names: a stored spec of an admin has the ids of other owners' detectors."""
+    if not isinstance(spec, dict):
+        return spec
+    return {
+        field: resolve(_REFERENCES[field], value)
+        if field in _REFERENCES and isinstance(value, str)
+        else _with_ids(value, resolve)
+        for field, value in spec.items()
+    }
+
+
+def _id_of(client: Client, kind: str, id_or_name: str) -> str:
+    """Return the id of a detector or data set; of one that does not exist, what it was called."""
+    try:
+        return str(client.get(path_of(kind, id_or_name))["id"])
+    except ApiError as error:
+        if error.status != NOT_FOUND:
+            raise
+        return id_or_name
 
 
 def _includes(whole: Any, part: Any) -> bool:

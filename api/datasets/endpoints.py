@@ -8,7 +8,7 @@ from api import upload_body
 from api.context import ContextDep
 from api.datasets import images, service, uploading
 from api.datasets.schemas import Dataset, DatasetCheck, DatasetCreate, DatasetImage, SplitName
-from api.http.auth import Reader, Submitter
+from api.http.auth import Own, Reader, Submitter
 from api.http.files import BINARY
 from api.http.pagination import Cursor, Limit
 from api.http.schemas import IdOrName, Page
@@ -58,9 +58,11 @@ def upload(
 
 
 @router.get("")
-def list_datasets(context: ContextDep, caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[Dataset]:
+def list_datasets(
+    context: ContextDep, caller: Reader, limit: Limit = 50, cursor: Cursor = None, own: Own = False
+) -> Page[Dataset]:
     """List data sets, newest first."""
-    return service.list_datasets(context.database, caller, limit, cursor)
+    return service.list_datasets(context.database, caller, limit, cursor, own=own)
 
 
 @router.get("/{dataset}")

@@ -36,10 +36,12 @@ def register(context: Context, caller: Caller, name: str, train: SplitFiles, val
     return get_dataset(context.database, caller, dataset.id)
 
 
-def list_datasets(database: Database, caller: Caller, limit: int, cursor: str | None) -> Page[Dataset]:
+def list_datasets(
+    database: Database, caller: Caller, limit: int, cursor: str | None, *, own: bool = False
+) -> Page[Dataset]:
     """Return a page of data sets, newest first. Raises InvalidField for an invalid cursor."""
     with database.read() as session:
-        query = select(tables.Dataset).where(caller.visible(tables.Dataset))
+        query = select(tables.Dataset).where(caller.visible(tables.Dataset, own=own))
         rows, next_cursor = newest_first(session, query, tables.Dataset, limit, cursor)
     return Page(data=[_to_response(row) for row in rows], next_cursor=next_cursor)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from sqlalchemy import ColumnElement, true
 from sqlalchemy.orm import Session
 
@@ -75,9 +75,12 @@ class Caller:
         job = session.get(Job, job_id)
         return job if job is not None and self.may_see(job) else None
 
-    def visible(self, table: type[Owned]) -> ColumnElement[bool]:
-        """Return the WHERE condition for the rows that the caller may see: their own, or all rows for an admin."""
-        return true() if self.is_admin else table.owner == self.owner
+    def visible(self, table: type[Owned], *, own: bool = False) -> ColumnElement[bool]:
+        """Return the WHERE condition for the rows that the caller may see: their own, or all rows for an admin.
+
+        With `own`, an admin sees their own rows only, too.
+        """
+        return true() if self.is_admin and not own else table.owner == self.owner
 
 
 RecheckKey = Callable[[], Awaitable[Caller]]
@@ -106,5 +109,7 @@ Submitter = Annotated[Caller, Depends(_require_scope(Scope.SUBMIT))]
 """Endpoint parameter: a caller with the scope `submit`, which `admin` includes."""
 MetricsReader = Annotated[Caller, Depends(_require_scope(Scope.METRICS))]
 """Endpoint parameter: a caller with the scope `metrics`, which `admin` includes."""
+Own = Annotated[bool, Query(description="Only rows of the key's owner, also with a key of the scope `admin`.")]
+"""Parameter of a list: leave out the rows of other owners."""
 Admin = Annotated[Caller, Depends(_require_scope(Scope.ADMIN))]
 """Endpoint parameter: a caller with the scope `admin`."""

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from api.checkpoints.schemas import Checkpoint
 from api.context import Context, ContextDep
 from api.http import files
-from api.http.auth import Caller, Reader, Submitter
+from api.http.auth import Caller, Own, Reader, Submitter
 from api.http.idempotency import REPLAYED, IdempotencyKey
 from api.http.pagination import MAX_SEQUENCE_NUMBER, Cursor, Limit
 from api.http.schemas import ArtifactName, JobId, Page, RequestTime
@@ -67,9 +67,10 @@ def list_jobs(
     tag: Annotated[str | None, Query(max_length=64, description="Only jobs with exactly this tag.")] = None,
     created_after: RequestTime | None = None,
     created_before: RequestTime | None = None,
+    own: Own = False,
 ) -> Page[Job]:
     """List jobs, newest first."""
-    job_filter = service.JobFilter(status, kind, name, dataset, tag, created_after, created_before)
+    job_filter = service.JobFilter(status, kind, name, dataset, tag, created_after, created_before, own)
     return service.list_jobs(context.database, caller, job_filter, limit, cursor)
 
 

@@ -52,6 +52,8 @@ class JobFilter:
     tag: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    own: bool = False
+    """Leave out the jobs of other owners."""
 
 
 def submit(context: Context, caller: Caller, spec: JobSpec, idempotency_key: str | None) -> Job:
@@ -148,7 +150,7 @@ def get_row(session: Session, caller: Caller, job_id: str) -> tables.Job:
 
 def _filtered(session: Session, caller: Caller, job_filter: JobFilter) -> Select[tables.Job]:
     job = tables.Job
-    query = select(job).where(caller.visible(job))
+    query = select(job).where(caller.visible(job, own=job_filter.own))
     if job_filter.status:
         query = query.where(job.status.in_(job_filter.status))
     if job_filter.kind:

@@ -6,13 +6,13 @@ import shutil
 import threading
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, select, update
 from sqlalchemy.exc import OperationalError
 from waiting import until
 
 from api.datasets import checks
 from frs.dataset.report import Report
-from store.db.tables import Dataset
+from store.db.tables import Dataset, Job
 
 
 def test_a_small_data_set_is_checked_before_the_response(service):
@@ -32,6 +32,17 @@ def test_a_small_data_set_is_checked_before_the_response(service):
 
 def test_a_data_set_is_found_by_id_and_by_name(service, shapes):
     assert service.get(f"/datasets/{shapes['id']}") == service.get("/datasets/shapes") == shapes
+
+
+def test_an_admin_may_leave_out_data_sets_and_jobs_of_other_owners(service, shapes):
+    bobs = service.submit()["id"]
+    for table in (Dataset, Job):
+        service.transact(lambda session, table=table: session.execute(update(table).values(owner="bob")))
+    own = {"/datasets": service.register("shapes")["id"], "/jobs": service.submit()["id"]}
+    for path, row_id in own.items():
+        assert len(service.get(path)["data"]) == 2
+        assert [row["id"] for row in service.get(f"{path}?own=true")["data"]] == [row_id]
+    assert service.get(f"/jobs/{bobs}")["owner"] == "bob"
 
 
 def test_the_check_returns_the_complete_report(service, shapes):

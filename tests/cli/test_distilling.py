@@ -20,6 +20,7 @@ from store.artifacts.storage import open_artifacts
 from store.db.database import open_database
 from store.settings import Settings
 
+CLASSES = ["circle", "square", "triangle", "star"]
 SPEC = {
     "dataset": "replaced",
     "student": {"architecture": "gfl", "backbone": {"depth": 18, "width": 8}, "neck_channels": 16},
@@ -53,6 +54,17 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def student(tmp_path: Path) -> Path:
     (tmp_path / "student.yaml").write_text(json.dumps(SPEC))
     return tmp_path / "student.yaml"
+
+
+@pytest.fixture
+def key_of_bob(data: Path) -> str:
+    """A key of an owner other than the admin whose key the commands use."""
+    return Client(data=data).keys.create({"name": "other", "owner": "bob", "scopes": ["submit"]}).token
+
+
+@pytest.fixture
+def bob(data: Path, key_of_bob: str) -> Client:
+    return Client((data / "url").read_text(), key_of_bob)
 
 
 def images(data: Path, folder: Path) -> Path:
@@ -109,6 +121,48 @@ def test_a_teacher_that_exists_is_used(frs: Any, data: Path, tmp_path: Path, wor
 def test_a_source_that_is_no_file_and_no_data_set_is_an_error(frs: Any, shapes: None) -> None:
     error = frs("distill", "nothing", code=1).stderr
     assert "neither a file or folder nor a data set" in error and "shapes" in error
+
+
+def test_images_of_an_admin_are_not_replaced_by_a_data_set_of_another_owner(
+    frs: Any, data: Path, tmp_path: Path, worker: None, student: Path, bob: Client
+) -> None:
+    bobs = bob.datasets.upload("cells", images(data, tmp_path / "bobs"))
+    command = ("distill", images(data, tmp_path / "cells"), "--student", student, "--output", tmp_path / "out")
+    assert "The service has it already" not in frs(*command).output
+    assert jobs_of(data, bobs.id) == []
+    posted = len(jobs_of(data, "cells"))
+    assert "The service has it already" in frs(*command).output
+    assert len(jobs_of(data, "cells")) == posted
+
+
+def test_an_admin_may_name_a_data_set_and_a_detector_of_another_owner_and_trains_once(
+    frs: Any, data: Path, tmp_path: Path, worker: None, student: Path, bob: Client
+) -> None:
+    bob.datasets.upload("leaves", images(data, tmp_path / "bobs"))
+    bob.datasets.upload("more leaves", images(data, tmp_path / "more"))
+    (data / "models").mkdir(exist_ok=True)
+    (data / "models" / "teacher.pth").write_bytes(b"weights")
+    description = {"architecture": "gfl"}
+    teacher = bob.detectors.register("oak", description=description, weights="teacher.pth", classes=CLASSES)
+    command = ("distill", "leaves", "--student", student, "--output", tmp_path / "out", "--set")
+    frs(*command, "unlabelled=more leaves", "--teacher", "oak")
+    posted = len(jobs_of(data, "leaves"))
+    for name in ("oak", teacher.id):
+        frs(*command, "unlabelled=more leaves", "--teacher", name)
+    assert len(jobs_of(data, "leaves")) == posted
+
+
+def test_a_job_of_another_owner_is_not_continued(
+    frs: Any, data: Path, tmp_path: Path, worker: None, student: Path, bob: Client, key_of_bob: str
+) -> None:
+    bob.datasets.upload("flowers", images(data, tmp_path / "bobs"))
+    command = ("distill", "flowers", "--student", student, "--output", tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FRS_API_KEY", key_of_bob)
+        frs(*command)
+    posted = len(jobs_of(data, "flowers"))
+    frs(*command)
+    assert len(jobs_of(data, "flowers")) == 2 * posted
 
 
 def test_an_invalid_student_is_refused_before_the_teacher_trains(frs: Any, shapes: None, student: Path) -> None:

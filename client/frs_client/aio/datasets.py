@@ -64,9 +64,9 @@ class AsyncDatasets:
         splits = {split: body_of(files) for split, files in (("train", train), ("val", val)) if files is not None}
         return parse(Dataset, await self._client.post("/datasets", {"name": name} | splits))
 
-    async def list(self) -> AsyncIterator[Dataset]:
-        """Yield the data sets, newest first."""
-        async for row in self._client.each("/datasets"):
+    async def list(self, *, own: bool = False) -> AsyncIterator[Dataset]:
+        """Yield the data sets, newest first; with `own`, also with an admin key those of the key's owner only."""
+        async for row in self._client.each("/datasets", own=own or None):
             yield parse(Dataset, row)
 
     async def get(self, dataset: str) -> Dataset:

@@ -65,9 +65,9 @@ class Datasets:
         splits = {split: body_of(files) for split, files in (("train", train), ("val", val)) if files is not None}
         return parse(Dataset, self._client.post("/datasets", {"name": name} | splits))
 
-    def list(self) -> Iterator[Dataset]:
-        """Yield the data sets, newest first."""
-        for row in self._client.each("/datasets"):
+    def list(self, *, own: bool = False) -> Iterator[Dataset]:
+        """Yield the data sets, newest first; with `own`, also with an admin key those of the key's owner only."""
+        for row in self._client.each("/datasets", own=own or None):
             yield parse(Dataset, row)
 
     def get(self, dataset: str) -> Dataset:

@@ -89,11 +89,12 @@ class Jobs:
         tag: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        own: bool = False,
     ) -> Iterator[Job]:
         """Yield jobs, newest first; pages are requested as they are needed.
 
         `status` and `kind` are one or several values, `name` is a part of the name, `dataset` an id or a name. Times
-        without a zone are local.
+        without a zone are local. With `own`, an admin key, too, lists the jobs of its own owner only.
         """
         rows = self._client.each(
             "/jobs",
@@ -105,6 +106,7 @@ class Jobs:
             tag=tag,
             created_after=time_text(created_after),
             created_before=time_text(created_before),
+            own=own or None,
         )
         for row in rows:
             yield parse(Job, row)
