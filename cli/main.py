@@ -39,6 +39,7 @@ from frs import __version__, spec_file
 from frs.errors import FrsError
 from frs.isolation.process import hide_memory
 from frs_client import Client, Json, ServiceError
+from frs_client.requests import path_of
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 datasets = typer.Typer(no_args_is_help=True, help="Manage data sets.")
@@ -158,7 +159,12 @@ def job(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -
 @app.command()
 def watch(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """Follow a job with a progress bar. Ctrl-C stops watching, not the job."""
-    job = call_service(data, lambda client: follow(client, id, None if json_ else stdout))
+
+    def wait(client: Client) -> Json:
+        client.get(path_of("jobs", id))  # fails at once without a service, for whose return `follow` waits
+        return follow(client, id, None if json_ else stdout)
+
+    job = call_service(data, wait)
     if json_:
         show(job, render.job, json_)
     raise typer.Exit(0 if job["status"] == "succeeded" else 1)

@@ -1,6 +1,5 @@
 """`frs plan`: check a job before it is posted."""
 
-import time
 from typing import Annotated, Any
 
 import typer
@@ -12,8 +11,9 @@ from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, sho
 from frs.cli import plan_tables
 from frs.preflight.estimate import Estimate
 from frs_client import Client, Json, ServiceError
+from frs_client.requests import path_of
+from frs_client.sync.jobs import PROBE_POLL_SECONDS
 
-POLL_SECONDS = 0.5
 app = typer.Typer()
 
 
@@ -40,13 +40,13 @@ def plan(
 
 def _probe(client: Client, content: Json) -> Json:
     """Return the plan once a worker has probed it. Raises ServiceError if the probe fails."""
-    plan = client.post("/jobs/plan", content, probe=True)
+    plan_id = client.post("/jobs/plan", content, probe=True)["id"]
     with stderr.status("waiting for a worker") as status:
-        while plan["status"] in ("queued", "running"):
+        for plan in client.poll(path_of("plans", plan_id), PROBE_POLL_SECONDS):
+            if plan["status"] not in ("queued", "running"):
+                break
             reason = plan["status_reason"]
             status.update(f"waiting: {reason['message']}" if reason else "building the job and running a few steps")
-            time.sleep(POLL_SECONDS)
-            plan = client.get(f"/plans/{plan['id']}")
     if plan["status"] == "failed":
         error = plan["error"] or {"code": "internal_error", "message": "The worker reported no reason.", "hint": ""}
         raise ServiceError(f"{error['code']}: {error['message']}", error["hint"])

@@ -2,7 +2,6 @@
 
 import math
 import re
-import time
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, ren
 from frs import spec_file
 from frs.errors import InvalidSpec
 from frs_client import Client, Json
+from frs_client.requests import path_of
 from frs_client.sync.sweeps import ACTIVE, POLL_SECONDS
 
 app = typer.Typer()
@@ -147,13 +147,12 @@ def _dimension(option: str) -> tuple[str, Any]:
 def _wait(client: Client, sweep_id: str, quiet: bool) -> Json:
     """Poll the sweep until it is not active any more, and return it. Print its progress unless `quiet`."""
     printed = ""
-    while True:
-        answer = client.get(f"/sweeps/{sweep_id}")
+    for answer in client.poll(path_of("sweeps", sweep_id), POLL_SECONDS):
         if not quiet and (line := _progress(answer)) != printed:
             stderr.print(printed := line, highlight=False, markup=False)
         if answer["status"] not in ACTIVE:
-            return answer
-        time.sleep(POLL_SECONDS)
+            break
+    return answer
 
 
 def _rows(rows: Iterable[Json]) -> Table:

@@ -8,16 +8,18 @@ from rich.console import Console
 from frs import events
 from frs.cli.progress import Bar
 from frs_client import Client, Json
+from frs_client.requests import path_of
 from frs_client.sse import StreamEvent
 
 
 def follow(client: Client, job_id: str, console: Console | None) -> Json:
     """Wait until the job has ended and return it. With a console, draw a progress bar and print the evaluations.
 
-    Ctrl-C does not stop the job. Raises ServiceError if the stream cannot be read (`Client.events`).
+    The service has answered `client` before, and may restart meanwhile. Ctrl-C does not stop the job. Raises
+    ServiceError if the stream cannot be read (`Client.events`).
     """
-    path = f"/jobs/{job_id}"
-    since: int = client.get(f"{path}/metrics", max_points=2)["next_since"]
+    path = path_of("jobs", job_id)
+    since: int = client.get_again(f"{path}/metrics", max_points=2)["next_since"]
     with Bar(console) if console else nullcontext() as bar:
         if bar:
             _draw(bar, _past_events(client, path, since))
@@ -26,7 +28,7 @@ def follow(client: Client, job_id: str, console: Console | None) -> Json:
                 since = stream_event.id if stream_event.id is not None else since
                 if bar:
                     _draw(bar, _engine_events(client, path, stream_event))
-            job = client.get(path)
+            job = client.get_again(path)
             if job["is_terminal"]:  # otherwise it was resumed just now
                 if bar:
                     bar(_outcome(job))
@@ -62,14 +64,14 @@ def _past_events(client: Client, path: str, since: int) -> Iterator[events.Event
     for event in client.each(f"{path}/events", limit=200):
         if event["type"] == "evaluation" and event["seq"] <= since:
             yield _evaluation(event["data"])
-    yield from _state(client.get(path))
+    yield from _state(client.get_again(path))
 
 
 def _engine_events(client: Client, path: str, stream_event: StreamEvent) -> Iterator[events.Event]:
     """Convert an event of the stream to the trainer's events."""
     match stream_event.type:
         case "status":
-            yield from _state(client.get(path))  # includes the reason a queued job waits
+            yield from _state(client.get_again(path))  # includes the reason a queued job waits
         case "phase":
             yield events.Phase(phase=stream_event.data["phase"])
         case "progress":

@@ -12,7 +12,7 @@ from frs_client.errors import ApiError, NoAnswer, ServiceError
 
 Json = dict[str, Any]
 M = TypeVar("M", bound=BaseModel)
-_GATEWAY_ERRORS = (502, 504)
+GATEWAY_ERRORS = (502, 503, 504)
 """Statuses of a proxy that received no answer from the service."""
 
 
@@ -70,7 +70,7 @@ def _foreign_answer(response: httpx2.Response) -> ServiceError:
     if response.has_redirect_location:
         target = connection.printable(response.url.join(response.headers["Location"]))
         return ServiceError(f"{url} redirects to {target} (HTTP {status}).", hint)
-    if status in _GATEWAY_ERRORS:
+    if status in GATEWAY_ERRORS:
         return NoAnswer(f"A proxy before the service answered HTTP {status} for {url}.", "Try again later.")
     media_type = response.headers.get("Content-Type", "no content type")
     return ServiceError(f"{url} answered HTTP {status} with {media_type}: not an answer of the service.", hint)

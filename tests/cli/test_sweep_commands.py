@@ -55,7 +55,7 @@ def answered(monkeypatch):
         remaining = list(statuses)
         monkeypatch.setattr(Client, "post", lambda self, path, body: DETAILS | {"status": "searching"})
         monkeypatch.setattr(Client, "get", lambda self, path: DETAILS | {"status": remaining.pop(0)})
-        monkeypatch.setattr(sweeps.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(sweeps, "POLL_SECONDS", 0)
 
     return answer
 

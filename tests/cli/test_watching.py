@@ -21,7 +21,7 @@ CANCELLED = {
 class RecordedClient:
     """Answers like a service whose job was cancelled by alice while it ran."""
 
-    def get(self, path: str, **_: Any) -> Any:
+    def get_again(self, path: str, **_: Any) -> Any:
         return {"next_since": 2} if path.endswith("/metrics") else CANCELLED
 
     def each(self, path: str, **_: Any) -> Any:

@@ -1,7 +1,6 @@
 """`client.datasets`."""
 
 import math
-import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +10,7 @@ from frs_client.aio.transport import AsyncTransport
 from frs_client.answers import body_of, parse
 from frs_client.files import archive_type, as_archive
 from frs_client.models import Dataset, DatasetCheck, DatasetImage, SplitFiles
-from frs_client.pausing import a_run, a_sleep
+from frs_client.pausing import a_run
 from frs_client.requests import Progress, no_progress, path_of
 
 CHECK_POLL_SECONDS = 1.0
@@ -49,12 +48,11 @@ class AsyncDatasets:
 
         Data sets of more than 2,000 images have the status `checking` after `upload` and `register`.
         """
-        deadline = time.monotonic() + timeout
-        while (row := await self.get(dataset)).status == "checking":
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Data set {dataset} has not been checked in time.")
-            await a_sleep(CHECK_POLL_SECONDS)
-        return row
+        async for answer in self._client.poll(path_of("datasets", dataset), CHECK_POLL_SECONDS, timeout):
+            row = parse(Dataset, answer)
+            if row.status != "checking":
+                return row
+        raise TimeoutError(f"Data set {dataset} has not been checked in time.")
 
     async def register(self, name: str, *, train: SplitPaths | None = None, val: SplitPaths | None = None) -> Dataset:
         """Register a data set in the service's data set folder; every file and box is checked.

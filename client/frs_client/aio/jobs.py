@@ -29,7 +29,6 @@ from frs_client.models import (
     Probe,
     Report,
 )
-from frs_client.pausing import a_sleep
 from frs_client.requests import PAGE_ROWS, path_of, time_text
 from frs_client.sse import StreamEvent
 
@@ -67,16 +66,14 @@ class AsyncJobs:
 
         Waits for a free worker. Raises ServiceError if the probe fails, and TimeoutError after `timeout` seconds.
         """
-        deadline = time.monotonic() + timeout
-        probe = parse(Probe, await self._client.post("/jobs/plan", body_of(spec), probe=True))
-        while probe.status in ("queued", "running"):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"The probe {probe.id} has not ended in time.")
-            await a_sleep(PROBE_POLL_SECONDS)
-            probe = parse(Probe, await self._client.get(path_of("plans", probe.id)))
-        if probe.status == "failed" and probe.error:
-            raise ServiceError(f"{probe.error.code}: {probe.error.message}", probe.error.hint)
-        return probe
+        probe_id = (await self._client.post("/jobs/plan", body_of(spec), probe=True))["id"]
+        async for answer in self._client.poll(path_of("plans", probe_id), PROBE_POLL_SECONDS, timeout):
+            probe = parse(Probe, answer)
+            if probe.status == "failed" and probe.error:
+                raise ServiceError(f"{probe.error.code}: {probe.error.message}", probe.error.hint)
+            if probe.status not in ("queued", "running"):
+                return probe
+        raise TimeoutError(f"The probe {probe_id} has not ended in time.")
 
     async def list(
         self,
@@ -275,9 +272,11 @@ class AsyncJobs:
         return parse(Prediction, await self._client.upload(path, file, image_type(file), **query))
 
     async def _wait(self, job_id: str, deadline: float) -> JobDetails:
-        while not (job := await self.get(job_id)).is_terminal:  # after the stream, unless it was resumed just now
+        job = await self.get(job_id)
+        while not job.is_terminal:  # again if it was resumed just now
             async for _ in self._client.events(job_id, deadline=deadline):
                 pass
+            job = parse(JobDetails, await self._client.get_again(path_of("jobs", job_id), deadline=deadline))
         return job
 
     async def _act(self, job_id: str, action: str) -> Job:

@@ -1,14 +1,12 @@
 """`client.sweeps`."""
 
 import math
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from frs_client.aio.transport import AsyncTransport
 from frs_client.answers import body_of, parse
 from frs_client.models import Sweep, SweepDetails, SweepSpec
-from frs_client.pausing import a_sleep
 from frs_client.requests import PAGE_ROWS, path_of
 
 POLL_SECONDS = 5.0
@@ -43,12 +41,11 @@ class AsyncSweeps:
 
         Raises TimeoutError after `timeout` seconds; the sweep then continues.
         """
-        deadline = time.monotonic() + timeout
-        while (sweep := await self.get(sweep_id)).status in ACTIVE:
-            if time.monotonic() >= deadline:
-                raise TimeoutError(f"The sweep {sweep_id} has not ended in time.")
-            await a_sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
-        return sweep
+        async for answer in self._client.poll(path_of("sweeps", sweep_id), POLL_SECONDS, timeout):
+            sweep = parse(SweepDetails, answer)
+            if sweep.status not in ACTIVE:
+                return sweep
+        raise TimeoutError(f"The sweep {sweep_id} has not ended in time.")
 
     async def stop(self, sweep_id: str) -> Sweep:
         """Stop a sweep: no more jobs are posted, and those that have not ended are paused."""

@@ -2,7 +2,6 @@
 """`client.datasets`."""
 
 import math
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +10,7 @@ from typing import Any, Literal
 from frs_client.answers import body_of, parse
 from frs_client.files import archive_type, as_archive
 from frs_client.models import Dataset, DatasetCheck, DatasetImage, SplitFiles
-from frs_client.pausing import run, sleep
+from frs_client.pausing import run
 from frs_client.requests import Progress, no_progress, path_of
 from frs_client.sync.transport import Transport
 
@@ -50,12 +49,11 @@ class Datasets:
 
         Data sets of more than 2,000 images have the status `checking` after `upload` and `register`.
         """
-        deadline = time.monotonic() + timeout
-        while (row := self.get(dataset)).status == "checking":
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Data set {dataset} has not been checked in time.")
-            sleep(CHECK_POLL_SECONDS)
-        return row
+        for answer in self._client.poll(path_of("datasets", dataset), CHECK_POLL_SECONDS, timeout):
+            row = parse(Dataset, answer)
+            if row.status != "checking":
+                return row
+        raise TimeoutError(f"Data set {dataset} has not been checked in time.")
 
     def register(self, name: str, *, train: SplitPaths | None = None, val: SplitPaths | None = None) -> Dataset:
         """Register a data set in the service's data set folder; every file and box is checked.

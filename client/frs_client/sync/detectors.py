@@ -3,7 +3,6 @@
 
 import json
 import math
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,6 @@ from frs_client.answers import Json, body_of, parse
 from frs_client.errors import ServiceError
 from frs_client.files import image_type
 from frs_client.models import ConfigDetector, DescribedDetector, Detector, Prediction
-from frs_client.pausing import sleep
 from frs_client.requests import Progress, no_progress, path_of
 from frs_client.sync.transport import Transport
 
@@ -57,19 +55,17 @@ class Detectors:
         `report` is called whenever there is a new reason why it waits, in `error`. Raises ServiceError if the file is
         refused, and TimeoutError after `timeout` seconds.
         """
-        deadline = time.monotonic() + timeout
-        row, reported = self.get(detector), None
-        while row.status == "importing":
+        reported = None
+        for answer in self._client.poll(path_of("detectors", detector), IMPORT_POLL_SECONDS, timeout):
+            row = parse(Detector, answer)
+            if row.status == "refused" and row.error:
+                raise ServiceError(f"{row.error.code}: {row.error.message}", row.error.hint)
+            if row.status != "importing":
+                return row
             if row.error and row.error != reported:
                 report(row)
             reported = row.error
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Detector {detector} has not been imported in time.")
-            sleep(IMPORT_POLL_SECONDS)
-            row = self.get(detector)
-        if row.status == "refused" and row.error:
-            raise ServiceError(f"{row.error.code}: {row.error.message}", row.error.hint)
-        return row
+        raise TimeoutError(f"Detector {detector} has not been imported in time.")
 
     def register(
         self,

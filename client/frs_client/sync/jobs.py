@@ -28,7 +28,6 @@ from frs_client.models import (
     Probe,
     Report,
 )
-from frs_client.pausing import sleep
 from frs_client.requests import PAGE_ROWS, path_of, time_text
 from frs_client.sse import StreamEvent
 from frs_client.sync import pulling
@@ -68,16 +67,14 @@ class Jobs:
 
         Waits for a free worker. Raises ServiceError if the probe fails, and TimeoutError after `timeout` seconds.
         """
-        deadline = time.monotonic() + timeout
-        probe = parse(Probe, self._client.post("/jobs/plan", body_of(spec), probe=True))
-        while probe.status in ("queued", "running"):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"The probe {probe.id} has not ended in time.")
-            sleep(PROBE_POLL_SECONDS)
-            probe = parse(Probe, self._client.get(path_of("plans", probe.id)))
-        if probe.status == "failed" and probe.error:
-            raise ServiceError(f"{probe.error.code}: {probe.error.message}", probe.error.hint)
-        return probe
+        probe_id = (self._client.post("/jobs/plan", body_of(spec), probe=True))["id"]
+        for answer in self._client.poll(path_of("plans", probe_id), PROBE_POLL_SECONDS, timeout):
+            probe = parse(Probe, answer)
+            if probe.status == "failed" and probe.error:
+                raise ServiceError(f"{probe.error.code}: {probe.error.message}", probe.error.hint)
+            if probe.status not in ("queued", "running"):
+                return probe
+        raise TimeoutError(f"The probe {probe_id} has not ended in time.")
 
     def list(
         self,
@@ -273,9 +270,11 @@ class Jobs:
         return parse(Prediction, self._client.upload(path, file, image_type(file), **query))
 
     def _wait(self, job_id: str, deadline: float) -> JobDetails:
-        while not (job := self.get(job_id)).is_terminal:  # after the stream, unless it was resumed just now
+        job = self.get(job_id)
+        while not job.is_terminal:  # again if it was resumed just now
             for _ in self._client.events(job_id, deadline=deadline):
                 pass
+            job = parse(JobDetails, self._client.get_again(path_of("jobs", job_id), deadline=deadline))
         return job
 
     def _act(self, job_id: str, action: str) -> Job:

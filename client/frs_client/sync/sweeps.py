@@ -2,13 +2,11 @@
 """`client.sweeps`."""
 
 import math
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from frs_client.answers import body_of, parse
 from frs_client.models import Sweep, SweepDetails, SweepSpec
-from frs_client.pausing import sleep
 from frs_client.requests import PAGE_ROWS, path_of
 from frs_client.sync.transport import Transport
 
@@ -44,12 +42,11 @@ class Sweeps:
 
         Raises TimeoutError after `timeout` seconds; the sweep then continues.
         """
-        deadline = time.monotonic() + timeout
-        while (sweep := self.get(sweep_id)).status in ACTIVE:
-            if time.monotonic() >= deadline:
-                raise TimeoutError(f"The sweep {sweep_id} has not ended in time.")
-            sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
-        return sweep
+        for answer in self._client.poll(path_of("sweeps", sweep_id), POLL_SECONDS, timeout):
+            sweep = parse(SweepDetails, answer)
+            if sweep.status not in ACTIVE:
+                return sweep
+        raise TimeoutError(f"The sweep {sweep_id} has not ended in time.")
 
     def stop(self, sweep_id: str) -> Sweep:
         """Stop a sweep: no more jobs are posted, and those that have not ended are paused."""

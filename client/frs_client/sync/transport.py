@@ -11,14 +11,13 @@ from typing import Any, Self
 import httpx2
 
 from frs_client import connection, credentials
-from frs_client.answers import Json, Page, error_of, parse, read_json
-from frs_client.errors import ApiError, ServiceError
+from frs_client.answers import GATEWAY_ERRORS, Json, Page, error_of, parse, read_json
+from frs_client.errors import ApiError, NoAnswer, ServiceError
 from frs_client.files import CHUNK_BYTES, digest
 from frs_client.idempotency import idempotency_key
 from frs_client.pausing import run, sleep
 from frs_client.requests import (
     LONGEST_WAIT_SECONDS,
-    NOT_NOW,
     TOO_MANY,
     Progress,
     given,
@@ -34,15 +33,15 @@ from frs_client.sync import downloading
 READ_TIMEOUT_SECONDS = 45.0
 """Read timeout of an event stream. The service sends a keep-alive every 15 s."""
 RECONNECT_SECONDS = 120.0
-"""Time in which a broken stream must reconnect, before `events` raises."""
+"""Time in which a service that has answered before must answer again, before `events`, `get_again` or `poll` raises."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
-"""First and longest pause between two reconnects, in seconds; each pause is twice the one before."""
+"""First and longest pause between two attempts, in seconds; each pause is twice the one before."""
 OPENED = "opened"
 UNAUTHORIZED = 401
 
 
 class _RefusedForNow(httpx2.ReadError):
-    """A stream that the service does not open now, because there are too many or because it is shutting down."""
+    """A stream that is not opened now: there are too many, or the service is shutting down or absent behind a proxy."""
 
     def __init__(self, response: httpx2.Response) -> None:
         super().__init__(f"HTTP {response.status_code}")
@@ -79,6 +78,37 @@ class Transport:
     def get(self, path: str, **query: Any) -> Json:
         """Send a GET request and return the JSON body. Query parameters that are None are omitted."""
         return self._request("GET", path, params=given(query))
+
+    def get_again(self, path: str, *, deadline: float = math.inf, **query: Any) -> Json:
+        """Send a GET request, as `get` does, to a service that has answered before and may be restarting.
+
+        Without an answer the request is sent again, for `RECONNECT_SECONDS` and not after `deadline`, on the clock of
+        `time.monotonic()`.
+        """
+        pause, give_up_at = FIRST_PAUSE, min(time.monotonic() + RECONNECT_SECONDS, deadline)
+        while True:
+            try:
+                return self.get(path, **query)
+            except NoAnswer:
+                if time.monotonic() > give_up_at:
+                    raise
+            sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def poll(self, path: str, interval: float, timeout: float = math.inf) -> Iterator[Json]:
+        """Yield the answer of a GET request every `interval` seconds, until `timeout` seconds have passed.
+
+        Raises ServiceError if the service does not answer the first request or, later, does not come back within
+        `RECONNECT_SECONDS`.
+        """
+        deadline = time.monotonic() + timeout
+        answer = self.get(path)
+        while True:
+            yield answer
+            if time.monotonic() >= deadline:
+                return
+            sleep(min(interval, max(0.0, deadline - time.monotonic())))
+            answer = self.get_again(path, deadline=deadline)
 
     def post(self, path: str, body: Json | None = None, *, key: str | None = None, **query: Any) -> Json:
         """Send a POST request with a JSON body and return the JSON body of the response.
@@ -184,7 +214,8 @@ class Transport:
         with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
             if not response.is_success or "text/event-stream" not in response.headers.get("Content-Type", ""):
                 response.read()
-                raise _RefusedForNow(response) if response.status_code in (TOO_MANY, NOT_NOW) else error_of(response)
+                is_refused_for_now = response.status_code in (TOO_MANY, *GATEWAY_ERRORS)
+                raise _RefusedForNow(response) if is_refused_for_now else error_of(response)
             yield StreamEvent(OPENED, {}, None)
             parser = EventParser()
             for line in response.iter_lines():
