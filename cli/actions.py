@@ -9,6 +9,7 @@ from cli import render
 from cli.arguments import JobId
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show
 from frs_client import Json
+from frs_client.requests import path_of
 
 app = typer.Typer()
 
@@ -58,7 +59,7 @@ def edit(
         body["tags"] = [text for text in tag if text]
     if priority is not None:
         body["priority"] = priority
-    show(call_service(data, lambda client: client.patch(f"/jobs/{id}", body)), render.job, json_)
+    show(call_service(data, lambda client: client.patch(path_of("jobs", id), body)), render.job, json_)
 
 
 @app.command()
@@ -79,9 +80,9 @@ def delete(
             abort=True,
             err=True,
         )
-    call_service(data, lambda client: client.delete(f"/jobs/{id}", artifacts=files))
+    call_service(data, lambda client: client.delete(path_of("jobs", id), artifacts=files))
     show({"deleted": id, "artifacts": files}, lambda answer: f"Deleted {answer['deleted']}.", json_)
 
 
 def _post_action(action: str, id: str, data: Path, as_json: bool) -> None:
-    show(call_service(data, lambda client: client.post(f"/jobs/{id}/{action}")), render.job, as_json)
+    show(call_service(data, lambda client: client.post(path_of("jobs", id, action))), render.job, as_json)

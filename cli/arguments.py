@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from frs import spec_file
-from frs_client import Client, Json, ServiceError
+from frs_client import ApiError, Client, Json, ServiceError
+from frs_client.requests import NOT_FOUND, NOT_IN_PATHS, path_of
 
 
 def job_ids(incomplete: str) -> list[str]:
@@ -33,10 +34,30 @@ Changes = Annotated[
 def load_spec(client: Client, spec: str, changes: list[str] | None) -> Json:
     """Return the content of the file `spec`, or of the recipe with that name, with `changes` applied.
 
-    Raises InvalidSpec if the file or a change is invalid, and ServiceError if there is no such recipe.
+    Raises InvalidSpec if the file or a change is invalid, and ServiceError if there is neither.
     """
-    content = spec_file.read(Path(spec)) if Path(spec).is_file() else client.get(f"/recipes/{spec}")["spec"]
+    content = spec_file.read(Path(spec)) if Path(spec).is_file() else _recipe_spec(client, spec)
     return spec_file.apply_changes(content, changes or [])
+
+
+def find(client: Client, collection: str, id_or_name: str) -> Json | None:
+    """Return a resource of a collection such as `datasets`; None if there is none of this id or name."""
+    if id_or_name in NOT_IN_PATHS:
+        return None
+    try:
+        return client.get(path_of(collection, id_or_name))
+    except ApiError as error:
+        if error.status == NOT_FOUND:
+            return None
+        raise
+
+
+def _recipe_spec(client: Client, name: str) -> Json:
+    recipe = find(client, "recipes", name)
+    if recipe is None:
+        raise ServiceError(f"{name} is neither a file nor a recipe.", "`frs recipes` lists the recipes.")
+    spec: Json = recipe["spec"]
+    return spec
 
 
 def _completions(path: str, field: str, incomplete: str) -> list[str]:

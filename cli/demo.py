@@ -12,6 +12,7 @@ from cli.watching import follow
 from frs.cli.progress import drawing_bar
 from frs.dataset.shapes.drawing import draw_dataset
 from frs_client import Client, Json
+from frs_client.requests import path_of
 
 RECIPE = "shapes_gfl"
 TRAIN_IMAGES, VAL_IMAGES = 400, 150
@@ -43,7 +44,7 @@ def copy_teacher_weights(models: Path) -> None:
 def _distil(client: Client, output: Path, console: Console) -> bool:
     if "shapes" not in {row["name"] for row in client.each("/datasets")}:
         client.post("/datasets", {"name": "shapes"})
-    job = client.post("/jobs", client.get(f"/recipes/{RECIPE}")["spec"])
+    job = client.post("/jobs", client.get(path_of("recipes", RECIPE))["spec"])
     [baseline_id] = job["baseline_job_ids"]
     console.print(f"[bold]3. Student with distillation[/]: {job['id']}")
     distilled = follow(client, job["id"], console)
@@ -58,7 +59,7 @@ def _distil(client: Client, output: Path, console: Console) -> bool:
 
 def _print_results(client: Client, job: Json, output: Path, console: Console) -> None:
     console.print("[bold]5. Result[/]: COCO metrics on the validation images, in percent")
-    report = client.get(f"/jobs/{job['id']}/report")
+    report = client.get(path_of("jobs", job["id"], "report"))
     console.print(render.report(report), highlight=False)
     console.print("Student weights (also as safetensors), config, report and report images:")
     for file in client.jobs.pull(job["id"], output):

@@ -13,21 +13,20 @@ from typing import Annotated, Any
 import typer
 
 from cli import render
-from cli.arguments import Changes, load_spec, recipe_names
+from cli.arguments import Changes, find, load_spec, recipe_names
 from cli.exporting import finish_export
 from cli.terminal import DEFAULT_DATA_DIR, DataFolder, exit_on_error, stdout
 from cli.up import LOOPBACK, LocalService, free_port
 from cli.uploading import upload_dataset
 from cli.watching import follow, follow_group
 from frs import names, spec_file
-from frs_client import ApiError, Client, Json, NoAnswer, ServiceError
+from frs_client import Client, Json, NoAnswer, ServiceError
 from frs_client.requests import path_of
 
 app = typer.Typer()
 TEACHER_RECIPE, STUDENT_RECIPE = "edge_teacher", "edge_student"
 EVALUATIONS = 4
 """Number of evaluations of a run whose number of epochs is given."""
-NOT_FOUND = 404
 _REFERENCES = {"dataset": "datasets", "unlabelled": "datasets", "detector": "detectors"}
 """Fields of a spec that name something, with the collection that has it."""
 _ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
@@ -109,7 +108,7 @@ def distill(
         stdout.print("[bold]3. Student under the teacher, then alone[/]")
         _require_success(follow_group(client, job, stdout)[-1])
         stdout.print("[bold]4. Result[/]: COCO metrics on the validation images, in percent")
-        stdout.print(render.report(client.get(f"/jobs/{job['id']}/report")), highlight=False)
+        stdout.print(render.report(client.get(path_of("jobs", job["id"], "report"))), highlight=False)
         stdout.print("[bold]5. Files[/]")
         folder = output / job["id"]
         client.jobs.pull(job["id"], folder)
@@ -163,11 +162,8 @@ def _own_dataset(client: Client, name: str) -> Json | None:
 
 def _named_dataset(client: Client, name: str) -> Json:
     """Return the data set of this name, for an admin also of another owner. Raises ServiceError if there is none."""
-    try:
-        return client.get(path_of("datasets", name))
-    except ApiError as error:
-        if error.status != NOT_FOUND:
-            raise
+    if row := find(client, "datasets", name):
+        return row
     known = ", ".join(row["name"] for row in client.each("/datasets")) or "none"
     raise ServiceError(f"{name} is neither a file or folder nor a data set.", f"Data sets: {known}.")
 
@@ -239,10 +235,10 @@ def _post_once(client: Client, spec: Json) -> Json:
 
 def _export_once(client: Client, job_id: str) -> Json:
     """Return the job of the newest export that has not failed, or start one."""
-    for export in client.each(f"/jobs/{job_id}/exports"):
+    for export in client.each(path_of("jobs", job_id, "exports")):
         if export["status"] not in ("failed", "cancelled"):
-            return client.get(f"/jobs/{export['job_id']}")
-    return client.post(f"/jobs/{job_id}/exports", {})
+            return client.get(path_of("jobs", export["job_id"]))
+    return client.post(path_of("jobs", job_id, "exports"), {})
 
 
 def _with_ids(spec: Any, resolve: Callable[[str, str], str]) -> Any:
@@ -259,12 +255,8 @@ def _with_ids(spec: Any, resolve: Callable[[str, str], str]) -> Any:
 
 def _id_of(client: Client, kind: str, id_or_name: str) -> str:
     """Return the id of a detector or data set; of one that does not exist, what it was called."""
-    try:
-        return str(client.get(path_of(kind, id_or_name))["id"])
-    except ApiError as error:
-        if error.status != NOT_FOUND:
-            raise
-        return id_or_name
+    row = find(client, kind, id_or_name)
+    return id_or_name if row is None else str(row["id"])
 
 
 def _includes(whole: Any, part: Any) -> bool:

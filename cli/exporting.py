@@ -11,6 +11,7 @@ from cli.arguments import JobId
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show, stdout
 from cli.watching import follow
 from frs_client import Client, Json, ServiceError
+from frs_client.requests import path_of
 
 app = typer.Typer()
 Formats = Annotated[
@@ -44,7 +45,7 @@ def export(
     settings |= {} if max_drop is None else {"max_drop": max_drop}
 
     def start(client: Client) -> Json:
-        job = client.post(f"/jobs/{id}/exports", settings)
+        job = client.post(path_of("jobs", id, "exports"), settings)
         folder = output or Path("exports", id)  # one for each student: the names of their files are the same
         return finish_export(client, id, job, folder, None if json_ else stdout) if wait else job
 
@@ -63,5 +64,5 @@ def finish_export(client: Client, student_job_id: str, job: Json, output: Path, 
         error = job["error"] or {"message": f"The export was {job['status']}.", "hint": ""}
         raise ServiceError(error["message"], error["hint"])
     client.jobs.pull_artifacts(job["id"], output, (".onnx", ".py", ".json"))
-    exports = client.each(f"/jobs/{student_job_id}/exports")
+    exports = client.each(path_of("jobs", student_job_id, "exports"))
     return next(export for export in exports if export["job_id"] == job["id"]) | {"folder": str(output)}

@@ -7,6 +7,7 @@ import typer
 from cli import render
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, render_rows, show, stdout
 from frs_client import Client, Json
+from frs_client.requests import path_of
 
 app = typer.Typer(no_args_is_help=True, help="Manage API keys.")
 
@@ -70,7 +71,9 @@ def rotate(
     json_: AsJson = False,
 ) -> None:
     """Replace an API key by a new one like it. Both are valid for a while, so that no request fails meanwhile."""
-    key = call_service(data, lambda client: client.post(f"/api-keys/{id}/rotate", {"grace_hours": grace_hours}))
+    key = call_service(
+        data, lambda client: client.post(path_of("api-keys", id, "rotate"), {"grace_hours": grace_hours})
+    )
     show(key, lambda key: key["token"], json_)
     if not json_:
         stdout.print(f"Key {key['id']} replaces {id}, which is valid for {grace_hours:g} h more.", highlight=False)
@@ -81,7 +84,7 @@ def revoke(id: Annotated[str, typer.Argument(metavar="ID")], data: DataFolder = 
     """Revoke an API key for good, within 1 s. The owner's jobs continue."""
 
     def delete(client: Client) -> Json:
-        return client.delete(f"/api-keys/{id}")
+        return client.delete(path_of("api-keys", id))
 
     call_service(data, delete)
     stdout.print(f"Key {id} is revoked.", highlight=False)

@@ -153,7 +153,7 @@ def jobs(
 @app.command()
 def job(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """Show a job: status, progress, and the reason it waits or ended."""
-    show(call_service(data, lambda client: client.get(f"/jobs/{id}")), render.job, json_)
+    show(call_service(data, lambda client: client.get(path_of("jobs", id))), render.job, json_)
 
 
 @app.command()
@@ -184,14 +184,14 @@ def metrics(
 @app.command()
 def logs(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """Print the log messages of a job's trainer."""
-    lines = call_service(data, lambda client: {"data": list(client.each(f"/jobs/{id}/logs", limit=200))})
+    lines = call_service(data, lambda client: {"data": list(client.each(path_of("jobs", id, "logs"), limit=200))})
     show(lines, lambda answer: "\n".join(f"{line['at'][:19]}Z {line['message']}" for line in answer["data"]), json_)
 
 
 @app.command()
 def report(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """Show a job's report: teacher, baseline, student, gain with confidence interval, and the verdict."""
-    answer = call_service(data, lambda client: client.get(f"/jobs/{id}/report"))
+    answer = call_service(data, lambda client: client.get(path_of("jobs", id, "report")))
     show(answer, render.report, json_)
 
 
@@ -200,8 +200,8 @@ def cancel(id: JobId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False
     """Cancel a job immediately; the jobs that need its student fail and are listed."""
 
     def cancel_job(client: Client) -> Json:
-        dependents = client.get(f"/jobs/{id}")["dependents"]
-        return client.post(f"/jobs/{id}/cancel") | {"dependents": dependents}
+        dependents = client.get(path_of("jobs", id))["dependents"]
+        return client.post(path_of("jobs", id, "cancel")) | {"dependents": dependents}
 
     show(call_service(data, cancel_job), render.job, json_)
 
@@ -232,7 +232,7 @@ def recipes(
     if name is None:
         show(call_service(data, lambda client: client.get("/recipes")), render_rows(render.recipes), json_)
     else:
-        recipe = call_service(data, lambda client: client.get(f"/recipes/{name}"))
+        recipe = call_service(data, lambda client: client.get(path_of("recipes", name)))
         show(recipe, lambda answer: json.dumps(answer["spec"], indent=2), json_)
 
 
@@ -299,7 +299,7 @@ def list_datasets(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) ->
 @datasets.command("check")
 def check_dataset(id: str, data: DataFolder = DEFAULT_DATA_DIR) -> None:
     """Print the check report of a data set, given by id or name, as JSON."""
-    show(call_service(data, lambda client: client.get(f"/datasets/{id}/check")), str, as_json=True)
+    show(call_service(data, lambda client: client.get(path_of("datasets", id, "check"))), str, as_json=True)
 
 
 @datasets.command("delete")
@@ -312,7 +312,7 @@ def delete_dataset(
     """Remove a data set, given by id or name. Uploaded files are deleted, files of the data set folder are kept."""
     if not yes:
         typer.confirm(f"Delete data set {id}?", abort=True, err=True)
-    call_service(data, lambda client: client.delete(f"/datasets/{id}"))
+    call_service(data, lambda client: client.delete(path_of("datasets", id)))
     show({"deleted": id}, lambda answer: f"Deleted {answer['deleted']}.", json_)
 
 

@@ -3,6 +3,7 @@
 import difflib
 
 from frs_client import Client, Json, ServiceError
+from frs_client.requests import path_of
 
 _NEAR_KEYS = 3
 
@@ -13,10 +14,10 @@ def read_metrics(client: Client, job_id: str, keys: str | None) -> Json:
     Raises ServiceError with the nearest keys if the job has metrics, but none of that key.
     """
     wanted = [key.strip() for key in keys.split(",") if key.strip()] if keys is not None else None
-    answer = client.get(f"/jobs/{job_id}/metrics", keys=",".join(wanted) if wanted else None)
+    answer = client.get(path_of("jobs", job_id, "metrics"), keys=",".join(wanted) if wanted else None)
     unknown = set(wanted or ()) - {series["key"] for series in answer["series"]}
     if unknown:
-        all_keys = [series["key"] for series in client.get(f"/jobs/{job_id}/metrics", max_points=2)["series"]]
+        all_keys = [series["key"] for series in client.get(path_of("jobs", job_id, "metrics"), max_points=2)["series"]]
         if all_keys:
             raise ServiceError(
                 "\n".join(_describe(key, all_keys) for key in sorted(unknown)), f"Keys: {', '.join(all_keys)}."

@@ -11,6 +11,7 @@ from cli.watching import follow
 from frs import spec_file
 from frs.spec import JobSpec, quantisation_of
 from frs_client import Client, Json
+from frs_client.requests import path_of
 
 app = typer.Typer()
 
@@ -30,7 +31,7 @@ def quantize(
     """
 
     def post(client: Client) -> Json:
-        source = JobSpec.model_validate(client.get(f"/jobs/{id}")["spec"])
+        source = JobSpec.model_validate(client.get(path_of("jobs", id))["spec"])
         source = source.model_copy(update={"teacher": None}) if alone else source
         spec = quantisation_of(source, id).model_dump(mode="json")
         job = client.post("/jobs", spec_file.apply_changes(spec, set_ or []))

@@ -88,19 +88,19 @@ def list_sweeps(
 @sweeps.command("show")
 def show_sweep(id: SweepId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """Show a sweep: its settings by rank, with intervals, and the verdict."""
-    show(call_service(data, lambda client: client.get(f"/sweeps/{id}")), _details, json_)
+    show(call_service(data, lambda client: client.get(path_of("sweeps", id))), _details, json_)
 
 
 @sweeps.command("stop")
 def stop_sweep(id: SweepId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """Stop a sweep: its jobs that have not ended are paused."""
-    show(call_service(data, lambda client: client.post(f"/sweeps/{id}/stop")), _summary, json_)
+    show(call_service(data, lambda client: client.post(path_of("sweeps", id, "stop"))), _summary, json_)
 
 
 @sweeps.command("resume")
 def resume_sweep(id: SweepId, data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
     """Continue a sweep that was stopped or has failed."""
-    show(call_service(data, lambda client: client.post(f"/sweeps/{id}/resume")), _summary, json_)
+    show(call_service(data, lambda client: client.post(path_of("sweeps", id, "resume"))), _summary, json_)
 
 
 @sweeps.command("delete")
@@ -113,7 +113,7 @@ def delete_sweep(
     """Delete a sweep that is not active. Its jobs are kept."""
     if not yes:
         typer.confirm(f"Delete sweep {id}?", abort=True, err=True)
-    call_service(data, lambda client: client.delete(f"/sweeps/{id}"))
+    call_service(data, lambda client: client.delete(path_of("sweeps", id)))
     show({"deleted": id}, lambda answer: f"Deleted {answer['deleted']}.", json_)
 
 

@@ -19,6 +19,7 @@ from cli.arguments import job_ids
 from cli.terminal import DEFAULT_DATA_DIR, DataFolder, call_service, fail, stderr, stdout
 from cli.watching import derived_job_ids
 from frs_client import Client, Json, ServiceError
+from frs_client.requests import path_of
 from frs_client.sse import StreamEvent
 
 MAX_JOBS = 50
@@ -125,7 +126,7 @@ def _run(client: Client, ids: Sequence[str], last: int, output: Path | None, por
 def _write_files(client: Client, jobs: Sequence[Json], folder: Path) -> None:
     """Write the files of the jobs as of now, and remove those of an earlier call."""
     for job in jobs:
-        newest = client.get(f"/jobs/{job['id']}/metrics", max_points=2)["next_since"]
+        newest = client.get(path_of("jobs", job["id"], "metrics"), max_points=2)["next_since"]
         run_folder = folder / _folder_name(job)
         for earlier in run_folder.glob("events.out.tfevents.*"):
             earlier.unlink()
@@ -172,8 +173,8 @@ def _selected_jobs(client: Client, ids: Sequence[str], last: int) -> list[Json]:
         return newest
     jobs: dict[str, Json] = {}
     for id in ids:
-        job = client.get(f"/jobs/{id}")
-        group = [job, *(client.get(f"/jobs/{derived}") for derived in derived_job_ids(job))]
+        job = client.get(path_of("jobs", id))
+        group = [job, *(client.get(path_of("jobs", derived)) for derived in derived_job_ids(job))]
         jobs |= {member["id"]: member for member in group}
     if len(jobs) > MAX_JOBS:
         raise ServiceError(f"These are {len(jobs)} jobs, with their run groups; at most {MAX_JOBS} fit.")

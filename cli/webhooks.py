@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, render_rows, show, stdout
 from frs_client import Client, Json
+from frs_client.requests import path_of
 
 app = typer.Typer(no_args_is_help=True, help="Send the events of jobs to a URL.")
 WebhookId = Annotated[str, typer.Argument(metavar="WEBHOOK_ID")]
@@ -56,7 +57,7 @@ def deliveries(
     """List the deliveries of a webhook, newest first, with the newest attempt of each."""
 
     def read(client: Client) -> Json:
-        rows = client.each(f"/webhooks/{id}/deliveries", status=status, limit=min(limit, 200))
+        rows = client.each(path_of("webhooks", id, "deliveries"), status=status, limit=min(limit, 200))
         return {"data": list(islice(rows, limit))}
 
     show(call_service(data, read), render_rows(_deliveries), json_)
@@ -70,7 +71,7 @@ def redeliver(
     json_: AsJson = False,
 ) -> None:
     """Send a delivery again now; failed attempts are repeated for 24 hours."""
-    path = f"/webhooks/{id}/deliveries/{delivery_id}/redeliver"
+    path = path_of("webhooks", id, "deliveries", delivery_id, "redeliver")
     delivery = call_service(data, lambda client: client.post(path))
     show(delivery, lambda delivery: f"Delivery {delivery['id']} is sent again.", json_)
 
@@ -78,7 +79,7 @@ def redeliver(
 @app.command("delete")
 def delete(id: WebhookId, data: DataFolder = DEFAULT_DATA_DIR) -> None:
     """Delete a webhook and the list of its deliveries."""
-    call_service(data, lambda client: client.delete(f"/webhooks/{id}"))
+    call_service(data, lambda client: client.delete(path_of("webhooks", id)))
     stdout.print(f"Webhook {id} is deleted.", highlight=False)
 
 

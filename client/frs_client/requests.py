@@ -8,7 +8,11 @@ from urllib.parse import quote
 
 import httpx2
 
-TOO_MANY, NOT_NOW = 429, 503
+from frs_client.errors import ServiceError
+
+NOT_FOUND, TOO_MANY, NOT_NOW = 404, 429, 503
+NOT_IN_PATHS = ("", ".", "..")
+"""Texts that no path has as a segment: clients and proxies resolve them."""
 PAGE_ROWS = 200
 """Rows of a page, the most that the service returns."""
 SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
@@ -20,7 +24,10 @@ _WITH_IDEMPOTENCY_KEY = re.compile(r"/jobs(/[^/]+/exports)?|/sweeps|/webhooks|/a
 
 
 def path_of(*parts: str) -> str:
-    """Return the path of a resource; ids and names are quoted."""
+    """Return the path of a resource; ids and names are quoted. Raises ServiceError for one that no path can contain."""
+    for part in parts:
+        if part in NOT_IN_PATHS:
+            raise ServiceError(f"`{part}` is not an id or a name.", "Give those of something that a list shows.")
     return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 
