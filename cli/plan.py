@@ -11,6 +11,7 @@ from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, sho
 from frs.cli import plan_tables
 from frs.preflight.estimate import Estimate
 from frs_client import Client, Json, ServiceError
+from frs_client.answers import parse
 from frs_client.requests import path_of
 from frs_client.sync.jobs import PROBE_POLL_SECONDS
 
@@ -54,4 +55,4 @@ def _probe(client: Client, content: Json) -> Json:
 
 
 def _render_estimate(plan: Json) -> Any:
-    return Group(*plan_tables.tables(Estimate.model_validate(plan["result"])))
+    return Group(*plan_tables.tables(parse(Estimate, plan["result"])))

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from cli import render
 from cli.arguments import Changes, JobId
@@ -10,7 +11,7 @@ from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, sho
 from cli.watching import follow
 from frs import spec_file
 from frs.spec import JobSpec, quantisation_of
-from frs_client import Client, Json
+from frs_client import Client, Json, ServiceError
 from frs_client.requests import path_of
 
 app = typer.Typer()
@@ -31,7 +32,7 @@ def quantize(
     """
 
     def post(client: Client) -> Json:
-        source = JobSpec.model_validate(client.get(path_of("jobs", id))["spec"])
+        source = _read_spec(client.get(path_of("jobs", id)))
         source = source.model_copy(update={"teacher": None}) if alone else source
         spec = quantisation_of(source, id).model_dump(mode="json")
         job = client.post("/jobs", spec_file.apply_changes(spec, set_ or []))
@@ -40,3 +41,12 @@ def quantize(
     job = call_service(data, post)
     show(job, render.job, json_)
     raise typer.Exit(1 if wait and job["status"] != "succeeded" else 0)
+
+
+def _read_spec(job: Json) -> JobSpec:
+    """Return the stored spec of a job. Raises ServiceError if it is of a version that this one cannot read."""
+    try:
+        return JobSpec.model_validate(job["spec"])
+    except ValidationError:
+        message = f"spec_unreadable: Job {job['id']} was stored by another version of FRS; this one cannot read it."
+        raise ServiceError(message, "Update FRS, or submit the job again.") from None

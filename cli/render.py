@@ -15,6 +15,7 @@ from frs.evaluation.export_report import ExportReport
 from frs.evaluation.report import Report
 from frs.preflight.step_runner import Check
 from frs_client import Json
+from frs_client.answers import parse
 
 _JOB_FIELDS = ("id", "name", "kind", "owner", "tags", "priority", "parent_id")
 _STATE_FIELDS = ("status", "phase", "end_reason", "attempt", "queue_position")
@@ -70,7 +71,7 @@ def plan(answer: Json) -> Group:
     for name in ("training_images", "epochs", "steps", "jobs", "queue_position"):
         if answer[name] is not None:
             table.add_row(name, f"{answer[name]:,}")
-    checks = [Check.model_validate(check) for check in answer["checks"]]
+    checks = [parse(Check, check) for check in answer["checks"]]
     return Group(plan_tables.checks(checks), Text(), table)
 
 
@@ -124,13 +125,13 @@ def usage(answer: Json) -> Group:
 
 def report(answer: Json) -> Group:
     """Return the paper's table with the confidence interval of the gain, then the verdict."""
-    report = Report.model_validate(answer)
+    report = parse(Report, answer)
     return Group(report_text.table(report), Text(report_text.conclusion(report)))
 
 
 def export(answer: Json) -> Group:
     """Return the table of an export's files, then where they are and how to run one."""
-    report = ExportReport.model_validate(answer["report"])
+    report = parse(ExportReport, answer["report"])
     run = f"Files in {answer['folder']}; run one: python frs_runner.py student.onnx image.jpg --save out.jpg"
     return Group(export_tables.table(report), *map(Text, [*export_tables.notes(report), run]))
 

@@ -57,7 +57,8 @@ def show(answer: Json, draw: Callable[[Json], Any], as_json: bool) -> None:
         json.dump(answer, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        rendered = draw(answer)
+        with exit_on_error():
+            rendered = draw(answer)
         is_text = isinstance(rendered, str)  # text from trainers and users: no markup, no line wrapping
         console = stdout if stdout.is_terminal else Console(file=stdout.file, width=UNLIMITED_WIDTH)
         console.print(rendered, highlight=False, markup=not is_text, soft_wrap=is_text)

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import TypeVar
 
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from frs import events
@@ -10,6 +12,8 @@ from frs.cli.progress import Bar
 from frs_client import Client, Json
 from frs_client.requests import path_of
 from frs_client.sse import StreamEvent
+
+E = TypeVar("E", bound=BaseModel)
 
 
 def follow(client: Client, job_id: str, console: Console | None) -> Json:
@@ -31,7 +35,7 @@ def follow(client: Client, job_id: str, console: Console | None) -> Json:
             job = client.get_again(path)
             if job["is_terminal"]:  # otherwise it was resumed just now
                 if bar:
-                    bar(_outcome(job))
+                    _draw(bar, _outcome(job))
                 return job
 
 
@@ -63,7 +67,7 @@ def _past_events(client: Client, path: str, since: int) -> Iterator[events.Event
     """Yield what happened before the stream starts: the evaluations up to `since` and the job's current state."""
     for event in client.each(f"{path}/events", limit=200):
         if event["type"] == "evaluation" and event["seq"] <= since:
-            yield _evaluation(event["data"])
+            yield from _evaluation(event["data"])
     yield from _state(client.get_again(path))
 
 
@@ -73,32 +77,38 @@ def _engine_events(client: Client, path: str, stream_event: StreamEvent) -> Iter
         case "status":
             yield from _state(client.get_again(path))  # includes the reason a queued job waits
         case "phase":
-            yield events.Phase(phase=stream_event.data["phase"])
+            yield from _readable(events.Phase, stream_event.data)
         case "progress":
-            yield events.Progress(**stream_event.data)
+            yield from _readable(events.Progress, stream_event.data)
         case "metric":
-            yield events.Metrics(**{name: stream_event.data[name] for name in ("step", "epoch", "values")})
+            yield from _readable(events.Metrics, stream_event.data)
         case "evaluation":
-            yield _evaluation(stream_event.data)
+            yield from _evaluation(stream_event.data)
         case "cancel_requested" | "pause_requested" | "stop_requested":
             action = stream_event.type.removesuffix("_requested").capitalize()
-            yield events.Log(
-                level="warning", message=f"{action} requested by {stream_event.data.get('by', 'unknown')}."
-            )
+            message = f"{action} requested by {stream_event.data.get('by', 'unknown')}."
+            yield from _readable(events.Log, {"level": "warning", "message": message})
 
 
 def _state(job: Json) -> Iterator[events.Event]:
     reason = (job["status_reason"] or {}).get("code", "")
     if not job["is_terminal"]:
-        yield events.Phase(phase=job["phase"] or reason.replace("_", " ") or job["status"])
+        yield from _readable(events.Phase, {"phase": job["phase"] or reason.replace("_", " ") or job["status"]})
 
 
-def _evaluation(data: Json) -> events.Evaluation:
-    fields = {name: data[name] for name in events.Evaluation.model_fields if name in data}
-    return events.Evaluation(**fields, per_class={})
+def _evaluation(data: Json) -> Iterator[events.Evaluation]:
+    yield from _readable(events.Evaluation, data | {"per_class": {}})
 
 
-def _outcome(job: Json) -> events.Outcome:
-    succeeded = job["status"] == "succeeded"
-    error = events.ErrorInfo(**job["error"]) if job["error"] else None
-    return events.Outcome(status="succeeded" if succeeded else "failed", end_reason=job["end_reason"], error=error)
+def _outcome(job: Json) -> Iterator[events.Outcome]:
+    status = "succeeded" if job["status"] == "succeeded" else "failed"
+    yield from _readable(events.Outcome, {"status": status, "end_reason": job["end_reason"], "error": job["error"]})
+
+
+def _readable(kind: type[E], data: Json) -> Iterator[E]:
+    """Yield the event with the fields that this version knows; nothing if it cannot read what a later one sent."""
+    try:
+        event = kind.model_validate({name: data[name] for name in kind.model_fields if name in data})
+    except ValidationError:
+        return
+    yield event

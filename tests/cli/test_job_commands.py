@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -198,6 +199,12 @@ def test_plan_prints_the_reason_of_a_failed_probe(frs: Any, do: Any, spec: Any) 
     output = frs("plan", spec(), "--probe", code=1).stderr
     worker.join(20)
     assert "out_of_memory" in output and "Lower the batch." in output
+
+
+def test_an_answer_that_this_version_cannot_read_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        terminal.show({"verdict": "a new one"}, render.report, as_json=False)
+    assert "is not a Report as this version" in capsys.readouterr().err
 
 
 def test_compare_marks_the_best_scores(frs: Any, do: Any, claimed: Any) -> None:
