@@ -55,15 +55,13 @@ def is_repeatable(method: str, options: dict[str, Any]) -> bool:
     return method == "GET" or "Idempotency-Key" in options.get("headers", {})
 
 
-def retry_after(response: httpx2.Response, method: str, options: dict[str, Any]) -> float | None:
+def retry_after(response: httpx2.Response, *, is_repeatable: bool) -> float | None:
     """Return the seconds after which to repeat a request that was refused for now; None: do not repeat it.
 
-    A request with status 429 was not carried out; one with status 503 may have been. The body of an upload is consumed.
+    A request with status 429 was not carried out; one with status 503 may have been.
     """
-    is_refused = response.status_code == TOO_MANY or (
-        response.status_code == NOT_NOW and is_repeatable(method, options)
-    )
+    is_refused = response.status_code == TOO_MANY or (response.status_code == NOT_NOW and is_repeatable)
     value = response.headers.get("Retry-After", "")
-    if not is_refused or "content" in options or not (value.isascii() and value.isdigit()):
+    if not is_refused or not (value.isascii() and value.isdigit()):
         return None
     return max(float(value), SHORTEST_WAIT_SECONDS)

@@ -55,6 +55,37 @@ def test_the_next_command_resumes_where_the_last_one_failed(
     assert download(connect, file_server, target) == ["bytes=10000-"]
 
 
+@pytest.fixture
+def download_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses in seconds that a download would have made; it makes none."""
+    made: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        made.append(seconds)
+
+    monkeypatch.setattr(downloading, "sleep", made.append)
+    monkeypatch.setattr(async_downloading, "a_sleep", pause)
+    return made
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_download_that_is_refused_for_now_goes_on_after_the_named_time(
+    status: int, connect: Any, file_server: FileServer, target: Path, download_pauses: list[float]
+) -> None:
+    file_server.refusals, file_server.break_after = [(status, "7"), (status, "0")], [10_000]
+    assert download(connect, file_server, target) == [None, None, None, "bytes=10000-"]
+    assert download_pauses == [7, 1, 0]
+
+
+def test_a_download_waits_a_minute_in_total(
+    connect: Any, file_server: FileServer, target: Path, download_pauses: list[float]
+) -> None:
+    file_server.refusals = [(429, "25")] * 3
+    with pytest.raises(ServiceError, match="HTTP 429"):
+        download(connect, file_server, target)
+    assert download_pauses == [25, 25]
+
+
 @pytest.mark.parametrize("partial", [BODY, BODY[:1], b"damaged" + BODY[7:40_000], BODY + b"longer", b"other" * 20_000])
 def test_a_partial_file_of_any_content_ends_as_the_right_file(
     partial: bytes, connect: Any, file_server: FileServer, target: Path

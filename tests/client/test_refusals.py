@@ -56,12 +56,12 @@ def test_a_call_that_may_have_been_carried_out_is_not_repeated(connect: Any, pau
     assert not pauses
 
 
-def test_a_refused_upload_is_an_error(connect: Any, pauses: list[float], tmp_path: Path) -> None:
+def test_an_upload_that_was_not_carried_out_is_sent_again(connect: Any, pauses: list[float], tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"weights")
-    with serve(refused(429, Retry_After="1")) as server, pytest.raises(ApiError):
-        connect(server.url, "frs_key").detectors.upload("a", tmp_path / "a.pth", {"architecture": "gfl"})
-    assert len(server.requests) == 1
-    assert not pauses
+    with serve(refused(429, Retry_After="3"), refused(503, Retry_After="3")) as server, pytest.raises(ApiError):
+        connect(server.url, "frs_key").upload("/detectors/upload", tmp_path / "a.pth", "application/octet-stream")
+    assert server.bodies == [b"weights", b"weights"], "and it may have been carried out with status 503"
+    assert pauses == [3]
 
 
 def test_a_stream_that_is_refused_at_first_is_the_error_of_the_service(connect: Any) -> None:

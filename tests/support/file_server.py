@@ -18,6 +18,8 @@ class FileServer:
         self.break_after: list[int] = []
         """Number of bytes after which each of the next responses breaks off; later responses are complete."""
         self.supports_ranges = True
+        self.refusals: list[tuple[int, str]] = []
+        """Status and `Retry-After` of the next responses, which are refusals."""
 
 
 @contextmanager
@@ -41,6 +43,13 @@ class Handler(BaseHTTPRequestHandler):
         file_server: FileServer = self.server.file_server
         name, byte_range = self.path.rpartition("/")[2], self.headers["Range"]
         file_server.requests.append((name, byte_range))
+        if file_server.refusals:
+            status, retry_after = file_server.refusals.pop(0)
+            self.send_response(status)
+            self.send_header("Retry-After", retry_after)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if name not in file_server.files:
             self.send_error(404)
             return

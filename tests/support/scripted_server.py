@@ -22,6 +22,7 @@ class ScriptedServer:
         self.url, self.answers = url, answers
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         """Method, path and headers of every request; header names are in lower case."""
+        self.bodies: list[bytes] = []
 
     def header(self, name: str) -> list[str | None]:
         """Return the header of every request."""
@@ -47,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         scripted: ScriptedServer = self.server.scripted
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        scripted.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         scripted.requests.append(
             (self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
         )

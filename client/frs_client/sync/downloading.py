@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx2
 
 from frs_client.pausing import sleep
+from frs_client.requests import LONGEST_WAIT_SECONDS, retry_after
 
 TRIES, PAUSE_SECONDS = 5, 1.0
 """Consecutive tries without progress before a download fails, and the pause between two tries."""
@@ -25,19 +26,26 @@ def receive(
 ) -> None:
     """Download the URL to `part`, after the bytes that it holds, and resume while the file grows.
 
-    With `etag` a server that now has other content sends it from the start. The content of `part` is not verified.
-    Raises HTTPStatusError, whose response has been read, and TransportError after `TRIES` tries without progress.
+    With `etag` a server that now has other content sends it from the start. The content of `part` is not verified. A
+    download that is refused for now continues after `Retry-After`, for `LONGEST_WAIT_SECONDS` in total. Raises
+    HTTPStatusError, whose response has been read, and TransportError after `TRIES` tries without progress.
     """
-    tries_left = TRIES
+    tries_left, waited = TRIES, 0.0
     while True:
         size_before = size_of(part)
         try:
             return _receive_rest(http, url, part, progress, etag)
+        except httpx2.HTTPStatusError as error:
+            pause = retry_after(error.response, is_repeatable=True)
+            if pause is None or waited + pause > LONGEST_WAIT_SECONDS:
+                raise
+            waited += pause
         except httpx2.TransportError:
             tries_left = TRIES if size_of(part) > size_before else tries_left - 1
             if tries_left == 0 or size_before == size_of(part) == 0:  # nothing received: no network or unknown host
                 raise
-            sleep(PAUSE_SECONDS)
+            pause = PAUSE_SECONDS
+        sleep(pause)
 
 
 def size_of(part: Path) -> int:

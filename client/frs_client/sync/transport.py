@@ -202,7 +202,7 @@ class Transport:
             "POST",
             path,
             params=given(query),
-            content=_chunks(file, progress),
+            content=lambda: _chunks(file, progress),
             headers=headers,
             timeout=httpx2.Timeout(60.0, read=None),
         )
@@ -236,15 +236,20 @@ class Transport:
         waited = 0.0
         while True:
             response = self._send(method, path, **options)
-            pause = retry_after(response, method, options)
+            pause = retry_after(response, is_repeatable=is_repeatable(method, options))
             if not is_patient or pause is None or waited + pause > LONGEST_WAIT_SECONDS:
                 return read_json(response)
             waited += pause
             sleep(pause)
 
     def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
-        """Return the response. A request that may be repeated is sent again if its connection breaks."""
+        """Return the response. A request that may be repeated is sent again if its connection breaks.
+
+        `content` returns the chunks of a body, each time from its start.
+        """
         may_repeat = is_repeatable(method, options)
+        if "content" in options:
+            options["content"] = options["content"]()
         try:
             try:
                 return self._http.request(method, path, **options)
