@@ -68,7 +68,7 @@ def sweep(
 
     def post(client: Client) -> Json:
         body = {key: value for key, value in (options | _strategy(random, asha)).items() if value is not None}
-        body |= {"spec": load_spec(client, spec, set_), "space": dict(_dimension(item) for item in over)}
+        body |= {"spec": load_spec(client, spec, set_), "space": _space(over)}
         posted = client.post("/sweeps", body)
         return _wait(client, posted["id"], quiet=json_) if wait else posted
 
@@ -123,6 +123,18 @@ def _strategy(random: int | None, asha: int | None) -> Json:
     if asha is not None:
         return {"strategy": "asha", "samples": asha}
     return {} if random is None else {"strategy": "random", "samples": random}
+
+
+def _space(options: list[str]) -> Json:
+    """Return the values of each field. Raises InvalidSpec."""
+    space: Json = {}
+    for option in options:
+        field, values = _dimension(option)
+        if field in space:
+            hint = f"Give all values of {field} in one option, separated by commas."
+            raise InvalidSpec(f"--over {option}: the field was given before.", hint)
+        space[field] = values
+    return space
 
 
 def _dimension(option: str) -> tuple[str, Any]:

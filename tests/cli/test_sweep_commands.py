@@ -96,6 +96,7 @@ def test_ranges_and_the_strategy_are_options(frs, shapes, spec):
         (["--over", "dataset=2026-05-01"], "space.dataset"),
         (["--over", f"{RATE}=0.1,-1"], f"space.{RATE}"),
         (["--over", "owner=mallory"], "space.owner: This field cannot be searched."),
+        (["--over", "method=frs", "--over", "method=pkd"], "--over method=pkd: the field was given before"),
         (["--over", f"{RATE}=0.1", "--random", "2", "--asha", "2"], "exclude each other"),
     ],
 )
