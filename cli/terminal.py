@@ -37,7 +37,8 @@ def exit_on_error() -> Iterator[None]:
     except (ServiceError, FrsError) as error:
         fail(error)
     except OSError as error:
-        fail(ServiceError(f"{error.filename} cannot be read or written: {error.strerror}."))
+        reason = error.strerror or error
+        fail(ServiceError(f"{error.filename} cannot be read or written: {reason}." if error.filename else f"{reason}."))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 

@@ -55,12 +55,20 @@ def archive_type(archive: Path) -> str:
 def as_archive(source: Path, temporary: Path) -> Path:
     """Return the archive `source`, or a new one of the data set files in the folder `source`, written to `temporary`.
 
-    Equal folders give equal archives. Raises ServiceError if the folder has no data set files.
+    Equal folders give equal archives. Raises ServiceError if the folder has no data set files, or if they do not fit.
     """
     if not source.is_dir():
         return source
     archive = temporary / "folder.zip"
-    _pack(source, archive)
+    try:
+        _pack(source, archive)
+    except OSError as error:
+        if error.filename not in (None, str(archive)):  # a file of the folder
+            raise
+        raise ServiceError(
+            f"{source} cannot be packed in {temporary.parent}: {error.strerror or error}.",
+            "Set TMPDIR to a folder with free space for a copy of the images, or upload an archive.",
+        ) from None
     return archive
 
 

@@ -2,11 +2,31 @@
 
 import json
 import os
+import resource
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+
+from cli.terminal import exit_on_error
+
+
+@contextmanager
+def limited_file_size(size: int) -> Iterator[None]:
+    """Let writes to files fail beyond this many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.fixture
@@ -47,6 +67,31 @@ def test_weights_are_uploaded_with_their_description(frs: Any, tmp_path: Path) -
     assert (row["status"], row["classes"], row["description"]["backbone"]["depth"]) == ("importing", ["cat", "dog"], 18)
     assert "importing" in frs("detectors", "upload", "u", tmp_path / "a.pth", *options, "--no-wait").output
     assert "invalid_request" in frs("detectors", "upload", "v", tmp_path / "a.pth", code=1).output
+
+
+def test_a_folder_that_does_not_fit_into_the_temporary_folder_is_an_error(
+    frs: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "small"))
+    with limited_file_size(1000):
+        error = frs("datasets", "upload", "large", folder, code=1).stderr
+    assert f"{folder} cannot be packed in {tmp_path / 'small'}: File too large." in error.replace("\n", "")
+    assert "TMPDIR" in error and "None" not in error
+    assert not list((tmp_path / "small").iterdir())
+
+
+def test_a_file_of_the_folder_that_cannot_be_read_is_named(frs: Any, folder: Path) -> None:
+    (folder / "train" / "gone.jpg").symlink_to("nowhere.jpg")
+    error = frs("datasets", "upload", "gone", folder, code=1).stderr
+    assert "gone.jpg cannot be read or written: No such file" in error.replace("\n", "")
+
+
+def test_an_error_of_the_system_without_a_file_name_is_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    for error in (OSError(28, "No space left on device"), OSError("no number")):
+        with pytest.raises(typer.Exit), exit_on_error():
+            raise error
+    assert capsys.readouterr().err.splitlines() == ["No space left on device.", "no number."]
 
 
 def test_a_file_name_that_is_not_utf_8_is_named(frs: Any, folder: Path) -> None:
