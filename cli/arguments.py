@@ -1,5 +1,6 @@
 """Arguments shared by several commands, and their shell completion."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,13 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a spec field, e.g. schedule.epochs=4; repeatable."),
 ]
+
+
+def finite(value: float | None) -> float | None:
+    """Return the value of an option: its callback. Raises BadParameter for `inf` and `nan`, which JSON cannot hold."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
 
 
 def load_spec(client: Client, spec: str, changes: list[str] | None) -> Json:

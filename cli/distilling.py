@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import render
-from cli.arguments import Changes, find, load_spec, recipe_names
+from cli.arguments import Changes, find, finite, load_spec, recipe_names
 from cli.exporting import finish_export
 from cli.terminal import DEFAULT_DATA_DIR, DataFolder, exit_on_error, stdout
 from cli.up import LOOPBACK, LocalService, free_port
@@ -81,7 +81,8 @@ def distill(
     ] = STUDENT_RECIPE,
     set_: Changes = None,
     val_fraction: Annotated[
-        float, typer.Option(help="Fraction of the images to validate on, if DATA has no validation split.")
+        float,
+        typer.Option(callback=finite, help="Fraction of the images to validate on, if DATA has no validation split."),
     ] = 0.2,
     output: Annotated[Path, typer.Option(help="Folder to write the student and its ONNX files into.")] = Path(
         "students"
@@ -123,7 +124,7 @@ def _running_service(data: Path) -> Iterator[Client]:
         client = Client(data=data)
         client.health()
     except ServiceError as error:
-        if "FRS_URL" in os.environ or not _is_absent(error, data):
+        if os.environ.get("FRS_URL") or not _is_absent(error, data):
             raise
         with LocalService(data, LOOPBACK, free_port(), None, None) as service:
             stdout.print(f"Service started: {service.url}, key in {service.data / 'api-key'}", highlight=False)

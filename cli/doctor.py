@@ -30,7 +30,7 @@ def doctor(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> None:
 
 
 def _checks(data: Path) -> Iterator[HostCheck]:
-    if "FRS_URL" not in os.environ:
+    if not os.environ.get("FRS_URL"):
         yield from _check_machine(data)
     yield from _check_service(data)
 
@@ -50,7 +50,7 @@ def _check_service(data: Path) -> Iterator[HostCheck]:
         service, here = client.get("/version")["frs"], __version__
         workers = client.get("/workers")["data"]
     except ServiceError as error:
-        create = host_check.error if "FRS_URL" in os.environ else host_check.warning
+        create = host_check.error if os.environ.get("FRS_URL") else host_check.warning
         yield create("service", error.message, error.hint or "Start it with `frs up`.")
         return
     if service != here:

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from cli import render
-from cli.arguments import JobId
+from cli.arguments import JobId, finite
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, show, stdout
 from cli.watching import follow
 from frs_client import Client, Json, ServiceError
@@ -26,7 +26,9 @@ def export(
     formats: Formats = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Largest loss of mAP, in points, that passes. Default: 0.05, and 0.5 for onnx-int8."),
+        typer.Option(
+            callback=finite, help="Largest loss of mAP, in points, that passes. Default: 0.05, and 0.5 for onnx-int8."
+        ),
     ] = None,
     fixed: Annotated[bool, typer.Option(help="Give the network one input size instead of the scaled image's.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the files and download them.")] = True,

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from cli import render
+from cli.arguments import finite
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, render_rows, show, stdout
 from frs_client import Client, Json
 from frs_client.requests import path_of
@@ -30,10 +31,10 @@ def add(
         int | None, typer.Option(help="Maximum number of jobs of the owner that have not ended.")
     ] = None,
     max_disk_gb: Annotated[
-        float | None, typer.Option(help="Maximum size of the owner's stored files in GB (10^9 bytes).")
+        float | None, typer.Option(callback=finite, help="Maximum size of the owner's stored files in GB (10^9 bytes).")
     ] = None,
     requests_per_minute: Annotated[int | None, typer.Option(help="Rate limit of the key.")] = None,
-    expires_days: Annotated[float | None, typer.Option(help="Lifetime of the key in days.")] = None,
+    expires_days: Annotated[float | None, typer.Option(callback=finite, help="Lifetime of the key in days.")] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:
@@ -66,7 +67,9 @@ def list_keys(data: DataFolder = DEFAULT_DATA_DIR, json_: AsJson = False) -> Non
 @app.command("rotate")
 def rotate(
     id: Annotated[str, typer.Argument(metavar="ID")],
-    grace_hours: Annotated[float, typer.Option(help="Time in which the old key is still valid.")] = 24.0,
+    grace_hours: Annotated[
+        float, typer.Option(callback=finite, help="Time in which the old key is still valid.")
+    ] = 24.0,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,
 ) -> None:

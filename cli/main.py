@@ -30,7 +30,7 @@ from cli import (
 from cli import demo as demo_run
 from cli import queue as queue_commands
 from cli import webhooks as webhook_commands
-from cli.arguments import Changes, JobId, SpecSource, job_ids, load_spec, recipe_names
+from cli.arguments import Changes, JobId, SpecSource, finite, job_ids, load_spec, recipe_names
 from cli.metrics import read_metrics
 from cli.terminal import DEFAULT_DATA_DIR, AsJson, DataFolder, call_service, fail, render_rows, show, stderr, stdout
 from cli.up import LocalService
@@ -274,7 +274,10 @@ def upload_dataset(
     source: Annotated[Path, typer.Argument(metavar="ARCHIVE_OR_FOLDER", exists=True)],
     val_fraction: Annotated[
         float | None,
-        typer.Option(help="Fraction of the training images to use for validation, if there is no validation split."),
+        typer.Option(
+            callback=finite,
+            help="Fraction of the training images to use for validation, if there is no validation split.",
+        ),
     ] = None,
     data: DataFolder = DEFAULT_DATA_DIR,
     json_: AsJson = False,

@@ -1,13 +1,14 @@
 """`frs doctor`: the checks of a service, and of this machine if no other host is named."""
 
 import json
+from pathlib import Path
 
 import pytest
 from scripted_server import Answer, answer, serve
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from frs import __version__
+from frs import __version__, host_check
 
 VERSION = answer({"frs": __version__, "python": "3.11"})
 
@@ -24,6 +25,15 @@ def test_a_service_with_a_worker_is_fine_and_the_machine_is_not_checked(monkeypa
     result = doctor(monkeypatch, VERSION, answer({"data": [{"name": "worker-1"}]}))
     [check] = map(json.loads, result.output.splitlines())
     assert (result.exit_code, check["status"], "1 worker" in check["message"]) == (0, "ok", True)
+
+
+def test_an_empty_address_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("cli.doctor._check_machine", lambda data: iter([host_check.ok("machine", "checked")]))
+    monkeypatch.setenv("FRS_URL", "")
+    monkeypatch.delenv("FRS_API_KEY", raising=False)
+    result = CliRunner().invoke(app, ["doctor", "--json", "--data", str(tmp_path)])
+    checks = [json.loads(line) for line in result.output.splitlines()]
+    assert [(check["name"], check["status"]) for check in checks] == [("machine", "ok"), ("service", "warning")]
 
 
 def test_a_service_without_a_worker_is_an_error_that_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
