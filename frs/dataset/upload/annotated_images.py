@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from os.path import commonpath
 from pathlib import Path, PurePath
@@ -75,9 +75,14 @@ class AnnotationErrors:
             raise BadDataset(" ".join(self.first) + others, "Correct these files and upload the archive again.")
 
 
+def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Return the files below `folder` of some suffixes, given in lower case and found in any case; sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+
+
 def list_images(folder: Path) -> list[Path]:
     """Return the image files below `folder`, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    return list_files(folder, IMAGE_SUFFIXES)
 
 
 def common_folder(paths: Sequence[Path]) -> Path:

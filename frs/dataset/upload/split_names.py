@@ -2,11 +2,12 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
-from typing import Literal
+from typing import Literal, TypeVar
 
 SplitRole = Literal["train", "val", "test"]
+_Item = TypeVar("_Item")
 _ROLES: dict[str, SplitRole] = {
     "train": "train",
     "training": "train",
@@ -25,6 +26,21 @@ def find_role(name: str) -> SplitRole | None:
     """
     roles = {_ROLES[word] for word in _words(name) if word in _ROLES}
     return roles.pop() if len(roles) == 1 else None
+
+
+def take_unlisted(used: Iterable[Iterable[_Item]], others: Iterable[Sequence[_Item]]) -> list[_Item]:
+    """Return the items of the `others`, lists that state no split, without lists that share an item with another one.
+
+    Such a list, as VOC's trainval.txt, arranges images of the splits anew. The rest are for training: CVAT writes the
+    tasks of a project without a subset so.
+    """
+    listed: set[_Item] = set().union(*used)
+    items: list[_Item] = []
+    for other in others:
+        if listed.isdisjoint(other):
+            items += other
+            listed.update(other)
+    return items
 
 
 class SplitFolders:

@@ -1,12 +1,17 @@
 """The images of a Pascal VOC data set, found by the names that XML files and lists state."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from frs.dataset.issues import printable
-from frs.dataset.upload.annotated_images import list_images, rank_folder
+from frs.dataset.upload.annotated_images import list_files, list_images, rank_folder
 from frs.dataset.upload.archive import normalise_path
 from frs.dataset.upload.voc_xml import InvalidAnnotation
+
+_Parts = tuple[str, ...]
+_Neighbours = dict[tuple[int, _Parts], list[Path]]
+"""Images by the parts of their folder without the one at an index, and with index -1 by those of each folder around."""
 
 
 class ImageIndex:
@@ -14,25 +19,27 @@ class ImageIndex:
 
     def __init__(self, folder: Path) -> None:
         self.top = folder
-        self.root = folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else None
-        """Folder that listed names are relative to; None if images lie beside their XML files."""
-        self.annotations = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
-        self._annotated = {path.stem for path in self.annotations.rglob("*.xml")}
-        self.by_path: defaultdict[str, list[Path]] = defaultdict(list)
-        """Images by their path relative to `root`, with and without suffix."""
+        self._annotated = {path.stem for path in list_files(folder, (".xml",))}
+        self._by_path: defaultdict[Path, list[Path]] = defaultdict(list)
+        """Images by their path, with and without suffix."""
         by_name = defaultdict[str, list[Path]](list)
         for path in list_images(folder):
-            relative = self._relative(path, self.root or self.annotations)
-            for name in (relative, relative.with_suffix("")):
-                self.by_path[name.as_posix()].append(path)
+            for name in (path, path.with_suffix("")):
+                self._by_path[name].append(path)
                 by_name[name.name].append(path)
         self._by_name = {name: self._choose_likely(name, paths) for name, paths in by_name.items()}
+        self._neighbours: dict[str, _Neighbours] = {}
+        """Index of the images that share a name, by that name; built when it is needed."""
+
+    def exists(self, path: Path) -> bool:
+        """Return whether there is an image of this path, which may lack its suffix."""
+        return path in self._by_path
 
     def find(self, xml: Path, file_name: str | None) -> Path | None:
         """Return the image of an XML file: the one that `<filename>` names, or the one of the XML file's own name.
 
         The latter lies in the corresponding folder, or is the only image of that name. Of images of one name in several
-        folders, the one in the corresponding folder is used, then the one in a folder of images.
+        folders, the one in the corresponding folder is used, then the one in a folder of images, then the nearest.
 
         A `<filename>` that belongs to another XML file is ignored: tools that copy images forget to change it.
 
@@ -56,19 +63,50 @@ class ImageIndex:
         return next(iter(images), None)
 
     def _find_named(self, xml: Path, name: str) -> list[Path]:
-        return self._find_beside(xml, name) or self._by_name.get(name, [])
+        return self._find_beside(xml, name) or self._find_nearest(xml, name)
 
     def _find_beside(self, xml: Path, name: str) -> list[Path]:
-        """Return the images of a name, with or without suffix, in the folder that corresponds to the XML file's."""
-        folder = self._relative(xml.parent, self.annotations)
-        return self.by_path.get((folder / name).as_posix(), [])
+        """Return the images of a name, with or without suffix, in the folder of the XML file or corresponding to it."""
+        folder = xml.parent.relative_to(self.top)
+        if "Annotations" not in folder.parts:
+            return self._by_path.get(self.top / folder / name, [])
+        last = len(folder.parts) - 1 - folder.parts[::-1].index("Annotations")
+        outer, inner = folder.parts[:last], folder.parts[last + 1 :]
+        folders = (self.top.joinpath(*outer, *middle, *inner) for middle in (["JPEGImages"], [], ["Annotations"]))
+        return next(filter(None, (self._by_path.get(path / name) for path in folders)), [])
+
+    def _find_nearest(self, xml: Path, name: str) -> list[Path]:
+        """Return the likeliest image of a name, or two if several are equally near to the XML file.
+
+        Near is an image whose folder differs in one component from the XML file's, as `images/val` from
+        `annotations/val`; if there are several or none, one in the innermost folder around the XML file that has any.
+        """
+        images = self._by_name.get(name, [])
+        if len(images) < 2:
+            return images
+        if name not in self._neighbours:
+            self._neighbours[name] = self._index_neighbours(images)
+        neighbours, parts = self._neighbours[name], xml.parent.relative_to(self.top).parts
+        near = [image for key in _mask_parts(parts) for image in neighbours.get(key, [])[:2]]
+        around = (neighbours.get((-1, parts[:length])) for length in range(len(parts), -1, -1))
+        return near if len(near) == 1 else next(filter(None, around), [])[:2]
+
+    def _index_neighbours(self, images: list[Path]) -> _Neighbours:
+        index: defaultdict[tuple[int, _Parts], list[Path]] = defaultdict(list)
+        for image in images:
+            parts = image.parent.relative_to(self.top).parts
+            for key in (*_mask_parts(parts), *((-1, parts[:length]) for length in range(len(parts) + 1))):
+                index[key].append(image)
+        return index
 
     def _choose_likely(self, name: str, images: list[Path]) -> list[Path]:
-        """Return the image of a name that is likely meant, or two if several are; suffixes count before folders."""
+        """Return the images of a name that are likely meant; suffixes count before folders."""
         exact = [image for image in images if image.name == name] or images
         ranks = [rank_folder(image.parent.relative_to(self.top)) for image in exact]
         best = min(ranks)
-        return [image for image, rank in zip(exact, ranks, strict=True) if rank == best][:2]
+        return [image for image, rank in zip(exact, ranks, strict=True) if rank == best]
 
-    def _relative(self, path: Path, root: Path) -> Path:
-        return path.relative_to(root if path.is_relative_to(root) else self.top)
+
+def _mask_parts(parts: _Parts) -> Iterator[tuple[int, _Parts]]:
+    """Yield the parts without the first, without the second and so on, each with its index."""
+    return ((index, parts[:index] + parts[index + 1 :]) for index in range(len(parts)))
