@@ -1,6 +1,6 @@
 """What a YOLO data set states of itself: class names, splits and keypoints, in data.yaml or in Darknet's files."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -10,6 +10,7 @@ import yaml
 from frs.dataset.coco import MAX_CLASSES
 from frs.dataset.fields import is_text
 from frs.dataset.issues import printable
+from frs.dataset.upload.annotated_images import list_files
 from frs.dataset.upload.archive import normalise_path
 from frs.dataset.upload.split_names import SplitRole, find_role
 from frs.errors import BadDataset
@@ -30,25 +31,30 @@ class YoloConfig:
     """Paths of the splits as written: folders, images, or text files that list images."""
     root: str = ""
     """What the paths are relative to, as written."""
+    others: Sequence[str] = ()
+    """Paths of lists of images that state no split, as written."""
     keypoint_values: int | None = None
     """Numbers that follow the box in each label: `kpt_shape` multiplied; None if the file has no `kpt_shape`."""
 
 
-def find_config(folder: Path) -> YoloConfig | None:
-    """Return the content of the data set's YAML file or list of class names; None if it has neither.
+def find_configs(folder: Path) -> list[YoloConfig]:
+    """Return the content of each YAML file of one name, or of Darknet's files; empty if there are no class names.
 
-    Several files of one name must number the classes alike; of these, the longest list is used.
+    All have the same classes: several files must number them alike, and the longest list is used.
 
     Raises BadDataset if no YAML file has valid `names`, or such files differ.
     """
     configs, errors = _read_yaml_files(folder)
-    configs = configs or _read_class_lists(folder)
-    if configs:
-        longest = _find_longest(configs, folder)
-        return replace(configs[0], classes=_check_names([*longest.classes], longest.file.name))
-    if errors:
-        raise errors[0]
-    return None
+    names = configs or _read_class_lists(folder)
+    if not names:
+        if errors:
+            raise errors[0]
+        return []
+    longest = _find_longest(names, folder)
+    classes, values = _check_names([*longest.classes], longest.file.name), _find_keypoint_values(names, folder)
+    return [
+        replace(config, classes=classes, keypoint_values=values) for config in configs or _read_darknet(folder, names)
+    ]
 
 
 def read_text(file: Path, max_bytes: int) -> str:
@@ -105,19 +111,28 @@ def _exists(path: Path) -> bool:
 
 
 def _read_yaml_files(folder: Path) -> tuple[list[YoloConfig], list[BadDataset]]:
-    """Return the content of the first valid YAML file and of others of its name, and the errors of all files."""
+    """Return the content of the first valid YAML file and of others of its name, and the errors of all files.
+
+    Raises BadDataset if an equally likely file of another name numbers the classes differently.
+    """
     configs: list[YoloConfig] = []
     errors: list[BadDataset] = []
     for file in _find_yaml_files(folder):
-        if configs and file.name != configs[0].file.name:
+        is_other = bool(configs) and file.name != configs[0].file.name
+        if is_other and _rank_yaml(file) != _rank_yaml(configs[0].file):
             continue
         try:
             content = _parse_yaml(read_text(file, _MAX_BYTES), file.name)
             if not isinstance(content, dict) or "names" not in content:
                 raise BadDataset(f"{file.name} has no `names`, a list of 1 to {MAX_CLASSES:,} class names.")
-            configs.append(_read_yaml(file, content))
+            config = _read_yaml(file, content)
         except BadDataset as error:
             errors.append(error)
+            continue
+        if is_other:
+            _find_longest([configs[0], config], folder)
+        else:
+            configs.append(config)
     return configs, errors
 
 
@@ -127,8 +142,8 @@ def _read_class_lists(folder: Path) -> list[YoloConfig]:
     Raises BadDataset if a line before the last name is blank.
     """
     files = [path for name in _CLASS_LISTS for path in sorted(folder.rglob(name))]
-    files += sorted(folder.rglob("*.names"))
-    configs, splits = [], _read_darknet_splits(folder) if files else {}
+    files += list_files(folder, (".names",))
+    configs = []
     for file in files:
         if file.name != files[0].name:
             continue
@@ -139,7 +154,7 @@ def _read_class_lists(folder: Path) -> list[YoloConfig]:
                 "below it are uncertain.",
                 "Remove the line, or write a name there: line 1 is class 0 of the labels.",
             )
-        configs.append(YoloConfig(file, tuple(names), splits))
+        configs.append(YoloConfig(file, tuple(names)))
     return configs
 
 
@@ -157,9 +172,25 @@ def _find_longest(configs: Sequence[YoloConfig], folder: Path) -> YoloConfig:
     return longest
 
 
-def _find_yaml_files(folder: Path) -> Iterator[Path]:
-    files = sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")], key=lambda path: (len(path.parts), path))
-    return iter(sorted(files, key=lambda path: path.name not in _USUAL_NAMES))
+def _find_keypoint_values(configs: Sequence[YoloConfig], folder: Path) -> int | None:
+    stated = [config for config in configs if config.keypoint_values is not None]
+    for config in stated:
+        if config.keypoint_values != stated[0].keypoint_values:
+            first, other = (_relative_name(config.file, folder) for config in (stated[0], config))
+            raise BadDataset(
+                f"`kpt_shape` differs in {first} and {other}.",
+                "Upload labels with the same keypoints only, or remove the keypoints from the labels.",
+            )
+    return stated[0].keypoint_values if stated else None
+
+
+def _find_yaml_files(folder: Path) -> list[Path]:
+    return sorted(list_files(folder, (".yaml", ".yml")), key=lambda path: (*_rank_yaml(path), path))
+
+
+def _rank_yaml(file: Path) -> tuple[bool, int]:
+    """Return how likely a YAML file describes the data set: the usual names first, then those in few folders."""
+    return file.name not in _USUAL_NAMES, len(file.parts)
 
 
 def _relative_name(file: Path, folder: Path) -> str:
@@ -174,12 +205,20 @@ def _read_yaml(file: Path, content: dict[str, Any]) -> YoloConfig:
             raise BadDataset(f"{file.name}: the keys of `names` are not the numbers from 0 without gaps.")
         names = [numbers[number] for number in range(len(numbers))]
     splits = {role: _read_entries(content[key]) for key in content if key.isalpha() and (role := find_role(key))}
+    others = [
+        entry
+        for key in content
+        if find_role(key) is None
+        for entry in _read_entries(content[key])
+        if entry.lower().endswith(".txt")
+    ]
     root = content.get("path")
     return YoloConfig(
         file,
         _check_names(names, file.name),
         splits,
         root if isinstance(root, str) else "",
+        others,
         _read_keypoint_values(content.get("kpt_shape"), file.name),
     )
 
@@ -209,13 +248,18 @@ def _read_keypoint_values(shape: Any, file_name: str) -> int | None:
     )
 
 
-def _read_darknet_splits(folder: Path) -> dict[SplitRole, list[str]]:
-    """Return the splits that Darknet's `obj.data` names: `train = data/train.txt`."""
-    file = next(iter(sorted(folder.rglob("*.data"))), None)
-    if file is None:
-        return {}
-    pairs = (line.split("=", 1) for line in read_text(file, _MAX_BYTES).splitlines() if "=" in line)
-    return {role: [value.strip()] for key, value in pairs if (role := find_role(key)) and value.strip()}
+def _read_darknet(folder: Path, lists: Sequence[YoloConfig]) -> list[YoloConfig]:
+    """Return the splits that each `obj.data` of Darknet names, `train = data/train.txt`, and the other lists of names.
+
+    A list of class names beside an `obj.data` belongs to it.
+    """
+    configs = []
+    for file in list_files(folder, (".data",)):
+        pairs = (line.split("=", 1) for line in read_text(file, _MAX_BYTES).splitlines() if "=" in line)
+        splits = {role: [value.strip()] for key, value in pairs if (role := find_role(key)) and value.strip()}
+        configs.append(YoloConfig(file, (), splits))
+    parents = {config.file.parent for config in configs}
+    return configs + [config for config in lists if config.file.parent not in parents]
 
 
 def _parse_yaml(text: str, name: str) -> Any:
