@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frs.dataset.coco_images import NO_IMAGE, CocoImage
-from frs.dataset.fields import Id, is_finite, number_ids, read_id
+from frs.dataset.fields import Id, is_finite, match_id, number_ids, read_id
 from frs.dataset.issues import IssueCode, IssueCollector, printable
 
 _NO_LABEL = -1
@@ -96,9 +96,8 @@ def _find_image(
         issues.add("annotation_invalid", f"Entry {number} of `annotations` is not an object.")
         return NO_IMAGE
     image_id = read_id(entry.get("image_id"))
-    index = None if image_id is None else index_by_id.get(image_id)
-    if index is None and isinstance(image_id, str) and image_id.isdecimal():  # VIA writes "0" for 0
-        index = index_by_id.get(int(image_id))
+    listed = match_id(image_id, index_by_id)  # VIA writes "0" for 0
+    index = None if listed is None else index_by_id[listed]
     if box_id is None:
         listed_id = None if index in (None, NO_IMAGE) else images[index].id
         text = f"Entry {number} of `annotations` has no `id`, an integer or a text."
@@ -118,8 +117,8 @@ def _add_issue(code: IssueCode, text: str, image: CocoImage, box_id: Id, number:
 
 def _find_label(entry: dict[str, Any], labels: dict[Id, int]) -> int:
     """Return the label of the annotation's category, or `_NO_LABEL`."""
-    category_id = read_id(entry.get("category_id"))
-    return _NO_LABEL if category_id is None else labels.get(category_id, _NO_LABEL)
+    category_id = match_id(read_id(entry.get("category_id")), labels)
+    return _NO_LABEL if category_id is None else labels[category_id]
 
 
 def _find_box_error(entry: dict[str, Any], label: int) -> tuple[IssueCode, str] | None:

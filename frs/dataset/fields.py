@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 Id = int | str
@@ -20,6 +20,17 @@ def read_id(value: Any) -> Id | None:
         return str(value)
     number = int(value) if type(value) is float and value.is_integer() else value
     return number if type(number) is int and -(1 << 63) <= number < 1 << 64 else None
+
+
+def match_id(value: Id | None, ids: Container[Id | None]) -> Id | None:
+    """Return the listed id that a reference means: the same one, otherwise the same number as text or as integer.
+
+    None if neither is listed. Some tools write `"1"` in one place and `1` in another.
+    """
+    if value is None or value in ids:
+        return value
+    other: Id | None = str(value) if isinstance(value, int) else int(value) if value.isdecimal() else None
+    return other if other is not None and other in ids else None
 
 
 def number_ids(ids: Iterable[Id | None]) -> dict[Id, int]:

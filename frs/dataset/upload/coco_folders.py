@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from frs.dataset.coco import find_placeholder, load_document
-from frs.dataset.fields import is_text, read_id
+from frs.dataset.fields import Id, is_text, match_id, read_id
 from frs.dataset.issues import printable
 from frs.dataset.upload.annotated_images import (
     annotations_file,
@@ -135,7 +135,7 @@ def _drop_placeholder(documents: list[Document]) -> bool:
     Returns whether a document has changed.
     """
     boxes = (box for document in documents for box in document["annotations"] if isinstance(box, dict))
-    if any(read_id(box.get("category_id")) == 0 for box in boxes):
+    if any(match_id(read_id(box.get("category_id")), (0,)) == 0 for box in boxes):
         return False
     with_placeholder = [document for document in documents if find_placeholder(document["categories"]) is not None]
     for document in with_placeholder:
@@ -163,23 +163,27 @@ def _divide_training(train: _Split, target: Path, val_fraction: float | None) ->
     spellings = {name: first_spelling.setdefault(path, name) for name, path in train.files.items()}
     names = [spellings.get(name, name) for name in map(_get_file_name, content["images"])]
     val_names = split_off_validation(list(filter(None, names)), val_fraction)
+    listed = _get_ids(content["images"])
     for role in ("train", "val"):
         images = [
             image
             for image, name in zip(content["images"], names, strict=True)
             if (name in val_names) is (role == "val")
         ]
-        ids = {read_id(image.get("id")) for image in images if isinstance(image, dict)} - {None}
-        others = {read_id(image.get("id")) for image in content["images"] if isinstance(image, dict)} - ids
-        boxes = [box for box in content["annotations"] if _belongs(box, ids, others, is_rest=role == "train")]
+        ids = _get_ids(images)
+        boxes = [box for box in content["annotations"] if _belongs(box, ids, listed, is_rest=role == "train")]
         part = content | {"images": images, "annotations": boxes}
         _write_document(part, _move_listed_images(train, part, target, role), target, role)
 
 
-def _belongs(box: Any, ids: set[Any], others: set[Any], *, is_rest: bool) -> bool:
+def _get_ids(images: list[Any]) -> set[Id | None]:
+    return {read_id(image.get("id")) for image in images if isinstance(image, dict)} - {None}
+
+
+def _belongs(box: Any, ids: set[Id | None], listed: set[Id | None], *, is_rest: bool) -> bool:
     """Return whether a box belongs to the images `ids`. A box of no image belongs to the rest: the check reports it."""
-    image_id = read_id(box.get("image_id")) if isinstance(box, dict) else None
-    return image_id in ids or (is_rest and image_id not in others)
+    image_id = match_id(read_id(box.get("image_id")) if isinstance(box, dict) else None, listed)
+    return image_id in ids or (is_rest and image_id is None)
 
 
 def _move_listed_images(split: _Split, content: Document, target: Path, role: str) -> dict[str, str]:

@@ -64,7 +64,7 @@ def test_an_invalid_area_or_crowd_flag_is_an_issue(tiny, change):
     assert tiny.only_issue().code == "box_invalid"
 
 
-@pytest.mark.parametrize("category", [3, "1", None, 1.5])
+@pytest.mark.parametrize("category", [3, "3", "one", None, 1.5])
 def test_an_unknown_category_is_an_issue(tiny, category):
     tiny.box(category_id=category)
     assert tiny.only_issue().code == "category_unknown"
