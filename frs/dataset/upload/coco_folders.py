@@ -1,17 +1,19 @@
 """COCO data sets, as COCO itself, CVAT, FiftyOne, Label Studio and Roboflow lay them out.
 
 The name of an annotation file, or of its folder, states its split. A single file without a split is the training
-split. Test splits are left out. Boxes are not changed; the data-set check reports the invalid ones.
+split; beside a training split, the images of such files are added to it. Test splits are left out. Boxes are not
+changed; the data-set check reports the invalid ones.
 """
 
 import mmap
 import re
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from frs.dataset.coco import find_placeholder, load_document
-from frs.dataset.fields import Id, is_text, match_id, read_id
+from frs.dataset.coco import find_placeholder
+from frs.dataset.fields import Id, match_id, read_id
 from frs.dataset.issues import printable
 from frs.dataset.upload.annotated_images import (
     annotations_file,
@@ -20,26 +22,17 @@ from frs.dataset.upload.annotated_images import (
     write_json,
 )
 from frs.dataset.upload.coco_images import ImageFiles
-from frs.dataset.upload.split_names import SplitRole, find_role
+from frs.dataset.upload.coco_splits import KEYS, CocoSplit, Document, append, get_file_name, read_split
+from frs.dataset.upload.split_names import SplitRole, find_role, take_unlisted
 from frs.errors import BadDataset, LayoutUnknown, NoValidationSplit
 
-Document = dict[str, Any]
 _NAME = re.compile(r"instances_|_annotations\.coco\.json")
-"""Names of COCO files; other files are recognised by `_KEYS`."""
-_KEYS = ("images", "annotations", "categories")
+"""Names of COCO files; other files are recognised by `KEYS`."""
+_BOXES = "instances_"
+"""How the name of a file of boxes begins in COCO, beside those of captions and keypoints."""
+_SPLITS: dict[SplitRole, str] = {"train": "training", "val": "validation"}
 _MAX_DEPTH = 3
 """Number of folders, from the top, in which annotation files are looked for."""
-
-
-class _Split(NamedTuple):
-    name: str
-    """Path of the annotation file within the archive, for messages."""
-    annotations: Path
-    document: Document
-    images: Path
-    """Folder that the listed file names are relative to."""
-    files: dict[str, Path]
-    """Image files that exist, by `file_name` as written in the document."""
 
 
 def is_layout(folder: Path) -> bool:
@@ -54,10 +47,13 @@ def convert(folder: Path, target: Path, val_fraction: float | None) -> None:
     file is unusable or an image is listed in both splits, NoValidationSplit if there is no validation split and no
     `val_fraction`.
     """
-    files: dict[SplitRole, Path] = {role: file for role, file in _choose_annotations(folder).items() if file}
+    paths = _group_annotations(folder)
+    files = _choose_annotations(folder, paths)
     images = ImageFiles(folder, files.values())
-    splits = {role: _read_split(folder, file, role, images) for role, file in files.items()}
-    is_changed = _drop_placeholder([split.document for split in splits.values()])
+    splits = {role: read_split(folder, file, role, images) for role, file in files.items()}
+    others = _read_others(folder, paths, splits, images)
+    splits["train"] = reduce(append, others, splits["train"])
+    is_changed = _drop_placeholder([split.document for split in splits.values()]) or bool(others)
     if "val" in splits and not splits["val"].files and not images.has_folder("val"):
         missing = splits.pop("val")
         if val_fraction is None:
@@ -92,21 +88,59 @@ def _has_coco_keys(path: Path) -> bool:
         except ValueError:  # an empty file
             return False
         with content:
-            return all(content.find(f'"{key}"'.encode()) >= 0 for key in _KEYS)
+            return all(content.find(f'"{key}"'.encode()) >= 0 for key in KEYS)
 
 
-def _choose_annotations(folder: Path) -> dict[SplitRole, Path | None]:
-    """Return the annotation file of each split. Raises LayoutUnknown if several files may be one."""
-    by_role: dict[SplitRole | None, list[Path]] = {"train": [], "val": [], "test": [], None: []}
+def _group_annotations(folder: Path) -> dict[SplitRole | None, list[Path]]:
+    """Return the annotation files by split; without a training split, the files of no split are it."""
+    paths: dict[SplitRole | None, list[Path]] = {"train": [], "val": [], "test": [], None: []}
     for role, path in find_annotations(folder):
-        by_role[role].append(path)
-    train = _choose_file(folder, "training", by_role["train"] or by_role[None])
-    return {"train": train, "val": _choose_file(folder, "validation", by_role["val"])}
+        paths[role].append(path)
+    return paths if paths["train"] else paths | {"train": paths[None], None: []}
+
+
+def _choose_annotations(folder: Path, paths: dict[SplitRole | None, list[Path]]) -> dict[SplitRole, Path]:
+    """Return the annotation file of each split. Raises LayoutUnknown if several files may be one."""
+    files: dict[SplitRole, Path] = {}
+    for role, split in _SPLITS.items():
+        if file := _choose_file(folder, split, paths[role]):
+            files[role] = file
+    return files
+
+
+def _read_others(
+    folder: Path,
+    paths: dict[SplitRole | None, list[Path]],
+    splits: dict[SplitRole, CocoSplit],
+    images: ImageFiles,
+) -> list[CocoSplit]:
+    """Return the files of no split whose images are for training: those with boxes, and no image of another file."""
+    if not paths[None]:
+        return []
+    tests = [_try_to_read(folder, file, "test", images) for file in paths["test"]]
+    used = [split.files.values() for split in (*splits.values(), *filter(None, tests))]
+    files = sorted(paths[None], key=lambda path: not path.name.startswith(_BOXES))
+    others = [split for split in (_try_to_read(folder, file, None, images) for file in files) if split]
+    others = [split for split in others if split.files and any(map(_has_box, split.document["annotations"]))]
+    taken = set(take_unlisted(used, (list(split.files.values()) for split in others)))
+    return [split for split in others if taken.issuperset(split.files.values())]
+
+
+def _try_to_read(folder: Path, file: Path, role: SplitRole | None, images: ImageFiles) -> CocoSplit | None:
+    """Return a file that no split needs; None if it is no COCO file after all."""
+    try:
+        return read_split(folder, file, role, images)
+    except BadDataset:
+        return None
+
+
+def _has_box(entry: Any) -> bool:
+    return isinstance(entry, dict) and bool(entry.get("bbox"))
 
 
 def _choose_file(folder: Path, split: str, paths: list[Path]) -> Path | None:
     """Return the only file, or the only one that is named as COCO names boxes; None if there is none."""
-    instances = [path for path in paths if path.name.startswith("instances_")]
+    instances = [path for path in paths if path.name.startswith(_BOXES)]
     candidates = instances if len(instances) == 1 else paths
     if len(candidates) > 1:
         names = ", ".join(printable(path.relative_to(folder).as_posix()) for path in candidates[:8])
@@ -115,18 +149,6 @@ def _choose_file(folder: Path, split: str, paths: list[Path]) -> Path | None:
             "Keep one file for each split, named instances_train.json and instances_val.json.",
         )
     return next(iter(candidates), None)
-
-
-def _read_split(top: Path, annotations: Path, role: SplitRole, images: ImageFiles) -> _Split:
-    name = annotations.relative_to(top).as_posix()
-    document = load_document(annotations, printable(name))
-    for key in _KEYS:
-        if not isinstance(document.get(key), list):
-            raise BadDataset(f"{printable(name)} has no list of `{key}`.")
-    file_names = list(dict.fromkeys(filter(None, map(_get_file_name, document["images"]))))
-    root = images.find_root(file_names, annotations, role)
-    files = images.find(root, file_names, role)
-    return _Split(name, annotations, document, root, files)
 
 
 def _drop_placeholder(documents: list[Document]) -> bool:
@@ -145,7 +167,7 @@ def _drop_placeholder(documents: list[Document]) -> bool:
     return bool(with_placeholder)
 
 
-def _refuse_shared_images(train: _Split, val: _Split) -> None:
+def _refuse_shared_images(train: CocoSplit, val: CocoSplit) -> None:
     paths = set(train.files.values())
     shared = [file_name for file_name, path in val.files.items() if path in paths]
     if shared:
@@ -157,11 +179,11 @@ def _refuse_shared_images(train: _Split, val: _Split) -> None:
         )
 
 
-def _divide_training(train: _Split, target: Path, val_fraction: float | None) -> None:
+def _divide_training(train: CocoSplit, target: Path, val_fraction: float | None) -> None:
     content = train.document
     first_spelling: dict[Path, str] = {}  # all entries of an image file go to the same split
     spellings = {name: first_spelling.setdefault(path, name) for name, path in train.files.items()}
-    names = [spellings.get(name, name) for name in map(_get_file_name, content["images"])]
+    names = [spellings.get(name, name) for name in map(get_file_name, content["images"])]
     val_names = split_off_validation(list(filter(None, names)), val_fraction)
     listed = _get_ids(content["images"])
     for role in ("train", "val"):
@@ -186,10 +208,10 @@ def _belongs(box: Any, ids: set[Id | None], listed: set[Id | None], *, is_rest: 
     return image_id in ids or (is_rest and image_id is None)
 
 
-def _move_listed_images(split: _Split, content: Document, target: Path, role: str) -> dict[str, str]:
+def _move_listed_images(split: CocoSplit, content: Document, target: Path, role: str) -> dict[str, str]:
     """Move the images that are listed in `content`; return their names below the split's folder, by `file_name`."""
     names: dict[str, str] = {}
-    for file_name in filter(None, map(_get_file_name, content["images"])):
+    for file_name in filter(None, map(get_file_name, content["images"])):
         if path := split.files.get(file_name):
             is_below = path.is_relative_to(split.images)
             names[file_name] = path.relative_to(split.images).as_posix() if is_below else path.name
@@ -200,12 +222,6 @@ def _move_listed_images(split: _Split, content: Document, target: Path, role: st
 def _write_document(content: Document, names: dict[str, str], target: Path, role: str) -> None:
     """Write an annotation file of our layout, with the names of the moved images."""
     for image in content["images"]:
-        if new := names.get(_get_file_name(image)):
+        if new := names.get(get_file_name(image)):
             image["file_name"] = new
     write_json(annotations_file(target, role), content)
-
-
-def _get_file_name(image: Any) -> str:
-    """Return the image's file name; empty if it is invalid, which the check reports."""
-    name = image.get("file_name") if isinstance(image, dict) else None
-    return name if isinstance(name, str) and is_text(name, 1024) else ""

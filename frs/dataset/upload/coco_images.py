@@ -29,17 +29,19 @@ class ImageFiles:
         self._split_folders = SplitFolders(parent.relative_to(self._shared) for parent in parents)
         self._folders = list(dict.fromkeys(folder for parent in parents for folder in (parent, *parent.parents)))
 
-    def find_root(self, file_names: list[str], annotations: Path, role: SplitRole) -> Path:
+    def find_root(self, file_names: list[str], annotations: Path, role: SplitRole | None) -> Path:
         """Return the folder in which most of the file names exist, but none whose name states another split.
 
-        Of equal folders, one whose name states the split comes first, then one named as folders of images are, then
-        that of the annotation file, then one around the others. Raises BadDataset if two are still equal and hold files
+        Of equal folders, one whose name states the split comes first, or without a split one whose name ends that of
+        the annotation file; then one named as folders of images are, then that of the annotation file, then one around
+        the others. Raises BadDataset if two are still equal and hold files
         of the same names.
         """
         beside = annotations.resolve().parent
 
         def rank(folder: Path) -> tuple[bool, int, bool]:
-            return self._role(folder) != role, rank_folder(folder.relative_to(self.top)), folder != beside
+            is_named = annotations.stem.endswith(folder.name) if role is None else self._role(folder) == role
+            return not is_named, rank_folder(folder.relative_to(self.top)), folder != beside
 
         candidates = dict.fromkeys([*self._folders, beside, *beside.parents])
         folders = [path for path in candidates if path.is_relative_to(self.top)]
@@ -54,7 +56,7 @@ class ImageFiles:
                 raise self._describe_equal_folders(annotations, root, folder)
         return root
 
-    def find(self, root: Path, file_names: list[str], role: SplitRole) -> dict[str, Path]:
+    def find(self, root: Path, file_names: list[str], role: SplitRole | None) -> dict[str, Path]:
         """Return the image files below `root`, and of the others those whose base name the archive holds once.
 
         The latter are in no folder that states another split, and in none with other files of the names below `root`,
