@@ -100,6 +100,8 @@ QUANTIZE_SCHEDULE: dict[str, Any] = {
     "frozen_stages": 0,
 }
 """Default schedule of kind `quantize`, besides its length: a tenth of AdamW's usual rate, for all layers."""
+QUANTIZE_PARTS = ("optimizer", "lr_schedule")
+"""Parts of that schedule whose fields are set one by one."""
 QUANTIZE_EPOCHS = 3
 QUANTIZE_KEEPS = {
     *("batch_size", "accumulate", "image_size", "train_sizes", "augmentation", "flip_prob"),
@@ -173,13 +175,12 @@ class JobSpec(Spec):
         """Set what the schedule of kind `quantize` leaves open."""
         if not isinstance(fields, dict) or fields.get("kind") != "quantize":
             return fields
-        given = fields.get("schedule", {})
-        if isinstance(given, Schedule):
-            given = given.model_dump(exclude_unset=True)
+        given = _dump_given(fields.get("schedule", {}))
         if not isinstance(given, dict):
             return fields
         length = {} if given.get("epochs") or given.get("max_steps") else {"epochs": QUANTIZE_EPOCHS}
-        return fields | {"schedule": QUANTIZE_SCHEDULE | given | length}
+        parts = {name: _complete_part(QUANTIZE_SCHEDULE[name], given.get(name, {})) for name in QUANTIZE_PARTS}
+        return fields | {"schedule": QUANTIZE_SCHEDULE | given | length | parts}
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "JobSpec":
@@ -364,3 +365,19 @@ def _name_and_seed(spec: JobSpec, suffix: str, number: int) -> dict[str, Any]:
 
 def _suffixed_name(spec: JobSpec, suffix: str) -> str | None:
     return spec.name and add_suffix(spec.name, suffix)
+
+
+def _complete_part(defaults: dict[str, Any], given: Any) -> Any:
+    """Return what is given with the defaults of the other fields.
+
+    Another algorithm keeps its own defaults, and so does a schedule with milestones, which cosine annealing ignores.
+    """
+    fields = _dump_given(given)
+    if not isinstance(fields, dict) or fields.get("name", defaults["name"]) != defaults["name"]:
+        return given
+    return given if fields.get("milestones") else defaults | fields
+
+
+def _dump_given(value: Any) -> Any:
+    """Return the fields that were set of a part of a spec; other values are returned as they are."""
+    return value.model_dump(exclude_unset=True) if isinstance(value, Spec) else value

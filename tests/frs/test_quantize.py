@@ -22,6 +22,7 @@ from frs.distillation.teacher import Teacher
 from frs.engine import stages
 from frs.errors import ClassMismatch, ExportUnsupported
 from frs.resolved import ResolvedDetector
+from frs.schedule_spec import Optimizer, Schedule
 from frs.spec import JobSpec
 from frs.training.fake_quantisation import FakeQuantiser
 from frs.training.schedule import ResolvedSchedule
@@ -60,6 +61,59 @@ def test_a_schedule_that_is_given_is_kept() -> None:
     assert (spec.schedule.epochs, spec.schedule.max_steps) == (None, 5)
     assert (spec.schedule.optimizer.name, spec.schedule.optimizer.learning_rate) == ("sgd", None)
     assert JobSpec.model_validate(fields | {"schedule": spec.schedule}).schedule == spec.schedule
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        ({}, ("adamw", 1e-4)),
+        ({"weight_decay": 0.01}, ("adamw", 1e-4)),
+        ({"learning_rate": 5e-5}, ("adamw", 5e-5)),
+        ({"name": "adamw"}, ("adamw", 1e-4)),
+        ({"name": "adamw", "learning_rate": None}, ("adamw", None)),
+        ({"name": "sgd"}, ("sgd", None)),
+        ({"name": None}, (None, None)),
+        (Optimizer(weight_decay=0.01), ("adamw", 1e-4)),
+    ],
+)
+def test_one_field_of_the_optimizer_leaves_the_others(
+    optimizer: Any, expected: tuple[str | None, float | None]
+) -> None:
+    fields = {"kind": "quantize", "dataset": "tiny", "student": STUDENT, "schedule": {"optimizer": optimizer}}
+    spec = JobSpec.model_validate(fields)
+    assert (spec.schedule.optimizer.name, spec.schedule.optimizer.learning_rate) == expected
+    assert JobSpec.model_validate(spec.model_dump()) == spec
+    assert JobSpec.model_validate(fields | {"schedule": Schedule.model_validate(fields["schedule"])}) == spec
+
+
+@pytest.mark.parametrize(
+    ("lr_schedule", "expected"),
+    [
+        ({"warmup_steps": 3}, "cosine"),
+        ({"name": "step"}, "step"),
+        ({"name": None}, None),
+        ({"milestones": [1, 2]}, None),
+    ],
+)
+def test_one_field_of_the_learning_rate_schedule_leaves_the_others(
+    lr_schedule: dict[str, Any], expected: str | None
+) -> None:
+    fields = {"kind": "quantize", "dataset": "tiny", "student": STUDENT, "schedule": {"lr_schedule": lr_schedule}}
+    spec = JobSpec.model_validate(fields)
+    assert spec.schedule.lr_schedule.name == expected
+    assert JobSpec.model_validate(spec.model_dump()) == spec
+
+
+def test_a_spec_stored_in_full_keeps_the_optimizer_that_it_had() -> None:
+    stored = {"name": None, "learning_rate": 5e-5, "momentum": 0.9, "weight_decay": None}
+    fields = {"kind": "quantize", "dataset": "tiny", "student": STUDENT, "schedule": {"optimizer": stored}}
+    assert JobSpec.model_validate(fields).schedule.optimizer.model_dump() == stored
+
+
+@pytest.mark.parametrize("invalid", [5, [1], {"optimizer": 5}, {"lr_schedule": [1]}])
+def test_an_invalid_schedule_of_kind_quantize_is_named(invalid: Any) -> None:
+    with pytest.raises(ValidationError, match="schedule"):
+        JobSpec.model_validate({"kind": "quantize", "dataset": "tiny", "student": STUDENT, "schedule": invalid})
 
 
 @pytest.mark.parametrize(
