@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from frs.dataset.issues import printable
-from frs.dataset.upload import annotated_images, coco_folders, foreign, voc, yolo
-from frs.dataset.upload.annotated_images import AnnotatedDataset
-from frs.errors import LayoutUnknown
+from frs.dataset.upload import annotated_images, coco_folders, foreign, voc, yolo, yolo_config
+from frs.dataset.upload.annotated_images import AnnotatedDataset, list_images
+from frs.errors import BadDataset, LayoutUnknown
 
 Layout = Literal["coco", "voc", "yolo"]
 _MAX_WRAPPERS = 4
@@ -31,7 +31,7 @@ def convert(source: Path, target: Path, val_fraction: float | None = None) -> La
     training images become one.
 
     Raises LayoutUnknown if the layout is not supported, NoValidationSplit if there is no validation split and no
-    `val_fraction`, BadDataset with file and line if annotations are invalid.
+    `val_fraction`, BadDataset with file and line if annotations are invalid, or without images.
     """
     folder, layout = _find_dataset(source)
     target.mkdir(parents=True)
@@ -52,6 +52,11 @@ def _find_dataset(source: Path) -> tuple[Path, Layout]:
             break
         [folder] = entries
     top = folder
+    if _lacks_images(top):
+        raise BadDataset(
+            "The archive has no images.",
+            "Export with images (in CVAT: Save images) or add them, and upload again.",
+        )
     for _ in range(_MAX_WRAPPERS):
         if layout := _detect_layout(folder):
             return folder, layout
@@ -61,6 +66,13 @@ def _find_dataset(source: Path) -> tuple[Path, Layout]:
             break
         [folder] = folders
     raise _describe_unknown(source, top)
+
+
+def _lacks_images(folder: Path) -> bool:
+    """Return whether there are annotations of a layout that is read, but no image file."""
+    if list_images(folder):
+        return False
+    return coco_folders.is_layout(folder) or voc.is_layout(folder) or yolo_config.has_class_names(folder)
 
 
 def _describe_unknown(source: Path, top: Path) -> LayoutUnknown:

@@ -57,6 +57,12 @@ def find_configs(folder: Path) -> list[YoloConfig]:
     ]
 
 
+def has_class_names(folder: Path) -> bool:
+    """Return whether there is a YAML file with `names` or a list of class names, valid or not."""
+    yaml_files = (file.read_bytes()[:_MAX_BYTES] for file in _find_yaml_files(folder))
+    return bool(_find_class_lists(folder)) or any(b"names" in content for content in yaml_files)
+
+
 def read_text(file: Path, max_bytes: int) -> str:
     """Return the text of a file. Raises BadDataset if it is not UTF-8 or too large."""
     if file.stat().st_size > max_bytes:
@@ -141,9 +147,8 @@ def _read_class_lists(folder: Path) -> list[YoloConfig]:
 
     Raises BadDataset if a line before the last name is blank.
     """
-    files = [path for name in _CLASS_LISTS for path in sorted(folder.rglob(name))]
-    files += list_files(folder, (".names",))
     configs = []
+    files = _find_class_lists(folder)
     for file in files:
         if file.name != files[0].name:
             continue
@@ -156,6 +161,11 @@ def _read_class_lists(folder: Path) -> list[YoloConfig]:
             )
         configs.append(YoloConfig(file, tuple(names)))
     return configs
+
+
+def _find_class_lists(folder: Path) -> list[Path]:
+    files = [path for name in _CLASS_LISTS for path in sorted(folder.rglob(name))]
+    return files + list_files(folder, (".names",))
 
 
 def _find_longest(configs: Sequence[YoloConfig], folder: Path) -> YoloConfig:

@@ -76,6 +76,7 @@ def test_several_files_that_may_be_the_training_split_are_listed(tmp_path):
     coco = {"images": [], "annotations": [], "categories": []}
     for name in ("a.json", "sub/b.json"):
         add(tmp_path / "in", name, coco)
+    add(tmp_path / "in", "images/a.jpg")
     error = refusal(tmp_path / "in")
     assert "Several COCO files may be the training split: a.json, sub/b.json." in error.message
     assert "instances_train.json" in error.hint
