@@ -2,7 +2,9 @@
 
 import io
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import BinaryIO
@@ -13,6 +15,8 @@ from frs.errors import ArchiveRefused, ArchiveTooLarge, ArchiveUnreadable
 
 _DIRECTORY_BYTES = 64 << 20
 """Largest size of the central directory."""
+_UNICODE_PATH = 0x7075
+"""Extra field of an entry that holds its name in UTF-8."""
 _LOCAL_HEADER = 30
 """Bytes of a local file header without its variable part."""
 
@@ -72,13 +76,30 @@ def _refuse_special(entry: zipfile.ZipInfo) -> None:
 
 
 def _decode_name(entry: zipfile.ZipInfo) -> str:
-    """Return the name of an entry: UTF-8 also without the flag for it, as macOS packs, otherwise code page 437."""
+    """Return the name of an entry: its Unicode path, UTF-8 also without its flag, as macOS packs, or code page 437."""
     if entry.flag_bits & 0x800:
         return entry.orig_filename
-    try:
-        return entry.orig_filename.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        return entry.orig_filename
+    raw = entry.orig_filename.encode("cp437")
+    for name in (_find_unicode_path(entry.extra, raw), raw):
+        try:
+            if name:
+                return name.decode("utf-8")
+        except UnicodeError:
+            continue
+    return entry.orig_filename
+
+
+def _find_unicode_path(extra: bytes, raw: bytes) -> bytes | None:
+    """Return the UTF-8 name in Info-ZIP's extra field, if it belongs to the entry's name in a local code page.
+
+    Source: APPNOTE.TXT 4.6.9, Info-ZIP Unicode Path Extra Field.
+    """
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        content, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and content[:5] == struct.pack("<BL", 1, zlib.crc32(raw)):
+            return content[5:]
+    return None
 
 
 def _read_content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: ArchiveLimits) -> Iterator[bytes]:

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import struct
 import unicodedata
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -182,3 +184,42 @@ def test_linked_folders_are_uploaded(tmp_path, name):
         names = archive.namelist()
     assert {"train/1.jpg", "val/2.jpg", "annotations/instances_train.json"} <= set(names)
     assert len(names) < 30
+
+
+class LocalCodePage(zipfile.ZipInfo):
+    """Entry whose name is in GBK without the flag for UTF-8, as WinRAR packs on a Chinese Windows."""
+
+    def _encodeFilenameFlags(self):
+        return self.filename.encode("gbk"), self.flag_bits & ~0x800
+
+
+@pytest.mark.parametrize(
+    ("field", "is_used"),
+    [
+        (lambda raw, name: b"\1" + zlib.crc32(raw).to_bytes(4, "little") + name, True),
+        (lambda raw, name: b"\1" + zlib.crc32(b"other").to_bytes(4, "little") + name, False),
+        (lambda raw, name: b"\2" + zlib.crc32(raw).to_bytes(4, "little") + name, False),
+        (lambda raw, name: b"\1" + zlib.crc32(raw).to_bytes(4, "little") + b"\xff.jpg", False),
+        (lambda raw, name: b"\1" + zlib.crc32(raw).to_bytes(4, "little"), False),
+        (lambda raw, name: b"\1", False),
+    ],
+)
+def test_the_unicode_path_of_an_entry_is_its_name_if_it_belongs_to_the_other_name(tmp_path, field, is_used):
+    content = field("图片1.jpg".encode("gbk"), "图片1.jpg".encode())
+    entry = LocalCodePage("图片1.jpg")
+    entry.extra = struct.pack("<HHH", 0x9999, 2, 0) + struct.pack("<HH", 0x7075, len(content)) + content
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(entry, b"content")
+    unpack(tmp_path / "a.zip", tmp_path / "in")
+    [path] = (tmp_path / "in").iterdir()
+    assert (path.name == "图片1.jpg") is is_used
+
+
+def test_a_unicode_path_that_leads_out_of_the_folder_is_refused(tmp_path):
+    entry = LocalCodePage("图片1.jpg")
+    content = b"\1" + zlib.crc32("图片1.jpg".encode("gbk")).to_bytes(4, "little") + b"../a.jpg"
+    entry.extra = struct.pack("<HH", 0x7075, len(content)) + content
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(entry, b"content")
+    with pytest.raises(ArchiveRefused, match="leads out"):
+        unpack(tmp_path / "a.zip", tmp_path / "in")
