@@ -87,11 +87,17 @@ def _rename(file_name: str, split: CocoSplit, root: Path) -> str:
 
 def _append_categories(rows: list[Any], others: list[Any]) -> tuple[list[Any], dict[Id, Id]]:
     """Return the categories of both files, and the ids of the other one's in the result."""
-    id_by_name = {row.get("name"): row_id for row, row_id in _read_ids(rows) if isinstance(row.get("name"), str)}
-    unknown = [row for row in others if not (isinstance(row, dict) and row.get("name") in id_by_name)]
+    id_by_name = {name: row_id for row, row_id in _read_ids(rows) if (name := _get_name(row))}
+    unknown = [row for row in others if _get_name(row) not in id_by_name]
     added, ids = _renumber(rows, unknown)
-    matched = {row_id: id_by_name[row["name"]] for row, row_id in _read_ids(others) if row.get("name") in id_by_name}
+    matched = {row_id: id_by_name[name] for row, row_id in _read_ids(others) if (name := _get_name(row)) in id_by_name}
     return [*rows, *added], ids | matched
+
+
+def _get_name(category: Any) -> str | None:
+    """Return the category's name; None if it is invalid, which the check reports."""
+    name = category.get("name") if isinstance(category, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _renumber(rows: list[Any], others: list[Any]) -> tuple[list[Any], dict[Id, Id]]:

@@ -7,6 +7,7 @@ from layout_writers import all_boxes, annotations
 from small_uploads import converted, draw, format_coco, split_names, write
 
 from frs.dataset.check import check_split
+from frs.errors import BadDataset
 
 
 def add(folder, split, names, categories=("cat",), file=None):
@@ -92,3 +93,17 @@ def test_invalid_entries_of_a_file_of_no_split_are_reported(tmp_path):
     target = converted(tmp_path / "in")
     report = check_split(target / "train", target / "annotations/instances_train.json")
     assert sorted(issue.code for issue in report.issues) == ["annotation_invalid", "category_unknown", "image_unknown"]
+
+
+@pytest.mark.parametrize("category", [{"id": 2, "name": ["cat"]}, {"id": 2, "name": None}, "cat"])
+@pytest.mark.parametrize("file", ["Train", "default"])
+def test_invalid_categories_are_left_to_the_check(tmp_path, file, category):
+    for split in ("Train", "Validation", "default"):
+        add(tmp_path / "in", split, [f"{split}.jpg"])
+    path = tmp_path / f"in/annotations/instances_{file}.json"
+    document = json.loads(path.read_text())
+    document["categories"].append(category)
+    path.write_text(json.dumps(document))
+    target = converted(tmp_path / "in")
+    with pytest.raises(BadDataset, match="categor"):
+        check_split(target / "train", target / "annotations/instances_train.json")
