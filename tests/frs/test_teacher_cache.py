@@ -1,8 +1,6 @@
 """The disk cache of the teacher's outputs: same results with fewer forward passes."""
 
-import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,15 +27,11 @@ class CountingTeacher(Teacher):
         return super().observe(inputs)
 
 
-IMAGES = (Path(__file__), Path(__file__).with_name("tiny.py"))
-"""Files in place of the images: the cache reads none of them."""
-
-
-def samples_of_pipeline(flip: bool = False, images: Sequence[Path] = IMAGES) -> list[Any]:
+def samples_of_pipeline(flip: bool = False) -> list[Any]:
     """Return two samples with the metadata that the pipeline sets."""
     samples = batch()["data_samples"]
-    for sample, image in zip(samples, images, strict=True):
-        sample.set_metainfo({"img_path": str(image), "flip": flip, "flip_direction": "horizontal"})
+    for number, sample in enumerate(samples):
+        sample.set_metainfo({"img_path": f"/data/{number}.jpg", "flip": flip, "flip_direction": "horizontal"})
     return samples
 
 
@@ -65,19 +59,6 @@ def test_a_flipped_image_has_its_own_entry(tmp_path: Path) -> None:
     teacher, cache = counting_cache(tmp_path)
     cache.observe(batch()["inputs"], samples_of_pipeline())
     cache.observe(batch()["inputs"], samples_of_pipeline(flip=True))
-    assert teacher.forward_passes == 2
-
-
-@pytest.mark.parametrize("content", [b"1", b"10"])
-def test_an_image_that_was_replaced_has_a_new_entry(tmp_path: Path, content: bytes) -> None:
-    teacher, cache = counting_cache(tmp_path)
-    images = [tmp_path / "0.jpg", tmp_path / "1.jpg"]
-    for image in images:
-        image.write_bytes(b"0")
-    cache.observe(batch()["inputs"], samples_of_pipeline(images=images))
-    images[0].write_bytes(content)
-    os.utime(images[0], ns=(0, 0))
-    cache.observe(batch()["inputs"], samples_of_pipeline(images=images))
     assert teacher.forward_passes == 2
 
 
