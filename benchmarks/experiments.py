@@ -40,6 +40,8 @@ class Study:
     epochs: int
     augmentation: str = "light"
     unlabelled: str | None = None
+    baseline: str | None = None
+    """Study whose runs of `none` are this one's, too; None: its own."""
 
     def spec(self, arm: str, seed: int, epochs: int) -> Spec:
         """Return the job spec of one run. An even number of epochs is evaluated halfway, too."""
@@ -112,7 +114,7 @@ STUDIES = {
         Study(name="cells-100", **_CELLS | {"dataset": "cells-100", "epochs": 20}),
         Study(
             name="cells-100-unlabelled",
-            **_CELLS | {"dataset": "cells-100", "epochs": 20, "unlabelled": "cells-rest"},
+            **_CELLS | {"dataset": "cells-100", "epochs": 20, "unlabelled": "cells-rest", "baseline": "cells-100"},
         ),
         # students whose neck and head have the shapes of the teacher's
         Study(name="shapes-same-head", **_SHAPES | {"student": _gfl({"depth": 18, "width": 8}, 48, 2)}),

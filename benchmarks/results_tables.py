@@ -76,13 +76,20 @@ def tables() -> str:
     """Return one Markdown table for each set, length and kind of seeds."""
     parts = []
     for study in (*STUDIES, *JOBS):
-        for _, group in groupby(read(study), key=lambda row: row["epochs"]):
+        for _, group in groupby(_read_with_baseline(study), key=lambda row: row["epochs"]):
             rows = list(group)
             for kind, tuning in (("test seeds", False), ("tuning seeds", True)):
                 chosen = [row for row in rows if (int(row["seed"]) >= min(TUNING_SEEDS)) == tuning]
                 if chosen:
                     parts.append(_table(f"{study}, {chosen[0]['steps']} steps, {kind}", chosen))
     return "\n\n".join(parts)
+
+
+def _read_with_baseline(study: str) -> list[Row]:
+    """Return the rows of a study, with those of `none` from the study that has its baseline."""
+    rows, other = read(study), STUDIES[study].baseline if study in STUDIES else None
+    baseline = [row for row in read(other) if row["arm"] == "none"] if rows and other else []
+    return sorted([*baseline, *rows], key=_order)
 
 
 def tuning_table(arms: Sequence[str]) -> str:

@@ -42,8 +42,9 @@ def test_every_run_is_a_valid_job_and_has_a_baseline_of_the_same_seed(question: 
     for run in planned:
         JobSpec.model_validate(run.spec())
         assert run.spec()["schedule"]["seed"] == run.seed
-    paired = [run for run in planned if run.study != "cells-100-unlabelled"]
-    assert {Run(run.study, "none", run.seed, run.epochs) for run in paired} <= set(planned)
+    assert {Run(STUDIES[run.study].baseline or run.study, "none", run.seed, run.epochs) for run in planned} <= set(
+        planned
+    )
 
 
 def test_test_seeds_are_not_used_for_tuning() -> None:
@@ -128,6 +129,15 @@ def test_a_table_has_the_gain_over_the_same_seeds_with_its_interval() -> None:
     assert "| teacher abc | | 60.00 | | | | |" in lines
     assert f"| `{ARM}` | 5 | 46.0 ± 0.0 | +5.0 | +3.8 to +6.2 | improved | 0.02, x 1.00 |" in lines
     assert any("tuning seeds" in line for line in lines)
+
+
+def test_a_study_without_a_baseline_of_its_own_has_the_gain_over_that_of_another() -> None:
+    results_tables.append("cells-100", row("none", 0, 40.0))
+    for study, mAP in (("cells-100", 45.0), ("cells-100-unlabelled", 47.0)):
+        results_tables.append(study, row(ARM, 0, mAP, teacher="abc", teacher_mAP="60.00"))
+    *_, baseline, arm = results_tables.tables().splitlines()
+    assert baseline.startswith("| `none` | 1 | 40.0 |")
+    assert arm.startswith(f"| `{ARM}` | 1 | 47.0 | +7.0 |")
 
 
 @pytest.mark.parametrize(
