@@ -73,7 +73,7 @@ class Bar:
         ]
         if terms:
             self.details["terms"] = ", ".join(terms)
-            self.details["memory"] = f"{values.get('train/memory_mb', 0):.0f} MB"
+            self.details["memory"] = f"{values.get('train/memory_mb', 0):.0f} MiB"
             self.bar.update(self.task, details=self._details_line())
 
     def _details_line(self) -> str:

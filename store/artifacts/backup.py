@@ -85,7 +85,7 @@ def unpack(root: Path, stream: BinaryIO, size: int) -> None:
     root.mkdir(parents=True, exist_ok=True)
     discard(root)
     if size > shutil.disk_usage(root).free:
-        raise StorageFull(f"The artifacts need {size >> 20} MB next to the existing ones; too little space is free.")
+        raise StorageFull(f"The artifacts need {size >> 20} MiB next to the existing ones; too little space is free.")
     (root / _UNPACKED).mkdir()
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:

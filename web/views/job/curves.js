@@ -22,7 +22,7 @@ const SHARES = /^train\/share_/;
 const TITLES = {
   "val/bbox_mAP": "mAP on the validation images", "val/bbox_mAP_50": "mAP50", "val/bbox_mAP_75": "mAP75", "val/bbox_mAP_s": "mAP of small objects",
   "val/bbox_mAP_m": "mAP of medium objects", "val/bbox_mAP_l": "mAP of large objects", "train/loss": "Loss of training", "train/lr": "Learning rate",
-  "train/agreement": "Agreement of student and teacher", "train/images_per_second": "Images per second", "train/memory_mb": "Memory in MB", terms: "Terms of the loss",
+  "train/agreement": "Agreement of student and teacher", "train/images_per_second": "Images per second", "train/memory_mb": "Memory in MiB", terms: "Terms of the loss",
   shares: "Gradient of each term / of the task",
 };
 const X = { step: "Training step", epoch: "Epoch", time: "Minutes since the start" };
