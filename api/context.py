@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy.exc import OperationalError
 
 from api.http.shared_limits import SharedLimits
 from api.metric_cache import MetricCurveCache
@@ -44,13 +43,11 @@ def open_context(settings: Settings) -> Context:
     Raises DatabaseNotReady if the database cannot be reached, or if `python -m store init` has not been run.
     """
     database = open_database(settings.database_url)
-    try:
+    with schema.connecting():
         schema.check(database)
         with database.read() as session:
             if not api_keys.any_exist(session):
                 raise DatabaseNotReady("The database has no API key.")
-    except OperationalError as error:
-        raise DatabaseNotReady("The database cannot be reached.") from error
     wakeups = Wakeups(wakeup_sender(celery_app(settings)))
     shared_limits = SharedLimits(settings.redis_url)
     streams = Streams(database, shared_limits, settings.max_streams_per_key)

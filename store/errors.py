@@ -128,7 +128,7 @@ class ArtifactsUnavailable(OSError):
 
 
 class DatabaseNotReady(FrsError):
-    """The database has no tables or tables of an older revision."""
+    """The database cannot be reached, has no tables or tables of an older revision."""
 
     code = "database_not_ready"
     hint_by_default = "Run `python -m store init`."

@@ -9,7 +9,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from store.db import api_keys, grants
 from store.db.database import Database, open_database
-from store.db.schema import upgrade
+from store.db.schema import connecting, upgrade
 from store.errors import DatabaseNotReady
 from store.scheduling.wakeups import broker_folders
 from store.settings import Settings
@@ -22,12 +22,14 @@ def initialise(settings: Settings) -> None:
     """Create the folders, migrate the database and ensure that the first API key and the metrics key exist.
 
     With `database_owner_url`, the role of `database_url` gets its rights. Idempotent. Never prints the key. Raises
-    DatabaseNotReady if the database cannot be migrated or the rights cannot be granted.
+    DatabaseNotReady if the database cannot be reached or migrated, or the rights cannot be granted.
     """
     make_folders(settings)
     database = open_database(settings.database_owner_url or settings.database_url)
     if database.engine.dialect.name == "sqlite":
         _create_private(Path(database.engine.url.database or ""))
+    with connecting(), database.engine.connect():
+        pass
     with _exclusive(settings.data / "init.lock"):
         _upgrade(database)
         if settings.database_owner_url:

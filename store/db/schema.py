@@ -9,6 +9,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 import store.db.sweep_tables  # noqa: F401  adds its tables to the metadata
@@ -36,6 +37,20 @@ def check(database: Database) -> None:
         current = MigrationContext.configure(connection).get_current_revision()
     if current is None or current in older:
         raise DatabaseNotReady(f"The database is at revision {current or 'none'}; this version needs {head}.")
+
+
+@contextmanager
+def connecting() -> Iterator[None]:
+    """Raise DatabaseNotReady with the reason if the database cannot be reached in the block."""
+    try:
+        yield
+    except OperationalError as error:
+        reason = str(error.orig).partition("\n")[0]  # never contains the password
+        raise DatabaseNotReady(
+            f"The database cannot be reached: {reason}.",
+            "Check its URL, which `python -m store settings` shows, and that its server is running; run "
+            "`python -m store init` for a new one.",
+        ) from error
 
 
 def _migrate(database: Database, change: Callable[[Config, str], None], revision: str) -> None:

@@ -8,6 +8,7 @@ from alembic.migration import MigrationContext
 from pydantic import ValidationError
 from sqlalchemy import select, update
 
+from api.context import open_context
 from store.db import api_keys, schema
 from store.db.database import open_database
 from store.db.tables import ApiKey, Base, Checkpoint, Detector, Job, Metric
@@ -229,3 +230,11 @@ def test_an_upgrade_keeps_the_length_of_stored_jobs(harness, schedule, epochs):
         schema.upgrade(database)
     assert harness.job(job_id).spec["schedule"]["epochs"] == epochs
     assert harness.job(job_id).spec["schedule"]["max_steps"] == schedule.get("max_steps")
+
+
+@pytest.mark.parametrize("url", ["postgresql://frs:secret@127.0.0.1:1/frs", "sqlite:////nowhere/frs.db"])
+@pytest.mark.parametrize("start", [initialise, open_context])
+def test_a_database_that_cannot_be_reached_is_reported_with_the_reason(tmp_path, url, start):
+    with pytest.raises(DatabaseNotReady, match="cannot be reached: .*(refused|unable to open)") as caught:
+        start(Settings(data=tmp_path, database_url=url))
+    assert "secret" not in str(caught.value) and "store settings" in caught.value.hint
