@@ -157,7 +157,7 @@ def _find_or_upload(client: Client, source: str, name: str | None, val_fraction:
 
 
 def _own_dataset(client: Client, name: str) -> Json | None:
-    """Return the data set of this name that the key's owner has, in place of which files are not uploaded again."""
+    """Return the data set of this name that belongs to the key's owner; None if there is none."""
     return next((row for row in client.each("/datasets", own=True) if row["name"] == name), None)
 
 
